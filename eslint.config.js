@@ -1,0 +1,70 @@
+// Biome formats and lints what one file shows; ESLint adds what needs types, and the plan of the house.
+
+import { defineConfig } from 'eslint/config'
+import tseslint from 'typescript-eslint'
+import house from './.ci/lint-rules.js'
+
+/** The rooms from the ground up; files directly in lib share the top floor with testing. */
+const floors = ['base', 'record', 'session', 'port', 'sql', 'driver', 'current', 'door', 'testing']
+
+/** Modules that only some files of lib may import, as a pattern of their path; null means none. */
+const gates = {
+  postgres: 'driver/postgres(-.+)?[.]ts',
+  '@electric-sql/pglite': 'driver/pglite.*',
+  http: '(door|testing)/.+',
+  async_hooks: 'current/.+',
+  console: 'door/.+',
+  tap: null,
+  'fast-check': null,
+  keyrow: null, // lib meets itself by path, where the floors are seen
+}
+
+export default defineConfig(
+  { ignores: ['dist/', 'build/', '.tap/', '.data/', 'coverage/'] },
+  {
+    files: ['{lib,spec,examples,bench}/**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked],
+    plugins: { house },
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    linterOptions: { reportUnusedDisableDirectives: 'error' },
+    rules: {
+      'house/no-unrun-task': 'error',
+      '@typescript-eslint/consistent-type-imports': 'error', // and no import('x') inside a type: rules miss it
+      // Numbers, booleans and patterns read well in a template; undefined and any do not.
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowAny: false, allowNullish: false }],
+      // `() => log(x)` is the plain way to write a callback that returns nothing.
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+    },
+  },
+  {
+    files: ['lib/**/*.ts'],
+    rules: {
+      'house/imports-point-down': ['error', floors],
+      'house/imports-through-gate': ['error', gates],
+      'max-lines': ['error', 250],
+      'max-lines-per-function': ['error', { max: 30, skipBlankLines: true, skipComments: true }],
+    },
+  },
+  {
+    files: ['lib/**/*.ts'],
+    ignores: ['lib/door/**'],
+    // Only a door speaks to the terminal.
+    rules: { 'no-restricted-globals': ['error', { globals: ['console'], checkGlobalObject: true }] },
+  },
+  {
+    files: ['spec/**/*.ts'],
+    rules: {
+      // A test is async by custom, and what it throws then fails that test alone.
+      '@typescript-eslint/require-await': 'off',
+      // tap waits for its subtests by itself.
+      '@typescript-eslint/no-floating-promises': [
+        'error',
+        {
+          allowForKnownSafePromises: [
+            { from: 'package', package: '@tapjs/core', name: 'PromiseWithSubtest' },
+          ],
+        },
+      ],
+    },
+  },
+)

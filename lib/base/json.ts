@@ -1,0 +1,98 @@
+// JSON as a type and as a fact: what is not JSON is refused when it is set, long before a save, and what
+// is kept is a deeply frozen copy. PostgreSQL's own limits on text and jsonb are part of the check.
+import { EncodeError } from './errors.js'
+
+/** Any JSON value, read only all the way down. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
+
+/** The longest value, in characters of JSON (16 Mi), and the deepest (500 levels). */
+export const MAX_JSON_SIZE = 16 * 1024 * 1024
+export const MAX_JSON_DEPTH = 500
+
+/** Why PostgreSQL cannot hold this text, or `undefined` when it can. */
+export const textProblem = (text: string): string | undefined =>
+  text.includes('\u0000')
+    ? 'U+0000 cannot be stored by PostgreSQL'
+    : text.isWellFormed()
+      ? undefined
+      : 'a lone surrogate is not valid Unicode'
+
+interface Walk {
+  readonly key: string
+  readonly path: string[]
+  readonly above: Set<object>
+  size: number
+}
+
+/**
+ * A deeply frozen JSON copy of `value`; throws an `EncodeError` that names `key` and the path to what is
+ * not JSON: functions, symbols, BigInt, NaN and infinities, `undefined` inside arrays, cycles, class
+ * instances, U+0000 and lone surrogates. As in `JSON.stringify`, an object's `undefined` members are left
+ * out and -0 becomes 0.
+ */
+export const toJson = (key: string, value: unknown): Json => copy({ key, path: [], above: new Set(), size: 0 }, value)
+
+const refuse = (walk: Walk, reason: string): never => {
+  throw new EncodeError(walk.key, [...walk.path], reason)
+}
+
+const grow = (walk: Walk, by: number): void => {
+  walk.size += by
+  if (walk.size > MAX_JSON_SIZE) refuse(walk, `the value is longer than ${String(MAX_JSON_SIZE)} characters of JSON`)
+}
+
+const copy = (walk: Walk, value: unknown): Json => {
+  grow(walk, 2)
+  if (value === null || typeof value === 'boolean') return value
+  if (typeof value === 'number') return copyNumber(walk, value)
+  if (typeof value === 'string') return copyText(walk, value)
+  if (typeof value === 'object') return copyObject(walk, value)
+  return refuse(walk, value === undefined ? 'undefined is not JSON' : `a ${typeof value} is not JSON`)
+}
+
+const copyNumber = (walk: Walk, value: number): number => {
+  if (!Number.isFinite(value)) refuse(walk, `${String(value)} is not JSON`)
+  return value === 0 ? 0 : value
+}
+
+const copyText = (walk: Walk, value: string): string => {
+  grow(walk, value.length)
+  const problem = textProblem(value)
+  return problem === undefined ? value : refuse(walk, problem)
+}
+
+const copyObject = (walk: Walk, value: object): Json => {
+  if (walk.above.has(value)) refuse(walk, 'a cycle is not JSON')
+  if (walk.above.size >= MAX_JSON_DEPTH) refuse(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
+  walk.above.add(value)
+  const copied = Array.isArray(value) ? copyArray(walk, value) : copyMembers(walk, value)
+  walk.above.delete(value)
+  return copied
+}
+
+const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
+  // Array.from also visits holes, which are `undefined`.
+  Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
+
+const copyMembers = (walk: Walk, value: object): Json => {
+  if (!isPlain(value)) refuse(walk, `a ${value.constructor.name} is not JSON: give its key a codec`)
+  if (Object.getOwnPropertySymbols(value).length > 0) refuse(walk, 'a symbol cannot name a member in JSON')
+  const members = Object.entries(value as Record<string, unknown>)
+    .filter(([, member]) => member !== undefined)
+    .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
+  // Object.fromEntries defines members, so that one named `__proto__` is a member like any other.
+  return Object.freeze(Object.fromEntries(members))
+}
+
+const below = (walk: Walk, name: string, value: unknown): Json => {
+  walk.path.push(name)
+  const copied = copy(walk, value)
+  walk.path.pop()
+  return copied
+}
+
+/** An object literal, of this realm or another, or one without a prototype. */
+export const isPlain = (value: object): boolean => {
+  const prototype = Object.getPrototypeOf(value) as object | null
+  return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf'))
+}

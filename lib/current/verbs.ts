@@ -1,0 +1,191 @@
+// What is done to a session through its store: the effects, each a task that does nothing until it runs.
+// A session that is current somewhere around us is told what became of it, so that its frame goes on from
+// there instead of saving the same edits again.
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { type SaveConflict, SessionGone } from '../base/errors.js'
+import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import { noEdits } from '../session/edits.js'
+import { heldSession, newSession, withToken } from '../session/session.js'
+import { Token } from '../session/token.js'
+import { absorb, absorbDestroyed } from './frame.js'
+import { storeSession } from './store-session.js'
+
+/**
+ * A new session, in memory until its first save; a session without values is never stored.
+ *
+ * @example
+ * ```ts
+ * import { buildSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const session = buildSession(memoryStore())
+ * console.log(session.expiration._tag, session.store.size) // None 0
+ * ```
+ */
+export const buildSession = (store: SessionStore): Session => newSession(store)
+
+/**
+ * The session that a token opens. `None` for a token that is malformed (which costs no query), unknown or
+ * expired: such a token is simply no session. One statement.
+ *
+ * @example
+ * ```ts
+ * import { loadSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * console.log(await loadSession(memoryStore(), 'no token')()) // { _tag: 'Right', right: { _tag: 'None' } }
+ * ```
+ */
+export const loadSession = (store: SessionStore, token: string): TE.TaskEither<StoreError, O.Option<Session>> =>
+  pipe(
+    Token.parse(token),
+    O.match(
+      () => TE.right(O.none),
+      (parsed) =>
+        pipe(
+          store.load(parsed.id, parsed.hash),
+          TE.map(O.map((snapshot) => heldSession(store, parsed, snapshot, noEdits))),
+        ),
+    ),
+  )
+
+/**
+ * Stores what was edited since the load, and gives the session as saved. One statement, or none when
+ * nothing changed and the expiration need not move yet. `SessionGone` when it was destroyed or has expired:
+ * then nothing is stored. `SaveConflict` when a new session was saved twice.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, saveSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const saved = pipe(
+ *   saveSession(sessionSet('theme', 'dark')(buildSession(memoryStore()))),
+ *   TE.map((session) => session.edits.size),
+ * )
+ * console.log(await saved()) // { _tag: 'Right', right: 0 }
+ * ```
+ */
+export const saveSession = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
+  told(session, storeSession(session))
+
+/**
+ * Reads the rows again, keeps the unsaved edits on top, and moves the expiration forward if that is due.
+ * A session that was never saved comes back as it is.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, refreshSession, saveSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const refreshed = pipe(
+ *   saveSession(sessionSet('theme', 'dark')(buildSession(memoryStore()))),
+ *   TE.map(sessionSet('language', 'en')),
+ *   TE.chainW(refreshSession),
+ *   TE.map((session) => [session.store.size, session.edits.size]),
+ * )
+ * console.log(await refreshed()) // { _tag: 'Right', right: [ 2, 1 ] }
+ * ```
+ */
+export const refreshSession = (session: Session): TE.TaskEither<StoreError | SessionGone, Session> =>
+  told(
+    session,
+    pipe(
+      session.snapshot,
+      O.match(
+        () => TE.right(session),
+        () => reread(session),
+      ),
+    ),
+  )
+
+const reread = (session: Session): TE.TaskEither<StoreError | SessionGone, Session> =>
+  pipe(
+    session.handle.refresh(session.id),
+    TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
+    TE.map((snapshot) => heldSession(session.handle, session.token, snapshot, session.edits)),
+  )
+
+/**
+ * Gives the session a new secret; its id, rows and unsaved edits stay, and the old token opens nothing any
+ * more (unless the store has a grace). Do this at every sign-in and change of privilege. Of several
+ * rotations at once one wins; the others get `SaveConflict`.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, rotateSession, saveSession, sessionSet, sessionToken } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const before = sessionSet('user', 'ada')(buildSession(memoryStore()))
+ * const rotated = pipe(saveSession(before), TE.chainW(rotateSession))
+ * console.log(await pipe(rotated, TE.map((after) => sessionToken(after) === sessionToken(before)))()) // { _tag: 'Right', right: false }
+ * ```
+ */
+export const rotateSession = (
+  session: Session,
+): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> => told(session, rotate(session))
+
+const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
+  pipe(
+    TE.fromIO(() => Token.fresh(session.id)),
+    TE.chainFirst((token): TE.TaskEither<StoreError | SessionGone | SaveConflict, void> =>
+      O.isNone(session.snapshot)
+        ? TE.right(undefined)
+        : session.handle.rotate(session.id, session.token.hash, token.hash),
+    ),
+    TE.map((token) => withToken(session, token)),
+  )
+
+/**
+ * Deletes the session with all its rows. It is never written again: a later save fails with `SessionGone`.
+ * Destroying what is gone already is no error.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, destroySession, saveSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const ended = pipe(
+ *   saveSession(sessionSet('user', 'ada')(buildSession(memoryStore()))),
+ *   TE.chainFirstW(destroySession),
+ *   TE.map(sessionSet('user', 'bob')),
+ *   TE.chainW(saveSession),
+ * )
+ * console.log((await ended())._tag) // Left
+ * ```
+ */
+export const destroySession = (session: Session): TE.TaskEither<StoreError, void> =>
+  pipe(
+    session.handle.destroy(session.id),
+    TE.chainFirstIOK(() => () => absorbDestroyed(session)),
+  )
+
+/**
+ * The session's credential, for its cookie and nothing else: never log it. It opens the session once that
+ * has been saved.
+ *
+ * @example
+ * ```ts
+ * import { buildSession, sessionToken } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * console.log(sessionToken(buildSession(memoryStore())).length) // 80
+ * ```
+ */
+export const sessionToken = (session: Session): string => session.token.reveal()
+
+const told = <E>(before: Session, task: TE.TaskEither<E, Session>): TE.TaskEither<E, Session> =>
+  pipe(
+    task,
+    TE.chainFirstIOK((after) => () => absorb(before, after)),
+  )

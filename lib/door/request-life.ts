@@ -1,0 +1,83 @@
+// A request's life, the same behind every door: find the session that the cookie opens, or a new one in
+// memory; run the handler with it as the current one; save; and say which cookie the answer carries.
+
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { SessionError } from '../base/errors.js'
+import { closeFrame, dropFrame, type Frame, inFrame, openFrame } from '../current/frame.js'
+import { buildSession, loadSession, sessionToken } from '../current/verbs.js'
+import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import type { SessionCookie } from './cookie.js'
+
+/** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
+export type Handled = unknown
+
+export interface RequestLife {
+  /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection are a `Left`. */
+  readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
+  /** Saves, once; gives the answer's `Set-Cookie` header, if it needs one. */
+  readonly commit: TE.TaskEither<SessionError, O.Option<string>>
+  /** Ends the life without saving. */
+  readonly drop: () => void
+}
+
+/** What a request says of itself. */
+export interface Visit {
+  readonly cookieHeader: string | undefined
+  readonly secure: boolean
+}
+
+export const beginLife =
+  (store: SessionStore, cookie: SessionCookie) =>
+  (visit: Visit): TE.TaskEither<StoreError, RequestLife> =>
+    pipe(
+      O.fromNullable(cookie.read(visit.cookieHeader, visit.secure)),
+      O.match(
+        () => TE.right(O.none),
+        (token) => loadSession(store, token),
+      ),
+      TE.map((found) => {
+        const frame = openFrame(O.getOrElse(() => buildSession(store))(found))
+        return {
+          run: (handler) => inFrame(frame, () => attempt(handler)),
+          commit: pipe(
+            closeFrame(frame),
+            TE.map((saved) => cookieChange(cookie, visit, found, frame, saved)),
+          ),
+          drop: () => dropFrame(frame),
+        }
+      }),
+    )
+
+// The token that a browser shows in vain is not taken away from it: another answer may just have given it
+// a new one, by a rotation that overtook this request.
+const cookieChange = (
+  cookie: SessionCookie,
+  { secure }: Visit,
+  found: O.Option<Session>,
+  frame: Frame,
+  saved: Session,
+): O.Option<string> => {
+  if (frame.state === 'gone') return O.isSome(found) ? O.some(cookie.take(secure)) : O.none
+  const known = O.isSome(found) && sessionToken(found.value) === sessionToken(saved)
+  return known || O.isNone(saved.snapshot)
+    ? O.none
+    : O.some(cookie.give(sessionToken(saved), secure, saved.handle.lifetime.absoluteMs))
+}
+
+const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
+  try {
+    const handled: unknown = handler()
+    // A function is a task: plain handlers give promises, functional ones a `TaskEither`.
+    if (typeof handled !== 'function') return E.right(await handled)
+    const result: unknown = await (handled as () => unknown)()
+    return isLeft(result) ? E.left(result.left) : E.right(result)
+  } catch (error) {
+    return E.left(error)
+  }
+}
+
+const isLeft = (value: unknown): value is E.Left<unknown> =>
+  typeof value === 'object' && value !== null && '_tag' in value && value._tag === 'Left' && 'left' in value

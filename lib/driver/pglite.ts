@@ -1,0 +1,147 @@
+// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services.
+// It serves one process, which this file makes sure of, and its statements block the event loop.
+import { PGlite, type Results } from '@electric-sql/pglite'
+import * as E from 'fp-ts/lib/Either.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type { DriverError } from '../base/errors.js'
+import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
+import { convertRows } from './columns.js'
+import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadline } from './deadline.js'
+import { lockDirectory } from './directory-lock.js'
+
+export interface PgliteOptions {
+  /** How long one statement may take, in milliseconds, once the database is open. Default: 10,000. */
+  readonly timeoutMs?: number
+}
+
+/** What PGlite and its transactions have in common. */
+interface Sender {
+  query(text: string, params: unknown[]): Promise<Results<Row>>
+}
+
+interface Opened {
+  readonly db: PGlite
+  readonly unlock: () => Promise<void>
+}
+
+/**
+ * A database in a directory, or in memory when none is named. It opens (3 to 5 seconds for a new one)
+ * with its first statement. A directory that another process has open is a `DriverError`.
+ *
+ * @example
+ * ```ts
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ *
+ * const database = pgliteDatabase()
+ * const rows = await database.query({ name: 'sum', text: 'select 1 + $1::int as sum' }, [2])()
+ * console.log(rows) // { _tag: 'Right', right: [ { sum: 3 } ] }
+ * await database.close()
+ * ```
+ */
+export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}): Database => {
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const { opened, close } = opening(directory)
+  return {
+    query: (query, params) => async () => {
+      const database = await opened()
+      return E.isLeft(database) ? database : send(database.right.db, query, params, timeoutMs)
+    },
+    transaction: (body) => async () => {
+      const database = await opened()
+      return E.isLeft(database) ? database : transact(database.right.db, body, timeoutMs)
+    },
+    close,
+  }
+}
+
+// Opened by the first who asks; again by the next, when that failed; never again once closed.
+const opening = (directory: string | undefined) => {
+  let opened: Promise<E.Either<DriverError, Opened>> | undefined
+  let closed: Promise<E.Either<DriverError, void>> | undefined
+  return {
+    opened: (): Promise<E.Either<DriverError, Opened>> => {
+      if (closed !== undefined) return Promise.resolve(E.left(closedError()))
+      opened ??= open(directory).catch((cause: unknown) => {
+        opened = undefined
+        return E.left(driverError('open', cause))
+      })
+      return opened
+    },
+    close: (): Promise<E.Either<DriverError, void>> => {
+      closed ??= shut(opened)
+      return closed
+    },
+  }
+}
+
+const open = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
+  if (directory === undefined) return E.right({ db: await PGlite.create(), unlock: () => Promise.resolve() })
+  const unlock = await lockDirectory(directory)
+  try {
+    return E.right({ db: await PGlite.create(directory), unlock })
+  } catch (error) {
+    await unlock()
+    throw error
+  }
+}
+
+const shut = async (opened: Promise<E.Either<DriverError, Opened>> | undefined): Promise<E.Either<DriverError, void>> => {
+  const database = await opened
+  if (database === undefined || E.isLeft(database)) return E.right(undefined)
+  try {
+    await database.right.db.close()
+    return E.right(undefined)
+  } catch (cause) {
+    return E.left(driverError('close', cause))
+  } finally {
+    await database.right.unlock()
+  }
+}
+
+const send = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  timeoutMs: number,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const refused = refusedParams(query, params)
+  if (refused !== undefined) return E.left(refused)
+  const answer = await withDeadline(query.name, timeoutMs, () => sql.query(query.text, [...params]))
+  return E.map(rowsOf)(answer)
+}
+
+const rowsOf = ({ fields, rows }: Results<Row>): readonly Row[] =>
+  convertRows(
+    fields.map((field) => ({ name: field.name, type: field.dataTypeID })),
+    rows,
+  )
+
+class RolledBack<L> extends Error {
+  constructor(readonly left: E.Left<L>) {
+    super('rolled back')
+  }
+}
+
+const transact = async <L, A>(
+  db: PGlite,
+  body: (tx: Queryable) => TaskEither<L, A>,
+  timeoutMs: number,
+): Promise<E.Either<L | DriverError, A>> => {
+  let thrown: { readonly error: unknown } | undefined
+  try {
+    return await db.transaction(async (tx) => {
+      const result = await body({ query: (query, params) => () => send(tx, query, params, timeoutMs) })().catch(
+        (error: unknown) => {
+          thrown = { error }
+          throw error
+        },
+      )
+      if (E.isLeft(result)) throw new RolledBack(result)
+      return result
+    })
+  } catch (error) {
+    if (error instanceof RolledBack) return error.left as E.Left<L>
+    if (thrown !== undefined) throw thrown.error
+    return E.left(driverError('transaction', error))
+  }
+}

@@ -1,0 +1,148 @@
+// PostgreSQL through postgres.js. The pool is the program's own: this file only uses it, through the few
+// members named here, since the library's own types have changed between patch releases.
+import * as E from 'fp-ts/lib/Either.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type { DriverError } from '../base/errors.js'
+import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
+import { type Column, convertRows } from './columns.js'
+import { DEFAULT_TIMEOUT_MS, driverError, isLostConnection, refusedParams, withDeadline } from './deadline.js'
+
+interface Sender {
+  // biome-ignore lint/suspicious/noExplicitAny: postgres.js types its parameters by the pool's own options
+  unsafe(text: string, params?: any[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
+}
+
+/** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
+export interface PostgresJs extends Sender {
+  begin(body: (tx: Sender) => Promise<unknown>): Promise<unknown>
+  end(options?: { readonly timeout?: number }): Promise<void>
+  readonly options: { readonly prepare?: boolean }
+}
+
+export interface PostgresOptions {
+  /** How long one statement may take, its wait for a connection included, in milliseconds. Default: 10,000. */
+  readonly timeoutMs?: number
+}
+
+/**
+ * A database on a postgres.js pool. Statements are prepared unless the pool says `prepare: false` (which
+ * pgbouncer in transaction mode needs). Closing the database ends the pool.
+ *
+ * @example
+ * ```ts
+ * import postgres from 'postgres'
+ * import { sessionStore } from 'keyrow'
+ * import { postgresDatabase } from 'keyrow/postgres'
+ *
+ * const database = postgresDatabase(postgres(process.env['DATABASE_URL'] ?? ''), { timeoutMs: 5000 })
+ * const store = sessionStore(database)
+ * console.log((await store.prepare())._tag) // Right
+ * await database.close()
+ * ```
+ */
+export const postgresDatabase = (sql: PostgresJs, options: PostgresOptions = {}): Database => {
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const prepare = sql.options.prepare !== false
+  return {
+    query: (query, params) => () => send(sql, query, params, timeoutMs, prepare),
+    transaction: (body) => () => transact(sql, body, timeoutMs, prepare),
+    // Without a timeout `end` can wait for ever on a connection whose server is gone.
+    close: () => withDeadline('close', timeoutMs, () => sql.end({ timeout: timeoutMs / 2000 })),
+  }
+}
+
+const send = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  timeoutMs: number,
+  prepare: boolean,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const refused = refusedParams(query, params)
+  if (refused !== undefined) return E.left(refused)
+  let pending: PromiseLike<unknown> | undefined
+  const start = (): PromiseLike<unknown> => {
+    pending = sql.unsafe(query.text, [...params], { prepare })
+    return pending
+  }
+  return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, () => forget(pending)))
+}
+
+const rowsOf = (result: unknown): readonly Row[] => {
+  const rows = result as readonly Row[] & { readonly columns?: readonly Column[] }
+  return convertRows(rows.columns ?? [], rows)
+}
+
+// A statement still waiting for a connection is taken out of the queue. One that was sent is left alone:
+// a cancel request names a connection, not a statement, and could end another request's.
+const forget = (pending: unknown): void => {
+  const query = pending as { readonly state?: unknown; cancel(): void }
+  if (query.state === null) query.cancel()
+}
+
+/** How far a transaction's body has come; once it is `lost`, nothing more is sent in it. */
+interface Course<L, A> {
+  lost: DriverError | undefined
+  result?: E.Either<L, A>
+  thrown?: { readonly error: unknown }
+}
+
+const transact = async <L, A>(
+  sql: PostgresJs,
+  body: (tx: Queryable) => TaskEither<L, A>,
+  timeoutMs: number,
+  prepare: boolean,
+): Promise<E.Either<L | DriverError, A>> => {
+  const course: Course<L, A> = { lost: undefined }
+  let started = (): void => undefined
+  let ended = (): void => undefined
+  const start = new Promise<void>((resolve) => (started = resolve))
+  const end = new Promise<void>((resolve) => (ended = resolve))
+  const run = sql.begin(async (tx) => {
+    started()
+    if (course.lost === undefined) await follow(course, body(guarded(tx, course, timeoutMs, prepare)))
+    ended()
+    return settled(course)
+  })
+  run.catch((error: unknown) => {
+    course.lost ??= driverError('transaction', error)
+  })
+  const begun = await withDeadline('begin', timeoutMs, () => Promise.race([start, run]))
+  if (E.isLeft(begun)) {
+    course.lost ??= begun.left
+    return begun
+  }
+  await end
+  return outcome(course, await withDeadline('commit', timeoutMs, () => run))
+}
+
+const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
+  try {
+    course.result = await body()
+  } catch (error) {
+    course.thrown = { error }
+  }
+}
+
+// postgres.js sends the rollback or commit on the connection's slot, which by then may serve somebody
+// else's transaction: so once the connection is lost, the callback must not return at all.
+const settled = async <L, A>(course: Course<L, A>): Promise<void> => {
+  if (course.lost !== undefined && isLostConnection(course.lost)) await new Promise(() => undefined)
+  if (course.result === undefined || E.isLeft(course.result)) throw new Error('rolled back')
+}
+
+const outcome = <L, A>(course: Course<L, A>, run: E.Either<DriverError, unknown>): E.Either<L | DriverError, A> => {
+  if (course.thrown !== undefined) throw course.thrown.error
+  if (course.result !== undefined && E.isLeft(course.result)) return course.result
+  if (E.isLeft(run)) return run
+  return course.result ?? E.left(course.lost ?? driverError('transaction', new Error('it has no result')))
+}
+
+const guarded = <L, A>(sql: Sender, course: Course<L, A>, timeoutMs: number, prepare: boolean): Queryable => ({
+  query: (query, params) => async () => {
+    if (course.lost !== undefined) return E.left(course.lost)
+    const result = await send(sql, query, params, timeoutMs, prepare)
+    if (E.isLeft(result) && result.left.sqlState === undefined) course.lost = result.left
+    return result
+  },
+})

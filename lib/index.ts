@@ -1,0 +1,31 @@
+// keyrow: a functional active-record toolkit, and its main record, the web session.
+export * from './base/errors.js'
+export type { DeepReadonly } from './base/frozen.js'
+export type { Json } from './base/json.js'
+export {
+  callWithSession,
+  currentSession,
+  updateCurrentSession,
+  type WithSessionOptions,
+  withSession,
+} from './current/current-session.js'
+export {
+  buildSession,
+  destroySession,
+  loadSession,
+  refreshSession,
+  rotateSession,
+  saveSession,
+  sessionToken,
+} from './current/verbs.js'
+export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
+export type { Lifetime } from './port/lifetime.js'
+export { observedDatabase } from './port/observed.js'
+export type { Saved, Session, SessionStore, StoreError } from './port/session-store.js'
+export type { ActiveRecord } from './record/active-record.js'
+export type { Edit, Edits, Entries } from './session/edits.js'
+export { type SessionKey, sessionKey } from './session/key.js'
+export type { SessionValue, Snapshot } from './session/session.js'
+export type { SecretHash, SessionId } from './session/token.js'
+export { sessionDel, sessionRef, sessionRefStrict, sessionSet } from './session/values.js'
+export { type SessionStoreOptions, sessionStore } from './sql/session-store.js'

@@ -1,0 +1,71 @@
+// The port to where sessions live. Whoever writes a store keeps this contract; the suite in
+// `keyrow/testing` proves it.
+//
+//  - What is missing, expired, destroyed or opened with the wrong secret is `None`, or `SessionGone` where
+//    something was to be written. An error means that the store itself failed.
+//  - Time is the store's own clock; a caller never sends a time.
+//  - Each operation is atomic, and has a bound on how long it takes.
+//  - Nothing here is called with a secret, only with its hash.
+import type { Option } from 'fp-ts/lib/Option.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
+import type { Edits, Entries } from '../session/edits.js'
+import type { SessionValue, Snapshot } from '../session/session.js'
+import type { SecretHash, SessionId } from '../session/token.js'
+import type { Lifetime } from './lifetime.js'
+
+/** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
+export type StoreError = DriverError | SchemaMismatch
+
+/** What a write did: the header's new revision, and its expiration in milliseconds since 1970. */
+export interface Saved {
+  readonly revision: number
+  readonly expiration: number
+}
+
+export interface SessionStore {
+  readonly lifetime: Lifetime
+
+  /** Makes the store ready for use. Runs by itself before the first operation; run it to fail early. */
+  readonly prepare: TaskEither<StoreError, void>
+
+  /**
+   * A new session with all its entries, at revision 1. An insert, never an upsert: when the id is taken,
+   * it is a `SaveConflict` and nothing changes.
+   */
+  readonly create: (id: SessionId, secret: SecretHash, entries: Entries) => TaskEither<StoreError | SaveConflict, Saved>
+
+  /** One consistent read of a live session that this secret (or, within its grace, the previous one) opens. */
+  readonly load: (id: SessionId, secret: SecretHash) => TaskEither<StoreError, Option<Snapshot>>
+
+  /**
+   * Writes the edits, all or none, if the session still lives; raises the revision by one and moves the
+   * expiration forward. Keys that are not in `edits` are not written. Of two saves, the one with the higher
+   * revision wins on a key that both edit.
+   */
+  readonly save: (id: SessionId, edits: Edits) => TaskEither<StoreError | SessionGone, Saved>
+
+  /** Moves the expiration forward if the session still lives, never backwards; nothing else changes. */
+  readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
+
+  /** One consistent read of a live session by its id, whose expiration is moved if that is due. */
+  readonly refresh: (id: SessionId) => TaskEither<StoreError, Option<Snapshot>>
+
+  /**
+   * Replaces the secret `from` by `to`, for exactly one of those who try; for the others it is a
+   * `SaveConflict`. Entries, revision and expiration stay.
+   */
+  readonly rotate: (
+    id: SessionId,
+    from: SecretHash,
+    to: SecretHash,
+  ) => TaskEither<StoreError | SaveConflict | SessionGone, void>
+
+  /** Deletes the session and all that hangs from it. Idempotent. */
+  readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
+}
+
+/**
+ * A session: an immutable value. It is edited by `sessionSet` and `sessionDel`, and stored by `saveSession`.
+ */
+export type Session = SessionValue<SessionStore>

@@ -1,0 +1,119 @@
+// The same names for plain `async` functions: a `TaskEither` becomes a promise that rejects with the tagged
+// error, and an `Option` becomes `undefined`. Everything here converts; nothing is implemented here.
+
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { SessionError } from './base/errors.js'
+import type { DeepReadonly } from './base/frozen.js'
+import type { Json } from './base/json.js'
+import * as current from './current/current-session.js'
+import * as verbs from './current/verbs.js'
+import type { Session, SessionStore } from './port/session-store.js'
+import type { SessionKey } from './session/key.js'
+import type { SessionValue } from './session/session.js'
+import * as values from './session/values.js'
+
+export * from './base/errors.js'
+export { buildSession, sessionToken } from './current/verbs.js'
+export { observedDatabase } from './port/observed.js'
+export { sessionKey } from './session/key.js'
+export { sessionDel, sessionSet } from './session/values.js'
+export { sessionStore } from './sql/session-store.js'
+
+const run = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
+  const result = await task()
+  if (E.isLeft(result)) throw result.left
+  return result.right
+}
+
+type Reader<B> = <H>(session: SessionValue<H>) => B
+
+/**
+ * The value of a key, or the fallback, or `undefined`.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, sessionRef, sessionSet } from 'keyrow/promise'
+ *
+ * const session = sessionSet('theme', 'dark')(buildSession(memoryStore()))
+ * console.log(sessionRef('theme')(session), sessionRef('language', 'en')(session)) // dark en
+ * ```
+ */
+export function sessionRef(key: string): Reader<Json | undefined>
+export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
+export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
+export function sessionRef<A>(key: SessionKey<A>, fallback: DeepReadonly<A>): Reader<DeepReadonly<A>>
+export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
+export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown): Reader<unknown> {
+  return values.sessionRef(key as string, fallback)
+}
+
+/** The value of a typed key, or `undefined`; throws a `DecodeError` for a stored value that does not fit. */
+export const sessionRefStrict =
+  <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
+  (session) =>
+    pipe(
+      values.sessionRefStrict(key)(session),
+      E.match(
+        (error) => {
+          throw error
+        },
+        (value) => O.toUndefined(value),
+      ),
+    )
+
+/** The session that a token opens, or `undefined`. */
+export const loadSession = (store: SessionStore, token: string): Promise<Session | undefined> =>
+  run(pipe(verbs.loadSession(store, token), TE.map(O.toUndefined)))
+
+/** Stores what was edited since the load; gives the session as saved. */
+export const saveSession = (session: Session): Promise<Session> => run(verbs.saveSession(session))
+
+/** Reads the rows again, under the unsaved edits. */
+export const refreshSession = (session: Session): Promise<Session> => run(verbs.refreshSession(session))
+
+/** Gives the session a new secret. */
+export const rotateSession = (session: Session): Promise<Session> => run(verbs.rotateSession(session))
+
+/** Deletes the session with all its rows. */
+export const destroySession = (session: Session): Promise<void> => run(verbs.destroySession(session))
+
+/**
+ * Runs `fn` with `session` as the current one, then saves it once. What `fn` throws comes out as itself.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, currentSession, sessionRef, sessionSet, updateCurrentSession, withSession } from 'keyrow/promise'
+ *
+ * const greeting = await withSession(buildSession(memoryStore()), async () => {
+ *   await updateCurrentSession(sessionSet('user', 'Ada'))
+ *   return `Hello ${String(sessionRef('user')(await currentSession()))}`
+ * })
+ * console.log(greeting) // Hello Ada
+ * ```
+ */
+export const withSession = <A>(
+  session: Session,
+  fn: () => A | Promise<A>,
+  options?: current.WithSessionOptions,
+): Promise<A> => run(current.withSession(session, () => TE.fromTask(async () => fn()), options))
+
+/** Passes the session to `f`, which gives a value and the session to save; gives the value and the saved session. */
+export const callWithSession = <A>(
+  session: Session,
+  f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
+): Promise<readonly [A, Session]> => run(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
+
+/** The current session; rejects with `NoCurrentSession` where there is none. */
+export const currentSession = (): Promise<Session> => run(current.currentSession)
+
+/** Replaces the current session by `f` of it; gives the new one. */
+export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
+  run<SessionError, Session>(current.updateCurrentSession(f))
+
+/** Makes the store ready for use; rejects when it cannot be. */
+export const prepareStore = (store: SessionStore): Promise<void> => run(store.prepare)

@@ -1,0 +1,65 @@
+// Typed keys: a name and a codec. The codec turns the program's value into JSON on the way out and JSON
+// into the program's value on the way in, so that a `Date` or a branded type comes back as itself.
+import type { Type, Validation } from 'io-ts'
+import { EncodeError } from '../base/errors.js'
+import { type Json, textProblem, toJson } from '../base/json.js'
+
+/** A key whose values are of type `A`. */
+export interface SessionKey<A> {
+  readonly name: string
+  readonly codec: Type<A, unknown>
+}
+
+/** A key of any type: what the functions below need to know of it. */
+export interface AnyKey {
+  readonly name: string
+  readonly codec: {
+    readonly name: string
+    readonly is: (value: unknown) => boolean
+    readonly encode: (value: never) => unknown
+    readonly decode: (json: unknown) => Validation<unknown>
+  }
+}
+
+/** The longest name of a key, in bytes of UTF-8: it is part of an index. */
+export const MAX_KEY_BYTES = 1024
+
+/**
+ * A typed key, usable wherever a name is. Throws an `EncodeError` for a name that cannot be stored
+ * (longer than 1,024 bytes, U+0000, a lone surrogate).
+ *
+ * @example
+ * ```ts
+ * import * as t from 'io-ts'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionKey, sessionRef, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const cart = sessionKey('cart', t.array(t.string))
+ * const session = pipe(buildSession(memoryStore()), sessionSet(cart, ['tea']))
+ * console.log(sessionRef(cart, [])(session)) // [ 'tea' ]
+ * ```
+ */
+export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
+  Object.freeze({ name: storableName(name), codec: codec as Type<A, unknown> })
+
+export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
+
+export const storableName = (name: string): string => {
+  const problem =
+    typeof name !== 'string'
+      ? 'a key is a string'
+      : Buffer.byteLength(name) > MAX_KEY_BYTES
+        ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
+        : textProblem(name)
+  if (problem !== undefined) throw new EncodeError(String(name), [], problem)
+  return name
+}
+
+/** The JSON that stands for `value` under `key`; throws an `EncodeError`. */
+export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
+  if (typeof key === 'string') return toJson(storableName(key), value)
+  // The types rule this out, but not every caller is type-checked.
+  if (!key.codec.is(value)) throw new EncodeError(key.name, [], `the value is no ${key.codec.name}`)
+  return toJson(key.name, key.codec.encode(value as never))
+}

@@ -1,0 +1,65 @@
+// The session as a value: what the store held when it was last read (the snapshot), and what this request
+// did since (the edits). Nothing here does I/O, and nothing is ever changed in place.
+import * as O from 'fp-ts/lib/Option.js'
+import type { ActiveRecord } from '../record/active-record.js'
+import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
+import { freshId, type SessionId, Token } from './token.js'
+
+/** A session's rows as one consistent read saw them. */
+export interface Snapshot {
+  /** Rises with every save; rows are stamped with it. */
+  readonly revision: number
+  /** When the session will have expired, in milliseconds since 1970, by the store's clock. */
+  readonly expiration: number
+  /** Whether moving the expiration is worth a write by now, by the store's clock. */
+  readonly due: boolean
+  readonly entries: Entries
+}
+
+/** A session held by a store of type `H`; `Session` is this with any `SessionStore`. */
+export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
+  /** Milliseconds since 1970 by the store's clock; `None` before the first save. */
+  readonly expiration: O.Option<number>
+  /** The values as this request sees them: the snapshot with the edits applied. */
+  readonly store: Entries
+  /** What was done since the last load, save or refresh. */
+  readonly edits: Edits
+  /** What the store is known to hold; `None` before the first save. */
+  readonly snapshot: O.Option<Snapshot>
+  readonly token: Token
+}
+
+const make = <H>(session: SessionValue<H>): SessionValue<H> => Object.freeze(session)
+
+/** A new session with a fresh id and secret, in memory only. */
+export const newSession = <H>(handle: H): SessionValue<H> => {
+  const id = freshId()
+  const token = Token.fresh(id)
+  return make({ handle, id, token, expiration: O.none, snapshot: O.none, edits: noEdits, store: noEntries })
+}
+
+/** The session that a store holds, with `edits` on top of what it holds. */
+export const heldSession = <H>(handle: H, token: Token, snapshot: Snapshot, edits: Edits): SessionValue<H> =>
+  make({
+    handle,
+    id: token.id,
+    token,
+    expiration: O.some(snapshot.expiration),
+    snapshot: O.some(snapshot),
+    edits,
+    store: applyEdits(edits, snapshot.entries),
+  })
+
+export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> => make({ ...session, token })
+
+export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionValue<H> =>
+  edits === session.edits
+    ? session
+    : make({ ...session, edits, store: applyEdits(edits, O.isSome(session.snapshot) ? session.snapshot.value.entries : noEntries) })
+
+/** One more edit, whose result on the visible values is `store`. */
+export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
+  make({ ...session, edits, store })
+
+/** Whether there is nothing that a store would have to keep: a session that was never saved, with no values. */
+export const isBlank = <H>(session: SessionValue<H>): boolean => O.isNone(session.snapshot) && session.store.isEmpty()

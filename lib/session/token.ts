@@ -1,0 +1,65 @@
+// The credential of a session: its public id and a 256-bit secret, written `id.secret` in a cookie. Stores
+// see the id and the secret's hash, never the secret. A token never shows itself when it is printed.
+import { createHash } from 'node:crypto'
+import { inspect } from 'node:util'
+import * as O from 'fp-ts/lib/Option.js'
+import { randomId, randomSecret } from '../base/random.js'
+
+declare const sessionId: unique symbol
+
+/** The id of a session: public, meaningless, fit for logs. It opens nothing. */
+export type SessionId = string & { readonly [sessionId]: true }
+
+declare const secretHash: unique symbol
+
+/** The SHA-256 of a secret, as 64 hexadecimal digits: all that a store ever sees of it. */
+export type SecretHash = string & { readonly [secretHash]: true }
+
+export class Token {
+  readonly #secret: string
+
+  private constructor(
+    readonly id: SessionId,
+    secret: string,
+  ) {
+    this.#secret = secret
+    Object.freeze(this)
+  }
+
+  static fresh(id: SessionId): Token {
+    return new Token(id, randomSecret())
+  }
+
+  /** `None` for whatever is not exactly a token; so a malformed one never costs a query. */
+  static parse(text: string): O.Option<Token> {
+    const match = TOKEN.exec(text)
+    return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string))
+  }
+
+  get hash(): SecretHash {
+    return createHash('sha256').update(this.#secret).digest('hex') as SecretHash
+  }
+
+  /** The credential itself, for the cookie and nothing else. */
+  reveal(): string {
+    return `${this.id}.${this.#secret}`
+  }
+
+  toString(): string {
+    return `[token of ${this.id}]`
+  }
+
+  toJSON(): string {
+    return this.toString()
+  }
+
+  [inspect.custom](): string {
+    return this.toString()
+  }
+}
+
+// 43 characters of base64url hold 258 bits; the last one's two spare bits must be zero.
+const TOKEN =
+  /^([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])$/
+
+export const freshId = (): SessionId => randomId() as SessionId

@@ -1,0 +1,146 @@
+// Reading and editing a session's values: pure functions, configuration first and the session last, so
+// that they compose with `pipe` and `flow`.
+import { isDeepStrictEqual } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import type { Errors } from 'io-ts'
+import { DecodeError } from '../base/errors.js'
+import { type DeepReadonly, deepFreeze } from '../base/frozen.js'
+import type { Json } from '../base/json.js'
+import { applyOne, deleted, type Edit, record, setTo } from './edits.js'
+import { type AnyKey, encodeValue, nameOf, type SessionKey } from './key.js'
+import { type SessionValue, withEdit } from './session.js'
+
+type Reader<B> = <H>(session: SessionValue<H>) => B
+type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
+
+/**
+ * The value of a key: as an `Option`, or with a fallback for when there is none. A stored value that does
+ * not fit the key's codec counts as none (and stays in its row until the program sets another); to be told
+ * of it use `sessionRefStrict`. What comes back cannot be changed in place.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionRef, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const session = pipe(buildSession(memoryStore()), sessionSet('theme', 'dark'))
+ * console.log(sessionRef('theme')(session)) // { _tag: 'Some', value: 'dark' }
+ * console.log(sessionRef('language', 'en')(session)) // en
+ * ```
+ */
+export function sessionRef(key: string): Reader<O.Option<Json>>
+export function sessionRef<A>(key: SessionKey<A>): Reader<O.Option<DeepReadonly<A>>>
+export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
+export function sessionRef<A>(key: SessionKey<A>, fallback: DeepReadonly<A>): Reader<DeepReadonly<A>>
+export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
+export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]): Reader<unknown> {
+  return (session) => {
+    const found = pipe(
+      read(session, key),
+      E.getOrElseW(() => O.none),
+    )
+    if (fallback.length === 0) return found
+    return O.isSome(found) ? found.value : fallback[0]
+  }
+}
+
+/**
+ * The value of a typed key, with a stored value that does not fit the codec as a `DecodeError`.
+ *
+ * @example
+ * ```ts
+ * import * as t from 'io-ts'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionKey, sessionRefStrict, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const visits = sessionKey('visits', t.number)
+ * const session = pipe(buildSession(memoryStore()), sessionSet('visits', 'many'))
+ * console.log(sessionRefStrict(visits)(session)._tag) // Left
+ * ```
+ */
+export const sessionRefStrict =
+  <A>(key: SessionKey<A>): Reader<E.Either<DecodeError, O.Option<DeepReadonly<A>>>> =>
+  (session) =>
+    read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
+
+/**
+ * Sets a key. A value equal to the present one gives the same session back. Throws an `EncodeError` when
+ * the value is not JSON, does not fit the codec, or the name cannot be stored. The last set saved wins,
+ * for this key only.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const before = buildSession(memoryStore())
+ * const after = pipe(before, sessionSet('theme', 'dark'), sessionSet('lines', [1, 2]))
+ * console.log(before.store.size, after.store.size) // 0 2
+ * ```
+ */
+export function sessionSet(key: string, value: Json): Editor
+export function sessionSet<A>(key: SessionKey<A>, value: A | DeepReadonly<A>): Editor
+export function sessionSet(key: string | AnyKey, value: unknown): Editor {
+  return (session) => {
+    const json = encodeValue(key, value)
+    const present = session.store.get(nameOf(key))
+    return present !== undefined && isDeepStrictEqual(present, json) ? session : edited(session, nameOf(key), setTo(json))
+  }
+}
+
+/**
+ * Deletes a key; a session without it comes back as it is.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionDel, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const session = pipe(buildSession(memoryStore()), sessionSet('theme', 'dark'), sessionDel('theme'))
+ * console.log(session.store.size) // 0
+ * ```
+ */
+export const sessionDel =
+  (key: string | AnyKey): Editor =>
+  (session) =>
+    session.store.has(nameOf(key)) ? edited(session, nameOf(key), deleted()) : session
+
+const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> =>
+  withEdit(session, record(session.edits, key, edit), applyOne(session.store, key, edit))
+
+const read = <H>(
+  session: SessionValue<H>,
+  key: string | AnyKey,
+): E.Either<DecodeError, O.Option<unknown>> => {
+  const json = session.store.get(nameOf(key))
+  if (json === undefined) return E.right(O.none)
+  if (typeof key === 'string') return E.right(O.some(json))
+  return pipe(
+    decode(key, json),
+    E.map((value) => O.some(deepFreeze(value))),
+  )
+}
+
+// A codec is the user's code: when its `decode` throws, the value does not fit.
+const decode = (key: AnyKey, json: Json): E.Either<DecodeError, unknown> =>
+  pipe(
+    E.tryCatch(
+      () => key.codec.decode(json),
+      (thrown) => new DecodeError(key.name, [String(thrown)]),
+    ),
+    E.chainW(E.mapLeft((errors) => new DecodeError(key.name, problems(errors)))),
+  )
+
+// The paths and the codecs' names only: a value may be a secret.
+const problems = (errors: Errors): readonly string[] =>
+  errors.map((error) => {
+    const path = error.context.slice(1).map((step) => step.key)
+    const expected = error.context.at(-1)?.type.name ?? 'another type'
+    return error.message ?? `expected ${expected}${path.length > 0 ? ` at ${path.join('.')}` : ''}`
+  })

@@ -1,0 +1,50 @@
+// The laws as checks that any `SessionStore` can be given to, with any test runner. Time passes by the
+// subject's `elapse`, never by waiting.
+
+import { currentLaws } from './current-laws.js'
+import { doorLaws } from './door-laws.js'
+import { storeLaws } from './store-laws.js'
+import type { Law, OpenSubject } from './subject.js'
+import { valueLaws } from './value-laws.js'
+
+export type { Law, OpenSubject, Subject } from './subject.js'
+
+const laws: readonly Law[] = [...valueLaws, ...storeLaws, ...currentLaws, ...doorLaws].sort((a, b) => a.law - b.law)
+
+/** One check: its name begins with the law's number, and its promise rejects when the law is broken. */
+export interface LawCheck {
+  readonly name: string
+  readonly run: () => Promise<void>
+}
+
+/**
+ * Every law as a check on the store that `open` opens, in the order of the laws.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { sessionStoreLaws } from 'keyrow/testing'
+ *
+ * const checks = sessionStoreLaws((lifetime) => {
+ *   let now = Date.now()
+ *   return Promise.resolve({
+ *     store: memoryStore({ ...lifetime, clock: () => now }),
+ *     elapse: (milliseconds) => Promise.resolve(void (now += milliseconds)),
+ *     close: () => Promise.resolve(),
+ *   })
+ * })
+ * for (const { name, run } of checks) await run().catch((error: unknown) => console.error(name, error))
+ * ```
+ */
+export const sessionStoreLaws = (open: OpenSubject): readonly LawCheck[] =>
+  laws.map(({ law, name, lifetime, check }) => ({
+    name: `law ${String(law)}, ${name}`,
+    run: async () => {
+      const subject = await open(lifetime ?? {})
+      try {
+        await check(subject)
+      } finally {
+        await subject.close()
+      }
+    },
+  }))

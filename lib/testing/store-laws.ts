@@ -1,0 +1,256 @@
+// Laws 4, 5, 6, 11 and 12: what a store keeps when requests overlap, sessions end and time passes.
+
+import assert from 'node:assert/strict'
+import { inspect } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import {
+  buildSession,
+  destroySession,
+  loadSession,
+  refreshSession,
+  rotateSession,
+  saveSession,
+  sessionToken,
+} from '../current/verbs.js'
+import type { Session } from '../port/session-store.js'
+import { deleted, type Edits, noEdits, record, setTo } from '../session/edits.js'
+import { sessionDel, sessionSet } from '../session/values.js'
+import { counted, type Law, left, reload, reloaded, right, stored, storedValues, tagOf } from './subject.js'
+
+const many = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
+  Promise.all(Array.from({ length: count }, (_, index) => make(index)))
+
+const keyLaws: readonly Law[] = [
+  {
+    law: 4,
+    name: 'no lost keys: requests that change different keys at once all keep their changes',
+    check: async ({ store }) => {
+      const names = Array.from({ length: 20 }, (_, index) => `old ${String(index)}`)
+      const session = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
+      const loaded = await many(20, () => reload(session))
+      await Promise.all(
+        loaded.map((mine, index) =>
+          right(saveSession(pipe(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)))),
+        ),
+      )
+      const expected = Object.fromEntries(names.map((_, index) => [`new ${String(index)}`, index]))
+      assert.deepEqual(await storedValues(session), expected)
+    },
+  },
+  {
+    law: 5,
+    name: 'no lost updates: sets and deletes are blind, and of two the later revision wins, for that key only',
+    check: async ({ store }) => {
+      for (let round = 0; round < 25; round += 1) {
+        const session = await stored(store, sessionSet('other', round))
+        const [set, del]: [Edits, Edits] = [record(noEdits, 'key', setTo(round)), record(noEdits, 'key', deleted())]
+        const [first, second] = await Promise.all([right(store.save(session.id, set)), right(store.save(session.id, del))])
+        const expected = first.revision > second.revision ? { other: round, key: round } : { other: round }
+        assert.deepEqual(await storedValues(session), expected)
+        assert.deepEqual([first.revision, second.revision].toSorted(), [2, 3])
+      }
+    },
+  },
+]
+
+const endLaws: readonly Law[] = [
+  {
+    law: 6,
+    name: 'no resurrection: a destroyed session is never written again, whoever still holds it',
+    check: async ({ store }) => {
+      const session = await stored(store, sessionSet('user', 'ada'))
+      const held = await many(10, () => reload(session))
+      const results = await Promise.all([
+        ...held.slice(0, 5).map((mine, index) => saveSession(sessionSet('late', index)(mine))()),
+        destroySession(session)(),
+        ...held.slice(5).map((mine, index) => saveSession(sessionSet('late', index)(mine))()),
+      ])
+      for (const result of results) if (E.isLeft(result)) assert.equal(tagOf(result.left), 'SessionGone')
+      assert.equal(await reloaded(session), undefined)
+      for (const mine of held)
+        assert.equal(tagOf(await left(saveSession(sessionSet('later', true)(mine)))), 'SessionGone')
+      assert.equal(tagOf(await left(refreshSession(session))), 'SessionGone')
+      assert.equal(tagOf(await left(rotateSession(session))), 'SessionGone')
+      assert.equal(await reloaded(session), undefined)
+    },
+  },
+  {
+    law: 6,
+    name: 'no resurrection: an expired session is never written again',
+    lifetime: { idleMs: 60_000 },
+    check: async (subject) => {
+      const session = await reload(await stored(subject.store, sessionSet('user', 'ada')))
+      await subject.elapse(61_000)
+      assert.equal(tagOf(await left(saveSession(sessionSet('late', true)(session)))), 'SessionGone')
+      assert.equal(tagOf(await left(refreshSession(session))), 'SessionGone')
+      assert.equal(await reloaded(session), undefined)
+    },
+  },
+  {
+    law: 6,
+    name: 'no resurrection: creating is an insert, and destroying twice is no error',
+    check: async ({ store }) => {
+      const built = pipe(buildSession(store), sessionSet('first', 1))
+      await right(saveSession(built))
+      assert.equal(tagOf(await left(saveSession(sessionSet('second', 2)(built)))), 'SaveConflict')
+      assert.deepEqual(await storedValues(built), { first: 1 })
+      await right(destroySession(built))
+      await right(destroySession(built))
+      await right(destroySession(buildSession(store)))
+    },
+  },
+]
+
+const timeLaws: readonly Law[] = [
+  {
+    law: 11,
+    name: "time is the database's: a session unused for the idle time expires, a used one lives on",
+    lifetime: { idleMs: 60_000, absoluteMs: 3_600_000, touchFraction: 0 },
+    check: async (subject) => {
+      const session = await stored(subject.store, sessionSet('a', 1))
+      let last = 0
+      for (let use = 0; use < 3; use += 1) {
+        await subject.elapse(40_000)
+        const now = expirationOf(await right(saveSession(await reload(session))))
+        assert.ok(now > last, 'the expiration moves forward')
+        last = now
+      }
+      await subject.elapse(61_000)
+      assert.equal(await reloaded(session), undefined)
+    },
+  },
+  {
+    law: 11,
+    name: "time is the database's: the absolute time ends a session, however much it is used",
+    lifetime: { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0 },
+    check: async (subject) => {
+      const session = await stored(subject.store, sessionSet('a', 1))
+      await subject.elapse(50_000)
+      await right(saveSession(sessionSet('a', 2)(await reload(session))))
+      await subject.elapse(49_000)
+      await right(refreshSession(await reload(session)))
+      await right(saveSession(sessionSet('a', 3)(await reload(session))))
+      await subject.elapse(2_000)
+      assert.equal(await reloaded(session), undefined)
+    },
+  },
+  {
+    law: 11,
+    name: "time is the database's: the expiration moves only when it is worth a write, and never backwards",
+    lifetime: { idleMs: 100_000, touchFraction: 0.1 },
+    check: async (subject) => {
+      const session = await stored(subject.store, sessionSet('a', 1))
+      const atFirst = expirationOf(await reload(session))
+      await subject.elapse(5_000)
+      assert.equal(expirationOf(await right(refreshSession(await reload(session)))), expirationOf(await reload(session)))
+      await subject.elapse(6_000)
+      const refreshed = expirationOf(await right(refreshSession(await reload(session))))
+      assert.equal(refreshed, expirationOf(await reload(session)))
+      const saved = expirationOf(await right(saveSession(sessionSet('a', 2)(await reload(session)))))
+      assert.ok(saved >= refreshed && Math.abs(atFirst - saved) < 60_000 * 60)
+    },
+  },
+]
+
+const expirationOf = (session: Session): number => O.toNullable(session.expiration) ?? assert.fail('it has no expiration')
+
+const malformed = (token: string): readonly string[] => [
+  '',
+  'x',
+  token.slice(0, -1),
+  `${token}A`,
+  ` ${token}`,
+  `${token}\n`,
+  token.toUpperCase(),
+  token.replace('.', ':'),
+  `${token.slice(0, -1)}=`,
+  `'; drop schema keyrow; --${token}`,
+  '\u0000'.repeat(80),
+  'é'.repeat(80),
+  token.repeat(20_000),
+]
+
+const tokenLaws: readonly Law[] = [
+  {
+    law: 12,
+    name: 'the credential is not the id: a malformed token is no session and costs no query',
+    check: async (subject) => {
+      const session = await stored(subject.store, sessionSet('user', 'ada'))
+      const { store, calls } = counted(subject.store)
+      for (const token of malformed(sessionToken(session)))
+        assert.ok(O.isNone(await right(loadSession(store, token))), token.slice(0, 100))
+      assert.deepEqual(calls, [])
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: an unknown, forged or swapped token opens nothing and is never adopted',
+    check: async ({ store }) => {
+      const [ada, bob] = [await stored(store, sessionSet('user', 'ada')), await stored(store, sessionSet('user', 'bob'))]
+      const [adaSecret, bobSecret] = [ada, bob].map((session) => sessionToken(session).split('.')[1])
+      const forged = [
+        `${ada.id}.${String(bobSecret)}`,
+        `${bob.id}.${String(adaSecret)}`,
+        `${ada.id}.${'A'.repeat(43)}`,
+        sessionToken(buildSession(store)),
+      ]
+      for (const token of forged) assert.ok(O.isNone(await right(loadSession(store, token))), token)
+      assert.deepEqual(await storedValues(ada), { user: 'ada' })
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: rotation changes the secret alone, and the old one is dead',
+    check: async ({ store }) => {
+      const before = sessionSet('unsaved', 1)(await stored(store, sessionSet('user', 'ada')))
+      const after = await right(rotateSession(before))
+      assert.equal(after.id, before.id)
+      assert.equal(after.edits, before.edits)
+      assert.equal(await reloaded(before), undefined)
+      assert.deepEqual(await storedValues(after), { user: 'ada' })
+      assert.deepEqual(await storedValues(await right(saveSession(after))), { user: 'ada', unsaved: 1 })
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: of many rotations at once exactly one wins',
+    check: async ({ store }) => {
+      const session = await stored(store, sessionSet('user', 'ada'))
+      const results = await many(10, () => rotateSession(session)())
+      const winners = results.filter(E.isRight)
+      for (const loser of results.filter(E.isLeft)) assert.equal(tagOf(loser.left), 'SaveConflict')
+      assert.equal(winners.length, 1)
+      for (const winner of winners) assert.deepEqual(await storedValues(winner.right), { user: 'ada' })
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: within its grace the previous secret opens, but does not rotate',
+    lifetime: { rotationGraceMs: 10_000 },
+    check: async (subject) => {
+      const before = await stored(subject.store, sessionSet('user', 'ada'))
+      const after = await right(rotateSession(before))
+      await subject.elapse(5_000)
+      assert.deepEqual(await storedValues(before), { user: 'ada' })
+      assert.equal(tagOf(await left(rotateSession(before))), 'SaveConflict')
+      await subject.elapse(6_000)
+      assert.equal(await reloaded(before), undefined)
+      assert.deepEqual(await storedValues(after), { user: 'ada' })
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: a session that is printed does not show its secret',
+    check: async ({ store }) => {
+      const session = await reload(await stored(store, sessionSet('user', 'ada')))
+      const secret = sessionToken(session).split('.')[1] ?? assert.fail('no secret')
+      for (const print of [inspect(session, { depth: 9, showHidden: true }), JSON.stringify(session.token), String(session.token)])
+        assert.ok(!print.includes(secret), print)
+      assert.ok(sessionToken(session).includes(session.id))
+    },
+  },
+]
+
+export const storeLaws: readonly Law[] = [...keyLaws, ...endLaws, ...timeLaws, ...tokenLaws]

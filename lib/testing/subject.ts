@@ -1,0 +1,87 @@
+// What a store must give to be tested, and small tools for writing laws.
+
+import assert from 'node:assert/strict'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import { buildSession, loadSession, saveSession, sessionToken } from '../current/verbs.js'
+import type { Lifetime } from '../port/lifetime.js'
+import type { Session, SessionStore } from '../port/session-store.js'
+
+/** A store that is being tested, empty or shared with others. */
+export interface Subject {
+  readonly store: SessionStore
+  /** Lets this many milliseconds pass for the store's sessions, by its own clock. */
+  readonly elapse: (milliseconds: number) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+/** Opens a store with this lifetime. */
+export type OpenSubject = (lifetime: Partial<Lifetime>) => Promise<Subject>
+
+/** One thing that must hold. `law` is its number in the table of laws. */
+export interface Law {
+  readonly law: number
+  readonly name: string
+  readonly lifetime?: Partial<Lifetime>
+  readonly check: (subject: Subject) => Promise<void>
+}
+
+/** Runs the task and gives its `Right`; a `Left` fails the law with its error. */
+export const right = async <L, A>(task: TaskEither<L, A>): Promise<A> => {
+  const result = await task()
+  if (E.isLeft(result)) throw result.left
+  return result.right
+}
+
+/** Runs the task and gives its `Left`; a `Right` fails the law. */
+export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
+  const result = await task()
+  if (E.isRight(result)) assert.fail('expected a Left')
+  return result.left
+}
+
+export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: unknown })._tag
+
+/** Edits a new session and stores it. */
+export const stored = (store: SessionStore, ...edits: readonly ((session: Session) => Session)[]): Promise<Session> =>
+  right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
+
+/** The session that this one's token opens now, or `undefined`. */
+export const reloaded = async (session: Session): Promise<Session | undefined> =>
+  pipe(await right(loadSession(session.handle, sessionToken(session))), O.toUndefined)
+
+/** The same, where it must be there. */
+export const reload = async (session: Session): Promise<Session> =>
+  (await reloaded(session)) ?? assert.fail('the session is not there')
+
+/** The values that are stored under this session's token. */
+export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
+  (await reload(session)).store.toObject()
+
+/** The same store, with the calls of its operations counted by name and the edits of its last save kept. */
+export const counted = (store: SessionStore) => {
+  const calls: string[] = []
+  const count =
+    <P extends readonly unknown[], R>(name: string, operation: (...params: P) => R) =>
+    (...params: P): R => {
+      calls.push(name)
+      return operation(...params)
+    }
+  const countedStore: SessionStore = {
+    lifetime: store.lifetime,
+    prepare: store.prepare,
+    create: count('create', store.create),
+    load: count('load', store.load),
+    save: count('save', (id, edits) => {
+      calls.push(...edits.keySeq().map((key) => `edit ${key}`))
+      return store.save(id, edits)
+    }),
+    touch: count('touch', store.touch),
+    refresh: count('refresh', store.refresh),
+    rotate: count('rotate', store.rotate),
+    destroy: count('destroy', store.destroy),
+  }
+  return { store: countedStore, calls }
+}
