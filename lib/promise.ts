@@ -10,19 +10,27 @@ import type { DeepReadonly } from './base/frozen.js'
 import type { Json } from './base/json.js'
 import * as current from './current/current-session.js'
 import * as verbs from './current/verbs.js'
+import type { Database, Param, Query, Queryable, Row } from './port/database.js'
 import type { Session, SessionStore } from './port/session-store.js'
 import type { SessionKey } from './session/key.js'
 import type { SessionValue } from './session/session.js'
 import * as values from './session/values.js'
 
 export * from './base/errors.js'
+export type { DeepReadonly } from './base/frozen.js'
+export type { Json } from './base/json.js'
+export type { WithSessionOptions } from './current/current-session.js'
 export { buildSession, sessionToken } from './current/verbs.js'
+export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
+export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
-export { sessionKey } from './session/key.js'
+export type { Session, SessionStore } from './port/session-store.js'
+export { type SessionKey, sessionKey } from './session/key.js'
+export type { SessionId } from './session/token.js'
 export { sessionDel, sessionSet } from './session/values.js'
-export { sessionStore } from './sql/session-store.js'
+export { type SessionStoreOptions, sessionStore } from './sql/session-store.js'
 
-const run = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
+const run = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   const result = await task()
   if (E.isLeft(result)) throw result.left
   return result.right
@@ -106,7 +114,8 @@ export const withSession = <A>(
 export const callWithSession = <A>(
   session: Session,
   f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
-): Promise<readonly [A, Session]> => run(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
+): Promise<readonly [A, Session]> =>
+  run(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
 
 /** The current session; rejects with `NoCurrentSession` where there is none. */
 export const currentSession = (): Promise<Session> => run(current.currentSession)
@@ -115,5 +124,15 @@ export const currentSession = (): Promise<Session> => run(current.currentSession
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   run<SessionError, Session>(current.updateCurrentSession(f))
 
-/** Makes the store ready for use; rejects when it cannot be. */
+/** Makes the store ready for use: run it at the start to fail early. */
 export const prepareStore = (store: SessionStore): Promise<void> => run(store.prepare)
+
+/** Ends the database's connections. */
+export const closeDatabase = (database: Database): Promise<void> => run(database.close)
+
+/** Runs one statement; gives its rows. */
+export const queryDatabase = (
+  database: Queryable,
+  query: Query,
+  params: readonly Param[],
+): Promise<readonly Row[]> => run(database.query(query, params))

@@ -30,7 +30,8 @@ interface Walk {
  * instances, U+0000 and lone surrogates. As in `JSON.stringify`, an object's `undefined` members are left
  * out and -0 becomes 0.
  */
-export const toJson = (key: string, value: unknown): Json => copy({ key, path: [], above: new Set(), size: 0 }, value)
+export const toJson = (key: string, value: unknown): Json =>
+  copy({ key, path: [], above: new Set(), size: 0 }, value)
 
 const refuse = (walk: Walk, reason: string): never => {
   throw new EncodeError(walk.key, [...walk.path], reason)
@@ -38,7 +39,8 @@ const refuse = (walk: Walk, reason: string): never => {
 
 const grow = (walk: Walk, by: number): void => {
   walk.size += by
-  if (walk.size > MAX_JSON_SIZE) refuse(walk, `the value is longer than ${String(MAX_JSON_SIZE)} characters of JSON`)
+  if (walk.size > MAX_JSON_SIZE)
+    refuse(walk, `the value is longer than ${String(MAX_JSON_SIZE)} characters of JSON`)
 }
 
 const copy = (walk: Walk, value: unknown): Json => {
@@ -94,5 +96,8 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
 /** An object literal, of this realm or another, or one without a prototype. */
 export const isPlain = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
-  return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf'))
+  return (
+    prototype === null ||
+    (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf'))
+  )
 }

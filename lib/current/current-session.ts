@@ -108,20 +108,19 @@ const settle = async <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L |
  * console.log(result._tag) // Right
  * ```
  */
-export const callWithSession =
-  <L, A>(
-    session: Session,
-    f: (session: Session) => TE.TaskEither<L, readonly [A, Session]>,
-  ): TE.TaskEither<L | SessionError, readonly [A, Session]> =>
-    pipe(
-      () => settle(() => f(session)),
-      TE.chainW(([value, after]) =>
-        pipe(
-          saveSession(after),
-          TE.map((saved) => [value, saved] as const),
-        ),
+export const callWithSession = <L, A>(
+  session: Session,
+  f: (session: Session) => TE.TaskEither<L, readonly [A, Session]>,
+): TE.TaskEither<L | SessionError, readonly [A, Session]> =>
+  pipe(
+    () => settle(() => f(session)),
+    TE.chainW(([value, after]) =>
+      pipe(
+        saveSession(after),
+        TE.map((saved) => [value, saved] as const),
       ),
-    )
+    ),
+  )
 
 /**
  * The current session, as it is when the task runs.
@@ -166,7 +165,8 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const reason = closedReason(frame)
   if (reason !== undefined) return E.left(reason)
   const session = f(frame.session)
-  if (!isSame(frame.session, session)) throw new TypeError('updateCurrentSession: the function gave another session')
+  if (!isSame(frame.session, session))
+    throw new TypeError('updateCurrentSession: the function gave another session')
   frame.session = session
   return E.right(session)
 }

@@ -4,7 +4,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { type SessionError, SessionClosed, SessionGone } from '../base/errors.js'
+import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
 import type { Session } from '../port/session-store.js'
 import { type Edits, editsSince } from '../session/edits.js'
 import { withEdits } from '../session/session.js'
@@ -45,7 +45,11 @@ export const isSame = (a: Session, b: Session): boolean => a.id === b.id && a.ha
 
 /** Why this frame's session cannot be changed, or `undefined` when it can. */
 export const closedReason = ({ state, session }: Frame): SessionClosed | SessionGone | undefined =>
-  state === 'open' ? undefined : state === 'gone' ? new SessionGone(session.id) : new SessionClosed(session.id)
+  state === 'open'
+    ? undefined
+    : state === 'gone'
+      ? new SessionGone(session.id)
+      : new SessionClosed(session.id)
 
 /** A nested `withSession` joins: edits that its session has, and that the frame's did not come with, are taken. */
 export const joinFrame = (frame: Frame, session: Session): void => {

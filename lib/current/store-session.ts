@@ -15,7 +15,12 @@ export const storeSession = (session: Session): Stored =>
     session.snapshot,
     O.match(
       () => (isBlank(session) ? TE.right(session) : create(session)),
-      (snapshot) => (!session.edits.isEmpty() ? save(session, snapshot) : snapshot.due ? touch(session, snapshot) : TE.right(session)),
+      (snapshot) =>
+        !session.edits.isEmpty()
+          ? save(session, snapshot)
+          : snapshot.due
+            ? touch(session, snapshot)
+            : TE.right(session),
     ),
   )
 
@@ -40,4 +45,9 @@ const touch = (session: Session, { revision }: Snapshot): Stored =>
   )
 
 const stored = (session: Session, { expiration }: Saved, revision: number): Session =>
-  heldSession(session.handle, session.token, { revision, expiration, due: false, entries: session.store }, noEdits)
+  heldSession(
+    session.handle,
+    session.token,
+    { revision, expiration, due: false, entries: session.store },
+    noEdits,
+  )

@@ -38,7 +38,10 @@ export const buildSession = (store: SessionStore): Session => newSession(store)
  * console.log(await loadSession(memoryStore(), 'no token')()) // { _tag: 'Right', right: { _tag: 'None' } }
  * ```
  */
-export const loadSession = (store: SessionStore, token: string): TE.TaskEither<StoreError, O.Option<Session>> =>
+export const loadSession = (
+  store: SessionStore,
+  token: string,
+): TE.TaskEither<StoreError, O.Option<Session>> =>
   pipe(
     Token.parse(token),
     O.match(
@@ -70,8 +73,9 @@ export const loadSession = (store: SessionStore, token: string): TE.TaskEither<S
  * console.log(await saved()) // { _tag: 'Right', right: 0 }
  * ```
  */
-export const saveSession = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
-  told(session, storeSession(session))
+export const saveSession = (
+  session: Session,
+): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> => told(session, storeSession(session))
 
 /**
  * Reads the rows again, keeps the unsaved edits on top, and moves the expiration forward if that is due.
@@ -136,10 +140,11 @@ export const rotateSession = (
 const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
   pipe(
     TE.fromIO(() => Token.fresh(session.id)),
-    TE.chainFirst((token): TE.TaskEither<StoreError | SessionGone | SaveConflict, void> =>
-      O.isNone(session.snapshot)
-        ? TE.right(undefined)
-        : session.handle.rotate(session.id, session.token.hash, token.hash),
+    TE.chainFirst(
+      (token): TE.TaskEither<StoreError | SessionGone | SaveConflict, void> =>
+        O.isNone(session.snapshot)
+          ? TE.right(undefined)
+          : session.handle.rotate(session.id, session.token.hash, token.hash),
     ),
     TE.map((token) => withToken(session, token)),
   )

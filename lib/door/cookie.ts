@@ -41,7 +41,8 @@ export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   write('', true)
   return {
     read: (header, secure) => parseCookie(header ?? '')[nameFor(secure)],
-    give: (token, secure, absoluteMs) => write(token, secure, persistent ? Math.floor(absoluteMs / 1000) : undefined),
+    give: (token, secure, absoluteMs) =>
+      write(token, secure, persistent ? Math.floor(absoluteMs / 1000) : undefined),
     take: (secure) => write('', secure, 0),
   }
 }

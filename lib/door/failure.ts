@@ -37,7 +37,11 @@ const answerTo = (failure: unknown): FailureAnswer => {
   switch (isSessionError(failure) ? failure._tag : undefined) {
     case 'DriverError':
     case 'SchemaMismatch':
-      return { status: 503, headers: { 'Retry-After': '5' }, body: 'The service is not available at the moment.\n' }
+      return {
+        status: 503,
+        headers: { 'Retry-After': '5' },
+        body: 'The service is not available at the moment.\n',
+      }
     case 'SessionGone':
       return { status: 409, body: 'Your session has ended; nothing was stored.\n' }
     case 'SaveConflict':

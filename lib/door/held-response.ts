@@ -3,70 +3,14 @@
 // streams is told to wait (`write` gives false), and presses, so that its head does not wait for its end.
 
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
+import type { WaitingResponse } from './request-life.js'
 
-export interface HeldResponse {
-  /** Settles when the response cannot wait for the handler: it is ended, full, or its head was asked for. */
-  readonly pressed: Promise<void>
-  /** Lets go of what was written; from here on the response is the handler's own. */
-  readonly release: () => void
-  /**
-   * Forgets what was written, answers with this instead, and ignores whatever the handler still writes. A
-   * response that has begun is cut; one that has ended stays.
-   */
-  readonly replace: (answer: FailureAnswer) => void
-}
-
+type Method = 'writeHead' | 'write' | 'end' | 'flushHeaders'
 type Headers = OutgoingHttpHeaders | readonly OutgoingHttpHeader[]
 
-/** `onHead` is called once, right before the head is made, whoever makes it. */
-export const holdResponse = (res: ServerResponse, onHead: () => void): HeldResponse => {
-  const real = {
-    writeHead: res.writeHead.bind(res),
-    write: res.write.bind(res),
-    end: res.end.bind(res),
-    flushHeaders: res.flushHeaders.bind(res),
-  }
-  let press = (): void => undefined
-  const pressed = new Promise<void>((resolve) => {
-    press = resolve
-  })
-  const held = { calls: [] as (() => void)[], size: 0, ended: false, refused: false }
-  const methods = heldMethods(res, held, press)
-  Object.assign(res, methods)
-  // What a handler looks at before it ends a response a second time.
-  Object.defineProperty(res, 'writableEnded', { get: () => held.ended, configurable: true })
-
-  const letGo = (): void => {
-    Object.assign(res, real)
-    Reflect.deleteProperty(res, 'writableEnded')
-    res.writeHead = (status: number, ...rest: readonly unknown[]) => {
-      res.writeHead = real.writeHead
-      const [message, headers] = typeof rest[0] === 'string' ? [rest[0], rest[1]] : [undefined, rest[0] ?? rest[1]]
-      applyHeaders(res, headers as Headers | undefined)
-      onHead()
-      return message === undefined ? real.writeHead(status) : real.writeHead(status, message)
-    }
-  }
-
-  return {
-    pressed,
-    release: () => {
-      letGo()
-      for (const call of held.calls) call()
-      // Node tells of the drain by itself when what was written just now did not fit either.
-      if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
-    },
-    replace: (answer) => {
-      letGo()
-      if (!res.headersSent) sendAnswer(res, answer)
-      // Too late for another answer: cut what is under way, so that it is not taken for a whole one.
-      else if (!res.writableEnded) res.destroy()
-      mute(res)
-    },
-  }
-}
-
+/** What was asked of the response while it was held. */
 interface Held {
   readonly calls: (() => void)[]
   size: number
@@ -74,33 +18,83 @@ interface Held {
   refused: boolean
 }
 
-const heldMethods = (res: ServerResponse, held: Held, press: () => void) => {
+/**
+ * Holds `res`. `onCookie` adds the cookie right before the head is made, whoever makes it; `answer` says
+ * what a client gets instead of a response that failed. One that has begun by then is cut, so that it is
+ * not taken for a whole one; one that has ended stays.
+ */
+export const holdResponse = (
+  res: ServerResponse,
+  onCookie: (cookie: string) => void,
+  answer: (failure: unknown) => FailureAnswer,
+): WaitingResponse => {
+  const restore = keepMethods(res)
+  const held: Held = { calls: [], size: 0, ended: false, refused: false }
+  const pressed = new Promise<void>((resolve) => {
+    hold(res, held, resolve)
+  })
+  return {
+    pressed,
+    release: (cookie) => {
+      restore()
+      if (O.isSome(cookie)) beforeHead(res, () => onCookie(cookie.value))
+      replay(res, held)
+    },
+    fail: (failure, cookie) => {
+      const instead = answer(failure)
+      restore()
+      if (!res.headersSent) sendAnswer(res, instead, () => O.map(onCookie)(cookie))
+      else if (!res.writableEnded) res.destroy()
+      mute(res)
+    },
+  }
+}
+
+/** Gives the function that puts the methods back as they are now: another wrapper's may be among them. */
+const keepMethods = (res: ServerResponse): (() => void) => {
+  const names: readonly Method[] = ['writeHead', 'write', 'end', 'flushHeaders']
+  const kept = names.map((name) => [name, Object.getOwnPropertyDescriptor(res, name)] as const)
+  return () => {
+    Reflect.deleteProperty(res, 'writableEnded')
+    for (const [name, descriptor] of kept) {
+      Reflect.deleteProperty(res, name)
+      if (descriptor !== undefined) Object.defineProperty(res, name, descriptor)
+    }
+  }
+}
+
+const hold = (res: ServerResponse, held: Held, press: () => void): void => {
   // Not at once: what a handler does right after `end` (a throw, a last edit) still belongs to it.
   const pressSoon = (): void => void setImmediate(press)
-  return {
-    writeHead: (...args: readonly unknown[]) => {
-      held.calls.push(() => res.writeHead(...(args as [number])))
-      return res
-    },
-    flushHeaders: () => {
-      held.calls.push(() => res.flushHeaders())
-      pressSoon()
+  const keep = (method: Method, args: readonly unknown[]): ServerResponse => {
+    held.calls.push(() => void (res[method] as (...args: readonly unknown[]) => unknown)(...args))
+    if (method === 'end' || method === 'flushHeaders') pressSoon()
+    return res
+  }
+  Object.assign(res, {
+    writeHead: (...args: readonly unknown[]) => keep('writeHead', args),
+    flushHeaders: (...args: readonly unknown[]) => void keep('flushHeaders', args),
+    end: (...args: readonly unknown[]) => {
+      held.ended = true
+      return keep('end', args)
     },
     write: (...args: readonly unknown[]) => {
       held.size += sizeOf(args[0])
-      held.calls.push(() => res.write(...(args as [string])))
+      keep('write', args)
       if (held.size < res.writableHighWaterMark) return true
       held.refused = true
       pressSoon()
       return false
     },
-    end: (...args: readonly unknown[]) => {
-      held.ended = true
-      held.calls.push(() => res.end(...(args as [string])))
-      pressSoon()
-      return res
-    },
-  }
+  })
+  // What a handler looks at before it ends a response a second time.
+  Object.defineProperty(res, 'writableEnded', { get: () => held.ended, configurable: true })
+}
+
+const replay = (res: ServerResponse, held: Held): void => {
+  for (const call of held.calls) call()
+  // Node tells of the drain by itself when what was written just now did not fit either.
+  if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
 }
 
 const sizeOf = (chunk: unknown): number => {
@@ -109,21 +103,42 @@ const sizeOf = (chunk: unknown): number => {
   throw new TypeError('the chunk of a response must be a string or a Uint8Array')
 }
 
-// As `writeHead` itself would: a header given here replaces one that was set before.
-const applyHeaders = (res: ServerResponse, headers: Headers | undefined): void => {
-  if (headers === undefined) return
-  if (!Array.isArray(headers)) {
-    for (const [name, value] of Object.entries(headers as OutgoingHttpHeaders)) if (value !== undefined) res.setHeader(name, value)
-    return
+// Node makes the head by calling `writeHead`, also when the program does not.
+const beforeHead = (res: ServerResponse, act: () => void): void => {
+  const restore = keepMethods(res)
+  res.writeHead = (status: number, ...rest: readonly unknown[]) => {
+    restore()
+    const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
+    setHeaders(res, headers as Headers | undefined)
+    act()
+    return message === undefined ? res.writeHead(status) : res.writeHead(status, message as string)
   }
-  const flat = headers.flat() as string[]
-  const names = flat.filter((_, index) => index % 2 === 0)
-  for (const name of names) res.removeHeader(name)
-  for (const [index, name] of names.entries()) res.appendHeader(name, flat[index * 2 + 1] ?? '')
 }
 
-const sendAnswer = (res: ServerResponse, { status, headers, body }: FailureAnswer): void => {
+// As `writeHead` would itself: a header given there replaces one that was set before.
+const setHeaders = (res: ServerResponse, headers: Headers | undefined): void => {
+  if (headers === undefined) return
+  const pairs = Array.isArray(headers)
+    ? pairsOf(headers.flat() as string[])
+    : Object.entries(headers as OutgoingHttpHeaders)
+  for (const [name] of pairs) res.removeHeader(name)
+  for (const [name, value] of pairs) {
+    if (value === undefined) continue
+    if (Array.isArray(headers)) res.appendHeader(name, String(value))
+    else res.setHeader(name, value)
+  }
+}
+
+const pairsOf = (flat: readonly string[]): readonly (readonly [string, string])[] =>
+  flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ''] as const] : []))
+
+const sendAnswer = (
+  res: ServerResponse,
+  { status, headers, body }: FailureAnswer,
+  addCookie: () => void,
+): void => {
   for (const name of res.getHeaderNames()) res.removeHeader(name)
+  addCookie()
   res.statusMessage = ''
   res.writeHead(status, {
     'Content-Type': 'text/plain; charset=utf-8',
@@ -134,6 +149,7 @@ const sendAnswer = (res: ServerResponse, { status, headers, body }: FailureAnswe
   res.end(body)
 }
 
+/** Whatever a handler still writes after its response failed goes nowhere. */
 const mute = (res: ServerResponse): void => {
   Object.assign(res, {
     writeHead: () => res,

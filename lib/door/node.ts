@@ -1,13 +1,12 @@
 // The door for `node:http`: request handlers with a current session, saved before the first byte goes out.
 
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { SessionStore } from '../port/session-store.js'
 import { type CookieOptions, sessionCookie } from './cookie.js'
-import { answerFailure, type FailedRequest, type OnFailure } from './failure.js'
+import { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
 import { holdResponse } from './held-response.js'
-import { beginLife, type Visit } from './request-life.js'
+import { beginLife, conduct, type Visit } from './request-life.js'
 
 export type { CookieOptions } from './cookie.js'
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
@@ -49,7 +48,9 @@ export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unkn
  * server.listen(0, () => server.close())
  * ```
  */
-export const sessionListener = (options: SessionListenerOptions): ((handler: SessionHandler) => RequestListener) => {
+export const sessionListener = (
+  options: SessionListenerOptions,
+): ((handler: SessionHandler) => RequestListener) => {
   const begin = beginLife(options.store, sessionCookie(options))
   const onFailure = options.onFailure ?? answerFailure
   const visitOf = (req: IncomingMessage): Visit => ({
@@ -57,32 +58,26 @@ export const sessionListener = (options: SessionListenerOptions): ((handler: Ses
     secure: isSecure(req, options.trustProxy ?? false),
   })
   return (handler) => (req, res) => {
-    let cookie: O.Option<string> = O.none
-    const held = holdResponse(res, () => addCookie(res, cookie))
-    const failed = (failure: unknown): void => held.replace(onFailure(failure, describe(req)))
-    const serve = async (): Promise<void> => {
-      const life = await begin(visitOf(req))()
-      if (E.isLeft(life)) return failed(life.left)
-      const done = life.right.run(() => handler(req, res))
-      const outcome = await Promise.race([done, held.pressed])
-      if (outcome !== undefined && E.isLeft(outcome)) {
-        life.right.drop()
-        return failed(outcome.left)
-      }
-      const committed = await life.right.commit()
-      if (E.isLeft(committed)) return failed(committed.left)
-      cookie = committed.right
-      held.release()
-      const late = await done
-      if (E.isLeft(late)) failed(late.left)
-    }
-    serve().catch(failed)
+    const response = holdResponse(res, addCookie(res), (failure) =>
+      answered(onFailure, failure, describe(req)),
+    )
+    conduct(begin(visitOf(req)), () => handler(req, res), response).catch((failure: unknown) =>
+      response.fail(failure, O.none),
+    )
   }
 }
 
-const addCookie = (res: ServerResponse, cookie: O.Option<string>): void => {
-  if (O.isNone(cookie)) return
-  res.appendHeader('Set-Cookie', cookie.value)
+// A program's own `onFailure` may fail too; the client still gets an answer.
+const answered = (onFailure: OnFailure, failure: unknown, request: FailedRequest): FailureAnswer => {
+  try {
+    return onFailure(failure, request)
+  } catch (error) {
+    return answerFailure(error, request)
+  }
+}
+
+const addCookie = (res: ServerResponse) => (cookie: string) => {
+  res.appendHeader('Set-Cookie', cookie)
   // Whoever stored this answer would give one visitor's session to the next.
   res.setHeader('Cache-Control', 'no-store')
 }

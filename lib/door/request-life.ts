@@ -19,8 +19,17 @@ export interface RequestLife {
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /** Saves, once; gives the answer's `Set-Cookie` header, if it needs one. */
   readonly commit: TE.TaskEither<SessionError, O.Option<string>>
-  /** Ends the life without saving. */
-  readonly drop: () => void
+  /** Ends the life without saving; a secret that was rotated already is still given to the browser. */
+  readonly drop: () => O.Option<string>
+}
+
+/** A response that waits. It is told once what becomes of it: let go with a cookie or without, or failed. */
+export interface WaitingResponse {
+  /** Settles when the response cannot wait for the handler any longer. */
+  readonly pressed: Promise<void>
+  readonly release: (cookie: O.Option<string>) => void
+  /** Also told of a failure after the release, when it is too late for another answer. */
+  readonly fail: (failure: unknown, cookie: O.Option<string>) => void
 }
 
 /** What a request says of itself. */
@@ -44,12 +53,42 @@ export const beginLife =
           run: (handler) => inFrame(frame, () => attempt(handler)),
           commit: pipe(
             closeFrame(frame),
-            TE.map((saved) => cookieChange(cookie, visit, found, frame, saved)),
+            TE.map(() => cookieChange(cookie, visit, found, frame)),
           ),
-          drop: () => dropFrame(frame),
+          drop: () => {
+            dropFrame(frame)
+            return cookieChange(cookie, visit, found, frame)
+          },
         }
       }),
     )
+
+/** From the first line to the last: begin, run the handler, save, answer. */
+export const conduct = async (
+  begin: TE.TaskEither<StoreError, RequestLife>,
+  handler: () => Handled,
+  response: WaitingResponse,
+): Promise<void> => {
+  const life = await begin()
+  if (E.isLeft(life)) {
+    response.fail(life.left, O.none)
+    return
+  }
+  const done = life.right.run(handler)
+  const outcome = await Promise.race([done, response.pressed])
+  if (outcome !== undefined && E.isLeft(outcome)) {
+    response.fail(outcome.left, life.right.drop())
+    return
+  }
+  const committed = await life.right.commit()
+  if (E.isLeft(committed)) {
+    response.fail(committed.left, life.right.drop())
+    return
+  }
+  response.release(committed.right)
+  const late = await done
+  if (E.isLeft(late)) response.fail(late.left, committed.right)
+}
 
 // The token that a browser shows in vain is not taken away from it: another answer may just have given it
 // a new one, by a rotation that overtook this request.
@@ -57,14 +96,13 @@ const cookieChange = (
   cookie: SessionCookie,
   { secure }: Visit,
   found: O.Option<Session>,
-  frame: Frame,
-  saved: Session,
+  { session, state }: Frame,
 ): O.Option<string> => {
-  if (frame.state === 'gone') return O.isSome(found) ? O.some(cookie.take(secure)) : O.none
-  const known = O.isSome(found) && sessionToken(found.value) === sessionToken(saved)
-  return known || O.isNone(saved.snapshot)
+  if (state === 'gone') return O.isSome(found) ? O.some(cookie.take(secure)) : O.none
+  const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session)
+  return known || O.isNone(session.snapshot)
     ? O.none
-    : O.some(cookie.give(sessionToken(saved), secure, saved.handle.lifetime.absoluteMs))
+    : O.some(cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs))
 }
 
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {

@@ -26,7 +26,10 @@ export const convertRows = (columns: readonly Column[], rows: readonly Row[]): r
   return converted.length === 0 ? rows : rows.map((row) => convertRow(converted, row))
 }
 
-const convertRow = (columns: readonly { readonly name: string; readonly convert: Convert }[], row: Row): Row => ({
+const convertRow = (
+  columns: readonly { readonly name: string; readonly convert: Convert }[],
+  row: Row,
+): Row => ({
   ...row,
   ...Object.fromEntries(columns.map(({ name, convert }) => [name, convert(row[name])])),
 })

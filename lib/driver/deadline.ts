@@ -2,7 +2,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
 import { textProblem } from '../base/json.js'
-import type { Param, Query } from '../port/database.js'
+import type { Query } from '../port/database.js'
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
 export const DEFAULT_TIMEOUT_MS = 10_000
@@ -20,11 +20,15 @@ export const withDeadline = async <A>(
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<E.Either<DriverError, A>>((resolve) => {
     timer = setTimeout(() => {
-      resolve(E.left(new DriverError(`${name}: no answer within ${String(timeoutMs)} ms`, { retryable: true })))
+      resolve(
+        E.left(new DriverError(`${name}: no answer within ${String(timeoutMs)} ms`, { retryable: true })),
+      )
       abandon()
     }, timeoutMs)
   })
-  const answer = (async () => E.right(await start()))().catch((cause: unknown) => E.left(driverError(name, cause)))
+  const answer = (async () => E.right(await start()))().catch((cause: unknown) =>
+    E.left(driverError(name, cause)),
+  )
   const result = await Promise.race([answer, late])
   clearTimeout(timer)
   return result
@@ -36,7 +40,10 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   const { code, message } = cause as { readonly code?: unknown; readonly message?: unknown }
   const sqlState = typeof code === 'string' && SQL_STATE.test(code) ? code : undefined
   const retryable = sqlState === undefined ? isLostCode(code) : RETRYABLE.test(sqlState)
-  return new DriverError(`${name}: ${typeof message === 'string' && message !== '' ? message : String(code ?? cause)}`, { sqlState, retryable, cause })
+  return new DriverError(
+    `${name}: ${typeof message === 'string' && message !== '' ? message : String(code ?? cause)}`,
+    { sqlState, retryable, cause },
+  )
 }
 
 // Five characters, at least one a digit, which tells them from EPIPE.
@@ -45,19 +52,23 @@ const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 // Connections, serialization failures and deadlocks, resources, the server going down or starting.
 const RETRYABLE = /^(08|40|53|57P)/
 
-const isLostCode = (code: unknown): boolean => typeof code === 'string' && /^(E[A-Z]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
+const isLostCode = (code: unknown): boolean =>
+  typeof code === 'string' && /^(E[A-Z]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
 /** Whether the connection itself went, as against a refusal by the server or a deadline. */
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
 /** Why these parameters must not be sent, if so: drivers would each do something else with them. */
-export const refusedParams = (query: Query, params: readonly Param[]): DriverError | undefined => {
+export const refusedParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem =
-      param === undefined ? 'is undefined' : typeof param === 'string' && textProblem(param) !== undefined ? textProblem(param) : undefined
+      param === undefined ? 'is undefined' : typeof param === 'string' ? textProblem(param) : undefined
     if (problem !== undefined)
-      return new DriverError(`${query.name}: parameter $${String(index + 1)}: ${problem}`, { sqlState: '22021', retryable: false })
+      return new DriverError(`${query.name}: parameter $${String(index + 1)}: ${problem}`, {
+        sqlState: '22021',
+        retryable: false,
+      })
   }
   return undefined
 }

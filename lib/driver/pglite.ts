@@ -85,7 +85,9 @@ const open = async (directory: string | undefined): Promise<E.Either<DriverError
   }
 }
 
-const shut = async (opened: Promise<E.Either<DriverError, Opened>> | undefined): Promise<E.Either<DriverError, void>> => {
+const shut = async (
+  opened: Promise<E.Either<DriverError, Opened>> | undefined,
+): Promise<E.Either<DriverError, void>> => {
   const database = await opened
   if (database === undefined || E.isLeft(database)) return E.right(undefined)
   try {
@@ -130,12 +132,12 @@ const transact = async <L, A>(
   let thrown: { readonly error: unknown } | undefined
   try {
     return await db.transaction(async (tx) => {
-      const result = await body({ query: (query, params) => () => send(tx, query, params, timeoutMs) })().catch(
-        (error: unknown) => {
-          thrown = { error }
-          throw error
-        },
-      )
+      const result = await body({
+        query: (query, params) => () => send(tx, query, params, timeoutMs),
+      })().catch((error: unknown) => {
+        thrown = { error }
+        throw error
+      })
       if (E.isLeft(result)) throw new RolledBack(result)
       return result
     })

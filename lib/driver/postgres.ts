@@ -8,8 +8,7 @@ import { type Column, convertRows } from './columns.js'
 import { DEFAULT_TIMEOUT_MS, driverError, isLostConnection, refusedParams, withDeadline } from './deadline.js'
 
 interface Sender {
-  // biome-ignore lint/suspicious/noExplicitAny: postgres.js types its parameters by the pool's own options
-  unsafe(text: string, params?: any[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
+  unsafe(text: string, params?: never[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
 }
 
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
@@ -62,7 +61,7 @@ const send = async (
   if (refused !== undefined) return E.left(refused)
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<unknown> => {
-    pending = sql.unsafe(query.text, [...params], { prepare })
+    pending = sql.unsafe(query.text, [...params] as never[], { prepare })
     return pending
   }
   return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, () => forget(pending)))
@@ -131,14 +130,22 @@ const settled = async <L, A>(course: Course<L, A>): Promise<void> => {
   if (course.result === undefined || E.isLeft(course.result)) throw new Error('rolled back')
 }
 
-const outcome = <L, A>(course: Course<L, A>, run: E.Either<DriverError, unknown>): E.Either<L | DriverError, A> => {
+const outcome = <L, A>(
+  course: Course<L, A>,
+  run: E.Either<DriverError, unknown>,
+): E.Either<L | DriverError, A> => {
   if (course.thrown !== undefined) throw course.thrown.error
   if (course.result !== undefined && E.isLeft(course.result)) return course.result
   if (E.isLeft(run)) return run
   return course.result ?? E.left(course.lost ?? driverError('transaction', new Error('it has no result')))
 }
 
-const guarded = <L, A>(sql: Sender, course: Course<L, A>, timeoutMs: number, prepare: boolean): Queryable => ({
+const guarded = <L, A>(
+  sql: Sender,
+  course: Course<L, A>,
+  timeoutMs: number,
+  prepare: boolean,
+): Queryable => ({
   query: (query, params) => async () => {
     if (course.lost !== undefined) return E.left(course.lost)
     const result = await send(sql, query, params, timeoutMs, prepare)

@@ -33,7 +33,11 @@ export interface SessionStore {
    * A new session with all its entries, at revision 1. An insert, never an upsert: when the id is taken,
    * it is a `SaveConflict` and nothing changes.
    */
-  readonly create: (id: SessionId, secret: SecretHash, entries: Entries) => TaskEither<StoreError | SaveConflict, Saved>
+  readonly create: (
+    id: SessionId,
+    secret: SecretHash,
+    entries: Entries,
+  ) => TaskEither<StoreError | SaveConflict, Saved>
 
   /** One consistent read of a live session that this secret (or, within its grace, the previous one) opens. */
   readonly load: (id: SessionId, secret: SecretHash) => TaskEither<StoreError, Option<Snapshot>>

@@ -5,19 +5,19 @@
 //   apply(record(edits, k, e), m)    = applyOne(k, e, apply(edits, m))
 //
 // A set and a delete do not look at the value they replace: the later one on a key stands for both.
-import { Map } from 'immutable'
+import { Map as HashMap } from 'immutable'
 import type { Json } from '../base/json.js'
 
 /** The named values of a session, as an immutable hash. */
-export type Entries = Map<string, Json>
+export type Entries = HashMap<string, Json>
 
 export type Edit = { readonly _tag: 'Set'; readonly value: Json } | { readonly _tag: 'Del' }
 
-export type Edits = Map<string, Edit>
+export type Edits = HashMap<string, Edit>
 
-export const noEntries: Entries = Map()
+export const noEntries: Entries = HashMap()
 
-export const noEdits: Edits = Map()
+export const noEdits: Edits = HashMap()
 
 const del: Edit = Object.freeze({ _tag: 'Del' })
 
@@ -32,7 +32,7 @@ export const applyOne = (entries: Entries, key: string, edit: Edit): Entries =>
 
 export const applyEdits = (edits: Edits, entries: Entries): Entries =>
   entries.withMutations((hash) => {
-    edits.forEach((edit, key) => applyOne(hash, key, edit))
+    for (const [key, edit] of edits) applyOne(hash, key, edit)
   })
 
 /** The edits of `later` that are not those of `earlier`: what was done in between, key by key. */

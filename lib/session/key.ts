@@ -41,7 +41,7 @@ export const MAX_KEY_BYTES = 1024
  * ```
  */
 export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
-  Object.freeze({ name: storableName(name), codec: codec as Type<A, unknown> })
+  Object.freeze({ name: storableName(name), codec })
 
 export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
 
@@ -52,7 +52,7 @@ export const storableName = (name: string): string => {
       : Buffer.byteLength(name) > MAX_KEY_BYTES
         ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
         : textProblem(name)
-  if (problem !== undefined) throw new EncodeError(String(name), [], problem)
+  if (problem !== undefined) throw new EncodeError(name, [], problem)
   return name
 }
 

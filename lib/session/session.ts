@@ -50,16 +50,22 @@ export const heldSession = <H>(handle: H, token: Token, snapshot: Snapshot, edit
     store: applyEdits(edits, snapshot.entries),
   })
 
-export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> => make({ ...session, token })
+export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
+  make({ ...session, token })
 
 export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionValue<H> =>
   edits === session.edits
     ? session
-    : make({ ...session, edits, store: applyEdits(edits, O.isSome(session.snapshot) ? session.snapshot.value.entries : noEntries) })
+    : make({
+        ...session,
+        edits,
+        store: applyEdits(edits, O.isSome(session.snapshot) ? session.snapshot.value.entries : noEntries),
+      })
 
 /** One more edit, whose result on the visible values is `store`. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   make({ ...session, edits, store })
 
 /** Whether there is nothing that a store would have to keep: a session that was never saved, with no values. */
-export const isBlank = <H>(session: SessionValue<H>): boolean => O.isNone(session.snapshot) && session.store.isEmpty()
+export const isBlank = <H>(session: SessionValue<H>): boolean =>
+  O.isNone(session.snapshot) && session.store.isEmpty()

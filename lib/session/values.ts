@@ -89,7 +89,9 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   return (session) => {
     const json = encodeValue(key, value)
     const present = session.store.get(nameOf(key))
-    return present !== undefined && isDeepStrictEqual(present, json) ? session : edited(session, nameOf(key), setTo(json))
+    return present !== undefined && isDeepStrictEqual(present, json)
+      ? session
+      : edited(session, nameOf(key), setTo(json))
   }
 }
 

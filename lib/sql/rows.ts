@@ -1,7 +1,7 @@
 // Between rows and values: edits as one jsonb parameter, and snapshots out of what comes back.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
-import { Map } from 'immutable'
+import { Map as HashMap } from 'immutable'
 import * as t from 'io-ts'
 import { DriverError } from '../base/errors.js'
 import { deepFreeze } from '../base/frozen.js'
@@ -26,17 +26,26 @@ export const entriesParam = (entries: Entries): string =>
 
 const SavedRow = t.type({ revision: t.number, expiration: t.number })
 
-const SnapshotRow = t.intersection([SavedRow, t.type({ due: t.boolean, entries: t.union([t.string, t.null]) })])
+const SnapshotRow = t.intersection([
+  SavedRow,
+  t.type({ due: t.boolean, entries: t.union([t.string, t.null]) }),
+])
 
 const decoded =
   <A>(codec: t.Decoder<unknown, A>, query: Query) =>
   (row: Row): E.Either<DriverError, A> =>
     pipe(
       codec.decode(row),
-      E.mapLeft(() => new DriverError(`${query.name}: a row of another shape; does the pool transform rows?`, { retryable: false })),
+      E.mapLeft(
+        () =>
+          new DriverError(`${query.name}: a row of another shape; does the pool transform rows?`, {
+            retryable: false,
+          }),
+      ),
     )
 
-export const savedRow = (query: Query): ((row: Row) => E.Either<DriverError, Saved>) => decoded(SavedRow, query)
+export const savedRow = (query: Query): ((row: Row) => E.Either<DriverError, Saved>) =>
+  decoded(SavedRow, query)
 
 export const snapshotRow =
   (query: Query) =>
@@ -47,6 +56,8 @@ export const snapshotRow =
         revision,
         expiration,
         due,
-        entries: Map(Object.entries(deepFreeze(JSON.parse(entries ?? '{}')) as Readonly<Record<string, Json>>)),
+        entries: HashMap(
+          Object.entries(deepFreeze(JSON.parse(entries ?? '{}')) as Readonly<Record<string, Json>>),
+        ),
       })),
     )

@@ -54,13 +54,19 @@ export const prepareSchema = (
 ): TE.TaskEither<DriverError | SchemaMismatch, void> =>
   pipe(
     isPresent(database, schema),
-    TE.chainW((present): TE.TaskEither<DriverError | SchemaMismatch, void> =>
-      present ? TE.right(undefined) : create ? createSchema(database, schema) : absent(schema),
+    TE.chainW(
+      (present): TE.TaskEither<DriverError | SchemaMismatch, void> =>
+        present ? TE.right(undefined) : create ? createSchema(database, schema) : absent(schema),
     ),
   )
 
 const absent = (schema: string): TE.TaskEither<SchemaMismatch, never> =>
-  TE.left(new SchemaMismatch(schema.slice(1, -1), 'the tables session and entry are missing, and createSchema is off'))
+  TE.left(
+    new SchemaMismatch(
+      schema.slice(1, -1),
+      'the tables session and entry are missing, and createSchema is off',
+    ),
+  )
 
 const isPresent = (database: Queryable, schema: string): TE.TaskEither<DriverError, boolean> =>
   pipe(
@@ -74,7 +80,10 @@ const createSchema = (database: Database, schema: string): TE.TaskEither<DriverE
   database.transaction((tx) =>
     pipe(
       // `if not exists` alone is not safe between processes that start together.
-      tx.query({ name: 'schema.lock', text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))` }, [schema]),
+      tx.query(
+        { name: 'schema.lock', text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))` },
+        [schema],
+      ),
       TE.chain(() => TE.traverseSeqArray((query: Query) => tx.query(query, []))(schemaStatements(schema))),
       TE.map(() => undefined),
     ),

@@ -1,8 +1,9 @@
 // The session store over any `Database`: one statement for each operation.
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
+
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
 import type { Database, Param, Query, Row } from '../port/database.js'
@@ -11,7 +12,7 @@ import type { SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
 import { editsParam, entriesParam, savedRow, snapshotRow } from './rows.js'
 import { DEFAULT_SCHEMA, prepareSchema, quotedSchema, saysMissing } from './schema.js'
-import { sessionStatements } from './statements.js'
+import { type SessionStatements, sessionStatements } from './statements.js'
 
 export interface SessionStoreOptions extends Partial<Lifetime> {
   /** The PostgreSQL schema that holds the tables: lower-case letters, digits and `_`. Default: `keyrow`. */
@@ -45,44 +46,60 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
       prepare,
       TE.chainW(() => database.query(query, params)),
       TE.mapLeft((error) =>
-        error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(schema.slice(1, -1), error.message) : error,
+        error instanceof DriverError && saysMissing(error)
+          ? new SchemaMismatch(schema.slice(1, -1), error.message)
+          : error,
       ),
     )
-  return storeOver(run, schema, lifetimeOf(options), prepare)
+  const shared: Shared = { run, sql: sessionStatements(schema), lifetime: lifetimeOf(options) }
+  return { lifetime: shared.lifetime, prepare, ...reading(shared), ...writing(shared), ...ending(shared) }
 }
 
-const storeOver = (run: Run, schema: string, lifetime: Lifetime, prepare: SessionStore['prepare']): SessionStore => {
-  const sql = sessionStatements(schema)
-  const { idleMs, absoluteMs, rotationGraceMs } = lifetime
-  const worthMs = idleMs * lifetime.touchFraction
+/** What the operations share. */
+interface Shared {
+  readonly run: Run
+  readonly sql: SessionStatements
+  readonly lifetime: Lifetime
+}
+
+const reading = ({ run, sql, lifetime }: Shared): Pick<SessionStore, 'load' | 'refresh'> => {
+  const times = [lifetime.idleMs, lifetime.idleMs * lifetime.touchFraction]
   return {
-    lifetime,
-    prepare,
-    create: (id, secret, entries) =>
-      pipe(
-        run(sql.create, [id, secret, entriesParam(entries), idleMs, absoluteMs]),
-        TE.mapLeft((error) => (isTaken(error) ? new SaveConflict(id, 'create') : error)),
-        TE.chainW((rows) => TE.fromEither(one(sql.create, rows, savedRow(sql.create)))),
-      ),
     load: (id, secret) =>
-      pipe(run(sql.load, [id, secret, idleMs, worthMs]), TE.chainEitherKW(optional(snapshotRow(sql.load)))),
-    save: (id, edits) =>
-      pipe(run(sql.save, [id, editsParam(edits), idleMs]), TE.chainEitherKW(living(id, savedRow(sql.save)))),
-    touch: (id) => pipe(run(sql.touch, [id, idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
+      pipe(run(sql.load, [id, secret, ...times]), TE.chainEitherKW(optional(snapshotRow(sql.load)))),
     refresh: (id) =>
-      pipe(run(sql.refresh, [id, idleMs, worthMs]), TE.chainEitherKW(optional(snapshotRow(sql.refresh)))),
-    rotate: (id, from, to) =>
-      pipe(
-        run(sql.rotate, [id, from, to, rotationGraceMs]),
-        TE.chainW((rows) => (rows.length > 0 ? TE.right(undefined) : lost(run(sql.alive, [id]), id))),
-      ),
-    destroy: (id) =>
-      pipe(
-        run(sql.destroy, [id]),
-        TE.map(() => undefined),
-      ),
+      pipe(run(sql.refresh, [id, ...times]), TE.chainEitherKW(optional(snapshotRow(sql.refresh)))),
   }
 }
+
+const writing = ({ run, sql, lifetime }: Shared): Pick<SessionStore, 'create' | 'save' | 'touch'> => ({
+  create: (id, secret, entries) =>
+    pipe(
+      run(sql.create, [id, secret, entriesParam(entries), lifetime.idleMs, lifetime.absoluteMs]),
+      TE.mapLeft((error) => (isTaken(error) ? new SaveConflict(id, 'create') : error)),
+      TE.chainEitherKW(one(sql.create, savedRow(sql.create))),
+    ),
+  save: (id, edits) =>
+    pipe(
+      run(sql.save, [id, editsParam(edits), lifetime.idleMs]),
+      TE.chainEitherKW(living(id, savedRow(sql.save))),
+    ),
+  touch: (id) =>
+    pipe(run(sql.touch, [id, lifetime.idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
+})
+
+const ending = ({ run, sql, lifetime }: Shared): Pick<SessionStore, 'rotate' | 'destroy'> => ({
+  rotate: (id, from, to) =>
+    pipe(
+      run(sql.rotate, [id, from, to, lifetime.rotationGraceMs]),
+      TE.chainW((rows) => (rows.length > 0 ? TE.right(undefined) : lost(run(sql.alive, [id]), id))),
+    ),
+  destroy: (id) =>
+    pipe(
+      run(sql.destroy, [id]),
+      TE.map(() => undefined),
+    ),
+})
 
 // Of those who rotate at once one wins; the others are told whether the session still lives.
 const lost = (
@@ -91,7 +108,9 @@ const lost = (
 ): TE.TaskEither<StoreError | SaveConflict | SessionGone, never> =>
   pipe(
     asked,
-    TE.chainW((rows) => TE.left(rows[0]?.['alive'] === true ? new SaveConflict(id, 'secret') : new SessionGone(id))),
+    TE.chainW((rows) =>
+      TE.left(rows[0]?.['alive'] === true ? new SaveConflict(id, 'secret') : new SessionGone(id)),
+    ),
   )
 
 const isTaken = (error: StoreError): boolean => error instanceof DriverError && error.sqlState === '23505'
@@ -112,12 +131,14 @@ const living =
       E.chainW(decode),
     )
 
-const one = <A>(query: Query, rows: readonly Row[], decode: Decode<A>): E.Either<DriverError, A> =>
-  pipe(
-    A.head(rows),
-    E.fromOption(() => new DriverError(`${query.name} gave no row`, { retryable: false })),
-    E.chain(decode),
-  )
+const one =
+  <A>(query: Query, decode: Decode<A>) =>
+  (rows: readonly Row[]): E.Either<DriverError, A> =>
+    pipe(
+      A.head(rows),
+      E.fromOption(() => new DriverError(`${query.name} gave no row`, { retryable: false })),
+      E.chain(decode),
+    )
 
 /** Runs the task for the first who asks, and again only after it has failed. */
 const once = <E, A>(task: TE.TaskEither<E, A>): TE.TaskEither<E, A> => {

@@ -33,12 +33,10 @@ const moved = (idle: string): string =>
 const due = (idle: string, worth: string): string =>
   `(expires_at < absolute_expires_at and now() + ${ms(idle)} - expires_at >= ${ms(worth)})`
 
-/** `schema` is a quoted identifier. */
-export const sessionStatements = (schema: string): SessionStatements => ({
-  // $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute
-  create: {
-    name: 'session.create',
-    text: `
+// $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute
+const create = (schema: string): Query => ({
+  name: 'session.create',
+  text: `
 with head as (
   insert into ${schema}.session (id, secret_hash, created_at, expires_at, absolute_expires_at, revision)
   values ($1::uuid, decode($2::text, 'hex'), now(),
@@ -51,12 +49,12 @@ with head as (
 )
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
-  },
+})
 
-  // $1 id, $2 hash, $3 idle, $4 worth. One statement is one snapshot: header and entries fit each other.
-  load: {
-    name: 'session.load',
-    text: `
+// $1 id, $2 hash, $3 idle, $4 worth. One statement is one snapshot: header and entries fit each other.
+const load = (schema: string): Query => ({
+  name: 'session.load',
+  text: `
 select s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due('$3', '$4')} as due,
        (select json_object_agg(e.key, e.value)::text
         from ${schema}.entry e
@@ -65,13 +63,13 @@ from ${schema}.session s
 where s.id = $1::uuid and s.expires_at > now()
   and (s.secret_hash = decode($2::text, 'hex')
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now()))`,
-  },
+})
 
-  // $1 id, $2 {"set": [value], "deleted": []}, $3 idle.
-  // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
-  save: {
-    name: 'session.save',
-    text: `
+// $1 id, $2 {"set": [value], "deleted": []}, $3 idle.
+// A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
+const save = (schema: string): Query => ({
+  name: 'session.save',
+  text: `
 with head as (
   update ${schema}.session
   set revision = revision + 1, expires_at = ${moved('$3')}
@@ -91,22 +89,22 @@ with head as (
 )
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
-  },
+})
 
-  // $1 id, $2 idle
-  touch: {
-    name: 'session.touch',
-    text: `
+// $1 id, $2 idle
+const touch = (schema: string): Query => ({
+  name: 'session.touch',
+  text: `
 update ${schema}.session
 set expires_at = ${moved('$2')}
 where id = $1::uuid and expires_at > now()
 returning revision::float8 as revision, ${epoch('expires_at')} as expiration`,
-  },
+})
 
-  // $1 id, $2 idle, $3 worth. Revision and entries come from the same snapshot; the update adds only time.
-  refresh: {
-    name: 'session.refresh',
-    text: `
+// $1 id, $2 idle, $3 worth. Revision and entries come from the same snapshot; the update adds only time.
+const refresh = (schema: string): Query => ({
+  name: 'session.refresh',
+  text: `
 with moved as (
   update ${schema}.session
   set expires_at = ${moved('$2')}
@@ -120,31 +118,42 @@ select s.revision::float8 as revision, ${epoch('coalesce(moved.expires_at, s.exp
         where e.session_id = $1::uuid and e.value is not null) as entries
 from ${schema}.session s left join moved on true
 where s.id = $1::uuid and s.expires_at > now()`,
-  },
+})
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
-  rotate: {
-    name: 'session.rotate',
-    text: `
+// $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
+const rotate = (schema: string): Query => ({
+  name: 'session.rotate',
+  text: `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
     previous_hash = case when $4::float8 > 0 then secret_hash end,
     previous_until = case when $4::float8 > 0 then now() + ${ms('$4')} end
 where id = $1::uuid and expires_at > now() and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
-  },
+})
 
-  // $1 id. Only asked by the losers of a rotation.
-  alive: {
-    name: 'session.alive',
-    text: `
+// $1 id. Only asked by the losers of a rotation.
+const alive = (schema: string): Query => ({
+  name: 'session.alive',
+  text: `
 select exists (select from ${schema}.session where id = $1::uuid and expires_at > now()) as alive`,
-  },
+})
 
-  // $1 id. Entries go with it (on delete cascade).
-  destroy: {
-    name: 'session.destroy',
-    text: `
+// $1 id. Entries go with it (on delete cascade).
+const destroy = (schema: string): Query => ({
+  name: 'session.destroy',
+  text: `
 delete from ${schema}.session where id = $1::uuid`,
-  },
+})
+
+/** `schema` is a quoted identifier. */
+export const sessionStatements = (schema: string): SessionStatements => ({
+  create: create(schema),
+  load: load(schema),
+  save: save(schema),
+  touch: touch(schema),
+  refresh: refresh(schema),
+  rotate: rotate(schema),
+  alive: alive(schema),
+  destroy: destroy(schema),
 })

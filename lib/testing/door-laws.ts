@@ -14,7 +14,11 @@ import type { Law } from './subject.js'
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => unknown
 
-const served = async (store: SessionStore, handler: Handler, use: (url: string) => Promise<void>): Promise<void> => {
+const served = async (
+  store: SessionStore,
+  handler: Handler,
+  use: (url: string) => Promise<void>,
+): Promise<void> => {
   const onFailure = () => ({ status: 503, body: 'failed' })
   const server = createServer(sessionListener({ store, onFailure })(handler))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -27,8 +31,10 @@ const served = async (store: SessionStore, handler: Handler, use: (url: string) 
 }
 
 const visit = pipe(
-  updateCurrentSession((session) => sessionSet('visits', Number(sessionRef('visits', 0)(session)) + 1)(session)),
-  TE.map(sessionRef('visits', 0)),
+  updateCurrentSession((session) =>
+    sessionSet('visits', Number(sessionRef('visits', 0)(session)) + 1)(session),
+  ),
+  TE.map((session) => Number(sessionRef('visits', 0)(session))),
 )
 
 const counting: Handler = (_, res) =>
@@ -43,7 +49,10 @@ const slow = (store: SessionStore) => {
   const gate = new Promise<void>((resolve) => {
     letGo = resolve
   })
-  const wait = <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> => () => gate.then(() => task())
+  const wait =
+    <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
+    () =>
+      gate.then(() => task())
   const waiting: SessionStore = {
     ...store,
     create: (...params) => wait(store.create(...params)),
@@ -66,7 +75,8 @@ const answers: Readonly<Record<string, Handler>> = {
       visit,
       TE.chainTaskK((visits) => async () => {
         for (let part = 0; part < 20; part += 1)
-          if (!res.write(`${String(visits)}${' '.repeat(9_999)}`)) await new Promise((resolve) => res.once('drain', resolve))
+          if (!res.write(`${String(visits)}${' '.repeat(9_999)}`))
+            await new Promise((resolve) => res.once('drain', resolve))
         res.end()
       }),
     ),
@@ -76,7 +86,7 @@ const answers: Readonly<Record<string, Handler>> = {
       TE.map((visits) => {
         res.writeHead(200, { 'Content-Type': 'text/plain' })
         res.flushHeaders()
-        res.end(String(visits))
+        return res.end(String(visits))
       }),
     ),
 }
@@ -117,20 +127,39 @@ export const doorLaws: readonly Law[] = [
     law: 2,
     name: 'one load, one save: a visitor who stored nothing gets no cookie',
     check: ({ store }) =>
-      served(store, (_, res) => pipe(currentSession, TE.map(() => res.end('hello'))), async (url) => {
-        const response = await fetch(url)
-        assert.deepEqual([response.status, await response.text()], [200, 'hello'])
-        assert.deepEqual(response.headers.getSetCookie(), [])
-      }),
+      served(
+        store,
+        (_, res) =>
+          pipe(
+            currentSession,
+            TE.map(() => res.end('hello')),
+          ),
+        async (url) => {
+          const response = await fetch(url)
+          assert.deepEqual([response.status, await response.text()], [200, 'hello'])
+          assert.deepEqual(response.headers.getSetCookie(), [])
+        },
+      ),
   },
   {
     law: 7,
     name: 'a failed request leaves nothing behind: a handler that fails after its edits stores none of them',
     check: ({ store }) =>
-      served(store, (_, res) => pipe(visit, TE.chainW(() => { res.end('done'); return TE.left('mine') })), async (url) => {
-        const response = await fetch(url)
-        assert.deepEqual([response.status, await response.text()], [503, 'failed'])
-        assert.deepEqual(response.headers.getSetCookie(), [])
-      }),
+      served(
+        store,
+        (_, res) =>
+          pipe(
+            visit,
+            TE.chainW(() => {
+              res.end('done')
+              return TE.left('mine')
+            }),
+          ),
+        async (url) => {
+          const response = await fetch(url)
+          assert.deepEqual([response.status, await response.text()], [503, 'failed'])
+          assert.deepEqual(response.headers.getSetCookie(), [])
+        },
+      ),
   },
 ]

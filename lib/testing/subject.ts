@@ -31,7 +31,7 @@ export interface Law {
 /** Runs the task and gives its `Right`; a `Left` fails the law with its error. */
 export const right = async <L, A>(task: TaskEither<L, A>): Promise<A> => {
   const result = await task()
-  if (E.isLeft(result)) throw result.left
+  if (E.isLeft(result)) throw result.left as Error
   return result.right
 }
 
@@ -45,8 +45,10 @@ export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
 export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: unknown })._tag
 
 /** Edits a new session and stores it. */
-export const stored = (store: SessionStore, ...edits: readonly ((session: Session) => Session)[]): Promise<Session> =>
-  right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
+export const stored = (
+  store: SessionStore,
+  ...edits: readonly ((session: Session) => Session)[]
+): Promise<Session> => right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
 
 /** The session that this one's token opens now, or `undefined`. */
 export const reloaded = async (session: Session): Promise<Session | undefined> =>
@@ -85,3 +87,7 @@ export const counted = (store: SessionStore) => {
   }
   return { store: countedStore, calls }
 }
+
+/** As many at once as asked for. */
+export const many = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
+  Promise.all(Array.from({ length: count }, (_, index) => make(index)))

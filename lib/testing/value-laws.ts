@@ -52,7 +52,9 @@ export const valueLaws: readonly Law[] = [
     law: 1,
     name: 'pure: a set to an equal value, and a delete of nothing, give the same session',
     check: async ({ store }) => {
-      const session = await reload(await stored(store, sessionSet('cart', { lines: [1, { tea: 2 }], aa: 0, b: null })))
+      const session = await reload(
+        await stored(store, sessionSet('cart', { lines: [1, { tea: 2 }], aa: 0, b: null })),
+      )
       assert.equal(sessionSet('cart', { b: null, lines: [1, { tea: 2 }], aa: 0 })(session), session)
       assert.equal(sessionDel('basket')(session), session)
       assert.notEqual(sessionSet('cart', { b: null, lines: [1, { tea: 3 }], aa: 0 })(session), session)
@@ -64,7 +66,11 @@ export const valueLaws: readonly Law[] = [
     check: async ({ store }) => {
       const since = sessionKey('since', t.type({ dates: t.array(IsoDate) }))
       const session = await reload(
-        await stored(store, sessionSet('cart', { lines: [{ tea: 1 }] }), sessionSet(since, { dates: [new Date(0)] })),
+        await stored(
+          store,
+          sessionSet('cart', { lines: [{ tea: 1 }] }),
+          sessionSet(since, { dates: [new Date(0)] }),
+        ),
       )
       const cart = sessionRef('cart', null)(session) as { lines: { tea: number }[] }
       assert.throws(() => cart.lines.push({ tea: 2 }), TypeError)
@@ -81,10 +87,16 @@ export const valueLaws: readonly Law[] = [
     check: async ({ store }) => {
       const sets = Object.entries(hardValues).map(([key, value]) => sessionSet(key, value))
       const odd: unknown = JSON.parse('{"__proto__": {"polluted": true}, "a": {"__proto__": 1}}')
-      const session = await stored(store, ...sets, sessionSet('odd', odd as never), sessionSet('__proto__', 'a key'))
+      const session = await stored(
+        store,
+        ...sets,
+        sessionSet('odd', odd as never),
+        sessionSet('__proto__', 'a key'),
+      )
       const back = (await reload(session)).store
       assert.equal(back.size, Object.keys(hardValues).length + 2)
-      for (const [key, value] of Object.entries(hardValues)) assert.deepEqual(back.get(key), value, key.slice(0, 20))
+      for (const [key, value] of Object.entries(hardValues))
+        assert.deepEqual(back.get(key), value, key.slice(0, 20))
       assert.deepEqual(back.get('odd'), odd)
       assert.equal(back.get('__proto__'), 'a key')
       assert.equal(({} as { polluted?: boolean }).polluted, undefined)
@@ -97,7 +109,8 @@ export const valueLaws: readonly Law[] = [
       const { store, calls } = counted(subject.store)
       const token = sessionToken(await stored(store, sessionSet('a', 1), sessionSet('b', 2)))
       calls.length = 0
-      const load = async () => O.toNullable(await right(loadSession(store, token))) ?? assert.fail('not loaded')
+      const load = async () =>
+        O.toNullable(await right(loadSession(store, token))) ?? assert.fail('not loaded')
       await right(saveSession(pipe(await load(), sessionSet('a', 2), sessionDel('b'))))
       assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
       calls.length = 0

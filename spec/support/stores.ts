@@ -1,7 +1,12 @@
 // The stores that every spec runs on, each with a way to let time pass.
 
-import type { Lifetime } from '../../lib/port/lifetime.js'
+import { randomUUID } from 'node:crypto'
+import * as E from 'fp-ts/lib/Either.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { memoryStore } from '../../lib/driver/memory.js'
+import type { Database } from '../../lib/port/database.js'
+import type { Lifetime } from '../../lib/port/lifetime.js'
+import { sessionStore } from '../../lib/sql/session-store.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
 
 export const openMemory: OpenSubject = (lifetime: Partial<Lifetime>) => {
@@ -14,4 +19,42 @@ export const openMemory: OpenSubject = (lifetime: Partial<Lifetime>) => {
     },
     close: () => Promise.resolve(),
   })
+}
+
+/** Opens session stores in a database, each in a schema of its own; their time passes by ageing the rows. */
+export const openIn =
+  (database: Database): OpenSubject =>
+  async (lifetime) => {
+    const schema = freshSchema()
+    const store = sessionStore(database, { ...lifetime, schema })
+    await right(store.prepare)
+    return {
+      store,
+      elapse: (milliseconds) => age(database, schema, milliseconds),
+      close: async () => {
+        await right(database.query({ name: 'drop', text: `drop schema ${schema} cascade` }, []))
+      },
+    }
+  }
+
+export const freshSchema = (): string => `spec_${randomUUID().replaceAll('-', '')}`
+
+/** Time that passes for the rows is time by which they are older. */
+export const age = async (database: Database, schema: string, milliseconds: number): Promise<void> => {
+  const by = "$1::float8 * interval '1 millisecond'"
+  const columns = ['created_at', 'expires_at', 'absolute_expires_at', 'previous_until']
+  const text = `update ${schema}.session set ${columns.map((column) => `${column} = ${column} - ${by}`).join(', ')}`
+  await right(database.query({ name: 'age', text }, [milliseconds]))
+}
+
+export const right = async <L, A>(task: TaskEither<L, A>): Promise<A> => {
+  const result = await task()
+  if (E.isLeft(result)) throw result.left as Error
+  return result.right
+}
+
+export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
+  const result = await task()
+  if (E.isRight(result)) throw new Error('expected a Left')
+  return result.left
 }

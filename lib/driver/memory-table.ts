@@ -1,0 +1,68 @@
+// The rows of the memory store: one immutable value for each session, put in the place of the one before.
+
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import type { Clock } from '../base/clock.js'
+import { SaveConflict, SessionGone } from '../base/errors.js'
+import type { Entries } from '../session/edits.js'
+import type { SecretHash, SessionId } from '../session/token.js'
+
+export interface Rows {
+  readonly secret: SecretHash
+  readonly previous?: { readonly secret: SecretHash; readonly until: number }
+  readonly expiration: number
+  readonly absoluteExpiration: number
+  readonly revision: number
+  readonly entries: Entries
+}
+
+export type Change<L> = (rows: Rows) => E.Either<L, Rows>
+
+/** Expired rows are as good as gone, and swept when the table has doubled. */
+export class MemoryTable {
+  readonly #rows = new Map<SessionId, Rows>()
+  readonly #now: Clock
+  #sweepAt = 1024
+
+  constructor(now: Clock) {
+    this.#now = now
+  }
+
+  find(id: SessionId): O.Option<Rows> {
+    return pipe(
+      O.fromNullable(this.#rows.get(id)),
+      O.filter((rows) => rows.expiration > this.#now()),
+    )
+  }
+
+  insert(id: SessionId, rows: Rows): E.Either<SaveConflict, Rows> {
+    if (this.#rows.has(id)) return E.left(new SaveConflict(id, 'create'))
+    if (this.#rows.size >= this.#sweepAt) this.#sweep()
+    return E.right(this.#put(id, rows))
+  }
+
+  update<L>(id: SessionId, change: Change<L>): E.Either<L | SessionGone, Rows> {
+    return pipe(
+      this.find(id),
+      E.fromOption(() => new SessionGone(id)),
+      E.chainW(change),
+      E.map((rows) => this.#put(id, rows)),
+    )
+  }
+
+  remove(id: SessionId): E.Either<never, void> {
+    this.#rows.delete(id)
+    return E.right(undefined)
+  }
+
+  #put(id: SessionId, rows: Rows): Rows {
+    this.#rows.set(id, rows)
+    return rows
+  }
+
+  #sweep(): void {
+    for (const [id, rows] of this.#rows) if (rows.expiration <= this.#now()) this.#rows.delete(id)
+    this.#sweepAt = Math.max(1024, this.#rows.size * 2)
+  }
+}

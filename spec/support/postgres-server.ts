@@ -1,0 +1,160 @@
+// A real PostgreSQL for specs: its own data directory, a free port, gone without a trace at the end.
+// The server belongs to a separate process (postgres-watcher.mjs), which outlives this one by the
+// moment it needs to stop the server and remove its files, however this process ends.
+import { spawn } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+type Settings = Readonly<Record<string, string>>
+
+export interface PostgresOptions {
+  readonly settings?: Settings
+}
+
+export interface PostgresServer {
+  readonly url: string
+  readonly port: number
+  readonly dataDir: string
+  /** The postmaster; another one after each start. */
+  readonly pid: number
+  /** Ends the postmaster and waits until it is gone. The data stay. */
+  readonly kill: (signal?: NodeJS.Signals) => Promise<void>
+  /** Starts it again after a kill, on the same port and data. */
+  readonly start: () => Promise<void>
+  /** Shuts it down and removes all its files. Calling it again does nothing more. */
+  readonly stop: () => Promise<void>
+}
+
+export interface SpecDatabase {
+  readonly url: string
+  readonly server?: PostgresServer
+  readonly stop: () => Promise<void>
+}
+
+type Order =
+  | { readonly name: 'start'; readonly settings: Settings }
+  | { readonly name: 'kill'; readonly signal: NodeJS.Signals }
+  | { readonly name: 'stop' }
+
+interface State {
+  readonly id: number
+  readonly failure?: string
+  readonly port: number
+  readonly dataDir: string
+  readonly pid: number
+}
+
+interface Watcher {
+  order(order: Order): Promise<State>
+  ended(): Promise<void>
+}
+
+type Waiting = Map<number, (state: State | Error) => void>
+
+// Durability stays as PostgreSQL has it by default: specs kill the server and count on the data.
+const SETTINGS = { max_connections: '100', shared_buffers: '32MB' }
+
+const ENDED = 'The PostgreSQL watcher has ended'
+
+// Detached: a Ctrl-C goes to the whole group of the terminal and must not reach the watcher.
+const spawnWatcher = () => {
+  const script = fileURLToPath(new URL('./postgres-watcher.mjs', import.meta.url))
+  const child = spawn(process.execPath, [script], {
+    cwd: tmpdir(),
+    detached: true,
+    stdio: ['pipe', 'pipe', 'inherit'],
+    windowsHide: true,
+  })
+  // A dead watcher is reported by its end, not by the pipe to it.
+  child.stdin.on('error', () => undefined)
+  // Between orders the watcher keeps nobody alive.
+  for (const handle of [child, child.stdin, child.stdout] as { unref(): void }[]) handle.unref()
+  return child
+}
+
+type Child = ReturnType<typeof spawnWatcher>
+
+const untilGone = (child: Child, waiting: Waiting) =>
+  new Promise<void>((resolve) => {
+    const giveUp = (reason: string) => {
+      for (const answer of waiting.values()) answer(new Error(reason))
+      waiting.clear()
+      resolve()
+    }
+    child.once('error', (error) => giveUp(`The PostgreSQL watcher cannot run: ${error.message}`))
+    child.once('close', () => giveUp(ENDED))
+  })
+
+const hearReplies = ({ stdout }: Child, waiting: Waiting, idle: () => void) => {
+  createInterface({ input: stdout }).on('line', (line) => {
+    const state = JSON.parse(line) as State
+    waiting.get(state.id)?.(state.failure === undefined ? state : new Error(state.failure))
+    waiting.delete(state.id)
+    if (waiting.size === 0) idle()
+  })
+}
+
+const startWatcher = (): Watcher => {
+  const child = spawnWatcher()
+  const waiting: Waiting = new Map()
+  const gone = untilGone(child, waiting)
+  hearReplies(child, waiting, () => child.unref())
+  let orders = 0
+  const order = (what: Order) =>
+    new Promise<State>((resolve, reject) => {
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error(ENDED)
+      orders += 1
+      waiting.set(orders, (reply) => (reply instanceof Error ? reject(reply) : resolve(reply)))
+      child.ref()
+      child.stdin.write(`${JSON.stringify({ ...what, id: orders })}\n`)
+    })
+  const ended = () => {
+    child.ref()
+    return gone
+  }
+  return { order, ended }
+}
+
+const stopWatcher = async (watcher: Watcher) => {
+  await watcher.order({ name: 'stop' })
+  await watcher.ended()
+}
+
+const serve = async (watcher: Watcher, settings: Settings): Promise<PostgresServer> => {
+  let state = await watcher.order({ name: 'start', settings })
+  let stopping: Promise<void> | undefined
+  return {
+    url: `postgres://postgres@127.0.0.1:${state.port}/postgres`,
+    port: state.port,
+    dataDir: state.dataDir,
+    get pid() {
+      return state.pid
+    },
+    kill: async (signal = 'SIGKILL') => {
+      await watcher.order({ name: 'kill', signal })
+    },
+    start: async () => {
+      state = await watcher.order({ name: 'start', settings })
+    },
+    stop: () => (stopping ??= stopWatcher(watcher)),
+  }
+}
+
+export const startPostgres = async (options: PostgresOptions = {}): Promise<PostgresServer> => {
+  const watcher = startWatcher()
+  try {
+    return await serve(watcher, { ...SETTINGS, ...options.settings })
+  } catch (error) {
+    await stopWatcher(watcher).catch(() => undefined)
+    throw error
+  }
+}
+
+/** The database that DATABASE_URL names, or else a server of its own. */
+export const specDatabaseUrl = async (): Promise<SpecDatabase> => {
+  const url = process.env['DATABASE_URL']
+  if (url) return { url, stop: () => Promise.resolve() }
+  const server = await startPostgres()
+  return { url: server.url, server, stop: () => server.stop() }
+}
