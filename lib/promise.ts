@@ -53,7 +53,7 @@ type Reader<B> = <H>(session: SessionValue<H>) => B
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
-export function sessionRef<A>(key: SessionKey<A>, fallback: DeepReadonly<A>): Reader<DeepReadonly<A>>
+export function sessionRef<A>(key: SessionKey<A>, fallback: NoInfer<DeepReadonly<A>>): Reader<DeepReadonly<A>>
 export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
 export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown): Reader<unknown> {
   return values.sessionRef(key as string, fallback)

@@ -69,7 +69,8 @@ const send = async (
 
 const rowsOf = (result: unknown): readonly Row[] => {
   const rows = result as readonly Row[] & { readonly columns?: readonly Column[] }
-  return convertRows(rows.columns ?? [], rows)
+  // A plain array: the library's own carries the statement and the connection's state.
+  return convertRows(rows.columns ?? [], [...rows])
 }
 
 // A statement still waiting for a connection is taken out of the queue. One that was sent is left alone:

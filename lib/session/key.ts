@@ -45,21 +45,20 @@ export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A>
 
 export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
 
-export const storableName = (name: string): string => {
+export const storableName = (name: unknown): string => {
+  if (typeof name !== 'string') throw new EncodeError(String(name), [], 'a key is a string')
   const problem =
-    typeof name !== 'string'
-      ? 'a key is a string'
-      : Buffer.byteLength(name) > MAX_KEY_BYTES
-        ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
-        : textProblem(name)
+    Buffer.byteLength(name) > MAX_KEY_BYTES
+      ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
+      : textProblem(name)
   if (problem !== undefined) throw new EncodeError(name, [], problem)
   return name
 }
 
 /** The JSON that stands for `value` under `key`; throws an `EncodeError`. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
-  if (typeof key === 'string') return toJson(storableName(key), value)
-  // The types rule this out, but not every caller is type-checked.
+  // Not every caller is type-checked: what is no key at all is refused as a name, and a misfit by the codec.
+  if (typeof key !== 'object') return toJson(storableName(key), value)
   if (!key.codec.is(value)) throw new EncodeError(key.name, [], `the value is no ${key.codec.name}`)
   return toJson(key.name, key.codec.encode(value as never))
 }

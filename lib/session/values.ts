@@ -34,7 +34,7 @@ type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 export function sessionRef(key: string): Reader<O.Option<Json>>
 export function sessionRef<A>(key: SessionKey<A>): Reader<O.Option<DeepReadonly<A>>>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
-export function sessionRef<A>(key: SessionKey<A>, fallback: DeepReadonly<A>): Reader<DeepReadonly<A>>
+export function sessionRef<A>(key: SessionKey<A>, fallback: NoInfer<DeepReadonly<A>>): Reader<DeepReadonly<A>>
 export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
 export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]): Reader<unknown> {
   return (session) => {
@@ -84,7 +84,7 @@ export const sessionRefStrict =
  * ```
  */
 export function sessionSet(key: string, value: Json): Editor
-export function sessionSet<A>(key: SessionKey<A>, value: A | DeepReadonly<A>): Editor
+export function sessionSet<A>(key: SessionKey<A>, value: NoInfer<A | DeepReadonly<A>>): Editor
 export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   return (session) => {
     const json = encodeValue(key, value)

@@ -1,0 +1,211 @@
+// The session's rows, as they are in the database: what each operation costs in statements and rows, what
+// is stored and what is not, and how the tables come to be. On both drivers.
+
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import t from 'tap'
+import { SchemaMismatch } from '../lib/base/errors.js'
+import {
+  buildSession,
+  currentSession,
+  destroySession,
+  loadSession,
+  refreshSession,
+  rotateSession,
+  saveSession,
+  sessionToken,
+  withSession,
+} from '../lib/index.js'
+import type { Database } from '../lib/port/database.js'
+import type { Session } from '../lib/port/session-store.js'
+import { sessionDel, sessionSet } from '../lib/session/values.js'
+import { sessionStore } from '../lib/sql/session-store.js'
+import { counting, drivers, rowsOf } from './support/databases.js'
+import { age, freshSchema, left, right } from './support/stores.js'
+
+const load = async (session: Session): Promise<Session> =>
+  O.toNullable(await right(loadSession(session.handle, sessionToken(session)))) ??
+  Promise.reject(new Error('not there'))
+
+const rowsSpec = (t: Tap, database: Database): void => {
+  const opened = async (options = {}) => {
+    const schema = freshSchema()
+    const counted = counting(database)
+    const store = sessionStore(counted.database, { schema, ...options })
+    await right(store.prepare)
+    counted.events.length = 0
+    const statements = (): readonly string[] => counted.events.splice(0).map((event) => event.query.name)
+    const stored = (...edits: readonly ((session: Session) => Session)[]) =>
+      right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
+    return { schema, store, statements, stored }
+  }
+  // Rows of one transaction carry its id: this counts what the last save of the header's row wrote with it.
+  const writtenWith = async (schema: string): Promise<readonly unknown[]> => {
+    const [row] = await rowsOf(
+      database,
+      `select (select count(*) from ${schema}.entry where xmin::text = s.xmin::text)::int as entries,
+              (select count(*) from ${schema}.session where xmin::text = s.xmin::text)::int as headers
+       from ${schema}.session s`,
+    )
+    return [row?.['entries'], row?.['headers']]
+  }
+
+  t.test('law 2, one load, one save: one statement each', async (t) => {
+    const { statements, stored } = await opened()
+    const session = await stored(sessionSet('a', 1), sessionSet('b', 2))
+    t.strictSame(statements(), ['session.create'])
+    await right(
+      saveSession(pipe(await load(session), sessionSet('a', 2), sessionDel('b'), sessionSet('c', 3))),
+    )
+    t.strictSame(statements(), ['session.load', 'session.save'])
+    await right(rotateSession(session))
+    await right(destroySession(session))
+    t.strictSame(statements(), ['session.rotate', 'session.destroy'])
+  })
+
+  t.test(
+    'law 2, one load, one save: an unchanged request inside the touch window writes nothing',
+    async (t) => {
+      const { schema, statements, stored } = await opened({ idleMs: 100_000, touchFraction: 0.1 })
+      const session = await stored(sessionSet('a', 1))
+      await age(database, schema, 9_000)
+      statements()
+      await right(withSession(await load(session), () => currentSession))
+      t.strictSame(statements(), ['session.load'])
+      await age(database, schema, 2_000)
+      await right(withSession(await load(session), () => currentSession))
+      t.strictSame(statements(), ['session.load', 'session.touch'])
+      await right(withSession(await load(session), () => currentSession))
+      t.strictSame(statements(), ['session.load'])
+    },
+  )
+
+  t.test('law 2, one load, one save: a visitor who stores nothing makes no row', async (t) => {
+    const { schema, store, statements } = await opened()
+    await right(withSession(buildSession(store), () => currentSession))
+    await right(saveSession(pipe(buildSession(store), sessionSet('a', 1), sessionDel('a'))))
+    t.strictSame(statements(), [])
+    t.strictSame(await rowsOf(database, `select 1 from ${schema}.session`), [])
+  })
+
+  t.test(
+    'law 3, cost follows the change: 3 of 5,000 keys changed write 3 entries and 1 header',
+    async (t) => {
+      const { schema, statements, stored } = await opened()
+      const sets = Array.from({ length: 5_000 }, (_, index) => sessionSet(`key ${String(index)}`, { index }))
+      const session = await stored(...sets)
+      t.strictSame(await writtenWith(schema), [5_000, 1])
+      const loaded = await load(session)
+      statements()
+      await right(
+        saveSession(pipe(loaded, sessionSet('key 1', 'x'), sessionSet('new', 'y'), sessionDel('key 2'))),
+      )
+      t.strictSame(statements(), ['session.save'])
+      t.strictSame(await writtenWith(schema), [3, 1])
+      const revisions = await rowsOf(
+        database,
+        `select key, revision from ${schema}.entry where revision > 1 order by key`,
+      )
+      t.strictSame(revisions, [
+        { key: 'key 1', revision: 2n },
+        { key: 'key 2', revision: 2n },
+        { key: 'new', revision: 2n },
+      ])
+    },
+  )
+
+  t.test(
+    'law 11, an expiration never moves backwards, not even by a store with a shorter idle time',
+    async (t) => {
+      const { schema, stored } = await opened({ idleMs: 3_600_000 })
+      const session = await stored(sessionSet('a', 1))
+      const hasty = {
+        ...session,
+        handle: sessionStore(database, { schema, idleMs: 1_000, touchFraction: 0 }),
+      }
+      const saved = await right(saveSession(sessionSet('a', 2)(hasty)))
+      t.strictSame(saved.expiration, session.expiration)
+      t.strictSame((await right(refreshSession(saved))).expiration, session.expiration)
+    },
+  )
+
+  t.test("law 12, the database keeps only the secret's hash", async (t) => {
+    const { schema, stored } = await opened({ rotationGraceMs: 60_000 })
+    const before = await stored(sessionSet('user', 'ada'))
+    const after = await right(rotateSession(before))
+    const [dump] = await rowsOf(database, `select string_agg(s::text, '') as text from ${schema}.session s`)
+    for (const session of [before, after]) {
+      const secret = sessionToken(session).split('.')[1] ?? ''
+      for (const form of [
+        secret,
+        Buffer.from(secret).toString('hex'),
+        Buffer.from(secret, 'base64url').toString('hex'),
+      ])
+        t.notOk(String(dump?.['text']).includes(form))
+      t.ok(String(dump?.['text']).includes(session.token.hash))
+    }
+  })
+
+  t.test('deleted keys leave no rows behind for ever', async (t) => {
+    const { schema, store, stored } = await opened()
+    const session = await stored(sessionSet('kept', 1))
+    for (let revision = 2; revision <= 600; revision += 1) {
+      const edit =
+        revision % 2 === 0
+          ? sessionSet(`once ${String(revision)}`, 1)
+          : sessionDel(`once ${String(revision - 1)}`)
+      const loaded = revision % 2 === 0 ? session : sessionSet(`once ${String(revision - 1)}`, 1)(session)
+      await right(store.save(session.id, edit(loaded).edits))
+    }
+    const [count] = await rowsOf(database, `select count(*)::int as entries from ${schema}.entry`)
+    t.ok(Number(count?.['entries']) <= 256, `${String(count?.['entries'])} rows`)
+    t.strictSame((await load(session)).store.toObject(), { kept: 1, 'once 600': 1 })
+  })
+
+  t.test('the tables are made once, by whoever comes first', async (t) => {
+    const schema = freshSchema()
+    const stores = Array.from({ length: 10 }, () => sessionStore(database, { schema }))
+    const saved = await Promise.all(
+      stores.map((store) => right(saveSession(sessionSet('a', 1)(buildSession(store))))),
+    )
+    t.equal((await rowsOf(database, `select 1 from ${schema}.session`)).length, saved.length)
+  })
+
+  t.test(
+    'tables that are missing are a SchemaMismatch when they must not be made, or were taken away',
+    async (t) => {
+      const schema = freshSchema()
+      const store = sessionStore(database, { schema, createSchema: false })
+      const session = sessionSet('a', 1)(buildSession(store))
+      const missing = await left(saveSession(session))
+      t.ok(missing instanceof SchemaMismatch && missing.schema === schema)
+      await right(sessionStore(database, { schema }).prepare)
+      await right(saveSession(session))
+      await rowsOf(database, `drop schema ${schema} cascade`)
+      t.equal((await left(loadSession(store, sessionToken(session))))._tag, 'SchemaMismatch')
+    },
+  )
+
+  t.test('options that make no sense are refused at once', (t) => {
+    for (const schema of ['', 'Upper', 'a"b', 'a;drop', '1a', 'x'.repeat(64), 'é'])
+      t.throws(() => sessionStore(database, { schema }), RangeError)
+    for (const options of [
+      { idleMs: 0 },
+      { idleMs: Number.NaN },
+      { absoluteMs: -1 },
+      { touchFraction: 1.5 },
+      { rotationGraceMs: -1 },
+    ])
+      t.throws(() => sessionStore(database, options), RangeError)
+    t.end()
+  })
+}
+
+type Tap = typeof t
+
+for (const driver of drivers)
+  t.test(driver.name, async (t) => {
+    const { database, close } = await driver.open()
+    t.teardown(close)
+    rowsSpec(t as Tap, database)
+  })

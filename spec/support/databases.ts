@@ -1,0 +1,47 @@
+// The two drivers, for specs that must hold on both; and a database that counts its statements.
+
+import postgres from 'postgres'
+import { pgliteDatabase } from '../../lib/driver/pglite.js'
+import { postgresDatabase } from '../../lib/driver/postgres.js'
+import type { Database, QueryEvent, Row } from '../../lib/port/database.js'
+import { observedDatabase } from '../../lib/port/observed.js'
+import { specDatabaseUrl } from './postgres-server.js'
+import { right } from './stores.js'
+
+export interface SpecDriver {
+  readonly name: string
+  readonly open: () => Promise<{ readonly database: Database; readonly close: () => Promise<void> }>
+}
+
+export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
+  postgres(url, { onnotice: () => undefined, ...options })
+
+export const drivers: readonly SpecDriver[] = [
+  {
+    name: 'postgres.js',
+    open: async () => {
+      const { url, stop } = await specDatabaseUrl()
+      const database = postgresDatabase(quietPool(url))
+      const close = async () => {
+        await right(database.close)
+        await stop()
+      }
+      return { database, close }
+    },
+  },
+  {
+    name: 'PGlite',
+    open: () => {
+      const database = pgliteDatabase()
+      return Promise.resolve({ database, close: () => right(database.close) })
+    },
+  },
+]
+
+export const counting = (database: Database) => {
+  const events: QueryEvent[] = []
+  return { database: observedDatabase(database, (event) => events.push(event)), events }
+}
+
+export const rowsOf = (database: Database, text: string): Promise<readonly Row[]> =>
+  right(database.query({ name: 'spec', text }, []))
