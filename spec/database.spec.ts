@@ -4,7 +4,7 @@ import { createServer, type Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { DriverError } from '../lib/base/errors.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
 import {
@@ -22,12 +22,10 @@ import { drivers, quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { freshSchema, left, right } from './support/stores.js'
 
-type Tap = typeof t
-
 const run = (database: Queryable, text: string, ...params: readonly Param[]) =>
   database.query({ name: 'spec', text }, params)
 
-const portSpec = (t: Tap, database: Database): void => {
+const portSpec = (t: Test, database: Database): void => {
   t.test('values come back the same', async (t) => {
     const text = `select 9007199254740993::int8 as big, count(*) as count, null::int8 as none, 1::int4 as small,
       0.5::float8 as half, '\\x00ff'::bytea as bytes, null::bytea as nothing, true as yes, 'é'::text as text
@@ -126,7 +124,7 @@ for (const driver of drivers)
   t.test(driver.name, async (t) => {
     const { database, close } = await driver.open()
     t.teardown(close)
-    portSpec(t as Tap, database)
+    portSpec(t, database)
     t.test('once closed, everything is a DriverError', async (t) => {
       await right(database.close)
       await right(database.close)

@@ -3,7 +3,7 @@
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { SchemaMismatch } from '../lib/base/errors.js'
 import {
   buildSession,
@@ -27,7 +27,7 @@ const load = async (session: Session): Promise<Session> =>
   O.toNullable(await right(loadSession(session.handle, sessionToken(session)))) ??
   Promise.reject(new Error('not there'))
 
-const rowsSpec = (t: Tap, database: Database): void => {
+const rowsSpec = (t: Test, database: Database): void => {
   const opened = async (options = {}) => {
     const schema = freshSchema()
     const counted = counting(database)
@@ -201,11 +201,9 @@ const rowsSpec = (t: Tap, database: Database): void => {
   })
 }
 
-type Tap = typeof t
-
 for (const driver of drivers)
   t.test(driver.name, async (t) => {
     const { database, close } = await driver.open()
     t.teardown(close)
-    rowsSpec(t as Tap, database)
+    rowsSpec(t, database)
   })

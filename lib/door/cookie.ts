@@ -38,7 +38,8 @@ export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
       ...(maxAge === undefined ? {} : { maxAge }),
     })
   if (/^__(Host|Secure)-/i.test(cookieName)) throw new TypeError('cookieName: the prefix is added by itself')
-  write('', true)
+  // Refuses at once what could not be written later.
+  for (const secure of [true, false]) write('', secure)
   return {
     read: (header, secure) => parseCookie(header ?? '')[nameFor(secure)],
     give: (token, secure, absoluteMs) =>

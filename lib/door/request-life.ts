@@ -85,7 +85,13 @@ export const conduct = async (
     response.fail(committed.left, life.right.drop())
     return
   }
-  response.release(committed.right)
+  try {
+    response.release(committed.right)
+  } catch (error) {
+    // What the handler wrote cannot be sent: a header that is not one, say.
+    response.fail(error, committed.right)
+    return
+  }
   const late = await done
   if (E.isLeft(late)) response.fail(late.left, committed.right)
 }
