@@ -4,6 +4,7 @@ import { createServer, type Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import postgres from 'postgres'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/base/errors.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
@@ -150,6 +151,28 @@ t.test('faults of PostgreSQL', async (t) => {
       t.match(await left(loadSession(store, sessionToken(session))), { _tag: 'DriverError', retryable: true })
     }
   })
+
+  t.test(
+    'a pool that renames columns and members, or does not prepare, serves sessions all the same',
+    async (t) => {
+      for (const options of [
+        { transform: postgres.camel },
+        { transform: postgres.kebab },
+        { prepare: false },
+      ]) {
+        const database = postgresDatabase(quietPool(server.url, options))
+        t.teardown(() => database.close())
+        const store = sessionStore(database, { schema: freshSchema() })
+        const session = await right(
+          saveSession(sessionSet('snake_key', { snake_name: 1 })(buildSession(store))),
+        )
+        const found = await right(loadSession(store, sessionToken(session)))
+        t.strictSame(found._tag === 'Some' ? found.value.store.toObject() : undefined, {
+          snake_key: { snake_name: 1 },
+        })
+      }
+    },
+  )
 
   t.test('a server that accepts and never answers is a DriverError within the deadline', async (t) => {
     const sockets: Socket[] = []

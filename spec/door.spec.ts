@@ -287,7 +287,7 @@ t.test('handlers', async (t) => {
             await updateCurrentSession(sessionSet('visits', 99))
             const result: unknown = await handler(req, res)
             if (typeof result !== 'function') return
-            const either = (await (result as () => Promise<E.Either<unknown, unknown>>)())
+            const either = await (result as () => Promise<E.Either<unknown, unknown>>)()
             if (E.isLeft(either)) throw either.left as Error
           },
           { store, failures },

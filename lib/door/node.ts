@@ -39,7 +39,7 @@ export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unkn
  * import { currentSession, sessionRef, sessionSet, updateCurrentSession } from 'keyrow/promise'
  *
  * const server = createServer(
- *   sessionListener({ store: memoryStore() })(async (req, res) => {
+ *   sessionListener({ store: memoryStore() })(async (_, res) => {
  *     const visits = Number(sessionRef('visits', 0)(await currentSession())) + 1
  *     await updateCurrentSession(sessionSet('visits', visits))
  *     res.end(`visit ${visits}`)

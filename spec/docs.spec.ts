@@ -1,0 +1,96 @@
+// Every code block in README and docs, and every example in a docstring, as a program of its own: it
+// compiles as a user's strict TypeScript against the built package, runs, and prints what it says.
+
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
+import { specDatabaseUrl } from './support/postgres-server.js'
+
+const run = promisify(execFile)
+const root = new URL('../', import.meta.url).pathname
+// Inside the project, so that `keyrow` and its peers are found as in a user's.
+const folder = join(root, 'build', 'docs')
+const out = join(folder, 'out')
+const blocks = await codeBlocks()
+
+await rm(folder, { recursive: true, force: true })
+await mkdir(folder, { recursive: true })
+const nameOf = (block: CodeBlock): string => block.place.replaceAll(/[^a-z0-9]+/gi, '-')
+const config = {
+  extends: '../../tsconfig.json',
+  compilerOptions: { rootDir: '.', outDir: 'out', noEmit: false, noPropertyAccessFromIndexSignature: false },
+  include: ['*.ts'],
+}
+await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config))
+for (const block of blocks) await writeFile(join(folder, `${nameOf(block)}.ts`), block.code)
+
+await t.test('they compile', async (t) => {
+  const compiled = await run('npx', ['tsc', '-p', folder], { cwd: root }).catch(
+    (error: unknown) => error as { stdout: string },
+  )
+  t.equal(compiled.stdout, '')
+  t.ok(blocks.length > 20, `${String(blocks.length)} blocks`)
+})
+
+const { url, stop } = await specDatabaseUrl()
+t.teardown(stop)
+const env = { ...process.env, DATABASE_URL: url, NODE_OPTIONS: '' }
+
+const freePort = async (): Promise<number> => {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** A server: two visits with one cookie jar are answered. */
+const serve = async (block: CodeBlock): Promise<readonly string[]> => {
+  const port = await freePort()
+  const child = spawn(process.execPath, [`${nameOf(block)}.js`], {
+    cwd: out,
+    env: { ...env, PORT: String(port) },
+    stdio: 'inherit',
+  })
+  try {
+    const first = await visit(`http://127.0.0.1:${String(port)}/`, {})
+    const cookie = first.headers.getSetCookie()[0]?.split(';')[0] ?? ''
+    const second = await visit(`http://127.0.0.1:${String(port)}/`, { cookie })
+    return [await first.text(), await second.text()]
+  } finally {
+    child.kill()
+    await once(child, 'exit')
+  }
+}
+
+/** Until the server listens, there is nobody to answer. */
+const visit = async (address: string, headers: Record<string, string>): Promise<Response> => {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const response = await fetch(address, { headers }).catch(() => undefined)
+    if (response !== undefined) return response
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new Error('it does not listen')
+}
+
+t.jobs = 2
+for (const block of blocks)
+  t.test(block.place, { buffered: true }, async (t) => {
+    if (block.serves) {
+      t.match(await serve(block), [/1/, /2/])
+      return
+    }
+    const { stdout } = await run(process.execPath, [`${nameOf(block)}.js`], {
+      cwd: out,
+      env,
+      timeout: 60_000,
+    })
+    if (block.prints.length > 0) t.strictSame(stdout.trimEnd().split('\n'), block.prints)
+  })

@@ -1,0 +1,120 @@
+// What the public types promise. `npm run typecheck` decides; running this file shows only that it loads.
+
+import { expectTypeOf } from 'expect-type'
+import type { Either } from 'fp-ts/lib/Either.js'
+import { flow, pipe } from 'fp-ts/lib/function.js'
+import type { Option } from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { Map as HashMap } from 'immutable'
+import * as D from 'io-ts'
+import postgres from 'postgres'
+import t from 'tap'
+import { memoryStore } from '../lib/driver/memory.js'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import * as F from '../lib/index.js'
+import * as P from '../lib/promise.js'
+
+interface UserIdBrand {
+  readonly UserId: unique symbol
+}
+const UserId = D.brand(D.string, (text): text is D.Branded<string, UserIdBrand> => text !== '', 'UserId')
+type UserId = D.TypeOf<typeof UserId>
+
+const cart = F.sessionKey('cart', D.array(D.type({ sku: D.string, count: D.number })))
+const user = F.sessionKey('user', UserId)
+type Line = { readonly sku: string; readonly count: number }
+
+t.test('sessions are values that cannot be changed', (t) => {
+  expectTypeOf<F.Session>().toExtend<F.ActiveRecord<F.SessionStore, F.SessionId>>()
+  expectTypeOf<F.Session['store']>().toEqualTypeOf<HashMap<string, F.Json>>()
+  expectTypeOf<F.Session['expiration']>().toEqualTypeOf<Option<number>>()
+  const session = F.buildSession(memoryStore())
+  expectTypeOf(session).toEqualTypeOf<F.Session>()
+  const change = () => {
+    // @ts-expect-error a session is read only
+    session.id = session.token.id
+  }
+  t.throws(change, TypeError)
+  t.end()
+})
+
+t.test('reading and editing keep the types of keys', (t) => {
+  const session = F.buildSession(memoryStore())
+  expectTypeOf(F.sessionRef('x')(session)).toEqualTypeOf<Option<F.Json>>()
+  expectTypeOf(F.sessionRef('x', 0)(session)).toEqualTypeOf<F.Json>()
+  expectTypeOf(F.sessionRef(cart)(session)).toEqualTypeOf<Option<readonly Line[]>>()
+  expectTypeOf(F.sessionRef(cart, [])(session)).toEqualTypeOf<readonly Line[]>()
+  expectTypeOf(F.sessionRef(cart, undefined)(session)).toEqualTypeOf<readonly Line[] | undefined>()
+  expectTypeOf(F.sessionRef(user)(session)).toEqualTypeOf<Option<UserId>>()
+  expectTypeOf(F.sessionRefStrict(cart)(session)).toEqualTypeOf<
+    Either<F.DecodeError, Option<readonly Line[]>>
+  >()
+  expectTypeOf(P.sessionRef(cart)(session)).toEqualTypeOf<readonly Line[] | undefined>()
+  expectTypeOf(P.sessionRef(cart, [])(session)).toEqualTypeOf<readonly Line[]>()
+  expectTypeOf(pipe(session, F.sessionSet(cart, []), F.sessionDel('x'))).toEqualTypeOf<F.Session>()
+  expectTypeOf(flow(F.sessionSet(cart, []), F.sessionDel(user))(session)).toEqualTypeOf<F.Session>()
+  // What was read can be put back with a change.
+  pipe(session, F.sessionSet(cart, [...F.sessionRef(cart, [])(session), { sku: 'tea', count: 1 }]))
+  t.end()
+})
+
+t.test('what does not fit does not compile', (t) => {
+  const wrong = (): readonly unknown[] => [
+    // @ts-expect-error another type of value
+    F.sessionSet(cart, [{ sku: 'tea', count: 'one' }]),
+    // @ts-expect-error a text is not a branded text
+    F.sessionSet(user, 'ada'),
+    // @ts-expect-error a Date is not JSON: it needs a codec
+    F.sessionSet('at', new Date()),
+    // @ts-expect-error undefined is not JSON
+    F.sessionSet('x', undefined),
+    // @ts-expect-error a function is not JSON
+    F.sessionSet('x', () => 1),
+    // @ts-expect-error the session comes last
+    F.sessionSet(F.buildSession(memoryStore()), 'x', 1),
+    // @ts-expect-error an id is not any text
+    F.buildSession(memoryStore()).handle.destroy('id'),
+    // @ts-expect-error values read are read only
+    F.sessionRef(cart, [])(F.buildSession(memoryStore())) satisfies Line[],
+  ]
+  t.type(wrong, 'function')
+  t.end()
+})
+
+t.test('effects say how they fail', (t) => {
+  const session = F.buildSession(memoryStore())
+  expectTypeOf(F.saveSession(session)).toEqualTypeOf<
+    TE.TaskEither<F.DriverError | F.SchemaMismatch | F.SessionGone | F.SaveConflict, F.Session>
+  >()
+  expectTypeOf(F.loadSession(memoryStore(), '')).toEqualTypeOf<
+    TE.TaskEither<F.StoreError, Option<F.Session>>
+  >()
+  expectTypeOf(F.withSession(session, () => TE.left(7))).toEqualTypeOf<
+    TE.TaskEither<number | F.SessionError, never>
+  >()
+  expectTypeOf(F.currentSession).toEqualTypeOf<TE.TaskEither<F.NoCurrentSession, F.Session>>()
+  expectTypeOf(P.withSession(session, () => 1)).toEqualTypeOf<Promise<number>>()
+  expectTypeOf(P.withSession(session, async () => Promise.resolve('a'))).toEqualTypeOf<Promise<string>>()
+  expectTypeOf(P.loadSession).returns.toEqualTypeOf<Promise<F.Session | undefined>>()
+  const tags = (error: F.SessionError): F.SessionError['_tag'] => error._tag
+  expectTypeOf(tags).returns.toEqualTypeOf<
+    | 'DriverError'
+    | 'DecodeError'
+    | 'EncodeError'
+    | 'SessionGone'
+    | 'SessionClosed'
+    | 'NoCurrentSession'
+    | 'SaveConflict'
+    | 'SchemaMismatch'
+  >()
+  t.end()
+})
+
+t.test('a pool of postgres.js fits, whatever its options', (t) => {
+  const pools = () => [
+    postgresDatabase(postgres()),
+    postgresDatabase(postgres({ types: { bigint: postgres.BigInt }, transform: postgres.camel })),
+  ]
+  expectTypeOf(pools).returns.toEqualTypeOf<F.Database[]>()
+  t.end()
+})
