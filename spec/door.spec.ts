@@ -466,6 +466,23 @@ t.test('failures of the store are answered in one place', async (t) => {
     t.equal((await get(await serve(t, visit, { store }), answer.cookie)).body, '2')
   })
 
+  t.test('a value that cannot be stored is a 400, and nothing of the request is stored', async (t) => {
+    const store = memoryStore()
+    const url = await serve(
+      t,
+      async (req, res) => {
+        if (req.url !== '/') await updateCurrentSession(sessionSet('seen', 1))
+        if (req.url !== '/') await updateCurrentSession(sessionSet('name', decodeURIComponent(req.url ?? '')))
+        res.end(String((await currentSession()).store.size))
+      },
+      { store },
+    )
+    const fine = await get(`${url}ada`)
+    t.strictSame([fine.status, fine.body], [200, '2'])
+    const bad = await get(`${url}a%00b`)
+    t.strictSame([bad.status, bad.setCookie], [400, []])
+  })
+
   t.test('a session that ended meanwhile is a 409 when there was something to store', async (t) => {
     const store = memoryStore()
     const session = await saveSession(sessionSet('a', 1)(buildSession(store)))

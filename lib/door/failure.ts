@@ -23,7 +23,8 @@ export interface FailedRequest {
 export type OnFailure = (failure: unknown, request: FailedRequest) => FailureAnswer
 
 /**
- * 503 when the store failed, 409 when the session ended or another request was first, 500 for all else;
+ * 503 when the store failed, 409 when the session ended or another request was first, 400 for a value that
+ * cannot be stored (it most often comes from the client: U+0000 in a field, say), 500 for all else;
  * one line in the log, with the stack of what is not one of keyrow's own errors.
  */
 export const answerFailure: OnFailure = (failure, { method, path }) => {
@@ -42,6 +43,8 @@ const answerTo = (failure: unknown): FailureAnswer => {
         headers: { 'Retry-After': '5' },
         body: 'The service is not available at the moment.\n',
       }
+    case 'EncodeError':
+      return { status: 400, body: 'That cannot be stored.\n' }
     case 'SessionGone':
       return { status: 409, body: 'Your session has ended; nothing was stored.\n' }
     case 'SaveConflict':

@@ -53,6 +53,7 @@ export class Token {
     return this.toString()
   }
 
+  /** @internal */
   [inspect.custom](): string {
     return this.toString()
   }

@@ -1,0 +1,93 @@
+// Requests in, answers out: a form becomes a typed value, an answer is a value until it is sent, and a
+// request that failed gets a page that says why.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import type * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { answerFailure, type OnFailure } from 'keyrow/node'
+import { contentSecurityPolicy } from './html.js'
+import { failurePage } from './pages.js'
+
+const MAX_BODY_BYTES = 16 * 1024
+
+type Headers = Readonly<Record<string, string>>
+
+/** A request whose failure is its own fault. */
+export class Refused {
+  readonly _tag = 'Refused'
+
+  constructor(
+    readonly status: number,
+    readonly message: string,
+    readonly headers: Headers = {},
+  ) {}
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: string
+}
+
+/** The path alone: a query may hold what does not belong in a log. */
+export const pathOf = (req: IncomingMessage): string => (req.url ?? '/').replace(/\?.*$/s, '')
+
+/** What `parse` makes of the form that a request sends. */
+export const readForm =
+  <A>(parse: (fields: URLSearchParams) => O.Option<A>) =>
+  (req: IncomingMessage): TE.TaskEither<Refused, A> =>
+    pipe(
+      () => readBody(req),
+      TE.map((body) => parse(new URLSearchParams(body))),
+      TE.chain(TE.fromOption(() => new Refused(422, 'The form was not filled in the way it asks for.'))),
+    )
+
+const readBody = async (req: IncomingMessage): Promise<E.Either<Refused, string>> => {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  try {
+    // Whoever sends too much is still told so: the connection stays open for the answer.
+    for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
+      bytes += chunk.length
+      if (bytes > MAX_BODY_BYTES) return E.left(new Refused(413, 'That is more than a form can hold.'))
+      chunks.push(chunk)
+    }
+    return E.right(Buffer.concat(chunks).toString())
+  } catch {
+    return E.left(new Refused(400, 'The request broke off.'))
+  }
+}
+
+const pageHeaders: Headers = {
+  'Content-Type': 'text/html; charset=utf-8',
+  'Content-Security-Policy': contentSecurityPolicy,
+  'Cache-Control': 'no-store',
+  'X-Content-Type-Options': 'nosniff',
+}
+
+export const page = (body: string): Answer => ({ status: 200, headers: pageHeaders, body })
+
+/** After a POST: the browser gets the page, so that reloading it sends nothing again. */
+export const seeOther = (location: string): Answer => ({
+  status: 303,
+  headers: { Location: location },
+  body: '',
+})
+
+export const send =
+  (res: ServerResponse) =>
+  ({ status, headers, body }: Answer): void => {
+    res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
+  }
+
+/** keyrow's own answer (and line in the log) for all that is not the request's fault, as a page. */
+export const onFailure: OnFailure = (failure, request) => {
+  if (failure instanceof Refused) {
+    const { status, headers, message } = failure
+    return { status, headers: { ...pageHeaders, ...headers }, body: failurePage(message) }
+  }
+  const { status, headers, body } = answerFailure(failure, request)
+  return { status, headers: { ...pageHeaders, ...headers }, body: failurePage(body) }
+}

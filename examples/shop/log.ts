@@ -1,0 +1,33 @@
+// One line for each request: what came of it, how long it took, and what it cost in the database. A request
+// carries its own list of statements with it, as its async context.
+
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { RequestListener } from 'node:http'
+import { type Database, observedDatabase, type QueryEvent } from 'keyrow'
+import { pathOf } from './exchange.js'
+
+const costs = new AsyncLocalStorage<QueryEvent[]>()
+
+/** The same database; each statement is put on the bill of the request that runs it. */
+export const counted = (database: Database): Database =>
+  observedDatabase(database, (event) => void costs.getStore()?.push(event))
+
+/** The same listener, with a bill for each request, which is printed once the response is over. */
+export const logged =
+  (listener: RequestListener): RequestListener =>
+  (req, res) => {
+    const statements: QueryEvent[] = []
+    const start = performance.now()
+    res.once('close', () => {
+      const status = res.writableFinished ? String(res.statusCode) : 'aborted'
+      const took = `${(performance.now() - start).toFixed(1)} ms`
+      console.log(req.method, pathOf(req), status, took, bill(statements))
+    })
+    costs.run(statements, () => listener(req, res))
+  }
+
+const bill = (statements: readonly QueryEvent[]): string =>
+  statements.length === 0 ? '(no statement)' : `(${statements.map(item).join(', ')})`
+
+const item = ({ query, rows }: QueryEvent): string =>
+  `${query.name}: ${rows === undefined ? 'failed' : rows.length === 1 ? '1 row' : `${rows.length} rows`}`

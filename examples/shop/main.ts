@@ -1,0 +1,66 @@
+// Starts the shop: opens its database, serves on PORT until SIGTERM or SIGINT, and then stops in order:
+// no new connections, the running requests to their end, the database. `npm start` runs this.
+
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import { isIPv6 } from 'node:net'
+import { closeDatabase, prepareStore, sessionStore } from 'keyrow/promise'
+import { counted, logged } from './log.js'
+import { shopListener } from './routes.js'
+import { openDatabase } from './storage.js'
+
+/** How long running requests may take to end once the shop was told to stop. */
+const DRAIN_MS = 5000
+
+const { DATABASE_URL, HOST = '127.0.0.1', PORT = '3000', TRUST_PROXY } = process.env
+
+// From the first moment on, so that a stop during the start is not missed.
+const toldToStop = new Promise((resolve) => {
+  process.on('SIGTERM', resolve)
+  process.on('SIGINT', resolve)
+})
+
+const run = async (): Promise<void> => {
+  if (!/^\d{1,5}$/.test(PORT)) throw new Error(`PORT is ${JSON.stringify(PORT)}; it must be a number`)
+  const database = counted(openDatabase(DATABASE_URL))
+  try {
+    const store = sessionStore(database)
+    await prepareStore(store)
+    const server = createServer(logged(shopListener(database, { store, trustProxy: TRUST_PROXY === '1' })))
+    console.log(`keyrow shop: ${await listen(server)}`)
+    await toldToStop
+    await drain(server)
+  } finally {
+    await closeDatabase(database)
+  }
+}
+
+/** The address, once the server listens. */
+const listen = async (server: Server): Promise<string> => {
+  server.listen(Number(PORT), HOST)
+  await once(server, 'listening')
+  const address = server.address()
+  const port = typeof address === 'object' ? address?.port : undefined
+  return `http://${isIPv6(HOST) ? `[${HOST}]` : HOST}:${port ?? PORT}/`
+}
+
+const drain = async (server: Server): Promise<void> => {
+  const closed = once(server, 'close')
+  server.close()
+  // A connection that was kept alive ends as soon as its last answer is out.
+  const idle = setInterval(() => server.closeIdleConnections(), 50)
+  const late = setTimeout(() => server.closeAllConnections(), DRAIN_MS)
+  await closed
+  clearInterval(idle)
+  clearTimeout(late)
+}
+
+const explain = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+run().then(
+  () => process.exit(0),
+  (error: unknown) => {
+    console.error(`keyrow shop: cannot run: ${explain(error)}`)
+    process.exit(1)
+  },
+)

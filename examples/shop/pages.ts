@@ -1,0 +1,129 @@
+// The shop's pages. Each is a pure function of what it shows; only the frame around them looks at the
+// current session by itself, for the customer's name and the number of things in the cart.
+
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { currentSession, type Row, type Session, type SessionError } from 'keyrow'
+import { document, type Html, html, nothing } from './html.js'
+import {
+  type Cart,
+  cartOf,
+  customerOf,
+  itemCount,
+  type Line,
+  lineCents,
+  type Name,
+  type Product,
+  products,
+  totalCents,
+} from './shop.js'
+import type { SessionRows } from './storage.js'
+
+/** What every customer's password is. It is shown on the page: this is a demonstration. */
+export const DEMO_PASSWORD = 'sesame'
+
+const euros = new Intl.NumberFormat('en', { style: 'currency', currency: 'EUR' })
+
+const price = (cents: number): Html => html`<span class="cents">${euros.format(cents / 100)}</span>`
+
+// No handler passes the session down to here.
+export const framed =
+  (title: string) =>
+  (main: Html): TE.TaskEither<SessionError, string> =>
+    pipe(
+      currentSession,
+      TE.map((session) => document(title, banner(session), main)),
+    )
+
+const banner = (session: Session): Html => html`
+<b>🗝️ keyrow shop</b>
+<a href="/">Shop</a>
+<a href="/cart">Cart (${pipe(session, cartOf, itemCount)})</a>
+<a href="/session">Session</a>
+${pipe(
+  customerOf(session),
+  O.match(() => html`<a href="/sign-in">Sign in</a>`, signedInAs),
+)}`
+
+const signedInAs = (name: Name): Html => html`
+<form method="post" action="/sign-out"><span>${name}</span> <button>Sign out</button></form>`
+
+export const frontPage = (): Html => html`
+<p class="soft">As long as you only look around, you get no cookie, and the database no row.</p>
+<ul class="grid">${products.map(productCard)}</ul>`
+
+const productCard = ({ sku, sign, name, blurb, cents }: Product): Html => html`
+<li>
+<span class="sign">${sign}</span>
+<strong>${name}</strong>
+<p class="soft">${blurb}</p>
+<form method="post" action="/cart/add">
+<input type="hidden" name="product" value="${sku}">
+${price(cents)} <button aria-label="Put into the cart: ${name}">Add to cart</button>
+</form>
+</li>`
+
+export const cartPage = (cart: Cart): Html =>
+  cart.length === 0
+    ? html`<p>Your cart is empty. <a href="/">Look around.</a></p>`
+    : html`
+<ul class="lines">${cart.map(cartLine)}</ul>
+<p class="total">Total: <strong>${price(totalCents(cart))}</strong></p>`
+
+const cartLine = (line: Line): Html => {
+  const { sku, sign, name, cents } = line.product
+  return html`
+<li>
+<span>${sign} <strong>${name}</strong><br>${price(cents)} each</span>
+${price(lineCents(line))}
+<form method="post" action="/cart/change">
+<input type="hidden" name="product" value="${sku}">
+<input type="number" name="quantity" value="${line.quantity}" min="1" max="99" required aria-label="Quantity of ${name}">
+<button>Change</button>
+</form>
+<form method="post" action="/cart/remove">
+<input type="hidden" name="product" value="${sku}">
+<button aria-label="Remove: ${name}">Remove</button>
+</form>
+</li>`
+}
+
+export const signInPage = (): Html => html`
+<p>Any name will do; the password is <code>${DEMO_PASSWORD}</code>.</p>
+<form class="stack" method="post" action="/sign-in">
+<label>Name <input name="name" required maxlength="40" autocomplete="username"></label>
+<label>Password <input name="password" type="password" required autocomplete="off"></label>
+<button class="main">Sign in</button>
+</form>
+<p class="soft">The session gets a new secret: the old cookie opens nothing any more, and your cart stays.</p>`
+
+export const sessionPage = (rows: O.Option<SessionRows>): Html =>
+  pipe(
+    rows,
+    O.match(
+      () => html`<p>The database has no row for you, since there is nothing to keep.</p>`,
+      ({ header, entries }) => html`
+<p>These rows are all that the database keeps for you, beside the hash of your cookie's secret.
+A save raises the revision by one, and stamps what it wrote with it.</p>
+<h2>keyrow.session</h2>
+${columnsOf(header)}
+<h2>keyrow.entry</h2>
+${table(entries)}`,
+    ),
+  )
+
+const columnsOf = (row: Row): Html => html`
+<div class="wide"><table>
+${Object.entries(row).map(([column, cell]) => html`<tr><th>${column}</th><td>${String(cell)}</td></tr>`)}
+</table></div>`
+
+const table = (rows: readonly Row[]): Html => html`
+<div class="wide"><table>
+<tr>${Object.keys(rows[0] ?? {}).map((column) => html`<th>${column}</th>`)}</tr>
+${rows.map((row) => html`<tr>${Object.values(row).map((cell) => html`<td>${String(cell)}</td>`)}</tr>`)}
+</table></div>`
+
+/** For a request that failed: it has no session to look at. */
+export const failurePage = (message: string): string =>
+  document('Sorry', nothing, html`<p>${message}</p><p><a href="/">Back to the shop</a></p>`)

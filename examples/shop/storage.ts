@@ -1,0 +1,66 @@
+// Where the shop keeps its sessions: in PGlite, in a directory of its own, or in the PostgreSQL that
+// DATABASE_URL names. And the shop's own statements, which show a session's rows as they are.
+
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as RA from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { Database, DriverError, Query, Row, SessionId } from 'keyrow'
+import { pgliteDatabase } from 'keyrow/pglite'
+import { postgresDatabase } from 'keyrow/postgres'
+import postgres from 'postgres'
+
+const DIRECTORY = '.data/shop'
+
+export const openDatabase = (url: string | undefined): Database =>
+  url ? postgresDatabase(openPool(url)) : pgliteDatabase(DIRECTORY)
+
+const openPool = (url: string): postgres.Sql =>
+  postgres(url, {
+    max: 10,
+    connect_timeout: 5,
+    connection: { statement_timeout: 10_000, application_name: 'keyrow-shop' },
+    onnotice: () => undefined,
+  })
+
+export interface SessionRows {
+  readonly header: Row
+  readonly entries: readonly Row[]
+}
+
+/** The rows of a session; `None` for one that was never saved. */
+export const sessionRows = (
+  database: Database,
+  id: SessionId,
+): TE.TaskEither<DriverError, O.Option<SessionRows>> =>
+  pipe(
+    TE.Do,
+    TE.bind('headers', () => database.query(HEADER, [id])),
+    TE.bind('entries', () => database.query(ENTRIES, [id])),
+    TE.map(({ headers, entries }) =>
+      pipe(
+        RA.head(headers),
+        O.map((header) => ({ header, entries })),
+      ),
+    ),
+  )
+
+// The id may be shown: it opens nothing. The columns with the secret's hash are not asked for.
+const HEADER: Query = {
+  name: 'shop.header',
+  text: `
+select id, revision, created_at::timestamptz(0)::text, expires_at::timestamptz(0)::text,
+       absolute_expires_at::timestamptz(0)::text
+from keyrow.session
+where id = $1::uuid`,
+}
+
+// A deleted key leaves a row without a value, until enough later saves have swept it away.
+const ENTRIES: Query = {
+  name: 'shop.entries',
+  text: `
+select key, coalesce(value::text, '(deleted)') as value, revision
+from keyrow.entry
+where session_id = $1::uuid
+order by key`,
+}

@@ -1,0 +1,360 @@
+// The shop from the outside: its compiled program as a process of its own, and visitors who have nothing
+// but a cookie. No wait here decides a result; each has a bound.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { request } from 'node:http'
+import { connect } from 'node:net'
+import { createInterface } from 'node:readline'
+import { text } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+import { startPostgres } from './support/postgres-server.js'
+
+const program = fileURLToPath(new URL('../build/examples/shop/main.js', import.meta.url))
+if (!existsSync(program)) {
+  t.fail(`${program} is missing: run "npm run build && npx tsc -p examples" first`)
+  process.exit(1)
+}
+
+type Env = Readonly<Record<string, string>>
+
+interface Ended {
+  readonly code: number | null
+  readonly out: readonly string[]
+  readonly err: readonly string[]
+}
+
+interface Shop {
+  readonly url: string
+  readonly ended: Promise<Ended>
+  readonly stop: (signal?: NodeJS.Signals) => Promise<Ended>
+}
+
+const children = new Set<ChildProcess>()
+const killAll = () => {
+  for (const child of children) child.kill('SIGKILL')
+}
+t.teardown(killAll)
+process.on('exit', killAll)
+
+// The program's input is a pipe from here, whose end is the program's end too, however this process ends.
+const untilOrphaned = 'data:text/javascript,process.stdin.resume().once("end",()=>process.exit(9)).unref()'
+
+const bounded = async <A>(what: string, task: Promise<A>, milliseconds = 60_000): Promise<A> => {
+  const over = new AbortController()
+  const late = delay(milliseconds, undefined, { signal: over.signal }).then(() => {
+    throw new Error(`${what}: not within ${milliseconds} ms`)
+  })
+  try {
+    return await Promise.race([task, late])
+  } finally {
+    over.abort()
+    late.catch(() => undefined)
+  }
+}
+
+/** Runs the program; `line` gives each line that it prints. */
+const launch = (cwd: string, env: Env, line: (text: string) => void = () => undefined) => {
+  const child = spawn(process.execPath, ['--import', untilOrphaned, program], {
+    cwd,
+    env: { PATH: process.env['PATH'] ?? '', PORT: '0', ...env },
+    stdio: 'pipe',
+  })
+  children.add(child)
+  const out: string[] = []
+  createInterface({ input: child.stdout }).on('line', (printed) => {
+    out.push(printed)
+    line(printed)
+  })
+  const closed = Promise.all([text(child.stderr), once(child, 'close')])
+  const ended = closed.then(([err]): Ended => {
+    children.delete(child)
+    return { code: child.exitCode, out, err: err.split('\n').filter((row) => row !== '') }
+  })
+  return { child, ended }
+}
+
+const startShop = async (cwd: string, env: Env = {}): Promise<Shop> => {
+  let serves: (url: string) => void
+  const address = new Promise<string>((resolve) => (serves = resolve))
+  const { child, ended } = launch(cwd, env, (line) => {
+    const url = /^keyrow shop: (http:\/\/127[.]0[.]0[.]1:\d+)\/$/.exec(line)?.[1]
+    if (url !== undefined) serves(url)
+  })
+  const early = ended.then(({ code, err }) => {
+    throw new Error(`the shop ended with ${String(code)}: ${err.join('\n')}`)
+  })
+  const url = await bounded('the address', Promise.race([address, early]))
+  early.catch(() => undefined)
+  const stop = (signal: NodeJS.Signals = 'SIGTERM') => {
+    child.kill(signal)
+    return bounded('the end', ended)
+  }
+  return { url, ended, stop }
+}
+
+interface Asked {
+  readonly method?: string
+  readonly body?: URLSearchParams
+  readonly headers?: Env
+}
+
+interface Page {
+  readonly status: number
+  readonly location: string | null
+  readonly cookies: readonly string[]
+  readonly body: string
+}
+
+/** A browser without a window: it keeps the cookies it is given. */
+class Visitor {
+  readonly jar: Map<string, string>
+
+  constructor(
+    readonly url: string,
+    jar: ReadonlyMap<string, string> = new Map(),
+  ) {
+    this.jar = new Map(jar)
+  }
+
+  get cookie(): string {
+    return [...this.jar].map(([name, value]) => `${name}=${value}`).join('; ')
+  }
+
+  /** The same cookies at another address, or for another browser. */
+  at(url: string): Visitor {
+    return new Visitor(url, this.jar)
+  }
+
+  async ask(path: string, init: Asked = {}): Promise<Page> {
+    const headers = { ...(this.jar.size > 0 ? { cookie: this.cookie } : {}), ...init.headers }
+    const response = await fetch(this.url + path, { ...init, redirect: 'manual', headers })
+    const cookies = response.headers.getSetCookie()
+    for (const cookie of cookies) this.keep(cookie)
+    const { status } = response
+    return { status, location: response.headers.get('location'), cookies, body: await response.text() }
+  }
+
+  post(path: string, form: Env, headers: Env = {}): Promise<Page> {
+    return this.ask(path, { method: 'POST', body: new URLSearchParams(form), headers })
+  }
+
+  /** Begins a post and leaves it open: the shop has it, without its form. What comes back sends the form. */
+  async begin(path: string) {
+    const headers = { cookie: this.cookie, expect: '100-continue' }
+    const open = request(this.url + path, { method: 'POST', headers })
+    const answered = once(open, 'response') as Promise<[{ statusCode: number; resume(): void }]>
+    answered.catch(() => undefined)
+    open.flushHeaders()
+    await bounded('the go-ahead', once(open, 'continue'))
+    return async (form: Env): Promise<number> => {
+      open.end(new URLSearchParams(form).toString())
+      const [response] = await bounded('the answer', answered)
+      response.resume()
+      return response.statusCode
+    }
+  }
+
+  private keep(cookie: string): void {
+    const [pair = '', ...attributes] = cookie.split('; ')
+    const [name = '', value = ''] = pair.split('=')
+    if (attributes.includes('Max-Age=0')) this.jar.delete(name)
+    else this.jar.set(name, value)
+  }
+}
+
+/** The cells of a page's tables, row by row. */
+const cells = ({ body }: Page): readonly (readonly string[])[] =>
+  [...body.matchAll(/<tr>(.*?)<\/tr>/gs)]
+    .map(([, row = '']) => [...row.matchAll(/<td>(.*?)<\/td>/gs)].map(([, cell = '']) => cell))
+    .filter((row) => row.length > 0)
+
+const total = ({ body }: Page): string | undefined => /Total: .*?(€[\d.,]+)/s.exec(body)?.[1]
+
+const isEmpty = ({ body }: Page): boolean => body.includes('Your cart is empty') && body.includes('/sign-in')
+
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+const time = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d/
+
+const looksAround = async (t: Test, visitor: Visitor) => {
+  for (const path of ['/', '/cart', '/sign-in', '/session']) {
+    const page = await visitor.ask(path)
+    t.equal(page.status, 200)
+    t.same(page.cookies, [], `${path} gives no cookie`)
+  }
+  t.match((await visitor.ask('/session')).body, 'no row for you')
+}
+
+const fillsCart = async (t: Test, visitor: Visitor) => {
+  const added = await visitor.post('/cart/add', { product: 'key' })
+  t.match(added, { status: 303, location: '/cart' })
+  t.match(added.cookies, [/^session=.+; Path=\/; HttpOnly; SameSite=Lax$/], 'and one cookie')
+  await visitor.post('/cart/add', { product: 'key' })
+  await visitor.post('/cart/add', { product: 'boat' })
+  t.equal(total(await visitor.ask('/cart')), '€498.00')
+  await visitor.post('/cart/change', { product: 'key', quantity: '10' })
+  await visitor.post('/cart/remove', { product: 'boat' })
+  t.equal(total(await visitor.ask('/cart')), '€45.00')
+}
+
+// The first has loaded the session before the second began, and saves it after the second has.
+const overlaps = async (t: Test, visitor: Visitor) => {
+  const finish = await visitor.begin('/cart/add')
+  t.equal((await visitor.post('/cart/add', { product: 'oar' })).status, 303)
+  t.equal(await finish({ product: 'chest' }), 303)
+  t.equal(total(await visitor.ask('/cart')), '€213.00', 'both kept')
+}
+
+const signsIn = async (t: Test, visitor: Visitor) => {
+  const before = visitor.at(visitor.url)
+  t.equal((await visitor.post('/sign-in', { name: 'Ada', password: 'guess' })).status, 403)
+  const page = await visitor.post('/sign-in', { name: ' <Ada> & "co" ', password: 'sesame' })
+  t.match(page, { status: 303, location: '/' })
+  t.not(visitor.cookie, before.cookie)
+  t.ok(isEmpty(await before.ask('/cart')), 'the old cookie is dead')
+  const cart = await visitor.ask('/cart')
+  t.equal(total(cart), '€213.00', 'the cart is still there')
+  t.match(cart.body, '&#60;Ada&#62; &#38; &#34;co&#34;', 'and the name, escaped')
+}
+
+const showsRows = async (t: Test, visitor: Visitor) => {
+  const page = await visitor.ask('/session')
+  t.match(cells(page), [
+    [uuid],
+    ['8'],
+    [time],
+    [time],
+    [time],
+    ['cart/boat', '(deleted)', '5'],
+    ['cart/chest', '1', '7'],
+    ['cart/key', '10', '4'],
+    ['cart/oar', '1', '6'],
+    ['customer', /Ada/, '8'],
+  ])
+  const secret = visitor.cookie.split('.')[1] ?? ''
+  const hash = createHash('sha256').update(secret).digest()
+  t.ok(secret.length > 40 && !page.body.includes(secret), 'without the secret')
+  for (const form of [hash.toString('hex'), hash.toString('base64')]) t.notOk(page.body.includes(form))
+}
+
+const signsOut = async (t: Test, visitor: Visitor) => {
+  const before = visitor.at(visitor.url)
+  t.match(await visitor.post('/sign-out', {}), { status: 303, location: '/' })
+  t.equal(visitor.cookie, '', 'the cookie is taken away')
+  t.ok(isEmpty(await before.ask('/cart')), 'and opens nothing')
+  t.match((await before.ask('/session')).body, 'no row for you')
+}
+
+const isRefused = async (t: Test, visitor: Visitor) => {
+  const status = async (page: Promise<Page>) => (await page).status
+  t.equal(await status(visitor.ask('/nowhere')), 404)
+  t.equal(await status(visitor.ask('/cart', { method: 'DELETE' })), 405)
+  t.equal(await status(visitor.ask('/cart/add')), 405)
+  t.equal(await status(visitor.post('/cart/add', { product: 'x'.repeat(17_000) })), 413)
+  t.equal(await status(visitor.post('/cart/add', { product: 'moon' })), 422)
+  for (const quantity of ['0', '100', '1.5', '', 'many'])
+    t.equal(await status(visitor.post('/cart/change', { product: 'key', quantity })), 422)
+  t.equal(await status(visitor.post('/sign-in', { name: '\0', password: 'sesame' })), 422)
+  const foreign = { 'sec-fetch-site': 'cross-site' }
+  t.equal(await status(visitor.post('/cart/add', { product: 'key' }, foreign)), 403)
+  t.equal(visitor.cookie, '', 'and stores nothing')
+}
+
+/** A whole visit, with a stop and another start of the shop in the middle of it. */
+const visit = async (t: Test, cwd: string, env: Env = {}) => {
+  const first = await startShop(cwd, env)
+  const early = new Visitor(first.url)
+  await t.test('looks around', (t) => looksAround(t, early))
+  await t.test('is refused', (t) => isRefused(t, early))
+  await t.test('fills a cart', (t) => fillsCart(t, early))
+  const stopped = await first.stop()
+  t.equal(stopped.code, 0)
+  t.same(stopped.err, [])
+  t.same(bills(stopped, 'GET / 200'), ['no statement'])
+
+  const second = await startShop(cwd, env)
+  const late = early.at(second.url)
+  t.equal(total(await late.ask('/cart')), '€45.00', 'finds the cart after a restart')
+  await t.test('adds in two tabs at once', (t) => overlaps(t, late))
+  await t.test('signs in', (t) => signsIn(t, late))
+  await t.test('looks at its rows', (t) => showsRows(t, late))
+  await Promise.all(Array.from({ length: 10 }, () => late.ask('/')))
+  await t.test('signs out', (t) => signsOut(t, late))
+  return second
+}
+
+const bills = ({ out }: Ended, request: string): readonly (string | undefined)[] =>
+  out.filter((line) => line.startsWith(`${request} `)).map((line) => /\((.*)\)$/.exec(line)?.[1])
+
+/** What the requests of `visit` after the restart cost, in the order in which they ended. */
+const checkBills = (t: Test, ended: Ended) => {
+  t.equal(ended.code, 0)
+  t.same(ended.err, [])
+  const change = 'session.load: 1 row, session.save: 1 row'
+  t.same(bills(ended, 'POST /cart/add 303').slice(0, 2), [change, change])
+  t.same(bills(ended, 'POST /sign-out 303'), ['session.load: 1 row, session.destroy: 0 rows'])
+  const looks = bills(ended, 'GET / 200').slice(0, 10)
+  t.same(looks, Array(10).fill('session.load: 1 row'), 'each request pays its own')
+}
+
+t.test('in a directory', async (t) => {
+  const cwd = t.testdir({})
+  const shop = await visit(t, cwd)
+  await t.test('another shop in the same directory', async (t) => {
+    const other = await bounded('the end', launch(cwd, {}).ended)
+    t.match(other, { code: 1, out: [], err: [/^keyrow shop: .* in use by another process/] })
+    t.equal(other.err.length, 1)
+    t.equal((await new Visitor(shop.url).ask('/')).status, 200, 'the first goes on')
+  })
+  checkBills(t, await shop.stop('SIGINT'))
+})
+
+t.test('on PostgreSQL', async (t) => {
+  const server = await startPostgres()
+  t.teardown(() => server.stop())
+  const cwd = t.testdir({})
+  const env = { DATABASE_URL: server.url }
+  const shop = await visit(t, cwd, env)
+  t.notOk(existsSync(`${cwd}/.data`))
+
+  await t.test('a port that is taken', async (t) => {
+    const other = await bounded('the end', launch(cwd, { ...env, PORT: new URL(shop.url).port }).ended)
+    t.match(other, { code: 1, out: [], err: [/^keyrow shop: .* address already in use/] })
+    t.equal(other.err.length, 1)
+  })
+  await t.test('a stop ends what runs, within bounds', async (t) => {
+    const visitor = new Visitor(shop.url)
+    const finish = await visitor.begin('/cart/add')
+    await visitor.begin('/cart/add')
+    const stopped = shop.stop()
+    await bounded('the last connection', refused(new URL(shop.url)))
+    t.equal(await finish({ product: 'key' }), 303, 'the request that was running is answered')
+    checkBills(t, await stopped)
+  })
+})
+
+/** When nobody accepts connections any more. */
+const refused = async ({ hostname, port }: URL): Promise<void> => {
+  for (;;) {
+    const socket = connect(Number(port), hostname)
+    try {
+      await once(socket, 'connect')
+    } catch {
+      return
+    } finally {
+      socket.destroy()
+    }
+  }
+}
+
+t.test('without a database', async (t) => {
+  const env = { DATABASE_URL: 'postgres://shop:hidden@127.0.0.1:1/shop' }
+  const { code, out, err } = await bounded('the end', launch(t.testdir({}), env).ended)
+  t.match({ code, out, err }, { code: 1, out: [], err: [/^keyrow shop: .*ECONNREFUSED/] })
+  t.equal(err.length, 1)
+  t.notMatch(err[0], 'hidden')
+})

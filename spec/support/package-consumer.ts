@@ -1,0 +1,230 @@
+// A stranger's programs: strict TypeScript on every entry point, as text, since they belong to the project
+// that installs the package and must not see this repository. Each prints one line of JSON.
+
+/** Compiles, with the options that a careful project has, each dependency's own types included. */
+export const compilerOptions = {
+  target: 'es2022',
+  module: 'nodenext',
+  strict: true,
+  exactOptionalPropertyTypes: true,
+  noUncheckedIndexedAccess: true,
+  verbatimModuleSyntax: true,
+  moduleDetection: 'force',
+  skipLibCheck: false,
+  types: ['node'],
+  rootDir: 'src',
+}
+
+/** Imports what the command line names; for each, its named exports or the error. */
+export const imports = `
+const found = {}
+for (const name of process.argv.slice(2))
+  found[name] = await import(name).then(
+    (module) => ({ names: Object.keys(module).sort() }),
+    ({ code, message }) => ({ code, message }),
+  )
+console.log(JSON.stringify(found))
+`
+
+/** What needs no peer: sessions in memory, the same with promises, a server, and the laws. */
+export const withoutPeers = `
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Either } from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import type { Option } from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
+import * as k from 'keyrow'
+import { type MemoryOptions, memoryStore } from 'keyrow/memory'
+import { answerFailure, type SessionListenerOptions, sessionListener } from 'keyrow/node'
+import { type PostgresOptions, postgresDatabase } from 'keyrow/postgres'
+import * as p from 'keyrow/promise'
+import { type OpenSubject, sessionStoreLaws } from 'keyrow/testing'
+
+const options: MemoryOptions = { idleMs: 60_000, clock: () => Date.now() }
+const store: k.SessionStore = memoryStore(options)
+const cart: k.SessionKey<string[]> = k.sessionKey('cart', t.array(t.string))
+
+const filled: k.Session = pipe(
+  k.buildSession(store),
+  k.sessionSet('theme', 'dark'),
+  k.sessionSet(cart, ['tea']),
+  k.sessionSet('draft', null),
+  k.sessionDel('draft'),
+)
+const loaded: TE.TaskEither<k.SessionError, Option<k.Session>> = pipe(
+  k.saveSession(filled),
+  TE.chainW(k.rotateSession),
+  TE.chainW((session) => k.loadSession(store, k.sessionToken(session))),
+)
+const theme: TE.TaskEither<k.SessionError, k.Json> = k.withSession(k.buildSession(store), () =>
+  pipe(
+    k.updateCurrentSession(k.sessionSet('theme', 'dark')),
+    TE.chainW(() => k.currentSession),
+    TE.map(k.sessionRef('theme', 'light')),
+  ),
+)
+
+// Never called. Were a type lost on the way it would be any, and these would be no errors.
+export const wrong = (session: k.Session): void => {
+  // @ts-expect-error a cart holds strings
+  k.sessionSet(cart, [1])
+  // @ts-expect-error a reader takes a session
+  k.sessionRef('theme')('session')
+  // @ts-expect-error what a session gives is read only
+  k.sessionRef(cart, [])(session).push('milk')
+  // @ts-expect-error a task is not its result
+  const result: Option<k.Session> = k.loadSession(store, '')
+  // @ts-expect-error an absent option is left out
+  const options: SessionListenerOptions = { store, trustProxy: undefined }
+  // @ts-expect-error the store is missing
+  sessionListener({})(() => [result, options])
+}
+
+export const explain = (error: k.SessionError): string => {
+  switch (error._tag) {
+    case 'DriverError':
+      return String(error.retryable)
+    case 'DecodeError':
+    case 'EncodeError':
+      return error.key
+    case 'SessionGone':
+    case 'SessionClosed':
+    case 'SaveConflict':
+      return error.id
+    case 'NoCurrentSession':
+      return error.message
+    case 'SchemaMismatch':
+      return error.schema
+  }
+}
+
+export const postgresOptions: PostgresOptions = { timeoutMs: 1000 }
+
+const useFunctions = async (): Promise<unknown> => {
+  const found: Either<k.SessionError, Option<k.Session>> = await loaded()
+  const lines = pipe(
+    TE.fromEither(found),
+    TE.chainW(TE.fromOption(() => new k.NoCurrentSession())),
+    TE.map((session): readonly string[] => k.sessionRef(cart, [])(session)),
+  )
+  return [await lines(), await theme()]
+}
+
+const usePromises = async (): Promise<unknown> => {
+  const greeting: string = await p.withSession(p.buildSession(store), async () => {
+    await p.updateCurrentSession(p.sessionSet('user', 'Ada'))
+    return 'Hello ' + String(p.sessionRef('user')(await p.currentSession()))
+  })
+  const nobody: p.Session | undefined = await p.loadSession(store, 'no token')
+  return [greeting, nobody === undefined]
+}
+
+const useServer = async (): Promise<unknown> => {
+  const listener = sessionListener({ store, sameSite: 'strict', onFailure: answerFailure })
+  const server = createServer(
+    listener(async (_req, res) => {
+      const visits = Number(p.sessionRef('visits', 0)(await p.currentSession())) + 1
+      await p.updateCurrentSession(p.sessionSet('visits', visits))
+      res.end('visit ' + String(visits))
+    }),
+  )
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const url = 'http://127.0.0.1:' + String((server.address() as AddressInfo).port)
+  const first = await fetch(url)
+  const cookie = first.headers.getSetCookie().map((line) => line.split(';')[0] ?? '').join('; ')
+  const second = await fetch(url, { headers: { cookie } })
+  const answers = [await first.text(), await second.text()]
+  server.closeAllConnections()
+  server.close()
+  return answers
+}
+
+const open: OpenSubject = (lifetime) => {
+  let now = Date.now()
+  return Promise.resolve({
+    store: memoryStore({ ...lifetime, clock: () => now }),
+    elapse: (milliseconds) => Promise.resolve(void (now += milliseconds)),
+    close: () => Promise.resolve(),
+  })
+}
+
+const brokenLaws = async (): Promise<readonly string[]> => {
+  const broken: string[] = []
+  for (const { name, run } of sessionStoreLaws(open))
+    await run().catch((error: unknown) => broken.push(name + ': ' + String(error)))
+  return broken
+}
+
+const done = {
+  functions: await useFunctions(),
+  promises: await usePromises(),
+  server: await useServer(),
+  laws: sessionStoreLaws(open).length > 0,
+  broken: await brokenLaws(),
+  postgres: typeof postgresDatabase,
+}
+console.log(JSON.stringify(done))
+`
+
+/** What the program above prints. */
+export const withoutPeersDone = {
+  functions: [
+    { _tag: 'Right', right: ['tea'] },
+    { _tag: 'Right', right: 'dark' },
+  ],
+  promises: ['Hello Ada', true],
+  server: ['visit 1', 'visit 2'],
+  laws: true,
+  broken: [],
+  postgres: 'function',
+}
+
+/** What needs a peer: a database in the directory `data`, its lock, and a pool that never connects. */
+export const withPeers = `
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { buildSession, type Database, loadSession, observedDatabase, saveSession } from 'keyrow'
+import { sessionRef, sessionSet, sessionStore, sessionToken } from 'keyrow'
+import { type PgliteOptions, pgliteDatabase } from 'keyrow/pglite'
+import { postgresDatabase } from 'keyrow/postgres'
+import postgres from 'postgres'
+
+const options: PgliteOptions = { timeoutMs: 20_000 }
+const names: string[] = []
+const database: Database = observedDatabase(pgliteDatabase('data', options), ({ query }) => names.push(query.name))
+const store = sessionStore(database, { schema: 'shop', idleMs: 60_000 })
+const theme = pipe(
+  saveSession(sessionSet('theme', 'dark')(buildSession(store))),
+  TE.chainW((session) => loadSession(store, sessionToken(session))),
+  TE.map((found) => (found._tag === 'Some' ? sessionRef('theme', 'light')(found.value) : 'no session')),
+)
+const loaded = await theme()
+
+// The directory is locked: the native addon is there and works.
+const second = await pgliteDatabase('data').query({ name: 'one', text: 'select 1' }, [])()
+const closed = await database.close()
+
+const pool = postgresDatabase(postgres('postgres://nobody@127.0.0.1:9/none', { max: 1, prepare: false }))
+const ended = await pool.close()
+
+console.log(
+  JSON.stringify({
+    loaded,
+    locked: second._tag === 'Left' && second.left.message.includes('in use'),
+    observed: names.length > 0,
+    closed: closed._tag,
+    ended: ended._tag,
+  }),
+)
+`
+
+/** What the program above prints. */
+export const withPeersDone = {
+  loaded: { _tag: 'Right', right: 'dark' },
+  locked: true,
+  observed: true,
+  closed: 'Right',
+  ended: 'Right',
+}

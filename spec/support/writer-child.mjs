@@ -1,0 +1,27 @@
+// One of several processes that write to one session at the same time: it sets as many keys of its own as
+// it is told, then deletes every second one, each in a request of its own with a load and a save.
+
+import { sessionStore } from 'keyrow'
+import { postgresDatabase } from 'keyrow/postgres'
+import { closeDatabase, loadSession, saveSession, sessionDel, sessionSet } from 'keyrow/promise'
+import postgres from 'postgres'
+
+const [url, schema, token, name, count] = process.argv.slice(2)
+const database = postgresDatabase(postgres(url, { max: 4, onnotice: () => undefined }))
+const store = sessionStore(database, { schema })
+
+const request = async (edit) => saveSession(edit(await loadSession(store, token)))
+const keys = Array.from({ length: Number(count) }, (_, index) => `${name} ${String(index)}`)
+
+/** Four requests at a time. */
+const inFours = async (edits) => {
+  for (let index = 0; index < edits.length; index += 4)
+    await Promise.all(edits.slice(index, index + 4).map(request))
+}
+
+try {
+  await inFours(keys.map((key) => sessionSet(key, key)))
+  await inFours(keys.filter((_, index) => index % 2 === 1).map((key) => sessionDel(key)))
+} finally {
+  await closeDatabase(database)
+}
