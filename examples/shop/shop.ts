@@ -111,11 +111,11 @@ export const totalCents: (cart: Cart) => number = RA.foldMap(N.MonoidSum)(lineCe
 
 export const itemCount: (cart: Cart) => number = RA.foldMap(N.MonoidSum)(({ quantity }: Line) => quantity)
 
-export const withQuantity = (product: Product, quantity: Quantity): Change =>
+const withQuantity = (product: Product, quantity: Quantity): Change =>
   sessionSet(quantityKey(product), quantity)
 
 /** One more of it; a cart that has 99 of it stays as it is. */
-export const withOneMore =
+const withOneMore =
   (product: Product): Change =>
   (session) =>
     pipe(
@@ -126,9 +126,9 @@ export const withOneMore =
       ),
     )
 
-export const without: (product: Product) => Change = flow(quantityKey, sessionDel)
+const without: (product: Product) => Change = flow(quantityKey, sessionDel)
 
-export const withCustomer = (name: Name): Change => sessionSet(customerKey, name)
+const withCustomer = (name: Name): Change => sessionSet(customerKey, name)
 
 // From here on: tasks on the current session, which nobody had to hand down to them.
 

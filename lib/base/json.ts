@@ -6,8 +6,8 @@ import { EncodeError } from './errors.js'
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
 
 /** The longest value, in characters of JSON (16 Mi), and the deepest (500 levels). */
-export const MAX_JSON_SIZE = 16 * 1024 * 1024
-export const MAX_JSON_DEPTH = 500
+const MAX_JSON_SIZE = 16 * 1024 * 1024
+const MAX_JSON_DEPTH = 500
 
 /** Why PostgreSQL cannot hold this text, or `undefined` when it can. */
 export const textProblem = (text: string): string | undefined =>

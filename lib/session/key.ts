@@ -22,7 +22,7 @@ export interface AnyKey {
 }
 
 /** The longest name of a key, in bytes of UTF-8: it is part of an index. */
-export const MAX_KEY_BYTES = 1024
+const MAX_KEY_BYTES = 1024
 
 /**
  * A typed key, usable wherever a name is. Throws an `EncodeError` for a name that cannot be stored
@@ -45,7 +45,7 @@ export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A>
 
 export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
 
-export const storableName = (name: unknown): string => {
+const storableName = (name: unknown): string => {
   if (typeof name !== 'string') throw new EncodeError(String(name), [], 'a key is a string')
   const problem =
     Buffer.byteLength(name) > MAX_KEY_BYTES

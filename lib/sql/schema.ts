@@ -17,7 +17,7 @@ export const quotedSchema = (schema: string): string => {
  * The schema as the statements that make it. Fill factors leave room in each page, so that the update of a
  * header or of a value stays in its page and touches no index.
  */
-export const schemaStatements = (schema: string): readonly Query[] => [
+const schemaStatements = (schema: string): readonly Query[] => [
   { name: 'schema.create', text: `create schema if not exists ${schema}` },
   {
     name: 'schema.session',
