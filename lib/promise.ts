@@ -37,6 +37,7 @@ const run = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
 }
 
 type Reader<B> = <H>(session: SessionValue<H>) => B
+type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
  * The value of a key, or the fallback, or `undefined`.
@@ -72,6 +73,37 @@ export const sessionRefStrict =
         (value) => O.toUndefined(value),
       ),
     )
+
+/**
+ * Replaces a key's value by `f` of it, or of the fallback, or of `undefined`; replayed when it is saved.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, sessionRef, sessionUpdate } from 'keyrow/promise'
+ *
+ * const session = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)(buildSession(memoryStore()))
+ * console.log(sessionRef('visits')(session)) // 1
+ * ```
+ */
+export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: DeepReadonly<A> | undefined) => NoInfer<A | DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(key: string, f: (value: Json) => Json, fallback: Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: DeepReadonly<A>) => NoInfer<A | DeepReadonly<A>>,
+  fallback: NoInfer<DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(
+  key: string | SessionKey<unknown>,
+  f: (value: never) => unknown,
+  fallback?: unknown,
+): Editor {
+  return values.sessionUpdate(key as string, f as (value: Json) => Json, fallback as Json)
+}
 
 /** The session that a token opens, or `undefined`. */
 export const loadSession = (store: SessionStore, token: string): Promise<Session | undefined> =>

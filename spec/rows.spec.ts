@@ -18,8 +18,10 @@ import {
 } from '../lib/index.js'
 import type { Database } from '../lib/port/database.js'
 import type { Session } from '../lib/port/session-store.js'
+import { deleted, noEdits, setTo } from '../lib/session/edits.js'
 import { sessionDel, sessionSet } from '../lib/session/values.js'
 import { sessionStore } from '../lib/sql/session-store.js'
+import { saveEdits } from '../lib/testing/subject.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { age, freshSchema, left, right } from './support/stores.js'
 
@@ -147,15 +149,12 @@ const rowsSpec = (t: Test, database: Database): void => {
   })
 
   t.test('deleted keys leave no rows behind for ever', async (t) => {
-    const { schema, store, stored } = await opened()
+    const { schema, stored } = await opened()
     const session = await stored(sessionSet('kept', 1))
     for (let revision = 2; revision <= 600; revision += 1) {
-      const edit =
-        revision % 2 === 0
-          ? sessionSet(`once ${String(revision)}`, 1)
-          : sessionDel(`once ${String(revision - 1)}`)
-      const loaded = revision % 2 === 0 ? session : sessionSet(`once ${String(revision - 1)}`, 1)(session)
-      await right(store.save(session.id, edit(loaded).edits))
+      const set = revision % 2 === 0
+      const key = `once ${String(set ? revision : revision - 1)}`
+      await right(saveEdits(session, noEdits.set(key, set ? setTo(1) : deleted())))
     }
     const [count] = await rowsOf(database, `select count(*)::int as entries from ${schema}.entry`)
     t.ok(Number(count?.['entries']) <= 256, `${String(count?.['entries'])} rows`)

@@ -17,6 +17,7 @@ import {
   isSame,
   joinFrame,
   openFrame,
+  put,
 } from './frame.js'
 import { saveSession } from './verbs.js'
 
@@ -167,6 +168,6 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(frame.session)
   if (!isSame(frame.session, session))
     throw new TypeError('updateCurrentSession: the function gave another session')
-  frame.session = session
+  put(frame, session)
   return E.right(session)
 }

@@ -6,7 +6,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
 import type { Session } from '../port/session-store.js'
-import { type Edits, editsSince } from '../session/edits.js'
+import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
 import { withEdits } from '../session/session.js'
 import { storeSession } from './store-session.js'
 
@@ -15,6 +15,8 @@ export interface Frame {
   state: 'open' | 'closed' | 'gone'
   /** The edits that the session came in with: what differs from them was done since. */
   readonly entered: Edits
+  /** Every session that it held. */
+  readonly held: WeakSet<Session>
   saved?: Promise<E.Either<SessionError, Session>>
 }
 
@@ -26,7 +28,12 @@ interface Scope {
 
 const scopes = new AsyncLocalStorage<Scope>()
 
-export const openFrame = (session: Session): Frame => ({ session, state: 'open', entered: session.edits })
+export const openFrame = (session: Session): Frame => ({
+  session,
+  state: 'open',
+  entered: session.edits,
+  held: new WeakSet([session]),
+})
 
 /** Runs `task` with `frame` as the current one. */
 export const inFrame = <A>(frame: Frame, task: () => Promise<A>): Promise<A> =>
@@ -51,10 +58,20 @@ export const closedReason = ({ state, session }: Frame): SessionClosed | Session
       ? new SessionGone(session.id)
       : new SessionClosed(session.id)
 
-/** A nested `withSession` joins: edits that its session has, and that the frame's did not come with, are taken. */
+/**
+ * A nested `withSession` joins: what its session has beyond the frame's, and beyond what the frame came with,
+ * is done on top. A session that the frame held itself, earlier or now, brings nothing.
+ */
 export const joinFrame = (frame: Frame, session: Session): void => {
-  const brought = editsSince(frame.entered, session.edits)
-  frame.session = withEdits(frame.session, mergeEdits(frame.session.edits, brought))
+  if (frame.held.has(session)) return
+  const brought = sinceEdits(frame.session.edits, sinceEdits(frame.entered, session.edits))
+  if (!brought.isEmpty()) put(frame, withEdits(frame.session, composeEdits(frame.session.edits, brought)))
+}
+
+/** Replaces the frame's session. */
+export const put = (frame: Frame, session: Session): void => {
+  frame.session = session
+  frame.held.add(session)
 }
 
 /**
@@ -63,8 +80,9 @@ export const joinFrame = (frame: Frame, session: Session): void => {
  */
 export const absorb = (before: Session, after: Session): void => {
   const frame = frameOf(before)
-  if (frame !== undefined)
-    frame.session = withEdits(after, mergeEdits(after.edits, editsSince(before.edits, frame.session.edits)))
+  if (frame === undefined) return
+  const beyond = sinceEdits(before.edits, frame.session.edits)
+  put(frame, beyond.isEmpty() ? after : withEdits(after, composeEdits(after.edits, beyond)))
 }
 
 /** The store destroyed the session: its frame ends, and saves nothing. */
@@ -97,5 +115,3 @@ const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>
   }
   return saved
 }
-
-const mergeEdits = (edits: Edits, later: Edits): Edits => (later.isEmpty() ? edits : edits.merge(later))

@@ -1,11 +1,14 @@
 // The one place where a session is written: what there is to write, and what the session is afterwards.
+
+import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type { SaveConflict, SessionGone } from '../base/errors.js'
-import type { Saved, Session, StoreError } from '../port/session-store.js'
+import { isSessionError, type SaveConflict, type SessionGone } from '../base/errors.js'
+import type { Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
+import { freshSaveId } from '../session/token.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
@@ -26,28 +29,37 @@ export const storeSession = (session: Session): Stored =>
 
 const create = (session: Session): Stored =>
   pipe(
-    session.handle.create(session.id, session.token.hash, session.store),
-    TE.map((saved) => stored(session, saved, saved.revision)),
+    TE.fromIO(freshSaveId),
+    TE.chain((saveId) => session.handle.create(session.id, session.token.hash, saveId, session.store)),
+    TE.map(({ revision, expiration }) =>
+      stored(session, { revision, expiration, due: false, entries: session.store }),
+    ),
   )
 
-// When another request saved in between, its rows are not in our values: what is known to be whole is
-// still the revision that was read.
-const save = (session: Session, { revision }: Snapshot): Stored =>
+const save = (session: Session, since: Snapshot): Stored =>
   pipe(
-    session.handle.save(session.id, session.edits),
-    TE.map((saved) => stored(session, saved, saved.revision === revision + 1 ? saved.revision : revision)),
+    TE.fromIO(freshSaveId),
+    TE.chain((saveId) => {
+      const { id, edits, store: entries } = session
+      return tagged(session.handle.save(id, { save: saveId, edits, since, entries }))
+    }),
+    TE.map((snapshot) => stored(session, snapshot)),
   )
 
-const touch = (session: Session, { revision }: Snapshot): Stored =>
+const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(
     session.handle.touch(session.id),
-    TE.map((saved) => stored(session, saved, revision)),
+    TE.map(({ expiration }) => stored(session, { ...snapshot, expiration, due: false })),
   )
 
-const stored = (session: Session, { expiration }: Saved, revision: number): Session =>
-  heldSession(
-    session.handle,
-    session.token,
-    { revision, expiration, due: false, entries: session.store },
-    noEdits,
-  )
+const stored = (session: Session, snapshot: Snapshot): Session =>
+  heldSession(session.handle, session.token, snapshot, noEdits)
+
+/** One of our errors, thrown by a replayed update, is the save's `Left`; anything else stays a throw. */
+const tagged =
+  <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
+  () =>
+    task().catch((error: unknown) => {
+      if (isSessionError(error)) return E.left(error as L)
+      throw error
+    })

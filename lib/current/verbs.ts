@@ -7,7 +7,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type SaveConflict, SessionGone } from '../base/errors.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
-import { heldSession, newSession, withToken } from '../session/session.js'
+import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { Token } from '../session/token.js'
 import { absorb, absorbDestroyed } from './frame.js'
 import { storeSession } from './store-session.js'
@@ -104,14 +104,14 @@ export const refreshSession = (session: Session): TE.TaskEither<StoreError | Ses
       session.snapshot,
       O.match(
         () => TE.right(session),
-        () => reread(session),
+        (known) => reread(session, known),
       ),
     ),
   )
 
-const reread = (session: Session): TE.TaskEither<StoreError | SessionGone, Session> =>
+const reread = (session: Session, known: Snapshot): TE.TaskEither<StoreError | SessionGone, Session> =>
   pipe(
-    session.handle.refresh(session.id),
+    session.handle.refresh(session.id, known),
     TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
     TE.map((snapshot) => heldSession(session.handle, session.token, snapshot, session.edits)),
   )

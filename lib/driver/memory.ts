@@ -40,11 +40,11 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   return {
     lifetime,
     prepare: TE.right(undefined),
-    create: (id, secret, entries) =>
+    create: (id, secret, _save, entries) =>
       step(() => E.map(pickSaved)(table.insert(id, newRows(secret, entries, now(), lifetime)))),
     load: (id, secret) =>
       step(() => E.right(pipe(table.find(id), O.filter(opens(secret, now())), O.map(snapshot)))),
-    save: (id, edits) => step(() => E.map(pickSaved)(table.update(id, flow(saved(edits), E.right)))),
+    save: (id, { edits }) => step(() => E.map(snapshot)(table.update(id, flow(saved(edits), E.right)))),
     touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(moved, E.right)))),
     refresh: (id) =>
       step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
@@ -78,7 +78,7 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
 /** Each operation runs whole, when its task runs. */
 const step =
   <L, A>(operation: () => E.Either<L, A>): TaskEither<L, A> =>
-  () =>
+  async () =>
     Promise.resolve(operation())
 
 const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })

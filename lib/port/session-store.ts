@@ -11,7 +11,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
 import type { Edits, Entries } from '../session/edits.js'
 import type { SessionValue, Snapshot } from '../session/session.js'
-import type { SecretHash, SessionId } from '../session/token.js'
+import type { SaveId, SecretHash, SessionId } from '../session/token.js'
 import type { Lifetime } from './lifetime.js'
 
 /** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
@@ -23,6 +23,16 @@ export interface Saved {
   readonly expiration: number
 }
 
+/** A session's edits, and what they were made on. */
+export interface Change {
+  /** Tells this save from all others, so that one whose answer was lost is not done twice. */
+  readonly save: SaveId
+  readonly edits: Edits
+  readonly since: Snapshot
+  /** `since.entries` with the edits applied. */
+  readonly entries: Entries
+}
+
 export interface SessionStore {
   readonly lifetime: Lifetime
 
@@ -30,12 +40,13 @@ export interface SessionStore {
   readonly prepare: TaskEither<StoreError, void>
 
   /**
-   * A new session with all its entries, at revision 1. An insert, never an upsert: when the id is taken,
-   * it is a `SaveConflict` and nothing changes.
+   * A new session with all its entries, at revision 1. An insert, never an upsert: when the id is taken (by
+   * another save than this one) it is a `SaveConflict` and nothing changes.
    */
   readonly create: (
     id: SessionId,
     secret: SecretHash,
+    save: SaveId,
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
@@ -43,17 +54,25 @@ export interface SessionStore {
   readonly load: (id: SessionId, secret: SecretHash) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
-   * Writes the edits, all or none, if the session still lives; raises the revision by one and moves the
-   * expiration forward. Keys that are not in `edits` are not written. Of two saves, the one with the higher
-   * revision wins on a key that both edit.
+   * Applies the edits, all or none, if the session still lives; raises the revision by one and moves the
+   * expiration forward. Keys that are not in the edits are not written. Of two saves, the one with the
+   * higher revision wins on a key that both set or delete; an update is applied to what the saves before it
+   * left. The same save twice is done once. What a step throws comes out as a rejection, and nothing is
+   * written. Gives the session as saved, with what other requests saved meanwhile.
    */
-  readonly save: (id: SessionId, edits: Edits) => TaskEither<StoreError | SessionGone, Saved>
+  readonly save: (
+    id: SessionId,
+    change: Change,
+  ) => TaskEither<StoreError | SessionGone | SaveConflict, Snapshot>
 
   /** Moves the expiration forward if the session still lives, never backwards; nothing else changes. */
   readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
 
-  /** One consistent read of a live session by its id, whose expiration is moved if that is due. */
-  readonly refresh: (id: SessionId) => TaskEither<StoreError, Option<Snapshot>>
+  /**
+   * One consistent read of a live session by its id, whose expiration is moved if that is due. Rows that
+   * `known` has already need not be read again.
+   */
+  readonly refresh: (id: SessionId, known: Snapshot) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
    * Replaces the secret `from` by `to`, for exactly one of those who try; for the others it is a

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import { inspect } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
-import { randomId, randomSecret } from '../base/random.js'
+import { randomBits64, randomId, randomSecret } from '../base/random.js'
 
 declare const sessionId: unique symbol
 
@@ -62,5 +62,12 @@ export class Token {
 // 43 characters of base64url hold 258 bits; the last one's two spare bits must be zero.
 const TOKEN =
   /^([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])$/
+
+declare const saveId: unique symbol
+
+/** 64 random bits in hexadecimal, which a store remembers for a while. */
+export type SaveId = string & { readonly [saveId]: true }
+
+export const freshSaveId = (): SaveId => randomBits64() as SaveId
 
 export const freshId = (): SessionId => randomId() as SessionId

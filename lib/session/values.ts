@@ -8,7 +8,7 @@ import type { Errors } from 'io-ts'
 import { DecodeError } from '../base/errors.js'
 import { type DeepReadonly, deepFreeze } from '../base/frozen.js'
 import type { Json } from '../base/json.js'
-import { applyOne, deleted, type Edit, record, setTo } from './edits.js'
+import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy } from './edits.js'
 import { type AnyKey, encodeValue, nameOf, type SessionKey } from './key.js'
 import { type SessionValue, withEdit } from './session.js'
 
@@ -113,21 +113,77 @@ export const sessionDel =
   (session) =>
     session.store.has(nameOf(key)) ? edited(session, nameOf(key), deleted()) : session
 
-const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> =>
-  withEdit(session, record(session.edits, key, edit), applyOne(session.store, key, edit))
-
-const read = <H>(
-  session: SessionValue<H>,
+/**
+ * Replaces a key's value by `f` of it: of an `Option`, or with a fallback of the value itself. The session
+ * shows the result at once. When it is saved and another request has changed the key meanwhile, `f` runs
+ * again on the new value, so that of several updates at once none is lost. `f` must be pure: it may run any
+ * number of times. What it throws fails the edit or the save, and nothing is stored.
+ *
+ * @example
+ * ```ts
+ * import * as O from 'fp-ts/lib/Option.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as t from 'io-ts'
+ * import { buildSession, sessionKey, sessionRef, sessionUpdate } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const visits = sessionKey('visits', t.number)
+ * const session = pipe(
+ *   buildSession(memoryStore()),
+ *   sessionUpdate(visits, (n) => n + 1, 0),
+ *   sessionUpdate(visits, O.match(() => 1, (n) => n + 1)),
+ * )
+ * console.log(sessionRef(visits, 0)(session)) // 2
+ * ```
+ */
+export function sessionUpdate(key: string, f: (value: O.Option<Json>) => Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: O.Option<DeepReadonly<A>>) => NoInfer<A | DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(key: string, f: (value: Json) => Json, fallback: Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: DeepReadonly<A>) => NoInfer<A | DeepReadonly<A>>,
+  fallback: NoInfer<DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(
   key: string | AnyKey,
-): E.Either<DecodeError, O.Option<unknown>> => {
-  const json = session.store.get(nameOf(key))
-  if (json === undefined) return E.right(O.none)
-  if (typeof key === 'string') return E.right(O.some(json))
-  return pipe(
-    decode(key, json),
-    E.map((value) => O.some(deepFreeze(value))),
-  )
+  f: (value: never) => unknown,
+  ...fallback: readonly unknown[]
+): Editor {
+  const step = (json: O.Option<Json>): Json => {
+    const value = pipe(
+      decodeAt(key, json),
+      E.getOrElseW(() => O.none),
+    )
+    const given = fallback.length === 0 ? value : O.isSome(value) ? value.value : fallback[0]
+    return encodeValue(key, f(given as never))
+  }
+  return (session) => edited(session, nameOf(key), updatedBy(step))
 }
+
+// What follows a blind edit is blind too, and known already: `f` runs once.
+const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
+  const composed = composeEdit(session.edits.get(key), edit)
+  const applied = composed._tag === 'Update' ? edit : composed
+  return withEdit(session, session.edits.set(key, composed), applyAt(session.store, key, applied))
+}
+
+const read = <H>(session: SessionValue<H>, key: string | AnyKey): Decoded => {
+  const json = session.store.get(nameOf(key))
+  return decodeAt(key, json === undefined ? O.none : O.some(json))
+}
+
+type Decoded = E.Either<DecodeError, O.Option<unknown>>
+
+const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded =>
+  typeof key === 'string' || O.isNone(json)
+    ? E.right(json)
+    : pipe(
+        decode(key, json.value),
+        E.map((value) => O.some(deepFreeze(value))),
+      )
 
 // A codec is the user's code: when its `decode` throws, the value does not fit.
 const decode = (key: AnyKey, json: Json): E.Either<DecodeError, unknown> =>

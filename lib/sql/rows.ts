@@ -1,6 +1,6 @@
 // Between rows and values: edits as one jsonb parameter, and snapshots out of what comes back.
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
+import { flow, pipe } from 'fp-ts/lib/function.js'
 import { Map as HashMap } from 'immutable'
 import * as t from 'io-ts'
 import { DriverError } from '../base/errors.js'
@@ -16,24 +16,45 @@ const cell = (key: string, value: string): string => `${JSON.stringify(key)}:[${
 // By hand, since an object built in JavaScript would give `__proto__` a meaning.
 const object = (cells: Iterable<string>): string => `{${[...cells].join(',')}}`
 
-/** `{"set": [value], "deleted": []}` */
-export const editsParam = (edits: Edits): string =>
-  object(edits.map((edit, key) => cell(key, edit._tag === 'Set' ? JSON.stringify(edit.value) : '')).values())
+/** The keys of `edits` with their values in `entries`: `{"set": [value], "deleted": []}` */
+export const editsParam = (edits: Edits, entries: Entries): string =>
+  object(
+    edits
+      .map((_, key) => {
+        const value = entries.get(key)
+        return cell(key, value === undefined ? '' : JSON.stringify(value))
+      })
+      .values(),
+  )
 
 /** `{"key": [value], …}` */
 export const entriesParam = (entries: Entries): string =>
   object(entries.map((value, key) => cell(key, JSON.stringify(value))).values())
 
+const frozen = (json: string): readonly [string, Json][] =>
+  Object.entries(deepFreeze(JSON.parse(json)) as Readonly<Record<string, Json>>)
+
+/** The entries with the changes made: the reverse of `editsParam`. */
+export const withChanges = (entries: Entries, changes: string | null): Entries =>
+  changes === null
+    ? entries
+    : entries.withMutations((hash) => {
+        for (const [key, found] of frozen(changes) as readonly [string, readonly Json[]][])
+          if (found[0] === undefined) hash.delete(key)
+          else hash.set(key, found[0])
+      })
+
 const SavedRow = t.type({ revision: t.number, expiration: t.number })
 
-const SnapshotRow = t.intersection([
-  SavedRow,
-  t.type({ due: t.boolean, entries: t.union([t.string, t.null]) }),
-])
+const json = t.union([t.string, t.null])
+
+const LoadedRow = t.intersection([SavedRow, t.type({ due: t.boolean, entries: json })])
+
+export type Decode<A> = (row: Row) => E.Either<DriverError, A>
 
 const decoded =
-  <A>(codec: t.Decoder<unknown, A>, query: Query) =>
-  (row: Row): E.Either<DriverError, A> =>
+  <A>(codec: t.Decoder<unknown, A>, query: Query): Decode<A> =>
+  (row) =>
     pipe(
       codec.decode(row),
       E.mapLeft(
@@ -44,20 +65,28 @@ const decoded =
       ),
     )
 
-export const savedRow = (query: Query): ((row: Row) => E.Either<DriverError, Saved>) =>
-  decoded(SavedRow, query)
+export const savedRow = (query: Query): Decode<Saved> => decoded(SavedRow, query)
 
-export const snapshotRow =
-  (query: Query) =>
-  (row: Row): E.Either<DriverError, Snapshot> =>
-    pipe(
-      decoded(SnapshotRow, query)(row),
-      E.map(({ revision, expiration, due, entries }) => ({
-        revision,
-        expiration,
-        due,
-        entries: HashMap(
-          Object.entries(deepFreeze(JSON.parse(entries ?? '{}')) as Readonly<Record<string, Json>>),
-        ),
-      })),
-    )
+export const loadedRow = (query: Query): Decode<Snapshot> =>
+  flow(
+    decoded(LoadedRow, query),
+    E.map(({ revision, expiration, due, entries }) => ({
+      revision,
+      expiration,
+      due,
+      entries: HashMap(frozen(entries ?? '{}')),
+    })),
+  )
+
+/** A save's row: `seen` is the revision that the statement saw before its own, `changes` the others' since. */
+export const writtenRow = (query: Query) =>
+  decoded(t.intersection([SavedRow, t.type({ seen: t.number, changes: json })]), query)
+
+/** A refreshed session's row: what changed after the revision `since`, or, when that is 0, all there is. */
+export const refreshedRow = (query: Query) =>
+  decoded(t.intersection([SavedRow, t.type({ since: t.number, changes: json })]), query)
+
+export const lockedRow = (query: Query) =>
+  decoded(t.intersection([SavedRow, t.type({ done: t.boolean })]), query)
+
+export const changesRow = (query: Query) => decoded(t.type({ changes: json }), query)

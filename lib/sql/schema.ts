@@ -30,7 +30,8 @@ create table if not exists ${schema}.session (
   created_at timestamptz not null,
   expires_at timestamptz not null,
   absolute_expires_at timestamptz not null,
-  revision bigint not null
+  revision bigint not null,
+  recent_saves bytea not null -- the ids of the last saves, eight bytes each
 ) with (fillfactor = 70)`,
   },
   {

@@ -6,11 +6,14 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
-import type { Database, Param, Query, Row } from '../port/database.js'
+import type { Database, Query, Row } from '../port/database.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
-import type { SessionStore, StoreError } from '../port/session-store.js'
-import type { SessionId } from '../session/token.js'
-import { editsParam, entriesParam, savedRow, snapshotRow } from './rows.js'
+import type { Saved, SessionStore, StoreError } from '../port/session-store.js'
+import { noEntries } from '../session/edits.js'
+import type { SaveId, SessionId } from '../session/token.js'
+import { type RetryPolicy, retried, retryPolicyOf } from './retry.js'
+import { type Decode, entriesParam, loadedRow, refreshedRow, savedRow, withChanges } from './rows.js'
+import { saveOver } from './save.js'
 import { DEFAULT_SCHEMA, prepareSchema, quotedSchema, saysMissing } from './schema.js'
 import { type SessionStatements, sessionStatements } from './statements.js'
 
@@ -19,9 +22,9 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
   readonly schema?: string
   /** Whether to make the tables where they are missing. Default: true. */
   readonly createSchema?: boolean
+  /** How an operation that failed on its way is tried again. */
+  readonly retry?: Partial<RetryPolicy>
 }
-
-type Run = (query: Query, params: readonly Param[]) => TE.TaskEither<StoreError, readonly Row[]>
 
 /**
  * A session store in a database. It is ready at once; the tables are made (or found) before its first
@@ -41,81 +44,129 @@ type Run = (query: Query, params: readonly Param[]) => TE.TaskEither<StoreError,
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const prepare = once(prepareSchema(database, schema, options.createSchema ?? true))
-  const run: Run = (query, params) =>
-    pipe(
-      prepare,
-      TE.chainW(() => database.query(query, params)),
-      TE.mapLeft((error) =>
-        error instanceof DriverError && saysMissing(error)
-          ? new SchemaMismatch(schema.slice(1, -1), error.message)
-          : error,
-      ),
-    )
-  const shared: Shared = { run, sql: sessionStatements(schema), lifetime: lifetimeOf(options) }
-  return { lifetime: shared.lifetime, prepare, ...reading(shared), ...writing(shared), ...ending(shared) }
+  const shared: Shared = { database, sql: sessionStatements(schema), lifetime: lifetimeOf(options) }
+  const again = retried(retryPolicyOf(options.retry ?? {}))
+  /** An operation as the store offers it: once the tables are there, tried again where that helps. */
+  const offered =
+    <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
+    (...params: P): TE.TaskEither<L | StoreError, A> =>
+      pipe(
+        prepare,
+        TE.chainW(() => operation(...params)),
+        TE.mapLeft((error) => missing(schema, error)),
+        again,
+      )
+  const { load, refresh, create, touch, save, rotate, destroy } = operations(shared)
+  return {
+    lifetime: shared.lifetime,
+    prepare: again(prepare),
+    load: offered(load),
+    refresh: offered(refresh),
+    create: offered(create),
+    touch: offered(touch),
+    save: offered(save),
+    rotate: offered(rotate),
+    destroy: offered(destroy),
+  }
 }
+
+const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
+  error instanceof DriverError && saysMissing(error)
+    ? new SchemaMismatch(schema.slice(1, -1), error.message)
+    : error
 
 /** What the operations share. */
 interface Shared {
-  readonly run: Run
+  readonly database: Database
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
 }
 
-const reading = ({ run, sql, lifetime }: Shared): Pick<SessionStore, 'load' | 'refresh'> => {
+const operations = (shared: Shared): Omit<SessionStore, 'lifetime' | 'prepare'> => {
+  const { database, sql, lifetime } = shared
+  const reads = reading(shared)
+  const save = saveOver({ database, sql, idleMs: lifetime.idleMs, refresh: reads.refresh })
+  return { ...reads, ...writing(shared), ...ending(shared), save }
+}
+
+const reading = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'load' | 'refresh'> => {
   const times = [lifetime.idleMs, lifetime.idleMs * lifetime.touchFraction]
   return {
     load: (id, secret) =>
-      pipe(run(sql.load, [id, secret, ...times]), TE.chainEitherKW(optional(snapshotRow(sql.load)))),
-    refresh: (id) =>
-      pipe(run(sql.refresh, [id, ...times]), TE.chainEitherKW(optional(snapshotRow(sql.refresh)))),
+      pipe(database.query(sql.load, [id, secret, ...times]), TE.chainEitherKW(optional(loadedRow(sql.load)))),
+    refresh: (id, known) =>
+      pipe(
+        database.query(sql.refresh, [id, ...times, known.revision]),
+        TE.chainEitherKW(optional(refreshedRow(sql.refresh))),
+        TE.map(
+          O.map(({ revision, expiration, since, changes }) => {
+            const entries = withChanges(since === known.revision ? known.entries : noEntries, changes)
+            return { revision, expiration, due: false, entries }
+          }),
+        ),
+      ),
   }
 }
 
-const writing = ({ run, sql, lifetime }: Shared): Pick<SessionStore, 'create' | 'save' | 'touch'> => ({
-  create: (id, secret, entries) =>
+const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'create' | 'touch'> => ({
+  create: (id, secret, save, entries) =>
     pipe(
-      run(sql.create, [id, secret, entriesParam(entries), lifetime.idleMs, lifetime.absoluteMs]),
-      TE.mapLeft((error) => (isTaken(error) ? new SaveConflict(id, 'create') : error)),
+      database.query(sql.create, [
+        id,
+        secret,
+        entriesParam(entries),
+        lifetime.idleMs,
+        lifetime.absoluteMs,
+        save,
+      ]),
       TE.chainEitherKW(one(sql.create, savedRow(sql.create))),
-    ),
-  save: (id, edits) =>
-    pipe(
-      run(sql.save, [id, editsParam(edits), lifetime.idleMs]),
-      TE.chainEitherKW(living(id, savedRow(sql.save))),
+      TE.orElse((error) =>
+        error.sqlState === '23505' ? ownCreation(database, sql, id, save) : TE.left(error),
+      ),
     ),
   touch: (id) =>
-    pipe(run(sql.touch, [id, lifetime.idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
+    pipe(database.query(sql.touch, [id, lifetime.idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
 })
 
-const ending = ({ run, sql, lifetime }: Shared): Pick<SessionStore, 'rotate' | 'destroy'> => ({
+// The id is taken: by this very save, if its first answer was lost.
+const ownCreation = (
+  database: Database,
+  sql: SessionStatements,
+  id: SessionId,
+  save: SaveId,
+): TE.TaskEither<DriverError | SaveConflict, Saved> =>
+  pipe(
+    database.query(sql.created, [id, save]),
+    TE.chainEitherK(optional(savedRow(sql.created))),
+    TE.chainW(TE.fromOption(() => new SaveConflict(id, 'create'))),
+  )
+
+const ending = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate' | 'destroy'> => ({
   rotate: (id, from, to) =>
     pipe(
-      run(sql.rotate, [id, from, to, lifetime.rotationGraceMs]),
-      TE.chainW((rows) => (rows.length > 0 ? TE.right(undefined) : lost(run(sql.alive, [id]), id))),
+      database.query(sql.rotate, [id, from, to, lifetime.rotationGraceMs]),
+      TE.chainW((rows) =>
+        rows.length > 0 ? TE.right(undefined) : lost(database.query(sql.alive, [id]), id),
+      ),
     ),
   destroy: (id) =>
     pipe(
-      run(sql.destroy, [id]),
+      database.query(sql.destroy, [id]),
       TE.map(() => undefined),
     ),
 })
 
 // Of those who rotate at once one wins; the others are told whether the session still lives.
 const lost = (
-  asked: TE.TaskEither<StoreError, readonly Row[]>,
+  asked: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
-): TE.TaskEither<StoreError | SaveConflict | SessionGone, never> =>
+): TE.TaskEither<DriverError | SaveConflict | SessionGone, never> =>
   pipe(
     asked,
     TE.chainW((rows) =>
       TE.left(rows[0]?.['alive'] === true ? new SaveConflict(id, 'secret') : new SessionGone(id)),
     ),
   )
-
-const isTaken = (error: StoreError): boolean => error instanceof DriverError && error.sqlState === '23505'
-
-type Decode<A> = (row: Row) => E.Either<DriverError, A>
 
 const optional =
   <A>(decode: Decode<A>) =>

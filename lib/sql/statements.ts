@@ -10,8 +10,11 @@ import type { Query } from '../port/database.js'
 
 export interface SessionStatements {
   readonly create: Query
+  readonly created: Query
   readonly load: Query
   readonly save: Query
+  readonly lock: Query
+  readonly changes: Query
   readonly touch: Query
   readonly refresh: Query
   readonly rotate: Query
@@ -19,8 +22,22 @@ export interface SessionStatements {
   readonly destroy: Query
 }
 
-/** A deleted key leaves a row without a value; it is kept for at least this many revisions. */
-const GRAVE_REVISIONS = 256
+/**
+ * A deleted key leaves a row without a value, which is kept for at least this many revisions: whoever read
+ * the session so many revisions ago or fewer can be told what has changed since.
+ */
+export const GRAVE_REVISIONS = 256
+
+// A header remembers its last 64 saves, so that one whose answer was lost is not done twice.
+const remembered = (save: string): string =>
+  `substring(recent_saves from greatest(1, length(recent_saves) - ${String(63 * 8 - 1)})) || decode(${save}::text, 'hex')`
+const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
+
+// {"set": [value], "deleted": []}: what was written after a revision.
+const writtenAfter = (schema: string, revision: string): string => `
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from ${schema}.entry e
+        where e.session_id = $1::uuid and e.revision > ${revision})`
 
 const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
 const epoch = (timestamp: string): string => `(extract(epoch from ${timestamp}) * 1000)::float8`
@@ -33,14 +50,15 @@ const moved = (idle: string): string =>
 const due = (idle: string, worth: string): string =>
   `(expires_at < absolute_expires_at and now() + ${ms(idle)} - expires_at >= ${ms(worth)})`
 
-// $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute
+// $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute, $6 save
 const create = (schema: string): Query => ({
   name: 'session.create',
   text: `
 with head as (
-  insert into ${schema}.session (id, secret_hash, created_at, expires_at, absolute_expires_at, revision)
+  insert into ${schema}.session
+         (id, secret_hash, created_at, expires_at, absolute_expires_at, revision, recent_saves)
   values ($1::uuid, decode($2::text, 'hex'), now(),
-          now() + least(${ms('$4')}, ${ms('$5')}), now() + ${ms('$5')}, 1)
+          now() + least(${ms('$4')}, ${ms('$5')}), now() + ${ms('$5')}, 1, decode($6::text, 'hex'))
   returning revision, expires_at
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
@@ -65,15 +83,20 @@ where s.id = $1::uuid and s.expires_at > now()
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now()))`,
 })
 
-// $1 id, $2 {"set": [value], "deleted": []}, $3 idle.
+// $1 id, $2 {"set": [value], "deleted": []}, $3 idle, $4 save, $5 the revision that the edits were made on,
+// $6 whether the header must still be at that revision: so it must for updates, whose values were computed
+// from it. No row: the session is gone, or has another revision, or this save was done before.
 // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
+// \`seen\` is the header's revision in this statement's snapshot. When it is not the one before ours, we waited
+// for other saves, and what they wrote is not in \`changes\`.
 const save = (schema: string): Query => ({
   name: 'session.save',
   text: `
 with head as (
   update ${schema}.session
-  set revision = revision + 1, expires_at = ${moved('$3')}
+  set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${remembered('$4')}
   where id = $1::uuid and expires_at > now()
+    and (not $6::boolean or revision = $5::float8) and not ${isRecent('$4')}
   returning revision, expires_at
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
@@ -87,8 +110,26 @@ with head as (
     and e.revision <= head.revision - ${String(GRAVE_REVISIONS)}
     and not $2::text::jsonb ? e.key
 )
-select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
-from head`,
+select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration,
+       before.revision::float8 as seen,
+       case when before.revision > $5::float8 then ${writtenAfter(schema, '$5::float8')} end as changes
+from head cross join (select revision from ${schema}.session where id = $1::uuid) as before`,
+})
+
+// $1 id, $2 save. The first of the three statements of a save that has to look before it writes.
+const lock = (schema: string): Query => ({
+  name: 'session.lock',
+  text: `
+select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done
+from ${schema}.session
+where id = $1::uuid and expires_at > now()
+for update`,
+})
+
+// $1 id, $2 revision. The second: it sees all that was committed before the lock was had.
+const changes = (schema: string): Query => ({
+  name: 'session.changes',
+  text: `select ${writtenAfter(schema, '$2::float8')} as changes`,
 })
 
 // $1 id, $2 idle
@@ -101,7 +142,8 @@ where id = $1::uuid and expires_at > now()
 returning revision::float8 as revision, ${epoch('expires_at')} as expiration`,
 })
 
-// $1 id, $2 idle, $3 worth. Revision and entries come from the same snapshot; the update adds only time.
+// $1 id, $2 idle, $3 worth, $4 the revision that is known. Revision and changes come from the same snapshot;
+// the update adds only time. Where graves may have been swept since, all is read again (since 0).
 const refresh = (schema: string): Query => ({
   name: 'session.refresh',
   text: `
@@ -110,26 +152,40 @@ with moved as (
   set expires_at = ${moved('$2')}
   where id = $1::uuid and expires_at > now() and ${due('$2', '$3')}
   returning expires_at
+), known as (
+  select id, revision, expires_at,
+         case when revision - $4::float8 < ${String(GRAVE_REVISIONS)} then $4::float8 else 0 end as since
+  from ${schema}.session
+  where id = $1::uuid and expires_at > now()
 )
-select s.revision::float8 as revision, ${epoch('coalesce(moved.expires_at, s.expires_at)')} as expiration,
-       false as due,
-       (select json_object_agg(e.key, e.value)::text
-        from ${schema}.entry e
-        where e.session_id = $1::uuid and e.value is not null) as entries
-from ${schema}.session s left join moved on true
-where s.id = $1::uuid and s.expires_at > now()`,
+select known.revision::float8 as revision, ${epoch('coalesce(moved.expires_at, known.expires_at)')} as expiration,
+       known.since, ${writtenAfter(schema, 'known.since')} as changes
+from known left join moved on true`,
 })
 
-// $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
+// $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner. Done
+// twice, by a winner whose answer was lost, it changes nothing more.
 const rotate = (schema: string): Query => ({
   name: 'session.rotate',
   text: `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
-    previous_hash = case when $4::float8 > 0 then secret_hash end,
-    previous_until = case when $4::float8 > 0 then now() + ${ms('$4')} end
-where id = $1::uuid and expires_at > now() and secret_hash = decode($2::text, 'hex')
+    previous_hash = case when secret_hash = decode($3::text, 'hex') then previous_hash
+                         when $4::float8 > 0 then secret_hash end,
+    previous_until = case when secret_hash = decode($3::text, 'hex') then previous_until
+                          when $4::float8 > 0 then now() + ${ms('$4')} end
+where id = $1::uuid and expires_at > now()
+  and secret_hash in (decode($2::text, 'hex'), decode($3::text, 'hex'))
 returning true as rotated`,
+})
+
+// $1 id, $2 save. Asked when a creation finds its id taken: by itself, if its first answer was lost.
+const created = (schema: string): Query => ({
+  name: 'session.created',
+  text: `
+select revision::float8 as revision, ${epoch('expires_at')} as expiration
+from ${schema}.session
+where id = $1::uuid and ${isRecent('$2')}`,
 })
 
 // $1 id. Only asked by the losers of a rotation.
@@ -149,8 +205,11 @@ delete from ${schema}.session where id = $1::uuid`,
 /** `schema` is a quoted identifier. */
 export const sessionStatements = (schema: string): SessionStatements => ({
   create: create(schema),
+  created: created(schema),
   load: load(schema),
   save: save(schema),
+  lock: lock(schema),
+  changes: changes(schema),
   touch: touch(schema),
   refresh: refresh(schema),
   rotate: rotate(schema),

@@ -6,13 +6,19 @@ import { doorLaws } from './door-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
 import { tokenLaws } from './token-laws.js'
+import { updateLaws } from './update-laws.js'
 import { valueLaws } from './value-laws.js'
 
 export type { Law, OpenSubject, Subject } from './subject.js'
 
-const laws: readonly Law[] = [...valueLaws, ...storeLaws, ...tokenLaws, ...currentLaws, ...doorLaws].sort(
-  (a, b) => a.law - b.law,
-)
+const laws: readonly Law[] = [
+  ...valueLaws,
+  ...storeLaws,
+  ...updateLaws,
+  ...tokenLaws,
+  ...currentLaws,
+  ...doorLaws,
+].sort((a, b) => a.law - b.law)
 
 /** One check: its name begins with the law's number, and its promise rejects when the law is broken. */
 export interface LawCheck {

@@ -6,9 +6,20 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../current/verbs.js'
 import type { Session } from '../port/session-store.js'
-import { deleted, type Edits, noEdits, record, setTo } from '../session/edits.js'
+import { deleted, noEdits, setTo } from '../session/edits.js'
 import { sessionDel, sessionSet } from '../session/values.js'
-import { type Law, left, many, reload, reloaded, right, stored, storedValues, tagOf } from './subject.js'
+import {
+  type Law,
+  left,
+  many,
+  reload,
+  reloaded,
+  right,
+  saveEdits,
+  stored,
+  storedValues,
+  tagOf,
+} from './subject.js'
 
 const keyLaws: readonly Law[] = [
   {
@@ -37,13 +48,10 @@ const keyLaws: readonly Law[] = [
     check: async ({ store }) => {
       for (let round = 0; round < 25; round += 1) {
         const session = await stored(store, sessionSet('other', round))
-        const [set, del]: [Edits, Edits] = [
-          record(noEdits, 'key', setTo(round)),
-          record(noEdits, 'key', deleted()),
-        ]
+        const [set, del] = [noEdits.set('key', setTo(round)), noEdits.set('key', deleted())]
         const [first, second] = await Promise.all([
-          right(store.save(session.id, set)),
-          right(store.save(session.id, del)),
+          right(saveEdits(session, set)),
+          right(saveEdits(session, del)),
         ])
         const expected = first.revision > second.revision ? { other: round, key: round } : { other: round }
         assert.deepEqual(await storedValues(session), expected)

@@ -8,6 +8,8 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { buildSession, loadSession, saveSession, sessionToken } from '../current/verbs.js'
 import type { Lifetime } from '../port/lifetime.js'
 import type { Session, SessionStore } from '../port/session-store.js'
+import { applyEdits, type Edits } from '../session/edits.js'
+import { freshSaveId } from '../session/token.js'
 
 /** A store that is being tested, empty or shared with others. */
 export interface Subject {
@@ -62,6 +64,17 @@ export const reload = async (session: Session): Promise<Session> =>
 export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
   (await reload(session)).store.toObject()
 
+/** Saves these edits of a stored session, as they are. */
+export const saveEdits = (session: Session, edits: Edits) => {
+  const since = O.toNullable(session.snapshot) ?? assert.fail('it was never stored')
+  return session.handle.save(session.id, {
+    save: freshSaveId(),
+    edits,
+    since,
+    entries: applyEdits(edits, since.entries),
+  })
+}
+
 /** The same store, with the calls of its operations counted by name and the edits of its last save kept. */
 export const counted = (store: SessionStore) => {
   const calls: string[] = []
@@ -76,9 +89,9 @@ export const counted = (store: SessionStore) => {
     prepare: store.prepare,
     create: count('create', store.create),
     load: count('load', store.load),
-    save: count('save', (id, edits) => {
-      calls.push(...edits.keySeq().map((key) => `edit ${key}`))
-      return store.save(id, edits)
+    save: count('save', (id, change) => {
+      calls.push(...change.edits.keySeq().map((key) => `edit ${key}`))
+      return store.save(id, change)
     }),
     touch: count('touch', store.touch),
     refresh: count('refresh', store.refresh),

@@ -1,0 +1,50 @@
+// Trying again. Every operation of the store may be done twice: what it does the second time changes nothing
+// more (a save carries an id that the header remembers, a rotation and a creation know their own work). So
+// one whose connection was lost, that was chosen as a deadlock's victim, or that met a server on its way up
+// or down, is tried again: a bounded number of times, within a bounded time, with random pauses.
+
+import * as E from 'fp-ts/lib/Either.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import { DriverError } from '../base/errors.js'
+
+export interface RetryPolicy {
+  /** How often an operation is tried in all. 1 never tries again. Default: 6. */
+  readonly attempts: number
+  /** No attempt begins later than this many milliseconds after the first. Default: 3,000. */
+  readonly withinMs: number
+  /** The first pause is from 0 to this many milliseconds; each one after it from 0 to twice as many. Default: 20. */
+  readonly pauseMs: number
+}
+
+/** The policy with defaults filled in; throws a `RangeError` for a figure that makes no sense. */
+export const retryPolicyOf = ({
+  attempts = 6,
+  withinMs = 3_000,
+  pauseMs = 20,
+}: Partial<RetryPolicy>): RetryPolicy => {
+  for (const [name, figure, least] of [
+    ['attempts', attempts, 1],
+    ['withinMs', withinMs, 0],
+    ['pauseMs', pauseMs, 0],
+  ] as const)
+    if (!(figure >= least && figure <= 1e9)) throw new RangeError(`retry.${name} is ${String(figure)}`)
+  return Object.freeze({ attempts, withinMs, pauseMs })
+}
+
+/** The same task, tried again by the policy while it fails with a `DriverError` that says it may be. */
+export const retried =
+  ({ attempts, withinMs, pauseMs }: RetryPolicy) =>
+  <L, A>(task: TaskEither<L, A>): TaskEither<L, A> =>
+  async () => {
+    const start = performance.now()
+    for (let attempt = 1; ; attempt += 1) {
+      const result = await task()
+      if (!isRetryable(result) || attempt >= attempts) return result
+      const pause = Math.random() * pauseMs * 2 ** (attempt - 1)
+      if (performance.now() - start + pause > withinMs) return result
+      await new Promise((resolve) => setTimeout(resolve, pause))
+    }
+  }
+
+const isRetryable = (result: E.Either<unknown, unknown>): boolean =>
+  E.isLeft(result) && result.left instanceof DriverError && result.left.retryable
