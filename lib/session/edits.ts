@@ -48,7 +48,7 @@ const update = (steps: readonly Step[]): Edit => Object.freeze({ _tag: 'Update',
 export const updatedBy = (step: Step): Edit => update([step])
 
 /** The value of a key after the edit. */
-export const applyEdit = (edit: Edit, value: O.Option<Json>): O.Option<Json> => {
+const applyEdit = (edit: Edit, value: O.Option<Json>): O.Option<Json> => {
   if (edit._tag === 'Set') return O.some(edit.value)
   if (edit._tag === 'Del') return O.none
   return edit.steps.reduce((present, step) => O.some(step(present)), value)
@@ -61,7 +61,7 @@ export const composeEdit = (first: Edit | undefined, second: Edit): Edit => {
 }
 
 /** What `later` has beyond `earlier`; `undefined` when that is nothing. */
-export const sinceEdit = (earlier: Edit | undefined, later: Edit): Edit | undefined => {
+const sinceEdit = (earlier: Edit | undefined, later: Edit): Edit | undefined => {
   if (earlier === later) return undefined
   if (earlier?._tag !== 'Update' || later._tag !== 'Update') return later
   const known = later.steps.findIndex((step, index) => step !== earlier.steps[index])

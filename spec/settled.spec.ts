@@ -1,0 +1,142 @@
+// Operations whose answer was lost are done once, and a database that hangs is a typed error in time.
+
+import { execFileSync } from 'node:child_process'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import t from 'tap'
+import { DriverError } from '../lib/base/errors.js'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import type { Session } from '../lib/port/session-store.js'
+import {
+  buildSession,
+  loadSession,
+  rotateSession,
+  saveSession,
+  sessionSet,
+  sessionToken,
+  sessionUpdate,
+} from '../lib/promise.js'
+import { retried, retryPolicyOf } from '../lib/sql/retry.js'
+import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
+import { quietPool } from './support/databases.js'
+import { startPostgres } from './support/postgres-server.js'
+import { startProxy } from './support/proxy.js'
+import { left } from './support/stores.js'
+
+const tries = 500
+const server = await startPostgres()
+const proxy = await startProxy(server.url)
+t.teardown(async () => {
+  await proxy.close()
+  await server.stop()
+})
+
+const storeAt = (url: string, timeoutMs: number, options: SessionStoreOptions = {}) => {
+  const database = postgresDatabase(quietPool(url, { max: 1, backoff: () => 0.001 }), { timeoutMs })
+  t.teardown(() => database.close())
+  return sessionStore(database, options)
+}
+const count = (key: string) => sessionUpdate(key, (n) => Number(n) + 1, 0)
+
+const reload = async (session: Session, store = session.handle): Promise<Session> =>
+  (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('it is not there'))
+
+t.test(
+  `a save whose answer was lost is done once, in ${String(tries)} tries of ${String(tries)}`,
+  async (t) => {
+    const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 5_000)]
+    const session = await saveSession(sessionSet('kept', 1)(buildSession(near)))
+    // Once with answers, so that the statements are prepared: what is lost from here on is the save itself.
+    await saveSession(count('n')(await reload(session, far)))
+    let others = 0
+    const other = async (): Promise<void> => {
+      others += 1
+      await saveSession(count(others % 2 === 0 ? 'n' : 'other')(await reload(session, near)))
+    }
+    for (let attempt = 0; attempt < tries; attempt += 1) {
+      const mine = count('n')(await reload(session, far))
+      proxy.loseNextAnswer(attempt % 2 === 0 ? other : () => Promise.resolve())
+      const saved = await saveSession(mine)
+      if (saved.edits.size > 0) t.fail('it was not saved')
+    }
+    t.equal(proxy.lost(), tries)
+    const { n, other: o, kept } = (await reload(session)).store.toObject()
+    t.strictSame([kept, Number(n) + Number(o)], [1, 1 + tries + others])
+    t.strictSame([o, n], [Math.ceil(others / 2), 1 + tries + Math.floor(others / 2)])
+  },
+)
+
+t.test('a creation, a rotation and a blind save whose answers were lost are done once too', async (t) => {
+  const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 5_000)]
+  await saveSession(sessionSet('warm', 1)(buildSession(far)))
+  const before = proxy.lost()
+  for (let attempt = 0; attempt < 20; attempt += 1) {
+    proxy.loseNextAnswer(() => Promise.resolve())
+    const created = await saveSession(sessionSet('a', 1)(buildSession(far)))
+    proxy.loseNextAnswer(() => Promise.resolve())
+    const rotated = await rotateSession(created)
+    proxy.loseNextAnswer(
+      async () => void (await saveSession(sessionSet('a', 'other')(await reload(rotated, near)))),
+    )
+    const saved = await saveSession(sessionSet('a', 'mine')(rotated))
+    t.equal(
+      (await reload(saved, near)).store.get('a'),
+      'other',
+      'mine was first, and is not repeated after theirs',
+    )
+    t.equal(saved.store.get('a'), 'other')
+  }
+  t.ok(proxy.lost() - before >= 40, `${String(proxy.lost() - before)} answers were lost`)
+})
+
+/** Freezes the server with all its processes; gives the function that lets it go on. */
+const freeze = (): (() => void) => {
+  const children = execFileSync('ps', ['-o', 'pid=', '--ppid', String(server.pid)])
+    .toString()
+    .split('\n')
+    .map(Number)
+  const pids = [server.pid, ...children.filter((pid) => pid > 0)]
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  return () => {
+    for (const pid of pids) process.kill(pid, 'SIGCONT')
+  }
+}
+
+t.test(
+  'a frozen database is a typed error within the deadline; once it goes on, so do requests',
+  async (t) => {
+    const store = storeAt(server.url, 400, { retry: { attempts: 1 } })
+    const session = await saveSession(sessionSet('a', 1)(buildSession(store)))
+    const goOn = freeze()
+    t.teardown(goOn)
+    const start = performance.now()
+    t.match(await left(store.load(session.id, session.token.hash)), { _tag: 'DriverError', retryable: true })
+    await t.rejects(saveSession(sessionSet('b', 1)(session)), { message: /no answer within 400 ms/ })
+    t.ok(performance.now() - start < 5_000, 'both within a bound far above their deadlines')
+    goOn()
+    // The very pool that waited recovers by itself.
+    t.equal((await saveSession(sessionSet('c', 1)(await reload(session)))).store.get('c'), 1)
+  },
+)
+
+t.test('trying again is bounded in number and in time, and only for what may succeed', async (t) => {
+  const calls = async (policy: object, error: unknown): Promise<number> => {
+    let count = 0
+    const task = pipe(
+      TE.fromIO(() => {
+        count += 1
+      }),
+      TE.chain(() => TE.left(error)),
+    )
+    t.equal(await left(retried(retryPolicyOf(policy))(task)), error)
+    return count
+  }
+  const passing = new DriverError('lost', { retryable: true })
+  t.equal(await calls({ attempts: 4, pauseMs: 1 }, passing), 4)
+  t.equal(await calls({ attempts: 1 }, passing), 1)
+  t.equal(await calls({ attempts: 9, withinMs: 0, pauseMs: 1_000 }, passing), 1)
+  t.equal(await calls({}, new DriverError('refused', { retryable: false })), 1)
+  t.equal(await calls({}, new Error('other')), 1)
+  for (const policy of [{ attempts: 0 }, { withinMs: -1 }, { pauseMs: Number.NaN }])
+    t.throws(() => retryPolicyOf(policy), RangeError)
+})

@@ -1,0 +1,31 @@
+// One of several processes that count in one place: every request loads a session, adds one to a key of it,
+// and saves. Reports, as JSON, the errors that reached it.
+//   counter-child.mjs URL SCHEMA COUNT AT_ONCE KEYS TOKEN…
+
+import { sessionStore } from 'keyrow'
+import { postgresDatabase } from 'keyrow/postgres'
+import { closeDatabase, loadSession, saveSession, sessionUpdate } from 'keyrow/promise'
+import postgres from 'postgres'
+
+const [url, schema, count, atOnce, keys, ...tokens] = process.argv.slice(2)
+const database = postgresDatabase(postgres(url, { max: 4, onnotice: () => undefined }))
+const store = sessionStore(database, { schema })
+
+const errors = []
+let left = Number(count)
+
+const worker = async () => {
+  while (left > 0) {
+    left -= 1
+    const session = await loadSession(store, tokens[left % tokens.length])
+    const key = `n${String(Math.floor(left / tokens.length) % Number(keys))}`
+    await saveSession(sessionUpdate(key, (n) => Number(n) + 1, 0)(session))
+  }
+}
+
+const workers = Array.from({ length: Number(atOnce) }, () =>
+  worker().catch((error) => errors.push(String(error))),
+)
+await Promise.all(workers)
+await closeDatabase(database)
+console.log(JSON.stringify(errors))
