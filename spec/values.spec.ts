@@ -12,9 +12,17 @@ import { DecodeError, EncodeError } from '../lib/base/errors.js'
 import { memoryStore } from '../lib/driver/memory.js'
 import { buildSession } from '../lib/index.js'
 import type { Session } from '../lib/port/session-store.js'
-import { applyEdits } from '../lib/session/edits.js'
+import {
+  applyEdits,
+  composeEdits,
+  type Edits,
+  type Entries,
+  noEdits,
+  sinceEdits,
+} from '../lib/session/edits.js'
 import { sessionKey } from '../lib/session/key.js'
-import { sessionDel, sessionRef, sessionRefStrict, sessionSet } from '../lib/session/values.js'
+import { heldSession } from '../lib/session/session.js'
+import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/session/values.js'
 
 const empty = buildSession(memoryStore())
 const setAny = (key: string, value: unknown) => sessionSet(key, value as never)
@@ -193,8 +201,20 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
     fc.tuple(names, values).map(([name, value]): Step => setAny(name, value)),
     names.map((name): Step => sessionDel(name)),
+    fc.tuple(names, fc.nat(9)).map(([name, n]): Step => sessionUpdate(name, (value) => [value, n], null)),
   ),
 )
+
+/** What the steps do to a session that a store holds with the values of `before`. */
+const onTop = (before: Session, after: readonly Step[]): Session => {
+  const snapshot = { revision: 1, expiration: 0, due: false, entries: before.store }
+  return after.reduce(
+    (session, step) => step(session),
+    heldSession(before.handle, before.token, snapshot, noEdits),
+  )
+}
+
+const equal = (one: Entries, two: Entries): boolean => isDeepStrictEqual(new Map(one), new Map(two))
 
 tap.test('law 1, pure: the laws of ref, set and del', (t) => {
   const run = (all: readonly Step[]): Session => all.reduce((session, step) => step(session), empty)
@@ -230,19 +250,57 @@ tap.test('law 1, pure: the laws of ref, set and del', (t) => {
   )
   check<[Step[], unknown, unknown]>('different keys commute', [steps, values, values], (all, one, two) => {
     const [a, b] = [setAny('a', one), setAny('b', two)]
-    return isDeepStrictEqual(flow(a, b)(run(all)).store.toObject(), flow(b, a)(run(all)).store.toObject())
+    return equal(flow(a, b)(run(all)).store, flow(b, a)(run(all)).store)
   })
   check<[Step[], Step[]]>(
     'the delta replayed on the snapshot is what the session shows',
     [steps, steps],
     (before, after) => {
-      const snapshot = run(before).store
-      const session = run([...before, ...after])
-      return (
-        applyEdits(session.edits, snapshot).equals(session.store) &&
-        applyEdits(session.edits, HashMap()).equals(session.store)
-      )
+      const session = onTop(run(before), after)
+      return equal(applyEdits(session.edits, run(before).store), session.store)
     },
   )
+  t.end()
+})
+
+tap.test('law 5, the algebra of edits: compose, replay, and what was done since', (t) => {
+  const editsOf = (before: readonly Step[], all: readonly Step[]): Edits =>
+    onTop(
+      before.reduce((session, step) => step(session), empty),
+      all,
+    ).edits
+  const law = (name: string, holds: (base: Entries, one: Edits, two: Edits) => boolean) => {
+    const arbitrary = fc.tuple(steps, steps, steps).map(([base, one, two]) => {
+      const before = base.reduce((session, step) => step(session), empty)
+      return [before.store, editsOf(base, one), editsOf(base, two)] as const
+    })
+    t.doesNotThrow(
+      () =>
+        fc.assert(
+          fc.property(arbitrary, (all) => holds(...all)),
+          { numRuns: 500 },
+        ),
+      name,
+    )
+  }
+  law('applying a composition is applying the one, then the other, on any base', (base, one, two) =>
+    equal(applyEdits(composeEdits(one, two), base), applyEdits(two, applyEdits(one, base))),
+  )
+  law(
+    'nothing is neutral',
+    (_, one) => composeEdits(one, noEdits) === one && composeEdits(noEdits, one).equals(one),
+  )
+  law('what was done since, on top of what was there, is all that was done', (base, one, two) => {
+    const later = composeEdits(one, two)
+    return equal(applyEdits(composeEdits(one, sinceEdits(one, later)), base), applyEdits(later, base))
+  })
+  law('nothing was done since now', (_, one) => sinceEdits(one, one).isEmpty())
+  law('composition does not care for brackets', (base, one, two) => {
+    const [left, right] = [
+      composeEdits(composeEdits(one, two), one),
+      composeEdits(one, composeEdits(two, one)),
+    ]
+    return equal(applyEdits(left, base), applyEdits(right, base))
+  })
   t.end()
 })
