@@ -8,7 +8,7 @@ import t from 'tap'
 import type { Change, SessionStore } from '../lib/port/session-store.js'
 import { type Edits, noEntries, setTo } from '../lib/session/edits.js'
 import type { Snapshot } from '../lib/session/session.js'
-import type { SecretHash } from '../lib/session/token.js'
+import { freshSaveId, type SecretHash } from '../lib/session/token.js'
 import { type OpenSubject, sessionStoreLaws } from '../lib/testing/index.js'
 import { openMemory } from './support/stores.js'
 
@@ -61,7 +61,7 @@ const stores: readonly (readonly [string, number, Break])[] = [
       save: (id, change) =>
         pipe(
           store.save(id, change),
-          TE.chainW(() => store.save(id, change)),
+          TE.chainW(() => store.save(id, { ...change, save: freshSaveId() })),
         ),
     }),
   ],

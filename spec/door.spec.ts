@@ -163,6 +163,13 @@ t.test('the cookie', async (t) => {
       (res) => void res.writeHead(201, { 'Set-Cookie': ['a=1', 'b=2'], 'X-Own': 'x' }),
       (res) => void res.writeHead(201, 'Made', { 'set-cookie': ['a=1', 'b=2'], 'X-Own': 'x' }),
       (res) => void res.writeHead(201, ['Set-Cookie', 'a=1', 'Set-Cookie', 'b=2', 'X-Own', 'x']),
+      (res) => void res.writeHead(201, ['Set-Cookie', ['a=1', 'b=2'], 'X-Own', 'x']),
+      (res) =>
+        void res.writeHead(201, [
+          ['Set-Cookie', 'a=1'],
+          ['Set-Cookie', 'b=2'],
+          ['X-Own', 'x'],
+        ] as never),
       (res) =>
         void res
           .setHeader('X-Own', 'y')
@@ -406,6 +413,135 @@ t.test('handlers', async (t) => {
   )
 })
 
+t.test('programs that look at, keep or wrap the response', async (t) => {
+  t.test('see that it has begun: an error handler does not answer twice', async (t) => {
+    const seen: unknown[] = []
+    const url = await serve(t, (_, res) => {
+      seen.push(res.headersSent, res.writableEnded)
+      res.end('ok')
+      seen.push(res.headersSent, res.writableEnded)
+      // What a program does that does not look.
+      res.write('more')
+      res.end('again')
+    })
+    t.strictSame([(await get(url)).body, seen], ['ok', [false, false, true, true]])
+  })
+
+  t.test('may keep a method, or wrap it, as middleware does', async (t) => {
+    const wrapped: string[] = []
+    const wrap = (res: ServerResponse, name: 'writeHead' | 'write' | 'end'): void => {
+      const inner = res[name].bind(res) as (...args: unknown[]) => never
+      res[name] = (...args: unknown[]) => {
+        wrapped.push(name)
+        if (name === 'writeHead') res.setHeader('X-Wrapped', 'yes')
+        return inner(...args)
+      }
+    }
+    const url = await serve(t, async (_, res) => {
+      for (const name of ['writeHead', 'write', 'end'] as const) wrap(res, name)
+      const [write, end] = [res.write.bind(res), res.end.bind(res)]
+      await updateCurrentSession(sessionSet('seen', true))
+      res.flushHeaders()
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      write('a')
+      end('b')
+    })
+    const answer = await get(url)
+    t.strictSame([answer.body, answer.headers.get('x-wrapped'), answer.setCookie.length], ['ab', 'yes', 1])
+    t.strictSame(wrapped, ['writeHead', 'write', 'end'])
+  })
+
+  t.test('may stream little by little: each part goes out when it is written', async (t) => {
+    let last = (): void => undefined
+    const url = await serve(t, async (_, res) => {
+      await updateCurrentSession(sessionSet('seen', true))
+      res.writeHead(200, { 'Content-Type': 'text/event-stream' })
+      res.write('data: 1\n\n')
+      await new Promise<void>((resolve) => {
+        last = resolve
+      })
+      res.end('data: 2\n\n')
+    })
+    const response = await fetch(url)
+    const reader = response.body?.getReader()
+    t.equal(Buffer.from((await reader?.read())?.value ?? []).toString(), 'data: 1\n\n')
+    t.equal(response.headers.getSetCookie().length, 1)
+    last()
+    t.equal(Buffer.from((await reader?.read())?.value ?? []).toString(), 'data: 2\n\n')
+  })
+
+  t.test('get nothing out before the save, early hints included', async (t) => {
+    const store = memoryStore()
+    let save = (): void => undefined
+    const saving = new Promise<void>((resolve) => {
+      save = resolve
+    })
+    const slow: SessionStore = {
+      ...store,
+      create:
+        (...all) =>
+        () =>
+          saving.then(() => store.create(...all)()),
+    }
+    const url = await serve(
+      t,
+      async (_, res) => {
+        await updateCurrentSession(sessionSet('seen', true))
+        res.writeEarlyHints({ link: '</style.css>; rel=preload' })
+        res.end('ok')
+      },
+      { store: slow },
+    )
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    const parts: string[] = []
+    socket.on('data', (data) => parts.push(data.toString()))
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    t.strictSame(parts, [])
+    save()
+    await once(socket, 'close')
+    t.match(parts.join(''), /^HTTP\/1\.1 103 .*HTTP\/1\.1 200 /s)
+  })
+
+  t.test('are told at once of what cannot be written', async (t) => {
+    const failures: unknown[] = []
+    for (const bad of [
+      (res: ServerResponse) => res.end(123),
+      (res: ServerResponse) => res.write(123),
+      (res: ServerResponse) => res.writeHead(200).writeHead(200),
+    ]) {
+      const store = memoryStore()
+      const url = await serve(
+        t,
+        async (_, res) => {
+          await updateCurrentSession(sessionSet('seen', true))
+          bad(res)
+        },
+        { store, failures },
+      )
+      const answer = await get(url)
+      t.strictSame([answer.status, answer.setCookie], [500, []])
+    }
+    t.equal(failures.length, 3)
+  })
+})
+
+t.test('law 7, a Left is a failure, however the handler gives it', async (t) => {
+  const failing = async (): Promise<E.Either<unknown, never>> => {
+    await updateCurrentSession(sessionSet('half', 1))
+    return E.left('mine')
+  }
+  for (const handler of [
+    () => failing,
+    () => failing(),
+    async () => Promise.resolve(failing),
+    async () => failing(),
+  ]) {
+    const answer = await get(await serve(t, handler))
+    t.strictSame([answer.status, answer.setCookie], [500, []])
+  }
+})
+
 t.test('failures of the store are answered in one place', async (t) => {
   const failing = (failure: unknown): SessionStore => ({
     ...memoryStore(),
@@ -449,6 +585,14 @@ t.test('failures of the store are answered in one place', async (t) => {
       },
     })
     t.equal((await get(broken, `session=${token}`)).status, 500)
+    for (const bad of [
+      { status: 0, body: 'x' },
+      { status: 500, body: 'x', headers: { 'X-Bad': 'a\nb' } },
+    ])
+      t.equal(
+        (await get(await serve(t, visit, { store, onFailure: () => bad }), `session=${token}`)).body,
+        'Something went wrong.\n',
+      )
   })
 
   t.test('a head that cannot be sent is a 500, and the session is saved with its cookie', async (t) => {
@@ -481,6 +625,53 @@ t.test('failures of the store are answered in one place', async (t) => {
     t.strictSame([fine.status, fine.body], [200, '2'])
     const bad = await get(`${url}a%00b`)
     t.strictSame([bad.status, bad.setCookie], [400, []])
+  })
+
+  t.test(
+    'a request that only looked at a session that was ended meanwhile leaves its cookie alone',
+    async (t) => {
+      const store = memoryStore({ touchFraction: 0 })
+      const session = await saveSession(sessionSet('a', 1)(buildSession(store)))
+      const url = await serve(
+        t,
+        async (_, res) => {
+          await right(store.destroy(session.id))
+          res.end(String((await currentSession()).store.size))
+        },
+        { store },
+      )
+      const answer = await get(url, `session=${sessionToken(session)}`)
+      t.strictSame([answer.status, answer.body, answer.setCookie], [200, '1', []])
+    },
+  )
+
+  t.test('a client that has left before its session was loaded is not served', async (t) => {
+    const store = memoryStore()
+    const session = await saveSession(sessionSet('a', 1)(buildSession(store)))
+    let load = (): void => undefined
+    const loading = new Promise<void>((resolve) => {
+      load = resolve
+    })
+    const loaded: unknown[] = []
+    const slow: SessionStore = {
+      ...store,
+      load:
+        (...all) =>
+        async () => {
+          await loading
+          loaded.push(await store.load(...all)())
+          return loaded[0] as never
+        },
+    }
+    const url = await serve(t, () => t.fail('it ran'), { store: slow })
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    socket.write(`GET / HTTP/1.1\r\nHost: x\r\nCookie: session=${sessionToken(session)}\r\n\r\n`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    socket.destroy()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    load()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    t.equal(loaded.length, 1)
   })
 
   t.test('a session that ended meanwhile is a 409 when there was something to store', async (t) => {

@@ -49,6 +49,9 @@ t.test('reading and editing keep the types of keys', (t) => {
   expectTypeOf(F.sessionRefStrict(cart)(session)).toEqualTypeOf<
     Either<F.DecodeError, Option<readonly Line[]>>
   >()
+  const blob = F.sessionKey('blob', D.UnknownRecord)
+  expectTypeOf(F.sessionRef(blob, {})(session)['a']).toEqualTypeOf<unknown>()
+  expectTypeOf(F.sessionRef(F.sessionKey('any', D.unknown), 0)(session)).toEqualTypeOf<unknown>()
   expectTypeOf(P.sessionRef(cart)(session)).toEqualTypeOf<readonly Line[] | undefined>()
   expectTypeOf(P.sessionRef(cart, [])(session)).toEqualTypeOf<readonly Line[]>()
   expectTypeOf(pipe(session, F.sessionSet(cart, []), F.sessionDel('x'))).toEqualTypeOf<F.Session>()
@@ -84,7 +87,10 @@ t.test('what does not fit does not compile', (t) => {
 t.test('effects say how they fail', (t) => {
   const session = F.buildSession(memoryStore())
   expectTypeOf(F.saveSession(session)).toEqualTypeOf<
-    TE.TaskEither<F.DriverError | F.SchemaMismatch | F.SessionGone | F.SaveConflict, F.Session>
+    TE.TaskEither<
+      F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed | F.SaveConflict,
+      F.Session
+    >
   >()
   expectTypeOf(F.loadSession(memoryStore(), '')).toEqualTypeOf<
     TE.TaskEither<F.StoreError, Option<F.Session>>

@@ -53,7 +53,14 @@ export class EncodeError extends KeyrowError {
     readonly path: readonly string[],
     readonly reason: string,
   ) {
-    super(`cannot store ${JSON.stringify([key.slice(0, 80), ...path].join('.'))}: ${reason}`)
+    super(
+      `cannot store ${JSON.stringify(
+        [key, ...path]
+          .map((name) => name.slice(0, 80))
+          .join('.')
+          .slice(0, 400),
+      )}: ${reason.slice(0, 400)}`,
+    )
   }
 }
 

@@ -3,15 +3,17 @@
 import { isPlain } from './json.js'
 
 /** `A`, read only all the way down. A `Date` keeps its type, though its setters throw. */
-export type DeepReadonly<A> = A extends string | number | boolean | bigint | symbol | null | undefined | Date
+export type DeepReadonly<A> = unknown extends A
   ? A
-  : A extends (...args: never[]) => unknown
+  : A extends string | number | boolean | bigint | symbol | null | undefined | Date
     ? A
-    : A extends ReadonlyMap<infer K, infer V>
-      ? ReadonlyMap<DeepReadonly<K>, DeepReadonly<V>>
-      : A extends ReadonlySet<infer V>
-        ? ReadonlySet<DeepReadonly<V>>
-        : { readonly [K in keyof A]: DeepReadonly<A[K]> }
+    : A extends (...args: never[]) => unknown
+      ? A
+      : A extends ReadonlyMap<infer K, infer V>
+        ? ReadonlyMap<DeepReadonly<K>, DeepReadonly<V>>
+        : A extends ReadonlySet<infer V>
+          ? ReadonlySet<DeepReadonly<V>>
+          : { readonly [K in keyof A]: DeepReadonly<A[K]> }
 
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 
@@ -20,6 +22,7 @@ const refuse = (): never => {
 }
 
 const lock = (value: object, mutators: readonly string[]): void => {
+  if (!Object.isExtensible(value)) return
   for (const name of mutators) Object.defineProperty(value, name, { value: refuse })
   Object.freeze(value)
 }
@@ -29,9 +32,15 @@ const lock = (value: object, mutators: readonly string[]): void => {
  * Instances of other classes are their authors' concern; typed arrays cannot be frozen in JavaScript.
  */
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) freezeObject(value)
+  if (typeof value === 'object' && value !== null && !deeplyFrozen.has(value)) {
+    deeplyFrozen.add(value)
+    freezeObject(value)
+  }
   return value as DeepReadonly<A>
 }
+
+// Not `Object.isFrozen`, which says nothing of what is below.
+const deeplyFrozen = new WeakSet<object>()
 
 const freezeObject = (value: object): void => {
   if (Array.isArray(value) || isPlain(value)) {

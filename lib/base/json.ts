@@ -54,14 +54,20 @@ const copy = (walk: Walk, value: unknown): Json => {
 
 const copyNumber = (walk: Walk, value: number): number => {
   if (!Number.isFinite(value)) refuse(walk, `${String(value)} is not JSON`)
+  // PostgreSQL gives numbers back with all their digits: 1e308 as 309 of them.
+  grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
 }
 
 const copyText = (walk: Walk, value: string): string => {
-  grow(walk, value.length)
+  grow(walk, value.length + 5 * (value.match(CONTROLS)?.length ?? 0))
   const problem = textProblem(value)
   return problem === undefined ? value : refuse(walk, problem)
 }
+
+// Written as \u0001 in JSON.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+const CONTROLS = /[\u0001-\u001f]/g
 
 const copyObject = (walk: Walk, value: object): Json => {
   if (walk.above.has(value)) refuse(walk, 'a cycle is not JSON')
@@ -77,13 +83,18 @@ const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
   Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
 
 const copyMembers = (walk: Walk, value: object): Json => {
-  if (!isPlain(value)) refuse(walk, `a ${value.constructor.name} is not JSON: give its key a codec`)
+  if (!isPlain(value)) refuse(walk, `a ${className(value)} is not JSON: give its key a codec`)
   if (Object.getOwnPropertySymbols(value).length > 0) refuse(walk, 'a symbol cannot name a member in JSON')
   const members = Object.entries(value as Record<string, unknown>)
     .filter(([, member]) => member !== undefined)
     .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
   // Object.fromEntries defines members, so that one named `__proto__` is a member like any other.
   return Object.freeze(Object.fromEntries(members))
+}
+
+const className = (value: object): string => {
+  const made = (value as { readonly constructor?: unknown }).constructor
+  return typeof made === 'function' ? made.name : 'value without a class'
 }
 
 const below = (walk: Walk, name: string, value: unknown): Json => {

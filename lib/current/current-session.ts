@@ -11,6 +11,7 @@ import {
   closeFrame,
   currentFrame,
   dropFrame,
+  endReason,
   type Frame,
   frameOf,
   inFrame,
@@ -29,7 +30,9 @@ export interface WithSessionOptions {
 /**
  * Runs `fn`'s task with `session` as the current one, then saves it once. A body that fails (a `Left`, a
  * throw, a rejection) comes out as itself, and what it did is dropped. Inside a `withSession` of the same
- * session it joins that one, which saves at its own end. The session is bound while the task runs.
+ * session it joins that one, which saves at its own end (with what a nested body did before it failed, if the
+ * outer one overcomes that). The session is bound while the task runs. `SessionClosed` for a session whose
+ * own request has ended.
  *
  * @example
  * ```ts
@@ -52,6 +55,8 @@ export const withSession =
     options: WithSessionOptions = {},
   ): TE.TaskEither<L | SessionError, A> =>
   () => {
+    const reason = endReason(session)
+    if (reason !== undefined) return Promise.resolve(E.left(reason))
     const frame = frameOf(session)
     if (frame === undefined) return runFrame(openFrame(session), fn, options.saveOnFailure ?? false)
     joinFrame(frame, session)
@@ -93,8 +98,8 @@ const settle = async <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L |
 }
 
 /**
- * Passes the session to `f`, state in and state out, and saves what comes back; there is no current session
- * in it. A failure comes out as itself, and nothing is saved.
+ * Passes the session to `f`, state in and state out, and saves what comes back; it binds no current session.
+ * A failure comes out as itself, and nothing is saved.
  *
  * @example
  * ```ts
@@ -168,6 +173,9 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(frame.session)
   if (!isSame(frame.session, session))
     throw new TypeError('updateCurrentSession: the function gave another session')
-  put(frame, session)
-  return E.right(session)
+  // Another state of it, from before a save or a rotation, brings its edits, not what it knew.
+  if (session.token === frame.session.token && session.snapshot === frame.session.snapshot)
+    put(frame, session)
+  else joinFrame(frame, session)
+  return E.right(frame.session)
 }

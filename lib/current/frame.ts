@@ -3,20 +3,24 @@
 // of Scheme's parameters: a scope is bound while a task runs, and reaches all that the task awaits.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
+import * as O from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
 import type { Session } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
-import { withEdits } from '../session/session.js'
+import { heldSession, withEdits, withToken } from '../session/session.js'
+import type { Token } from '../session/token.js'
 import { storeSession } from './store-session.js'
 
 export interface Frame {
   session: Session
-  state: 'open' | 'closed' | 'gone'
+  /** `destroyed` here, or found to be `gone`: ended elsewhere. */
+  state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** The edits that the session came in with: what differs from them was done since. */
   readonly entered: Edits
   /** Every session that it held. */
   readonly held: WeakSet<Session>
+  readonly tokens: WeakSet<Token>
   saved?: Promise<E.Either<SessionError, Session>>
 }
 
@@ -33,6 +37,7 @@ export const openFrame = (session: Session): Frame => ({
   state: 'open',
   entered: session.edits,
   held: new WeakSet([session]),
+  tokens: new WeakSet([session.token]),
 })
 
 /** Runs `task` with `frame` as the current one. */
@@ -48,15 +53,30 @@ export const frameOf = (session: Session): Frame | undefined => {
   return undefined
 }
 
+/**
+ * The frame that this very session came from, when that is closed: whoever still holds the session outlived
+ * its request. One that was loaded anew, with a token of its own, is free.
+ */
+const closedFrameOf = (session: Session): Frame | undefined => {
+  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)
+    if (isSame(scope.frame.session, session) && scope.frame.tokens.has(session.token))
+      return scope.frame.state === 'open' ? undefined : scope.frame
+  return undefined
+}
+
 export const isSame = (a: Session, b: Session): boolean => a.id === b.id && a.handle === b.handle
 
 /** Why this frame's session cannot be changed, or `undefined` when it can. */
-export const closedReason = ({ state, session }: Frame): SessionClosed | SessionGone | undefined =>
-  state === 'open'
-    ? undefined
-    : state === 'gone'
-      ? new SessionGone(session.id)
-      : new SessionClosed(session.id)
+export const closedReason = ({ state, session }: Frame): SessionClosed | SessionGone | undefined => {
+  if (state === 'open') return undefined
+  return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
+}
+
+/** Why this session, in the hands of code that outlived its request, cannot be written any more. */
+export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
+  const frame = closedFrameOf(session)
+  return frame === undefined ? undefined : closedReason(frame)
+}
 
 /**
  * A nested `withSession` joins: what its session has beyond the frame's, and beyond what the frame came with,
@@ -72,23 +92,38 @@ export const joinFrame = (frame: Frame, session: Session): void => {
 export const put = (frame: Frame, session: Session): void => {
   frame.session = session
   frame.held.add(session)
+  frame.tokens.add(session.token)
 }
 
 /**
  * The store turned `before` into `after`: saved it, refreshed it, or gave it another secret. The frame of
- * that session goes on from there, with what it did beyond `before` still on top.
+ * that session goes on from there. `before` may be an older state than the frame's: so of what the frame
+ * knows only that is replaced which is newer, and only those of its edits are done that the store has taken.
  */
 export const absorb = (before: Session, after: Session): void => {
-  const frame = frameOf(before)
+  const frame = after === before ? undefined : frameOf(before)
   if (frame === undefined) return
-  const beyond = sinceEdits(before.edits, frame.session.edits)
-  put(frame, beyond.isEmpty() ? after : withEdits(after, composeEdits(after.edits, beyond)))
+  const { session } = frame
+  const token = after.token === before.token ? session.token : after.token
+  const snapshot = isNewer(session, after) ? after.snapshot : session.snapshot
+  const taken = sinceEdits(after.edits, before.edits)
+  const edits = sinceEdits(taken, session.edits)
+  put(
+    frame,
+    O.isSome(snapshot)
+      ? heldSession(session.handle, token, snapshot.value, edits)
+      : withEdits(withToken(session, token), edits),
+  )
 }
+
+const isNewer = (held: Session, after: Session): boolean =>
+  O.isSome(after.snapshot) &&
+  (O.isNone(held.snapshot) || held.snapshot.value.revision <= after.snapshot.value.revision)
 
 /** The store destroyed the session: its frame ends, and saves nothing. */
 export const absorbDestroyed = (session: Session): void => {
   const frame = frameOf(session)
-  if (frame !== undefined) frame.state = 'gone'
+  if (frame !== undefined) frame.state = 'destroyed'
 }
 
 /** Closes the frame and saves its session, both once; a destroyed one is not saved. */
@@ -107,7 +142,7 @@ export const dropFrame = (frame: Frame): void => {
 const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>> => {
   frame.state = 'closed'
   const saved = await storeSession(frame.session)()
-  if (E.isRight(saved)) frame.session = saved.right
+  if (E.isRight(saved)) put(frame, saved.right)
   // Ended by another request while this one only looked at it: there was nothing to lose.
   else if (saved.left instanceof SessionGone && frame.session.edits.isEmpty()) {
     frame.state = 'gone'

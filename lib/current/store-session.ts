@@ -4,7 +4,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { isSessionError, type SaveConflict, type SessionGone } from '../base/errors.js'
+import { isSessionError, SaveConflict, SessionGone } from '../base/errors.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
@@ -27,12 +27,42 @@ export const storeSession = (session: Session): Stored =>
     ),
   )
 
-const create = (session: Session): Stored =>
+// A session that was never loaded knows nothing of its rows. But it cannot have left this process, so here
+// it is known whether a save has created it, or it was destroyed: it is not created again.
+const born = new WeakMap<object, 'created' | 'destroyed'>()
+
+/** From now on no save creates this session any more. */
+export const endBirth = (session: Session): void => {
+  if (O.isNone(session.snapshot)) born.set(session.token.origin, 'destroyed')
+}
+
+const create =
+  (session: Session): Stored =>
+  () =>
+    born.has(session.token.origin) ? notAgain(session)() : createNow(session)()
+
+const createNow = (session: Session): Stored =>
   pipe(
     TE.fromIO(freshSaveId),
     TE.chain((saveId) => session.handle.create(session.id, session.token.hash, saveId, session.store)),
-    TE.map(({ revision, expiration }) =>
-      stored(session, { revision, expiration, due: false, entries: session.store }),
+    TE.chainW(({ revision, expiration }): Stored => {
+      // Destroyed while it was being created: that is the later one of the two.
+      if (born.has(session.token.origin)) return notAgain(session)
+      born.set(session.token.origin, 'created')
+      return TE.right(stored(session, { revision, expiration, due: false, entries: session.store }))
+    }),
+  )
+
+const notAgain = (session: Session): Stored =>
+  pipe(
+    born.get(session.token.origin) === 'destroyed'
+      ? pipe(
+          session.handle.destroy(session.id),
+          TE.map(() => O.none),
+        )
+      : session.handle.load(session.id, session.token.hash),
+    TE.chainW((found) =>
+      TE.left(O.isSome(found) ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
     ),
   )
 

@@ -4,13 +4,13 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { type SaveConflict, SessionGone } from '../base/errors.js'
+import { type SaveConflict, type SessionClosed, SessionGone } from '../base/errors.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { Token } from '../session/token.js'
-import { absorb, absorbDestroyed } from './frame.js'
-import { storeSession } from './store-session.js'
+import { absorb, absorbDestroyed, endReason } from './frame.js'
+import { endBirth, storeSession } from './store-session.js'
 
 /**
  * A new session, in memory until its first save; a session without values is never stored.
@@ -57,7 +57,8 @@ export const loadSession = (
 /**
  * Stores what was edited since the load, and gives the session as saved. One statement, or none when
  * nothing changed and the expiration need not move yet. `SessionGone` when it was destroyed or has expired:
- * then nothing is stored. `SaveConflict` when a new session was saved twice.
+ * then nothing is stored. `SaveConflict` when a new session was saved twice. `SessionClosed` when the request
+ * that the session came from has ended.
  *
  * @example
  * ```ts
@@ -75,7 +76,8 @@ export const loadSession = (
  */
 export const saveSession = (
   session: Session,
-): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> => told(session, storeSession(session))
+): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
+  told(session, storeSession(session))
 
 /**
  * Reads the rows again, keeps the unsaved edits on top, and moves the expiration forward if that is due.
@@ -97,7 +99,9 @@ export const saveSession = (
  * console.log(await refreshed()) // { _tag: 'Right', right: [ 2, 1 ] }
  * ```
  */
-export const refreshSession = (session: Session): TE.TaskEither<StoreError | SessionGone, Session> =>
+export const refreshSession = (
+  session: Session,
+): TE.TaskEither<StoreError | SessionGone | SessionClosed, Session> =>
   told(
     session,
     pipe(
@@ -135,11 +139,12 @@ const reread = (session: Session, known: Snapshot): TE.TaskEither<StoreError | S
  */
 export const rotateSession = (
   session: Session,
-): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> => told(session, rotate(session))
+): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
+  told(session, rotate(session))
 
 const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
   pipe(
-    TE.fromIO(() => Token.fresh(session.id)),
+    TE.fromIO(() => session.token.next()),
     TE.chainFirst(
       (token): TE.TaskEither<StoreError | SessionGone | SaveConflict, void> =>
         O.isNone(session.snapshot)
@@ -171,7 +176,8 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
  */
 export const destroySession = (session: Session): TE.TaskEither<StoreError, void> =>
   pipe(
-    session.handle.destroy(session.id),
+    TE.fromIO(() => endBirth(session)),
+    TE.chain(() => session.handle.destroy(session.id)),
     TE.chainFirstIOK(() => () => absorbDestroyed(session)),
   )
 
@@ -189,8 +195,18 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
  */
 export const sessionToken = (session: Session): string => session.token.reveal()
 
-const told = <E>(before: Session, task: TE.TaskEither<E, Session>): TE.TaskEither<E, Session> =>
-  pipe(
-    task,
-    TE.chainFirstIOK((after) => () => absorb(before, after)),
-  )
+/** Refused to what outlived its request; else done, and told to the frame of the session. */
+const told =
+  <L>(
+    before: Session,
+    task: TE.TaskEither<L, Session>,
+  ): TE.TaskEither<L | SessionClosed | SessionGone, Session> =>
+  () => {
+    const reason = endReason(before)
+    return reason === undefined
+      ? pipe(
+          task,
+          TE.tapIO((after) => () => absorb(before, after)),
+        )()
+      : TE.left(reason)()
+  }

@@ -6,7 +6,7 @@ import { parseCookie, stringifySetCookie } from 'cookie'
 export interface CookieOptions {
   /** The cookie's name; over a secure connection it gets the prefix `__Host-`. Default: `session`. */
   readonly cookieName?: string
-  /** Which requests from other sites carry the cookie. Default: `lax`. */
+  /** Which requests from other sites carry the cookie; browsers take `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
   /**
    * Whether the cookie outlives the browser, for as long as a session can live at most. Default: false.
@@ -23,7 +23,7 @@ export interface SessionCookie {
   readonly take: (secure: boolean) => string
 }
 
-/** Throws a `TypeError` for a name that cannot be a cookie's, or options that no browser would accept. */
+/** Throws a `TypeError` for a name that cannot be a cookie's. */
 export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   const { cookieName = 'session', sameSite = 'lax', persistent = false } = options
   const nameFor = (secure: boolean): string => (secure ? `__Host-${cookieName}` : cookieName)

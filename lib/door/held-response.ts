@@ -1,100 +1,154 @@
 // A response whose first byte waits. What a handler writes is kept until it is let go, in order; the head
-// is made at the last moment, so that a header can still be added. Nothing of it is lost: a handler that
-// streams is told to wait (`write` gives false), and presses, so that its head does not wait for its end.
+// is made at the last moment, so that a header can still be added. The methods that do this stay in place:
+// a program may have kept one, or wrapped it, and each still has to lead to the response later on.
 
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
+import { headerPairs } from './headers.js'
 import type { WaitingResponse } from './request-life.js'
 
-type Method = 'writeHead' | 'write' | 'end' | 'flushHeaders'
-type Headers = OutgoingHttpHeaders | readonly OutgoingHttpHeader[]
+const methods = ['writeHead', 'write', 'end', 'flushHeaders', 'writeEarlyHints', 'writeProcessing'] as const
+type Method = (typeof methods)[number]
+type Call = (...args: readonly unknown[]) => unknown
 
-/** What was asked of the response while it was held. */
 interface Held {
-  readonly calls: (() => void)[]
-  size: number
+  /** Kept while `holding`; then passed on; once failed, whatever the handler still writes goes nowhere. */
+  state: 'holding' | 'released' | 'failed'
+  readonly real: Readonly<Record<Method, Call>>
+  readonly calls: (() => unknown)[]
+  /** Adds the cookie, once, right before the head is made. */
+  addCookie: () => void
+  head: boolean
+  begun: boolean
   ended: boolean
+  size: number
   refused: boolean
 }
 
 /**
- * Holds `res`. `onCookie` adds the cookie right before the head is made, whoever makes it; `answer` says
- * what a client gets instead of a response that failed. One that has begun by then is cut, so that it is
- * not taken for a whole one; one that has ended stays.
+ * Holds `res`. `onCookie` adds the cookie; `answer` says what a client gets instead of a response that
+ * failed. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended
+ * stays.
  */
 export const holdResponse = (
   res: ServerResponse,
   onCookie: (cookie: string) => void,
   answer: (failure: unknown) => FailureAnswer,
 ): WaitingResponse => {
-  const restore = keepMethods(res)
-  const held: Held = { calls: [], size: 0, ended: false, refused: false }
+  const held = newHeld(res)
   const pressed = new Promise<void>((resolve) => {
-    hold(res, held, resolve)
+    install(res, held, () => void setImmediate(resolve))
   })
   return {
     pressed,
+    isAbandoned: () => res.destroyed,
     release: (cookie) => {
-      restore()
-      if (O.isSome(cookie)) beforeHead(res, () => onCookie(cookie.value))
-      replay(res, held)
+      held.state = 'released'
+      if (O.isSome(cookie)) held.addCookie = () => onCookie(cookie.value)
+      for (const call of held.calls.splice(0)) call()
+      // Node tells of the drain by itself when what was written just now did not fit either.
+      if (held.refused && !res.writableNeedDrain && !res.writableEnded)
+        process.nextTick(() => res.emit('drain'))
     },
     fail: (failure, cookie) => {
       const instead = answer(failure)
-      restore()
-      if (!res.headersSent) sendAnswer(res, instead, () => O.map(onCookie)(cookie))
+      held.state = 'failed'
+      if (!res.headersSent) sendAnswer(res, held, instead, () => O.map(onCookie)(cookie))
       else if (!res.writableEnded) res.destroy()
-      mute(res)
     },
   }
 }
 
-/** Gives the function that puts the methods back as they are now: another wrapper's may be among them. */
-const keepMethods = (res: ServerResponse): (() => void) => {
-  const names: readonly Method[] = ['writeHead', 'write', 'end', 'flushHeaders']
-  const kept = names.map((name) => [name, Object.getOwnPropertyDescriptor(res, name)] as const)
-  return () => {
-    Reflect.deleteProperty(res, 'writableEnded')
-    for (const [name, descriptor] of kept) {
-      Reflect.deleteProperty(res, name)
-      if (descriptor !== undefined) Object.defineProperty(res, name, descriptor)
-    }
+const newHeld = (res: ServerResponse): Held => ({
+  state: 'holding',
+  real: Object.fromEntries(methods.map((name) => [name, (res[name] as Call).bind(res)])) as Held['real'],
+  calls: [],
+  addCookie: () => undefined,
+  head: false,
+  begun: false,
+  ended: false,
+  size: 0,
+  refused: false,
+})
+
+/** `pressSoon`, not at once: what a handler does right after (a throw, a last edit) still belongs to it. */
+const install = (res: ServerResponse, held: Held, pressSoon: () => void): void => {
+  const holding = holdingMethods(res, held, pressSoon)
+  const gone: Readonly<Record<Method, Call>> = { ...nothing, writeHead: () => res, end: () => res }
+  for (const name of methods) {
+    const released =
+      name === 'writeHead' ? (...args: readonly unknown[]) => makeHead(res, held, args) : held.real[name]
+    const byState = { holding: holding[name], released, failed: gone[name] }
+    Object.assign(res, { [name]: (...args: readonly unknown[]) => byState[held.state](...args) })
+  }
+  // What a program looks at before it answers once more.
+  const prototype = Object.getPrototypeOf(res) as object
+  for (const [name, seen] of [
+    ['headersSent', 'begun'],
+    ['writableEnded', 'ended'],
+  ] as const)
+    Object.defineProperty(res, name, {
+      get: () => (held.state === 'holding' ? held[seen] : Reflect.get(prototype, name, res)) as boolean,
+      configurable: true,
+    })
+}
+
+const nothing = {
+  write: () => true,
+  flushHeaders: () => undefined,
+  writeEarlyHints: () => undefined,
+  writeProcessing: () => undefined,
+}
+
+type Keep = (name: Method, args: readonly unknown[]) => void
+
+const holdingMethods = (
+  res: ServerResponse,
+  held: Held,
+  pressSoon: () => void,
+): Readonly<Record<Method, Call>> => {
+  const keep: Keep = (name, args) => {
+    const act = name === 'writeHead' ? () => makeHead(res, held, args) : () => held.real[name](...args)
+    held.calls.push(act)
+  }
+  const begin: Keep = (name, args) => {
+    held.begun = true
+    keep(name, args)
+    pressSoon()
+  }
+  return {
+    writeHead: (...args) => {
+      if (held.head) throw new Error('writeHead: the head of this response was written already')
+      held.head = held.begun = true
+      keep('writeHead', args)
+      return res
+    },
+    flushHeaders: (...args) => begin('flushHeaders', args),
+    writeEarlyHints: (...args) => keep('writeEarlyHints', args),
+    writeProcessing: (...args) => keep('writeProcessing', args),
+    end: (...args) => {
+      holdEnd(held, begin, args)
+      return res
+    },
+    write: (...args) => holdWrite(held, begin, args, res.writableHighWaterMark),
   }
 }
 
-const hold = (res: ServerResponse, held: Held, press: () => void): void => {
-  // Not at once: what a handler does right after `end` (a throw, a last edit) still belongs to it.
-  const pressSoon = (): void => void setImmediate(press)
-  const keep = (method: Method, args: readonly unknown[]): ServerResponse => {
-    held.calls.push(() => void (res[method] as (...args: readonly unknown[]) => unknown)(...args))
-    if (method === 'end' || method === 'flushHeaders') pressSoon()
-    return res
-  }
-  Object.assign(res, {
-    writeHead: (...args: readonly unknown[]) => keep('writeHead', args),
-    flushHeaders: (...args: readonly unknown[]) => void keep('flushHeaders', args),
-    end: (...args: readonly unknown[]) => {
-      held.ended = true
-      return keep('end', args)
-    },
-    write: (...args: readonly unknown[]) => {
-      held.size += sizeOf(args[0])
-      keep('write', args)
-      if (held.size < res.writableHighWaterMark) return true
-      held.refused = true
-      pressSoon()
-      return false
-    },
-  })
-  // What a handler looks at before it ends a response a second time.
-  Object.defineProperty(res, 'writableEnded', { get: () => held.ended, configurable: true })
+const holdEnd = (held: Held, begin: Keep, args: readonly unknown[]): void => {
+  if (held.ended) return
+  const [chunk] = args
+  if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) sizeOf(chunk)
+  begin('end', args)
+  held.ended = true
 }
 
-const replay = (res: ServerResponse, held: Held): void => {
-  for (const call of held.calls) call()
-  // Node tells of the drain by itself when what was written just now did not fit either.
-  if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
+const holdWrite = (held: Held, begin: Keep, args: readonly unknown[], room: number): boolean => {
+  if (held.ended) return false
+  held.size += sizeOf(args[0])
+  begin('write', args)
+  held.refused ||= held.size >= room
+  return !held.refused
 }
 
 const sizeOf = (chunk: unknown): number => {
@@ -104,57 +158,46 @@ const sizeOf = (chunk: unknown): number => {
 }
 
 // Node makes the head by calling `writeHead`, also when the program does not.
-const beforeHead = (res: ServerResponse, act: () => void): void => {
-  const restore = keepMethods(res)
-  res.writeHead = (status: number, ...rest: readonly unknown[]) => {
-    restore()
-    const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
-    setHeaders(res, headers as Headers | undefined)
-    act()
-    return message === undefined ? res.writeHead(status) : res.writeHead(status, message as string)
-  }
+const makeHead = (res: ServerResponse, held: Held, args: readonly unknown[]): unknown => {
+  const [status, ...rest] = args
+  const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
+  setHeaders(res, headers as OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined)
+  const { addCookie } = held
+  held.addCookie = () => undefined
+  addCookie()
+  return message === undefined ? held.real.writeHead(status) : held.real.writeHead(status, message)
 }
 
 // As `writeHead` would itself: a header given there replaces one that was set before.
-const setHeaders = (res: ServerResponse, headers: Headers | undefined): void => {
-  if (headers === undefined) return
-  const pairs = Array.isArray(headers)
-    ? pairsOf(headers.flat() as string[])
-    : Object.entries(headers as OutgoingHttpHeaders)
-  for (const [name] of pairs) res.removeHeader(name)
-  for (const [name, value] of pairs) {
-    if (value === undefined) continue
-    if (Array.isArray(headers)) res.appendHeader(name, String(value))
-    else res.setHeader(name, value)
-  }
-}
-
-const pairsOf = (flat: readonly string[]): readonly (readonly [string, string])[] =>
-  flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ''] as const] : []))
-
-const sendAnswer = (
+const setHeaders = (
   res: ServerResponse,
-  { status, headers, body }: FailureAnswer,
-  addCookie: () => void,
+  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined,
 ): void => {
-  for (const name of res.getHeaderNames()) res.removeHeader(name)
-  addCookie()
-  res.statusMessage = ''
-  res.writeHead(status, {
-    'Content-Type': 'text/plain; charset=utf-8',
-    'Content-Length': Buffer.byteLength(body),
-    'Cache-Control': 'no-store',
-    ...headers,
-  })
-  res.end(body)
+  if (headers === undefined) return
+  const pairs = headerPairs(headers)
+  for (const [name] of pairs) res.removeHeader(name)
+  for (const [name, value] of pairs) res.appendHeader(name, value)
 }
 
-/** Whatever a handler still writes after its response failed goes nowhere. */
-const mute = (res: ServerResponse): void => {
-  Object.assign(res, {
-    writeHead: () => res,
-    write: () => true,
-    end: () => res,
-    flushHeaders: () => undefined,
-  })
+/** An answer that cannot be sent, such as one with the status 0, becomes a plain 500. */
+const sendAnswer = (res: ServerResponse, held: Held, answer: FailureAnswer, addCookie: () => void): void => {
+  for (const { status, headers, body } of [
+    answer,
+    { status: 500, body: 'Something went wrong.\n' } as FailureAnswer,
+  ])
+    try {
+      for (const name of res.getHeaderNames()) res.removeHeader(name)
+      res.setHeader('Content-Type', 'text/plain; charset=utf-8')
+      res.setHeader('Cache-Control', 'no-store')
+      for (const [name, value] of Object.entries(headers ?? {})) res.setHeader(name, value)
+      addCookie()
+      res.setHeader('Content-Length', Buffer.byteLength(body))
+      res.statusMessage = ''
+      held.real.writeHead(status)
+      held.real.end(body)
+      return
+    } catch {
+      // The next one is sent; after the last, the connection is cut.
+    }
+  res.destroy()
 }

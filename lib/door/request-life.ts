@@ -27,6 +27,8 @@ export interface RequestLife {
 export interface WaitingResponse {
   /** Settles when the response cannot wait for the handler any longer. */
   readonly pressed: Promise<void>
+  /** Whether the client has left, so that there is nobody to answer. */
+  readonly isAbandoned: () => boolean
   readonly release: (cookie: O.Option<string>) => void
   /** Also told of a failure after the release, when it is too late for another answer. */
   readonly fail: (failure: unknown, cookie: O.Option<string>) => void
@@ -70,19 +72,19 @@ export const conduct = async (
   response: WaitingResponse,
 ): Promise<void> => {
   const life = await begin()
-  if (E.isLeft(life)) {
-    response.fail(life.left, O.none)
-    return
-  }
-  const done = life.right.run(handler)
+  if (E.isLeft(life)) response.fail(life.left, O.none)
+  // A handler that starts only now would never hear that its client has gone.
+  else if (response.isAbandoned()) life.right.drop()
+  else await live(life.right, handler, response)
+}
+
+const live = async (life: RequestLife, handler: () => Handled, response: WaitingResponse): Promise<void> => {
+  const done = life.run(handler)
   const outcome = await Promise.race([done, response.pressed])
-  if (outcome !== undefined && E.isLeft(outcome)) {
-    response.fail(outcome.left, life.right.drop())
-    return
-  }
-  const committed = await life.right.commit()
+  const failed = outcome !== undefined && E.isLeft(outcome) ? outcome : undefined
+  const committed = failed ?? (await life.commit())
   if (E.isLeft(committed)) {
-    response.fail(committed.left, life.right.drop())
+    response.fail(committed.left, life.drop())
     return
   }
   try {
@@ -104,19 +106,18 @@ const cookieChange = (
   found: O.Option<Session>,
   { session, state }: Frame,
 ): O.Option<string> => {
-  if (state === 'gone') return O.isSome(found) ? O.some(cookie.take(secure)) : O.none
+  if (state === 'destroyed') return O.isSome(found) ? O.some(cookie.take(secure)) : O.none
   const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session)
-  return known || O.isNone(session.snapshot)
+  return known || state === 'gone' || O.isNone(session.snapshot)
     ? O.none
     : O.some(cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs))
 }
 
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
-    const handled: unknown = handler()
-    // A function is a task: plain handlers give promises, functional ones a `TaskEither`.
-    if (typeof handled !== 'function') return E.right(await handled)
-    const result: unknown = await (handled as () => unknown)()
+    const handled: unknown = await handler()
+    // A function is a task: plain handlers give values or promises, functional ones a `TaskEither`.
+    const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isLeft(result) ? E.left(result.left) : E.right(result)
   } catch (error) {
     return E.left(error)

@@ -6,7 +6,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { Clock } from '../base/clock.js'
 import { SaveConflict, SessionGone } from '../base/errors.js'
 import type { Entries } from '../session/edits.js'
-import type { SecretHash, SessionId } from '../session/token.js'
+import type { SaveId, SecretHash, SessionId } from '../session/token.js'
 
 export interface Rows {
   readonly secret: SecretHash
@@ -15,9 +15,15 @@ export interface Rows {
   readonly absoluteExpiration: number
   readonly revision: number
   readonly entries: Entries
+  /** The last saves, the latest first. */
+  readonly recent: readonly SaveId[]
 }
 
 export type Change<L> = (rows: Rows) => E.Either<L, Rows>
+
+/** Whether this save is among the last ones. */
+export const isDone = (rows: Rows, save: SaveId | undefined): boolean =>
+  save !== undefined && rows.recent.includes(save)
 
 /** Expired rows are as good as gone, and swept when the table has doubled. */
 export class MemoryTable {
@@ -37,7 +43,9 @@ export class MemoryTable {
   }
 
   insert(id: SessionId, rows: Rows): E.Either<SaveConflict, Rows> {
-    if (this.#rows.has(id)) return E.left(new SaveConflict(id, 'create'))
+    const present = this.#rows.get(id)
+    if (present !== undefined)
+      return isDone(present, rows.recent[0]) ? E.right(present) : E.left(new SaveConflict(id, 'create'))
     if (this.#rows.size >= this.#sweepAt) this.#sweep()
     return E.right(this.#put(id, rows))
   }

@@ -8,11 +8,11 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type Clock, systemClock } from '../base/clock.js'
 import { SaveConflict } from '../base/errors.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
-import type { Saved, SessionStore } from '../port/session-store.js'
-import { applyEdits, type Edits, type Entries } from '../session/edits.js'
+import type { Change, Saved, SessionStore } from '../port/session-store.js'
+import { applyEdits, type Entries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
-import type { SecretHash, SessionId } from '../session/token.js'
-import { MemoryTable, type Rows } from './memory-table.js'
+import type { SaveId, SecretHash, SessionId } from '../session/token.js'
+import { isDone, MemoryTable, type Rows } from './memory-table.js'
 
 export interface MemoryOptions extends Partial<Lifetime> {
   /** Gives the time in milliseconds since 1970. Default: the system's clock. */
@@ -36,15 +36,16 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const now = options.clock ?? systemClock
   const table = new MemoryTable(now)
   const { moved, touched, snapshot } = expiry(lifetime, now)
-  const saved = (edits: Edits) => (rows: Rows) => ({ ...moved(rows), ...edited(rows, edits) })
+  const saved = (change: Change) => (rows: Rows) =>
+    isDone(rows, change.save) ? rows : { ...moved(rows), ...edited(rows, change) }
   return {
     lifetime,
     prepare: TE.right(undefined),
-    create: (id, secret, _save, entries) =>
-      step(() => E.map(pickSaved)(table.insert(id, newRows(secret, entries, now(), lifetime)))),
+    create: (id, secret, save, entries) =>
+      step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),
     load: (id, secret) =>
       step(() => E.right(pipe(table.find(id), O.filter(opens(secret, now())), O.map(snapshot)))),
-    save: (id, { edits }) => step(() => E.map(snapshot)(table.update(id, flow(saved(edits), E.right)))),
+    save: (id, change) => step(() => E.map(snapshot)(table.update(id, flow(saved(change), E.right)))),
     touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(moved, E.right)))),
     refresh: (id) =>
       step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
@@ -54,9 +55,10 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   }
 }
 
-const edited = (rows: Rows, edits: Edits): Pick<Rows, 'revision' | 'entries'> => ({
+const edited = (rows: Rows, { edits, save }: Change): Pick<Rows, 'revision' | 'entries' | 'recent'> => ({
   revision: rows.revision + 1,
   entries: applyEdits(edits, rows.entries),
+  recent: [save, ...rows.recent.slice(0, 63)],
 })
 
 const expiry = (lifetime: Lifetime, now: Clock) => {
@@ -83,12 +85,19 @@ const step =
 
 const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })
 
-const newRows = (secret: SecretHash, entries: Entries, now: number, lifetime: Lifetime): Rows => ({
+const newRows = (
+  secret: SecretHash,
+  save: SaveId,
+  entries: Entries,
+  now: number,
+  lifetime: Lifetime,
+): Rows => ({
   secret,
   expiration: now + Math.min(lifetime.idleMs, lifetime.absoluteMs),
   absoluteExpiration: now + lifetime.absoluteMs,
   revision: 1,
   entries,
+  recent: [save],
 })
 
 const opens =

@@ -3,7 +3,7 @@
 import { PGlite, type Results } from '@electric-sql/pglite'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { DriverError } from '../base/errors.js'
+import { DriverError } from '../base/errors.js'
 import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
 import { convertRows } from './columns.js'
 import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadline } from './deadline.js'
@@ -26,7 +26,8 @@ interface Opened {
 
 /**
  * A database in a directory, or in memory when none is named. It opens (3 to 5 seconds for a new one)
- * with its first statement. A directory that another process has open is a `DriverError`.
+ * with its first statement. A directory that another process has open is a `DriverError`; what is no
+ * directory but an address (`file://`, `idb://`) throws a `RangeError`.
  *
  * @example
  * ```ts
@@ -39,6 +40,8 @@ interface Opened {
  * ```
  */
 export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}): Database => {
+  if (directory !== undefined && /^[a-z]{2,}:/i.test(directory))
+    throw new RangeError(`"${directory}" is no directory; name none for a database in memory`)
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
   const { opened, close } = opening(directory)
   return {
@@ -124,26 +127,51 @@ class RolledBack<L> extends Error {
   }
 }
 
+/** How far a transaction has come: it may wait for the one before it until it is too late. */
+interface Course {
+  state: 'waiting' | 'begun' | 'late'
+  thrown?: { readonly error: unknown }
+}
+
 const transact = async <L, A>(
   db: PGlite,
   body: (tx: Queryable) => TaskEither<L, A>,
   timeoutMs: number,
 ): Promise<E.Either<L | DriverError, A>> => {
-  let thrown: { readonly error: unknown } | undefined
+  const course: Course = { state: 'waiting' }
+  const run = db.transaction((tx) =>
+    follow(course, body({ query: (query, params) => () => send(tx, query, params, timeoutMs) })),
+  )
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      if (course.state !== 'waiting') return
+      course.state = 'late'
+      reject(new DriverError(`begin: no turn within ${String(timeoutMs)} ms`, { retryable: true }))
+    }, timeoutMs)
+  })
+  run.catch(() => undefined)
   try {
-    return await db.transaction(async (tx) => {
-      const result = await body({
-        query: (query, params) => () => send(tx, query, params, timeoutMs),
-      })().catch((error: unknown) => {
-        thrown = { error }
-        throw error
-      })
-      if (E.isLeft(result)) throw new RolledBack(result)
-      return result
-    })
+    return await Promise.race([run, late])
   } catch (error) {
     if (error instanceof RolledBack) return error.left as E.Left<L>
-    if (thrown !== undefined) throw thrown.error
+    if (course.thrown !== undefined) throw course.thrown.error
     return E.left(driverError('transaction', error))
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const follow = async <L, A>(course: Course, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
+  // PGlite lets the next one wait, and for ever when it is inside of the one before.
+  if (course.state === 'late') throw new Error('its turn came too late')
+  course.state = 'begun'
+  try {
+    const result = await body()
+    if (E.isLeft(result)) throw new RolledBack(result)
+    return result
+  } catch (error) {
+    if (!(error instanceof RolledBack)) course.thrown = { error }
+    throw error
   }
 }

@@ -5,7 +5,14 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError } from '../base/errors.js'
 import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
 import { type Column, convertRows } from './columns.js'
-import { DEFAULT_TIMEOUT_MS, driverError, isLostConnection, refusedParams, withDeadline } from './deadline.js'
+import {
+  closedError,
+  DEFAULT_TIMEOUT_MS,
+  driverError,
+  isLostConnection,
+  refusedParams,
+  withDeadline,
+} from './deadline.js'
 
 interface Sender {
   unsafe(text: string, params?: never[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
@@ -42,11 +49,19 @@ export interface PostgresOptions {
 export const postgresDatabase = (sql: PostgresJs, options: PostgresOptions = {}): Database => {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
   const prepare = sql.options.prepare !== false
+  let closed: Promise<E.Either<DriverError, void>> | undefined
+  const whileOpen =
+    <A>(act: () => Promise<A>) =>
+    async (): Promise<A | E.Left<DriverError>> =>
+      closed === undefined ? act() : (E.left(closedError()) as E.Left<DriverError>)
   return {
-    query: (query, params) => () => send(sql, query, params, timeoutMs, prepare),
-    transaction: (body) => () => transact(sql, body, timeoutMs, prepare),
+    query: (query, params) => whileOpen(() => send(sql, query, params, timeoutMs, prepare)),
+    transaction: (body) => whileOpen(() => transact(sql, body, timeoutMs, prepare)),
     // Without a timeout `end` can wait for ever on a connection whose server is gone.
-    close: () => withDeadline('close', timeoutMs, () => sql.end({ timeout: timeoutMs / 2000 })),
+    close: () => {
+      closed ??= withDeadline('close', timeoutMs, () => sql.end({ timeout: timeoutMs / 2000 }))
+      return closed
+    },
   }
 }
 

@@ -58,7 +58,13 @@ const storableName = (name: unknown): string => {
 /** The JSON that stands for `value` under `key`; throws an `EncodeError`. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
   // Not every caller is type-checked: what is no key at all is refused as a name, and a misfit by the codec.
-  if (typeof key !== 'object') return toJson(storableName(key), value)
-  if (!key.codec.is(value)) throw new EncodeError(key.name, [], `the value is no ${key.codec.name}`)
-  return toJson(key.name, key.codec.encode(value as never))
+  const name = storableName(typeof key === 'object' ? key.name : key)
+  try {
+    if (typeof key !== 'object') return toJson(name, value)
+    if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
+    return toJson(name, key.codec.encode(value as never))
+  } catch (error) {
+    // A codec's or a getter's own: an invalid `Date` has no ISO string, for example.
+    throw error instanceof EncodeError ? error : new EncodeError(name, [], String(error))
+  }
 }

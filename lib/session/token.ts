@@ -21,19 +21,28 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
+    /** The same for all tokens of a session that was built here. */
+    readonly origin: object,
   ) {
     this.#secret = secret
     Object.freeze(this)
   }
 
   static fresh(id: SessionId): Token {
-    return new Token(id, randomSecret())
+    return new Token(id, randomSecret(), Object.freeze({}))
+  }
+
+  /** The same session with another secret. */
+  next(): Token {
+    return new Token(this.id, randomSecret(), this.origin)
   }
 
   /** `None` for whatever is not exactly a token; so a malformed one never costs a query. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
-    return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string))
+    return match === null
+      ? O.none
+      : O.some(new Token(match[1] as SessionId, match[2] as string, Object.freeze({})))
   }
 
   get hash(): SecretHash {

@@ -77,6 +77,8 @@ const isPresent = (database: Queryable, schema: string): TE.TaskEither<DriverErr
 
 const PRESENT = 'select to_regclass($1::text) is not null and to_regclass($2::text) is not null as present'
 
+const EXISTS = 'select to_regnamespace($1::text) is not null as exists'
+
 const createSchema = (database: Database, schema: string): TE.TaskEither<DriverError, void> =>
   database.transaction((tx) =>
     pipe(
@@ -85,7 +87,10 @@ const createSchema = (database: Database, schema: string): TE.TaskEither<DriverE
         { name: 'schema.lock', text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))` },
         [schema],
       ),
-      TE.chain(() => TE.traverseSeqArray((query: Query) => tx.query(query, []))(schemaStatements(schema))),
+      TE.chain(() => tx.query({ name: 'schema.exists', text: EXISTS }, [schema])),
+      // A role may have rights in the schema without the right to make one.
+      TE.map(([row]) => schemaStatements(schema).slice(row?.['exists'] === true ? 1 : 0)),
+      TE.chain(TE.traverseSeqArray((query: Query) => tx.query(query, []))),
       TE.map(() => undefined),
     ),
   )

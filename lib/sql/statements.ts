@@ -5,7 +5,8 @@
 // Why they are safe: the header's row is written first, so that saves, rotations and the destruction of
 // one session queue on its row lock; entries are written in the order in which jsonb keeps its members, and
 // only under the header's lock. `now()` is the start of the statement's transaction. Since no expiration
-// is ever later than the absolute one, `expires_at > now()` enforces both.
+// is ever later than the absolute one, `expires_at > now()` enforces both. What writes asks for the time that
+// it is (`clock_timestamp()`): it may have waited for the header's lock until the session had expired.
 import type { Query } from '../port/database.js'
 
 export interface SessionStatements {
@@ -45,6 +46,8 @@ const epoch = (timestamp: string): string => `(extract(epoch from ${timestamp}) 
 // Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one.
 const moved = (idle: string): string =>
   `greatest(expires_at, least(now() + ${ms(idle)}, absolute_expires_at))`
+
+const STILL_LIVES = 'expires_at > clock_timestamp()'
 
 // Worth a write: it can still move, and by at least this much.
 const due = (idle: string, worth: string): string =>
@@ -95,7 +98,7 @@ const save = (schema: string): Query => ({
 with head as (
   update ${schema}.session
   set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${remembered('$4')}
-  where id = $1::uuid and expires_at > now()
+  where id = $1::uuid and ${STILL_LIVES}
     and (not $6::boolean or revision = $5::float8) and not ${isRecent('$4')}
   returning revision, expires_at
 ), written as (
@@ -122,7 +125,7 @@ const lock = (schema: string): Query => ({
   text: `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done
 from ${schema}.session
-where id = $1::uuid and expires_at > now()
+where id = $1::uuid and ${STILL_LIVES}
 for update`,
 })
 
@@ -138,29 +141,31 @@ const touch = (schema: string): Query => ({
   text: `
 update ${schema}.session
 set expires_at = ${moved('$2')}
-where id = $1::uuid and expires_at > now()
+where id = $1::uuid and ${STILL_LIVES}
 returning revision::float8 as revision, ${epoch('expires_at')} as expiration`,
 })
 
 // $1 id, $2 idle, $3 worth, $4 the revision that is known. Revision and changes come from the same snapshot;
-// the update adds only time. Where graves may have been swept since, all is read again (since 0).
+// the update adds only time; when it was due and found no row, another request has just ended the session.
+// Where graves may have been swept since, all is read again (since 0).
 const refresh = (schema: string): Query => ({
   name: 'session.refresh',
   text: `
 with moved as (
   update ${schema}.session
   set expires_at = ${moved('$2')}
-  where id = $1::uuid and expires_at > now() and ${due('$2', '$3')}
+  where id = $1::uuid and ${STILL_LIVES} and ${due('$2', '$3')}
   returning expires_at
 ), known as (
-  select id, revision, expires_at,
+  select id, revision, expires_at, ${due('$2', '$3')} as due,
          case when revision - $4::float8 < ${String(GRAVE_REVISIONS)} then $4::float8 else 0 end as since
   from ${schema}.session
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, ${epoch('coalesce(moved.expires_at, known.expires_at)')} as expiration,
        known.since, ${writtenAfter(schema, 'known.since')} as changes
-from known left join moved on true`,
+from known left join moved on true
+where moved.expires_at is not null or not known.due`,
 })
 
 // $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner. Done
@@ -174,7 +179,7 @@ set secret_hash = decode($3::text, 'hex'),
                          when $4::float8 > 0 then secret_hash end,
     previous_until = case when secret_hash = decode($3::text, 'hex') then previous_until
                           when $4::float8 > 0 then now() + ${ms('$4')} end
-where id = $1::uuid and expires_at > now()
+where id = $1::uuid and ${STILL_LIVES}
   and secret_hash in (decode($2::text, 'hex'), decode($3::text, 'hex'))
 returning true as rotated`,
 })

@@ -1,35 +1,14 @@
-// Laws 6 to 9 as the current session keeps them.
+// Laws 6 to 8 as the current session keeps them.
 
 import assert from 'node:assert/strict'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import {
-  callWithSession,
-  currentSession,
-  updateCurrentSession,
-  withSession,
-} from '../current/current-session.js'
-import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../current/verbs.js'
-import { sessionRef, sessionSet } from '../session/values.js'
+import type { SessionError } from '../base/errors.js'
+import { callWithSession, currentSession, withSession } from '../current/current-session.js'
+import { buildSession, destroySession, rotateSession, saveSession } from '../current/verbs.js'
+import { sessionSet } from '../session/values.js'
+import { currentVisits, gate, set } from './bodies.js'
 import { counted, type Law, left, reload, reloaded, right, stored, storedValues, tagOf } from './subject.js'
-
-export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)))
-
-const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
-
-/** Runs the tasks one after the other; gives what the last one gave. */
-const inOrder = <L, A>(
-  first: TE.TaskEither<L, A>,
-  ...rest: readonly TE.TaskEither<L, A>[]
-): TE.TaskEither<L, A> =>
-  rest.reduce(
-    (before, next) =>
-      pipe(
-        before,
-        TE.chain(() => next),
-      ),
-    first,
-  )
 
 const failureLaws: readonly Law[] = [
   {
@@ -141,10 +120,7 @@ const endLaws: readonly Law[] = [
     name: 'nothing after the end: what outlives its request cannot change the session',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
-      let go = (): void => undefined
-      const ended = new Promise<void>((resolve) => {
-        go = resolve
-      })
+      const [ended, go] = gate()
       let late: Promise<unknown> = Promise.resolve()
       const body = pipe(
         TE.fromIO(() => {
@@ -155,6 +131,39 @@ const endLaws: readonly Law[] = [
       await right(withSession(session, () => body))
       go()
       assert.equal(tagOf(await late), 'SessionClosed')
+      assert.deepEqual(await storedValues(session), { visits: 2 })
+    },
+  },
+  {
+    law: 8,
+    name: 'nothing after the end: what outlives its request cannot save, rotate or go on with its session',
+    check: async ({ store }) => {
+      const session = await stored(store, sessionSet('visits', 1))
+      const again = pipe(currentSession, TE.map(sessionSet('late', 1)))
+      const attempts: readonly TE.TaskEither<SessionError, unknown>[] = [
+        pipe(again, TE.chainW(saveSession)),
+        pipe(again, TE.chainW(rotateSession)),
+        pipe(
+          again,
+          TE.chainW((held) => withSession(held, () => set('late', 2))),
+        ),
+        pipe(
+          again,
+          TE.chainW((held) => callWithSession(held, (given) => TE.right([1, given] as const))),
+        ),
+      ]
+      const [ended, end] = gate()
+      let late: Promise<unknown> = ended
+      const body = () => {
+        late = ended.then(() => Promise.all(attempts.map(async (attempt) => tagOf(await left(attempt)))))
+        return set('visits', 2)
+      }
+      await right(withSession(session, body))
+      end()
+      assert.deepEqual(
+        await late,
+        attempts.map(() => 'SessionClosed'),
+      )
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
   },
@@ -173,53 +182,4 @@ const endLaws: readonly Law[] = [
   },
 ]
 
-const nestingLaws: readonly Law[] = [
-  {
-    law: 9,
-    name: 'nesting joins: one frame and one save for the same session',
-    check: async (subject) => {
-      const { store, calls } = counted(subject.store)
-      const session = await reload(await stored(store, sessionSet('visits', 1)))
-      calls.length = 0
-      const inner = withSession(session, () => set('inner', 1))
-      const brought = withSession(sessionSet('brought', 1)(session), () => set('visits', 3))
-      await right(withSession(session, () => inOrder(set('visits', 2), inner, brought, set('outer', 1))))
-      assert.deepEqual(calls.toSorted(), ['edit brought', 'edit inner', 'edit outer', 'edit visits', 'save'])
-      assert.deepEqual(await storedValues(session), { visits: 3, inner: 1, brought: 1, outer: 1 })
-    },
-  },
-  {
-    law: 9,
-    name: 'nesting joins: different sessions nest independently',
-    check: async ({ store }) => {
-      const [one, two] = [await stored(store, sessionSet('n', 1)), await stored(store, sessionSet('n', 2))]
-      const innermost = withSession(one, () => set('back', 1))
-      const inner = withSession(two, () => inOrder(set('inner', 2), innermost, set('after', 2)))
-      await right(withSession(one, () => inOrder(inner, set('outer', 1))))
-      assert.deepEqual(await storedValues(one), { n: 1, back: 1, outer: 1 })
-      assert.deepEqual(await storedValues(two), { n: 2, inner: 2, after: 2 })
-    },
-  },
-  {
-    law: 9,
-    name: 'nesting joins: what the store did within a request is not done again at its end',
-    check: async (subject) => {
-      const { store, calls } = counted(subject.store)
-      const session = await reload(await stored(store, sessionSet('visits', 1)))
-      calls.length = 0
-      const body = pipe(
-        set('visits', 2),
-        TE.chainW(saveSession),
-        TE.chainW(() => set('after', 1)),
-        TE.chainW(rotateSession),
-        TE.chainW(refreshSession),
-        TE.chainW(() => currentSession),
-      )
-      const last = await right(withSession(session, () => body))
-      assert.deepEqual(calls, ['save', 'edit visits', 'rotate', 'refresh', 'save', 'edit after'])
-      assert.deepEqual(await storedValues(last), { visits: 2, after: 1 })
-    },
-  },
-]
-
-export const currentLaws: readonly Law[] = [...failureLaws, ...endLaws, ...nestingLaws]
+export const currentLaws: readonly Law[] = [...failureLaws, ...endLaws]

@@ -3,6 +3,7 @@
 
 import { currentLaws } from './current-laws.js'
 import { doorLaws } from './door-laws.js'
+import { nestingLaws } from './nesting-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
 import { tokenLaws } from './token-laws.js'
@@ -17,6 +18,7 @@ const laws: readonly Law[] = [
   ...updateLaws,
   ...tokenLaws,
   ...currentLaws,
+  ...nestingLaws,
   ...doorLaws,
 ].sort((a, b) => a.law - b.law)
 

@@ -7,6 +7,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../current/verbs.js'
 import type { Session } from '../port/session-store.js'
 import { deleted, noEdits, setTo } from '../session/edits.js'
+import { freshSaveId } from '../session/token.js'
 import { sessionDel, sessionSet } from '../session/values.js'
 import {
   type Law,
@@ -91,7 +92,24 @@ const endLaws: readonly Law[] = [
       await subject.elapse(61_000)
       assert.equal(tagOf(await left(saveSession(sessionSet('late', true)(session)))), 'SessionGone')
       assert.equal(tagOf(await left(refreshSession(session))), 'SessionGone')
+      assert.equal(tagOf(await left(rotateSession(session))), 'SessionGone')
+      assert.equal(tagOf(await left(subject.store.touch(session.id))), 'SessionGone')
       assert.equal(await reloaded(session), undefined)
+    },
+  },
+  {
+    law: 6,
+    name: 'no resurrection: a session that was never loaded is not created again once it was destroyed',
+    check: async ({ store }) => {
+      const built = pipe(buildSession(store), sessionSet('user', 'ada'))
+      await right(saveSession(built))
+      await right(destroySession(built))
+      for (const again of [built, sessionSet('more', 1)(built), await right(rotateSession(built))])
+        assert.equal(tagOf(await left(saveSession(again))), 'SessionGone')
+      assert.equal(await reloaded(built), undefined)
+      const never = sessionSet('user', 'bob')(buildSession(store))
+      await right(destroySession(never))
+      assert.equal(tagOf(await left(saveSession(never))), 'SessionGone')
     },
   },
   {
@@ -101,6 +119,8 @@ const endLaws: readonly Law[] = [
       const built = pipe(buildSession(store), sessionSet('first', 1))
       await right(saveSession(built))
       assert.equal(tagOf(await left(saveSession(sessionSet('second', 2)(built)))), 'SaveConflict')
+      const [save, entries] = [freshSaveId(), built.store.set('third', 3)]
+      assert.equal(tagOf(await left(store.create(built.id, built.token.hash, save, entries))), 'SaveConflict')
       assert.deepEqual(await storedValues(built), { first: 1 })
       await right(destroySession(built))
       await right(destroySession(built))
@@ -144,6 +164,19 @@ const timeLaws: readonly Law[] = [
   },
   {
     law: 11,
+    name: "time is the database's: a session never outlives the absolute time, nor from its first moment on",
+    lifetime: { idleMs: 100_000, absoluteMs: 50_000 },
+    check: async (subject) => {
+      const session = await stored(subject.store, sessionSet('a', 1))
+      const { revision } = await right(subject.store.touch(session.id))
+      assert.equal(revision, 1, 'a touch is no save')
+      await right(saveSession(sessionSet('a', 2)(await reload(session))))
+      await subject.elapse(51_000)
+      assert.equal(await reloaded(session), undefined)
+    },
+  },
+  {
+    law: 11,
     name: "time is the database's: the expiration moves only when it is worth a write, and never backwards",
     lifetime: { idleMs: 100_000, touchFraction: 0.1 },
     check: async (subject) => {
@@ -155,7 +188,9 @@ const timeLaws: readonly Law[] = [
         expirationOf(await reload(session)),
       )
       await subject.elapse(6_000)
-      const refreshed = expirationOf(await right(refreshSession(await reload(session))))
+      const due = await reload(session)
+      const refreshed = expirationOf(await right(refreshSession(due)))
+      assert.ok(refreshed > expirationOf(due), 'a refresh moves it when it is due')
       assert.equal(refreshed, expirationOf(await reload(session)))
       const saved = expirationOf(await right(saveSession(sessionSet('a', 2)(await reload(session)))))
       assert.ok(saved >= refreshed && Math.abs(atFirst - saved) < 60_000 * 60)

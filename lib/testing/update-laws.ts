@@ -6,7 +6,8 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Json } from '../base/json.js'
 import { currentSession, updateCurrentSession, withSession } from '../current/current-session.js'
-import { refreshSession, saveSession } from '../current/verbs.js'
+import { buildSession, refreshSession, saveSession } from '../current/verbs.js'
+import { freshSaveId } from '../session/token.js'
 import { sessionDel, sessionRef, sessionSet, sessionUpdate } from '../session/values.js'
 import { counted, type Law, left, many, reload, right, stored, storedValues, tagOf } from './subject.js'
 
@@ -126,6 +127,23 @@ const wholeLaws: readonly Law[] = [
       assert.equal(after, (before ?? 0) + 1)
       const refreshed = await right(refreshSession(add('a')(other)))
       assert.deepEqual([refreshed.store.toObject(), refreshed.edits.size], [{ a: 3, c: 2, d: 3 }, 1])
+    },
+  },
+  {
+    law: 5,
+    name: 'no lost updates: the same save or creation, sent twice, is done once',
+    check: async ({ store }) => {
+      const [built, save] = [sessionSet('n', 1)(buildSession(store)), freshSaveId()]
+      const create = store.create(built.id, built.token.hash, save, built.store)
+      assert.deepEqual(await right(create), await right(create))
+      const mine = add('n')(await reload(built))
+      const since = O.toNullable(mine.snapshot) ?? assert.fail('it was loaded')
+      const change = { save: freshSaveId(), edits: mine.edits, since, entries: mine.store }
+      const first = await right(store.save(built.id, change))
+      await right(saveSession(add('n', 10)(await reload(built))))
+      const second = await right(store.save(built.id, change))
+      assert.deepEqual([first.entries.toObject(), second.entries.toObject()], [{ n: 2 }, { n: 12 }])
+      assert.deepEqual(await storedValues(built), { n: 12 })
     },
   },
   {

@@ -8,7 +8,7 @@ import { withSession } from '../current/current-session.js'
 import { buildSession, loadSession, saveSession, sessionToken } from '../current/verbs.js'
 import { sessionKey } from '../session/key.js'
 import { sessionDel, sessionRef, sessionSet } from '../session/values.js'
-import { currentVisits } from './current-laws.js'
+import { currentVisits } from './bodies.js'
 import { counted, type Law, reload, right, stored, storedValues } from './subject.js'
 
 const IsoDate = new t.Type<Date, string>(

@@ -1,0 +1,24 @@
+// The headers that `writeHead` takes, in all the forms that Node.js knows, as pairs.
+
+import type { OutgoingHttpHeader, OutgoingHttpHeaders } from 'node:http'
+
+type Value = string | readonly string[]
+
+const textOf = (value: OutgoingHttpHeader): Value =>
+  Array.isArray(value) ? value.map(String) : String(value)
+
+/** Of an object; of `[name, value, name, value]`; or of `[[name, value], [name, value]]`. */
+export const headerPairs = (
+  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[],
+): readonly (readonly [string, Value])[] => {
+  if (!Array.isArray(headers))
+    return Object.entries(headers).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, textOf(value)] as const],
+    )
+  const list = headers as readonly OutgoingHttpHeader[]
+  if (list.every((pair) => Array.isArray(pair)))
+    return list.map(([name, value]) => [String(name), textOf(value ?? '')])
+  return list.flatMap((name, index) =>
+    index % 2 === 0 ? [[String(name), textOf(list[index + 1] ?? '')] as const] : [],
+  )
+}
