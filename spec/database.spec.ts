@@ -11,6 +11,8 @@ import { postgresDatabase } from '../lib/driver/postgres.js'
 import {
   buildSession,
   loadSession,
+  refreshSession,
+  rotateSession,
   saveSession,
   sessionToken,
   updateCurrentSession,
@@ -131,6 +133,7 @@ for (const driver of drivers)
       await right(database.close)
       t.equal((await left(run(database, 'select 1')))._tag, 'DriverError')
       t.equal((await left(database.transaction((tx) => run(tx, 'select 1'))))._tag, 'DriverError')
+      t.equal((await left(run(database, 'select 1'))).retryable, false)
     })
   })
 
@@ -230,6 +233,52 @@ t.test('faults of PostgreSQL', async (t) => {
   )
 
   t.test(
+    'law 6, no resurrection: what waited for a lock until the session was over writes nothing',
+    async (t) => {
+      const database = open(10_000)
+      const schema = freshSchema()
+      const store = sessionStore(database, { schema, idleMs: 3_600_000, touchFraction: 0 })
+      const endings = [
+        `update ${schema}.session set expires_at = clock_timestamp() where id = $1::text::uuid`,
+        `delete from ${schema}.session where id = $1::text::uuid`,
+      ]
+      for (const ending of endings) {
+        const session = await right(saveSession(sessionSet('a', 1)(buildSession(store))))
+        let attempts: readonly Promise<unknown>[] = []
+        const holding = database.transaction((tx) =>
+          pipe(
+            run(tx, `select from ${schema}.session where id = $1::text::uuid for update`, session.id),
+            TE.chainFirstTaskK(() => async () => {
+              const late = saveSession(sessionSet('late', 1)(session))
+              attempts = [late(), refreshSession(session)(), rotateSession(session)()]
+              await untilWaiting(database, attempts.length)
+            }),
+            TE.chain(() => run(tx, ending, session.id)),
+          ),
+        )
+        await right(holding)
+        for (const attempt of attempts)
+          t.match(await attempt, { _tag: 'Left', left: { _tag: 'SessionGone' } })
+      }
+      t.strictSame(await rowsOf(database, `select 1 from ${schema}.entry where key = 'late'`), [])
+    },
+  )
+
+  t.test('a role that may use a schema but not make one makes the tables in it', async (t) => {
+    const schema = freshSchema()
+    const owner = open(5_000)
+    await rowsOf(owner, `create role ${schema} login`)
+    await rowsOf(owner, `create schema ${schema} authorization ${schema}`)
+    const database = open(5_000, server.url.replace('postgres@', `${schema}@`))
+    await right(sessionStore(database, { schema }).prepare)
+    t.strictSame(await rowsOf(database, `select 1 from ${schema}.session`), [])
+    t.match(await left(sessionStore(database, { schema: freshSchema() }).prepare), {
+      _tag: 'DriverError',
+      sqlState: '42501',
+    })
+  })
+
+  t.test(
     'a database that dies between load and save: a typed error, nothing half written, and then it is back',
     async (t) => {
       const schema = freshSchema()
@@ -287,6 +336,17 @@ t.test('faults of PostgreSQL', async (t) => {
     },
   )
 })
+
+/** Until so many statements wait for a lock. */
+const untilWaiting = async (database: Queryable, count: number): Promise<void> => {
+  const text = `select count(*)::int as waiting from pg_stat_activity where wait_event_type = 'Lock'`
+  for (let attempt = 0; attempt < 200; attempt += 1) {
+    const [row] = await right(run(database, text))
+    if (Number(row?.['waiting']) >= count) return
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  throw new Error('nobody waits')
+}
 
 /** For a database that is coming back: asks until it answers, at most 100 times. */
 const untilRight = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
-import { specDatabaseUrl } from './support/postgres-server.js'
+import { startPostgres } from './support/postgres-server.js'
 
 const run = promisify(execFile)
 const root = new URL('../', import.meta.url).pathname
@@ -38,9 +38,10 @@ await t.test('they compile', async (t) => {
   t.ok(blocks.length > 20, `${String(blocks.length)} blocks`)
 })
 
-const { url, stop } = await specDatabaseUrl()
-t.teardown(stop)
-const env = { ...process.env, DATABASE_URL: url, NODE_OPTIONS: '' }
+// The examples use the default schema, so never a database that stays.
+const server = await startPostgres()
+t.teardown(() => server.stop())
+const env = { ...process.env, DATABASE_URL: server.url, NODE_OPTIONS: '' }
 
 const freePort = async (): Promise<number> => {
   const server = createServer().listen(0, '127.0.0.1')

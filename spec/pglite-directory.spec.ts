@@ -8,8 +8,11 @@ import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import { pgliteDatabase } from '../lib/driver/pglite.js'
+import type { Queryable } from '../lib/port/database.js'
 import { closeDatabase, loadSession, queryDatabase } from '../lib/promise.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { left } from './support/stores.js'
@@ -106,9 +109,30 @@ t.test('a PGlite directory', async (t) => {
       message: /in use/,
     })
     await closeDatabase(database)
+    for (const address of ['memory://', 'idb://a', `file://${directory}`, 'FILE:x'])
+      t.throws(() => pgliteDatabase(address), RangeError)
     await writeFile(join(root, 'file'), '')
     t.match(await left(pgliteDatabase(join(root, 'file')).query({ name: 'one', text: 'select 1' }, [])), {
       _tag: 'DriverError',
     })
   })
+})
+
+t.test('a transaction that waits for its turn waits with a bound, also inside of another', async (t) => {
+  const database = pgliteDatabase(undefined, { timeoutMs: 300 })
+  t.teardown(() => closeDatabase(database))
+  await queryDatabase(database, { name: 'one', text: 'select 1' }, [])
+  const one = (tx: Queryable) => tx.query({ name: 'one', text: 'select 1 as n' }, [])
+  const nested = await database.transaction((tx) =>
+    pipe(
+      TE.fromTask(database.transaction(one)),
+      TE.bindTo('inner'),
+      TE.bindW('outer', () => one(tx)),
+    ),
+  )()
+  t.match(nested, {
+    _tag: 'Right',
+    right: { inner: { _tag: 'Left', left: { _tag: 'DriverError' } }, outer: [{ n: 1 }] },
+  })
+  t.match(await database.transaction(one)(), { _tag: 'Right', right: [{ n: 1 }] })
 })

@@ -161,6 +161,25 @@ const rowsSpec = (t: Test, database: Database): void => {
     t.strictSame((await load(session)).store.toObject(), { kept: 1, 'once 600': 1 })
   })
 
+  t.test(
+    'deleted keys leave rows for at least 256 revisions, so that who read the session then is told',
+    async (t) => {
+      const { stored } = await opened()
+      const session = await stored(sessionSet('gone', 1), sessionSet('kept', 1))
+      await right(saveEdits(session, noEdits.set('gone', deleted())))
+      // The header comes to revision 256, where graves are swept: this one is 254 revisions old.
+      for (let revision = 3; revision <= 256; revision += 1)
+        await right(saveEdits(session, noEdits.set('n', setTo(revision))))
+      t.strictSame((await right(refreshSession(session))).store.toObject(), { kept: 1, n: 256 })
+      await right(saveEdits(session, noEdits.set('n', setTo(257))))
+      t.strictSame(
+        (await right(refreshSession(session))).store.toObject(),
+        { kept: 1, n: 257 },
+        'read whole: too long ago',
+      )
+    },
+  )
+
   t.test('the tables are made once, by whoever comes first', async (t) => {
     const schema = freshSchema()
     const stores = Array.from({ length: 10 }, () => sessionStore(database, { schema }))

@@ -134,6 +134,45 @@ tap.test('typed keys: a Date or a branded type goes out as JSON and comes back a
   t.end()
 })
 
+tap.test(
+  'typed keys: what a codec or a getter throws, and a name put in by a spread, are EncodeErrors too',
+  (t) => {
+    const seen = sessionKey('seen', Day)
+    t.match(refusal(() => sessionSet(seen, new Date(Number.NaN))(empty)).message, /Invalid time value/)
+    t.match(refusal(() => sessionSet({ ...seen, name: 'a\u0000b' }, new Date(0))(empty)).reason, /U\+0000/)
+    const getter = {
+      get bad(): number {
+        throw new Error('no')
+      },
+    }
+    t.equal(refusal(() => setAny('key', getter)(empty))._tag, 'EncodeError')
+    t.equal(
+      refusal(() => setAny('key', Object.create(Object.create(null) as object))(empty))._tag,
+      'EncodeError',
+    )
+    t.ok(refusal(() => setAny('key', { ['x'.repeat(100_000)]: 1n })(empty)).message.length < 1_000)
+    t.equal(
+      refusal(() => setAny('key', Array(60_000).fill(1e308))(empty))._tag,
+      'EncodeError',
+      'its digits count',
+    )
+    t.end()
+  },
+)
+
+tap.test('law 1, pure: a value that a codec froze in part is frozen whole', (t) => {
+  const Shallow = new D.Type<{ list: string[] }>(
+    'Shallow',
+    (value): value is { list: string[] } => typeof value === 'object',
+    () => D.success(Object.freeze({ list: ['a'] })),
+    (value) => value,
+  )
+  const key = sessionKey('key', Shallow)
+  const read = sessionRef(key, { list: [] })(sessionSet(key, { list: ['a'] })(empty)) as { list: string[] }
+  t.throws(() => read.list.push('b'), TypeError)
+  t.end()
+})
+
 tap.test('typed keys: a Map or Set that a codec makes is locked too', (t) => {
   const tags = sessionKey(
     'tags',

@@ -119,9 +119,7 @@ const holdingMethods = (
   }
   return {
     writeHead: (...args) => {
-      if (held.head) throw new Error('writeHead: the head of this response was written already')
-      held.head = held.begun = true
-      keep('writeHead', args)
+      holdHead(held, keep, args)
       return res
     },
     flushHeaders: (...args) => begin('flushHeaders', args),
@@ -133,6 +131,12 @@ const holdingMethods = (
     },
     write: (...args) => holdWrite(held, begin, args, res.writableHighWaterMark),
   }
+}
+
+const holdHead = (held: Held, keep: Keep, args: readonly unknown[]): void => {
+  if (held.head) throw new Error('writeHead: the head of this response was written already')
+  held.head = held.begun = true
+  keep('writeHead', args)
 }
 
 const holdEnd = (held: Held, begin: Keep, args: readonly unknown[]): void => {

@@ -6,7 +6,7 @@ import { postgresDatabase } from '../../lib/driver/postgres.js'
 import type { Database, QueryEvent, Row } from '../../lib/port/database.js'
 import { observedDatabase } from '../../lib/port/observed.js'
 import { specDatabaseUrl } from './postgres-server.js'
-import { right } from './stores.js'
+import { dropSchemas, right } from './stores.js'
 
 export interface SpecDriver {
   readonly name: string
@@ -23,6 +23,10 @@ export const drivers: readonly SpecDriver[] = [
       const { url, stop } = await specDatabaseUrl()
       const database = postgresDatabase(quietPool(url))
       const close = async () => {
+        // The database itself may be closed by now.
+        const own = postgresDatabase(quietPool(url))
+        await dropSchemas(own)
+        await right(own.close)
         await right(database.close)
         await stop()
       }

@@ -37,7 +37,19 @@ export const openIn =
     }
   }
 
-export const freshSchema = (): string => `spec_${randomUUID().replaceAll('-', '')}`
+const made: string[] = []
+
+export const freshSchema = (): string => {
+  const schema = `spec_${randomUUID().replaceAll('-', '')}`
+  made.push(schema)
+  return schema
+}
+
+/** Drops all schemas that this process named: the database may be one that stays. */
+export const dropSchemas = async (database: Database): Promise<void> => {
+  for (const schema of made.splice(0))
+    await right(database.query({ name: 'drop', text: `drop schema if exists ${schema} cascade` }, []))
+}
 
 /** Time that passes for the rows is time by which they are older. */
 export const age = async (database: Database, schema: string, milliseconds: number): Promise<void> => {
