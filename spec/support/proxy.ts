@@ -8,9 +8,18 @@ export interface Proxy {
   readonly url: string
   /** Loses the answer to the next statement that is carried out; then runs `meanwhile`, before anybody can connect again. */
   readonly loseNextAnswer: (meanwhile: () => Promise<void>) => void
+  /** From now on cuts connections at random, before or after it passes something on, and delays what it passes. */
+  readonly disturb: (disturbances: Disturbances) => void
   /** How many answers were lost. */
   readonly lost: () => number
   readonly close: () => Promise<void>
+}
+
+export interface Disturbances {
+  /** How likely it is that a piece of traffic is cut off, and that it is held up, from 0 to 1. */
+  readonly cut: number
+  readonly delay: number
+  readonly delayMs: number
 }
 
 export const startProxy = async (target: string): Promise<Proxy> => {
@@ -19,6 +28,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   let armed: (() => Promise<void>) | undefined
   let open: Promise<void> = Promise.resolve()
   let lost = 0
+  let disturbances: Disturbances = { cut: 0, delay: 0, delayMs: 0 }
 
   const join = (client: Socket): void => {
     const server = connect(Number(port), hostname)
@@ -35,11 +45,11 @@ export const startProxy = async (target: string): Promise<Proxy> => {
     client.on('data', (data) => {
       losing ??= armed
       armed = undefined
-      server.write(data)
+      pass(disturbances, data, client, server)
     })
     server.on('data', (data) => {
       if (losing === undefined || !saysDone(data)) {
-        client.write(data)
+        pass(disturbances, data, server, client)
         return
       }
       lost += 1
@@ -65,6 +75,9 @@ export const startProxy = async (target: string): Promise<Proxy> => {
     loseNextAnswer: (meanwhile) => {
       armed = meanwhile
     },
+    disturb: (wanted) => {
+      disturbances = wanted
+    },
     lost: () => lost,
     close: async () => {
       for (const socket of sockets) socket.destroy()
@@ -72,6 +85,19 @@ export const startProxy = async (target: string): Promise<Proxy> => {
       await once(listener, 'close')
     },
   }
+}
+
+/** Passes data on; or cuts the connection, before that or after; or keeps the order and takes its time. */
+const pass = ({ cut, delay, delayMs }: Disturbances, data: Buffer, from: Socket, to: Socket): void => {
+  if (Math.random() < cut) {
+    if (Math.random() < 0.5) to.write(data)
+    to.destroySoon()
+    return
+  }
+  to.write(data)
+  if (Math.random() >= delay) return
+  from.pause()
+  setTimeout(() => from.resume(), Math.random() * delayMs)
 }
 
 // The tag of a CommandComplete message. A statement of a session's store that is done has one of these.

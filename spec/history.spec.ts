@@ -1,0 +1,39 @@
+// Laws 4, 5, 6 and 11 between real processes: the short run of the history checker, and that it can fail.
+
+import t from 'tap'
+import { makeHistory } from './support/history-run.js'
+import { startPostgres } from './support/postgres-server.js'
+
+const server = await startPostgres()
+t.teardown(() => server.stop())
+
+t.test('a history of several processes can be explained', async (t) => {
+  const history = await makeHistory({ url: server.url, processes: 4, operations: 3_000 })
+  t.strictSame([history.violations, history.unknown], [[], 0])
+  t.equal(history.operations, 3_000)
+})
+
+for (const broken of ['whole', 'unreplayed', 'upsert'] as const)
+  t.test(`a history of a store that is broken (${broken}) cannot`, async (t) => {
+    const { violations } = await makeHistory({ url: server.url, processes: 4, operations: 3_000, broken })
+    t.not(violations.length, 0)
+    t.comment(`${String(violations.length)} violations, the first: ${violations[0] ?? ''}`)
+  })
+
+t.test('a server that is killed and started again leaves a history that can be explained', async (t) => {
+  let kills = 0
+  const fault = async (isOver: () => boolean): Promise<void> => {
+    while (!isOver()) {
+      await new Promise((resolve) => setTimeout(resolve, 700))
+      await server.kill()
+      await server.start()
+      kills += 1
+    }
+  }
+  const history = await makeHistory({ url: server.url, processes: 4, operations: 3_000, fault })
+  t.strictSame(history.violations, [])
+  t.not(kills, 0)
+  t.comment(
+    `${String(kills)} kills, ${String(history.unknown)} of ${String(history.operations)} outcomes unknown`,
+  )
+})

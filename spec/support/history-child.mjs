@@ -1,0 +1,92 @@
+// One of several processes that do random things to shared sessions, and write down what they did and saw,
+// with times of the machine's one monotonic clock: one line of JSON for each operation.
+//   history-child.mjs '{"url", "schema", "name", "operations", "workers", "lasting", "mortal", "broken"}'
+
+import { createHash } from 'node:crypto'
+import { sessionStore } from 'keyrow'
+import { postgresDatabase } from 'keyrow/postgres'
+import {
+  destroySession,
+  loadSession,
+  saveSession,
+  sessionDel,
+  sessionRef,
+  sessionSet,
+  sessionUpdate,
+} from 'keyrow/promise'
+import postgres from 'postgres'
+import { broken } from './broken-store.mjs'
+
+const task = JSON.parse(process.argv[2])
+const sql = postgres(task.url, { max: 4, onnotice: () => undefined, backoff: () => 0.02, connect_timeout: 2 })
+const database = postgresDatabase(sql, { timeoutMs: 4_000 })
+const store = broken(task.broken, sessionStore(database, { schema: task.schema }))
+
+const now = () => Number(process.hrtime.bigint() / 1000n)
+const random = (n) => Math.floor(Math.random() * n)
+const pick = (list) => list[random(list.length)]
+
+/** What a session shows of the list that everybody appends to: its length, and a hash of all of it. */
+const listSeen = (session) => {
+  const list = sessionRef('list', [])(session)
+  return { n: list.length, hash: createHash('sha1').update(JSON.stringify(list)).digest('hex') }
+}
+const seenIn = (session, own) => ({
+  revision: session.snapshot.value.revision,
+  list: listSeen(session),
+  own: sessionRef(own, null)(session),
+})
+
+let left = task.operations
+
+// All processes come to the same ones at about the same time, so that they meet over their ends.
+const mortalNow = () => {
+  const turn = Math.floor((1 - left / task.operations) * task.mortal.length)
+  return task.mortal[Math.min(turn, task.mortal.length - 1)]
+}
+
+const worker = async (name) => {
+  for (let count = 0; left > 0; count += 1) {
+    left -= 1
+    const mortal = random(4) === 0
+    const token = mortal ? mortalNow() : pick(task.lasting)
+    const entry = {
+      worker: name,
+      session: token.slice(0, 36),
+      start: now(),
+      ...(await operation(name, `${name}/${count}`, token, mortal)),
+    }
+    process.stdout.write(`${JSON.stringify({ ...entry, end: now() })}\n`)
+  }
+}
+
+const operation = async (name, tag, token, mortal) => {
+  const own = `own ${name}`
+  const kind = mortal && random(20) === 0 ? 'destroy' : pick(['read', 'append', 'append', 'set', 'delete'])
+  const done = { kind, tag }
+  try {
+    const session = await loadSession(store, token)
+    if (session === undefined) return { ...done, kind: 'read', result: 'none' }
+    const before = seenIn(session, own)
+    Object.assign(done, { before, loaded: now() })
+    if (kind === 'read') return { ...done, result: 'ok' }
+    if (kind === 'destroy') {
+      await destroySession(session)
+      return { ...done, result: 'ok' }
+    }
+    const edit =
+      kind === 'append'
+        ? sessionUpdate('list', (list) => [...list, tag], [])
+        : kind === 'set'
+          ? sessionSet(own, tag)
+          : sessionDel(own)
+    const edited = edit(session)
+    if (edited === session) return { ...done, kind: 'read', result: 'ok' }
+    return { ...done, after: seenIn(await saveSession(edited), own), result: 'ok' }
+  } catch (error) {
+    return { ...done, result: error._tag === 'SessionGone' ? 'gone' : 'unknown', error: String(error) }
+  }
+}
+
+await Promise.all(Array.from({ length: task.workers }, (_, index) => worker(`${task.name}.${String(index)}`)))
+await sql.end({ timeout: 2 })

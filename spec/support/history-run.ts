@@ -1,0 +1,93 @@
+// Runs processes that make a history, and gives it to be judged.
+
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { postgresDatabase } from '../../lib/driver/postgres.js'
+import {
+  buildSession,
+  loadSession,
+  type Session,
+  saveSession,
+  sessionSet,
+  sessionToken,
+} from '../../lib/promise.js'
+import { sessionStore } from '../../lib/sql/session-store.js'
+import { quietPool } from './databases.js'
+import { type Operation, violations } from './history.js'
+import { freshSchema, right } from './stores.js'
+
+const run = promisify(execFile)
+const script = fileURLToPath(new URL('./history-child.mjs', import.meta.url))
+
+export interface HistoryOptions {
+  /** Where the processes connect, and where the end is looked at. */
+  readonly url: string
+  readonly directUrl?: string
+  readonly processes: number
+  readonly operations: number
+  readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
+  /** Runs beside the processes, until they have ended. */
+  readonly fault?: (isOver: () => boolean) => Promise<void>
+}
+
+export interface History {
+  readonly violations: readonly string[]
+  readonly operations: number
+  readonly unknown: number
+}
+
+export const makeHistory = async (options: HistoryOptions): Promise<History> => {
+  const database = postgresDatabase(quietPool(options.directUrl ?? options.url))
+  const schema = freshSchema()
+  const sessions = sessionStore(database, { schema, retry: { attempts: 20, withinMs: 20_000, pauseMs: 50 } })
+  const built = (count: number) =>
+    Promise.all(
+      Array.from({ length: count }, () => saveSession(sessionSet('first', 1)(buildSession(sessions)))),
+    )
+  const [lasting, mortal] = [await built(20), await built(Math.ceil(options.operations / 200))]
+  let over = false
+  const fault = options.fault?.(() => over)
+  const operations = await Promise.all(
+    Array.from({ length: options.processes }, (_, index) =>
+      child(options, schema, String(index), lasting, mortal),
+    ),
+  )
+  over = true
+  await fault
+  const final = new Map<string, Readonly<Record<string, unknown>> | undefined>()
+  for (const session of [...lasting, ...mortal])
+    final.set(session.id, (await loadSession(sessions, sessionToken(session)))?.store.toObject())
+  await right(database.query({ name: 'drop', text: `drop schema ${schema} cascade` }, []))
+  await right(database.close)
+  const all = operations.flat()
+  return {
+    violations: violations(all, final),
+    operations: all.length,
+    unknown: all.filter(({ result }) => result === 'unknown').length,
+  }
+}
+
+const child = async (
+  { url, processes, operations, broken = 'none' }: HistoryOptions,
+  schema: string,
+  name: string,
+  lasting: readonly Session[],
+  mortal: readonly Session[],
+): Promise<readonly Operation[]> => {
+  const task = {
+    url,
+    schema,
+    name,
+    broken,
+    operations: Math.ceil(operations / processes),
+    workers: 4,
+    lasting: lasting.map(sessionToken),
+    mortal: mortal.map(sessionToken),
+  }
+  const { stdout } = await run(process.execPath, [script, JSON.stringify(task)], { maxBuffer: 2 ** 30 })
+  return stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Operation)
+}

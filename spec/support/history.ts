@@ -1,0 +1,146 @@
+// Decides whether some order of the operations explains a history: what several processes did to shared
+// sessions and saw of them, with the times at which each operation began and ended.
+//
+// Everybody appends tags to one list in each session, by updates; so the list itself tells their order, and
+// whatever is seen of it must be a beginning of what it is at the end. Everybody sets and deletes a key of
+// his own. Time holds throughout: what ended before another thing began comes before it.
+
+import { createHash } from 'node:crypto'
+
+export interface Seen {
+  readonly revision: number
+  readonly list: { readonly n: number; readonly hash: string }
+  readonly own: string | null
+}
+
+/** One operation. `unknown`: it failed in a way that leaves open whether it was done. */
+export interface Operation {
+  readonly worker: string
+  readonly session: string
+  readonly kind: 'read' | 'append' | 'set' | 'delete' | 'destroy'
+  readonly tag: string
+  readonly result: 'ok' | 'none' | 'gone' | 'unknown'
+  /** Microseconds. `loaded`: when its load had ended and its save began. */
+  readonly start: number
+  readonly loaded?: number
+  readonly end: number
+  readonly before?: Seen
+  readonly after?: Seen
+}
+
+/** What a session holds at the end; `undefined` when it is gone. */
+export type Final = ReadonlyMap<string, Readonly<Record<string, unknown>> | undefined>
+
+/** What is wrong with the history: nothing, when it can be explained. */
+export const violations = (operations: readonly Operation[], final: Final): readonly string[] =>
+  [...final].flatMap(([session, entries]) => {
+    const mine = operations.filter((operation) => operation.session === session)
+    const found = [...endViolations(mine), ...revisionViolations(mine)]
+    const whole =
+      entries === undefined ? [] : [...listViolations(mine, entries), ...ownViolations(mine, entries)]
+    return [...found, ...whole].map((violation) => `session ${session.slice(0, 8)}: ${violation}`)
+  })
+
+/** An interval of time in which something was so, and what. */
+interface Observation {
+  readonly start: number
+  readonly end: number
+  readonly seen: Seen
+}
+
+const observations = (operations: readonly Operation[]): readonly Observation[] =>
+  operations.flatMap(({ start, loaded, end, before, after }) => [
+    ...(before === undefined ? [] : [{ start, end: loaded ?? end, seen: before }]),
+    ...(after === undefined ? [] : [{ start: loaded ?? start, end, seen: after }]),
+  ])
+
+/** Pairs of which the first ended before the second began, for a figure that must not fall. */
+const falls = (all: readonly Observation[], figure: (seen: Seen) => number): readonly string[] => {
+  const byEnd = [...all].sort((a, b) => a.end - b.end)
+  let [next, highest] = [0, 0]
+  return [...all]
+    .sort((a, b) => a.start - b.start)
+    .flatMap(({ start, seen }) => {
+      for (; next < byEnd.length && (byEnd[next]?.end ?? start) < start; next += 1)
+        highest = Math.max(highest, figure((byEnd[next] as Observation).seen))
+      return figure(seen) < highest ? [`${String(figure(seen))} was seen after ${String(highest)}`] : []
+    })
+}
+
+const revisionViolations = (operations: readonly Operation[]): readonly string[] =>
+  falls(observations(operations), (seen) => seen.revision).map((fall) => `the revision fell: ${fall}`)
+
+const listViolations = (
+  operations: readonly Operation[],
+  entries: Readonly<Record<string, unknown>>,
+): readonly string[] => {
+  const list = (entries['list'] ?? []) as readonly string[]
+  const position = new Map(list.map((tag, index) => [tag, index]))
+  const hashes = Array.from({ length: list.length + 1 }, (_, n) => hashOf(list.slice(0, n)))
+  const appends = operations.filter(({ kind }) => kind === 'append')
+  const issued = new Set(appends.map(({ tag }) => tag))
+  const lost = appends.filter(({ result, tag }) => result === 'ok' && !position.has(tag))
+  const refused = appends.filter(({ result, tag }) => result === 'gone' && position.has(tag))
+  const misplaced = appends.filter(
+    ({ tag, after }) => after !== undefined && after.list.n < (position.get(tag) ?? -1) + 1,
+  )
+  const strange = observations(operations).filter(({ seen }) => seen.list.hash !== hashes[seen.list.n])
+  return [
+    ...(position.size === list.length ? [] : ['an update was applied twice']),
+    ...list.filter((tag) => !issued.has(tag)).map((tag) => `${tag} comes from nowhere`),
+    ...lost.map(({ tag }) => `the update ${tag} was lost`),
+    ...refused.map(({ tag }) => `the update ${tag} was refused, and is there`),
+    ...misplaced.map(({ tag }) => `the update ${tag} does not see itself`),
+    ...strange.map(
+      ({ seen }) => `a list of ${String(seen.list.n)} was seen that is no beginning of the last one`,
+    ),
+    ...falls(observations(operations), (seen) => seen.list.n).map((fall) => `the list shrank: ${fall}`),
+  ]
+}
+
+const hashOf = (list: readonly string[]): string =>
+  createHash('sha1').update(JSON.stringify(list)).digest('hex')
+
+/** Each worker is alone with its own key: it must find what it last stored, or tried to since. */
+const ownViolations = (
+  operations: readonly Operation[],
+  entries: Readonly<Record<string, unknown>>,
+): readonly string[] =>
+  [...new Set(operations.map(({ worker }) => worker))].flatMap((worker) => {
+    let possible: readonly (string | null)[] = [null]
+    const found: string[] = []
+    const look = (value: string | null, where: string): void => {
+      if (!possible.includes(value))
+        found.push(`${worker} found ${String(value)} ${where}, not ${possible.join(' or ')}`)
+    }
+    for (const { kind, tag, result, before, after } of operations.filter(
+      (operation) => operation.worker === worker,
+    )) {
+      if (before !== undefined) look(before.own, 'in its key')
+      const value = kind === 'set' ? tag : null
+      if (kind !== 'set' && kind !== 'delete') continue
+      possible = result === 'ok' ? [value] : [...possible, value]
+      if (after !== undefined) look(after.own, 'after its save')
+    }
+    look((entries[`own ${worker}`] as string | undefined) ?? null, 'at the end')
+    return found
+  })
+
+/** Once a session was destroyed, nobody finds or saves it; and until somebody tries to, everybody does. */
+const endViolations = (operations: readonly Operation[]): readonly string[] => {
+  const tried = Math.min(...operations.filter(({ kind }) => kind === 'destroy').map(({ start }) => start))
+  const missing = operations.filter(
+    ({ result, end }) => (result === 'none' || result === 'gone') && end < tried,
+  )
+  const ends = operations
+    .filter(({ kind, result }) => kind === 'destroy' && result === 'ok')
+    .map(({ end }) => end)
+  const over = Math.min(...ends)
+  const back = observations(operations).filter(({ start }) => start > over)
+  return [
+    ...missing.map(({ worker }) => `${worker} did not find it, though nobody had destroyed it`),
+    ...back.map(
+      ({ seen }) => `it was there, at revision ${String(seen.revision)}, after it had been destroyed`,
+    ),
+  ]
+}
