@@ -2,6 +2,7 @@
 // OPERATIONS make it shorter.
 
 import t from 'tap'
+import { quietPool } from './support/databases.js'
 import { makeHistory } from './support/history-run.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
@@ -28,8 +29,7 @@ const killing = async (isOver: () => boolean): Promise<void> => {
 }
 
 const terminating = async (isOver: () => boolean): Promise<void> => {
-  const { default: postgres } = await import('postgres')
-  const sql = postgres(server.url, { max: 1, onnotice: () => undefined })
+  const sql = quietPool(server.url, { max: 1 })
   while (!isOver()) {
     await pause(20)
     await sql`select pg_terminate_backend(pid) from pg_stat_activity

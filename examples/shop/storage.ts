@@ -19,6 +19,7 @@ const openPool = (url: string): postgres.Sql =>
   postgres(url, {
     max: 10,
     connect_timeout: 5,
+    fetch_types: false,
     connection: { statement_timeout: 10_000, application_name: 'keyrow-shop' },
     onnotice: () => undefined,
   })

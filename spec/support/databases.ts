@@ -14,7 +14,7 @@ export interface SpecDriver {
 }
 
 export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
-  postgres(url, { onnotice: () => undefined, ...options })
+  postgres(url, { onnotice: () => undefined, fetch_types: false, ...options })
 
 export const drivers: readonly SpecDriver[] = [
   {

@@ -18,7 +18,13 @@ import postgres from 'postgres'
 import { broken } from './broken-store.mjs'
 
 const task = JSON.parse(process.argv[2])
-const sql = postgres(task.url, { max: 4, onnotice: () => undefined, backoff: () => 0.02, connect_timeout: 2 })
+const sql = postgres(task.url, {
+  max: 4,
+  fetch_types: false,
+  onnotice: () => undefined,
+  backoff: () => 0.02,
+  connect_timeout: 2,
+})
 const database = postgresDatabase(sql, { timeoutMs: 4_000 })
 const store = broken(task.broken, sessionStore(database, { schema: task.schema }))
 
