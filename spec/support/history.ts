@@ -7,7 +7,7 @@
 
 import { createHash } from 'node:crypto'
 
-export interface Seen {
+interface Seen {
   readonly revision: number
   readonly list: { readonly n: number; readonly hash: string }
   readonly own: string | null

@@ -15,7 +15,7 @@ export interface Proxy {
   readonly close: () => Promise<void>
 }
 
-export interface Disturbances {
+interface Disturbances {
   /** How likely it is that a piece of traffic is cut off, and that it is held up, from 0 to 1. */
   readonly cut: number
   readonly delay: number
