@@ -140,7 +140,17 @@ export const withSession = <A>(
   session: Session,
   fn: () => A | Promise<A>,
   options?: current.WithSessionOptions,
-): Promise<A> => run(current.withSession(session, () => TE.fromTask(async () => fn()), options))
+): Promise<A> =>
+  run(current.withSession(session, () => TE.fromTask(async () => notTask(await fn())), options))
+
+/** A `TaskEither` of the other face that slipped in would never be run, and its edits lost in silence. */
+const notTask = <A>(value: A): A => {
+  if (typeof value === 'function')
+    throw new TypeError(
+      'withSession: the body gave a function; is it a task of `keyrow`, which has to be run?',
+    )
+  return value
+}
 
 /** Passes the session to `f`, which gives a value and the session to save; gives the value and the saved session. */
 export const callWithSession = <A>(

@@ -561,7 +561,7 @@ t.test('failures of the store are answered in one place', async (t) => {
     const answer = await get(`${url}page?secret=1`, `session=${token}`)
     t.strictSame([answer.status, answer.headers.get('retry-after')], [503, '5'])
     t.strictSame(lines, [
-      ['keyrow: GET /page answered 503:', 'DriverError: session.load: connect ECONNREFUSED'],
+      ['keyrow: GET /page failed (503):', 'DriverError: session.load: connect ECONNREFUSED'],
     ])
   })
 

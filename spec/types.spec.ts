@@ -116,6 +116,12 @@ t.test('effects say how they fail', (t) => {
   t.end()
 })
 
+t.test('a task of the other face in a promise body is an error, not lost in silence', async (t) => {
+  const session = F.buildSession(memoryStore())
+  const mixed = P.withSession(session, () => F.updateCurrentSession(F.sessionSet('a', 1)))
+  await t.rejects(mixed, { message: /has to be run/ })
+})
+
 t.test('a pool of postgres.js fits, whatever its options', (t) => {
   const pools = () => [
     postgresDatabase(postgres()),

@@ -30,7 +30,8 @@ export type OnFailure = (failure: unknown, request: FailedRequest) => FailureAns
 export const answerFailure: OnFailure = (failure, { method, path }) => {
   const answer = answerTo(failure)
   const detail = isSessionError(failure) ? String(failure) : failure
-  console.error(`keyrow: ${method} ${path} answered ${String(answer.status)}:`, detail)
+  // Not "answered": a response that had begun is another one.
+  console.error(`keyrow: ${method} ${path} failed (${String(answer.status)}):`, detail)
   return answer
 }
 
