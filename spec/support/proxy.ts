@@ -1,5 +1,6 @@
-// A proxy in front of PostgreSQL that loses answers: once the server says that a statement is done (and not
-// only parsed and described), that is thrown away with the connection.
+// A proxy in front of PostgreSQL that cuts and delays connections at random, or loses one answer for certain:
+// once the server says that a statement is done (and not only parsed and described), that is thrown away
+// with the connection.
 
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'

@@ -1,13 +1,14 @@
 // The stores that every spec runs on, each with a way to let time pass.
 
 import { randomUUID } from 'node:crypto'
-import * as E from 'fp-ts/lib/Either.js'
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { memoryStore } from '../../lib/driver/memory.js'
 import type { Database } from '../../lib/port/database.js'
 import type { Lifetime } from '../../lib/port/lifetime.js'
 import { sessionStore } from '../../lib/sql/session-store.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
+import { right } from '../../lib/testing/subject.js'
+
+export { left, right } from '../../lib/testing/subject.js'
 
 export const openMemory: OpenSubject = (lifetime: Partial<Lifetime>) => {
   let now = Date.now()
@@ -57,16 +58,4 @@ export const age = async (database: Database, schema: string, milliseconds: numb
   const columns = ['created_at', 'expires_at', 'absolute_expires_at', 'previous_until']
   const text = `update ${schema}.session set ${columns.map((column) => `${column} = ${column} - ${by}`).join(', ')}`
   await right(database.query({ name: 'age', text }, [milliseconds]))
-}
-
-export const right = async <L, A>(task: TaskEither<L, A>): Promise<A> => {
-  const result = await task()
-  if (E.isLeft(result)) throw result.left as Error
-  return result.right
-}
-
-export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
-  const result = await task()
-  if (E.isRight(result)) throw new Error('expected a Left')
-  return result.left
 }
