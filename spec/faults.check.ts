@@ -4,6 +4,7 @@
 import t from 'tap'
 import { quietPool } from './support/databases.js'
 import { makeHistory } from './support/history-run.js'
+import { startPair } from './support/postgres-pair.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 
@@ -12,50 +13,77 @@ const operations = Number(process.env['OPERATIONS'] ?? 20_000)
 
 const server = await startPostgres()
 const proxy = await startProxy(server.url)
+const pair = await startPair()
 t.teardown(async () => {
+  await sql.end({ timeout: 1 })
   await proxy.close()
   await server.stop()
+  await pair.stop()
 })
 
 const pause = (milliseconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, milliseconds))
 
-const killing = async (isOver: () => boolean): Promise<void> => {
-  while (!isOver()) {
-    await pause(2_000)
-    await server.kill()
-    await server.start()
+type Fault = (isOver: () => boolean) => Promise<number>
+
+/** Strikes again and again, after pauses, until all is over. */
+const repeating =
+  (milliseconds: number, strike: () => Promise<unknown>): Fault =>
+  async (isOver) => {
+    for (let times = 0; ; times += 1) {
+      await pause(milliseconds)
+      if (isOver()) return times
+      await strike()
+    }
   }
+
+const disturbing =
+  (disturbances: Parameters<typeof proxy.disturb>[0]): Fault =>
+  async (isOver) => {
+    const before = proxy.disturbed()
+    proxy.disturb(disturbances)
+    while (!isOver()) await pause(100)
+    proxy.disturb({})
+    return proxy.disturbed() - before
+  }
+
+const sql = quietPool(server.url, { max: 1, idle_timeout: 1 })
+
+const kill = async (): Promise<void> => {
+  await server.kill()
+  await server.start()
 }
 
-const terminating = async (isOver: () => boolean): Promise<void> => {
-  const sql = quietPool(server.url, { max: 1 })
-  while (!isOver()) {
-    await pause(20)
-    await sql`select pg_terminate_backend(pid) from pg_stat_activity
-              where backend_type = 'client backend' and pid <> pg_backend_pid() order by random() limit 1`
-  }
-  await sql.end({ timeout: 1 })
-}
+const terminate = (): Promise<unknown> =>
+  sql`select pg_terminate_backend(pid) from pg_stat_activity
+      where backend_type = 'client backend' and pid <> pg_backend_pid() order by random() limit 1`
 
-const cutting = async (isOver: () => boolean): Promise<void> => {
-  proxy.disturb({ cut: 0.002, delay: 0.02, delayMs: 30 })
-  while (!isOver()) await pause(100)
-  proxy.disturb({ cut: 0, delay: 0, delayMs: 0 })
-}
+const direct = { url: server.url }
+const proxied = { url: proxy.url, directUrl: server.url }
 
 const faults = {
-  'no faults': { url: server.url },
-  'SIGKILL of the server every two seconds': { url: server.url, fault: killing },
-  'backends terminated one by one': { url: server.url, fault: terminating },
-  'connections cut and delayed at random': { url: proxy.url, directUrl: server.url, fault: cutting },
+  'SIGKILL of the server every two seconds': { ...direct, fault: repeating(2_000, kill) },
+  'backends terminated one by one': { ...direct, fault: repeating(20, terminate) },
+  'connections cut and delayed at random': {
+    ...proxied,
+    fault: disturbing({ cut: 0.002, delay: 0.02, delayMs: 30 }),
+  },
+  'connections that fall silent': { ...proxied, fault: disturbing({ hole: 0.001 }), timeoutMs: 500 },
+  'the primary fails over to its standby': { url: pair.url, fault: repeating(2_000, pair.failOver) },
 }
 
-for (const [name, fault] of Object.entries(faults))
-  for (let run = 1; run <= runs; run += 1)
+for (let run = 1; run <= runs; run += 1) {
+  t.test(`no faults, run ${String(run)}`, async (t) => {
+    const history = await makeHistory({ processes: 4, operations, ...direct })
+    t.strictSame(history.violations, [])
+    t.strictSame([history.operations, history.unknown], [operations, 0])
+  })
+  for (const [name, fault] of Object.entries(faults))
     t.test(`${name}, run ${String(run)}`, async (t) => {
       const history = await makeHistory({ processes: 4, operations, ...fault })
       t.strictSame(history.violations, [])
       t.equal(history.operations, operations)
-      t.comment(`${String(history.unknown)} of ${String(history.operations)} outcomes unknown to the caller`)
+      t.ok(history.faults > 0, `it struck ${String(history.faults)} times`)
+      t.comment(`${String(history.unknown)} outcomes unknown to the caller`)
     })
+}

@@ -1,8 +1,11 @@
 // Operations whose answer was lost are done once, and a database that hangs is a typed error in time.
 
 import { execFileSync } from 'node:child_process'
+import { chownSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import { generate } from 'selfsigned'
 import t from 'tap'
 import { DriverError } from '../lib/base/errors.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
@@ -18,7 +21,7 @@ import {
 } from '../lib/promise.js'
 import { retried, retryPolicyOf } from '../lib/sql/retry.js'
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
-import { quietPool } from './support/databases.js'
+import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 import { left } from './support/stores.js'
@@ -31,11 +34,14 @@ t.teardown(async () => {
   await server.stop()
 })
 
-const storeAt = (url: string, timeoutMs: number, options: SessionStoreOptions = {}) => {
-  const database = postgresDatabase(quietPool(url, { max: 1, backoff: () => 0.001 }), { timeoutMs })
+const databaseAt = (url: string, timeoutMs: number, options: Parameters<typeof quietPool>[1] = {}) => {
+  const pool = quietPool(url, { max: 1, backoff: () => 0.001, ...options })
+  const database = postgresDatabase(pool, { timeoutMs })
   t.teardown(() => database.close())
-  return sessionStore(database, options)
+  return database
 }
+const storeAt = (url: string, timeoutMs: number, options: SessionStoreOptions = {}) =>
+  sessionStore(databaseAt(url, timeoutMs), options)
 const count = (key: string) => sessionUpdate(key, (n) => Number(n) + 1, 0)
 
 const reload = async (session: Session, store = session.handle): Promise<Session> =>
@@ -98,14 +104,16 @@ const freeze = (): (() => void) => {
   const pids = [server.pid, ...children.filter((pid) => pid > 0)]
   for (const pid of pids) process.kill(pid, 'SIGSTOP')
   return () => {
-    for (const pid of pids) process.kill(pid, 'SIGCONT')
+    // One of a closed connection may be gone by now.
+    execFileSync('sh', ['-c', `kill -CONT ${pids.join(' ')} || true`], { stdio: 'ignore' })
   }
 }
 
 t.test(
   'a frozen database is a typed error within the deadline; once it goes on, so do requests',
   async (t) => {
-    const store = storeAt(server.url, 400, { retry: { attempts: 1 } })
+    const database = databaseAt(server.url, 400)
+    const store = sessionStore(database, { retry: { attempts: 1 } })
     const session = await saveSession(sessionSet('a', 1)(buildSession(store)))
     const goOn = freeze()
     t.teardown(goOn)
@@ -114,10 +122,42 @@ t.test(
     await t.rejects(saveSession(sessionSet('b', 1)(session)), { message: /no answer within 400 ms/ })
     t.ok(performance.now() - start < 5_000, 'both within a bound far above their deadlines')
     goOn()
-    // The very pool that waited recovers by itself.
-    t.equal((await saveSession(sessionSet('c', 1)(await reload(session)))).store.get('c'), 1)
+    // The very pool that waited recovers by itself; what was never sent is forgotten.
+    const patient = sessionStore(database)
+    const saved = await saveSession(sessionSet('c', 1)(await reload(session, patient)))
+    t.strictSame(saved.store.toObject(), { a: 1, c: 1 })
   },
 )
+
+/** Lets the server speak TLS from now on. */
+const offerTls = async (): Promise<void> => {
+  const { cert, private: key } = await generate([{ name: 'commonName', value: 'localhost' }])
+  const { uid, gid } = statSync(server.dataDir)
+  for (const [name, text] of Object.entries({ 'server.crt': cert, 'server.key': key })) {
+    writeFileSync(join(server.dataDir, name), text, { mode: 0o600 })
+    chownSync(join(server.dataDir, name), uid, gid)
+  }
+  const sql = quietPool(server.url, { max: 1 })
+  await sql`alter system set ssl = on`
+  await sql`select pg_reload_conf()`
+  await sql.end({ timeout: 1 })
+}
+
+for (const ssl of [false, 'require'] as const)
+  t.test(`a connection that falls silent is replaced in its pool; TLS: ${String(ssl)}`, async (t) => {
+    if (ssl !== false) await offerTls()
+    const database = databaseAt(proxy.url, 300, { ssl })
+    const store = sessionStore(database, { retry: { attempts: 1 } })
+    const session = await saveSession(sessionSet('a', 1)(buildSession(store)))
+    proxy.disturb({ hole: 1 })
+    t.match(await left(store.load(session.id, session.token.hash)), { _tag: 'DriverError', retryable: true })
+    proxy.disturb({})
+    // Tries for as long as it takes to find out; without new connections it would never end.
+    const patient = sessionStore(database, { retry: { attempts: 50, withinMs: 5_000, pauseMs: 1 } })
+    t.equal((await reload(session, patient)).store.get('a'), 1)
+    const [row] = await rowsOf(database, 'select ssl from pg_stat_ssl where pid = pg_backend_pid()')
+    t.equal(row?.['ssl'], ssl !== false)
+  })
 
 t.test('trying again is bounded in number and in time, and only for what may succeed', async (t) => {
   const calls = async (policy: object, error: unknown): Promise<number> => {

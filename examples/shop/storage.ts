@@ -7,7 +7,7 @@ import * as RA from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Database, DriverError, Query, Row, SessionId } from 'keyrow'
 import { pgliteDatabase } from 'keyrow/pglite'
-import { postgresDatabase } from 'keyrow/postgres'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import postgres from 'postgres'
 
 const DIRECTORY = '.data/shop'
@@ -17,9 +17,9 @@ export const openDatabase = (url: string | undefined): Database =>
 
 const openPool = (url: string): postgres.Sql =>
   postgres(url, {
+    ...poolOptions,
     max: 10,
     connect_timeout: 5,
-    fetch_types: false,
     connection: { statement_timeout: 10_000, application_name: 'keyrow-shop' },
     onnotice: () => undefined,
   })

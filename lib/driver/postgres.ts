@@ -1,5 +1,6 @@
 // PostgreSQL through postgres.js. The pool is the program's own: this file only uses it, through the few
 // members named here, since the library's own types have changed between patch releases.
+import type { Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError } from '../base/errors.js'
@@ -13,10 +14,29 @@ import {
   refusedParams,
   withDeadline,
 } from './deadline.js'
+import { dropSilent, openSocket, type PoolAddress } from './postgres-sockets.js'
 
 interface Sender {
   unsafe(text: string, params?: never[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
 }
+
+/**
+ * The options that a pool for keyrow should have: its connections recover from black holes, and it does not
+ * ask for types, which in postgres.js 3.4.9 can end the process when a connection is cut just then.
+ *
+ * @example
+ * ```ts
+ * import postgres from 'postgres'
+ * import { poolOptions } from 'keyrow/postgres'
+ *
+ * const sql = postgres(process.env['DATABASE_URL'] ?? '', { ...poolOptions, max: 20 })
+ * await sql.end()
+ * ```
+ */
+export const poolOptions: {
+  readonly fetch_types: false
+  readonly socket: (pool: PoolAddress) => Socket
+} = Object.freeze({ fetch_types: false, socket: openSocket })
 
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
 export interface PostgresJs extends Sender {
@@ -38,9 +58,9 @@ export interface PostgresOptions {
  * ```ts
  * import postgres from 'postgres'
  * import { sessionStore } from 'keyrow'
- * import { postgresDatabase } from 'keyrow/postgres'
+ * import { poolOptions, postgresDatabase } from 'keyrow/postgres'
  *
- * const database = postgresDatabase(postgres(process.env['DATABASE_URL'] ?? ''), { timeoutMs: 5000 })
+ * const database = postgresDatabase(postgres(process.env['DATABASE_URL'] ?? '', poolOptions), { timeoutMs: 5000 })
  * const store = sessionStore(database)
  * console.log((await store.prepare())._tag) // Right
  * await database.close()
@@ -49,14 +69,15 @@ export interface PostgresOptions {
 export const postgresDatabase = (sql: PostgresJs, options: PostgresOptions = {}): Database => {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
   const prepare = sql.options.prepare !== false
+  const link: Link = { timeoutMs, prepare, late: () => dropSilent(sql.options, timeoutMs) }
   let closed: Promise<E.Either<DriverError, void>> | undefined
   const whileOpen =
     <A>(act: () => Promise<A>) =>
     async (): Promise<A | E.Left<DriverError>> =>
       closed === undefined ? act() : (E.left(closedError()) as E.Left<DriverError>)
   return {
-    query: (query, params) => whileOpen(() => send(sql, query, params, timeoutMs, prepare)),
-    transaction: (body) => whileOpen(() => transact(sql, body, timeoutMs, prepare)),
+    query: (query, params) => whileOpen(() => send(sql, query, params, link)),
+    transaction: (body) => whileOpen(() => transact(sql, body, link)),
     // Without a timeout `end` can wait for ever on a connection whose server is gone.
     close: () => {
       closed ??= withDeadline('close', timeoutMs, () => sql.end({ timeout: timeoutMs / 2000 }))
@@ -65,12 +86,18 @@ export const postgresDatabase = (sql: PostgresJs, options: PostgresOptions = {})
   }
 }
 
+/** How the statements of one database are sent; `late` is told of each that was not answered in time. */
+interface Link {
+  readonly timeoutMs: number
+  readonly prepare: boolean
+  readonly late: () => void
+}
+
 const send = async (
   sql: Sender,
   query: Query,
   params: readonly Param[],
-  timeoutMs: number,
-  prepare: boolean,
+  { timeoutMs, prepare, late }: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const refused = refusedParams(query, params)
   if (refused !== undefined) return E.left(refused)
@@ -79,7 +106,11 @@ const send = async (
     pending = sql.unsafe(query.text, [...params] as never[], { prepare })
     return pending
   }
-  return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, () => forget(pending)))
+  const giveUp = (): void => {
+    forget(pending)
+    late()
+  }
+  return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, giveUp))
 }
 
 const rowsOf = (result: unknown): readonly Row[] => {
@@ -88,11 +119,12 @@ const rowsOf = (result: unknown): readonly Row[] => {
   return convertRows(rows.columns ?? [], [...rows])
 }
 
-// A statement still waiting for a connection is taken out of the queue. One that was sent is left alone:
-// a cancel request names a connection, not a statement, and could end another request's.
+// A statement still waiting for a connection becomes one that does nothing. (If a connection is just being made
+// for it, cancelling it would cost the pool that connection for good, in postgres.js 3.4.9.) One that was sent is
+// left alone: a cancel request names a connection, not a statement, and could end another request's.
 const forget = (pending: unknown): void => {
-  const query = pending as { readonly state?: unknown; cancel(): void }
-  if (query.state === null) query.cancel()
+  const query = pending as { readonly state?: unknown; strings: readonly string[]; args: readonly unknown[] }
+  if (query.state === null) Object.assign(query, { strings: ['select'], args: [] })
 }
 
 /** How far a transaction's body has come; once it is `lost`, nothing more is sent in it. */
@@ -105,8 +137,7 @@ interface Course<L, A> {
 const transact = async <L, A>(
   sql: PostgresJs,
   body: (tx: Queryable) => TaskEither<L, A>,
-  timeoutMs: number,
-  prepare: boolean,
+  link: Link,
 ): Promise<E.Either<L | DriverError, A>> => {
   const course: Course<L, A> = { lost: undefined }
   let started = (): void => undefined
@@ -115,20 +146,20 @@ const transact = async <L, A>(
   const end = new Promise<void>((resolve) => (ended = resolve))
   const run = sql.begin(async (tx) => {
     started()
-    if (course.lost === undefined) await follow(course, body(guarded(tx, course, timeoutMs, prepare)))
+    if (course.lost === undefined) await follow(course, body(guarded(tx, course, link)))
     ended()
     return settled(course)
   })
   run.catch((error: unknown) => {
     course.lost ??= driverError('transaction', error)
   })
-  const begun = await withDeadline('begin', timeoutMs, () => Promise.race([start, run]))
+  const begun = await withDeadline('begin', link.timeoutMs, () => Promise.race([start, run]), link.late)
   if (E.isLeft(begun)) {
     course.lost ??= begun.left
     return begun
   }
   await end
-  return outcome(course, await withDeadline('commit', timeoutMs, () => run))
+  return outcome(course, await withDeadline('commit', link.timeoutMs, () => run, link.late))
 }
 
 const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
@@ -156,15 +187,10 @@ const outcome = <L, A>(
   return course.result ?? E.left(course.lost ?? driverError('transaction', new Error('it has no result')))
 }
 
-const guarded = <L, A>(
-  sql: Sender,
-  course: Course<L, A>,
-  timeoutMs: number,
-  prepare: boolean,
-): Queryable => ({
+const guarded = <L, A>(sql: Sender, course: Course<L, A>, link: Link): Queryable => ({
   query: (query, params) => async () => {
     if (course.lost !== undefined) return E.left(course.lost)
-    const result = await send(sql, query, params, timeoutMs, prepare)
+    const result = await send(sql, query, params, link)
     if (E.isLeft(result) && result.left.sqlState === undefined) course.lost = result.left
     return result
   },

@@ -3,12 +3,12 @@
 //   counter-child.mjs URL SCHEMA COUNT AT_ONCE KEYS TOKEN…
 
 import { sessionStore } from 'keyrow'
-import { postgresDatabase } from 'keyrow/postgres'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionUpdate } from 'keyrow/promise'
 import postgres from 'postgres'
 
 const [url, schema, count, atOnce, keys, ...tokens] = process.argv.slice(2)
-const database = postgresDatabase(postgres(url, { max: 4, fetch_types: false, onnotice: () => undefined }))
+const database = postgresDatabase(postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
 const store = sessionStore(database, { schema })
 
 const errors = []

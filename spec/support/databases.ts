@@ -2,7 +2,7 @@
 
 import postgres from 'postgres'
 import { pgliteDatabase } from '../../lib/driver/pglite.js'
-import { postgresDatabase } from '../../lib/driver/postgres.js'
+import { poolOptions, postgresDatabase } from '../../lib/driver/postgres.js'
 import type { Database, QueryEvent, Row } from '../../lib/port/database.js'
 import { observedDatabase } from '../../lib/port/observed.js'
 import { specDatabaseUrl } from './postgres-server.js'
@@ -14,7 +14,7 @@ export interface SpecDriver {
 }
 
 export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
-  postgres(url, { onnotice: () => undefined, fetch_types: false, ...options })
+  postgres(url, { onnotice: () => undefined, ...poolOptions, ...options })
 
 export const drivers: readonly SpecDriver[] = [
   {

@@ -4,7 +4,7 @@
 
 import { createHash } from 'node:crypto'
 import { sessionStore } from 'keyrow'
-import { postgresDatabase } from 'keyrow/postgres'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   destroySession,
   loadSession,
@@ -19,13 +19,13 @@ import { broken } from './broken-store.mjs'
 
 const task = JSON.parse(process.argv[2])
 const sql = postgres(task.url, {
+  ...poolOptions,
   max: 4,
-  fetch_types: false,
   onnotice: () => undefined,
   backoff: () => 0.02,
   connect_timeout: 2,
 })
-const database = postgresDatabase(sql, { timeoutMs: 4_000 })
+const database = postgresDatabase(sql, { timeoutMs: task.timeoutMs })
 const store = broken(task.broken, sessionStore(database, { schema: task.schema }))
 
 const now = () => Number(process.hrtime.bigint() / 1000n)

@@ -26,15 +26,18 @@ export interface HistoryOptions {
   readonly directUrl?: string
   readonly processes: number
   readonly operations: number
+  /** The deadline of the processes' statements. Default: 4,000. */
+  readonly timeoutMs?: number
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
-  /** Runs beside the processes, until they have ended. */
-  readonly fault?: (isOver: () => boolean) => Promise<void>
+  /** Runs beside the processes, until they have ended; gives how often it struck. */
+  readonly fault?: (isOver: () => boolean) => Promise<number>
 }
 
 export interface History {
   readonly violations: readonly string[]
   readonly operations: number
   readonly unknown: number
+  readonly faults: number
 }
 
 export const makeHistory = async (options: HistoryOptions): Promise<History> => {
@@ -54,7 +57,7 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
     ),
   )
   over = true
-  await fault
+  const faults = (await fault) ?? 0
   const final = new Map<string, Readonly<Record<string, unknown>> | undefined>()
   for (const session of [...lasting, ...mortal])
     final.set(session.id, (await loadSession(sessions, sessionToken(session)))?.store.toObject())
@@ -65,11 +68,12 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
     violations: violations(all, final),
     operations: all.length,
     unknown: all.filter(({ result }) => result === 'unknown').length,
+    faults,
   }
 }
 
 const child = async (
-  { url, processes, operations, broken = 'none' }: HistoryOptions,
+  { url, processes, operations, timeoutMs = 4_000, broken = 'none' }: HistoryOptions,
   schema: string,
   name: string,
   lasting: readonly Session[],
@@ -79,6 +83,7 @@ const child = async (
     url,
     schema,
     name,
+    timeoutMs,
     broken,
     operations: Math.ceil(operations / processes),
     workers: 4,

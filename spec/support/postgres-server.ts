@@ -5,11 +5,16 @@ import { spawn } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import postgres from 'postgres'
 
 type Settings = Readonly<Record<string, string>>
 
-export interface PostgresOptions {
+interface PostgresOptions {
   readonly settings?: Settings
+  /** Default: one that is free. */
+  readonly port?: number | undefined
+  /** A server at work, of which the new one is to be a streaming standby. */
+  readonly standbyOf?: PostgresServer
 }
 
 export interface PostgresServer {
@@ -33,7 +38,9 @@ export interface SpecDatabase {
 }
 
 type Order =
-  | { readonly name: 'start'; readonly settings: Settings }
+  | { readonly name: 'start'; readonly settings: Settings; readonly port?: number | undefined }
+  | { readonly name: 'copy'; readonly from: string }
+  | { readonly name: 'write'; readonly files: Settings }
   | { readonly name: 'kill'; readonly signal: NodeJS.Signals }
   | { readonly name: 'stop' }
 
@@ -121,8 +128,8 @@ const stopWatcher = async (watcher: Watcher) => {
   await watcher.ended()
 }
 
-const serve = async (watcher: Watcher, settings: Settings): Promise<PostgresServer> => {
-  let state = await watcher.order({ name: 'start', settings })
+const serve = async (watcher: Watcher, settings: Settings, port?: number): Promise<PostgresServer> => {
+  let state = await watcher.order({ name: 'start', settings, port })
   let stopping: Promise<void> | undefined
   return {
     url: `postgres://postgres@127.0.0.1:${state.port}/postgres`,
@@ -141,10 +148,31 @@ const serve = async (watcher: Watcher, settings: Settings): Promise<PostgresServ
   }
 }
 
+/** A base backup of a server at work, as the data of a new one. */
+const copyServer = async (watcher: Watcher, { url, dataDir }: PostgresServer): Promise<void> => {
+  const sql = postgres(url, { max: 1, fetch_types: false })
+  try {
+    await sql`select pg_backup_start('standby', true)`
+    await watcher.order({ name: 'copy', from: dataDir })
+    const [stopped] = await sql`select labelfile from pg_backup_stop(false)`
+    await watcher.order({
+      name: 'write',
+      files: { backup_label: String(stopped?.['labelfile']), 'standby.signal': '' },
+    })
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
 export const startPostgres = async (options: PostgresOptions = {}): Promise<PostgresServer> => {
   const watcher = startWatcher()
+  const settings = { ...SETTINGS, ...options.settings }
+  const { standbyOf, port } = options
   try {
-    return await serve(watcher, { ...SETTINGS, ...options.settings })
+    if (standbyOf === undefined) return await serve(watcher, settings, port)
+    await copyServer(watcher, standbyOf)
+    const source = `host=127.0.0.1 port=${standbyOf.port} user=postgres`
+    return await serve(watcher, { ...settings, primary_conninfo: source }, port)
   } catch (error) {
     await stopWatcher(watcher).catch(() => undefined)
     throw error

@@ -68,6 +68,33 @@ const makeDirectories = () => {
   if (trial.status !== 0) copyNative()
 }
 
+const NOT_COPIED = new Set(['postmaster.pid', 'postmaster.opts', 'standby.signal', 'pg_wal', 'pg_replslot'])
+
+// Of a server at work, between the start and the stop of a backup: files may go while they are copied.
+const copyData = (from, to) => {
+  for (const entry of fs.readdirSync(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)]
+    try {
+      if (entry.isDirectory()) fs.mkdirSync(target, { mode: 0o700 })
+      if (NOT_COPIED.has(entry.name)) continue
+      if (entry.isDirectory()) copyData(source, target)
+      else fs.copyFileSync(source, target)
+    } catch (error) {
+      if (error.code !== 'ENOENT') throw error
+    }
+  }
+}
+
+const copy = ({ from }) => {
+  makeDirectories()
+  copyData(from, dataDir)
+}
+
+const write = ({ files }) => {
+  for (const [name, text] of Object.entries(files)) fs.writeFileSync(join(dataDir, name), text)
+  if (user.uid !== undefined) chownAll(dataDir)
+}
+
 const initialise = async () => {
   makeDirectories()
   const limits = { timeout: READY_MS, killSignal: 'SIGKILL' }
@@ -134,7 +161,8 @@ const launch = async (settings, candidate) => {
 
 // Trying is the only check of a port without a race. The range lies below the ports that systems
 // hand out for outgoing connections, so that none of these takes the port between kill and start.
-const start = async ({ settings }) => {
+const start = async ({ settings, ...order }) => {
+  port ??= order.port
   const { exitCode, signalCode } = postmaster?.child ?? {}
   if (exitCode === null && signalCode === null) return
   await halt('SIGKILL', 500)
@@ -216,6 +244,8 @@ const stop = async () => {
 
 const orders = {
   start,
+  copy: async (order) => copy(order),
+  write: async (order) => write(order),
   kill: ({ signal }) => halt(signal, signal === 'SIGKILL' ? 500 : 10_000),
   stop,
 }

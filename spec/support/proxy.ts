@@ -1,5 +1,5 @@
-// A proxy in front of PostgreSQL that cuts and delays connections at random, or loses one answer for certain:
-// once the server says that a statement is done (and not only parsed and described), that is thrown away
+// A proxy in front of PostgreSQL that cuts, delays and black-holes connections at random, or loses one answer
+// for certain: once the server says that a statement is done (and not only parsed and described), that is thrown away
 // with the connection.
 
 import { once } from 'node:events'
@@ -9,27 +9,32 @@ export interface Proxy {
   readonly url: string
   /** Loses the answer to the next statement that is carried out; then runs `meanwhile`, before anybody can connect again. */
   readonly loseNextAnswer: (meanwhile: () => Promise<void>) => void
-  /** From now on cuts connections at random, before or after it passes something on, and delays what it passes. */
-  readonly disturb: (disturbances: Disturbances) => void
+  /** From now on, at random: cuts connections, before or after it passes something on; delays what it passes; lets nothing through any more, in silence. */
+  readonly disturb: (disturbances: Partial<Disturbances>) => void
+  /** How many connections were disturbed by a cut or a hole. */
+  readonly disturbed: () => number
   /** How many answers were lost. */
   readonly lost: () => number
   readonly close: () => Promise<void>
 }
 
 interface Disturbances {
-  /** How likely it is that a piece of traffic is cut off, and that it is held up, from 0 to 1. */
+  /** How likely it is that a piece of traffic is cut off, held up, or the last that arrives, from 0 to 1. */
   readonly cut: number
   readonly delay: number
   readonly delayMs: number
+  readonly hole: number
 }
+
+const CALM: Disturbances = { cut: 0, delay: 0, delayMs: 0, hole: 0 }
 
 export const startProxy = async (target: string): Promise<Proxy> => {
   const { hostname, port } = new URL(target)
   const sockets = new Set<Socket>()
   let armed: (() => Promise<void>) | undefined
   let open: Promise<void> = Promise.resolve()
-  let lost = 0
-  let disturbances: Disturbances = { cut: 0, delay: 0, delayMs: 0 }
+  let [lost, disturbed] = [0, 0]
+  let disturbances = CALM
 
   const join = (client: Socket): void => {
     const server = connect(Number(port), hostname)
@@ -46,11 +51,11 @@ export const startProxy = async (target: string): Promise<Proxy> => {
     client.on('data', (data) => {
       losing ??= armed
       armed = undefined
-      pass(disturbances, data, client, server)
+      disturbed += pass(disturbances, data, client, server)
     })
     server.on('data', (data) => {
       if (losing === undefined || !saysDone(data)) {
-        pass(disturbances, data, server, client)
+        disturbed += pass(disturbances, data, server, client)
         return
       }
       lost += 1
@@ -77,8 +82,9 @@ export const startProxy = async (target: string): Promise<Proxy> => {
       armed = meanwhile
     },
     disturb: (wanted) => {
-      disturbances = wanted
+      disturbances = { ...CALM, ...wanted }
     },
+    disturbed: () => disturbed,
     lost: () => lost,
     close: async () => {
       for (const socket of sockets) socket.destroy()
@@ -88,17 +94,25 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   }
 }
 
-/** Passes data on; or cuts the connection, before that or after; or keeps the order and takes its time. */
-const pass = ({ cut, delay, delayMs }: Disturbances, data: Buffer, from: Socket, to: Socket): void => {
-  if (Math.random() < cut) {
-    if (Math.random() < 0.5) to.write(data)
-    to.destroySoon()
-    return
+/**
+ * Passes data on; or cuts the connection, before that or after; or lets nothing more through; or keeps the
+ * order and takes its time. Gives how many connections it spoilt.
+ */
+const pass = (wanted: Disturbances, data: Buffer, from: Socket, to: Socket): number => {
+  const { cut, delay, delayMs, hole } = wanted
+  const [cuts, swallows, waits] = [cut, hole, delay].map((chance) => Math.random() < chance)
+  if (!cuts || Math.random() < 0.5) to.write(data)
+  if (cuts) to.destroySoon()
+  else if (swallows) swallow(from, to)
+  else if (waits) {
+    from.pause()
+    setTimeout(() => from.resume(), Math.random() * delayMs)
   }
-  to.write(data)
-  if (Math.random() >= delay) return
-  from.pause()
-  setTimeout(() => from.resume(), Math.random() * delayMs)
+  return cuts || swallows ? 1 : 0
+}
+
+const swallow = (...ends: readonly Socket[]): void => {
+  for (const socket of ends) socket.removeAllListeners('data').resume()
 }
 
 // The tag of a CommandComplete message. A statement of a session's store that is done has one of these.

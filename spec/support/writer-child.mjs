@@ -2,12 +2,12 @@
 // it is told, then deletes every second one, each in a request of its own with a load and a save.
 
 import { sessionStore } from 'keyrow'
-import { postgresDatabase } from 'keyrow/postgres'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionDel, sessionSet } from 'keyrow/promise'
 import postgres from 'postgres'
 
 const [url, schema, token, name, count] = process.argv.slice(2)
-const database = postgresDatabase(postgres(url, { max: 4, fetch_types: false, onnotice: () => undefined }))
+const database = postgresDatabase(postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
 const store = sessionStore(database, { schema })
 
 const request = async (edit) => saveSession(edit(await loadSession(store, token)))
