@@ -2,6 +2,8 @@
 export * from './base/errors.js'
 export type { DeepReadonly } from './base/frozen.js'
 export type { Json } from './base/json.js'
+export { type Collected, type CollectOptions, collectGarbage } from './collector/collect.js'
+export { type Collector, type CollectorOptions, startCollector } from './collector/collector.js'
 export {
   callWithSession,
   currentSession,
@@ -9,6 +11,7 @@ export {
   type WithSessionOptions,
   withSession,
 } from './current/current-session.js'
+export { endSessions, type ListedSession, sessionsOf } from './current/principal.js'
 export {
   buildSession,
   destroySession,
@@ -19,12 +22,24 @@ export {
   sessionToken,
 } from './current/verbs.js'
 export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
+export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
-export type { Change, Saved, Session, SessionStore, StoreError } from './port/session-store.js'
+export type {
+  Absence,
+  Change,
+  CollectedBatch,
+  Listed,
+  Saved,
+  SavedSnapshot,
+  Session,
+  SessionStore,
+  StoreError,
+} from './port/session-store.js'
 export type { ActiveRecord } from './record/active-record.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
 export { type SessionKey, sessionKey } from './session/key.js'
+export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionValue, Snapshot } from './session/session.js'
 export type { SaveId, SecretHash, SessionId } from './session/token.js'
 export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './session/values.js'

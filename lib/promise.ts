@@ -8,24 +8,33 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from './base/errors.js'
 import type { DeepReadonly } from './base/frozen.js'
 import type { Json } from './base/json.js'
+import * as collecting from './collector/collect.js'
+import * as background from './collector/collector.js'
 import * as current from './current/current-session.js'
+import * as principals from './current/principal.js'
 import * as verbs from './current/verbs.js'
 import type { Database, Param, Query, Queryable, Row } from './port/database.js'
 import type { Session, SessionStore } from './port/session-store.js'
 import type { SessionKey } from './session/key.js'
 import type { SessionValue } from './session/session.js'
+import type { SessionId } from './session/token.js'
 import * as values from './session/values.js'
 
 export * from './base/errors.js'
 export type { DeepReadonly } from './base/frozen.js'
 export type { Json } from './base/json.js'
+export type { Collected, CollectOptions } from './collector/collect.js'
+export type { CollectorOptions } from './collector/collector.js'
 export type { WithSessionOptions } from './current/current-session.js'
+export type { ListedSession } from './current/principal.js'
 export { buildSession, sessionToken } from './current/verbs.js'
 export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
+export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
 export type { Session, SessionStore } from './port/session-store.js'
 export { type SessionKey, sessionKey } from './session/key.js'
+export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionId } from './session/token.js'
 export { sessionDel, sessionSet } from './session/values.js'
 export { type SessionStoreOptions, sessionStore } from './sql/session-store.js'
@@ -165,6 +174,34 @@ export const currentSession = (): Promise<Session> => run(current.currentSession
 /** Replaces the current session by `f` of it; gives the new one. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   run<SessionError, Session>(current.updateCurrentSession(f))
+
+/** The live sessions of a principal, the newest first: ids and times, never a token. */
+export const sessionsOf = (
+  store: SessionStore,
+  principal: string,
+): Promise<readonly principals.ListedSession[]> => run(principals.sessionsOf(store, principal))
+
+/** Destroys all sessions of a principal, or all but one; gives the ids of those that it ended. */
+export const endSessions = (
+  store: SessionStore,
+  principal: string,
+  options?: { readonly except?: SessionId },
+): Promise<readonly SessionId[]> => run(principals.endSessions(store, principal, options))
+
+/** Deletes expired sessions with all that hangs from them. */
+export const collectGarbage = (
+  store: SessionStore,
+  options?: collecting.CollectOptions,
+): Promise<collecting.Collected> => run(collecting.collectGarbage(store, options))
+
+/** A collector that runs beside a server, until it is stopped. */
+export interface Collector {
+  readonly stop: () => Promise<void>
+}
+
+/** Starts collecting garbage in the background; it keeps no process alive. */
+export const startCollector = (store: SessionStore, options?: background.CollectorOptions): Collector =>
+  background.startCollector(store, options)
 
 /** Makes the store ready for use: run it at the start to fail early. */
 export const prepareStore = (store: SessionStore): Promise<void> => run(store.prepare)

@@ -193,7 +193,7 @@ const rowsSpec = (t: Test, database: Database): void => {
     'tables that are missing are a SchemaMismatch when they must not be made, or were taken away',
     async (t) => {
       const schema = freshSchema()
-      const store = sessionStore(database, { schema, createSchema: false })
+      const store = sessionStore(database, { schema, upgradeSchema: false })
       const session = sessionSet('a', 1)(buildSession(store))
       const missing = await left(saveSession(session))
       t.ok(missing instanceof SchemaMismatch && missing.schema === schema)

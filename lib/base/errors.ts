@@ -110,6 +110,8 @@ export class SchemaMismatch extends KeyrowError {
   constructor(
     readonly schema: string,
     readonly problem: string,
+    /** The versions, when it is these that differ; `found` is 0 when nothing is there. */
+    readonly versions?: { readonly found: number; readonly wanted: number },
   ) {
     super(`schema "${schema}": ${problem}`)
   }

@@ -6,10 +6,10 @@ import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
-import type { Session } from '../port/session-store.js'
+import type { Session, SessionStore } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
 import { heldSession, withEdits, withToken } from '../session/session.js'
-import type { Token } from '../session/token.js'
+import type { SessionId, Token } from '../session/token.js'
 import { storeSession } from './store-session.js'
 
 export interface Frame {
@@ -124,6 +124,15 @@ const isNewer = (held: Session, after: Session): boolean =>
 export const absorbDestroyed = (session: Session): void => {
   const frame = frameOf(session)
   if (frame !== undefined) frame.state = 'destroyed'
+}
+
+/** The same, for a store that ended several sessions at once: any of them may be open around us. */
+export const absorbEnded = (store: SessionStore, ids: readonly SessionId[]): void => {
+  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer) {
+    const { frame } = scope
+    if (frame.state === 'open' && frame.session.handle === store && ids.includes(frame.session.id))
+      frame.state = 'destroyed'
+  }
 }
 
 /** Closes the frame and saves its session, both once; a destroyed one is not saved. */

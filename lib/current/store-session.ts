@@ -5,10 +5,12 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { isSessionError, SaveConflict, SessionGone } from '../base/errors.js'
+import { publish } from '../port/events.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
 import { freshSaveId } from '../session/token.js'
+import { telling } from './telling.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
@@ -39,7 +41,11 @@ export const endBirth = (session: Session): void => {
 const create =
   (session: Session): Stored =>
   () =>
-    born.has(session.token.origin) ? notAgain(session)() : createNow(session)()
+    telling(
+      'create',
+      born.has(session.token.origin) ? notAgain(session) : createNow(session),
+      ({ id, store }, durationMs) => publish('created', { id, entries: store.size, durationMs }),
+    )()
 
 const createNow = (session: Session): Stored =>
   pipe(
@@ -58,27 +64,34 @@ const notAgain = (session: Session): Stored =>
     born.get(session.token.origin) === 'destroyed'
       ? pipe(
           session.handle.destroy(session.id),
-          TE.map(() => O.none),
+          TE.map(() => false),
         )
-      : session.handle.load(session.id, session.token.hash),
-    TE.chainW((found) =>
-      TE.left(O.isSome(found) ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
+      : pipe(session.handle.load(session.id, session.token.hash), TE.map(E.isRight)),
+    TE.chainW((lives) =>
+      TE.left(lives ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
     ),
   )
 
-const save = (session: Session, since: Snapshot): Stored =>
-  pipe(
+const save = (session: Session, since: Snapshot): Stored => {
+  const { id, edits, store: entries } = session
+  return pipe(
     TE.fromIO(freshSaveId),
-    TE.chain((saveId) => {
-      const { id, edits, store: entries } = session
-      return tagged(session.handle.save(id, { save: saveId, edits, since, entries }))
-    }),
-    TE.map((snapshot) => stored(session, snapshot)),
+    TE.chain((saveId) =>
+      telling(
+        'save',
+        tagged(session.handle.save(id, { save: saveId, edits, since, entries })),
+        ({ rounds = 1 }, durationMs) => publish('saved', { id, edits: edits.size, rounds, durationMs }),
+      ),
+    ),
+    TE.map(({ revision, expiration, due, entries }) =>
+      stored(session, { revision, expiration, due, entries }),
+    ),
   )
+}
 
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(
-    session.handle.touch(session.id),
+    telling('touch', session.handle.touch(session.id)),
     TE.map(({ expiration }) => stored(session, { ...snapshot, expiration, due: false })),
   )
 

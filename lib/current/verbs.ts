@@ -1,16 +1,19 @@
 // What is done to a session through its store: the effects, each a task that does nothing until it runs.
 // A session that is current somewhere around us is told what became of it, so that its frame goes on from
 // there instead of saving the same edits again.
-import { pipe } from 'fp-ts/lib/function.js'
+import * as E from 'fp-ts/lib/Either.js'
+import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type SaveConflict, type SessionClosed, SessionGone } from '../base/errors.js'
-import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import { publish } from '../port/events.js'
+import type { Absence, Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
-import { Token } from '../session/token.js'
+import { type SessionId, Token } from '../session/token.js'
 import { absorb, absorbDestroyed, endReason } from './frame.js'
 import { endBirth, storeSession } from './store-session.js'
+import { telling } from './telling.js'
 
 /**
  * A new session, in memory until its first save; a session without values is never stored.
@@ -45,14 +48,31 @@ export const loadSession = (
   pipe(
     Token.parse(token),
     O.match(
-      () => TE.right(O.none),
+      () =>
+        TE.fromIO(() => {
+          publish('badToken', { reason: 'malformed' })
+          return O.none
+        }),
       (parsed) =>
         pipe(
-          store.load(parsed.id, parsed.hash),
-          TE.map(O.map((snapshot) => heldSession(store, parsed, snapshot, noEdits))),
+          telling('load', store.load(parsed.id, parsed.hash), tellLoaded(parsed.id)),
+          TE.map(
+            flow(
+              O.fromEither,
+              O.map((snapshot) => heldSession(store, parsed, snapshot, noEdits)),
+            ),
+          ),
         ),
     ),
   )
+
+const tellLoaded =
+  (id: SessionId) =>
+  (found: E.Either<Absence, Snapshot>, durationMs: number): void => {
+    if (E.isRight(found)) publish('loaded', { id, entries: found.right.entries.size, durationMs })
+    else if (found.left === 'expired') publish('expired', { id })
+    else publish('badToken', { reason: 'unknown', id })
+  }
 
 /**
  * Stores what was edited since the load, and gives the session as saved. One statement, or none when
@@ -115,7 +135,7 @@ export const refreshSession = (
 
 const reread = (session: Session, known: Snapshot): TE.TaskEither<StoreError | SessionGone, Session> =>
   pipe(
-    session.handle.refresh(session.id, known),
+    telling('refresh', session.handle.refresh(session.id, known)),
     TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
     TE.map((snapshot) => heldSession(session.handle, session.token, snapshot, session.edits)),
   )
@@ -149,7 +169,11 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
       (token): TE.TaskEither<StoreError | SessionGone | SaveConflict, void> =>
         O.isNone(session.snapshot)
           ? TE.right(undefined)
-          : session.handle.rotate(session.id, session.token.hash, token.hash),
+          : telling(
+              'rotate',
+              session.handle.rotate(session.id, session.token.hash, token.hash),
+              (_, durationMs) => publish('rotated', { id: session.id, durationMs }),
+            ),
     ),
     TE.map((token) => withToken(session, token)),
   )
@@ -177,7 +201,11 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
 export const destroySession = (session: Session): TE.TaskEither<StoreError, void> =>
   pipe(
     TE.fromIO(() => endBirth(session)),
-    TE.chain(() => session.handle.destroy(session.id)),
+    TE.chain(() =>
+      telling('destroy', session.handle.destroy(session.id), (_, durationMs) =>
+        publish('destroyed', { id: session.id, durationMs }),
+      ),
+    ),
     TE.chainFirstIOK(() => () => absorbDestroyed(session)),
   )
 

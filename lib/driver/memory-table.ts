@@ -5,12 +5,15 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { Clock } from '../base/clock.js'
 import { SaveConflict, SessionGone } from '../base/errors.js'
+import type { Absence } from '../port/session-store.js'
 import type { Entries } from '../session/edits.js'
+import { PRINCIPAL } from '../session/principal.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
 
 export interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
+  readonly createdAt: number
   readonly expiration: number
   readonly absoluteExpiration: number
   readonly revision: number
@@ -42,11 +45,27 @@ export class MemoryTable {
     )
   }
 
+  open(id: SessionId, fits: (rows: Rows) => boolean): E.Either<Absence, Rows> {
+    const rows = this.#rows.get(id)
+    if (rows === undefined || !fits(rows)) return E.left('unknown')
+    return rows.expiration > this.#now() ? E.right(rows) : E.left('expired')
+  }
+
+  /** The live ones of a principal, the oldest first. */
+  whose(principal: string): readonly (readonly [SessionId, Rows])[] {
+    return [...this.#rows].filter(
+      ([, { entries, expiration }]) => entries.get(PRINCIPAL) === principal && expiration > this.#now(),
+    )
+  }
+
   insert(id: SessionId, rows: Rows): E.Either<SaveConflict, Rows> {
     const present = this.#rows.get(id)
     if (present !== undefined)
       return isDone(present, rows.recent[0]) ? E.right(present) : E.left(new SaveConflict(id, 'create'))
-    if (this.#rows.size >= this.#sweepAt) this.#sweep()
+    if (this.#rows.size >= this.#sweepAt) {
+      this.sweep(Number.POSITIVE_INFINITY)
+      this.#sweepAt = Math.max(1024, this.#rows.size * 2)
+    }
     return E.right(this.#put(id, rows))
   }
 
@@ -59,9 +78,9 @@ export class MemoryTable {
     )
   }
 
-  remove(id: SessionId): E.Either<never, void> {
-    this.#rows.delete(id)
-    return E.right(undefined)
+  /** Whether it was there. */
+  remove(id: SessionId): boolean {
+    return this.#rows.delete(id)
   }
 
   #put(id: SessionId, rows: Rows): Rows {
@@ -69,8 +88,13 @@ export class MemoryTable {
     return rows
   }
 
-  #sweep(): void {
-    for (const [id, rows] of this.#rows) if (rows.expiration <= this.#now()) this.#rows.delete(id)
-    this.#sweepAt = Math.max(1024, this.#rows.size * 2)
+  /** Removes at most so many expired ones; gives how many. */
+  sweep(limit: number): number {
+    let swept = 0
+    for (const [id, rows] of this.#rows) {
+      if (swept >= limit) break
+      if (rows.expiration <= this.#now() && this.#rows.delete(id)) swept += 1
+    }
+    return swept
   }
 }

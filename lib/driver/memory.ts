@@ -1,14 +1,14 @@
 // The session store in memory: for specs, for trying things out, and for one process that may forget. It
 // keeps the same contract as the databases, on the process's clock.
 import * as E from 'fp-ts/lib/Either.js'
-import { constVoid, flow, pipe } from 'fp-ts/lib/function.js'
+import { constVoid, flow } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type Clock, systemClock } from '../base/clock.js'
 import { SaveConflict } from '../base/errors.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
-import type { Change, Saved, SessionStore } from '../port/session-store.js'
+import type { Change, Listed, Saved, SessionStore } from '../port/session-store.js'
 import { applyEdits, type Entries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
@@ -43,17 +43,31 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
     prepare: TE.right(undefined),
     create: (id, secret, save, entries) =>
       step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),
-    load: (id, secret) =>
-      step(() => E.right(pipe(table.find(id), O.filter(opens(secret, now())), O.map(snapshot)))),
+    load: (id, secret) => step(() => E.right(E.map(snapshot)(table.open(id, opens(secret, now()))))),
     save: (id, change) => step(() => E.map(snapshot)(table.update(id, flow(saved(change), E.right)))),
     touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(moved, E.right)))),
     refresh: (id) =>
       step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
     rotate: (id, from, to) =>
       step(() => E.map(constVoid)(table.update(id, rotated(id, from, to, now() + lifetime.rotationGraceMs)))),
-    destroy: (id) => step(() => table.remove(id)),
+    destroy: (id) => step(() => E.map(constVoid)(E.right(table.remove(id)))),
+    ...listing(table),
   }
 }
+
+const listing = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'collect'> => ({
+  sessionsOf: (principal) => step(() => E.right(table.whose(principal).map(listed).reverse())),
+  endAll: (principal, except) =>
+    step(() => {
+      const ids = table.whose(principal).map(([id]) => id)
+      return E.right(ids.filter((id) => id !== except && table.remove(id)))
+    }),
+  collect: (limit) =>
+    step(() => {
+      const sessions = table.sweep(limit)
+      return E.right({ sessions, more: sessions === limit, busy: false })
+    }),
+})
 
 const edited = (rows: Rows, { edits, save }: Change): Pick<Rows, 'revision' | 'entries' | 'recent'> => ({
   revision: rows.revision + 1,
@@ -83,6 +97,12 @@ const step =
   async () =>
     Promise.resolve(operation())
 
+const listed = ([id, { createdAt, expiration }]: readonly [SessionId, Rows]): Listed => ({
+  id,
+  createdAt,
+  expiration,
+})
+
 const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })
 
 const newRows = (
@@ -93,6 +113,7 @@ const newRows = (
   lifetime: Lifetime,
 ): Rows => ({
   secret,
+  createdAt: now,
   expiration: now + Math.min(lifetime.idleMs, lifetime.absoluteMs),
   absoluteExpiration: now + lifetime.absoluteMs,
   revision: 1,

@@ -6,6 +6,7 @@
 //  - Time is the store's own clock; a caller never sends a time.
 //  - Each operation is atomic, and has a bound on how long it takes.
 //  - Nothing here is called with a secret, only with its hash.
+import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
@@ -16,6 +17,31 @@ import type { Lifetime } from './lifetime.js'
 
 /** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
 export type StoreError = DriverError | SchemaMismatch
+
+/** Why a token opens nothing. */
+export type Absence = 'expired' | 'unknown'
+
+/** One of a principal's sessions; times are milliseconds since 1970 by the store's clock. */
+export interface Listed {
+  readonly id: SessionId
+  readonly createdAt: number
+  readonly expiration: number
+}
+
+/** What one batch of a collection did. */
+export interface CollectedBatch {
+  /** How many sessions were deleted. */
+  readonly sessions: number
+  /** Whether there may be more to do at once. */
+  readonly more: boolean
+  /** Whether another collector was at work, so that nothing was done. */
+  readonly busy: boolean
+}
+
+/** A session as saved. `rounds`: how many it took; 2 when it had to look at others' saves first. */
+export interface SavedSnapshot extends Snapshot {
+  readonly rounds?: number
+}
 
 /** What a write did: the header's new revision, and its expiration in milliseconds since 1970. */
 export interface Saved {
@@ -51,7 +77,7 @@ export interface SessionStore {
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
   /** One consistent read of a live session that this secret (or, within its grace, the previous one) opens. */
-  readonly load: (id: SessionId, secret: SecretHash) => TaskEither<StoreError, Option<Snapshot>>
+  readonly load: (id: SessionId, secret: SecretHash) => TaskEither<StoreError, Either<Absence, Snapshot>>
 
   /**
    * Applies the edits, all or none, if the session still lives; raises the revision by one and moves the
@@ -63,7 +89,7 @@ export interface SessionStore {
   readonly save: (
     id: SessionId,
     change: Change,
-  ) => TaskEither<StoreError | SessionGone | SaveConflict, Snapshot>
+  ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot>
 
   /** Moves the expiration forward if the session still lives, never backwards; nothing else changes. */
   readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
@@ -86,6 +112,21 @@ export interface SessionStore {
 
   /** Deletes the session and all that hangs from it. Idempotent. */
   readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
+
+  /** The live sessions whose entry `keyrow:principal` is this, the newest first. */
+  readonly sessionsOf: (principal: string) => TaskEither<StoreError, readonly Listed[]>
+
+  /** Destroys them, but for one that stays; gives the ids of those that it destroyed. */
+  readonly endAll: (
+    principal: string,
+    except: SessionId | undefined,
+  ) => TaskEither<StoreError, readonly SessionId[]>
+
+  /**
+   * Deletes at most so many expired sessions and all that hangs from them. Never waits for a lock, never deletes
+   * what is alive, and any number may run.
+   */
+  readonly collect: (limit: number) => TaskEither<StoreError, CollectedBatch>
 }
 
 /**

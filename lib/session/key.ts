@@ -55,12 +55,18 @@ const storableName = (name: unknown): string => {
   return name
 }
 
+const open = (name: string): string => {
+  if (name.startsWith('keyrow:'))
+    throw new EncodeError(name, [], "keys that begin with 'keyrow:' are keyrow's own: use its functions")
+  return name
+}
+
 /** The JSON that stands for `value` under `key`; throws an `EncodeError`. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
   // Not every caller is type-checked: what is no key at all is refused as a name, and a misfit by the codec.
   const name = storableName(typeof key === 'object' ? key.name : key)
   try {
-    if (typeof key !== 'object') return toJson(name, value)
+    if (typeof key !== 'object') return toJson(open(name), value)
     if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {

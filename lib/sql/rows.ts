@@ -7,9 +7,10 @@ import { DriverError } from '../base/errors.js'
 import { deepFreeze } from '../base/frozen.js'
 import type { Json } from '../base/json.js'
 import type { Query, Row } from '../port/database.js'
-import type { Saved } from '../port/session-store.js'
+import type { Absence, Listed, Saved } from '../port/session-store.js'
 import type { Edits, Entries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
+import type { SessionId } from '../session/token.js'
 
 const cell = (key: string, value: string): string => `${JSON.stringify(key)}:[${value}]`
 
@@ -48,11 +49,11 @@ const SavedRow = t.type({ revision: t.number, expiration: t.number })
 
 const json = t.union([t.string, t.null])
 
-const LoadedRow = t.intersection([SavedRow, t.type({ due: t.boolean, entries: json })])
+const LoadedRow = t.intersection([SavedRow, t.type({ due: t.boolean, expired: t.boolean, entries: json })])
 
 export type Decode<A> = (row: Row) => E.Either<DriverError, A>
 
-const decoded =
+export const decodedRow =
   <A>(codec: t.Decoder<unknown, A>, query: Query): Decode<A> =>
   (row) =>
     pipe(
@@ -65,28 +66,44 @@ const decoded =
       ),
     )
 
-export const savedRow = (query: Query): Decode<Saved> => decoded(SavedRow, query)
+export const savedRow = (query: Query): Decode<Saved> => decodedRow(SavedRow, query)
 
-export const loadedRow = (query: Query): Decode<Snapshot> =>
+export const loadedRow = (query: Query): Decode<E.Either<Absence, Snapshot>> =>
   flow(
-    decoded(LoadedRow, query),
-    E.map(({ revision, expiration, due, entries }) => ({
-      revision,
-      expiration,
-      due,
-      entries: HashMap(frozen(entries ?? '{}')),
-    })),
+    decodedRow(LoadedRow, query),
+    E.map(({ revision, expiration, due, expired, entries }) =>
+      expired
+        ? E.left('expired')
+        : E.right({ revision, expiration, due, entries: HashMap(frozen(entries ?? '{}')) }),
+    ),
   )
 
 /** A save's row: `seen` is the revision that the statement saw before its own, `changes` the others' since. */
 export const writtenRow = (query: Query) =>
-  decoded(t.intersection([SavedRow, t.type({ seen: t.number, changes: json })]), query)
+  decodedRow(t.intersection([SavedRow, t.type({ seen: t.number, changes: json })]), query)
 
 /** A refreshed session's row: what changed after the revision `since`, or, when that is 0, all there is. */
 export const refreshedRow = (query: Query) =>
-  decoded(t.intersection([SavedRow, t.type({ since: t.number, changes: json })]), query)
+  decodedRow(t.intersection([SavedRow, t.type({ since: t.number, changes: json })]), query)
 
 export const lockedRow = (query: Query) =>
-  decoded(t.intersection([SavedRow, t.type({ done: t.boolean })]), query)
+  decodedRow(t.intersection([SavedRow, t.type({ done: t.boolean })]), query)
 
-export const changesRow = (query: Query) => decoded(t.type({ changes: json }), query)
+const ListedRow = t.type({ id: t.string, created: t.number, expiration: t.number })
+
+export const listedRow = (query: Query): Decode<Listed> =>
+  flow(
+    decodedRow(ListedRow, query),
+    E.map(({ id, created, expiration }) => ({ id: id as SessionId, createdAt: created, expiration })),
+  )
+
+export const endedRow = (query: Query): Decode<SessionId> =>
+  flow(
+    decodedRow(t.type({ id: t.string }), query),
+    E.map(({ id }) => id as SessionId),
+  )
+
+export const collectedRow = (query: Query) =>
+  decodedRow(t.type({ sessions: t.number, due: t.number, settled: t.number, busy: t.boolean }), query)
+
+export const changesRow = (query: Query) => decodedRow(t.type({ changes: json }), query)

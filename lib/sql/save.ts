@@ -10,7 +10,7 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SessionGone } from '../base/errors.js'
 import type { Database, Queryable } from '../port/database.js'
-import type { Change, SessionStore } from '../port/session-store.js'
+import type { Change, SavedSnapshot, SessionStore } from '../port/session-store.js'
 import { applyEdits, type Entries, hasUpdates, noEntries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
@@ -24,7 +24,7 @@ export interface Saving {
   readonly refresh: SessionStore['refresh']
 }
 
-type Saved<L = never> = TE.TaskEither<L | DriverError, Snapshot>
+type Saved<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
 export const saveOver =
   (saving: Saving): SessionStore['save'] =>
@@ -122,6 +122,6 @@ const writeLocked = (
   return pipe(
     write(saving, tx, id, { ...change, entries }, false),
     TE.chainW(TE.fromOption(() => new SessionGone(id))),
-    TE.map(({ revision, expiration }) => ({ revision, expiration, due: false, entries })),
+    TE.map(({ revision, expiration }) => ({ revision, expiration, due: false, entries, rounds: 2 })),
   )
 }

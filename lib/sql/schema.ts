@@ -1,99 +1,135 @@
-// The tables, and how they come to be: once for each database, whoever comes first, under a lock.
+// How a database comes to hold our version of the schema: by whoever comes first, once, under a lock.
+import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SchemaMismatch } from '../base/errors.js'
+import { RELEASE } from '../base/release.js'
 import type { Database, Query, Queryable } from '../port/database.js'
+import { publish } from '../port/events.js'
+import { LATEST, type Migration, migrations, type Step } from './migrations.js'
+import { bare, type SchemaError, type SchemaState, schemaState } from './schema-state.js'
 
-export const DEFAULT_SCHEMA = 'keyrow'
-
-/** A schema's name as a quoted identifier; throws a `RangeError` for a name that would need escaping. */
-export const quotedSchema = (schema: string): string => {
-  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(schema))
-    throw new RangeError(`"${schema}" cannot name a schema: use lower-case letters, digits and _, at most 63`)
-  return `"${schema}"`
-}
-
-/**
- * The schema as the statements that make it. Fill factors leave room in each page, so that the update of a
- * header or of a value stays in its page and touches no index.
- */
-const schemaStatements = (schema: string): readonly Query[] => [
-  { name: 'schema.create', text: `create schema if not exists ${schema}` },
-  {
-    name: 'schema.session',
-    text: `
-create table if not exists ${schema}.session (
-  id uuid primary key,
-  secret_hash bytea not null,
-  previous_hash bytea,
-  previous_until timestamptz,
-  created_at timestamptz not null,
-  expires_at timestamptz not null,
-  absolute_expires_at timestamptz not null,
-  revision bigint not null,
-  recent_saves bytea not null -- the ids of the last saves, eight bytes each
-) with (fillfactor = 70)`,
-  },
-  {
-    name: 'schema.entry',
-    text: `
-create table if not exists ${schema}.entry (
-  session_id uuid not null references ${schema}.session (id) on delete cascade,
-  key text not null,
-  value jsonb, -- null: the key was deleted at this revision
-  revision bigint not null,
-  primary key (session_id, key)
-) with (fillfactor = 85)`,
-  },
-]
-
-/** Makes sure that the tables are there; where they are missing, they are made, unless `create` is false. */
+/** Makes sure that the database holds our version: makes or upgrades the tables, unless `upgrade` is false. */
 export const prepareSchema = (
   database: Database,
   schema: string,
-  create: boolean,
-): TE.TaskEither<DriverError | SchemaMismatch, void> =>
+  upgrade: boolean,
+): TE.TaskEither<SchemaError, void> =>
   pipe(
-    isPresent(database, schema),
-    TE.chainW(
-      (present): TE.TaskEither<DriverError | SchemaMismatch, void> =>
-        present ? TE.right(undefined) : create ? createSchema(database, schema) : absent(schema),
-    ),
+    schemaState(database, schema),
+    TE.chainEitherKW(notNewer(schema)),
+    TE.chainW(({ version }): TE.TaskEither<SchemaError, unknown> => {
+      if (version === LATEST) return TE.right(undefined)
+      return upgrade ? upgradeSchema(database, schema) : TE.left(tooOld(schema, version))
+    }),
+    TE.map(() => undefined),
   )
 
-const absent = (schema: string): TE.TaskEither<SchemaMismatch, never> =>
-  TE.left(
-    new SchemaMismatch(
-      schema.slice(1, -1),
-      'the tables session and entry are missing, and createSchema is off',
-    ),
+const notNewer =
+  (schema: string) =>
+  (state: SchemaState): E.Either<SchemaMismatch, SchemaState> =>
+    state.version <= LATEST
+      ? E.right(state)
+      : E.left(
+          new SchemaMismatch(
+            bare(schema),
+            `it has version ${String(state.version)}, made by keyrow ${state.made.at(-1)?.madeBy ?? ''}; ` +
+              `keyrow ${RELEASE} works with version ${String(LATEST)}: install a newer one (npm install keyrow@latest)`,
+            { found: state.version, wanted: LATEST },
+          ),
+        )
+
+const tooOld = (schema: string, version: number): SchemaMismatch =>
+  new SchemaMismatch(
+    bare(schema),
+    `${version === 0 ? 'its tables are missing' : `it has version ${String(version)}`}; ` +
+      `keyrow ${RELEASE} works with version ${String(LATEST)}: run npx keyrow schema upgrade --schema ${bare(schema)}`,
+    { found: version, wanted: LATEST },
   )
 
-const isPresent = (database: Queryable, schema: string): TE.TaskEither<DriverError, boolean> =>
-  pipe(
-    database.query({ name: 'schema.present', text: PRESENT }, [`${schema}.session`, `${schema}.entry`]),
-    TE.map((rows) => rows[0]?.['present'] === true),
-  )
+/** An upgrade that was done: from version, to version; they are equal when somebody else was first. */
+interface Upgraded {
+  readonly from: number
+  readonly to: number
+}
 
-const PRESENT = 'select to_regclass($1::text) is not null and to_regclass($2::text) is not null as present'
-
-const EXISTS = 'select to_regnamespace($1::text) is not null as exists'
-
-const createSchema = (database: Database, schema: string): TE.TaskEither<DriverError, void> =>
-  database.transaction((tx) =>
-    pipe(
-      // `if not exists` alone is not safe between processes that start together.
-      tx.query(
-        { name: 'schema.lock', text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))` },
-        [schema],
+/** Leads the schema to our version, in one transaction. */
+export const upgradeSchema = (database: Database, schema: string): TE.TaskEither<SchemaError, Upgraded> => {
+  const start = performance.now()
+  return pipe(
+    database.transaction((tx) =>
+      pipe(
+        tx.query(lock, [schema]),
+        TE.chainW(() => schemaState(tx, schema)),
+        TE.chainEitherKW(notNewer(schema)),
+        TE.chainFirstW((state) => migrate(tx, schema, state)),
       ),
-      TE.chain(() => tx.query({ name: 'schema.exists', text: EXISTS }, [schema])),
-      // A role may have rights in the schema without the right to make one.
-      TE.map(([row]) => schemaStatements(schema).slice(row?.['exists'] === true ? 1 : 0)),
-      TE.chain(TE.traverseSeqArray((query: Query) => tx.query(query, []))),
-      TE.map(() => undefined),
     ),
+    TE.map(({ version }) => ({ from: version, to: LATEST })),
+    TE.tapIO(({ from, to }) => () => {
+      if (from !== to)
+        publish('upgraded', { schema: bare(schema), from, to, durationMs: performance.now() - start })
+    }),
   )
+}
+
+// `if not exists` alone is not safe between processes that start together.
+const lock: Query = {
+  name: 'schema.lock',
+  text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))`,
+}
+
+const migrate = (
+  tx: Queryable,
+  schema: string,
+  { version, exists }: SchemaState,
+): TE.TaskEither<DriverError, unknown> =>
+  pipe(
+    [
+      // A role may have rights in the schema without the right to make one.
+      ...(exists ? [] : [{ name: 'schema.create', text: `create schema ${schema}` }]),
+      ...migrations.slice(version).flatMap(({ steps }) => steps(schema)),
+    ],
+    TE.traverseSeqArray((step) => runStep(tx, step)),
+    TE.chain(() => pipe(migrations.slice(version), TE.traverseSeqArray(record(tx, schema)))),
+  )
+
+const runStep = (tx: Queryable, step: Step): TE.TaskEither<DriverError, unknown> =>
+  pipe(
+    tx.query(step, []),
+    TE.chain((rows) => (step.repeated === true && rows.length > 0 ? runStep(tx, step) : TE.right(rows))),
+  )
+
+const record =
+  (tx: Queryable, schema: string) =>
+  ({ version }: Migration): TE.TaskEither<DriverError, unknown> =>
+    tx.query(recording(schema), [version, RELEASE])
+
+const recording = (schema: string): Query => ({
+  name: 'schema.record',
+  text: `insert into ${schema}.metadata (version, made_by) values ($1::int, $2::text)`,
+})
+
+/** The SQL that leads from a version to ours, to be read, or run by hand. */
+export const schemaSql = (schema: string, from: number): string => {
+  const done = migrations.slice(from)
+  const records = done.map(
+    ({ version }) =>
+      `insert into ${schema}.metadata (version, made_by) values (${String(version)}, '${RELEASE}');`,
+  )
+  return [
+    'begin;',
+    `create schema if not exists ${schema};`,
+    ...done.map(({ version, what, locks, steps }) =>
+      [`-- version ${String(version)}: ${what}`, `-- ${locks}`, ...steps(schema).map(printed)].join('\n'),
+    ),
+    records.join('\n'),
+    'commit;',
+  ].join('\n\n')
+}
+
+const printed = ({ text, repeated }: Step): string =>
+  `${repeated === true ? '\n-- until it gives no row:' : ''}${text};`
 
 /** Whether the server said that a table or column of ours does not exist. */
 export const saysMissing = (error: DriverError): boolean =>

@@ -8,20 +8,24 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
 import type { Database, Query, Row } from '../port/database.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
-import type { Saved, SessionStore, StoreError } from '../port/session-store.js'
+import type { Absence, Saved, SessionStore, StoreError } from '../port/session-store.js'
 import { noEntries } from '../session/edits.js'
+import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
+import { listingStatements } from './listing.js'
+import { listingOver } from './listing-store.js'
 import { type RetryPolicy, retried, retryPolicyOf } from './retry.js'
 import { type Decode, entriesParam, loadedRow, refreshedRow, savedRow, withChanges } from './rows.js'
 import { saveOver } from './save.js'
-import { DEFAULT_SCHEMA, prepareSchema, quotedSchema, saysMissing } from './schema.js'
+import { prepareSchema, saysMissing } from './schema.js'
+import { bare, DEFAULT_SCHEMA, quotedSchema } from './schema-state.js'
 import { type SessionStatements, sessionStatements } from './statements.js'
 
 export interface SessionStoreOptions extends Partial<Lifetime> {
   /** The PostgreSQL schema that holds the tables: lower-case letters, digits and `_`. Default: `keyrow`. */
   readonly schema?: string
-  /** Whether to make the tables where they are missing. Default: true. */
-  readonly createSchema?: boolean
+  /** Whether to make the tables where they are missing, and to upgrade older ones. Default: true. */
+  readonly upgradeSchema?: boolean
   /** How an operation that failed on its way is tried again. */
   readonly retry?: Partial<RetryPolicy>
 }
@@ -43,7 +47,7 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
  */
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
-  const prepare = once(prepareSchema(database, schema, options.createSchema ?? true))
+  const prepare = once(prepareSchema(database, schema, options.upgradeSchema ?? true))
   const shared: Shared = { database, sql: sessionStatements(schema), lifetime: lifetimeOf(options) }
   const again = retried(retryPolicyOf(options.retry ?? {}))
   /** An operation as the store offers it: once the tables are there, tried again where that helps. */
@@ -56,24 +60,25 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
         TE.mapLeft((error) => missing(schema, error)),
         again,
       )
-  const { load, refresh, create, touch, save, rotate, destroy } = operations(shared)
+  const inner = { ...operations(shared), ...listingOver(database, listingStatements(schema)) }
   return {
     lifetime: shared.lifetime,
     prepare: again(prepare),
-    load: offered(load),
-    refresh: offered(refresh),
-    create: offered(create),
-    touch: offered(touch),
-    save: offered(save),
-    rotate: offered(rotate),
-    destroy: offered(destroy),
+    load: offered(inner.load),
+    refresh: offered(inner.refresh),
+    create: offered(inner.create),
+    touch: offered(inner.touch),
+    save: offered(inner.save),
+    rotate: offered(inner.rotate),
+    destroy: offered(inner.destroy),
+    sessionsOf: offered(inner.sessionsOf),
+    endAll: offered(inner.endAll),
+    collect: offered(inner.collect),
   }
 }
 
 const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
-  error instanceof DriverError && saysMissing(error)
-    ? new SchemaMismatch(schema.slice(1, -1), error.message)
-    : error
+  error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(bare(schema), error.message) : error
 
 /** What the operations share. */
 interface Shared {
@@ -82,7 +87,9 @@ interface Shared {
   readonly lifetime: Lifetime
 }
 
-const operations = (shared: Shared): Omit<SessionStore, 'lifetime' | 'prepare'> => {
+const operations = (
+  shared: Shared,
+): Omit<SessionStore, 'lifetime' | 'prepare' | keyof ReturnType<typeof listingOver>> => {
   const { database, sql, lifetime } = shared
   const reads = reading(shared)
   const save = saveOver({ database, sql, idleMs: lifetime.idleMs, refresh: reads.refresh })
@@ -93,7 +100,11 @@ const reading = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'load'
   const times = [lifetime.idleMs, lifetime.idleMs * lifetime.touchFraction]
   return {
     load: (id, secret) =>
-      pipe(database.query(sql.load, [id, secret, ...times]), TE.chainEitherKW(optional(loadedRow(sql.load)))),
+      pipe(
+        database.query(sql.load, [id, secret, ...times]),
+        TE.chainEitherKW(optional(loadedRow(sql.load))),
+        TE.map(O.getOrElse((): E.Either<Absence, Snapshot> => E.left('unknown'))),
+      ),
     refresh: (id, known) =>
       pipe(
         database.query(sql.refresh, [id, ...times, known.revision]),

@@ -8,6 +8,7 @@
 // is ever later than the absolute one, `expires_at > now()` enforces both. What writes asks for the time that
 // it is (`clock_timestamp()`): it may have waited for the header's lock until the session had expired.
 import type { Query } from '../port/database.js'
+import { PRINCIPAL } from '../session/principal.js'
 
 export interface SessionStatements {
   readonly create: Query
@@ -41,7 +42,7 @@ const writtenAfter = (schema: string, revision: string): string => `
         where e.session_id = $1::uuid and e.revision > ${revision})`
 
 const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
-const epoch = (timestamp: string): string => `(extract(epoch from ${timestamp}) * 1000)::float8`
+export const epoch = (timestamp: string): string => `(extract(epoch from ${timestamp}) * 1000)::float8`
 
 // Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one.
 const moved = (idle: string): string =>
@@ -67,21 +68,28 @@ with head as (
   insert into ${schema}.entry (session_id, key, value, revision)
   select $1::uuid, e.key, e.value -> 0, 1
   from jsonb_each($3::text::jsonb) as e
+), listed as (
+  insert into ${schema}.listing (session_id, principal, collect_at)
+  select $1::uuid, $3::text::jsonb -> '${PRINCIPAL}' ->> 0, head.expires_at
+  from head
 )
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
 })
 
 // $1 id, $2 hash, $3 idle, $4 worth. One statement is one snapshot: header and entries fit each other.
+// An expired session is told from one that never was, but nothing of it is shown.
 const load = (schema: string): Query => ({
   name: 'session.load',
   text: `
 select s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due('$3', '$4')} as due,
-       (select json_object_agg(e.key, e.value)::text
-        from ${schema}.entry e
-        where e.session_id = $1::uuid and e.value is not null) as entries
+       s.expires_at <= now() as expired,
+       case when s.expires_at > now() then
+         (select json_object_agg(e.key, e.value)::text
+          from ${schema}.entry e
+          where e.session_id = $1::uuid and e.value is not null) end as entries
 from ${schema}.session s
-where s.id = $1::uuid and s.expires_at > now()
+where s.id = $1::uuid
   and (s.secret_hash = decode($2::text, 'hex')
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now()))`,
 })
@@ -112,6 +120,11 @@ with head as (
     and e.session_id = $1::uuid and e.value is null
     and e.revision <= head.revision - ${String(GRAVE_REVISIONS)}
     and not $2::text::jsonb ? e.key
+), listed as (
+  insert into ${schema}.listing (session_id, principal, collect_at)
+  select $1::uuid, $2::text::jsonb -> '${PRINCIPAL}' ->> 0, head.expires_at
+  from head where $2::text::jsonb ? '${PRINCIPAL}'
+  on conflict (session_id) do update set principal = excluded.principal
 )
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration,
        before.revision::float8 as seen,
@@ -200,11 +213,14 @@ const alive = (schema: string): Query => ({
 select exists (select from ${schema}.session where id = $1::uuid and expires_at > now()) as alive`,
 })
 
-// $1 id. Entries go with it (on delete cascade).
+// $1 id. Entries go with it (on delete cascade). The header first, as everywhere.
 const destroy = (schema: string): Query => ({
   name: 'session.destroy',
   text: `
-delete from ${schema}.session where id = $1::uuid`,
+with ended as (
+  delete from ${schema}.session where id = $1::uuid returning id
+)
+delete from ${schema}.listing where session_id in (select id from ended)`,
 })
 
 /** `schema` is a quoted identifier. */

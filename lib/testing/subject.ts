@@ -97,6 +97,9 @@ export const counted = (store: SessionStore) => {
     refresh: count('refresh', store.refresh),
     rotate: count('rotate', store.rotate),
     destroy: count('destroy', store.destroy),
+    sessionsOf: count('sessionsOf', store.sessionsOf),
+    endAll: count('endAll', store.endAll),
+    collect: count('collect', store.collect),
   }
   return { store: countedStore, calls }
 }

@@ -1,0 +1,108 @@
+// The statements about many sessions at once: whose they are, and which of them are garbage. All parameters and
+// results are as in statements.ts.
+//
+// Why they are safe: whoever ends sessions locks their headers first, as every save does, and in the order of
+// their ids. A collector waits for nobody: what somebody else holds it leaves for another time. It takes the
+// listing's row before the header's; whoever has the header may wait for it, it never waits for them.
+import type { Query } from '../port/database.js'
+import { epoch } from './statements.js'
+
+export interface ListingStatements {
+  readonly sessionsOf: Query
+  readonly endAll: Query
+  readonly strays: Query
+  readonly collect: Query
+}
+
+// $1 principal
+const sessionsOf = (schema: string): Query => ({
+  name: 'listing.sessions',
+  text: `
+select s.id::text as id, ${epoch('s.created_at')} as created, ${epoch('s.expires_at')} as expiration
+from ${schema}.listing l join ${schema}.session s on s.id = l.session_id
+where l.principal = $1::text and s.expires_at > now()
+order by s.created_at desc, s.id`,
+})
+
+// $1 principal, $2 id of the one that stays, or null. Waits for the saves that are under way.
+const endAll = (schema: string): Query => ({
+  name: 'listing.end',
+  text: `
+with held as materialized (
+  select id from ${schema}.session
+  where id in (select session_id from ${schema}.listing where principal = $1::text)
+    and ($2::uuid is null or id <> $2::uuid)
+  order by id
+  for update
+), ended as (
+  delete from ${schema}.session s using held where s.id = held.id returning s.id
+), unlisted as (
+  delete from ${schema}.listing l using held where l.session_id = held.id
+)
+select id::text as id from ended order by id`,
+})
+
+// $1 how many. Sessions that a release of version 1 made while others had upgraded already.
+const strays = (schema: string): Query => ({
+  name: 'listing.strays',
+  text: `
+with listed as (
+  insert into ${schema}.listing (session_id, collect_at)
+  select id, expires_at from ${schema}.session s
+  where not exists (select from ${schema}.listing l where l.session_id = s.id)
+  limit $1::int
+  on conflict do nothing
+  returning true
+)
+select (select count(*) from listed)::int as listed,
+       not exists (select from ${schema}.metadata where version = 1)
+       and exists (select from ${schema}.metadata where made_at > now() - interval '30 days') as again`,
+})
+
+// $1 how many. One batch: of the sessions that it is time to look at, the expired ones are deleted with all that
+// hangs from them, the living ones are looked at again when they may have expired, and those that are gone
+// leave the listing. An expiration that has moved since is seen: the lock gives the latest version of its row.
+// Entries are deleted here and not only by the cascade, which takes them session by session.
+const collect = (schema: string): Query => ({
+  name: 'listing.collect',
+  text: `
+with alone as materialized (
+  select pg_try_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('${schema}')) as held
+), due as materialized (
+  select session_id from ${schema}.listing
+  where collect_at <= now() and (select held from alone)
+  order by collect_at
+  limit $1::int
+  for update skip locked
+), held as materialized (
+  select id, expires_at from ${schema}.session
+  where id in (select session_id from due)
+  for update skip locked
+), emptied as (
+  delete from ${schema}.entry e using held where e.session_id = held.id and held.expires_at <= now()
+), ended as (
+  delete from ${schema}.session s using held where s.id = held.id and held.expires_at <= now()
+  returning s.id
+), moved as (
+  update ${schema}.listing l set collect_at = held.expires_at
+  from held where l.session_id = held.id and held.expires_at > now()
+  returning true
+), unlisted as (
+  delete from ${schema}.listing l using due
+  where l.session_id = due.session_id
+    and (exists (select from held where held.id = due.session_id and held.expires_at <= now())
+         or not exists (select from ${schema}.session s where s.id = due.session_id))
+  returning true
+)
+select (select count(*) from ended)::int as sessions, (select count(*) from due)::int as due,
+       ((select count(*) from moved) + (select count(*) from unlisted))::int as settled,
+       not (select held from alone) as busy`,
+})
+
+/** `schema` is a quoted identifier. */
+export const listingStatements = (schema: string): ListingStatements => ({
+  sessionsOf: sessionsOf(schema),
+  endAll: endAll(schema),
+  strays: strays(schema),
+  collect: collect(schema),
+})
