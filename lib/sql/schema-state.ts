@@ -92,11 +92,10 @@ const recorded = (
   schema: string,
   present: readonly string[],
 ): TE.TaskEither<SchemaError, SchemaState> => {
-  const strange = lacking(
-    FIRST_RECORDED,
-    present.filter((column) => column.startsWith('metadata.')),
+  const strange = columnsOf(FIRST_RECORDED).find(
+    (column) => column.startsWith('metadata.') && !present.includes(column),
   )
-  if (strange?.startsWith('metadata.') === true) return TE.left(notOurs(schema, `it lacks ${strange}`))
+  if (strange !== undefined) return TE.left(notOurs(schema, `it lacks ${strange}`))
   return pipe(
     database.query(versions(schema), []),
     TE.chainEitherKW(E.traverseArray(versionRow(schema))),

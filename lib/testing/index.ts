@@ -3,6 +3,7 @@
 
 import { currentLaws } from './current-laws.js'
 import { doorLaws } from './door-laws.js'
+import { listingLaws } from './listing-laws.js'
 import { nestingLaws } from './nesting-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
@@ -19,6 +20,7 @@ const laws: readonly Law[] = [
   ...tokenLaws,
   ...currentLaws,
   ...nestingLaws,
+  ...listingLaws,
   ...doorLaws,
 ].sort((a, b) => a.law - b.law)
 

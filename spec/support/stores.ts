@@ -58,4 +58,6 @@ export const age = async (database: Database, schema: string, milliseconds: numb
   const columns = ['created_at', 'expires_at', 'absolute_expires_at', 'previous_until']
   const text = `update ${schema}.session set ${columns.map((column) => `${column} = ${column} - ${by}`).join(', ')}`
   await right(database.query({ name: 'age', text }, [milliseconds]))
+  const listing = `update ${schema}.listing set collect_at = collect_at - ${by}`
+  await right(database.query({ name: 'age', text: listing }, [milliseconds]))
 }

@@ -1,0 +1,49 @@
+// A process of the old release that serves until its stdin ends: creates, loads, changes and destroys sessions.
+// Then it says as JSON what it did: its failures, its longest request in milliseconds, and what must be there.
+//   release-1-child.mjs MODULES URL SCHEMA
+import postgres from 'postgres'
+
+const [modules, url, schema] = process.argv.slice(2)
+const { sessionStore } = await import(new URL('index.js', modules))
+const { postgresDatabase } = await import(new URL('driver/postgres.js', modules))
+const { buildSession, destroySession, loadSession, saveSession, sessionSet, sessionToken, sessionUpdate } =
+  await import(new URL('promise.js', modules))
+
+const sql = postgres(url, { max: 4, fetch_types: false, onnotice: () => undefined })
+const store = sessionStore(postgresDatabase(sql), { schema })
+const expected = new Map()
+const failures = []
+let [requests, longest, over] = [0, 0, false]
+process.stdin.on('end', () => (over = true)).resume()
+
+const request = async () => {
+  const tokens = [...expected.keys()]
+  const token = tokens[Math.floor(Math.random() * tokens.length)]
+  if (tokens.length < 20 || Math.random() < 0.2) {
+    const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+    expected.set(sessionToken(session), 1)
+  } else if (Math.random() < 0.1) {
+    expected.delete(token)
+    await destroySession(await loadSession(store, token))
+  } else {
+    const count = expected.get(token)
+    expected.delete(token) // nobody else takes it meanwhile
+    await saveSession(sessionUpdate('n', (n) => n + 1, 0)(await loadSession(store, token)))
+    expected.set(token, count + 1)
+  }
+}
+
+const serve = async () => {
+  while (!over) {
+    const start = performance.now()
+    await request().catch((error) => failures.push(String(error)))
+    longest = Math.max(longest, performance.now() - start)
+    requests += 1
+  }
+}
+
+await store.prepare()
+process.stdout.write('serving\n')
+await Promise.all([serve(), serve(), serve()])
+await sql.end({ timeout: 2 })
+process.stdout.write(`${JSON.stringify({ requests, longest, failures, expected: [...expected] })}\n`)

@@ -1,0 +1,20 @@
+// A process of this release that starts: makes its store ready, and serves one visitor.
+//   starter-child.mjs URL SCHEMA
+import { sessionStore } from 'keyrow'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import {
+  buildSession,
+  closeDatabase,
+  loadSession,
+  saveSession,
+  sessionSet,
+  sessionToken,
+} from 'keyrow/promise'
+import postgres from 'postgres'
+
+const [url, schema] = process.argv.slice(2)
+const database = postgresDatabase(postgres(url, { ...poolOptions, max: 2, onnotice: () => undefined }))
+const store = sessionStore(database, { schema })
+const saved = await saveSession(sessionSet('a', 1)(buildSession(store)))
+if ((await loadSession(store, sessionToken(saved)))?.store.get('a') !== 1) throw new Error('it is not there')
+await closeDatabase(database)

@@ -1,0 +1,253 @@
+// How a database comes to hold our schema: each state that it may be found in, processes that start together,
+// old code that serves meanwhile, and upgrades that are killed.
+
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { SchemaMismatch } from '../lib/base/errors.js'
+import { RELEASE } from '../lib/base/release.js'
+import { collectGarbage } from '../lib/collector/collect.js'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import { loadSession } from '../lib/promise.js'
+import { sessionStore } from '../lib/sql/session-store.js'
+import { quietPool, rowsOf } from './support/databases.js'
+import { startPostgres } from './support/postgres-server.js'
+import { unpackRelease1 } from './support/release-1.js'
+import { freshSchema, left, right } from './support/stores.js'
+
+const run = promisify(execFile)
+const script = (name: string): string => fileURLToPath(new URL(`./support/${name}.mjs`, import.meta.url))
+
+const release1 = unpackRelease1()
+const server = await startPostgres({ settings: { max_connections: '200' } })
+const database = postgresDatabase(quietPool(server.url))
+t.teardown(async () => {
+  await database.close()
+  await server.stop()
+})
+
+const sql = (text: string) => rowsOf(database, text)
+const versionsIn = (schema: string) => sql(`select version, made_by from ${schema}.metadata order by version`)
+const start = (schema: string) => run(process.execPath, [script('starter-child'), server.url, schema])
+
+/** The old release, serving until it is told to end. */
+const serveOld = async (schema: string) => {
+  const child = spawn(process.execPath, [script('release-1-child'), release1, server.url, schema], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  let output = ''
+  const serving = new Promise<void>((resolve) =>
+    child.stdout.on('data', (data) => {
+      output += String(data)
+      if (output.startsWith('serving\n')) resolve()
+    }),
+  )
+  await serving
+  return async () => {
+    child.stdin.end()
+    await new Promise((resolve) => child.once('close', resolve))
+    return JSON.parse(output.slice('serving\n'.length)) as {
+      readonly requests: number
+      readonly longest: number
+      readonly failures: readonly string[]
+      readonly expected: readonly (readonly [string, number])[]
+    }
+  }
+}
+
+/** A schema of version 1, made by the old release itself, with so many sessions of two entries each. */
+const version1 = async (sessions: number): Promise<string> => {
+  const schema = freshSchema()
+  await (await serveOld(schema))()
+  await sql(`
+    with head as (
+      insert into ${schema}.session
+      select gen_random_uuid(), sha256(n::text::bytea), null, null, now(), now() + interval '1 hour',
+             now() + interval '12 hours', 1, ''
+      from generate_series(1, ${String(sessions)}) as n
+      returning id
+    )
+    insert into ${schema}.entry select id, key, '"value"', 1 from head cross join unnest('{a,b}'::text[]) as key`)
+  return schema
+}
+
+t.test('an empty database is made ready, and knows its versions', async (t) => {
+  const schema = freshSchema()
+  await right(sessionStore(database, { schema }).prepare)
+  t.strictSame(
+    await versionsIn(schema),
+    [1, 2].map((version) => ({ version, made_by: RELEASE })),
+  )
+})
+
+t.test('a database of version 1 is upgraded; its sessions are listed and lose nothing', async (t) => {
+  const schema = await version1(25_000)
+  const before = await sql(`select * from ${schema}.entry order by session_id, key`)
+  await right(sessionStore(database, { schema }).prepare)
+  t.strictSame(await versionsIn(schema), [{ version: 2, made_by: RELEASE }])
+  t.strictSame(await sql(`select * from ${schema}.entry order by session_id, key`), before)
+  const unlisted = `select id, expires_at from ${schema}.session
+    except select session_id, collect_at from ${schema}.listing`
+  t.strictSame(await sql(unlisted), [])
+})
+
+t.test('with upgrades off, an older or empty database is told apart, and left as it is', async (t) => {
+  const [old, empty] = [await version1(0), freshSchema()]
+  for (const [schema, found] of [
+    [old, 1],
+    [empty, 0],
+  ] as const) {
+    const error = await left(sessionStore(database, { schema, upgradeSchema: false }).prepare)
+    t.ok(error instanceof SchemaMismatch)
+    t.match(error, {
+      versions: { found, wanted: 2 },
+      message: `npx keyrow schema upgrade --schema ${schema}`,
+    })
+  }
+  t.strictSame(
+    await sql(`select to_regclass('${old}.metadata') as it, to_regnamespace('${empty}') as other`),
+    [{ it: null, other: null }],
+  )
+})
+
+t.test('a newer database is left alone; the error names both versions', async (t) => {
+  const schema = freshSchema()
+  await right(sessionStore(database, { schema }).prepare)
+  await sql(`insert into ${schema}.metadata (version, made_by) values (99, '9.9.9')`)
+  const error = await left(sessionStore(database, { schema }).prepare)
+  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 2 } })
+  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 2/)
+})
+
+for (const [name, tables] of Object.entries({
+  'a table session': ['session (id integer primary key, body text)'],
+  'a table metadata': ['metadata (key text, value text)'],
+  'a table listing beside our version 1': ['listing (price numeric)'],
+  'a table entry, and nothing else': ['entry (session_id uuid, key text, value jsonb, revision bigint)'],
+}))
+  t.test(`somebody else's tables under our names are left alone: ${name}`, async (t) => {
+    const schema = name.includes('version 1') ? await version1(0) : freshSchema()
+    await sql(`create schema if not exists ${schema}`)
+    for (const table of tables) await sql(`create table ${schema}.${table}`)
+    const columns = `select table_name, column_name from information_schema.columns
+      where table_schema = '${schema}' order by 1, 2`
+    const before = await sql(columns)
+    const error = await left(sessionStore(database, { schema }).prepare)
+    t.match(error, { _tag: 'SchemaMismatch', message: /not ours.*left alone/ })
+    t.strictSame(await sql(columns), before)
+  })
+
+t.test('a database that says version 2 and lacks a part of it is a SchemaMismatch', async (t) => {
+  const schema = freshSchema()
+  await right(sessionStore(database, { schema }).prepare)
+  await sql(`alter table ${schema}.listing drop column principal`)
+  const error = await left(sessionStore(database, { schema }).prepare)
+  t.match(error, { _tag: 'SchemaMismatch', message: /say version 2, but it lacks listing\.principal/ })
+})
+
+t.test('ten processes that start together on an empty database make it once', async (t) => {
+  const schema = freshSchema()
+  await Promise.all(Array.from({ length: 10 }, () => start(schema)))
+  t.strictSame(
+    await versionsIn(schema),
+    [1, 2].map((version) => ({ version, made_by: RELEASE })),
+  )
+  t.strictSame(await sql(`select count(*)::int as n from ${schema}.session`), [{ n: 10 }])
+})
+
+/** What the upgrade locks of the tables that are in use, and how long anybody waits for any lock, while it runs. */
+const watchLocks = (schema: string) => {
+  const modes = new Set<string>()
+  let [longest, over] = [0, false]
+  const watching = (async () => {
+    while (!over) {
+      const locks = await sql(`
+        select l.mode, l.relation::regclass::text as name
+        from pg_locks l where l.granted
+          and l.relation in ('${schema}.session'::regclass, '${schema}.entry'::regclass)
+          and l.pid in (select pid from pg_locks where locktype = 'advisory' and granted and database =
+                        (select oid from pg_database where datname = current_database()))`)
+      for (const { mode } of locks) modes.add(String(mode))
+      const [waiting] = await sql(`
+        select coalesce(max(extract(epoch from clock_timestamp() - waitstart)) * 1000, 0)::float8 as ms
+        from pg_locks where not granted and locktype <> 'advisory'`)
+      longest = Math.max(longest, Number(waiting?.['ms']))
+    }
+  })()
+  return async () => {
+    over = true
+    await watching
+    return { modes: [...modes], longest }
+  }
+}
+
+t.test(
+  'ten processes upgrade 100,000 sessions once, while old code serves: nothing fails, nothing is lost',
+  async (t) => {
+    const schema = await version1(100_000)
+    const old = await Promise.all([serveOld(schema), serveOld(schema)])
+    const locks = watchLocks(schema)
+    const began = performance.now()
+    await Promise.all(Array.from({ length: 10 }, () => start(schema)))
+    const took = performance.now() - began
+    const { modes, longest } = await locks()
+    const served = await Promise.all(old.map((end) => end()))
+    t.strictSame(
+      served.flatMap(({ failures }) => failures),
+      [],
+    )
+    t.strictSame(await versionsIn(schema), [{ version: 2, made_by: RELEASE }])
+    t.strictSame(modes, ['AccessShareLock'], 'it only reads the tables that are in use')
+    const store = sessionStore(database, { schema })
+    for (const [token, n] of served.flatMap(({ expected }) => expected))
+      t.equal((await loadSession(store, token))?.store.get('n'), n)
+    const [{ sessions } = {}] = await sql(`select count(*)::int as sessions from ${schema}.session`)
+    t.ok(Number(sessions) >= 100_010)
+    t.comment(
+      `ten processes were ready after ${took.toFixed(0)} ms; old code did ${served
+        .map(({ requests, longest }) => `${String(requests)} requests, the longest ${longest.toFixed(0)} ms`)
+        .join(' and ')}; the longest wait for a lock seen was ${longest.toFixed(1)} ms`,
+    )
+    // What the old code made after the listing was filled is listed by the collector.
+    await right(collectGarbage(store, { batch: 100_000 }))
+    const unlisted = `select id from ${schema}.session except select session_id from ${schema}.listing`
+    t.strictSame(await sql(unlisted), [])
+  },
+)
+
+/** Runs until the listing is being filled. */
+const untilFilling = async (child: ChildProcess): Promise<void> => {
+  const busy = `select 1 from pg_stat_activity where query like '%insert into%listing%' and pid <> pg_backend_pid()`
+  while ((await sql(busy)).length === 0) if (child.exitCode !== null) throw new Error('it was too fast')
+}
+
+for (const killed of ['the process', 'the server'] as const)
+  t.test(`an upgrade during which ${killed} is killed leaves version 1 whole`, async (t) => {
+    const schema = await version1(100_000)
+    const child = spawn(process.execPath, [script('starter-child'), server.url, schema], { stdio: 'ignore' })
+    await untilFilling(child)
+    if (killed === 'the process') child.kill('SIGKILL')
+    else await server.kill()
+    if (killed === 'the server') {
+      child.kill('SIGKILL')
+      await server.start()
+    }
+    await new Promise((resolve) =>
+      (child.exitCode ?? child.signalCode) === null ? child.once('close', resolve) : resolve(0),
+    )
+    // The server notices a client that is gone when the statement under way has ended.
+    const gone = `select 1 from pg_stat_activity where query like '%listing%' and pid <> pg_backend_pid()`
+    while ((await sql(gone).catch(() => [{}])).length > 0);
+    t.strictSame(
+      await sql(
+        `select to_regclass('${schema}.metadata') as metadata, to_regclass('${schema}.listing') as listing`,
+      ),
+      [{ metadata: null, listing: null }],
+    )
+    const { failures, requests } = await (await serveOld(schema))()
+    t.strictSame(failures, [])
+    t.ok(requests >= 0)
+    await start(schema)
+    t.strictSame(await versionsIn(schema), [{ version: 2, made_by: RELEASE }])
+  })
