@@ -114,7 +114,14 @@ const stores: readonly (readonly [string, number, Break])[] = [
       load: (id) => pipe(store.refresh(id, nothingKnown), TE.map(E.fromOption(() => 'unknown' as const))),
     }),
   ],
-  ['lets every rotation win', 12, () => ({ rotate: () => TE.right(undefined) })],
+  ['ends none of the sessions of a principal', 6, () => ({ endAll: () => TE.right([]) })],
+  ['collects without a bound', 13, (store) => ({ collect: () => store.collect(1_000) })],
+  [
+    'collects nothing',
+    13,
+    () => ({ collect: () => TE.right({ sessions: 0, more: false, busy: false }) }),
+  ],
+  ['lets every rotation win 12, () => ({ rotate: () => TE.right(undefined) })],
 ]
 
 const nothingKnown: Snapshot = { revision: 0, expiration: 0, due: false, entries: noEntries }
