@@ -116,12 +116,8 @@ const stores: readonly (readonly [string, number, Break])[] = [
   ],
   ['ends none of the sessions of a principal', 6, () => ({ endAll: () => TE.right([]) })],
   ['collects without a bound', 13, (store) => ({ collect: () => store.collect(1_000) })],
-  [
-    'collects nothing',
-    13,
-    () => ({ collect: () => TE.right({ sessions: 0, more: false, busy: false }) }),
-  ],
-  ['lets every rotation win 12, () => ({ rotate: () => TE.right(undefined) })],
+  ['collects nothing', 13, () => ({ collect: () => TE.right({ sessions: 0, more: false, busy: false }) })],
+  ['lets every rotation win', 12, () => ({ rotate: () => TE.right(undefined) })],
 ]
 
 const nothingKnown: Snapshot = { revision: 0, expiration: 0, due: false, entries: noEntries }

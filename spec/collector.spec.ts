@@ -1,0 +1,190 @@
+// Law 13 on a real PostgreSQL: what others hold, what the old release left behind; and the collector that runs
+// beside a server.
+
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import t from 'tap'
+import { DriverError } from '../lib/base/errors.js'
+import { type CollectOptions, collectGarbage } from '../lib/collector/collect.js'
+import { startCollector } from '../lib/collector/collector.js'
+import { memoryStore } from '../lib/driver/memory.js'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import { onSessionEvent, type SessionEvents } from '../lib/port/events.js'
+import type { SessionStore } from '../lib/port/session-store.js'
+import { buildSession, saveSession, sessionSet } from '../lib/promise.js'
+import { sessionStore } from '../lib/sql/session-store.js'
+import { quietPool, rowsOf } from './support/databases.js'
+import { specDatabaseUrl } from './support/postgres-server.js'
+import { age, dropSchemas, freshSchema, right } from './support/stores.js'
+
+const { url, stop } = await specDatabaseUrl()
+const pool = quietPool(url)
+const database = postgresDatabase(pool)
+t.teardown(async () => {
+  await dropSchemas(database)
+  await database.close()
+  await stop()
+})
+
+const expired = async (count: number) => {
+  const schema = freshSchema()
+  const store = sessionStore(database, { schema, idleMs: 60_000 })
+  const sessions = await Promise.all(
+    Array.from({ length: count }, () => saveSession(sessionSet('a', 1)(buildSession(store)))),
+  )
+  await age(database, schema, 61_000)
+  const rows = async () => {
+    const [row] = await rowsOf(
+      database,
+      `select (select count(*) from ${schema}.session)::int as sessions, (select count(*) from ${schema}.entry)::int as entries,
+              (select count(*) from ${schema}.listing)::int as listed`,
+    )
+    return Object.values(row ?? {})
+  }
+  return { schema, store, sessions, rows }
+}
+
+t.test('law 13, collection is polite: what a request holds is left for another time', async (t) => {
+  const { schema, store, sessions, rows } = await expired(10)
+  await pool.begin(async (tx) => {
+    await tx.unsafe(`select 1 from ${schema}.session where id = '${sessions[3]?.id ?? ''}' for update`)
+    t.strictSame(await right(collectGarbage(store, { batch: 4, pauseMs: 0 })), {
+      sessions: 9,
+      batches: 3,
+      finished: true,
+    })
+    t.strictSame(await rows(), [1, 1, 1])
+  })
+  t.equal((await right(collectGarbage(store))).sessions, 1)
+  t.strictSame(await rows(), [0, 0, 0])
+})
+
+t.test('law 13, collection is polite: one batch at a time on one database', async (t) => {
+  const { schema, store, rows } = await expired(3)
+  await pool.begin(async (tx) => {
+    await tx.unsafe(`select pg_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('"${schema}"'))`)
+    t.match(await right(store.collect(10)), { sessions: 0, busy: true })
+    const tired = await right(collectGarbage(store, { pauseMs: 1, withinMs: 50 }))
+    t.match(tired, { sessions: 0, batches: 0, finished: false })
+  })
+  t.equal((await right(collectGarbage(store))).sessions, 3)
+  t.strictSame(await rows(), [0, 0, 0])
+})
+
+t.test(
+  'what has left the sessions leaves the listing, though its destroyer did not know of it',
+  async (t) => {
+    const { schema, store, rows } = await expired(5)
+    await rowsOf(database, `delete from ${schema}.session`)
+    t.strictSame(await rows(), [0, 0, 5])
+    t.match(await right(collectGarbage(store)), { sessions: 0, finished: true })
+    t.strictSame(await rows(), [0, 0, 0])
+  },
+)
+
+t.test('an expired session that holds very many entries is one row of a batch like any other', async (t) => {
+  const { schema, store, sessions, rows } = await expired(2)
+  await rowsOf(
+    database,
+    `insert into ${schema}.entry select '${sessions[0]?.id ?? ''}', 'key ' || n, '1', 1 from generate_series(1, 50000) n`,
+  )
+  t.strictSame(await right(collectGarbage(store)), { sessions: 2, batches: 1, finished: true })
+  t.strictSame(await rows(), [0, 0, 0])
+})
+
+t.test('a collection ends in time, when it is told to, and tells how far it is', async (t) => {
+  const { store, rows } = await expired(30)
+  t.match(await right(collectGarbage(store, { batch: 10, withinMs: 0 })), { sessions: 10, finished: false })
+  const end = new AbortController()
+  const seen: number[] = []
+  const options: CollectOptions = {
+    batch: 5,
+    signal: end.signal,
+    onBatch: ({ sessions }) => {
+      seen.push(sessions)
+      end.abort()
+    },
+  }
+  t.match(await right(collectGarbage(store, options)), { sessions: 5, batches: 1, finished: false })
+  t.strictSame(seen, [5])
+  t.strictSame(await rows(), [15, 15, 15])
+  for (const wrong of [{ batch: 0 }, { batch: Number.NaN }, { pauseMs: -1 }, { withinMs: -1 }])
+    t.throws(() => collectGarbage(store, wrong), RangeError)
+  for (const everyMs of [0, Number.NaN, Number.POSITIVE_INFINITY])
+    t.throws(() => startCollector(store, { everyMs }), RangeError)
+})
+
+/** The next event of a kind that fits. */
+const next = <N extends keyof SessionEvents>(
+  name: N,
+  fits: (event: SessionEvents[N]) => boolean = () => true,
+): Promise<SessionEvents[N]> =>
+  new Promise((resolve) => {
+    const end = onSessionEvent(name, (event) => {
+      if (!fits(event)) return
+      end()
+      resolve(event)
+    })
+  })
+
+t.test('a collector in the background collects again and again, survives failures, and stops', async (t) => {
+  const { store, rows } = await expired(12)
+  let failing = true
+  const flaky: SessionStore = {
+    ...store,
+    collect: (limit) =>
+      failing
+        ? () => Promise.resolve(E.left(new DriverError('down', { retryable: true, sqlState: '57P01' })))
+        : store.collect(limit),
+  }
+  const failed = next('failed')
+  const collector = startCollector(flaky, { everyMs: 10 })
+  t.match(await failed, { operation: 'collect', error: 'DriverError', sqlState: '57P01' })
+  failing = false
+  await next('collected', ({ sessions }) => sessions === 12)
+  t.strictSame(await rows(), [0, 0, 0])
+  await next('collected')
+  await collector.stop()
+  const afterwards: unknown[] = []
+  const end = onSessionEvent('collected', (event) => afterwards.push(event))
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  end()
+  t.strictSame(afterwards, [])
+})
+
+t.test('stopping waits for the batch under way, and then nothing more is sent', async (t) => {
+  const calls: string[] = []
+  const store = memoryStore()
+  let entered = (): void => undefined
+  const inside = new Promise<void>((resolve) => (entered = resolve))
+  const slow: SessionStore = {
+    ...store,
+    collect: (limit) => async () => {
+      calls.push('begin')
+      entered()
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      calls.push('end')
+      return E.map((batch: object) => ({ sessions: 1, busy: false, ...batch, more: true }))(
+        await store.collect(limit)(),
+      )
+    },
+  }
+  const collector = startCollector(slow, { everyMs: 1 })
+  await inside
+  await collector.stop()
+  t.strictSame(calls, ['begin', 'end'])
+})
+
+t.test('a process with a collector ends by itself', async (t) => {
+  const script = `
+    import { startCollector } from 'keyrow'
+    import { memoryStore } from 'keyrow/memory'
+    startCollector(memoryStore())
+    console.log('started')`
+  const cwd = fileURLToPath(new URL('.', import.meta.url))
+  const args = ['--input-type=module', '--eval', script]
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd, timeout: 20_000 })
+  t.equal(stdout, 'started\n')
+})
