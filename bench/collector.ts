@@ -1,0 +1,152 @@
+// What live traffic notices of a collection, and whether tables grow: `npm run bench:collector`. EXPIRED, LIVE,
+// KEYS, ROUNDS and COLLECTORS make it smaller or larger.
+
+import { execFile } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { sessionStore } from 'keyrow'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import { loadSession, saveSession, sessionSet } from 'keyrow/promise'
+import postgres from 'postgres'
+import { startPostgres } from '../spec/support/postgres-server.js'
+
+const figure = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
+const expired = figure('EXPIRED', 1_000_000)
+const live = figure('LIVE', 100_000)
+const keys = figure('KEYS', 10)
+const rounds = figure('ROUNDS', 10)
+const collectors = figure('COLLECTORS', 4)
+const perSecond = figure('RATE', 200)
+
+const schema = 'keyrow'
+const server = await startPostgres({
+  settings: { shared_buffers: '512MB', max_wal_size: '4GB', autovacuum_naptime: '5s' },
+})
+const admin = postgres(server.url, { max: 2, fetch_types: false, onnotice: () => undefined })
+const sql = postgres(server.url, { ...poolOptions, max: 8, onnotice: () => undefined })
+const store = sessionStore(postgresDatabase(sql), { schema })
+await store.prepare()
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`)
+
+// One secret for all: what it opens is not measured here.
+const secret = Buffer.concat([randomBytes(31), Buffer.from([0])]).toString('base64url')
+const hash = createHash('sha256').update(secret).digest('hex')
+
+/** Makes sessions, some time before or after whose end it is; so many keys of 50 bytes each. */
+const fill = async (count: number, ends: string): Promise<void> => {
+  for (let left = count; left > 0; left -= 20_000)
+    await admin.unsafe(`
+      with head as (
+        insert into ${schema}.session
+        select gen_random_uuid(), decode('${hash}', 'hex'), null, null, now() - interval '1 hour', ${ends},
+               now() + interval '11 hours', 1, ''
+        from generate_series(1, ${Math.min(left, 20_000)})
+        returning id, expires_at
+      ), listed as (
+        insert into ${schema}.listing select id, null, expires_at from head
+      )
+      insert into ${schema}.entry
+      select id, 'key ' || n, to_jsonb(repeat('x', 50)), 1 from head, generate_series(1, ${keys}) as n`)
+}
+
+const alive = "now() + interval '6 hours'"
+const over = "now() - interval '1 minute' * random()"
+
+const sizes = async (): Promise<string> => {
+  const rows = await admin.unsafe(`
+    select c.relname as name, pg_table_size(c.oid)::float8 / 1048576 as data, pg_indexes_size(c.oid)::float8 / 1048576 as indexes
+    from pg_class c where c.relnamespace = '${schema}'::regnamespace and c.relkind = 'r' and c.relname <> 'metadata'
+    order by 1`)
+  return rows
+    .map(
+      ({ name, data, indexes }) =>
+        `${String(name)} ${Number(data).toFixed(0)} + ${Number(indexes).toFixed(0)} MB`,
+    )
+    .join(', ')
+}
+
+/** Requests at a steady rate until told to end: load, set one key, save. Gives their times in milliseconds. */
+const traffic = async (ids: readonly string[], until: Promise<unknown>): Promise<readonly number[]> => {
+  const times: number[] = []
+  const failures: unknown[] = []
+  const request = async (): Promise<void> => {
+    const id = ids[Math.floor(Math.random() * ids.length)] ?? ''
+    const start = performance.now()
+    const session = await loadSession(store, `${id}.${secret}`)
+    if (session === undefined) throw new Error(`${id} is not there`)
+    await saveSession(sessionSet('key 1', Math.random())(session))
+    times.push(performance.now() - start)
+  }
+  let ended = false
+  void until.then(() => (ended = true))
+  const requests: Promise<void>[] = []
+  for (let next = performance.now(); !ended; next += 1000 / perSecond) {
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())))
+    requests.push(request().catch((error: unknown) => void failures.push(error)))
+  }
+  await Promise.all(requests)
+  if (failures.length > 0)
+    throw new Error(`${String(failures.length)} requests failed: ${String(failures[0])}`)
+  return times
+}
+
+const percentile = (times: readonly number[], share: number): number =>
+  [...times].sort((a, b) => a - b)[Math.floor(times.length * share)] ?? 0
+
+const described = (times: readonly number[]): string =>
+  `${String(times.length)} requests, p50 ${percentile(times, 0.5).toFixed(1)} ms, p99 ${percentile(times, 0.99).toFixed(1)} ms`
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+const collectIn = async (processes: number): Promise<readonly unknown[]> => {
+  const child = fileURLToPath(new URL('./collect-child.mjs', import.meta.url))
+  const run = promisify(execFile)
+  const all = await Promise.all(
+    Array.from({ length: processes }, () => run(process.execPath, [child, server.url, schema])),
+  )
+  return all.map(({ stdout }) => JSON.parse(stdout) as unknown)
+}
+
+try {
+  say(
+    `${String(expired)} expired and ${String(live)} live sessions of ${String(keys)} keys, ${String(perSecond)} requests a second`,
+  )
+  await fill(live, alive)
+  const ids = (await admin.unsafe(`select id from ${schema}.session`)).map(({ id }) => String(id))
+  await fill(expired, over)
+  await admin.unsafe(`vacuum analyze`)
+  say(`sizes: ${await sizes()}`)
+
+  await traffic(ids, pause(5_000))
+  const before = await traffic(ids, pause(30_000))
+  say(`before: ${described(before)}`)
+  const began = performance.now()
+  const collecting = collectIn(1)
+  const during = await traffic(ids, collecting)
+  say(`while collecting: ${described(during)}; it took ${((performance.now() - began) / 1000).toFixed(0)} s`)
+  say(`the collector: ${JSON.stringify(await collecting)}`)
+  say(
+    `p99 while collecting: ${(percentile(during, 0.99) / percentile(before, 0.99)).toFixed(2)} times p99 before`,
+  )
+  const after = await traffic(ids, pause(10_000))
+  say(`after: ${described(after)}`)
+  const [counted] = await admin.unsafe(`select count(*)::int as left from ${schema}.session`)
+  say(`sessions left: ${String(counted?.['left'])} of ${String(live)} that live`)
+
+  for (let round = 1; round <= rounds; round += 1) {
+    await fill(live / 2, over)
+    const [results, times] = await (async () => {
+      const running = collectIn(collectors)
+      const seen = await traffic(ids, running)
+      return [await running, seen] as const
+    })()
+    await pause(6_000) // autovacuum's turn
+    say(`round ${String(round)}, ${String(results.length)} collectors: ${described(times)}; ${await sizes()}`)
+  }
+} finally {
+  await sql.end({ timeout: 2 })
+  await admin.end({ timeout: 2 })
+  await server.stop()
+}
