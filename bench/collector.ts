@@ -52,7 +52,7 @@ const fill = async (count: number, ends: string): Promise<void> => {
 }
 
 const alive = "now() + interval '6 hours'"
-const over = "now() - interval '1 minute' * random()"
+const past = "now() - interval '1 minute' * random()"
 
 const sizes = async (): Promise<string> => {
   const rows = await admin.unsafe(`
@@ -79,10 +79,10 @@ const traffic = async (ids: readonly string[], until: Promise<unknown>): Promise
     await saveSession(sessionSet('key 1', Math.random())(session))
     times.push(performance.now() - start)
   }
-  let ended = false
-  void until.then(() => (ended = true))
+  const over = { yet: false }
+  void until.then(() => (over.yet = true))
   const requests: Promise<void>[] = []
-  for (let next = performance.now(); !ended; next += 1000 / perSecond) {
+  for (let next = performance.now(); !over.yet; next += 1000 / perSecond) {
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())))
     requests.push(request().catch((error: unknown) => void failures.push(error)))
   }
@@ -115,7 +115,7 @@ try {
   )
   await fill(live, alive)
   const ids = (await admin.unsafe(`select id from ${schema}.session`)).map(({ id }) => String(id))
-  await fill(expired, over)
+  await fill(expired, past)
   await admin.unsafe(`vacuum analyze`)
   say(`sizes: ${await sizes()}`)
 
@@ -136,7 +136,7 @@ try {
   say(`sessions left: ${String(counted?.['left'])} of ${String(live)} that live`)
 
   for (let round = 1; round <= rounds; round += 1) {
-    await fill(live / 2, over)
+    await fill(live / 2, past)
     const [results, times] = await (async () => {
       const running = collectIn(collectors)
       const seen = await traffic(ids, running)
