@@ -13,7 +13,9 @@ import {
 import postgres from 'postgres'
 
 const [url, schema] = process.argv.slice(2)
-const database = postgresDatabase(postgres(url, { ...poolOptions, max: 2, onnotice: () => undefined }))
+const prepare = process.env.PREPARE !== 'false'
+const sql = postgres(url, { ...poolOptions, max: 2, prepare, onnotice: () => undefined })
+const database = postgresDatabase(sql)
 const store = sessionStore(database, { schema })
 const saved = await saveSession(sessionSet('a', 1)(buildSession(store)))
 if ((await loadSession(store, sessionToken(saved)))?.store.get('a') !== 1) throw new Error('it is not there')
