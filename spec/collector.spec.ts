@@ -14,10 +14,11 @@ import { postgresDatabase } from '../lib/driver/postgres.js'
 import { onSessionEvent, type SessionEvents } from '../lib/port/events.js'
 import type { SessionStore } from '../lib/port/session-store.js'
 import { buildSession, saveSession, sessionSet } from '../lib/promise.js'
+import { freshSaveId } from '../lib/session/token.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
-import { age, dropSchemas, freshSchema, right } from './support/stores.js'
+import { age, dropSchemas, freshSchema, left, right } from './support/stores.js'
 
 const { url, stop } = await specDatabaseUrl()
 const pool = quietPool(url)
@@ -28,13 +29,15 @@ t.teardown(async () => {
   await stop()
 })
 
-const expired = async (count: number) => {
+const HOURS = 2 * 3_600_000
+
+const expired = async (count: number, milliseconds = HOURS) => {
   const schema = freshSchema()
   const store = sessionStore(database, { schema, idleMs: 60_000 })
   const sessions = await Promise.all(
     Array.from({ length: count }, () => saveSession(sessionSet('a', 1)(buildSession(store)))),
   )
-  await age(database, schema, 61_000)
+  await age(database, schema, milliseconds)
   const rows = async () => {
     const [row] = await rowsOf(
       database,
@@ -79,6 +82,22 @@ t.test(
     const { schema, store, rows } = await expired(5)
     await rowsOf(database, `delete from ${schema}.session`)
     t.strictSame(await rows(), [0, 0, 5])
+    t.match(await right(collectGarbage(store)), { sessions: 0, finished: true })
+    t.strictSame(await rows(), [0, 0, 0])
+  },
+)
+
+t.test(
+  'the id of a session that is not an hour old is kept for a while, against creations that come late',
+  async (t) => {
+    const { schema, store, sessions, rows } = await expired(3, 61_000)
+    t.match(await right(collectGarbage(store)), { sessions: 3, finished: true })
+    t.strictSame(await rows(), [0, 0, 3])
+    const [session] = sessions
+    if (session === undefined) throw new Error('there is none')
+    const late = store.create(session.id, session.token.hash, freshSaveId(), session.store)
+    t.match(await left(late), { _tag: 'SaveConflict', what: 'create' })
+    await age(database, schema, HOURS)
     t.match(await right(collectGarbage(store)), { sessions: 0, finished: true })
     t.strictSame(await rows(), [0, 0, 0])
   },

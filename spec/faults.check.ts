@@ -84,6 +84,10 @@ for (let run = 1; run <= runs; run += 1) {
       t.strictSame(history.violations, [])
       t.equal(history.operations, operations)
       t.ok(history.faults > 0, `it struck ${String(history.faults)} times`)
-      t.comment(`${String(history.unknown)} outcomes unknown to the caller`)
+      // A pool that did not recover would fail all the rest.
+      t.ok(
+        history.unknown <= operations / 50,
+        `${String(history.unknown)} outcomes are unknown to the caller`,
+      )
     })
 }

@@ -13,7 +13,7 @@ import postgres from 'postgres'
 const DIRECTORY = '.data/shop'
 
 export const openDatabase = (url: string | undefined): Database =>
-  url ? postgresDatabase(openPool(url)) : pgliteDatabase(DIRECTORY)
+  url ? postgresDatabase(() => openPool(url)) : pgliteDatabase(DIRECTORY)
 
 const openPool = (url: string): postgres.Sql =>
   postgres(url, {

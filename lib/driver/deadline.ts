@@ -5,7 +5,7 @@ import { textProblem } from '../base/json.js'
 import type { Query } from '../port/database.js'
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
-export const DEFAULT_TIMEOUT_MS = 10_000
+export const DEFAULT_TIMEOUT_MS = 5_000
 
 /**
  * What `start` gives, or a `DriverError` once `timeoutMs` have passed; then `abandon` is called, and what
@@ -49,11 +49,12 @@ export const driverError = (name: string, cause: unknown): DriverError => {
 // Five characters, at least one a digit, which tells them from EPIPE.
 const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 
-// Connections, serialization failures and deadlocks, resources, the server going down or starting.
-const RETRYABLE = /^(08|40|53|57P)/
+// Connections, a transaction that was idle for too long, a standby that was the primary, serialization failures
+// and deadlocks, resources, a statement that was cancelled, the server going down or starting.
+const RETRYABLE = /^(08|25P03|25006|40|53|57014|57P)/
 
 const isLostCode = (code: unknown): boolean =>
-  typeof code === 'string' && /^(E[A-Z]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
+  typeof code === 'string' && /^(E[A-Z_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
 /** Whether the connection itself went, as against a refusal by the server or a deadline. */
 export const isLostConnection = (error: DriverError): boolean =>

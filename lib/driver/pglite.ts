@@ -10,7 +10,7 @@ import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadli
 import { lockDirectory } from './directory-lock.js'
 
 export interface PgliteOptions {
-  /** How long one statement may take, in milliseconds, once the database is open. Default: 10,000. */
+  /** How long one statement may take, in milliseconds, once the database is open. Default: 5,000. */
   readonly timeoutMs?: number
 }
 

@@ -1,8 +1,8 @@
-// Connections that are neither answered nor closed (a black hole: a firewall that forgot them, a machine that
-// went without a word) would keep their places in a postgres.js pool until the operating system gives them
-// up, after a quarter of an hour. postgres.js can close no single connection, so the sockets are made here,
-// and those that stay silent after a deadline was missed are destroyed. The pool then connects anew.
+// The sockets of postgres.js pools, made here so that they can be closed: postgres.js itself only says good-bye
+// to a server that may not hear it any more, which keeps the process alive; and where no host can be reached it
+// tries again without a pause.
 import { Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 
 /** Where a pool connects to: what postgres.js makes of its address. */
 export interface PoolAddress {
@@ -11,41 +11,53 @@ export interface PoolAddress {
   readonly path?: string | false | undefined
 }
 
-const sockets = new WeakMap<object, Set<Socket>>()
+interface Family {
+  readonly sockets: Set<Socket>
+  /** When its last sockets were made. */
+  times: readonly number[]
+  closed: boolean
+}
+
+const families = new WeakMap<object, Family>()
+
+const familyOf = (pool: object): Family => {
+  const known = families.get(pool)
+  if (known !== undefined) return known
+  const family: Family = { sockets: new Set(), times: [], closed: false }
+  families.set(pool, family)
+  return family
+}
+
+/** No more than this many new sockets within a second; then one each tenth of a second. */
+const BURST = 50
 
 /** A socket on its way to one of the pool's hosts; postgres.js calls this with the pool's options. */
-export const openSocket = (pool: PoolAddress): Socket => {
+export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
+  const family = familyOf(pool)
+  const now = performance.now()
+  family.times = [...family.times.filter((time) => time > now - 1_000), now]
+  if (family.times.length > BURST) await delay(100)
+  // A pool that was closed tries for ever to reach hosts that are down: it gets nothing to wait for.
+  if (family.closed) return new Promise<never>(() => undefined)
   const socket = new Socket()
-  const all = (sockets.get(pool) ?? new Set<Socket>()).add(socket)
-  sockets.set(pool, all)
   // A listener for its end would not do: postgres.js removes all listeners when it begins with TLS.
-  for (const other of all) if (other.destroyed) all.delete(other)
-  if (typeof pool.path === 'string') return socket.connect(pool.path)
+  for (const other of family.sockets) if (other.destroyed) family.sockets.delete(other)
+  family.sockets.add(socket)
+  return connected(socket, pool)
+}
+
+const connected = (socket: Socket, { host, port, path }: PoolAddress): Socket => {
+  if (typeof path === 'string') return socket.connect(path)
   // At random, so that each try has a chance at another host: one host may be down, or no primary.
-  const index = Math.floor(Math.random() * pool.host.length)
-  const [host, port] = [pool.host[index] ?? 'localhost', pool.port[index] ?? 5432]
+  const index = Math.floor(Math.random() * host.length)
+  const address = { host: host[index] ?? 'localhost', port: port[index] ?? 5432 }
   // postgres.js reads the server's name for TLS, and names the address in its errors, from here.
-  return Object.assign(socket.connect(port, host), { host, port })
+  return Object.assign(socket.connect(address), address)
 }
 
-const suspected = new WeakSet<Socket>()
-
-/** Destroys those of the pool's sockets on which nothing arrives within `graceMs`. Idle ones are no loss. */
-export const dropSilent = (pool: object, graceMs: number): void => {
-  for (const socket of sockets.get(pool) ?? []) {
-    if (socket.destroyed || suspected.has(socket)) continue
-    const before = socket.bytesRead
-    suspected.add(socket)
-    setTimeout(() => {
-      suspected.delete(socket)
-      if (!socket.destroyed && socket.bytesRead === before) close(socket)
-    }, graceMs).unref()
-  }
-}
-
-// Told first: postgres.js at once, so that it cannot write into the gap before the event comes by itself; or
-// the TLS above, which would fail where nobody listens if its ground were taken away beneath it.
-const close = (socket: Socket): void => {
-  socket.emit('close', false)
-  socket.destroy()
+/** For a pool that was ended: closes what is left, and opens nothing more. */
+export const closeSockets = (pool: object): void => {
+  const family = familyOf(pool)
+  family.closed = true
+  for (const socket of family.sockets) socket.destroy()
 }

@@ -14,15 +14,15 @@ import {
   refusedParams,
   withDeadline,
 } from './deadline.js'
-import { dropSilent, openSocket, type PoolAddress } from './postgres-sockets.js'
+import { type Pool, type PoolInUse, type PostgresJs, poolInUse, type Sender } from './postgres-pool.js'
+import { openSocket, type PoolAddress } from './postgres-sockets.js'
 
-interface Sender {
-  unsafe(text: string, params?: never[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
-}
+export type { PostgresJs } from './postgres-pool.js'
 
 /**
- * The options that a pool for keyrow should have: its connections recover from black holes, and it does not
- * ask for types, which in postgres.js 3.4.9 can end the process when a connection is cut just then.
+ * The options that a pool for keyrow should have. It does not ask for types, which in postgres.js 3.4.9 can end
+ * the process when a connection is cut just then; it gives up a connection that cannot be made within 5 seconds;
+ * and its sockets are closed for certain when it ends.
  *
  * @example
  * ```ts
@@ -35,24 +35,20 @@ interface Sender {
  */
 export const poolOptions: {
   readonly fetch_types: false
-  readonly socket: (pool: PoolAddress) => Socket
-} = Object.freeze({ fetch_types: false, socket: openSocket })
-
-/** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
-export interface PostgresJs extends Sender {
-  begin(body: (tx: Sender) => Promise<unknown>): Promise<unknown>
-  end(options?: { readonly timeout?: number }): Promise<void>
-  readonly options: { readonly prepare?: boolean }
-}
+  readonly connect_timeout: number
+  readonly socket: (pool: PoolAddress) => Promise<Socket>
+} = Object.freeze({ fetch_types: false, connect_timeout: 5, socket: openSocket })
 
 export interface PostgresOptions {
-  /** How long one statement may take, its wait for a connection included, in milliseconds. Default: 10,000. */
+  /** How long one statement may take, its wait for a connection included, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
 /**
- * A database on a postgres.js pool. Statements are prepared unless the pool says `prepare: false` (which
- * pgbouncer in transaction mode needs). Closing the database ends the pool.
+ * A database on a postgres.js pool. Given as a function that makes the pool, it is made again when its
+ * connections have fallen silent; given as the pool itself, that waits for the operating system. Statements are
+ * prepared unless the pool says `prepare: false` (which pgbouncer in transaction mode needs). Closing the
+ * database ends the pool.
  *
  * @example
  * ```ts
@@ -60,51 +56,63 @@ export interface PostgresOptions {
  * import { sessionStore } from 'keyrow'
  * import { poolOptions, postgresDatabase } from 'keyrow/postgres'
  *
- * const database = postgresDatabase(postgres(process.env['DATABASE_URL'] ?? '', poolOptions), { timeoutMs: 5000 })
+ * const pool = () => postgres(process.env['DATABASE_URL'] ?? '', poolOptions)
+ * const database = postgresDatabase(pool, { timeoutMs: 3000 })
  * const store = sessionStore(database)
  * console.log((await store.prepare())._tag) // Right
  * await database.close()
  * ```
  */
-export const postgresDatabase = (sql: PostgresJs, options: PostgresOptions = {}): Database => {
+export const postgresDatabase = (
+  pool: PostgresJs | (() => PostgresJs),
+  options: PostgresOptions = {},
+): Database => {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
-  const prepare = sql.options.prepare !== false
-  const link: Link = { timeoutMs, prepare, late: () => dropSilent(sql.options, timeoutMs) }
+  const pools = poolInUse(pool, timeoutMs)
   let closed: Promise<E.Either<DriverError, void>> | undefined
   const whileOpen =
-    <A>(act: () => Promise<A>) =>
+    <A>(act: (link: Link) => Promise<A>) =>
     async (): Promise<A | E.Left<DriverError>> =>
-      closed === undefined ? act() : (E.left(closedError()) as E.Left<DriverError>)
+      closed === undefined ? act(linkTo(pools, timeoutMs)) : (E.left(closedError()) as E.Left<DriverError>)
   return {
-    query: (query, params) => whileOpen(() => send(sql, query, params, link)),
-    transaction: (body) => whileOpen(() => transact(sql, body, link)),
-    // Without a timeout `end` can wait for ever on a connection whose server is gone.
+    query: (query, params) => whileOpen((link) => send(link.pool.sql, query, params, link)),
+    transaction: (body) => whileOpen((link) => transact(body, link)),
     close: () => {
-      closed ??= withDeadline('close', timeoutMs, () => sql.end({ timeout: timeoutMs / 2000 }))
+      closed ??= pools.close()
       return closed
     },
   }
 }
 
-/** How the statements of one database are sent; `late` is told of each that was not answered in time. */
+/** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
 interface Link {
+  readonly pool: Pool
   readonly timeoutMs: number
   readonly prepare: boolean
   readonly late: () => void
+}
+
+const linkTo = (pools: PoolInUse, timeoutMs: number): Link => {
+  const pool = pools.pool()
+  return { pool, timeoutMs, prepare: pool.sql.options.prepare !== false, late: () => pools.late(pool) }
 }
 
 const send = async (
   sql: Sender,
   query: Query,
   params: readonly Param[],
-  { timeoutMs, prepare, late }: Link,
+  { pool, timeoutMs, prepare, late }: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const refused = refusedParams(query, params)
   if (refused !== undefined) return E.left(refused)
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<unknown> => {
-    pending = sql.unsafe(query.text, [...params] as never[], { prepare })
-    return pending
+    const sent = sql.unsafe(query.text, [...params] as never[], { prepare })
+    const settle = (): boolean => pool.pending.delete(sent)
+    pool.pending.add(sent)
+    void sent.then(settle, settle)
+    pending = sent
+    return sent
   }
   const giveUp = (): void => {
     forget(pending)
@@ -130,27 +138,29 @@ const forget = (pending: unknown): void => {
 /** How far a transaction's body has come; once it is `lost`, nothing more is sent in it. */
 interface Course<L, A> {
   lost: DriverError | undefined
+  /** Whether its connection has gone, and its place in the pool may serve another one. */
+  gone: boolean
   result?: E.Either<L, A>
   thrown?: { readonly error: unknown }
 }
 
 const transact = async <L, A>(
-  sql: PostgresJs,
   body: (tx: Queryable) => TaskEither<L, A>,
   link: Link,
 ): Promise<E.Either<L | DriverError, A>> => {
-  const course: Course<L, A> = { lost: undefined }
+  const course: Course<L, A> = { lost: undefined, gone: false }
   let started = (): void => undefined
   let ended = (): void => undefined
   const start = new Promise<void>((resolve) => (started = resolve))
   const end = new Promise<void>((resolve) => (ended = resolve))
-  const run = sql.begin(async (tx) => {
+  const run = link.pool.sql.begin(async (tx) => {
     started()
     if (course.lost === undefined) await follow(course, body(guarded(tx, course, link)))
     ended()
     return settled(course)
   })
   run.catch((error: unknown) => {
+    course.gone = true
     course.lost ??= driverError('transaction', error)
   })
   const begun = await withDeadline('begin', link.timeoutMs, () => Promise.race([start, run]), link.late)
@@ -171,9 +181,10 @@ const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promi
 }
 
 // postgres.js sends the rollback or commit on the connection's slot, which by then may serve somebody
-// else's transaction: so once the connection is lost, the callback must not return at all.
+// else's transaction: so once the connection has gone, the callback must not return at all.
 const settled = async <L, A>(course: Course<L, A>): Promise<void> => {
-  if (course.lost !== undefined && isLostConnection(course.lost)) await new Promise(() => undefined)
+  if (course.gone || (course.lost !== undefined && isLostConnection(course.lost)))
+    await new Promise(() => undefined)
   if (course.result === undefined || E.isLeft(course.result)) throw new Error('rolled back')
 }
 

@@ -5,7 +5,7 @@
 // their ids. A collector waits for nobody: what somebody else holds it leaves for another time. It takes the
 // listing's row before the header's; whoever has the header may wait for it, it never waits for them.
 import type { Query } from '../port/database.js'
-import { epoch } from './statements.js'
+import { epoch, FENCED } from './statements.js'
 
 export interface ListingStatements {
   readonly sessionsOf: Query
@@ -36,8 +36,9 @@ with held as materialized (
   for update
 ), ended as (
   delete from ${schema}.session s using held where s.id = held.id returning s.id
-), unlisted as (
-  delete from ${schema}.listing l using held where l.session_id = held.id
+), fenced as (
+  update ${schema}.listing l set principal = null, collect_at = ${FENCED}
+  from held where l.session_id = held.id
 )
 select id::text as id from ended order by id`,
 })
@@ -61,7 +62,7 @@ select (select count(*) from listed)::int as listed,
 
 // $1 how many. One batch: of the sessions that it is time to look at, the expired ones are deleted with all that
 // hangs from them, the living ones are looked at again when they may have expired, and those that are gone
-// leave the listing. An expiration that has moved since is seen: the lock gives the latest version of its row.
+// leave the listing; but the id of one that is not an hour old is kept, as by its destruction. An expiration that has moved since is seen: the lock gives the latest version of its row.
 // Entries are deleted here and not only by the cascade, which takes them session by session.
 const collect = (schema: string): Query => ({
   name: 'listing.collect',
@@ -75,7 +76,7 @@ with alone as materialized (
   limit $1::int
   for update skip locked
 ), held as materialized (
-  select id, expires_at from ${schema}.session
+  select id, expires_at, created_at <= now() - interval '1 hour' as settled from ${schema}.session
   where id in (select session_id from due)
   for update skip locked
 ), emptied as (
@@ -84,13 +85,15 @@ with alone as materialized (
   delete from ${schema}.session s using held where s.id = held.id and held.expires_at <= now()
   returning s.id
 ), moved as (
-  update ${schema}.listing l set collect_at = held.expires_at
-  from held where l.session_id = held.id and held.expires_at > now()
+  update ${schema}.listing l
+  set collect_at = case when held.expires_at > now() then held.expires_at else ${FENCED} end,
+      principal = case when held.expires_at > now() then principal end
+  from held where l.session_id = held.id and (held.expires_at > now() or not held.settled)
   returning true
 ), unlisted as (
   delete from ${schema}.listing l using due
   where l.session_id = due.session_id
-    and (exists (select from held where held.id = due.session_id and held.expires_at <= now())
+    and (exists (select from held where held.id = due.session_id and held.expires_at <= now() and held.settled)
          or not exists (select from ${schema}.session s where s.id = due.session_id))
   returning true
 )

@@ -4,13 +4,13 @@
 // or down, is tried again: a bounded number of times, within a bounded time, with random pauses.
 
 import * as E from 'fp-ts/lib/Either.js'
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
 
 export interface RetryPolicy {
   /** How often an operation is tried in all. 1 never tries again. Default: 6. */
   readonly attempts: number
-  /** No attempt begins later than this many milliseconds after the first. Default: 3,000. */
+  /** An operation takes at most this many milliseconds, with all its attempts and pauses. Default: 12,000. */
   readonly withinMs: number
   /** The first pause is from 0 to this many milliseconds; each one after it from 0 to twice as many. Default: 20. */
   readonly pauseMs: number
@@ -19,7 +19,7 @@ export interface RetryPolicy {
 /** The policy with defaults filled in; throws a `RangeError` for a figure that makes no sense. */
 export const retryPolicyOf = ({
   attempts = 6,
-  withinMs = 3_000,
+  withinMs = 12_000,
   pauseMs = 20,
 }: Partial<RetryPolicy>): RetryPolicy => {
   for (const [name, figure, least] of [
@@ -31,20 +31,51 @@ export const retryPolicyOf = ({
   return Object.freeze({ attempts, withinMs, pauseMs })
 }
 
-/** The same task, tried again by the policy while it fails with a `DriverError` that says it may be. */
+/**
+ * The same task, tried again by the policy while it fails with a `DriverError` that says it may be. When its time
+ * is up it fails with such an error, and what comes later is ignored.
+ */
 export const retried =
-  ({ attempts, withinMs, pauseMs }: RetryPolicy) =>
-  <L, A>(task: TaskEither<L, A>): TaskEither<L, A> =>
+  (policy: RetryPolicy) =>
+  <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L | DriverError, A> =>
   async () => {
-    const start = performance.now()
-    for (let attempt = 1; ; attempt += 1) {
-      const result = await task()
-      if (!isRetryable(result) || attempt >= attempts) return result
-      const pause = Math.random() * pauseMs * 2 ** (attempt - 1)
-      if (performance.now() - start + pause > withinMs) return result
-      await new Promise((resolve) => setTimeout(resolve, pause))
+    const { withinMs } = policy
+    let timer: NodeJS.Timeout | undefined
+    const time = { isUp: false }
+    const late = new Promise<E.Either<DriverError, A>>((resolve) => {
+      timer = setTimeout(() => {
+        time.isUp = true
+        resolve(
+          E.left(
+            new DriverError(`not done within ${String(withinMs)} ms, all tries included`, {
+              retryable: true,
+            }),
+          ),
+        )
+      }, withinMs)
+    })
+    try {
+      return await Promise.race([attempts(policy, task, time), late])
+    } finally {
+      clearTimeout(timer)
     }
   }
+
+const attempts = async <L, A>(
+  { attempts, withinMs, pauseMs }: RetryPolicy,
+  task: TE.TaskEither<L, A>,
+  time: { readonly isUp: boolean },
+): Promise<E.Either<L, A>> => {
+  const start = performance.now()
+  for (let attempt = 1; ; attempt += 1) {
+    const result = await task()
+    if (!isRetryable(result) || attempt >= attempts) return result
+    const pause = Math.random() * pauseMs * 2 ** (attempt - 1)
+    if (performance.now() - start + pause > withinMs) return result
+    await new Promise((resolve) => setTimeout(resolve, pause))
+    if (time.isUp) return result
+  }
+}
 
 const isRetryable = (result: E.Either<unknown, unknown>): boolean =>
   E.isLeft(result) && result.left instanceof DriverError && result.left.retryable

@@ -8,14 +8,14 @@ import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { type DriverError, SessionGone } from '../base/errors.js'
+import { DriverError, SessionGone } from '../base/errors.js'
 import type { Database, Queryable } from '../port/database.js'
 import type { Change, SavedSnapshot, SessionStore } from '../port/session-store.js'
 import { applyEdits, type Entries, hasUpdates, noEntries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
 import { changesRow, editsParam, lockedRow, withChanges, writtenRow } from './rows.js'
-import { GRAVE_REVISIONS, type SessionStatements } from './statements.js'
+import { GRAVE_REVISIONS, REMEMBERED_SAVES, type SessionStatements } from './statements.js'
 
 export interface Saving {
   readonly database: Database
@@ -26,18 +26,22 @@ export interface Saving {
 
 type Saved<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
-export const saveOver =
-  (saving: Saving): SessionStore['save'] =>
-  (id, change) =>
-    pipe(
+export const saveOver = (saving: Saving): SessionStore['save'] => {
+  const tried = new WeakSet<Change>()
+  return (id, change) => {
+    const again = tried.has(change)
+    tried.add(change)
+    return pipe(
       write(saving, saving.database, id, change, hasUpdates(change.edits)),
       TE.chainW(
         O.match(
-          () => saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change)),
+          () => saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change, again)),
           (written) => merged(saving, id, change, written),
         ),
       ),
     )
+  }
+}
 
 interface Written {
   readonly revision: number
@@ -76,7 +80,13 @@ const merged = (
 /** Whether graves may have been swept since, so that a change can be missed by asking for what changed. */
 const isFar = (since: Snapshot, revision: number): boolean => revision - since.revision >= GRAVE_REVISIONS
 
-const lookAndWrite = (saving: Saving, tx: Queryable, id: SessionId, change: Change): Saved<SessionGone> =>
+const lookAndWrite = (
+  saving: Saving,
+  tx: Queryable,
+  id: SessionId,
+  change: Change,
+  again: boolean,
+): Saved<SessionGone> =>
   pipe(
     tx.query(saving.sql.lock, [id, change.save]),
     TE.chainEitherKW(
@@ -86,13 +96,24 @@ const lookAndWrite = (saving: Saving, tx: Queryable, id: SessionId, change: Chan
         E.chainW(lockedRow(saving.sql.lock)),
       ),
     ),
+    TE.filterOrElseW(
+      ({ revision, done }) => done || !again || revision - change.since.revision < REMEMBERED_SAVES,
+      () => forgotten(saving),
+    ),
     TE.bindTo('locked'),
     TE.bindW('present', ({ locked }) => presentEntries(saving, tx, id, change.since, locked.revision)),
     TE.chainW(({ locked, present }) =>
       locked.done
         ? TE.right({ revision: locked.revision, expiration: locked.expiration, due: false, entries: present })
-        : writeLocked(saving, tx, id, change, present),
+        : writeLocked(saving, tx, id, change, { ...locked, due: false, entries: present }),
     ),
+  )
+
+const forgotten = ({ sql }: Saving): DriverError =>
+  new DriverError(
+    `${sql.save.name}: its first try was not answered, and so many others came since that it cannot be told ` +
+      'whether that one was done',
+    { retryable: false },
   )
 
 /** All entries as they are now, of which only those that changed are read. */
@@ -116,11 +137,11 @@ const writeLocked = (
   tx: Queryable,
   id: SessionId,
   change: Change,
-  present: Entries,
+  since: Snapshot,
 ): Saved<SessionGone> => {
-  const entries = applyEdits(change.edits, present)
+  const entries = applyEdits(change.edits, since.entries)
   return pipe(
-    write(saving, tx, id, { ...change, entries }, false),
+    write(saving, tx, id, { ...change, since, entries }, false),
     TE.chainW(TE.fromOption(() => new SessionGone(id))),
     TE.map(({ revision, expiration }) => ({ revision, expiration, due: false, entries, rounds: 2 })),
   )

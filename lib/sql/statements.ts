@@ -30,9 +30,14 @@ export interface SessionStatements {
  */
 export const GRAVE_REVISIONS = 256
 
-// A header remembers its last 64 saves, so that one whose answer was lost is not done twice.
+/** Until when the id of an ended session is kept: longer than a network can hold up what was sent. */
+export const FENCED = "now() + interval '1 hour'"
+
+/** A header remembers so many saves, so that one whose answer was lost is not done twice. */
+export const REMEMBERED_SAVES = 64
+
 const remembered = (save: string): string =>
-  `substring(recent_saves from greatest(1, length(recent_saves) - ${String(63 * 8 - 1)})) || decode(${save}::text, 'hex')`
+  `substring(recent_saves from greatest(1, length(recent_saves) - ${String((REMEMBERED_SAVES - 1) * 8 - 1)})) || decode(${save}::text, 'hex')`
 const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
 
 // {"set": [value], "deleted": []}: what was written after a revision.
@@ -96,7 +101,8 @@ where s.id = $1::uuid
 
 // $1 id, $2 {"set": [value], "deleted": []}, $3 idle, $4 save, $5 the revision that the edits were made on,
 // $6 whether the header must still be at that revision: so it must for updates, whose values were computed
-// from it. No row: the session is gone, or has another revision, or this save was done before.
+// from it. No row: the session is gone, or has another revision, or this save was done before; or so many were
+// since that this could no longer be told, should it be one that the network held up.
 // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
 // \`seen\` is the header's revision in this statement's snapshot. When it is not the one before ours, we waited
 // for other saves, and what they wrote is not in \`changes\`.
@@ -108,6 +114,7 @@ with head as (
   set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${remembered('$4')}
   where id = $1::uuid and ${STILL_LIVES}
     and (not $6::boolean or revision = $5::float8) and not ${isRecent('$4')}
+    and revision - $5::float8 < ${String(REMEMBERED_SAVES)}
   returning revision, expires_at
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
@@ -132,11 +139,13 @@ select head.revision::float8 as revision, ${epoch('head.expires_at')} as expirat
 from head cross join (select revision from ${schema}.session where id = $1::uuid) as before`,
 })
 
-// $1 id, $2 save. The first of the three statements of a save that has to look before it writes.
+// $1 id, $2 save. The first of the three statements of a save that has to look before it writes. Should its client
+// fall silent, the server ends the transaction, and the session is free again.
 const lock = (schema: string): Query => ({
   name: 'session.lock',
   text: `
-select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done
+select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done,
+       set_config('idle_in_transaction_session_timeout', '5000', true) is not null as bounded
 from ${schema}.session
 where id = $1::uuid and ${STILL_LIVES}
 for update`,
@@ -213,14 +222,16 @@ const alive = (schema: string): Query => ({
 select exists (select from ${schema}.session where id = $1::uuid and expires_at > now()) as alive`,
 })
 
-// $1 id. Entries go with it (on delete cascade). The header first, as everywhere.
+// $1 id. Entries go with it (on delete cascade). The header first, as everywhere. The listing keeps the id for a
+// while, so that a creation which the network held up does not bring the session back: it finds the id taken.
 const destroy = (schema: string): Query => ({
   name: 'session.destroy',
   text: `
 with ended as (
-  delete from ${schema}.session where id = $1::uuid returning id
+  delete from ${schema}.session where id = $1::uuid
 )
-delete from ${schema}.listing where session_id in (select id from ended)`,
+insert into ${schema}.listing (session_id, collect_at) values ($1::uuid, ${FENCED})
+on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`,
 })
 
 /** `schema` is a quoted identifier. */

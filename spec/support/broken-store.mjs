@@ -24,7 +24,7 @@ const breaks = {
       ),
     })),
   // A save that finds no session makes one.
-  upsert: (store) => {
+  upsert: (store, forget) => {
     const secrets = new Map()
     return {
       ...store,
@@ -37,7 +37,8 @@ const breaks = {
           store.save(id, save),
           TE.orElse(() =>
             pipe(
-              store.create(id, secrets.get(id), save.save, save.entries),
+              forget(id),
+              TE.chain(() => store.create(id, secrets.get(id), save.save, save.entries)),
               TE.map((saved) => ({ ...saved, due: false, entries: save.entries })),
             ),
           ),
@@ -46,4 +47,5 @@ const breaks = {
   },
 }
 
-export const broken = (kind, store) => breaks[kind](store)
+/** `forget` makes the store's listing forget an id, which it keeps so that no creation brings a session back. */
+export const broken = (kind, store, forget) => breaks[kind](store, forget)

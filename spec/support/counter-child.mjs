@@ -8,7 +8,7 @@ import { closeDatabase, loadSession, saveSession, sessionUpdate } from 'keyrow/p
 import postgres from 'postgres'
 
 const [url, schema, count, atOnce, keys, ...tokens] = process.argv.slice(2)
-const database = postgresDatabase(postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
+const database = postgresDatabase(() => postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
 const store = sessionStore(database, { schema })
 
 const errors = []

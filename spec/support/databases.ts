@@ -16,12 +16,18 @@ export interface SpecDriver {
 export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
   postgres(url, { onnotice: () => undefined, ...poolOptions, ...options })
 
+/** The same as a function that makes it, and makes it again. */
+export const quietPools =
+  (...options: Parameters<typeof quietPool>) =>
+  () =>
+    quietPool(...options)
+
 export const drivers: readonly SpecDriver[] = [
   {
     name: 'postgres.js',
     open: async () => {
       const { url, stop } = await specDatabaseUrl()
-      const database = postgresDatabase(quietPool(url))
+      const database = postgresDatabase(quietPools(url))
       const close = async () => {
         // The database itself may be closed by now.
         const own = postgresDatabase(quietPool(url))

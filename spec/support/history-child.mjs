@@ -18,15 +18,14 @@ import postgres from 'postgres'
 import { broken } from './broken-store.mjs'
 
 const task = JSON.parse(process.argv[2])
-const sql = postgres(task.url, {
-  ...poolOptions,
-  max: 4,
-  onnotice: () => undefined,
-  backoff: () => 0.02,
-  connect_timeout: 2,
-})
-const database = postgresDatabase(sql, { timeoutMs: task.timeoutMs })
-const store = broken(task.broken, sessionStore(database, { schema: task.schema }))
+const pool = () =>
+  postgres(task.url, { ...poolOptions, max: 4, onnotice: () => undefined, backoff: () => 0.02 })
+const database = postgresDatabase(pool, { timeoutMs: task.timeoutMs })
+const forget = (id) =>
+  database.query({ name: 'forget', text: `delete from ${task.schema}.listing where session_id = $1::uuid` }, [
+    id,
+  ])
+const store = broken(task.broken, sessionStore(database, { schema: task.schema }), forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
 const random = (n) => Math.floor(Math.random() * n)
@@ -90,9 +89,11 @@ const operation = async (name, tag, token, mortal) => {
     if (edited === session) return { ...done, kind: 'read', result: 'ok' }
     return { ...done, after: seenIn(await saveSession(edited), own), result: 'ok' }
   } catch (error) {
+    const conflict = error._tag === 'SaveConflict' && task.broken !== 'none'
+    if (error._tag !== 'SessionGone' && error._tag !== 'DriverError' && !conflict) throw error
     return { ...done, result: error._tag === 'SessionGone' ? 'gone' : 'unknown', error: String(error) }
   }
 }
 
 await Promise.all(Array.from({ length: task.workers }, (_, index) => worker(`${task.name}.${String(index)}`)))
-await sql.end({ timeout: 2 })
+await database.close()

@@ -41,7 +41,7 @@ export interface History {
 }
 
 export const makeHistory = async (options: HistoryOptions): Promise<History> => {
-  const database = postgresDatabase(quietPool(options.directUrl ?? options.url))
+  const database = postgresDatabase(() => quietPool(options.directUrl ?? options.url))
   const schema = freshSchema()
   const sessions = sessionStore(database, { schema, retry: { attempts: 20, withinMs: 20_000, pauseMs: 50 } })
   const built = (count: number) =>

@@ -35,7 +35,7 @@ export type Final = ReadonlyMap<string, Readonly<Record<string, unknown>> | unde
 export const violations = (operations: readonly Operation[], final: Final): readonly string[] =>
   [...final].flatMap(([session, entries]) => {
     const mine = operations.filter((operation) => operation.session === session)
-    const found = [...endViolations(mine), ...revisionViolations(mine)]
+    const found = [...endViolations(mine, entries === undefined), ...revisionViolations(mine)]
     const whole =
       entries === undefined ? [] : [...listViolations(mine, entries), ...ownViolations(mine, entries)]
     return [...found, ...whole].map((violation) => `session ${session.slice(0, 8)}: ${violation}`)
@@ -127,7 +127,7 @@ const ownViolations = (
   })
 
 /** Once a session was destroyed, nobody finds or saves it; and until somebody tries to, everybody does. */
-const endViolations = (operations: readonly Operation[]): readonly string[] => {
+const endViolations = (operations: readonly Operation[], ended: boolean): readonly string[] => {
   const tried = Math.min(...operations.filter(({ kind }) => kind === 'destroy').map(({ start }) => start))
   const missing = operations.filter(
     ({ result, end }) => (result === 'none' || result === 'gone') && end < tried,
@@ -137,7 +137,9 @@ const endViolations = (operations: readonly Operation[]): readonly string[] => {
     .map(({ end }) => end)
   const over = Math.min(...ends)
   const back = observations(operations).filter(({ start }) => start > over)
+  const vanished = ended && tried === Number.POSITIVE_INFINITY
   return [
+    ...(vanished ? ['it is gone at the end, though nobody had destroyed it'] : []),
     ...missing.map(({ worker }) => `${worker} did not find it, though nobody had destroyed it`),
     ...back.map(
       ({ seen }) => `it was there, at revision ${String(seen.revision)}, after it had been destroyed`,

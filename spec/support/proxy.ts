@@ -11,6 +11,8 @@ export interface Proxy {
   readonly loseNextAnswer: (meanwhile: () => Promise<void>) => void
   /** From now on, at random: cuts connections, before or after it passes something on; delays what it passes; lets nothing through any more, in silence. */
   readonly disturb: (disturbances: Partial<Disturbances>) => void
+  /** Holds up what clients send from now on, and whatever follows it; gives the function that delivers it, late. */
+  readonly holdUp: () => () => void
   /** How many connections were disturbed by a cut or a hole. */
   readonly disturbed: () => number
   /** How many answers were lost. */
@@ -32,6 +34,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   const { hostname, port } = new URL(target)
   const sockets = new Set<Socket>()
   let armed: (() => Promise<void>) | undefined
+  let held: (() => void)[] | undefined
   let open: Promise<void> = Promise.resolve()
   let [lost, disturbed] = [0, 0]
   let disturbances = CALM
@@ -39,16 +42,23 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   const join = (client: Socket): void => {
     const server = connect(Number(port), hostname)
     let losing: (() => Promise<void>) | undefined
+    let mine: (() => void)[] | undefined
     for (const socket of [client, server]) {
       sockets.add(socket)
       socket.on('error', () => undefined)
       socket.on('close', () => {
         sockets.delete(socket)
+        if (mine !== undefined) return // what is on its way arrives, though nobody waits for it any more
         client.destroy()
         server.destroy()
       })
     }
     client.on('data', (data) => {
+      mine ??= held
+      if (mine !== undefined) {
+        mine.push(() => server.write(data))
+        return
+      }
       losing ??= armed
       armed = undefined
       disturbed += pass(disturbances, data, client, server)
@@ -83,6 +93,14 @@ export const startProxy = async (target: string): Promise<Proxy> => {
     },
     disturb: (wanted) => {
       disturbances = { ...CALM, ...wanted }
+    },
+    holdUp: () => {
+      const all: (() => void)[] = []
+      held = all
+      return () => {
+        if (held === all) held = undefined
+        for (const deliver of all.splice(0)) deliver()
+      }
     },
     disturbed: () => disturbed,
     lost: () => lost,

@@ -7,7 +7,7 @@ import { closeDatabase, loadSession, saveSession, sessionDel, sessionSet } from 
 import postgres from 'postgres'
 
 const [url, schema, token, name, count] = process.argv.slice(2)
-const database = postgresDatabase(postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
+const database = postgresDatabase(() => postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
 const store = sessionStore(database, { schema })
 
 const request = async (edit) => saveSession(edit(await loadSession(store, token)))

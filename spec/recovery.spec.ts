@@ -1,0 +1,244 @@
+// What becomes of a pool whose connections fall silent, of a server that is only slow, and of what a network
+// held up and delivers late.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import t from 'tap'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import type { Queryable } from '../lib/port/database.js'
+import {
+  buildSession,
+  destroySession,
+  loadSession,
+  saveSession,
+  sessionSet,
+  sessionToken,
+  sessionUpdate,
+} from '../lib/promise.js'
+import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
+import { sessionStatements } from '../lib/sql/statements.js'
+import { quietPool, quietPools, rowsOf } from './support/databases.js'
+import { startPostgres } from './support/postgres-server.js'
+import { startProxy } from './support/proxy.js'
+import { right } from './support/stores.js'
+
+const server = await startPostgres()
+const proxy = await startProxy(server.url)
+t.teardown(async () => {
+  await proxy.close()
+  await server.stop()
+})
+
+const databaseAt = (url: string, timeoutMs: number, max: number) => {
+  const database = postgresDatabase(quietPools(url, { max, backoff: () => 0.001 }), { timeoutMs })
+  t.teardown(() => database.close())
+  return database
+}
+const storeAt = (url: string, timeoutMs: number, options: SessionStoreOptions = {}) =>
+  sessionStore(databaseAt(url, timeoutMs, 2), options)
+const direct = databaseAt(server.url, 5_000, 2)
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+const run = (db: Queryable, text: string) => db.query({ name: 'spec', text }, [])
+const backends = async (): Promise<number> => {
+  const text = `select count(*)::int as n from pg_stat_activity where backend_type = 'client backend'`
+  return Number((await rowsOf(direct, text))[0]?.['n'])
+}
+
+t.test('all connections of a pool recover, though every caller asks again at once', async (t) => {
+  const database = databaseAt(proxy.url, 200, 4)
+  const four = () =>
+    Promise.all([1, 2, 3, 4].map(() => rowsOf(database, 'select pg_backend_pid() as pid, pg_sleep(0.05)')))
+  for (let round = 0; round < 3; round += 1) {
+    await four()
+    proxy.disturb({ hole: 1 })
+    const asking = [1, 2, 3, 4, 5, 6, 7, 8].map(async () => {
+      for (let tries = 0; tries < 60; tries += 1)
+        if (E.isRight(await run(database, 'select 1')())) return tries
+      return Promise.reject(new Error('it never recovers'))
+    })
+    await pause(100)
+    proxy.disturb({})
+    await Promise.all(asking)
+    t.equal(new Set((await four()).map(([row]) => row?.['pid'])).size, 4)
+  }
+})
+
+t.test('a statement that is late cuts no other one off', async (t) => {
+  const database = databaseAt(server.url, 300, 2)
+  const late = run(database, 'select pg_sleep(1)')()
+  const others: unknown[] = []
+  for (let count = 0; count < 10; count += 1)
+    others.push((await run(database, 'select pg_sleep(0.1)')())._tag)
+  t.equal((await late)._tag, 'Left')
+  t.strictSame(
+    others,
+    Array.from({ length: 10 }, () => 'Right'),
+  )
+})
+
+t.test('a lock that is held for long does not make ever more connections', async (t) => {
+  const database = databaseAt(server.url, 200, 2)
+  await rowsOf(direct, 'create table held (n int); insert into held values (1)').catch(() =>
+    rowsOf(direct, 'create table held as select 1 as n'),
+  )
+  const holder = quietPool(server.url, { max: 1 })
+  const before = await backends()
+  let most = 0
+  await holder.begin(async (tx) => {
+    await tx`select n from held for update`
+    for (let count = 0; count < 15; count += 1) {
+      await Promise.all([1, 2, 3].map(() => run(database, 'update held set n = n + 1')()))
+      most = Math.max(most, await backends())
+    }
+  })
+  await holder.end()
+  // The holder's own, both of the pool, and both of one that is asked whether it is any better.
+  t.ok(most <= before + 5, `${String(most)} at most, ${String(before)} before`)
+})
+
+t.test('a transaction that ends late does not end the one that has its place by then', async (t) => {
+  const database = postgresDatabase(quietPool(server.url, { max: 1, backoff: () => 0.001 }), {
+    timeoutMs: 300,
+  })
+  t.teardown(() => database.close())
+  await right(run(database, 'create table written (x text)'))
+  let pid: unknown
+  const slow = database.transaction((tx) =>
+    pipe(
+      run(tx, 'select pg_backend_pid() as pid'),
+      TE.chainFirstIOK((rows) => () => {
+        pid = rows[0]?.['pid']
+      }),
+      TE.chain(() => run(tx, 'select pg_sleep(5)')),
+      TE.orElse((error) => TE.fromTask(() => pause(700).then(() => error))),
+      TE.chain((error) => TE.left(error)),
+    ),
+  )()
+  await pause(400)
+  await rowsOf(direct, `select pg_terminate_backend(${String(pid)})`)
+  // The first one after that may still be told of it.
+  while (E.isLeft(await run(database, 'select 1')()));
+  const insert = (tx: Queryable, x: string) => run(tx, `insert into written values ('${x}')`)
+  const other = database.transaction((tx) =>
+    pipe(
+      insert(tx, 'first'),
+      TE.chainFirst(() => TE.fromTask(() => pause(600))),
+      TE.chain(() => run(tx, 'select 1')),
+      TE.chain(() => insert(tx, 'second')),
+    ),
+  )
+  await right(other)
+  t.equal((await slow)._tag, 'Left')
+  t.strictSame(await rowsOf(direct, 'select x from written'), [{ x: 'first' }, { x: 'second' }])
+})
+
+const patient: SessionStoreOptions = { retry: { attempts: 50, withinMs: 5_000, pauseMs: 5 } }
+
+t.test('law 6, no resurrection: a creation that arrives late does not bring a session back', async (t) => {
+  const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 300, patient)]
+  await saveSession(sessionSet('warm', 1)(buildSession(far)))
+  const deliver = proxy.holdUp()
+  const creating = saveSession(sessionSet('user', 'ada')(buildSession(far)))
+  await pause(400)
+  // From here on new connections are not held up; what was sent before still is.
+  const late = proxy.holdUp()
+  late()
+  const session = await creating
+  await destroySession(session)
+  deliver()
+  await pause(300)
+  t.equal(await loadSession(near, sessionToken(session)), undefined)
+  t.strictSame(await rowsOf(direct, `select 1 from keyrow.session where id = '${session.id}'`), [])
+})
+
+t.test(
+  'law 5, no lost updates: a save too far back to be told from its first try is not done twice',
+  async (t) => {
+    const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 5_000, patient)]
+    const count = sessionUpdate('n', (n) => Number(n) + 1, 0)
+    const session = await saveSession(count(buildSession(near)))
+    const now = async (store = near) =>
+      (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('not there'))
+    await saveSession(count(await now(far)))
+    const others = (times: number) => async () => {
+      for (let other = 0; other < times; other += 1)
+        await saveSession(sessionSet('other', other)(await now()))
+    }
+    const mine = count(await now(far))
+    proxy.loseNextAnswer(others(64))
+    await t.rejects(saveSession(mine), { _tag: 'DriverError', retryable: false, message: /cannot be told/ })
+    t.equal((await now()).store.get('n'), 3)
+    const again = count(await now(far))
+    proxy.loseNextAnswer(others(62))
+    t.equal((await saveSession(again)).store.get('n'), 4)
+    t.equal((await now()).store.get('n'), 4)
+    // A request that was merely slow is saved, however many others came in between.
+    const slow = sessionSet('slow', 1)(await now())
+    await others(70)()
+    t.equal((await saveSession(slow)).store.get('slow'), 1)
+  },
+)
+
+t.test('law 5, no lost updates: a blind save that arrives late changes nothing', async (t) => {
+  const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 300, patient)]
+  const session = await saveSession(sessionSet('theme', 'light')(buildSession(near)))
+  const now = async (store = near) =>
+    (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('not there'))
+  await saveSession(sessionSet('warm', 1)(await now(far)))
+  const mine = sessionSet('theme', 'dark')(await now(far))
+  const deliver = proxy.holdUp()
+  const saving = saveSession(mine)
+  await pause(400)
+  const late = proxy.holdUp()
+  late()
+  await saving
+  for (let other = 0; other < 70; other += 1) await saveSession(sessionSet('theme', other)(await now()))
+  deliver()
+  await pause(300)
+  t.equal((await now()).store.get('theme'), 69)
+})
+
+t.test('a client that falls silent in the middle of a save does not block its session', async (t) => {
+  const store = storeAt(server.url, 5_000, { retry: { attempts: 20, withinMs: 30_000 } })
+  const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const pool = quietPool(server.url, { max: 1 })
+  t.teardown(() => pool.end({ timeout: 1 }))
+  const { text } = sessionStatements('"keyrow"').lock
+  const locked = new Promise<number>((resolve) => {
+    const silent = pool.begin(async (tx) => {
+      resolve((await tx.unsafe(text, [session.id, '0000000000000000'])).length)
+      await new Promise(() => undefined)
+    })
+    silent.catch(() => undefined)
+  })
+  t.equal(await locked, 1)
+  t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
+})
+
+/** What a process says that closes its database, and how it ends. */
+const closing = async (url: string, meanwhile: () => void) => {
+  const script = fileURLToPath(new URL('./support/closing-child.mjs', import.meta.url))
+  const child = spawn(process.execPath, [script, url], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    timeout: 15_000,
+  })
+  const [said] = (await once(child.stdout, 'data')) as [Buffer]
+  meanwhile()
+  child.stdin.end('close\n')
+  const [code] = (await once(child, 'close')) as [number | null]
+  return [said.toString(), code]
+}
+
+t.test('a process whose connections have fallen silent ends when it has closed its database', async (t) => {
+  t.strictSame(await closing(proxy.url, () => proxy.disturb({ hole: 1 })), ['Right Right Right\n', 0])
+  proxy.disturb({})
+})
+
+t.test('a process that reaches none of two hosts ends when it has closed its database', async (t) => {
+  const url = 'postgres://postgres@127.0.0.1:9,127.0.0.1:11/postgres?target_session_attrs=primary'
+  t.strictSame(await closing(url, () => undefined), ['Left Left Left\n', 0])
+})
