@@ -14,7 +14,7 @@ import type { Session } from '../lib/port/session-store.js'
 import { buildSession, saveSession, sessionFor, sessionSet, sessionToken } from '../lib/promise.js'
 import { migrations } from '../lib/sql/migrations.js'
 import { sessionStore } from '../lib/sql/session-store.js'
-import { everythingSaid, keyrow, MAIN, type Ran, saying, startKeyrow, until } from './support/cli.js'
+import { everythingSaid, forEach, keyrow, MAIN, type Ran, saying, startKeyrow, until } from './support/cli.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { age, dropSchemas, freshSchema, right } from './support/stores.js'
@@ -144,7 +144,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     [/percent-encoding/, 'doctor', '--url', 'postgres://root:1#tokensecret@127.0.0.1/x'],
     [/percent-encoding/, 'doctor', '--url', 'postgres://root:token%zzsecret@127.0.0.1/x'],
   ]
-  for (const [message, ...args] of wrong) {
+  await forEach(wrong, async ([message, ...args]) => {
     const { code, stdout, stderr } = await keyrow(args, { env })
     t.match(
       { code, stdout, lines: stderr.split('\n').length },
@@ -153,7 +153,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     )
     t.match(stderr, message)
     t.notMatch(stderr, /tokensecret|token%zzsecret|\n {4}at /)
-  }
+  })
   t.match(await keyrow(['doctor']), {
     code: 2,
     stderr: /say which database: by DATABASE_URL, --url or --dir/,
@@ -383,13 +383,13 @@ t.test('end', async (t) => {
         { code: 2, stdout: '', stderr: /say --yes/ },
         'nobody to ask',
       )
-      for (const answer of ['n\n', '\n', 'yes!\n', '']) {
+      await forEach(['n\n', '\n', 'yes!\n', ''], async (answer) => {
         const asked = startKeyrow(['end', ...scope, '--schema', schema], { env, terminal: true })
         asked.child.stdin.end(answer)
         const ran = await asked.ended
         t.match(ran, { code: 130, stdout: '', stderr: /\? \[y\/N\] / }, JSON.stringify(answer))
         for (const acting of ['\u001b', '\u009b', '\u202e']) t.notMatch(ran.stderr, acting)
-      }
+      })
     }
     const asked = startKeyrow(['end', '--all', '--schema', schema], { env, terminal: true })
     await saying(
@@ -525,7 +525,7 @@ t.test('a dead database', async (t) => {
     ['doctor'],
   ]
   const dead = `postgres://app:${address.password}@127.0.0.1:1/app`
-  for (const verb of verbs) {
+  await forEach(verbs, async (verb) => {
     const ran = await keyrow([...verb, '--url', dead])
     t.match(
       ran,
@@ -533,7 +533,7 @@ t.test('a dead database', async (t) => {
       verb.join(' '),
     )
     t.match(failure(await keyrow([...verb, '--url', dead, '--json'])), { name: 'DriverError', code: 1 })
-  }
+  })
 
   const sockets: Socket[] = []
   const silent = createServer((socket) => sockets.push(socket)).listen(0, '127.0.0.1')

@@ -33,5 +33,5 @@ process.on('uncaughtException', (error) => process.exit(terminal.fail(error)))
 
 const exitCode = await run(argv, databaseUrl, terminal, interruption.signal)
 // What was abandoned may still wait for its deadline.
-if (interruption.signal.aborted) process.exit(exitCode)
+if (interruption.signal.aborted) process.stdout.write('', () => process.exit(exitCode))
 process.exitCode = exitCode

@@ -38,10 +38,9 @@ export const startKeyrow = (
   args: readonly string[],
   { env = {}, node = [], main = MAIN, terminal = false }: RunOptions = {},
 ): Running => {
-  const { DATABASE_URL: _, PGPASSWORD: __, ...surroundings } = process.env
   const child = spawn(process.execPath, [...node, ...(terminal ? asTerminal : []), main, ...args], {
-    // tap puts its module loader into the NODE_OPTIONS of whatever is spawned.
-    env: { ...surroundings, NODE_OPTIONS: '', ...env },
+    // tap puts its module loader into the NODE_OPTIONS of whatever is spawned. What is empty is as if not there.
+    env: { ...process.env, NODE_OPTIONS: '', DATABASE_URL: '', PGPASSWORD: '', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   })
   child.stdin.on('error', () => undefined)
@@ -65,6 +64,15 @@ export const keyrow = (args: readonly string[], options: RunOptions = {}): Promi
   const { child, ended } = startKeyrow(args, options)
   child.stdin.end()
   return ended
+}
+
+/** Does it for each of them, a few at a time: most of a run is waiting for a process to begin. */
+export const forEach = async <A>(all: readonly A[], act: (one: A) => Promise<void>): Promise<void> => {
+  const queue = all.values()
+  const work = async () => {
+    for (const one of queue) await act(one)
+  }
+  await Promise.all([work(), work(), work()])
 }
 
 /** Resolves once the child has said this on stderr. */
