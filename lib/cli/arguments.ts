@@ -1,0 +1,207 @@
+// The arguments of the command line. What does not fit is refused, and never repeated where it may hold a
+// password or a token.
+import { parseArgs } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import { LATEST } from '../sql/migrations.js'
+import type { Scope } from '../sql/operator-store.js'
+import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema-state.js'
+import { EXIT, Refusal, usage } from './failure.js'
+
+/** Which database, and how it is used. */
+export interface Target {
+  readonly url: string | undefined
+  readonly directory: string | undefined
+  /** A quoted identifier. */
+  readonly schema: string
+  readonly timeoutMs: number | undefined
+}
+
+export type Command =
+  | { readonly verb: 'help' | 'version' }
+  | { readonly verb: 'schema print'; readonly schema: string; readonly from: number }
+  | DatabaseCommand
+
+export type DatabaseCommand = { readonly target: Target } & (
+  | { readonly verb: 'schema status' | 'schema upgrade' | 'doctor' }
+  | {
+      readonly verb: 'collect'
+      readonly batch: number | undefined
+      readonly pauseMs: number | undefined
+      readonly withinMs: number | undefined
+    }
+  | { readonly verb: 'sessions'; readonly principal: string | undefined; readonly limit: number }
+  | { readonly verb: 'show'; readonly id: string; readonly values: boolean }
+  | { readonly verb: 'end'; readonly scope: Scope; readonly batch: number; readonly yes: boolean }
+)
+
+const OPTIONS = {
+  url: { type: 'string' },
+  directory: { type: 'string' },
+  schema: { type: 'string' },
+  timeout: { type: 'string' },
+  json: { type: 'boolean' },
+  yes: { type: 'boolean' },
+  help: { type: 'boolean' },
+  version: { type: 'boolean' },
+  from: { type: 'string' },
+  batch: { type: 'string' },
+  pause: { type: 'string' },
+  within: { type: 'string' },
+  limit: { type: 'string' },
+  values: { type: 'boolean' },
+  principal: { type: 'string' },
+  all: { type: 'boolean' },
+} as const
+
+type Values = ReturnType<typeof parsed>['values']
+
+/** The options of each verb alone, and how many operands it takes. */
+const VERBS: Readonly<
+  Record<string, { readonly own: readonly (keyof Values)[]; readonly operands: number }>
+> = {
+  'schema status': { own: [], operands: 0 },
+  'schema print': { own: ['from'], operands: 0 },
+  'schema upgrade': { own: [], operands: 0 },
+  collect: { own: ['batch', 'pause', 'within'], operands: 0 },
+  sessions: { own: ['limit'], operands: 1 },
+  show: { own: ['values'], operands: 1 },
+  end: { own: ['principal', 'all', 'batch'], operands: 1 },
+  doctor: { own: [], operands: 0 },
+}
+
+const COMMON: readonly (keyof Values)[] = ['url', 'directory', 'schema', 'timeout', 'json', 'yes']
+
+const parsed = (argv: readonly string[]) =>
+  parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true, strict: true })
+
+/** The command that the arguments say, with DATABASE_URL for a database that they do not name. */
+export const commandOf = (
+  argv: readonly string[],
+  databaseUrl: string | undefined,
+): E.Either<Refusal, Command> =>
+  E.tryCatch(
+    () => {
+      const { values, positionals } = parsed(argv)
+      if (values.help === true) return { verb: 'help' }
+      if (values.version === true) return { verb: 'version' }
+      const { verb, operands } = verbOf(positionals)
+      checkOptions(verb, values)
+      return commandWith(verb, operands, values, databaseUrl)
+    },
+    (error) => (error instanceof Refusal ? error : usage(parseProblem(error))),
+  )
+
+// parseArgs repeats what it was given: an unknown option as a whole, an address that was taken for one too.
+const parseProblem = (error: unknown): string => {
+  const [first = ''] = (error as Error).message.split(/\.?(\n|$| To specify)/)
+  return /:|@|\d/.test(first) ? 'an option is not known; see keyrow --help' : `${first}; see keyrow --help`
+}
+
+const verbOf = (positionals: readonly string[]) => {
+  const [first, second] = positionals
+  if (first === undefined) throw usage('say what to do; see keyrow --help')
+  const words = first === 'schema' ? 2 : 1
+  const verb = first === 'schema' ? `schema ${second ?? ''}` : first
+  const found = Object.hasOwn(VERBS, verb) ? VERBS[verb] : undefined
+  if (found === undefined)
+    throw usage(
+      first === 'schema'
+        ? 'schema: say status, print or upgrade'
+        : `there is no such verb${/^[a-z-]{1,20}$/.test(first) ? `: ${first}` : ''}; see keyrow --help`,
+    )
+  const operands = positionals.slice(words)
+  if (operands.length > found.operands)
+    throw usage(`${verb}: too many arguments; put what has spaces in quotation marks`)
+  return { verb, operands }
+}
+
+const checkOptions = (verb: string, values: Values): void => {
+  const own = VERBS[verb]?.own ?? []
+  for (const name of Object.keys(values) as (keyof Values)[])
+    if (!COMMON.includes(name) && !own.includes(name)) throw usage(`${verb} has no option --${name}`)
+}
+
+const commandWith = (
+  verb: string,
+  [operand]: readonly string[],
+  values: Values,
+  databaseUrl: string | undefined,
+): Command => {
+  const schema = schemaOf(values.schema)
+  if (verb === 'schema print') return { verb, schema, from: whole('from', values.from, 0, LATEST) ?? 0 }
+  const target = { ...databaseOf(values, databaseUrl), schema, timeoutMs: timeoutOf(values) }
+  switch (verb) {
+    case 'collect':
+      return { verb, target, ...collectionOf(values) }
+    case 'sessions':
+      return { verb, target, principal: operand, limit: whole('limit', values.limit, 1, 100_000) ?? 50 }
+    case 'show':
+      return { verb, target, id: idOf(verb, operand), values: values.values === true }
+    case 'end': {
+      const batch = whole('batch', values.batch, 1, 10_000) ?? 200
+      return { verb, target, scope: scopeOf(operand, values), batch, yes: values.yes === true }
+    }
+    default:
+      return { verb: verb as 'schema status' | 'schema upgrade' | 'doctor', target }
+  }
+}
+
+const collectionOf = (values: Values) => {
+  const seconds = whole('within', values.within, 0, 1_000_000_000)
+  return {
+    batch: whole('batch', values.batch, 1, 100_000),
+    pauseMs: whole('pause', values.pause, 0, 3_600_000),
+    withinMs: seconds === undefined ? undefined : seconds * 1000,
+  }
+}
+
+const timeoutOf = (values: Values): number | undefined => whole('timeout', values.timeout, 1, 2 ** 31 - 1)
+
+const schemaOf = (name = DEFAULT_SCHEMA): string =>
+  pipe(
+    E.tryCatch(
+      () => quotedSchema(name),
+      () => usage('--schema: a name has lower-case letters, digits and _, at most 63'),
+    ),
+    E.getOrElse((refusal): string => {
+      throw refusal
+    }),
+  )
+
+const databaseOf = (values: Values, databaseUrl: string | undefined): Pick<Target, 'url' | 'directory'> => {
+  const { url, directory } = values
+  if (url !== undefined && directory !== undefined) throw usage('say --url or --directory, not both')
+  if (directory === '') throw usage('--directory: say which')
+  if (directory !== undefined) return { url: undefined, directory }
+  const found = url ?? databaseUrl
+  if (found === undefined || found === '')
+    throw usage('say which database: by DATABASE_URL, --url or --directory')
+  return { url: found, directory: undefined }
+}
+
+const whole = (name: string, text: string | undefined, least: number, most: number): number | undefined => {
+  if (text === undefined) return undefined
+  const figure = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
+  if (figure >= least && figure <= most) return figure
+  throw usage(`--${name}: say a whole number from ${String(least)} to ${String(most)}`)
+}
+
+const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
+const idOf = (verb: string, text: string | undefined): string => {
+  if (text === undefined) throw usage(`${verb}: say the id of a session`)
+  if (ID.test(text)) return text.toLowerCase()
+  throw usage(
+    ID.test(text.slice(0, 36)) && text[36] === '.'
+      ? `${verb}: that is a token, which opens the session: keep it secret, and say only what is before its dot`
+      : `${verb}: that is not the id of a session`,
+  )
+}
+
+const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope => {
+  const said = [operand !== undefined, principal !== undefined, all === true].filter(Boolean)
+  if (said.length !== 1) throw new Refusal(EXIT.usage, 'end: say one of ID, --principal P and --all')
+  if (principal !== undefined) return { kind: 'principal', principal }
+  return operand === undefined ? { kind: 'all' } : { kind: 'one', id: idOf('end', operand) }
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env node
+// `npx keyrow`: the process around a command. Ctrl-C ends it in good order; pressed again, at once.
+import { EXIT, secretsIn } from './failure.js'
+import { run } from './run.js'
+import { terminalOf } from './terminal.js'
+
+const { DATABASE_URL: databaseUrl, PGPASSWORD: password } = process.env
+const argv = process.argv.slice(2)
+const terminal = terminalOf(argv.includes('--json'), secretsIn([databaseUrl, ...argv], password))
+
+/** npx passes on the signal that a terminal has sent to both: that is not yet a second one. */
+const SAME_SIGNAL_MS = 1_000
+
+const interruption = new AbortController()
+let at = 0
+for (const [signal, code] of [
+  ['SIGINT', EXIT.interrupted],
+  ['SIGTERM', 143],
+] as const)
+  process.on(signal, () => {
+    if (!interruption.signal.aborted) at = performance.now()
+    else if (performance.now() - at > SAME_SIGNAL_MS) process.exit(code)
+    interruption.abort(code)
+  })
+
+// A reader that has enough, such as head, is no failure.
+process.stdout.on('error', ({ code }: NodeJS.ErrnoException) =>
+  process.exit(code === 'EPIPE' ? EXIT.done : EXIT.failed),
+)
+process.stderr.on('error', () => undefined)
+// Not with a stack, in which there may be anything.
+process.on('uncaughtException', (error) => process.exit(terminal.fail(error)))
+
+const exitCode = await run(argv, databaseUrl, terminal, interruption.signal)
+// What was abandoned may still wait for its deadline.
+if (interruption.signal.aborted) process.stdout.write('', () => process.exit(exitCode))
+process.exitCode = exitCode

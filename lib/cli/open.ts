@@ -1,0 +1,98 @@
+// The database that a command works on. Each driver is loaded when it is asked for: its package is optional.
+import { readdir } from 'node:fs/promises'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { poolOptions, postgresDatabase } from '../driver/postgres.js'
+import type { Database } from '../port/database.js'
+import type { DatabaseCommand, Target } from './arguments.js'
+import { EXIT, Refusal, usage } from './failure.js'
+
+export interface Opened {
+  readonly database: Database
+  /** Closes the connection without waiting for what it is doing. */
+  readonly abandon: () => Promise<unknown>
+}
+
+const TIMEOUT_MS = 30_000
+/** An upgrade that is cut short is undone; and one of large tables takes long. */
+const UPGRADE_TIMEOUT_MS = 3_600_000
+const CONNECT_SECONDS = 10
+
+export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Refusal, Opened> => {
+  const upgrades = verb === 'schema upgrade'
+  const timeoutMs = target.timeoutMs ?? (upgrades ? UPGRADE_TIMEOUT_MS : TIMEOUT_MS)
+  return TE.tryCatch(
+    () =>
+      target.directory === undefined
+        ? openPostgres(target.url ?? '', timeoutMs)
+        : openPglite(target.directory, timeoutMs, upgrades),
+    (error) => (error instanceof Refusal ? error : missingPackage(error, target)),
+  )
+}
+
+const openPostgres = async (url: string, timeoutMs: number): Promise<Opened> => {
+  if (!isAddress(url)) throw notAnAddress()
+  const { default: postgres } = await import('postgres')
+  const connect = () => {
+    try {
+      return postgres(url, {
+        ...poolOptions,
+        max: 1,
+        // A pooler between may give each statement another connection.
+        prepare: false,
+        connect_timeout: Math.min(CONNECT_SECONDS, timeoutMs / 1000),
+        connection: { application_name: 'keyrow' },
+        onnotice: () => undefined,
+      })
+    } catch {
+      throw notAnAddress()
+    }
+  }
+  const sql = connect()
+  return { database: postgresDatabase(sql, { timeoutMs }), abandon: () => sql.end({ timeout: 0 }) }
+}
+
+/**
+ * Whether it is an address of PostgreSQL in which the password is where a password belongs. One with a `/`, `?` or
+ * `#` that is not encoded would end up in the host's or the database's name, and from there in messages.
+ */
+const isAddress = (url: string): boolean => {
+  const match = /^postgres(?:ql)?:\/\/([^/?#]*)([^?#]*)(?:[?]([^#]*))?$/i.exec(url)
+  return match !== null && !`${match[2] ?? ''}${(match[3] ?? '').replaceAll(/=[^&]*/g, '')}`.includes('@')
+}
+
+const notAnAddress = (): Refusal =>
+  usage(
+    'the URL of the database (--url or DATABASE_URL) is not a postgres:// address, ' +
+      'or has a password with characters that need percent-encoding',
+  )
+
+const openPglite = async (directory: string, timeoutMs: number, make: boolean): Promise<Opened> => {
+  await checkDirectory(directory, make)
+  const { pgliteDatabase } = await import('../driver/pglite.js')
+  const database = pgliteDatabase(directory, { timeoutMs })
+  return { database, abandon: () => database.close() }
+}
+
+// PGlite would make a database of a name that was mistyped.
+const checkDirectory = async (directory: string, make: boolean): Promise<void> => {
+  if (/^[a-z]{2,}:/i.test(directory)) throw usage('--directory: that is an address, not a directory')
+  const files = await filesIn(directory, make)
+  if (files?.includes('PG_VERSION') === true || (files?.length === 0 && make)) return
+  throw new Refusal(EXIT.failed, `there is no database of PGlite in ${directory}`)
+}
+
+/** `undefined`: it cannot be read. */
+const filesIn = async (directory: string, make: boolean): Promise<readonly string[] | undefined> => {
+  try {
+    return await readdir(directory)
+  } catch (error) {
+    return make && (error as NodeJS.ErrnoException).code === 'ENOENT' ? [] : undefined
+  }
+}
+
+const missingPackage = (error: unknown, { directory }: Target): Refusal => {
+  const name = directory === undefined ? 'postgres' : '@electric-sql/pglite'
+  return (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND'
+    ? new Refusal(EXIT.failed, `the package ${name} is not installed: npm install ${name}`)
+    : new Refusal(EXIT.failed, `the package ${name} could not be loaded`)
+}

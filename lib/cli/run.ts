@@ -1,0 +1,87 @@
+// One command from its arguments to its exit code: the database is opened, used and closed.
+import * as E from 'fp-ts/lib/Either.js'
+import { RELEASE } from '../base/release.js'
+import { type Command, commandOf, type DatabaseCommand } from './arguments.js'
+import { collect } from './collect.js'
+import type { Context, Ending } from './context.js'
+import { doctor } from './doctor.js'
+import { end } from './end.js'
+import { EXIT, type Failure, Refusal } from './failure.js'
+import { HELP } from './help.js'
+import { openDatabase } from './open.js'
+import { printSchema, schemaStatus, schemaUpgrade } from './schema-verbs.js'
+import { sessions, show } from './sessions.js'
+import type { Terminal } from './terminal.js'
+
+export const run = async (
+  argv: readonly string[],
+  databaseUrl: string | undefined,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<number> => {
+  const command = commandOf(argv, databaseUrl)
+  if (E.isLeft(command)) return terminal.fail(command.left)
+  const result = await perform(command.right, terminal, signal)
+  return E.isLeft(result) ? terminal.fail(result.left) : result.right
+}
+
+const perform = (
+  command: Command,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<E.Either<Failure, number>> => {
+  switch (command.verb) {
+    case 'help':
+      terminal.print({ help: HELP }, () => HELP)
+      return Promise.resolve(E.right(EXIT.done))
+    case 'version':
+      terminal.print({ version: RELEASE }, () => RELEASE)
+      return Promise.resolve(E.right(EXIT.done))
+    case 'schema print':
+      return Promise.resolve(E.right(printSchema(terminal, command.schema, command.from)))
+    default:
+      return performOn(command, terminal, signal)
+  }
+}
+
+const performOn = async (
+  command: DatabaseCommand,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<E.Either<Failure, number>> => {
+  const opened = await openDatabase(command)()
+  if (E.isLeft(opened)) return opened
+  const { database, abandon } = opened.right
+  const task = endingOf(command, { database, schema: command.target.schema, terminal, signal })
+  // What goes in batches ends by itself, after the one that is under way.
+  const patient = command.verb === 'collect' || command.verb === 'end'
+  const result = patient ? await task() : await Promise.race([task(), interrupted(signal)])
+  await (signal.aborted ? abandon() : database.close())
+  return result
+}
+
+const endingOf = (command: DatabaseCommand, context: Context): Ending => {
+  switch (command.verb) {
+    case 'schema status':
+      return schemaStatus(context)
+    case 'schema upgrade':
+      return schemaUpgrade(context)
+    case 'doctor':
+      return doctor(context)
+    case 'collect':
+      return collect(context, command)
+    case 'sessions':
+      return sessions(context, command)
+    case 'show':
+      return show(context, command)
+    case 'end':
+      return end(context, command)
+  }
+}
+
+const interrupted = (signal: AbortSignal): Promise<E.Either<Refusal, number>> =>
+  new Promise((resolve) => {
+    const answer = (): void => resolve(E.left(new Refusal(signal.reason as number, 'interrupted')))
+    if (signal.aborted) answer()
+    else signal.addEventListener('abort', answer, { once: true })
+  })

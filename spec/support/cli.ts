@@ -1,0 +1,96 @@
+// The command line as its users run it: the built program, as a process of its own. What all runs said is kept,
+// to be searched for secrets.
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+
+export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
+export interface Ran {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Running {
+  readonly child: ChildProcessByStdio<Writable, Readable, Readable>
+  readonly ended: Promise<Ran>
+}
+
+interface RunOptions {
+  readonly env?: Readonly<Record<string, string>>
+  /** What stands before the program's arguments: options of node, and the program when it is another. */
+  readonly node?: readonly string[]
+  readonly main?: string
+  /** Whether it finds a terminal at its input. */
+  readonly terminal?: boolean
+}
+
+const said: string[] = []
+
+/** Everything that was printed so far, by all runs. */
+export const everythingSaid = (): string => said.join('\n')
+
+const asTerminal = ['--import', 'data:text/javascript,process.stdin.isTTY=true']
+
+export const startKeyrow = (
+  args: readonly string[],
+  { env = {}, node = [], main = MAIN, terminal = false }: RunOptions = {},
+): Running => {
+  const child = spawn(process.execPath, [...node, ...(terminal ? asTerminal : []), main, ...args], {
+    // tap puts its module loader into the NODE_OPTIONS of whatever is spawned. What is empty is as if not there.
+    env: { ...process.env, NODE_OPTIONS: '', DATABASE_URL: '', PGPASSWORD: '', ...env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+  child.stdin.on('error', () => undefined)
+  return { child, ended: outcome(child) }
+}
+
+const outcome = async (child: Running['child']): Promise<Ran> => {
+  let stdout = ''
+  let stderr = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+  const deadline = setTimeout(() => child.kill('SIGKILL'), 60_000)
+  const [code] = (await once(child, 'close')) as [number | null]
+  clearTimeout(deadline)
+  said.push(stdout, stderr)
+  return { code, stdout, stderr }
+}
+
+/** Runs it to its end; its input is empty. */
+export const keyrow = (args: readonly string[], options: RunOptions = {}): Promise<Ran> => {
+  const { child, ended } = startKeyrow(args, options)
+  child.stdin.end()
+  return ended
+}
+
+/** Does it for each of them, a few at a time: most of a run is waiting for a process to begin. */
+export const forEach = async <A>(all: readonly A[], act: (one: A) => Promise<void>): Promise<void> => {
+  const queue = all.values()
+  const work = async () => {
+    for (const one of queue) await act(one)
+  }
+  await Promise.all([work(), work(), work()])
+}
+
+/** Resolves once the child has said this on stderr. */
+export const saying = ({ child }: Running, text: string): Promise<void> =>
+  new Promise((resolve, reject) => {
+    let heard = ''
+    child.stderr.on('data', (piece: string) => {
+      heard += piece
+      if (heard.includes(text)) resolve()
+    })
+    child.once('close', () => reject(new Error(`it ended and said: ${heard}`)))
+  })
+
+/** Asks until the answer is yes. */
+export const until = async (what: string, asked: () => Promise<boolean>): Promise<void> => {
+  const start = performance.now()
+  while (!(await asked())) {
+    if (performance.now() - start > 30_000) throw new Error(`in vain: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
