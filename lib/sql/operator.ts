@@ -5,7 +5,7 @@
 // locks their headers first, in the order of their ids, and a bounded number in one statement. The figures come
 // from the catalogue, or from a sample of pages, so that their cost does not grow with the tables.
 import type { Query } from '../port/database.js'
-import { epoch } from './statements.js'
+import { epoch, FENCED } from './statements.js'
 
 export interface OperatorStatements {
   readonly sessions: Query
@@ -119,8 +119,9 @@ with chosen as materialized (
   delete from ${schema}.entry e using held where e.session_id = held.id
 ), ended as (
   delete from ${schema}.session s using held where s.id = held.id returning s.id
-), unlisted as (
-  delete from ${schema}.listing l using held where l.session_id = held.id
+), fenced as (
+  insert into ${schema}.listing (session_id, collect_at) select id, ${FENCED} from held
+  on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
 )
 select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
        (select id::text from chosen order by id desc limit 1) as last`,
@@ -171,7 +172,7 @@ const listingSample = (schema: string): Query => ({
   name: 'operator.sample.listing',
   text: `
 select count(*)::float8 as counted, 0::float8 as dead,
-       (count(*) filter (where s.id is null))::float8 as alone
+       (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
 from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id`,
 })
 

@@ -22,11 +22,18 @@ export const openMemory: OpenSubject = (lifetime: Partial<Lifetime>) => {
   })
 }
 
-/** Opens session stores in a database, each in a schema of its own; their time passes by ageing the rows. */
+/**
+ * Opens session stores in a database, each in a schema of its own, which `prepare` may make; their time passes by
+ * ageing the rows.
+ */
 export const openIn =
-  (database: Database): OpenSubject =>
+  (
+    database: Database,
+    prepare: (schema: string) => Promise<unknown> = () => Promise.resolve(),
+  ): OpenSubject =>
   async (lifetime) => {
     const schema = freshSchema()
+    await prepare(schema)
     const store = sessionStore(database, { ...lifetime, schema })
     await right(store.prepare)
     return {
