@@ -49,7 +49,7 @@ const backends = async (): Promise<number> => {
 }
 
 t.test('all connections of a pool recover, though every caller asks again at once', async (t) => {
-  const database = databaseAt(proxy.url, 200, 4)
+  const database = databaseAt(proxy.url, 1_000, 4)
   const four = () =>
     Promise.all([1, 2, 3, 4].map(() => rowsOf(database, 'select pg_backend_pid() as pid, pg_sleep(0.05)')))
   for (let round = 0; round < 3; round += 1) {
