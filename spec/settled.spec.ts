@@ -72,6 +72,24 @@ t.test(
   },
 )
 
+t.test(
+  'a save that had to look first is done once too, though the answer to its commit was lost',
+  async (t) => {
+    const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 5_000)]
+    const session = await saveSession(count('n')(buildSession(near)))
+    for (let attempt = 0; attempt < 50; attempt += 1) {
+      const mine = count('n')(await reload(session, far))
+      await saveSession(count('n')(await reload(session)))
+      const before = proxy.lost()
+      proxy.loseNextAnswer(async () => {
+        if (attempt % 2 === 0) await saveSession(count('other')(await reload(session)))
+      }, 'a commit')
+      t.equal((await saveSession(mine)).store.get('n'), 3 + 2 * attempt)
+      t.equal(proxy.lost(), before + 1)
+    }
+  },
+)
+
 t.test('a creation, a rotation and a blind save whose answers were lost are done once too', async (t) => {
   const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 5_000)]
   await saveSession(sessionSet('warm', 1)(buildSession(far)))

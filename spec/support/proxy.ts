@@ -8,7 +8,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 export interface Proxy {
   readonly url: string
   /** Loses the answer to the next statement that is carried out; then runs `meanwhile`, before anybody can connect again. */
-  readonly loseNextAnswer: (meanwhile: () => Promise<void>) => void
+  readonly loseNextAnswer: (meanwhile: () => Promise<void>, to?: 'a statement' | 'a commit') => void
   /** From now on, at random: cuts connections, before or after it passes something on; delays what it passes; lets nothing through any more, in silence. */
   readonly disturb: (disturbances: Partial<Disturbances>) => void
   /** Holds up what clients send from now on, and whatever follows it; gives the function that delivers it, late. */
@@ -30,10 +30,21 @@ interface Disturbances {
 
 const CALM: Disturbances = { cut: 0, delay: 0, delayMs: 0, hole: 0 }
 
+// The tag of a CommandComplete message. A statement of a session's store that is done has one of these.
+const ANSWERS = {
+  'a statement': /C\0\0\0.(SELECT|INSERT|UPDATE|DELETE) \d/s,
+  'a commit': /C\0\0\0.COMMIT/s,
+}
+
+interface Loss {
+  readonly meanwhile: () => Promise<void>
+  readonly answer: RegExp
+}
+
 export const startProxy = async (target: string): Promise<Proxy> => {
   const { hostname, port } = new URL(target)
   const sockets = new Set<Socket>()
-  let armed: (() => Promise<void>) | undefined
+  let armed: Loss | undefined
   let held: (() => void)[] | undefined
   let open: Promise<void> = Promise.resolve()
   let [lost, disturbed] = [0, 0]
@@ -41,7 +52,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
 
   const join = (client: Socket): void => {
     const server = connect(Number(port), hostname)
-    let losing: (() => Promise<void>) | undefined
+    let losing: Loss | undefined
     let mine: (() => void)[] | undefined
     for (const socket of [client, server]) {
       sockets.add(socket)
@@ -64,12 +75,12 @@ export const startProxy = async (target: string): Promise<Proxy> => {
       disturbed += pass(disturbances, data, client, server)
     })
     server.on('data', (data) => {
-      if (losing === undefined || !saysDone(data)) {
+      if (losing === undefined || !losing.answer.test(data.toString('latin1'))) {
         disturbed += pass(disturbances, data, server, client)
         return
       }
       lost += 1
-      open = losing()
+      open = losing.meanwhile()
       losing = undefined
       client.destroy()
     })
@@ -88,8 +99,8 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   address.port = String((listener.address() as AddressInfo).port)
   return {
     url: address.href,
-    loseNextAnswer: (meanwhile) => {
-      armed = meanwhile
+    loseNextAnswer: (meanwhile, to = 'a statement') => {
+      armed = { meanwhile, answer: ANSWERS[to] }
     },
     disturb: (wanted) => {
       disturbances = { ...CALM, ...wanted }
@@ -132,7 +143,3 @@ const pass = (wanted: Disturbances, data: Buffer, from: Socket, to: Socket): num
 const swallow = (...ends: readonly Socket[]): void => {
   for (const socket of ends) socket.removeAllListeners('data').resume()
 }
-
-// The tag of a CommandComplete message. A statement of a session's store that is done has one of these.
-const saysDone = (data: Buffer): boolean =>
-  /C\0\0\0.(SELECT|INSERT|UPDATE|DELETE) \d/s.test(data.toString('latin1'))
