@@ -10,6 +10,7 @@ import { RELEASE } from '../lib/base/release.js'
 import { collectGarbage } from '../lib/collector/collect.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
 import { loadSession } from '../lib/promise.js'
+import { schemaSql } from '../lib/sql/schema.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
@@ -90,6 +91,21 @@ t.test('a database of version 1 is upgraded; its sessions are listed and lose no
   const unlisted = `select id, expires_at from ${schema}.session
     except select session_id, collect_at from ${schema}.listing`
   t.strictSame(await sql(unlisted), [])
+})
+
+t.test('the SQL that is printed does the same, by hand', async (t) => {
+  const [old, empty] = [await version1(100), freshSchema()]
+  const pool = quietPool(server.url, { max: 1 })
+  t.teardown(() => pool.end({ timeout: 1 }))
+  for (const [schema, from] of [
+    [old, 1],
+    [empty, 0],
+  ] as const) {
+    await pool.unsafe(schemaSql(schema, from)).simple()
+    await right(sessionStore(database, { schema, upgradeSchema: false }).prepare)
+    const unlisted = `select id from ${schema}.session except select session_id from ${schema}.listing`
+    t.strictSame(await sql(unlisted), [])
+  }
 })
 
 t.test('with upgrades off, an older or empty database is told apart, and left as it is', async (t) => {

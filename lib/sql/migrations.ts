@@ -4,9 +4,12 @@
 
 import type { Query } from '../port/database.js'
 
-/** One statement of a migration; a `repeated` one is run until it gives no row. */
+/**
+ * One statement of a migration. One that does a part of its work at a time, so that it is answered within any
+ * deadline, is run until it gives no row; `byHand` does the same at once.
+ */
 export interface Step extends Query {
-  readonly repeated?: true
+  readonly byHand?: string
 }
 
 export interface Migration {
@@ -95,8 +98,17 @@ create table ${schema}.listing (
 )`,
     },
     {
+      name: 'schema.listing.principal',
+      text: `
+create index listing_principal on ${schema}.listing (principal) where principal is not null`,
+    },
+    {
+      name: 'schema.listing.collect',
+      text: `
+create index listing_collect_at on ${schema}.listing (collect_at)`,
+    },
+    {
       name: 'schema.listing.rows',
-      repeated: true,
       text: `
 with listed as (
   insert into ${schema}.listing (session_id, collect_at)
@@ -109,16 +121,8 @@ with listed as (
   returning true
 )
 select count(*)::int as listed from listed having count(*) > 0`,
-    },
-    {
-      name: 'schema.listing.principal',
-      text: `
-create index listing_principal on ${schema}.listing (principal) where principal is not null`,
-    },
-    {
-      name: 'schema.listing.collect',
-      text: `
-create index listing_collect_at on ${schema}.listing (collect_at)`,
+      byHand: `
+insert into ${schema}.listing (session_id, collect_at) select id, expires_at from ${schema}.session`,
     },
     {
       name: 'schema.metadata',

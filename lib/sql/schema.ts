@@ -97,7 +97,7 @@ const migrate = (
 const runStep = (tx: Queryable, step: Step): TE.TaskEither<DriverError, unknown> =>
   pipe(
     tx.query(step, []),
-    TE.chain((rows) => (step.repeated === true && rows.length > 0 ? runStep(tx, step) : TE.right(rows))),
+    TE.chain((rows) => (step.byHand !== undefined && rows.length > 0 ? runStep(tx, step) : TE.right(rows))),
   )
 
 const record =
@@ -128,8 +128,7 @@ export const schemaSql = (schema: string, from: number): string => {
   ].join('\n\n')
 }
 
-const printed = ({ text, repeated }: Step): string =>
-  `${repeated === true ? '\n-- until it gives no row:' : ''}${text};`
+const printed = ({ text, byHand }: Step): string => `${byHand ?? text};`
 
 /** Whether the server said that a table or column of ours does not exist. */
 export const saysMissing = (error: DriverError): boolean =>
