@@ -1,10 +1,10 @@
 // Starts the shop: opens its database, serves on PORT until SIGTERM or SIGINT, and then stops in order:
-// no new connections, the running requests to their end, the database. `npm start` runs this.
+// no new connections, the running requests to their end, the collector, the database. `npm start` runs this.
 
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { isIPv6 } from 'node:net'
-import { closeDatabase, prepareStore, sessionStore } from 'keyrow/promise'
+import { closeDatabase, onSessionEvent, prepareStore, sessionStore, startCollector } from 'keyrow/promise'
 import { counted, logged } from './log.js'
 import { shopListener } from './routes.js'
 import { openDatabase } from './storage.js'
@@ -20,6 +20,11 @@ const toldToStop = new Promise((resolve) => {
   process.on('SIGINT', resolve)
 })
 
+// A request's failure is logged with the request. Nobody waits for the collector, so its failures are heard of here.
+onSessionEvent('failed', ({ operation, error, sqlState = '' }) => {
+  if (operation === 'collect') console.error('keyrow shop: cannot collect:', error, sqlState)
+})
+
 const run = async (): Promise<void> => {
   if (!/^\d{1,5}$/.test(PORT)) throw new Error(`PORT is ${JSON.stringify(PORT)}; it must be a number`)
   const database = counted(openDatabase(DATABASE_URL))
@@ -28,8 +33,10 @@ const run = async (): Promise<void> => {
     await prepareStore(store)
     const server = createServer(logged(shopListener(database, { store, trustProxy: TRUST_PROXY === '1' })))
     console.log(`keyrow shop: ${await listen(server)}`)
+    const collector = startCollector(store)
     await toldToStop
     await drain(server)
+    await collector.stop()
   } finally {
     await closeDatabase(database)
   }

@@ -47,7 +47,9 @@ ${pipe(
 )}`
 
 const signedInAs = (name: Name): Html => html`
-<form method="post" action="/sign-out"><span>${name}</span> <button>Sign out</button></form>`
+<form method="post" action="/sign-out">
+<span>${name}</span> <button>Sign out</button> <button formaction="/sign-out/everywhere">Everywhere</button>
+</form>`
 
 export const frontPage = (): Html => html`
 <p class="soft">As long as you only look around, you get no cookie, and the database no row.</p>

@@ -23,6 +23,7 @@ import {
   quantityOf,
   signIn,
   signOut,
+  signOutEverywhere,
   takeFromCart,
 } from './shop.js'
 import { sessionRows } from './storage.js'
@@ -57,6 +58,7 @@ const routesOver = (database: Database): ReadonlyMap<string, Route> =>
     ['/cart/remove', takes(productForm, takeFromCart, '/cart')],
     ['/sign-in', { ...shows('Sign in', flow(signInPage, TE.right)), ...takes(signInForm, enter, '/') }],
     ['/sign-out', takes(emptyForm, () => signOut, '/')],
+    ['/sign-out/everywhere', takes(emptyForm, () => signOutEverywhere, '/')],
     ['/session', shows('Your session, as it is stored', storedRows(database))],
   ])
 

@@ -1,7 +1,6 @@
 // The shop itself: what it sells, and what it keeps in a visitor's session. Pure functions over typed keys;
 // nothing here waits, or knows of HTTP or SQL. The tasks at the end do the same to the current session.
 
-import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as N from 'fp-ts/lib/number.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -11,14 +10,18 @@ import * as t from 'io-ts'
 import {
   currentSession,
   destroySession,
+  endSessions,
   rotateSession,
   type Session,
   type SessionError,
   type SessionKey,
   sessionDel,
+  sessionFor,
   sessionKey,
+  sessionPrincipal,
   sessionRef,
   sessionSet,
+  sessionUpdate,
   updateCurrentSession,
 } from 'keyrow'
 
@@ -43,10 +46,12 @@ interface QuantityBrand {
   readonly Quantity: unique symbol
 }
 
+const MOST = 99
+
 /** How many of one product: 1 to 99. None of a product is no row at all. */
 export const Quantity = t.brand(
   t.number,
-  (n): n is t.Branded<number, QuantityBrand> => Number.isInteger(n) && n >= 1 && n <= 99,
+  (n): n is t.Branded<number, QuantityBrand> => Number.isInteger(n) && n >= 1 && n <= MOST,
   'Quantity',
 )
 export type Quantity = t.TypeOf<typeof Quantity>
@@ -84,14 +89,15 @@ export type Cart = readonly Line[]
 
 type Change = (session: Session) => Session
 
-const customerKey = sessionKey('customer', Name)
-
 // One key for each product, not one for the whole cart. A save writes only the keys that were changed, so
-// two tabs that put different products into the cart at the same moment both keep theirs. (Two that change
-// the same product set the same key: there the last one saved stands.)
+// two tabs that put different products into the cart at the same moment both keep theirs.
 const quantityKey = ({ sku }: Product): SessionKey<Quantity> => sessionKey(`cart/${sku}`, Quantity)
 
-export const customerOf = (session: Session): O.Option<Name> => sessionRef(customerKey)(session)
+/** Whose session it is: the customer's, from the sign-in on. */
+export const customerOf: (session: Session) => O.Option<Name> = flow(
+  sessionRef(sessionPrincipal),
+  O.chain(nameOf),
+)
 
 export const cartOf = (session: Session): Cart =>
   pipe(
@@ -114,21 +120,18 @@ export const itemCount: (cart: Cart) => number = RA.foldMap(N.MonoidSum)(({ quan
 const withQuantity = (product: Product, quantity: Quantity): Change =>
   sessionSet(quantityKey(product), quantity)
 
-/** One more of it; a cart that has 99 of it stays as it is. */
-const withOneMore =
-  (product: Product): Change =>
-  (session) =>
-    pipe(
-      Quantity.decode(sessionRef(quantityKey(product), 0)(session) + 1),
-      E.match(
-        () => session,
-        (quantity) => withQuantity(product, quantity)(session),
-      ),
-    )
+/**
+ * One more of it; a cart that has 99 of it stays as it is. An update and not a set: of two tabs at once that
+ * put the same product into the cart, both count.
+ */
+const withOneMore = (product: Product): Change => sessionUpdate(quantityKey(product), oneMore)
+
+const oneMore: (quantity: O.Option<Quantity>) => Quantity = flow(
+  O.getOrElse(() => 0),
+  (quantity) => Math.min(quantity + 1, MOST) as Quantity,
+)
 
 const without: (product: Product) => Change = flow(quantityKey, sessionDel)
-
-const withCustomer = (name: Name): Change => sessionSet(customerKey, name)
 
 // From here on: tasks on the current session, which nobody had to hand down to them.
 
@@ -143,7 +146,21 @@ export const takeFromCart: (product: Product) => Task<Session> = flow(without, u
 
 /** The session gets a new secret, so that a token known to others before the sign-in is worth nothing after. */
 export const signIn = (name: Name): Task<Session> =>
-  pipe(updateCurrentSession(withCustomer(name)), TE.chainW(rotateSession))
+  pipe(updateCurrentSession(sessionFor(name)), TE.chainW(rotateSession))
 
 /** The session is deleted with all its rows, the cart among them. */
 export const signOut: Task<void> = pipe(currentSession, TE.chainW(destroySession))
+
+/** The same for all of the customer's sessions, in whatever browsers they are; for a stranger, nothing. */
+export const signOutEverywhere: Task<unknown> = pipe(
+  currentSession,
+  TE.chainW((session) =>
+    pipe(
+      customerOf(session),
+      O.match(
+        () => TE.right([]),
+        (name) => endSessions(session.handle, name),
+      ),
+    ),
+  ),
+)

@@ -1,0 +1,52 @@
+// What happens: a sign-in, two tabs at once, a token that somebody made up, a sign-out, a collection.
+
+import { SpanStatusCode, type Tracer } from '@opentelemetry/api'
+import {
+  buildSession,
+  collectGarbage,
+  destroySession,
+  loadSession,
+  rotateSession,
+  type Session,
+  type SessionStore,
+  saveSession,
+  sessionFor,
+  sessionToken,
+  sessionUpdate,
+} from 'keyrow/promise'
+
+export const visit = async (store: SessionStore, tracer: Tracer): Promise<void> => {
+  const request = inSpan(tracer)
+  const session = await request('POST /sign-in', async () =>
+    rotateSession(await saveSession(sessionFor('ada')(buildSession(store)))),
+  )
+  const token = sessionToken(session)
+  await request('two tabs at once', async () => {
+    const [one, other] = await Promise.all([find(store, token), find(store, token)])
+    await saveSession(visited(one))
+    await saveSession(visited(other))
+  })
+  await request('GET /guess', () => loadSession(store, `${token.slice(0, -4)}AAAA`))
+  await request('POST /sign-out', () => destroySession(session))
+  await request('collect', () => collectGarbage(store))
+}
+
+const visited = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)
+
+const find = async (store: SessionStore, token: string): Promise<Session> =>
+  (await loadSession(store, token)) ?? buildSession(store)
+
+/** Runs a request as the active span, which ends with it. An instrumentation of HTTP does this for a server. */
+const inSpan =
+  (tracer: Tracer) =>
+  <A>(name: string, request: () => Promise<A>): Promise<A> =>
+    tracer.startActiveSpan(name, async (span) => {
+      try {
+        return await request()
+      } catch (error) {
+        span.setStatus({ code: SpanStatusCode.ERROR })
+        throw error
+      } finally {
+        span.end()
+      }
+    })

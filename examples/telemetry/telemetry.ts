@@ -1,0 +1,101 @@
+// keyrow's events as OpenTelemetry spans and metrics. Events are told at once, in the async context of the
+// operation that they are about: so the span that is active here is the one that the operation belongs to.
+
+import { type Attributes, type AttributeValue, type Meter, type Tracer, trace } from '@opentelemetry/api'
+import { onSessionEvent, type SessionEventName, type SessionEvents } from 'keyrow'
+
+export interface Instruments {
+  readonly tracer: Tracer
+  readonly meter: Meter
+}
+
+type Stop = () => void
+
+/** Turns events into spans and metrics, until the function that it gives is called. */
+export const instrument = ({ tracer, meter }: Instruments): Stop => {
+  const stops = [...timedSpans(tracer), ...spanEvents(), ...durations(meter), ...counters(meter)]
+  return () => {
+    for (const stop of stops) stop()
+  }
+}
+
+/** The events that tell how long something took, and what that was: the same names as in `failed`. */
+const operations = {
+  created: 'create',
+  loaded: 'load',
+  saved: 'save',
+  rotated: 'rotate',
+  destroyed: 'destroy',
+  collected: 'collect',
+  upgraded: 'upgrade',
+} as const satisfies Partial<Record<SessionEventName, string>>
+
+const timed = Object.keys(operations) as readonly (keyof typeof operations)[]
+
+/** It is over when it is told: so the span began that much earlier. */
+const timedSpans = (tracer: Tracer): readonly Stop[] =>
+  timed.map((name) =>
+    onSessionEvent(name, ({ durationMs, ...about }) => {
+      const end = performance.now()
+      const startTime = end - durationMs
+      tracer.startSpan(`keyrow.${operations[name]}`, { startTime, attributes: named(about) }).end(end)
+    }),
+  )
+
+/** What takes no time of its own is an event of the span around it, if there is one. */
+const spanEvents = (): readonly Stop[] =>
+  (['conflict', 'expired', 'badToken', 'failed'] as const).map((name) =>
+    onSessionEvent(name, (event) => trace.getActiveSpan()?.addEvent(`keyrow.${name}`, named(event))),
+  )
+
+/** An event holds nothing secret, so all of it may be shown; ids too, for a span is about one session. */
+const named = (about: Readonly<Record<string, AttributeValue | undefined>>): Attributes =>
+  Object.fromEntries(Object.entries(about).map(([field, value]) => [`keyrow.${field}`, value]))
+
+// In seconds, as OpenTelemetry's conventions have it; its default bounds are made for milliseconds.
+const bounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+
+const durations = (meter: Meter): readonly Stop[] => {
+  const histogram = meter.createHistogram('keyrow.operation.duration', {
+    description: 'How long operations took that succeeded',
+    unit: 's',
+    advice: { explicitBucketBoundaries: bounds },
+  })
+  return timed.map((name) =>
+    onSessionEvent(name, ({ durationMs }) =>
+      histogram.record(durationMs / 1000, { 'keyrow.operation': operations[name] }),
+    ),
+  )
+}
+
+/** Attributes of metrics have few values. An id is never among them: each would be a time series for ever. */
+const counters = (meter: Meter): readonly Stop[] => {
+  const count = counting(meter)
+  return [
+    count('keyrow.conflicts', '{conflict}', 'conflict', ({ what }) => [1, { 'keyrow.what': what }]),
+    count('keyrow.bad_tokens', '{token}', 'badToken', ({ reason }) => [1, { 'keyrow.reason': reason }]),
+    count('keyrow.expired', '{token}', 'expired', () => [1]),
+    count('keyrow.failures', '{failure}', 'failed', (event) => [1, failure(event)]),
+    count('keyrow.save.rounds', '{round}', 'saved', ({ rounds }) => [rounds]),
+    count('keyrow.collected', '{session}', 'collected', ({ sessions }) => [sessions]),
+  ]
+}
+
+const counting =
+  (meter: Meter) =>
+  <N extends SessionEventName>(
+    metric: string,
+    unit: string,
+    event: N,
+    add: (event: SessionEvents[N]) => readonly [number, Attributes?],
+  ): Stop => {
+    const counter = meter.createCounter(metric, { unit })
+    return onSessionEvent(event, (told) => counter.add(...add(told)))
+  }
+
+/** By the names that OpenTelemetry has for these. */
+const failure = ({ operation, error, sqlState }: SessionEvents['failed']): Attributes => ({
+  'keyrow.operation': operation,
+  'error.type': error,
+  ...(sqlState === undefined ? {} : { 'db.response.status_code': sqlState }),
+})
