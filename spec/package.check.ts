@@ -5,6 +5,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSyn
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { RELEASE } from '../lib/base/release.js'
 import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
 import * as consumer from './support/package-consumer.js'
 import {
@@ -43,6 +44,7 @@ const strays = [
 ]
 
 interface Manifest {
+  readonly version: string
   readonly exports: Readonly<Record<string, string>>
   readonly peerDependencies: Readonly<Record<string, string>>
 }
@@ -190,6 +192,19 @@ for (const major of nodes) {
     t.strictSame(await use(node, full, 'with-peers.js'), consumer.withPeersDone)
   })
 }
+
+for (const major of nodes)
+  t.test(`Node ${major}: the command line, with its peers and without`, async (t) => {
+    const node = nodeProgram(tools, major)
+    const command = join('node_modules', '.bin', 'keyrow')
+    t.equal(await succeed(full, node, command, '--version'), `${RELEASE}\n`)
+    t.equal(RELEASE, manifest.version)
+    await succeed(full, node, command, 'schema', 'upgrade', '--directory', 'command', '--json')
+    t.match(await succeed(full, node, command, 'schema', 'status', '--directory', 'command', '--json'), '2')
+    rmSync(join(full, 'command'), { recursive: true, force: true })
+    const url = 'postgres://nobody@127.0.0.1:9/none'
+    t.match(await run(alone, node, command, 'doctor', '--url', url), { code: 1, stderr: /package|install/ })
+  })
 
 t.test('publint has nothing to say', async (t) => {
   const { code, stdout, stderr } = await run(repository, 'node_modules/.bin/publint', '--strict', tarball)
