@@ -35,6 +35,7 @@ export type {
   Session,
   SessionStore,
   StoreError,
+  Which,
 } from './port/session-store.js'
 export type { ActiveRecord } from './record/active-record.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'

@@ -14,7 +14,7 @@ import * as current from './current/current-session.js'
 import * as principals from './current/principal.js'
 import * as verbs from './current/verbs.js'
 import type { Database, Param, Query, Queryable, Row } from './port/database.js'
-import type { Session, SessionStore } from './port/session-store.js'
+import type { Session, SessionStore, Which } from './port/session-store.js'
 import type { SessionKey } from './session/key.js'
 import type { SessionValue } from './session/session.js'
 import type { SessionId } from './session/token.js'
@@ -32,7 +32,7 @@ export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/
 export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
-export type { Session, SessionStore } from './port/session-store.js'
+export type { Session, SessionStore, Which } from './port/session-store.js'
 export { type SessionKey, sessionKey } from './session/key.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionId } from './session/token.js'
@@ -181,12 +181,12 @@ export const sessionsOf = (
   principal: string,
 ): Promise<readonly principals.ListedSession[]> => run(principals.sessionsOf(store, principal))
 
-/** Destroys all sessions of a principal, or all but one; gives the ids of those that it ended. */
+/** Destroys all sessions of a principal, all but one, or only one of them; gives the ids of those that it ended. */
 export const endSessions = (
   store: SessionStore,
   principal: string,
-  options?: { readonly except?: SessionId },
-): Promise<readonly SessionId[]> => run(principals.endSessions(store, principal, options))
+  which?: Which,
+): Promise<readonly SessionId[]> => run(principals.endSessions(store, principal, which))
 
 /** Deletes expired sessions with all that hangs from them. */
 export const collectGarbage = (

@@ -3,7 +3,7 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { publish } from '../port/events.js'
-import type { Listed, SessionStore, StoreError } from '../port/session-store.js'
+import type { Listed, SessionStore, StoreError, Which } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
 import { absorbEnded, currentFrame } from './frame.js'
 import { telling } from './telling.js'
@@ -51,8 +51,8 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
 }
 
 /**
- * Destroys all sessions of a principal, or all but one; gives the ids of those that it ended. They may be in
- * use: whoever saves one later gets `SessionGone`. One that is created while this runs may stay.
+ * Destroys all sessions of a principal, all but one, or only one of them (an id that is somebody else's ends
+ * nothing); gives the ids of those that it ended. They may be in use: whoever saves one later gets `SessionGone`. One that is created while this runs may stay.
  *
  * @example
  * ```ts
@@ -74,9 +74,9 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
 export const endSessions = (
   store: SessionStore,
   principal: string,
-  { except }: { readonly except?: SessionId } = {},
+  which: Which = {},
 ): TE.TaskEither<StoreError, readonly SessionId[]> =>
-  telling('endSessions', store.endAll(principal, except), (ids, durationMs) => {
+  telling('endSessions', store.endAll(principal, which), (ids, durationMs) => {
     for (const id of ids) publish('destroyed', { id, durationMs })
     absorbEnded(store, ids)
   })

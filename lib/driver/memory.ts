@@ -57,10 +57,10 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
 
 const listing = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'collect'> => ({
   sessionsOf: (principal) => step(() => E.right(table.whose(principal).map(listed).reverse())),
-  endAll: (principal, except) =>
+  endAll: (principal, { except, only }) =>
     step(() => {
       const ids = table.whose(principal).map(([id]) => id)
-      return E.right(ids.filter((id) => id !== except && table.remove(id)))
+      return E.right(ids.filter((id) => id !== except && (only ?? id) === id && table.remove(id)))
     }),
   collect: (limit) =>
     step(() => {

@@ -28,6 +28,12 @@ export interface Listed {
   readonly expiration: number
 }
 
+/** Which of a principal's sessions are meant: all when it says nothing, all but one, or one. */
+export interface Which {
+  readonly except?: SessionId | undefined
+  readonly only?: SessionId | undefined
+}
+
 /** What one batch of a collection did. */
 export interface CollectedBatch {
   /** How many sessions were deleted. */
@@ -116,11 +122,8 @@ export interface SessionStore {
   /** The live sessions whose entry `keyrow:principal` is this, the newest first. */
   readonly sessionsOf: (principal: string) => TaskEither<StoreError, readonly Listed[]>
 
-  /** Destroys them, but for one that stays; gives the ids of those that it destroyed. */
-  readonly endAll: (
-    principal: string,
-    except: SessionId | undefined,
-  ) => TaskEither<StoreError, readonly SessionId[]>
+  /** Destroys those of them that are meant; gives the ids of those that it destroyed. */
+  readonly endAll: (principal: string, which: Which) => TaskEither<StoreError, readonly SessionId[]>
 
   /**
    * Deletes at most so many expired sessions and all that hangs from them. Never waits for a lock, never deletes

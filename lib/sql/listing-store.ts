@@ -21,9 +21,9 @@ export const listingOver = (
         database.query(sql.sessionsOf, [principal]),
         TE.chainEitherK(E.traverseArray(listedRow(sql.sessionsOf))),
       ),
-    endAll: (principal, except) =>
+    endAll: (principal, { except, only }) =>
       pipe(
-        database.query(sql.endAll, [principal, except ?? null]),
+        database.query(sql.endAll, [principal, except ?? null, only ?? null]),
         TE.chainEitherK(E.traverseArray(endedRow(sql.endAll))),
       ),
     collect: (limit) =>

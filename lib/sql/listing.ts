@@ -24,14 +24,14 @@ where l.principal = $1::text and s.expires_at > now()
 order by s.created_at desc, s.id`,
 })
 
-// $1 principal, $2 id of the one that stays, or null. Waits for the saves that are under way.
+// $1 principal, $2 id of the one that stays, or null, $3 id of the only one that is meant, or null. Waits for the saves that are under way.
 const endAll = (schema: string): Query => ({
   name: 'listing.end',
   text: `
 with held as materialized (
   select id from ${schema}.session
   where id in (select session_id from ${schema}.listing where principal = $1::text)
-    and ($2::uuid is null or id <> $2::uuid)
+    and ($2::uuid is null or id <> $2::uuid) and ($3::uuid is null or id = $3::uuid)
   order by id
   for update
 ), ended as (

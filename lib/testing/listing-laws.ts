@@ -62,12 +62,18 @@ const principalLaws: readonly Law[] = [
   },
   {
     law: 6,
-    name: 'no resurrection: ending all but one keeps that one, and ending the current one ends its request',
+    name: 'no resurrection: ending all but one, or only one, leaves the others; ending the current one ends its request',
     check: async ({ store }) => {
       const ada = `ada ${String(Math.random())}`
       const [here, there] = [await stored(store, sessionFor(ada)), await stored(store, sessionFor(ada))]
       assert.deepEqual(await right(endSessions(store, ada, { except: here.id })), [there.id])
       assert.deepEqual(await idsOf(store, ada), [here.id])
+      const foreign = await stored(store, sessionFor(`bob ${ada}`))
+      assert.deepEqual(await right(endSessions(store, ada, { only: foreign.id })), [])
+      assert.ok(await reload(foreign), "nobody ends another's session")
+      const another = await stored(store, sessionFor(ada))
+      assert.deepEqual(await right(endSessions(store, ada, { only: another.id })), [another.id])
+      assert.equal(await reloaded(another), undefined)
       const everywhere = pipe(
         updateCurrentSession(sessionSet('left', 'behind')),
         TE.chainW(() => endSessions(store, ada)),
