@@ -34,18 +34,21 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`)
 const secret = Buffer.concat([randomBytes(31), Buffer.from([0])]).toString('base64url')
 const hash = createHash('sha256').update(secret).digest('hex')
 
-/** Makes sessions, some time before or after whose end it is; so many keys of 50 bytes each. */
+/**
+ * Makes sessions of the last two hours, some time before or after whose end it is; so many keys of 50 bytes each.
+ * The collector is to look at all of them.
+ */
 const fill = async (count: number, ends: string): Promise<void> => {
   for (let left = count; left > 0; left -= 20_000)
     await admin.unsafe(`
       with head as (
         insert into ${schema}.session
-        select gen_random_uuid(), decode('${hash}', 'hex'), null, null, now() - interval '1 hour', ${ends},
+        select gen_random_uuid(), decode('${hash}', 'hex'), null, null, now() - interval '2 hours' * random(), ${ends},
                now() + interval '11 hours', 1, ''
         from generate_series(1, ${Math.min(left, 20_000)})
         returning id, expires_at
       ), listed as (
-        insert into ${schema}.listing select id, null, expires_at from head
+        insert into ${schema}.listing select id, null, least(expires_at, now()) from head
       )
       insert into ${schema}.entry
       select id, 'key ' || n, to_jsonb(repeat('x', 50)), 1 from head, generate_series(1, ${keys}) as n`)
@@ -100,13 +103,20 @@ const described = (times: readonly number[]): string =>
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
+/** All of them end well, and there was no deadlock. */
 const collectIn = async (processes: number): Promise<readonly unknown[]> => {
   const child = fileURLToPath(new URL('./collect-child.mjs', import.meta.url))
   const run = promisify(execFile)
   const all = await Promise.all(
     Array.from({ length: processes }, () => run(process.execPath, [child, server.url, schema])),
   )
-  return all.map(({ stdout }) => JSON.parse(stdout) as unknown)
+  const results = all.map(({ stdout }) => JSON.parse(stdout) as { readonly _tag: string })
+  const [row] = await admin.unsafe(
+    'select deadlocks::int as n from pg_stat_database where datname = current_database()',
+  )
+  if (results.some(({ _tag }) => _tag !== 'Right') || row?.['n'] !== 0)
+    throw new Error(`it failed: ${JSON.stringify(results)}, ${String(row?.['n'])} deadlocks`)
+  return results
 }
 
 try {

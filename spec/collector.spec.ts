@@ -64,6 +64,19 @@ t.test('law 13, collection is polite: what a request holds is left for another t
   t.strictSame(await rows(), [0, 0, 0])
 })
 
+t.test('law 13, collection is polite: what lives is looked at and not locked', async (t) => {
+  const schema = freshSchema()
+  const store = sessionStore(database, { schema })
+  const session = await saveSession(sessionSet('a', 1)(buildSession(store)))
+  await rowsOf(database, `update ${schema}.listing set collect_at = now()`)
+  await pool.begin(async (tx) => {
+    await tx.unsafe(`select 1 from ${schema}.session where id = '${session.id}' for update`)
+    t.match(await right(store.collect(10)), { sessions: 0, more: false })
+  })
+  const [moved] = await rowsOf(database, `select collect_at > now() as later from ${schema}.listing`)
+  t.strictSame(moved, { later: true })
+})
+
 t.test('law 13, collection is polite: one batch at a time on one database', async (t) => {
   const { schema, store, rows } = await expired(3)
   await pool.begin(async (tx) => {
@@ -196,12 +209,29 @@ t.test('stopping waits for the batch under way, and then nothing more is sent', 
   t.strictSame(calls, ['begin', 'end'])
 })
 
-t.test('a process with a collector ends by itself', async (t) => {
+t.test('what the program itself throws does not end a collector', async (t) => {
+  const { store } = await expired(3)
+  let batches = 0
+  const onBatch = (): void => {
+    batches += 1
+    if (batches === 1) throw new Error('mine')
+  }
+  const [failed, collected] = [next('failed'), next('collected')]
+  const collector = startCollector(store, { everyMs: 5, onBatch })
+  t.strictSame(await failed, { operation: 'collect', error: 'unknown' })
+  await collected
+  await collector.stop()
+})
+
+t.test('a process with a collector ends by itself, also between two batches', async (t) => {
   const script = `
+    import * as TE from 'fp-ts/lib/TaskEither.js'
     import { startCollector } from 'keyrow'
     import { memoryStore } from 'keyrow/memory'
-    startCollector(memoryStore())
-    console.log('started')`
+    let batches = 0
+    const collect = () => TE.fromIO(() => ({ sessions: 1, more: ++batches > 0, busy: false }))
+    startCollector({ ...memoryStore(), collect }, { everyMs: 1, pauseMs: 3_600_000, withinMs: 1e9 })
+    setTimeout(() => console.log(batches > 0 ? 'started' : 'not yet'), 500)`
   const cwd = fileURLToPath(new URL('.', import.meta.url))
   const args = ['--input-type=module', '--eval', script]
   const { stdout } = await promisify(execFile)(process.execPath, args, { cwd, timeout: 20_000 })

@@ -321,7 +321,9 @@ const checkBills = (t: Test, ended: Ended) => {
   const replayed =
     'session.load: 1 row, session.save: 0 rows, session.lock: 1 row, session.changes: 1 row, session.save: 1 row'
   t.same(bills(ended, 'POST /cart/add 303').slice(0, 4), [change, replayed, change, replayed])
-  t.same(bills(ended, 'POST /sign-out 303'), ['session.load: 1 row, session.destroy: 0 rows'])
+  t.same(bills(ended, 'POST /sign-out 303'), [
+    'session.load: 1 row, session.fence: 0 rows, session.destroy: 0 rows',
+  ])
   const all = 'session.load: 1 row, listing.end: 2 rows'
   t.same(bills(ended, 'POST /sign-out/everywhere 303'), [all, 'session.load: 0 rows'])
   const looks = bills(ended, 'GET / 200').slice(0, 10)

@@ -33,6 +33,30 @@ t.test('it is pgbouncer, in transaction mode: a setting made outside of a transa
 
 for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
 
+t.test('a wait for a lock is no reason for another pool, nor to end what is answered', async (t) => {
+  let pools = 0
+  const patient = postgresDatabase(
+    () => {
+      pools += 1
+      return quietPool(bouncer.url, { prepare: false, max: 4 })
+    },
+    { timeoutMs: 500 },
+  )
+  const direct = quietPool(server.url, { max: 1 })
+  await direct`create table held as select 1 as n`
+  await direct.begin(async (tx) => {
+    await tx`select n from held for update`
+    const late = patient.query({ name: 'late', text: 'update held set n = 2' }, [])()
+    for (let count = 0; count < 6; count += 1)
+      t.match(await patient.query({ name: 'other', text: 'select pg_sleep(0.3)' }, [])(), { _tag: 'Right' })
+    t.match(await late, { _tag: 'Left' })
+  })
+  t.equal(pools, 2, 'one that is asked, and not taken')
+  t.match(await patient.query({ name: 'after', text: 'select 1' }, [])(), { _tag: 'Right' })
+  await patient.close()
+  await direct.end()
+})
+
 t.test('ten processes that start together make the schema once', async (t) => {
   const schema = freshSchema()
   const child = fileURLToPath(new URL('./support/starter-child.mjs', import.meta.url))

@@ -13,8 +13,10 @@ import type { Queryable } from '../lib/port/database.js'
 import {
   buildSession,
   destroySession,
+  endSessions,
   loadSession,
   saveSession,
+  sessionFor,
   sessionSet,
   sessionToken,
   sessionUpdate,
@@ -153,6 +155,63 @@ t.test('law 6, no resurrection: a creation that arrives late does not bring a se
   await pause(300)
   t.equal(await loadSession(near, sessionToken(session)), undefined)
   t.strictSame(await rowsOf(direct, `select 1 from keyrow.session where id = '${session.id}'`), [])
+})
+
+t.test(
+  'law 6, no resurrection: a creation that is under way when its session is destroyed is waited for',
+  async (t) => {
+    const store = storeAt(server.url, 5_000)
+    await right(store.prepare)
+    const built = sessionSet('user', 'ada')(buildSession(store))
+    const pool = quietPool(server.url, { max: 1 })
+    t.teardown(() => pool.end({ timeout: 1 }))
+    const { text } = sessionStatements('"keyrow"').create
+    let destroying: Promise<unknown> = Promise.resolve()
+    await pool.begin(async (tx) => {
+      const entries = '{"keyrow:principal":["ada"]}'
+      await tx.unsafe(text, [built.id, built.token.hash, entries, 60_000, 600_000, '0011223344556677'])
+      destroying = store.destroy(built.id)()
+      await pause(200)
+    })
+    t.match(await destroying, { _tag: 'Right' })
+    t.strictSame(await rowsOf(direct, `select 1 from keyrow.session where id = '${built.id}'`), [])
+    t.equal(await loadSession(store, sessionToken(built)), undefined)
+  },
+)
+
+t.test('destructions, ends and saves of one principal at once make no deadlock', async (t) => {
+  const store = storeAt(server.url, 5_000, { retry: { attempts: 1 } })
+  for (let round = 0; round < 40; round += 1) {
+    const ada = `ada ${String(round)}`
+    const mine = await Promise.all([1, 2, 3].map(() => saveSession(sessionFor(ada)(buildSession(store)))))
+    const failures: unknown[] = []
+    const note = (error: { readonly _tag: string }): void => {
+      if (error._tag !== 'SessionGone') failures.push(error)
+    }
+    await Promise.all([
+      ...mine.map((session) => destroySession(session).catch(note)),
+      ...mine.map((session) => saveSession(sessionFor(`${ada}!`)(session)).catch(note)),
+      endSessions(store, ada).catch(note),
+      endSessions(store, `${ada}!`).catch(note),
+    ])
+    t.strictSame(failures, [])
+  }
+})
+
+t.test('a program that cannot make another pool goes on with the one it has', async (t) => {
+  let made = 0
+  const database = postgresDatabase(
+    () => {
+      made += 1
+      if (made > 1) throw new Error('the password is gone')
+      return quietPool(server.url, { max: 2 })
+    },
+    { timeoutMs: 200 },
+  )
+  t.teardown(() => database.close())
+  t.match(await run(database, 'select pg_sleep(0.5)')(), { _tag: 'Left' })
+  t.match(await run(database, 'select 1')(), { _tag: 'Right' })
+  t.equal(made, 2)
 })
 
 t.test(

@@ -62,7 +62,7 @@ const rowsSpec = (t: Test, database: Database): void => {
     t.strictSame(statements(), ['session.load', 'session.save'])
     await right(rotateSession(session))
     await right(destroySession(session))
-    t.strictSame(statements(), ['session.rotate', 'session.destroy'])
+    t.strictSame(statements(), ['session.rotate', 'session.fence', 'session.destroy'])
   })
 
   t.test(

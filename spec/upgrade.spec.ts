@@ -22,7 +22,7 @@ const script = (name: string): string => fileURLToPath(new URL(`./support/${name
 
 const release1 = unpackRelease1()
 const server = await startPostgres({ settings: { max_connections: '200' } })
-const database = postgresDatabase(quietPool(server.url))
+const database = postgresDatabase(quietPool(server.url), { timeoutMs: 60_000 })
 t.teardown(async () => {
   await database.close()
   await server.stop()
@@ -170,6 +170,17 @@ t.test('ten processes that start together on an empty database make it once', as
     [1, 2].map((version) => ({ version, made_by: RELEASE })),
   )
   t.strictSame(await sql(`select count(*)::int as n from ${schema}.session`), [{ n: 10 }])
+})
+
+t.test('so do ten whose role has another default of isolation', async (t) => {
+  const schema = freshSchema()
+  const connection = { default_transaction_isolation: 'repeatable read' as const }
+  const databases = Array.from({ length: 10 }, () =>
+    postgresDatabase(() => quietPool(server.url, { max: 2, connection })),
+  )
+  await Promise.all(databases.map((each) => right(sessionStore(each, { schema }).prepare)))
+  await Promise.all(databases.map((each) => right(each.close)))
+  t.equal((await versionsIn(schema)).length, 2)
 })
 
 /** What the upgrade locks of the tables that are in use, and how long anybody waits for any lock, while it runs. */

@@ -7,13 +7,18 @@ import { sessionStore } from '../sql/session-store.js'
 import type { DatabaseCommand } from './arguments.js'
 import { type Context, type Ending, onOurSchema } from './context.js'
 import { EXIT } from './failure.js'
+import { PATIENT } from './open.js'
 import { plural } from './text.js'
 
 type Options = Extract<DatabaseCommand, { readonly verb: 'collect' }>
 
 export const collect = (context: Context, options: Options): Ending => {
   const { database, schema, signal, terminal } = context
-  const store = sessionStore(database, { schema: bare(schema), upgradeSchema: false })
+  const store = sessionStore(database, {
+    schema: bare(schema),
+    upgradeSchema: false,
+    retry: PATIENT,
+  })
   const limits: CollectOptions = {
     ...(options.batch === undefined ? {} : { batch: options.batch }),
     ...(options.pauseMs === undefined ? {} : { pauseMs: options.pauseMs }),

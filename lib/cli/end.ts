@@ -5,10 +5,12 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
 import { COUNT_LIMIT } from '../sql/operator.js'
 import { FIRST_ID, type Operator, operatorOver, type Scope } from '../sql/operator-store.js'
+import { retried, retryPolicyOf } from '../sql/retry.js'
 import { bare } from '../sql/schema-state.js'
 import type { DatabaseCommand } from './arguments.js'
 import { type Context, type Ending, onOurSchema } from './context.js'
 import { EXIT, type Failure, Refusal, usage } from './failure.js'
+import { PATIENT } from './open.js'
 import { plural } from './text.js'
 
 type Options = Extract<DatabaseCommand, { readonly verb: 'end' }>
@@ -70,6 +72,8 @@ interface Ended {
   readonly finished: boolean
 }
 
+const again = retried(retryPolicyOf(PATIENT))
+
 const endBatches =
   (
     { terminal, signal }: Context,
@@ -80,10 +84,8 @@ const endBatches =
     let ended = 0
     for (let after: string | undefined = FIRST_ID; after !== undefined; ) {
       if (signal.aborted) return E.right({ ended, finished: false })
-      const result: Awaited<ReturnType<ReturnType<Operator['endBatch']>>> = await operator.endBatch(
-        scope,
-        after,
-        batch,
+      const result: Awaited<ReturnType<ReturnType<Operator['endBatch']>>> = await again(
+        operator.endBatch(scope, after, batch),
       )()
       if (E.isLeft(result)) return E.left(failedAfter(ended, result.left))
       ended += result.right.ended

@@ -96,3 +96,6 @@ const missingPackage = (error: unknown, { directory }: Target): Refusal => {
     ? new Refusal(EXIT.failed, `the package ${name} is not installed: npm install ${name}`)
     : new Refusal(EXIT.failed, `the package ${name} could not be loaded`)
 }
+
+/** No bound but the statements' own, which `--timeout` sets. */
+export const PATIENT = { withinMs: 3_600_000 }

@@ -63,20 +63,36 @@ export const collectGarbage = (
   options: CollectOptions = {},
 ): TaskEither<StoreError, Collected> => {
   const limits = limitsOf(options)
-  return async () => {
+  return collecting(store, limits, options, true)
+}
+
+/** The same; with `holds` false its pauses keep no process alive. */
+export const collectQuietly = (
+  store: SessionStore,
+  options: CollectOptions,
+): TaskEither<StoreError, Collected> => collecting(store, limitsOf(options), options, false)
+
+const collecting =
+  (
+    store: SessionStore,
+    limits: Limits,
+    options: CollectOptions,
+    holds: boolean,
+  ): TaskEither<StoreError, Collected> =>
+  async () => {
     const start = performance.now()
-    const result = await collect(store, limits, options, start)
+    const result = await collect(store, limits, options, start, holds)
     if (E.isRight(result)) publish('collected', { ...result.right, durationMs: performance.now() - start })
     else publishFailure('collect', result.left)
     return result
   }
-}
 
 const collect = async (
   store: SessionStore,
   { batch, pauseMs, withinMs }: Limits,
   { signal, onBatch }: CollectOptions,
   start: number,
+  holds: boolean,
 ): Promise<E.Either<StoreError, Collected>> => {
   const until = start + withinMs
   for (let [sessions, batches] = [0, 0]; ; ) {
@@ -87,14 +103,17 @@ const collect = async (
     ;[sessions, batches] = [sessions + result.right.sessions, batches + (busy ? 0 : 1)]
     onBatch?.({ sessions, batches, finished: !more && !busy })
     if (!more && !busy) return E.right({ sessions, batches, finished: true })
-    const pause = Math.max(pauseMs, performance.now() - began)
-    if (performance.now() + pause > until || !(await waited(pause, signal)))
+    const pause = Math.max(pauseMs, performance.now() - began, busy ? BUSY_PAUSE_MS : 0)
+    if (performance.now() + pause > until || !(await waited(pause, signal, holds)))
       return E.right({ sessions, batches, finished: false })
   }
 }
 
+/** While another collector is at work. */
+const BUSY_PAUSE_MS = 500
+
 /** Whether the pause came to its end. */
-const waited = (pause: number, signal: AbortSignal | undefined): Promise<boolean> =>
+const waited = (pause: number, signal: AbortSignal | undefined, holds: boolean): Promise<boolean> =>
   signal?.aborted === true
     ? Promise.resolve(false)
-    : delay(pause, true, signal === undefined ? {} : { signal }).catch(() => false)
+    : delay(pause, true, { ref: holds, ...(signal === undefined ? {} : { signal }) }).catch(() => false)

@@ -1,7 +1,8 @@
 // A collector that runs beside a server: now and then, in any number of processes.
 import type { Task } from 'fp-ts/lib/Task.js'
+import { publishFailure } from '../port/events.js'
 import type { SessionStore } from '../port/session-store.js'
-import { type CollectOptions, collectGarbage } from './collect.js'
+import { type CollectOptions, collectQuietly } from './collect.js'
 
 export interface CollectorOptions extends Omit<CollectOptions, 'signal'> {
   /** From the end of one collection to the next, on average, in milliseconds. Default: 5 minutes. */
@@ -31,14 +32,17 @@ export const startCollector = (store: SessionStore, options: CollectorOptions = 
   const { everyMs = 300_000, ...rest } = options
   if (!(everyMs >= 1 && everyMs <= 2 ** 30)) throw new RangeError(`everyMs is ${String(everyMs)}`)
   const end = new AbortController()
-  const collect = collectGarbage(store, { ...rest, signal: end.signal })
+  const collect = collectQuietly(store, { ...rest, signal: end.signal })
   let running: Promise<unknown> = Promise.resolve()
   let timer: NodeJS.Timeout
   const later = (milliseconds: number): void => {
     timer = setTimeout(() => {
-      running = collect().then(() => {
-        if (!end.signal.aborted) later(everyMs * (0.5 + Math.random()))
-      })
+      running = collect()
+        // The program's own: `onBatch`, or a store of its own, that throws.
+        .catch((error: unknown) => publishFailure('collect', error))
+        .then(() => {
+          if (!end.signal.aborted) later(everyMs * (0.5 + Math.random()))
+        })
     }, milliseconds).unref()
   }
   later(everyMs * Math.random())

@@ -38,6 +38,13 @@ export const endBirth = (session: Session): void => {
   if (O.isNone(session.snapshot)) born.set(session.token.origin, 'destroyed')
 }
 
+/** Sessions whose creation was sent at least once. */
+const sent = new WeakSet<object>()
+
+/** Whether a store may hold it: one that never left this process needs no destruction. */
+export const mayBeStored = (session: Session): boolean =>
+  O.isSome(session.snapshot) || sent.has(session.token.origin)
+
 const create =
   (session: Session): Stored =>
   () =>
@@ -49,7 +56,10 @@ const create =
 
 const createNow = (session: Session): Stored =>
   pipe(
-    TE.fromIO(freshSaveId),
+    TE.fromIO(() => {
+      sent.add(session.token.origin)
+      return freshSaveId()
+    }),
     TE.chain((saveId) => session.handle.create(session.id, session.token.hash, saveId, session.store)),
     TE.chainW(({ revision, expiration }): Stored => {
       // Destroyed while it was being created: that is the later one of the two.

@@ -12,7 +12,7 @@ import { noEdits } from '../session/edits.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
 import { absorb, absorbDestroyed, endReason } from './frame.js'
-import { endBirth, storeSession } from './store-session.js'
+import { endBirth, mayBeStored, storeSession } from './store-session.js'
 import { telling } from './telling.js'
 
 /**
@@ -202,9 +202,11 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
   pipe(
     TE.fromIO(() => endBirth(session)),
     TE.chain(() =>
-      telling('destroy', session.handle.destroy(session.id), (_, durationMs) =>
-        publish('destroyed', { id: session.id, durationMs }),
-      ),
+      mayBeStored(session)
+        ? telling('destroy', session.handle.destroy(session.id), (_, durationMs) =>
+            publish('destroyed', { id: session.id, durationMs }),
+          )
+        : TE.right(undefined),
     ),
     TE.chainFirstIOK(() => () => absorbDestroyed(session)),
   )

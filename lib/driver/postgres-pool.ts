@@ -14,42 +14,45 @@ export interface Sender {
 
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
 export interface PostgresJs extends Sender {
-  begin(body: (tx: Sender) => Promise<unknown>): Promise<unknown>
+  begin(options: string, body: (tx: Sender) => Promise<unknown>): Promise<unknown>
   end(options?: { readonly timeout?: number }): Promise<void>
   readonly options: { readonly prepare?: boolean }
 }
 
-/** A pool while it is in use, and the statements that were sent through it and not answered yet. */
+/** A pool while it is in use, the statements that were sent through it and not answered yet, and when one was last. */
 export interface Pool {
   readonly sql: PostgresJs
   readonly pending: Set<PromiseLike<unknown>>
+  answeredAt: number
 }
 
 export interface PoolInUse {
   readonly pool: () => Pool
-  /** A statement of this pool was not answered in time. */
-  readonly late: (pool: Pool) => void
+  /** A statement of this pool, sent at this time, was not answered in time. */
+  readonly late: (pool: Pool, sentAt: number) => void
   readonly close: () => Promise<E.Either<DriverError, void>>
 }
 
-const opened = (sql: PostgresJs): Pool => ({ sql, pending: new Set() })
+const opened = (sql: PostgresJs): Pool => ({ sql, pending: new Set(), answeredAt: 0 })
 
 export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: number): PoolInUse => {
   const make = 'begin' in given ? undefined : given
   let pool = opened('begin' in given ? given : given())
   let replacing: Promise<unknown> | undefined
   let closed = false
-  const replace = async (next: Pool): Promise<void> => {
-    const slow = await isSlow(next, pool, timeoutMs)
+  const replace = async (next: Pool, sentAt: number): Promise<void> => {
+    const slow = await isSlow(next, pool, sentAt, timeoutMs)
     const [old, kept] = slow || closed ? [next, pool] : [pool, next]
     pool = kept
     await ended(old, timeoutMs)
   }
   return {
     pool: () => pool,
-    late: (of) => {
-      if (make === undefined || of !== pool || closed) return
-      replacing ??= replace(opened(make())).finally(() => (replacing = undefined))
+    late: (of, sentAt) => {
+      if (make === undefined || of !== pool || closed || replacing !== undefined) return
+      const next = made(make)
+      if (next === undefined) return
+      replacing = replace(next, sentAt).finally(() => (replacing = undefined))
     },
     close: async () => {
       closed = true
@@ -59,26 +62,42 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
   }
 }
 
-/** Whether the server is at fault, not the old pool's connections: it does not answer, or is still at work. */
-const isSlow = async (next: Pool, old: Pool, timeoutMs: number): Promise<boolean> => {
+/** A new pool; none when the program's own function throws: then the old one has to do. */
+const made = (make: () => PostgresJs): Pool | undefined => {
+  try {
+    return opened(make())
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Whether the server is at fault, not the old pool's connections: it does not answer, or is still at work. Behind
+ * a proxy such as pgbouncer it knows none of the connections: then it is slow if the old pool is answered at all.
+ */
+const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }
     return typeof state?.pid === 'number' ? [state.pid] : []
   })
-  const busy = await withDeadline('probe', timeoutMs, () =>
+  const asked = await withDeadline('probe', timeoutMs, () =>
     next.sql.unsafe(BUSY, [pids.join(',')] as never[], { prepare: false }),
   )
-  return E.isLeft(busy) || (busy.right as readonly unknown[]).length > 0
+  if (E.isLeft(asked)) return true
+  const [row] = asked.right as readonly { readonly known: boolean; readonly busy: boolean }[]
+  return row?.known === true ? row.busy : old.answeredAt > sentAt
 }
 
 // One that waits for its client has done what it was sent; it is the answer that did not arrive.
 const BUSY = `
-select 1 from pg_stat_activity
-where pid::text = any(string_to_array($1::text, ',')) and state = 'active' and wait_event_type is distinct from 'Client'`
+select count(*) > 0 as known,
+       count(*) filter (where state = 'active' and wait_event_type is distinct from 'Client') > 0 as busy
+from pg_stat_activity
+where pid::text = any(string_to_array($1::text, ','))`
 
 // Without a timeout `end` can wait for ever on a connection whose server is gone.
 const ended = async ({ sql }: Pool, timeoutMs: number): Promise<E.Either<DriverError, void>> => {
-  const result = await withDeadline('close', timeoutMs, () => sql.end({ timeout: timeoutMs / 2000 }))
+  const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: timeoutMs / 1000 }))
   closeSockets(sql.options)
   return result
 }

@@ -89,12 +89,17 @@ interface Link {
   readonly pool: Pool
   readonly timeoutMs: number
   readonly prepare: boolean
-  readonly late: () => void
+  readonly late: (sentAt: number) => void
 }
 
 const linkTo = (pools: PoolInUse, timeoutMs: number): Link => {
   const pool = pools.pool()
-  return { pool, timeoutMs, prepare: pool.sql.options.prepare !== false, late: () => pools.late(pool) }
+  return {
+    pool,
+    timeoutMs,
+    prepare: pool.sql.options.prepare !== false,
+    late: (sentAt) => pools.late(pool, sentAt),
+  }
 }
 
 const send = async (
@@ -105,18 +110,24 @@ const send = async (
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const refused = refusedParams(query, params)
   if (refused !== undefined) return E.left(refused)
+  const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<unknown> => {
     const sent = sql.unsafe(query.text, [...params] as never[], { prepare })
-    const settle = (): boolean => pool.pending.delete(sent)
     pool.pending.add(sent)
-    void sent.then(settle, settle)
+    void sent.then(
+      () => {
+        pool.pending.delete(sent)
+        pool.answeredAt = performance.now()
+      },
+      () => pool.pending.delete(sent),
+    )
     pending = sent
     return sent
   }
   const giveUp = (): void => {
     forget(pending)
-    late()
+    late(sentAt)
   }
   return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, giveUp))
 }
@@ -153,7 +164,9 @@ const transact = async <L, A>(
   let ended = (): void => undefined
   const start = new Promise<void>((resolve) => (started = resolve))
   const end = new Promise<void>((resolve) => (ended = resolve))
-  const run = link.pool.sql.begin(async (tx) => {
+  const sentAt = performance.now()
+  const late = (): void => link.late(sentAt)
+  const run = link.pool.sql.begin(READ_COMMITTED, async (tx) => {
     started()
     if (course.lost === undefined) await follow(course, body(guarded(tx, course, link)))
     ended()
@@ -163,14 +176,17 @@ const transact = async <L, A>(
     course.gone = true
     course.lost ??= driverError('transaction', error)
   })
-  const begun = await withDeadline('begin', link.timeoutMs, () => Promise.race([start, run]), link.late)
+  const begun = await withDeadline('begin', link.timeoutMs, () => Promise.race([start, run]), late)
   if (E.isLeft(begun)) {
     course.lost ??= begun.left
     return begun
   }
   await end
-  return outcome(course, await withDeadline('commit', link.timeoutMs, () => run, link.late))
+  return outcome(course, await withDeadline('commit', link.timeoutMs, () => run, late))
 }
+
+// Whatever the role's default is: what looks before it writes must see what was committed before its lock.
+const READ_COMMITTED = 'isolation level read committed'
 
 const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
   try {

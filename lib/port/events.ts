@@ -2,7 +2,7 @@
 // `keyrow:` and the kind. Telling costs nothing while nobody listens. An event has ids, counts and times, and
 // never a token, a secret or a value.
 import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { DriverError, SaveConflict, SchemaMismatch, type SessionError } from '../base/errors.js'
+import { DriverError, SaveConflict, SchemaMismatch, type SessionError, SessionGone } from '../base/errors.js'
 import type { SessionId } from '../session/token.js'
 
 /** The kinds of events, and what each of them tells. Durations are milliseconds. */
@@ -45,7 +45,8 @@ export interface SessionEvents {
   /** The store failed: the database was not reached, refused, or does not hold our schema. */
   readonly failed: {
     readonly operation: string
-    readonly error: SessionError['_tag']
+    /** `unknown`: not an error of keyrow's, but one that the program's own code threw. */
+    readonly error: SessionError['_tag'] | 'unknown'
     readonly sqlState?: string | undefined
     readonly retryable?: boolean | undefined
   }
@@ -92,5 +93,5 @@ export const publishFailure = (operation: string, error: unknown): void => {
   else if (error instanceof DriverError || error instanceof SchemaMismatch) {
     const { sqlState, retryable } = error instanceof DriverError ? error : {}
     publish('failed', { operation, error: error._tag, sqlState, retryable })
-  }
+  } else if (!(error instanceof SessionGone)) publish('failed', { operation, error: 'unknown' })
 }

@@ -26,11 +26,14 @@ export const listingOver = (
         database.query(sql.endAll, [principal, except ?? null, only ?? null]),
         TE.chainEitherK(E.traverseArray(endedRow(sql.endAll))),
       ),
-    collect: (limit) =>
-      pipe(
-        list(limit),
-        TE.chain(() => collectBatch(database, sql, limit)),
-      ),
+    collect: (limit) => async () => {
+      const unlisted = await list()
+      const batch = await collectBatch(database, sql, limit)()
+      return pipe(
+        batch,
+        E.map((done) => ({ ...done, more: done.more || unlisted })),
+      )
+    },
   }
 }
 
@@ -46,22 +49,25 @@ const collectBatch = (
     TE.map(({ sessions, due, settled, busy }) => ({ sessions, more: due === limit && settled > 0, busy })),
   )
 
+const STRAYS_AT_ONCE = 10_000
 const STRAYS_EVERY_MS = 600_000
 
-/** Lists what releases of version 1 left out; looks through all sessions for that, so only now and then. */
+/**
+ * Lists what releases of version 1 left out, some of the table at a time, and all of it now and then; gives
+ * whether there is more of it to look at. A failure is for another time: what is listed can be collected.
+ */
 const listStrays = (database: Database, sql: ListingStatements) => {
-  const decode = decodedRow(t.type({ listed: t.number, again: t.boolean }), sql.strays)
+  const decode = decodedRow(t.type({ last: t.union([t.string, t.null]) }), sql.strays)
   let next = 0
-  return (limit: number): TE.TaskEither<DriverError, void> =>
-    async () => {
-      if (performance.now() < next) return E.right(undefined)
-      const result = await pipe(
-        database.query(sql.strays, [limit]),
-        TE.chainEitherK(([row]) => decode(row ?? {})),
-      )()
-      if (E.isLeft(result)) return result
-      const { listed, again } = result.right
-      if (listed < limit) next = again ? performance.now() + STRAYS_EVERY_MS : Number.POSITIVE_INFINITY
-      return E.right(undefined)
-    }
+  let last: string | null = null
+  return async (): Promise<boolean> => {
+    if (performance.now() < next) return false
+    const result = await pipe(
+      database.query(sql.strays, [STRAYS_AT_ONCE, last]),
+      TE.chainEitherK(([row]) => decode(row ?? {})),
+    )()
+    last = E.isRight(result) ? result.right.last : null
+    if (last === null) next = performance.now() + STRAYS_EVERY_MS
+    return last !== null
+  }
 }

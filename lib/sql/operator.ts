@@ -5,7 +5,7 @@
 // locks their headers first, in the order of their ids, and a bounded number in one statement. The figures come
 // from the catalogue, or from a sample of pages, so that their cost does not grow with the tables.
 import type { Query } from '../port/database.js'
-import { epoch, FENCED } from './statements.js'
+import { epoch, FENCED } from './expressions.js'
 
 export interface OperatorStatements {
   readonly sessions: Query
@@ -199,15 +199,21 @@ export const clockQuery: Query = {
 export const tablesQuery: Query = {
   name: 'operator.tables',
   text: `
-select c.relname::text as name, c.reltuples::float8 as rows, pg_relation_size(c.oid)::float8 as heap,
-       pg_indexes_size(c.oid)::float8 as indexes, pg_total_relation_size(c.oid)::float8 as total,
-       (pg_relation_size(c.oid) / current_setting('block_size')::int)::float8 as pages,
-       coalesce(u.n_live_tup, 0)::float8 as live, coalesce(u.n_dead_tup, 0)::float8 as dead,
-       ${epoch('greatest(u.last_vacuum, u.last_autovacuum)')} as vacuumed
-from pg_class c left join pg_stat_user_tables u on u.relid = c.oid
-where c.relnamespace = to_regnamespace($1::text)
-  and c.relname in ('session', 'entry', 'listing', 'metadata')
-order by c.relname`,
+with leaf as (
+  select c.relname::text as name, coalesce(p.relid, c.oid) as oid
+  from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
+  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
+    and c.relname in ('session', 'entry', 'listing', 'metadata')
+)
+select leaf.name, (case when min(c.reltuples) < 0 then -1 else sum(c.reltuples) end)::float8 as rows,
+       sum(pg_relation_size(c.oid))::float8 as heap, sum(pg_indexes_size(c.oid))::float8 as indexes,
+       sum(pg_total_relation_size(c.oid))::float8 as total,
+       sum(pg_relation_size(c.oid) / current_setting('block_size')::int)::float8 as pages,
+       coalesce(sum(u.n_live_tup), 0)::float8 as live, coalesce(sum(u.n_dead_tup), 0)::float8 as dead,
+       max(${epoch('greatest(u.last_vacuum, u.last_autovacuum)')}) as vacuumed
+from leaf join pg_class c on c.oid = leaf.oid left join pg_stat_user_tables u on u.relid = c.oid
+group by leaf.name
+order by leaf.name`,
 }
 
 // $1 quoted schema

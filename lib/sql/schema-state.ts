@@ -43,7 +43,7 @@ const FOUND = `
 select to_regnamespace($1::text) is not null as exists,
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-                 where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f')
+                 where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
                    and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns`
 
 const found: Query = { name: 'schema.found', text: FOUND }

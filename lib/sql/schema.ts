@@ -119,7 +119,10 @@ export const schemaSql = (schema: string, from: number): string => {
   )
   return [
     'begin;',
-    `create schema if not exists ${schema};`,
+    `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext('${schema}'));`,
+    ...(from === 0
+      ? [`create schema if not exists ${schema}; -- or nothing, where you have it already`]
+      : []),
     ...done.map(({ version, what, locks, steps }) =>
       [`-- version ${String(version)}: ${what}`, `-- ${locks}`, ...steps(schema).map(printed)].join('\n'),
     ),

@@ -162,7 +162,8 @@ const ending = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate
     ),
   destroy: (id) =>
     pipe(
-      database.query(sql.destroy, [id]),
+      database.query(sql.fence, [id]),
+      TE.chain(() => database.query(sql.destroy, [id])),
       TE.map(() => undefined),
     ),
 })

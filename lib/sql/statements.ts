@@ -9,6 +9,7 @@
 // it is (`clock_timestamp()`): it may have waited for the header's lock until the session had expired.
 import type { Query } from '../port/database.js'
 import { PRINCIPAL } from '../session/principal.js'
+import { epoch, FENCED, ms, STILL_LIVES } from './expressions.js'
 
 export interface SessionStatements {
   readonly create: Query
@@ -21,6 +22,7 @@ export interface SessionStatements {
   readonly refresh: Query
   readonly rotate: Query
   readonly alive: Query
+  readonly fence: Query
   readonly destroy: Query
 }
 
@@ -29,9 +31,6 @@ export interface SessionStatements {
  * the session so many revisions ago or fewer can be told what has changed since.
  */
 export const GRAVE_REVISIONS = 256
-
-/** Until when the id of an ended session is kept: longer than a network can hold up what was sent. */
-export const FENCED = "now() + interval '1 hour'"
 
 /** A header remembers so many saves, so that one whose answer was lost is not done twice. */
 export const REMEMBERED_SAVES = 64
@@ -46,14 +45,9 @@ const writtenAfter = (schema: string, revision: string): string => `
         from ${schema}.entry e
         where e.session_id = $1::uuid and e.revision > ${revision})`
 
-const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
-export const epoch = (timestamp: string): string => `(extract(epoch from ${timestamp}) * 1000)::float8`
-
 // Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one.
 const moved = (idle: string): string =>
   `greatest(expires_at, least(now() + ${ms(idle)}, absolute_expires_at))`
-
-const STILL_LIVES = 'expires_at > clock_timestamp()'
 
 // Worth a write: it can still move, and by at least this much.
 const due = (idle: string, worth: string): string =>
@@ -222,16 +216,21 @@ const alive = (schema: string): Query => ({
 select exists (select from ${schema}.session where id = $1::uuid and expires_at > now()) as alive`,
 })
 
-// $1 id. Entries go with it (on delete cascade). The header first, as everywhere. The listing keeps the id for a
-// while, so that a creation which the network held up does not bring the session back: it finds the id taken.
+// $1 id. The first of the two statements of a destruction: the listing keeps the id for a while. From its commit on
+// no creation can commit, however long the network held it up: it finds the id taken. One that was under way is
+// waited for, and the second statement sees it.
+const fence = (schema: string): Query => ({
+  name: 'session.fence',
+  text: `
+insert into ${schema}.listing (session_id, collect_at) values ($1::uuid, ${FENCED})
+on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`,
+})
+
+// $1 id. Entries go with it (on delete cascade).
 const destroy = (schema: string): Query => ({
   name: 'session.destroy',
   text: `
-with ended as (
-  delete from ${schema}.session where id = $1::uuid
-)
-insert into ${schema}.listing (session_id, collect_at) values ($1::uuid, ${FENCED})
-on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`,
+delete from ${schema}.session where id = $1::uuid`,
 })
 
 /** `schema` is a quoted identifier. */
@@ -246,5 +245,6 @@ export const sessionStatements = (schema: string): SessionStatements => ({
   refresh: refresh(schema),
   rotate: rotate(schema),
   alive: alive(schema),
+  fence: fence(schema),
   destroy: destroy(schema),
 })
