@@ -2,6 +2,7 @@
 // old code that serves meanwhile, and upgrades that are killed.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
@@ -9,7 +10,18 @@ import { SchemaMismatch } from '../lib/base/errors.js'
 import { RELEASE } from '../lib/base/release.js'
 import { collectGarbage } from '../lib/collector/collect.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
-import { loadSession } from '../lib/promise.js'
+import {
+  buildSession,
+  destroySession,
+  endSessions,
+  loadSession,
+  rotateSession,
+  saveSession,
+  sessionFor,
+  sessionsOf,
+  sessionToken,
+  sessionUpdate,
+} from '../lib/promise.js'
 import { schemaSql } from '../lib/sql/schema.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { quietPool, rowsOf } from './support/databases.js'
@@ -181,6 +193,27 @@ t.test('so do ten whose role has another default of isolation', async (t) => {
   await Promise.all(databases.map((each) => right(sessionStore(each, { schema }).prepare)))
   await Promise.all(databases.map((each) => right(each.close)))
   t.equal((await versionsIn(schema)).length, 2)
+})
+
+t.test('a role with the documented rights can do all but upgrade', async (t) => {
+  const schema = freshSchema()
+  await right(sessionStore(database, { schema }).prepare)
+  const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')
+  const [, grants = 'there are none'] = /```sql\n(grant [^]*?)```/.exec(page) ?? []
+  const owner = quietPool(server.url, { max: 1 })
+  await owner`create role app login`
+  await owner.unsafe(grants.replaceAll(/\bkeyrow\b/g, schema)).simple()
+  await owner.end()
+  const app = postgresDatabase(quietPool(server.url.replace('postgres@', 'app@')))
+  const store = sessionStore(app, { schema, upgradeSchema: false })
+  const session = await saveSession(sessionFor('ada')(buildSession(store)))
+  const rotated = await rotateSession(await saveSession(sessionUpdate('n', () => 1)(session)))
+  t.equal((await loadSession(store, sessionToken(rotated)))?.store.get('n'), 1)
+  t.equal((await sessionsOf(store, 'ada')).length, 1)
+  t.equal((await endSessions(store, 'ada')).length, 1)
+  await destroySession(rotated)
+  t.match(await right(collectGarbage(store)), { finished: true })
+  await right(app.close)
 })
 
 /** What the upgrade locks of the tables that are in use, and how long anybody waits for any lock, while it runs. */
