@@ -53,11 +53,8 @@ t.test('law 13, collection is polite: what a request holds is left for another t
   const { schema, store, sessions, rows } = await expired(10)
   await pool.begin(async (tx) => {
     await tx.unsafe(`select 1 from ${schema}.session where id = '${sessions[3]?.id ?? ''}' for update`)
-    t.strictSame(await right(collectGarbage(store, { batch: 4, pauseMs: 0 })), {
-      sessions: 9,
-      batches: 3,
-      finished: true,
-    })
+    const collected = await right(collectGarbage(store, { batch: 4, pauseMs: 0 }))
+    t.match(collected, { sessions: 9, finished: true })
     t.strictSame(await rows(), [1, 1, 1])
   })
   t.equal((await right(collectGarbage(store))).sessions, 1)
