@@ -199,7 +199,7 @@ t.test('a role with the documented rights can do all but upgrade', async (t) => 
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
   const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')
-  const [, grants = 'there are none'] = /```sql\n(grant [^]*?)```/.exec(page) ?? []
+  const [, grants = 'there are none'] = /```sql\n(grant [\s\S]*?)```/.exec(page) ?? []
   const owner = quietPool(server.url, { max: 1 })
   await owner`create role app login`
   await owner.unsafe(grants.replaceAll(/\bkeyrow\b/g, schema)).simple()
