@@ -1,5 +1,6 @@
-// PostgreSQL through postgres.js. The pool is the program's own: this file only uses it, through the few
-// members named here, since the library's own types have changed between patch releases.
+// PostgreSQL through postgres.js: statements and transactions, each within its deadline. The pool is the program's
+// own, or made by a function of its own; which one is in use is for postgres-pool.ts, which also names the few
+// members that are used of it, since the library's own types have changed between patch releases.
 import type { Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'

@@ -2,11 +2,11 @@
 // parameters are text or numbers, all results are text, float8 or boolean, and one-word column names
 // survive a pool that renames columns.
 //
-// Why they are safe: the header's row is written first, so that saves, rotations and the destruction of
-// one session queue on its row lock; entries are written in the order in which jsonb keeps its members, and
-// only under the header's lock. `now()` is the start of the statement's transaction. Since no expiration
-// is ever later than the absolute one, `expires_at > now()` enforces both. What writes asks for the time that
-// it is (`clock_timestamp()`): it may have waited for the header's lock until the session had expired.
+// Why they are safe: the header's row is written first, so that saves, rotations and the destruction of one
+// session queue on its row lock (a destruction fences the id before, in a statement of its own); entries are
+// written in the order in which jsonb keeps its members, and only under the header's lock. `now()` is the start
+// of the statement's transaction. Since no expiration is ever later than the absolute one, `expires_at > now()`
+// enforces both. What writes asks for the time that it is (`clock_timestamp()`): it may have waited for a lock.
 import type { Query } from '../port/database.js'
 import { PRINCIPAL } from '../session/principal.js'
 import { epoch, FENCED, ms, STILL_LIVES } from './expressions.js'
