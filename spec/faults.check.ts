@@ -4,6 +4,7 @@
 import t from 'tap'
 import { quietPool } from './support/databases.js'
 import { makeHistory } from './support/history-run.js'
+import { inTime } from './support/in-time.js'
 import { startPair } from './support/postgres-pair.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
@@ -33,7 +34,7 @@ const repeating =
     for (let times = 0; ; times += 1) {
       await pause(milliseconds)
       if (isOver()) return times
-      await strike()
+      await inTime('a fault', 180_000, strike())
     }
   }
 

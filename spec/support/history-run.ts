@@ -14,6 +14,7 @@ import {
 } from '../../lib/promise.js'
 import { sessionStore } from '../../lib/sql/session-store.js'
 import { quietPool } from './databases.js'
+import { inTime } from './in-time.js'
 import { type Operation, violations } from './history.js'
 import { freshSchema, right } from './stores.js'
 
@@ -57,7 +58,7 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
     ),
   )
   over = true
-  const faults = (await fault) ?? 0
+  const faults = (await inTime('the last fault', 120_000, fault ?? Promise.resolve(0)))
   const final = new Map<string, Readonly<Record<string, unknown>> | undefined>()
   for (const session of [...lasting, ...mortal])
     final.set(session.id, (await loadSession(sessions, sessionToken(session)))?.store.toObject())
@@ -90,7 +91,11 @@ const child = async (
     lasting: lasting.map(sessionToken),
     mortal: mortal.map(sessionToken),
   }
-  const { stdout } = await run(process.execPath, [script, JSON.stringify(task)], { maxBuffer: 2 ** 30 })
+  const { stdout } = await run(process.execPath, [script, JSON.stringify(task)], {
+    maxBuffer: 2 ** 30,
+    timeout: 600_000, // one that hangs is a failure, and says so
+    killSignal: 'SIGKILL',
+  })
   return stdout
     .trimEnd()
     .split('\n')

@@ -2,6 +2,7 @@
 // standby made in its place. Replication is synchronous: what was answered is on both.
 
 import { quietPool } from './databases.js'
+import { inTime } from './in-time.js'
 import { type PostgresServer, startPostgres } from './postgres-server.js'
 
 export interface PostgresPair {
@@ -40,11 +41,12 @@ export const startPair = async (): Promise<PostgresPair> => {
     url: `postgres://postgres@${hosts}/postgres?target_session_attrs=primary`,
     failOver: async () => {
       const { port } = primary
-      await primary.kill()
-      await run(standby, 'select pg_promote()')
-      await primary.stop()
+      await inTime('the death of the primary', 30_000, primary.kill())
+      await inTime('the promotion', 90_000, run(standby, 'select pg_promote()'))
+      await inTime('the removal of the primary', 30_000, primary.stop())
       primary = standby
-      standby = await startPostgres({ settings: SETTINGS, port, standbyOf: primary })
+      const next = startPostgres({ settings: SETTINGS, port, standbyOf: primary })
+      standby = await inTime('the making of a standby', 90_000, next)
       await untilSynchronous(primary)
     },
     stop: async () => {
