@@ -11,3 +11,6 @@ export const FENCED = "now() + interval '1 hour'"
 
 /** By the time that it is: what asks may have waited for a lock. */
 export const STILL_LIVES = 'expires_at > clock_timestamp()'
+
+/** By the start of the statement: for a database that refuses to be asked more often. */
+export const LIVES = 'expires_at > now()'

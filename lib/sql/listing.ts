@@ -15,7 +15,7 @@ export interface ListingStatements {
 }
 
 // $1 principal
-const sessionsOf = (schema: string): Query => ({
+export const sessionsOf = (schema: string): Query => ({
   name: 'listing.sessions',
   text: `
 select s.id::text as id, ${epoch('s.created_at')} as created, ${epoch('s.expires_at')} as expiration

@@ -2,24 +2,21 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
-import type { Database, Query, Row } from '../port/database.js'
+import { DriverError, SchemaMismatch } from '../base/errors.js'
+import type { Database } from '../port/database.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
-import type { Absence, Saved, SessionStore, StoreError } from '../port/session-store.js'
-import { noEntries } from '../session/edits.js'
-import type { Snapshot } from '../session/session.js'
-import type { SaveId, SessionId } from '../session/token.js'
+import type { SessionStore, StoreError } from '../port/session-store.js'
+import { distributedStatements } from './distributed.js'
+import { distributedListingOver } from './distributed-store.js'
+import { LIVES, STILL_LIVES } from './expressions.js'
 import { listingStatements } from './listing.js'
 import { listingOver } from './listing-store.js'
+import { operationsOver } from './operations.js'
 import { type RetryPolicy, retried, retryPolicyOf } from './retry.js'
-import { type Decode, entriesParam, loadedRow, refreshedRow, savedRow, withChanges } from './rows.js'
-import { saveOver } from './save.js'
 import { prepareSchema, saysMissing } from './schema.js'
 import { bare, DEFAULT_SCHEMA, quotedSchema } from './schema-state.js'
-import { type SessionStatements, sessionStatements } from './statements.js'
+import { sessionStatements } from './statements.js'
 
 export interface SessionStoreOptions extends Partial<Lifetime> {
   /** The PostgreSQL schema that holds the tables: lower-case letters, digits and `_`. Default: `keyrow`. */
@@ -28,6 +25,11 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
   readonly upgradeSchema?: boolean
   /** How an operation that failed on its way is tried again. */
   readonly retry?: Partial<RetryPolicy>
+  /**
+   * Whether the tables are spread over several servers (Citus): then only forms of statements are used that
+   * run there. Default: false.
+   */
+  readonly distributed?: boolean
 }
 
 /**
@@ -48,7 +50,7 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const prepare = once(prepareSchema(database, schema, options.upgradeSchema ?? true))
-  const shared: Shared = { database, sql: sessionStatements(schema), lifetime: lifetimeOf(options) }
+  const lifetime = lifetimeOf(options)
   const again = retried(retryPolicyOf(options.retry ?? {}))
   /** An operation as the store offers it: once the tables are there, tried again where that helps. */
   const offered =
@@ -60,9 +62,9 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
         TE.mapLeft((error) => missing(schema, error)),
         again,
       )
-  const inner = { ...operations(shared), ...listingOver(database, listingStatements(schema)) }
+  const inner = operations(database, schema, lifetime, options.distributed ?? false)
   return {
-    lifetime: shared.lifetime,
+    lifetime,
     prepare: again(prepare),
     load: offered(inner.load),
     refresh: offered(inner.refresh),
@@ -80,128 +82,13 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
 const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
   error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(bare(schema), error.message) : error
 
-/** What the operations share. */
-interface Shared {
-  readonly database: Database
-  readonly sql: SessionStatements
-  readonly lifetime: Lifetime
+const operations = (database: Database, schema: string, lifetime: Lifetime, distributed: boolean) => {
+  const sql = sessionStatements(schema, distributed ? LIVES : STILL_LIVES)
+  const listing = distributed
+    ? distributedListingOver(database, distributedStatements(schema))
+    : listingOver(database, listingStatements(schema))
+  return { ...operationsOver({ database, sql, lifetime }), ...listing }
 }
-
-const operations = (
-  shared: Shared,
-): Omit<SessionStore, 'lifetime' | 'prepare' | keyof ReturnType<typeof listingOver>> => {
-  const { database, sql, lifetime } = shared
-  const reads = reading(shared)
-  const save = saveOver({ database, sql, idleMs: lifetime.idleMs, refresh: reads.refresh })
-  return { ...reads, ...writing(shared), ...ending(shared), save }
-}
-
-const reading = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'load' | 'refresh'> => {
-  const times = [lifetime.idleMs, lifetime.idleMs * lifetime.touchFraction]
-  return {
-    load: (id, secret) =>
-      pipe(
-        database.query(sql.load, [id, secret, ...times]),
-        TE.chainEitherKW(optional(loadedRow(sql.load))),
-        TE.map(O.getOrElse((): E.Either<Absence, Snapshot> => E.left('unknown'))),
-      ),
-    refresh: (id, known) =>
-      pipe(
-        database.query(sql.refresh, [id, ...times, known.revision]),
-        TE.chainEitherKW(optional(refreshedRow(sql.refresh))),
-        TE.map(
-          O.map(({ revision, expiration, since, changes }) => {
-            const entries = withChanges(since === known.revision ? known.entries : noEntries, changes)
-            return { revision, expiration, due: false, entries }
-          }),
-        ),
-      ),
-  }
-}
-
-const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'create' | 'touch'> => ({
-  create: (id, secret, save, entries) =>
-    pipe(
-      database.query(sql.create, [
-        id,
-        secret,
-        entriesParam(entries),
-        lifetime.idleMs,
-        lifetime.absoluteMs,
-        save,
-      ]),
-      TE.chainEitherKW(one(sql.create, savedRow(sql.create))),
-      TE.orElse((error) =>
-        error.sqlState === '23505' ? ownCreation(database, sql, id, save) : TE.left(error),
-      ),
-    ),
-  touch: (id) =>
-    pipe(database.query(sql.touch, [id, lifetime.idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
-})
-
-// The id is taken: by this very save, if its first answer was lost.
-const ownCreation = (
-  database: Database,
-  sql: SessionStatements,
-  id: SessionId,
-  save: SaveId,
-): TE.TaskEither<DriverError | SaveConflict, Saved> =>
-  pipe(
-    database.query(sql.created, [id, save]),
-    TE.chainEitherK(optional(savedRow(sql.created))),
-    TE.chainW(TE.fromOption(() => new SaveConflict(id, 'create'))),
-  )
-
-const ending = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate' | 'destroy'> => ({
-  rotate: (id, from, to) =>
-    pipe(
-      database.query(sql.rotate, [id, from, to, lifetime.rotationGraceMs]),
-      TE.chainW((rows) =>
-        rows.length > 0 ? TE.right(undefined) : lost(database.query(sql.alive, [id]), id),
-      ),
-    ),
-  destroy: (id) =>
-    pipe(
-      database.query(sql.fence, [id]),
-      TE.chain(() => database.query(sql.destroy, [id])),
-      TE.map(() => undefined),
-    ),
-})
-
-// Of those who rotate at once one wins; the others are told whether the session still lives.
-const lost = (
-  asked: TE.TaskEither<DriverError, readonly Row[]>,
-  id: SessionId,
-): TE.TaskEither<DriverError | SaveConflict | SessionGone, never> =>
-  pipe(
-    asked,
-    TE.chainW((rows) =>
-      TE.left(rows[0]?.['alive'] === true ? new SaveConflict(id, 'secret') : new SessionGone(id)),
-    ),
-  )
-
-const optional =
-  <A>(decode: Decode<A>) =>
-  (rows: readonly Row[]): E.Either<DriverError, O.Option<A>> =>
-    pipe(A.head(rows), O.traverse(E.Applicative)(decode))
-
-const living =
-  <A>(id: SessionId, decode: Decode<A>) =>
-  (rows: readonly Row[]): E.Either<DriverError | SessionGone, A> =>
-    pipe(
-      A.head(rows),
-      E.fromOption(() => new SessionGone(id)),
-      E.chainW(decode),
-    )
-
-const one =
-  <A>(query: Query, decode: Decode<A>) =>
-  (rows: readonly Row[]): E.Either<DriverError, A> =>
-    pipe(
-      A.head(rows),
-      E.fromOption(() => new DriverError(`${query.name} gave no row`, { retryable: false })),
-      E.chain(decode),
-    )
 
 /** Runs the task for the first who asks, and again only after it has failed. */
 const once = <E, A>(task: TE.TaskEither<E, A>): TE.TaskEither<E, A> => {

@@ -21,7 +21,7 @@ export interface SessionStatements {
   readonly touch: Query
   readonly refresh: Query
   readonly rotate: Query
-  readonly alive: Query
+  readonly rotated: Query
   readonly fence: Query
   readonly destroy: Query
 }
@@ -100,13 +100,13 @@ where s.id = $1::uuid
 // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
 // \`seen\` is the header's revision in this statement's snapshot. When it is not the one before ours, we waited
 // for other saves, and what they wrote is not in \`changes\`.
-const save = (schema: string): Query => ({
+const save = (schema: string, lives: string): Query => ({
   name: 'session.save',
   text: `
 with head as (
   update ${schema}.session
   set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${remembered('$4')}
-  where id = $1::uuid and ${STILL_LIVES}
+  where id = $1::uuid and ${lives}
     and (not $6::boolean or revision = $5::float8) and not ${isRecent('$4')}
     and revision - $5::float8 < ${String(REMEMBERED_SAVES)}
   returning revision, expires_at
@@ -135,13 +135,13 @@ from head cross join (select revision from ${schema}.session where id = $1::uuid
 
 // $1 id, $2 save. The first of the three statements of a save that has to look before it writes. Should its client
 // fall silent, the server ends the transaction, and the session is free again.
-const lock = (schema: string): Query => ({
+const lock = (schema: string, lives: string): Query => ({
   name: 'session.lock',
   text: `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done,
        set_config('idle_in_transaction_session_timeout', '5000', true) is not null as bounded
 from ${schema}.session
-where id = $1::uuid and ${STILL_LIVES}
+where id = $1::uuid and ${lives}
 for update`,
 })
 
@@ -152,25 +152,28 @@ const changes = (schema: string): Query => ({
 })
 
 // $1 id, $2 idle
-const touch = (schema: string): Query => ({
+const touch = (schema: string, lives: string): Query => ({
   name: 'session.touch',
   text: `
-update ${schema}.session
-set expires_at = ${moved('$2')}
-where id = $1::uuid and ${STILL_LIVES}
-returning revision::float8 as revision, ${epoch('expires_at')} as expiration`,
+with moved as (
+  update ${schema}.session
+  set expires_at = ${moved('$2')}
+  where id = $1::uuid and ${lives}
+  returning revision, expires_at
+)
+select revision::float8 as revision, ${epoch('expires_at')} as expiration from moved`,
 })
 
 // $1 id, $2 idle, $3 worth, $4 the revision that is known. Revision and changes come from the same snapshot;
 // the update adds only time; when it was due and found no row, another request has just ended the session.
 // Where graves may have been swept since, all is read again (since 0).
-const refresh = (schema: string): Query => ({
+const refresh = (schema: string, lives: string): Query => ({
   name: 'session.refresh',
   text: `
 with moved as (
   update ${schema}.session
   set expires_at = ${moved('$2')}
-  where id = $1::uuid and ${STILL_LIVES} and ${due('$2', '$3')}
+  where id = $1::uuid and ${lives} and ${due('$2', '$3')}
   returning expires_at
 ), known as (
   select id, revision, expires_at, ${due('$2', '$3')} as due,
@@ -184,19 +187,14 @@ from known left join moved on true
 where moved.expires_at is not null or not known.due`,
 })
 
-// $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner. Done
-// twice, by a winner whose answer was lost, it changes nothing more.
-const rotate = (schema: string): Query => ({
+// $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
+const rotate = (schema: string, lives: string): Query => ({
   name: 'session.rotate',
   text: `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
-    previous_hash = case when secret_hash = decode($3::text, 'hex') then previous_hash
-                         when $4::float8 > 0 then secret_hash end,
-    previous_until = case when secret_hash = decode($3::text, 'hex') then previous_until
-                          when $4::float8 > 0 then now() + ${ms('$4')} end
-where id = $1::uuid and ${STILL_LIVES}
-  and secret_hash in (decode($2::text, 'hex'), decode($3::text, 'hex'))
+    previous_hash = case when $4::float8 > 0 then secret_hash end, previous_until = now() + ${ms('$4')}
+where id = $1::uuid and ${lives} and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
 })
 
@@ -209,11 +207,13 @@ from ${schema}.session
 where id = $1::uuid and ${isRecent('$2')}`,
 })
 
-// $1 id. Only asked by the losers of a rotation.
-const alive = (schema: string): Query => ({
-  name: 'session.alive',
+// $1 id, $2 new hash. Asked when a rotation found another secret: its own, if its first answer was lost.
+const rotated = (schema: string): Query => ({
+  name: 'session.rotated',
   text: `
-select exists (select from ${schema}.session where id = $1::uuid and expires_at > now()) as alive`,
+select secret_hash = decode($2::text, 'hex') as rotated
+from ${schema}.session
+where id = $1::uuid and expires_at > now()`,
 })
 
 // $1 id. The first of the two statements of a destruction: the listing keeps the id for a while. From its commit on
@@ -233,18 +233,18 @@ const destroy = (schema: string): Query => ({
 delete from ${schema}.session where id = $1::uuid`,
 })
 
-/** `schema` is a quoted identifier. */
-export const sessionStatements = (schema: string): SessionStatements => ({
+/** `schema` is a quoted identifier; a distributed database asks what time it is once, at the start. */
+export const sessionStatements = (schema: string, lives = STILL_LIVES): SessionStatements => ({
   create: create(schema),
   created: created(schema),
   load: load(schema),
-  save: save(schema),
-  lock: lock(schema),
+  save: save(schema, lives),
+  lock: lock(schema, lives),
   changes: changes(schema),
-  touch: touch(schema),
-  refresh: refresh(schema),
-  rotate: rotate(schema),
-  alive: alive(schema),
+  touch: touch(schema, lives),
+  refresh: refresh(schema, lives),
+  rotate: rotate(schema, lives),
+  rotated: rotated(schema),
   fence: fence(schema),
   destroy: destroy(schema),
 })

@@ -14,8 +14,8 @@ import {
 } from '../../lib/promise.js'
 import { sessionStore } from '../../lib/sql/session-store.js'
 import { quietPool } from './databases.js'
-import { inTime } from './in-time.js'
 import { type Operation, violations } from './history.js'
+import { inTime } from './in-time.js'
 import { freshSchema, right } from './stores.js'
 
 const run = promisify(execFile)
@@ -29,6 +29,8 @@ export interface HistoryOptions {
   readonly operations: number
   /** The deadline of the processes' statements. Default: 4,000. */
   readonly timeoutMs?: number
+  /** Makes the tables in this schema, where the store is not to do that by itself; they are distributed. */
+  readonly distribute?: (schema: string) => Promise<void>
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
   /** Runs beside the processes, until they have ended; gives how often it struck. */
   readonly fault?: (isOver: () => boolean) => Promise<number>
@@ -44,7 +46,12 @@ export interface History {
 export const makeHistory = async (options: HistoryOptions): Promise<History> => {
   const database = postgresDatabase(() => quietPool(options.directUrl ?? options.url))
   const schema = freshSchema()
-  const sessions = sessionStore(database, { schema, retry: { attempts: 20, withinMs: 20_000, pauseMs: 50 } })
+  await options.distribute?.(schema)
+  const sessions = sessionStore(database, {
+    schema,
+    distributed: options.distribute !== undefined,
+    retry: { attempts: 20, withinMs: 20_000, pauseMs: 50 },
+  })
   const built = (count: number) =>
     Promise.all(
       Array.from({ length: count }, () => saveSession(sessionSet('first', 1)(buildSession(sessions)))),
@@ -58,7 +65,7 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
     ),
   )
   over = true
-  const faults = (await inTime('the last fault', 120_000, fault ?? Promise.resolve(0)))
+  const faults = await inTime('the last fault', 120_000, fault ?? Promise.resolve(0))
   const final = new Map<string, Readonly<Record<string, unknown>> | undefined>()
   for (const session of [...lasting, ...mortal])
     final.set(session.id, (await loadSession(sessions, sessionToken(session)))?.store.toObject())
@@ -74,7 +81,7 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
 }
 
 const child = async (
-  { url, processes, operations, timeoutMs = 4_000, broken = 'none' }: HistoryOptions,
+  { url, processes, operations, timeoutMs = 4_000, broken = 'none', distribute }: HistoryOptions,
   schema: string,
   name: string,
   lasting: readonly Session[],
@@ -86,6 +93,7 @@ const child = async (
     name,
     timeoutMs,
     broken,
+    distributed: distribute !== undefined,
     operations: Math.ceil(operations / processes),
     workers: 4,
     lasting: lasting.map(sessionToken),

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { memoryStore } from '../../lib/driver/memory.js'
 import type { Database } from '../../lib/port/database.js'
 import type { Lifetime } from '../../lib/port/lifetime.js'
-import { sessionStore } from '../../lib/sql/session-store.js'
+import { type SessionStoreOptions, sessionStore } from '../../lib/sql/session-store.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
 import { right } from '../../lib/testing/subject.js'
 
@@ -30,11 +30,12 @@ export const openIn =
   (
     database: Database,
     prepare: (schema: string) => Promise<unknown> = () => Promise.resolve(),
+    options: SessionStoreOptions = {},
   ): OpenSubject =>
   async (lifetime) => {
     const schema = freshSchema()
     await prepare(schema)
-    const store = sessionStore(database, { ...lifetime, schema })
+    const store = sessionStore(database, { ...options, ...lifetime, schema })
     await right(store.prepare)
     return {
       store,
@@ -63,8 +64,10 @@ export const dropSchemas = async (database: Database): Promise<void> => {
 export const age = async (database: Database, schema: string, milliseconds: number): Promise<void> => {
   const by = "$1::float8 * interval '1 millisecond'"
   const columns = ['created_at', 'expires_at', 'absolute_expires_at', 'previous_until']
-  const text = `update ${schema}.session set ${columns.map((column) => `${column} = ${column} - ${by}`).join(', ')}`
+  // By way of UTC, which depends on no setting: a distributed database wants that.
+  const older = (column: string) => `${column} = (${column} at time zone 'UTC' - ${by}) at time zone 'UTC'`
+  const text = `update ${schema}.session set ${columns.map(older).join(', ')}`
   await right(database.query({ name: 'age', text }, [milliseconds]))
-  const listing = `update ${schema}.listing set collect_at = collect_at - ${by}`
+  const listing = `update ${schema}.listing set ${older('collect_at')}`
   await right(database.query({ name: 'age', text: listing }, [milliseconds]))
 }

@@ -1,0 +1,42 @@
+// All laws, and a history, on tables that Citus spreads over its nodes, by the lines of docs/operations.md:
+// `CITUS_URL=postgres://… npm run spec:citus`, with the address of a coordinator.
+
+import { readFile } from 'node:fs/promises'
+import t from 'tap'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import { sessionStore } from '../lib/sql/session-store.js'
+import { sessionStoreLaws } from '../lib/testing/index.js'
+import { quietPool, rowsOf } from './support/databases.js'
+import { makeHistory } from './support/history-run.js'
+import { dropSchemas, openIn, right } from './support/stores.js'
+
+const url = process.env['CITUS_URL']
+if (url === undefined) throw new Error('CITUS_URL: the address of a coordinator of Citus is needed')
+const sql = quietPool(url)
+const database = postgresDatabase(sql)
+t.teardown(async () => {
+  await dropSchemas(database)
+  await right(database.close)
+})
+
+const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')
+const [, documented = 'there is none'] = /## Citus\n[^#]*?```sql\n([\s\S]*?)```/.exec(page) ?? []
+
+const distribute = async (schema: string): Promise<void> => {
+  await right(sessionStore(database, { schema }).prepare)
+  await sql.unsafe(documented.replaceAll(/\bkeyrow\b/g, schema)).simple()
+}
+
+t.test('it is Citus, with several nodes that hold shards', async (t) => {
+  const [row] = await rowsOf(database, 'select count(*)::int as n from pg_dist_node where shouldhaveshards')
+  t.ok(Number(row?.['n']) > 1)
+})
+
+for (const { name, run } of sessionStoreLaws(openIn(database, distribute, { distributed: true })))
+  t.test(name, run)
+
+t.test('a history of four processes', async (t) => {
+  const history = await makeHistory({ url, processes: 4, operations: 4_000, distribute })
+  t.strictSame(history.violations, [])
+  t.strictSame([history.operations, history.unknown], [4_000, 0])
+})
