@@ -3,6 +3,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { connect } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -275,6 +276,35 @@ t.test('a client that falls silent in the middle of a save does not block its se
     silent.catch(() => undefined)
   })
   t.equal(await locked, 1)
+  t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
+})
+
+/** Messages of PostgreSQL's protocol, as they are sent. */
+const message = (type: string, body: string): Buffer => {
+  const text = Buffer.from(`${body}\0`)
+  const length = Buffer.alloc(4)
+  length.writeInt32BE(text.length + 4)
+  return Buffer.concat([Buffer.from(type), length, text])
+}
+
+t.test('nor does one whose last words were half a statement', async (t) => {
+  const store = storeAt(server.url, 5_000, { retry: { attempts: 20, withinMs: 30_000 } })
+  const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const socket = connect(server.port, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  const heard: Buffer[] = []
+  socket.on('data', (data) => heard.push(data))
+  const ready = async (times: number) => {
+    while (Buffer.concat(heard).toString('latin1').split('Z\0\0\0\x05').length <= times) await pause(10)
+  }
+  socket.write(message('', '\0\x03\0\0user\0postgres\0database\0postgres\0'))
+  await ready(1)
+  const { text } = sessionStatements('"keyrow"').lock
+  const lock = text.replace('$1', `'${session.id}'`).replace('$2', "'0000000000000000'")
+  socket.write(Buffer.concat([message('Q', 'begin'), message('Q', lock)]))
+  await ready(3)
+  // A statement is parsed, and never bound: its transaction is not idle.
+  socket.write(message('P', '\0select 1\0\0'))
   t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
 })
 

@@ -134,12 +134,15 @@ from head cross join (select revision from ${schema}.session where id = $1::uuid
 })
 
 // $1 id, $2 save. The first of the three statements of a save that has to look before it writes. Should its client
-// fall silent, the server ends the transaction, and the session is free again.
+// fall silent the server ends the transaction, and the session is free: between statements, and from PostgreSQL 17
+// on also in the middle of one, when it was parsed and never bound.
 const lock = (schema: string, lives: string): Query => ({
   name: 'session.lock',
   text: `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done,
-       set_config('idle_in_transaction_session_timeout', '5000', true) is not null as bounded
+       set_config('idle_in_transaction_session_timeout', '5000', true) as idle,
+       case when current_setting('server_version_num')::int >= 170000
+            then set_config('transaction_timeout', '5000', true) end as bound
 from ${schema}.session
 where id = $1::uuid and ${lives}
 for update`,
@@ -233,7 +236,7 @@ const destroy = (schema: string): Query => ({
 delete from ${schema}.session where id = $1::uuid`,
 })
 
-/** `schema` is a quoted identifier; a distributed database asks what time it is once, at the start. */
+/** `schema` is a quoted identifier, `lives` tells whether a session still does. */
 export const sessionStatements = (schema: string, lives = STILL_LIVES): SessionStatements => ({
   create: create(schema),
   created: created(schema),
