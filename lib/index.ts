@@ -4,6 +4,8 @@ export type { DeepReadonly } from './base/frozen.js'
 export type { Json } from './base/json.js'
 export { type Collected, type CollectOptions, collectGarbage } from './collector/collect.js'
 export { type Collector, type CollectorOptions, startCollector } from './collector/collector.js'
+export { type BatchLimits, batched } from './combinator/batched.js'
+export { type MemoryLimit, remembered } from './combinator/remembered.js'
 export {
   callWithSession,
   currentSession,
@@ -30,8 +32,12 @@ export type {
   Change,
   CollectedBatch,
   Listed,
+  LoadRequest,
+  ManyOperations,
+  Reading,
   Saved,
   SavedSnapshot,
+  SaveRequest,
   Session,
   SessionStore,
   StoreError,

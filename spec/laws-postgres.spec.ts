@@ -5,7 +5,7 @@ import { postgresDatabase } from '../lib/driver/postgres.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
-import { dropSchemas, freshSchema, openIn, right } from './support/stores.js'
+import { dropSchemas, fast, freshSchema, openIn, right } from './support/stores.js'
 
 const { url, stop } = await specDatabaseUrl()
 const sql = postgres(url, { onnotice: () => undefined })
@@ -17,6 +17,10 @@ t.teardown(async () => {
 })
 
 for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
+
+const quick = openIn(database, undefined, {}, fast)
+
+for (const { name, run } of sessionStoreLaws(quick)) t.test(`${name} (batched and remembered)`, run)
 
 /** The SQL of a chapter of docs/operations.md, for a schema of another name. */
 const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')

@@ -17,6 +17,15 @@ export const textProblem = (text: string): string | undefined =>
       ? undefined
       : 'a lone surrogate is not valid Unicode'
 
+/** About how many characters of JSON it is. */
+export const jsonSize = (value: Json): number => {
+  if (typeof value === 'string') return value.length + 2
+  if (typeof value !== 'object' || value === null) return 8
+  return Array.isArray(value)
+    ? (value as readonly Json[]).reduce<number>((size, item) => size + jsonSize(item) + 8, 16)
+    : Object.entries(value).reduce((size, [name, item]) => size + name.length + jsonSize(item) + 16, 32)
+}
+
 interface Walk {
   readonly key: string
   readonly path: string[]

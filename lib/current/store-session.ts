@@ -60,12 +60,17 @@ const createNow = (session: Session): Stored =>
       sent.add(session.token.origin)
       return freshSaveId()
     }),
-    TE.chain((saveId) => session.handle.create(session.id, session.token.hash, saveId, session.store)),
-    TE.chainW(({ revision, expiration }): Stored => {
+    TE.chain((mark) =>
+      pipe(
+        session.handle.create(session.id, session.token.hash, mark, session.store),
+        TE.map((saved) => ({ ...saved, mark })),
+      ),
+    ),
+    TE.chainW(({ revision, expiration, mark }): Stored => {
       // Destroyed while it was being created: that is the later one of the two.
       if (born.has(session.token.origin)) return notAgain(session)
       born.set(session.token.origin, 'created')
-      return TE.right(stored(session, { revision, expiration, due: false, entries: session.store }))
+      return TE.right(stored(session, { revision, expiration, due: false, mark, entries: session.store }))
     }),
   )
 
@@ -93,9 +98,7 @@ const save = (session: Session, since: Snapshot): Stored => {
         ({ rounds = 1 }, durationMs) => publish('saved', { id, edits: edits.size, rounds, durationMs }),
       ),
     ),
-    TE.map(({ revision, expiration, due, entries }) =>
-      stored(session, { revision, expiration, due, entries }),
-    ),
+    TE.map((snapshot) => stored(session, snapshot)),
   )
 }
 

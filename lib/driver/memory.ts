@@ -85,8 +85,8 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
   })
   const touched = (rows: Rows): Rows => (isDue(rows) ? moved(rows) : rows)
   const snapshot = (rows: Rows): Snapshot => {
-    const { revision, expiration, entries } = rows
-    return { revision, expiration, due: isDue(rows), entries }
+    const { revision, expiration, entries, recent } = rows
+    return { revision, expiration, due: isDue(rows), mark: recent[0] as SaveId, entries }
   }
   return { moved, touched, snapshot }
 }

@@ -55,6 +55,39 @@ export interface Saved {
   readonly expiration: number
 }
 
+/** What the caller of a load has already: rows that are not newer need not be read again. */
+export interface Reading {
+  readonly known?: Snapshot | undefined
+}
+
+export interface LoadRequest extends Reading {
+  readonly id: SessionId
+  readonly secret: SecretHash
+}
+
+/** Changes of one session that are saved as one, in their order. `edits` and `entries` are of all of them. */
+export interface SaveRequest extends Omit<Change, 'save'> {
+  readonly id: SessionId
+  readonly changes: readonly Change[]
+}
+
+/**
+ * Operations on several sessions in one statement and one transaction. Each session has a result of its own, in the
+ * order of the requests; an error means that none was done, or that this is unknown.
+ */
+export interface ManyOperations {
+  readonly load: (
+    requests: readonly LoadRequest[],
+  ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
+  /**
+   * The sessions are different ones. `None`: not done now, because another save is under way or came first, or because
+   * the session is gone; `save` does it, or tells why not.
+   */
+  readonly save: (
+    requests: readonly SaveRequest[],
+  ) => TaskEither<StoreError, readonly Option<SavedSnapshot>[]>
+}
+
 /** A session's edits, and what they were made on. */
 export interface Change {
   /** Tells this save from all others, so that one whose answer was lost is not done twice. */
@@ -83,7 +116,11 @@ export interface SessionStore {
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
   /** One consistent read of a live session that this secret (or, within its grace, the previous one) opens. */
-  readonly load: (id: SessionId, secret: SecretHash) => TaskEither<StoreError, Either<Absence, Snapshot>>
+  readonly load: (
+    id: SessionId,
+    secret: SecretHash,
+    reading?: Reading,
+  ) => TaskEither<StoreError, Either<Absence, Snapshot>>
 
   /**
    * Applies the edits, all or none, if the session still lives; raises the revision by one and moves the
@@ -130,6 +167,9 @@ export interface SessionStore {
    * what is alive, and any number may run.
    */
   readonly collect: (limit: number) => TaskEither<StoreError, CollectedBatch>
+
+  /** What the store can do for several sessions at once, if it can: `batched` makes use of it. */
+  readonly many?: ManyOperations
 }
 
 /**

@@ -3,7 +3,7 @@
 import * as O from 'fp-ts/lib/Option.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
-import { freshId, type SessionId, Token } from './token.js'
+import { freshId, type SaveId, type SessionId, Token } from './token.js'
 
 /** A session's rows as one consistent read saw them. */
 export interface Snapshot {
@@ -13,6 +13,8 @@ export interface Snapshot {
   readonly expiration: number
   /** Whether moving the expiration is worth a write by now, by the store's clock. */
   readonly due: boolean
+  /** The save that made this revision: a number alone might mean another one, after a database was restored. */
+  readonly mark: SaveId
   readonly entries: Entries
 }
 

@@ -1,4 +1,4 @@
-// Expressions that several statements share.
+// Expressions that several statements share. `s` is a row of `session`.
 
 /** A parameter in milliseconds, as an interval. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
@@ -14,3 +14,67 @@ export const STILL_LIVES = 'expires_at > clock_timestamp()'
 
 /** By the start of the statement: for a database that refuses to be asked more often. */
 export const LIVES = 'expires_at > now()'
+
+/**
+ * A deleted key leaves a row without a value, which is kept for at least this many revisions: longer than anybody asks
+ * what has changed since.
+ */
+export const GRAVE_REVISIONS = 256
+
+/** A header remembers so many saves, so that one whose answer was lost is not done twice. */
+export const REMEMBERED_SAVES = 64
+
+/** The remembered saves, with new ones (in hexadecimal, of as many bytes as `size` says) at their end. */
+export const withSaves = (saves: string, size: string): string =>
+  `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(REMEMBERED_SAVES * 8 - 1)})) || decode(${saves}, 'hex')`
+
+export const withSave = (save: string): string => withSaves(`${save}::text`, '8')
+
+export const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
+
+/** The save that made the present revision. */
+export const markOf = (saves: string): string =>
+  `encode(substring(${saves} from greatest(1, length(${saves}) - 7)), 'hex')`
+
+/**
+ * The revision that is known, if what is here came from it: the save that made it is where it should be among the
+ * remembered ones. Else 0, from which on all is read: it is too far back, or the database was restored since.
+ */
+export const knownSince = (s: string, revision: string, mark: string): string => `
+         case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(REMEMBERED_SAVES - 1)}
+                   and substring(${s}.recent_saves
+                                 from length(${s}.recent_saves) - 7 - 8 * (${s}.revision - ${revision}::float8)::int for 8)
+                       = decode(${mark}::text, 'hex')
+              then ${revision}::float8 else 0 end`
+
+/** {"set": [value], "deleted": []}: what was written after a revision. */
+export const writtenAfter = (schema: string, id: string, revision: string): string => `
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from ${schema}.entry e
+        where e.session_id = ${id} and e.revision > ${revision})`
+
+/** Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one. */
+export const moved = (idle: string): string =>
+  `greatest(expires_at, least(now() + ${ms(idle)}, absolute_expires_at))`
+
+/** Worth a write: it can still move, and by at least this much. */
+export const due = (idle: string, worth: string): string =>
+  `(expires_at < absolute_expires_at and now() + ${ms(idle)} - expires_at >= ${ms(worth)})`
+
+/** Whether this secret opens the session `s`. */
+export const opens = (secret: string): string => `
+      (s.secret_hash = decode(${secret}::text, 'hex')
+       or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
+
+/**
+ * What a load gives of `s`, with `known.since`: nothing of an expired session, no entries when all is known, what
+ * changed since, or all. An expired session is told from one that never was.
+ */
+export const loadedColumns = (schema: string, idle: string, worth: string): string => `
+       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due(idle, worth)} as due,
+       s.expires_at <= now() as expired, ${markOf('s.recent_saves')} as mark, known.since,
+       case when s.expires_at <= now() or known.since = s.revision then null
+            when known.since > 0 then ${writtenAfter(schema, 's.id', 'known.since')}
+            else (select json_object_agg(e.key, e.value)::text
+                  from ${schema}.entry e
+                  where e.session_id = s.id and e.value is not null) end as entries`

@@ -8,7 +8,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SessionGone } from '../base/errors.js'
 import type { Database, Query, Row } from '../port/database.js'
 import type { Lifetime } from '../port/lifetime.js'
-import type { Absence, Saved, SessionStore } from '../port/session-store.js'
+import type { Absence, Change, Saved, SessionStore } from '../port/session-store.js'
 import { noEntries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
@@ -21,34 +21,35 @@ export interface Shared {
   readonly database: Database
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
+  readonly tried: WeakSet<Change>
 }
 
 export const operationsOver = (
   shared: Shared,
 ): Pick<SessionStore, 'load' | 'refresh' | 'create' | 'touch' | 'save' | 'rotate' | 'destroy'> => {
-  const { database, sql, lifetime } = shared
   const reads = reading(shared)
-  const save = saveOver({ database, sql, idleMs: lifetime.idleMs, refresh: reads.refresh })
+  const save = saveOver({ ...shared, idleMs: shared.lifetime.idleMs, refresh: reads.refresh })
   return { ...reads, ...writing(shared), ...ending(shared), save }
 }
 
 const reading = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'load' | 'refresh'> => {
   const times = [lifetime.idleMs, lifetime.idleMs * lifetime.touchFraction]
+  const loaded = loadedRow(sql.load)
   return {
-    load: (id, secret) =>
+    load: (id, secret, { known } = {}) =>
       pipe(
-        database.query(sql.load, [id, secret, ...times]),
-        TE.chainEitherKW(optional(loadedRow(sql.load))),
+        database.query(sql.load, [id, secret, ...times, known?.revision ?? 0, known?.mark ?? '']),
+        TE.chainEitherKW(optional(loaded(known))),
         TE.map(O.getOrElse((): E.Either<Absence, Snapshot> => E.left('unknown'))),
       ),
     refresh: (id, known) =>
       pipe(
-        database.query(sql.refresh, [id, ...times, known.revision]),
+        database.query(sql.refresh, [id, ...times, known.revision, known.mark]),
         TE.chainEitherKW(optional(refreshedRow(sql.refresh))),
         TE.map(
-          O.map(({ revision, expiration, since, changes }) => {
+          O.map(({ revision, expiration, mark, since, changes }) => {
             const entries = withChanges(since === known.revision ? known.entries : noEntries, changes)
-            return { revision, expiration, due: false, entries }
+            return { revision, expiration, due: false, mark: mark as SaveId, entries }
           }),
         ),
       ),

@@ -10,7 +10,7 @@ import type { Query, Row } from '../port/database.js'
 import type { Absence, Listed, Saved } from '../port/session-store.js'
 import type { Edits, Entries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
-import type { SessionId } from '../session/token.js'
+import type { SaveId, SessionId } from '../session/token.js'
 
 const cell = (key: string, value: string): string => `${JSON.stringify(key)}:[${value}]`
 
@@ -49,7 +49,10 @@ const SavedRow = t.type({ revision: t.number, expiration: t.number })
 
 const json = t.union([t.string, t.null])
 
-const LoadedRow = t.intersection([SavedRow, t.type({ due: t.boolean, expired: t.boolean, entries: json })])
+const LoadedRow = t.intersection([
+  SavedRow,
+  t.type({ due: t.boolean, expired: t.boolean, mark: t.string, since: t.number, entries: json }),
+])
 
 export type Decode<A> = (row: Row) => E.Either<DriverError, A>
 
@@ -68,26 +71,36 @@ export const decodedRow =
 
 export const savedRow = (query: Query): Decode<Saved> => decodedRow(SavedRow, query)
 
-export const loadedRow = (query: Query): Decode<E.Either<Absence, Snapshot>> =>
-  flow(
-    decodedRow(LoadedRow, query),
-    E.map(({ revision, expiration, due, expired, entries }) =>
-      expired
-        ? E.left('expired')
-        : E.right({ revision, expiration, due, entries: HashMap(frozen(entries ?? '{}')) }),
-    ),
-  )
+/** `known` is what the caller had, which the row goes on from unless it says that it is everything. */
+export const loadedRow = (query: Query) => {
+  const decode = decodedRow(LoadedRow, query)
+  return (known: Snapshot | undefined): Decode<E.Either<Absence, Snapshot>> =>
+    flow(
+      decode,
+      E.map(({ revision, expiration, due, expired, mark, since, entries }) => {
+        if (expired) return E.left('expired')
+        const all =
+          known !== undefined && since === known.revision
+            ? withChanges(known.entries, entries)
+            : HashMap(frozen(entries ?? '{}'))
+        return E.right({ revision, expiration, due, mark: mark as SaveId, entries: all })
+      }),
+    )
+}
 
-/** A save's row: `seen` is the revision that the statement saw before its own, `changes` the others' since. */
+/**
+ * A save's row: `seen` is the revision that the statement saw before its own, `changes` the others' since `since`,
+ * which is 0 when that cannot be told.
+ */
 export const writtenRow = (query: Query) =>
-  decodedRow(t.intersection([SavedRow, t.type({ seen: t.number, changes: json })]), query)
+  decodedRow(t.intersection([SavedRow, t.type({ seen: t.number, since: t.number, changes: json })]), query)
 
 /** A refreshed session's row: what changed after the revision `since`, or, when that is 0, all there is. */
 export const refreshedRow = (query: Query) =>
-  decodedRow(t.intersection([SavedRow, t.type({ since: t.number, changes: json })]), query)
+  decodedRow(t.intersection([SavedRow, t.type({ mark: t.string, since: t.number, changes: json })]), query)
 
 export const lockedRow = (query: Query) =>
-  decodedRow(t.intersection([SavedRow, t.type({ done: t.boolean })]), query)
+  decodedRow(t.intersection([SavedRow, t.type({ done: t.boolean, since: t.number })]), query)
 
 const ListedRow = t.type({ id: t.string, created: t.number, expiration: t.number })
 

@@ -10,24 +10,27 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SessionGone } from '../base/errors.js'
 import type { Database, Queryable } from '../port/database.js'
-import type { Change, SavedSnapshot, SessionStore } from '../port/session-store.js'
+import type { Change, Saved, SavedSnapshot, SessionStore, StoreError } from '../port/session-store.js'
 import { applyEdits, type Entries, hasUpdates, noEntries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
-import type { SessionId } from '../session/token.js'
+import type { SaveId, SessionId } from '../session/token.js'
+import { REMEMBERED_SAVES } from './expressions.js'
 import { changesRow, editsParam, lockedRow, withChanges, writtenRow } from './rows.js'
-import { GRAVE_REVISIONS, REMEMBERED_SAVES, type SessionStatements } from './statements.js'
+import type { SessionStatements } from './statements.js'
 
 export interface Saving {
   readonly database: Database
+  /** Changes that were sent before, and may have been stored. */
+  readonly tried: WeakSet<Change>
   readonly sql: SessionStatements
   readonly idleMs: number
   readonly refresh: SessionStore['refresh']
 }
 
-type Saved<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
+type Outcome<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
 export const saveOver = (saving: Saving): SessionStore['save'] => {
-  const tried = new WeakSet<Change>()
+  const { tried } = saving
   return (id, change) => {
     const again = tried.has(change)
     tried.add(change)
@@ -35,18 +38,20 @@ export const saveOver = (saving: Saving): SessionStore['save'] => {
       write(saving, saving.database, id, change, hasUpdates(change.edits)),
       TE.chainW(
         O.match(
-          () => saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change, again)),
-          (written) => merged(saving, id, change, written),
+          (): ReturnType<SessionStore['save']> =>
+            saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change, again)),
+          (written) => merged(saving.refresh, id, change, change.save, written),
         ),
       ),
     )
   }
 }
 
-interface Written {
+export interface Written {
   readonly revision: number
   readonly expiration: number
   readonly seen: number
+  readonly since: number
   readonly changes: string | null
 }
 
@@ -58,27 +63,35 @@ const write = (
   onlyAtRevision: boolean,
 ): TE.TaskEither<DriverError, O.Option<Written>> =>
   pipe(
-    database.query(sql.save, [id, editsParam(edits, entries), idleMs, save, since.revision, onlyAtRevision]),
+    database.query(sql.save, [
+      id,
+      editsParam(edits, entries),
+      idleMs,
+      save,
+      since.revision,
+      since.mark,
+      onlyAtRevision,
+    ]),
     TE.chainEitherK(flow(A.head, O.traverse(E.Applicative)(writtenRow(sql.save)))),
   )
 
-/** The session as it is after a save in one statement. */
-const merged = (
-  { refresh }: Saving,
+/** The session as it is after a save in one statement, whose mark is `mark`. */
+export const merged = (
+  refresh: SessionStore['refresh'],
   id: SessionId,
-  { edits, entries, since }: Change,
-  { revision, expiration, seen, changes }: Written,
-): ReturnType<SessionStore['save']> => {
-  const mine: Snapshot = { revision, expiration, due: false, entries }
-  if (revision === since.revision + 1) return TE.right(mine)
-  if (seen === revision - 1 && !isFar(since, revision))
-    return TE.right({ ...mine, entries: applyEdits(edits, withChanges(since.entries, changes)) })
+  { edits, entries, since }: Pick<Change, 'edits' | 'entries' | 'since'>,
+  mark: SaveId,
+  written: Written,
+): TE.TaskEither<StoreError, Snapshot> => {
+  const { revision, expiration, seen, changes } = written
+  const mine: Snapshot = { revision, expiration, due: false, mark, entries }
+  if (written.since === since.revision && seen === revision - 1)
+    return TE.right(
+      changes === null ? mine : { ...mine, entries: applyEdits(edits, withChanges(since.entries, changes)) },
+    )
   // It waited for other saves, whose rows it did not see. Should it be destroyed by now, it was saved before.
   return pipe(refresh(id, since), TE.map(O.getOrElse(() => mine)))
 }
-
-/** Whether graves may have been swept since, so that a change can be missed by asking for what changed. */
-const isFar = (since: Snapshot, revision: number): boolean => revision - since.revision >= GRAVE_REVISIONS
 
 const lookAndWrite = (
   saving: Saving,
@@ -86,9 +99,9 @@ const lookAndWrite = (
   id: SessionId,
   change: Change,
   again: boolean,
-): Saved<SessionGone> =>
+): Outcome<SessionGone> =>
   pipe(
-    tx.query(saving.sql.lock, [id, change.save]),
+    tx.query(saving.sql.lock, [id, change.save, change.since.revision, change.since.mark]),
     TE.chainEitherKW(
       flow(
         A.head,
@@ -101,11 +114,11 @@ const lookAndWrite = (
       () => forgotten(saving),
     ),
     TE.bindTo('locked'),
-    TE.bindW('present', ({ locked }) => presentEntries(saving, tx, id, change.since, locked.revision)),
+    TE.bindW('present', ({ locked }) => presentEntries(saving, tx, id, change.since, locked.since)),
     TE.chainW(({ locked, present }) =>
       locked.done
-        ? TE.right({ revision: locked.revision, expiration: locked.expiration, due: false, entries: present })
-        : writeLocked(saving, tx, id, change, { ...locked, due: false, entries: present }),
+        ? TE.right({ ...snapshotOf(change, locked), entries: present })
+        : writeLocked(saving, tx, id, change, { ...snapshotOf(change, locked), entries: present }),
     ),
   )
 
@@ -116,21 +129,27 @@ const forgotten = ({ sql }: Saving): DriverError =>
     { retryable: false },
   )
 
-/** All entries as they are now, of which only those that changed are read. */
+// Its mark is the one of what is written next, or was written once: nobody asks what changed since this one.
+const snapshotOf = ({ save }: Change, { revision, expiration }: Saved): Omit<Snapshot, 'entries'> => ({
+  revision,
+  expiration,
+  due: false,
+  mark: save,
+})
+
+/** All entries as they are now, of which only those that changed after `since` are read. */
 const presentEntries = (
   { sql }: Saving,
   tx: Queryable,
   id: SessionId,
-  since: Snapshot,
-  revision: number,
-): TE.TaskEither<DriverError, Entries> => {
-  const known = isFar(since, revision) ? { revision: 0, entries: noEntries } : since
-  return pipe(
-    tx.query(sql.changes, [id, known.revision]),
+  known: Snapshot,
+  since: number,
+): TE.TaskEither<DriverError, Entries> =>
+  pipe(
+    tx.query(sql.changes, [id, since]),
     TE.chainEitherK((rows) => changesRow(sql.changes)(rows[0] ?? {})),
-    TE.map(({ changes }) => withChanges(known.entries, changes)),
+    TE.map(({ changes }) => withChanges(since === known.revision ? known.entries : noEntries, changes)),
   )
-}
 
 const writeLocked = (
   saving: Saving,
@@ -138,11 +157,11 @@ const writeLocked = (
   id: SessionId,
   change: Change,
   since: Snapshot,
-): Saved<SessionGone> => {
+): Outcome<SessionGone> => {
   const entries = applyEdits(change.edits, since.entries)
   return pipe(
     write(saving, tx, id, { ...change, since, entries }, false),
     TE.chainW(TE.fromOption(() => new SessionGone(id))),
-    TE.map(({ revision, expiration }) => ({ revision, expiration, due: false, entries, rounds: 2 })),
+    TE.map((saved) => ({ ...snapshotOf(change, saved), entries, rounds: 2 })),
   )
 }

@@ -6,12 +6,14 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
-import type { SessionStore, StoreError } from '../port/session-store.js'
+import type { Change, SessionStore, StoreError } from '../port/session-store.js'
 import { distributedStatements } from './distributed.js'
 import { distributedListingOver } from './distributed-store.js'
 import { LIVES, STILL_LIVES } from './expressions.js'
 import { listingStatements } from './listing.js'
 import { listingOver } from './listing-store.js'
+import { manyStatements } from './many.js'
+import { manyOver } from './many-store.js'
 import { operationsOver } from './operations.js'
 import { type RetryPolicy, retried, retryPolicyOf } from './retry.js'
 import { prepareSchema, saysMissing } from './schema.js'
@@ -52,16 +54,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   const prepare = once(prepareSchema(database, schema, options.upgradeSchema ?? true))
   const lifetime = lifetimeOf(options)
   const again = retried(retryPolicyOf(options.retry ?? {}))
-  /** An operation as the store offers it: once the tables are there, tried again where that helps. */
-  const offered =
-    <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
-    (...params: P): TE.TaskEither<L | StoreError, A> =>
-      pipe(
-        prepare,
-        TE.chainW(() => operation(...params)),
-        TE.mapLeft((error) => missing(schema, error)),
-        again,
-      )
+  const offered = offering(schema, prepare, again)
   const inner = operations(database, schema, lifetime, options.distributed ?? false)
   return {
     lifetime,
@@ -76,8 +69,23 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     sessionsOf: offered(inner.sessionsOf),
     endAll: offered(inner.endAll),
     collect: offered(inner.collect),
+    ...(inner.many === undefined
+      ? {}
+      : { many: { load: offered(inner.many.load), save: offered(inner.many.save) } }),
   }
 }
+
+/** An operation as the store offers it: once the tables are there, tried again where that helps. */
+const offering =
+  (schema: string, prepare: TE.TaskEither<StoreError, void>, again: ReturnType<typeof retried>) =>
+  <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
+  (...params: P): TE.TaskEither<L | StoreError, A> =>
+    pipe(
+      prepare,
+      TE.chainW(() => operation(...params)),
+      TE.mapLeft((error) => missing(schema, error)),
+      again,
+    )
 
 const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
   error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(bare(schema), error.message) : error
@@ -87,7 +95,12 @@ const operations = (database: Database, schema: string, lifetime: Lifetime, dist
   const listing = distributed
     ? distributedListingOver(database, distributedStatements(schema))
     : listingOver(database, listingStatements(schema))
-  return { ...operationsOver({ database, sql, lifetime }), ...listing }
+  const tried = new WeakSet<Change>()
+  const own = operationsOver({ database, sql, lifetime, tried })
+  const many = distributed
+    ? undefined
+    : manyOver(database, manyStatements(schema), lifetime, own.refresh, tried)
+  return { ...own, ...listing, many }
 }
 
 /** Runs the task for the first who asks, and again only after it has failed. */

@@ -1,12 +1,18 @@
 // The stores that every spec runs on, each with a way to let time pass.
 
 import { randomUUID } from 'node:crypto'
+import { batched } from '../../lib/combinator/batched.js'
+import { remembered } from '../../lib/combinator/remembered.js'
 import { memoryStore } from '../../lib/driver/memory.js'
 import type { Database } from '../../lib/port/database.js'
 import type { Lifetime } from '../../lib/port/lifetime.js'
+import type { SessionStore } from '../../lib/port/session-store.js'
 import { type SessionStoreOptions, sessionStore } from '../../lib/sql/session-store.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
 import { right } from '../../lib/testing/subject.js'
+
+/** The store that the README shows. */
+export const fast = (store: SessionStore): SessionStore => batched(remembered(store))
 
 export { left, right } from '../../lib/testing/subject.js'
 
@@ -31,11 +37,12 @@ export const openIn =
     database: Database,
     prepare: (schema: string) => Promise<unknown> = () => Promise.resolve(),
     options: SessionStoreOptions = {},
+    layered: (store: SessionStore) => SessionStore = (store) => store,
   ): OpenSubject =>
   async (lifetime) => {
     const schema = freshSchema()
     await prepare(schema)
-    const store = sessionStore(database, { ...options, ...lifetime, schema })
+    const store = layered(sessionStore(database, { ...options, ...lifetime, schema }))
     await right(store.prepare)
     return {
       store,

@@ -1,0 +1,67 @@
+// Several saves of one session as one: each edit is done on what the one before left.
+
+import type { Change, SavedSnapshot, SaveRequest } from '../port/session-store.js'
+import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../session/edits.js'
+import type { Snapshot } from '../session/session.js'
+import type { SessionId } from '../session/token.js'
+
+export interface Folded<W> {
+  readonly request: SaveRequest
+  /** Those that are in it; the others' updates threw. */
+  readonly waiting: readonly W[]
+  /** What each of them left. */
+  readonly left: readonly Entries[]
+}
+
+interface Foldable {
+  readonly change: Change
+  readonly reject: (thrown: unknown) => void
+}
+
+/** `base` is what is known to be stored, if that is newer than what the changes were made on. */
+export const folded = <W extends Foldable>(
+  id: SessionId,
+  waiting: readonly W[],
+  base: Snapshot | undefined,
+): Folded<W> => {
+  const since = newest(waiting, base)
+  let [entries, edits]: [Entries, Edits | undefined] = [since.entries, undefined]
+  const included: W[] = []
+  const left: Entries[] = []
+  for (const one of waiting)
+    try {
+      const { change } = one
+      const next =
+        edits === undefined && change.since === since ? change.entries : applyEdits(change.edits, entries)
+      edits = edits === undefined ? change.edits : composeEdits(edits, change.edits)
+      entries = next
+      included.push(one)
+      left.push(next)
+    } catch (thrown) {
+      one.reject(thrown)
+    }
+  const changes = included.map(({ change }) => change)
+  return { request: { id, changes, edits: edits ?? noEdits, since, entries }, waiting: included, left }
+}
+
+const newest = (waiting: readonly Foldable[], base: Snapshot | undefined): Snapshot =>
+  waiting.reduce<Snapshot | undefined>(
+    (known, { change }) =>
+      known !== undefined && known.revision >= change.since.revision ? known : change.since,
+    base,
+  ) as Snapshot
+
+/**
+ * What the fold's save left, for each who is in it: as if they had been saved one after the other. Where others came in
+ * between, all see what is there now.
+ */
+export const unfolded = <W extends Foldable>(
+  { request, waiting, left }: Folded<W>,
+  saved: SavedSnapshot,
+): readonly SavedSnapshot[] =>
+  waiting.map(({ change }, index) => ({
+    ...saved,
+    revision: saved.revision - (waiting.length - 1 - index),
+    mark: change.save,
+    entries: saved.entries === request.entries ? (left[index] as Entries) : saved.entries,
+  }))

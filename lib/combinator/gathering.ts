@@ -1,0 +1,67 @@
+// Gathers what arrives while earlier batches are under way, and sends it as the next one. Whoever comes when nothing
+// is under way waits for nothing.
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { DriverError } from '../base/errors.js'
+import type { StoreError } from '../port/session-store.js'
+
+export interface BatchLimits {
+  /** At most so many in one statement. Default: 128. */
+  readonly batch?: number
+  /** At most so many statements of a kind at once. Default: 2. */
+  readonly atOnce?: number
+  /** At most so many loads, and as many saves, wait; one more fails at once with a `DriverError`. Default: 10,000. */
+  readonly queue?: number
+}
+
+export const limitsOf = ({ batch = 128, atOnce = 2, queue = 10_000 }: BatchLimits): Required<BatchLimits> => {
+  for (const [name, figure, most] of [
+    ['batch', batch, 1_000],
+    ['atOnce', atOnce, 100],
+    ['queue', queue, 1e7],
+  ] as const)
+    if (!(Number.isInteger(figure) && figure >= 1 && figure <= most))
+      throw new RangeError(`${name} is ${String(figure)}; it must be from 1 to ${String(most)}`)
+  return { batch, atOnce, queue }
+}
+
+/** Something that waits, in an order of its own. */
+export interface Line<B> {
+  /** The next batch, out of the line; `undefined` when there is none that could be sent now. */
+  readonly next: () => B | undefined
+  /** Sends a batch; never rejects. */
+  readonly send: (batch: B) => Promise<void>
+}
+
+/** Gives the function to call whenever something has joined the line. */
+export const gathering = <B>(line: Line<B>, atOnce: number): (() => void) => {
+  // Not in the async context of whoever came first: a batch is nobody's.
+  const neutral = AsyncLocalStorage.snapshot()
+  let running = 0
+  let scheduled = false
+  const pump = (): void => {
+    scheduled = false
+    while (running < atOnce) {
+      const batch = line.next()
+      if (batch === undefined) return
+      running += 1
+      void line.send(batch).then(() => {
+        running -= 1
+        pump()
+      })
+    }
+  }
+  return () => {
+    if (scheduled || running >= atOnce) return
+    scheduled = true
+    // Whoever asks in the same turn still joins.
+    neutral(queueMicrotask, pump)
+  }
+}
+
+export const overloaded = (what: string, queue: number): DriverError =>
+  new DriverError(`${what}: ${String(queue)} are waiting already; the database does not keep up`, {
+    retryable: true,
+  })
+
+/** Whether all of a batch failed for the same reason; else each is tried by itself, for one may be what is wrong. */
+export const concernsAll = (error: StoreError): boolean => !(error instanceof DriverError) || error.retryable

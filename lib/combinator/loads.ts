@@ -1,0 +1,62 @@
+// Loads that are done together.
+
+import * as E from 'fp-ts/lib/Either.js'
+import type { Absence, LoadRequest, ManyOperations, SessionStore, StoreError } from '../port/session-store.js'
+import type { Snapshot } from '../session/session.js'
+import { type BatchLimits, concernsAll, gathering, overloaded } from './gathering.js'
+
+type Outcome = E.Either<StoreError, E.Either<Absence, Snapshot>>
+
+interface Waiting {
+  readonly request: LoadRequest
+  readonly resolve: (outcome: Outcome | PromiseLike<Outcome>) => void
+}
+
+export const batchedLoads = (
+  store: SessionStore,
+  many: ManyOperations,
+  { batch, atOnce, queue }: Required<BatchLimits>,
+): SessionStore['load'] => {
+  let line: Waiting[] = []
+  const next = (): readonly Waiting[] | undefined => {
+    if (line.length === 0) return undefined
+    if (line.length > batch) return line.splice(0, batch)
+    const all = line
+    line = []
+    return all
+  }
+  const joined = gathering({ next, send: (waiting) => loadAll(store, many, waiting) }, atOnce)
+  return (id, secret, reading = {}) =>
+    () => {
+      if (line.length >= queue) return Promise.resolve(E.left(overloaded('load', queue)))
+      return new Promise((resolve) => {
+        line.push({ request: { id, secret, ...reading }, resolve })
+        joined()
+      })
+    }
+}
+
+const loadAll = async (
+  store: SessionStore,
+  many: ManyOperations,
+  waiting: readonly Waiting[],
+): Promise<void> => {
+  if (waiting.length > 1) {
+    const results = await many.load(waiting.map(({ request }) => request))()
+    if (E.isRight(results)) {
+      for (const [index, found] of results.right.entries()) waiting[index]?.resolve(E.right(found))
+      return
+    }
+    if (concernsAll(results.left)) {
+      for (const { resolve } of waiting) resolve(results)
+      return
+    }
+  }
+  await Promise.allSettled(waiting.map((one) => loadOne(store, one)))
+}
+
+const loadOne = (store: SessionStore, { request, resolve }: Waiting): Promise<unknown> => {
+  const loading = store.load(request.id, request.secret, request)()
+  resolve(loading)
+  return loading
+}

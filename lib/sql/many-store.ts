@@ -1,0 +1,143 @@
+// The store's operations on several sessions in one statement.
+
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
+import type { DriverError } from '../base/errors.js'
+import type { Database, Param, Query, Row } from '../port/database.js'
+import type { Lifetime } from '../port/lifetime.js'
+import type {
+  Absence,
+  Change,
+  LoadRequest,
+  ManyOperations,
+  SavedSnapshot,
+  SaveRequest,
+  SessionStore,
+} from '../port/session-store.js'
+import { hasUpdates } from '../session/edits.js'
+import type { Snapshot } from '../session/session.js'
+import type { SaveId } from '../session/token.js'
+import type { ManyStatements } from './many.js'
+import { loadedRow, writtenRow } from './rows.js'
+import { merged, type Written } from './save.js'
+
+/** An array as PostgreSQL reads it. */
+const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
+
+const texts = (items: readonly (string | undefined)[]): string =>
+  array(items.map((item) => (item === undefined ? 'NULL' : `"${item.replaceAll(/["\\\\]/g, '\\\\$&')}"`)))
+
+export const manyOver = (
+  database: Database,
+  sql: ManyStatements,
+  lifetime: Lifetime,
+  refresh: SessionStore['refresh'],
+  tried: WeakSet<Change>,
+): ManyOperations => ({
+  load: loadMany(database, sql.load, lifetime),
+  save: saveMany(database, sql.save, lifetime, refresh, tried),
+})
+
+const Place = t.type({ n: t.number })
+
+/** The rows by the place of their request, decoded with it; `undefined` where there is none. */
+const placed = <R, A>(
+  requests: readonly R[],
+  rows: readonly Row[],
+  decode: (row: Row, request: R) => E.Either<DriverError, A>,
+): E.Either<DriverError, readonly (A | undefined)[]> => {
+  const results: (A | undefined)[] = new Array<undefined>(requests.length).fill(undefined)
+  for (const row of rows) {
+    const index = Place.is(row) ? row.n - 1 : 0
+    const decoded = decode(row, requests[index] as R)
+    if (E.isLeft(decoded)) return decoded
+    results[index] = decoded.right
+  }
+  return E.right(results)
+}
+
+const loadMany = (
+  database: Database,
+  query: Query,
+  { idleMs, touchFraction }: Lifetime,
+): ManyOperations['load'] => {
+  const loaded = loadedRow(query)
+  const decode = (row: Row, { known }: LoadRequest) => loaded(known)(row)
+  return (requests) =>
+    pipe(
+      database.query(query, [
+        array(requests.map(({ id }) => id)),
+        array(requests.map(({ secret }) => secret)),
+        array(requests.map(({ known }) => known?.revision ?? 0)),
+        array(requests.map(({ known }) => (known === undefined ? '""' : known.mark))),
+        idleMs,
+        idleMs * touchFraction,
+      ]),
+      TE.chainEitherK((rows) => placed(requests, rows, decode)),
+      TE.map((results) => results.map((found): E.Either<Absence, Snapshot> => found ?? E.left('unknown'))),
+    )
+}
+
+const saveMany = (
+  database: Database,
+  query: Query,
+  { idleMs }: Lifetime,
+  refresh: SessionStore['refresh'],
+  tried: WeakSet<Change>,
+): ManyOperations['save'] => {
+  const written = writtenRow(query)
+  const sent = new WeakSet<SaveRequest>()
+  return (requests) => {
+    for (const request of requests)
+      if (sent.has(request)) for (const change of request.changes) tried.add(change)
+      else sent.add(request)
+    return pipe(
+      database.query(query, saveParams(requests, idleMs)),
+      TE.chainEitherK((rows) => placed(requests, rows, written)),
+      TE.chainW((rows) =>
+        TE.sequenceArray(
+          rows.map(
+            (row, index): TE.TaskEither<never, O.Option<SavedSnapshot>> =>
+              row === undefined ? TE.right(O.none) : outcome(refresh, requests[index] as SaveRequest, row),
+          ),
+        ),
+      ),
+    )
+  }
+}
+
+/** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
+const outcome = (
+  refresh: SessionStore['refresh'],
+  request: SaveRequest,
+  row: Written,
+): TE.TaskEither<never, O.Option<SavedSnapshot>> =>
+  pipe(
+    merged(refresh, request.id, request, request.changes.at(-1)?.save as SaveId, row),
+    TE.map(O.some),
+    TE.orElseW(() => TE.right(O.none)),
+  )
+
+const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
+  const edits = requests.flatMap(({ edits, entries }, index) =>
+    edits
+      .toSeq()
+      .map((_, key) => ({ n: index + 1, key, value: entries.get(key) }))
+      .valueSeq()
+      .toArray(),
+  )
+  return [
+    array(requests.map(({ id }) => id)),
+    array(requests.map(({ since }) => since.revision)),
+    array(requests.map(({ since }) => since.mark)),
+    array(requests.map(({ edits }) => hasUpdates(edits))),
+    array(requests.map(({ changes }) => changes.map(({ save }) => save).join(''))),
+    idleMs,
+    array(edits.map(({ n }) => n)),
+    texts(edits.map(({ key }) => key)),
+    texts(edits.map(({ value }) => (value === undefined ? undefined : JSON.stringify(value)))),
+  ]
+}

@@ -1,0 +1,83 @@
+// The statements for several sessions at once: what `session.load` and `session.save` do, for each of many. All of a
+// statement is one transaction, and one flush of the log.
+//
+// Why they are safe: a save takes only headers that nobody else has (`skip locked`), so it waits for no lock and is
+// part of no deadlock; the others are left to a save of their own. Under the header's lock it is as in a save of one.
+import type { Query } from '../port/database.js'
+import { PRINCIPAL } from '../session/principal.js'
+import {
+  epoch,
+  isRecent,
+  knownSince,
+  loadedColumns,
+  moved,
+  opens,
+  REMEMBERED_SAVES,
+  STILL_LIVES,
+  withSaves,
+  writtenAfter,
+} from './expressions.js'
+
+export interface ManyStatements {
+  readonly load: Query
+  readonly save: Query
+}
+
+// Arrays, as text: $1 ids, $2 hashes, $3 the revisions that are known, $4 their marks; $5 idle, $6 worth.
+const load = (schema: string): Query => ({
+  name: 'many.load',
+  text: `
+select i.n::int as n, ${loadedColumns(schema, '$5', '$6')}
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
+       with ordinality as i (id, secret, revision, mark, n)
+join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
+cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known`,
+})
+
+// Arrays, as text, of sessions: $1 ids, $2 the revisions that the edits were made on, $3 their marks, $4 whether the
+// header must still be as it was then, $5 the ids of the saves, all of a session's in one; and of edits: $7 whose, by
+// place, $8 keys, $9 values, null to delete. $6 idle. A session for which nothing was done gives no row.
+const save = (schema: string): Query => ({
+  name: 'many.save',
+  text: `
+with input as materialized (
+  select i.id, i.revision, i.mark, i.strict, i.saves, i.n, length(i.saves) / 16 as times
+  from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
+         with ordinality as i (id, revision, mark, strict, saves, n)
+), held as materialized (
+  select s.id, i.n, i.saves, i.times
+  from input i join ${schema}.session s on s.id = i.id
+  where ${STILL_LIVES} and (not i.strict or ${knownSince('s', 'i.revision', 'i.mark')} = s.revision)
+    and s.revision - i.revision < ${String(REMEMBERED_SAVES)} and not ${isRecent('left(i.saves, 16)')}
+  for update of s skip locked
+), head as (
+  update ${schema}.session s
+  set revision = s.revision + held.times, expires_at = ${moved('$6')},
+      recent_saves = ${withSaves('held.saves', '8 * held.times')}
+  from held where s.id = held.id
+  returning s.id, s.revision, s.expires_at, held.n, held.times
+), edit as materialized (
+  select head.id, head.revision, head.expires_at, e.key, e.value
+  from unnest($7::text::int[], $8::text::text[], $9::text::text[]) as e (n, key, value) join head on head.n = e.n
+), written as (
+  insert into ${schema}.entry (session_id, key, value, revision)
+  select id, key, value::jsonb, revision from edit
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), listed as (
+  insert into ${schema}.listing (session_id, principal, collect_at)
+  select id, value::jsonb ->> 0, expires_at from edit where key = '${PRINCIPAL}'
+  on conflict (session_id) do update set principal = excluded.principal
+)
+select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration,
+       before.revision::float8 + head.times - 1 as seen, before.since,
+       case when before.revision > before.since and before.since > 0
+            then ${writtenAfter(schema, 'head.id', 'before.since')} end as changes
+from head join lateral (
+  select s.revision, ${knownSince('s', 'input.revision', 'input.mark')} as since
+  from ${schema}.session s join input on input.n = head.n
+  where s.id = head.id
+) as before on true`,
+})
+
+/** `schema` is a quoted identifier. */
+export const manyStatements = (schema: string): ManyStatements => ({ load: load(schema), save: save(schema) })

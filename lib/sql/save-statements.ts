@@ -1,0 +1,92 @@
+// The statements of a save: one that writes, where it may; and those of a transaction that looks before it writes.
+// What makes them safe is said in statements.ts.
+import type { Query } from '../port/database.js'
+import { PRINCIPAL } from '../session/principal.js'
+import {
+  epoch,
+  GRAVE_REVISIONS,
+  isRecent,
+  knownSince,
+  moved,
+  REMEMBERED_SAVES,
+  withSave,
+  writtenAfter,
+} from './expressions.js'
+
+export interface SaveStatements {
+  readonly save: Query
+  readonly lock: Query
+  readonly changes: Query
+}
+
+// $1 id, $2 {"set": [value], "deleted": []}, $3 idle, $4 save, $5 the revision that the edits were made on,
+// $6 its mark, $7 whether the header must still be as it was then: so it must for updates, whose values were computed
+// from it. No row: the session is gone, or has another revision, or this save was done before; or so many were
+// since that this could no longer be told, should it be one that the network held up.
+// A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
+// \`seen\` is the header's revision in this statement's snapshot. When it is not the one before ours, we waited
+// for other saves, and what they wrote is not in \`changes\`.
+const save = (schema: string, lives: string): Query => ({
+  name: 'session.save',
+  text: `
+with head as (
+  update ${schema}.session s
+  set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${withSave('$4')}
+  where id = $1::uuid and ${lives}
+    and (not $7::boolean or ${knownSince('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
+    and revision - $5::float8 < ${String(REMEMBERED_SAVES)}
+  returning revision, expires_at
+), written as (
+  insert into ${schema}.entry (session_id, key, value, revision)
+  select $1::uuid, e.key, e.value -> 0, head.revision
+  from head cross join jsonb_each($2::text::jsonb) as e
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), swept as (
+  delete from ${schema}.entry e using head
+  where head.revision % ${String(GRAVE_REVISIONS)} = 0
+    and e.session_id = $1::uuid and e.value is null
+    and e.revision <= head.revision - ${String(GRAVE_REVISIONS)}
+    and not $2::text::jsonb ? e.key
+), listed as (
+  insert into ${schema}.listing (session_id, principal, collect_at)
+  select $1::uuid, $2::text::jsonb -> '${PRINCIPAL}' ->> 0, head.expires_at
+  from head where $2::text::jsonb ? '${PRINCIPAL}'
+  on conflict (session_id) do update set principal = excluded.principal
+)
+select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, before.revision::float8 as seen,
+       before.since,
+       case when before.revision > before.since and before.since > 0
+            then ${writtenAfter(schema, '$1::uuid', 'before.since')} end as changes
+from head cross join (
+  select revision, ${knownSince('s', '$5', '$6')} as since from ${schema}.session s where id = $1::uuid
+) as before`,
+})
+
+// $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to look before it writes. Should its client
+// fall silent the server ends the transaction, and the session is free: between statements, and from PostgreSQL 17
+// on also in the middle of one, when it was parsed and never bound.
+const lock = (schema: string, lives: string): Query => ({
+  name: 'session.lock',
+  text: `
+select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done,
+       ${knownSince('s', '$3', '$4')} as since,
+       set_config('idle_in_transaction_session_timeout', '5000', true) as idle,
+       case when current_setting('server_version_num')::int >= 170000
+            then set_config('transaction_timeout', '5000', true) end as bound
+from ${schema}.session s
+where id = $1::uuid and ${lives}
+for update`,
+})
+
+// $1 id, $2 revision. The second: it sees all that was committed before the lock was had.
+const changes = (schema: string): Query => ({
+  name: 'session.changes',
+  text: `select ${writtenAfter(schema, '$1::uuid', '$2::float8')} as changes`,
+})
+
+/** `schema` is a quoted identifier, `lives` tells whether a session still does. */
+export const saveStatements = (schema: string, lives: string): SaveStatements => ({
+  save: save(schema, lives),
+  lock: lock(schema, lives),
+  changes: changes(schema),
+})
