@@ -53,8 +53,8 @@ export const gathering = <B>(line: Line<B>, atOnce: number): (() => void) => {
   return () => {
     if (scheduled || running >= atOnce) return
     scheduled = true
-    // Whoever asks in the same turn still joins.
-    neutral(queueMicrotask, pump)
+    // Whoever asks in the same turn of the event loop still joins: those, for one, whom a batch has just answered.
+    neutral(setImmediate, pump)
   }
 }
 

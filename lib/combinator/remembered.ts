@@ -20,7 +20,7 @@ import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
 
 export interface MemoryLimit {
-  /** About how many bytes of memory may be used, at most. Default: 64 MiB. */
+  /** About how many bytes of memory may be used, at most. Default: 128 MiB. */
   readonly maxBytes?: number
 }
 
@@ -118,7 +118,7 @@ interface Kept {
   readonly size: number
 }
 
-const memoryOf = ({ maxBytes = 64 * 1024 * 1024 }: MemoryLimit): Memory => {
+const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
   if (!(Number.isInteger(maxBytes) && maxBytes > 0)) throw new RangeError(`maxBytes is ${String(maxBytes)}`)
   const cache = new LRUCache<SessionId, Kept>({ maxSize: maxBytes, sizeCalculation: ({ size }) => size })
   const keep = (id: SessionId, snapshot: Snapshot, size: () => number): void => {
@@ -153,7 +153,7 @@ const PER_SESSION = 500
 const PER_ENTRY = 150
 
 const entrySize = (key: string, value: Parameters<typeof jsonSize>[0] | undefined): number =>
-  value === undefined ? 0 : PER_ENTRY + 2 * (key.length + jsonSize(value))
+  value === undefined ? 0 : PER_ENTRY + key.length + jsonSize(value)
 
 const sizeOf = (entries: Entries): number =>
   entries.reduce((size, value, key) => size + entrySize(key, value), PER_SESSION)

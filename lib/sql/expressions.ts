@@ -4,7 +4,7 @@
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
 
 /** A timestamp as milliseconds since 1970. */
-export const epoch = (timestamp: string): string => `(extract(epoch from ${timestamp}) * 1000)::float8`
+export const epoch = (timestamp: string): string => `date_part('epoch', ${timestamp}) * 1000`
 
 /** Until when the id of an ended session is kept: longer than a network can hold up what was sent. */
 export const FENCED = "now() + interval '1 hour'"

@@ -18,6 +18,7 @@ import type {
   SessionStore,
 } from '../port/session-store.js'
 import { hasUpdates } from '../session/edits.js'
+import { PRINCIPAL } from '../session/principal.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId } from '../session/token.js'
 import type { ManyStatements } from './many.js'
@@ -28,7 +29,7 @@ import { merged, type Written } from './save.js'
 const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
 
 const texts = (items: readonly (string | undefined)[]): string =>
-  array(items.map((item) => (item === undefined ? 'NULL' : `"${item.replaceAll(/["\\\\]/g, '\\\\$&')}"`)))
+  array(items.map((item) => (item === undefined ? 'NULL' : `"${item.replaceAll(/["\\]/g, '\\$&')}"`)))
 
 export const manyOver = (
   database: Database,
@@ -94,17 +95,13 @@ const saveMany = (
     for (const request of requests)
       if (sent.has(request)) for (const change of request.changes) tried.add(change)
       else sent.add(request)
+    // A principal has to be listed, too: that is left to a save by itself.
+    const plain = requests.filter(({ edits }) => !edits.has(PRINCIPAL))
     return pipe(
-      database.query(query, saveParams(requests, idleMs)),
-      TE.chainEitherK((rows) => placed(requests, rows, written)),
-      TE.chainW((rows) =>
-        TE.sequenceArray(
-          rows.map(
-            (row, index): TE.TaskEither<never, O.Option<SavedSnapshot>> =>
-              row === undefined ? TE.right(O.none) : outcome(refresh, requests[index] as SaveRequest, row),
-          ),
-        ),
-      ),
+      database.query(query, saveParams(plain, idleMs)),
+      TE.chainEitherK((rows) => placed(plain, rows, written)),
+      TE.chainW((rows) => TE.sequenceArray(rows.map((row, index) => outcome(refresh, plain[index], row)))),
+      TE.map((outcomes) => requests.map((request) => outcomes[plain.indexOf(request)] ?? O.none)),
     )
   }
 }
@@ -112,14 +109,16 @@ const saveMany = (
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
 const outcome = (
   refresh: SessionStore['refresh'],
-  request: SaveRequest,
-  row: Written,
+  request: SaveRequest | undefined,
+  row: Written | undefined,
 ): TE.TaskEither<never, O.Option<SavedSnapshot>> =>
-  pipe(
-    merged(refresh, request.id, request, request.changes.at(-1)?.save as SaveId, row),
-    TE.map(O.some),
-    TE.orElseW(() => TE.right(O.none)),
-  )
+  request === undefined || row === undefined
+    ? TE.right(O.none)
+    : pipe(
+        merged(refresh, request.id, request, request.changes.at(-1)?.save as SaveId, row),
+        TE.map(O.some),
+        TE.orElseW(() => TE.right(O.none)),
+      )
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
   const edits = requests.flatMap(({ edits, entries }, index) =>

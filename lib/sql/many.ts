@@ -4,7 +4,6 @@
 // Why they are safe: a save takes only headers that nobody else has (`skip locked`), so it waits for no lock and is
 // part of no deadlock; the others are left to a save of their own. Under the header's lock it is as in a save of one.
 import type { Query } from '../port/database.js'
-import { PRINCIPAL } from '../session/principal.js'
 import {
   epoch,
   isRecent,
@@ -36,47 +35,40 @@ cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) 
 
 // Arrays, as text, of sessions: $1 ids, $2 the revisions that the edits were made on, $3 their marks, $4 whether the
 // header must still be as it was then, $5 the ids of the saves, all of a session's in one; and of edits: $7 whose, by
-// place, $8 keys, $9 values, null to delete. $6 idle. A session for which nothing was done gives no row.
+// place, $8 keys, $9 values, null to delete. $6 idle. A session for which nothing was done gives no row. `seen` is the
+// header's revision in the statement's snapshot, from which it also sees what changed. Principals are not listed here.
 const save = (schema: string): Query => ({
   name: 'many.save',
   text: `
 with input as materialized (
-  select i.id, i.revision, i.mark, i.strict, i.saves, i.n, length(i.saves) / 16 as times
+  select i.id, i.n, i.strict, i.saves, length(i.saves) / 16 as times, i.revision as made_on, s.revision as seen,
+         ${knownSince('s', 'i.revision', 'i.mark')} as since, i.mark
   from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
          with ordinality as i (id, revision, mark, strict, saves, n)
+  join ${schema}.session s on s.id = i.id
 ), held as materialized (
-  select s.id, i.n, i.saves, i.times
+  select i.id, i.n, i.saves, i.times, i.seen, i.since
   from input i join ${schema}.session s on s.id = i.id
-  where ${STILL_LIVES} and (not i.strict or ${knownSince('s', 'i.revision', 'i.mark')} = s.revision)
-    and s.revision - i.revision < ${String(REMEMBERED_SAVES)} and not ${isRecent('left(i.saves, 16)')}
+  where ${STILL_LIVES} and (not i.strict or ${knownSince('s', 'i.made_on', 'i.mark')} = s.revision)
+    and s.revision - i.made_on < ${String(REMEMBERED_SAVES)} and not ${isRecent('left(i.saves, 16)')}
   for update of s skip locked
 ), head as (
   update ${schema}.session s
   set revision = s.revision + held.times, expires_at = ${moved('$6')},
       recent_saves = ${withSaves('held.saves', '8 * held.times')}
   from held where s.id = held.id
-  returning s.id, s.revision, s.expires_at, held.n, held.times
-), edit as materialized (
-  select head.id, head.revision, head.expires_at, e.key, e.value
-  from unnest($7::text::int[], $8::text::text[], $9::text::text[]) as e (n, key, value) join head on head.n = e.n
+  returning s.id, s.revision, s.expires_at, held.n, held.times, held.seen, held.since
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
-  select id, key, value::jsonb, revision from edit
+  select head.id, e.key, e.value::jsonb, head.revision
+  from unnest($7::text::int[], $8::text::text[], $9::text::text[]) as e (n, key, value) join head on head.n = e.n
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-), listed as (
-  insert into ${schema}.listing (session_id, principal, collect_at)
-  select id, value::jsonb ->> 0, expires_at from edit where key = '${PRINCIPAL}'
-  on conflict (session_id) do update set principal = excluded.principal
 )
 select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration,
-       before.revision::float8 + head.times - 1 as seen, before.since,
-       case when before.revision > before.since and before.since > 0
-            then ${writtenAfter(schema, 'head.id', 'before.since')} end as changes
-from head join lateral (
-  select s.revision, ${knownSince('s', 'input.revision', 'input.mark')} as since
-  from ${schema}.session s join input on input.n = head.n
-  where s.id = head.id
-) as before on true`,
+       head.seen::float8 + head.times - 1 as seen, head.since,
+       case when head.seen > head.since and head.since > 0
+            then ${writtenAfter(schema, 'head.id', 'head.since')} end as changes
+from head`,
 })
 
 /** `schema` is a quoted identifier. */

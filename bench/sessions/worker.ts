@@ -1,0 +1,80 @@
+// One process of clients: so many at once, each one cycle after the other, for so long. Orders come as messages.
+
+import { once } from 'node:events'
+import { performance } from 'node:perf_hooks'
+import type { Peer, Servers, Values } from './peer.js'
+import { peers } from './peers.js'
+
+export type Order =
+  | { readonly do: 'open'; readonly peer: string; readonly servers: Servers }
+  | { readonly do: 'fill'; readonly count: number; readonly values: Values }
+  | {
+      readonly do: 'run'
+      readonly tokens: readonly string[]
+      readonly keys: number
+      readonly bytes: number
+      readonly atOnce: number
+      readonly milliseconds: number
+      readonly readOnly: boolean
+    }
+  | { readonly do: 'close' }
+
+export interface Ran {
+  readonly cycles: number
+  readonly milliseconds: number
+  /** Of single cycles, in milliseconds. */
+  readonly p50: number
+  readonly p99: number
+}
+
+let peer: Peer | undefined
+
+const pick = <A>(list: readonly A[]): A => list[Math.floor(Math.random() * list.length)] as A
+
+const run = async (peer: Peer, order: Order & { do: 'run' }): Promise<Ran> => {
+  const took: number[] = []
+  const start = performance.now()
+  const until = start + order.milliseconds
+  let count = 0
+  const client = async (): Promise<void> => {
+    for (let now = performance.now(); now < until; ) {
+      const token = pick(order.tokens)
+      count += 1
+      if (order.readOnly) await peer.read(token)
+      else {
+        const key = `key ${String(Math.floor(Math.random() * order.keys))}`
+        await peer.cycle(token, key, String(count).padEnd(order.bytes, 'x'))
+      }
+      const next = performance.now()
+      took.push(next - now)
+      now = next
+    }
+  }
+  await Promise.all(Array.from({ length: order.atOnce }, client))
+  const milliseconds = performance.now() - start
+  const sorted = Float64Array.from(took).sort()
+  const at = (part: number): number => sorted[Math.floor(sorted.length * part)] ?? Number.NaN
+  return { cycles: took.length, milliseconds, p50: at(0.5), p99: at(0.99) }
+}
+
+const obey = async (order: Order): Promise<unknown> => {
+  if (order.do === 'open') {
+    peer = await peers[order.peer]?.(order.servers)
+    return undefined
+  }
+  if (peer === undefined) throw new Error('nothing is open')
+  if (order.do === 'fill') return peer.fill(order.count, order.values)
+  if (order.do === 'run') return run(peer, order)
+  await peer.close()
+  setTimeout(() => process.disconnect(), 10)
+  return undefined
+}
+
+process.on('message', (order: Order) => {
+  obey(order).then(
+    (result) => process.send?.({ result }),
+    (error: unknown) => process.send?.({ failure: String(error) }),
+  )
+})
+process.send?.({ result: 'ready' })
+await once(process, 'disconnect')
