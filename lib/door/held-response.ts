@@ -20,6 +20,8 @@ interface Held {
   /** Adds the cookie, once, right before the head is made. */
   addCookie: () => void
   head: boolean
+  /** The status that `writeHead` was given. */
+  status?: number
   begun: boolean
   ended: boolean
   size: number
@@ -27,22 +29,25 @@ interface Held {
 }
 
 /**
- * Holds `res`. `onCookie` adds the cookie; `answer` says what a client gets instead of a response that
- * failed. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended
- * stays.
+ * Holds `res`. `answer` says what a client gets instead of a response that failed; or it is a function that
+ * has a framework answer, to which the response is given back as it was. One that has begun by then is cut, so
+ * that it is not taken for a whole one; one that has ended stays.
  */
 export const holdResponse = (
   res: ServerResponse,
-  onCookie: (cookie: string) => void,
-  answer: (failure: unknown) => FailureAnswer,
+  answer: (failure: unknown) => FailureAnswer | (() => void),
+  isFailure: (status: number) => boolean = () => false,
 ): WaitingResponse => {
   const held = newHeld(res)
+  const onCookie = addCookie(res)
+  const before = { status: res.statusCode, headers: { ...res.getHeaders() } }
   const pressed = new Promise<void>((resolve) => {
     install(res, held, () => void setImmediate(resolve))
   })
   return {
     pressed,
     isAbandoned: () => res.destroyed,
+    isFailure: () => isFailure(held.status ?? res.statusCode),
     release: (cookie) => {
       held.state = 'released'
       if (O.isSome(cookie)) held.addCookie = () => onCookie(cookie.value)
@@ -53,11 +58,39 @@ export const holdResponse = (
     },
     fail: (failure, cookie) => {
       const instead = answer(failure)
+      if (typeof instead === 'function' && !(held.state === 'released' && res.headersSent)) {
+        giveBack(res, held, before)
+        held.addCookie = () => O.map(onCookie)(cookie)
+        instead()
+        return
+      }
       held.state = 'failed'
-      if (!res.headersSent) sendAnswer(res, held, instead, () => O.map(onCookie)(cookie))
+      if (typeof instead !== 'function' && !res.headersSent)
+        sendAnswer(res, held, instead, () => O.map(onCookie)(cookie))
       else if (!res.writableEnded) res.destroy()
     },
   }
+}
+
+const addCookie = (res: ServerResponse) => (cookie: string) => {
+  res.appendHeader('Set-Cookie', cookie)
+  // Whoever stored this answer would give one visitor's session to the next.
+  res.setHeader('Cache-Control', 'no-store')
+}
+
+interface Before {
+  readonly status: number
+  readonly headers: OutgoingHttpHeaders
+}
+
+/** As it was when it began to be held; what is written from now on goes out. */
+const giveBack = (res: ServerResponse, held: Held, { status, headers }: Before): void => {
+  held.calls.splice(0)
+  for (const name of res.getHeaderNames()) res.removeHeader(name)
+  for (const [name, value] of Object.entries(headers)) if (value !== undefined) res.setHeader(name, value)
+  res.statusCode = status
+  res.statusMessage = ''
+  held.state = 'released'
 }
 
 const newHeld = (res: ServerResponse): Held => ({
@@ -136,6 +169,7 @@ const holdingMethods = (
 const holdHead = (held: Held, keep: Keep, args: readonly unknown[]): void => {
   if (held.head) throw new Error('writeHead: the head of this response was written already')
   held.head = held.begun = true
+  held.status = Number(args[0])
   keep('writeHead', args)
 }
 
