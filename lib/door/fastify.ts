@@ -2,7 +2,8 @@
 
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 import * as O from 'fp-ts/lib/Option.js'
-import type { Session } from '../port/session-store.js'
+// Beside @fastify/session there is another `Session` in Fastify's own types.
+import type { Session as CurrentSession } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
 import { conduct, type RequestLife } from './request-life.js'
@@ -12,7 +13,7 @@ export type { DoorOptions } from './door.js'
 declare module 'fastify' {
   interface FastifyRequest {
     /** The current session as it is now. */
-    currentSession: () => Session
+    currentSession: () => CurrentSession
   }
 }
 
@@ -64,7 +65,11 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
     ).catch((failure: unknown) => response.fail(failure, O.none))
   })
   // A body that was read comes from elsewhere: the context is entered again.
-  instance.addHook('preValidation', (request, _, done) => lives.get(request)?.enter(done) ?? done())
+  instance.addHook('preValidation', (request, _, done) => {
+    const life = lives.get(request)
+    if (life === undefined) done()
+    else life.enter(done)
+  })
   instance.addHook('onError', (request, _reply, _error, done) => {
     erred.add(request)
     done()

@@ -118,8 +118,9 @@ export const expressApp = (handler: CallHandler, { trustProxy = false, ...option
     const body = async () => Promise.resolve(String(req.body))
     const reply = await handler(callOf(req, body))
     res.status(reply.status ?? 200)
-    for (const [name, value] of Object.entries(reply.headers ?? {})) res.append(name, [value].flat())
-    if (typeof reply.body === 'object') Readable.from(reply.body).pipe(res)
+    for (const [name, value] of Object.entries(reply.headers ?? {}))
+      res.append(name, value as string | string[])
+    if (typeof reply.body === 'object') await pipeline(Readable.from(reply.body), res)
     else res.send(reply.body)
   })
   return app
@@ -151,7 +152,8 @@ export const koaApp = (handler: CallHandler, { trustProxy = false, ...options }:
   app.use(async (ctx) => {
     const reply = await handler(callOf(ctx.req, () => text(ctx.req)))
     ctx.status = reply.status ?? 200
-    for (const [name, value] of Object.entries(reply.headers ?? {})) ctx.append(name, [value].flat())
+    for (const [name, value] of Object.entries(reply.headers ?? {}))
+      ctx.append(name, value as string | string[])
     ctx.body = typeof reply.body === 'object' ? Readable.from(reply.body) : reply.body
   })
   return app
