@@ -5,7 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
-import { holdResponse } from './held-response.js'
+import { type HeldResponse, holdResponse } from './held-response.js'
 import { conduct } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
@@ -26,9 +26,15 @@ export interface ExpressRequest extends IncomingMessage {
   currentSession?: () => Session
 }
 
-/** Requests in which an error was passed to Express, by a throw, a rejection or `next(error)`. */
+/** The responses of requests that are under way; and those of them in which an error was passed to Express. */
+const held = new WeakMap<object, HeldResponse>()
 const erred = new WeakSet<object>()
-const hear = (message: unknown): void => void erred.add((message as { readonly req: object }).req)
+const hear = (message: unknown): void => {
+  const { req } = message as { readonly req: object }
+  erred.add(req)
+  // Who answers and then fails has failed: Express's error handling can still answer instead.
+  held.get(req)?.retract()
+}
 let hearing = false
 
 /**
@@ -60,8 +66,9 @@ export const sessionMiddleware = (options: DoorOptions) => {
     const response = holdResponse(
       res,
       (failure) => () => next(failure),
-      (status) => status >= 500 || (erred.has(req) && status >= 400),
+      (status = 500) => status >= 500 || (erred.has(req) && status >= 400),
     )
+    held.set(req, response)
     const visit = { cookieHeader: req.headers.cookie, secure: req.secure ?? false, address: req.ip }
     conduct(
       begin(visit),

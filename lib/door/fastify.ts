@@ -44,7 +44,7 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
   const erred = new WeakSet<FastifyRequest>()
   instance.decorateRequest('currentSession')
   instance.addHook('onRequest', (request, reply, done) => {
-    const response = holdResponse(reply.raw, answering(reply), (status) =>
+    const response = holdResponse(reply.raw, answering(reply), (status = 500) =>
       erred.has(request) ? status >= 400 : status >= 500,
     )
     const visit = {

@@ -5,12 +5,15 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
-import { headerPairs } from './headers.js'
+import { HeadersSent, setHeaders } from './headers.js'
 import type { WaitingResponse } from './request-life.js'
 
 const methods = ['writeHead', 'write', 'end', 'flushHeaders', 'writeEarlyHints', 'writeProcessing'] as const
 type Method = (typeof methods)[number]
 type Call = (...args: readonly unknown[]) => unknown
+
+/** What changes the head: not any more once it was given away, as in a response that is not held. */
+const changes = ['setHeader', 'setHeaders', 'appendHeader', 'removeHeader'] as const
 
 interface Held {
   /** Kept while `holding`; then passed on; once failed, whatever the handler still writes goes nowhere. */
@@ -20,24 +23,29 @@ interface Held {
   /** Adds the cookie, once, right before the head is made. */
   addCookie: () => void
   head: boolean
-  /** The status that `writeHead` was given. */
-  status?: number
+  /** The status that was given away. */
+  status: number | undefined
   begun: boolean
   ended: boolean
   size: number
   refused: boolean
 }
 
+export interface HeldResponse extends WaitingResponse {
+  /** Takes back what was written, while nothing of it went out. */
+  readonly retract: () => void
+}
+
 /**
- * Holds `res`. `answer` says what a client gets instead of a response that failed; or it is a function that
+ * Holds `res`. `isFailure` is asked of the status that is to go out. `answer` says what a client gets instead of a response that failed; or it is a function that
  * has a framework answer, to which the response is given back as it was. One that has begun by then is cut, so
  * that it is not taken for a whole one; one that has ended stays.
  */
 export const holdResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => FailureAnswer | (() => void),
-  isFailure: (status: number) => boolean = () => false,
-): WaitingResponse => {
+  isFailure: (status: number | undefined) => boolean = () => false,
+): HeldResponse => {
   const held = newHeld(res)
   const onCookie = addCookie(res)
   const before = { status: res.statusCode, headers: { ...res.getHeaders() } }
@@ -47,9 +55,13 @@ export const holdResponse = (
   return {
     pressed,
     isAbandoned: () => res.destroyed,
-    isFailure: () => isFailure(held.status ?? res.statusCode),
+    retract: () => {
+      if (held.state === 'holding' && held.begun) retract(res, held, before)
+    },
+    isFailure: () => isFailure(held.status),
     release: (cookie) => {
       held.state = 'released'
+      res.statusCode = held.status ?? res.statusCode
       if (O.isSome(cookie)) held.addCookie = () => onCookie(cookie.value)
       for (const call of held.calls.splice(0)) call()
       // Node tells of the drain by itself when what was written just now did not fit either.
@@ -59,7 +71,8 @@ export const holdResponse = (
     fail: (failure, cookie) => {
       const instead = answer(failure)
       if (typeof instead === 'function' && !(held.state === 'released' && res.headersSent)) {
-        giveBack(res, held, before)
+        held.state = 'released'
+        retract(res, held, before)
         held.addCookie = () => O.map(onCookie)(cookie)
         instead()
         return
@@ -83,14 +96,16 @@ interface Before {
   readonly headers: OutgoingHttpHeaders
 }
 
-/** As it was when it began to be held; what is written from now on goes out. */
-const giveBack = (res: ServerResponse, held: Held, { status, headers }: Before): void => {
+/** As it was when it began to be held. */
+const retract = (res: ServerResponse, held: Held, { status, headers }: Before): void => {
+  held.head = held.begun = held.ended = held.refused = false
+  held.size = 0
+  held.status = undefined
   held.calls.splice(0)
   for (const name of res.getHeaderNames()) res.removeHeader(name)
   for (const [name, value] of Object.entries(headers)) if (value !== undefined) res.setHeader(name, value)
   res.statusCode = status
   res.statusMessage = ''
-  held.state = 'released'
 }
 
 const newHeld = (res: ServerResponse): Held => ({
@@ -99,6 +114,7 @@ const newHeld = (res: ServerResponse): Held => ({
   calls: [],
   addCookie: () => undefined,
   head: false,
+  status: undefined,
   begun: false,
   ended: false,
   size: 0,
@@ -114,6 +130,14 @@ const install = (res: ServerResponse, held: Held, pressSoon: () => void): void =
       name === 'writeHead' ? (...args: readonly unknown[]) => makeHead(res, held, args) : held.real[name]
     const byState = { holding: holding[name], released, failed: gone[name] }
     Object.assign(res, { [name]: (...args: readonly unknown[]) => byState[held.state](...args) })
+  }
+  for (const name of changes) {
+    const change = (res[name] as Call).bind(res)
+    const checked: Call = (...args) => {
+      if (held.state === 'holding' && held.begun) throw new HeadersSent(name)
+      return change(...args)
+    }
+    Object.assign(res, { [name]: checked })
   }
   // What a program looks at before it answers once more.
   const prototype = Object.getPrototypeOf(res) as object
@@ -146,6 +170,7 @@ const holdingMethods = (
     held.calls.push(act)
   }
   const begin: Keep = (name, args) => {
+    if (!held.begun) held.status = res.statusCode
     held.begun = true
     keep(name, args)
     pressSoon()
@@ -204,17 +229,6 @@ const makeHead = (res: ServerResponse, held: Held, args: readonly unknown[]): un
   held.addCookie = () => undefined
   addCookie()
   return message === undefined ? held.real.writeHead(status) : held.real.writeHead(status, message)
-}
-
-// As `writeHead` would itself: a header given there replaces one that was set before.
-const setHeaders = (
-  res: ServerResponse,
-  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined,
-): void => {
-  if (headers === undefined) return
-  const pairs = headerPairs(headers)
-  for (const [name] of pairs) res.removeHeader(name)
-  for (const [name, value] of pairs) res.appendHeader(name, value)
 }
 
 /** An answer that cannot be sent, such as one with the status 0, becomes a plain 500. */

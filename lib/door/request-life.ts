@@ -167,11 +167,14 @@ const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknow
     const handled: unknown = await handler()
     // A function is a task: plain handlers give values or promises, functional ones a `TaskEither`.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
-    return isLeft(result) ? E.left(result.left) : E.right(result)
+    return isEither(result) ? result : E.right(result)
   } catch (error) {
     return E.left(error)
   }
 }
 
-const isLeft = (value: unknown): value is E.Left<unknown> =>
-  typeof value === 'object' && value !== null && '_tag' in value && value._tag === 'Left' && 'left' in value
+const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
+  typeof value === 'object' &&
+  value !== null &&
+  '_tag' in value &&
+  ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
