@@ -33,12 +33,3 @@ export const setHeaders = (
   for (const [name] of pairs) res.removeHeader(name)
   for (const [name, value] of pairs) res.appendHeader(name, value)
 }
-
-/** As Node.js has it. */
-export class HeadersSent extends Error {
-  readonly code = 'ERR_HTTP_HEADERS_SENT'
-
-  constructor(name: string) {
-    super(`${name}: the head of this response was given away already`)
-  }
-}

@@ -5,14 +5,14 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
-import { HeadersSent, setHeaders } from './headers.js'
+import { setHeaders } from './headers.js'
 import type { WaitingResponse } from './request-life.js'
 
 const methods = ['writeHead', 'write', 'end', 'flushHeaders', 'writeEarlyHints', 'writeProcessing'] as const
 type Method = (typeof methods)[number]
 type Call = (...args: readonly unknown[]) => unknown
 
-/** What changes the head: not any more once it was given away, as in a response that is not held. */
+/** What changes the head: not any more once it was given away, so that of two answers the first goes out whole. */
 const changes = ['setHeader', 'setHeaders', 'appendHeader', 'removeHeader'] as const
 
 interface Held {
@@ -133,11 +133,8 @@ const install = (res: ServerResponse, held: Held, pressSoon: () => void): void =
   }
   for (const name of changes) {
     const change = (res[name] as Call).bind(res)
-    const checked: Call = (...args) => {
-      if (held.state === 'holding' && held.begun) throw new HeadersSent(name)
-      return change(...args)
-    }
-    Object.assign(res, { [name]: checked })
+    const isLate = (): boolean => held.state === 'holding' && held.begun
+    Object.assign(res, { [name]: (...args: readonly unknown[]) => (isLate() ? res : change(...args)) })
   }
   // What a program looks at before it answers once more.
   const prototype = Object.getPrototypeOf(res) as object
