@@ -6,6 +6,7 @@ import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'no
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
 import { setHeaders } from './headers.js'
+import { sendAnswer } from './plain-answer.js'
 import type { WaitingResponse } from './request-life.js'
 
 const methods = ['writeHead', 'write', 'end', 'flushHeaders', 'writeEarlyHints', 'writeProcessing'] as const
@@ -79,7 +80,7 @@ export const holdResponse = (
       }
       held.state = 'failed'
       if (typeof instead !== 'function' && !res.headersSent)
-        sendAnswer(res, held, instead, () => O.map(onCookie)(cookie))
+        sendAnswer(res, held.real, instead, () => O.map(onCookie)(cookie))
       else if (!res.writableEnded) res.destroy()
     },
   }
@@ -226,27 +227,4 @@ const makeHead = (res: ServerResponse, held: Held, args: readonly unknown[]): un
   held.addCookie = () => undefined
   addCookie()
   return message === undefined ? held.real.writeHead(status) : held.real.writeHead(status, message)
-}
-
-/** An answer that cannot be sent, such as one with the status 0, becomes a plain 500. */
-const sendAnswer = (res: ServerResponse, held: Held, answer: FailureAnswer, addCookie: () => void): void => {
-  for (const { status, headers, body } of [
-    answer,
-    { status: 500, body: 'Something went wrong.\n' } as FailureAnswer,
-  ])
-    try {
-      for (const name of res.getHeaderNames()) res.removeHeader(name)
-      res.setHeader('Content-Type', 'text/plain; charset=utf-8')
-      res.setHeader('Cache-Control', 'no-store')
-      for (const [name, value] of Object.entries(headers ?? {})) res.setHeader(name, value)
-      addCookie()
-      res.setHeader('Content-Length', Buffer.byteLength(body))
-      res.statusMessage = ''
-      held.real.writeHead(status)
-      held.real.end(body)
-      return
-    } catch {
-      // The next one is sent; after the last, the connection is cut.
-    }
-  res.destroy()
 }
