@@ -5,6 +5,8 @@ import { sessionMiddleware } from 'keyrow/hono'
 import { checkForgery, signIn, signOut } from 'keyrow/promise'
 import { add, page, port, store } from './page.js'
 
+const text = (field: unknown): string => (typeof field === 'string' ? field : '')
+
 const app = new Hono()
 app.use(sessionMiddleware({ store }))
 app.use(async (c, next) => {
@@ -13,11 +15,11 @@ app.use(async (c, next) => {
 })
 app.get('/', async (c) => c.html(await page()))
 app.post('/add', async (c) => {
-  await add(String((await c.req.parseBody())['item']))
+  await add(text((await c.req.parseBody())['item']))
   return c.redirect('/', 303)
 })
 app.post('/in', async (c) => {
-  await signIn(String((await c.req.parseBody())['user']))
+  await signIn(text((await c.req.parseBody())['user']))
   return c.redirect('/', 303)
 })
 app.post('/out', async (c) => {

@@ -196,7 +196,7 @@ export const csrfToken = (): Promise<string> => run(edges.csrfToken)
  * The token is `field`, or else the header `X-CSRF-Token`.
  */
 export const checkForgery = (request: forgery.CheckedRequest, field?: unknown): Promise<void> =>
-  run<Error, void>(forgery.checkForgery(request, field))
+  run(forgery.checkForgery(request, field))
 
 /** The current session's messages, which are then shown: they are taken away. */
 export const takeFlashes = (): Promise<readonly Flash[]> => run(edges.takeFlashes)

@@ -1,10 +1,11 @@
-// Every door with its real framework, on a real PostgreSQL, as a client sees it.
+// Every door with its real framework, and the one that the documentation writes, on a real PostgreSQL, as a client
+// sees it.
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/driver/postgres.js'
 import { quietPools } from './support/databases.js'
 import { doorSuite } from './support/door-suite.js'
-import { doors } from './support/doors.js'
+import { documentedDoor, doors } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas } from './support/stores.js'
 
@@ -18,7 +19,7 @@ t.teardown(async () => {
   await stop()
 })
 
-for (const door of doors)
+for (const door of [...doors, await documentedDoor()])
   t.test(door.name, async (t) => {
     doorSuite(t, door, database)
   })

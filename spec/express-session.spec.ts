@@ -68,8 +68,7 @@ const appOn = async (t: Test, store: session.Store, handler: RequestHandler, opt
   app.set('env', 'test')
   app.use(session({ store, secret, resave: false, saveUninitialized: false, ...options }))
   app.get('/show', (req, res) => {
-    const { cookie: _, ...rest } = req.session
-    res.json(rest)
+    res.json(Object.fromEntries(Object.entries(req.session).filter(([key]) => key !== 'cookie')))
   })
   app.use(handler)
   const served = await listening(createServer(app))
@@ -179,9 +178,9 @@ t.test('only what differs is written, and the touch is throttled', async (t) => 
   t.strictSame(statements(), ['session.load', 'session.save'])
   const revisions = async () =>
     Object.fromEntries(
-      (await rowsOf(database, `select key, revision::int as r from ${schema}.entry`)).map(({ key, r }) => [
-        key,
-        r,
+      (await rowsOf(database, `select key, revision::int as r from ${schema}.entry`)).map((row) => [
+        String(row['key']),
+        row['r'],
       ]),
     )
   t.strictSame(await revisions(), { big: 1, cart: 1, cookie: 1, n: 2 })
@@ -219,9 +218,9 @@ t.test("a cookie's options come back, and its maxAge ends the session on the ser
     store,
     (req, res) => {
       if (req.path === '/remember') req.session.cookie.maxAge = 1_800_000
-      const { originalMaxAge, expires, sameSite, path } = req.session.cookie
+      const { originalMaxAge, maxAge, sameSite, path } = req.session.cookie
       req.session['seen'] = true
-      res.json({ originalMaxAge, expires: expires instanceof Date, sameSite, path })
+      res.json({ originalMaxAge, expires: typeof maxAge === 'number', sameSite, path })
     },
     { cookie: { sameSite: 'strict' } },
   )
@@ -303,7 +302,7 @@ t.test('regenerate, reload and save are what they were', async (t) => {
   const { store, keyrow, schema } = ours()
   const url = await appOn(t, store, async (req, res) => {
     const done = (error: unknown) =>
-      error === null || error === undefined ? res.send('done') : res.status(500).send(String(error))
+      error === null || error === undefined ? res.send('done') : res.status(500).send('failed')
     if (req.path === '/in')
       req.session.regenerate((error) => {
         req.session['user'] = 'ada'
@@ -357,7 +356,7 @@ t.test('all, length and clear', async (t) => {
     new Promise<A>((resolve, reject) => {
       from[name]?.((error: unknown, result?: unknown) => {
         if (error === null || error === undefined) resolve(result as A)
-        else reject(error as Error)
+        else reject(error instanceof Error ? error : new Error('refused', { cause: error }))
       })
     })
   const url = await appOn(t, store, (req, res) => {
@@ -378,17 +377,17 @@ t.test(
   'used by itself, as its contract says: an object that is not ours replaces what is there',
   async (t) => {
     const { store } = ours()
-    const cookie = { originalMaxAge: null } as session.Cookie
+    const cookie = Object.assign(new session.Cookie(), { httpOnly: undefined, path: undefined })
     const set = (sid: string, data: Record<string, unknown>) =>
       new Promise<void>((resolve, reject) => {
         store.set(sid, { cookie, ...data }, (error: unknown) =>
-          error === undefined ? resolve() : reject(error as Error),
+          error === undefined ? resolve() : reject(new Error('not set', { cause: error })),
         )
       })
     const get = (sid: string) =>
       new Promise<Record<string, unknown> | undefined>((resolve, reject) => {
         store.get(sid, (error, data) => {
-          if (error !== null && error !== undefined) reject(error as Error)
+          if (error !== null && error !== undefined) reject(new Error('not got', { cause: error }))
           else
             resolve(
               data === undefined || data === null ? undefined : (JSON.parse(JSON.stringify(data)) as never),
@@ -398,7 +397,7 @@ t.test(
     const destroy = (sid: string) => new Promise<void>((resolve) => store.destroy(sid, () => resolve()))
     await set('a', { x: 1, y: 1 })
     await set('a', { y: 2 })
-    t.strictSame(await get('a'), { cookie: { originalMaxAge: null }, y: 2 })
+    t.match(await get('a'), { cookie: { originalMaxAge: null }, x: undefined, y: 2 })
     await destroy('a')
     await set('a', { z: 1 })
     t.equal(await get('a'), undefined, 'not one that was destroyed')
@@ -453,8 +452,13 @@ t.test('@fastify/session', async (t) => {
       reached.open()
       await late.opened
     }
-    if (path === '/out') return request.session.destroy()
-    if (path === '/again') await request.session.regenerate(['user'] as never)
+    if (path === '/out') {
+      await request.session.destroy()
+      return 'out'
+    }
+    // With names it gives no promise by its types.
+    const regenerate = request.session.regenerate.bind(request.session) as (names: string[]) => Promise<void>
+    if (path === '/again') await regenerate(['user'])
     else if (path !== '/look') data[path.slice(1)] = 1
     if (path === '/twice') {
       await request.session.save()

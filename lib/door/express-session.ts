@@ -125,8 +125,8 @@ class ExpressSessionStore extends session.Store {
   /** express-session makes its own object of what `get` gave: that one will come back. */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const known = this.#knownOf(data)
-    const { [MARK]: _, ...plain } = data as Data & { readonly [MARK]?: unknown }
-    const made = super.createSession(req, plain)
+    Reflect.deleteProperty(data, MARK)
+    const made = super.createSession(req, data)
     if (known !== undefined) this.#known.set(made, known)
     return made
   }

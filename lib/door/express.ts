@@ -11,6 +11,7 @@ import { conduct } from './request-life.js'
 export type { DoorOptions } from './door.js'
 
 declare global {
+  // eslint-disable-next-line @typescript-eslint/no-namespace -- the place that Express's types have for it
   namespace Express {
     interface Request {
       /** The current session as it is now. */

@@ -6,7 +6,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { Session as CurrentSession } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
-import { conduct, type RequestLife } from './request-life.js'
+import { conduct, type RequestLife, type Visit } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
@@ -44,25 +44,18 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
   const erred = new WeakSet<FastifyRequest>()
   instance.decorateRequest('currentSession')
   instance.addHook('onRequest', (request, reply, done) => {
-    const response = holdResponse(reply.raw, answering(reply), (status = 500) =>
-      erred.has(request) ? status >= 400 : status >= 500,
-    )
-    const visit = {
-      cookieHeader: request.headers.cookie,
-      secure: request.protocol === 'https',
-      address: request.ip,
+    const isFailure = (status = 500): boolean => status >= (erred.has(request) ? 400 : 500)
+    const response = holdResponse(reply.raw, answering(reply), isFailure)
+    const handle = (life: RequestLife): Promise<never> => {
+      lives.set(request, life)
+      request.currentSession = life.session
+      done()
+      // The handler is done when it has answered.
+      return new Promise(() => undefined)
     }
-    conduct(
-      begin(visit),
-      (life) => {
-        lives.set(request, life)
-        request.currentSession = life.session
-        done()
-        // The handler is done when it has answered.
-        return new Promise(() => undefined)
-      },
-      response,
-    ).catch((failure: unknown) => response.fail(failure, O.none))
+    conduct(begin(visitOf(request)), handle, response).catch((failure: unknown) =>
+      response.fail(failure, O.none),
+    )
   })
   // A body that was read comes from elsewhere: the context is entered again.
   instance.addHook('preValidation', (request, _, done) => {
@@ -76,6 +69,12 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
   })
   registered()
 }
+
+const visitOf = (request: FastifyRequest): Visit => ({
+  cookieHeader: request.headers.cookie,
+  secure: request.protocol === 'https',
+  address: request.ip,
+})
 
 // As Fastify's own plugins do: what it adds is not for its own children only.
 Object.assign(sessionPlugin, {

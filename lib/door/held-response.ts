@@ -38,9 +38,9 @@ export interface HeldResponse extends WaitingResponse {
 }
 
 /**
- * Holds `res`. `isFailure` is asked of the status that is to go out. `answer` says what a client gets instead of a response that failed; or it is a function that
- * has a framework answer, to which the response is given back as it was. One that has begun by then is cut, so
- * that it is not taken for a whole one; one that has ended stays.
+ * Holds `res`. `isFailure` is asked of the status that is to go out. `answer` says what a client gets instead of
+ * a response that failed; or it is a function that has a framework answer, to which the response is given back
+ * as it was. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended stays.
  */
 export const holdResponse = (
   res: ServerResponse,
@@ -48,7 +48,6 @@ export const holdResponse = (
   isFailure: (status: number | undefined) => boolean = () => false,
 ): HeldResponse => {
   const held = newHeld(res)
-  const onCookie = addCookie(res)
   const before = { status: res.statusCode, headers: { ...res.getHeaders() } }
   const pressed = new Promise<void>((resolve) => {
     install(res, held, () => void setImmediate(resolve))
@@ -56,40 +55,52 @@ export const holdResponse = (
   return {
     pressed,
     isAbandoned: () => res.destroyed,
-    retract: () => {
-      if (held.state === 'holding' && held.begun) retract(res, held, before)
-    },
     isFailure: () => isFailure(held.status),
-    release: (cookie) => {
-      held.state = 'released'
-      res.statusCode = held.status ?? res.statusCode
-      if (O.isSome(cookie)) held.addCookie = () => onCookie(cookie.value)
-      for (const call of held.calls.splice(0)) call()
-      // Node tells of the drain by itself when what was written just now did not fit either.
-      if (held.refused && !res.writableNeedDrain && !res.writableEnded)
-        process.nextTick(() => res.emit('drain'))
-    },
+    retract: () => retractHeld(res, held, before),
+    release: (cookie) => release(res, held, addCookie(res, cookie)),
     fail: (failure, cookie) => {
       const instead = answer(failure)
-      if (typeof instead === 'function' && !(held.state === 'released' && res.headersSent)) {
+      if (typeof instead !== 'function') cutShort(res, held, instead, addCookie(res, cookie))
+      else if (held.state === 'released' && res.headersSent) cut(res, held)
+      else {
         held.state = 'released'
         retract(res, held, before)
-        held.addCookie = () => O.map(onCookie)(cookie)
+        held.addCookie = addCookie(res, cookie)
         instead()
-        return
       }
-      held.state = 'failed'
-      if (typeof instead !== 'function' && !res.headersSent)
-        sendAnswer(res, held.real, instead, () => O.map(onCookie)(cookie))
-      else if (!res.writableEnded) res.destroy()
     },
   }
 }
 
-const addCookie = (res: ServerResponse) => (cookie: string) => {
-  res.appendHeader('Set-Cookie', cookie)
+const retractHeld = (res: ServerResponse, held: Held, before: Before): void => {
+  if (held.state === 'holding' && held.begun) retract(res, held, before)
+}
+
+const addCookie = (res: ServerResponse, cookie: O.Option<string>) => (): void => {
+  if (O.isNone(cookie)) return
+  res.appendHeader('Set-Cookie', cookie.value)
   // Whoever stored this answer would give one visitor's session to the next.
   res.setHeader('Cache-Control', 'no-store')
+}
+
+const release = (res: ServerResponse, held: Held, cookie: () => void): void => {
+  held.state = 'released'
+  res.statusCode = held.status ?? res.statusCode
+  held.addCookie = cookie
+  for (const call of held.calls.splice(0)) call()
+  // Node tells of the drain by itself when what was written just now did not fit either.
+  if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
+}
+
+const cutShort = (res: ServerResponse, held: Held, instead: FailureAnswer, cookie: () => void): void => {
+  held.state = 'failed'
+  if (res.headersSent) cut(res, held)
+  else sendAnswer(res, held.real, instead, cookie)
+}
+
+const cut = (res: ServerResponse, held: Held): void => {
+  held.state = 'failed'
+  if (!res.writableEnded) res.destroy()
 }
 
 interface Before {

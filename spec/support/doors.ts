@@ -1,7 +1,14 @@
 // Every door with its real framework, around one and the same handler, which knows none of them.
 
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
+import { mkdir, writeFile } from 'node:fs/promises'
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -18,6 +25,7 @@ import { sessionFetch } from '../../lib/door/fetch.js'
 import * as honoDoor from '../../lib/door/hono.js'
 import * as koaDoor from '../../lib/door/koa.js'
 import { sessionListener } from '../../lib/door/node.js'
+import { codeBlocks } from './code-blocks.js'
 
 /** A request as the handler of a test sees it. */
 export interface Call {
@@ -107,7 +115,7 @@ async function* encoded(body: AsyncIterable<string>): AsyncIterable<Uint8Array> 
   for await (const part of body) yield Buffer.from(part)
 }
 
-export const expressApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
+const expressApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
   const app = express()
   app.set('env', 'test')
   app.set('trust proxy', trustProxy)
@@ -126,7 +134,7 @@ export const expressApp = (handler: CallHandler, { trustProxy = false, ...option
   return app
 }
 
-export const fastifyApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
+const fastifyApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
   const app = fastify({ trustProxy, forceCloseConnections: true })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
@@ -145,7 +153,7 @@ export const fastifyApp = (handler: CallHandler, { trustProxy = false, ...option
   return app
 }
 
-export const koaApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
+const koaApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
   const app = new Koa({ proxy: trustProxy })
   app.silent = true
   app.use(koaDoor.sessionMiddleware(options))
@@ -159,11 +167,96 @@ export const koaApp = (handler: CallHandler, { trustProxy = false, ...options }:
   return app
 }
 
-export const honoApp = (handler: CallHandler, options: Serving) => {
+const honoApp = (handler: CallHandler, options: Serving) => {
   const app = new Hono()
   app.use(honoDoor.sessionMiddleware(options))
   app.all('*', (c) => respond(handler, c.req.raw))
   return app
+}
+
+/** The door that docs/doors.md writes, behind a gateway of this spec's own. */
+export const documentedDoor = async (): Promise<SpecDoor> => {
+  const block = (await codeBlocks()).find(({ code }) => code.includes('sessionFunction = '))
+  const folder = new URL('../../build/door/', import.meta.url)
+  await mkdir(folder, { recursive: true })
+  const program = new URL('function.ts', folder)
+  // The same modules that the specs run, not those of the built package.
+  await writeFile(program, block?.code.replace(`'keyrow/door'`, `'../../lib/door/core.js'`) ?? '')
+  const { sessionFunction } = (await import(program.href)) as { readonly sessionFunction: SessionFunction }
+  return {
+    name: 'the door of docs/doors.md',
+    streams: false,
+    serve: (handler, { trustProxy = false, ...options }) => {
+      const run = sessionFunction(options)((event) => resultOf(handler, event))
+      return listening(createServer((req, res) => void gateway(run, trustProxy, req, res)))
+    },
+  }
+}
+
+type SessionFunction = (
+  options: DoorOptions,
+) => (handler: (event: GatewayEvent) => Promise<GatewayResult>) => GatewayFunction
+
+type GatewayFunction = (event: GatewayEvent) => Promise<GatewayResult>
+
+interface GatewayEvent {
+  readonly path: string
+  readonly query: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+  readonly http: { readonly method: string; readonly protocol: string; readonly sourceIp: string }
+}
+
+interface GatewayResult {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly cookies?: readonly string[]
+  readonly body: string
+}
+
+const resultOf = async (handler: CallHandler, event: GatewayEvent): Promise<GatewayResult> => {
+  const { path, query, http, headers: sent } = event
+  const call = callOf({ method: http.method, url: path + query, headers: sent }, () =>
+    Promise.resolve(event.body),
+  )
+  const { status = 200, headers = {}, body = '' } = await handler(call)
+  const { 'Set-Cookie': cookies = [], ...plain } = headers
+  const named = Object.entries(plain).map(([name, value]) => [name.toLowerCase(), String(value)])
+  return {
+    status,
+    headers: Object.fromEntries(named) as Record<string, string>,
+    cookies: [cookies].flat(),
+    body: String(body),
+  }
+}
+
+const gateway = async (
+  run: GatewayFunction,
+  trustProxy: boolean,
+  req: IncomingMessage,
+  res: ServerResponse,
+): Promise<void> => {
+  const { pathname, search } = new URL(req.url ?? '/', 'http://localhost')
+  const forwarded = (name: string): string | undefined =>
+    trustProxy ? (req.headers[name] as string | undefined) : undefined
+  try {
+    const { status, headers, cookies, body } = await run({
+      path: pathname,
+      query: search,
+      headers: req.headers as Record<string, string>,
+      body: await text(req),
+      http: {
+        method: req.method ?? 'GET',
+        protocol: forwarded('x-forwarded-proto') ?? 'http',
+        sourceIp: forwarded('x-forwarded-for') ?? '127.0.0.1',
+      },
+    })
+    res
+      .writeHead(status, { ...headers, ...(cookies?.length ? { 'Set-Cookie': [...cookies] } : {}) })
+      .end(body)
+  } catch {
+    res.writeHead(500).end()
+  }
 }
 
 export const doors: readonly SpecDoor[] = [
@@ -189,7 +282,10 @@ export const doors: readonly SpecDoor[] = [
   {
     name: 'Koa',
     streams: true,
-    serve: (handler, options) => listening(createServer(koaApp(handler, options).callback())),
+    serve: (handler, options) => {
+      const listener = koaApp(handler, options).callback()
+      return listening(createServer((req, res) => void listener(req, res)))
+    },
   },
   {
     name: 'Hono',
