@@ -54,9 +54,9 @@ type Done = ((error?: unknown) => void) | undefined
  * ```ts
  * import express from 'express'
  * import session from 'express-session'
- * import { sessionStore } from 'keyrow'
  * import { expressSessionStore } from 'keyrow/express-session'
  * import { pgliteDatabase } from 'keyrow/pglite'
+ * import { closeDatabase, sessionStore } from 'keyrow/promise'
  *
  * const database = pgliteDatabase()
  * const store = expressSessionStore(sessionStore(database, { idleMs: 86_400_000 }), { database })
@@ -64,7 +64,7 @@ type Done = ((error?: unknown) => void) | undefined
  * app.use(session({ store, secret: 'keep it', resave: false, saveUninitialized: false }))
  * store.length?.((_error, length) => {
  *   console.log(length) // 0
- *   void database.close()()
+ *   void closeDatabase(database)
  * })
  * ```
  */
