@@ -74,6 +74,8 @@ const full = await project(
   '@types/express@5',
   '@types/koa@3',
   '@types/express-session@1',
+  'ws@8',
+  '@types/ws@8',
 )
 const tools = await project(
   workshop,

@@ -115,11 +115,11 @@ class ExpressSessionStore extends session.Store {
   }
 
   override length(callback: (error: unknown, length?: number) => void): void {
-    callbackify(async () => orThrow(this.#listed().length))(callback)
+    callbackify(async () => orThrow((await this.#listed()).length))(callback)
   }
 
   override clear(callback?: Done): void {
-    callbackify(async () => orThrow(this.#listed().clear))(ending(callback))
+    callbackify(async () => orThrow((await this.#listed()).clear))(ending(callback))
   }
 
   /** express-session makes its own object of what `get` gave: that one will come back. */
@@ -188,13 +188,14 @@ class ExpressSessionStore extends session.Store {
   }
 
   async #all(): Promise<Data[]> {
-    const all = await orThrow(this.#listed().all)
+    const all = await orThrow((await this.#listed()).all)
     return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
   }
 
-  #listed(): ExpressListing {
+  async #listed(): Promise<ExpressListing> {
     if (this.#listing === undefined)
       throw new TypeError('expressSessionStore: give it the option `database` for all, length and clear')
+    await orThrow(this.#store.prepare)
     return this.#listing
   }
 }

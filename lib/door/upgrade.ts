@@ -40,13 +40,15 @@ export type UpgradeHandler = (
  * import { createServer } from 'node:http'
  * import { sessionUpgrade } from 'keyrow/node'
  * import { memoryStore } from 'keyrow/memory'
+ * import { WebSocketServer } from 'ws'
  *
+ * const webSockets = new WebSocketServer({ noServer: true })
  * const server = createServer()
  * server.on(
  *   'upgrade',
  *   sessionUpgrade({ store: memoryStore() })((req, socket, head, session) => {
  *     if (session === undefined) socket.end('HTTP/1.1 401 Unauthorized\r\n\r\n')
- *     // else webSocketServer.handleUpgrade(req, socket, head, …)
+ *     else webSockets.handleUpgrade(req, socket, head, (opened) => webSockets.emit('connection', opened, session))
  *   }),
  * )
  * ```

@@ -226,7 +226,7 @@ const resultOf = async (handler: CallHandler, event: GatewayEvent): Promise<Gate
     status,
     headers: Object.fromEntries(named) as Record<string, string>,
     cookies: [cookies].flat(),
-    body: String(body),
+    body: typeof body === 'string' ? body : '',
   }
 }
 
