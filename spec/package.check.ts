@@ -177,6 +177,8 @@ const writeSources = (directory: string, examples: readonly CodeBlock[]): void =
   for (const { place, code } of examples) write(`${place.replaceAll(/[^\w-]/g, '-')}.ts`, code)
 }
 
+const content = { code: 0, said: [] }
+
 /** Compiles the project's `src`; a compiler that is content gives `content`. */
 const compile = async (directory: string, compiler: string): Promise<unknown> => {
   const options = { ...consumer.compilerOptions, outDir: compiler }
@@ -185,10 +187,12 @@ const compile = async (directory: string, compiler: string): Promise<unknown> =>
     JSON.stringify({ compilerOptions: options, include: ['src'] }),
   )
   const { code, stdout, stderr } = await run(directory, join(tools, 'node_modules', compiler, 'bin', 'tsc'))
-  return { code, said: stdout + stderr }
+  // Declarations of other packages may not fit each other; what is said of ours, and of the programs, counts.
+  const said = (stdout + stderr)
+    .split('\n')
+    .filter((line) => line !== '' && !/^(\s|node_modules\/(?!keyrow\/))/.test(line))
+  return said.length === 0 ? content : { code, said }
 }
-
-const content = { code: 0, said: '' }
 
 t.test('strict TypeScript', async (t) => {
   await install(full, '--save-dev', '@types/node@20')
