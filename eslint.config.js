@@ -25,6 +25,12 @@ const gates = {
   postgres: '(driver/postgres(-.+)?|cli/open)[.]ts',
   '@electric-sql/pglite': 'driver/pglite.*',
   http: '(door|testing)/.+',
+  // Of each framework the types, by its own door; express-session's classes are what its stores are made of.
+  express: null, // known by the few members that the door uses
+  fastify: 'door/fastify[.]ts',
+  koa: 'door/koa[.]ts',
+  hono: 'door/hono[.]ts',
+  'express-session': 'door/express-session[.]ts',
   async_hooks: '(current|combinator)/.+',
   console: 'door/.+',
   tap: null,

@@ -14,6 +14,7 @@ export {
   withSession,
 } from './current/current-session.js'
 export { endSessions, type ListedSession, sessionsOf } from './current/principal.js'
+export { csrfToken, signIn, signOut, takeFlashes } from './current/sign-in.js'
 export {
   buildSession,
   destroySession,
@@ -23,6 +24,9 @@ export {
   saveSession,
   sessionToken,
 } from './current/verbs.js'
+export { type CheckedRequest, checkForgery } from './door/forgery.js'
+export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
+export { RequestRefused } from './door/refused.js'
 export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
@@ -45,6 +49,7 @@ export type {
 } from './port/session-store.js'
 export type { ActiveRecord } from './record/active-record.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
+export { type Flash, flash, flashes, unflash } from './session/flash.js'
 export { type SessionKey, sessionKey } from './session/key.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionValue, Snapshot } from './session/session.js'

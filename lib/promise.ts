@@ -12,9 +12,12 @@ import * as collecting from './collector/collect.js'
 import * as background from './collector/collector.js'
 import * as current from './current/current-session.js'
 import * as principals from './current/principal.js'
+import * as edges from './current/sign-in.js'
 import * as verbs from './current/verbs.js'
+import * as forgery from './door/forgery.js'
 import type { Database, Param, Query, Queryable, Row } from './port/database.js'
 import type { Session, SessionStore, Which } from './port/session-store.js'
+import type { Flash } from './session/flash.js'
 import type { SessionKey } from './session/key.js'
 import type { SessionValue } from './session/session.js'
 import type { SessionId } from './session/token.js'
@@ -30,11 +33,15 @@ export { type MemoryLimit, remembered } from './combinator/remembered.js'
 export type { WithSessionOptions } from './current/current-session.js'
 export type { ListedSession } from './current/principal.js'
 export { buildSession, sessionToken } from './current/verbs.js'
+export type { CheckedRequest } from './door/forgery.js'
+export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
+export { RequestRefused } from './door/refused.js'
 export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
 export type { Session, SessionStore, Which } from './port/session-store.js'
+export { type Flash, flash, flashes, unflash } from './session/flash.js'
 export { type SessionKey, sessionKey } from './session/key.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionId } from './session/token.js'
@@ -176,6 +183,25 @@ export const currentSession = (): Promise<Session> => run(current.currentSession
 /** Replaces the current session by `f` of it; gives the new one. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   run<SessionError, Session>(current.updateCurrentSession(f))
+
+/** Signs the current session in: a new secret, and whose it is. */
+export const signIn = (principal: string): Promise<Session> => run(edges.signIn(principal))
+
+/** Signs out: deletes the current session, and has the door take its cookie away. */
+export const signOut = (): Promise<void> => run(edges.signOut)
+
+/** The token that the current session's forms show; see `checkForgery`. */
+export const csrfToken = (): Promise<string> => run(edges.csrfToken)
+
+/**
+ * Checks that a request which changes something comes from a page of ours; rejects with `RequestRefused` (403).
+ * The token is `field`, or else the header `X-CSRF-Token`.
+ */
+export const checkForgery = (request: forgery.CheckedRequest, field?: unknown): Promise<void> =>
+  run(forgery.checkForgery(request, field))
+
+/** The current session's messages, which are then shown: they are taken away. */
+export const takeFlashes = (): Promise<readonly Flash[]> => run(edges.takeFlashes)
 
 /** The live sessions of a principal, the newest first: ids and times, never a token. */
 export const sessionsOf = (

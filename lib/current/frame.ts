@@ -40,8 +40,8 @@ export const openFrame = (session: Session): Frame => ({
   tokens: new WeakSet([session.token]),
 })
 
-/** Runs `task` with `frame` as the current one. */
-export const inFrame = <A>(frame: Frame, task: () => Promise<A>): Promise<A> =>
+/** Runs `task`, and all that it begins, with `frame` as the current one. */
+export const inFrame = <A>(frame: Frame, task: () => A): A =>
   scopes.run({ frame, outer: scopes.getStore() }, task)
 
 export const currentFrame = (): Frame | undefined => scopes.getStore()?.frame
@@ -72,8 +72,18 @@ export const closedReason = ({ state, session }: Frame): SessionClosed | Session
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 
+/** Tokens of sessions that were given out to be read only. */
+const readOnly = new WeakSet<Token>()
+
+/** From now on nothing that is made of this very session can be written; one that is loaded anew can. */
+export const makeReadOnly = (session: Session): Session => {
+  readOnly.add(session.token)
+  return session
+}
+
 /** Why this session, in the hands of code that outlived its request, cannot be written any more. */
 export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
+  if (readOnly.has(session.token)) return new SessionClosed(session.id)
   const frame = closedFrameOf(session)
   return frame === undefined ? undefined : closedReason(frame)
 }

@@ -1,6 +1,7 @@
 // What a client is told when its request failed: decided here, in one place that a program can replace.
 
-import { isSessionError } from '../base/errors.js'
+import { isSessionError, SessionGone } from '../base/errors.js'
+import { RequestRefused } from './refused.js'
 
 /** An answer to a request that failed. */
 export interface FailureAnswer {
@@ -22,6 +23,39 @@ export interface FailedRequest {
  */
 export type OnFailure = (failure: unknown, request: FailedRequest) => FailureAnswer
 
+const KEYROW_ERROR = Object.getPrototypeOf(SessionGone.prototype) as object
+
+const telling: Readonly<Record<string, (failure: unknown) => unknown>> = {
+  status: (failure) => answerTo(failure).status,
+  statusCode: (failure) => answerTo(failure).status,
+  headers: (failure) => answerTo(failure).headers,
+  expose: () => false,
+  getResponse: (failure) => () => {
+    const { status, headers = {}, body } = answerTo(failure)
+    return new Response(body, { status, headers })
+  },
+}
+
+/**
+ * From now on keyrow's errors say their status, by the names that frameworks look for (`status`, `statusCode`,
+ * `headers`, `expose`, `getResponse`), so that a framework's own answer to them has it.
+ */
+export const giveStatuses = (): void => {
+  for (const prototype of [KEYROW_ERROR, RequestRefused.prototype])
+    for (const [name, get] of Object.entries(telling))
+      if (!Object.hasOwn(prototype, name))
+        Object.defineProperty(prototype, name, {
+          get(this: unknown) {
+            return get(this)
+          },
+          // A framework may note there what it has answered.
+          set(this: object, value: unknown) {
+            Object.defineProperty(this, name, { value, writable: true, configurable: true })
+          },
+          configurable: true,
+        })
+}
+
 /**
  * 503 when the store failed, 409 when the session ended or another request was first, 400 for a value that
  * cannot be stored (it most often comes from the client: U+0000 in a field, say), 500 for all else;
@@ -29,13 +63,15 @@ export type OnFailure = (failure: unknown, request: FailedRequest) => FailureAns
  */
 export const answerFailure: OnFailure = (failure, { method, path }) => {
   const answer = answerTo(failure)
-  const detail = isSessionError(failure) ? String(failure) : failure
+  const detail = isSessionError(failure) || failure instanceof RequestRefused ? String(failure) : failure
   // Not "answered": a response that had begun is another one.
   console.error(`keyrow: ${method} ${path} failed (${String(answer.status)}):`, detail)
   return answer
 }
 
 const answerTo = (failure: unknown): FailureAnswer => {
+  if (failure instanceof RequestRefused)
+    return { status: failure.status, headers: failure.headers, body: `${failure.message}\n` }
   switch (isSessionError(failure) ? failure._tag : undefined) {
     case 'DriverError':
     case 'SchemaMismatch':

@@ -1,6 +1,6 @@
 // The headers that `writeHead` takes, in all the forms that Node.js knows, as pairs.
 
-import type { OutgoingHttpHeader, OutgoingHttpHeaders } from 'node:http'
+import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 
 type Value = string | readonly string[]
 
@@ -8,7 +8,7 @@ const textOf = (value: OutgoingHttpHeader): Value =>
   Array.isArray(value) ? value.map(String) : String(value)
 
 /** Of an object; of `[name, value, name, value]`; or of `[[name, value], [name, value]]`. */
-export const headerPairs = (
+const headerPairs = (
   headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[],
 ): readonly (readonly [string, Value])[] => {
   if (!Array.isArray(headers))
@@ -21,4 +21,15 @@ export const headerPairs = (
   return list.flatMap((name, index) =>
     index % 2 === 0 ? [[String(name), textOf(list[index + 1] ?? '')] as const] : [],
   )
+}
+
+// As `writeHead` would itself: a header given there replaces one that was set before.
+export const setHeaders = (
+  res: ServerResponse,
+  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined,
+): void => {
+  if (headers === undefined) return
+  const pairs = headerPairs(headers)
+  for (const [name] of pairs) res.removeHeader(name)
+  for (const [name, value] of pairs) res.appendHeader(name, value)
 }

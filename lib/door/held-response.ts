@@ -5,12 +5,16 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
-import { headerPairs } from './headers.js'
+import { setHeaders } from './headers.js'
+import { sendAnswer } from './plain-answer.js'
 import type { WaitingResponse } from './request-life.js'
 
 const methods = ['writeHead', 'write', 'end', 'flushHeaders', 'writeEarlyHints', 'writeProcessing'] as const
 type Method = (typeof methods)[number]
 type Call = (...args: readonly unknown[]) => unknown
+
+/** What changes the head: not any more once it was given away, so that of two answers the first goes out whole. */
+const changes = ['setHeader', 'setHeaders', 'appendHeader', 'removeHeader'] as const
 
 interface Held {
   /** Kept while `holding`; then passed on; once failed, whatever the handler still writes goes nowhere. */
@@ -20,44 +24,100 @@ interface Held {
   /** Adds the cookie, once, right before the head is made. */
   addCookie: () => void
   head: boolean
+  /** The status that was given away. */
+  status: number | undefined
   begun: boolean
   ended: boolean
   size: number
   refused: boolean
 }
 
+export interface HeldResponse extends WaitingResponse {
+  /** Takes back what was written, while nothing of it went out. */
+  readonly retract: () => void
+}
+
 /**
- * Holds `res`. `onCookie` adds the cookie; `answer` says what a client gets instead of a response that
- * failed. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended
- * stays.
+ * Holds `res`. `isFailure` is asked of the status that is to go out. `answer` says what a client gets instead of
+ * a response that failed; or it is a function that has a framework answer, to which the response is given back
+ * as it was. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended stays.
  */
 export const holdResponse = (
   res: ServerResponse,
-  onCookie: (cookie: string) => void,
-  answer: (failure: unknown) => FailureAnswer,
-): WaitingResponse => {
+  answer: (failure: unknown) => FailureAnswer | (() => void),
+  isFailure: (status: number | undefined) => boolean = () => false,
+): HeldResponse => {
   const held = newHeld(res)
+  const before = { status: res.statusCode, headers: { ...res.getHeaders() } }
   const pressed = new Promise<void>((resolve) => {
     install(res, held, () => void setImmediate(resolve))
   })
   return {
     pressed,
     isAbandoned: () => res.destroyed,
-    release: (cookie) => {
-      held.state = 'released'
-      if (O.isSome(cookie)) held.addCookie = () => onCookie(cookie.value)
-      for (const call of held.calls.splice(0)) call()
-      // Node tells of the drain by itself when what was written just now did not fit either.
-      if (held.refused && !res.writableNeedDrain && !res.writableEnded)
-        process.nextTick(() => res.emit('drain'))
-    },
+    isFailure: () => isFailure(held.status),
+    retract: () => retractHeld(res, held, before),
+    release: (cookie) => release(res, held, addCookie(res, cookie)),
     fail: (failure, cookie) => {
       const instead = answer(failure)
-      held.state = 'failed'
-      if (!res.headersSent) sendAnswer(res, held, instead, () => O.map(onCookie)(cookie))
-      else if (!res.writableEnded) res.destroy()
+      if (typeof instead !== 'function') cutShort(res, held, instead, addCookie(res, cookie))
+      else if (held.state === 'released' && res.headersSent) cut(res, held)
+      else {
+        held.state = 'released'
+        retract(res, held, before)
+        held.addCookie = addCookie(res, cookie)
+        instead()
+      }
     },
   }
+}
+
+const retractHeld = (res: ServerResponse, held: Held, before: Before): void => {
+  if (held.state === 'holding' && held.begun) retract(res, held, before)
+}
+
+const addCookie = (res: ServerResponse, cookie: O.Option<string>) => (): void => {
+  if (O.isNone(cookie)) return
+  res.appendHeader('Set-Cookie', cookie.value)
+  // Whoever stored this answer would give one visitor's session to the next.
+  res.setHeader('Cache-Control', 'no-store')
+}
+
+const release = (res: ServerResponse, held: Held, cookie: () => void): void => {
+  held.state = 'released'
+  res.statusCode = held.status ?? res.statusCode
+  held.addCookie = cookie
+  for (const call of held.calls.splice(0)) call()
+  // Node tells of the drain by itself when what was written just now did not fit either.
+  if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
+}
+
+const cutShort = (res: ServerResponse, held: Held, instead: FailureAnswer, cookie: () => void): void => {
+  held.state = 'failed'
+  if (res.headersSent) cut(res, held)
+  else sendAnswer(res, held.real, instead, cookie)
+}
+
+const cut = (res: ServerResponse, held: Held): void => {
+  held.state = 'failed'
+  if (!res.writableEnded) res.destroy()
+}
+
+interface Before {
+  readonly status: number
+  readonly headers: OutgoingHttpHeaders
+}
+
+/** As it was when it began to be held. */
+const retract = (res: ServerResponse, held: Held, { status, headers }: Before): void => {
+  held.head = held.begun = held.ended = held.refused = false
+  held.size = 0
+  held.status = undefined
+  held.calls.splice(0)
+  for (const name of res.getHeaderNames()) res.removeHeader(name)
+  for (const [name, value] of Object.entries(headers)) if (value !== undefined) res.setHeader(name, value)
+  res.statusCode = status
+  res.statusMessage = ''
 }
 
 const newHeld = (res: ServerResponse): Held => ({
@@ -66,6 +126,7 @@ const newHeld = (res: ServerResponse): Held => ({
   calls: [],
   addCookie: () => undefined,
   head: false,
+  status: undefined,
   begun: false,
   ended: false,
   size: 0,
@@ -81,6 +142,11 @@ const install = (res: ServerResponse, held: Held, pressSoon: () => void): void =
       name === 'writeHead' ? (...args: readonly unknown[]) => makeHead(res, held, args) : held.real[name]
     const byState = { holding: holding[name], released, failed: gone[name] }
     Object.assign(res, { [name]: (...args: readonly unknown[]) => byState[held.state](...args) })
+  }
+  for (const name of changes) {
+    const change = (res[name] as Call).bind(res)
+    const isLate = (): boolean => held.state === 'holding' && held.begun
+    Object.assign(res, { [name]: (...args: readonly unknown[]) => (isLate() ? res : change(...args)) })
   }
   // What a program looks at before it answers once more.
   const prototype = Object.getPrototypeOf(res) as object
@@ -113,6 +179,7 @@ const holdingMethods = (
     held.calls.push(act)
   }
   const begin: Keep = (name, args) => {
+    if (!held.begun) held.status = res.statusCode
     held.begun = true
     keep(name, args)
     pressSoon()
@@ -136,6 +203,7 @@ const holdingMethods = (
 const holdHead = (held: Held, keep: Keep, args: readonly unknown[]): void => {
   if (held.head) throw new Error('writeHead: the head of this response was written already')
   held.head = held.begun = true
+  held.status = Number(args[0])
   keep('writeHead', args)
 }
 
@@ -170,38 +238,4 @@ const makeHead = (res: ServerResponse, held: Held, args: readonly unknown[]): un
   held.addCookie = () => undefined
   addCookie()
   return message === undefined ? held.real.writeHead(status) : held.real.writeHead(status, message)
-}
-
-// As `writeHead` would itself: a header given there replaces one that was set before.
-const setHeaders = (
-  res: ServerResponse,
-  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined,
-): void => {
-  if (headers === undefined) return
-  const pairs = headerPairs(headers)
-  for (const [name] of pairs) res.removeHeader(name)
-  for (const [name, value] of pairs) res.appendHeader(name, value)
-}
-
-/** An answer that cannot be sent, such as one with the status 0, becomes a plain 500. */
-const sendAnswer = (res: ServerResponse, held: Held, answer: FailureAnswer, addCookie: () => void): void => {
-  for (const { status, headers, body } of [
-    answer,
-    { status: 500, body: 'Something went wrong.\n' } as FailureAnswer,
-  ])
-    try {
-      for (const name of res.getHeaderNames()) res.removeHeader(name)
-      res.setHeader('Content-Type', 'text/plain; charset=utf-8')
-      res.setHeader('Cache-Control', 'no-store')
-      for (const [name, value] of Object.entries(headers ?? {})) res.setHeader(name, value)
-      addCookie()
-      res.setHeader('Content-Length', Buffer.byteLength(body))
-      res.statusMessage = ''
-      held.real.writeHead(status)
-      held.real.end(body)
-      return
-    } catch {
-      // The next one is sent; after the last, the connection is cut.
-    }
-  res.destroy()
 }

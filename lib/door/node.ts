@@ -2,25 +2,23 @@
 
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
-import type { SessionStore } from '../port/session-store.js'
-import { type CookieOptions, sessionCookie } from './cookie.js'
-import { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
+import {
+  type DoorOptions,
+  describe,
+  type FailureOptions,
+  failureAnswer,
+  openDoor,
+  type ProxyOptions,
+  visitOf,
+} from './door.js'
 import { holdResponse } from './held-response.js'
-import { beginLife, conduct, type Visit } from './request-life.js'
+import { conduct } from './request-life.js'
 
 export type { CookieOptions } from './cookie.js'
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
+export { sessionUpgrade, type UpgradeHandler, type UpgradeOptions } from './upgrade.js'
 
-export interface SessionListenerOptions extends CookieOptions {
-  readonly store: SessionStore
-  /**
-   * Whether the server stands behind a proxy that sets `X-Forwarded-Proto`, which then says whether the
-   * client's connection is secure. Without such a proxy anybody could say so. Default: false.
-   */
-  readonly trustProxy?: boolean
-  /** Answers and logs what failed. Default: `answerFailure`. */
-  readonly onFailure?: OnFailure
-}
+export interface SessionListenerOptions extends DoorOptions, ProxyOptions, FailureOptions {}
 
 /** A handler: plain or `async`, or one that gives a `TaskEither`, which is run. */
 export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unknown
@@ -51,44 +49,13 @@ export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unkn
 export const sessionListener = (
   options: SessionListenerOptions,
 ): ((handler: SessionHandler) => RequestListener) => {
-  const begin = beginLife(options.store, sessionCookie(options))
-  const onFailure = options.onFailure ?? answerFailure
-  const visitOf = (req: IncomingMessage): Visit => ({
-    cookieHeader: req.headers.cookie,
-    secure: isSecure(req, options.trustProxy ?? false),
-  })
+  const begin = openDoor(options)
   return (handler) => (req, res) => {
-    const response = holdResponse(res, addCookie(res), (failure) =>
-      answered(onFailure, failure, describe(req)),
+    const response = holdResponse(res, (failure) =>
+      failureAnswer(options.onFailure, failure, describe(req.method, req.url)),
     )
-    conduct(begin(visitOf(req)), () => handler(req, res), response).catch((failure: unknown) =>
-      response.fail(failure, O.none),
+    conduct(begin(visitOf(req, options.trustProxy ?? false)), () => handler(req, res), response).catch(
+      (failure: unknown) => response.fail(failure, O.none),
     )
   }
 }
-
-// A program's own `onFailure` may fail too; the client still gets an answer.
-const answered = (onFailure: OnFailure, failure: unknown, request: FailedRequest): FailureAnswer => {
-  try {
-    return onFailure(failure, request)
-  } catch (error) {
-    return answerFailure(error, request)
-  }
-}
-
-const addCookie = (res: ServerResponse) => (cookie: string) => {
-  res.appendHeader('Set-Cookie', cookie)
-  // Whoever stored this answer would give one visitor's session to the next.
-  res.setHeader('Cache-Control', 'no-store')
-}
-
-const isSecure = (req: IncomingMessage, trustProxy: boolean): boolean => {
-  if ('encrypted' in req.socket) return true
-  const forwarded = trustProxy ? req.headers['x-forwarded-proto'] : undefined
-  return String(forwarded).split(',')[0]?.trim().toLowerCase() === 'https'
-}
-
-const describe = (req: IncomingMessage): FailedRequest => ({
-  method: req.method ?? 'GET',
-  path: (req.url ?? '/').split('?')[0] ?? '/',
-})

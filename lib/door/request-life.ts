@@ -10,11 +10,17 @@ import { closeFrame, dropFrame, type Frame, inFrame, openFrame } from '../curren
 import { buildSession, loadSession, sessionToken } from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionCookie } from './cookie.js'
+import type { TokenGuard } from './guard.js'
+import type { RequestRefused } from './refused.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
 export type Handled = unknown
 
 export interface RequestLife {
+  /** The session as it is now. */
+  readonly session: () => Session
+  /** Calls `f` with the session as the current one, for it and all that it begins. */
+  readonly enter: <A>(f: () => A) => A
   /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection are a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /** Saves, once; gives the answer's `Set-Cookie` header, if it needs one. */
@@ -29,6 +35,8 @@ export interface WaitingResponse {
   readonly pressed: Promise<void>
   /** Whether the client has left, so that there is nobody to answer. */
   readonly isAbandoned: () => boolean
+  /** Whether what waits is the answer to a failure already, which goes out as it is; asked when it is pressed. */
+  readonly isFailure: () => boolean
   readonly release: (cookie: O.Option<string>) => void
   /** Also told of a failure after the release, when it is too late for another answer. */
   readonly fail: (failure: unknown, cookie: O.Option<string>) => void
@@ -38,20 +46,20 @@ export interface WaitingResponse {
 export interface Visit {
   readonly cookieHeader: string | undefined
   readonly secure: boolean
+  /** The client's address, where it is known. */
+  readonly address?: string | undefined
 }
 
 export const beginLife =
-  (store: SessionStore, cookie: SessionCookie) =>
-  (visit: Visit): TE.TaskEither<StoreError, RequestLife> =>
+  (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined) =>
+  (visit: Visit): TE.TaskEither<StoreError | RequestRefused, RequestLife> =>
     pipe(
-      O.fromNullable(cookie.read(visit.cookieHeader, visit.secure)),
-      O.match(
-        () => TE.right(O.none),
-        (token) => loadSession(store, token),
-      ),
+      sessionOf(store, cookie, guard, visit),
       TE.map((found) => {
         const frame = openFrame(O.getOrElse(() => buildSession(store))(found))
         return {
+          session: () => frame.session,
+          enter: (f) => inFrame(frame, f),
           run: (handler) => inFrame(frame, () => attempt(handler)),
           commit: pipe(
             closeFrame(frame),
@@ -65,22 +73,43 @@ export const beginLife =
       }),
     )
 
+/** The session that the visit's cookie opens. What opens nothing is counted by the guard, if there is one. */
+export const sessionOf = (
+  store: SessionStore,
+  cookie: SessionCookie,
+  guard: TokenGuard | undefined,
+  visit: Visit,
+): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> => {
+  const token = cookie.read(visit.cookieHeader, visit.secure)
+  if (token === undefined) return TE.right(O.none)
+  return pipe(
+    loadSession(store, token),
+    TE.chainEitherKW((found) =>
+      guard === undefined || O.isSome(found) ? E.right(found) : guard.count(visit.address, token),
+    ),
+  )
+}
+
 /** From the first line to the last: begin, run the handler, save, answer. */
 export const conduct = async (
-  begin: TE.TaskEither<StoreError, RequestLife>,
-  handler: () => Handled,
+  begin: TE.TaskEither<unknown, RequestLife>,
+  handler: (life: RequestLife) => Handled,
   response: WaitingResponse,
 ): Promise<void> => {
   const life = await begin()
   if (E.isLeft(life)) response.fail(life.left, O.none)
   // A handler that starts only now would never hear that its client has gone.
   else if (response.isAbandoned()) life.right.drop()
-  else await live(life.right, handler, response)
+  else await live(life.right, () => handler(life.right), response)
 }
 
 const live = async (life: RequestLife, handler: () => Handled, response: WaitingResponse): Promise<void> => {
   const done = life.run(handler)
   const outcome = await Promise.race([done, response.pressed])
+  if (outcome === undefined && response.isFailure()) {
+    response.release(life.drop())
+    return
+  }
   const failed = outcome !== undefined && E.isLeft(outcome) ? outcome : undefined
   const committed = failed ?? (await life.commit())
   if (E.isLeft(committed)) {
@@ -96,6 +125,26 @@ const live = async (life: RequestLife, handler: () => Handled, response: Waiting
   }
   const late = await done
   if (E.isLeft(late)) response.fail(late.left, committed.right)
+}
+
+/** What became of a request whose handler gives its answer as a value. */
+export interface Answered<A> {
+  readonly result: E.Either<unknown, A>
+  readonly cookie: O.Option<string>
+}
+
+/** The same from begin to end where the answer is a value, of which nothing goes out before it is given. */
+export const answered = async <A>(
+  begin: TE.TaskEither<unknown, RequestLife>,
+  handler: (life: RequestLife) => Handled,
+): Promise<Answered<A>> => {
+  const life = await begin()
+  if (E.isLeft(life)) return { result: life, cookie: O.none }
+  const { run, commit, drop } = life.right
+  const result = (await run(() => handler(life.right))) as E.Either<unknown, A>
+  if (E.isLeft(result)) return { result, cookie: drop() }
+  const committed = await commit()
+  return E.isLeft(committed) ? { result: committed, cookie: drop() } : { result, cookie: committed.right }
 }
 
 // The token that a browser shows in vain is not taken away from it: another answer may just have given it
@@ -118,11 +167,14 @@ const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknow
     const handled: unknown = await handler()
     // A function is a task: plain handlers give values or promises, functional ones a `TaskEither`.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
-    return isLeft(result) ? E.left(result.left) : E.right(result)
+    return isEither(result) ? result : E.right(result)
   } catch (error) {
     return E.left(error)
   }
 }
 
-const isLeft = (value: unknown): value is E.Left<unknown> =>
-  typeof value === 'object' && value !== null && '_tag' in value && value._tag === 'Left' && 'left' in value
+const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
+  typeof value === 'object' &&
+  value !== null &&
+  '_tag' in value &&
+  ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))

@@ -16,7 +16,7 @@ export interface Sender {
 export interface PostgresJs extends Sender {
   begin(options: string, body: (tx: Sender) => Promise<unknown>): Promise<unknown>
   end(options?: { readonly timeout?: number }): Promise<void>
-  readonly options: { readonly prepare?: boolean }
+  readonly options: { readonly prepare?: boolean; readonly max?: number }
 }
 
 /** A pool while it is in use, the statements that were sent through it and not answered yet, and when one was last. */

@@ -4,7 +4,7 @@
 import type { Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { DriverError } from '../base/errors.js'
+import { DriverError } from '../base/errors.js'
 import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
 import { type Column, convertRows } from './columns.js'
 import {
@@ -77,7 +77,7 @@ export const postgresDatabase = (
       closed === undefined ? act(linkTo(pools, timeoutMs)) : (E.left(closedError()) as E.Left<DriverError>)
   return {
     query: (query, params) => whileOpen((link) => send(link.pool.sql, query, params, link)),
-    transaction: (body) => whileOpen((link) => transact(body, link)),
+    transaction: (body) => whileOpen((link) => begun(() => transact(body, link), link)),
     close: () => {
       closed ??= pools.close()
       return closed
@@ -147,6 +147,28 @@ const forget = (pending: unknown): void => {
   if (query.state === null) Object.assign(query, { strings: ['select'], args: [] })
 }
 
+/**
+ * postgres.js 3.4.9 reserves a connection for a transaction only if it is not loaded with others' statements just
+ * then. If it is, BEGIN is sent all the same and reported as UNSAFE_TRANSACTION, and the connection, free again, is
+ * left in a transaction of nobody's. No body has run, so another attempt is safe; and a COMMIT for each free
+ * connection ends that transaction with all that was sent in it. (Where there is none it is a mere warning.)
+ */
+const begun = async <L, A>(
+  transact: () => Promise<E.Either<L | DriverError, A>>,
+  { pool }: Link,
+): Promise<E.Either<L | DriverError, A>> => {
+  for (let attempt = 1; ; attempt += 1) {
+    const result = await transact()
+    if (E.isRight(result) || !isUnsafeBegin(result.left) || attempt >= 20) return result
+    const commits = Array.from({ length: pool.sql.options.max ?? 10 }, () => pool.sql.unsafe('commit'))
+    await Promise.allSettled(commits)
+  }
+}
+
+const isUnsafeBegin = (error: unknown): boolean =>
+  error instanceof DriverError &&
+  (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
+
 /** How far a transaction's body has come; once it is `lost`, nothing more is sent in it. */
 interface Course<L, A> {
   lost: DriverError | undefined
@@ -177,10 +199,10 @@ const transact = async <L, A>(
     course.gone = true
     course.lost ??= driverError('transaction', error)
   })
-  const begun = await withDeadline('begin', link.timeoutMs, () => Promise.race([start, run]), late)
-  if (E.isLeft(begun)) {
-    course.lost ??= begun.left
-    return begun
+  const first = await withDeadline('begin', link.timeoutMs, () => Promise.race([start, run]), late)
+  if (E.isLeft(first)) {
+    course.lost ??= first.left
+    return first
   }
   await end
   return outcome(course, await withDeadline('commit', link.timeoutMs, () => run, late))

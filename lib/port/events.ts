@@ -28,6 +28,8 @@ export interface SessionEvents {
   readonly expired: { readonly id: SessionId }
   /** A token was shown that opens nothing: not a token at all, or one that nobody was given (any more). */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
+  /** A client has shown more different bad tokens than a guard allows; told once for each window of time. */
+  readonly guessing: { readonly address: string; readonly tokens: number; readonly refused: boolean }
   /** Garbage was collected: how many sessions, in how many batches. */
   readonly collected: {
     readonly sessions: number

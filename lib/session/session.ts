@@ -33,10 +33,9 @@ export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
 
 const make = <H>(session: SessionValue<H>): SessionValue<H> => Object.freeze(session)
 
-/** A new session with a fresh id and secret, in memory only. */
-export const newSession = <H>(handle: H): SessionValue<H> => {
-  const id = freshId()
-  const token = Token.fresh(id)
+/** A new session, with a fresh id and secret unless it is given a token; in memory only. */
+export const newSession = <H>(handle: H, token = Token.fresh(freshId())): SessionValue<H> => {
+  const { id } = token
   return make({ handle, id, token, expiration: O.none, snapshot: O.none, edits: noEdits, store: noEntries })
 }
 

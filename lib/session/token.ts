@@ -1,6 +1,6 @@
 // The credential of a session: its public id and a 256-bit secret, written `id.secret` in a cookie. Stores
 // see the id and the secret's hash, never the secret. A token never shows itself when it is printed.
-import { createHash } from 'node:crypto'
+import { createHash, createHmac } from 'node:crypto'
 import { inspect } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 import { randomBits64, randomId, randomSecret } from '../base/random.js'
@@ -47,6 +47,11 @@ export class Token {
 
   get hash(): SecretHash {
     return createHash('sha256').update(this.#secret).digest('hex') as SecretHash
+  }
+
+  /** 256 bits that only whoever knows the secret can tell, other ones for each purpose. */
+  derived(purpose: string): Buffer {
+    return createHmac('sha256', this.#secret).update(`keyrow ${purpose}`).digest()
   }
 
   /** The credential itself, for the cookie and nothing else. */

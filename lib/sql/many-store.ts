@@ -97,11 +97,12 @@ const saveMany = (
       else sent.add(request)
     // A principal has to be listed, too: that is left to a save by itself.
     const plain = requests.filter(({ edits }) => !edits.has(PRINCIPAL))
+    const places = new Map(plain.map((request, place) => [request, place]))
     return pipe(
       database.query(query, saveParams(plain, idleMs)),
       TE.chainEitherK((rows) => placed(plain, rows, written)),
       TE.chainW((rows) => TE.sequenceArray(rows.map((row, index) => outcome(refresh, plain[index], row)))),
-      TE.map((outcomes) => requests.map((request) => outcomes[plain.indexOf(request)] ?? O.none)),
+      TE.map((outcomes) => requests.map((request) => outcomes[places.get(request) ?? -1] ?? O.none)),
     )
   }
 }

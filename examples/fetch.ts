@@ -1,0 +1,24 @@
+// The small shop as a function from Request to Response, as Bun, Deno and others serve it; here Node.js does,
+// by the adapter of @hono/node-server.
+import { serve } from '@hono/node-server'
+import { sessionFetch } from 'keyrow/fetch'
+import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { add, page, port, store } from './page.js'
+
+const actions: Readonly<Record<string, (form: URLSearchParams) => Promise<unknown>>> = {
+  '/add': (form) => add(form.get('item') ?? ''),
+  '/in': (form) => signIn(form.get('user') ?? ''),
+  '/out': () => signOut(),
+}
+
+export const handle = sessionFetch({ store })(async (request) => {
+  const action = request.method === 'POST' ? actions[new URL(request.url).pathname] : undefined
+  if (action === undefined)
+    return new Response(await page(), { headers: { 'Content-Type': 'text/html; charset=utf-8' } })
+  const form = new URLSearchParams(await request.text())
+  await checkForgery(request, form.get('csrf'))
+  await action(form)
+  return new Response(null, { status: 303, headers: { Location: '/' } })
+})
+
+serve({ fetch: (request) => handle(request), port, hostname: '127.0.0.1' }, (address) => console.log(address))

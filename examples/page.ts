@@ -1,0 +1,51 @@
+// What the small shops of all frameworks have in common. None of it is passed a request: the session is the
+// current one, wherever it is called.
+import { memoryStore } from 'keyrow/memory'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import {
+  csrfToken,
+  currentSession,
+  flash,
+  sessionPrincipal,
+  sessionRef,
+  sessionStore,
+  sessionUpdate,
+  takeFlashes,
+  updateCurrentSession,
+} from 'keyrow/promise'
+import postgres from 'postgres'
+
+const { DATABASE_URL: url, PORT = '3000' } = process.env
+
+export const port = Number(PORT)
+
+/** In PostgreSQL if there is one, else in memory. */
+export const store = url
+  ? sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))
+  : memoryStore()
+
+const escaped = (text: string): string =>
+  text.replace(/[&<>"']/g, (found) => `&#${String(found.charCodeAt(0))};`)
+
+const form = (action: string, token: string, inside: string): string =>
+  `<form method="post" action="${action}"><input type="hidden" name="csrf" value="${token}">${inside}</form>`
+
+export const page = async (): Promise<string> => {
+  const token = await csrfToken()
+  const messages = await takeFlashes()
+  const session = await currentSession()
+  const user = sessionRef(sessionPrincipal)(session)
+  const cart = sessionRef('cart', [])(session) as readonly string[]
+  return `<!doctype html><html lang="en"><title>Shop</title>
+<p id="user">${user === undefined ? 'Nobody is signed in.' : `Hello ${escaped(user)}.`}</p>
+${messages.map(({ text }) => `<p class="message">${escaped(text)}</p>`).join('')}
+<ul id="cart">${cart.map((item) => `<li>${escaped(item)}</li>`).join('')}</ul>
+${form('/add', token, '<input name="item"><button id="add">Add</button>')}
+${form('/in', token, '<input name="user"><button id="in">Sign in</button>')}
+${form('/out', token, '<button id="out">Sign out</button>')}`
+}
+
+export const add = async (item: string): Promise<void> => {
+  await updateCurrentSession(sessionUpdate('cart', (cart) => [...(cart as readonly string[]), item], []))
+  await updateCurrentSession(flash('info', `${item} is in your cart.`))
+}

@@ -1,0 +1,119 @@
+// Signing in and out, and the token that a form shows: what a program does with the current session at the
+// edges of its life.
+
+import { randomBytes } from 'node:crypto'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { NoCurrentSession, SessionError } from '../base/errors.js'
+import type { Session, StoreError } from '../port/session-store.js'
+import { type Flash, flashes, unflash } from '../session/flash.js'
+import { sessionFor } from '../session/principal.js'
+import { noted } from '../session/values.js'
+import { currentSession, updateCurrentSession } from './current-session.js'
+import { destroySession, rotateSession } from './verbs.js'
+
+/**
+ * Signs the current session in: it gets a new secret, so that whoever knew the old one is left outside, and
+ * says whose it is. What the visitor had in it stays. `EncodeError` for what cannot be a principal.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, sessionPrincipal, sessionRef, signIn, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'nobody'))),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: 'user 17' }
+ * ```
+ */
+export const signIn = (principal: string): TE.TaskEither<SessionError, Session> =>
+  pipe(
+    // Before the rotation, which is not undone: a principal that cannot be stored rotates nothing.
+    updateCurrentSession(sessionFor(principal)),
+    TE.chainW(rotateSession),
+    TE.chainW(() => currentSession),
+  )
+
+/**
+ * Signs out: deletes the current session with all that is in it, and has the door take its cookie away.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, signIn, signOut, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(signIn('user 17'), TE.chainW(() => signOut)),
+ * )
+ * console.log((await request())._tag) // Right
+ * ```
+ */
+export const signOut: TE.TaskEither<StoreError | NoCurrentSession, void> = pipe(
+  currentSession,
+  TE.chainW(destroySession),
+)
+
+/** What the forms of this session show, unmasked. Derived from its secret: another one after each rotation. */
+export const forgeryKey = (session: Session): Buffer => session.token.derived('csrf')
+
+/**
+ * The token that the current session's forms show, for a hidden field or for the header `X-CSRF-Token`; see
+ * `checkForgery`. Another text each time, all of them good until the session is rotated or ends. A visitor who
+ * is given one gets a session.
+ *
+ * @example
+ * ```ts
+ * import { buildSession, csrfToken, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () => csrfToken)
+ * const token = await request()
+ * console.log(token._tag === 'Right' && token.right.length) // 86
+ * ```
+ */
+export const csrfToken: TE.TaskEither<SessionError, string> = pipe(
+  updateCurrentSession((session) =>
+    O.isSome(session.snapshot) || !session.store.isEmpty() ? session : noted('keyrow:csrf')(session),
+  ),
+  TE.map((session) => masked(forgeryKey(session))),
+)
+
+// A text that is the same in every compressed answer could be guessed by their lengths.
+const masked = (key: Buffer): string => {
+  const mask = randomBytes(key.length)
+  return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
+}
+
+/**
+ * The current session's messages, which are then shown: they are taken away when the request is saved.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, flash, takeFlashes, updateCurrentSession, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(
+ *     updateCurrentSession(flash('info', 'Saved.')),
+ *     TE.chain(() => takeFlashes),
+ *     TE.map((taken) => taken.map(({ text }) => text)),
+ *   ),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: [ 'Saved.' ] }
+ * ```
+ */
+export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
+  currentSession,
+  TE.map(flashes),
+  TE.chainFirstW((shown) =>
+    shown.length === 0 ? TE.right(undefined) : updateCurrentSession(unflash(shown)),
+  ),
+)

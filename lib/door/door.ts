@@ -1,0 +1,91 @@
+// What all doors share: their options, how a request begins, and what it says of itself.
+
+import type { IncomingMessage } from 'node:http'
+import type * as TE from 'fp-ts/lib/TaskEither.js'
+import type { SessionStore, StoreError } from '../port/session-store.js'
+import { type CookieOptions, sessionCookie } from './cookie.js'
+import {
+  answerFailure,
+  type FailedRequest,
+  type FailureAnswer,
+  giveStatuses,
+  type OnFailure,
+} from './failure.js'
+import type { TokenGuard } from './guard.js'
+import type { RequestRefused } from './refused.js'
+import { beginLife, type RequestLife, type Visit } from './request-life.js'
+
+/** The options of every door. */
+export interface DoorOptions extends CookieOptions {
+  readonly store: SessionStore
+  /** Counts the bad tokens of each client, made by `tokenGuard`; several doors may share one. Default: none. */
+  readonly guard?: TokenGuard
+}
+
+/** Of the doors that have no framework that says it. */
+export interface ProxyOptions {
+  /**
+   * Whether the server stands behind a proxy that sets `X-Forwarded-Proto`, which then says whether the
+   * client's connection is secure, and that adds the client's address to `X-Forwarded-For`. Without such a
+   * proxy anybody could say so. Default: false.
+   */
+  readonly trustProxy?: boolean
+}
+
+/** Of the doors that have no framework that answers failures. */
+export interface FailureOptions {
+  /** Answers and logs what failed. Default: `answerFailure`. */
+  readonly onFailure?: OnFailure
+}
+
+/** Begins the life of a visit to this door. Throws a `TypeError` for a name that cannot be a cookie's. */
+export const openDoor = (
+  options: DoorOptions,
+): ((visit: Visit) => TE.TaskEither<StoreError | RequestRefused, RequestLife>) => {
+  giveStatuses()
+  return beginLife(options.store, sessionCookie(options), options.guard)
+}
+
+/** What a request to `node:http` says of itself. */
+export const visitOf = (req: IncomingMessage, trustProxy: boolean): Visit => {
+  const { cookie, 'x-forwarded-proto': proto, 'x-forwarded-for': chain } = req.headers
+  return {
+    cookieHeader: cookie,
+    secure: 'encrypted' in req.socket || (trustProxy && saysHttps(proto)),
+    address: (trustProxy ? lastOf(chain) : undefined) ?? req.socket.remoteAddress,
+  }
+}
+
+/** The same of a `Request`; what it knows of its connection is its URL. */
+export const visitOfRequest = (request: Request, trustProxy: boolean, address?: string): Visit => {
+  const header = (name: string): string | undefined => request.headers.get(name) ?? undefined
+  return {
+    cookieHeader: header('cookie'),
+    secure: request.url.startsWith('https:') || (trustProxy && saysHttps(header('x-forwarded-proto'))),
+    address: (trustProxy ? lastOf(header('x-forwarded-for')) : undefined) ?? address,
+  }
+}
+
+const saysHttps = (header: unknown): boolean => String(header).split(',')[0]?.trim().toLowerCase() === 'https'
+
+/** The address that the nearest proxy saw: what comes before it was said by the client. */
+const lastOf = (header: string | readonly string[] | undefined): string | undefined =>
+  header === undefined ? undefined : String(header).split(',').at(-1)?.trim()
+
+/** A program's own `onFailure` may fail too; the client still gets an answer. */
+export const failureAnswer = (
+  onFailure: OnFailure = answerFailure,
+  failure: unknown,
+  request: FailedRequest,
+): FailureAnswer => {
+  try {
+    return onFailure(failure, request)
+  } catch (error) {
+    return answerFailure(error, request)
+  }
+}
+
+export const describe = (method: string | undefined, url: string | undefined): FailedRequest => ({
+  method: method ?? 'GET',
+  path: (url ?? '/').split('?')[0] ?? '/',
+})

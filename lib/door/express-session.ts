@@ -1,0 +1,206 @@
+// A store for express-session, which @fastify/session takes too. Each session object that it gives out is
+// remembered as it was, so that of what comes back only the keys that differ are written, and overlapping
+// requests keep each other's. A session that has ended is not written again.
+
+import { callbackify } from 'node:util'
+import session from 'express-session'
+import * as E from 'fp-ts/lib/Either.js'
+import * as O from 'fp-ts/lib/Option.js'
+import { SaveConflict, SessionGone } from '../base/errors.js'
+import { destroySession, loadSession, saveSession } from '../current/verbs.js'
+import type { Database } from '../port/database.js'
+import type { OldSessions } from '../port/old-sessions.js'
+import type { Session, SessionStore } from '../port/session-store.js'
+import { type Entries, noEdits, noEntries } from '../session/edits.js'
+import { heldSession } from '../session/session.js'
+import { type ExpressListing, expressListing } from '../sql/express-listing.js'
+import { DEFAULT_SCHEMA } from '../sql/schema-state.js'
+import { orThrow, sessionWith, takeOver } from './express-move.js'
+import { tokenOfSid } from './express-sid.js'
+import { entriesOf, isForgotten, objectOf, visible, withEdited } from './express-values.js'
+
+export type { OldSession, OldSessions } from '../port/old-sessions.js'
+export { type ConnectPgSimpleOptions, connectPgSimple } from '../sql/connect-pg-simple.js'
+export { type Moved, type MoveOptions, moveSessions } from './express-move.js'
+
+export interface ExpressSessionStoreOptions {
+  /** The database of the store, for `all`, `length` and `clear`. */
+  readonly database?: Database
+  /** The schema of its tables. Default: `keyrow`. */
+  readonly schema?: string
+  /** Another store's sessions: one that is not found here is looked for there, and taken over. */
+  readonly from?: OldSessions
+}
+
+/** What a session object was when it was given out or last saved. */
+interface Known {
+  readonly session: Session
+  readonly seen: Entries
+}
+
+/** A member by which an object that was copied from one of ours is known; no JSON shows it. */
+const MARK = 'keyrow:known'
+
+type Data = session.SessionData
+type Done = ((error?: unknown) => void) | undefined
+
+/**
+ * A store for express-session and for @fastify/session: `session({ store: expressSessionStore(store), … })`.
+ *
+ * A session ends when the store's lifetimes say so, or when its cookie's `maxAge` is over, whichever is first:
+ * give the store an `idleMs` and an `absoluteMs` that are not shorter than your cookies' `maxAge`.
+ *
+ * @example
+ * ```ts
+ * import express from 'express'
+ * import session from 'express-session'
+ * import { expressSessionStore } from 'keyrow/express-session'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ * import { closeDatabase, sessionStore } from 'keyrow/promise'
+ *
+ * const database = pgliteDatabase()
+ * const store = expressSessionStore(sessionStore(database, { idleMs: 86_400_000 }), { database })
+ * const app = express()
+ * app.use(session({ store, secret: 'keep it', resave: false, saveUninitialized: false }))
+ * store.length?.((_error, length) => {
+ *   console.log(length) // 0
+ *   void closeDatabase(database)
+ * })
+ * ```
+ */
+export const expressSessionStore = (
+  store: SessionStore,
+  options: ExpressSessionStoreOptions = {},
+): session.Store => new ExpressSessionStore(store, options)
+
+class ExpressSessionStore extends session.Store {
+  readonly #store: SessionStore
+  readonly #from: OldSessions | undefined
+  readonly #listing: ExpressListing | undefined
+  readonly #known = new WeakMap<object, Known>()
+
+  constructor(store: SessionStore, { database, schema = DEFAULT_SCHEMA, from }: ExpressSessionStoreOptions) {
+    super()
+    this.#store = store
+    this.#from = from
+    this.#listing = database === undefined ? undefined : expressListing(database, schema)
+  }
+
+  get(sid: string, callback: (error: unknown, data?: Data | null) => void): void {
+    callbackify(() => this.#get(sid))(callback)
+  }
+
+  set(sid: string, data: Data, callback?: Done): void {
+    callbackify(async () => {
+      const known = this.#knownOf(data) ?? (await this.#create(sid, data)) ?? (await this.#found(sid))
+      await this.#write(data, known, entriesOf(data))
+    })(ending(callback))
+  }
+
+  override touch(sid: string, data: Data, callback?: Done): void {
+    callbackify(async () => {
+      const known = this.#knownOf(data) ?? (await this.#found(sid))
+      // Of what it has, only the cookie's time is looked at.
+      const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
+      await this.#write(data, known, cookie === undefined ? undefined : known?.seen.set('cookie', cookie))
+    })(ending(callback))
+  }
+
+  destroy(sid: string, callback?: Done): void {
+    callbackify(() => this.#destroy(sid))(ending(callback))
+  }
+
+  override all(callback: (error: unknown, all?: Data[] | null) => void): void {
+    callbackify(() => this.#all())(callback)
+  }
+
+  override length(callback: (error: unknown, length?: number) => void): void {
+    callbackify(async () => orThrow((await this.#listed()).length))(callback)
+  }
+
+  override clear(callback?: Done): void {
+    callbackify(async () => orThrow((await this.#listed()).clear))(ending(callback))
+  }
+
+  /** express-session makes its own object of what `get` gave: that one will come back. */
+  override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
+    const known = this.#knownOf(data)
+    Reflect.deleteProperty(data, MARK)
+    const made = super.createSession(req, data)
+    if (known !== undefined) this.#known.set(made, known)
+    return made
+  }
+
+  async #get(sid: string): Promise<Data | undefined> {
+    const found = await this.#load(sid)
+    if (found === undefined || isForgotten(found.store, Date.now())) return undefined
+    const known = { session: found, seen: visible(found.store) }
+    // @fastify/session copies all members that can be listed into an object of its own.
+    const mark = Object.freeze(() => undefined)
+    const data = { ...objectOf(known.seen), [MARK]: mark }
+    for (const remembered of [data, mark]) this.#known.set(remembered, known)
+    return data as unknown as Data
+  }
+
+  async #load(sid: string): Promise<Session | undefined> {
+    const load = async () => O.toUndefined(await orThrow(loadSession(this.#store, tokenOfSid(sid).reveal())))
+    const found = await load()
+    if (found !== undefined || this.#from === undefined) return found
+    const old = await orThrow(this.#from.find(sid))
+    if (O.isNone(old)) return undefined
+    const taken = await takeOver(this.#store, this.#from, old.value)
+    if (taken === 'present') return load()
+    return taken === 'refused' ? undefined : taken
+  }
+
+  #knownOf(data: object): Known | undefined {
+    const mark = (data as { readonly [MARK]?: unknown })[MARK]
+    return this.#known.get(data) ?? (typeof mark === 'function' ? this.#known.get(mark) : undefined)
+  }
+
+  /** Writes what differs between what was known and `now`; not for a session that has ended. */
+  async #write(data: Data, known: Known | undefined, now: Entries | undefined): Promise<void> {
+    if (known === undefined || now === undefined) return
+    const saved = await saveSession(withEdited(known.session, known.seen, now))()
+    if (E.isRight(saved)) this.#known.set(data, { session: saved.right, seen: now })
+    else if (!(saved.left instanceof SessionGone)) throw saved.left
+  }
+
+  /** Makes the session of an object that is not ours. Not when its id is taken, or was. */
+  async #create(sid: string, data: Data): Promise<Known | undefined> {
+    const saved = await saveSession(sessionWith(this.#store, sid, data))()
+    if (E.isRight(saved)) return { session: saved.right, seen: entriesOf(data) }
+    if (saved.left instanceof SaveConflict) return undefined
+    throw saved.left
+  }
+
+  async #found(sid: string): Promise<Known | undefined> {
+    const found = await this.#load(sid)
+    return found && { session: found, seen: visible(found.store) }
+  }
+
+  async #destroy(sid: string): Promise<void> {
+    const token = tokenOfSid(sid)
+    const unread = { revision: 0, expiration: 0, due: false, entries: noEntries }
+    await orThrow(destroySession(heldSession(this.#store, token, unread, noEdits)))
+    // Afterwards: until then it could be taken over, but not from now on.
+    if (this.#from !== undefined) await orThrow(this.#from.remove(sid))
+  }
+
+  async #all(): Promise<Data[]> {
+    const all = await orThrow((await this.#listed()).all)
+    return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
+  }
+
+  async #listed(): Promise<ExpressListing> {
+    if (this.#listing === undefined)
+      throw new TypeError('expressSessionStore: give it the option `database` for all, length and clear')
+    await orThrow(this.#store.prepare)
+    return this.#listing
+  }
+}
+
+const ending =
+  (callback: Done) =>
+  (error: unknown): void =>
+    callback?.(error ?? undefined)

@@ -1,0 +1,85 @@
+// The door for Express 5: a middleware.
+
+import { subscribe } from 'node:diagnostics_channel'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import * as O from 'fp-ts/lib/Option.js'
+import type { Session } from '../port/session-store.js'
+import { type DoorOptions, openDoor } from './door.js'
+import { type HeldResponse, holdResponse } from './held-response.js'
+import { conduct } from './request-life.js'
+
+export type { DoorOptions } from './door.js'
+
+declare global {
+  // eslint-disable-next-line @typescript-eslint/no-namespace -- the place that Express's types have for it
+  namespace Express {
+    interface Request {
+      /** The current session as it is now. */
+      currentSession: () => Session
+    }
+  }
+}
+
+/** What the middleware knows of Express's request; `trust proxy` decides on `secure` and `ip`. */
+export interface ExpressRequest extends IncomingMessage {
+  readonly secure?: boolean
+  readonly ip?: string | undefined
+  currentSession?: () => Session
+}
+
+/** The responses of requests that are under way; and those of them in which an error was passed to Express. */
+const held = new WeakMap<object, HeldResponse>()
+const erred = new WeakSet<object>()
+const hear = (message: unknown): void => {
+  const { req } = message as { readonly req: object }
+  erred.add(req)
+  // Who answers and then fails has failed: Express's error handling can still answer instead.
+  held.get(req)?.retract()
+}
+let hearing = false
+
+/**
+ * A middleware for Express that gives what comes after it a current session. It is saved before the first byte
+ * of the response goes out. A request that was answered with an error (a status from 500 on; or from 400 on, when
+ * an error was thrown, rejected or passed to `next`) leaves nothing behind; a save that fails is passed to `next`.
+ *
+ * @example
+ * ```ts
+ * import express from 'express'
+ * import { sessionMiddleware } from 'keyrow/express'
+ * import { memoryStore } from 'keyrow/memory'
+ * import { sessionRef, sessionUpdate, updateCurrentSession } from 'keyrow/promise'
+ *
+ * const app = express()
+ * app.use(sessionMiddleware({ store: memoryStore() }))
+ * app.get('/', async (req, res) => {
+ *   await updateCurrentSession(sessionUpdate('visits', (visits) => Number(visits) + 1, 0))
+ *   res.send(`visit ${sessionRef('visits')(req.currentSession())}`)
+ * })
+ * ```
+ */
+export const sessionMiddleware = (options: DoorOptions) => {
+  const begin = openDoor(options)
+  // Express tells of errors on this channel as soon as they happen, before an error handler sees them.
+  if (!hearing) subscribe('tracing:express.router.request:error', hear)
+  hearing = true
+  return (req: ExpressRequest, res: ServerResponse, next: (error?: unknown) => void): void => {
+    const response = holdResponse(
+      res,
+      (failure) => () => next(failure),
+      (status = 500) => status >= 500 || (erred.has(req) && status >= 400),
+    )
+    held.set(req, response)
+    const visit = { cookieHeader: req.headers.cookie, secure: req.secure ?? false, address: req.ip }
+    conduct(
+      begin(visit),
+      ({ session }) => {
+        req.currentSession = session
+        next()
+        // The handler is done when it has answered.
+        return new Promise(() => undefined)
+      },
+      response,
+    ).catch((failure: unknown) => response.fail(failure, O.none))
+  }
+}

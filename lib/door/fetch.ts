@@ -1,0 +1,63 @@
+// The door for servers of the fetch kind: a function from `Request` to `Response`, as Bun, Deno, workers and
+// route handlers have it.
+
+import * as E from 'fp-ts/lib/Either.js'
+import * as O from 'fp-ts/lib/Option.js'
+import {
+  type DoorOptions,
+  describe,
+  type FailureOptions,
+  failureAnswer,
+  openDoor,
+  type ProxyOptions,
+  visitOfRequest,
+} from './door.js'
+import { answered } from './request-life.js'
+import { addCookie } from './web-response.js'
+
+export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
+
+export interface SessionFetchOptions extends DoorOptions, ProxyOptions, FailureOptions {
+  /** The client's address, for the guard: what your server knows of the connection. */
+  readonly addressOf?: (request: Request) => string | undefined
+}
+
+/** A handler: it gives a response, a promise of one, or a `TaskEither`, which is run. */
+export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
+
+/**
+ * A `fetch` handler that gives yours a current session. It is saved when yours has given its response, before
+ * that goes out; a body that is a stream follows later. One that fails leaves nothing behind. What a server
+ * passes beside the request is passed on.
+ *
+ * @example
+ * ```ts
+ * import { sessionFetch } from 'keyrow/fetch'
+ * import { memoryStore } from 'keyrow/memory'
+ * import { sessionRef, sessionUpdate, updateCurrentSession } from 'keyrow/promise'
+ *
+ * const handle = sessionFetch({ store: memoryStore() })(async () => {
+ *   const session = await updateCurrentSession(sessionUpdate('visits', (visits) => Number(visits) + 1, 0))
+ *   return new Response(`visit ${sessionRef('visits')(session)}`)
+ * })
+ * console.log(await (await handle(new Request('https://shop.example/'))).text()) // visit 1
+ * ```
+ */
+export const sessionFetch = (options: SessionFetchOptions) => {
+  const begin = openDoor(options)
+  const { addressOf, onFailure, trustProxy = false } = options
+  return <R extends readonly unknown[]>(handler: FetchHandler<R>) =>
+    async (request: Request, ...rest: R): Promise<Response> => {
+      const visit = visitOfRequest(request, trustProxy, addressOf?.(request))
+      const { result, cookie } = await answered<Response>(begin(visit), () => handler(request, ...rest))
+      const response = E.isRight(result) ? result.right : answerOf(onFailure, result.left, request)
+      return O.isSome(cookie) ? addCookie(response, cookie.value) : response
+    }
+}
+
+const answerOf = (onFailure: FailureOptions['onFailure'], failure: unknown, request: Request): Response => {
+  const { pathname } = new URL(request.url)
+  const { status, headers, body } = failureAnswer(onFailure, failure, describe(request.method, pathname))
+  const common = { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' }
+  return new Response(body, { status, headers: { ...common, ...headers } })
+}

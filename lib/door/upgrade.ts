@@ -1,0 +1,83 @@
+// WebSockets: the session of an upgrade request, to be read. It outlives any request, so it cannot be changed:
+// what is written here could not be saved before an answer, nor could a cookie be given.
+
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import * as E from 'fp-ts/lib/Either.js'
+import * as O from 'fp-ts/lib/Option.js'
+import { makeReadOnly } from '../current/frame.js'
+import type { Session } from '../port/session-store.js'
+import { sessionCookie } from './cookie.js'
+import {
+  type DoorOptions,
+  describe,
+  type FailureOptions,
+  failureAnswer,
+  type ProxyOptions,
+  visitOf,
+} from './door.js'
+import { isForeign } from './forgery.js'
+import { sessionOf } from './request-life.js'
+
+export interface UpgradeOptions extends DoorOptions, ProxyOptions, FailureOptions {}
+
+/** What is done with an upgrade request; `session` is `undefined` for a visitor without one. */
+export type UpgradeHandler = (
+  req: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  session: Session | undefined,
+) => void
+
+/**
+ * A listener for a server's `upgrade` event, whichever door serves its requests, with the session that the
+ * request's cookie opens. The session can be read, and destroyed; saving, rotating or refreshing it fails with
+ * `SessionClosed`. A page of another origin gets no session (with `sameSite: 'none'` it does). When the store
+ * fails the socket is answered and closed, and the handler does not run.
+ *
+ * @example
+ * ```ts
+ * import { createServer } from 'node:http'
+ * import { sessionUpgrade } from 'keyrow/node'
+ * import { memoryStore } from 'keyrow/memory'
+ * import { WebSocketServer } from 'ws'
+ *
+ * const webSockets = new WebSocketServer({ noServer: true })
+ * const server = createServer()
+ * server.on(
+ *   'upgrade',
+ *   sessionUpgrade({ store: memoryStore() })((req, socket, head, session) => {
+ *     if (session === undefined) socket.end('HTTP/1.1 401 Unauthorized\r\n\r\n')
+ *     else webSockets.handleUpgrade(req, socket, head, (opened) => webSockets.emit('connection', opened, session))
+ *   }),
+ * )
+ * ```
+ */
+export const sessionUpgrade = (
+  options: UpgradeOptions,
+): ((handler: UpgradeHandler) => (req: IncomingMessage, socket: Duplex, head: Buffer) => void) => {
+  const { store, guard, onFailure, sameSite, trustProxy = false } = options
+  const cookie = sessionCookie(options)
+  const load = async (req: IncomingMessage): Promise<Session | undefined> => {
+    if (sameSite !== 'none' && isForeign(req)) return undefined
+    const found = await sessionOf(store, cookie, guard, visitOf(req, trustProxy))()
+    if (E.isLeft(found)) throw found.left
+    return O.isSome(found.right) ? makeReadOnly(found.right.value) : undefined
+  }
+  return (handler) => (req, socket, head) => {
+    // Until the handler has it, nobody else hears of a connection that is lost.
+    const lost = (): void => void socket.destroy()
+    socket.on('error', lost)
+    load(req)
+      .then((session) => {
+        socket.off('error', lost)
+        if (!socket.destroyed) handler(req, socket, head, session)
+      })
+      .catch((failure: unknown) => {
+        const { status, body } = failureAnswer(onFailure, failure, describe(req.method, req.url))
+        socket.end(
+          `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,
+        )
+      })
+  }
+}

@@ -1,0 +1,71 @@
+// The table of connect-pg-simple: (sid, sess json, expire timestamp). Its times are without a zone, in that of the
+// connection, so it must be read through connections whose zone is that of its writers.
+
+import { flow, pipe } from 'fp-ts/lib/function.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
+import type { Json } from '../base/json.js'
+import type { Database, Query } from '../port/database.js'
+import type { OldSession, OldSessions } from '../port/old-sessions.js'
+import { ms } from './expressions.js'
+import { rowsAs } from './operator-store.js'
+
+export interface ConnectPgSimpleOptions {
+  /** The table's name. Default: `session`. */
+  readonly tableName?: string
+  /** Its schema. Default: the first one in the search path that has it. */
+  readonly schemaName?: string
+}
+
+const OldRow = t.type({ sid: t.string, sess: t.string })
+
+/**
+ * The sessions in a table of connect-pg-simple, for `moveSessions`, and for the option `from` of
+ * `expressSessionStore`.
+ *
+ * @example
+ * ```ts
+ * import { connectPgSimple, expressSessionStore } from 'keyrow/express-session'
+ * import { sessionStore } from 'keyrow'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ *
+ * const database = pgliteDatabase()
+ * const store = expressSessionStore(sessionStore(database), { from: connectPgSimple(database) })
+ * console.log(typeof store.createSession) // function
+ * await database.close()
+ * ```
+ */
+export const connectPgSimple = (database: Database, options: ConnectPgSimpleOptions = {}): OldSessions => {
+  const table = [options.schemaName, options.tableName ?? 'session']
+    .flatMap((name) => (name === undefined ? [] : [`"${name.replaceAll('"', '""')}"`]))
+    .join('.')
+  const statement = (name: string, text: string): Query => ({ name: `old.${name}`, text })
+  const select = `select sid, sess::text as sess from ${table}`
+  const find = statement('find', `${select} where sid = $1::text and expire > now()`)
+  const after = statement(
+    'after',
+    `${select} where sid > $1::text and expire > now() order by sid limit $2::int`,
+  )
+  const shorten = statement(
+    'shorten',
+    `update ${table} set expire = least(expire, now() + ${ms('$2')}) where sid = $1::text`,
+  )
+  const remove = statement('remove', `delete from ${table} where sid = $1::text`)
+  const rows = rowsAs(OldRow)
+  const done = TE.map(() => undefined)
+  return {
+    find: (sid) => pipe(rows(database, find, [sid]), TE.map(flow(A.map(oldSession), A.head))),
+    after: (sid, limit) => pipe(rows(database, after, [sid, limit]), TE.map(A.map(oldSession))),
+    shorten: (sid, milliseconds) => done(database.query(shorten, [sid, milliseconds])),
+    remove: (sid) => done(database.query(remove, [sid])),
+  }
+}
+
+const oldSession = ({ sid, sess }: t.TypeOf<typeof OldRow>): OldSession => {
+  const values = JSON.parse(sess) as Json
+  return {
+    sid,
+    values: typeof values === 'object' && values !== null ? (values as OldSession['values']) : {},
+  }
+}

@@ -1,0 +1,55 @@
+// The small shop of each framework, started and used over HTTP.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { startExample } from './support/example.js'
+import { startPostgres } from './support/postgres-server.js'
+
+const file = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url))
+if (!existsSync(file('build/examples/node.js'))) {
+  t.fail('build/examples is missing: run "npm run build && npm run build:examples" first')
+  process.exit(1)
+}
+
+// The examples use the default schema, so never a database that stays.
+const server = await startPostgres()
+t.teardown(() => server.stop())
+
+/** A browser with cookies and nothing else. */
+const browser = (url: string) => {
+  let cookie = ''
+  const keep = async (answering: Promise<Response>) => {
+    const response = await answering
+    for (const given of response.headers.getSetCookie()) cookie = given.split(';')[0] ?? ''
+    return response
+  }
+  const look = async () => (await keep(fetch(url, { headers: { cookie } }))).text()
+  const send = async (path: string, fields: Readonly<Record<string, string>>, token?: string) => {
+    const csrf = token ?? /name="csrf" value="([^"]*)"/.exec(await look())?.[1] ?? ''
+    const body = new URLSearchParams({ csrf, ...fields })
+    return (await keep(fetch(url + path, { method: 'POST', body, headers: { cookie }, redirect: 'manual' })))
+      .status
+  }
+  return { look, send, cookie: () => cookie }
+}
+
+for (const name of ['node', 'express', 'fastify', 'koa', 'hono', 'fetch'])
+  t.test(name, async (t) => {
+    t.ok(readFileSync(file(`examples/${name}.ts`), 'utf8').split('\n').length < 60, 'it is under 60 lines')
+    const url = await startExample(t, name, server.url)
+    const { look, send, cookie } = browser(url)
+    t.match(await look(), 'Nobody is signed in.')
+    t.equal(await send('/add', { item: 'tea' }), 303)
+    t.match(await look(), 'tea is in your cart.')
+    t.notMatch(await look(), 'tea is in your cart.')
+    const visitor = cookie()
+    t.equal(await send('/in', { user: 'Ada <3' }), 303)
+    t.not(cookie(), visitor)
+    t.match(await look(), /Hello Ada &#60;3\.[\s\S]*<li>tea<\/li>/)
+    t.equal(await send('/add', { item: 'milk' }, 'a guess'), 403)
+    t.equal(await send('/in', { user: '' }), 400, 'nobody is no principal')
+    t.notMatch(await look(), 'milk')
+    t.equal(await send('/out', {}), 303)
+    t.match(await look(), 'Nobody is signed in.')
+  })

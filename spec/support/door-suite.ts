@@ -1,0 +1,716 @@
+// What a client may rely on, whatever framework answers: the laws 2, 6 to 10 and 12 as they are seen over HTTP,
+// and what is expected of sessions for security. A black box: the door is known by its address alone.
+
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import type { Test } from 'tap'
+import { DriverError } from '../../lib/base/errors.js'
+import { tokenGuard } from '../../lib/door/guard.js'
+import type { Database } from '../../lib/port/database.js'
+import { onSessionEvent } from '../../lib/port/events.js'
+import type { SessionStore } from '../../lib/port/session-store.js'
+import {
+  buildSession,
+  checkForgery,
+  csrfToken,
+  currentSession,
+  destroySession,
+  flash,
+  loadSession,
+  rotateSession,
+  sessionRef,
+  sessionSet,
+  sessionsOf,
+  sessionToken,
+  sessionUpdate,
+  signIn,
+  signOut,
+  takeFlashes,
+  updateCurrentSession,
+  withSession,
+} from '../../lib/promise.js'
+import { sessionStore } from '../../lib/sql/session-store.js'
+import { counting } from './databases.js'
+import type { Call, CallHandler, Reply, Serving, SpecDoor } from './doors.js'
+import { age, freshSchema } from './stores.js'
+
+const bitsOf = (byte: number): number => byte.toString(2).replaceAll('0', '').length
+
+interface Answer {
+  readonly status: number
+  readonly body: string
+  readonly headers: Headers
+  readonly setCookie: readonly string[]
+  /** What a browser would send back: the last cookie given. */
+  readonly cookie: string
+}
+
+const ask = async (url: string, cookie?: string, init: RequestInit = {}): Promise<Answer> => {
+  const headers = new Headers(init.headers)
+  if (cookie !== undefined) headers.set('cookie', cookie)
+  const response = await fetch(url, { redirect: 'manual', ...init, headers })
+  const setCookie = response.headers.getSetCookie()
+  const body = await response.text()
+  const given = setCookie.findLast((line) => /^(__Host-)?session=/.test(line))
+  return {
+    status: response.status,
+    body,
+    headers: response.headers,
+    setCookie,
+    cookie: given?.split(';')[0] ?? '',
+  }
+}
+
+const post = (body: Record<string, string>, headers: Record<string, string> = {}): RequestInit => ({
+  method: 'POST',
+  body: new URLSearchParams(body).toString(),
+  headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers },
+})
+
+const visit = async (): Promise<Reply> => {
+  const session = await updateCurrentSession(sessionUpdate('visits', (visits) => Number(visits) + 1, 0))
+  return { body: JSON.stringify(sessionRef('visits')(session)) }
+}
+
+const show = async (): Promise<Reply> => ({
+  body: JSON.stringify((await currentSession()).store.filterNot((_, key) => key.startsWith('keyrow:'))),
+})
+
+const set = (key: string, value: string | number | boolean) => updateCurrentSession(sessionSet(key, value))
+
+/** `/show` shows; everything else is the test's. */
+const shown =
+  (handler: CallHandler): CallHandler =>
+  (call) =>
+    call.path === '/show' ? show() : handler(call)
+
+const gate = () => {
+  let open = (): void => undefined
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { opened, open }
+}
+
+/** The store, with what it writes waiting at a gate. */
+const slow = (store: SessionStore) => {
+  const { opened, open } = gate()
+  const slowStore: SessionStore = {
+    ...store,
+    create:
+      (...all) =>
+      () =>
+        opened.then(() => store.create(...all)()),
+    save:
+      (...all) =>
+      () =>
+        opened.then(() => store.save(...all)()),
+  }
+  return { store: slowStore, open }
+}
+
+const broken = (store: SessionStore, ...names: readonly ('load' | 'create' | 'save')[]): SessionStore => ({
+  ...store,
+  ...Object.fromEntries(
+    names.map((name) => [
+      name,
+      () => async () =>
+        Promise.resolve({
+          _tag: 'Left',
+          left: new DriverError('host db.internal is down', { retryable: true }),
+        }),
+    ]),
+  ),
+})
+
+/** A door that is tested, on this database. */
+export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => {
+  const open = (lifetime: Parameters<typeof sessionStore>[1] = {}) => {
+    const schema = freshSchema()
+    return { schema, store: sessionStore(database, { ...lifetime, schema }) }
+  }
+  const serve = async (t: Test, handler: CallHandler, options: Partial<Serving> = {}) => {
+    const { url, close } = await door.serve(shown(handler), { store: open().store, ...options })
+    t.teardown(close)
+    return url
+  }
+
+  t.test('law 2: a request costs one statement to load and one to save; a visitor has no row', async (t) => {
+    const schema = freshSchema()
+    const { database: counted, events } = counting(database)
+    const store = sessionStore(counted, { schema })
+    await store.prepare()
+    events.splice(0)
+    const url = await serve(t, async ({ path }) => (path === '/visit' ? visit() : { body: 'hello' }), {
+      store,
+    })
+    const stranger = await ask(`${url}/hello`)
+    t.strictSame([stranger.body, stranger.setCookie, events.length], ['hello', [], 0])
+    const { cookie } = await ask(`${url}/visit`)
+    const named = () => events.splice(0).map(({ query }) => query.name)
+    t.strictSame(named(), ['session.create'])
+    t.equal((await ask(`${url}/visit`, cookie)).body, '2')
+    t.strictSame(named(), ['session.load', 'session.save'])
+    t.strictSame((await ask(`${url}/show`, cookie)).setCookie, [])
+    t.strictSame(named(), ['session.load'])
+  })
+
+  t.test('a malformed token costs no query', async (t) => {
+    const { database: counted, events } = counting(database)
+    const store = sessionStore(counted, { schema: freshSchema() })
+    await store.prepare()
+    const { cookie } = await ask(`${await serve(t, visit, { store })}/`)
+    events.splice(0)
+    const url = await serve(t, visit, { store })
+    for (const bad of ['session=x', `${cookie}0`, `session=${"' or 1=1 --".repeat(7)}`, 'session=%00'])
+      t.equal((await ask(`${url}/show`, bad)).body, '{}')
+    t.strictSame(events, [])
+  })
+
+  t.test('a cookie is 256 random bits and a random id, and tells nothing', async (t) => {
+    const url = await serve(t, async () => {
+      await signIn('ada')
+      return { body: 'done' }
+    })
+    const cookies = await Promise.all(Array.from({ length: 100 }, async () => (await ask(`${url}/`)).cookie))
+    const parts = cookies.map((cookie) => cookie.slice('session='.length).split('.'))
+    t.equal(new Set(parts.flat()).size, 200)
+    const secrets = parts.map(([, secret = '']) => Buffer.from(secret, 'base64url'))
+    t.ok(secrets.every(({ length }) => length === 32))
+    const ones = secrets.reduce((sum, bytes) => sum + bytes.reduce((some, byte) => some + bitsOf(byte), 0), 0)
+    // Of 25,600 bits; ten standard deviations.
+    t.ok(Math.abs(ones - 12_800) < 800, `${String(ones)} ones`)
+  })
+
+  t.test('law 4 and 5: 200 overlapping requests of one browser lose no key and no update', async (t) => {
+    const url = await serve(t, async ({ path }) => {
+      await set(path, true)
+      return visit()
+    })
+    const { cookie } = await ask(`${url}/first`)
+    await Promise.all(Array.from({ length: 200 }, (_, index) => ask(`${url}/key/${String(index)}`, cookie)))
+    const values = JSON.parse((await ask(`${url}/show`, cookie)).body) as Record<string, unknown>
+    t.strictSame([Object.keys(values).length, values['visits']], [202, 201])
+  })
+
+  t.test('law 6: a request that ends after the logout stores nothing and brings nothing back', async (t) => {
+    const late = gate()
+    const reached = gate()
+    const url = await serve(t, async ({ path }) => {
+      if (path === '/out') await signOut()
+      if (path === '/slow') {
+        reached.open()
+        await late.opened
+      }
+      if (path !== '/out') await set('cart', path)
+      return { body: 'done' }
+    })
+    const { cookie } = await ask(`${url}/in`)
+    const pending = ask(`${url}/slow`, cookie)
+    await reached.opened
+    const out = await ask(`${url}/out`, cookie)
+    t.match(out.setCookie, [/^session=; Max-Age=0; Path=\/; HttpOnly; SameSite=Lax$/])
+    late.open()
+    const answer = await pending
+    t.strictSame([answer.status, answer.setCookie], [409, []])
+    t.equal((await ask(`${url}/show`, cookie)).body, '{}')
+  })
+
+  t.test('law 7: a handler that throws after changing the session leaves nothing behind', async (t) => {
+    const url = await serve(t, async ({ path }) => {
+      await set('stored', path)
+      if (path === '/throw') throw new Error('mine')
+      if (path === '/refuse') throw Object.assign(new Error('mine'), { status: 400, statusCode: 400 })
+      return { body: 'done' }
+    })
+    const { cookie } = await ask(`${url}/first`)
+    for (const path of ['/throw', '/refuse']) {
+      const failed = await ask(`${url}${path}`, cookie)
+      t.ok(failed.status >= 400, `${path} is answered ${String(failed.status)}`)
+      t.strictSame(failed.setCookie, [])
+    }
+    t.equal((await ask(`${url}/show`, cookie)).body, '{"stored":"/first"}')
+    t.equal((await ask(`${url}/throw`)).status, 500)
+  })
+
+  t.test('law 8: what outlives its request cannot change the session', async (t) => {
+    const answered = gate()
+    let outcome: unknown
+    let ended: Promise<unknown> = Promise.resolve()
+    const url = await serve(t, async () => {
+      await set('early', true)
+      ended = answered.opened
+        .then(() => set('late', true))
+        .catch((error: unknown) => {
+          outcome = error
+        })
+      return { body: 'done' }
+    })
+    const { cookie } = await ask(`${url}/`)
+    answered.open()
+    await ended
+    t.match(outcome, { _tag: 'SessionClosed' })
+    t.equal((await ask(`${url}/show`, cookie)).body, '{"early":true}')
+  })
+
+  t.test('law 9: a nested withSession joins the request, and one save stores both', async (t) => {
+    const schema = freshSchema()
+    const { database: counted, events } = counting(database)
+    const store = sessionStore(counted, { schema })
+    const url = await serve(
+      t,
+      async () => {
+        await set('outer', 1)
+        await withSession(await currentSession(), () => set('inner', 2))
+        return { body: 'done' }
+      },
+      { store },
+    )
+    const { cookie } = await ask(`${url}/`)
+    t.strictSame(JSON.parse((await ask(`${url}/show`, cookie)).body), { outer: 1, inner: 2 })
+    t.equal(events.filter(({ query }) => /^session[.](create|save)$/.test(query.name)).length, 1)
+  })
+
+  t.test('law 10: not a byte goes out before the save is done', async (t) => {
+    const { store, open: letGo } = slow(open().store)
+    const url = await serve(t, visit, { store })
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    const parts: string[] = []
+    socket.on('data', (data) => parts.push(data.toString()))
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    t.strictSame(parts, [])
+    letGo()
+    await once(socket, 'close')
+    t.match(parts.join(''), /^HTTP\/1\.1 200 .*session=/s)
+  })
+
+  t.test('law 10: a redirect is followed only to the new session, in 1,000 tries', async (t) => {
+    const url = await serve(t, async ({ path, query }) => {
+      if (path === '/read') return { body: JSON.stringify(sessionRef('n')(await currentSession())) }
+      await set('n', Number(query.get('n')))
+      return { status: 303, headers: { Location: '/read' } }
+    })
+    let { cookie } = await ask(`${url}/write?n=-1`)
+    const wrong: unknown[] = []
+    const browse = async (from: number) => {
+      let own = cookie
+      for (let n = from; n < from + 100; n += 1) {
+        const moved = await ask(`${url}/write?n=${String(n)}`, own)
+        own = moved.cookie === '' ? own : moved.cookie
+        const read = await ask(`${url}${String(moved.headers.get('location'))}`, own)
+        if (read.body !== String(n)) wrong.push([n, read.body])
+      }
+    }
+    const cookies = await Promise.all(Array.from({ length: 10 }, () => ask(`${url}/write?n=-1`)))
+    await Promise.all(
+      cookies.map((given, index) => {
+        cookie = given.cookie
+        return browse(index * 100)
+      }),
+    )
+    t.strictSame(wrong, [])
+  })
+
+  t.test('law 10: a save that fails is an error, not a success with lost data', async (t) => {
+    const { store } = open()
+    const url = await serve(
+      t,
+      async () => {
+        const { body = '' } = await visit()
+        return { headers: { 'X-Own': 'x', 'Set-Cookie': 'a=1' }, body }
+      },
+      { store: broken(store, 'create', 'save') },
+    )
+    const failed = await ask(`${url}/`)
+    t.strictSame([failed.status, failed.setCookie, failed.headers.get('x-own')], [503, [], null])
+    t.equal(failed.headers.get('retry-after'), '5')
+  })
+
+  t.test('a store that is down is a 503, and the handler does not run', async (t) => {
+    const { store } = open()
+    const url = await serve(t, async () => t.fail('it ran') as never, { store: broken(store, 'load') })
+    t.equal((await ask(`${url}/`, `session=${sessionToken(buildSession(store))}`)).status, 503)
+  })
+
+  t.test('a value that cannot be stored is a 400, and nothing of the request is stored', async (t) => {
+    const url = await serve(t, async ({ form }) => {
+      await set('seen', 1)
+      await set('name', (await form()).get('name') ?? '')
+      return { body: 'done' }
+    })
+    const bad = await ask(`${url}/`, undefined, post({ name: 'a\u0000b' }))
+    t.strictSame([bad.status, bad.setCookie], [400, []])
+    const good = await ask(`${url}/`, undefined, post({ name: 'Ada' }))
+    t.strictSame(JSON.parse((await ask(`${url}/show`, good.cookie)).body), { seen: 1, name: 'Ada' })
+  })
+
+  t.test(
+    'law 12: an id from anywhere but a cookie, a foreign one, a forged one is not adopted',
+    async (t) => {
+      const { store } = open()
+      const url = await serve(t, visit, { store })
+      const [ada, bob] = [(await ask(`${url}/`)).cookie, (await ask(`${url}/`)).cookie]
+      const token = ada.slice('session='.length)
+      const forged = [
+        'session=',
+        'session=x',
+        'session=%E0%A4%A',
+        `session=${'x'.repeat(8_000)}`,
+        ada.slice(0, -1),
+        `${ada}x`,
+        `${ada.split('.')[0] ?? ''}.${bob.split('.')[1] ?? ''}`,
+        `session=${sessionToken(buildSession(store))}`,
+        `Session=${token}`,
+        `__Host-${ada}`,
+        `session=; ${ada}`,
+        '; ; =; session',
+      ]
+      for (const cookie of forged) {
+        const answer = await ask(`${url}/`, cookie)
+        t.strictSame(
+          [answer.status, answer.body, answer.setCookie.length],
+          [200, '1', 1],
+          cookie.slice(0, 60),
+        )
+        t.notOk(answer.cookie.includes(token.slice(0, 36)), 'it is not adopted')
+      }
+      const elsewhere = await ask(`${url}/?session=${token}`, undefined, {
+        ...post({ session: token }, { authorization: `Bearer ${token}`, 'x-session': token }),
+      })
+      t.equal(elsewhere.body, '1', 'neither from the address, nor from a header, nor from a form')
+      t.equal((await ask(`${url}/`, `other=1; ${ada}; ${bob}`)).body, '2', 'of two the first is taken')
+    },
+  )
+
+  t.test('law 12: signing in rotates: the old cookie is dead, what the visitor had stays', async (t) => {
+    const { store } = open()
+    const url = await serve(
+      t,
+      async ({ path }) => {
+        if (path === '/in') await signIn('ada')
+        else await set('cart', 'tea')
+        return { body: 'done' }
+      },
+      { store },
+    )
+    const visitor = await ask(`${url}/`)
+    const signedIn = await ask(`${url}/in`, visitor.cookie)
+    t.not(signedIn.cookie, visitor.cookie)
+    t.equal((await ask(`${url}/show`, visitor.cookie)).body, '{}', 'the old cookie is dead')
+    t.equal((await ask(`${url}/show`, signedIn.cookie)).body, '{"cart":"tea"}')
+    t.equal((await sessionsOf(store, 'ada')).length, 1)
+  })
+
+  t.test(
+    'law 12: a rotation stands when the handler fails afterwards: the answer has the new cookie',
+    async (t) => {
+      const url = await serve(t, async ({ path }) => {
+        await set('path', path)
+        if (path === '/fail') {
+          await rotateSession(await currentSession())
+          throw new Error('after the rotation')
+        }
+        return { body: 'done' }
+      })
+      const { cookie } = await ask(`${url}/first`)
+      const failed = await ask(`${url}/fail`, cookie)
+      t.equal(failed.status, 500)
+      t.equal((await ask(`${url}/show`, failed.cookie)).body, '{"path":"/first"}')
+      t.equal((await ask(`${url}/show`, cookie)).body, '{}')
+    },
+  )
+
+  t.test('law 12: signing out deletes the session on the server and takes the cookie away', async (t) => {
+    const { store } = open()
+    const url = await serve(
+      t,
+      async ({ path }) => {
+        if (path === '/out') await signOut()
+        else await set('a', 1)
+        return { body: 'done' }
+      },
+      { store },
+    )
+    const { cookie } = await ask(`${url}/`)
+    const out = await ask(`${url}/out`, cookie)
+    t.match(out.setCookie, [/^session=; Max-Age=0; Path=\/; HttpOnly; SameSite=Lax$/])
+    t.equal(await loadSession(store, cookie.slice('session='.length)), undefined)
+    t.strictSame((await ask(`${url}/out`)).setCookie, [], 'nothing to take away')
+  })
+
+  t.test(
+    'law 11: a session expires on the server: unused, and by its age, whatever the cookie says',
+    async (t) => {
+      const { store, schema } = open({ idleMs: 60_000, absoluteMs: 150_000 })
+      const url = await serve(t, visit, { store })
+      const { cookie } = await ask(`${url}/`)
+      await age(database, schema, 50_000)
+      t.equal((await ask(`${url}/`, cookie)).body, '2')
+      await age(database, schema, 50_000)
+      t.equal((await ask(`${url}/`, cookie)).body, '3', 'use keeps it alive')
+      await age(database, schema, 55_000)
+      t.equal((await ask(`${url}/`, cookie)).body, '1', 'but not past its absolute age')
+      const idle = await ask(`${url}/`)
+      await age(database, schema, 61_000)
+      t.equal((await ask(`${url}/`, idle.cookie)).body, '1')
+    },
+  )
+
+  t.test(
+    'the cookie is HttpOnly, SameSite, without Domain, and its answer is not stored by caches',
+    async (t) => {
+      const url = await serve(t, async () => ({
+        ...(await visit()),
+        headers: { 'Cache-Control': 'public, max-age=60' },
+      }))
+      const first = await ask(`${url}/`)
+      t.match(first.setCookie, [/^session=[0-9a-f-]{36}\.[\w-]{43}; Path=\/; HttpOnly; SameSite=Lax$/])
+      t.equal(first.headers.get('cache-control'), 'no-store')
+      const second = await ask(`${url}/`, first.cookie)
+      t.strictSame([second.setCookie, second.headers.get('cache-control')], [[], 'public, max-age=60'])
+    },
+  )
+
+  t.test(
+    'the cookie is Secure and __Host- behind a trusted proxy that says https, and only then',
+    async (t) => {
+      const trusting = await serve(t, visit, { trustProxy: true })
+      const wary = await serve(t, visit)
+      const https = { headers: { 'x-forwarded-proto': 'https' } }
+      const secure = await ask(`${trusting}/`, undefined, https)
+      t.match(secure.setCookie, [/^__Host-session=[^;]+; Path=\/; HttpOnly; Secure; SameSite=Lax$/])
+      t.equal((await ask(`${trusting}/`, secure.cookie, https)).body, '2')
+      t.equal(
+        (await ask(`${trusting}/`, secure.cookie.replace('__Host-', ''), https)).body,
+        '1',
+        'a cookie without the prefix is not taken over https',
+      )
+      t.match((await ask(`${wary}/`, undefined, https)).setCookie, [
+        /^session=[^;]+; Path=\/; HttpOnly; SameSite=Lax$/,
+      ])
+    },
+  )
+
+  t.test("two Set-Cookie headers of the handler's own are kept beside ours", async (t) => {
+    const url = await serve(t, async ({ path }) => ({
+      ...(await visit()),
+      status: path === '/moved' ? 302 : 201,
+      headers: { 'Set-Cookie': ['a=1; Path=/', 'b=2; Path=/'], 'X-Own': 'x', Location: '/' },
+    }))
+    for (const path of ['/', '/moved']) {
+      const answer = await ask(`${url}${path}`)
+      t.match(answer.setCookie, ['a=1; Path=/', 'b=2; Path=/', /^session=/])
+      t.equal(answer.headers.get('x-own'), 'x')
+    }
+  })
+
+  t.test('a form is taken only with its token, from our own pages', async (t) => {
+    const url = await serve(t, async (call: Call) => {
+      if (call.path === '/form') return { body: await csrfToken() }
+      if (call.path === '/in') await signIn('ada')
+      else await checkForgery(call, (await call.form()).get('csrf') ?? undefined)
+      await set('sent', true)
+      return { body: 'sent' }
+    })
+    const form = await ask(`${url}/form`)
+    const again = await ask(`${url}/form`, form.cookie)
+    t.not(form.body, again.body, 'no two answers show the same text')
+    t.strictSame(again.setCookie, [])
+    const { host } = new URL(url)
+    const send = async (token: string, headers: Record<string, string> = {}, cookie = form.cookie) =>
+      (await ask(`${url}/`, cookie, post({ csrf: token }, headers))).status
+    t.equal(await send(form.body), 200)
+    t.equal(await send(again.body, { origin: `http://${host}` }), 200)
+    t.equal(
+      (await ask(`${url}/`, form.cookie, { method: 'POST', headers: { 'x-csrf-token': form.body } })).status,
+      200,
+    )
+    t.equal(await send(form.body, { origin: 'https://evil.example' }), 403)
+    t.equal(await send(form.body, { origin: 'null' }), 403)
+    t.equal(await send(form.body, { 'sec-fetch-site': 'same-site' }), 403)
+    for (const bad of [
+      '',
+      'x',
+      form.body.slice(1),
+      `${form.body.slice(0, -2)}AA`,
+      (await ask(`${url}/form`)).body,
+    ])
+      t.equal(await send(bad), 403, bad)
+    const signedIn = await ask(`${url}/in`, form.cookie)
+    t.equal(await send(form.body, {}, signedIn.cookie), 403, 'another token after signing in')
+  })
+
+  t.test('a message is shown once, on the next page', async (t) => {
+    const url = await serve(t, async ({ path }) => {
+      if (path === '/add') await updateCurrentSession(flash('info', 'Saved.'))
+      if (path === '/page') return { body: JSON.stringify((await takeFlashes()).map(({ text }) => text)) }
+      return { status: 303, headers: { Location: '/page' } }
+    })
+    const { cookie } = await ask(`${url}/add`)
+    t.equal((await ask(`${url}/page`, cookie)).body, '["Saved."]')
+    t.equal((await ask(`${url}/page`, cookie)).body, '[]')
+  })
+
+  t.test(
+    'bad tokens are told of without the credential, and too many of one address are refused',
+    async (t) => {
+      const told: [string, unknown][] = []
+      for (const name of ['badToken', 'guessing', 'created', 'rotated', 'destroyed', 'expired'] as const)
+        t.teardown(onSessionEvent(name, (event) => told.push([name, event])))
+      const { store, schema } = open({ idleMs: 60_000 })
+      const guard = tokenGuard({ limit: 3 })
+      const url = await serve(
+        t,
+        async ({ path }) => {
+          if (path === '/in') await signIn('ada')
+          if (path === '/out') await signOut()
+          return path === '/' ? visit() : { body: 'done' }
+        },
+        { store, guard, trustProxy: true },
+      )
+      const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
+      const first = await ask(`${url}/`, undefined, from('203.0.113.1'))
+      const second = await ask(`${url}/in`, first.cookie, from('203.0.113.1'))
+      await ask(`${url}/out`, second.cookie, from('203.0.113.1'))
+      const expired = await ask(`${url}/`, undefined, from('203.0.113.1'))
+      await age(database, schema, 61_000)
+      await ask(`${url}/show`, expired.cookie, from('203.0.113.9'))
+      const kept = await ask(`${url}/`, undefined, from('203.0.113.1'))
+      const guess = () => `session=${sessionToken(buildSession(store))}`
+      const stale = guess()
+      const statuses: number[] = []
+      for (const cookie of [stale, stale, stale, stale, guess(), 'session=x', guess(), guess()])
+        statuses.push((await ask(`${url}/`, cookie, from('203.0.113.1'))).status)
+      t.strictSame(statuses, [200, 200, 200, 200, 200, 200, 429, 429], 'one token counts once')
+      t.equal((await ask(`${url}/`, kept.cookie, from('203.0.113.1'))).status, 200, 'a right one is served')
+      t.equal((await ask(`${url}/`, guess(), from('203.0.113.2'))).status, 200, 'another client too')
+      t.strictSame(
+        told.filter(([name]) => name === 'guessing'),
+        [['guessing', { address: '203.0.113.1', tokens: 4, refused: true }]],
+      )
+      t.strictSame(
+        new Set(told.map(([name]) => name)),
+        new Set(['created', 'rotated', 'destroyed', 'expired', 'badToken', 'guessing']),
+      )
+      const secrets = [first, second, expired, kept].map(({ cookie }) => cookie.split('.')[1] ?? '')
+      for (const secret of [...secrets, stale.split('.')[1] ?? ''])
+        t.notOk(JSON.stringify(told).includes(secret), 'no secret is told')
+    },
+  )
+
+  t.test('HEAD and 304 have a head and no body, and save', async (t) => {
+    const url = await serve(t, async ({ path }) => {
+      await set('seen', true)
+      return path === '/304'
+        ? { status: 304, headers: { ETag: '"1"' } }
+        : { headers: { 'Content-Type': 'text/plain' }, body: 'hello' }
+    })
+    const head = await ask(`${url}/`, undefined, { method: 'HEAD' })
+    t.strictSame([head.status, head.body, head.setCookie.length], [200, '', 1])
+    const unchanged = await ask(`${url}/304`)
+    t.strictSame([unchanged.status, unchanged.body, unchanged.headers.get('etag')], [304, '', '"1"'])
+    t.equal((await ask(`${url}/show`, unchanged.cookie)).body, '{"seen":true}')
+  })
+
+  t.test(
+    'pipelined requests on a kept connection are answered in order, each with its own session',
+    async (t) => {
+      const url = await serve(t, async ({ path }) => {
+        await visit()
+        return { body: `<${path}>` }
+      })
+      const socket = connect(Number(new URL(url).port), '127.0.0.1')
+      const parts: string[] = []
+      socket.on('data', (data) => parts.push(data.toString()))
+      const request = (path: string, more = '') => `GET ${path} HTTP/1.1\r\nHost: x\r\n${more}\r\n`
+      socket.write(request('/one') + request('/two') + request('/three', 'Connection: close\r\n'))
+      await once(socket, 'close')
+      const said = parts.join('')
+      t.strictSame(said.match(/<\/\w+>/g), ['</one>', '</two>', '</three>'])
+      t.equal(new Set(said.match(/session=[^;]+/g)).size, 3)
+    },
+  )
+
+  t.test('a header that would inject another does not go out', async (t) => {
+    const url = await serve(t, async ({ query }) => {
+      await set('a', 1)
+      return { headers: { 'X-Name': query.get('name') ?? '' }, body: 'done' }
+    })
+    const answer = await ask(`${url}/?name=${encodeURIComponent('x\r\nSet-Cookie: session=mine')}`)
+    t.equal(answer.status, 500)
+    t.notMatch(answer.setCookie.join('\n'), /session=mine/)
+  })
+
+  t.test(
+    'a session that was destroyed in its own request can be read, and its change is refused',
+    async (t) => {
+      const url = await serve(t, async ({ path }) => {
+        if (path === '/in') await set('a', 1)
+        else {
+          await destroySession(await currentSession())
+          await set('b', 2)
+        }
+        return { body: 'done' }
+      })
+      const { cookie } = await ask(`${url}/in`)
+      const answer = await ask(`${url}/out`, cookie)
+      t.equal(answer.status, 409)
+      t.match(answer.setCookie, [/^session=; Max-Age=0/], 'the cookie is taken away all the same')
+    },
+  )
+
+  if (!door.streams) return
+
+  t.test('a stream: its head waits for the save, its parts go out one by one', async (t) => {
+    const more = gate()
+    async function* parts(): AsyncIterable<string> {
+      yield 'one '
+      await more.opened
+      yield 'two'
+    }
+    const url = await serve(t, async () => {
+      await set('streamed', true)
+      return { headers: { 'Content-Type': 'text/event-stream' }, body: parts() }
+    })
+    const response = await fetch(`${url}/`)
+    const reader = response.body?.getReader()
+    t.equal(Buffer.from((await reader?.read())?.value ?? []).toString(), 'one ')
+    const cookie = response.headers.getSetCookie()[0]?.split(';')[0]
+    t.equal((await ask(`${url}/show`, cookie)).body, '{"streamed":true}', 'it was saved before')
+    more.open()
+    t.equal(Buffer.from((await reader?.read())?.value ?? []).toString(), 'two')
+  })
+
+  t.test(
+    'a client that goes away in the middle of the response does no harm; what was saved stays',
+    async (t) => {
+      let left = 0
+      async function* endless(): AsyncIterable<string> {
+        try {
+          for (;;) {
+            yield 'x'.repeat(10_000)
+            await new Promise((resolve) => setImmediate(resolve))
+          }
+        } finally {
+          left += 1
+        }
+      }
+      const url = await serve(t, async ({ path }) => {
+        if (path !== '/endless') return visit()
+        await set('asked', true)
+        return { body: endless() }
+      })
+      const { cookie } = await ask(`${url}/`)
+      const socket = connect(Number(new URL(url).port), '127.0.0.1')
+      socket.write(`GET /endless HTTP/1.1\r\nHost: x\r\nCookie: ${cookie}\r\n\r\n`)
+      await once(socket, 'data')
+      socket.destroy()
+      for (let turn = 0; left === 0 && turn < 1_000; turn += 1)
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      t.equal(left, 1, 'the stream was ended')
+      t.equal((await ask(`${url}/show`, cookie)).body, '{"visits":1,"asked":true}')
+      t.equal((await ask(`${url}/`, cookie)).body, '2')
+    },
+  )
+}

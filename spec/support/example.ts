@@ -1,0 +1,29 @@
+// An example as a process of its own, on a free port.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+
+// The program's input is a pipe from here, whose end is the program's end too, however this process ends.
+const untilOrphaned = 'data:text/javascript,process.stdin.resume().once("end",()=>process.exit(9)).unref()'
+
+/** Gives its address, once it listens; it ends with the test. */
+export const startExample = async (t: Test, name: string, databaseUrl: string): Promise<string> => {
+  const program = fileURLToPath(new URL(`../../build/examples/${name}.js`, import.meta.url))
+  const child = spawn(process.execPath, ['--import', untilOrphaned, program], {
+    env: { PATH: process.env['PATH'] ?? '', PORT: '0', DATABASE_URL: databaseUrl },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  const ended = once(child, 'exit')
+  t.teardown(async () => {
+    child.kill()
+    await ended
+  })
+  for await (const line of createInterface({ input: child.stdout })) {
+    const port = /port: (\d+)/.exec(line)?.[1]
+    if (port !== undefined) return `http://127.0.0.1:${port}`
+  }
+  throw new Error(`${name} ended before it listened`)
+}
