@@ -6,8 +6,8 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import type { Change, SessionStore } from '../lib/port/session-store.js'
-import { type Edits, noEntries, setTo } from '../lib/session/edits.js'
-import type { Snapshot } from '../lib/session/session.js'
+import { type Edits, setTo } from '../lib/session/edits.js'
+import { nothingKnown } from '../lib/session/session.js'
 import { freshSaveId, type SecretHash } from '../lib/session/token.js'
 import { type OpenSubject, sessionStoreLaws } from '../lib/testing/index.js'
 import { openMemory } from './support/stores.js'
@@ -119,8 +119,6 @@ const stores: readonly (readonly [string, number, Break])[] = [
   ['collects nothing', 13, () => ({ collect: () => TE.right({ sessions: 0, more: false, busy: false }) })],
   ['lets every rotation win', 12, () => ({ rotate: () => TE.right(undefined) })],
 ]
-
-const nothingKnown: Snapshot = { revision: 0, expiration: 0, due: false, entries: noEntries }
 
 t.test('the suite finds nothing wrong with a store that keeps the laws', async (t) => {
   t.strictSame(await brokenLaws(openMemory), [])

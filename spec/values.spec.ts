@@ -21,7 +21,7 @@ import {
   sinceEdits,
 } from '../lib/session/edits.js'
 import { sessionKey } from '../lib/session/key.js'
-import { heldSession } from '../lib/session/session.js'
+import { heldSession, nothingKnown } from '../lib/session/session.js'
 import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/session/values.js'
 
 const empty = buildSession(memoryStore())
@@ -246,7 +246,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 
 /** What the steps do to a session that a store holds with the values of `before`. */
 const onTop = (before: Session, after: readonly Step[]): Session => {
-  const snapshot = { revision: 1, expiration: 0, due: false, entries: before.store }
+  const snapshot = { ...nothingKnown, revision: 1, entries: before.store }
   return after.reduce(
     (session, step) => step(session),
     heldSession(before.handle, before.token, snapshot, noEdits),

@@ -11,8 +11,8 @@ import { destroySession, loadSession, saveSession } from '../current/verbs.js'
 import type { Database } from '../port/database.js'
 import type { OldSessions } from '../port/old-sessions.js'
 import type { Session, SessionStore } from '../port/session-store.js'
-import { type Entries, noEdits, noEntries } from '../session/edits.js'
-import { heldSession } from '../session/session.js'
+import { type Entries, noEdits } from '../session/edits.js'
+import { heldSession, nothingKnown } from '../session/session.js'
 import { type ExpressListing, expressListing } from '../sql/express-listing.js'
 import { DEFAULT_SCHEMA } from '../sql/schema-state.js'
 import { orThrow, sessionWith, takeOver } from './express-move.js'
@@ -181,8 +181,7 @@ class ExpressSessionStore extends session.Store {
 
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
-    const unread = { revision: 0, expiration: 0, due: false, entries: noEntries }
-    await orThrow(destroySession(heldSession(this.#store, token, unread, noEdits)))
+    await orThrow(destroySession(heldSession(this.#store, token, nothingKnown, noEdits)))
     // Afterwards: until then it could be taken over, but not from now on.
     if (this.#from !== undefined) await orThrow(this.#from.remove(sid))
   }

@@ -18,6 +18,15 @@ export interface Snapshot {
   readonly entries: Entries
 }
 
+/** What is known of a session that was not read: nothing. */
+export const nothingKnown: Snapshot = Object.freeze({
+  revision: 0,
+  expiration: 0,
+  due: false,
+  mark: '' as SaveId,
+  entries: noEntries,
+})
+
 /** A session held by a store of type `H`; `Session` is this with any `SessionStore`. */
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   /** Milliseconds since 1970 by the store's clock; `None` before the first save. */
