@@ -24,7 +24,7 @@ const gates = {
   postgres: '(driver/postgres(-.+)?|cli/open)[.]ts',
   '@electric-sql/pglite': 'driver/pglite.*',
   http: '(door|testing)/.+',
-  async_hooks: 'current/.+',
+  async_hooks: '(current/.+|port/scoped[.]ts)', // the current session; the transaction that we are in
   console: 'door/.+',
   tap: null,
   'fast-check': null,

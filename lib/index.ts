@@ -21,7 +21,7 @@ export {
   saveSession,
   sessionToken,
 } from './current/verbs.js'
-export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
+export type { Database, Param, Query, Queryable, QueryEvent, Row, Within } from './port/database.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
@@ -37,6 +37,7 @@ export type {
   StoreError,
   Which,
 } from './port/session-store.js'
+export { transact } from './port/transact.js'
 export type { ActiveRecord } from './record/active-record.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
 export { type SessionKey, sessionKey } from './session/key.js'
