@@ -10,6 +10,7 @@ const floors = [
   'record',
   'session',
   'port',
+  'table',
   'collector',
   'sql',
   'driver',

@@ -39,6 +39,27 @@ export type {
 } from './port/session-store.js'
 export { transact } from './port/transact.js'
 export type { ActiveRecord } from './record/active-record.js'
+export { array } from './record/array.js'
+export {
+  type AnyColumn,
+  boolean,
+  bytea,
+  type Column,
+  type ColumnValue,
+  enumeration,
+  float8,
+  type Generated,
+  generated,
+  int4,
+  int8,
+  jsonb,
+  nullable,
+  refined,
+  text,
+  textual,
+  timestamptz,
+  uuid,
+} from './record/column.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
 export { type SessionKey, sessionKey } from './session/key.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
@@ -47,3 +68,7 @@ export type { SaveId, SecretHash, SessionId } from './session/token.js'
 export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './session/values.js'
 export type { RetryPolicy } from './sql/retry.js'
 export { type SessionStoreOptions, sessionStore } from './sql/session-store.js'
+export { record } from './table/record.js'
+export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './table/sql.js'
+export type { Definition, RecordId, RecordOf, Relation } from './table/types.js'
+export { withHandle } from './table/with-handle.js'

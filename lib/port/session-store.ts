@@ -13,6 +13,7 @@ import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../
 import type { Edits, Entries } from '../session/edits.js'
 import type { SessionValue, Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
+import type { Database, Within } from './database.js'
 import type { Lifetime } from './lifetime.js'
 
 /** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
@@ -130,6 +131,12 @@ export interface SessionStore {
    * what is alive, and any number may run.
    */
   readonly collect: (limit: number) => TaskEither<StoreError, CollectedBatch>
+
+  /** Of a store in a database: the same store through another handle of that, which tries nothing again. */
+  readonly over?: (handle: Database) => SessionStore
+
+  /** Of a store through a transaction's handle: the same through the outer one, and who is told of the end. */
+  readonly within?: { readonly outer: SessionStore; readonly onEnd: Within['onEnd'] }
 }
 
 /**

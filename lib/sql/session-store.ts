@@ -1,7 +1,7 @@
 // The session store over any `Database`: one statement for each operation.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
+import { identity, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -12,6 +12,7 @@ import type { Absence, Saved, SessionStore, StoreError } from '../port/session-s
 import { noEntries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
+import { withHandles } from './handles.js'
 import { listingStatements } from './listing.js'
 import { listingOver } from './listing-store.js'
 import { type RetryPolicy, retried, retryPolicyOf } from './retry.js'
@@ -47,9 +48,27 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
  */
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
-  const prepare = once(prepareSchema(database, schema, options.upgradeSchema ?? true))
   const shared: Shared = { database, sql: sessionStatements(schema), lifetime: lifetimeOf(options) }
   const again = retried(retryPolicyOf(options.retry ?? {}))
+  const prepared = (handle: Database) => once(prepareSchema(handle, schema, options.upgradeSchema ?? true))
+  let ready = false
+  const prepare = pipe(
+    prepared(database),
+    TE.tapIO(() => () => {
+      ready = true
+    }),
+  )
+  return withHandles(storeOver(shared, schema, prepare, again), (tx) =>
+    storeOver({ ...shared, database: tx }, schema, ready ? TE.right(undefined) : prepared(tx), identity),
+  )
+}
+
+const storeOver = (
+  shared: Shared,
+  schema: string,
+  prepare: TE.TaskEither<StoreError, void>,
+  again: ReturnType<typeof retried>,
+): SessionStore => {
   /** An operation as the store offers it: once the tables are there, tried again where that helps. */
   const offered =
     <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
@@ -60,7 +79,8 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
         TE.mapLeft((error) => missing(schema, error)),
         again,
       )
-  const inner = { ...operations(shared), ...listingOver(database, listingStatements(schema)) }
+  const listing = listingOver(shared.database, listingStatements(schema))
+  const inner = { ...operations(shared), ...listing }
   return {
     lifetime: shared.lifetime,
     prepare: again(prepare),
@@ -89,7 +109,7 @@ interface Shared {
 
 const operations = (
   shared: Shared,
-): Omit<SessionStore, 'lifetime' | 'prepare' | keyof ReturnType<typeof listingOver>> => {
+): Omit<SessionStore, 'lifetime' | 'prepare' | 'over' | 'within' | keyof ReturnType<typeof listingOver>> => {
   const { database, sql, lifetime } = shared
   const reads = reading(shared)
   const save = saveOver({ database, sql, idleMs: lifetime.idleMs, refresh: reads.refresh })
