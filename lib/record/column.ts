@@ -48,6 +48,10 @@ const asText = (column: string): string => `${column}::text`
 // By JSON, whose reader every program has; by its elements' text, since JSON's own numbers lose digits.
 const elements = (column: string): string => `to_json(${column}::text[])::text`
 
+/** An array of what an expression makes of its elements, each called `e`. */
+const each = (column: string, expression: string): string =>
+  `case when ${column} is not null then to_json(array(select ${expression} from unnest(${column}) with ordinality as u (e, n) order by n))::text end`
+
 interface Plain<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
@@ -147,9 +151,10 @@ export const timestamptz: Column<Date> = plain({
     typeof wire === 'number' || (typeof wire === 'string' && isoTime.test(wire)) ? new Date(wire) : wire,
   to: (value) => value.toISOString(),
   read: milliseconds,
-  readArray: (column) =>
-    `case when ${column} is not null then to_json(array(select ${milliseconds('e')} from unnest(${column}) with ordinality as u (e, n) order by n))::text end`,
+  readArray: (column) => each(column, milliseconds('e')),
 })
+
+const hexadecimal = (bytes: string): string => `'\\x' || encode(${bytes}, 'hex')`
 
 /** Bytes. JavaScript cannot freeze them: what is changed in place is not noticed, so set new ones. */
 export const bytea: Column<Uint8Array> = plain({
@@ -160,6 +165,9 @@ export const bytea: Column<Uint8Array> = plain({
       ? Uint8Array.from(Buffer.from(wire.slice(2), 'hex'))
       : wire,
   to: (value) => `\\x${Buffer.from(value).toString('hex')}`,
+  // As hexadecimal digits, whatever the server's own way is: drivers take that for granted.
+  read: hexadecimal,
+  readArray: (column) => each(column, hexadecimal('e')),
 })
 
 /** A type of the database's own by its text, with a codec for what the text may be: `textual('numeric', t.string)`. */

@@ -58,17 +58,20 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
       ready = true
     }),
   )
-  return withHandles(storeOver(shared, schema, prepare, again), (tx) =>
-    storeOver({ ...shared, database: tx }, schema, ready ? TE.right(undefined) : prepared(tx), identity),
-  )
+  return withHandles(storeOver({ ...shared, schema, prepare, again }), (tx) => {
+    const own = ready ? TE.right(undefined) : prepared(tx)
+    return storeOver({ ...shared, database: tx, schema, prepare: own, again: identity })
+  })
 }
 
-const storeOver = (
-  shared: Shared,
-  schema: string,
-  prepare: TE.TaskEither<StoreError, void>,
-  again: ReturnType<typeof retried>,
-): SessionStore => {
+/** How a store's operations are offered. */
+interface Offer extends Shared {
+  readonly schema: string
+  readonly prepare: TE.TaskEither<StoreError, void>
+  readonly again: ReturnType<typeof retried>
+}
+
+const storeOver = ({ prepare, again, schema, ...shared }: Offer): SessionStore => {
   /** An operation as the store offers it: once the tables are there, tried again where that helps. */
   const offered =
     <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
