@@ -142,3 +142,6 @@ export interface RecordOf<T extends string, C extends Columns, K extends Key<C>>
     own: keyof C2,
   ) => Relation<NonNullable<ColumnValue<C2[N]>>, Saved<T, C, K>>
 }
+
+/** The type of a record's values: `type Note = RecordValue<typeof notes>`. */
+export type RecordValue<R> = R extends { readonly refresh: (record: infer V) => unknown } ? V : never

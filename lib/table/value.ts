@@ -21,13 +21,34 @@ export interface State {
   readonly edits: Edits<unknown>
 }
 
-const states = new WeakMap<object, State>()
+/** Gives back what it is called with, so that a class can put a private field on it. */
+class Given {
+  constructor(value: object) {
+    // biome-ignore lint/correctness/noConstructorReturn: that is what it is for
+    return value
+  }
+}
 
-export const stateOf = (record: object): State | undefined => states.get(record)
+// A private field of the very object: nobody else can see it, and unlike a WeakMap's entries it costs the garbage
+// collector nothing, where every row of every result is such an object.
+class Stamped extends Given {
+  readonly #state: State
+
+  constructor(record: object, state: State) {
+    super(record)
+    this.#state = state
+  }
+
+  static stateOf(record: object): State | undefined {
+    return #state in record ? record.#state : undefined
+  }
+}
+
+export const stateOf = (record: object): State | undefined => Stamped.stateOf(record)
 
 /** The state of a record of this table; throws a `TypeError` for what is none. */
 export const stateIn = (shape: Shape, record: object): State => {
-  const state = states.get(record)
+  const state = stateOf(record)
   if (state?.shape === shape) return state
   throw new TypeError(
     state === undefined
@@ -61,7 +82,7 @@ export const makeRecord = (handle: Database, state: State): ActiveRecord<Databas
   hidden(record, 'handle', handle)
   const id = idOf(shape, values)
   if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id')) hidden(record, 'id', id)
-  states.set(record, state)
+  new Stamped(record, state)
   return Object.freeze(record) as unknown as ActiveRecord<Database, unknown>
 }
 
