@@ -152,7 +152,7 @@ interface Tables {
 const kysely = (): Contender => {
   // It reserves connections, which in postgres.js 3.4.9 waits for ever where types are not fetched.
   const own = postgres(server.url, { max: atOnce, onnotice: () => undefined })
-  const db = new Kysely<Tables>({ dialect: new PostgresJSDialect({ postgres: own })  })
+  const db = new Kysely<Tables>({ dialect: new PostgresJSDialect({ postgres: own }) })
   const columns = ['id', 'title', 'body', 'word_count', 'created_at'] as const
   return {
     name: 'kysely',
