@@ -24,13 +24,13 @@ import {
   withHandle,
 } from 'keyrow'
 
-export const users = record({
+const users = record({
   table: 'notes_user',
   key: 'id',
   columns: { id: generated(int8), name: text },
 })
 
-export const notes = record({
+const notes = record({
   table: 'notes_note',
   key: 'id',
   revision: 'revision',
@@ -44,7 +44,7 @@ export const notes = record({
   },
 })
 
-export const tags = record({ table: 'notes_tag', key: 'name', columns: { name: text } })
+const tags = record({ table: 'notes_tag', key: 'name', columns: { name: text } })
 
 const taggings = record({
   table: 'notes_tagging',
@@ -55,7 +55,7 @@ const taggings = record({
 export type User = RecordValue<typeof users>
 export type Note = RecordValue<typeof notes>
 
-export const tables = [
+const tables = [
   sql`create table if not exists notes_user (id bigint generated always as identity primary key, name text not null unique)`,
   sql`create table if not exists notes_note (id bigint generated always as identity primary key,
         author_id bigint not null references notes_user, title text not null check (title <> ''), views int not null default 0,
@@ -73,7 +73,7 @@ export const prepare = (database: Database) =>
   )
 
 export const notesOf = notes.by('authorId')
-export const tagsOf = tags.through(taggings, 'noteId', 'tagName')
+const tagsOf = tags.through(taggings, 'noteId', 'tagName')
 
 /** The notes that a session's visitor wrote, by their ids. */
 export const written = sessionKey('written', t.array(t.string))

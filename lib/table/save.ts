@@ -194,7 +194,7 @@ export const findRecord = (
   )
 
 /** An id as parameters; throws an `EncodeError`. */
-export const keyParams = ({ key, simple }: Shape, id: unknown): readonly (string | null)[] =>
+const keyParams = ({ key, simple }: Shape, id: unknown): readonly (string | null)[] =>
   key.map((field) =>
     textOf(
       field,

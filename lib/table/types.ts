@@ -10,7 +10,7 @@ import type { AnyColumn, Column, ColumnValue } from '../record/column.js'
 
 declare const recordId: unique symbol
 declare const newOf: unique symbol
-export declare const rowsOf: unique symbol
+declare const rowsOf: unique symbol
 
 /** The id of a record of the table `T`: no other record's id is one, nor is any plain value. */
 export type RecordId<T extends string, A> = A & { readonly [recordId]: T }
@@ -43,23 +43,23 @@ export interface Definition<T extends string, C extends Columns, K extends Key<C
   readonly names?: { readonly [N in keyof C]?: string }
 }
 
-export type IdOf<T extends string, C extends Columns, K> = RecordId<
+type IdOf<T extends string, C extends Columns, K> = RecordId<
   T,
   K extends keyof C ? ColumnValue<C[K]> : { readonly [N in Extract<KeyName<K>, keyof C>]: ColumnValue<C[N]> }
 >
 
 /** A record that has a row. */
-export type Saved<T extends string, C extends Columns, K> = ActiveRecord<Database, IdOf<T, C, K>> & {
+type Saved<T extends string, C extends Columns, K> = ActiveRecord<Database, IdOf<T, C, K>> & {
   readonly [N in keyof C]: N extends K ? IdOf<T, C, K> : ColumnValue<C[N]>
 }
 
 /** What a new record is built from: all columns but those that the database makes. */
-export type Given<C extends Columns> = {
+type Given<C extends Columns> = {
   readonly [N in Exclude<keyof C, GeneratedName<C>>]: ColumnValue<C[N]>
 }
 
 /** A record that was built, and not saved yet. */
-export type New<T extends string, C extends Columns> = Given<C> & {
+type New<T extends string, C extends Columns> = Given<C> & {
   readonly handle: Database
   readonly [newOf]?: T
 }

@@ -9,7 +9,7 @@ import type { ActiveRecord } from '../record/active-record.js'
 import { applyEdit, composeEdit, type Edit, type Edits, noEdits, setTo, updatedBy } from '../record/edits.js'
 import { normalised, type Shape } from './shape.js'
 
-export type AnyRecord = { readonly handle: Database }
+type AnyRecord = { readonly handle: Database }
 
 export interface State {
   readonly shape: Shape
@@ -22,6 +22,7 @@ export interface State {
 }
 
 /** Gives back what it is called with, so that a class can put a private field on it. */
+// eslint-disable-next-line @typescript-eslint/no-extraneous-class
 class Given {
   constructor(value: object) {
     // biome-ignore lint/correctness/noConstructorReturn: that is what it is for
