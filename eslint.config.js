@@ -10,6 +10,7 @@ const floors = [
   'record',
   'session',
   'port',
+  'table',
   'collector',
   'combinator',
   'sql',
@@ -31,7 +32,7 @@ const gates = {
   koa: 'door/koa[.]ts',
   hono: 'door/hono[.]ts',
   'express-session': 'door/express-session[.]ts',
-  async_hooks: '(current|combinator)/.+',
+  async_hooks: '(current/.+|combinator/.+|port/scoped[.]ts)', // the current session; batches that are nobody's; the transaction that we are in
   console: 'door/.+',
   tap: null,
   'fast-check': null,

@@ -27,7 +27,7 @@ export {
 export { type CheckedRequest, checkForgery } from './door/forgery.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
 export { RequestRefused } from './door/refused.js'
-export type { Database, Param, Query, Queryable, QueryEvent, Row } from './port/database.js'
+export type { Database, Param, Query, Queryable, QueryEvent, Row, Within } from './port/database.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'
@@ -47,7 +47,29 @@ export type {
   StoreError,
   Which,
 } from './port/session-store.js'
+export { transact } from './port/transact.js'
 export type { ActiveRecord } from './record/active-record.js'
+export { array } from './record/array.js'
+export {
+  type AnyColumn,
+  boolean,
+  bytea,
+  type Column,
+  type ColumnValue,
+  enumeration,
+  float8,
+  type Generated,
+  generated,
+  int4,
+  int8,
+  jsonb,
+  nullable,
+  refined,
+  text,
+  textual,
+  timestamptz,
+  uuid,
+} from './record/column.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
 export { type Flash, flash, flashes, unflash } from './session/flash.js'
 export { type SessionKey, sessionKey } from './session/key.js'
@@ -57,3 +79,7 @@ export type { SaveId, SecretHash, SessionId } from './session/token.js'
 export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './session/values.js'
 export type { RetryPolicy } from './sql/retry.js'
 export { type SessionStoreOptions, sessionStore } from './sql/session-store.js'
+export { record } from './table/record.js'
+export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './table/sql.js'
+export type { Definition, RecordId, RecordOf, RecordValue, Relation } from './table/types.js'
+export { withHandle } from './table/with-handle.js'

@@ -235,7 +235,7 @@ t.test('faults of PostgreSQL', async (t) => {
   t.test(
     'law 6, no resurrection: what waited for a lock until the session was over writes nothing',
     async (t) => {
-      const database = open(10_000)
+      const [database, holder] = [open(10_000), open(10_000)]
       const schema = freshSchema()
       const store = sessionStore(database, { schema, idleMs: 3_600_000, touchFraction: 0 })
       const endings = [
@@ -245,7 +245,7 @@ t.test('faults of PostgreSQL', async (t) => {
       for (const ending of endings) {
         const session = await right(saveSession(sessionSet('a', 1)(buildSession(store))))
         let attempts: readonly Promise<unknown>[] = []
-        const holding = database.transaction((tx) =>
+        const holding = holder.transaction((tx) =>
           pipe(
             run(tx, `select from ${schema}.session where id = $1::text::uuid for update`, session.id),
             TE.chainFirstTaskK(() => async () => {

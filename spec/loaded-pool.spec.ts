@@ -5,7 +5,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { type PostgresJs, postgresDatabase } from '../lib/driver/postgres.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { freshSchema } from './support/stores.js'
@@ -25,11 +25,11 @@ t.test('transactions begin all the same, and leave none behind', async (t) => {
     max_pipeline: 1,
     connection: { application_name: schema },
   } as object)
-  const counted = {
+  const counted: PostgresJs = {
     options: loaded.options,
     unsafe: loaded.unsafe.bind(loaded),
     end: loaded.end.bind(loaded),
-    begin: (options: string, body: (tx: postgresTx) => Promise<unknown>) => {
+    begin: (options, body) => {
       const run = loaded.begin(options, body as never)
       run.catch((error: unknown) => {
         if ((error as { readonly code?: unknown }).code === 'UNSAFE_TRANSACTION') unsafe += 1
@@ -62,5 +62,3 @@ t.test('transactions begin all the same, and leave none behind', async (t) => {
   await direct.unsafe(`drop schema ${schema} cascade`)
   await direct.end()
 })
-
-type postgresTx = { readonly unsafe: (text: string) => PromiseLike<unknown> }

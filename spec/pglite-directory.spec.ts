@@ -118,21 +118,31 @@ t.test('a PGlite directory', async (t) => {
   })
 })
 
-t.test('a transaction that waits for its turn waits with a bound, also inside of another', async (t) => {
-  const database = pgliteDatabase(undefined, { timeoutMs: 300 })
-  t.teardown(() => closeDatabase(database))
-  await queryDatabase(database, { name: 'one', text: 'select 1' }, [])
-  const one = (tx: Queryable) => tx.query({ name: 'one', text: 'select 1 as n' }, [])
-  const nested = await database.transaction((tx) =>
-    pipe(
-      TE.fromTask(database.transaction(one)),
-      TE.bindTo('inner'),
-      TE.bindW('outer', () => one(tx)),
-    ),
-  )()
-  t.match(nested, {
-    _tag: 'Right',
-    right: { inner: { _tag: 'Left', left: { _tag: 'DriverError' } }, outer: [{ n: 1 }] },
-  })
-  t.match(await database.transaction(one)(), { _tag: 'Right', right: [{ n: 1 }] })
-})
+t.test(
+  'a transaction that waits for its turn waits with a bound; inside of another it does not wait at all',
+  async (t) => {
+    const database = pgliteDatabase(undefined, { timeoutMs: 300 })
+    t.teardown(() => closeDatabase(database))
+    await queryDatabase(database, { name: 'one', text: 'select 1' }, [])
+    const one = (tx: Queryable) => tx.query({ name: 'one', text: 'select 1 as n' }, [])
+    let end = (): void => undefined
+    const ended = new Promise<void>((resolve) => {
+      end = resolve
+    })
+    const holding = database.transaction((tx) =>
+      pipe(
+        TE.fromTask(database.transaction(one)),
+        TE.bindTo('inner'),
+        TE.chainFirstTaskK(() => () => ended),
+        TE.bindW('outer', () => one(tx)),
+      ),
+    )()
+    t.match(await database.transaction(one)(), { _tag: 'Left', left: { message: /no turn within 300 ms/ } })
+    end()
+    t.match(await holding, {
+      _tag: 'Right',
+      right: { inner: { _tag: 'Left', left: { kind: 'outerHandle' } }, outer: [{ n: 1 }] },
+    })
+    t.match(await database.transaction(one)(), { _tag: 'Right', right: [{ n: 1 }] })
+  },
+)

@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import pgSimple from 'connect-pg-simple'
 import { RedisStore } from 'connect-redis'
-import session, { type SessionData, type Store } from 'express-session'
+import session from 'express-session'
 import pg from 'pg'
 import { createClient } from 'redis'
 import { inGroups, type OpenPeer, type Peer } from './peer.js'
@@ -18,19 +18,27 @@ const cookie = () => ({
   path: '/',
 })
 
-const called = <A>(call: (done: (error?: unknown, result?: A | null) => void) => void): Promise<A> =>
+const called = <A>(call: (done: (error?: unknown, result?: A | null) => void) => unknown): Promise<A> =>
   new Promise((resolve, reject) => {
     call((error, result) => (error ? reject(error as Error) : resolve(result as A)))
   })
 
-const peerOf = (store: Store, close: () => Promise<void>): Peer => {
-  const get = async (sid: string): Promise<SessionData> => {
-    const found = await called<SessionData | undefined>((done) => void store.get(sid, done))
+/** What express-session calls of a store. */
+interface Store {
+  get(sid: string, done: (error: unknown, data?: object | null) => void): unknown
+  set(sid: string, data: object, done: (error?: unknown) => void): unknown
+  touch(sid: string, data: object, done: (error?: unknown) => void): unknown
+}
+
+const peerOf = (given: unknown, close: () => Promise<void>): Peer => {
+  const store = given as Store
+  const get = async (sid: string): Promise<object> => {
+    const found = await called<object | undefined>((done) => store.get(sid, done))
     if (found === undefined) throw new Error('there is no such session')
     // express-session gives each request a cookie of its own.
-    return { ...found, cookie: cookie() as SessionData['cookie'] }
+    return { ...found, cookie: cookie() }
   }
-  const set = (sid: string, data: object) => called((done) => void store.set(sid, data as SessionData, done))
+  const set = (sid: string, data: object) => called((done) => store.set(sid, data, done))
   return {
     fill: (count, values) =>
       inGroups(count, async () => {
@@ -43,7 +51,7 @@ const peerOf = (store: Store, close: () => Promise<void>): Peer => {
     },
     read: async (sid) => {
       const data = await get(sid)
-      await called((done) => void store.touch?.(sid, data, () => done()))
+      await called((done) => store.touch(sid, data, done))
     },
     close,
   }
@@ -52,7 +60,9 @@ const peerOf = (store: Store, close: () => Promise<void>): Peer => {
 export const connectPgSimple: OpenPeer = async ({ postgres }) => {
   const pool = new pg.Pool({ connectionString: postgres, max: 10 })
   const store = new (pgSimple(session))({ pool, createTableIfMissing: true, pruneSessionInterval: false })
-  await called((done) => void store.get('none', done))
+  await called((done) => {
+    store.get('none', done)
+  })
   return peerOf(store, () => pool.end())
 }
 

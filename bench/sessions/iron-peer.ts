@@ -10,8 +10,12 @@ export const ironSession: OpenPeer = async () => {
   const sealed = (values: Values) => sealData(values, { password })
   return Promise.resolve({
     fill: (count, values) => inGroups(count, () => sealed(values)),
-    cycle: async (seal, key, value) => void (await sealed({ ...(await opened(seal)), [key]: value })),
-    read: async (seal) => void (await opened(seal)),
+    cycle: async (seal, key, value) => {
+      await sealed({ ...(await opened(seal)), [key]: value })
+    },
+    read: async (seal) => {
+      await opened(seal)
+    },
     close: () => Promise.resolve(),
   })
 }

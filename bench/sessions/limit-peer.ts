@@ -130,7 +130,9 @@ export const byHand: OpenPeer = async ({ postgres: url }) => {
       await load(id)
       await save({ id, key, value })
     },
-    read: async (id) => void (await load(id)),
+    read: async (id) => {
+      await load(id)
+    },
     close: () => sql.end({ timeout: 5 }),
   }
 }

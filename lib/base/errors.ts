@@ -9,10 +9,45 @@ abstract class KeyrowError extends Error {
   }
 }
 
+/** What a statement was refused for, where a program may want to answer it; by SQLSTATE, but for the last two. */
+export type DriverErrorKind =
+  | 'unique'
+  | 'foreignKey'
+  | 'check'
+  | 'notNull'
+  | 'exclusion'
+  | 'serialization'
+  | 'deadlock'
+  /** The database, or an outer transaction, was used inside of a transaction of its own. */
+  | 'outerHandle'
+  /** A transaction's handle was used after its end. */
+  | 'transactionOver'
+
+const KINDS: ReadonlyMap<string | undefined, DriverErrorKind> = new Map([
+  ['23505', 'unique'],
+  ['23503', 'foreignKey'],
+  ['23514', 'check'],
+  ['23502', 'notNull'],
+  ['23P01', 'exclusion'],
+  ['40001', 'serialization'],
+  ['40P01', 'deadlock'],
+])
+
+interface DriverErrorDetail {
+  readonly sqlState?: string | undefined
+  readonly kind?: DriverErrorKind
+  readonly constraint?: string | undefined
+  readonly column?: string | undefined
+  readonly retryable: boolean
+  readonly cause?: unknown
+}
+
 /**
  * The database could not be reached, did not answer in time, or refused a statement.
  *
  * - `sqlState`: PostgreSQL's five-character code, when the server itself answered.
+ * - `kind`: what was violated, or another reason that a program may want to answer; `undefined` for all else.
+ * - `constraint`, `column`: the names of what was violated, where the server tells them.
  * - `retryable`: the same operation may succeed if tried again (a lost connection, a deadlock, a timeout).
  *   Whether the statement took effect is then unknown.
  * - `cause`: the driver's own error.
@@ -20,27 +55,35 @@ abstract class KeyrowError extends Error {
 export class DriverError extends KeyrowError {
   readonly _tag = 'DriverError'
   readonly sqlState: string | undefined
+  readonly kind: DriverErrorKind | undefined
+  readonly constraint: string | undefined
+  readonly column: string | undefined
   readonly retryable: boolean
 
-  constructor(
-    message: string,
-    detail: { readonly sqlState?: string | undefined; readonly retryable: boolean; readonly cause?: unknown },
-  ) {
+  constructor(message: string, detail: DriverErrorDetail) {
     super(message, { cause: detail.cause })
     this.sqlState = detail.sqlState
+    this.kind = detail.kind ?? KINDS.get(detail.sqlState)
+    this.constraint = detail.constraint
+    this.column = detail.column
     this.retryable = detail.retryable
   }
 }
 
-/** A stored value does not fit the codec of its key. `problems` has one line for each misfit. */
+/**
+ * A stored value does not fit the codec of its key, or of its column; `row` counts the rows of a result from 0.
+ * `problems` has one line for each misfit.
+ */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
 
   constructor(
     readonly key: string,
     readonly problems: readonly string[],
+    readonly row?: number,
   ) {
-    super(`the stored value of '${key}' does not fit its codec: ${problems.join('; ')}`)
+    const place = row === undefined ? '' : ` in row ${String(row)}`
+    super(`the stored value of '${key}'${place} does not fit its codec: ${problems.join('; ')}`)
   }
 }
 
@@ -91,15 +134,31 @@ export class NoCurrentSession extends KeyrowError {
   }
 }
 
-/** Another request changed the same thing first: its secret (`what` is 'secret') or its first save ('create'). */
+/**
+ * Another request changed the same thing first. Of a session its secret (`what` is 'secret') or its first save
+ * ('create'); of a record of your own the column that `what` names. `record` is `session`, or the record's table.
+ */
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
 
   constructor(
     readonly id: string,
     readonly what: string,
+    readonly record = 'session',
   ) {
-    super(`another request was first to change session ${id}: ${what}`)
+    super(`another request was first to change ${record} ${id}: ${what}`)
+  }
+}
+
+/** The row of a record is gone; nothing was stored. */
+export class RecordGone extends KeyrowError {
+  readonly _tag = 'RecordGone'
+
+  constructor(
+    readonly record: string,
+    readonly id: string,
+  ) {
+    super(`${record} ${id} is gone: no row has its key`)
   }
 }
 
@@ -127,8 +186,11 @@ export type SessionError =
   | SaveConflict
   | SchemaMismatch
 
+/** What can go wrong with a record of your own. */
+export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
+
 /**
- * Tells one of keyrow's errors from anything else that was thrown.
+ * Tells one of the errors of sessions from anything else that was thrown.
  *
  * @example
  * ```ts
@@ -137,4 +199,5 @@ export type SessionError =
  * console.log(isSessionError(new NoCurrentSession()), isSessionError(new Error('other'))) // true false
  * ```
  */
-export const isSessionError = (error: unknown): error is SessionError => error instanceof KeyrowError
+export const isSessionError = (error: unknown): error is SessionError =>
+  error instanceof KeyrowError && !(error instanceof RecordGone)

@@ -15,16 +15,20 @@ export type DeepReadonly<A> = unknown extends A
           ? ReadonlySet<DeepReadonly<V>>
           : { readonly [K in keyof A]: DeepReadonly<A[K]> }
 
-const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
-
 const refuse = (): never => {
   throw new TypeError('a value read from a session cannot be changed in place: set a new one')
 }
 
-const lock = (value: object, mutators: readonly string[]): void => {
-  if (!Object.isExtensible(value)) return
-  for (const name of mutators) Object.defineProperty(value, name, { value: refuse })
-  Object.freeze(value)
+const refusing = (names: readonly string[]): PropertyDescriptorMap =>
+  Object.fromEntries(names.map((name) => [name, { value: refuse }]))
+
+const dateLocks = refusing(
+  Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set')),
+)
+const collectionLocks = refusing(['set', 'add', 'delete', 'clear'])
+
+const lock = (value: object, locks: PropertyDescriptorMap): void => {
+  if (Object.isExtensible(value)) Object.freeze(Object.defineProperties(value, locks))
 }
 
 /**
@@ -47,9 +51,9 @@ const freezeObject = (value: object): void => {
     Object.freeze(value)
     for (const member of Object.values(value)) deepFreeze(member)
   } else if (value instanceof Date) {
-    lock(value, dateSetters)
+    lock(value, dateLocks)
   } else if (value instanceof Map || value instanceof Set) {
-    lock(value, ['set', 'add', 'delete', 'clear'])
+    lock(value, collectionLocks)
     for (const [key, member] of value.entries()) {
       deepFreeze(key)
       deepFreeze(member)

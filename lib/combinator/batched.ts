@@ -1,6 +1,7 @@
 // A store whose loads and saves share statements: those that arrive while others are under way go together, each with
 // its own result. So a durable write costs one flush of the log for many requests.
 
+import { layered } from '../port/handles.js'
 import type { SessionStore } from '../port/session-store.js'
 import { type BatchLimits, limitsOf } from './gathering.js'
 import { batchedLoads } from './loads.js'
@@ -28,5 +29,5 @@ export const batched = (store: SessionStore, options: BatchLimits = {}): Session
   const limits = limitsOf(options)
   const { many } = store
   if (many === undefined) return store
-  return { ...store, load: batchedLoads(store, many, limits), save: batchedSaves(store, many, limits) }
+  return layered(store, { load: batchedLoads(store, many, limits), save: batchedSaves(store, many, limits) })
 }

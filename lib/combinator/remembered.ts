@@ -8,6 +8,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { LRUCache } from 'lru-cache'
 import { jsonSize } from '../base/json.js'
+import { layered } from '../port/handles.js'
 import type {
   Absence,
   LoadRequest,
@@ -42,12 +43,11 @@ export interface MemoryLimit {
  */
 export const remembered = (store: SessionStore, options: MemoryLimit = {}): SessionStore => {
   const memory = memoryOf(options)
-  return {
-    ...store,
+  return layered(store, {
     ...reading(store, memory),
     ...writing(store, memory),
     ...(store.many === undefined ? {} : { many: rememberedMany(store.many, memory) }),
-  }
+  })
 }
 
 const reading = (store: SessionStore, memory: Memory): Pick<SessionStore, 'load' | 'refresh'> => ({

@@ -8,8 +8,9 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
 import type { Session, SessionStore } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
-import { heldSession, withEdits, withToken } from '../session/session.js'
+import { heldSession, withEdits, withStore, withToken } from '../session/session.js'
 import type { SessionId, Token } from '../session/token.js'
+import { outermost, throughCommits } from './commits.js'
 import { storeSession } from './store-session.js'
 
 export interface Frame {
@@ -59,12 +60,16 @@ export const frameOf = (session: Session): Frame | undefined => {
  */
 const closedFrameOf = (session: Session): Frame | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)
-    if (isSame(scope.frame.session, session) && scope.frame.tokens.has(session.token))
+    if (isSameRow(scope.frame.session, session) && scope.frame.tokens.has(session.token))
       return scope.frame.state === 'open' ? undefined : scope.frame
   return undefined
 }
 
 export const isSame = (a: Session, b: Session): boolean => a.id === b.id && a.handle === b.handle
+
+/** The same, seen through whichever handle of the database. */
+const isSameRow = (a: Session, b: Session): boolean =>
+  a.id === b.id && outermost(a.handle) === outermost(b.handle)
 
 /** Why this frame's session cannot be changed, or `undefined` when it can. */
 export const closedReason = ({ state, session }: Frame): SessionClosed | SessionGone | undefined => {
@@ -105,13 +110,19 @@ export const put = (frame: Frame, session: Session): void => {
   frame.tokens.add(session.token)
 }
 
+/** Tells the frames of the session: of this handle now, and of those around it as transactions are committed. */
+export const tellStored = (before: Session, after: Session): void => {
+  if (after !== before)
+    throughCommits(before.handle, (store) => absorb(withStore(before, store), withStore(after, store)))
+}
+
 /**
  * The store turned `before` into `after`: saved it, refreshed it, or gave it another secret. The frame of
  * that session goes on from there. `before` may be an older state than the frame's: so of what the frame
  * knows only that is replaced which is newer, and only those of its edits are done that the store has taken.
  */
-export const absorb = (before: Session, after: Session): void => {
-  const frame = after === before ? undefined : frameOf(before)
+const absorb = (before: Session, after: Session): void => {
+  const frame = frameOf(before)
   if (frame === undefined) return
   const { session } = frame
   const token = after.token === before.token ? session.token : after.token
@@ -131,19 +142,21 @@ const isNewer = (held: Session, after: Session): boolean =>
   (O.isNone(held.snapshot) || held.snapshot.value.revision <= after.snapshot.value.revision)
 
 /** The store destroyed the session: its frame ends, and saves nothing. */
-export const absorbDestroyed = (session: Session): void => {
-  const frame = frameOf(session)
-  if (frame !== undefined) frame.state = 'destroyed'
-}
+export const absorbDestroyed = (session: Session): void =>
+  throughCommits(session.handle, (store) => {
+    const frame = frameOf(withStore(session, store))
+    if (frame !== undefined) frame.state = 'destroyed'
+  })
 
 /** The same, for a store that ended several sessions at once: any of them may be open around us. */
-export const absorbEnded = (store: SessionStore, ids: readonly SessionId[]): void => {
-  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer) {
-    const { frame } = scope
-    if (frame.state === 'open' && frame.session.handle === store && ids.includes(frame.session.id))
-      frame.state = 'destroyed'
-  }
-}
+export const absorbEnded = (ended: SessionStore, ids: readonly SessionId[]): void =>
+  throughCommits(ended, (store) => {
+    for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer) {
+      const { frame } = scope
+      if (frame.state === 'open' && frame.session.handle === store && ids.includes(frame.session.id))
+        frame.state = 'destroyed'
+    }
+  })
 
 /** Closes the frame and saves its session, both once; a destroyed one is not saved. */
 export const closeFrame =
@@ -160,8 +173,12 @@ export const dropFrame = (frame: Frame): void => {
 
 const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>> => {
   frame.state = 'closed'
-  const saved = await storeSession(frame.session)()
-  if (E.isRight(saved)) put(frame, saved.right)
+  const before = frame.session
+  const saved = await storeSession(before)()
+  if (E.isRight(saved)) {
+    put(frame, saved.right)
+    tellStored(before, saved.right)
+  }
   // Ended by another request while this one only looked at it: there was nothing to lose.
   else if (saved.left instanceof SessionGone && frame.session.edits.isEmpty()) {
     frame.state = 'gone'

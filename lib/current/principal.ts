@@ -5,6 +5,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { publish } from '../port/events.js'
 import type { Listed, SessionStore, StoreError, Which } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
+import { onceCommitted } from './commits.js'
 import { absorbEnded, currentFrame } from './frame.js'
 import { telling } from './telling.js'
 
@@ -77,6 +78,8 @@ export const endSessions = (
   which: Which = {},
 ): TE.TaskEither<StoreError, readonly SessionId[]> =>
   telling('endSessions', store.endAll(principal, which), (ids, durationMs) => {
-    for (const id of ids) publish('destroyed', { id, durationMs })
+    onceCommitted(store, () => {
+      for (const id of ids) publish('destroyed', { id, durationMs })
+    })
     absorbEnded(store, ids)
   })

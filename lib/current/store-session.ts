@@ -4,12 +4,14 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { isSessionError, SaveConflict, SessionGone } from '../base/errors.js'
+import { SaveConflict, SessionGone } from '../base/errors.js'
+import { tagged } from '../base/tagged.js'
 import { publish } from '../port/events.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
 import { freshSaveId } from '../session/token.js'
+import { onceCommitted } from './commits.js'
 import { telling } from './telling.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
@@ -35,7 +37,19 @@ const born = new WeakMap<object, 'created' | 'destroyed'>()
 
 /** From now on no save creates this session any more. */
 export const endBirth = (session: Session): void => {
-  if (O.isNone(session.snapshot)) born.set(session.token.origin, 'destroyed')
+  if (O.isNone(session.snapshot)) settle(session, 'destroyed')
+}
+
+/** Notes what became of it; a rollback makes that as it was. */
+const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
+  const { origin } = session.token
+  const before = born.get(origin)
+  born.set(origin, fate)
+  const forget = (): void => {
+    if (before === undefined) born.delete(origin)
+    else born.set(origin, before)
+  }
+  onceCommitted(session.handle, () => undefined, forget)
 }
 
 /** Sessions whose creation was sent at least once. */
@@ -51,7 +65,8 @@ const create =
     telling(
       'create',
       born.has(session.token.origin) ? notAgain(session) : createNow(session),
-      ({ id, store }, durationMs) => publish('created', { id, entries: store.size, durationMs }),
+      ({ id, store }, durationMs) =>
+        onceCommitted(session.handle, () => publish('created', { id, entries: store.size, durationMs })),
     )()
 
 const createNow = (session: Session): Stored =>
@@ -69,7 +84,7 @@ const createNow = (session: Session): Stored =>
     TE.chainW(({ revision, expiration, mark }): Stored => {
       // Destroyed while it was being created: that is the later one of the two.
       if (born.has(session.token.origin)) return notAgain(session)
-      born.set(session.token.origin, 'created')
+      settle(session, 'created')
       return TE.right(stored(session, { revision, expiration, due: false, mark, entries: session.store }))
     }),
   )
@@ -95,7 +110,10 @@ const save = (session: Session, since: Snapshot): Stored => {
       telling(
         'save',
         tagged(session.handle.save(id, { save: saveId, edits, since, entries })),
-        ({ rounds = 1 }, durationMs) => publish('saved', { id, edits: edits.size, rounds, durationMs }),
+        ({ rounds = 1 }, durationMs) =>
+          onceCommitted(session.handle, () =>
+            publish('saved', { id, edits: edits.size, rounds, durationMs }),
+          ),
       ),
     ),
     TE.map((snapshot) => stored(session, snapshot)),
@@ -110,12 +128,3 @@ const touch = (session: Session, snapshot: Snapshot): Stored =>
 
 const stored = (session: Session, snapshot: Snapshot): Session =>
   heldSession(session.handle, session.token, snapshot, noEdits)
-
-/** One of our errors, thrown by a replayed update, is the save's `Left`; anything else stays a throw. */
-const tagged =
-  <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
-  () =>
-    task().catch((error: unknown) => {
-      if (isSessionError(error)) return E.left(error as L)
-      throw error
-    })

@@ -11,7 +11,8 @@ import type { Absence, Session, SessionStore, StoreError } from '../port/session
 import { noEdits } from '../session/edits.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
-import { absorb, absorbDestroyed, endReason } from './frame.js'
+import { onceCommitted } from './commits.js'
+import { absorbDestroyed, endReason, tellStored } from './frame.js'
 import { endBirth, mayBeStored, storeSession } from './store-session.js'
 import { telling } from './telling.js'
 
@@ -172,7 +173,8 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
           : telling(
               'rotate',
               session.handle.rotate(session.id, session.token.hash, token.hash),
-              (_, durationMs) => publish('rotated', { id: session.id, durationMs }),
+              (_, durationMs) =>
+                onceCommitted(session.handle, () => publish('rotated', { id: session.id, durationMs })),
             ),
     ),
     TE.map((token) => withToken(session, token)),
@@ -204,7 +206,7 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
     TE.chain(() =>
       mayBeStored(session)
         ? telling('destroy', session.handle.destroy(session.id), (_, durationMs) =>
-            publish('destroyed', { id: session.id, durationMs }),
+            onceCommitted(session.handle, () => publish('destroyed', { id: session.id, durationMs })),
           )
         : TE.right(undefined),
     ),
@@ -236,7 +238,7 @@ const told =
     return reason === undefined
       ? pipe(
           task,
-          TE.tapIO((after) => () => absorb(before, after)),
+          TE.tapIO((after) => () => tellStored(before, after)),
         )()
       : TE.left(reason)()
   }

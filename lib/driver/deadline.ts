@@ -42,8 +42,19 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   const retryable = sqlState === undefined ? isLostCode(code) : RETRYABLE.test(sqlState)
   return new DriverError(
     `${name}: ${typeof message === 'string' && message !== '' ? message : String(code ?? cause)}`,
-    { sqlState, retryable, cause },
+    { sqlState, retryable, cause, ...violated(cause) },
   )
+}
+
+/** The names of what was violated: postgres.js and PGlite call them differently. */
+const violated = (cause: unknown): { readonly constraint?: string; readonly column?: string } => {
+  const fields = cause as Readonly<Record<string, unknown>>
+  const constraint = fields['constraint_name'] ?? fields['constraint']
+  const column = fields['column_name'] ?? fields['column']
+  return {
+    ...(typeof constraint === 'string' ? { constraint } : {}),
+    ...(typeof column === 'string' ? { column } : {}),
+  }
 }
 
 // Five characters, at least one a digit, which tells them from EPIPE.

@@ -4,7 +4,8 @@ import { PGlite, type Results } from '@electric-sql/pglite'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
-import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
+import type { Database, DriverTransaction, Param, Query, Row } from '../port/database.js'
+import { scopedDatabase } from '../port/scoped.js'
 import { convertRows } from './columns.js'
 import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadline } from './deadline.js'
 import { lockDirectory } from './directory-lock.js'
@@ -44,7 +45,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
     throw new RangeError(`"${directory}" is no directory; name none for a database in memory`)
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
   const { opened, close } = opening(directory)
-  return {
+  return scopedDatabase({
     query: (query, params) => async () => {
       const database = await opened()
       return E.isLeft(database) ? database : send(database.right.db, query, params, timeoutMs)
@@ -54,7 +55,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
       return E.isLeft(database) ? database : transact(database.right.db, body, timeoutMs)
     },
     close,
-  }
+  })
 }
 
 // Opened by the first who asks; again by the next, when that failed; never again once closed.
@@ -127,6 +128,8 @@ class RolledBack<L> extends Error {
   }
 }
 
+type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
+
 /** How far a transaction has come: it may wait for the one before it until it is too late. */
 interface Course {
   state: 'waiting' | 'begun' | 'late'
@@ -135,13 +138,11 @@ interface Course {
 
 const transact = async <L, A>(
   db: PGlite,
-  body: (tx: Queryable) => TaskEither<L, A>,
+  body: Body<L, A>,
   timeoutMs: number,
 ): Promise<E.Either<L | DriverError, A>> => {
   const course: Course = { state: 'waiting' }
-  const run = db.transaction((tx) =>
-    follow(course, body({ query: (query, params) => () => send(tx, query, params, timeoutMs) })),
-  )
+  const run = db.transaction((tx) => follow(course, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
@@ -174,4 +175,34 @@ const follow = async <L, A>(course: Course, body: TaskEither<L, A>): Promise<E.E
     if (!(error instanceof RolledBack)) course.thrown = { error }
     throw error
   }
+}
+
+/** A transaction under way, and how many savepoints it has had. */
+interface Line {
+  readonly tx: Sender
+  readonly timeoutMs: number
+  savepoints: number
+}
+
+const handleOf = (line: Line): DriverTransaction => ({
+  query: (query, params) => () => send(line.tx, query, params, line.timeoutMs),
+  savepoint: (body) => () => savepoint(line, body),
+})
+
+const savepoint = async <L, A>(line: Line, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
+  line.savepoints += 1
+  const name = `keyrow_${String(line.savepoints)}`
+  const say = (text: string) =>
+    send(line.tx, { name: 'savepoint', text: `${text} ${name}` }, [], line.timeoutMs)
+  const begun = await say('savepoint')
+  if (E.isLeft(begun)) return begun
+  let result: E.Either<L, A>
+  try {
+    result = await body(handleOf(line))()
+  } catch (error) {
+    await say('rollback to savepoint')
+    throw error
+  }
+  const ended = await say(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
+  return E.isRight(result) && E.isLeft(ended) ? ended : result
 }

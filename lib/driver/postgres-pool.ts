@@ -12,9 +12,14 @@ export interface Sender {
   unsafe(text: string, params?: never[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
 }
 
+/** What a transaction of postgres.js can do. */
+export interface Scoped extends Sender {
+  savepoint(body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
+}
+
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
 export interface PostgresJs extends Sender {
-  begin(options: string, body: (tx: Sender) => Promise<unknown>): Promise<unknown>
+  begin(options: string, body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
   end(options?: { readonly timeout?: number }): Promise<void>
   readonly options: { readonly prepare?: boolean; readonly max?: number }
 }

@@ -27,12 +27,41 @@ export interface Queryable {
 export interface Database extends Queryable {
   /**
    * Runs `body` in a transaction and commits it when `body` gives a `Right`. A `Left` rolls back and comes
-   * out as itself; so does what `body` throws. A transaction whose connection was lost stays lost: later
-   * statements in it fail, and none is ever sent outside of it.
+   * out as itself; so does what `body` throws. A transaction in which a statement has failed cannot be
+   * committed: its failure comes out. One whose connection was lost stays lost: later statements in it fail,
+   * and none is ever sent outside of it.
+   *
+   * A transaction within a transaction is a savepoint, to which a failure of its own goes back. Inside of
+   * `body` only the innermost handle may be used; another one is a `DriverError` of the kind `outerHandle`,
+   * at once. After its end a handle is one of the kind `transactionOver`.
    */
-  readonly transaction: <E, A>(body: (tx: Queryable) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
+  readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
   /** Ends all connections; what comes after fails with a `DriverError`. Idempotent. */
   readonly close: TaskEither<DriverError, void>
+  /** What a transaction's handle is in. */
+  readonly within?: Within
+}
+
+export interface Within {
+  /** The handle that the transaction was begun on. */
+  readonly outer: Database
+  /**
+   * Calls `tell` when the transaction has ended: whether it was committed, or, for a savepoint, handed over to the
+   * transaction around it.
+   */
+  readonly onEnd: (tell: (committed: boolean) => void) => void
+}
+
+/** What a driver has to give: `scopedDatabase` makes a `Database` of it. */
+export interface Driver extends Queryable {
+  readonly transaction: DriverTransaction['savepoint']
+  readonly close: TaskEither<DriverError, void>
+}
+
+export interface DriverTransaction extends Queryable {
+  readonly savepoint: <E, A>(
+    body: (tx: DriverTransaction) => TaskEither<E, A>,
+  ) => TaskEither<E | DriverError, A>
 }
 
 /** One statement that was run: how long it took in milliseconds, and its rows, or `undefined` when it failed. */

@@ -19,11 +19,22 @@ import type { Database, Queryable, QueryEvent } from './database.js'
  * await database.close()
  * ```
  */
-export const observedDatabase = (database: Database, observer: (event: QueryEvent) => void): Database => ({
-  ...observed(database, observer),
-  transaction: (body) => database.transaction((tx) => body(observed(tx, observer))),
-  close: database.close,
-})
+export const observedDatabase = (database: Database, observer: (event: QueryEvent) => void): Database => {
+  const outer: Database = {
+    ...database,
+    ...observed(database, observer),
+    transaction: (body) =>
+      database.transaction((tx) =>
+        body(
+          observedDatabase(
+            tx.within === undefined ? tx : { ...tx, within: { ...tx.within, outer } },
+            observer,
+          ),
+        ),
+      ),
+  }
+  return outer
+}
 
 const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Queryable => ({
   query: (query, params) => async () => {

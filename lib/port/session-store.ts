@@ -13,6 +13,7 @@ import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../
 import type { Edits, Entries } from '../session/edits.js'
 import type { SessionValue, Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
+import type { Database, Within } from './database.js'
 import type { Lifetime } from './lifetime.js'
 
 /** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
@@ -170,6 +171,12 @@ export interface SessionStore {
 
   /** What the store can do for several sessions at once, if it can: `batched` makes use of it. */
   readonly many?: ManyOperations
+
+  /** Of a store in a database: the same store through another handle of that, which tries nothing again. */
+  readonly over?: (handle: Database) => SessionStore
+
+  /** Of a store through a transaction's handle: the same through the outer one, and who is told of the end. */
+  readonly within?: { readonly outer: SessionStore; readonly onEnd: Within['onEnd'] }
 }
 
 /**

@@ -63,6 +63,10 @@ export const heldSession = <H>(handle: H, token: Token, snapshot: Snapshot, edit
 export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
   make({ ...session, token })
 
+/** The same session in another store. */
+export const withStore = <H>(session: SessionValue<H>, handle: H): SessionValue<H> =>
+  make({ ...session, handle })
+
 export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionValue<H> =>
   edits === session.edits
     ? session

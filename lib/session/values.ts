@@ -4,10 +4,10 @@ import { isDeepStrictEqual } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type { Errors } from 'io-ts'
 import { DecodeError } from '../base/errors.js'
 import { type DeepReadonly, deepFreeze } from '../base/frozen.js'
 import type { Json } from '../base/json.js'
+import { problemsOf } from '../base/problems.js'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy } from './edits.js'
 import { type AnyKey, encodeValue, nameOf, type SessionKey } from './key.js'
 import { type SessionValue, withEdit } from './session.js'
@@ -198,13 +198,5 @@ const decode = (key: AnyKey, json: Json): E.Either<DecodeError, unknown> =>
       () => key.codec.decode(json),
       (thrown) => new DecodeError(key.name, [String(thrown)]),
     ),
-    E.chainW(E.mapLeft((errors) => new DecodeError(key.name, problems(errors)))),
+    E.chainW(E.mapLeft((errors) => new DecodeError(key.name, problemsOf(errors)))),
   )
-
-// The paths and the codecs' names only: a value may be a secret.
-const problems = (errors: Errors): readonly string[] =>
-  errors.map((error) => {
-    const path = error.context.slice(1).map((step) => step.key)
-    const expected = error.context.at(-1)?.type.name ?? 'another type'
-    return error.message ?? `expected ${expected}${path.length > 0 ? ` at ${path.join('.')}` : ''}`
-  })

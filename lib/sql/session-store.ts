@@ -1,10 +1,11 @@
 // The session store over any `Database`: one statement for each operation.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
+import { identity, pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
+import { withHandles } from '../port/handles.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
 import type { Change, SessionStore, StoreError } from '../port/session-store.js'
 import { distributedStatements } from './distributed.js'
@@ -51,14 +52,40 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
  */
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
-  const prepare = once(prepareSchema(database, schema, options.upgradeSchema ?? true))
-  const lifetime = lifetimeOf(options)
+  const { distributed = false } = options
+  const shared = { schema, lifetime: lifetimeOf(options), distributed, tried: new WeakSet<Change>() }
   const again = retried(retryPolicyOf(options.retry ?? {}))
-  const offered = offering(schema, prepare, again)
-  const inner = operations(database, schema, lifetime, options.distributed ?? false)
+  const prepared = (handle: Database) => once(prepareSchema(handle, schema, options.upgradeSchema ?? true))
+  let ready = false
+  const prepare = pipe(
+    prepared(database),
+    TE.tapIO(() => () => {
+      ready = true
+    }),
+  )
+  return withHandles(storeOver({ ...shared, database, prepare, again }), (tx) => {
+    const own = ready ? TE.right(undefined) : prepared(tx)
+    return storeOver({ ...shared, database: tx, prepare: own, again: identity })
+  })
+}
+
+/** What a store's operations are made of, and how they are offered. */
+interface Offer {
+  readonly database: Database
+  readonly schema: string
+  readonly lifetime: Lifetime
+  readonly distributed: boolean
+  readonly tried: WeakSet<Change>
+  readonly prepare: TE.TaskEither<StoreError, void>
+  readonly again: ReturnType<typeof retried>
+}
+
+const storeOver = (offer: Offer): SessionStore => {
+  const offered = offering(offer)
+  const inner = operations(offer)
   return {
-    lifetime,
-    prepare: again(prepare),
+    lifetime: offer.lifetime,
+    prepare: offer.again(offer.prepare),
     load: offered(inner.load),
     refresh: offered(inner.refresh),
     create: offered(inner.create),
@@ -77,7 +104,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
 
 /** An operation as the store offers it: once the tables are there, tried again where that helps. */
 const offering =
-  (schema: string, prepare: TE.TaskEither<StoreError, void>, again: ReturnType<typeof retried>) =>
+  ({ schema, prepare, again }: Offer) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
   (...params: P): TE.TaskEither<L | StoreError, A> =>
     pipe(
@@ -90,12 +117,11 @@ const offering =
 const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
   error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(bare(schema), error.message) : error
 
-const operations = (database: Database, schema: string, lifetime: Lifetime, distributed: boolean) => {
+const operations = ({ database, schema, lifetime, distributed, tried }: Offer) => {
   const sql = sessionStatements(schema, distributed ? LIVES : STILL_LIVES)
   const listing = distributed
     ? distributedListingOver(database, distributedStatements(schema))
     : listingOver(database, listingStatements(schema))
-  const tried = new WeakSet<Change>()
   const own = operationsOver({ database, sql, lifetime, tried })
   const many = distributed
     ? undefined

@@ -1,0 +1,39 @@
+// Two people write notes: on PGlite, or on the PostgreSQL that DATABASE_URL names. `node build/examples/notes/main.js`
+
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { buildSession, type Database, sessionRef, sessionStore } from 'keyrow'
+import { pgliteDatabase } from 'keyrow/pglite'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import postgres from 'postgres'
+import { notesOf, prepare, signUp, view, withTags, write, written } from './notes.js'
+
+const url = process.env['DATABASE_URL']
+const database: Database = url
+  ? postgresDatabase(() => postgres(url, { ...poolOptions, onnotice: () => undefined }))
+  : pgliteDatabase()
+
+const story = pipe(
+  prepare(database),
+  TE.bindTo('tables'),
+  TE.bindW('ada', () => signUp(database, 'Ada')),
+  TE.bindW('first', ({ ada }) =>
+    write(buildSession(sessionStore(database)), ada, 'On engines', ['machines', 'numbers']),
+  ),
+  TE.bindW('second', ({ ada, first }) => write(first.session, ada, 'On notes', ['numbers'])),
+  // A title that the database refuses: neither the note, nor its tags, nor the session.
+  TE.bindW('refused', ({ ada, second }) => TE.fromTask(write(second.session, ada, '', ['lost']))),
+  TE.chainFirstW(({ first }) => view(first.note)),
+  TE.chainFirstW(({ first }) => view(first.note)),
+  TE.bindW('notes', ({ ada }) => notesOf(ada)),
+  TE.bindW('listed', ({ notes }) => withTags(notes)),
+)
+
+const result = await story()
+if (E.isLeft(result)) throw result.left
+const { listed, refused, second } = result.right
+console.log(JSON.stringify(listed))
+console.log(refused._tag, E.isLeft(refused) && 'constraint' in refused.left ? refused.left.constraint : '')
+console.log(sessionRef(written, [])(second.session).length)
+await database.close()

@@ -1,0 +1,59 @@
+// One statement through postgres.js: sent within its deadline, and given up after it.
+import * as E from 'fp-ts/lib/Either.js'
+import type { DriverError } from '../base/errors.js'
+import type { Param, Query, Row } from '../port/database.js'
+import { type Column, convertRows } from './columns.js'
+import { refusedParams, withDeadline } from './deadline.js'
+import type { Pool, Sender } from './postgres-pool.js'
+
+/** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
+export interface Link {
+  readonly pool: Pool
+  readonly timeoutMs: number
+  readonly prepare: boolean
+  readonly late: (sentAt: number) => void
+}
+
+export const send = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  { pool, timeoutMs, prepare, late }: Link,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const refused = refusedParams(query, params)
+  if (refused !== undefined) return E.left(refused)
+  const sentAt = performance.now()
+  let pending: PromiseLike<unknown> | undefined
+  const start = (): PromiseLike<unknown> => {
+    const sent = sql.unsafe(query.text, [...params] as never[], { prepare })
+    pool.pending.add(sent)
+    void sent.then(
+      () => {
+        pool.pending.delete(sent)
+        pool.answeredAt = performance.now()
+      },
+      () => pool.pending.delete(sent),
+    )
+    pending = sent
+    return sent
+  }
+  const giveUp = (): void => {
+    forget(pending)
+    late(sentAt)
+  }
+  return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, giveUp))
+}
+
+const rowsOf = (result: unknown): readonly Row[] => {
+  const rows = result as readonly Row[] & { readonly columns?: readonly Column[] }
+  // A plain array: the library's own carries the statement and the connection's state.
+  return convertRows(rows.columns ?? [], [...rows])
+}
+
+// A statement still waiting for a connection becomes one that does nothing. (If a connection is just being made
+// for it, cancelling it would cost the pool that connection for good, in postgres.js 3.4.9.) One that was sent is
+// left alone: a cancel request names a connection, not a statement, and could end another request's.
+const forget = (pending: unknown): void => {
+  const query = pending as { readonly state?: unknown; strings: readonly string[]; args: readonly unknown[] }
+  if (query.state === null) Object.assign(query, { strings: ['select'], args: [] })
+}

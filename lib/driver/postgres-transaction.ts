@@ -1,0 +1,146 @@
+// Transactions through postgres.js, which by itself would go on with a transaction whose connection has gone.
+// Savepoints are the library's own: it rolls a whole transaction back in which it saw any statement fail.
+import * as E from 'fp-ts/lib/Either.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import { DriverError } from '../base/errors.js'
+import type { DriverTransaction } from '../port/database.js'
+import { driverError, isLostConnection, withDeadline } from './deadline.js'
+import type { Scoped } from './postgres-pool.js'
+import { type Link, send } from './postgres-send.js'
+
+type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
+
+/** A transaction's connection; once it is `lost`, nothing more is sent in the transaction. */
+interface Line extends Link {
+  lost: DriverError | undefined
+  /** Whether the connection has gone, and its place in the pool may serve another one. */
+  gone: boolean
+}
+
+/** What came of a transaction's body. */
+interface Course<L, A> {
+  result?: E.Either<L, A>
+  thrown?: { readonly error: unknown }
+}
+
+/** How postgres.js runs something in a transaction, or in a savepoint. */
+type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
+
+export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Either<L | DriverError, A>> => {
+  const line: Line = { ...link, lost: undefined, gone: false }
+  const begin: Begin = (act) => {
+    const run = link.pool.sql.begin(READ_COMMITTED, act)
+    run.catch((error: unknown) => {
+      line.gone = true
+      line.lost ??= driverError('transaction', error)
+    })
+    return run
+  }
+  return within(line, { begin, first: 'begin', last: 'commit' }, body)
+}
+
+/**
+ * postgres.js 3.4.9 reserves a connection for a transaction only if it is not loaded with others' statements just
+ * then. If it is, BEGIN is sent all the same and reported as UNSAFE_TRANSACTION, and the connection, free again, is
+ * left in a transaction of nobody's. No body has run, so another attempt is safe; and a COMMIT for each free
+ * connection ends that transaction with all that was sent in it. (Where there is none it is a mere warning.)
+ */
+export const begun = async <L, A>(
+  transact: () => Promise<E.Either<L | DriverError, A>>,
+  { pool }: Link,
+): Promise<E.Either<L | DriverError, A>> => {
+  for (let attempt = 1; ; attempt += 1) {
+    const result = await transact()
+    if (E.isRight(result) || !isUnsafeBegin(result.left) || attempt >= 20) return result
+    const commits = Array.from({ length: pool.sql.options.max ?? 10 }, () => pool.sql.unsafe('commit'))
+    await Promise.allSettled(commits)
+  }
+}
+
+const isUnsafeBegin = (error: unknown): boolean =>
+  error instanceof DriverError &&
+  (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
+
+// Whatever the role's default is: what looks before it writes must see what was committed before its lock.
+const READ_COMMITTED = 'isolation level read committed'
+
+const savepoint = async <L, A>(
+  tx: Scoped,
+  line: Line,
+  body: Body<L, A>,
+): Promise<E.Either<L | DriverError, A>> =>
+  line.lost === undefined
+    ? within(line, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
+    : E.left(line.lost)
+
+/** `first` and `last` name what is waited for; the end of a savepoint is not, once the connection is lost. */
+interface Around {
+  readonly begin: Begin
+  readonly first: string
+  readonly last: string | undefined
+}
+
+const within = async <L, A>(
+  line: Line,
+  { begin, first, last }: Around,
+  body: Body<L, A>,
+): Promise<E.Either<L | DriverError, A>> => {
+  const course: Course<L, A> = {}
+  let started = (): void => undefined
+  let ended = (): void => undefined
+  const start = new Promise<void>((resolve) => (started = resolve))
+  const end = new Promise<void>((resolve) => (ended = resolve))
+  const sentAt = performance.now()
+  const late = (): void => line.late(sentAt)
+  const run = begin(async (tx) => {
+    started()
+    if (line.lost === undefined) await follow(course, body(guarded(tx, line)))
+    ended()
+    return settled(course, line)
+  })
+  run.catch(() => undefined)
+  const opened = await withDeadline(first, line.timeoutMs, () => Promise.race([start, run]), late)
+  if (E.isLeft(opened)) {
+    line.lost ??= opened.left
+    return opened
+  }
+  await end
+  if (last === undefined && line.lost !== undefined) return outcome(course, E.left(line.lost))
+  return outcome(course, await withDeadline(last ?? 'release', line.timeoutMs, () => run, late))
+}
+
+const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
+  try {
+    course.result = await body()
+  } catch (error) {
+    course.thrown = { error }
+  }
+}
+
+// postgres.js sends the rollback or commit on the connection's slot, which by then may serve somebody
+// else's transaction: so once the connection has gone, the callback must not return at all.
+const settled = async <L, A>({ result }: Course<L, A>, line: Line): Promise<void> => {
+  if (line.gone || (line.lost !== undefined && isLostConnection(line.lost)))
+    await new Promise(() => undefined)
+  if (result === undefined || E.isLeft(result)) throw new Error('rolled back')
+}
+
+const outcome = <L, A>(
+  { result, thrown }: Course<L, A>,
+  run: E.Either<DriverError, unknown>,
+): E.Either<L | DriverError, A> => {
+  if (thrown !== undefined) throw thrown.error
+  if (result !== undefined && E.isLeft(result)) return result
+  if (E.isLeft(run)) return run
+  return result ?? E.left(driverError('transaction', new Error('it has no result')))
+}
+
+const guarded = (tx: Scoped, line: Line): DriverTransaction => ({
+  query: (query, params) => async () => {
+    if (line.lost !== undefined) return E.left(line.lost)
+    const result = await send(tx, query, params, line)
+    if (E.isLeft(result) && result.left.sqlState === undefined) line.lost = result.left
+    return result
+  },
+  savepoint: (body) => () => savepoint(tx, line, body),
+})

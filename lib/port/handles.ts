@@ -1,0 +1,27 @@
+// A store of sessions in a database, and the same store inside of that database's transactions.
+
+import type { Database } from './database.js'
+import type { SessionStore } from './session-store.js'
+
+/** `store`, which by its `over` is also what `inner` makes of a transaction's handle: the same for the same handle. */
+export const withHandles = (store: SessionStore, inner: (tx: Database) => SessionStore): SessionStore => {
+  const known = new WeakMap<Database, SessionStore>()
+  const over = (handle: Database): SessionStore => {
+    if (handle.within === undefined) return root
+    const made = known.get(handle)
+    if (made !== undefined) return made
+    const { outer, onEnd } = handle.within
+    const store = { ...inner(handle), over, within: { outer: over(outer), onEnd } }
+    known.set(handle, store)
+    return store
+  }
+  const root: SessionStore = { ...store, over }
+  return root
+}
+
+/** `inner` with operations of one's own; inside of a transaction it is `inner` itself. */
+export const layered = (inner: SessionStore, own: Partial<SessionStore>): SessionStore => {
+  const { over } = inner
+  const store = { ...inner, ...own }
+  return over === undefined ? store : withHandles(store, over)
+}

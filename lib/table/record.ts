@@ -1,0 +1,165 @@
+// Records of your own: a table's name, its columns and its key, and the functions that go with them. All SQL is made
+// here, once, when the record is defined.
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { raw } from 'sql-template-tag'
+import type { Database, Query } from '../port/database.js'
+import type { ActiveRecord } from '../record/active-record.js'
+import type { Column } from '../record/column.js'
+import { arrayParams, byColumn, grouped, relation, throughTable } from './relation.js'
+import { destroyRecord, findRecord, refreshRecord, saveRecord, type Table } from './save.js'
+import { attempt, type Field, normalised, type Shape, shapeOf } from './shape.js'
+import { type RecordStatements, recordStatements, rowFrom } from './statements.js'
+import type { Columns, Definition, Key, RecordOf } from './types.js'
+import { buildRecord, setColumn, updateColumn } from './value.js'
+
+/**
+ * Defines a record by its table: gives the functions that go with its values. A value is the handle, the id and the
+ * columns, frozen. Throws a `RangeError` for a definition that makes no sense.
+ *
+ * @example
+ * ```ts
+ * import * as E from 'fp-ts/lib/Either.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { generated, int8, queryMany, record, sql, text } from 'keyrow'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ * import * as t from 'io-ts'
+ *
+ * const notes = record({
+ *   table: 'notes',
+ *   key: 'id',
+ *   columns: { id: generated(int8), title: text, wordCount: generated(int8) },
+ * })
+ *
+ * const database = pgliteDatabase()
+ * const table = sql`create table notes (id bigserial primary key, title text, word_count int8 default 0)`
+ * const saved = pipe(
+ *   queryMany(database, t.unknown, table),
+ *   TE.chainEitherKW(() => notes.build(database, { title: 'Tea' })),
+ *   TE.chainW(notes.save),
+ *   TE.map(notes.update('wordCount', (count) => count + 1n)),
+ *   TE.chainW(notes.save),
+ * )
+ * console.log(await saved()) // { _tag: 'Right', right: { id: 1n, title: 'Tea', wordCount: 1n } }
+ * console.log(E.isLeft(notes.id('no number'))) // true
+ * await database.close()
+ * ```
+ */
+export const record = <const T extends string, const C extends Columns, const K extends Key<C>>(
+  definition: Definition<T, C, K>,
+): RecordOf<T, C, K> => {
+  const shape = shapeOf(definition as Parameters<typeof shapeOf>[0])
+  const table: Table = { shape, sql: recordStatements(shape) }
+  const made = { ...reading(table), ...writing(table), ...relating(shape) }
+  const bundle = Object.freeze({
+    table: shape.table,
+    statements: listed(table.sql),
+    row: raw(rowFrom(shape, shape.from)),
+    rowOf: (alias: string) => raw(rowFrom(shape, `"${alias.replaceAll('"', '""')}"`)),
+    reference: reference(shape),
+    ...made,
+  })
+  shapes.set(bundle, shape)
+  // What is typed here is not what is checked: every value goes through its column's codec.
+  return bundle as unknown as RecordOf<T, C, K>
+}
+
+const shapes = new WeakMap<object, Shape>()
+
+/** The shape of a record's definition; none for anything else. */
+export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
+
+const listed = ({ set, swap, ...others }: RecordStatements): Readonly<Record<string, Query>> =>
+  Object.freeze(
+    Object.fromEntries([
+      ...Object.entries(others),
+      ...[...set].map(([name, query]) => [`set.${name}`, query] as const),
+      ...[...swap].map(([name, query]) => [`swap.${name}`, query] as const),
+    ]),
+  )
+
+const fieldOf = (shape: Shape, name: PropertyKey): Field => {
+  const field = shape.fields.find((field) => field.name === name)
+  if (field === undefined) throw new RangeError(`record ${shape.table}: it has no column '${String(name)}'`)
+  return field
+}
+
+const reference = ({ key, simple }: Shape): Column<unknown> | undefined => {
+  const [first] = key
+  if (!simple || first === undefined) return undefined
+  const { sql, codec, wire, read, readArray } = first.type as Column<unknown>
+  return Object.freeze({ sql, codec, wire, read, readArray })
+}
+
+const normalId = ({ key, simple }: Shape, id: unknown): unknown => {
+  const [first] = key
+  if (simple && first !== undefined) return normalised(first.name, first.type, decodedText(first, id))
+  const parts = typeof id === 'object' && id !== null ? (id as Readonly<Record<string, unknown>>) : {}
+  return Object.freeze(
+    Object.fromEntries(
+      key.map((field) => [
+        field.name,
+        normalised(field.name, field.type, decodedText(field, parts[field.name])),
+      ]),
+    ),
+  )
+}
+
+/** A value that came as text: `'42'` of a bigint. */
+const decodedText = ({ type }: Field, value: unknown): unknown =>
+  typeof value === 'string'
+    ? pipe(
+        type.codec.decode(value),
+        E.getOrElse((): unknown => value),
+      )
+    : value
+
+const reading = (table: Table) => {
+  const { shape, sql } = table
+  return {
+    id: (value: unknown) => attempt(() => normalId(shape, value)),
+    find: (handle: Database, id: unknown) => findRecord(table, handle, id),
+    findMany: (handle: Database, ids: readonly unknown[]) =>
+      pipe(
+        TE.fromEither(attempt(() => manyParams(shape, ids))),
+        TE.chainW((params) => (ids.length === 0 ? TE.right([]) : handle.query(sql.findMany, params))),
+        TE.chainEitherKW((rows) => grouped(shape, handle, rows, ids.length)),
+        TE.map(A.map(A.head)),
+      ),
+    refresh: (value: ActiveRecord<Database, unknown>) => refreshRecord(table, value),
+  }
+}
+
+const manyParams = ({ key, simple }: Shape, ids: readonly unknown[]) =>
+  arrayParams(
+    key.map(({ name, type }) => [name, type] as const),
+    ids.map((id) => (simple ? [id] : key.map(({ name }) => (id as Readonly<Record<string, unknown>>)[name]))),
+  )
+
+const writing = (table: Table) => {
+  const { shape } = table
+  return {
+    build: (handle: Database, given: object) => attempt(() => buildRecord(shape, handle, given)),
+    set: (name: string, value: unknown) => setColumn(shape, name, value),
+    update: (name: string, f: (value: unknown) => unknown) => updateColumn(shape, name, f),
+    save: (value: ActiveRecord<Database, unknown>) => saveRecord(table, value),
+    destroy: (value: ActiveRecord<Database, unknown>) => destroyRecord(table, value),
+  }
+}
+
+const relating = (shape: Shape) => ({
+  by: (name: PropertyKey) => {
+    const field = fieldOf(shape, name)
+    return relation(shape, byColumn(shape, field), field)
+  },
+  through: (between: object, parent: PropertyKey, own: PropertyKey) => {
+    const other = shapeIn(between)
+    if (other === undefined || !shape.simple)
+      throw new RangeError(`record ${shape.table}: it cannot be related so`)
+    const field = fieldOf(other, parent)
+    return relation(shape, throughTable(shape, other, field, fieldOf(other, own)), field)
+  },
+})

@@ -1,0 +1,234 @@
+// How a record is stored. What was not edited is not sent; and what was, is written in one statement if the row is
+// still as it was read, or else, like a session, in a transaction that looks before it writes: it locks the row, runs
+// the updates again on what that holds, and refuses a stale set, if the record has a revision to tell one by.
+
+import { isDeepStrictEqual } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import {
+  type DecodeError,
+  type DriverError,
+  type EncodeError,
+  type RecordError,
+  RecordGone,
+  SaveConflict,
+} from '../base/errors.js'
+import { tagged } from '../base/tagged.js'
+import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
+import type { ActiveRecord } from '../record/active-record.js'
+import { applyEdit, type Edits, hasUpdates, noEdits } from '../record/edits.js'
+import { attempt, decodeRow, type Field, type Shape, textOf } from './shape.js'
+import type { RecordStatements } from './statements.js'
+import { makeRecord, type State, stateIn } from './value.js'
+
+type AnyActive = ActiveRecord<Database, unknown>
+
+export interface Table {
+  readonly shape: Shape
+  readonly sql: RecordStatements
+}
+
+const textAt = (field: Field, values: readonly unknown[]): string | null => textOf(field, values[field.index])
+
+const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | null)[] =>
+  key.map((field) => textAt(field, values))
+
+const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
+
+/** The record in a row as it was just read, with `edits` on top of it. */
+export const recordIn = (
+  shape: Shape,
+  handle: Database,
+  row: Row,
+  place?: number,
+): E.Either<DecodeError, AnyActive> =>
+  pipe(
+    decodeRow(shape, row, place),
+    E.map((values) => makeRecord(handle, { shape, values, row, edits: noEdits })),
+  )
+
+const gone = ({ shape }: Table, { values }: State): RecordGone =>
+  new RecordGone(shape.table, idText(shape, values))
+
+export const saveRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
+  const state = stateIn(table.shape, record)
+  if (state.row === undefined) return insert(table, record.handle, state)
+  return state.edits.isEmpty() ? TE.right(record) : tagged(update(table, record.handle, state))
+}
+
+const insert = (
+  { shape, sql }: Table,
+  handle: Database,
+  { values }: State,
+): TE.TaskEither<DriverError | DecodeError, AnyActive> =>
+  pipe(
+    handle.query(
+      sql.insert,
+      shape.fields.filter(({ generated }) => !generated).map((field) => textAt(field, values)),
+    ),
+    TE.chainEitherKW(([row]) => recordIn(shape, handle, row ?? {})),
+  )
+
+const update = (table: Table, handle: Database, state: State): TE.TaskEither<RecordError, AnyActive> => {
+  const { shape } = table
+  const guarded = shape.revision !== undefined || hasUpdates(state.edits)
+  return pipe(
+    write(table, handle, state, state.values, guarded),
+    TE.chainW(
+      O.match(
+        () =>
+          guarded
+            ? handle.transaction((tx) => lookAndWrite(table, tx, state))
+            : TE.left<RecordError, Row>(gone(table, state)),
+        (row) => TE.right(row),
+      ),
+    ),
+    TE.chainEitherKW((row) => recordIn(shape, handle, row)),
+  )
+}
+
+/** Writes the edited columns' values; guarded, only if the row is as it was read. */
+const write = (
+  { shape, sql }: Table,
+  handle: Queryable,
+  { edits, values: read, row }: State,
+  values: readonly unknown[],
+  guarded: boolean,
+): TE.TaskEither<DriverError, O.Option<Row>> => {
+  const key = keyOf(shape, read)
+  const guard = (field: Field): readonly Param[] => {
+    const decoded = decodedBefore(shape, row ?? {}, field)
+    return shape.revision === undefined ? [textOf(field, decoded)] : [revisionOf(shape.revision, read)]
+  }
+  const [only] = edits.keys()
+  const field = edits.size === 1 && only !== undefined ? shape.settable.get(only) : undefined
+  const [query, params]: readonly [Query | undefined, readonly Param[]] =
+    field === undefined
+      ? [guarded ? sql.swapAny : sql.setAny, anyParams(shape, edits, values, guarded ? guard : undefined)]
+      : [
+          (guarded ? sql.swap : sql.set).get(field.name),
+          [textAt(field, values), ...(guarded ? guard(field) : [])],
+        ]
+  return pipe(handle.query(query ?? sql.setAny, [...key, ...params]), TE.map(A.head))
+}
+
+const revisionOf = (revision: Field, values: readonly unknown[]): string | null => textAt(revision, values)
+
+const decodedBefore = (shape: Shape, row: Row, field: Field): unknown =>
+  pipe(
+    decodeRow({ ...shape, fields: [field] }, row, undefined),
+    E.match(
+      () => null,
+      ([value]) => value,
+    ),
+  )
+
+const anyParams = (
+  shape: Shape,
+  edits: Edits<unknown>,
+  values: readonly unknown[],
+  guard: ((field: Field) => readonly Param[]) | undefined,
+): readonly Param[] => {
+  const fields = [...shape.settable.values()]
+  const sets = fields.flatMap((field) =>
+    edits.has(field.name) ? [true, textAt(field, values)] : [false, null],
+  )
+  if (guard === undefined) return sets
+  if (shape.revision !== undefined) return [...sets, ...guard(shape.revision)]
+  return [
+    ...sets,
+    ...fields.flatMap((field) =>
+      edits.get(field.name)?._tag === 'Update' ? [true, ...guard(field)] : [false, null],
+    ),
+  ]
+}
+
+/** Under the row's lock: nothing comes between what is looked at and what is written. */
+const lookAndWrite = (table: Table, tx: Queryable, state: State): TE.TaskEither<RecordError, Row> => {
+  const { shape, sql } = table
+  return pipe(
+    tx.query(sql.lock, keyOf(shape, state.values)),
+    TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
+    TE.chainEitherKW((row) => afresh(table, state, row)),
+    TE.chainW((values) => write(table, tx, state, values, false)),
+    TE.chainW(TE.fromOption(() => gone(table, state))),
+  )
+}
+
+/** The edited columns' values from what the row holds now. */
+const afresh = (
+  { shape }: Table,
+  { edits, values: read, row: before }: State,
+  row: Row,
+): E.Either<DecodeError | SaveConflict, readonly unknown[]> =>
+  pipe(
+    decodeRow(shape, row, undefined),
+    E.chainW((present) => {
+      const values = [...present]
+      for (const [name, edit] of edits) {
+        const field = shape.settable.get(name)
+        if (field === undefined) continue
+        const moved = !isDeepStrictEqual(row[field.alias], before?.[field.alias])
+        if (edit._tag === 'Set' && moved && shape.revision !== undefined)
+          return E.left(new SaveConflict(idText(shape, read), name, shape.table))
+        values[field.index] = O.toUndefined(applyEdit(edit, O.some(present[field.index])))
+      }
+      return E.right(values)
+    }),
+  )
+
+export const findRecord = (
+  { shape, sql }: Table,
+  handle: Database,
+  id: unknown,
+): TE.TaskEither<DriverError | DecodeError | EncodeError, O.Option<AnyActive>> =>
+  pipe(
+    TE.fromEither(attempt(() => keyParams(shape, id))),
+    TE.chainW((key) => handle.query(sql.find, key)),
+    TE.chainEitherKW(([row]) =>
+      row === undefined ? E.right(O.none) : pipe(recordIn(shape, handle, row), E.map(O.some)),
+    ),
+  )
+
+/** An id as parameters; throws an `EncodeError`. */
+const keyParams = ({ key, simple }: Shape, id: unknown): readonly (string | null)[] =>
+  key.map((field) =>
+    textOf(
+      field,
+      simple
+        ? id
+        : typeof id === 'object' && id !== null
+          ? (id as Record<string, unknown>)[field.name]
+          : undefined,
+    ),
+  )
+
+export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
+  const { shape, sql } = table
+  const state = stateIn(shape, record)
+  if (state.row === undefined) return TE.right(record)
+  return tagged(
+    pipe(
+      record.handle.query(sql.find, keyOf(shape, state.values)),
+      TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
+      TE.bindTo('row'),
+      TE.bindW('values', ({ row }) =>
+        TE.fromEither(afresh({ ...table, shape: { ...shape, revision: undefined } }, state, row)),
+      ),
+      TE.map(({ row, values }) => makeRecord(record.handle, { ...state, row, values })),
+    ),
+  )
+}
+
+export const destroyRecord = ({ shape, sql }: Table, record: AnyActive): TE.TaskEither<DriverError, void> => {
+  const { row, values } = stateIn(shape, record)
+  return row === undefined
+    ? TE.right(undefined)
+    : pipe(
+        record.handle.query(sql.destroy, keyOf(shape, values)),
+        TE.map(() => undefined),
+      )
+}
