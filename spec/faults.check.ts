@@ -1,5 +1,5 @@
-// Laws 4, 5, 6 and 11 under faults, at length: `npm run spec:faults`. Each history is judged; RUNS and
-// OPERATIONS make it shorter.
+// Laws 4, 5, 6 and 11 under faults, at length: `npm run spec:faults`. Each history is judged; RUNS,
+// FAST_RUNS and OPERATIONS make it shorter.
 
 import t from 'tap'
 import { quietPool } from './support/databases.js'
@@ -10,6 +10,7 @@ import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 
 const runs = Number(process.env['RUNS'] ?? 5)
+const fastRuns = Number(process.env['FAST_RUNS'] ?? 2)
 const operations = Number(process.env['OPERATIONS'] ?? 20_000)
 
 const server = await startPostgres()
@@ -73,15 +74,15 @@ const faults = {
   'the primary fails over to its standby': { url: pair.url, fault: repeating(2_000, pair.failOver) },
 }
 
-for (let run = 1; run <= runs; run += 1) {
-  t.test(`no faults, run ${String(run)}`, async (t) => {
-    const history = await makeHistory({ processes: 4, operations, ...direct })
+const history = (run: string, fast: boolean): void => {
+  t.test(`no faults, ${run}`, async (t) => {
+    const history = await makeHistory({ processes: 4, operations, fast, ...direct })
     t.strictSame(history.violations, [])
     t.strictSame([history.operations, history.unknown], [operations, 0])
   })
   for (const [name, fault] of Object.entries(faults))
-    t.test(`${name}, run ${String(run)}`, async (t) => {
-      const history = await makeHistory({ processes: 4, operations, ...fault })
+    t.test(`${name}, ${run}`, async (t) => {
+      const history = await makeHistory({ processes: 4, operations, fast, ...fault })
       t.strictSame(history.violations, [])
       t.equal(history.operations, operations)
       t.ok(history.faults > 0, `it struck ${String(history.faults)} times`)
@@ -92,3 +93,6 @@ for (let run = 1; run <= runs; run += 1) {
       )
     })
 }
+
+for (let run = 1; run <= runs; run += 1) history(`run ${String(run)}`, false)
+for (let run = 1; run <= fastRuns; run += 1) history(`batched and remembered, run ${String(run)}`, true)

@@ -7,11 +7,15 @@ import { startPostgres } from './support/postgres-server.js'
 const server = await startPostgres()
 t.teardown(() => server.stop())
 
-t.test('a history of several processes can be explained', async (t) => {
-  const history = await makeHistory({ url: server.url, processes: 4, operations: 3_000 })
-  t.strictSame([history.violations, history.unknown], [[], 0])
-  t.equal(history.operations, 3_000)
-})
+for (const fast of [false, true])
+  t.test(
+    `a history of several processes can be explained${fast ? ' (batched and remembered)' : ''}`,
+    async (t) => {
+      const history = await makeHistory({ url: server.url, processes: 4, operations: 3_000, fast })
+      t.strictSame([history.violations, history.unknown], [[], 0])
+      t.equal(history.operations, 3_000)
+    },
+  )
 
 for (const broken of ['whole', 'unreplayed', 'upsert'] as const)
   t.test(`a history of a store that is broken (${broken}) cannot`, async (t) => {

@@ -12,7 +12,7 @@ import { type BatchLimits, concernsAll, gathering, overloaded } from './gatherin
 
 type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
 
-export interface Waiting {
+interface Waiting {
   readonly change: Change
   readonly resolve: (outcome: Outcome | PromiseLike<Outcome>) => void
   readonly reject: (thrown: unknown) => void

@@ -1,9 +1,9 @@
 // One of several processes that do random things to shared sessions, and write down what they did and saw,
 // with times of the machine's one monotonic clock: one line of JSON for each operation.
-//   history-child.mjs '{"url", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed"}'
+//   history-child.mjs '{"url", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
 
 import { createHash } from 'node:crypto'
-import { sessionStore } from 'keyrow'
+import { batched, remembered, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   destroySession,
@@ -25,11 +25,8 @@ const forget = (id) =>
   database.query({ name: 'forget', text: `delete from ${task.schema}.listing where session_id = $1::uuid` }, [
     id,
   ])
-const store = broken(
-  task.broken,
-  sessionStore(database, { schema: task.schema, distributed: task.distributed }),
-  forget,
-)
+const plain = sessionStore(database, { schema: task.schema, distributed: task.distributed })
+const store = broken(task.broken, task.fast ? batched(remembered(plain)) : plain, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
 const random = (n) => Math.floor(Math.random() * n)

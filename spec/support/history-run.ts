@@ -31,6 +31,8 @@ export interface HistoryOptions {
   readonly timeoutMs?: number
   /** Makes the tables in this schema, where the store is not to do that by itself; they are distributed. */
   readonly distribute?: (schema: string) => Promise<void>
+  /** Whether the processes' store is batched and remembered. Default: false. */
+  readonly fast?: boolean
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
   /** Runs beside the processes, until they have ended; gives how often it struck. */
   readonly fault?: (isOver: () => boolean) => Promise<number>
@@ -81,7 +83,15 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
 }
 
 const child = async (
-  { url, processes, operations, timeoutMs = 4_000, broken = 'none', distribute }: HistoryOptions,
+  {
+    url,
+    processes,
+    operations,
+    timeoutMs = 4_000,
+    broken = 'none',
+    fast = false,
+    distribute,
+  }: HistoryOptions,
   schema: string,
   name: string,
   lasting: readonly Session[],
@@ -93,9 +103,10 @@ const child = async (
     name,
     timeoutMs,
     broken,
+    fast,
     distributed: distribute !== undefined,
     operations: Math.ceil(operations / processes),
-    workers: 4,
+    workers: fast ? 12 : 4,
     lasting: lasting.map(sessionToken),
     mortal: mortal.map(sessionToken),
   }
