@@ -1,0 +1,75 @@
+// Processes of clients for one peer: opened and filled once, then asked to run, again and again.
+
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import type { Servers } from './peer.js'
+import type { Order, Ran } from './worker.js'
+
+const script = fileURLToPath(new URL('./worker.ts', import.meta.url))
+
+interface Answer {
+  readonly result?: unknown
+  readonly failure?: string
+}
+
+const answerOf = async (child: ChildProcess): Promise<unknown> => {
+  const [{ result, failure }] = (await once(child, 'message')) as [Answer]
+  if (failure !== undefined) throw new Error(failure)
+  return result
+}
+
+const ask = (child: ChildProcess, order: Order): Promise<unknown> => {
+  const answer = answerOf(child)
+  child.send(order)
+  return answer
+}
+
+export interface Case {
+  readonly name: string
+  readonly keys: number
+  readonly bytes: number
+  readonly atOnce: number
+  readonly processes: number
+  readonly readOnly: boolean
+}
+
+export interface Clients {
+  readonly run: (milliseconds: number) => Promise<Ran>
+  readonly close: () => Promise<void>
+}
+
+/** About ten megabytes of values at most, and as many sessions as are likely to be in use at once. */
+const sessionsFor = ({ keys, bytes }: Case): number =>
+  Math.max(20, Math.min(1_000, Math.floor(5e7 / (keys * bytes))))
+
+const together = (all: readonly Ran[]): Ran => ({
+  cycles: all.reduce((sum, { cycles }) => sum + cycles, 0),
+  milliseconds: Math.max(...all.map(({ milliseconds }) => milliseconds)),
+  p50: Math.max(...all.map(({ p50 }) => p50)),
+  p99: Math.max(...all.map(({ p99 }) => p99)),
+})
+
+export const openClients = async (peer: string, servers: Servers, wanted: Case): Promise<Clients> => {
+  const children = Array.from({ length: wanted.processes }, () =>
+    fork(script, { execArgv: process.execArgv }),
+  )
+  const asked = <A>(order: Order): Promise<A[]> =>
+    Promise.all(children.map((child) => ask(child, order))) as Promise<A[]>
+  await Promise.all(children.map(answerOf))
+  await asked({ do: 'open', peer, servers })
+  const { keys, bytes, atOnce, readOnly } = wanted
+  const values = Object.fromEntries(
+    Array.from({ length: keys }, (_, index) => [`key ${String(index)}`, 'v'.repeat(bytes)]),
+  )
+  const [first] = children
+  if (first === undefined) throw new Error('no processes')
+  const tokens = (await ask(first, { do: 'fill', count: sessionsFor(wanted), values })) as readonly string[]
+  const order = { tokens, keys, bytes, atOnce: Math.ceil(atOnce / children.length), readOnly }
+  return {
+    run: async (milliseconds) => together(await asked<Ran>({ do: 'run', milliseconds, ...order })),
+    close: async () => {
+      await asked({ do: 'close' })
+    },
+  }
+}

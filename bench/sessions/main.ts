@@ -1,0 +1,81 @@
+// Sessions against their peers, in one run on one machine: `npm run bench`. ROUNDS, MS, CASES (a pattern) and PEERS
+// make it shorter. It writes results.json, results.md and keys.svg where it is told to (default: build/bench).
+
+import { mkdir, writeFile } from 'node:fs/promises'
+import { cpus } from 'node:os'
+import { join } from 'node:path'
+import { type Case, type Clients, openClients } from './clients.js'
+import { peers } from './peers.js'
+import { drawing, type Figures, type Measured, table } from './report.js'
+import { startServers } from './servers.js'
+
+const environment = process.env
+const rounds = Number(environment['ROUNDS'] ?? 5)
+const milliseconds = Number(environment['MS'] ?? 3_000)
+const chosen = new RegExp(environment['CASES'] ?? '.')
+const names = (environment['PEERS'] ?? Object.keys(peers).join(',')).split(',')
+const directory = environment['OUT'] ?? 'build/bench'
+
+const cycle = { atOnce: 64, processes: 1, readOnly: false }
+const named: readonly Case[] = [
+  { name: 'cycle, 5 × 50 B', keys: 5, bytes: 50, ...cycle },
+  { name: 'cycle, 50 × 200 B', keys: 50, bytes: 200, ...cycle },
+  { name: 'cycle, 500 × 1 kB', keys: 500, bytes: 1_000, ...cycle },
+  { name: 'read only, 5 × 50 B', keys: 5, bytes: 50, ...cycle, readOnly: true },
+  { name: 'cycle, 5 × 50 B, 512 at once', keys: 5, bytes: 50, ...cycle, atOnce: 512 },
+  { name: 'cycle, 5 × 50 B, 4 processes', keys: 5, bytes: 50, ...cycle, processes: 4 },
+  { name: 'cycle, 5 × 50 B, one at a time', keys: 5, bytes: 50, ...cycle, atOnce: 1 },
+]
+const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
+  name: `by keys: ${String(keys)} × 50 B`,
+  keys,
+  bytes: 50,
+  ...cycle,
+}))
+
+const { servers, stop } = await startServers()
+
+const opened = async (of: Case): Promise<{ clients: Map<string, Clients>; missing: string[] }> => {
+  const clients = new Map<string, Clients>()
+  const missing: string[] = []
+  for (const name of names)
+    try {
+      clients.set(name, await openClients(name, servers, of))
+    } catch (error) {
+      missing.push(`${name}: ${String(error)}`)
+    }
+  return { clients, missing }
+}
+
+const measure = async (of: Case): Promise<Measured> => {
+  const { clients, missing } = await opened(of)
+  const found = new Map<string, Figures>()
+  for (const run of clients.values()) await run.run(milliseconds / 2)
+  for (let round = 0; round < rounds; round += 1)
+    for (const [peer, run] of clients) {
+      const ran = await run.run(milliseconds)
+      const rates = [...(found.get(peer)?.rates ?? []), (ran.cycles / ran.milliseconds) * 1_000]
+      found.set(peer, { peer, rates, p50: ran.p50, p99: ran.p99 })
+    }
+  for (const run of clients.values()) await run.close()
+  return { of, figures: [...found.values()], missing }
+}
+
+const measureAll = async (cases: readonly Case[]): Promise<readonly Measured[]> => {
+  const all: Measured[] = []
+  for (const of of cases.filter(({ name }) => chosen.test(name))) {
+    const measured = await measure(of)
+    all.push(measured)
+    process.stdout.write(`${table([measured])}\n\n`)
+  }
+  return all
+}
+
+const results = await measureAll(named)
+const drawn = await measureAll(byKeys)
+await stop()
+await mkdir(directory, { recursive: true })
+const machine = `Node.js ${process.version}, ${String(cpus().length)} processors, ${String(rounds)} rounds of ${String(milliseconds)} ms`
+await writeFile(join(directory, 'results.json'), JSON.stringify({ machine, results, drawn }, null, 1))
+await writeFile(join(directory, 'results.md'), `${machine}\n\n${table([...results, ...drawn])}\n`)
+if (drawn.length > 0) await writeFile(join(directory, 'keys.svg'), drawing(drawn))

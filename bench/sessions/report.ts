@@ -1,0 +1,91 @@
+// What was measured, as a table and a drawing.
+
+import type { Case } from './clients.js'
+
+/** Of one peer in one case: cycles a second in each round, and the last round's latencies in milliseconds. */
+export interface Figures {
+  readonly peer: string
+  readonly rates: readonly number[]
+  readonly p50: number
+  readonly p99: number
+}
+
+export interface Measured {
+  readonly of: Case
+  readonly figures: readonly Figures[]
+  /** Peers that could not be measured, and why. */
+  readonly missing: readonly string[]
+}
+
+export const median = (figures: readonly number[]): number => {
+  const sorted = [...figures].sort((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}
+
+/** How `peer` compares with `other`, round by round: the median of the ratios, the least and the greatest. */
+const ratio = (peer: Figures, other: Figures): string => {
+  const ratios = peer.rates.map((rate, round) => rate / (other.rates[round] ?? Number.NaN))
+  const [least, middle, greatest] = [Math.min(...ratios), median(ratios), Math.max(...ratios)]
+  return `${middle.toFixed(2)} (${least.toFixed(2)} to ${greatest.toFixed(2)})`
+}
+
+const row = ({ of, figures, missing }: Measured): string => {
+  const [ours] = figures
+  const cells = figures.map((peer) => {
+    const compared = ours === undefined || peer === ours ? '' : `<br>${ratio(ours, peer)}`
+    return `${Math.round(median(peer.rates)).toLocaleString('en')} /s<br>p50 ${peer.p50.toFixed(2)}, p99 ${peer.p99.toFixed(1)} ms${compared}`
+  })
+  return `| ${[of.name, ...cells, ...missing].join(' | ')} |`
+}
+
+/** One row for a case; under each peer's figures keyrow's ratio to it. */
+export const table = (measured: readonly Measured[]): string => {
+  const names = measured[0]?.figures.map(({ peer }) => peer) ?? []
+  return [
+    `| case | ${names.join(' | ')} |`,
+    `|---|${names.map(() => '---|').join('')}`,
+    ...measured.map(row),
+  ].join('\n')
+}
+
+const [WIDTH, HEIGHT, MARGIN] = [640, 400, 60]
+const COLOURS = ['#0b6', '#c33', '#36c', '#963', '#888', '#c6c']
+
+/** The time of one cycle against the number of keys, both on logarithmic scales. */
+export const drawing = (measured: readonly Measured[]): string => {
+  const points = measured.flatMap(({ of, figures }) =>
+    figures.map(({ peer, rates }) => ({ peer, keys: of.keys, micros: 1e6 / median(rates) })),
+  )
+  const scale = (of: (point: (typeof points)[number]) => number, size: number) => {
+    const logs = points.map((point) => Math.log10(of(point)))
+    const [low, high] = [Math.floor(Math.min(...logs)), Math.ceil(Math.max(...logs))]
+    return {
+      low,
+      high,
+      at: (value: number) => ((Math.log10(value) - low) / (high - low)) * (size - 2 * MARGIN),
+    }
+  }
+  const [x, y] = [scale(({ keys }) => keys, WIDTH), scale(({ micros }) => micros, HEIGHT)]
+  const place = ({ keys, micros }: { keys: number; micros: number }) =>
+    `${(MARGIN + x.at(keys)).toFixed(1)},${(HEIGHT - MARGIN - y.at(micros)).toFixed(1)}`
+  const lines = [...new Set(points.map(({ peer }) => peer))].map((peer, index) => {
+    const own = points.filter((point) => point.peer === peer)
+    const colour = COLOURS[index % COLOURS.length] ?? '#000'
+    return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${own.map(place).join(' ')}"/>
+<text x="${WIDTH - MARGIN + 4}" y="${MARGIN + index * 18}" fill="${colour}" text-anchor="end">${peer}</text>`
+  })
+  const powers = (low: number, high: number) =>
+    Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index))
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">
+<text x="${WIDTH / 2}" y="${HEIGHT - 12}" text-anchor="middle">keys of a session</text>
+<text x="12" y="${MARGIN - 20}">microseconds a cycle (one divided by cycles a second)</text>
+${powers(x.low, x.high)
+  .map((n) => `<text x="${MARGIN + x.at(n)}" y="${HEIGHT - MARGIN + 18}" text-anchor="middle">${n}</text>`)
+  .join('\n')}
+${powers(y.low, y.high)
+  .map((n) => `<text x="${MARGIN - 6}" y="${HEIGHT - MARGIN - y.at(n)}" text-anchor="end">${n}</text>`)
+  .join('\n')}
+${lines.join('\n')}
+</svg>
+`
+}

@@ -1,0 +1,344 @@
+// Stores that share statements and remember: what their neighbours notice of one another, what is never stale, and
+// what is done once. The laws and the histories run on them too (laws-postgres.spec.ts, history.spec.ts).
+
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import t from 'tap'
+import { type BatchLimits, batched } from '../lib/combinator/batched.js'
+import { type MemoryLimit, remembered } from '../lib/combinator/remembered.js'
+import { postgresDatabase } from '../lib/driver/postgres.js'
+import { withSession } from '../lib/index.js'
+import { transact } from '../lib/port/transact.js'
+import {
+  buildSession,
+  destroySession,
+  loadSession,
+  rotateSession,
+  type Session,
+  type SessionStore,
+  saveSession,
+  sessionDel,
+  sessionFor,
+  sessionRef,
+  sessionSet,
+  sessionsOf,
+  sessionToken,
+  sessionUpdate,
+  updateCurrentSession,
+} from '../lib/promise.js'
+import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
+import { withHandle } from '../lib/table/with-handle.js'
+import { counting, quietPool, quietPools, rowsOf } from './support/databases.js'
+import { startPostgres } from './support/postgres-server.js'
+import { startProxy } from './support/proxy.js'
+
+const server = await startPostgres()
+const proxy = await startProxy(server.url)
+t.teardown(async () => {
+  await proxy.close()
+  await server.stop()
+})
+
+interface Options extends BatchLimits, MemoryLimit, SessionStoreOptions {
+  readonly url?: string
+}
+
+const open = (options: Options = {}) => {
+  const { url = server.url } = options
+  const inner = postgresDatabase(quietPools(url, { max: 4, backoff: () => 0.001 }))
+  t.teardown(() => inner.close())
+  const { database, events } = counting(inner)
+  const store = batched(remembered(sessionStore(database, options), options), options)
+  const names = (): readonly string[] => events.splice(0).map(({ query }) => query.name)
+  return { database, store, events, names }
+}
+
+const count = (key: string) => sessionUpdate(key, (n) => Number(n) + 1, 0)
+const all = <A>(times: number, make: (index: number) => Promise<A>): Promise<A[]> =>
+  Promise.all(Array.from({ length: times }, (_, index) => make(index)))
+const fill = (store: SessionStore, times: number): Promise<Session[]> =>
+  all(times, (index) => saveSession(sessionSet('n', index)(buildSession(store))))
+const again = async (session: Session, store = session.handle): Promise<Session> =>
+  (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('it is not there'))
+
+t.test('what arrives together goes together, and each gets its own', async (t) => {
+  const { store, names } = open()
+  const sessions = await fill(store, 50)
+  names()
+  const loaded = await all(50, (index) => again(sessions[index] as Session))
+  t.strictSame(
+    loaded.map((session) => session.store.get('n')),
+    loaded.map((_, index) => index),
+  )
+  t.strictSame(names(), ['many.load'])
+  const odd = 'quote " backslash \\ brace } comma , null \n ü \u{1F600}'
+  const saved = await all(50, (index) =>
+    saveSession(sessionSet(odd, [odd, index])(sessionDel('n')(loaded[index] as Session))),
+  )
+  t.strictSame(names(), ['many.save'])
+  for (const [index, session] of saved.entries()) {
+    const stored = { [odd]: [odd, index] }
+    t.strictSame(session.store.toObject(), stored)
+    t.strictSame((await again(session, open().store)).store.toObject(), stored)
+  }
+})
+
+t.test('a lone request waits for nobody, and shares nothing', async (t) => {
+  const { store, names } = open()
+  const [session] = (await fill(store, 1)) as [Session]
+  names()
+  await saveSession(count('n')(await again(session)))
+  t.strictSame(names(), ['session.load', 'session.save'])
+})
+
+t.test(
+  'law 5, no lost updates: a hundred at once of one key take few statements, and all count',
+  async (t) => {
+    const { store, names } = open()
+    const [session] = (await fill(store, 1)) as [Session]
+    names()
+    const seen = await all(100, async () =>
+      sessionRef('n', 0)(await saveSession(count('n')(await again(session)))),
+    )
+    t.strictSame(
+      seen.map(Number).sort((a, b) => a - b),
+      Array.from({ length: 100 }, (_, index) => index + 1),
+      'each saw its own count',
+    )
+    t.equal((await again(session)).store.get('n'), 100)
+    t.ok(names().length < 20)
+  },
+)
+
+t.test('one that fails does not fail its neighbours', async (t) => {
+  const { store } = open()
+  const sessions = await fill(store, 6)
+  const loaded = await Promise.all(sessions.map((session) => again(session)))
+  const [gone, throwing, first, conflicting, huge, plain] = loaded as [
+    Session,
+    Session,
+    Session,
+    Session,
+    Session,
+    Session,
+  ]
+  const other = open().store
+  await destroySession(await again(gone, other))
+  await saveSession(count('n')(await again(conflicting, other)))
+  let runs = 0
+  const failing = sessionUpdate(
+    'n',
+    () => {
+      runs += 1
+      if (runs > 1) throw new RangeError('of its own')
+      return 1
+    },
+    0,
+  )
+  await saveSession(sessionSet('n', 7)(await again(throwing, other)))
+  const outcomes = await Promise.allSettled([
+    saveSession(count('n')(gone)),
+    saveSession(failing(throwing)),
+    saveSession(count('n')(first)),
+    saveSession(count('n')(conflicting)),
+    // Fits into one text of 16 million characters, and into nothing that an index could hold.
+    saveSession(sessionSet('x'.repeat(1024), 'y'.repeat(1_000_000))(huge)),
+    saveSession(sessionFor('ada')(plain)),
+  ])
+  t.match(outcomes[0], { status: 'rejected', reason: { _tag: 'SessionGone' } })
+  t.match(outcomes[1], { status: 'rejected', reason: { message: 'of its own' } })
+  t.strictSame(
+    outcomes.slice(2).map(({ status }) => status),
+    ['fulfilled', 'fulfilled', 'fulfilled', 'fulfilled'],
+  )
+  t.equal((await again(first)).store.get('n'), 3)
+  t.equal((await again(conflicting)).store.get('n'), 5)
+  t.equal((await again(throwing)).store.get('n'), 7)
+  t.equal((await sessionsOf(store, 'ada')).length, 1)
+  t.equal(await loadSession(store, sessionToken(gone)), undefined)
+})
+
+t.test('a statement that one of them makes fail is done for the others', async (t) => {
+  const { store, database } = open()
+  const sessions = await fill(store, 4)
+  const loaded = await Promise.all(sessions.map((session) => again(session)))
+  await rowsOf(database, `alter table keyrow.entry add constraint bad check (key <> 'bad')`)
+  const outcomes = await Promise.allSettled(
+    loaded.map((session, index) => saveSession(sessionSet(index === 1 ? 'bad' : 'good', 1)(session))),
+  )
+  await rowsOf(database, 'alter table keyrow.entry drop constraint bad')
+  t.strictSame(
+    outcomes.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled', 'fulfilled'],
+  )
+  t.match(outcomes[1], { reason: { _tag: 'DriverError', sqlState: '23514', kind: 'check' } })
+  t.strictSame((await again(loaded[1] as Session)).store.toObject(), { n: 1 })
+})
+
+t.test('a session that somebody else holds keeps only itself waiting', async (t) => {
+  const { store } = open()
+  const sessions = await fill(store, 5)
+  const loaded = await Promise.all(sessions.map((session) => again(session)))
+  const holder = quietPool(server.url, { max: 1 })
+  t.teardown(() => holder.end({ timeout: 1 }))
+  let held: Promise<Session> | undefined
+  await holder.begin(async (tx) => {
+    await tx`select from keyrow.session where id = ${(loaded[2] as Session).id} for update`
+    const saving = loaded.map((session) => saveSession(count('n')(session)))
+    held = saving[2]
+    const free = await Promise.all(saving.filter((_, index) => index !== 2))
+    t.strictSame(
+      free.map((session) => session.store.get('n')),
+      [1, 2, 4, 5],
+    )
+    t.equal(await Promise.race([held, Promise.resolve('waiting')]), 'waiting')
+  })
+  t.equal((await held)?.store.get('n'), 3)
+})
+
+t.test('more than may wait is refused at once, and nothing of it is done', async (t) => {
+  const { store } = open({ batch: 2, atOnce: 1, queue: 4 })
+  const sessions = await fill(store, 40)
+  const outcomes = await Promise.allSettled(sessions.map((session) => saveSession(count('n')(session))))
+  const refused = outcomes.flatMap((outcome, index) => (outcome.status === 'rejected' ? [index] : []))
+  t.equal(refused.length, 36)
+  t.match(outcomes[refused[0] ?? 0], {
+    reason: { _tag: 'DriverError', retryable: true, message: /waiting already/ },
+  })
+  const { store: other } = open()
+  for (const index of refused) {
+    const session = sessions[index] as Session
+    t.equal((await again(session, other)).store.get('n'), index)
+  }
+  for (const wrong of [{ batch: 0 }, { atOnce: 1.5 }, { queue: Number.NaN }, { maxBytes: -1 }])
+    t.throws(() => open(wrong), RangeError)
+})
+
+t.test('saves whose answer was lost together are done once each', async (t) => {
+  const { store } = open({ url: proxy.url, retry: { attempts: 20, withinMs: 20_000 } })
+  const { store: near } = open()
+  const sessions = await fill(near, 8)
+  const round = () =>
+    Promise.all(sessions.map(async (session) => saveSession(count('n')(await again(session, store)))))
+  for (let warm = 0; warm < 8; warm += 1) await round()
+  let [others, lost] = [0, 0]
+  for (let turn = 0; turn < 100; turn += 1) {
+    const loaded = await Promise.all(sessions.map((session) => again(session, store)))
+    proxy.loseNextAnswer(async () => {
+      lost += 1
+      if (turn % 2 === 0) return
+      others += 1
+      await saveSession(count('n')(await again(sessions[3] as Session, near)))
+    })
+    await Promise.all(loaded.map((session) => saveSession(count('n')(session))))
+  }
+  t.ok(lost >= 100, `${String(lost)} answers were lost`)
+  for (const [index, session] of sessions.entries())
+    t.equal((await again(session, near)).store.get('n'), index + 108 + (index === 3 ? others : 0))
+})
+
+t.test('what is known is not read again, and what others did is', async (t) => {
+  const { store, events } = open()
+  const { store: other } = open()
+  const [session] = (await fill(store, 1)) as [Session]
+  await saveSession(sessionSet('kept', 'x'.repeat(10_000))(await again(session)))
+  const read = async () => {
+    events.splice(0)
+    const loaded = await again(session)
+    return { text: events.map(({ rows }) => rows?.[0]?.['entries'])[0], values: loaded.store }
+  }
+  t.strictSame((await read()).text, null)
+  await saveSession(sessionSet('other', 1)(sessionDel('n')(await again(session, other))))
+  const { text, values } = await read()
+  t.strictSame(JSON.parse(String(text)), { n: [], other: [1] })
+  t.strictSame(new Set(values.keys()), new Set(['kept', 'other']))
+  await rotateSession(await again(session, other))
+  t.equal(await loadSession(store, sessionToken(session)), undefined)
+})
+
+t.test('law 6, no resurrection: what is remembered of a session is not the session', async (t) => {
+  const { store } = open()
+  const { store: other, database } = open()
+  const [ended, expired] = (await fill(store, 2)) as [Session, Session]
+  await Promise.all([again(ended), again(expired)])
+  await destroySession(await again(ended, other))
+  await rowsOf(database, `update keyrow.session set expires_at = now() where id = '${expired.id}'`)
+  for (const session of [ended, expired]) {
+    t.equal(await loadSession(store, sessionToken(session)), undefined)
+    t.match(await saveSession(count('n')(session)).catch((error: unknown) => error), { _tag: 'SessionGone' })
+  }
+})
+
+t.test(
+  'a revision that means another state, after a database was restored, is not taken for the known one',
+  async (t) => {
+    const { store } = open()
+    const { store: other, database } = open()
+    const [session] = (await fill(store, 1)) as [Session]
+    const before = await again(session, other)
+    await rowsOf(database, 'create table kept as select * from keyrow.session')
+    await rowsOf(database, 'create table kept_entries as select * from keyrow.entry')
+    await saveSession(sessionSet('lost', 1)(await again(session)))
+    await rowsOf(database, `delete from keyrow.entry where session_id = '${session.id}'`)
+    await rowsOf(
+      database,
+      `update keyrow.session s set revision = k.revision, recent_saves = k.recent_saves
+    from kept k where k.id = s.id and s.id = '${session.id}'`,
+    )
+    await rowsOf(
+      database,
+      `insert into keyrow.entry select * from kept_entries where session_id = '${session.id}'`,
+    )
+    await saveSession(sessionSet('new', 1)(before))
+    const loaded = await again(session)
+    t.strictSame(new Set(loaded.store.keys()), new Set(['n', 'new']))
+    t.equal((await saveSession(count('n')(loaded))).store.get('n'), 1)
+  },
+)
+
+t.test('memory is bounded: what was not used for longest is read again', async (t) => {
+  const { store, events } = open({ maxBytes: 20_000 })
+  const sessions = await all(4, (index) =>
+    saveSession(sessionSet('x', String(index).repeat(8_000))(buildSession(store))),
+  )
+  const textOf = async (session: Session) => {
+    events.splice(0)
+    await again(session)
+    return events.map(({ rows }) => rows?.[0]?.['entries'] !== null)[0]
+  }
+  t.equal(await textOf(sessions[3] as Session), false)
+  t.equal(await textOf(sessions[0] as Session), true)
+  t.equal(await textOf(sessions[0] as Session), false)
+  t.equal(await textOf(sessions[1] as Session), true)
+})
+
+t.test('inside of a transaction nothing is batched, and only a commit is told', async (t) => {
+  const { store, database, names } = open()
+  const [session] = (await fill(store, 1)) as [Session]
+  const loaded = await again(session)
+  names()
+  const moved = (fail: boolean) =>
+    withSession(loaded, () =>
+      pipe(
+        TE.fromTask(() => updateCurrentSession(count('n'))),
+        TE.chainW((current) =>
+          transact(database, (tx) =>
+            pipe(
+              TE.tryCatch(() => saveSession(withHandle(tx)(current)), String),
+              TE.chainW(() => (fail ? TE.left('no') : TE.right('yes'))),
+            ),
+          ),
+        ),
+        TE.orElseW(() => TE.right('rolled back')),
+      ),
+    )()
+  t.ok(E.isRight(await moved(true)))
+  t.equal((await again(session)).store.get('n'), 1, 'saved at the end, once')
+  t.ok(E.isRight(await moved(false)))
+  t.equal((await again(session)).store.get('n'), 2)
+  t.strictSame(
+    names().filter((name) => name.startsWith('many.')),
+    [],
+  )
+})
