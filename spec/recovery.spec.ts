@@ -262,18 +262,20 @@ t.test('law 5, no lost updates: a blind save that arrives late changes nothing',
   t.equal((await now()).store.get('theme'), 69)
 })
 
+const NO_SAVE = '0000000000000000'
+
 t.test('a client that falls silent in the middle of a save does not block its session', async (t) => {
   const store = storeAt(server.url, 5_000, { retry: { attempts: 20, withinMs: 30_000 } })
   const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
   const pool = quietPool(server.url, { max: 1 })
   t.teardown(() => pool.end({ timeout: 1 }))
   const { text } = sessionStatements('"keyrow"').lock
-  const locked = new Promise<number>((resolve) => {
+  const locked = new Promise<number>((resolve, reject) => {
     const silent = pool.begin(async (tx) => {
-      resolve((await tx.unsafe(text, [session.id, '0000000000000000'])).length)
+      resolve((await tx.unsafe(text, [session.id, NO_SAVE, 0, NO_SAVE])).length)
       await new Promise(() => undefined)
     })
-    silent.catch(() => undefined)
+    silent.catch(reject)
   })
   t.equal(await locked, 1)
   t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
@@ -300,7 +302,8 @@ t.test('nor does one whose last words were half a statement', async (t) => {
   socket.write(message('', '\0\x03\0\0user\0postgres\0database\0postgres\0'))
   await ready(1)
   const { text } = sessionStatements('"keyrow"').lock
-  const lock = text.replace('$1', `'${session.id}'`).replace('$2', "'0000000000000000'")
+  const params: Readonly<Record<string, string>> = { $1: session.id, $2: NO_SAVE, $3: '0', $4: NO_SAVE }
+  const lock = text.replaceAll(/\$\d/g, (name) => `'${params[name] ?? ''}'`)
   socket.write(Buffer.concat([message('Q', 'begin'), message('Q', lock)]))
   await ready(3)
   // A statement is parsed, and never bound: its transaction is not idle.

@@ -17,7 +17,7 @@ export interface Measured {
   readonly missing: readonly string[]
 }
 
-export const median = (figures: readonly number[]): number => {
+const median = (figures: readonly number[]): number => {
   const sorted = [...figures].sort((a, b) => a - b)
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
