@@ -313,6 +313,20 @@ t.test('memory is bounded: what was not used for longest is read again', async (
   t.equal(await textOf(sessions[1] as Session), true)
 })
 
+t.test('keys that were deleted leave nothing behind for ever', async (t) => {
+  const { store, database, names } = open()
+  let sessions = await fill(store, 2)
+  sessions = await Promise.all(sessions.map((session) => saveSession(sessionDel('n')(session))))
+  for (let round = 0; round < 520; round += 1)
+    sessions = await Promise.all(sessions.map((session) => saveSession(count('m')(session))))
+  t.ok(names().filter((name) => name === 'many.save').length > 500)
+  const ids = sessions.map(({ id }) => `'${id}'`).join()
+  t.strictSame(await rowsOf(database, `select key from keyrow.entry where session_id in (${ids})`), [
+    { key: 'm' },
+    { key: 'm' },
+  ])
+})
+
 t.test('inside of a transaction nothing is batched, and only a commit is told', async (t) => {
   const { store, database, names } = open()
   const [session] = (await fill(store, 1)) as [Session]

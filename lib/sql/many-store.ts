@@ -21,6 +21,7 @@ import { hasUpdates } from '../session/edits.js'
 import { PRINCIPAL } from '../session/principal.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId } from '../session/token.js'
+import { GRAVE_REVISIONS } from './expressions.js'
 import type { ManyStatements } from './many.js'
 import { loadedRow, writtenRow } from './rows.js'
 import { merged, type Written } from './save.js'
@@ -95,8 +96,7 @@ const saveMany = (
     for (const request of requests)
       if (sent.has(request)) for (const change of request.changes) tried.add(change)
       else sent.add(request)
-    // A principal has to be listed, too: that is left to a save by itself.
-    const plain = requests.filter(({ edits }) => !edits.has(PRINCIPAL))
+    const plain = requests.filter(isPlain)
     const places = new Map(plain.map((request, place) => [request, place]))
     return pipe(
       database.query(query, saveParams(plain, idleMs)),
@@ -106,6 +106,10 @@ const saveMany = (
     )
   }
 }
+
+/** Not when a principal has to be listed, or deleted keys are to be swept: that is left to a save by itself. */
+const isPlain = ({ edits, since: { revision }, changes }: SaveRequest): boolean =>
+  !edits.has(PRINCIPAL) && (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
 
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
 const outcome = (
