@@ -29,13 +29,19 @@ declare module 'express-session' {
 
 const { url, stop } = await specDatabaseUrl()
 const database = postgresDatabase(quietPools(url))
-const pool = new pg.Pool({ connectionString: url })
+const application_name = freshSchema() // a name of its own: the server may be one that stays
+const pool = new pg.Pool({ connectionString: url, application_name })
 t.teardown(async () => {
+  await pool.end()
+  // It does not wait for its connections, and throws when the server ends one of them first.
+  const left = `select pid from pg_stat_activity where application_name = '${application_name}'`
+  while ((await rowsOf(database, left)).length > 0) await pause(5)
   await dropSchemas(database)
   await database.close()
-  await pool.end()
   await stop()
 })
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 const secret = 'a secret of at least thirty-two letters'
 
