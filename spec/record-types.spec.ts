@@ -62,11 +62,7 @@ const mistakes = [
     /'"titel"' is not assignable to parameter of type '"title" \| "body" \| "authorId" \| "views"'|'"titel"' is not assignable/,
   ],
   ['the revision is not set', `notes.set('revision', 2n)`, /'"revision"' is not assignable/],
-  [
-    'the revision is not updated',
-    `notes.update('revision', (n) => n)`,
-    /'"revision"' is not assignable/,
-  ],
+  ['the revision is not updated', `notes.update('revision', (n) => n)`, /'"revision"' is not assignable/],
   [
     'what the database has yet to make is not set',
     `notes.set('views', 1)(fresh)`,
