@@ -18,6 +18,7 @@ const floors = [
   'current',
   'door',
   'cli',
+  'promise',
   'testing',
 ]
 

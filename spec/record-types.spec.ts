@@ -47,18 +47,31 @@ type Note = Parameters<typeof notes.refresh>[0]
 type User = Parameters<typeof users.refresh>[0]
 declare const note: Note
 declare const user: User
+declare const fresh: Exclude<Parameters<typeof notes.save>[0], Note>
 `
 
 const mistakes = [
   [
     'nothing wrong',
-    `notes.build(database, { authorId: user.id, title: 'x', body: null }); notes.save(notes.set('body', null)(note))`,
+    `notes.build(database, { authorId: user.id, title: 'x', body: null }); notes.save(notes.set('body', null)(note)); notes.save(notes.set('title', 'y')(fresh)); notes.save(notes.update('views', (n) => n + 1)(note))`,
     undefined,
   ],
   [
     'a column that is none',
     `notes.set('titel', 'x')`,
     /'"titel"' is not assignable to parameter of type '"title" \| "body" \| "authorId" \| "views"'|'"titel"' is not assignable/,
+  ],
+  ['the revision is not set', `notes.set('revision', 2n)`, /'"revision"' is not assignable/],
+  ['the revision is not updated', `notes.update('revision', (n) => n)`, /'"revision"' is not assignable/],
+  [
+    'what the database has yet to make is not set',
+    `notes.set('views', 1)(fresh)`,
+    /^Argument of type 'New<"notes", .*' is not assignable to parameter of type 'Saved<"notes"/,
+  ],
+  [
+    'what the database has yet to make is not updated',
+    `notes.update('views', (n) => n + 1)(fresh)`,
+    /^Argument of type 'New<"notes", .*' is not assignable to parameter of type 'Saved<"notes"/,
   ],
   ['the key is not set', `notes.set('id', note.id)`, /'"id"' is not assignable/],
   [

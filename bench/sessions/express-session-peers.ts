@@ -20,7 +20,9 @@ const cookie = () => ({
 
 const called = <A>(call: (done: (error?: unknown, result?: A | null) => void) => unknown): Promise<A> =>
   new Promise((resolve, reject) => {
-    call((error, result) => (error instanceof Error ? reject(error) : resolve(result as A)))
+    call((error, result) =>
+      error ? reject(new Error('the store failed', { cause: error })) : resolve(result as A),
+    )
   })
 
 /** What express-session calls of a store. */

@@ -12,7 +12,7 @@ import { arrayParams, byColumn, grouped, relation, throughTable } from './relati
 import { destroyRecord, findRecord, refreshRecord, saveRecord, type Table } from './save.js'
 import { attempt, type Field, normalised, type Shape, shapeOf } from './shape.js'
 import { type RecordStatements, recordStatements, rowFrom } from './statements.js'
-import type { Columns, Definition, Key, RecordOf } from './types.js'
+import type { Columns, Definition, GeneratedName, Key, RecordOf } from './types.js'
 import { buildRecord, setColumn, updateColumn } from './value.js'
 
 /**
@@ -48,9 +48,14 @@ import { buildRecord, setColumn, updateColumn } from './value.js'
  * await database.close()
  * ```
  */
-export const record = <const T extends string, const C extends Columns, const K extends Key<C>>(
-  definition: Definition<T, C, K>,
-): RecordOf<T, C, K> => {
+export const record = <
+  const T extends string,
+  const C extends Columns,
+  const K extends Key<C>,
+  const R extends GeneratedName<C> = never,
+>(
+  definition: Definition<T, C, K, R>,
+): RecordOf<T, C, K, R> => {
   const shape = shapeOf(definition as Parameters<typeof shapeOf>[0])
   const table: Table = { shape, sql: recordStatements(shape) }
   const made = { ...reading(table), ...writing(table), ...relating(shape) }
@@ -64,13 +69,20 @@ export const record = <const T extends string, const C extends Columns, const K 
   })
   shapes.set(bundle, shape)
   // What is typed here is not what is checked: every value goes through its column's codec.
-  return bundle as unknown as RecordOf<T, C, K>
+  return bundle as unknown as RecordOf<T, C, K, R>
 }
 
 const shapes = new WeakMap<object, Shape>()
 
 /** The shape of a record's definition; none for anything else. */
 export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
+
+/** Another face of a definition, which decodes rows and relates as that does. */
+export const facing = <F extends object>(face: F, definition: object): F => {
+  const shape = shapeIn(definition)
+  if (shape !== undefined) shapes.set(face, shape)
+  return face
+}
 
 const listed = ({ set, swap, ...others }: RecordStatements): Readonly<Record<string, Query>> =>
   Object.freeze(

@@ -172,11 +172,14 @@ const freeCursor = (): number => {
  * const database = pgliteDatabase()
  * const numbers = sql`select n from generate_series(1, 1000000) as n`
  * const firstAbove = (least: number) =>
- *   queryStream(database, t.type({ n: t.number }), numbers, (rows) => async () => {
- *     for await (const row of rows) if (E.isLeft(row) || row.right.n > least) return row
- *     return E.left('none')
+ *   queryStream(database, t.type({ n: t.number }), numbers, (rows) => async (): Promise<E.Either<Error, number>> => {
+ *     for await (const row of rows) {
+ *       if (E.isLeft(row)) return row
+ *       if (row.right.n > least) return E.right(row.right.n)
+ *     }
+ *     return E.left(new Error('none'))
  *   })
- * console.log(await firstAbove(250)()) // { _tag: 'Right', right: { n: 251 } }
+ * console.log(await firstAbove(250)()) // { _tag: 'Right', right: 251 }
  * await database.close()
  * ```
  */

@@ -11,6 +11,7 @@ import type { AnyColumn, Column, ColumnValue } from '../record/column.js'
 declare const recordId: unique symbol
 declare const newOf: unique symbol
 declare const rowsOf: unique symbol
+declare const columnsOf: unique symbol
 
 /** The id of a record of the table `T`: no other record's id is one, nor is any plain value. */
 export type RecordId<T extends string, A> = A & { readonly [recordId]: T }
@@ -24,12 +25,17 @@ export type Key<C> = Name<C> | readonly Name<C>[]
 
 type KeyName<K> = K extends readonly (infer N)[] ? N : K
 
-type GeneratedName<C extends Columns> = {
+export type GeneratedName<C extends Columns> = {
   [N in keyof C]: C[N] extends { readonly generated: true } ? N : never
 }[keyof C]
 
 /** What a record is made from. */
-export interface Definition<T extends string, C extends Columns, K extends Key<C>> {
+export interface Definition<
+  T extends string,
+  C extends Columns,
+  K extends Key<C>,
+  R extends GeneratedName<C> = GeneratedName<C>,
+> {
   /** The table's name; `schema.table` for one that is not on the search path. */
   readonly table: T
   readonly columns: C
@@ -38,41 +44,43 @@ export interface Definition<T extends string, C extends Columns, K extends Key<C
    * An integer column that counts the saves of a row: then a set of a column that somebody else has changed since is
    * a `SaveConflict`. Its default is the database's.
    */
-  readonly revision?: GeneratedName<C>
+  readonly revision?: R
   /** Names in the database, of columns whose name is not the program's in snake_case. */
   readonly names?: { readonly [N in keyof C]?: string }
 }
 
-type IdOf<T extends string, C extends Columns, K> = RecordId<
+export type IdOf<T extends string, C extends Columns, K> = RecordId<
   T,
   K extends keyof C ? ColumnValue<C[K]> : { readonly [N in Extract<KeyName<K>, keyof C>]: ColumnValue<C[N]> }
 >
 
 /** A record that has a row. */
-type Saved<T extends string, C extends Columns, K> = ActiveRecord<Database, IdOf<T, C, K>> & {
+export type Saved<T extends string, C extends Columns, K> = ActiveRecord<Database, IdOf<T, C, K>> & {
   readonly [N in keyof C]: N extends K ? IdOf<T, C, K> : ColumnValue<C[N]>
 }
 
 /** What a new record is built from: all columns but those that the database makes. */
-type Given<C extends Columns> = {
+export type Given<C extends Columns> = {
   readonly [N in Exclude<keyof C, GeneratedName<C>>]: ColumnValue<C[N]>
 }
 
 /** A record that was built, and not saved yet. */
-type New<T extends string, C extends Columns> = Given<C> & {
+export type New<T extends string, C extends Columns> = Given<C> & {
   readonly handle: Database
   readonly [newOf]?: T
 }
 
 /** The columns that can be set. */
-type Settable<C extends Columns, K> = {
-  readonly [N in Exclude<keyof C, KeyName<K>>]: ColumnValue<C[N]>
+type Settable<C extends Columns, K, R> = {
+  readonly [N in Exclude<keyof C, KeyName<K> | R>]: ColumnValue<C[N]>
 }
 
-/** Any of a record's values: with a row, or still without. */
-type Editor<T extends string, C extends Columns, K> = <R extends Saved<T, C, K> | New<T, C>>(record: R) => R
+/** Edits any of a record's values, with a row, or still without; a column that the database makes, only with one. */
+type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Given<C>]
+  ? <V extends Saved<T, C, K> | New<T, C>>(record: V) => V
+  : <V extends Saved<T, C, K>>(record: V) => V
 
-type Reading = DriverError | DecodeError
+export type Reading = DriverError | DecodeError
 
 /** The records of a table that belong to a parent, and those of many parents by one statement. */
 export interface Relation<I, V> {
@@ -90,16 +98,48 @@ export interface Rows<V> {
   readonly row: Sql
 }
 
-/** A record's definition: the functions that go with its values. */
-export interface RecordOf<T extends string, C extends Columns, K extends Key<C>>
-  extends Rows<Saved<T, C, K>> {
-  readonly table: T
+/** The columns of a definition. */
+export interface Defined<C> {
+  readonly [columnsOf]?: C
   /** The statements by their names, whole. */
   readonly statements: Readonly<Record<string, Query>>
+}
+
+/** What of a definition does no I/O. */
+export interface PureRecordOf<
+  T extends string,
+  C extends Columns,
+  K extends Key<C>,
+  R extends GeneratedName<C> = never,
+> extends Rows<Saved<T, C, K>>,
+    Defined<C> {
+  readonly table: T
   /** The same as `row`, where the statement calls the table by another name. */
   readonly rowOf: (alias: string) => Sql
   /** A column of another table that holds an id of these records. Of a key of one column only. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
+  /** Sets a column; a value equal to the present one gives the same record. Throws an `EncodeError`. */
+  readonly set: <N extends keyof Settable<C, K, R>>(
+    column: N,
+    value: Settable<C, K, R>[N],
+  ) => Editor<T, C, K, N>
+  /**
+   * Replaces a column's value by `f` of it, and again when it is saved, should somebody else have changed it
+   * meanwhile. Pure: it may run any number of times.
+   */
+  readonly update: <N extends keyof Settable<C, K, R>>(
+    column: N,
+    f: (value: Settable<C, K, R>[N]) => Settable<C, K, R>[N],
+  ) => Editor<T, C, K, N>
+}
+
+/** A record's definition: the functions that go with its values. */
+export interface RecordOf<
+  T extends string,
+  C extends Columns,
+  K extends Key<C>,
+  R extends GeneratedName<C> = never,
+> extends PureRecordOf<T, C, K, R> {
   /** An id from what came from elsewhere: from a text, for example. */
   readonly id: (value: unknown) => Either<EncodeError, IdOf<T, C, K>>
   /** A new record, in memory until its first save. An `EncodeError` names the column that does not fit. */
@@ -114,16 +154,6 @@ export interface RecordOf<T extends string, C extends Columns, K extends Key<C>>
     handle: Database,
     ids: readonly IdOf<T, C, K>[],
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
-  /** Sets a column; a value equal to the present one gives the same record. Throws an `EncodeError`. */
-  readonly set: <N extends keyof Settable<C, K>>(column: N, value: Settable<C, K>[N]) => Editor<T, C, K>
-  /**
-   * Replaces a column's value by `f` of it, and again when it is saved, should somebody else have changed it
-   * meanwhile. Pure: it may run any number of times.
-   */
-  readonly update: <N extends keyof Settable<C, K>>(
-    column: N,
-    f: (value: Settable<C, K>[N]) => Settable<C, K>[N],
-  ) => Editor<T, C, K>
   /**
    * Inserts a new record, or sends the columns that were edited, if any; gives the record as the database has it.
    * `RecordGone` when its row is; `SaveConflict` for a stale set, if the record has a revision.
@@ -136,8 +166,8 @@ export interface RecordOf<T extends string, C extends Columns, K extends Key<C>>
   /** These records by a column that holds a parent's id, in the order of their keys. */
   readonly by: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
   /** These records through a table between: by its column of the parent's id, and its column of theirs. */
-  readonly through: <T2 extends string, C2 extends Columns, K2 extends Key<C2>, N extends keyof C2>(
-    between: RecordOf<T2, C2, K2>,
+  readonly through: <C2 extends Columns, N extends keyof C2>(
+    between: Defined<C2>,
     parent: N,
     own: keyof C2,
   ) => Relation<NonNullable<ColumnValue<C2[N]>>, Saved<T, C, K>>

@@ -1,0 +1,128 @@
+// The verbs of sessions, as promises.
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { SessionError } from '../base/errors.js'
+import * as collecting from '../collector/collect.js'
+import * as background from '../collector/collector.js'
+import * as current from '../current/current-session.js'
+import * as principals from '../current/principal.js'
+import * as edges from '../current/sign-in.js'
+import * as verbs from '../current/verbs.js'
+import * as forgery from '../door/forgery.js'
+import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
+import type { Session, SessionStore, Which } from '../port/session-store.js'
+import type { Flash } from '../session/flash.js'
+import type { SessionId } from '../session/token.js'
+import { bodyTask, settled } from './settled.js'
+
+/** The session that a token opens, or `undefined`. */
+export const loadSession = (store: SessionStore, token: string): Promise<Session | undefined> =>
+  settled(pipe(verbs.loadSession(store, token), TE.map(O.toUndefined)))
+
+/** Stores what was edited since the load; gives the session as saved. */
+export const saveSession = (session: Session): Promise<Session> => settled(verbs.saveSession(session))
+
+/** Reads the rows again, under the unsaved edits. */
+export const refreshSession = (session: Session): Promise<Session> => settled(verbs.refreshSession(session))
+
+/** Gives the session a new secret. */
+export const rotateSession = (session: Session): Promise<Session> => settled(verbs.rotateSession(session))
+
+/** Deletes the session with all its rows. */
+export const destroySession = (session: Session): Promise<void> => settled(verbs.destroySession(session))
+
+/**
+ * Runs `fn` with `session` as the current one, then saves it once. What `fn` throws comes out as itself.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, currentSession, sessionRef, sessionSet, updateCurrentSession, withSession } from 'keyrow/promise'
+ *
+ * const greeting = await withSession(buildSession(memoryStore()), async () => {
+ *   await updateCurrentSession(sessionSet('user', 'Ada'))
+ *   return `Hello ${String(sessionRef('user')(await currentSession()))}`
+ * })
+ * console.log(greeting) // Hello Ada
+ * ```
+ */
+export const withSession = <A>(
+  session: Session,
+  fn: () => A | Promise<A>,
+  options?: current.WithSessionOptions,
+): Promise<A> => settled(current.withSession(session, () => bodyTask('withSession', fn), options))
+
+/** Passes the session to `f`, which gives a value and the session to save; gives the value and the saved session. */
+export const callWithSession = <A>(
+  session: Session,
+  f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
+): Promise<readonly [A, Session]> =>
+  settled(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
+
+/** The current session; rejects with `NoCurrentSession` where there is none. */
+export const currentSession = (): Promise<Session> => settled(current.currentSession)
+
+/** Replaces the current session by `f` of it; gives the new one. */
+export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
+  settled<SessionError, Session>(current.updateCurrentSession(f))
+
+/** Signs the current session in: a new secret, and whose it is. */
+export const signIn = (principal: string): Promise<Session> => settled(edges.signIn(principal))
+
+/** Signs out: deletes the current session, and has the door take its cookie away. */
+export const signOut = (): Promise<void> => settled(edges.signOut)
+
+/** The token that the current session's forms show; see `checkForgery`. */
+export const csrfToken = (): Promise<string> => settled(edges.csrfToken)
+
+/**
+ * Checks that a request which changes something comes from a page of ours; rejects with `RequestRefused` (403).
+ * The token is `field`, or else the header `X-CSRF-Token`.
+ */
+export const checkForgery = (request: forgery.CheckedRequest, field?: unknown): Promise<void> =>
+  settled(forgery.checkForgery(request, field))
+
+/** The current session's messages, which are then shown: they are taken away. */
+export const takeFlashes = (): Promise<readonly Flash[]> => settled(edges.takeFlashes)
+
+/** The live sessions of a principal, the newest first: ids and times, never a token. */
+export const sessionsOf = (
+  store: SessionStore,
+  principal: string,
+): Promise<readonly principals.ListedSession[]> => settled(principals.sessionsOf(store, principal))
+
+/** Destroys all sessions of a principal, all but one, or only one of them; gives the ids of those that it ended. */
+export const endSessions = (
+  store: SessionStore,
+  principal: string,
+  which?: Which,
+): Promise<readonly SessionId[]> => settled(principals.endSessions(store, principal, which))
+
+/** Deletes expired sessions with all that hangs from them. */
+export const collectGarbage = (
+  store: SessionStore,
+  options?: collecting.CollectOptions,
+): Promise<collecting.Collected> => settled(collecting.collectGarbage(store, options))
+
+/** A collector that runs beside a server, until it is stopped. */
+export interface Collector {
+  readonly stop: () => Promise<void>
+}
+
+/** Starts collecting garbage in the background; it keeps no process alive. */
+export const startCollector = (store: SessionStore, options?: background.CollectorOptions): Collector =>
+  background.startCollector(store, options)
+
+/** Makes the store ready for use: run it at the start to fail early. */
+export const prepareStore = (store: SessionStore): Promise<void> => settled(store.prepare)
+
+/** Ends the database's connections. */
+export const closeDatabase = (database: Database): Promise<void> => settled(database.close)
+
+/** Runs one statement; gives its rows. */
+export const queryDatabase = (
+  database: Queryable,
+  query: Query,
+  params: readonly Param[],
+): Promise<readonly Row[]> => settled(database.query(query, params))
