@@ -80,7 +80,7 @@ type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Give
   ? <V extends Saved<T, C, K> | New<T, C>>(record: V) => V
   : <V extends Saved<T, C, K>>(record: V) => V
 
-export type Reading = DriverError | DecodeError
+type Reading = DriverError | DecodeError
 
 /** The records of a table that belong to a parent, and those of many parents by one statement. */
 export interface Relation<I, V> {
