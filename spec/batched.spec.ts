@@ -299,9 +299,9 @@ t.test(
 
 t.test('memory is bounded: what was not used for longest is read again', async (t) => {
   const { store, events } = open({ maxBytes: 20_000 })
-  const sessions = await all(4, (index) =>
-    saveSession(sessionSet('x', String(index).repeat(8_000))(buildSession(store))),
-  )
+  const sessions: Session[] = []
+  for (const digit of '0123')
+    sessions.push(await saveSession(sessionSet('x', digit.repeat(8_000))(buildSession(store))))
   const textOf = async (session: Session) => {
     events.splice(0)
     await again(session)
