@@ -44,10 +44,11 @@ export const gathering = <B>(line: Line<B>, atOnce: number): (() => void) => {
       const batch = line.next()
       if (batch === undefined) return
       running += 1
-      void line.send(batch).then(() => {
+      const done = (): void => {
         running -= 1
         pump()
-      })
+      }
+      void line.send(batch).then(done, done)
     }
   }
   return () => {

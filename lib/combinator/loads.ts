@@ -10,6 +10,7 @@ type Outcome = E.Either<StoreError, E.Either<Absence, Snapshot>>
 interface Waiting {
   readonly request: LoadRequest
   readonly resolve: (outcome: Outcome | PromiseLike<Outcome>) => void
+  readonly reject: (thrown: unknown) => void
 }
 
 export const batchedLoads = (
@@ -25,16 +26,26 @@ export const batchedLoads = (
     line = []
     return all
   }
-  const joined = gathering({ next, send: (waiting) => loadAll(store, many, waiting) }, atOnce)
+  const joined = gathering(
+    { next, send: (waiting) => loadAll(store, many, waiting).catch(rejecting(waiting)) },
+    atOnce,
+  )
   return (id, secret, reading = {}) =>
     () => {
       if (line.length >= queue) return Promise.resolve(E.left(overloaded('load', queue)))
-      return new Promise((resolve) => {
-        line.push({ request: { id, secret, ...reading }, resolve })
+      return new Promise((resolve, reject) => {
+        line.push({ request: { id, secret, ...reading }, resolve, reject })
         joined()
       })
     }
 }
+
+// A statement's observer may throw: that is everybody's, and the place of the batch is free again.
+const rejecting =
+  (waiting: readonly Waiting[]) =>
+  (thrown: unknown): void => {
+    for (const { reject } of waiting) reject(thrown)
+  }
 
 const loadAll = async (
   store: SessionStore,

@@ -73,7 +73,7 @@ const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'creat
   save: (id, change) =>
     pipe(
       store.save(id, change),
-      TE.tapIO((saved) => () => memory.saved(id, change.since, change.edits, saved)),
+      TE.tapIO((saved) => () => memory.saved(id, change, 1, saved)),
     ),
   destroy: (id) =>
     pipe(
@@ -97,20 +97,22 @@ const rememberedMany = (many: ManyOperations, memory: Memory): ManyOperations =>
       TE.tapIO((results) => () => {
         for (const [index, saved] of results.entries())
           if (O.isSome(saved)) {
-            const { id, since, edits } = requests[index] as SaveRequest
-            memory.saved(id, since, edits, saved.value)
+            const request = requests[index] as SaveRequest
+            memory.saved(request.id, request, request.changes.length, saved.value)
           }
       }),
     ),
 })
+
+type Made = Pick<SaveRequest, 'since' | 'edits'>
 
 interface Memory {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly found: (id: SessionId, found: E.Either<Absence, Snapshot>) => void
-  /** What a save left, whose size differs from what it was made on by its edits. */
-  readonly saved: (id: SessionId, since: Snapshot, edits: Edits, snapshot: Snapshot) => void
+  /** What so many saves left. If nobody else came in between, its size differs by the edits. */
+  readonly saved: (id: SessionId, made: Made, times: number, snapshot: Snapshot) => void
 }
 
 interface Kept {
@@ -124,7 +126,7 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
   const keep = (id: SessionId, snapshot: Snapshot, size: () => number): void => {
     const present = cache.peek(id)
     const same = present?.snapshot.entries === snapshot.entries
-    cache.set(id, { snapshot, size: same ? present.size : size() })
+    cache.set(id, { snapshot, size: Math.max(1, same ? present.size : size()) })
   }
   const put = (id: SessionId, snapshot: Snapshot): void => keep(id, snapshot, () => sizeOf(snapshot.entries))
   const drop = (id: SessionId): void => void cache.delete(id)
@@ -137,10 +139,11 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
       if (E.isRight(found)) put(id, found.right)
       else if (found.left === 'expired') drop(id)
     },
-    saved: (id, since, edits, snapshot) => {
+    saved: (id, { since, edits }, times, snapshot) => {
       const before = cache.peek(id)
+      const alone = snapshot.revision === since.revision + times
       keep(id, snapshot, () =>
-        before?.snapshot.entries === since.entries
+        alone && before?.snapshot.entries === since.entries
           ? before.size + grownBy(edits, since.entries, snapshot.entries)
           : sizeOf(snapshot.entries),
       )

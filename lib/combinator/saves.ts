@@ -44,7 +44,14 @@ export const batchedSaves = (
     if (snapshot !== undefined && lines.waiting.has(group.id)) lines.bases.set(group.id, snapshot)
     joined()
   }
-  const send = (groups: readonly Group[]): Promise<void> => saveAll(store, many, groups, left)
+  // A statement's observer may throw: that is everybody's, and their places are free again.
+  const send = (groups: readonly Group[]): Promise<void> =>
+    saveAll(store, many, groups, left).catch((thrown: unknown) => {
+      for (const group of groups) {
+        left(group, undefined)
+        for (const { reject } of group.waiting) reject(thrown)
+      }
+    })
   const joined = gathering({ next: () => nextGroups(lines, batch), send }, atOnce)
   return (id, change) => () => {
     if (lines.size >= queue) return Promise.resolve(E.left(overloaded('save', queue)))

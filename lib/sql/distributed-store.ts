@@ -29,14 +29,7 @@ export const distributedListingOver = (
     endAll: (principal, { except, only }) =>
       pipe(
         ids(sql.whose, [principal, except ?? null, only ?? null]),
-        TE.chain(
-          each((id) =>
-            pipe(
-              ids(sql.fence, [id, principal]),
-              TE.chain((fenced) => (fenced.length > 0 ? ids(sql.end, [id]) : TE.right([]))),
-            ),
-          ),
-        ),
+        TE.chain(each((id) => ids(sql.end, [id, principal]))),
         TE.map(A.flatten),
       ),
     collect: (limit) => pipe(ids(sql.due, [limit]), TE.chain(collectEach(database, sql, limit))),

@@ -11,7 +11,6 @@ import { sessionsOf } from './listing.js'
 export interface DistributedStatements {
   readonly sessionsOf: Query
   readonly whose: Query
-  readonly fence: Query
   readonly end: Query
   readonly due: Query
   readonly collect: Query
@@ -27,23 +26,23 @@ where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
 order by session_id`,
 })
 
-// $1 id, $2 principal. As session.fence, where the session is still this principal's.
-const fence = (schema: string): Query => ({
-  name: 'distributed.fence',
-  text: `
-with held as materialized (
-  select id from ${schema}.session where id = $1::uuid for update
-)
-update ${schema}.listing set principal = null, collect_at = ${FENCED}
-where session_id = $1::uuid and principal = $2::text and exists (select from held)
-returning session_id::text as id`,
-})
-
-// $1 id. Entries go with it (on delete cascade).
+// $1 id, $2 principal. As listing.end, for one session, where it is still this principal's.
 const end = (schema: string): Query => ({
   name: 'distributed.end',
   text: `
-delete from ${schema}.session where id = $1::uuid returning id::text as id`,
+with held as materialized (
+  select id from ${schema}.session where id = $1::uuid for update
+), fenced as (
+  update ${schema}.listing set principal = null, collect_at = ${FENCED}
+  where session_id = $1::uuid and principal = $2::text and exists (select from held)
+  returning session_id
+), ended as (
+  delete from ${schema}.session where id = $1::uuid
+    and exists (select from held)
+    and exists (select from ${schema}.listing where session_id = $1::uuid and principal = $2::text)
+  returning id
+)
+select id::text as id from ended`,
 })
 
 // $1 how many
@@ -92,7 +91,6 @@ select (select count(*) from ended)::int as sessions,
 export const distributedStatements = (schema: string): DistributedStatements => ({
   sessionsOf: sessionsOf(schema),
   whose: whose(schema),
-  fence: fence(schema),
   end: end(schema),
   due: due(schema),
   collect: collect(schema),

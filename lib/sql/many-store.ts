@@ -101,7 +101,9 @@ const saveMany = (
     return pipe(
       database.query(query, saveParams(plain, idleMs)),
       TE.chainEitherK((rows) => placed(plain, rows, written)),
-      TE.chainW((rows) => TE.sequenceArray(rows.map((row, index) => outcome(refresh, plain[index], row)))),
+      TE.chainW((rows) =>
+        TE.sequenceArray(rows.map((row, index) => outcome(refresh, tried, plain[index], row))),
+      ),
       TE.map((outcomes) => requests.map((request) => outcomes[places.get(request) ?? -1] ?? O.none)),
     )
   }
@@ -114,6 +116,7 @@ const isPlain = ({ edits, since: { revision }, changes }: SaveRequest): boolean 
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
 const outcome = (
   refresh: SessionStore['refresh'],
+  tried: WeakSet<Change>,
   request: SaveRequest | undefined,
   row: Written | undefined,
 ): TE.TaskEither<never, O.Option<SavedSnapshot>> =>
@@ -122,7 +125,10 @@ const outcome = (
     : pipe(
         merged(refresh, request.id, request, request.changes.at(-1)?.save as SaveId, row),
         TE.map(O.some),
-        TE.orElseW(() => TE.right(O.none)),
+        TE.orElseW(() => {
+          for (const change of request.changes) tried.add(change)
+          return TE.right(O.none)
+        }),
       )
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
