@@ -9,6 +9,7 @@ import { type BatchLimits, batched } from '../lib/combinator/batched.js'
 import { type MemoryLimit, remembered } from '../lib/combinator/remembered.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
 import { withSession } from '../lib/index.js'
+import { observedDatabase } from '../lib/port/observed.js'
 import { transact } from '../lib/port/transact.js'
 import {
   buildSession,
@@ -311,6 +312,40 @@ t.test('memory is bounded: what was not used for longest is read again', async (
   t.equal(await textOf(sessions[0] as Session), true)
   t.equal(await textOf(sessions[0] as Session), false)
   t.equal(await textOf(sessions[1] as Session), true)
+})
+
+t.test('memory counts what others added, too', async (t) => {
+  const { store } = open()
+  const { store: other } = open()
+  const [session] = (await fill(store, 1)) as [Session]
+  const mine = await again(session)
+  await saveSession(sessionSet('big', 'x'.repeat(100_000))(await again(session, other)))
+  await saveSession(sessionSet('small', 1)(mine))
+  await saveSession(sessionDel('big')(await again(session)))
+  t.strictSame(new Set((await again(session)).store.keys()), new Set(['n', 'small']))
+})
+
+t.test('an observer that throws leaves no place taken', async (t) => {
+  let throwing = false
+  const inner = postgresDatabase(quietPools(server.url, { max: 4 }))
+  t.teardown(() => inner.close())
+  const database = observedDatabase(inner, () => {
+    if (throwing) throw new RangeError('of the observer')
+  })
+  const store = batched(sessionStore(database), { atOnce: 1 })
+  const sessions = await fill(store, 4)
+  throwing = true
+  const outcomes = await Promise.allSettled([
+    ...sessions.map((session) => again(session)),
+    ...sessions.map((session) => saveSession(count('n')(session))),
+  ])
+  t.strictSame(
+    outcomes.map(({ status }) => status),
+    outcomes.map(() => 'rejected'),
+  )
+  throwing = false
+  for (const session of await Promise.all(sessions.map((session) => again(session))))
+    t.ok(await saveSession(count('m')(session)))
 })
 
 t.test('keys that were deleted leave nothing behind for ever', async (t) => {
