@@ -28,7 +28,7 @@ export const limitsOf = ({ batch = 128, atOnce = 2, queue = 10_000 }: BatchLimit
 export interface Line<B> {
   /** The next batch, out of the line; `undefined` when there is none that could be sent now. */
   readonly next: () => B | undefined
-  /** Sends a batch; never rejects. */
+  /** Sends a batch; whoever waits in it is answered, or rejected, by the time this ends. */
   readonly send: (batch: B) => Promise<void>
 }
 

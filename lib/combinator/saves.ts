@@ -65,7 +65,7 @@ export const batchedSaves = (
   }
 }
 
-/** As many of one session as a header remembers saves, at most: else their retry could not be told from them. */
+/** Of one session, half as many as a header remembers saves: so that a retry can be told from its first try. */
 const AT_MOST = 32
 
 const nextGroups = (lines: Lines, batch: number): readonly Group[] | undefined => {

@@ -3,7 +3,7 @@
 // and ended by one of its own, on the server that has it.
 //
 // Why they are safe: each of these looks again under the header's lock. Whoever collects takes a header only if
-// nobody else has it; the listing's row is written after the header's, as by a destruction.
+// nobody else has it; the listing's row is written after the header's, as by listing.end.
 import type { Query } from '../port/database.js'
 import { FENCED } from './expressions.js'
 import { sessionsOf } from './listing.js'
