@@ -28,7 +28,7 @@ export const limitsOf = ({ batch = 128, atOnce = 2, queue = 10_000 }: BatchLimit
 export interface Line<B> {
   /** The next batch, out of the line; `undefined` when there is none that could be sent now. */
   readonly next: () => B | undefined
-  /** Sends a batch; whoever waits in it is answered, or rejected, by the time this ends. */
+  /** Sends a batch, whose place is free again when this has ended, however it ended. */
   readonly send: (batch: B) => Promise<void>
 }
 
