@@ -1,4 +1,4 @@
-// A primary and a streaming standby that fail over: the primary is killed, the standby promoted, and a new
+// A primary and a streaming standby that fail over: the primary's machine dies, the standby is promoted, and a new
 // standby made in its place. Replication is synchronous: what was answered is on both.
 
 import { quietPool } from './databases.js'
@@ -41,7 +41,7 @@ export const startPair = async (): Promise<PostgresPair> => {
     url: `postgres://postgres@${hosts}/postgres?target_session_attrs=primary`,
     failOver: async () => {
       const { port } = primary
-      await inTime('the death of the primary', 30_000, primary.kill())
+      await inTime('the death of the primary', 30_000, primary.crash())
       await inTime('the promotion', 90_000, run(standby, 'select pg_promote()'))
       await inTime('the removal of the primary', 30_000, primary.stop())
       primary = standby

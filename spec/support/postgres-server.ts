@@ -25,6 +25,8 @@ export interface PostgresServer {
   readonly pid: number
   /** Ends the postmaster and waits until it is gone. The data stay. */
   readonly kill: (signal?: NodeJS.Signals) => Promise<void>
+  /** Ends all its processes at one moment, as when its machine loses power. (On Linux; elsewhere as `kill`.) */
+  readonly crash: () => Promise<void>
   /** Starts it again after a kill, on the same port and data. */
   readonly start: () => Promise<void>
   /** Shuts it down and removes all its files. Calling it again does nothing more. */
@@ -42,6 +44,7 @@ type Order =
   | { readonly name: 'copy'; readonly from: string }
   | { readonly name: 'write'; readonly files: Settings }
   | { readonly name: 'kill'; readonly signal: NodeJS.Signals }
+  | { readonly name: 'crash' }
   | { readonly name: 'stop' }
 
 interface State {
@@ -140,6 +143,9 @@ const serve = async (watcher: Watcher, settings: Settings, port?: number): Promi
     },
     kill: async (signal = 'SIGKILL') => {
       await watcher.order({ name: 'kill', signal })
+    },
+    crash: async () => {
+      await watcher.order({ name: 'crash' })
     },
     start: async () => {
       state = await watcher.order({ name: 'start', settings })

@@ -189,14 +189,32 @@ const linkOf = (pid, name) => {
   }
 }
 
-// A backend busy with a query does not notice that its postmaster was killed, and it would keep
-// the data directory locked. Linux shows which ones they are; elsewhere they end with the query.
-const killOrphans = () => {
-  if (process.platform !== 'linux') return
-  for (const pid of fs.readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    const ours = linkOf(pid, 'cwd') === dataDir && basename(linkOf(pid, 'exe')) === 'postgres'
-    if (ours) process.kill(Number(pid), 'SIGKILL')
-  }
+// The processes of the server. Linux shows which ones they are; elsewhere only the postmaster is known.
+const processes = () =>
+  process.platform === 'linux'
+    ? fs
+        .readdirSync('/proc')
+        .filter((pid) => /^\d+$/.test(pid) && linkOf(pid, 'cwd') === dataDir)
+        .filter((pid) => basename(linkOf(pid, 'exe')) === 'postgres')
+        .map(Number)
+    : []
+
+const signalAll = (signal) => {
+  for (const pid of processes())
+    try {
+      process.kill(pid, signal)
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error
+    }
+}
+
+// As when the machine loses its power: no process does anything after another one has ended. (When only the
+// postmaster is killed, a commit that waits for a standby is given up, and can be seen by those who still read.)
+const crash = async () => {
+  postmaster?.child.kill('SIGSTOP') // so that it starts no more of them
+  signalAll('SIGSTOP')
+  signalAll('SIGKILL')
+  await halt('SIGKILL', 500)
 }
 
 const halt = async (signal, grace) => {
@@ -205,7 +223,8 @@ const halt = async (signal, grace) => {
   server.child.kill(signal)
   if (await within(server.gone, grace)) return
   server.child.kill('SIGKILL')
-  killOrphans()
+  // A backend busy with a query does not notice that its postmaster was killed, and keeps the data locked.
+  signalAll('SIGKILL')
   if (!(await within(server.gone, 5_000))) throw new Error('PostgreSQL cannot be ended')
 }
 
@@ -247,6 +266,7 @@ const orders = {
   copy: async (order) => copy(order),
   write: async (order) => write(order),
   kill: ({ signal }) => halt(signal, signal === 'SIGKILL' ? 500 : 10_000),
+  crash,
   stop,
 }
 
