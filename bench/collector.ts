@@ -23,7 +23,7 @@ const schema = 'keyrow'
 const server = await startPostgres({
   settings: { shared_buffers: '512MB', max_wal_size: '4GB', autovacuum_naptime: '5s' },
 })
-const admin = postgres(server.url, { max: 2, fetch_types: false, onnotice: () => undefined })
+const admin = postgres(server.url, { ...poolOptions, max: 2, onnotice: () => undefined })
 const sql = postgres(server.url, { ...poolOptions, max: 8, onnotice: () => undefined })
 const store = sessionStore(postgresDatabase(sql), { schema })
 await store.prepare()

@@ -8,7 +8,7 @@ import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, fast, freshSchema, openIn, right } from './support/stores.js'
 
 const { url, stop } = await specDatabaseUrl()
-const sql = postgres(url, { onnotice: () => undefined })
+const sql = postgres(url, { onnotice: () => undefined, max_pipeline: 1_000_000 } as object)
 const database = postgresDatabase(sql)
 t.teardown(async () => {
   await dropSchemas(database)

@@ -1,9 +1,11 @@
 // A pool whose connections are loaded with statements when transactions begin: postgres.js then may fail to reserve
-// a connection for one, which here happens all the time, since no statement may wait behind another.
+// a connection for one. With keyrow's options for a pool that does not happen; and where it happens, here all the
+// time, since no statement may wait behind another, nothing is lost.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import postgres from 'postgres'
 import t from 'tap'
 import { type PostgresJs, postgresDatabase } from '../lib/driver/postgres.js'
 import { quietPool, rowsOf } from './support/databases.js'
@@ -11,22 +13,25 @@ import { specDatabaseUrl } from './support/postgres-server.js'
 import { freshSchema } from './support/stores.js'
 
 const { url, stop } = await specDatabaseUrl()
-t.teardown(stop)
 
-t.test('transactions begin all the same, and leave none behind', async (t) => {
-  const direct = quietPool(url, { max: 1 })
+const { sql: direct, schema } = await (async () => {
+  const sql = quietPool(url, { max: 1 })
   const schema = freshSchema()
-  await direct.unsafe(
-    `create schema ${schema}; create table ${schema}.n (n int); insert into ${schema}.n values (0)`,
-  )
+  await sql.unsafe(`create schema ${schema}; create table ${schema}.n (n int)`)
+  return { sql, schema }
+})()
+t.teardown(async () => {
+  await direct.unsafe(`drop schema ${schema} cascade`)
+  await direct.end()
+  await stop()
+})
+
+/** A pool, and how often a transaction did not get a connection of its own. */
+const watched = (options: object) => {
   let unsafe = 0
-  const loaded = quietPool(url, {
-    max: 3,
-    max_pipeline: 1,
-    connection: { application_name: schema },
-  } as object)
-  const counted: PostgresJs = {
-    options: loaded.options,
+  const loaded = quietPool(url, { max: 3, connection: { application_name: schema }, ...options })
+  const pool: PostgresJs = {
+    options: { max: 3 },
     unsafe: loaded.unsafe.bind(loaded),
     end: loaded.end.bind(loaded),
     begin: (options, body) => {
@@ -37,28 +42,64 @@ t.test('transactions begin all the same, and leave none behind', async (t) => {
       return run
     },
   }
-  const database = postgresDatabase(counted)
-  const add = { name: 'add', text: `update ${schema}.n set n = n + 1` }
-  const plain = Array.from({ length: 100 }, () => database.query(add, [])())
+  return { pool, unsafe: () => unsafe }
+}
+
+/** Statements and transactions of two, all at once, each of which adds 1 and carries so much text. */
+const load = async (pool: PostgresJs, times: number, text: string) => {
+  const database = postgresDatabase(pool)
+  const add = { name: 'add', text: `update ${schema}.n set n = n + 1 where $1::text is not null` }
+  // A connection that knows a statement takes so many of it as its limit allows, before one waits in the pool's line.
+  await Promise.all([1, 2, 3].map(() => database.query(add, [text])()))
+  await direct.unsafe(`truncate ${schema}.n; insert into ${schema}.n values (0)`)
+  const plain = Array.from({ length: times }, () => database.query(add, [text])())
   const grouped = Array.from({ length: 100 }, () =>
     database.transaction((tx) =>
       pipe(
-        tx.query(add, []),
-        TE.chain(() => tx.query(add, [])),
+        tx.query(add, [text]),
+        TE.chain(() => tx.query(add, [text])),
       ),
     )(),
   )
   const results = await Promise.all([...plain, ...grouped])
-  t.strictSame(results.filter(E.isLeft), [])
-  t.ok(unsafe > 0, `it happened ${String(unsafe)} times`)
   const [row] = await direct.unsafe(`select n from ${schema}.n`)
-  t.equal(row?.['n'], 300, 'all of it is committed')
   const open = await direct.unsafe(
     `select pid from pg_stat_activity where application_name = '${schema}' and state like 'idle in transaction%'`,
   )
-  t.equal(open.length, 0)
+  const one = await rowsOf(database, 'select 1 as one')
+  await database.close()
+  return { failed: results.filter(E.isLeft), n: row?.['n'] as unknown, open: open.length, one }
+}
+
+const well = (times: number) => ({ failed: [], n: times + 200, open: 0, one: [{ one: 1 }] })
+
+for (const [name, times, text] of [
+  ['as many statements as three connections take by default', 300, 'x'],
+  ['thousands of them', 3_000, 'x'],
+  ['large ones', 300, 'x'.repeat(100_000)],
+] as const)
+  t.test(`${name}: a transaction gets its connection`, async (t) => {
+    const { pool, unsafe } = watched({})
+    t.strictSame(await load(pool, times, text), well(times))
+    t.equal(unsafe(), 0)
+  })
+
+t.test('transactions begin all the same, and leave none behind', async (t) => {
+  const { pool, unsafe } = watched({ max_pipeline: 1 })
+  t.strictSame(await load(pool, 3, 'x'), well(3))
+  t.ok(unsafe() > 0, `it happened ${String(unsafe())} times`)
+})
+
+t.test('a pool that could lose a transaction is refused', async (t) => {
+  const plain = postgres(url)
+  t.throws(() => postgresDatabase(plain), {
+    name: 'RangeError',
+    message: /max_pipeline is 100: .*poolOptions/,
+  })
+  t.throws(() => postgresDatabase(() => plain), RangeError)
+  // Its one connection is always the transaction's own.
+  const database = postgresDatabase(postgres(url, { max: 1 }))
   t.strictSame(await rowsOf(database, 'select 1 as one'), [{ one: 1 }])
   await database.close()
-  await direct.unsafe(`drop schema ${schema} cascade`)
-  await direct.end()
+  await plain.end()
 })

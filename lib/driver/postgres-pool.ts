@@ -17,11 +17,17 @@ export interface Scoped extends Sender {
   savepoint(body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
 }
 
+interface PoolOptions {
+  readonly prepare?: boolean
+  readonly max?: number
+  readonly max_pipeline?: number
+}
+
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
 export interface PostgresJs extends Sender {
   begin(options: string, body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
   end(options?: { readonly timeout?: number }): Promise<void>
-  readonly options: { readonly prepare?: boolean; readonly max?: number }
+  readonly options: PoolOptions
 }
 
 /** A pool while it is in use, the statements that were sent through it and not answered yet, and when one was last. */
@@ -38,7 +44,17 @@ export interface PoolInUse {
   readonly close: () => Promise<E.Either<DriverError, void>>
 }
 
-const opened = (sql: PostgresJs): Pool => ({ sql, pending: new Set(), answeredAt: 0 })
+const opened = (sql: PostgresJs): Pool => ({ sql: suitable(sql), pending: new Set(), answeredAt: 0 })
+
+// postgres.js 3.4.9 sends BEGIN on a connection that is full, too, and leaves it in a transaction of nobody's, in
+// which others' statements are answered before they are committed.
+const suitable = (sql: PostgresJs): PostgresJs => {
+  const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
+  if (max === 1 || depth >= 100_000) return sql
+  throw new RangeError(
+    `max_pipeline is ${String(depth)}: transactions could be lost under load; make the pool with keyrow's poolOptions`,
+  )
+}
 
 export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: number): PoolInUse => {
   const make = 'begin' in given ? undefined : given

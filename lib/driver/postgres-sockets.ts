@@ -1,7 +1,7 @@
 // The sockets of postgres.js pools, made here so that they can be closed: postgres.js itself only says good-bye
 // to a server that may not hear it any more, which keeps the process alive; and where no host can be reached it
 // tries again without a pause.
-import { Socket } from 'node:net'
+import { Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
 /** Where a pool connects to: what postgres.js makes of its address. */
@@ -31,6 +31,8 @@ const familyOf = (pool: object): Family => {
 /** No more than this many new sockets within a second; then one each tenth of a second. */
 const BURST = 50
 
+const MANY_BYTES = 2 ** 30
+
 /** A socket on its way to one of the pool's hosts; postgres.js calls this with the pool's options. */
 export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
   const family = familyOf(pool)
@@ -39,7 +41,9 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
   if (family.times.length > BURST) await delay(100)
   // A pool that was closed tries for ever to reach hosts that are down: it gets nothing to wait for.
   if (family.closed) return new Promise<never>(() => undefined)
-  const socket = new Socket()
+  // What waits to be sent is held either way. If the socket said that it is full, postgres.js would not reserve the
+  // connection for the transaction that it begins on it.
+  const socket = new Socket({ writableHighWaterMark: MANY_BYTES } as SocketConstructorOpts)
   // A listener for its end would not do: postgres.js removes all listeners when it begins with TLS.
   for (const other of family.sockets) if (other.destroyed) family.sockets.delete(other)
   family.sockets.add(socket)

@@ -40,10 +40,10 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
 }
 
 /**
- * postgres.js 3.4.9 reserves a connection for a transaction only if it is not loaded with others' statements just
- * then. If it is, BEGIN is sent all the same and reported as UNSAFE_TRANSACTION, and the connection, free again, is
- * left in a transaction of nobody's. No body has run, so another attempt is safe; and a COMMIT for each free
- * connection ends that transaction with all that was sent in it. (Where there is none it is a mere warning.)
+ * The last resort, where a socket that is not ours (the program's own, or TLS around it) said just then that it is
+ * full: postgres.js 3.4.9 does not reserve that connection, sends BEGIN all the same, and reports UNSAFE_TRANSACTION.
+ * No body has run, so another attempt is safe; and a COMMIT for each free connection ends the transaction of nobody's
+ * with all that was sent in it. (Where there is none it is a mere warning.)
  */
 export const begun = async <L, A>(
   transact: () => Promise<E.Either<L | DriverError, A>>,

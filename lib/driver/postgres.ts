@@ -17,7 +17,8 @@ export type { PostgresJs } from './postgres-pool.js'
 /**
  * The options that a pool for keyrow should have. It does not ask for types, which in postgres.js 3.4.9 can end
  * the process when a connection is cut just then; it gives up a connection that cannot be made within 5 seconds;
- * and its sockets are closed for certain when it ends.
+ * its sockets are closed for certain when it ends; and no connection is ever so full of statements that it cannot
+ * be reserved for a transaction, which postgres.js would begin all the same.
  *
  * @example
  * ```ts
@@ -31,8 +32,9 @@ export type { PostgresJs } from './postgres-pool.js'
 export const poolOptions: {
   readonly fetch_types: false
   readonly connect_timeout: number
+  readonly max_pipeline: number
   readonly socket: (pool: PoolAddress) => Promise<Socket>
-} = Object.freeze({ fetch_types: false, connect_timeout: 5, socket: openSocket })
+} = Object.freeze({ fetch_types: false, connect_timeout: 5, max_pipeline: 1_000_000, socket: openSocket })
 
 export interface PostgresOptions {
   /** How long one statement may take, its wait for a connection included, in milliseconds. Default: 5,000. */
@@ -43,7 +45,7 @@ export interface PostgresOptions {
  * A database on a postgres.js pool. Given as a function that makes the pool, it is made again when its
  * connections have fallen silent; given as the pool itself, that waits for the operating system. Statements are
  * prepared unless the pool says `prepare: false` (which pgbouncer in transaction mode needs). Closing the
- * database ends the pool.
+ * database ends the pool. Throws a `RangeError` for a pool made without `poolOptions`.
  *
  * @example
  * ```ts
