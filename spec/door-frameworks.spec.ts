@@ -457,7 +457,9 @@ t.test('fetch', async (t) => {
       return shared
     }
     app.all('*', (c) => handler(c.req.path))
-    const fetching = sessionFetch({ store: memoryStore() })((request) => handler(new URL(request.url).pathname))
+    const fetching = sessionFetch({ store: memoryStore() })((request) =>
+      handler(new URL(request.url).pathname),
+    )
     for (const door of [(request: Request) => app.fetch(request), fetching]) {
       const first = await door(new Request('http://x/in'))
       t.equal(first.headers.getSetCookie().length, 1)
