@@ -96,6 +96,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     'schema print',
     'schema upgrade',
     'collect',
+    'move',
     'sessions',
     'show',
     'end',
@@ -126,6 +127,11 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     [/--batch: .* from 1 to/, 'collect', '--batch', '0'],
     [/--pause: /, 'collect', '--pause', '1e3'],
     [/--within: /, 'collect', '--within=-1'],
+    [/say --idle and --absolute/, 'move', '--from', 'session'],
+    [/say --idle and --absolute/, 'move', '--from', 'session', '--idle', '60'],
+    [/say --from TABLE/, 'move', '--idle', '60', '--absolute', '60'],
+    [/say --from TABLE/, 'move', '--from', 'a.b.c', '--idle', '60', '--absolute', '60'],
+    [/--idle: .* from 1 to/, 'move', '--from', 'session', '--idle', '0', '--absolute', '60'],
     [/--limit: /, 'sessions', '--limit', 'many'],
     [/--from: .* from 0 to 2/, 'schema', 'print', '--from', '3'],
     [/--timeout: /, 'doctor', '--timeout', '0'],
@@ -494,6 +500,82 @@ t.test('collect', async (t) => {
       t.match(parsedJson(ran), { finished: false, sessions: before - (await countOf(schema)) })
       t.ok((await countOf(schema)) > 0)
     }
+  })
+})
+
+t.test('move', async (t) => {
+  /** A table as connect-pg-simple makes it, with as many sessions; its sids open them. */
+  const oldTable = async (schema: string, count: number): Promise<void> => {
+    const sids = Array.from({ length: count }, (_, n) => `sid-not-to-be-seen-${String(n)}`)
+    secrets.push(...sids)
+    const sess = JSON.stringify({ cookie: { originalMaxAge: null }, user: VALUE })
+    const rows = sids.map((sid) => `('${sid}', '${sess}', now() + interval '1 hour')`)
+    await script(`
+      create table ${schema}."Old" (sid varchar primary key, sess json not null, expire timestamp(6) not null);
+      insert into ${schema}."Old" values ${rows.join(', ')};
+    `)
+  }
+  const lifetimes = ['--idle', '3600', '--absolute', '7200']
+
+  await t.test('takes over what is there, once, with the lifetimes that it was told', async (t) => {
+    const schema = await ready()
+    await oldTable(schema, 5)
+    const args = ['move', '--from', `${schema}.Old`, ...lifetimes]
+    await script(`
+      insert into ${schema}."Old" values ('zero', '{"text":"\\u0000"}', now() + interval '1 hour');
+      insert into ${schema}."Old" values ('dead', '{"user":"dead"}', now() - interval '1 hour');
+    `)
+    t.strictSame(await run(schema, ...args, '--batch', '2', '--json'), {
+      code: 0,
+      stdout: '{"moved":5,"present":0,"refused":1,"finished":true}\n',
+      stderr: '',
+    })
+    t.equal(await countOf(schema), 5)
+    t.strictSame(
+      await rowsOf(
+        database,
+        `select distinct round(extract(epoch from expires_at - created_at))::int as idle,
+           round(extract(epoch from absolute_expires_at - created_at))::int as absolute from ${schema}.session`,
+      ),
+      [{ idle: 3_600, absolute: 7_200 }],
+    )
+    t.match(await run(schema, ...args), {
+      code: 0,
+      stdout:
+        'Moved 0 sessions; 5 had been moved before, or have ended. ' +
+        '1 session cannot be stored (U+0000 in a text, say), and stayed where they are.\n',
+    })
+    t.equal(await countOf(schema, '"Old"'), 7, 'they stay there too')
+  })
+
+  await t.test('a table that is not there, and a schema that is not ours', async (t) => {
+    const schema = await ready()
+    const args = ['move', '--from', 'nowhere', ...lifetimes]
+    t.match(failure(await run(schema, ...args, '--json')), {
+      name: 'DriverError',
+      code: 1,
+      sqlState: '42P01',
+    })
+    t.match(await run(freshSchema(), ...args), { code: 4, stdout: '' })
+  })
+
+  await t.test('Ctrl-C ends it after the batch under way, and it says what it did', async (t) => {
+    const schema = await ready()
+    await oldTable(schema, 4)
+    const holding = await sql.reserve()
+    await holding.unsafe('begin')
+    await holding.unsafe(`select from ${schema}."Old" where sid like '%-1' for update`)
+    const args = ['move', '--from', `${schema}.Old`, ...lifetimes, '--batch', '1', '--json']
+    const running = startKeyrow([...args, '--schema', schema], { env: named(schema) })
+    await waitingForLock(schema)
+    running.child.kill('SIGINT')
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    await holding.unsafe('rollback')
+    holding.release()
+    const ran = await running.ended
+    t.match(ran, { code: 130, stderr: '' })
+    t.strictSame(parsedJson(ran), { moved: 2, present: 0, refused: 0, finished: false })
+    t.equal(await countOf(schema), 2)
   })
 })
 

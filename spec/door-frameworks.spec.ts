@@ -38,6 +38,7 @@ import {
   sessionSet,
   sessionToken,
   sessionUpdate,
+  signIn,
   unflash,
   updateCurrentSession,
 } from '../lib/promise.js'
@@ -445,6 +446,26 @@ t.test('fetch', async (t) => {
     t.match(moved.headers.getSetCookie(), [/^__Host-session=/])
     t.equal(await (await handle(new Request('https://shop.example/'), environment)).text(), 'from the server')
     t.equal(session.store.size, 1)
+  })
+
+  t.test('a response that is given to every visitor takes no session from one to the next', async (t) => {
+    const shared = new Response(null, { status: 204, headers: { 'Cache-Control': 'public' } })
+    const app = new Hono()
+    app.use(honoDoor.sessionMiddleware({ store: memoryStore() }))
+    const handler = async (path: string): Promise<Response> => {
+      if (path === '/in') await signIn('ada')
+      return shared
+    }
+    app.all('*', (c) => handler(c.req.path))
+    const fetching = sessionFetch({ store: memoryStore() })((request) =>
+      handler(new URL(request.url).pathname),
+    )
+    for (const door of [(request: Request) => app.fetch(request), fetching]) {
+      const first = await door(new Request('http://x/in'))
+      t.equal(first.headers.getSetCookie().length, 1)
+      const next = await door(new Request('http://x/'))
+      t.strictSame([next.headers.getSetCookie(), next.headers.get('cache-control')], [[], 'public'])
+    }
   })
 
   t.test('a failure is answered as with node:http, and logged', async (t) => {

@@ -412,6 +412,37 @@ t.test(
   },
 )
 
+t.test('what one object saves is stored in the order of its saves, however slow the store is', async (t) => {
+  const memory = memoryStore()
+  const { opened, open } = gate()
+  const store = expressSessionStore({
+    ...memory,
+    save:
+      (...all) =>
+      () =>
+        opened.then(() => memory.save(...all)()),
+  })
+  const set = (data: session.SessionData) =>
+    new Promise<void>((resolve, reject) => {
+      store.set('a', data, (error: unknown) =>
+        error === undefined ? resolve() : reject(new Error('not set', { cause: error })),
+      )
+    })
+  const get = () =>
+    new Promise<session.SessionData>((resolve) => {
+      store.get('a', (_error, data) => resolve(data ?? { cookie: new session.Cookie() }))
+    })
+  await set({ cookie: new session.Cookie(), x: 0 })
+  const data = await get()
+  data['x'] = 1
+  const first = set(data)
+  data['x'] = 0
+  const second = set(data)
+  open()
+  await Promise.all([first, second])
+  t.equal((await get())['x'], 0)
+})
+
 t.test('a store that is down is an error, for the error handler', async (t) => {
   const memory = memoryStore()
   const down = () => async () =>
@@ -533,6 +564,24 @@ t.test('moving over from connect-pg-simple, live', async (t) => {
 
   const late = await ask(`${oldApp}/late`)
   t.strictSame(await values(newApp, late.cookie), { user: '/late' }, 'made by an old process meanwhile')
+
+  t.test('what was only touched since it was written is alive by its row', async (t) => {
+    const past = new Date(Date.now() - 60_000).toISOString()
+    const cookie = JSON.stringify({ originalMaxAge: 3_600_000, expires: past })
+    await rowsOf(
+      database,
+      `insert into ${oldSchema}.session (sid, sess, expire)
+       values ('touched', '{"cookie":${cookie},"user":"bob"}', now() + interval '50 minutes'),
+              ('endless', '{"cookie":${cookie},"user":"eve"}', 'infinity')`,
+    )
+    const get = (sid: string) =>
+      new Promise((resolve) => {
+        newStore.get(sid, (_error, data) => resolve(data))
+      })
+    t.match(await get('touched'), { user: 'bob', cookie: { originalMaxAge: 3_600_000 } })
+    t.match(await moveSessions(keyrow, from), { moved: 1, finished: true })
+    t.match(await get('endless'), { user: 'eve' })
+  })
 
   t.test('what was destroyed while it was read is not brought back', async (t) => {
     const { cookie } = await ask(`${oldApp}/torn`)

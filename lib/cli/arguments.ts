@@ -17,6 +17,12 @@ export interface Target {
   readonly timeoutMs: number | undefined
 }
 
+/** Where sessions are moved from. */
+interface OldTable {
+  readonly tableName: string
+  readonly schemaName?: string
+}
+
 export type Command =
   | { readonly verb: 'help' | 'version' }
   | { readonly verb: 'schema print'; readonly schema: string; readonly from: number }
@@ -32,6 +38,13 @@ export type DatabaseCommand = { readonly target: Target } & (
     }
   | { readonly verb: 'sessions'; readonly principal: string | undefined; readonly limit: number }
   | { readonly verb: 'show'; readonly id: string; readonly values: boolean }
+  | {
+      readonly verb: 'move'
+      readonly from: OldTable
+      readonly idleMs: number
+      readonly absoluteMs: number
+      readonly batch: number
+    }
   | { readonly verb: 'end'; readonly scope: Scope; readonly batch: number; readonly yes: boolean }
 )
 
@@ -48,6 +61,8 @@ const OPTIONS = {
   batch: { type: 'string' },
   pause: { type: 'string' },
   within: { type: 'string' },
+  idle: { type: 'string' },
+  absolute: { type: 'string' },
   limit: { type: 'string' },
   values: { type: 'boolean' },
   principal: { type: 'string' },
@@ -64,6 +79,7 @@ const VERBS: Readonly<
   'schema print': { own: ['from'], operands: 0 },
   'schema upgrade': { own: [], operands: 0 },
   collect: { own: ['batch', 'pause', 'within'], operands: 0 },
+  move: { own: ['from', 'idle', 'absolute', 'batch'], operands: 0 },
   sessions: { own: ['limit'], operands: 1 },
   show: { own: ['values'], operands: 1 },
   end: { own: ['principal', 'all', 'batch'], operands: 1 },
@@ -134,6 +150,8 @@ const commandWith = (
   switch (verb) {
     case 'collect':
       return { verb, target, ...collectionOf(values) }
+    case 'move':
+      return { verb, target, ...moveOf(values) }
     case 'sessions':
       return { verb, target, principal: operand, limit: whole('limit', values.limit, 1, 100_000) ?? 50 }
     case 'show':
@@ -154,6 +172,28 @@ const collectionOf = (values: Values) => {
     pauseMs: whole('pause', values.pause, 0, 3_600_000),
     withinMs: seconds === undefined ? undefined : seconds * 1000,
   }
+}
+
+/** No lifetime is guessed: a shorter one than the program's would sign people out. */
+const moveOf = (values: Values) => {
+  const idle = whole('idle', values.idle, 1, 1_000_000_000)
+  const absolute = whole('absolute', values.absolute, 1, 1_000_000_000)
+  if (idle === undefined || absolute === undefined)
+    throw usage("move: say --idle and --absolute, in seconds: the lifetimes of your program's store")
+  return {
+    from: oldTableOf(values.from),
+    idleMs: idle * 1000,
+    absoluteMs: absolute * 1000,
+    batch: whole('batch', values.batch, 1, 10_000) ?? 200,
+  }
+}
+
+/** `table`, or `schema.table`. */
+const oldTableOf = (text = ''): OldTable => {
+  const [first = '', second, ...more] = text.split('.')
+  if (first === '' || second === '' || more.length > 0)
+    throw usage('move: say --from TABLE, or --from SCHEMA.TABLE')
+  return second === undefined ? { tableName: first } : { schemaName: first, tableName: second }
 }
 
 const timeoutOf = (values: Values): number | undefined => whole('timeout', values.timeout, 1, 2 ** 31 - 1)

@@ -9,6 +9,10 @@ export const HELP = `Usage: keyrow VERB [options]
     --batch N             sessions in one batch (default: 200)
     --pause MS            the least pause between two batches (default: 20)
     --within SECONDS      no batch begins later than this (default: 600)
+  move --from TABLE     takes over the sessions of connect-pg-simple, beside live traffic
+    --idle SECONDS        the lifetimes of the program's store, which have
+    --absolute SECONDS    to be said
+    --batch N             sessions in one batch (default: 200)
   sessions [PRINCIPAL]  the newest live sessions: of all, or of one principal
     --limit N             at most so many (default: 50)
   show ID               one session: its times, and its keys with their sizes

@@ -8,6 +8,7 @@ import { doctor } from './doctor.js'
 import { end } from './end.js'
 import { EXIT, type Failure, Refusal } from './failure.js'
 import { HELP } from './help.js'
+import { move } from './move.js'
 import { openDatabase } from './open.js'
 import { printSchema, schemaStatus, schemaUpgrade } from './schema-verbs.js'
 import { sessions, show } from './sessions.js'
@@ -54,7 +55,7 @@ const performOn = async (
   const { database, abandon } = opened.right
   const task = endingOf(command, { database, schema: command.target.schema, terminal, signal })
   // What goes in batches ends by itself, after the one that is under way.
-  const patient = command.verb === 'collect' || command.verb === 'end'
+  const patient = ['collect', 'move', 'end'].includes(command.verb)
   const result = patient ? await task() : await Promise.race([task(), interrupted(signal)])
   await (signal.aborted ? abandon() : database.close())
   return result
@@ -70,6 +71,8 @@ const endingOf = (command: DatabaseCommand, context: Context): Ending => {
       return doctor(context)
     case 'collect':
       return collect(context, command)
+    case 'move':
+      return move(context, command)
     case 'sessions':
       return sessions(context, command)
     case 'show':

@@ -47,6 +47,13 @@ export const inFrame = <A>(frame: Frame, task: () => A): A =>
 
 export const currentFrame = (): Frame | undefined => scopes.getStore()?.frame
 
+/** Whether this frame is here or around us. */
+export const isInside = (frame: Frame): boolean => {
+  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)
+    if (scope.frame === frame) return true
+  return false
+}
+
 /** The open frame, here or around us, of the same session in the same store. */
 export const frameOf = (session: Session): Frame | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)

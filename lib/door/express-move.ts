@@ -9,14 +9,14 @@ import { type DriverError, EncodeError, SaveConflict } from '../base/errors.js'
 import { saveSession } from '../current/verbs.js'
 import type { OldSession, OldSessions } from '../port/old-sessions.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
-import { noEntries } from '../session/edits.js'
+import { type Entries, noEntries } from '../session/edits.js'
 import { newSession } from '../session/session.js'
 import { tokenOfSid } from './express-sid.js'
 import { entriesOf, withEdited } from './express-values.js'
 
-/** A session of ours with these values, not stored yet. Throws an `EncodeError`. */
-export const sessionWith = (store: SessionStore, sid: string, values: object): Session =>
-  withEdited(newSession(store, tokenOfSid(sid)), noEntries, entriesOf(values))
+/** A session of ours with these entries, not stored yet. Throws an `EncodeError`. */
+export const sessionWith = (store: SessionStore, sid: string, entries: Entries): Session =>
+  withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries)
 
 /** Takes one over; `present` when it was taken over before, or has ended here. */
 export const takeOver = async (
@@ -25,7 +25,7 @@ export const takeOver = async (
   { sid, values }: OldSession,
 ): Promise<Session | 'present' | 'refused'> => {
   const made = E.tryCatch(
-    () => sessionWith(store, sid, values),
+    () => sessionWith(store, sid, entriesOf(values)),
     (error) => error,
   )
   if (E.isLeft(made)) {

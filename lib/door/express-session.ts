@@ -78,6 +78,7 @@ class ExpressSessionStore extends session.Store {
   readonly #from: OldSessions | undefined
   readonly #listing: ExpressListing | undefined
   readonly #known = new WeakMap<object, Known>()
+  readonly #writing = new WeakMap<object, Promise<unknown>>()
 
   constructor(store: SessionStore, { database, schema = DEFAULT_SCHEMA, from }: ExpressSessionStoreOptions) {
     super()
@@ -92,17 +93,22 @@ class ExpressSessionStore extends session.Store {
 
   set(sid: string, data: Data, callback?: Done): void {
     callbackify(async () => {
-      const known = this.#knownOf(data) ?? (await this.#create(sid, data)) ?? (await this.#found(sid))
-      await this.#write(data, known, entriesOf(data))
+      const now = entriesOf(data)
+      await this.#inTurn(data, async () => {
+        const known = this.#knownOf(data) ?? (await this.#create(sid, now)) ?? (await this.#found(sid))
+        await this.#write(data, known, now)
+      })
     })(ending(callback))
   }
 
   override touch(sid: string, data: Data, callback?: Done): void {
     callbackify(async () => {
-      const known = this.#knownOf(data) ?? (await this.#found(sid))
       // Of what it has, only the cookie's time is looked at.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
-      await this.#write(data, known, cookie === undefined ? undefined : known?.seen.set('cookie', cookie))
+      await this.#inTurn(data, async () => {
+        const known = this.#knownOf(data) ?? (await this.#found(sid))
+        await this.#write(data, known, cookie === undefined ? undefined : known?.seen.set('cookie', cookie))
+      })
     })(ending(callback))
   }
 
@@ -158,6 +164,16 @@ class ExpressSessionStore extends session.Store {
     return this.#known.get(data) ?? (typeof mark === 'function' ? this.#known.get(mark) : undefined)
   }
 
+  /** The writes of one object are done one after the other: each differs from what the one before has stored. */
+  #inTurn(data: object, write: () => Promise<void>): Promise<void> {
+    const turn = (this.#writing.get(data) ?? Promise.resolve()).then(write)
+    this.#writing.set(
+      data,
+      turn.catch(() => undefined),
+    )
+    return turn
+  }
+
   /** Writes what differs between what was known and `now`; not for a session that has ended. */
   async #write(data: Data, known: Known | undefined, now: Entries | undefined): Promise<void> {
     if (known === undefined || now === undefined) return
@@ -167,9 +183,9 @@ class ExpressSessionStore extends session.Store {
   }
 
   /** Makes the session of an object that is not ours. Not when its id is taken, or was. */
-  async #create(sid: string, data: Data): Promise<Known | undefined> {
-    const saved = await saveSession(sessionWith(this.#store, sid, data))()
-    if (E.isRight(saved)) return { session: saved.right, seen: entriesOf(data) }
+  async #create(sid: string, now: Entries): Promise<Known | undefined> {
+    const saved = await saveSession(sessionWith(this.#store, sid, now))()
+    if (E.isRight(saved)) return { session: saved.right, seen: now }
     if (saved.left instanceof SaveConflict) return undefined
     throw saved.left
   }

@@ -64,8 +64,9 @@ export const giveStatuses = (): void => {
 export const answerFailure: OnFailure = (failure, { method, path }) => {
   const answer = answerTo(failure)
   const detail = isSessionError(failure) || failure instanceof RequestRefused ? String(failure) : failure
-  // Not "answered": a response that had begun is another one.
-  console.error(`keyrow: ${method} ${path} failed (${String(answer.status)}):`, detail)
+  // A path with `%c` in it would swallow the detail. Not "answered": a response that had begun is another one.
+  const plain = path.replaceAll('%', '%%')
+  console.error(`keyrow: ${method} ${plain} failed (${String(answer.status)}):`, detail)
   return answer
 }
 

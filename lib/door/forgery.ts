@@ -15,6 +15,7 @@ type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefin
 /** A request of any framework: all have these. */
 export interface CheckedRequest {
   readonly method?: string | undefined
+  readonly url?: string | undefined
   readonly headers: HeaderRecord | { readonly get: (name: string) => string | null }
 }
 
@@ -28,7 +29,14 @@ export const isForeign = (request: CheckedRequest): boolean => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return site !== 'same-origin' && site !== 'none'
   const origin = headerOf(request, 'origin')
-  return origin !== undefined && hostOf(origin) !== headerOf(request, 'host')?.toLowerCase()
+  return origin !== undefined && hostOf(origin) !== hostAsked(request)?.toLowerCase()
+}
+
+/** Over HTTP/2 there is no header `Host`: Node.js has another one, and a `Request` has it in its URL. */
+const hostAsked = (request: CheckedRequest): string | undefined => {
+  const { headers, url = '' } = request
+  const authority = typeof headers.get === 'function' ? hostOf(url) : headerOf(request, ':authority')
+  return headerOf(request, 'host') ?? authority
 }
 
 const hostOf = (origin: string): string | undefined =>

@@ -31,5 +31,16 @@ export const setHeaders = (
   if (headers === undefined) return
   const pairs = headerPairs(headers)
   for (const [name] of pairs) res.removeHeader(name)
-  for (const [name, value] of pairs) res.appendHeader(name, value)
+  for (const [name, value] of pairs) appendHeader(res, name, value)
+}
+
+/** Also for the responses of HTTP/2, which have learned to do it late. */
+export const appendHeader = (res: ServerResponse, name: string, value: Value): void => {
+  const before = res.getHeader(name)
+  res.setHeader(name, before === undefined ? value : [before, value].flat().map(String))
+}
+
+/** HTTP/2 has no such message, and warns of it. */
+export const forgetMessage = (res: ServerResponse): void => {
+  if (res.req.httpVersionMajor < 2) res.statusMessage = ''
 }

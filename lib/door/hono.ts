@@ -55,12 +55,11 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       if (c.error !== undefined) throw c.error
     })
     const unanswered = E.isLeft(result) && result.left !== c.error
-    // Of an answer that does not go out nothing stays: Hono would add its headers to the next one.
-    if (unanswered) {
-      c.res = undefined
-      if (O.isSome(cookie)) c.res = new Response()
-    }
-    if (O.isSome(cookie)) c.res = addCookie(c.res, cookie.value)
+    const given = unanswered ? new Response() : c.res
+    // Hono would add the headers of the answer that was there to the next one: none stays of one that does not go
+    // out, and of one that does, ours replace them.
+    if (unanswered || O.isSome(cookie)) c.res = undefined
+    if (O.isSome(cookie)) c.res = addCookie(given, cookie.value)
     if (unanswered) throw result.left
   }
 }

@@ -2,6 +2,7 @@
 
 import type { ServerResponse } from 'node:http'
 import type { FailureAnswer } from './failure.js'
+import { forgetMessage } from './headers.js'
 
 /** The response's own methods. */
 interface Real {
@@ -27,7 +28,7 @@ export const sendAnswer = (
       for (const [name, value] of Object.entries(headers ?? {})) res.setHeader(name, value)
       addCookie()
       res.setHeader('Content-Length', Buffer.byteLength(body))
-      res.statusMessage = ''
+      forgetMessage(res)
       real.writeHead(status)
       real.end(body)
       return

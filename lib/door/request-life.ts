@@ -6,7 +6,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
-import { closeFrame, dropFrame, type Frame, inFrame, openFrame } from '../current/frame.js'
+import { closeFrame, dropFrame, type Frame, inFrame, isInside, openFrame } from '../current/frame.js'
 import { buildSession, loadSession, sessionToken } from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionCookie } from './cookie.js'
@@ -19,6 +19,8 @@ export type Handled = unknown
 export interface RequestLife {
   /** The session as it is now. */
   readonly session: () => Session
+  /** Whether what runs now was begun by the handler. */
+  readonly isInside: () => boolean
   /** Calls `f` with the session as the current one, for it and all that it begins. */
   readonly enter: <A>(f: () => A) => A
   /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection are a `Left`. */
@@ -38,8 +40,11 @@ export interface WaitingResponse {
   /** Whether what waits is the answer to a failure already, which goes out as it is; asked when it is pressed. */
   readonly isFailure: () => boolean
   readonly release: (cookie: O.Option<string>) => void
-  /** Also told of a failure after the release, when it is too late for another answer. */
-  readonly fail: (failure: unknown, cookie: O.Option<string>) => void
+  /**
+   * Also told of a failure after the release, when it is too late for another answer. What `isHandler` says of
+   * itself does not belong to the answer: a stream goes on after its request has failed.
+   */
+  readonly fail: (failure: unknown, cookie: O.Option<string>, isHandler?: () => boolean) => void
 }
 
 /** What a request says of itself. */
@@ -59,6 +64,7 @@ export const beginLife =
         const frame = openFrame(O.getOrElse(() => buildSession(store))(found))
         return {
           session: () => frame.session,
+          isInside: () => isInside(frame),
           enter: (f) => inFrame(frame, f),
           run: (handler) => inFrame(frame, () => attempt(handler)),
           commit: pipe(
@@ -113,18 +119,18 @@ const live = async (life: RequestLife, handler: () => Handled, response: Waiting
   const failed = outcome !== undefined && E.isLeft(outcome) ? outcome : undefined
   const committed = failed ?? (await life.commit())
   if (E.isLeft(committed)) {
-    response.fail(committed.left, life.drop())
+    response.fail(committed.left, life.drop(), life.isInside)
     return
   }
   try {
     response.release(committed.right)
   } catch (error) {
     // What the handler wrote cannot be sent: a header that is not one, say.
-    response.fail(error, committed.right)
+    response.fail(error, committed.right, life.isInside)
     return
   }
   const late = await done
-  if (E.isLeft(late)) response.fail(late.left, committed.right)
+  if (E.isLeft(late)) response.fail(late.left, committed.right, life.isInside)
 }
 
 /** What became of a request whose handler gives its answer as a value. */

@@ -16,24 +16,25 @@ import {
   type ProxyOptions,
   visitOf,
 } from './door.js'
+import type { FailureAnswer } from './failure.js'
 import { isForeign } from './forgery.js'
 import { sessionOf } from './request-life.js'
 
 export interface UpgradeOptions extends DoorOptions, ProxyOptions, FailureOptions {}
 
-/** What is done with an upgrade request; `session` is `undefined` for a visitor without one. */
+/** What is done with an upgrade request, plain or `async`; `session` is `undefined` for a visitor without one. */
 export type UpgradeHandler = (
   req: IncomingMessage,
   socket: Duplex,
   head: Buffer,
   session: Session | undefined,
-) => void
+) => unknown
 
 /**
  * A listener for a server's `upgrade` event, whichever door serves its requests, with the session that the
  * request's cookie opens. The session can be read, and destroyed; saving, rotating or refreshing it fails with
  * `SessionClosed`. A page of another origin gets no session (with `sameSite: 'none'` it does). When the store
- * fails the socket is answered and closed, and the handler does not run.
+ * fails the socket is answered and closed, and the handler does not run; one that fails is closed too.
  *
  * @example
  * ```ts
@@ -68,16 +69,28 @@ export const sessionUpgrade = (
     // Until the handler has it, nobody else hears of a connection that is lost.
     const lost = (): void => void socket.destroy()
     socket.on('error', lost)
+    const before = writtenTo(socket)
     load(req)
       .then((session) => {
         socket.off('error', lost)
-        if (!socket.destroyed) handler(req, socket, head, session)
+        return socket.destroyed ? undefined : handler(req, socket, head, session)
       })
       .catch((failure: unknown) => {
-        const { status, body } = failureAnswer(onFailure, failure, describe(req.method, req.url))
-        socket.end(
-          `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,
-        )
+        socket.on('error', lost)
+        const answer = failureAnswer(onFailure, failure, describe(req.method, req.url))
+        // What has begun to speak another protocol understands no answer.
+        if (writtenTo(socket) === before) refuse(socket, answer)
+        else socket.destroy()
       })
   }
+}
+
+const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0
+
+const refuse = (socket: Duplex, { status, body }: FailureAnswer): void => {
+  // A client that does not close its side would keep the socket open.
+  socket.once('finish', () => socket.destroy())
+  socket.end(
+    `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,
+  )
 }

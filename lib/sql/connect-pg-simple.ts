@@ -18,7 +18,7 @@ export interface ConnectPgSimpleOptions {
   readonly schemaName?: string
 }
 
-const OldRow = t.type({ sid: t.string, sess: t.string })
+const OldRow = t.type({ sid: t.string, sess: t.string, expires: t.number })
 
 /**
  * The sessions in a table of connect-pg-simple, for `moveSessions`, and for the option `from` of
@@ -41,7 +41,9 @@ export const connectPgSimple = (database: Database, options: ConnectPgSimpleOpti
     .flatMap((name) => (name === undefined ? [] : [`"${name.replaceAll('"', '""')}"`]))
     .join('.')
   const statement = (name: string, text: string): Query => ({ name: `old.${name}`, text })
-  const select = `select sid, sess::text as sess from ${table}`
+  const select = `
+select sid, sess::text as sess, (extract(epoch from expire::timestamptz) * 1000)::float8 as expires
+from ${table}`
   const find = statement('find', `${select} where sid = $1::text and expire > now()`)
   const after = statement(
     'after',
@@ -62,10 +64,21 @@ export const connectPgSimple = (database: Database, options: ConnectPgSimpleOpti
   }
 }
 
-const oldSession = ({ sid, sess }: t.TypeOf<typeof OldRow>): OldSession => {
+const oldSession = ({ sid, sess, expires }: t.TypeOf<typeof OldRow>): OldSession => {
   const values = JSON.parse(sess) as Json
-  return {
-    sid,
-    values: typeof values === 'object' && values !== null ? (values as OldSession['values']) : {},
-  }
+  return { sid, values: isMembers(values) ? withTime(values, expires) : {} }
+}
+
+type Members = OldSession['values']
+
+const isMembers = (value: Json | undefined): value is Members =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+// A touch moves the row's time alone: by the cookie's own, a session that is in use would have expired long since.
+const withTime = (values: Members, expires: number): Members => {
+  const cookie = values['cookie']
+  if (!isMembers(cookie) || typeof cookie['expires'] !== 'string') return values
+  // The latest time that a `Date` can hold stands for one that never comes.
+  const time = new Date(Math.min(expires, 8.64e15)).toISOString()
+  return { ...values, cookie: { ...cookie, expires: time } }
 }

@@ -1,0 +1,229 @@
+// Doors at their edges: HTTP/2, a stream whose save fails, sockets whose handler fails, what a log is told.
+
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { type ClientHttp2Session, connect, createServer as createHttp2Server } from 'node:http2'
+import { connect as connectSocket } from 'node:net'
+import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import express, { type ErrorRequestHandler } from 'express'
+import fastify from 'fastify'
+import Koa from 'koa'
+import t, { type Test } from 'tap'
+import { DriverError } from '../lib/base/errors.js'
+import * as expressDoor from '../lib/door/express.js'
+import { sessionPlugin } from '../lib/door/fastify.js'
+import { isForeign } from '../lib/door/forgery.js'
+import * as koaDoor from '../lib/door/koa.js'
+import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } from '../lib/door/node.js'
+import { memoryStore } from '../lib/driver/memory.js'
+import type { SessionStore } from '../lib/port/session-store.js'
+import { sessionSet, updateCurrentSession } from '../lib/promise.js'
+import { listening } from './support/doors.js'
+
+const change = () => updateCurrentSession(sessionSet('n', 1))
+
+const failing = (): SessionStore => ({
+  ...memoryStore(),
+  create: () => async () =>
+    Promise.resolve({ _tag: 'Left', left: new DriverError('down', { retryable: true }) }),
+})
+
+const gate = () => {
+  let open = (): void => undefined
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { opened, open }
+}
+
+const quietly = (t: Test): unknown[][] => {
+  const lines: unknown[][] = []
+  const log = console.error
+  console.error = (...line: unknown[]) => lines.push(line)
+  t.teardown(() => {
+    console.error = log
+  })
+  return lines
+}
+
+t.test('HTTP/2', async (t) => {
+  const clientOf = (t: Test, url: string): ClientHttp2Session => {
+    const client = connect(url)
+    t.teardown(() => client.destroy())
+    return client
+  }
+
+  const get = async (client: ClientHttp2Session, path: string, method = 'GET') => {
+    const stream = client.request({ ':path': path, ':method': method })
+    stream.end()
+    const [head] = (await once(stream, 'response')) as [Record<string, unknown>]
+    const cookies = (head['set-cookie'] ?? []) as readonly string[]
+    return { status: head[':status'], cookies, own: head['x-own'], body: await text(stream) }
+  }
+
+  const serve = async (t: Test, server: ReturnType<typeof createHttp2Server>) => {
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.teardown(() => server.close())
+    const { port } = server.address() as { port: number }
+    return clientOf(t, `http://127.0.0.1:${String(port)}`)
+  }
+
+  t.test('node:http2: answers of every kind wait for the save and have the cookie', async (t) => {
+    quietly(t)
+    const handler: SessionHandler = async (req, res) => {
+      await change()
+      if (req.url === '/throw') throw new Error('mine')
+      if (req.url === '/empty') res.writeHead(204).end()
+      else if (req.url === '/stream') {
+        res.write('one ')
+        res.end('two')
+      } else res.writeHead(201, { 'X-Own': 'x', 'Set-Cookie': ['a=1', 'b=2'] }).end('done')
+    }
+    const listener = (store: SessionStore) => sessionListener({ store })(handler) as never
+    const client = await serve(t, createHttp2Server(listener(memoryStore())))
+    t.match(await get(client, '/'), {
+      status: 201,
+      own: 'x',
+      body: 'done',
+      cookies: ['a=1', 'b=2', /^session=/],
+    })
+    t.match(await get(client, '/empty'), { status: 204, body: '', cookies: [/^session=/] })
+    t.match(await get(client, '/stream'), { status: 200, body: 'one two', cookies: [/^session=/] })
+    t.match(await get(client, '/throw'), { status: 500, body: 'Something went wrong.\n', cookies: [] })
+    t.match(await get(client, '/throw', 'HEAD'), { status: 500, body: '', cookies: [] })
+    const down = await serve(t, createHttp2Server(listener(failing())))
+    t.match(await get(down, '/'), { status: 503, own: undefined, cookies: [], body: /not available/ })
+  })
+
+  t.test('Koa and Fastify', async (t) => {
+    const koa = new Koa()
+    koa.use(koaDoor.sessionMiddleware({ store: memoryStore() }))
+    koa.use(async (ctx) => {
+      await change()
+      ctx.body = 'koa'
+    })
+    const listener = koa.callback()
+    const overKoa = await serve(
+      t,
+      createHttp2Server((req, res) => void listener(req, res)),
+    )
+    t.match(await get(overKoa, '/'), { status: 200, body: 'koa', cookies: [/^session=/] })
+    const app = fastify({ http2: true })
+    t.teardown(() => app.close())
+    app.register(sessionPlugin, { store: memoryStore() } as never)
+    app.get('/', async () => {
+      await change()
+      return 'fastify'
+    })
+    const overFastify = clientOf(t, await app.listen({ port: 0, host: '127.0.0.1' }))
+    t.match(await get(overFastify, '/'), { status: 200, body: 'fastify', cookies: [/^session=/] })
+    overFastify.destroy()
+  })
+
+  t.test('the host that a form came to is known without the header Host', async (t) => {
+    const own = { origin: 'https://shop.example' }
+    const method = 'POST'
+    t.notOk(isForeign({ method, headers: { ...own, ':authority': 'shop.example' } }))
+    t.ok(isForeign({ method, headers: { ...own, ':authority': 'other.example' } }))
+    const headers = new Headers(own)
+    t.notOk(isForeign(new Request('https://shop.example/form', { method, headers })))
+    t.ok(isForeign(new Request('https://other.example/form', { method, headers })))
+    t.ok(isForeign({ method, headers }), 'and if it is not, a page of any origin is foreign')
+  })
+})
+
+t.test('of a stream whose save fails nothing goes out, however long the error handler takes', async (t) => {
+  /** A stream that goes on after the failure, and an error handler that waits until it has. */
+  const racing = () => {
+    const [failed, gone] = [gate(), gate()]
+    async function* parts(): AsyncIterable<string> {
+      yield 'one '
+      await failed.opened
+      yield 'two '
+      await new Promise((resolve) => setImmediate(resolve))
+      gone.open()
+      yield 'three'
+    }
+    const wentOn = async (): Promise<void> => {
+      failed.open()
+      await gone.opened
+    }
+    return { stream: () => Readable.from(parts()), wentOn }
+  }
+
+  t.test('Express', async (t) => {
+    const { stream, wentOn } = racing()
+    const app = express()
+    app.use(expressDoor.sessionMiddleware({ store: failing() }))
+    app.get('/', async (_req, res) => {
+      await change()
+      res.setHeader('X-Own', 'x')
+      stream().pipe(res)
+    })
+    const own: ErrorRequestHandler = async (error: Error & { status?: number }, _req, res, next) => {
+      await wentOn()
+      if (res.headersSent) next(error)
+      else res.status(error.status ?? 500).send(`own ${error.name}`)
+    }
+    app.use(own)
+    const { url, close } = await listening(createServer(app))
+    t.teardown(close)
+    const answer = await fetch(url)
+    t.strictSame([answer.status, answer.headers.get('x-own')], [503, null])
+    t.equal(await answer.text(), 'own DriverError')
+  })
+
+  t.test('Fastify', async (t) => {
+    const { stream, wentOn } = racing()
+    const app = fastify({ forceCloseConnections: true })
+    t.teardown(() => app.close())
+    app.register(sessionPlugin, { store: failing() })
+    app.setErrorHandler(async (error: Error & { status?: number }, _request, reply) => {
+      await wentOn()
+      return reply.code(error.status ?? 500).send(`own ${error.name}`)
+    })
+    app.get('/', async (_request, reply) => {
+      await change()
+      return reply.send(stream())
+    })
+    const answer = await fetch(await app.listen({ port: 0, host: '127.0.0.1' }))
+    t.strictSame([answer.status, await answer.text()], [503, 'own DriverError'])
+  })
+})
+
+t.test('a socket whose handler fails is answered, or closed when it has spoken already', async (t) => {
+  const lines = quietly(t)
+  const server = createServer()
+  const closed: Promise<unknown>[] = []
+  server.on('connection', (socket) => closed.push(once(socket, 'close')))
+  server.on(
+    'upgrade',
+    sessionUpgrade({ store: memoryStore() })(async (req, socket) => {
+      if (req.url === '/spoken') socket.write('HTTP/1.1 101 Switching Protocols\r\n\r\n')
+      await Promise.resolve()
+      throw new Error('mine')
+    }),
+  )
+  const { url, close } = await listening(server)
+  t.teardown(close)
+  const talk = async (path: string): Promise<string> => {
+    // It does not close its own side: the server has to.
+    const socket = connectSocket({ port: Number(new URL(url).port), host: '127.0.0.1', allowHalfOpen: true })
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n`)
+    t.teardown(() => socket.destroy())
+    return text(socket)
+  }
+  t.match(await talk('/'), /^HTTP\/1\.1 500 .*Something went wrong\.\n$/s)
+  t.equal(await talk('/spoken'), 'HTTP/1.1 101 Switching Protocols\r\n\r\n')
+  t.equal(lines.length, 2)
+  t.equal((await Promise.all(closed)).length, 2, 'no socket stays open')
+})
+
+t.test('a path that looks like a format hides nothing in the log', async (t) => {
+  const lines = quietly(t)
+  answerFailure(new RangeError('mine'), { method: 'GET', path: '/%c%o' })
+  const { format } = await import('node:util')
+  t.match(format(...(lines[0] ?? [])), /^keyrow: GET \/%c%o failed \(500\): RangeError: mine/)
+})
