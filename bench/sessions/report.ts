@@ -92,7 +92,7 @@ export const drawing = (measured: readonly Measured[]): string => {
     const own = points.filter((point) => point.peer === peer)
     const colour = COLOURS[index % COLOURS.length] ?? '#000'
     return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${own.map(place).join(' ')}"/>
-<text x="${WIDTH - MARGIN + 4}" y="${MARGIN + index * 18}" fill="${colour}" text-anchor="end">${peer}</text>`
+<text x="${MARGIN + 8}" y="${MARGIN + index * 18}" fill="${colour}">${peer}</text>`
   })
   const powers = (low: number, high: number) =>
     Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index))
