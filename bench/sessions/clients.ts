@@ -3,7 +3,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import type { Servers } from './peer.js'
+import { filled, type Servers } from './peer.js'
 import type { Order, Ran } from './worker.js'
 
 const script = fileURLToPath(new URL('./worker.ts', import.meta.url))
@@ -32,6 +32,8 @@ export interface Case {
   readonly atOnce: number
   readonly processes: number
   readonly readOnly: boolean
+  /** Whether a cycle is a whole request to a server in a process of its own. */
+  readonly http: boolean
 }
 
 export interface Clients {
@@ -57,11 +59,9 @@ export const openClients = async (peer: string, servers: Servers, wanted: Case):
   const asked = <A>(order: Order): Promise<A[]> =>
     Promise.all(children.map((child) => ask(child, order))) as Promise<A[]>
   await Promise.all(children.map(answerOf))
-  await asked({ do: 'open', peer, servers })
+  await asked({ do: 'open', peer, http: wanted.http, servers })
   const { keys, bytes, atOnce, readOnly } = wanted
-  const values = Object.fromEntries(
-    Array.from({ length: keys }, (_, index) => [`key ${String(index)}`, 'v'.repeat(bytes)]),
-  )
+  const values = filled(keys, bytes)
   const [first] = children
   if (first === undefined) throw new Error('no processes')
   const tokens = (await ask(first, { do: 'fill', count: sessionsFor(wanted), values })) as readonly string[]

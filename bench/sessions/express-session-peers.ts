@@ -5,11 +5,8 @@ import { randomBytes } from 'node:crypto'
 import pgSimple from 'connect-pg-simple'
 import { RedisStore } from 'connect-redis'
 import session from 'express-session'
-import pg from 'pg'
-import { createClient } from 'redis'
+import { HALF_AN_HOUR, pgPool, redisClient } from './backends.js'
 import { inGroups, type OpenPeer, type Peer } from './peer.js'
-
-const HALF_AN_HOUR = 30 * 60_000
 
 const cookie = () => ({
   originalMaxAge: HALF_AN_HOUR,
@@ -59,8 +56,8 @@ const peerOf = (given: unknown, close: () => Promise<void>): Peer => {
   }
 }
 
-export const connectPgSimple: OpenPeer = async ({ postgres }) => {
-  const pool = new pg.Pool({ connectionString: postgres, max: 10 })
+export const connectPgSimple: OpenPeer = async (servers) => {
+  const pool = pgPool(servers)
   const store = new (pgSimple(session))({ pool, createTableIfMissing: true, pruneSessionInterval: false })
   await called((done) => {
     store.get('none', done)
@@ -68,10 +65,7 @@ export const connectPgSimple: OpenPeer = async ({ postgres }) => {
   return peerOf(store, () => pool.end())
 }
 
-export const connectRedis: OpenPeer = async ({ redis }) => {
-  if (redis === undefined)
-    throw new Error('redis-server is not installed (Debian: apt-get install redis-server)')
-  const client = createClient({ url: `redis://127.0.0.1:${redis}` })
-  await client.connect()
+export const connectRedis: OpenPeer = async (servers) => {
+  const client = await redisClient(servers)
   return peerOf(new RedisStore({ client, ttl: HALF_AN_HOUR / 1000 }), async () => client.close())
 }

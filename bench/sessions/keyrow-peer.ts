@@ -4,10 +4,8 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import {
-  batched,
   buildSession,
   loadSession,
-  remembered,
   type Session,
   type SessionStore,
   saveSession,
@@ -15,8 +13,7 @@ import {
   sessionStore,
   sessionToken,
 } from 'keyrow'
-import { poolOptions, postgresDatabase } from 'keyrow/postgres'
-import postgres from 'postgres'
+import { fast, keyrowDatabase } from './backends.js'
 import { inGroups, type OpenPeer } from './peer.js'
 
 const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
@@ -27,10 +24,8 @@ const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
 
 const open =
   (layered: (store: SessionStore) => SessionStore): OpenPeer =>
-  async ({ postgres: url }) => {
-    const database = postgresDatabase(() =>
-      postgres(url, { ...poolOptions, max: 10, onnotice: () => undefined }),
-    )
+  async (servers) => {
+    const database = keyrowDatabase(servers)
     const store = layered(sessionStore(database))
     await right(store.prepare)
     const loaded = (token: string): TE.TaskEither<unknown, Session> =>
@@ -56,5 +51,5 @@ const open =
     }
   }
 
-export const keyrow = open((store) => batched(remembered(store)))
+export const keyrow = open(fast)
 export const plainKeyrow = open((store) => store)

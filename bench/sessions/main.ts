@@ -5,18 +5,18 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { type Case, type Clients, openClients } from './clients.js'
-import { peers } from './peers.js'
-import { drawing, type Figures, type Measured, table } from './report.js'
+import { peersFor } from './peers.js'
+import { drawing, type Figures, type Measured, type Missing, table } from './report.js'
 import { startServers } from './servers.js'
 
 const environment = process.env
 const rounds = Number(environment['ROUNDS'] ?? 5)
 const milliseconds = Number(environment['MS'] ?? 3_000)
 const chosen = new RegExp(environment['CASES'] ?? '.')
-const names = (environment['PEERS'] ?? Object.keys(peers).join(',')).split(',')
+const wanted = environment['PEERS']?.split(',')
 const directory = environment['OUT'] ?? 'build/bench'
 
-const cycle = { atOnce: 64, processes: 1, readOnly: false }
+const cycle = { atOnce: 64, processes: 1, readOnly: false, http: false }
 const named: readonly Case[] = [
   { name: 'cycle, 5 × 50 B', keys: 5, bytes: 50, ...cycle },
   { name: 'cycle, 50 × 200 B', keys: 50, bytes: 200, ...cycle },
@@ -25,6 +25,7 @@ const named: readonly Case[] = [
   { name: 'cycle, 5 × 50 B, 512 at once', keys: 5, bytes: 50, ...cycle, atOnce: 512 },
   { name: 'cycle, 5 × 50 B, 4 processes', keys: 5, bytes: 50, ...cycle, processes: 4 },
   { name: 'cycle, 5 × 50 B, one at a time', keys: 5, bytes: 50, ...cycle, atOnce: 1 },
+  { name: 'HTTP through Express, 5 × 50 B, one key changed', keys: 5, bytes: 50, ...cycle, http: true },
 ]
 const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
   name: `by keys: ${String(keys)} × 50 B`,
@@ -35,14 +36,14 @@ const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
 
 const { servers, stop } = await startServers()
 
-const opened = async (of: Case): Promise<{ clients: Map<string, Clients>; missing: string[] }> => {
+const opened = async (of: Case): Promise<{ clients: Map<string, Clients>; missing: Missing[] }> => {
   const clients = new Map<string, Clients>()
-  const missing: string[] = []
-  for (const name of names)
+  const missing: Missing[] = []
+  for (const name of Object.keys(peersFor(of)).filter((name) => wanted?.includes(name) ?? true))
     try {
       clients.set(name, await openClients(name, servers, of))
     } catch (error) {
-      missing.push(`${name}: ${String(error)}`)
+      missing.push({ peer: name, why: error instanceof Error ? error.message : String(error) })
     }
   return { clients, missing }
 }

@@ -13,6 +13,10 @@ export interface Peer {
 
 export type Values = Readonly<Record<string, string>>
 
+/** The values of a session with so many keys, of so many bytes each. */
+export const filled = (keys: number, bytes: number): Values =>
+  Object.fromEntries(Array.from({ length: keys }, (_, index) => [`key ${String(index)}`, 'v'.repeat(bytes)]))
+
 export interface Servers {
   readonly postgres: string
   readonly redis: number | undefined

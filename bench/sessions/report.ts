@@ -14,7 +14,12 @@ export interface Measured {
   readonly of: Case
   readonly figures: readonly Figures[]
   /** Peers that could not be measured, and why. */
-  readonly missing: readonly string[]
+  readonly missing: readonly Missing[]
+}
+
+export interface Missing {
+  readonly peer: string
+  readonly why: string
 }
 
 const median = (figures: readonly number[]): number => {
@@ -29,22 +34,37 @@ const ratio = (peer: Figures, other: Figures): string => {
   return `${middle.toFixed(2)} (${least.toFixed(2)} to ${greatest.toFixed(2)})`
 }
 
-const row = ({ of, figures, missing }: Measured): string => {
-  const [ours] = figures
-  const cells = figures.map((peer) => {
-    const compared = ours === undefined || peer === ours ? '' : `<br>${ratio(ours, peer)}`
-    return `${Math.round(median(peer.rates)).toLocaleString('en')} /s<br>p50 ${peer.p50.toFixed(2)}, p99 ${peer.p99.toFixed(1)} ms${compared}`
-  })
-  return `| ${[of.name, ...cells, ...missing].join(' | ')} |`
+const cell = (ours: Figures | undefined, peer: Figures): string => {
+  const rate = `${Math.round(median(peer.rates)).toLocaleString('en')} /s`
+  const latency = `p50 ${peer.p50.toFixed(2)}, p99 ${peer.p99.toFixed(1)} ms`
+  return [rate, latency, ...(ours === undefined || peer === ours ? [] : [ratio(ours, peer)])].join('<br>')
 }
 
-/** One row for a case; under each peer's figures keyrow's ratio to it. */
+const row = ({ of, figures, missing }: Measured, names: readonly string[]): string => {
+  const [ours] = figures
+  const cells = names.map((name) => {
+    const peer = figures.find(({ peer }) => peer === name)
+    if (peer !== undefined) return cell(ours, peer)
+    return missing.some(({ peer }) => peer === name) ? 'not measured' : ''
+  })
+  return `| ${[of.name, ...cells].join(' | ')} |`
+}
+
+/**
+ * One row for a case, one column for a peer, empty where it takes no part; under each peer's figures the first one's ratio
+ * to it. Below the table, what could not be measured, and why.
+ */
 export const table = (measured: readonly Measured[]): string => {
-  const names = measured[0]?.figures.map(({ peer }) => peer) ?? []
+  const all = measured.flatMap(({ figures, missing }) => [...figures, ...missing])
+  const names = [...new Set(all.map(({ peer }) => peer))]
+  const reasons = new Set(
+    measured.flatMap(({ missing }) => missing.map(({ peer, why }) => `- ${peer} was not measured: ${why}`)),
+  )
   return [
     `| case | ${names.join(' | ')} |`,
     `|---|${names.map(() => '---|').join('')}`,
-    ...measured.map(row),
+    ...measured.map((each) => row(each, names)),
+    ...(reasons.size === 0 ? [] : ['', ...reasons]),
   ].join('\n')
 }
 
@@ -72,7 +92,7 @@ export const drawing = (measured: readonly Measured[]): string => {
     const own = points.filter((point) => point.peer === peer)
     const colour = COLOURS[index % COLOURS.length] ?? '#000'
     return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${own.map(place).join(' ')}"/>
-<text x="${WIDTH - MARGIN + 4}" y="${MARGIN + index * 18}" fill="${colour}" text-anchor="end">${peer}</text>`
+<text x="${MARGIN + 8}" y="${MARGIN + index * 18}" fill="${colour}">${peer}</text>`
   })
   const powers = (low: number, high: number) =>
     Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index))

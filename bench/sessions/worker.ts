@@ -3,10 +3,10 @@
 import { once } from 'node:events'
 import { performance } from 'node:perf_hooks'
 import type { Peer, Servers, Values } from './peer.js'
-import { peers } from './peers.js'
+import { peersFor } from './peers.js'
 
 export type Order =
-  | { readonly do: 'open'; readonly peer: string; readonly servers: Servers }
+  | { readonly do: 'open'; readonly peer: string; readonly http: boolean; readonly servers: Servers }
   | { readonly do: 'fill'; readonly count: number; readonly values: Values }
   | {
       readonly do: 'run'
@@ -59,7 +59,7 @@ const run = async (peer: Peer, order: Order & { do: 'run' }): Promise<Ran> => {
 
 const obey = async (order: Order): Promise<unknown> => {
   if (order.do === 'open') {
-    peer = await peers[order.peer]?.(order.servers)
+    peer = await peersFor(order)[order.peer]?.(order.servers)
     return undefined
   }
   if (peer === undefined) throw new Error('nothing is open')
@@ -78,3 +78,5 @@ process.on('message', (order: Order) => {
 })
 process.send?.({ result: 'ready' })
 await once(process, 'disconnect')
+// Also when whoever gave the orders was killed, and a peer's server still runs.
+process.exit()

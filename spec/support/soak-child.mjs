@@ -1,0 +1,170 @@
+// One of several servers of a long run: mixed traffic at a steady rate, and a collector in the background. Answers each
+// message `sample` with what it did since the last, and its memory after a full collection; ends at `stop`.
+//   soak-child.mjs '{"url", "schema", "lasting", "visitors", "perSecond", "idleMs", "maxBytes"}'   (with --expose-gc and IPC)
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { batched, observedDatabase, remembered, sessionStore } from 'keyrow'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import {
+  buildSession,
+  destroySession,
+  loadSession,
+  rotateSession,
+  saveSession,
+  sessionDel,
+  sessionSet,
+  sessionToken,
+  sessionUpdate,
+  startCollector,
+} from 'keyrow/promise'
+import postgres from 'postgres'
+
+const { gc } = globalThis
+const task = JSON.parse(process.argv[2])
+const random = (n) => Math.floor(Math.random() * n)
+const pick = (list) => list[random(list.length)]
+
+const nothing = () => ({
+  requests: 0,
+  statements: 0,
+  made: 0,
+  ended: 0,
+  expired: 0,
+  gone: 0,
+  failures: [],
+  took: [],
+})
+let did = nothing()
+
+// A deadline that a busy machine does not reach: what is asked here is not how long things take.
+const pool = () => postgres(task.url, { ...poolOptions, max: 6, onnotice: () => undefined })
+const database = observedDatabase(postgresDatabase(pool, { timeoutMs: 60_000 }), () => {
+  did.statements += 1
+})
+const open = (idleMs) =>
+  batched(
+    remembered(sessionStore(database, { schema: task.schema, idleMs }), { maxBytes: task.maxBytes / 2 }),
+  )
+// Sessions that last are used by all processes; visitors come to one, go, and expire soon.
+const [longStore, shortStore] = [open(30 * 60_000), open(task.idleMs)]
+const collector = startCollector(shortStore, { everyMs: 2_000 })
+
+const text = (length) => String(random(1e9)).padEnd(length, 'x')
+const visitors = []
+const abandoned = []
+
+/** In the place of another visitor, whose session nobody uses any more: it expires. */
+const arrive = async (place) => {
+  const keys = Array.from({ length: 10 }, (_, index) => `key ${String(index)}`)
+  const session = keys.reduce((session, key) => sessionSet(key, text(300))(session), buildSession(shortStore))
+  const saved = await saveSession(session)
+  visitors[place] = sessionToken(saved)
+  did.made += 1
+  return saved
+}
+
+const abandon = async (place) => {
+  if (abandoned.push(visitors[place]) > 50) abandoned.shift()
+  await arrive(place)
+}
+
+/** The session of a visitor; of one who stayed away too long a new one. */
+const visit = async (place) => {
+  const session = await loadSession(shortStore, visitors[place])
+  if (session !== undefined) return session
+  did.expired += 1
+  return arrive(place)
+}
+
+const last = async () => {
+  const session = await loadSession(longStore, pick(task.lasting))
+  if (session === undefined) throw new Error('a session that is to last is gone')
+  return session
+}
+
+let items = 0
+
+/** Keys of names that were never used before, until there are some; then all are deleted. */
+const fillOrEmpty = (session) => {
+  const names = [...session.store.keys()].filter((key) => key.startsWith('item '))
+  if (names.length >= 5) return names.reduce((session, name) => sessionDel(name)(session), session)
+  items += 1
+  return sessionSet(`item ${String(process.pid)}.${String(items)}`, text(50))(session)
+}
+
+const signOut = async (place) => {
+  await destroySession(await visit(place))
+  did.ended += 1
+  await arrive(place)
+}
+
+const rotate = async (place) => {
+  visitors[place] = sessionToken(await rotateSession(await visit(place)))
+}
+
+const change = async (session) => {
+  await saveSession(sessionSet(`key ${String(random(10))}`, text(300))(session))
+}
+
+const requests = [
+  ...Array(25).fill((place) => visit(place)),
+  ...Array(10).fill(() => last()),
+  ...Array(20).fill(async (place) => change(await visit(place))),
+  ...Array(8).fill(async () => change(await last())),
+  ...Array(12).fill(async () => saveSession(sessionUpdate('count', (n) => n + 1, 0)(await last()))),
+  ...Array(15).fill(async () => saveSession(fillOrEmpty(await last()))),
+  ...Array(4).fill((place) => abandon(place)),
+  ...Array(2).fill((place) => signOut(place)),
+  ...Array(2).fill((place) => rotate(place)),
+  ...Array(2).fill(() => loadSession(shortStore, pick(abandoned) ?? '')),
+]
+
+const request = async () => {
+  const start = performance.now()
+  try {
+    await pick(requests)(random(task.visitors))
+  } catch (error) {
+    // Two requests of one visitor: one of them signed out, or got the new secret.
+    if (error._tag === 'SessionGone') did.gone += 1
+    else did.failures.push(String(error.stack ?? error))
+  }
+  did.requests += 1
+  did.took.push(performance.now() - start)
+}
+
+let stopping = false
+const WORKERS = 8
+
+const worker = async () => {
+  const pause = (1_000 * WORKERS) / task.perSecond
+  for (
+    let next = performance.now() + random(pause);
+    !stopping;
+    next = Math.max(next + pause, performance.now() - pause)
+  ) {
+    await delay(next - performance.now())
+    await request()
+  }
+}
+
+const sample = () => {
+  const { took, ...counts } = did
+  did = nothing()
+  gc()
+  gc()
+  const { heapUsed, external, rss } = process.memoryUsage()
+  const p50 = took.sort((a, b) => a - b)[Math.floor(took.length / 2)] ?? 0
+  return { ...counts, p50, heap: heapUsed + external, rss }
+}
+
+for (let place = 0; place < task.visitors; place += 1) await arrive(place)
+const workers = Promise.all(Array.from({ length: WORKERS }, worker))
+process.on('message', async (order) => {
+  if (order === 'sample') return process.send(sample())
+  stopping = true
+  await workers
+  await collector.stop()
+  await database.close()
+  process.disconnect()
+})
+process.send('ready')
