@@ -65,7 +65,6 @@ const reread = (
  * @example
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
- * import * as O from 'fp-ts/lib/Option.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, loadSession, saveSession, sessionFetch, sessionRef, sessionSet, sessionToken } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'

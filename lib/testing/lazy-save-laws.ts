@@ -52,6 +52,19 @@ const mergeLaws: readonly Law[] = [
       assert.deepEqual(await storedValues(whole), { b: 2, c: 33, d: 4 })
     },
   },
+  {
+    law: 4,
+    name: 'no lost keys: a save leaves known what was known, whatever others know who save at once',
+    check: async ({ store }) => {
+      const session = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
+      const loaded = await many(12, (index) => (index % 2 === 0 ? lazily(session, 'n') : reload(session)))
+      const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
+      for (const [index, mine] of saved.entries())
+        if (index % 2 === 0) assert.throws(() => sessionRef('other')(mine), notLoaded('other'))
+        else assert.equal(sessionRef('other', '')(mine), 'x')
+      assert.deepEqual(await storedValues(session), { n: 12, other: 'x' })
+    },
+  },
 ]
 
 const updateLaws: readonly Law[] = [
