@@ -14,12 +14,13 @@ export {
   withSession,
 } from './current/current-session.js'
 export { endSessions, type ListedSession, sessionsOf } from './current/principal.js'
+export { fetchCurrentSession, refreshSession, sessionFetch } from './current/reading.js'
 export { csrfToken, signIn, signOut, takeFlashes } from './current/sign-in.js'
 export {
   buildSession,
   destroySession,
+  type LoadOptions,
   loadSession,
-  refreshSession,
   rotateSession,
   saveSession,
   sessionToken,
@@ -73,6 +74,7 @@ export {
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
 export { type Flash, flash, flashes, unflash } from './session/flash.js'
 export { type SessionKey, sessionKey } from './session/key.js'
+export type { KeyNames, Keys, Known } from './session/known.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionValue, Snapshot } from './session/session.js'
 export type { SaveId, SecretHash, SessionId } from './session/token.js'

@@ -1,9 +1,14 @@
 import t from 'tap'
 import { pgliteDatabase } from '../lib/driver/pglite.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
-import { openIn, right } from './support/stores.js'
+import { fast, openIn, right } from './support/stores.js'
 
 const database = pgliteDatabase()
 t.teardown(() => right(database.close))
 
 for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
+
+// The forms of statements that are for Citus run everywhere.
+const distributed = openIn(database, undefined, { distributed: true }, fast)
+
+for (const { name, run } of sessionStoreLaws(distributed)) t.test(`${name} (distributed)`, run)

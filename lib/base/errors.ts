@@ -125,6 +125,17 @@ export class SessionClosed extends KeyrowError {
   }
 }
 
+/** A key was asked for that this session was loaded without. Whether it is stored is not known. */
+export class KeyNotLoaded extends KeyrowError {
+  readonly _tag = 'KeyNotLoaded'
+
+  constructor(readonly key: string) {
+    super(
+      `the key ${JSON.stringify(key.slice(0, 80))} was not loaded: name it in the option \`keys\`, or fetch it first`,
+    )
+  }
+}
+
 /** Nothing has bound a current session here: the code does not run inside `withSession` or a door. */
 export class NoCurrentSession extends KeyrowError {
   readonly _tag = 'NoCurrentSession'
@@ -182,6 +193,7 @@ export type SessionError =
   | EncodeError
   | SessionGone
   | SessionClosed
+  | KeyNotLoaded
   | NoCurrentSession
   | SaveConflict
   | SchemaMismatch

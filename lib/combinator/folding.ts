@@ -1,7 +1,9 @@
 // Several saves of one session as one: each edit is done on what the one before left.
 
+import { is } from 'immutable'
 import type { Change, SavedSnapshot, SaveRequest } from '../port/session-store.js'
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../session/edits.js'
+import { hasUnknown, keysAfter, narrowed } from '../session/known.js'
 import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
 
@@ -24,7 +26,7 @@ export const folded = <W extends Foldable>(
   waiting: readonly W[],
   base: Snapshot | undefined,
 ): Folded<W> => {
-  const since = newest(waiting, base)
+  const since = newest(waiting, base && knowsEnough(base, waiting[0]?.change) ? base : undefined)
   let [entries, edits]: [Entries, Edits | undefined] = [since.entries, undefined]
   const included: W[] = []
   const left: Entries[] = []
@@ -44,6 +46,24 @@ export const folded = <W extends Foldable>(
   return { request: { id, changes, edits: edits ?? noEdits, since, entries }, waiting: included, left }
 }
 
+/**
+ * So many of them, at most, can be folded, from the first on: what one knows, and its updates are done on, all know. One
+ * that updates what it does not know is saved by itself.
+ */
+export const alike = (waiting: readonly Foldable[], atMost: number): number => {
+  const [first, ...others] = waiting.slice(0, atMost).map(({ change }) => change)
+  if (first === undefined || isUnknowing(first)) return 1
+  const other = others.findIndex((change) => !is(change.since.keys, first.since.keys) || isUnknowing(change))
+  return other < 0 ? others.length + 1 : other + 1
+}
+
+const isUnknowing = ({ since, edits }: Change): boolean => hasUnknown(since, edits)
+
+const knowsEnough = ({ keys }: Snapshot, change: Change | undefined): boolean =>
+  change !== undefined &&
+  !isUnknowing(change) &&
+  (keys === undefined || (change.since.keys?.isSubset(keys) ?? false))
+
 const newest = (waiting: readonly Foldable[], base: Snapshot | undefined): Snapshot =>
   waiting.reduce<Snapshot | undefined>(
     (known, { change }) =>
@@ -59,9 +79,12 @@ export const unfolded = <W extends Foldable>(
   { request, waiting, left }: Folded<W>,
   saved: SavedSnapshot,
 ): readonly SavedSnapshot[] =>
-  waiting.map(({ change }, index) => ({
-    ...saved,
-    revision: saved.revision - (waiting.length - 1 - index),
-    mark: change.save,
-    entries: saved.entries === request.entries ? (left[index] as Entries) : saved.entries,
-  }))
+  waiting.map(({ change }, index) => {
+    const seen = {
+      ...saved,
+      revision: saved.revision - (waiting.length - 1 - index),
+      mark: change.save,
+      entries: saved.entries === request.entries ? (left[index] as Entries) : saved.entries,
+    }
+    return narrowed(seen, keysAfter(change.since, change.edits))
+  })

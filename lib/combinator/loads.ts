@@ -13,7 +13,15 @@ interface Waiting {
   readonly reject: (thrown: unknown) => void
 }
 
+/** Those of some keys go together, and those of all: they are two statements. */
 export const batchedLoads = (
+  ...params: readonly [SessionStore, ManyOperations, Required<BatchLimits>]
+): SessionStore['load'] => {
+  const [loads, loadsOfKeys] = [lineOfLoads(...params), lineOfLoads(...params)]
+  return (id, secret, reading) => (reading?.keys === undefined ? loads : loadsOfKeys)(id, secret, reading)
+}
+
+const lineOfLoads = (
   store: SessionStore,
   many: ManyOperations,
   { batch, atOnce, queue }: Required<BatchLimits>,

@@ -51,15 +51,15 @@ export const remembered = (store: SessionStore, options: MemoryLimit = {}): Sess
 }
 
 const reading = (store: SessionStore, memory: Memory): Pick<SessionStore, 'load' | 'refresh'> => ({
-  load: (id, secret) =>
+  load: (id, secret, { keys } = {}) =>
     pipe(
       TE.fromIO(() => memory.get(id)),
-      TE.chain((known) => store.load(id, secret, { known })),
+      TE.chain((known) => store.load(id, secret, { known, keys })),
       TE.tapIO((found) => () => memory.found(id, found)),
     ),
-  refresh: (id, known) =>
+  refresh: (id, known, keys) =>
     pipe(
-      store.refresh(id, known),
+      store.refresh(id, known, keys),
       TE.tapIO((found) => () => (O.isSome(found) ? memory.put(id, found.value) : memory.drop(id))),
     ),
 })
@@ -85,7 +85,9 @@ const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'creat
 const rememberedMany = (many: ManyOperations, memory: Memory): ManyOperations => ({
   load: (requests) =>
     pipe(
-      TE.fromIO(() => requests.map(({ id, secret }): LoadRequest => ({ id, secret, known: memory.get(id) }))),
+      TE.fromIO(() =>
+        requests.map(({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: memory.get(id) })),
+      ),
       TE.chain(many.load),
       TE.tapIO((results) => () => {
         for (const [index, found] of results.entries()) memory.found(requests[index]?.id as SessionId, found)
@@ -106,6 +108,7 @@ const rememberedMany = (many: ManyOperations, memory: Memory): ManyOperations =>
 
 type Made = Pick<SaveRequest, 'since' | 'edits'>
 
+/** Of whole sessions: what is known of some keys takes no place of what is known of all, and is cheaply read again. */
 interface Memory {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
@@ -124,6 +127,7 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
   if (!(Number.isInteger(maxBytes) && maxBytes > 0)) throw new RangeError(`maxBytes is ${String(maxBytes)}`)
   const cache = new LRUCache<SessionId, Kept>({ maxSize: maxBytes, sizeCalculation: ({ size }) => size })
   const keep = (id: SessionId, snapshot: Snapshot, size: () => number): void => {
+    if (snapshot.keys !== undefined) return
     const present = cache.peek(id)
     const same = present?.snapshot.entries === snapshot.entries
     cache.set(id, { snapshot, size: Math.max(1, same ? present.size : size()) })

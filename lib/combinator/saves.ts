@@ -7,7 +7,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { Change, ManyOperations, SavedSnapshot, SessionStore } from '../port/session-store.js'
 import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
-import { type Folded, folded, unfolded } from './folding.js'
+import { alike, type Folded, folded, unfolded } from './folding.js'
 import { type BatchLimits, concernsAll, gathering, overloaded } from './gathering.js'
 
 type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
@@ -72,7 +72,7 @@ const nextGroups = (lines: Lines, batch: number): readonly Group[] | undefined =
   const groups: Group[] = []
   for (const [id, all] of lines.waiting) {
     if (lines.underWay.has(id)) continue
-    const waiting = all.splice(0, AT_MOST)
+    const waiting = all.splice(0, alike(all, AT_MOST))
     if (all.length === 0) lines.waiting.delete(id)
     groups.push({ id, waiting, base: lines.bases.get(id) })
     lines.bases.delete(id)

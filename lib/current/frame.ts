@@ -3,12 +3,14 @@
 // of Scheme's parameters: a scope is bound while a task runs, and reaches all that the task awaits.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import { type TaskEither, tapIO } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
 import type { Session, SessionStore } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
-import { heldSession, withEdits, withStore, withToken } from '../session/session.js'
+import { united } from '../session/known.js'
+import { heldSession, type Snapshot, withEdits, withStore, withToken } from '../session/session.js'
 import type { SessionId, Token } from '../session/token.js'
 import { outermost, throughCommits } from './commits.js'
 import { storeSession } from './store-session.js'
@@ -102,12 +104,22 @@ export const endReason = (session: Session): SessionClosed | SessionGone | undef
 
 /**
  * A nested `withSession` joins: what its session has beyond the frame's, and beyond what the frame came with,
- * is done on top. A session that the frame held itself, earlier or now, brings nothing.
+ * is done on top; and what it knows beyond the frame's, if that is of the same moment. A session that the frame held
+ * itself, earlier or now, brings nothing.
  */
 export const joinFrame = (frame: Frame, session: Session): void => {
   if (frame.held.has(session)) return
   const brought = sinceEdits(frame.session.edits, sinceEdits(frame.entered, session.edits))
+  const knowing = frame.session.snapshot
+  if (O.isSome(knowing) && O.isSome(session.snapshot) && isSameMoment(knowing.value, session.snapshot.value))
+    know(frame, united(session.snapshot.value, knowing.value))
   if (!brought.isEmpty()) put(frame, withEdits(frame.session, composeEdits(frame.session.edits, brought)))
+}
+
+const know = (frame: Frame, snapshot: Snapshot): void => {
+  const { handle, token, edits } = frame.session
+  if (snapshot.keys !== O.toUndefined(frame.session.snapshot)?.keys)
+    put(frame, heldSession(handle, token, snapshot, edits))
 }
 
 /** Replaces the frame's session. */
@@ -118,7 +130,7 @@ export const put = (frame: Frame, session: Session): void => {
 }
 
 /** Tells the frames of the session: of this handle now, and of those around it as transactions are committed. */
-export const tellStored = (before: Session, after: Session): void => {
+const tellStored = (before: Session, after: Session): void => {
   if (after !== before)
     throughCommits(before.handle, (store) => absorb(withStore(before, store), withStore(after, store)))
 }
@@ -133,7 +145,7 @@ const absorb = (before: Session, after: Session): void => {
   if (frame === undefined) return
   const { session } = frame
   const token = after.token === before.token ? session.token : after.token
-  const snapshot = isNewer(session, after) ? after.snapshot : session.snapshot
+  const snapshot = newest(session.snapshot, after.snapshot)
   const taken = sinceEdits(after.edits, before.edits)
   const edits = sinceEdits(taken, session.edits)
   put(
@@ -144,9 +156,15 @@ const absorb = (before: Session, after: Session): void => {
   )
 }
 
-const isNewer = (held: Session, after: Session): boolean =>
-  O.isSome(after.snapshot) &&
-  (O.isNone(held.snapshot) || held.snapshot.value.revision <= after.snapshot.value.revision)
+// Never of two moments: what is known of an older one is not known of a newer one.
+const newest = (held: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
+  if (O.isNone(after) || O.isNone(held)) return O.isNone(after) ? held : after
+  if (isSameMoment(held.value, after.value)) return O.some(united(held.value, after.value))
+  return held.value.revision <= after.value.revision ? after : held
+}
+
+const isSameMoment = (one: Snapshot, other: Snapshot): boolean =>
+  one.revision === other.revision && one.mark === other.mark
 
 /** The store destroyed the session: its frame ends, and saves nothing. */
 export const absorbDestroyed = (session: Session): void =>
@@ -193,3 +211,16 @@ const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>
   }
   return saved
 }
+
+/** Refused to what outlived its request; else done, and told to the frame of the session. */
+export const told =
+  <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
+  () => {
+    const reason = endReason(before)
+    return reason === undefined
+      ? pipe(
+          task,
+          tapIO((after) => () => tellStored(before, after)),
+        )()
+      : Promise.resolve(E.left(reason))
+  }

@@ -8,6 +8,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { NoCurrentSession, SessionError } from '../base/errors.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { type Flash, flashes, unflash } from '../session/flash.js'
+import { OWN } from '../session/key.js'
 import { sessionFor } from '../session/principal.js'
 import { noted } from '../session/values.js'
 import { currentSession, updateCurrentSession } from './current-session.js'
@@ -79,7 +80,7 @@ export const forgeryKey = (session: Session): Buffer => session.token.derived('c
  */
 export const csrfToken: TE.TaskEither<SessionError, string> = pipe(
   updateCurrentSession((session) =>
-    O.isSome(session.snapshot) || !session.store.isEmpty() ? session : noted('keyrow:csrf')(session),
+    O.isSome(session.snapshot) || !session.store.isEmpty() ? session : noted(OWN.forgery)(session),
   ),
   TE.map((session) => masked(forgeryKey(session))),
 )

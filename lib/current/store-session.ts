@@ -9,6 +9,7 @@ import { tagged } from '../base/tagged.js'
 import { publish } from '../port/events.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
+import { keysAfter, narrowed } from '../session/known.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
 import { freshSaveId } from '../session/token.js'
 import { onceCommitted } from './commits.js'
@@ -116,7 +117,7 @@ const save = (session: Session, since: Snapshot): Stored => {
           ),
       ),
     ),
-    TE.map((snapshot) => stored(session, snapshot)),
+    TE.map((snapshot) => stored(session, narrowed(snapshot, keysAfter(since, edits)))),
   )
 }
 

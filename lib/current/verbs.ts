@@ -5,14 +5,15 @@ import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { type SaveConflict, type SessionClosed, SessionGone } from '../base/errors.js'
+import type { SaveConflict, SessionClosed, SessionGone } from '../base/errors.js'
 import { publish } from '../port/events.js'
 import type { Absence, Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
+import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
 import { onceCommitted } from './commits.js'
-import { absorbDestroyed, endReason, tellStored } from './frame.js'
+import { absorbDestroyed, told } from './frame.js'
 import { endBirth, mayBeStored, storeSession } from './store-session.js'
 import { telling } from './telling.js'
 
@@ -30,9 +31,18 @@ import { telling } from './telling.js'
  */
 export const buildSession = (store: SessionStore): Session => newSession(store)
 
+export interface LoadOptions {
+  /**
+   * Only these keys are read (and keyrow's own); others may be set, deleted and updated, but are not seen before
+   * `sessionFetch`. Default: all.
+   */
+  readonly keys?: KeyNames | undefined
+}
+
 /**
  * The session that a token opens. `None` for a token that is malformed (which costs no query), unknown or
- * expired: such a token is simply no session. One statement.
+ * expired: such a token is simply no session. One statement. With `keys` it costs what is in those, however much
+ * else the session holds.
  *
  * @example
  * ```ts
@@ -45,6 +55,7 @@ export const buildSession = (store: SessionStore): Session => newSession(store)
 export const loadSession = (
   store: SessionStore,
   token: string,
+  options: LoadOptions = {},
 ): TE.TaskEither<StoreError, O.Option<Session>> =>
   pipe(
     Token.parse(token),
@@ -54,16 +65,28 @@ export const loadSession = (
           publish('badToken', { reason: 'malformed' })
           return O.none
         }),
-      (parsed) =>
-        pipe(
-          telling('load', store.load(parsed.id, parsed.hash), tellLoaded(parsed.id)),
-          TE.map(
-            flow(
-              O.fromEither,
-              O.map((snapshot) => heldSession(store, parsed, snapshot, noEdits)),
-            ),
-          ),
-        ),
+      (parsed) => opened(store, parsed, options.keys && keysOf(options.keys)),
+    ),
+  )
+
+// What is read is what was asked for, also where a store has more at hand: so that a program that asks for too little
+// finds out in its first specs.
+const opened = (
+  store: SessionStore,
+  token: Token,
+  keys: Keys | undefined,
+): TE.TaskEither<StoreError, O.Option<Session>> =>
+  pipe(
+    telling(
+      'load',
+      pipe(store.load(token.id, token.hash, { keys }), TE.map(E.map((snapshot) => narrowed(snapshot, keys)))),
+      tellLoaded(token.id),
+    ),
+    TE.map(
+      flow(
+        O.fromEither,
+        O.map((snapshot) => heldSession(store, token, snapshot, noEdits)),
+      ),
     ),
   )
 
@@ -99,47 +122,6 @@ export const saveSession = (
   session: Session,
 ): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
   told(session, storeSession(session))
-
-/**
- * Reads the rows again, keeps the unsaved edits on top, and moves the expiration forward if that is due.
- * A session that was never saved comes back as it is.
- *
- * @example
- * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
- * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, refreshSession, saveSession, sessionSet } from 'keyrow'
- * import { memoryStore } from 'keyrow/memory'
- *
- * const refreshed = pipe(
- *   saveSession(sessionSet('theme', 'dark')(buildSession(memoryStore()))),
- *   TE.map(sessionSet('language', 'en')),
- *   TE.chainW(refreshSession),
- *   TE.map((session) => [session.store.size, session.edits.size]),
- * )
- * console.log(await refreshed()) // { _tag: 'Right', right: [ 2, 1 ] }
- * ```
- */
-export const refreshSession = (
-  session: Session,
-): TE.TaskEither<StoreError | SessionGone | SessionClosed, Session> =>
-  told(
-    session,
-    pipe(
-      session.snapshot,
-      O.match(
-        () => TE.right(session),
-        (known) => reread(session, known),
-      ),
-    ),
-  )
-
-const reread = (session: Session, known: Snapshot): TE.TaskEither<StoreError | SessionGone, Session> =>
-  pipe(
-    telling('refresh', session.handle.refresh(session.id, known)),
-    TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
-    TE.map((snapshot) => heldSession(session.handle, session.token, snapshot, session.edits)),
-  )
 
 /**
  * Gives the session a new secret; its id, rows and unsaved edits stay, and the old token opens nothing any
@@ -226,19 +208,3 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
  * ```
  */
 export const sessionToken = (session: Session): string => session.token.reveal()
-
-/** Refused to what outlived its request; else done, and told to the frame of the session. */
-const told =
-  <L>(
-    before: Session,
-    task: TE.TaskEither<L, Session>,
-  ): TE.TaskEither<L | SessionClosed | SessionGone, Session> =>
-  () => {
-    const reason = endReason(before)
-    return reason === undefined
-      ? pipe(
-          task,
-          TE.tapIO((after) => () => tellStored(before, after)),
-        )()
-      : TE.left(reason)()
-  }

@@ -3,6 +3,7 @@
 import type { IncomingMessage } from 'node:http'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionStore, StoreError } from '../port/session-store.js'
+import type { KeyNames } from '../session/known.js'
 import { type CookieOptions, sessionCookie } from './cookie.js'
 import {
   answerFailure,
@@ -20,6 +21,8 @@ export interface DoorOptions extends CookieOptions {
   readonly store: SessionStore
   /** Counts the bad tokens of each client, made by `tokenGuard`; several doors may share one. Default: none. */
   readonly guard?: TokenGuard
+  /** The keys that every request needs; the others are there by `fetchCurrentSession`. Default: all. */
+  readonly keys?: KeyNames
 }
 
 /** Of the doors that have no framework that says it. */
@@ -43,7 +46,7 @@ export const openDoor = (
   options: DoorOptions,
 ): ((visit: Visit) => TE.TaskEither<StoreError | RequestRefused, RequestLife>) => {
   giveStatuses()
-  return beginLife(options.store, sessionCookie(options), options.guard)
+  return beginLife(options.store, sessionCookie(options), options.guard, options)
 }
 
 /** What a request to `node:http` says of itself. */

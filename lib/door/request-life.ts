@@ -7,7 +7,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
 import { closeFrame, dropFrame, type Frame, inFrame, isInside, openFrame } from '../current/frame.js'
-import { buildSession, loadSession, sessionToken } from '../current/verbs.js'
+import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionCookie } from './cookie.js'
 import type { TokenGuard } from './guard.js'
@@ -56,10 +56,10 @@ export interface Visit {
 }
 
 export const beginLife =
-  (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined) =>
+  (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined, options?: LoadOptions) =>
   (visit: Visit): TE.TaskEither<StoreError | RequestRefused, RequestLife> =>
     pipe(
-      sessionOf(store, cookie, guard, visit),
+      sessionOf(store, cookie, guard, visit, options),
       TE.map((found) => {
         const frame = openFrame(O.getOrElse(() => buildSession(store))(found))
         return {
@@ -85,11 +85,12 @@ export const sessionOf = (
   cookie: SessionCookie,
   guard: TokenGuard | undefined,
   visit: Visit,
+  options?: LoadOptions,
 ): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> => {
   const token = cookie.read(visit.cookieHeader, visit.secure)
   if (token === undefined) return TE.right(O.none)
   return pipe(
-    loadSession(store, token),
+    loadSession(store, token, options),
     TE.chainEitherKW((found) =>
       guard === undefined || O.isSome(found) ? E.right(found) : guard.count(visit.address, token),
     ),

@@ -61,7 +61,7 @@ export const sessionUpgrade = (
   const cookie = sessionCookie(options)
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
     if (sameSite !== 'none' && isForeign(req)) return undefined
-    const found = await sessionOf(store, cookie, guard, visitOf(req, trustProxy))()
+    const found = await sessionOf(store, cookie, guard, visitOf(req, trustProxy), options)()
     if (E.isLeft(found)) throw found.left
     return O.isSome(found.right) ? makeReadOnly(found.right.value) : undefined
   }

@@ -11,6 +11,7 @@ import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
 import type { Edits, Entries } from '../session/edits.js'
+import type { Keys } from '../session/known.js'
 import type { SessionValue, Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
 import type { Database, Within } from './database.js'
@@ -56,9 +57,12 @@ export interface Saved {
   readonly expiration: number
 }
 
-/** What the caller of a load has already: rows that are not newer need not be read again. */
+/** What the caller of a load has already, and what he wants. */
 export interface Reading {
+  /** Rows that are not newer need not be read again. */
   readonly known?: Snapshot | undefined
+  /** Only these keys are asked for. What comes may be more, and says by its own `keys` what it is. */
+  readonly keys?: Keys | undefined
 }
 
 export interface LoadRequest extends Reading {
@@ -94,8 +98,9 @@ export interface Change {
   /** Tells this save from all others, so that one whose answer was lost is not done twice. */
   readonly save: SaveId
   readonly edits: Edits
+  /** It may know only some keys. */
   readonly since: Snapshot
-  /** `since.entries` with the edits applied. */
+  /** `since.entries` with the edits applied; without updates of keys that `since` does not know. */
   readonly entries: Entries
 }
 
@@ -128,7 +133,8 @@ export interface SessionStore {
    * expiration forward. Keys that are not in the edits are not written. Of two saves, the one with the
    * higher revision wins on a key that both set or delete; an update is applied to what the saves before it
    * left. The same save twice is done once. What a step throws comes out as a rejection, and nothing is
-   * written. Gives the session as saved, with what other requests saved meanwhile.
+   * written. Gives the session as saved, with what other requests saved meanwhile: all keys, or at least those that
+   * `since` knows and those of the edits.
    */
   readonly save: (
     id: SessionId,
@@ -140,9 +146,9 @@ export interface SessionStore {
 
   /**
    * One consistent read of a live session by its id, whose expiration is moved if that is due. Rows that
-   * `known` has already need not be read again.
+   * `known` has already need not be read again. Of the keys that `known` knows, or of these.
    */
-  readonly refresh: (id: SessionId, known: Snapshot) => TaskEither<StoreError, Option<Snapshot>>
+  readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
    * Replaces the secret `from` by `to`, for exactly one of those who try; for the others it is a

@@ -7,24 +7,49 @@ import * as collecting from '../collector/collect.js'
 import * as background from '../collector/collector.js'
 import * as current from '../current/current-session.js'
 import * as principals from '../current/principal.js'
+import * as reading from '../current/reading.js'
 import * as edges from '../current/sign-in.js'
 import * as verbs from '../current/verbs.js'
 import * as forgery from '../door/forgery.js'
 import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
 import type { Session, SessionStore, Which } from '../port/session-store.js'
 import type { Flash } from '../session/flash.js'
+import type { KeyNames } from '../session/known.js'
 import type { SessionId } from '../session/token.js'
 import { bodyTask, settled } from './settled.js'
 
-/** The session that a token opens, or `undefined`. */
-export const loadSession = (store: SessionStore, token: string): Promise<Session | undefined> =>
-  settled(pipe(verbs.loadSession(store, token), TE.map(O.toUndefined)))
+/** The session that a token opens, or `undefined`; with `keys`, only what is in those is read. */
+export const loadSession = (
+  store: SessionStore,
+  token: string,
+  options?: verbs.LoadOptions,
+): Promise<Session | undefined> =>
+  settled(pipe(verbs.loadSession(store, token, options), TE.map(O.toUndefined)))
 
 /** Stores what was edited since the load; gives the session as saved. */
 export const saveSession = (session: Session): Promise<Session> => settled(verbs.saveSession(session))
 
 /** Reads the rows again, under the unsaved edits. */
-export const refreshSession = (session: Session): Promise<Session> => settled(verbs.refreshSession(session))
+export const refreshSession = (session: Session): Promise<Session> => settled(reading.refreshSession(session))
+
+/**
+ * The session with these keys known as well, where it was loaded without them.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, loadSession, saveSession, sessionFetch, sessionRef, sessionSet, sessionToken } from 'keyrow/promise'
+ *
+ * const store = memoryStore()
+ * const saved = await saveSession(sessionSet('basket', ['tea'])(buildSession(store)))
+ * const session = await loadSession(store, sessionToken(saved), { keys: ['user'] })
+ * if (session) console.log(sessionRef('basket')(await sessionFetch('basket')(session))) // [ 'tea' ]
+ * ```
+ */
+export const sessionFetch =
+  (...keys: KeyNames) =>
+  (session: Session): Promise<Session> =>
+    settled(reading.sessionFetch(...keys)(session))
 
 /** Gives the session a new secret. */
 export const rotateSession = (session: Session): Promise<Session> => settled(verbs.rotateSession(session))
@@ -66,6 +91,10 @@ export const currentSession = (): Promise<Session> => settled(current.currentSes
 /** Replaces the current session by `f` of it; gives the new one. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   settled<SessionError, Session>(current.updateCurrentSession(f))
+
+/** Reads keys that the current session was loaded without; gives the current session, which knows them from now on. */
+export const fetchCurrentSession = (...keys: KeyNames): Promise<Session> =>
+  settled(reading.fetchCurrentSession(...keys))
 
 /** Signs the current session in: a new secret, and whose it is. */
 export const signIn = (principal: string): Promise<Session> => settled(edges.signIn(principal))

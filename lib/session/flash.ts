@@ -2,7 +2,7 @@
 // away by an update, so that overlapping requests lose none.
 import * as t from 'io-ts'
 import { randomBits64 } from '../base/random.js'
-import { sessionKey } from './key.js'
+import { OWN, sessionKey } from './key.js'
 import type { SessionValue } from './session.js'
 import { sessionRef, sessionUpdate } from './values.js'
 
@@ -14,7 +14,7 @@ export interface Flash {
 }
 
 const messages = sessionKey(
-  'keyrow:flash',
+  OWN.flash,
   t.readonlyArray(t.readonly(t.type({ id: t.string, kind: t.string, text: t.string }))),
 )
 

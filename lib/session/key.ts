@@ -43,14 +43,22 @@ const MAX_KEY_BYTES = 1024
 export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
   Object.freeze({ name: storableName(name), codec })
 
+/** keyrow's own keys: they are known of every session. */
+export const OWN = { principal: 'keyrow:principal', flash: 'keyrow:flash', forgery: 'keyrow:csrf' } as const
+
 export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
+
+const problemOf = (name: string): string | undefined =>
+  Buffer.byteLength(name) > MAX_KEY_BYTES
+    ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
+    : textProblem(name)
+
+/** Whether a store can have a key of this name. */
+export const isStorable = (name: string): boolean => problemOf(name) === undefined
 
 const storableName = (name: unknown): string => {
   if (typeof name !== 'string') throw new EncodeError(String(name), [], 'a key is a string')
-  const problem =
-    Buffer.byteLength(name) > MAX_KEY_BYTES
-      ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
-      : textProblem(name)
+  const problem = problemOf(name)
   if (problem !== undefined) throw new EncodeError(name, [], problem)
   return name
 }

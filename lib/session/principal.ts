@@ -1,11 +1,11 @@
 // Whose session it is: an entry like any other, which stores also keep a listing of.
 import * as t from 'io-ts'
-import { type SessionKey, sessionKey } from './key.js'
+import { OWN, type SessionKey, sessionKey } from './key.js'
 import type { SessionValue } from './session.js'
 import { sessionSet } from './values.js'
 
 /** The entry's key. */
-export const PRINCIPAL = 'keyrow:principal'
+export const PRINCIPAL = OWN.principal
 
 const isPrincipal = (value: unknown): value is string =>
   typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 1024

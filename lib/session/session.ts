@@ -3,10 +3,11 @@
 import * as O from 'fp-ts/lib/Option.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
+import { applyKnown, isKnown, type Known } from './known.js'
 import { freshId, type SaveId, type SessionId, Token } from './token.js'
 
 /** A session's rows as one consistent read saw them. */
-export interface Snapshot {
+export interface Snapshot extends Known {
   /** Rises with every save; rows are stamped with it. */
   readonly revision: number
   /** When the session will have expired, in milliseconds since 1970, by the store's clock. */
@@ -15,7 +16,6 @@ export interface Snapshot {
   readonly due: boolean
   /** The save that made this revision: a number alone might mean another one, after a database was restored. */
   readonly mark: SaveId
-  readonly entries: Entries
 }
 
 /** What is known of a session that was not read: nothing. */
@@ -31,7 +31,7 @@ export const nothingKnown: Snapshot = Object.freeze({
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   /** Milliseconds since 1970 by the store's clock; `None` before the first save. */
   readonly expiration: O.Option<number>
-  /** The values as this request sees them: the snapshot with the edits applied. */
+  /** The values as this request sees them: the snapshot with the edits applied. Of keys that are known. */
   readonly store: Entries
   /** What was done since the last load, save or refresh. */
   readonly edits: Edits
@@ -57,7 +57,7 @@ export const heldSession = <H>(handle: H, token: Token, snapshot: Snapshot, edit
     expiration: O.some(snapshot.expiration),
     snapshot: O.some(snapshot),
     edits,
-    store: applyEdits(edits, snapshot.entries),
+    store: applyKnown(edits, snapshot),
   })
 
 export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
@@ -73,12 +73,18 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
     : make({
         ...session,
         edits,
-        store: applyEdits(edits, O.isSome(session.snapshot) ? session.snapshot.value.entries : noEntries),
+        store: O.isSome(session.snapshot)
+          ? applyKnown(edits, session.snapshot.value)
+          : applyEdits(edits, noEntries),
       })
 
 /** One more edit, whose result on the visible values is `store`. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   make({ ...session, edits, store })
+
+/** Whether the value of this key can be told: it was read or set, or the session is new. */
+export const knows = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>
+  O.isNone(snapshot) || isKnown(snapshot.value, edits, name)
 
 /** Whether there is nothing that a store would have to keep: a session that was never saved, with no values. */
 export const isBlank = <H>(session: SessionValue<H>): boolean =>

@@ -4,13 +4,13 @@ import { isDeepStrictEqual } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import { DecodeError } from '../base/errors.js'
+import { DecodeError, KeyNotLoaded } from '../base/errors.js'
 import { type DeepReadonly, deepFreeze } from '../base/frozen.js'
 import type { Json } from '../base/json.js'
 import { problemsOf } from '../base/problems.js'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy } from './edits.js'
 import { type AnyKey, encodeValue, nameOf, type SessionKey } from './key.js'
-import { type SessionValue, withEdit } from './session.js'
+import { knows, type SessionValue, withEdit } from './session.js'
 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
@@ -18,7 +18,8 @@ type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 /**
  * The value of a key: as an `Option`, or with a fallback for when there is none. A stored value that does
  * not fit the key's codec counts as none (and stays in its row until the program sets another); to be told
- * of it use `sessionRefStrict`. What comes back cannot be changed in place.
+ * of it use `sessionRefStrict`. What comes back cannot be changed in place. Throws `KeyNotLoaded` for a key
+ * that the session was loaded without.
  *
  * @example
  * ```ts
@@ -48,7 +49,8 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
 }
 
 /**
- * The value of a typed key, with a stored value that does not fit the codec as a `DecodeError`.
+ * The value of a typed key, with a stored value that does not fit the codec as a `DecodeError`. Throws
+ * `KeyNotLoaded` for a key that the session was loaded without.
  *
  * @example
  * ```ts
@@ -117,13 +119,16 @@ export const noted =
 export const sessionDel =
   (key: string | AnyKey): Editor =>
   (session) =>
-    session.store.has(nameOf(key)) ? edited(session, nameOf(key), deleted()) : session
+    session.store.has(nameOf(key)) || !knows(session, nameOf(key))
+      ? edited(session, nameOf(key), deleted())
+      : session
 
 /**
  * Replaces a key's value by `f` of it: of an `Option`, or with a fallback of the value itself. The session
  * shows the result at once. When it is saved and another request has changed the key meanwhile, `f` runs
  * again on the new value, so that of several updates at once none is lost. `f` must be pure: it may run any
- * number of times. What it throws fails the edit or the save, and nothing is stored.
+ * number of times. What it throws fails the edit or the save, and nothing is stored. Of a key that the session
+ * was loaded without, `f` runs when that is saved or fetched.
  *
  * @example
  * ```ts
@@ -172,12 +177,15 @@ export function sessionUpdate(
 // What follows a blind edit is blind too, and known already: `f` runs once.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
+  if (composed._tag === 'Update' && !knows(session, key))
+    return withEdit(session, session.edits.set(key, composed), session.store)
   const applied = composed._tag === 'Update' ? edit : composed
   return withEdit(session, session.edits.set(key, composed), applyAt(session.store, key, applied))
 }
 
 const read = <H>(session: SessionValue<H>, key: string | AnyKey): Decoded => {
   const json = session.store.get(nameOf(key))
+  if (json === undefined && !knows(session, nameOf(key))) throw new KeyNotLoaded(nameOf(key))
   return decodeAt(key, json === undefined ? O.none : O.some(json))
 }
 

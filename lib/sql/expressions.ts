@@ -53,6 +53,21 @@ export const writtenAfter = (schema: string, id: string, revision: string): stri
         from ${schema}.entry e
         where e.session_id = ${id} and e.revision > ${revision})`
 
+/**
+ * The same of some keys: those that are `wanted`, if they were written after it, and those that are `missing` in what is
+ * known. By the primary key, so that it costs as much as there are keys, however many entries the session has.
+ */
+export const keysWrittenAfter = (
+  schema: string,
+  id: string,
+  revision: string,
+  [wanted, missing]: readonly [string, string],
+): string => `
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from ${schema}.entry e
+        where e.session_id = ${id} and e.key = any(${wanted}::text::text[])
+          and (e.revision > ${revision} or e.key = any(${missing}::text::text[])))`
+
 /** Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one. */
 export const moved = (idle: string): string =>
   `greatest(expires_at, least(now() + ${ms(idle)}, absolute_expires_at))`
@@ -71,10 +86,24 @@ export const opens = (secret: string): string => `
  * changed since, or all. An expired session is told from one that never was.
  */
 export const loadedColumns = (schema: string, idle: string, worth: string): string => `
-       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due(idle, worth)} as due,
-       s.expires_at <= now() as expired, ${markOf('s.recent_saves')} as mark, known.since,
+       ${loadedHeader(idle, worth)},
        case when s.expires_at <= now() or known.since = s.revision then null
             when known.since > 0 then ${writtenAfter(schema, 's.id', 'known.since')}
             else (select json_object_agg(e.key, e.value)::text
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
+
+/** The same of some keys: nothing when all is known of them, else what `keysWrittenAfter` gives. */
+export const loadedKeys = (
+  schema: string,
+  id: string,
+  [idle, worth]: readonly [string, string],
+  [wanted, missing]: readonly [string, string],
+): string => `
+       ${loadedHeader(idle, worth)},
+       case when s.expires_at <= now() or (known.since = s.revision and ${missing}::text = '{}') then null
+            else ${keysWrittenAfter(schema, id, 'known.since', [wanted, missing])} end as entries`
+
+const loadedHeader = (idle: string, worth: string): string => `
+       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due(idle, worth)} as due,
+       s.expires_at <= now() as expired, ${markOf('s.recent_saves')} as mark, known.since`

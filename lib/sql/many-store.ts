@@ -18,19 +18,14 @@ import type {
   SessionStore,
 } from '../port/session-store.js'
 import { hasUpdates } from '../session/edits.js'
+import { hasUnknown, type Keys } from '../session/known.js'
 import { PRINCIPAL } from '../session/principal.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId } from '../session/token.js'
 import { GRAVE_REVISIONS } from './expressions.js'
 import type { ManyStatements } from './many.js'
-import { loadedRow, writtenRow } from './rows.js'
+import { array, keysParams, loadedKeysRow, loadedRow, texts, wholeOf, writtenRow } from './rows.js'
 import { merged, type Written } from './save.js'
-
-/** An array as PostgreSQL reads it. */
-const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
-
-const texts = (items: readonly (string | undefined)[]): string =>
-  array(items.map((item) => (item === undefined ? 'NULL' : `"${item.replaceAll(/["\\]/g, '\\$&')}"`)))
 
 export const manyOver = (
   database: Database,
@@ -39,7 +34,7 @@ export const manyOver = (
   refresh: SessionStore['refresh'],
   tried: WeakSet<Change>,
 ): ManyOperations => ({
-  load: loadMany(database, sql.load, lifetime),
+  load: loadMany(database, sql, lifetime),
   save: saveMany(database, sql.save, lifetime, refresh, tried),
 })
 
@@ -61,27 +56,45 @@ const placed = <R, A>(
   return E.right(results)
 }
 
-const loadMany = (
-  database: Database,
-  query: Query,
-  { idleMs, touchFraction }: Lifetime,
-): ManyOperations['load'] => {
-  const loaded = loadedRow(query)
-  const decode = (row: Row, { known }: LoadRequest) => loaded(known)(row)
-  return (requests) =>
+const loadMany = (database: Database, sql: ManyStatements, lifetime: Lifetime): ManyOperations['load'] => {
+  const [loaded, loadedKeys] = [loadedRow(sql.load), loadedKeysRow(sql.loadKeys)]
+  const ask = <R extends LoadRequest>(
+    query: Query,
+    requests: readonly R[],
+    keys: readonly string[],
+    decode: (row: Row, request: R) => E.Either<DriverError, E.Either<Absence, Snapshot>>,
+  ) =>
     pipe(
-      database.query(query, [
-        array(requests.map(({ id }) => id)),
-        array(requests.map(({ secret }) => secret)),
-        array(requests.map(({ known }) => known?.revision ?? 0)),
-        array(requests.map(({ known }) => (known === undefined ? '""' : known.mark))),
-        idleMs,
-        idleMs * touchFraction,
-      ]),
+      database.query(query, [...loadParams(requests, lifetime), ...keys]),
       TE.chainEitherK((rows) => placed(requests, rows, decode)),
       TE.map((results) => results.map((found): E.Either<Absence, Snapshot> => found ?? E.left('unknown'))),
     )
+  return (requests) => {
+    if (requests.every(isOfKeys)) {
+      const keys = requests.map(({ keys, known }) => keysParams(keys, known))
+      const params = [texts(keys.map(([wanted]) => wanted)), texts(keys.map(([, missing]) => missing))]
+      return ask(sql.loadKeys, requests, params, (row, { known, keys }) => loadedKeys(known, keys)(row))
+    }
+    // Where any asks for all, all are given all.
+    const whole = requests.map((request) => ({ ...request, known: wholeOf(request.known) }))
+    return ask(sql.load, whole, [], (row, { known }) => loaded(known)(row))
+  }
 }
+
+const loadParams = (
+  requests: readonly LoadRequest[],
+  { idleMs, touchFraction }: Lifetime,
+): readonly Param[] => [
+  array(requests.map(({ id }) => id)),
+  array(requests.map(({ secret }) => secret)),
+  array(requests.map(({ known }) => known?.revision ?? 0)),
+  array(requests.map(({ known }) => (known === undefined ? '""' : known.mark))),
+  idleMs,
+  idleMs * touchFraction,
+]
+
+const isOfKeys = (request: LoadRequest): request is LoadRequest & { readonly keys: Keys } =>
+  request.keys !== undefined
 
 const saveMany = (
   database: Database,
@@ -109,9 +122,14 @@ const saveMany = (
   }
 }
 
-/** Not when a principal has to be listed, or deleted keys are to be swept: that is left to a save by itself. */
-const isPlain = ({ edits, since: { revision }, changes }: SaveRequest): boolean =>
-  !edits.has(PRINCIPAL) && (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
+/**
+ * Not when a principal has to be listed, deleted keys are to be swept, or a value that is not known is to be updated:
+ * that is left to a save by itself.
+ */
+const isPlain = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
+  !edits.has(PRINCIPAL) &&
+  !hasUnknown(since, edits) &&
+  (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
 
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
 const outcome = (

@@ -9,6 +9,7 @@ import {
   isRecent,
   knownSince,
   loadedColumns,
+  loadedKeys,
   moved,
   opens,
   REMEMBERED_SAVES,
@@ -19,6 +20,7 @@ import {
 
 export interface ManyStatements {
   readonly load: Query
+  readonly loadKeys: Query
   readonly save: Query
 }
 
@@ -29,6 +31,17 @@ const load = (schema: string): Query => ({
 select i.n::int as n, ${loadedColumns(schema, '$5', '$6')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
        with ordinality as i (id, secret, revision, mark, n)
+join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
+cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known`,
+})
+
+// As `load`, of some keys of each, as arrays in text: $7 those that are wanted, $8 those of them that are not known.
+const loadKeys = (schema: string): Query => ({
+  name: 'many.loadKeys',
+  text: `
+select i.n::int as n, ${loadedKeys(schema, 's.id', ['$5', '$6'], ['i.wanted', 'i.missing'])}
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
+       with ordinality as i (id, secret, revision, mark, wanted, missing, n)
 join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
 cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known`,
 })
@@ -72,4 +85,8 @@ from head`,
 })
 
 /** `schema` is a quoted identifier. */
-export const manyStatements = (schema: string): ManyStatements => ({ load: load(schema), save: save(schema) })
+export const manyStatements = (schema: string): ManyStatements => ({
+  load: load(schema),
+  loadKeys: loadKeys(schema),
+  save: save(schema),
+})

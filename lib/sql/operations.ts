@@ -6,13 +6,22 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SessionGone } from '../base/errors.js'
-import type { Database, Query, Row } from '../port/database.js'
+import type { Database, Param, Query, Row } from '../port/database.js'
 import type { Lifetime } from '../port/lifetime.js'
 import type { Absence, Change, Saved, SessionStore } from '../port/session-store.js'
-import { noEntries } from '../session/edits.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
-import { type Decode, entriesParam, loadedRow, refreshedRow, savedRow, withChanges } from './rows.js'
+import {
+  type Decode,
+  entriesParam,
+  keysParams,
+  knownAfter,
+  loadedKeysRow,
+  loadedRow,
+  refreshedRow,
+  savedRow,
+  wholeOf,
+} from './rows.js'
 import { saveOver } from './save.js'
 import type { SessionStatements } from './statements.js'
 
@@ -32,29 +41,58 @@ export const operationsOver = (
   return { ...reads, ...writing(shared), ...ending(shared), save }
 }
 
-const reading = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'load' | 'refresh'> => {
-  const times = [lifetime.idleMs, lifetime.idleMs * lifetime.touchFraction]
-  const loaded = loadedRow(sql.load)
-  return {
-    load: (id, secret, { known } = {}) =>
-      pipe(
-        database.query(sql.load, [id, secret, ...times, known?.revision ?? 0, known?.mark ?? '']),
-        TE.chainEitherKW(optional(loaded(known))),
-        TE.map(O.getOrElse((): E.Either<Absence, Snapshot> => E.left('unknown'))),
-      ),
-    refresh: (id, known) =>
-      pipe(
-        database.query(sql.refresh, [id, ...times, known.revision, known.mark]),
-        TE.chainEitherKW(optional(refreshedRow(sql.refresh))),
-        TE.map(
-          O.map(({ revision, expiration, mark, since, changes }) => {
-            const entries = withChanges(since === known.revision ? known.entries : noEntries, changes)
-            return { revision, expiration, due: false, mark: mark as SaveId, entries }
-          }),
-        ),
-      ),
+const reading = (shared: Shared): Pick<SessionStore, 'load' | 'refresh'> => ({
+  load: loadOver(shared),
+  refresh: refreshOver(shared),
+})
+
+const timesOf = ({ idleMs, touchFraction }: Lifetime) => [idleMs, idleMs * touchFraction] as const
+
+const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => {
+  const [loaded, loadedKeys] = [loadedRow(sql.load), loadedKeysRow(sql.loadKeys)]
+  const ask = (
+    query: Query,
+    params: readonly Param[],
+    known: Snapshot | undefined,
+    keys: readonly string[],
+    decode: Decode<E.Either<Absence, Snapshot>>,
+  ) =>
+    pipe(
+      database.query(query, [
+        ...params,
+        ...timesOf(lifetime),
+        known?.revision ?? 0,
+        known?.mark ?? '',
+        ...keys,
+      ]),
+      TE.chainEitherKW(optional(decode)),
+      TE.map(O.getOrElse((): E.Either<Absence, Snapshot> => E.left('unknown'))),
+    )
+  return (id, secret, { known, keys } = {}) => {
+    const whole = wholeOf(known)
+    return keys === undefined
+      ? ask(sql.load, [id, secret], whole, [], loaded(whole))
+      : ask(sql.loadKeys, [id, secret], known, keysParams(keys, known), loadedKeys(known, keys))
   }
 }
+
+const refreshOver =
+  ({ database, sql, lifetime }: Shared): SessionStore['refresh'] =>
+  (id, known, wanted = known.keys) => {
+    // Who knows all keeps all.
+    const keys = known.keys && wanted
+    const query = keys === undefined ? sql.refresh : sql.refreshKeys
+    const own = keys === undefined ? [] : keysParams(keys, known)
+    return pipe(
+      database.query(query, [id, ...timesOf(lifetime), known.revision, known.mark, ...own]),
+      TE.chainEitherKW(optional(refreshedRow(query))),
+      TE.map(
+        O.map(({ revision, expiration, mark, ...row }) => {
+          return { revision, expiration, due: false, mark: mark as SaveId, ...knownAfter(known, keys, row) }
+        }),
+      ),
+    )
+  }
 
 const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'create' | 'touch'> => ({
   create: (id, secret, save, entries) =>

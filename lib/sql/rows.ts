@@ -8,7 +8,8 @@ import { deepFreeze } from '../base/frozen.js'
 import type { Json } from '../base/json.js'
 import type { Query, Row } from '../port/database.js'
 import type { Absence, Listed, Saved } from '../port/session-store.js'
-import type { Edits, Entries } from '../session/edits.js'
+import { type Edits, type Entries, noEntries } from '../session/edits.js'
+import { entriesOf, type Keys, type Known } from '../session/known.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
 
@@ -32,11 +33,23 @@ export const editsParam = (edits: Edits, entries: Entries): string =>
 export const entriesParam = (entries: Entries): string =>
   object(entries.map((value, key) => cell(key, JSON.stringify(value))).values())
 
+/** An array as PostgreSQL reads it. */
+export const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
+
+export const texts = (items: readonly (string | undefined)[]): string =>
+  array(items.map((item) => (item === undefined ? 'NULL' : `"${item.replaceAll(/["\\]/g, '\\$&')}"`)))
+
+/** The keys that are wanted, and those of them that are not in what is known. */
+export const keysParams = (keys: Keys, known: Known | undefined): readonly [string, string] => [
+  texts([...keys]),
+  texts(known === undefined ? [] : known.keys === undefined ? [] : [...keys.subtract(known.keys)]),
+]
+
 const frozen = (json: string): readonly [string, Json][] =>
   Object.entries(deepFreeze(JSON.parse(json)) as Readonly<Record<string, Json>>)
 
 /** The entries with the changes made: the reverse of `editsParam`. */
-export const withChanges = (entries: Entries, changes: string | null): Entries =>
+const withChanges = (entries: Entries, changes: string | null): Entries =>
   changes === null
     ? entries
     : entries.withMutations((hash) => {
@@ -44,6 +57,25 @@ export const withChanges = (entries: Entries, changes: string | null): Entries =
           if (found[0] === undefined) hash.delete(key)
           else hash.set(key, found[0])
       })
+
+/**
+ * What is known after a row that told what has changed since its `since`, which is 0 when it could not go on from `known`.
+ * `keys` are those that the row tells of, with those that were missing; or it tells of all.
+ */
+export const knownAfter = (
+  known: Snapshot | undefined,
+  keys: Keys | undefined,
+  { since, changes }: { readonly since: number; readonly changes: string | null },
+): Pick<Snapshot, 'entries' | 'keys'> => {
+  const before = known !== undefined && since === known.revision ? known.entries : noEntries
+  return keys === undefined
+    ? { entries: withChanges(before, changes) }
+    : { entries: entriesOf(withChanges(before, changes), keys), keys }
+}
+
+/** What is known, if that is all: a statement that tells of all keys goes on from nothing else. */
+export const wholeOf = (known: Snapshot | undefined): Snapshot | undefined =>
+  known?.keys === undefined ? known : undefined
 
 const SavedRow = t.type({ revision: t.number, expiration: t.number })
 
@@ -84,6 +116,21 @@ export const loadedRow = (query: Query) => {
             ? withChanges(known.entries, entries)
             : HashMap(frozen(entries ?? '{}'))
         return E.right({ revision, expiration, due, mark: mark as SaveId, entries: all })
+      }),
+    )
+}
+
+/** The same of some keys. Where nothing has changed, whoever knew all still does. */
+export const loadedKeysRow = (query: Query) => {
+  const decode = decodedRow(LoadedRow, query)
+  return (known: Snapshot | undefined, keys: Keys): Decode<E.Either<Absence, Snapshot>> =>
+    flow(
+      decode,
+      E.map(({ revision, expiration, due, expired, mark, since, entries }) => {
+        if (expired) return E.left('expired')
+        const isAll = known !== undefined && known.keys === undefined && since === revision
+        const now = isAll ? { entries: known.entries } : knownAfter(known, keys, { since, changes: entries })
+        return E.right({ revision, expiration, due, mark: mark as SaveId, ...now })
       }),
     )
 }

@@ -6,6 +6,7 @@ import {
   epoch,
   GRAVE_REVISIONS,
   isRecent,
+  keysWrittenAfter,
   knownSince,
   moved,
   REMEMBERED_SAVES,
@@ -15,8 +16,10 @@ import {
 
 export interface SaveStatements {
   readonly save: Query
+  readonly saveKeys: Query
   readonly lock: Query
   readonly changes: Query
+  readonly changesOfKeys: Query
 }
 
 // $1 id, $2 {"set": [value], "deleted": []}, $3 idle, $4 save, $5 the revision that the edits were made on,
@@ -28,7 +31,16 @@ export interface SaveStatements {
 // for other saves, and what they wrote is not in \`changes\`.
 const save = (schema: string, lives: string): Query => ({
   name: 'session.save',
-  text: `
+  text: saved(schema, lives, writtenAfter(schema, '$1::uuid', 'before.since')),
+})
+
+// The same, where only some keys are known: $8 these. Of what others changed it tells no more than those.
+const saveKeys = (schema: string, lives: string): Query => ({
+  name: 'session.saveKeys',
+  text: saved(schema, lives, keysWrittenAfter(schema, '$1::uuid', 'before.since', ['$8', "'{}'"])),
+})
+
+const saved = (schema: string, lives: string, changes: string): string => `
 with head as (
   update ${schema}.session s
   set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${withSave('$4')}
@@ -56,11 +68,10 @@ with head as (
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, before.revision::float8 as seen,
        before.since,
        case when before.revision > before.since and before.since > 0
-            then ${writtenAfter(schema, '$1::uuid', 'before.since')} end as changes
+            then ${changes} end as changes
 from head cross join (
   select revision, ${knownSince('s', '$5', '$6')} as since from ${schema}.session s where id = $1::uuid
-) as before`,
-})
+) as before`
 
 // $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to look before it writes. Should its client
 // fall silent the server ends the transaction, and the session is free: between statements, and from PostgreSQL 17
@@ -84,9 +95,17 @@ const changes = (schema: string): Query => ({
   text: `select ${writtenAfter(schema, '$1::uuid', '$2::float8')} as changes`,
 })
 
+// $1 id, $2 revision, $3 the keys that are wanted, $4 those of them that are not known
+const changesOfKeys = (schema: string): Query => ({
+  name: 'session.changesOfKeys',
+  text: `select ${keysWrittenAfter(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes`,
+})
+
 /** `schema` is a quoted identifier, `lives` tells whether a session still does. */
 export const saveStatements = (schema: string, lives: string): SaveStatements => ({
   save: save(schema, lives),
+  saveKeys: saveKeys(schema, lives),
   lock: lock(schema, lives),
   changes: changes(schema),
+  changesOfKeys: changesOfKeys(schema),
 })

@@ -11,11 +11,12 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SessionGone } from '../base/errors.js'
 import type { Database, Queryable } from '../port/database.js'
 import type { Change, Saved, SavedSnapshot, SessionStore, StoreError } from '../port/session-store.js'
-import { applyEdits, type Entries, hasUpdates, noEntries } from '../session/edits.js'
+import { applyEdits, hasUpdates } from '../session/edits.js'
+import { hasUnknown, type Known, keysAfter } from '../session/known.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
 import { REMEMBERED_SAVES } from './expressions.js'
-import { changesRow, editsParam, lockedRow, withChanges, writtenRow } from './rows.js'
+import { changesRow, editsParam, keysParams, knownAfter, lockedRow, texts, writtenRow } from './rows.js'
 import type { SessionStatements } from './statements.js'
 
 export interface Saving {
@@ -35,7 +36,10 @@ export const saveOver = (saving: Saving): SessionStore['save'] => {
     const again = tried.has(change)
     tried.add(change)
     return pipe(
-      write(saving, saving.database, id, change, hasUpdates(change.edits)),
+      // An update of what is not known has no value yet.
+      hasUnknown(change.since, change.edits)
+        ? TE.right(O.none)
+        : write(saving, saving.database, id, change, hasUpdates(change.edits)),
       TE.chainW(
         O.match(
           (): ReturnType<SessionStore['save']> =>
@@ -61,21 +65,18 @@ const write = (
   id: SessionId,
   { edits, entries, save, since }: Change,
   onlyAtRevision: boolean,
-): TE.TaskEither<DriverError, O.Option<Written>> =>
-  pipe(
-    database.query(sql.save, [
-      id,
-      editsParam(edits, entries),
-      idleMs,
-      save,
-      since.revision,
-      since.mark,
-      onlyAtRevision,
-    ]),
+): TE.TaskEither<DriverError, O.Option<Written>> => {
+  const { revision, mark, keys } = since
+  const params = [id, editsParam(edits, entries), idleMs, save, revision, mark, onlyAtRevision]
+  return pipe(
+    keys === undefined
+      ? database.query(sql.save, params)
+      : database.query(sql.saveKeys, [...params, texts([...keys])]),
     TE.chainEitherK(flow(A.head, O.traverse(E.Applicative)(writtenRow(sql.save)))),
   )
+}
 
-/** The session as it is after a save in one statement, whose mark is `mark`. */
+/** The session as it is after a save in one statement, whose mark is `mark`: of what was known, and what was written. */
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
@@ -84,13 +85,22 @@ export const merged = (
   written: Written,
 ): TE.TaskEither<StoreError, Snapshot> => {
   const { revision, expiration, seen, changes } = written
-  const mine: Snapshot = { revision, expiration, due: false, mark, entries }
+  const keys = keysAfter(since, edits)
+  const mine: Snapshot = { revision, expiration, due: false, mark, entries, keys }
   if (written.since === since.revision && seen === revision - 1)
     return TE.right(
-      changes === null ? mine : { ...mine, entries: applyEdits(edits, withChanges(since.entries, changes)) },
+      changes === null
+        ? mine
+        : {
+            ...mine,
+            entries: applyEdits(
+              edits,
+              knownAfter(since, since.keys, { since: written.since, changes }).entries,
+            ),
+          },
     )
   // It waited for other saves, whose rows it did not see. Should it be destroyed by now, it was saved before.
-  return pipe(refresh(id, since), TE.map(O.getOrElse(() => mine)))
+  return pipe(refresh(id, since, keys), TE.map(O.getOrElse(() => mine)))
 }
 
 const lookAndWrite = (
@@ -114,11 +124,11 @@ const lookAndWrite = (
       () => forgotten(saving),
     ),
     TE.bindTo('locked'),
-    TE.bindW('present', ({ locked }) => presentEntries(saving, tx, id, change.since, locked.since)),
+    TE.bindW('present', ({ locked }) => presentOf(saving, tx, id, change, locked.since)),
     TE.chainW(({ locked, present }) =>
       locked.done
-        ? TE.right({ ...snapshotOf(change, locked), entries: present })
-        : writeLocked(saving, tx, id, change, { ...snapshotOf(change, locked), entries: present }),
+        ? TE.right({ ...snapshotOf(change, locked), ...present })
+        : writeLocked(saving, tx, id, change, { ...snapshotOf(change, locked), ...present }),
     ),
   )
 
@@ -130,26 +140,30 @@ const forgotten = ({ sql }: Saving): DriverError =>
   )
 
 // Its mark is the one of what is written next, or was written once: nobody asks what changed since this one.
-const snapshotOf = ({ save }: Change, { revision, expiration }: Saved): Omit<Snapshot, 'entries'> => ({
+const snapshotOf = ({ save }: Change, { revision, expiration }: Saved): Omit<Snapshot, keyof Known> => ({
   revision,
   expiration,
   due: false,
   mark: save,
 })
 
-/** All entries as they are now, of which only those that changed after `since` are read. */
-const presentEntries = (
+/** The entries as they are now: all, or those of what was known and of the edits. Read is what changed after `since`. */
+const presentOf = (
   { sql }: Saving,
   tx: Queryable,
   id: SessionId,
-  known: Snapshot,
+  { since: known, edits }: Change,
   since: number,
-): TE.TaskEither<DriverError, Entries> =>
-  pipe(
-    tx.query(sql.changes, [id, since]),
+): TE.TaskEither<DriverError, Known> => {
+  const keys = keysAfter(known, edits)
+  return pipe(
+    keys === undefined
+      ? tx.query(sql.changes, [id, since])
+      : tx.query(sql.changesOfKeys, [id, since, ...keysParams(keys, known)]),
     TE.chainEitherK((rows) => changesRow(sql.changes)(rows[0] ?? {})),
-    TE.map(({ changes }) => withChanges(since === known.revision ? known.entries : noEntries, changes)),
+    TE.map(({ changes }) => knownAfter(known, keys, { since, changes })),
   )
+}
 
 const writeLocked = (
   saving: Saving,
@@ -162,6 +176,6 @@ const writeLocked = (
   return pipe(
     write(saving, tx, id, { ...change, since, entries }, false),
     TE.chainW(TE.fromOption(() => new SessionGone(id))),
-    TE.map((saved) => ({ ...snapshotOf(change, saved), entries, rounds: 2 })),
+    TE.map((saved) => ({ ...snapshotOf(change, saved), entries, keys: since.keys, rounds: 2 })),
   )
 }

@@ -14,8 +14,10 @@ import {
   epoch,
   FENCED,
   isRecent,
+  keysWrittenAfter,
   knownSince,
   loadedColumns,
+  loadedKeys,
   markOf,
   moved,
   ms,
@@ -29,8 +31,10 @@ export interface SessionStatements extends SaveStatements {
   readonly create: Query
   readonly created: Query
   readonly load: Query
+  readonly loadKeys: Query
   readonly touch: Query
   readonly refresh: Query
+  readonly refreshKeys: Query
   readonly rotate: Query
   readonly rotated: Query
   readonly fence: Query
@@ -70,6 +74,15 @@ from ${schema}.session s cross join lateral (select ${knownSince('s', '$5', '$6'
 where s.id = $1::uuid and ${opens('$2')}`,
 })
 
+// As `load`, of some keys: $7 those that are wanted, $8 those of them that are not known.
+const loadKeys = (schema: string): Query => ({
+  name: 'session.loadKeys',
+  text: `
+select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
+from ${schema}.session s cross join lateral (select ${knownSince('s', '$5', '$6')} as since) known
+where s.id = $1::uuid and ${opens('$2')}`,
+})
+
 // $1 id, $2 idle
 const touch = (schema: string, lives: string): Query => ({
   name: 'session.touch',
@@ -87,7 +100,16 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from m
 // snapshot; the update adds only time; when it was due and found no row, another request has just ended the session.
 const refresh = (schema: string, lives: string): Query => ({
   name: 'session.refresh',
-  text: `
+  text: refreshed(schema, lives, writtenAfter(schema, '$1::uuid', 'known.since')),
+})
+
+// As `refresh`, of some keys: $6 those that are wanted, $7 those of them that are not known.
+const refreshKeys = (schema: string, lives: string): Query => ({
+  name: 'session.refreshKeys',
+  text: refreshed(schema, lives, keysWrittenAfter(schema, '$1::uuid', 'known.since', ['$6', '$7'])),
+})
+
+const refreshed = (schema: string, lives: string, changes: string): string => `
 with moved as (
   update ${schema}.session
   set expires_at = ${moved('$2')}
@@ -100,10 +122,9 @@ with moved as (
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, ${epoch('coalesce(moved.expires_at, known.expires_at)')} as expiration,
-       known.mark, known.since, ${writtenAfter(schema, '$1::uuid', 'known.since')} as changes
+       known.mark, known.since, ${changes} as changes
 from known left join moved on true
-where moved.expires_at is not null or not known.due`,
-})
+where moved.expires_at is not null or not known.due`
 
 // $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
 const rotate = (schema: string, lives: string): Query => ({
@@ -157,8 +178,10 @@ export const sessionStatements = (schema: string, lives = STILL_LIVES): SessionS
   create: create(schema),
   created: created(schema),
   load: load(schema),
+  loadKeys: loadKeys(schema),
   touch: touch(schema, lives),
   refresh: refresh(schema, lives),
+  refreshKeys: refreshKeys(schema, lives),
   rotate: rotate(schema, lives),
   rotated: rotated(schema),
   fence: fence(schema),

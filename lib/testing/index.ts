@@ -3,6 +3,8 @@
 
 import { currentLaws } from './current-laws.js'
 import { doorLaws } from './door-laws.js'
+import { lazyLaws } from './lazy-laws.js'
+import { lazySaveLaws } from './lazy-save-laws.js'
 import { listingLaws } from './listing-laws.js'
 import { nestingLaws } from './nesting-laws.js'
 import { storeLaws } from './store-laws.js'
@@ -20,6 +22,8 @@ const laws: readonly Law[] = [
   ...tokenLaws,
   ...currentLaws,
   ...nestingLaws,
+  ...lazyLaws,
+  ...lazySaveLaws,
   ...listingLaws,
   ...doorLaws,
 ].sort((a, b) => a.law - b.law)
