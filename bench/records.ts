@@ -29,7 +29,8 @@ const admin = pool()
 await admin.unsafe(`create table notes (id bigserial primary key, title text not null, body text, word_count int not null,
   created_at timestamptz not null default now())`)
 await admin.unsafe(
-  `insert into notes (title, body, word_count) select 'note ' || n, repeat('x', 200), n from generate_series(1, ${String(ROWS)}) n`,
+  `insert into notes (title, body, word_count, created_at)
+   select 'note ' || n, repeat('x', 200), n, now() - random() * interval '1 year' from generate_series(1, ${String(ROWS)}) n`,
 )
 await admin.unsafe('vacuum analyze notes')
 

@@ -36,7 +36,9 @@ const lock = (value: object, locks: PropertyDescriptorMap): void => {
  * Instances of other classes are their authors' concern; typed arrays cannot be frozen in JavaScript.
  */
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
-  if (typeof value === 'object' && value !== null && !deeplyFrozen.has(value)) {
+  if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
+  if (value instanceof Date) lock(value, dateLocks)
+  else if (!deeplyFrozen.has(value)) {
     deeplyFrozen.add(value)
     freezeObject(value)
   }
@@ -50,8 +52,6 @@ const freezeObject = (value: object): void => {
   if (Array.isArray(value) || isPlain(value)) {
     Object.freeze(value)
     for (const member of Object.values(value)) deepFreeze(member)
-  } else if (value instanceof Date) {
-    lock(value, dateLocks)
   } else if (value instanceof Map || value instanceof Set) {
     lock(value, collectionLocks)
     for (const [key, member] of value.entries()) {

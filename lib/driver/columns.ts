@@ -19,11 +19,12 @@ export interface Column {
 
 /** The rows with the values of `int8` and `bytea` columns converted; the very same rows when there are none. */
 export const convertRows = (columns: readonly Column[], rows: readonly Row[]): readonly Row[] => {
+  if (!columns.some(({ type }) => type === INT8 || type === BYTEA)) return rows
   const converted = columns.flatMap(({ name, type }) => {
     const convert = converters[type]
     return convert === undefined ? [] : [{ name, convert }]
   })
-  return converted.length === 0 ? rows : rows.map((row) => convertRow(converted, row))
+  return rows.map((row) => convertRow(converted, row))
 }
 
 const convertRow = (

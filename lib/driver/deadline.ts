@@ -11,28 +11,30 @@ export const DEFAULT_TIMEOUT_MS = 5_000
  * What `start` gives, or a `DriverError` once `timeoutMs` have passed; then `abandon` is called, and what
  * comes later is ignored.
  */
-export const withDeadline = async <A>(
+export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
   start: () => PromiseLike<A>,
   abandon: () => void = () => undefined,
-): Promise<E.Either<DriverError, A>> => {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<E.Either<DriverError, A>>((resolve) => {
-    timer = setTimeout(() => {
+): Promise<E.Either<DriverError, A>> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => {
       resolve(
         E.left(new DriverError(`${name}: no answer within ${String(timeoutMs)} ms`, { retryable: true })),
       )
       abandon()
     }, timeoutMs)
+    const settle = (result: E.Either<DriverError, A>): void => {
+      clearTimeout(timer)
+      resolve(result)
+    }
+    const fail = (cause: unknown): void => settle(E.left(driverError(name, cause)))
+    try {
+      start().then((answer) => settle(E.right(answer)), fail)
+    } catch (cause) {
+      fail(cause)
+    }
   })
-  const answer = (async () => E.right(await start()))().catch((cause: unknown) =>
-    E.left(driverError(name, cause)),
-  )
-  const result = await Promise.race([answer, late])
-  clearTimeout(timer)
-  return result
-}
 
 /** A driver's own error as ours. Drivers differ in classes and fields; all of them have `code`. */
 export const driverError = (name: string, cause: unknown): DriverError => {

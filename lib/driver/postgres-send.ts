@@ -14,34 +14,37 @@ export interface Link {
   readonly late: (sentAt: number) => void
 }
 
-export const send = async (
+export const send = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
   { pool, timeoutMs, prepare, late }: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const refused = refusedParams(query, params)
-  if (refused !== undefined) return E.left(refused)
+  if (refused !== undefined) return Promise.resolve(E.left(refused))
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
-  const start = (): PromiseLike<unknown> => {
+  const start = (): PromiseLike<readonly Row[]> => {
     const sent = sql.unsafe(query.text, [...params] as never[], { prepare })
     pool.pending.add(sent)
-    void sent.then(
-      () => {
+    pending = sent
+    return sent.then(
+      (result) => {
         pool.pending.delete(sent)
         pool.answeredAt = performance.now()
+        return rowsOf(result)
       },
-      () => pool.pending.delete(sent),
+      (error: unknown) => {
+        pool.pending.delete(sent)
+        throw error
+      },
     )
-    pending = sent
-    return sent
   }
   const giveUp = (): void => {
     forget(pending)
     late(sentAt)
   }
-  return E.map(rowsOf)(await withDeadline(query.name, timeoutMs, start, giveUp))
+  return withDeadline(query.name, timeoutMs, start, giveUp)
 }
 
 const rowsOf = (result: unknown): readonly Row[] => {

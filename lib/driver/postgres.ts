@@ -69,8 +69,10 @@ export const postgresDatabase = (
   let closed: Promise<E.Either<DriverError, void>> | undefined
   const whileOpen =
     <A>(act: (link: Link) => Promise<A>) =>
-    async (): Promise<A | E.Left<DriverError>> =>
-      closed === undefined ? act(linkTo(pools, timeoutMs)) : (E.left(closedError()) as E.Left<DriverError>)
+    (): Promise<A | E.Left<DriverError>> =>
+      closed === undefined
+        ? act(linkTo(pools, timeoutMs))
+        : Promise.resolve(E.left(closedError()) as E.Left<DriverError>)
   return scopedDatabase({
     query: (query, params) => whileOpen((link) => send(link.pool.sql, query, params, link)),
     transaction: (body) => whileOpen((link) => begun(() => transact(body, link), link)),

@@ -23,6 +23,19 @@ interface Scope {
 }
 
 const scopes = new AsyncLocalStorage<Scope>()
+let open = 0
+
+// Once it was used, AsyncLocalStorage (before Node.js 24) makes every promise of the process dearer: so it is off
+// while no transaction is under way. What was bound before is over.
+const counted = async <A>(within: () => Promise<A>): Promise<A> => {
+  open += 1
+  try {
+    return await within()
+  } finally {
+    open -= 1
+    if (open === 0) scopes.disable()
+  }
+}
 
 /** A driver as a `Database`. */
 export const scopedDatabase = (driver: Driver): Database => {
@@ -31,7 +44,9 @@ export const scopedDatabase = (driver: Driver): Database => {
     query: (query, params) => () =>
       isAround(root, undefined) ? refused(OUTER) : driver.query(query, params)(),
     transaction: (body) => () =>
-      isAround(root, undefined) ? refused(OUTER) : run(opened(root), driver.transaction, database, body),
+      isAround(root, undefined)
+        ? refused(OUTER)
+        : counted(() => run(opened(root), driver.transaction, database, body)),
     close: driver.close,
   }
   return database

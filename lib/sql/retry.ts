@@ -38,28 +38,24 @@ export const retryPolicyOf = ({
 export const retried =
   (policy: RetryPolicy) =>
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L | DriverError, A> =>
-  async () => {
-    const { withinMs } = policy
-    let timer: NodeJS.Timeout | undefined
-    const time = { isUp: false }
-    const late = new Promise<E.Either<DriverError, A>>((resolve) => {
-      timer = setTimeout(() => {
+  () =>
+    new Promise((resolve, reject) => {
+      const time = { isUp: false }
+      const timer = setTimeout(() => {
         time.isUp = true
-        resolve(
-          E.left(
-            new DriverError(`not done within ${String(withinMs)} ms, all tries included`, {
-              retryable: true,
-            }),
-          ),
-        )
-      }, withinMs)
+        resolve(E.left(tooLate(policy)))
+      }, policy.withinMs)
+      const ended =
+        <R>(settle: (result: R) => void) =>
+        (result: R): void => {
+          clearTimeout(timer)
+          settle(result)
+        }
+      attempts(policy, task, time).then(ended(resolve), ended(reject))
     })
-    try {
-      return await Promise.race([attempts(policy, task, time), late])
-    } finally {
-      clearTimeout(timer)
-    }
-  }
+
+const tooLate = ({ withinMs }: RetryPolicy): DriverError =>
+  new DriverError(`not done within ${String(withinMs)} ms, all tries included`, { retryable: true })
 
 const attempts = async <L, A>(
   { attempts, withinMs, pauseMs }: RetryPolicy,

@@ -107,12 +107,12 @@ const offering =
   ({ schema, prepare, again }: Offer) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
   (...params: P): TE.TaskEither<L | StoreError, A> =>
-    pipe(
-      prepare,
-      TE.chainW(() => operation(...params)),
-      TE.mapLeft((error) => missing(schema, error)),
-      again,
-    )
+    again(async (): Promise<E.Either<L | StoreError, A>> => {
+      const prepared = await prepare()
+      if (E.isLeft(prepared)) return prepared
+      const result = await operation(...params)()
+      return E.isLeft(result) ? E.left(missing(schema, result.left)) : result
+    })
 
 const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
   error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(bare(schema), error.message) : error

@@ -99,7 +99,8 @@ export const decodeRow = (
 // A codec is the user's code: when its `decode` throws, the value does not fit.
 const decodeWire = (type: AnyColumn, wire: unknown): E.Either<readonly string[], unknown> => {
   try {
-    return E.mapLeft(problemsOf)(type.codec.decode(wire))
+    const decoded = type.codec.decode(wire)
+    return E.isLeft(decoded) ? E.left(problemsOf(decoded.left)) : decoded
   } catch (thrown) {
     return E.left([String(thrown)])
   }
