@@ -51,12 +51,13 @@ export const remembered = (store: SessionStore, options: MemoryLimit = {}): Sess
 }
 
 const reading = (store: SessionStore, memory: Memory): Pick<SessionStore, 'load' | 'refresh'> => ({
-  load: (id, secret, { keys } = {}) =>
-    pipe(
-      TE.fromIO(() => memory.get(id)),
-      TE.chain((known) => store.load(id, secret, { known, keys })),
-      TE.tapIO((found) => () => memory.found(id, found)),
-    ),
+  load:
+    (id, secret, { keys } = {}) =>
+    async () => {
+      const found = await store.load(id, secret, { known: memory.get(id), keys })()
+      if (E.isRight(found)) memory.found(id, found.right)
+      return found
+    },
   refresh: (id, known, keys) =>
     pipe(
       store.refresh(id, known, keys),
@@ -83,16 +84,16 @@ const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'creat
 })
 
 const rememberedMany = (many: ManyOperations, memory: Memory): ManyOperations => ({
-  load: (requests) =>
-    pipe(
-      TE.fromIO(() =>
-        requests.map(({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: memory.get(id) })),
-      ),
-      TE.chain(many.load),
-      TE.tapIO((results) => () => {
-        for (const [index, found] of results.entries()) memory.found(requests[index]?.id as SessionId, found)
-      }),
-    ),
+  load: (requests) => async () => {
+    const known = requests.map(
+      ({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: memory.get(id) }),
+    )
+    const results = await many.load(known)()
+    if (E.isRight(results))
+      for (const [index, found] of results.right.entries())
+        memory.found(requests[index]?.id as SessionId, found)
+    return results
+  },
   save: (requests) =>
     pipe(
       many.save(requests),
@@ -126,13 +127,15 @@ interface Kept {
 const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
   if (!(Number.isInteger(maxBytes) && maxBytes > 0)) throw new RangeError(`maxBytes is ${String(maxBytes)}`)
   const cache = new LRUCache<SessionId, Kept>({ maxSize: maxBytes, sizeCalculation: ({ size }) => size })
-  const keep = (id: SessionId, snapshot: Snapshot, size: () => number): void => {
+  const keep = (id: SessionId, snapshot: Snapshot, size: number): void => {
+    cache.set(id, { snapshot, size: Math.max(1, size) })
+  }
+  const put = (id: SessionId, snapshot: Snapshot): void => {
     if (snapshot.keys !== undefined) return
     const present = cache.peek(id)
-    const same = present?.snapshot.entries === snapshot.entries
-    cache.set(id, { snapshot, size: Math.max(1, same ? present.size : size()) })
+    if (present?.snapshot.entries !== snapshot.entries) keep(id, snapshot, sizeOf(snapshot.entries))
+    else if (!isOfOneSave(present.snapshot, snapshot)) keep(id, snapshot, present.size)
   }
-  const put = (id: SessionId, snapshot: Snapshot): void => keep(id, snapshot, () => sizeOf(snapshot.entries))
   const drop = (id: SessionId): void => void cache.delete(id)
   return {
     get: (id) => cache.get(id)?.snapshot,
@@ -145,12 +148,10 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
     },
     saved: (id, { since, edits }, times, snapshot) => {
       const before = cache.peek(id)
-      const alone = snapshot.revision === since.revision + times
-      keep(id, snapshot, () =>
-        alone && before?.snapshot.entries === since.entries
-          ? before.size + grownBy(edits, since.entries, snapshot.entries)
-          : sizeOf(snapshot.entries),
-      )
+      const isAlone = snapshot.revision === since.revision + times
+      if (snapshot.keys === undefined && isAlone && before?.snapshot.entries === since.entries)
+        keep(id, snapshot, before.size + grownBy(edits, since.entries, snapshot.entries))
+      else put(id, snapshot)
     },
   }
 }
@@ -165,5 +166,11 @@ const entrySize = (key: string, value: Parameters<typeof jsonSize>[0] | undefine
 const sizeOf = (entries: Entries): number =>
   entries.reduce((size, value, key) => size + entrySize(key, value), PER_SESSION)
 
-const grownBy = (edits: Edits, before: Entries, after: Entries): number =>
-  edits.reduce((by, _, key) => by + entrySize(key, after.get(key)) - entrySize(key, before.get(key)), 0)
+const grownBy = (edits: Edits, before: Entries, after: Entries): number => {
+  let by = 0
+  for (const key of edits.keys()) by += entrySize(key, after.get(key)) - entrySize(key, before.get(key))
+  return by
+}
+
+const isOfOneSave = (one: Snapshot, other: Snapshot): boolean =>
+  one.revision === other.revision && one.mark === other.mark

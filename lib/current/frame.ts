@@ -3,9 +3,8 @@
 // of Scheme's parameters: a scope is bound while a task runs, and reaches all that the task awaits.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import { type TaskEither, tapIO } from 'fp-ts/lib/TaskEither.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
 import type { Session, SessionStore } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
@@ -215,12 +214,10 @@ const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>
 /** Refused to what outlived its request; else done, and told to the frame of the session. */
 export const told =
   <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
-  () => {
+  async () => {
     const reason = endReason(before)
-    return reason === undefined
-      ? pipe(
-          task,
-          tapIO((after) => () => tellStored(before, after)),
-        )()
-      : Promise.resolve(E.left(reason))
+    if (reason !== undefined) return E.left(reason)
+    const done = await task()
+    if (E.isRight(done)) tellStored(before, done.right)
+    return done
   }

@@ -19,18 +19,16 @@ type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
 /** Writes the session if there is anything to write: a row for each edit, or the expiration when that is due. */
 export const storeSession = (session: Session): Stored =>
-  pipe(
-    session.snapshot,
-    O.match(
-      () => (isBlank(session) ? TE.right(session) : create(session)),
-      (snapshot) =>
-        !session.edits.isEmpty()
-          ? save(session, snapshot)
-          : snapshot.due
-            ? touch(session, snapshot)
-            : TE.right(session),
-    ),
-  )
+  O.isNone(session.snapshot)
+    ? isBlank(session)
+      ? TE.right(session)
+      : create(session)
+    : storeEdits(session, session.snapshot.value)
+
+const storeEdits = (session: Session, snapshot: Snapshot): Stored => {
+  if (!session.edits.isEmpty()) return save(session, snapshot)
+  return snapshot.due ? touch(session, snapshot) : TE.right(session)
+}
 
 // A session that was never loaded knows nothing of its rows. But it cannot have left this process, so here
 // it is known whether a save has created it, or it was destroyed: it is not created again.
@@ -103,23 +101,17 @@ const notAgain = (session: Session): Stored =>
     ),
   )
 
-const save = (session: Session, since: Snapshot): Stored => {
-  const { id, edits, store: entries } = session
-  return pipe(
-    TE.fromIO(freshSaveId),
-    TE.chain((saveId) =>
-      telling(
-        'save',
-        tagged(session.handle.save(id, { save: saveId, edits, since, entries })),
-        ({ rounds = 1 }, durationMs) =>
-          onceCommitted(session.handle, () =>
-            publish('saved', { id, edits: edits.size, rounds, durationMs }),
-          ),
-      ),
-    ),
-    TE.map((snapshot) => stored(session, narrowed(snapshot, keysAfter(since, edits)))),
-  )
-}
+const save =
+  (session: Session, since: Snapshot): Stored =>
+  async () => {
+    const { id, edits, store: entries, handle } = session
+    const saving = handle.save(id, { save: freshSaveId(), edits, since, entries })
+    const saved = await telling('save', tagged(saving), ({ rounds = 1 }, durationMs) =>
+      onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs })),
+    )()
+    if (E.isLeft(saved)) return saved
+    return E.right(stored(session, narrowed(saved.right, keysAfter(since, edits))))
+  }
 
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(

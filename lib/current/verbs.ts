@@ -2,7 +2,7 @@
 // A session that is current somewhere around us is told what became of it, so that its frame goes on from
 // there instead of saving the same edits again.
 import * as E from 'fp-ts/lib/Either.js'
-import { flow, pipe } from 'fp-ts/lib/function.js'
+import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SaveConflict, SessionClosed, SessionGone } from '../base/errors.js'
@@ -56,44 +56,37 @@ export const loadSession = (
   store: SessionStore,
   token: string,
   options: LoadOptions = {},
-): TE.TaskEither<StoreError, O.Option<Session>> =>
-  pipe(
-    Token.parse(token),
-    O.match(
-      () =>
-        TE.fromIO(() => {
-          publish('badToken', { reason: 'malformed' })
-          return O.none
-        }),
-      (parsed) => opened(store, parsed, options.keys && keysOf(options.keys)),
-    ),
-  )
+): TE.TaskEither<StoreError, O.Option<Session>> => {
+  const parsed = Token.parse(token)
+  const keys = options.keys && keysOf(options.keys)
+  return async () => {
+    if (O.isSome(parsed)) return opened(store, parsed.value, keys)
+    publish('badToken', { reason: 'malformed' })
+    return E.right(O.none)
+  }
+}
 
 // What is read is what was asked for, also where a store has more at hand: so that a program that asks for too little
 // finds out in its first specs.
-const opened = (
+const opened = async (
   store: SessionStore,
   token: Token,
   keys: Keys | undefined,
-): TE.TaskEither<StoreError, O.Option<Session>> =>
-  pipe(
-    telling(
-      'load',
-      pipe(store.load(token.id, token.hash, { keys }), TE.map(E.map((snapshot) => narrowed(snapshot, keys)))),
-      tellLoaded(token.id),
-    ),
-    TE.map(
-      flow(
-        O.fromEither,
-        O.map((snapshot) => heldSession(store, token, snapshot, noEdits)),
-      ),
-    ),
+): Promise<E.Either<StoreError, O.Option<Session>>> => {
+  const load = store.load(token.id, token.hash, { keys })
+  const loaded = await telling('load', load, tellLoaded(token.id, keys))()
+  if (E.isLeft(loaded)) return loaded
+  const found = loaded.right
+  return E.right(
+    E.isLeft(found) ? O.none : O.some(heldSession(store, token, narrowed(found.right, keys), noEdits)),
   )
+}
 
 const tellLoaded =
-  (id: SessionId) =>
+  (id: SessionId, keys: Keys | undefined) =>
   (found: E.Either<Absence, Snapshot>, durationMs: number): void => {
-    if (E.isRight(found)) publish('loaded', { id, entries: found.right.entries.size, durationMs })
+    if (E.isRight(found))
+      publish('loaded', { id, entries: narrowed(found.right, keys).entries.size, durationMs })
     else if (found.left === 'expired') publish('expired', { id })
     else publish('badToken', { reason: 'unknown', id })
   }

@@ -4,8 +4,8 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
 import type { DriverError } from '../base/errors.js'
+import type { Json } from '../base/json.js'
 import type { Database, Param, Query, Row } from '../port/database.js'
 import type { Lifetime } from '../port/lifetime.js'
 import type {
@@ -24,7 +24,7 @@ import type { Snapshot } from '../session/session.js'
 import type { SaveId } from '../session/token.js'
 import { GRAVE_REVISIONS } from './expressions.js'
 import type { ManyStatements } from './many.js'
-import { array, keysParams, loadedKeysRow, loadedRow, texts, wholeOf, writtenRow } from './rows.js'
+import { array, keysParams, loadedKeysRow, loadedRow, texts, writtenRow } from './rows.js'
 import { merged, type Written } from './save.js'
 
 export const manyOver = (
@@ -38,8 +38,6 @@ export const manyOver = (
   save: saveMany(database, sql.save, lifetime, refresh, tried),
 })
 
-const Place = t.type({ n: t.number })
-
 /** The rows by the place of their request, decoded with it; `undefined` where there is none. */
 const placed = <R, A>(
   requests: readonly R[],
@@ -48,7 +46,8 @@ const placed = <R, A>(
 ): E.Either<DriverError, readonly (A | undefined)[]> => {
   const results: (A | undefined)[] = new Array<undefined>(requests.length).fill(undefined)
   for (const row of rows) {
-    const index = Place.is(row) ? row.n - 1 : 0
+    const n = row['n']
+    const index = typeof n === 'number' ? n - 1 : 0
     const decoded = decode(row, requests[index] as R)
     if (E.isLeft(decoded)) return decoded
     results[index] = decoded.right
@@ -76,7 +75,9 @@ const loadMany = (database: Database, sql: ManyStatements, lifetime: Lifetime): 
       return ask(sql.loadKeys, requests, params, (row, { known, keys }) => loadedKeys(known, keys)(row))
     }
     // Where any asks for all, all are given all.
-    const whole = requests.map((request) => ({ ...request, known: wholeOf(request.known) }))
+    const whole = requests.map((request) =>
+      request.known?.keys === undefined ? request : { ...request, known: undefined },
+    )
     return ask(sql.load, whole, [], (row, { known }) => loaded(known)(row))
   }
 }
@@ -110,14 +111,15 @@ const saveMany = (
       if (sent.has(request)) for (const change of request.changes) tried.add(change)
       else sent.add(request)
     const plain = requests.filter(isPlain)
-    const places = new Map(plain.map((request, place) => [request, place]))
+    const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
+    const look = async (request: SaveRequest, row: Written | undefined): Promise<void> => {
+      outcomes.set(request, await outcome(refresh, tried, request, row))
+    }
     return pipe(
       database.query(query, saveParams(plain, idleMs)),
       TE.chainEitherK((rows) => placed(plain, rows, written)),
-      TE.chainW((rows) =>
-        TE.sequenceArray(rows.map((row, index) => outcome(refresh, tried, plain[index], row))),
-      ),
-      TE.map((outcomes) => requests.map((request) => outcomes[places.get(request) ?? -1] ?? O.none)),
+      TE.chainTaskK((rows) => () => Promise.all(plain.map((request, index) => look(request, rows[index])))),
+      TE.map(() => requests.map((request) => outcomes.get(request) ?? O.none)),
     )
   }
 }
@@ -132,31 +134,24 @@ const isPlain = ({ edits, since, since: { revision }, changes }: SaveRequest): b
   (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
 
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
-const outcome = (
+const outcome = async (
   refresh: SessionStore['refresh'],
   tried: WeakSet<Change>,
-  request: SaveRequest | undefined,
+  request: SaveRequest,
   row: Written | undefined,
-): TE.TaskEither<never, O.Option<SavedSnapshot>> =>
-  request === undefined || row === undefined
-    ? TE.right(O.none)
-    : pipe(
-        merged(refresh, request.id, request, request.changes.at(-1)?.save as SaveId, row),
-        TE.map(O.some),
-        TE.orElseW(() => {
-          for (const change of request.changes) tried.add(change)
-          return TE.right(O.none)
-        }),
-      )
+): Promise<O.Option<SavedSnapshot>> => {
+  if (row === undefined) return O.none
+  const mark = request.changes.at(-1)?.save as SaveId
+  const saved = await merged(refresh, request.id, request, mark, row)()
+  if (E.isRight(saved)) return O.some(saved.right)
+  for (const change of request.changes) tried.add(change)
+  return O.none
+}
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
-  const edits = requests.flatMap(({ edits, entries }, index) =>
-    edits
-      .toSeq()
-      .map((_, key) => ({ n: index + 1, key, value: entries.get(key) }))
-      .valueSeq()
-      .toArray(),
-  )
+  const edits: { readonly n: number; readonly key: string; readonly value: Json | undefined }[] = []
+  for (const [index, { edits: made, entries }] of requests.entries())
+    for (const key of made.keys()) edits.push({ n: index + 1, key, value: entries.get(key) })
   return [
     array(requests.map(({ id }) => id)),
     array(requests.map(({ since }) => since.revision)),

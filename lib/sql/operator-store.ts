@@ -74,7 +74,7 @@ export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 /** The rows of a statement, each as the codec wants it. */
 export const rowsAs =
-  <A>(codec: t.Decoder<unknown, A>) =>
+  <A>(codec: t.Type<A>) =>
   (
     database: Queryable,
     query: Query,
@@ -84,7 +84,7 @@ export const rowsAs =
 
 /** The one row of a statement that always gives one. */
 export const rowAs =
-  <A>(codec: t.Decoder<unknown, A>) =>
+  <A>(codec: t.Type<A>) =>
   (database: Queryable, query: Query, params: readonly Param[] = []): TE.TaskEither<DriverError, A> =>
     pipe(
       rowsAs(codec)(database, query, params),

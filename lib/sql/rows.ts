@@ -1,6 +1,6 @@
 // Between rows and values: edits as one jsonb parameter, and snapshots out of what comes back.
 import * as E from 'fp-ts/lib/Either.js'
-import { flow, pipe } from 'fp-ts/lib/function.js'
+import { flow } from 'fp-ts/lib/function.js'
 import { Map as HashMap } from 'immutable'
 import * as t from 'io-ts'
 import { DriverError } from '../base/errors.js'
@@ -88,18 +88,17 @@ const LoadedRow = t.intersection([
 
 export type Decode<A> = (row: Row) => E.Either<DriverError, A>
 
+/** Rows are taken as they are: these codecs change nothing. */
 export const decodedRow =
-  <A>(codec: t.Decoder<unknown, A>, query: Query): Decode<A> =>
-  (row) =>
-    pipe(
-      codec.decode(row),
-      E.mapLeft(
-        () =>
+  <A>(codec: t.Type<A>, query: Query): Decode<A> =>
+  (row: unknown) =>
+    codec.is(row)
+      ? E.right(row)
+      : E.left(
           new DriverError(`${query.name}: a row of another shape; does the pool transform rows?`, {
             retryable: false,
           }),
-      ),
-    )
+        )
 
 export const savedRow = (query: Query): Decode<Saved> => decodedRow(SavedRow, query)
 
@@ -107,17 +106,17 @@ export const savedRow = (query: Query): Decode<Saved> => decodedRow(SavedRow, qu
 export const loadedRow = (query: Query) => {
   const decode = decodedRow(LoadedRow, query)
   return (known: Snapshot | undefined): Decode<E.Either<Absence, Snapshot>> =>
-    flow(
-      decode,
-      E.map(({ revision, expiration, due, expired, mark, since, entries }) => {
-        if (expired) return E.left('expired')
-        const all =
-          known !== undefined && since === known.revision
-            ? withChanges(known.entries, entries)
-            : HashMap(frozen(entries ?? '{}'))
-        return E.right({ revision, expiration, due, mark: mark as SaveId, entries: all })
-      }),
-    )
+    (row) => {
+      const decoded = decode(row)
+      if (E.isLeft(decoded)) return decoded
+      const { revision, expiration, due, expired, mark, since, entries } = decoded.right
+      if (expired) return E.right(E.left('expired'))
+      const all =
+        known !== undefined && since === known.revision
+          ? withChanges(known.entries, entries)
+          : HashMap(frozen(entries ?? '{}'))
+      return E.right(E.right({ revision, expiration, due, mark: mark as SaveId, entries: all }))
+    }
 }
 
 /** The same of some keys. Where nothing has changed, whoever knew all still does. */

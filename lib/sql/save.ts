@@ -76,31 +76,47 @@ const write = (
   )
 }
 
-/** The session as it is after a save in one statement, whose mark is `mark`: of what was known, and what was written. */
+type Made = Pick<Change, 'edits' | 'entries' | 'since'>
+
+/** The session after a save in one statement, whose mark is `mark`: of what was known, and what was written. */
+const written = (
+  { edits, entries, since }: Made,
+  mark: SaveId,
+  { revision, expiration }: Written,
+): Snapshot => ({
+  revision,
+  expiration,
+  due: false,
+  mark,
+  entries,
+  keys: keysAfter(since, edits),
+})
+
+/** The same, if no save is in it that it waited for, and whose rows it thus did not see. */
+export const mergedAtOnce = (made: Made, mark: SaveId, row: Written): Snapshot | undefined => {
+  const { edits, since } = made
+  if (row.since !== since.revision || row.seen !== row.revision - 1) return undefined
+  const mine = written(made, mark, row)
+  return row.changes === null
+    ? mine
+    : { ...mine, entries: applyEdits(edits, knownAfter(since, since.keys, row).entries) }
+}
+
+/** The same, looked at anew where that is needed. Should it be destroyed by now, it was saved before. */
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
-  { edits, entries, since }: Pick<Change, 'edits' | 'entries' | 'since'>,
+  made: Made,
   mark: SaveId,
-  written: Written,
+  row: Written,
 ): TE.TaskEither<StoreError, Snapshot> => {
-  const { revision, expiration, seen, changes } = written
-  const keys = keysAfter(since, edits)
-  const mine: Snapshot = { revision, expiration, due: false, mark, entries, keys }
-  if (written.since === since.revision && seen === revision - 1)
-    return TE.right(
-      changes === null
-        ? mine
-        : {
-            ...mine,
-            entries: applyEdits(
-              edits,
-              knownAfter(since, since.keys, { since: written.since, changes }).entries,
-            ),
-          },
-    )
-  // It waited for other saves, whose rows it did not see. Should it be destroyed by now, it was saved before.
-  return pipe(refresh(id, since, keys), TE.map(O.getOrElse(() => mine)))
+  const atOnce = mergedAtOnce(made, mark, row)
+  return atOnce === undefined
+    ? pipe(
+        refresh(id, made.since, keysAfter(made.since, made.edits)),
+        TE.map(O.getOrElse(() => written(made, mark, row))),
+      )
+    : TE.right(atOnce)
 }
 
 const lookAndWrite = (
