@@ -25,26 +25,29 @@ export const send = (
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<readonly Row[]> => {
-    const sent = sql.unsafe(query.text, [...params] as never[], { prepare })
-    pool.pending.add(sent)
-    pending = sent
-    return sent.then(
-      (result) => {
-        pool.pending.delete(sent)
-        pool.answeredAt = performance.now()
-        return rowsOf(result)
-      },
-      (error: unknown) => {
-        pool.pending.delete(sent)
-        throw error
-      },
-    )
+    pending = sql.unsafe(query.text, [...params] as never[], { prepare })
+    return answer(pool, pending)
   }
   const giveUp = (): void => {
     forget(pending)
     late(sentAt)
   }
   return withDeadline(query.name, timeoutMs, start, giveUp)
+}
+
+const answer = (pool: Pool, sent: PromiseLike<unknown>): PromiseLike<readonly Row[]> => {
+  pool.pending.add(sent)
+  return sent.then(
+    (result) => {
+      pool.pending.delete(sent)
+      pool.answeredAt = performance.now()
+      return rowsOf(result)
+    },
+    (error: unknown) => {
+      pool.pending.delete(sent)
+      throw error
+    },
+  )
 }
 
 const rowsOf = (result: unknown): readonly Row[] => {

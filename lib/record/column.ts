@@ -5,6 +5,7 @@ import * as t from 'io-ts'
 import { type DeepReadonly, deepFreeze } from '../base/frozen.js'
 import { textProblem, toJson } from '../base/json.js'
 import { problemsOf } from '../base/problems.js'
+import { moment } from './moment.js'
 
 /** A column of values of type `A`, or anything else that has a type in the database, such as a parameter. */
 export interface Column<A> {
@@ -132,19 +133,6 @@ export const uuid: Column<string> = plain({
   to: (value) => value,
   read: asText,
 })
-
-// Locking a `Date` takes longer than all else of a row. It is a value that cannot change: of rows that are read again
-// and again, the last ones are kept, each in the place that its milliseconds give it.
-const moments: Date[] = []
-
-const moment = (wire: string | number): Date => {
-  const date = new Date(wire)
-  const place = date.getTime() & 1023
-  const kept = moments[place]
-  if (kept?.getTime() === date.getTime()) return kept
-  moments[place] = date
-  return deepFreeze(date)
-}
 
 const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
