@@ -3,9 +3,11 @@
 import { memoryStore } from 'keyrow/memory'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
+  batched,
   csrfToken,
   currentSession,
   flash,
+  remembered,
   sessionPrincipal,
   sessionRef,
   sessionStore,
@@ -21,7 +23,7 @@ export const port = Number(PORT)
 
 /** In PostgreSQL if there is one, else in memory. */
 export const store = url
-  ? sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))
+  ? batched(remembered(sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))))
   : memoryStore()
 
 const escaped = (text: string): string =>

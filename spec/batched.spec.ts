@@ -47,7 +47,7 @@ interface Options extends BatchLimits, MemoryLimit, SessionStoreOptions {
 
 const open = (options: Options = {}) => {
   const { url = server.url } = options
-  const inner = postgresDatabase(quietPools(url, { max: 4, backoff: () => 0.001 }))
+  const inner = postgresDatabase(quietPools(url, { max: 4, idle_timeout: 1, backoff: () => 0.001 }))
   t.teardown(() => inner.close())
   const { database, events } = counting(inner)
   const store = batched(remembered(sessionStore(database, options), options), options)
@@ -177,6 +177,26 @@ t.test('a statement that one of them makes fail is done for the others', async (
   t.strictSame((await again(loaded[1] as Session)).store.toObject(), { n: 1 })
 })
 
+t.test('a statement that the server cancels for one of them is done for the others', async (t) => {
+  const { store, database } = open({ retry: { attempts: 1 } })
+  const sessions = await fill(store, 4)
+  const made = [
+    `create function slow() returns trigger language plpgsql as
+      $$ begin raise exception 'it took too long' using errcode = '57014'; end $$`,
+    `create trigger slow before insert on keyrow.entry for each row when (new.key = 'slow') execute function slow()`,
+  ]
+  for (const text of made) await rowsOf(database, text)
+  const outcomes = await Promise.allSettled(
+    sessions.map((session, index) => saveSession(sessionSet(index === 1 ? 'slow' : 'good', 1)(session))),
+  )
+  await rowsOf(database, 'drop function slow cascade')
+  t.strictSame(
+    outcomes.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled', 'fulfilled'],
+  )
+  t.match(outcomes[1], { reason: { _tag: 'DriverError', sqlState: '57014' } })
+})
+
 t.test('a session that somebody else holds keeps only itself waiting', async (t) => {
   const { store } = open()
   const sessions = await fill(store, 5)
@@ -196,6 +216,88 @@ t.test('a session that somebody else holds keeps only itself waiting', async (t)
     t.equal(await Promise.race([held, Promise.resolve('waiting')]), 'waiting')
   })
   t.equal((await held)?.store.get('n'), 3)
+})
+
+/** So that what comes next does not join what came before. */
+const onItsWay = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10))
+
+/** Runs `during` while another connection holds the rows of these sessions. */
+const holding = async (sessions: readonly Session[], during: () => Promise<void>): Promise<void> => {
+  const holder = quietPool(server.url, { max: 1 })
+  await holder.begin(async (tx) => {
+    await tx`select from keyrow.session where id = any(${`{${sessions.map(({ id }) => id).join()}}`}::uuid[]) for update`
+    await during()
+  })
+  await holder.end({ timeout: 1 })
+}
+
+t.test('lone saves that wait for a lock leave their places to others', async (t) => {
+  const { store } = open({ atOnce: 2 })
+  const sessions = await fill(store, 6)
+  const [a, b, ...others] = sessions as [Session, Session, ...Session[]]
+  const held: Promise<Session>[] = []
+  await holding([a, b], async () => {
+    for (const session of [a, b]) {
+      held.push(saveSession(count('n')(session)))
+      await onItsWay()
+    }
+    const free = await Promise.all(others.map((session) => saveSession(count('n')(session))))
+    t.strictSame(
+      free.map((session) => session.store.get('n')),
+      [3, 4, 5, 6],
+    )
+  })
+  t.strictSame(
+    (await Promise.all(held)).map((session) => session.store.get('n')),
+    [1, 2],
+  )
+})
+
+t.test('one that waits for a lock by itself still counts as waiting', async (t) => {
+  const { store } = open({ queue: 2 })
+  const [a, b, c, d] = (await fill(store, 4)) as [Session, Session, Session, Session]
+  const outcomes: Promise<unknown>[] = []
+  await holding([a], async () => {
+    outcomes.push(saveSession(count('n')(a)))
+    await saveSession(count('n')(b))
+    outcomes.push(saveSession(count('n')(c)))
+    await t.rejects(saveSession(count('n')(d)), { _tag: 'DriverError', message: /waiting already/ })
+  })
+  await Promise.all(outcomes)
+})
+
+t.test('whoever waited too long for a turn is told so', async (t) => {
+  const { store } = open({ atOnce: 1, waitMs: 20 })
+  const [first, ...others] = (await fill(store, 4)) as [Session, ...Session[]]
+  const holder = quietPool(server.url, { max: 1 })
+  for (const act of [
+    (session: Session) => again(session),
+    (session: Session) => saveSession(count('n')(session)),
+  ]) {
+    let ahead: Promise<unknown> | undefined
+    let behind: Promise<PromiseSettledResult<unknown>[]> | undefined
+    await holder.begin(async (tx) => {
+      await tx`lock table keyrow.session in access exclusive mode`
+      ahead = act(first)
+      await onItsWay()
+      behind = Promise.allSettled(others.map((session) => act(session)))
+      await new Promise((resolve) => setTimeout(resolve, 40))
+    })
+    await ahead
+    for (const outcome of (await behind) ?? [])
+      t.match(outcome, { reason: { _tag: 'DriverError', retryable: true, message: /turn has not come/ } })
+  }
+  await holder.end()
+  t.strictSame((await again(others[0] as Session)).store.get('n'), 1, 'nothing of it was done')
+})
+
+t.test('large values do not share a statement', async (t) => {
+  const { store, names } = open()
+  const sessions = await fill(store, 4)
+  names()
+  const large = 'x'.repeat(3 * 1024 * 1024)
+  await Promise.all(sessions.map((session) => saveSession(sessionSet('large', large)(session))))
+  t.strictSame(names(), ['many.save', 'many.save'], 'two by two')
 })
 
 t.test('more than may wait is refused at once, and nothing of it is done', async (t) => {
@@ -360,6 +462,17 @@ t.test('keys that were deleted leave nothing behind for ever', async (t) => {
     { key: 'm' },
     { key: 'm' },
   ])
+})
+
+t.test('inside of a transaction the outer store is refused at once', async (t) => {
+  const { store, database } = open()
+  const [session] = (await fill(store, 1)) as [Session]
+  const loaded = await again(session)
+  for (const act of [() => again(session), () => saveSession(count('n')(loaded))]) {
+    const outcome = transact(database, () => TE.tryCatch(act, (error) => error))
+    t.match(await outcome(), { left: { _tag: 'DriverError', kind: 'outerHandle' } })
+  }
+  t.equal((await again(session)).store.get('n'), 0, 'nothing was stored')
 })
 
 t.test('inside of a transaction nothing is batched, and only a commit is told', async (t) => {

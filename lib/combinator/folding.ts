@@ -80,11 +80,14 @@ export const unfolded = <W extends Foldable>(
   saved: SavedSnapshot,
 ): readonly SavedSnapshot[] =>
   waiting.map(({ change }, index) => {
-    const seen = {
-      ...saved,
-      revision: saved.revision - (waiting.length - 1 - index),
-      mark: change.save,
-      entries: saved.entries === request.entries ? (left[index] as Entries) : saved.entries,
-    }
-    return narrowed(seen, keysAfter(change.since, change.edits))
+    const own =
+      saved.entries === request.entries
+        ? {
+            ...saved,
+            revision: saved.revision - (waiting.length - 1 - index),
+            mark: change.save,
+            entries: left[index] as Entries,
+          }
+        : saved
+    return narrowed(own, keysAfter(change.since, change.edits))
   })

@@ -1,6 +1,7 @@
 // Gathers what arrives while earlier batches are under way, and sends it as the next one. Whoever comes when nothing
 // is under way waits for nothing.
 import { AsyncLocalStorage } from 'node:async_hooks'
+import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
 import type { StoreError } from '../port/session-store.js'
 
@@ -11,17 +12,25 @@ export interface BatchLimits {
   readonly atOnce?: number
   /** At most so many loads, and as many saves, wait; one more fails at once with a `DriverError`. Default: 10,000. */
   readonly queue?: number
+  /** At most so many milliseconds does one wait for its turn; then it fails with a `DriverError`. Default: 12,000. */
+  readonly waitMs?: number
 }
 
-export const limitsOf = ({ batch = 128, atOnce = 2, queue = 10_000 }: BatchLimits): Required<BatchLimits> => {
+export const limitsOf = ({
+  batch = 128,
+  atOnce = 2,
+  queue = 10_000,
+  waitMs = 12_000,
+}: BatchLimits): Required<BatchLimits> => {
   for (const [name, figure, most] of [
     ['batch', batch, 1_000],
     ['atOnce', atOnce, 100],
     ['queue', queue, 1e7],
+    ['waitMs', waitMs, 1e9],
   ] as const)
     if (!(Number.isInteger(figure) && figure >= 1 && figure <= most))
       throw new RangeError(`${name} is ${String(figure)}; it must be from 1 to ${String(most)}`)
-  return { batch, atOnce, queue }
+  return { batch, atOnce, queue, waitMs }
 }
 
 /** Something that waits, in an order of its own. */
@@ -64,5 +73,39 @@ export const overloaded = (what: string, queue: number): DriverError =>
     retryable: true,
   })
 
-/** Whether all of a batch failed for the same reason; else each is tried by itself, for one may be what is wrong. */
-export const concernsAll = (error: StoreError): boolean => !(error instanceof DriverError) || error.retryable
+/** One who waits for its turn. */
+export interface InLine {
+  /** When it came, by `performance.now()`. */
+  readonly since: number
+  readonly resolve: (outcome: E.Either<DriverError, never>) => void
+  readonly reject: (thrown: unknown) => void
+}
+
+/** Those who have not waited too long; the others are told that they have. */
+export const inTime = <W extends InLine>(
+  waiting: readonly W[],
+  what: string,
+  waitMs: number,
+): readonly W[] => {
+  const earliest = performance.now() - waitMs
+  return waiting.filter(({ since, resolve }) => {
+    if (since >= earliest) return true
+    resolve(E.left(tooLate(what, waitMs)))
+    return false
+  })
+}
+
+const tooLate = (what: string, waitMs: number): DriverError =>
+  new DriverError(
+    `${what}: its turn has not come within ${String(waitMs)} ms; the database does not keep up`,
+    {
+      retryable: true,
+    },
+  )
+
+/**
+ * Whether all of a batch failed for the same reason; else each is tried by itself, for one may be what is wrong: what
+ * cannot be stored, what deadlocked, what took so long that the server cancelled it.
+ */
+export const concernsAll = (error: StoreError): boolean =>
+  !(error instanceof DriverError) || (error.retryable && !/^(40|57014)/.test(error.sqlState ?? ''))

@@ -3,14 +3,13 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type { Absence, LoadRequest, ManyOperations, SessionStore, StoreError } from '../port/session-store.js'
 import type { Snapshot } from '../session/session.js'
-import { type BatchLimits, concernsAll, gathering, overloaded } from './gathering.js'
+import { type BatchLimits, concernsAll, gathering, type InLine, inTime, overloaded } from './gathering.js'
 
 type Outcome = E.Either<StoreError, E.Either<Absence, Snapshot>>
 
-interface Waiting {
-  readonly request: LoadRequest
+interface Waiting extends InLine {
   readonly resolve: (outcome: Outcome | PromiseLike<Outcome>) => void
-  readonly reject: (thrown: unknown) => void
+  readonly request: LoadRequest
 }
 
 /** Those of some keys go together, and those of all: they are two statements. */
@@ -24,15 +23,15 @@ export const batchedLoads = (
 const lineOfLoads = (
   store: SessionStore,
   many: ManyOperations,
-  { batch, atOnce, queue }: Required<BatchLimits>,
+  { batch, atOnce, queue, waitMs }: Required<BatchLimits>,
 ): SessionStore['load'] => {
-  let line: Waiting[] = []
+  const line: Waiting[] = []
   const next = (): readonly Waiting[] | undefined => {
-    if (line.length === 0) return undefined
-    if (line.length > batch) return line.splice(0, batch)
-    const all = line
-    line = []
-    return all
+    while (line.length > 0) {
+      const waiting = inTime(line.splice(0, batch), 'load', waitMs)
+      if (waiting.length > 0) return waiting
+    }
+    return undefined
   }
   const joined = gathering(
     { next, send: (waiting) => loadAll(store, many, waiting).catch(rejecting(waiting)) },
@@ -40,9 +39,10 @@ const lineOfLoads = (
   )
   return (id, secret, reading = {}) =>
     () => {
-      if (line.length >= queue) return Promise.resolve(E.left(overloaded('load', queue)))
+      const refused = store.refusal?.() ?? (line.length >= queue ? overloaded('load', queue) : undefined)
+      if (refused !== undefined) return Promise.resolve(E.left(refused))
       return new Promise((resolve, reject) => {
-        line.push({ request: { id, secret, ...reading }, resolve, reject })
+        line.push({ request: { id, secret, ...reading }, since: performance.now(), resolve, reject })
         joined()
       })
     }

@@ -4,139 +4,109 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type { Change, ManyOperations, SavedSnapshot, SessionStore } from '../port/session-store.js'
+import type { ManyOperations, SavedSnapshot, SessionStore } from '../port/session-store.js'
 import type { Snapshot } from '../session/session.js'
-import type { SessionId } from '../session/token.js'
-import { alike, type Folded, folded, unfolded } from './folding.js'
-import { type BatchLimits, concernsAll, gathering, overloaded } from './gathering.js'
-
-type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
-
-interface Waiting {
-  readonly change: Change
-  readonly resolve: (outcome: Outcome | PromiseLike<Outcome>) => void
-  readonly reject: (thrown: unknown) => void
-}
-
-/** The saves of one session that are done as one; `base` is what an earlier save of this process left. */
-interface Group {
-  readonly id: SessionId
-  readonly waiting: readonly Waiting[]
-  readonly base: Snapshot | undefined
-}
-
-interface Lines {
-  /** By session, in the order in which the first of each came. */
-  readonly waiting: Map<SessionId, Waiting[]>
-  readonly underWay: Set<SessionId>
-  readonly bases: Map<SessionId, Snapshot>
-  size: number
-}
+import { type Folded, folded, unfolded } from './folding.js'
+import { type BatchLimits, concernsAll, gathering, inTime, overloaded } from './gathering.js'
+import { type Group, type Outcome, saveLine, type Waiting } from './save-line.js'
 
 export const batchedSaves = (
   store: SessionStore,
   many: ManyOperations,
-  { batch, atOnce, queue }: Required<BatchLimits>,
+  { batch, atOnce, queue, waitMs }: Required<BatchLimits>,
 ): SessionStore['save'] => {
-  const lines: Lines = { waiting: new Map(), underWay: new Set(), bases: new Map(), size: 0 }
+  const line = saveLine(batch, waitMs)
   const left = (group: Group, snapshot: Snapshot | undefined): void => {
-    lines.underWay.delete(group.id)
-    if (snapshot !== undefined && lines.waiting.has(group.id)) lines.bases.set(group.id, snapshot)
+    line.left(group, snapshot)
     joined()
   }
   // A statement's observer may throw: that is everybody's, and their places are free again.
   const send = (groups: readonly Group[]): Promise<void> =>
-    saveAll(store, many, groups, left).catch((thrown: unknown) => {
+    saveAll({ store, many, left, waitMs }, groups).catch((thrown: unknown) => {
       for (const group of groups) {
         left(group, undefined)
         for (const { reject } of group.waiting) reject(thrown)
       }
     })
-  const joined = gathering({ next: () => nextGroups(lines, batch), send }, atOnce)
+  const joined = gathering({ next: line.next, send }, atOnce)
   return (id, change) => () => {
-    if (lines.size >= queue) return Promise.resolve(E.left(overloaded('save', queue)))
+    const refused = store.refusal?.() ?? (line.size() >= queue ? overloaded('save', queue) : undefined)
+    if (refused !== undefined) return Promise.resolve(E.left(refused))
     return new Promise((resolve, reject) => {
-      const same = lines.waiting.get(id)
-      if (same === undefined) lines.waiting.set(id, [{ change, resolve, reject }])
-      else same.push({ change, resolve, reject })
-      lines.size += 1
+      line.join(id, { change, since: performance.now(), resolve, reject })
       joined()
     })
   }
 }
 
-/** Of one session, half as many as a header remembers saves: so that a retry can be told from its first try. */
-const AT_MOST = 32
-
-const nextGroups = (lines: Lines, batch: number): readonly Group[] | undefined => {
-  const groups: Group[] = []
-  for (const [id, all] of lines.waiting) {
-    if (lines.underWay.has(id)) continue
-    const waiting = all.splice(0, alike(all, AT_MOST))
-    if (all.length === 0) lines.waiting.delete(id)
-    groups.push({ id, waiting, base: lines.bases.get(id) })
-    lines.bases.delete(id)
-    lines.underWay.add(id)
-    lines.size -= waiting.length
-    if (groups.length >= batch) break
-  }
-  return groups.length === 0 ? undefined : groups
+interface Saving {
+  readonly store: SessionStore
+  readonly many: ManyOperations
+  readonly waitMs: number
+  /** Tells that a group was answered. */
+  readonly left: (group: Group, snapshot: Snapshot | undefined) => void
 }
 
-type Left = (group: Group, snapshot: Snapshot | undefined) => void
-
-const saveAll = async (
-  store: SessionStore,
-  many: ManyOperations,
-  groups: readonly Group[],
-  left: Left,
-): Promise<void> => {
+const saveAll = async (saving: Saving, groups: readonly Group[]): Promise<void> => {
+  const { many, left } = saving
   const folds = groups.map((group) => ({ group, fold: folded(group.id, group.waiting, group.base) }))
   const ready = folds.filter(({ fold }) => fold.waiting.length > 0)
   for (const { group, fold } of folds) if (fold.waiting.length === 0) left(group, undefined)
   const [first] = ready
   if (first === undefined) return
   if (ready.length === 1 && first.fold.waiting.length === 1) {
-    await saveEach(store, first.group, first.fold.waiting, left)
+    await briefly(saveEach(saving, first.group, first.fold.waiting))
     return
   }
   const results = await many.save(ready.map(({ fold }) => fold.request))()
   for (const [index, { group, fold }] of ready.entries()) {
-    if (E.isLeft(results) && concernsAll(results.left)) fail(group, fold.waiting, results, left)
+    if (E.isLeft(results) && concernsAll(results.left)) fail(saving, group, fold.waiting, results)
     else {
       const saved = E.isRight(results) ? (results.right[index] ?? O.none) : O.none
-      if (O.isSome(saved)) succeed(group, fold, saved.value, left)
+      if (O.isSome(saved)) succeed(saving, group, fold, saved.value)
       // Not awaited: it may wait for a lock, and those behind need not.
-      else void saveEach(store, group, fold.waiting, left)
+      else void saveEach(saving, group, fold.waiting)
     }
   }
 }
 
-const succeed = (group: Group, fold: Folded<Waiting>, saved: SavedSnapshot, left: Left): void => {
+const succeed = ({ left }: Saving, group: Group, fold: Folded<Waiting>, saved: SavedSnapshot): void => {
   left(group, saved)
   for (const [index, one] of unfolded(fold, saved).entries()) fold.waiting[index]?.resolve(E.right(one))
 }
 
-const fail = (group: Group, waiting: readonly Waiting[], failure: Outcome, left: Left): void => {
+const fail = ({ left }: Saving, group: Group, waiting: readonly Waiting[], failure: Outcome): void => {
   left(group, undefined)
   for (const { resolve } of waiting) resolve(failure)
 }
 
-/** One after the other, each by itself. */
+/** One after the other, each by itself, for as long as their turn may take. */
 const saveEach = async (
-  store: SessionStore,
+  { store, left, waitMs }: Saving,
   group: Group,
   waiting: readonly Waiting[],
-  left: Left,
 ): Promise<void> => {
   let latest: Snapshot | undefined
-  for (const { change, resolve, reject } of waiting)
+  for (const one of waiting)
     try {
-      const outcome = await store.save(group.id, change)()
+      if (inTime([one], 'save', waitMs).length === 0) continue
+      const outcome = await store.save(group.id, one.change)()
       if (E.isRight(outcome)) latest = outcome.right
-      resolve(outcome)
+      one.resolve(outcome)
     } catch (thrown) {
-      reject(thrown)
+      one.reject(thrown)
     }
   left(group, latest)
 }
+
+/** A lone save may wait for a lock: it keeps its place for as long as one does that has none to wait for. */
+const PLACE_MS = 50
+
+const briefly = (saving: Promise<void>): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, PLACE_MS)
+    void saving.then(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })

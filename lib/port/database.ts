@@ -38,6 +38,8 @@ export interface Database extends Queryable {
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
   /** Ends all connections; what comes after fails with a `DriverError`. Idempotent. */
   readonly close: TaskEither<DriverError, void>
+  /** Why a statement through this handle would be refused here and now: inside of a transaction that is further in. */
+  readonly refusal?: () => DriverError | undefined
   /** What a transaction's handle is in. */
   readonly within?: Within
 }

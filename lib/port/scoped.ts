@@ -48,6 +48,7 @@ export const scopedDatabase = (driver: Driver): Database => {
         ? refused(OUTER)
         : counted(() => run(opened(root), driver.transaction, database, body)),
     close: driver.close,
+    refusal: () => (isAround(root, undefined) ? OUTER() : undefined),
   }
   return database
 }

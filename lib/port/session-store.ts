@@ -178,6 +178,9 @@ export interface SessionStore {
   /** What the store can do for several sessions at once, if it can: `batched` makes use of it. */
   readonly many?: ManyOperations
 
+  /** Why nothing can be done through this store here and now: it is the outer one, inside of a transaction. */
+  readonly refusal?: () => StoreError | undefined
+
   /** Of a store in a database: the same store through another handle of that, which tries nothing again. */
   readonly over?: (handle: Database) => SessionStore
 

@@ -96,6 +96,7 @@ const storeOver = (offer: Offer): SessionStore => {
     sessionsOf: offered(inner.sessionsOf),
     endAll: offered(inner.endAll),
     collect: offered(inner.collect),
+    ...(offer.database.refusal === undefined ? {} : { refusal: offer.database.refusal }),
     ...(inner.many === undefined
       ? {}
       : { many: { load: offered(inner.many.load), save: offered(inner.many.save) } }),
