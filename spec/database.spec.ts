@@ -60,6 +60,17 @@ const portSpec = (t: Test, database: Database): void => {
     }
   })
 
+  t.test('a statement that fails after some of its rows leaves nothing to the next one', async (t) => {
+    const failing = 'select 1 / (4 - i) as one from generate_series(1, 5) as i'
+    for (let time = 0; time < 3; time += 1)
+      // On every connection of a pool.
+      await Promise.all(Array.from({ length: 20 }, () => left(run(database, failing))))
+    for (const rows of await Promise.all(
+      Array.from({ length: 20 }, () => right(run(database, 'select 1 as one'))),
+    ))
+      t.strictSame(rows, [{ one: 1 }])
+  })
+
   t.test('errors are typed by SQLSTATE', async (t) => {
     const schema = freshSchema()
     await right(run(database, `create schema ${schema}`))

@@ -435,6 +435,8 @@ const savingSpec = (t: Test, plain: Database): void => {
         t.match(await left(record.refresh(note)), { _tag: 'RecordGone' })
       }
       t.equal(K.isSessionError(new K.RecordGone('x', '1')), false)
+      t.equal(K.isRecordError(new K.RecordGone('x', '1')), true)
+      t.equal(K.isRecordError(new K.SessionGone('x')), false)
     },
   )
 }

@@ -213,3 +213,16 @@ export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict
  */
 export const isSessionError = (error: unknown): error is SessionError =>
   error instanceof KeyrowError && !(error instanceof RecordGone)
+
+/**
+ * Tells one of the errors of records from anything else that was thrown.
+ *
+ * @example
+ * ```ts
+ * import { isRecordError, RecordGone } from 'keyrow'
+ *
+ * console.log(isRecordError(new RecordGone('notes', '1')), isRecordError(new Error('other'))) // true false
+ * ```
+ */
+export const isRecordError = (error: unknown): error is RecordError =>
+  [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)

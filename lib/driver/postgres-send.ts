@@ -52,8 +52,11 @@ const answer = (pool: Pool, sent: PromiseLike<unknown>): PromiseLike<readonly Ro
 
 const rowsOf = (result: unknown): readonly Row[] => {
   const rows = result as readonly Row[] & { readonly columns?: readonly Column[] }
-  // A plain array: the library's own carries the statement and the connection's state.
-  return convertRows(rows.columns ?? [], [...rows])
+  // A plain array: the library's own carries the statement and the connection's state. And postgres.js 3.4.9 goes on
+  // counting rows where it was when their connection was lost: the next result then begins with so many holes.
+  const plain: Row[] = []
+  rows.forEach((row) => plain.push(row))
+  return convertRows(rows.columns ?? [], plain)
 }
 
 // A statement still waiting for a connection becomes one that does nothing. (If a connection is just being made
