@@ -55,7 +55,7 @@ const rowsOf = (result: unknown): readonly Row[] => {
   // A plain array: the library's own carries the statement and the connection's state. And postgres.js 3.4.9 goes on
   // counting rows where it was when their connection was lost: the next result then begins with so many holes.
   const plain: Row[] = []
-  rows.forEach((row) => plain.push(row))
+  rows.forEach((row) => void plain.push(row))
   return convertRows(rows.columns ?? [], plain)
 }
 
