@@ -55,9 +55,17 @@ const keyLaws: readonly Law[] = [
           right(saveEdits(session, set)),
           right(saveEdits(session, del)),
         ])
-        const expected = first.revision > second.revision ? { other: round, key: round } : { other: round }
-        assert.deepEqual(await storedValues(session), expected)
-        assert.deepEqual([first.revision, second.revision].toSorted(), [2, 3])
+        const values = await storedValues(session)
+        // Whoever had to look again after its own save shows what is there, with the revision of that.
+        for (const { revision, entries } of [first, second])
+          if (revision === 3) assert.deepEqual(entries.toObject(), values)
+          else assert.equal(revision, 2)
+        if (first.revision === second.revision) assert.equal(first.revision, 3)
+        else
+          assert.deepEqual(
+            values,
+            first.revision > second.revision ? { other: round, key: round } : { other: round },
+          )
       }
     },
   },
