@@ -93,6 +93,7 @@ export const explain = (error: k.SessionError): string => {
     case 'SessionClosed':
     case 'SaveConflict':
       return error.id
+    case 'KeyNotLoaded':
     case 'NoCurrentSession':
       return error.message
     case 'SchemaMismatch':
