@@ -229,7 +229,11 @@ const taken = async ([some, all]: Pair, step: Step): Promise<Pair> => {
   if (step.do === 'load') return [await lazily(some, ...step.keys), await whole(all)]
   if (step.do === 'save') return [await saveSession(some), await saveSession(all)]
   if (step.do === 'refresh') return [await refreshSession(some), await refreshSession(all)]
-  if (step.do !== 'fetch') return [edited(some, step), edited(all, step)]
+  if (step.do !== 'fetch') {
+    // What changes nothing is no edit of a session that knows all; one that does not know would store it, blindly.
+    const changed = edited(all, step)
+    return changed === all ? [some, all] : [edited(some, step), changed]
+  }
   const fetched = await sessionFetch(step.key)(some)
   // Fetching reads what others have saved; where there was nothing to fetch, nothing was read.
   return [fetched, fetched === some ? all : await refreshSession(all)]

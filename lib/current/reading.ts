@@ -34,16 +34,11 @@ type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
  * ```
  */
 export const refreshSession = (session: Session): Read =>
-  told(
-    session,
-    pipe(
-      session.snapshot,
-      O.match(
-        () => TE.right(session),
-        (known) => reread(session, known, 'refresh', known.keys),
-      ),
-    ),
-  )
+  ifStored(session, (known) => reread(session, known, 'refresh', known.keys))
+
+/** Of a session that was never saved there is nothing to read. */
+const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
+  told(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value))
 
 const reread = (
   session: Session,
@@ -83,16 +78,7 @@ const reread = (
 export const sessionFetch =
   (...keys: KeyNames) =>
   (session: Session): Read =>
-    told(
-      session,
-      pipe(
-        session.snapshot,
-        O.match(
-          () => TE.right(session),
-          (known) => fetched(session, known, keysOf(keys)),
-        ),
-      ),
-    )
+    ifStored(session, (known) => fetched(session, known, keysOf(keys)))
 
 const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
   wanted.every((key) => knows(session, key))
