@@ -21,6 +21,7 @@ interface PoolOptions {
   readonly prepare?: boolean
   readonly max?: number
   readonly max_pipeline?: number
+  readonly host?: readonly string[]
 }
 
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */

@@ -26,7 +26,7 @@ export const send = (
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     pending = sql.unsafe(query.text, [...params] as never[], { prepare })
-    return answer(pool, pending)
+    return answer(pool, pending, (pool.sql.options.host?.length ?? 0) > 1 ? watched(pending) : alwaysThere)
   }
   const giveUp = (): void => {
     forget(pending)
@@ -35,12 +35,17 @@ export const send = (
   return withDeadline(query.name, timeoutMs, start, giveUp)
 }
 
-const answer = (pool: Pool, sent: PromiseLike<unknown>): PromiseLike<readonly Row[]> => {
+const answer = (
+  pool: Pool,
+  sent: PromiseLike<unknown>,
+  isThere: () => boolean,
+): PromiseLike<readonly Row[]> => {
   pool.pending.add(sent)
   return sent.then(
     (result) => {
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
+      if (!isThere()) throw Object.assign(new Error('the connection was lost'), { code: 'CONNECTION_CLOSED' })
       return rowsOf(result)
     },
     (error: unknown) => {
@@ -48,6 +53,30 @@ const answer = (pool: Pool, sent: PromiseLike<unknown>): PromiseLike<readonly Ro
       throw error
     },
   )
+}
+
+interface Session {
+  readonly pid: number
+  readonly secret: number
+}
+
+const alwaysThere = (): boolean => true
+
+/**
+ * Whether the connection that answers is the one that was asked. With several hosts, postgres.js 3.4.9 overlooks that
+ * the first statement of a connection is lost with it, and answers that with nothing when it has connected again.
+ */
+const watched = (pending: object): (() => boolean) => {
+  let state: Session | null = null
+  let asked: Session | null = null
+  Object.defineProperty(pending, 'state', {
+    get: () => state,
+    set: (sent: Session) => {
+      state = sent
+      asked = { ...sent }
+    },
+  })
+  return () => state?.pid === asked?.pid && state?.secret === asked?.secret
 }
 
 const rowsOf = (result: unknown): readonly Row[] => {

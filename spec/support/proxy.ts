@@ -8,7 +8,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 export interface Proxy {
   readonly url: string
   /** Loses the answer to the next statement that is carried out; then runs `meanwhile`, before anybody can connect again. */
-  readonly loseNextAnswer: (meanwhile: () => Promise<void>, to?: 'a statement' | 'a commit') => void
+  readonly loseNextAnswer: (meanwhile: () => Promise<void>, to?: keyof typeof ANSWERS) => void
   /** From now on, at random: cuts connections, before or after it passes something on; delays what it passes; lets nothing through any more, in silence. */
   readonly disturb: (disturbances: Partial<Disturbances>) => void
   /** Holds up what clients send from now on, and whatever follows it; gives the function that delivers it, late. */
@@ -34,6 +34,7 @@ const CALM: Disturbances = { cut: 0, delay: 0, delayMs: 0, hole: 0 }
 const ANSWERS = {
   'a statement': /C\0\0\0.(SELECT|INSERT|UPDATE|DELETE) \d/s,
   'a commit': /C\0\0\0.COMMIT/s,
+  'a begin': /C\0\0\0.BEGIN/s,
 }
 
 interface Loss {
