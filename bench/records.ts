@@ -1,14 +1,25 @@
-// What a record costs beside plain postgres.js, drizzle-orm and kysely, on one PostgreSQL, each with a pool of its own of as many
-// connections as there are requests at once (with fewer, kysely's driver waits for ever in postgres.js 3.4.9):
-// `npm run bench:records`. Finds a row by its id, and saves one column of it. The four take turns, in short rounds;
-// what is compared are the rounds that are next to each other. ROUNDS, MS and AT_ONCE make it smaller or larger.
+// What a record costs beside plain postgres.js, drizzle-orm and kysely, on one PostgreSQL, each with a pool of its own of
+// as many connections as there are requests at once (with fewer, kysely's driver waits for ever in postgres.js 3.4.9):
+// `npm run bench:records`. Finds a row by its id, and saves one column of it, with statements that arrive together
+// sharing one, and one by one. They take turns, in short rounds; what is compared are the rounds that are next to each
+// other. ROUNDS, MS and AT_ONCE make it smaller or larger.
 
 import { eq } from 'drizzle-orm'
 import { bigint, integer, pgTable, text as pgText, timestamp } from 'drizzle-orm/pg-core'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { isRight } from 'fp-ts/lib/Either.js'
 import { isSome } from 'fp-ts/lib/Option.js'
-import { generated, int4, int8, nullable, record, text, timestamptz } from 'keyrow'
+import {
+  batchedDatabase,
+  type Database,
+  generated,
+  int4,
+  int8,
+  nullable,
+  record,
+  text,
+  timestamptz,
+} from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { type Generated, Kysely } from 'kysely'
 import { PostgresJSDialect } from 'kysely-postgres-js'
@@ -18,10 +29,10 @@ import { startPostgres } from '../spec/support/postgres-server.js'
 const figure = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
 const rounds = figure('ROUNDS', 15)
 const milliseconds = figure('MS', 1_000)
-const atOnce = figure('AT_ONCE', 8)
+const atOnce = figure('AT_ONCE', 64)
 const ROWS = 1_000
 
-const server = await startPostgres()
+const server = await startPostgres({ settings: { max_connections: String(20 + 6 * atOnce) } })
 const pool = () => postgres(server.url, { ...poolOptions, max: atOnce, onnotice: () => undefined })
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
@@ -72,8 +83,7 @@ const plain = (): Contender => {
   }
 }
 
-const keyrow = async (): Promise<Contender> => {
-  const database = postgresDatabase(pool())
+const keyrow = async (name: string, database: Database): Promise<Contender> => {
   const notes = record({
     table: 'notes',
     key: 'id',
@@ -94,7 +104,7 @@ const keyrow = async (): Promise<Contender> => {
   }
   const all = await Promise.all(Array.from({ length: ROWS }, (_, index) => find(index + 1)))
   return {
-    name: 'keyrow',
+    name,
     find: () => find(randomId()),
     save: async () => {
       const saved = await notes.save(notes.set('title', title())(must(all[randomId() - 1])))()
@@ -188,7 +198,13 @@ const sorted = (figures: readonly number[]): readonly number[] => [...figures].s
 const quantile = (figures: readonly number[], q: number): number =>
   sorted(figures)[Math.round((figures.length - 1) * q)] ?? Number.NaN
 
-const contenders = [plain(), await keyrow(), drizzled(), kysely()]
+const contenders = [
+  plain(),
+  await keyrow('keyrow', batchedDatabase(postgresDatabase(pool()))),
+  await keyrow('keyrow, each', postgresDatabase(pool())),
+  drizzled(),
+  kysely(),
+]
 for (const task of ['find', 'save'] as const) {
   const figures = new Map(contenders.map(({ name }) => [name, [] as number[]]))
   for (const contender of contenders) await throughput(contender[task], milliseconds)

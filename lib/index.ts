@@ -5,6 +5,7 @@ export type { Json } from './base/json.js'
 export { type Collected, type CollectOptions, collectGarbage } from './collector/collect.js'
 export { type Collector, type CollectorOptions, startCollector } from './collector/collector.js'
 export { type BatchLimits, batched } from './combinator/batched.js'
+export { batchedDatabase } from './combinator/batched-database.js'
 export { type MemoryLimit, remembered } from './combinator/remembered.js'
 export {
   callWithSession,
@@ -28,7 +29,16 @@ export {
 export { type CheckedRequest, checkForgery } from './door/forgery.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
 export { RequestRefused } from './door/refused.js'
-export type { Database, Param, Query, Queryable, QueryEvent, Row, Within } from './port/database.js'
+export type {
+  Database,
+  EachQuery,
+  Param,
+  Query,
+  Queryable,
+  QueryEvent,
+  Row,
+  Within,
+} from './port/database.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
 export type { Lifetime } from './port/lifetime.js'
 export { observedDatabase } from './port/observed.js'

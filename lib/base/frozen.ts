@@ -19,16 +19,16 @@ const refuse = (): never => {
   throw new TypeError('a value read from a session cannot be changed in place: set a new one')
 }
 
-const refusing = (names: readonly string[]): PropertyDescriptorMap =>
-  Object.fromEntries(names.map((name) => [name, { value: refuse }]))
+const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
+const collectionSetters = ['set', 'add', 'delete', 'clear']
 
-const dateLocks = refusing(
-  Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set')),
-)
-const collectionLocks = refusing(['set', 'add', 'delete', 'clear'])
+const refused = { value: refuse, writable: false, enumerable: false, configurable: false }
 
-const lock = (value: object, locks: PropertyDescriptorMap): void => {
-  if (Object.isExtensible(value)) Object.freeze(Object.defineProperties(value, locks))
+// One by one, and with a descriptor that says all: that takes two thirds of the time of `defineProperties`.
+const lock = (value: object, setters: readonly string[]): void => {
+  if (!Object.isExtensible(value)) return
+  for (const setter of setters) Object.defineProperty(value, setter, refused)
+  Object.freeze(value)
 }
 
 /**
@@ -37,7 +37,7 @@ const lock = (value: object, locks: PropertyDescriptorMap): void => {
  */
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
-  if (value instanceof Date) lock(value, dateLocks)
+  if (value instanceof Date) lock(value, dateSetters)
   else if (!deeplyFrozen.has(value)) {
     deeplyFrozen.add(value)
     freezeObject(value)
@@ -53,7 +53,7 @@ const freezeObject = (value: object): void => {
     Object.freeze(value)
     for (const member of Object.values(value)) deepFreeze(member)
   } else if (value instanceof Map || value instanceof Set) {
-    lock(value, collectionLocks)
+    lock(value, collectionSetters)
     for (const [key, member] of value.entries()) {
       deepFreeze(key)
       deepFreeze(member)

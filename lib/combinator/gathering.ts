@@ -109,3 +109,19 @@ const tooLate = (what: string, waitMs: number): DriverError =>
  */
 export const concernsAll = (error: StoreError): boolean =>
   !(error instanceof DriverError) || (error.retryable && !/^(40|57014)/.test(error.sqlState ?? ''))
+
+/** What may wait for a lock keeps its place for as long as one does that has none to wait for. */
+const PLACE_MS = 50
+
+export const briefly = (doing: Promise<unknown>): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, PLACE_MS)
+    const done = (): void => {
+      clearTimeout(timer)
+      resolve()
+    }
+    void doing.then(done, done)
+  })
+
+/** About as much text in one statement; what is larger goes alone. */
+export const BATCH_SIZE = 4 * 1024 * 1024

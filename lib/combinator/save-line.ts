@@ -5,7 +5,7 @@ import type { Change, SessionStore } from '../port/session-store.js'
 import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
 import { alike } from './folding.js'
-import { type InLine, inTime } from './gathering.js'
+import { BATCH_SIZE, type InLine, inTime } from './gathering.js'
 
 export type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
 
@@ -32,9 +32,6 @@ export interface SaveLine {
 
 /** Of one session, half as many as a header remembers saves: so that a retry can be told from its first try. */
 const AT_MOST = 32
-
-/** About as much text in one statement; a larger value goes alone. */
-const BATCH_SIZE = 4 * 1024 * 1024
 
 interface State {
   /** By session, in the order in which the first of each came. */

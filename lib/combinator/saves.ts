@@ -7,7 +7,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { ManyOperations, SavedSnapshot, SessionStore } from '../port/session-store.js'
 import type { Snapshot } from '../session/session.js'
 import { type Folded, folded, unfolded } from './folding.js'
-import { type BatchLimits, concernsAll, gathering, inTime, overloaded } from './gathering.js'
+import { type BatchLimits, briefly, concernsAll, gathering, inTime, overloaded } from './gathering.js'
 import { type Group, type Outcome, saveLine, type Waiting } from './save-line.js'
 
 export const batchedSaves = (
@@ -98,15 +98,3 @@ const saveEach = async (
     }
   left(group, latest)
 }
-
-/** A lone save may wait for a lock: it keeps its place for as long as one does that has none to wait for. */
-const PLACE_MS = 50
-
-const briefly = (saving: Promise<void>): Promise<void> =>
-  new Promise((resolve) => {
-    const timer = setTimeout(resolve, PLACE_MS)
-    void saving.then(() => {
-      clearTimeout(timer)
-      resolve()
-    })
-  })

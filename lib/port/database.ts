@@ -7,7 +7,24 @@ import type { DriverError } from '../base/errors.js'
 export interface Query {
   readonly name: string
   readonly text: string
+  /** The same statement for many who run it at once, where there is one. */
+  readonly each?: EachQuery
 }
+
+/**
+ * One statement in place of many alike. Its parameters are arrays in PostgreSQL's text, one for each parameter of
+ * those; its rows say in the column `00 place` whose they are, counted from 1.
+ */
+export interface EachQuery extends Query {
+  /**
+   * Of a statement that writes: so many of its first parameters name the row. Two of one row never go together; and
+   * whoever gets no row, because somebody else has it locked or it is not there, runs the statement by itself.
+   */
+  readonly named?: number
+}
+
+/** The column of an `EachQuery` that counts those for whom it is run: named as no column of a record's row is. */
+export const PLACE = '00 place'
 
 export type Param = string | number | boolean | bigint | null
 

@@ -7,6 +7,9 @@ import type { Column } from './column.js'
 const literal = (element: string | null): string =>
   element === null ? 'NULL' : `"${element.replaceAll(/["\\]/g, '\\$&')}"`
 
+/** An array in PostgreSQL's text, of its elements' texts. */
+export const arrayText = (elements: readonly (string | null)[]): string => `{${elements.map(literal).join()}}`
+
 /** The elements of what came back, the first that does not fit as the failure. */
 const elementsOf =
   <A>({ codec }: Column<A>): t.Validate<unknown, readonly A[]> =>
@@ -32,8 +35,7 @@ export const array = <A>(of: Column<A>): Column<readonly A[]> => {
   const { codec } = of
   const is = (value: unknown): value is readonly A[] =>
     Array.isArray(value) && Array.from(value).every(codec.is)
-  const encode = (values: readonly A[]): string =>
-    `{${values.map((value) => literal(codec.encode(value))).join()}}`
+  const encode = (values: readonly A[]): string => arrayText(values.map((value) => codec.encode(value)))
   return Object.freeze({
     sql: `${of.sql}[]`,
     codec: new t.Type<readonly A[], string>(`array of ${codec.name}`, is, elementsOf(of), encode),

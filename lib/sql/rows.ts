@@ -8,6 +8,7 @@ import { deepFreeze } from '../base/frozen.js'
 import type { Json } from '../base/json.js'
 import type { Query, Row } from '../port/database.js'
 import type { Absence, Listed, Saved } from '../port/session-store.js'
+import { arrayText } from '../record/array.js'
 import { type Edits, type Entries, noEntries } from '../session/edits.js'
 import { entriesOf, type Keys, type Known } from '../session/known.js'
 import type { Snapshot } from '../session/session.js'
@@ -37,7 +38,7 @@ export const entriesParam = (entries: Entries): string =>
 export const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
 
 export const texts = (items: readonly (string | undefined)[]): string =>
-  array(items.map((item) => (item === undefined ? 'NULL' : `"${item.replaceAll(/["\\]/g, '\\$&')}"`)))
+  arrayText(items.map((item) => item ?? null))
 
 /** The keys that are wanted, and those of them that are not in what is known. */
 export const keysParams = (keys: Keys, known: Known | undefined): readonly [string, string] => [

@@ -3,13 +3,13 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DecodeError, DriverError, type EncodeError } from '../base/errors.js'
-import type { Database, Param, Query, Row } from '../port/database.js'
+import { type Database, type Param, PLACE, type Query, type Row } from '../port/database.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import { array } from '../record/array.js'
 import type { AnyColumn, Column } from '../record/column.js'
 import { recordIn } from './save.js'
 import { attempt, encode, type Field, type Shape } from './shape.js'
-import { PLACE, selectEach } from './statements.js'
+import { selectEach } from './statements.js'
 
 type AnyActive = ActiveRecord<Database, unknown>
 

@@ -4,7 +4,7 @@
 // Why a save loses nothing: it writes the edited columns alone. Where a new value was computed from the present one,
 // or the record has a revision, it is guarded: the row must still be as it was read. If it is not, it is locked,
 // looked at, and then written.
-import type { Query } from '../port/database.js'
+import { type EachQuery, PLACE, type Query } from '../port/database.js'
 import type { AnyColumn } from '../record/column.js'
 import type { Field, Shape } from './shape.js'
 
@@ -44,23 +44,47 @@ const insert = (shape: Shape): string => {
 const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)}`
 
-/** What counts the keys that rows were asked for by, from 1. */
-export const PLACE = '0 place'
-
-/** Rows for many keys at once. */
-export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string => {
-  const arrays = keys.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
-  const names = keys.map((_, index) => `k${String(index)}`)
-  return `select k.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
-from unnest(${arrays.join(', ')}) with ordinality as k (${[...names, 'n'].join(', ')})
-${join}
-order by ${order}`
+/** Arrays of keys, or of other parameters, as the rows `k`. */
+const arrays = (columns: readonly AnyColumn[]): string => {
+  const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
+  const names = columns.map((_, index) => `k${String(index)}`)
+  return `unnest(${texts.join(', ')}) with ordinality as k (${[...names, 'n'].join(', ')})`
 }
 
-const selectMany = (shape: Shape): string => {
-  const on = shape.key.map(({ column }, index) => `${shape.from}.${column} = k.k${String(index)}`)
-  const keys = shape.key.map(({ type }) => type)
-  return selectEach(shape, keys, `join ${shape.from} on ${on.join(' and ')}`, 'k.n')
+/** Rows for many keys at once. */
+export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string =>
+  `select k.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
+from ${arrays(keys)}
+${join}
+order by ${order}`
+
+const bySameKey = ({ key }: Shape, table: string): string =>
+  key.map(({ column }, index) => `${table}.${column} = k.k${String(index)}`).join(' and ')
+
+// Each by itself, by the index: of a small table the planner would read all.
+const selectMany = (shape: Shape): string => `select k.n::float8 as "${PLACE}", r.*
+from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
+  select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
+) as r`
+
+// As `setOne`, with an array in place of each parameter. Rows that somebody has locked are left out: those who wait
+// for them do so alone. (What was moved since by another's save has no longer this place, and goes alone, too.)
+const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
+  const { key, from, revision } = shape
+  const guard = guarded ? (revision ?? field) : undefined
+  const columns = [...key, field, ...(guard === undefined ? [] : [guard])]
+  const value = (index: number): string => `k.k${String(key.length + index)}`
+  const guards = guard === undefined ? [] : [`${from}.${guard.column} is not distinct from ${value(1)}`]
+  return `update ${from}
+set ${[`${field.column} = ${value(0)}`, ...raised(shape)].join(', ')}
+from (
+  select k.*, t.at
+  from ${arrays(columns.map(({ type }) => type))} cross join lateral (
+    select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for update skip locked
+  ) as t
+) as k
+where ${[bySameKey(shape, from), `${from}.ctid = k.at`, ...guards].join(' and ')}
+returning k.n::float8 as "${PLACE}", ${rowFrom(shape, from)}`
 }
 
 const raised = ({ revision }: Shape): readonly string[] =>
@@ -107,16 +131,28 @@ const setAny = (shape: Shape, guarded: boolean): string => {
 
 export const recordStatements = (shape: Shape): RecordStatements => {
   const named = (name: string, text: string): Query => Object.freeze({ name: `${shape.table}.${name}`, text })
-  const eachSettable = (name: string, text: (field: Field) => string): ReadonlyMap<string, Query> =>
-    new Map([...shape.settable].map(([column, field]) => [column, named(`${name}.${column}`, text(field))]))
+  const eachSettable = (name: string, guarded: boolean): ReadonlyMap<string, Query> =>
+    new Map(
+      [...shape.settable].map(([column, field]) => {
+        const one = named(`${name}.${column}`, setOne(shape, field, guarded))
+        // There are no arrays of arrays.
+        if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [column, one]
+        const each: EachQuery = Object.freeze({
+          ...named(`${name}.${column}.each`, setEach(shape, field, guarded)),
+          named: shape.key.length,
+        })
+        return [column, Object.freeze({ ...one, each })]
+      }),
+    )
+  const findMany = named('findMany', selectMany(shape))
   return {
     insert: named('insert', insert(shape)),
-    find: named('find', select(shape)),
-    findMany: named('findMany', selectMany(shape)),
+    find: Object.freeze({ ...named('find', select(shape)), each: findMany }),
+    findMany,
     lock: named('lock', `${select(shape)}\nfor update`),
     destroy: named('destroy', `delete from ${shape.from}\nwhere ${byKey(shape)}`),
-    set: eachSettable('set', (field) => setOne(shape, field, false)),
-    swap: eachSettable('swap', (field) => setOne(shape, field, true)),
+    set: eachSettable('set', false),
+    swap: eachSettable('swap', true),
     setAny: named('setAny', shape.settable.size === 0 ? select(shape) : setAny(shape, false)),
     swapAny: named('swapAny', shape.settable.size === 0 ? select(shape) : setAny(shape, true)),
   }

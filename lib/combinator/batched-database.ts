@@ -1,0 +1,97 @@
+// A database in which statements alike share one: many a `find` of a record, many a `save` of one column.
+
+import * as E from 'fp-ts/lib/Either.js'
+import type { DriverError } from '../base/errors.js'
+import { type Database, type EachQuery, type Param, PLACE, type Query, type Row } from '../port/database.js'
+import { arrayText } from '../record/array.js'
+import { asking } from './asking.js'
+import { type BatchLimits, limitsOf } from './gathering.js'
+
+type Params = readonly Param[]
+type Rows = E.Either<DriverError, readonly Row[]>
+
+/**
+ * The same database, in which statements that have an `each` share one when they arrive together: the `find` of a
+ * record of yours, and the `save` of one column of it. A lone one is sent as before, and waits for nothing. Each gets
+ * its own result or its own error; one whose row is locked by somebody else waits for it alone. What is in a
+ * transaction is sent one by one. When more wait than `queue` allows, the next fails at once with a retryable
+ * `DriverError`. Throws a `RangeError` for options that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { batchedDatabase, int8, queryMany, record, sql, text } from 'keyrow'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ * import * as t from 'io-ts'
+ *
+ * const database = batchedDatabase(pgliteDatabase())
+ * const notes = record({ table: 'notes', key: 'id', columns: { id: int8, title: text } })
+ * await queryMany(database, t.unknown, sql`create table notes (id int8 primary key, title text)`)()
+ * const found = await Promise.all([1n, 2n, 3n].map((id) => notes.find(database, id)())) // one statement
+ * console.log(found.length) // 3
+ * await database.close()
+ * ```
+ */
+export const batchedDatabase = (database: Database, options: BatchLimits = {}): Database => {
+  const limits = limitsOf(options)
+  const lines = new WeakMap<Query, (params: Params) => Promise<Rows>>()
+  const lineOf = (query: Query, each: EachQuery) => {
+    const line = lines.get(query) ?? lineIn(database, query, each, limits)
+    lines.set(query, line)
+    return line
+  }
+  return {
+    ...database,
+    query: (query, params) =>
+      query.each === undefined
+        ? database.query(query, params)
+        : () => lineOf(query, query.each as EachQuery)(params),
+  }
+}
+
+const lineIn = (
+  database: Database,
+  query: Query,
+  each: EachQuery,
+  limits: Required<BatchLimits>,
+): ((params: Params) => Promise<Rows>) => {
+  const { named } = each
+  const one = (params: Params): Promise<Rows> => database.query(query, params)()
+  let unfit = false
+  const ask = asking({
+    what: query.name,
+    limits,
+    refusal: database.refusal,
+    all: async (items: readonly Params[]) => {
+      const rows = await database.query(each, arraysOf(items))()
+      if (E.isLeft(rows) && UNFIT.test(rows.left.sqlState ?? '')) unfit = true
+      return E.isLeft(rows) ? rows : E.right(byPlace(rows.right, items.length, named !== undefined))
+    },
+    one,
+    sizeOf: (params) => params.reduce<number>((size, param) => size + String(param).length, 0),
+    ...(named === undefined
+      ? {}
+      : { lock: (params: Params) => arrayText(params.slice(0, named).map(textOf)) }),
+  })
+  return (params) => (unfit ? one(params) : ask(params))
+}
+
+// What not every database can do: Citus cannot, nor a view that is not as simple as a table.
+const UNFIT = /^(0A000|42703|42809|55000)$/
+
+const textOf = (param: Param | undefined): string | null =>
+  param === null || param === undefined ? null : String(param)
+
+/** An array for each parameter. */
+const arraysOf = (items: readonly Params[]): Params =>
+  (items[0] ?? []).map((_, index) => arrayText(items.map((params) => textOf(params[index]))))
+
+/** The rows of each; `undefined` for one who has none, if he must ask by himself then. */
+const byPlace = (
+  rows: readonly Row[],
+  count: number,
+  mustHave: boolean,
+): readonly (readonly Row[] | undefined)[] => {
+  const found: Row[][] = Array.from({ length: count }, () => [])
+  for (const row of rows) found[Number(row[PLACE]) - 1]?.push(row)
+  return mustHave ? found.map((own) => (own.length === 0 ? undefined : own)) : found
+}
