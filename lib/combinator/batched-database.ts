@@ -26,8 +26,11 @@ type Rows = E.Either<DriverError, readonly Row[]>
  * const database = batchedDatabase(pgliteDatabase())
  * const notes = record({ table: 'notes', key: 'id', columns: { id: int8, title: text } })
  * await queryMany(database, t.unknown, sql`create table notes (id int8 primary key, title text)`)()
- * const found = await Promise.all([1n, 2n, 3n].map((id) => notes.find(database, id)())) // one statement
- * console.log(found.length) // 3
+ * const [one, two] = [notes.id('1'), notes.id('2')]
+ * if (one._tag === 'Right' && two._tag === 'Right') {
+ *   const found = await Promise.all([one, two].map(({ right }) => notes.find(database, right)())) // one statement
+ *   console.log(found.length) // 2
+ * }
  * await database.close()
  * ```
  */
