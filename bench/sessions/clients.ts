@@ -34,6 +34,8 @@ export interface Case {
   readonly readOnly: boolean
   /** Whether a cycle is a whole request to a server in a process of its own. */
   readonly http: boolean
+  /** How many there are. Default: as many as are likely to be in use at once, of fifty megabytes of values at most. */
+  readonly sessions?: number
 }
 
 export interface Clients {
@@ -41,9 +43,8 @@ export interface Clients {
   readonly close: () => Promise<void>
 }
 
-/** About ten megabytes of values at most, and as many sessions as are likely to be in use at once. */
-const sessionsFor = ({ keys, bytes }: Case): number =>
-  Math.max(20, Math.min(1_000, Math.floor(5e7 / (keys * bytes))))
+const sessionsFor = ({ keys, bytes, sessions }: Case): number =>
+  sessions ?? Math.max(20, Math.min(1_000, Math.floor(5e7 / (keys * bytes))))
 
 const together = (all: readonly Ran[]): Ran => ({
   cycles: all.reduce((sum, { cycles }) => sum + cycles, 0),

@@ -1,4 +1,4 @@
-// keyrow: as README shows it, and without its layers.
+// keyrow: as README shows it, without its layers, and reading no more of a session than the key that is changed.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -23,13 +23,16 @@ const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
 }
 
 const open =
-  (layered: (store: SessionStore) => SessionStore): OpenPeer =>
+  (layered: (store: SessionStore) => SessionStore, lazy = false): OpenPeer =>
   async (servers) => {
     const database = keyrowDatabase(servers)
     const store = layered(sessionStore(database))
     await right(store.prepare)
-    const loaded = (token: string): TE.TaskEither<unknown, Session> =>
-      pipe(loadSession(store, token), TE.chainW(TE.fromOption(() => new Error('there is no such session'))))
+    const loaded = (token: string, keys?: readonly string[]): TE.TaskEither<unknown, Session> =>
+      pipe(
+        loadSession(store, token, lazy && keys !== undefined ? { keys } : {}),
+        TE.chainW(TE.fromOption(() => new Error('there is no such session'))),
+      )
     return {
       fill: (count, values) =>
         inGroups(count, async () => {
@@ -40,7 +43,7 @@ const open =
           return sessionToken(await right(saveSession(session)))
         }),
       cycle: async (token, key, value) => {
-        await right(pipe(loaded(token), TE.map(sessionSet(key, value)), TE.chainW(saveSession)))
+        await right(pipe(loaded(token, [key]), TE.map(sessionSet(key, value)), TE.chainW(saveSession)))
       },
       read: async (token) => {
         if (O.isNone((await right(loaded(token))).snapshot)) throw new Error('it was not read')
@@ -53,3 +56,4 @@ const open =
 
 export const keyrow = open(fast)
 export const plainKeyrow = open((store) => store)
+export const lazyKeyrow = open(fast, true)

@@ -3,7 +3,7 @@
 import { connectPgSimple, connectRedis } from './express-session-peers.js'
 import { httpNames, httpPeer } from './http-peer.js'
 import { ironSession } from './iron-peer.js'
-import { keyrow, plainKeyrow } from './keyrow-peer.js'
+import { keyrow, lazyKeyrow, plainKeyrow } from './keyrow-peer.js'
 import { byHand } from './limit-peer.js'
 import type { OpenPeer } from './peer.js'
 
@@ -11,6 +11,7 @@ type Peers = Readonly<Record<string, OpenPeer>>
 
 const stores: Peers = {
   keyrow,
+  'keyrow, some keys': lazyKeyrow,
   'keyrow, no layers': plainKeyrow,
   'connect-pg-simple': connectPgSimple,
   'connect-redis': connectRedis,

@@ -1,7 +1,7 @@
 // What happens to sessions, told on `node:diagnostics_channel`: one channel for each kind of event, named
 // `keyrow:` and the kind. Telling costs nothing while nobody listens. An event has ids, counts and times, and
 // never a token, a secret or a value.
-import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { DriverError, SaveConflict, SchemaMismatch, type SessionError, SessionGone } from '../base/errors.js'
 import type { SessionId } from '../session/token.js'
 
@@ -58,9 +58,18 @@ export type SessionEventName = keyof SessionEvents
 
 const named = (name: SessionEventName): string => `keyrow:${name}`
 
+// Looked up once: Node.js keeps them by weak references, which cost more than what is told.
+const channels = new Map<SessionEventName, Channel>()
+
+const channelOf = (name: SessionEventName): Channel => {
+  const found = channels.get(name) ?? channel(named(name))
+  channels.set(name, found)
+  return found
+}
+
 /** Tells whoever listens. */
 export const publish = <N extends SessionEventName>(name: N, event: SessionEvents[N]): void => {
-  const found = channel(named(name))
+  const found = channelOf(name)
   if (found.hasSubscribers) found.publish(Object.freeze(event))
 }
 

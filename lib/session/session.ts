@@ -65,7 +65,7 @@ export const withToken = <H>(session: SessionValue<H>, token: Token): SessionVal
 
 /** The same session in another store. */
 export const withStore = <H>(session: SessionValue<H>, handle: H): SessionValue<H> =>
-  make({ ...session, handle })
+  handle === session.handle ? session : make({ ...session, handle })
 
 export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionValue<H> =>
   edits === session.edits

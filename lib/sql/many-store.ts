@@ -25,7 +25,7 @@ import type { SaveId } from '../session/token.js'
 import { GRAVE_REVISIONS } from './expressions.js'
 import type { ManyStatements } from './many.js'
 import { array, keysParams, loadedKeysRow, loadedRow, texts, writtenRow } from './rows.js'
-import { merged, type Written } from './save.js'
+import { merged, mergedAtOnce, type Written } from './save.js'
 
 export const manyOver = (
   database: Database,
@@ -111,17 +111,38 @@ const saveMany = (
       if (sent.has(request)) for (const change of request.changes) tried.add(change)
       else sent.add(request)
     const plain = requests.filter(isPlain)
-    const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
-    const look = async (request: SaveRequest, row: Written | undefined): Promise<void> => {
-      outcomes.set(request, await outcome(refresh, tried, request, row))
+    return async () => {
+      const answered = await database.query(query, saveParams(plain, idleMs))()
+      const rows = E.isLeft(answered) ? answered : placed(plain, answered.right, written)
+      if (E.isLeft(rows)) return rows
+      const outcomes = await outcomesOf(refresh, tried, plain, rows.right)
+      return E.right(requests.map((request) => outcomes.get(request) ?? O.none))
     }
-    return pipe(
-      database.query(query, saveParams(plain, idleMs)),
-      TE.chainEitherK((rows) => placed(plain, rows, written)),
-      TE.chainTaskK((rows) => () => Promise.all(plain.map((request, index) => look(request, rows[index])))),
-      TE.map(() => requests.map((request) => outcomes.get(request) ?? O.none)),
-    )
   }
+}
+
+type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
+
+/** What each was saved as; most of them can be told from the row alone. */
+const outcomesOf = async (
+  refresh: SessionStore['refresh'],
+  tried: WeakSet<Change>,
+  requests: readonly SaveRequest[],
+  rows: readonly (Written | undefined)[],
+): Promise<Outcomes> => {
+  const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
+  const looking: Promise<void>[] = []
+  const look = async (request: SaveRequest, row: Written): Promise<void> => {
+    outcomes.set(request, await outcome(refresh, tried, request, row))
+  }
+  for (const [index, request] of requests.entries()) {
+    const row = rows[index]
+    const saved = row && mergedAtOnce(request, markOf(request), row)
+    if (saved !== undefined) outcomes.set(request, O.some(saved))
+    else if (row !== undefined) looking.push(look(request, row))
+  }
+  await Promise.all(looking)
+  return outcomes
 }
 
 /**
@@ -133,16 +154,17 @@ const isPlain = ({ edits, since, since: { revision }, changes }: SaveRequest): b
   !hasUnknown(since, edits) &&
   (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
 
+/** The last of the saves that are one. */
+const markOf = ({ changes }: SaveRequest): SaveId => changes.at(-1)?.save as SaveId
+
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
 const outcome = async (
   refresh: SessionStore['refresh'],
   tried: WeakSet<Change>,
   request: SaveRequest,
-  row: Written | undefined,
+  row: Written,
 ): Promise<O.Option<SavedSnapshot>> => {
-  if (row === undefined) return O.none
-  const mark = request.changes.at(-1)?.save as SaveId
-  const saved = await merged(refresh, request.id, request, mark, row)()
+  const saved = await merged(refresh, request.id, request, markOf(request), row)()
   if (E.isRight(saved)) return O.some(saved.right)
   for (const change of request.changes) tried.add(change)
   return O.none

@@ -28,7 +28,8 @@ export interface SaveStatements {
 // since that this could no longer be told, should it be one that the network held up.
 // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
 // \`seen\` is the header's revision in this statement's snapshot. When it is not the one before ours, we waited
-// for other saves, and what they wrote is not in \`changes\`.
+// for other saves, and what they wrote is not in \`changes\`. Whether to sweep is asked first, and of no row: the session's
+// entries, however many, are then not looked at.
 const save = (schema: string, lives: string): Query => ({
   name: 'session.save',
   text: saved(schema, lives, writtenAfter(schema, '$1::uuid', 'before.since')),
@@ -54,10 +55,10 @@ with head as (
   from head cross join jsonb_each($2::text::jsonb) as e
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
 ), swept as (
-  delete from ${schema}.entry e using head
-  where head.revision % ${String(GRAVE_REVISIONS)} = 0
+  delete from ${schema}.entry e
+  where (select head.revision % ${String(GRAVE_REVISIONS)} = 0 from head)
     and e.session_id = $1::uuid and e.value is null
-    and e.revision <= head.revision - ${String(GRAVE_REVISIONS)}
+    and e.revision <= (select head.revision from head) - ${String(GRAVE_REVISIONS)}
     and not $2::text::jsonb ? e.key
 ), listed as (
   insert into ${schema}.listing (session_id, principal, collect_at)

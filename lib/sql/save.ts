@@ -93,7 +93,7 @@ const written = (
 })
 
 /** The same, if no save is in it that it waited for, and whose rows it thus did not see. */
-const mergedAtOnce = (made: Made, mark: SaveId, row: Written): Snapshot | undefined => {
+export const mergedAtOnce = (made: Made, mark: SaveId, row: Written): Snapshot | undefined => {
   const { edits, since } = made
   if (row.since !== since.revision || row.seen !== row.revision - 1) return undefined
   const mine = written(made, mark, row)

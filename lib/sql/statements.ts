@@ -100,7 +100,11 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from m
 // snapshot; the update adds only time; when it was due and found no row, another request has just ended the session.
 const refresh = (schema: string, lives: string): Query => ({
   name: 'session.refresh',
-  text: refreshed(schema, lives, writtenAfter(schema, '$1::uuid', 'known.since')),
+  text: refreshed(
+    schema,
+    lives,
+    `case when known.revision > known.since then ${writtenAfter(schema, '$1::uuid', 'known.since')} end`,
+  ),
 })
 
 // As `refresh`, of some keys: $6 those that are wanted, $7 those of them that are not known.
