@@ -56,10 +56,10 @@ const filled = (store: SessionStore, size: number): Promise<Session> => {
 }
 
 /** The rows of entries that the last statement looked at, by the plan that it had. */
-const rowsRead = async (): Promise<number> => {
+const rowsRead = async (change = (params: readonly Param[]) => params): Promise<number> => {
   const { query, params } = sent.at(-1) ?? (t.fail('nothing was sent') as never)
   const text = `explain (analyze, format json) ${query.text}`
-  const [row] = await right(inner.query({ name: 'explain', text }, params))
+  const [row] = await right(inner.query({ name: 'explain', text }, change(params)))
   const plans = row?.['QUERY PLAN'] as readonly { readonly Plan: Plan }[] | undefined
   return looked(plans?.[0]?.Plan ?? {})
 }
@@ -127,6 +127,22 @@ for (const [name, layered] of [
       ['elsewhere', 'here', 2, 'elsewhere'],
     )
   })
+
+t.test('a save of one entry, and a refresh, look at none of the 10,000 others', async (t) => {
+  const schema = freshSchema()
+  const session = await filled(sessionStore(database, { schema }), 10_000)
+  await rowsOf(inner, `analyze ${schema}.entry`)
+  const saved = await saveSession(sessionSet('key 2', 'changed')(session))
+  const { revision, mark } =
+    saved.snapshot._tag === 'Some' ? saved.snapshot.value : (t.fail('it was not saved') as never)
+  // The same once more: by another save, on what is there now.
+  const next = (params: readonly Param[]) =>
+    params.with(3, mark.replaceAll(/./g, '5')).with(4, revision).with(5, mark)
+  t.equal(await rowsRead(next), 0)
+  await refreshSession(saved)
+  // It finds the revision that it knows, though the statement before has made another one.
+  t.equal(await rowsRead((params) => params.with(3, revision + 1).with(4, mark.replaceAll(/./g, '5'))), 0)
+})
 
 t.test('lazy loads that come together share a statement, and each gets what it asked for', async (t) => {
   const schema = freshSchema()
