@@ -80,7 +80,7 @@ set ${[`${field.column} = ${value(0)}`, ...raised(shape)].join(', ')}
 from (
   select k.*, t.at
   from ${arrays(columns.map(({ type }) => type))} cross join lateral (
-    select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for update skip locked
+    select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for no key update skip locked
   ) as t
 ) as k
 where ${[bySameKey(shape, from), `${from}.ctid = k.at`, ...guards].join(' and ')}
