@@ -24,6 +24,10 @@ const some = <A>(option: O.Option<A>): A => {
   if (O.isNone(option)) throw new Error('nothing was found')
   return option.value
 }
+const ok = <A>(either: E.Either<unknown, A>): A => {
+  if (E.isLeft(either)) throw either.left as Error
+  return either.right
+}
 const at = <A>(list: readonly A[], index: number): A => {
   if (index >= list.length) throw new Error(`there are no ${String(index)}`)
   return list[index] as A
@@ -75,15 +79,16 @@ for (const driver of drivers)
       const { database, notes, fill, names } = await open(inner)
       const made = await fill(20)
       names()
-      const ids = [...made.map(({ id }) => id), 999_999n, made[3]?.id ?? 0n]
+      const none = ok(notes.id('999999'))
+      const ids = [...made.map(({ id }) => id), none, at(made, 3).id]
       const found = await Promise.all(ids.map((id) => right(notes.find(database, id))))
       t.strictSame(names(), ['findMany'])
       t.strictSame(
         found.map(O.map(({ id }) => id)),
-        ids.map((id) => (id === 999_999n ? O.none : O.some(id))),
+        ids.map((id) => (id === none ? O.none : O.some(id))),
       )
       t.strictSame(found[0], O.some(made[0]))
-      await right(notes.find(database, 1n))
+      await right(notes.find(database, ok(notes.id('1'))))
       t.strictSame(names(), ['find'])
     })
 
@@ -127,7 +132,7 @@ for (const driver of drivers)
       const { database, notes, fill } = await open(inner)
       const made = await fill(4)
       await all(80, async (index) => {
-        const note = some(await right(notes.find(database, made[index % 4]?.id ?? 0n)))
+        const note = some(await right(notes.find(database, at(made, index % 4).id)))
         await right(notes.save(notes.update('count', (count) => count + 1)(note)))
       })
       const found = await Promise.all(made.map(({ id }) => right(notes.find(database, id))))
@@ -154,7 +159,7 @@ for (const driver of drivers)
         third !== undefined && E.isLeft(third) && third.left._tag === 'DriverError' && third.left.sqlState,
         '23505',
       )
-      const found = await all(5, (index) => right(notes.find(database, made[index]?.id ?? 0n)))
+      const found = await all(5, (index) => right(notes.find(database, at(made, index).id)))
       t.strictSame(
         found.map((note) => some(note).title),
         ['a', 'b', 'note 2', 'c', 'd'],
@@ -167,7 +172,7 @@ for (const driver of drivers)
       names()
       const result = await transact(database, (tx) => async () => {
         const found = await Promise.all(made.map(({ id }) => notes.find(tx, id)()))
-        const outside = await notes.find(database, made[0]?.id ?? 0n)()
+        const outside = await notes.find(database, at(made, 0).id)()
         return E.right([found.map(E.isRight), outside] as const)
       })()
       t.strictSame(names(), ['find', 'find'])
@@ -223,7 +228,7 @@ for (const driver of drivers)
     t.test('one more than may wait fails at once', async (t) => {
       const { database, notes, fill } = await open(inner, { queue: 3 })
       await fill(1)
-      const found = await all(5, () => notes.find(database, 1n)())
+      const found = await all(5, () => notes.find(database, ok(notes.id('1')))())
       t.strictSame(found.map(E.isRight), [true, true, true, false, false])
       t.equal(
         E.isLeft(found[4] ?? E.right(0)) && (found[4] as E.Left<{ retryable: boolean }>).left.retryable,
@@ -249,7 +254,7 @@ for (const driver of drivers)
         key: 'id',
         columns: { id: int8, title: text, body: nullable(text) },
       })
-      const found = await Promise.all(made.map(({ id }) => right(lately.find(database, id))))
+      const found = await Promise.all(made.map(({ id }) => right(lately.find(database, ok(lately.id(id))))))
       names()
       for (const body of ['first', 'second']) {
         const saved = await Promise.all(
@@ -315,7 +320,7 @@ t.test('two who save the same rows in opposite orders wait for each other never'
     await Promise.all(
       two.map((database, which) =>
         all(30, async (index) => {
-          const id = made[which === 0 ? index : 29 - index]?.id ?? 0n
+          const id = at(made, which === 0 ? index : 29 - index).id
           const note = some(await right(notes.find(database, id)))
           await right(notes.save(notes.update('count', (count) => count + 1)(note)))
         }),
