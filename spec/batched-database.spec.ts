@@ -225,6 +225,42 @@ for (const driver of drivers)
       )
     })
 
+    for (const name of ['place', 'k', 't', 'r', 'n', 'at'])
+      t.test(`a table and columns that are called as what its statements use: ${name}`, async (t) => {
+        await rowsOf(inner, `create table "${name}" (k0 int primary key, at text, k int, n int default 1)`)
+        t.teardown(() => rowsOf(inner, `drop table "${name}"`))
+        const { database: counted, events } = counting(inner)
+        const database = batchedDatabase(counted)
+        const things = record({
+          table: name,
+          key: 'k0',
+          columns: { k0: int4, at: text, k: nullable(int4), n: generated(int4) },
+          revision: 'n',
+        })
+        const made = await all(4, (k0) =>
+          right(
+            pipe(TE.fromEither(things.build(database, { k0, at: 'then', k: null })), TE.chainW(things.save)),
+          ),
+        )
+        const saving = made.map((thing) => right(things.save(things.set('at', 'now')(thing))))
+        t.strictSame(
+          (await Promise.all(saving)).map(({ k0, at, n }) => [k0, at, n]),
+          [0, 1, 2, 3].map((k0) => [k0, 'now', 2]),
+        )
+        const finding = made.map(({ id }) => right(things.find(database, id)))
+        t.strictSame(
+          (await Promise.all(finding)).map((thing) => some(thing).at),
+          ['now', 'now', 'now', 'now'],
+        )
+        t.strictSame(
+          events
+            .splice(0)
+            .slice(4)
+            .map(({ query }) => query.name),
+          [`${name}.swap.at.each`, `${name}.findMany`],
+        )
+      })
+
     t.test('one more than may wait fails at once', async (t) => {
       const { database, notes, fill } = await open(inner, { queue: 3 })
       await fill(1)

@@ -144,4 +144,10 @@ const together = async <I, A, L extends StoreError>(
 const alone = async <I, A, L extends StoreError>(
   { one }: Asked<I, A, L>,
   { item, resolve, reject }: Waiting<I, A, L>,
-): Promise<void> => one(item).then(resolve, reject)
+): Promise<void> => {
+  try {
+    resolve(await one(item))
+  } catch (thrown) {
+    reject(thrown)
+  }
+}

@@ -10,7 +10,7 @@ export interface BatchLimits {
   readonly batch?: number
   /** At most so many statements of a kind at once. Default: 2. */
   readonly atOnce?: number
-  /** At most so many loads, and as many saves, wait; one more fails at once with a `DriverError`. Default: 10,000. */
+  /** At most so many loads, and as many saves, have no answer yet; one more fails at once with a `DriverError`. Default: 10,000. */
   readonly queue?: number
   /** At most so many milliseconds does one wait for its turn; then it fails with a `DriverError`. Default: 12,000. */
   readonly waitMs?: number

@@ -55,7 +55,8 @@ const answer = (
   )
 }
 
-interface Session {
+/** The server's process behind a connection. */
+interface Backend {
   readonly pid: number
   readonly secret: number
 }
@@ -67,11 +68,11 @@ const alwaysThere = (): boolean => true
  * the first statement of a connection is lost with it, and answers that with nothing when it has connected again.
  */
 const watched = (pending: object): (() => boolean) => {
-  let state: Session | null = null
-  let asked: Session | null = null
+  let state: Backend | null = null
+  let asked: Backend | null = null
   Object.defineProperty(pending, 'state', {
     get: () => state,
-    set: (sent: Session) => {
+    set: (sent: Backend) => {
       state = sent
       asked = { ...sent }
     },

@@ -9,7 +9,7 @@ import { array } from '../record/array.js'
 import type { AnyColumn, Column } from '../record/column.js'
 import { recordIn } from './save.js'
 import { attempt, encode, type Field, type Shape } from './shape.js'
-import { selectEach } from './statements.js'
+import { ASKED, selectEach } from './statements.js'
 
 type AnyActive = ActiveRecord<Database, unknown>
 
@@ -48,7 +48,7 @@ export const byColumn = (shape: Shape, field: Field): Query => ({
   text: selectEach(
     shape,
     [field.type],
-    `join ${shape.from} on ${shape.from}.${field.column} = k.k0`,
+    `join ${shape.from} on ${shape.from}.${field.column} = ${ASKED}.k0`,
     inOrder(shape),
   ),
 })
@@ -59,14 +59,14 @@ export const throughTable = (shape: Shape, between: Shape, parent: Field, own: F
   text: selectEach(
     shape,
     [parent.type],
-    `join ${between.from} on ${between.from}.${parent.column} = k.k0
+    `join ${between.from} on ${between.from}.${parent.column} = ${ASKED}.k0
 join ${shape.from} on ${shape.from}.${String(shape.key[0]?.column)} = ${between.from}.${own.column}`,
     inOrder(shape),
   ),
 })
 
 const inOrder = ({ key, from }: Shape): string =>
-  ['k.n', ...key.map(({ column }) => `${from}.${column}`)].join(', ')
+  [`${ASKED}.n`, ...key.map(({ column }) => `${from}.${column}`)].join(', ')
 
 type Each = TE.TaskEither<DriverError | DecodeError, readonly (readonly [AnyActive, readonly AnyActive[]])[]>
 

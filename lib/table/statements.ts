@@ -44,25 +44,28 @@ const insert = (shape: Shape): string => {
 const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)}`
 
-/** Arrays of keys, or of other parameters, as the rows `k`. */
+/** What the rows of parameters are called: as no table is. */
+export const ASKED = '"00 asked"'
+
+/** Arrays of keys, or of other parameters, as rows. */
 const arrays = (columns: readonly AnyColumn[]): string => {
   const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
   const names = columns.map((_, index) => `k${String(index)}`)
-  return `unnest(${texts.join(', ')}) with ordinality as k (${[...names, 'n'].join(', ')})`
+  return `unnest(${texts.join(', ')}) with ordinality as ${ASKED} (${[...names, 'n'].join(', ')})`
 }
 
 /** Rows for many keys at once. */
 export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string =>
-  `select k.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
+  `select ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
 from ${arrays(keys)}
 ${join}
 order by ${order}`
 
 const bySameKey = ({ key }: Shape, table: string): string =>
-  key.map(({ column }, index) => `${table}.${column} = k.k${String(index)}`).join(' and ')
+  key.map(({ column }, index) => `${table}.${column} = ${ASKED}.k${String(index)}`).join(' and ')
 
 // Each by itself, by the index: of a small table the planner would read all.
-const selectMany = (shape: Shape): string => `select k.n::float8 as "${PLACE}", r.*
+const selectMany = (shape: Shape): string => `select ${ASKED}.n::float8 as "${PLACE}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
 ) as r`
@@ -73,22 +76,22 @@ const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const guard = guarded ? (revision ?? field) : undefined
   const columns = [...key, field, ...(guard === undefined ? [] : [guard])]
-  const value = (index: number): string => `k.k${String(key.length + index)}`
+  const value = (index: number): string => `${ASKED}.k${String(key.length + index)}`
   const guards = guard === undefined ? [] : [`${from}.${guard.column} is not distinct from ${value(1)}`]
   return `update ${from}
 set ${[`${field.column} = ${value(0)}`, ...raised(shape)].join(', ')}
 from (
-  select k.*, t.at
+  select ${ASKED}.*, t.at
   from ${arrays(columns.map(({ type }) => type))} cross join lateral (
     select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for no key update skip locked
   ) as t
-) as k
-where ${[bySameKey(shape, from), `${from}.ctid = k.at`, ...guards].join(' and ')}
-returning k.n::float8 as "${PLACE}", ${rowFrom(shape, from)}`
+) as ${ASKED}
+where ${[bySameKey(shape, from), `${from}.ctid = ${ASKED}.at`, ...guards].join(' and ')}
+returning ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, from)}`
 }
 
-const raised = ({ revision }: Shape): readonly string[] =>
-  revision === undefined ? [] : [`${revision.column} = ${revision.column} + 1`]
+const raised = ({ revision, from }: Shape): readonly string[] =>
+  revision === undefined ? [] : [`${revision.column} = ${from}.${revision.column} + 1`]
 
 const update = (shape: Shape, sets: readonly string[], guards: readonly string[]): string =>
   `update ${shape.from}
