@@ -1,7 +1,7 @@
 // Doors at their edges: HTTP/2, a stream whose save fails, sockets whose handler fails, what a log is told.
 
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import { type ClientHttp2Session, connect, createServer as createHttp2Server } from 'node:http2'
 import { connect as connectSocket } from 'node:net'
 import { Readable } from 'node:stream'
@@ -219,6 +219,52 @@ t.test('a socket whose handler fails is answered, or closed when it has spoken a
   t.equal(await talk('/spoken'), 'HTTP/1.1 101 Switching Protocols\r\n\r\n')
   t.equal(lines.length, 2)
   t.equal((await Promise.all(closed)).length, 2, 'no socket stays open')
+})
+
+t.test('a response in disguise waits as it would by itself', async (t) => {
+  const store = memoryStore()
+  const disguises = {
+    'a child of it': (res: ServerResponse) => Object.create(res) as ServerResponse,
+    'a proxy of it': (res: ServerResponse) => new Proxy(res, {}),
+  }
+  for (const [name, disguised] of Object.entries(disguises)) {
+    const seen: boolean[] = []
+    const handler: SessionHandler = async (_, res) => {
+      await change()
+      const other = disguised(res)
+      other.setHeader('x-disguised', 'yes')
+      other.end(name)
+      other.setHeader('x-disguised', 'late')
+      seen.push(other.headersSent, other.writableEnded, res.headersSent, res.writableEnded)
+    }
+    const { url, close } = await listening(createServer(sessionListener({ store })(handler)))
+    t.teardown(close)
+    const answer = await fetch(url)
+    t.match(answer.headers.get('set-cookie'), /^session=/, name)
+    t.strictSame([await answer.text(), answer.headers.get('x-disguised')], [name, 'yes'])
+    t.strictSame(seen, [true, true, true, true])
+  }
+})
+
+t.test('a door within a door: each has its session, and each its cookie', async (t) => {
+  const [outer, inner] = [memoryStore(), memoryStore()]
+  const app = express()
+    .use(expressDoor.sessionMiddleware({ store: outer, cookieName: 'outer' }))
+    .use(async (_req, _res, next) => {
+      await change()
+      next()
+    })
+    .use(expressDoor.sessionMiddleware({ store: inner, cookieName: 'inner' }))
+    .use(async (_req, res) => {
+      await change()
+      res.send('both')
+    })
+  const { url, close } = await listening(createServer(app))
+  t.teardown(close)
+  const answer = await fetch(url)
+  t.equal(await answer.text(), 'both')
+  const names = answer.headers.getSetCookie().map((cookie) => cookie.split('=')[0])
+  t.strictSame(names.sort(), ['inner', 'outer'])
 })
 
 t.test('a path that looks like a format hides nothing in the log', async (t) => {

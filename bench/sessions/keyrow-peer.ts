@@ -1,38 +1,30 @@
 // keyrow: as README shows it, without its layers, and reading no more of a session than the key that is changed.
 
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { Session, SessionStore } from 'keyrow'
 import {
   buildSession,
+  closeDatabase,
   loadSession,
-  type Session,
-  type SessionStore,
+  prepareStore,
   saveSession,
   sessionSet,
   sessionStore,
   sessionToken,
-} from 'keyrow'
+} from 'keyrow/promise'
 import { fast, keyrowDatabase } from './backends.js'
 import { inGroups, type OpenPeer } from './peer.js'
-
-const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
-  const result = await task()
-  if (result._tag === 'Left') throw result.left as Error
-  return result.right
-}
 
 const open =
   (layered: (store: SessionStore) => SessionStore, lazy = false): OpenPeer =>
   async (servers) => {
     const database = keyrowDatabase(servers)
     const store = layered(sessionStore(database))
-    await right(store.prepare)
-    const loaded = (token: string, keys?: readonly string[]): TE.TaskEither<unknown, Session> =>
-      pipe(
-        loadSession(store, token, lazy && keys !== undefined ? { keys } : {}),
-        TE.chainW(TE.fromOption(() => new Error('there is no such session'))),
-      )
+    await prepareStore(store)
+    const loaded = async (token: string, keys?: readonly string[]): Promise<Session> => {
+      const session = await loadSession(store, token, lazy && keys !== undefined ? { keys } : {})
+      if (session === undefined) throw new Error('there is no such session')
+      return session
+    }
     return {
       fill: (count, values) =>
         inGroups(count, async () => {
@@ -40,17 +32,15 @@ const open =
             (session, [key, value]) => sessionSet(key, value)(session),
             buildSession(store),
           )
-          return sessionToken(await right(saveSession(session)))
+          return sessionToken(await saveSession(session))
         }),
       cycle: async (token, key, value) => {
-        await right(pipe(loaded(token, [key]), TE.map(sessionSet(key, value)), TE.chainW(saveSession)))
+        await saveSession(sessionSet(key, value)(await loaded(token, [key])))
       },
       read: async (token) => {
-        if (O.isNone((await right(loaded(token))).snapshot)) throw new Error('it was not read')
+        await loaded(token)
       },
-      close: async () => {
-        await right(database.close)
-      },
+      close: () => closeDatabase(database),
     }
   }
 

@@ -7,7 +7,14 @@ import { isSessionError } from './errors.js'
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>
-    task().catch((error: unknown) => {
-      if (isSessionError(error)) return E.left(error as L)
-      throw error
-    })
+    attempted(task)
+
+/** Runs it at once. */
+export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Either<L, A>> => {
+  try {
+    return await task()
+  } catch (error) {
+    if (isSessionError(error)) return E.left(error as L)
+    throw error
+  }
+}

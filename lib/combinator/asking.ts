@@ -13,6 +13,7 @@ import {
   type InLine,
   inTime,
   overloaded,
+  shareOf,
 } from './gathering.js'
 
 export interface Asked<I, A, L extends StoreError> {
@@ -49,7 +50,7 @@ export const asking = <I, A, L extends StoreError>(asked: Asked<I, A, L>): ((ite
   const { what, limits, refusal, lock } = asked
   const line: Line<I, A, L> = { waiting: [], behind: new Map(), size: 0 }
   const joined = gathering(
-    { next: () => nextOf(line, asked), send: (waiting) => send(asked, waiting) },
+    { next: (places) => nextOf(line, asked, places), send: (waiting) => send(asked, waiting) },
     limits.atOnce,
   )
   return (item) => {
@@ -97,10 +98,12 @@ const leave = <I, A, L>(line: Line<I, A, L>, name: string | undefined): void => 
 const nextOf = <I, A, L extends StoreError>(
   { waiting }: Line<I, A, L>,
   { what, limits, sizeOf }: Asked<I, A, L>,
+  places: number,
 ): readonly Waiting<I, A, L>[] | undefined => {
   while (waiting.length > 0) {
+    const most = Math.min(waiting.length, shareOf(waiting.length, places, limits.batch))
     let [count, size] = [0, 0]
-    for (; count < Math.min(waiting.length, limits.batch) && size < BATCH_SIZE; count += 1)
+    for (; count < most && size < BATCH_SIZE; count += 1)
       size += sizeOf?.((waiting[count] as Waiting<I, A, L>).item) ?? 0
     const batch = inTime(waiting.splice(0, count), what, limits.waitMs)
     if (batch.length > 0) return batch

@@ -26,6 +26,12 @@ export const folded = <W extends Foldable>(
   waiting: readonly W[],
   base: Snapshot | undefined,
 ): Folded<W> => {
+  const [only] = waiting
+  // Most saves have their session for themselves.
+  if (only !== undefined && waiting.length === 1 && base === undefined) {
+    const { edits, since, entries } = only.change
+    return { request: { id, changes: [only.change], edits, since, entries }, waiting, left: [entries] }
+  }
   const since = newest(waiting, base && knowsEnough(base, waiting[0]?.change) ? base : undefined)
   let [entries, edits]: [Entries, Edits | undefined] = [since.entries, undefined]
   const included: W[] = []
@@ -51,6 +57,7 @@ export const folded = <W extends Foldable>(
  * that updates what it does not know is saved by itself.
  */
 export const alike = (waiting: readonly Foldable[], atMost: number): number => {
+  if (waiting.length === 1) return 1
   const [first, ...others] = waiting.slice(0, atMost).map(({ change }) => change)
   if (first === undefined || isUnknowing(first)) return 1
   const other = others.findIndex((change) => !is(change.since.keys, first.since.keys) || isUnknowing(change))

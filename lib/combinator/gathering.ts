@@ -35,8 +35,8 @@ export const limitsOf = ({
 
 /** Something that waits, in an order of its own. */
 export interface Line<B> {
-  /** The next batch, out of the line; `undefined` when there is none that could be sent now. */
-  readonly next: () => B | undefined
+  /** The next batch, out of the line, where so many could go now; `undefined` when there is none. */
+  readonly next: (places: number) => B | undefined
   /** Sends a batch, whose place is free again when this has ended, however it ended. */
   readonly send: (batch: B) => Promise<void>
 }
@@ -50,7 +50,7 @@ export const gathering = <B>(line: Line<B>, atOnce: number): (() => void) => {
   const pump = (): void => {
     scheduled = false
     while (running < atOnce) {
-      const batch = line.next()
+      const batch = line.next(atOnce - running)
       if (batch === undefined) return
       running += 1
       const done = (): void => {
@@ -122,6 +122,15 @@ export const briefly = (doing: Promise<unknown>): Promise<void> =>
     }
     void doing.then(done, done)
   })
+
+/**
+ * So many of those who wait make the next batch: the places get alike, so that the process works on one batch while the
+ * server works on another. But a statement of its own is worth while for no fewer than sixteen.
+ */
+export const shareOf = (waiting: number, places: number, most: number): number => {
+  const parts = Math.min(places, Math.max(1, Math.floor(waiting / 16)))
+  return Math.min(most, Math.ceil(waiting / parts))
+}
 
 /** About as much text in one statement; what is larger goes alone. */
 export const BATCH_SIZE = 4 * 1024 * 1024

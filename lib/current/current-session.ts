@@ -139,14 +139,12 @@ export const callWithSession = <L, A>(
  * console.log(result._tag) // Left
  * ```
  */
-export const currentSession: TE.TaskEither<NoCurrentSession, Session> = () =>
-  Promise.resolve(
-    pipe(
-      currentFrame(),
-      E.fromNullable(new NoCurrentSession()),
-      E.map((frame) => frame.session),
-    ),
-  )
+export const currentSession: TE.TaskEither<NoCurrentSession, Session> = () => Promise.resolve(sessionHere())
+
+export const sessionHere = (): E.Either<NoCurrentSession, Session> => {
+  const frame = currentFrame()
+  return frame === undefined ? E.left(new NoCurrentSession()) : E.right(frame.session)
+}
 
 /**
  * Replaces the current session by `f` of it. `SessionClosed` once its request has ended, `SessionGone` once
@@ -163,7 +161,16 @@ export const currentSession: TE.TaskEither<NoCurrentSession, Session> = () =>
 export const updateCurrentSession =
   (f: (session: Session) => Session): TE.TaskEither<SessionError, Session> =>
   () =>
-    settle(() => TE.fromEither(update(f)))
+    new Promise((resolve) => resolve(updatedHere(f)))
+
+export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
+  try {
+    return update(f)
+  } catch (error) {
+    if (isSessionError(error)) return E.left(error)
+    throw error
+  }
+}
 
 const update = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
   const frame = currentFrame()

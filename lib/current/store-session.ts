@@ -5,9 +5,9 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { SaveConflict, SessionGone } from '../base/errors.js'
-import { tagged } from '../base/tagged.js'
-import { publish } from '../port/events.js'
-import type { Session, StoreError } from '../port/session-store.js'
+import { attempted } from '../base/tagged.js'
+import { publish, publishFailure } from '../port/events.js'
+import type { SavedSnapshot, Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { keysAfter, narrowed } from '../session/known.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
@@ -104,14 +104,16 @@ const notAgain = (session: Session): Stored =>
 const save =
   (session: Session, since: Snapshot): Stored =>
   async () => {
-    const { id, edits, store: entries, handle } = session
-    const saving = handle.save(id, { save: freshSaveId(), edits, since, entries })
-    const saved = await telling('save', tagged(saving), ({ rounds = 1 }, durationMs) =>
-      onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs })),
-    )()
-    if (E.isLeft(saved)) return saved
-    return E.right(stored(session, narrowed(saved.right, keysAfter(since, edits))))
+    const { edits, store: entries, handle } = session
+    const start = performance.now()
+    const saved = await attempted(handle.save(session.id, { save: freshSaveId(), edits, since, entries }))
+    if (E.isLeft(saved)) publishFailure('save', saved.left)
+    else tellSaved(session, saved.right, performance.now() - start)
+    return E.isLeft(saved) ? saved : E.right(stored(session, narrowed(saved.right, keysAfter(since, edits))))
   }
+
+const tellSaved = ({ id, edits, handle }: Session, { rounds = 1 }: SavedSnapshot, durationMs: number): void =>
+  onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
 
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(

@@ -6,11 +6,11 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SaveConflict, SessionClosed, SessionGone } from '../base/errors.js'
-import { publish } from '../port/events.js'
+import { publish, publishFailure } from '../port/events.js'
 import type { Absence, Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
-import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
+import { heldSession, newSession, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
 import { onceCommitted } from './commits.js'
 import { absorbDestroyed, told } from './frame.js'
@@ -59,12 +59,15 @@ export const loadSession = (
 ): TE.TaskEither<StoreError, O.Option<Session>> => {
   const parsed = Token.parse(token)
   const keys = options.keys && keysOf(options.keys)
-  return async () => {
-    if (O.isSome(parsed)) return opened(store, parsed.value, keys)
-    publish('badToken', { reason: 'malformed' })
-    return E.right(O.none)
-  }
+  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : refused())
 }
+
+const refused = (): Promise<E.Right<O.None>> => {
+  publish('badToken', { reason: 'malformed' })
+  return Promise.resolve(NOTHING)
+}
+
+const NOTHING = E.right(O.none) as E.Right<O.None>
 
 // What is read is what was asked for, also where a store has more at hand: so that a program that asks for too little
 // finds out in its first specs.
@@ -73,23 +76,23 @@ const opened = async (
   token: Token,
   keys: Keys | undefined,
 ): Promise<E.Either<StoreError, O.Option<Session>>> => {
-  const load = store.load(token.id, token.hash, { keys })
-  const loaded = await telling('load', load, tellLoaded(token.id, keys))()
-  if (E.isLeft(loaded)) return loaded
-  const found = loaded.right
-  return E.right(
-    E.isLeft(found) ? O.none : O.some(heldSession(store, token, narrowed(found.right, keys), noEdits)),
-  )
+  const start = performance.now()
+  const loaded = await store.load(token.id, token.hash, { keys })()
+  if (E.isLeft(loaded)) {
+    publishFailure('load', loaded.left)
+    return loaded
+  }
+  if (E.isLeft(loaded.right)) {
+    tellAbsent(token.id, loaded.right.left)
+    return NOTHING
+  }
+  const snapshot = narrowed(loaded.right.right, keys)
+  publish('loaded', { id: token.id, entries: snapshot.entries.size, durationMs: performance.now() - start })
+  return E.right(O.some(heldSession(store, token, snapshot, noEdits)))
 }
 
-const tellLoaded =
-  (id: SessionId, keys: Keys | undefined) =>
-  (found: E.Either<Absence, Snapshot>, durationMs: number): void => {
-    if (E.isRight(found))
-      publish('loaded', { id, entries: narrowed(found.right, keys).entries.size, durationMs })
-    else if (found.left === 'expired') publish('expired', { id })
-    else publish('badToken', { reason: 'unknown', id })
-  }
+const tellAbsent = (id: SessionId, absence: Absence): void =>
+  absence === 'expired' ? publish('expired', { id }) : publish('badToken', { reason: 'unknown', id })
 
 /**
  * Stores what was edited since the load, and gives the session as saved. One statement, or none when

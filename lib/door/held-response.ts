@@ -6,21 +6,10 @@ import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
 import { appendHeader, forgetMessage } from './headers.js'
-import {
-  type Call,
-  type Held,
-  holdingMethods,
-  type Method,
-  makeHead,
-  methods,
-  newHeld,
-  nothing,
-} from './holding.js'
+import { install } from './held-methods.js'
+import { callReal, type Held, newHeld } from './holding.js'
 import { sendAnswer } from './plain-answer.js'
 import type { WaitingResponse } from './request-life.js'
-
-/** What changes the head: not any more once it was given away, so that of two answers the first goes out whole. */
-const changes = ['setHeader', 'setHeaders', 'appendHeader', 'removeHeader'] as const
 
 export interface HeldResponse extends WaitingResponse {
   /** Takes back what was written, while nothing of it went out. */
@@ -37,13 +26,14 @@ export const holdResponse = (
   answer: (failure: unknown) => FailureAnswer | (() => void),
   isFailure: (status: number | undefined) => boolean = () => false,
 ): HeldResponse => {
+  const before = { status: res.statusCode, headers: res.getHeaders() }
   const held = newHeld(res)
-  const before = { status: res.statusCode, headers: { ...res.getHeaders() } }
-  const pressed = new Promise<void>((resolve) => {
-    install(res, held, () => void setImmediate(resolve))
-  })
+  install(res, held)
   return {
-    pressed,
+    pressed: new Promise((resolve) => {
+      // Not at once: what a handler does right after (a throw, a last edit) still belongs to it.
+      held.pressSoon = () => void setImmediate(resolve)
+    }),
     isAbandoned: () => isGone(res),
     isFailure: () => isFailure(held.status),
     retract: () => retractHeld(res, held, before),
@@ -92,7 +82,11 @@ const cutShort = (res: ServerResponse, held: Held, instead: FailureAnswer, cooki
   }
   // Over HTTP/2 `end` calls `write`.
   held.state = 'released'
-  sendAnswer(res, held.real, instead, cookie)
+  const real = {
+    writeHead: (status: number) => callReal(held, 'writeHead', [status]),
+    end: (body: string) => callReal(held, 'end', [body]),
+  }
+  sendAnswer(res, real, instead, cookie)
   held.state = 'failed'
 }
 
@@ -120,37 +114,4 @@ const retract = (res: ServerResponse, held: Held, { status, headers }: Before): 
   for (const [name, value] of Object.entries(headers)) if (value !== undefined) res.setHeader(name, value)
   res.statusCode = status
   forgetMessage(res)
-}
-
-/** `pressSoon`, not at once: what a handler does right after (a throw, a last edit) still belongs to it. */
-const install = (res: ServerResponse, held: Held, pressSoon: () => void): void => {
-  const holding = holdingMethods(res, held, pressSoon)
-  const gone: Readonly<Record<Method, Call>> = { ...nothing, writeHead: () => res, end: () => res }
-  for (const name of methods) {
-    const released =
-      name === 'writeHead' ? (...args: readonly unknown[]) => makeHead(res, held, args) : held.real[name]
-    const byState = { holding: holding[name], released, failed: gone[name] }
-    const call: Call = (...args) => (held.isStale() ? gone[name] : byState[held.state])(...args)
-    if (name in res) Object.assign(res, { [name]: call })
-  }
-  for (const name of changes) {
-    if (!(name in res)) continue
-    const change = (res[name] as Call).bind(res)
-    const isLate = (): boolean => (held.state === 'holding' && held.begun) || held.isStale()
-    Object.assign(res, { [name]: (...args: readonly unknown[]) => (isLate() ? res : change(...args)) })
-  }
-  showHeld(res, held)
-}
-
-/** What a program looks at before it answers once more. */
-const showHeld = (res: ServerResponse, held: Held): void => {
-  const prototype = Object.getPrototypeOf(res) as object
-  for (const [name, seen] of [
-    ['headersSent', 'begun'],
-    ['writableEnded', 'ended'],
-  ] as const)
-    Object.defineProperty(res, name, {
-      get: () => (held.state === 'holding' ? held[seen] : Reflect.get(prototype, name, res)) as boolean,
-      configurable: true,
-    })
 }

@@ -3,22 +3,21 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { setHeaders } from './headers.js'
 
-export const methods = [
-  'writeHead',
-  'write',
-  'end',
-  'flushHeaders',
-  'writeEarlyHints',
-  'writeProcessing',
-] as const
-export type Method = (typeof methods)[number]
+export type Method = 'writeHead' | 'write' | 'end' | 'flushHeaders' | 'writeEarlyHints' | 'writeProcessing'
+
+/** What changes the head: not any more once it was given away, so that of two answers the first goes out whole. */
+export type Change = 'setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader'
+
 export type Call = (...args: readonly unknown[]) => unknown
 
 export interface Held {
+  readonly res: ServerResponse
   /** Kept while `holding`; then passed on; once failed, whatever the handler still writes goes nowhere. */
   state: 'holding' | 'released' | 'failed'
   /** The response's own, as far as it has them: one of HTTP/2 does not have all. */
-  readonly real: Readonly<Record<Method, Call>>
+  readonly real: Readonly<Record<Method | Change, Call>>
+  /** The response cannot wait much longer. */
+  pressSoon: () => void
   readonly calls: (() => unknown)[]
   /** Adds the cookie, once, right before the head is made. */
   addCookie: () => void
@@ -33,83 +32,81 @@ export interface Held {
   isStale: () => boolean
 }
 
+const never = (): boolean => false
+const nothing = (): void => undefined
+
 export const newHeld = (res: ServerResponse): Held => ({
+  res,
   state: 'holding',
-  real: Object.fromEntries(
-    methods.flatMap((name) => (name in res ? [[name, (res[name] as Call).bind(res)]] : [])),
-  ) as Held['real'],
+  real: realOf(res as unknown as Held['real']),
+  pressSoon: nothing,
   calls: [],
-  addCookie: () => undefined,
+  addCookie: nothing,
   head: false,
   status: undefined,
   begun: false,
   ended: false,
   size: 0,
   refused: false,
-  isStale: () => false,
+  isStale: never,
 })
 
-export const nothing = {
-  write: () => true,
-  flushHeaders: () => undefined,
-  writeEarlyHints: () => undefined,
-  writeProcessing: () => undefined,
+// By name and not in a loop: the engine then knows of what shape it is.
+const realOf = (res: Held['real']): Held['real'] => ({
+  writeHead: res.writeHead,
+  write: res.write,
+  end: res.end,
+  flushHeaders: res.flushHeaders,
+  writeEarlyHints: res.writeEarlyHints,
+  writeProcessing: res.writeProcessing,
+  setHeader: res.setHeader,
+  setHeaders: res.setHeaders,
+  appendHeader: res.appendHeader,
+  removeHeader: res.removeHeader,
+})
+
+export const callReal = ({ res, real }: Held, name: Method | Change, args: readonly unknown[]): unknown =>
+  Reflect.apply(real[name], res, args)
+
+type By = Readonly<Record<Method, (held: Held, args: readonly unknown[]) => unknown>>
+
+const keep = (held: Held, name: Method, args: readonly unknown[]): void => {
+  held.calls.push(() => released[name](held, args))
 }
 
-type Keep = (name: Method, args: readonly unknown[]) => void
-
-export const holdingMethods = (
-  res: ServerResponse,
-  held: Held,
-  pressSoon: () => void,
-): Readonly<Record<Method, Call>> => {
-  const keep: Keep = (name, args) => {
-    const act = name === 'writeHead' ? () => makeHead(res, held, args) : () => held.real[name](...args)
-    held.calls.push(act)
-  }
-  const begin: Keep = (name, args) => {
-    if (!held.begun) held.status = res.statusCode
-    held.begun = true
-    keep(name, args)
-    pressSoon()
-  }
-  return {
-    writeHead: (...args) => {
-      holdHead(held, keep, args)
-      return res
-    },
-    flushHeaders: (...args) => begin('flushHeaders', args),
-    writeEarlyHints: (...args) => keep('writeEarlyHints', args),
-    writeProcessing: (...args) => keep('writeProcessing', args),
-    end: (...args) => {
-      holdEnd(held, begin, args)
-      return res
-    },
-    write: (...args) => holdWrite(held, begin, args, res.writableHighWaterMark),
-  }
+const begin = (held: Held, name: Method, args: readonly unknown[]): void => {
+  if (!held.begun) held.status = held.res.statusCode
+  held.begun = true
+  keep(held, name, args)
+  held.pressSoon()
 }
 
-const holdHead = (held: Held, keep: Keep, args: readonly unknown[]): void => {
-  if (held.head) throw new Error('writeHead: the head of this response was written already')
-  held.head = held.begun = true
-  held.status = Number(args[0])
-  keep('writeHead', args)
-}
-
-const holdEnd = (held: Held, begin: Keep, args: readonly unknown[]): void => {
-  if (held.ended) return
-  const [chunk] = args
-  if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) sizeOf(chunk)
-  begin('end', args)
-  held.ended = true
-}
-
-const holdWrite = (held: Held, begin: Keep, args: readonly unknown[], room: number): boolean => {
-  if (held.ended) return false
-  held.size += sizeOf(args[0])
-  begin('write', args)
-  held.refused ||= held.size >= room
-  return !held.refused
+const holding: By = {
+  writeHead: (held, args) => {
+    if (held.head) throw new Error('writeHead: the head of this response was written already')
+    held.head = held.begun = true
+    held.status = Number(args[0])
+    keep(held, 'writeHead', args)
+    return held.res
+  },
+  flushHeaders: (held, args) => begin(held, 'flushHeaders', args),
+  writeEarlyHints: (held, args) => keep(held, 'writeEarlyHints', args),
+  writeProcessing: (held, args) => keep(held, 'writeProcessing', args),
+  end: (held, args) => {
+    if (held.ended) return held.res
+    const [chunk] = args
+    if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) sizeOf(chunk)
+    begin(held, 'end', args)
+    held.ended = true
+    return held.res
+  },
+  write: (held, args) => {
+    if (held.ended) return false
+    held.size += sizeOf(args[0])
+    begin(held, 'write', args)
+    held.refused ||= held.size >= held.res.writableHighWaterMark
+    return !held.refused
+  },
 }
 
 const sizeOf = (chunk: unknown): number => {
@@ -118,13 +115,43 @@ const sizeOf = (chunk: unknown): number => {
   throw new TypeError('the chunk of a response must be a string or a Uint8Array')
 }
 
-// Node makes the head by calling `writeHead`, also when the program does not.
-export const makeHead = (res: ServerResponse, held: Held, args: readonly unknown[]): unknown => {
-  const [status, ...rest] = args
-  const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
-  setHeaders(res, headers as OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined)
-  const { addCookie } = held
-  held.addCookie = () => undefined
-  addCookie()
-  return message === undefined ? held.real.writeHead(status) : held.real.writeHead(status, message)
+const passed =
+  (name: Method) =>
+  (held: Held, args: readonly unknown[]): unknown =>
+    callReal(held, name, args)
+
+const released: By = {
+  // Node makes the head by calling `writeHead`, also when the program does not.
+  writeHead: (held, [status, ...rest]) => {
+    const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
+    setHeaders(held.res, headers as OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined)
+    const { addCookie } = held
+    held.addCookie = nothing
+    addCookie()
+    return callReal(held, 'writeHead', message === undefined ? [status] : [status, message])
+  },
+  write: passed('write'),
+  end: passed('end'),
+  flushHeaders: passed('flushHeaders'),
+  writeEarlyHints: passed('writeEarlyHints'),
+  writeProcessing: passed('writeProcessing'),
 }
+
+const failed: By = {
+  writeHead: ({ res }) => res,
+  write: () => true,
+  end: ({ res }) => res,
+  flushHeaders: () => undefined,
+  writeEarlyHints: () => undefined,
+  writeProcessing: () => undefined,
+}
+
+const byState = { holding, released, failed }
+
+/** What a call does by now. */
+export const called = (held: Held, name: Method, args: readonly unknown[]): unknown =>
+  (held.isStale() ? failed : byState[held.state])[name](held, args)
+
+/** The same of one that changes the head. */
+export const changed = (held: Held, name: Change, args: readonly unknown[]): unknown =>
+  (held.state === 'holding' && held.begun) || held.isStale() ? held.res : callReal(held, name, args)

@@ -2,9 +2,8 @@
 // memory; run the handler with it as the current one; save; and say which cookie the answer carries.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
 import { closeFrame, dropFrame, type Frame, inFrame, isInside, openFrame } from '../current/frame.js'
 import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
@@ -58,44 +57,44 @@ export interface Visit {
 export const beginLife =
   (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined, options?: LoadOptions) =>
   (visit: Visit): TE.TaskEither<StoreError | RequestRefused, RequestLife> =>
-    pipe(
-      sessionOf(store, cookie, guard, visit, options),
-      TE.map((found) => {
-        const frame = openFrame(O.getOrElse(() => buildSession(store))(found))
-        return {
-          session: () => frame.session,
-          isInside: () => isInside(frame),
-          enter: (f) => inFrame(frame, f),
-          run: (handler) => inFrame(frame, () => attempt(handler)),
-          commit: pipe(
-            closeFrame(frame),
-            TE.map(() => cookieChange(cookie, visit, found, frame)),
-          ),
-          drop: () => {
-            dropFrame(frame)
-            return cookieChange(cookie, visit, found, frame)
-          },
-        }
-      }),
-    )
+  async () => {
+    const found = await sessionOf(store, cookie, guard, visit, options)()
+    if (E.isLeft(found)) return found
+    const frame = openFrame(O.isSome(found.right) ? found.right.value : buildSession(store))
+    return E.right(lifeOf(frame, () => cookieChange(cookie, visit, found.right, frame)))
+  }
+
+const lifeOf = (frame: Frame, cookie: () => O.Option<string>): RequestLife => ({
+  session: () => frame.session,
+  isInside: () => isInside(frame),
+  enter: (f) => inFrame(frame, f),
+  run: (handler) => inFrame(frame, () => attempt(handler)),
+  commit: async () => {
+    const saved = await closeFrame(frame)()
+    return E.isLeft(saved) ? saved : E.right(cookie())
+  },
+  drop: () => {
+    dropFrame(frame)
+    return cookie()
+  },
+})
 
 /** The session that the visit's cookie opens. What opens nothing is counted by the guard, if there is one. */
-export const sessionOf = (
-  store: SessionStore,
-  cookie: SessionCookie,
-  guard: TokenGuard | undefined,
-  visit: Visit,
-  options?: LoadOptions,
-): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> => {
-  const token = cookie.read(visit.cookieHeader, visit.secure)
-  if (token === undefined) return TE.right(O.none)
-  return pipe(
-    loadSession(store, token, options),
-    TE.chainEitherKW((found) =>
-      guard === undefined || O.isSome(found) ? E.right(found) : guard.count(visit.address, token),
-    ),
-  )
-}
+export const sessionOf =
+  (
+    store: SessionStore,
+    cookie: SessionCookie,
+    guard: TokenGuard | undefined,
+    visit: Visit,
+    options?: LoadOptions,
+  ): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> =>
+  async () => {
+    const token = cookie.read(visit.cookieHeader, visit.secure)
+    if (token === undefined) return E.right(O.none)
+    const found = await loadSession(store, token, options)()
+    const isBad = E.isRight(found) && O.isNone(found.right)
+    return isBad && guard !== undefined ? guard.count(visit.address, token) : found
+  }
 
 /** From the first line to the last: begin, run the handler, save, answer. */
 export const conduct = async (

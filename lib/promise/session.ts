@@ -1,8 +1,6 @@
 // The verbs of sessions, as promises.
-import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type { SessionError } from '../base/errors.js'
 import * as collecting from '../collector/collect.js'
 import * as background from '../collector/collector.js'
 import * as current from '../current/current-session.js'
@@ -16,15 +14,14 @@ import type { Session, SessionStore, Which } from '../port/session-store.js'
 import type { Flash } from '../session/flash.js'
 import type { KeyNames } from '../session/known.js'
 import type { SessionId } from '../session/token.js'
-import { bodyTask, settled } from './settled.js'
+import { bodyTask, settled, settledAtOnce } from './settled.js'
 
 /** The session that a token opens, or `undefined`; with `keys`, only what is in those is read. */
-export const loadSession = (
+export const loadSession = async (
   store: SessionStore,
   token: string,
   options?: verbs.LoadOptions,
-): Promise<Session | undefined> =>
-  settled(pipe(verbs.loadSession(store, token, options), TE.map(O.toUndefined)))
+): Promise<Session | undefined> => O.toUndefined(await settled(verbs.loadSession(store, token, options)))
 
 /** Stores what was edited since the load; gives the session as saved. */
 export const saveSession = (session: Session): Promise<Session> => settled(verbs.saveSession(session))
@@ -86,11 +83,11 @@ export const callWithSession = <A>(
   settled(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
 
 /** The current session; rejects with `NoCurrentSession` where there is none. */
-export const currentSession = (): Promise<Session> => settled(current.currentSession)
+export const currentSession = (): Promise<Session> => settledAtOnce(current.sessionHere)
 
 /** Replaces the current session by `f` of it; gives the new one. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
-  settled<SessionError, Session>(current.updateCurrentSession(f))
+  settledAtOnce(() => current.updatedHere(f))
 
 /** Reads keys that the current session was loaded without; gives the current session, which knows them from now on. */
 export const fetchCurrentSession = (...keys: KeyNames): Promise<Session> =>

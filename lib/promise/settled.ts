@@ -12,6 +12,10 @@ export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
 export const settled = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
   given(await task())
 
+/** What is known without waiting, as a promise. */
+export const settledAtOnce = <L extends Error, A>(ask: () => E.Either<L, A>): Promise<A> =>
+  new Promise((resolve) => resolve(given(ask())))
+
 /** The body of `verb` as a task; what it throws comes out as itself. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
   TE.fromTask(async () => notTask(verb, await body()))

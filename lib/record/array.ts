@@ -5,10 +5,18 @@ import type { Column } from './column.js'
 
 // Quoted always: then only the quote and the backslash mean anything.
 const literal = (element: string | null): string =>
-  element === null ? 'NULL' : `"${element.replaceAll(/["\\]/g, '\\$&')}"`
+  element === null
+    ? 'NULL'
+    : element.includes('"') || element.includes('\\')
+      ? `"${element.replaceAll(/["\\]/g, '\\$&')}"`
+      : `"${element}"`
 
 /** An array in PostgreSQL's text, of its elements' texts. */
 export const arrayText = (elements: readonly (string | null)[]): string => `{${elements.map(literal).join()}}`
+
+/** The same, of texts of JSON: those have no character that JSON would write in another way than the array. */
+export const arrayOfJson = (elements: readonly (string | null)[]): string =>
+  `{${elements.map((element) => (element === null ? 'NULL' : JSON.stringify(element))).join()}}`
 
 /** The elements of what came back, the first that does not fit as the failure. */
 const elementsOf =

@@ -1,6 +1,6 @@
 // The credential of a session: its public id and a 256-bit secret, written `id.secret` in a cookie. Stores
 // see the id and the secret's hash, never the secret. A token never shows itself when it is printed.
-import { createHash, createHmac } from 'node:crypto'
+import crypto, { createHash, createHmac } from 'node:crypto'
 import { inspect } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 import { randomBits64, randomId, randomSecret } from '../base/random.js'
@@ -46,7 +46,7 @@ export class Token {
   }
 
   get hash(): SecretHash {
-    return createHash('sha256').update(this.#secret).digest('hex') as SecretHash
+    return sha256(this.#secret) as SecretHash
   }
 
   /** 256 bits that only whoever knows the secret can tell, other ones for each purpose. */
@@ -72,6 +72,11 @@ export class Token {
     return this.toString()
   }
 }
+
+// In one call a third of the time; Node.js has that from 20.12 on.
+const sha256 = (text: string): string =>
+  (crypto as Partial<typeof crypto>).hash?.('sha256', text, 'hex') ??
+  createHash('sha256').update(text).digest('hex')
 
 // 43 characters of base64url hold 258 bits; the last one's two spare bits must be zero.
 const TOKEN =

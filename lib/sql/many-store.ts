@@ -17,6 +17,7 @@ import type {
   SaveRequest,
   SessionStore,
 } from '../port/session-store.js'
+import { arrayOfJson } from '../record/array.js'
 import { hasUpdates } from '../session/edits.js'
 import { hasUnknown, type Keys } from '../session/known.js'
 import { PRINCIPAL } from '../session/principal.js'
@@ -183,6 +184,6 @@ const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly 
     idleMs,
     array(edits.map(({ n }) => n)),
     texts(edits.map(({ key }) => key)),
-    texts(edits.map(({ value }) => (value === undefined ? undefined : JSON.stringify(value)))),
+    arrayOfJson(edits.map(({ value }) => (value === undefined ? null : JSON.stringify(value)))),
   ]
 }

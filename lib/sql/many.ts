@@ -49,37 +49,37 @@ cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) 
 // Arrays, as text, of sessions: $1 ids, $2 the revisions that the edits were made on, $3 their marks, $4 whether the
 // header must still be as it was then, $5 the ids of the saves, all of a session's in one; and of edits: $7 whose, by
 // place, $8 keys, $9 values, null to delete. $6 idle. A session for which nothing was done gives no row. `seen` is the
-// header's revision in the statement's snapshot, from which it also sees what changed. Principals are not listed here.
+// header's revision in the statement's snapshot (known without looking where nobody has saved since $2), from which it
+// also sees what changed. Principals are not listed here.
 const save = (schema: string): Query => ({
   name: 'many.save',
   text: `
-with input as materialized (
-  select i.id, i.n, i.strict, i.saves, length(i.saves) / 16 as times, i.revision as made_on, s.revision as seen,
-         ${knownSince('s', 'i.revision', 'i.mark')} as since, i.mark
+with held as materialized (
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, known.since
   from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
          with ordinality as i (id, revision, mark, strict, saves, n)
   join ${schema}.session s on s.id = i.id
-), held as materialized (
-  select i.id, i.n, i.saves, i.times, i.seen, i.since
-  from input i join ${schema}.session s on s.id = i.id
-  where ${STILL_LIVES} and (not i.strict or ${knownSince('s', 'i.made_on', 'i.mark')} = s.revision)
-    and s.revision - i.made_on < ${String(REMEMBERED_SAVES)} and not ${isRecent('left(i.saves, 16)')}
+  cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known
+  where ${STILL_LIVES} and (not i.strict or known.since = s.revision)
+    and s.revision - i.revision < ${String(REMEMBERED_SAVES)} and not ${isRecent('left(i.saves, 16)')}
   for update of s skip locked
 ), head as (
   update ${schema}.session s
   set revision = s.revision + held.times, expires_at = ${moved('$6')},
       recent_saves = ${withSaves('held.saves', '8 * held.times')}
   from held where s.id = held.id
-  returning s.id, s.revision, s.expires_at, held.n, held.times, held.seen, held.since
+  returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
   select head.id, e.key, e.value::jsonb, head.revision
   from unnest($7::text::int[], $8::text::text[], $9::text::text[]) as e (n, key, value) join head on head.n = e.n
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
 )
-select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration,
-       head.seen::float8 + head.times - 1 as seen, head.since,
-       case when head.seen > head.since and head.since > 0
+select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
+       case when head.since = head.before then head.revision - 1
+            else (select revision from ${schema}.session s where s.id = head.id) + head.revision - head.before - 1
+       end::float8 as seen,
+       case when head.since > 0 and head.since < head.before
             then ${writtenAfter(schema, 'head.id', 'head.since')} end as changes
 from head`,
 })

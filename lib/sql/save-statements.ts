@@ -17,6 +17,8 @@ import {
 export interface SaveStatements {
   readonly save: Query
   readonly saveKeys: Query
+  readonly saveTidy: Query
+  readonly saveKeysTidy: Query
   readonly lock: Query
   readonly changes: Query
   readonly changesOfKeys: Query
@@ -27,34 +29,56 @@ export interface SaveStatements {
 // from it. No row: the session is gone, or has another revision, or this save was done before; or so many were
 // since that this could no longer be told, should it be one that the network held up.
 // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
-// \`seen\` is the header's revision in this statement's snapshot. When it is not the one before ours, we waited
-// for other saves, and what they wrote is not in \`changes\`. Whether to sweep is asked first, and of no row: the session's
-// entries, however many, are then not looked at.
+// \`seen\` is the header's revision in this statement's snapshot; it is known without looking where nobody has saved since
+// $5. When it is not the one before ours, we waited for other saves, and what they wrote is not in \`changes\`.
 const save = (schema: string, lives: string): Query => ({
   name: 'session.save',
-  text: saved(schema, lives, writtenAfter(schema, '$1::uuid', 'before.since')),
+  text: saved(schema, lives, ofAll(schema)),
 })
 
 // The same, where only some keys are known: $8 these. Of what others changed it tells no more than those.
 const saveKeys = (schema: string, lives: string): Query => ({
   name: 'session.saveKeys',
-  text: saved(schema, lives, keysWrittenAfter(schema, '$1::uuid', 'before.since', ['$8', "'{}'"])),
+  text: saved(schema, lives, ofKeys(schema)),
 })
 
-const saved = (schema: string, lives: string, changes: string): string => `
+// Both, for the few saves that also sweep deleted keys or say whose the session is.
+const saveTidy = (schema: string, lives: string): Query => ({
+  name: 'session.saveTidy',
+  text: saved(schema, lives, ofAll(schema), tidied(schema)),
+})
+
+const saveKeysTidy = (schema: string, lives: string): Query => ({
+  name: 'session.saveKeysTidy',
+  text: saved(schema, lives, ofKeys(schema), tidied(schema)),
+})
+
+const ofAll = (schema: string): string => writtenAfter(schema, '$1::uuid', 'head.since')
+
+const ofKeys = (schema: string): string => keysWrittenAfter(schema, '$1::uuid', 'head.since', ['$8', "'{}'"])
+
+const saved = (schema: string, lives: string, changes: string, tidied = ''): string => `
 with head as (
   update ${schema}.session s
   set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${withSave('$4')}
   where id = $1::uuid and ${lives}
     and (not $7::boolean or ${knownSince('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
     and revision - $5::float8 < ${String(REMEMBERED_SAVES)}
-  returning revision, expires_at
+  returning revision, expires_at, ${knownSince('s', '$5', '$6')} as since
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
   select $1::uuid, e.key, e.value -> 0, head.revision
   from head cross join jsonb_each($2::text::jsonb) as e
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-), swept as (
+)${tidied}
+select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
+       case when head.since = head.revision - 1 then head.since
+            else (select revision::float8 from ${schema}.session where id = $1::uuid) end as seen,
+       case when head.since between 1 and head.revision - 2 then ${changes} end as changes
+from head`
+
+// Whether to sweep is asked first, and of no row: the session's entries, however many, are then not looked at.
+const tidied = (schema: string): string => `, swept as (
   delete from ${schema}.entry e
   where (select head.revision % ${String(GRAVE_REVISIONS)} = 0 from head)
     and e.session_id = $1::uuid and e.value is null
@@ -65,14 +89,7 @@ with head as (
   select $1::uuid, $2::text::jsonb -> '${PRINCIPAL}' ->> 0, head.expires_at
   from head where $2::text::jsonb ? '${PRINCIPAL}'
   on conflict (session_id) do update set principal = excluded.principal
-)
-select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, before.revision::float8 as seen,
-       before.since,
-       case when before.revision > before.since and before.since > 0
-            then ${changes} end as changes
-from head cross join (
-  select revision, ${knownSince('s', '$5', '$6')} as since from ${schema}.session s where id = $1::uuid
-) as before`
+)`
 
 // $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to look before it writes. Should its client
 // fall silent the server ends the transaction, and the session is free: between statements, and from PostgreSQL 17
@@ -106,6 +123,8 @@ const changesOfKeys = (schema: string): Query => ({
 export const saveStatements = (schema: string, lives: string): SaveStatements => ({
   save: save(schema, lives),
   saveKeys: saveKeys(schema, lives),
+  saveTidy: saveTidy(schema, lives),
+  saveKeysTidy: saveKeysTidy(schema, lives),
   lock: lock(schema, lives),
   changes: changes(schema),
   changesOfKeys: changesOfKeys(schema),

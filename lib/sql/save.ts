@@ -11,11 +11,12 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SessionGone } from '../base/errors.js'
 import type { Database, Queryable } from '../port/database.js'
 import type { Change, Saved, SavedSnapshot, SessionStore, StoreError } from '../port/session-store.js'
-import { applyEdits, hasUpdates } from '../session/edits.js'
+import { applyEdits, type Edits, hasUpdates } from '../session/edits.js'
 import { hasUnknown, type Known, keysAfter } from '../session/known.js'
+import { PRINCIPAL } from '../session/principal.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
-import { REMEMBERED_SAVES } from './expressions.js'
+import { GRAVE_REVISIONS, REMEMBERED_SAVES } from './expressions.js'
 import { changesRow, editsParam, keysParams, knownAfter, lockedRow, texts, writtenRow } from './rows.js'
 import type { SessionStatements } from './statements.js'
 
@@ -68,13 +69,21 @@ const write = (
 ): TE.TaskEither<DriverError, O.Option<Written>> => {
   const { revision, mark, keys } = since
   const params = [id, editsParam(edits, entries), idleMs, save, revision, mark, onlyAtRevision]
+  const tidy = isTidy(edits, revision)
   return pipe(
     keys === undefined
-      ? database.query(sql.save, params)
-      : database.query(sql.saveKeys, [...params, texts([...keys])]),
+      ? database.query(tidy ? sql.saveTidy : sql.save, params)
+      : database.query(tidy ? sql.saveKeysTidy : sql.saveKeys, [...params, texts([...keys])]),
     TE.chainEitherK(flow(A.head, O.traverse(E.Applicative)(writtenRow(sql.save)))),
   )
 }
+
+/**
+ * Whether it says whose the session is, or may come to a revision at which deleted keys are swept: from the one that is
+ * known, others may have saved as often as a header remembers.
+ */
+const isTidy = (edits: Edits, revision: number): boolean =>
+  edits.has(PRINCIPAL) || revision % GRAVE_REVISIONS >= GRAVE_REVISIONS - REMEMBERED_SAVES
 
 type Made = Pick<Change, 'edits' | 'entries' | 'since'>
 
