@@ -4,11 +4,12 @@
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
 import { postgresDatabase } from '../lib/driver/postgres.js'
+import { buildSession, saveSession, sessionSet } from '../lib/promise.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
-import { quietPool, rowsOf } from './support/databases.js'
+import { counting, quietPool, rowsOf } from './support/databases.js'
 import { makeHistory } from './support/history-run.js'
-import { dropSchemas, openIn, right } from './support/stores.js'
+import { dropSchemas, freshSchema, openIn, right } from './support/stores.js'
 
 const url = process.env['CITUS_URL']
 if (url === undefined) throw new Error('CITUS_URL: the address of a coordinator of Citus is needed')
@@ -34,6 +35,21 @@ t.test('it is Citus, with several nodes that hold shards', async (t) => {
 
 for (const { name, run } of sessionStoreLaws(openIn(database, distribute, { distributed: true })))
   t.test(name, run)
+
+t.test('a save is one statement where nobody else has saved', async (t) => {
+  const { database: counted, events } = counting(database)
+  const schema = freshSchema()
+  await distribute(schema)
+  const store = sessionStore(counted, { schema, distributed: true })
+  const saved = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  events.length = 0
+  const again = await saveSession(sessionSet('n', 2)(saved))
+  await saveSession(sessionSet('m', 3)(again))
+  t.strictSame(
+    events.map(({ query }) => query.name),
+    ['session.save', 'session.save'],
+  )
+})
 
 t.test('a history of four processes', async (t) => {
   const history = await makeHistory({ url, processes: 4, operations: 4_000, distribute })

@@ -52,7 +52,9 @@ const startRedis = async (): Promise<{ port: number; stop: () => Promise<void> }
 }
 
 export const startServers = async (): Promise<{ servers: Servers; stop: () => Promise<void> }> => {
-  const postgres = await startPostgres({ settings: { shared_buffers: '256MB', max_wal_size: '2GB' } })
+  const postgres = await startPostgres({
+    settings: { shared_buffers: '256MB', max_wal_size: '2GB', max_connections: '300' },
+  })
   const redis = await startRedis()
   return {
     servers: { postgres: postgres.url, redis: redis?.port },
