@@ -46,6 +46,8 @@ const gather = <I, O>(send: (items: readonly I[]) => Promise<readonly O[]>) => {
 }
 
 const TABLES = `
+-- One process after the other: each runs this.
+select pg_advisory_xact_lock(1);
 create schema if not exists by_hand;
 create table if not exists by_hand.session (id uuid primary key, revision int not null) with (fillfactor = 70);
 create table if not exists by_hand.entry (
