@@ -1,6 +1,7 @@
 // The methods in place of a response's own. They stay in place: a program may have kept one, or wrapped it, and each
 // still has to lead to the response later on. They are the same functions for every response, and find what is held
-// by a symbol: one with functions of its own would be of a shape of its own to the engine, and all that Node.js does with it slow.
+// by a symbol: one with functions of its own would be of a shape of its own to the engine, and slow in all that
+// Node.js does with it.
 
 import type { ServerResponse } from 'node:http'
 import { type Call, type Change, called, changed, type Held, type Method } from './holding.js'

@@ -1,6 +1,5 @@
 // A response whose first byte waits. What a handler writes is kept until it is let go, in order; the head
-// is made at the last moment, so that a header can still be added. The methods that do this stay in place:
-// a program may have kept one, or wrapped it, and each still has to lead to the response later on.
+// is made at the last moment, so that a header can still be added.
 
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
