@@ -18,7 +18,7 @@ import * as koaDoor from '../lib/door/koa.js'
 import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } from '../lib/door/node.js'
 import { memoryStore } from '../lib/driver/memory.js'
 import type { SessionStore } from '../lib/port/session-store.js'
-import { sessionSet, updateCurrentSession } from '../lib/promise.js'
+import { buildSession, saveSession, sessionSet, sessionToken, updateCurrentSession } from '../lib/promise.js'
 import { listening } from './support/doors.js'
 
 const change = () => updateCurrentSession(sessionSet('n', 1))
@@ -265,6 +265,61 @@ t.test('a door within a door: each has its session, and each its cookie', async 
   t.equal(await answer.text(), 'both')
   const names = answer.headers.getSetCookie().map((cookie) => cookie.split('=')[0])
   t.strictSame(names.sort(), ['inner', 'outer'])
+})
+
+t.test('a method of a response without the response says so', async (t) => {
+  const thrown: unknown[] = []
+  const handler: SessionHandler = (_, res) => {
+    try {
+      Reflect.apply(Reflect.get(res, 'end') as () => unknown, undefined, ['alone'])
+    } catch (error) {
+      thrown.push(error)
+    }
+    res.end('with it')
+  }
+  const { url, close } = await listening(createServer(sessionListener({ store: memoryStore() })(handler)))
+  t.teardown(close)
+  t.equal(await (await fetch(url)).text(), 'with it')
+  t.match(thrown, [{ name: 'TypeError', message: /without the response/ }])
+})
+
+t.test('a store that throws where it should give a Left fails the request, behind every door', async (t) => {
+  const lines = quietly(t)
+  const good = memoryStore()
+  const token = sessionToken(await saveSession(sessionSet('n', 1)(buildSession(good))))
+  const store: SessionStore = { ...good, load: () => () => Promise.reject(new Error('mine')) }
+  const koa = new Koa().use(koaDoor.sessionMiddleware({ store })).use((ctx) => {
+    ctx.body = 'fine'
+  })
+  koa.silent = true
+  const plugged = fastify()
+  await plugged.register(sessionPlugin, { store })
+  plugged.get('/', async () => 'fine')
+  await plugged.ready()
+  const failed: ErrorRequestHandler = (_error, _req, res, next) =>
+    res.headersSent ? next() : void res.status(500).end()
+  const app = express()
+    .use(expressDoor.sessionMiddleware({ store }))
+    .get('/', (_, res) => void res.send('fine'))
+    .use(failed)
+  const servers = {
+    node: createServer(sessionListener({ store })((_, res) => res.end('fine'))),
+    Koa: createServer((req, res) => void koa.callback()(req, res)),
+    Fastify: plugged.server,
+    Express: createServer(app),
+  }
+  for (const [name, server] of Object.entries(servers)) {
+    const { url, close } = await listening(server)
+    t.teardown(close)
+    const answer = await fetch(url, {
+      headers: { cookie: `session=${token}` },
+      signal: AbortSignal.timeout(5_000),
+    })
+    t.equal(answer.status, 500, name)
+    await answer.text()
+    t.equal(await (await fetch(url)).text(), 'fine', `${name}: and others are served`)
+  }
+  t.equal(lines.length, 1, 'where no framework answers, it is logged')
 })
 
 t.test('a path that looks like a format hides nothing in the log', async (t) => {

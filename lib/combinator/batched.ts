@@ -10,8 +10,8 @@ import { batchedSaves } from './saves.js'
 export type { BatchLimits } from './gathering.js'
 
 /**
- * The same store, with loads and saves that arrive together done in one statement and one transaction. A lone one is
- * done as before, and waits for nothing. When more wait than `queue` allows, the next fails at once with a retryable
+ * The same store, with loads and saves that arrive together sharing statements, each of which is one transaction. A lone
+ * one is done as before, and waits for nothing. When more wait than `queue` allows, the next fails at once with a retryable
  * `DriverError`. A store without `many` comes back as it is. Throws a `RangeError` for options that make no sense.
  *
  * @example

@@ -28,7 +28,11 @@ export const install = (res: ServerResponse, held: Held): void => {
 
 const newLayer = (): Layer => {
   const symbol = Symbol('held by keyrow')
-  const of: Of = (res) => (res as Readonly<Record<symbol, Held>>)[symbol] as Held
+  const of: Of = (res) => {
+    const held = (res as Readonly<Record<symbol, Held | undefined>> | undefined)?.[symbol]
+    if (held === undefined) throw new TypeError('a method of a response was called without the response')
+    return held
+  }
   const shown = { headersSent: showing(of, 'begun'), writableEnded: showing(of, 'ended') }
   const layer = { symbol, methods: methodsOf(of), shown }
   layers.push(layer)

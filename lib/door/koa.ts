@@ -1,5 +1,6 @@
 // The door for Koa 3: a middleware.
 
+import * as O from 'fp-ts/lib/Option.js'
 import type { Middleware } from 'koa'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
@@ -51,7 +52,7 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
         return next()
       },
       response,
-    )
+    ).catch((failure: unknown) => response.fail(failure, O.none))
     // Koa answers it, or whoever catches it on the way.
     for (const failure of failures) throw failure
   }

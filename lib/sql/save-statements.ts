@@ -29,8 +29,9 @@ export interface SaveStatements {
 // from it. No row: the session is gone, or has another revision, or this save was done before; or so many were
 // since that this could no longer be told, should it be one that the network held up.
 // A deletion is an upsert too: a DELETE would miss a row that was inserted by the save it waited for.
-// \`seen\` is the header's revision in this statement's snapshot; it is known without looking where nobody has saved since
-// $5. When it is not the one before ours, we waited for other saves, and what they wrote is not in \`changes\`.
+// `seen` is the header's revision in this statement's snapshot; it is known without looking where nobody has saved since
+// $5. When it is not the one before ours, we waited for other saves, and what they wrote is not in `changes`. `since` is
+// told by the header as it is afterwards: whoever was 63 revisions behind is one too many behind that, and looks again.
 const save = (schema: string, lives: string): Query => ({
   name: 'session.save',
   text: saved(schema, lives, ofAll(schema)),
