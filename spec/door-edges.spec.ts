@@ -8,12 +8,15 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import express, { type ErrorRequestHandler } from 'express'
 import fastify from 'fastify'
+import { Hono } from 'hono'
 import Koa from 'koa'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/base/errors.js'
 import * as expressDoor from '../lib/door/express.js'
 import { sessionPlugin } from '../lib/door/fastify.js'
+import { sessionFetch } from '../lib/door/fetch.js'
 import { isForeign } from '../lib/door/forgery.js'
+import * as honoDoor from '../lib/door/hono.js'
 import * as koaDoor from '../lib/door/koa.js'
 import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } from '../lib/door/node.js'
 import { memoryStore } from '../lib/driver/memory.js'
@@ -319,7 +322,14 @@ t.test('a store that throws where it should give a Left fails the request, behin
     await answer.text()
     t.equal(await (await fetch(url)).text(), 'fine', `${name}: and others are served`)
   }
-  t.equal(lines.length, 1, 'where no framework answers, it is logged')
+  const asked = () => new Request('http://shop.example/', { headers: { cookie: `session=${token}` } })
+  const handle = sessionFetch({ store })(async () => new Response('fine'))
+  t.equal((await handle(asked())).status, 500, 'fetch')
+  const hono = new Hono()
+    .use(honoDoor.sessionMiddleware({ store }))
+    .onError((error, c) => c.text(error.message, 500))
+  t.equal(await (await hono.request(asked())).text(), 'mine', 'Hono')
+  t.equal(lines.length, 2, 'where no framework answers, it is logged')
 })
 
 t.test('a path that looks like a format hides nothing in the log', async (t) => {

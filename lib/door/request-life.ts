@@ -144,12 +144,12 @@ export const answered = async <A>(
   begin: TE.TaskEither<unknown, RequestLife>,
   handler: (life: RequestLife) => Handled,
 ): Promise<Answered<A>> => {
-  const life = await begin()
+  const life = (await attempt(begin)) as E.Either<unknown, RequestLife>
   if (E.isLeft(life)) return { result: life, cookie: O.none }
   const { run, commit, drop } = life.right
   const result = (await run(() => handler(life.right))) as E.Either<unknown, A>
   if (E.isLeft(result)) return { result, cookie: drop() }
-  const committed = await commit()
+  const committed = (await attempt(commit)) as E.Either<unknown, O.Option<string>>
   return E.isLeft(committed) ? { result: committed, cookie: drop() } : { result, cookie: committed.right }
 }
 
