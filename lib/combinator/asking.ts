@@ -97,11 +97,12 @@ const leave = <I, A, L>(line: Line<I, A, L>, name: string | undefined): void => 
 
 const nextOf = <I, A, L extends StoreError>(
   { waiting }: Line<I, A, L>,
-  { what, limits, sizeOf }: Asked<I, A, L>,
+  { what, limits, sizeOf, lock }: Asked<I, A, L>,
   places: number,
 ): readonly Waiting<I, A, L>[] | undefined => {
   while (waiting.length > 0) {
-    const most = Math.min(waiting.length, shareOf(waiting.length, places, limits.batch))
+    // What writes goes together as far as it can: each statement flushes the log.
+    const most = Math.min(limits.batch, lock === undefined ? shareOf(waiting.length, places) : waiting.length)
     let [count, size] = [0, 0]
     for (; count < most && size < BATCH_SIZE; count += 1)
       size += sizeOf?.((waiting[count] as Waiting<I, A, L>).item) ?? 0

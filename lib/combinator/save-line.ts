@@ -5,7 +5,7 @@ import type { Change, SessionStore } from '../port/session-store.js'
 import type { Snapshot } from '../session/session.js'
 import type { SessionId } from '../session/token.js'
 import { alike } from './folding.js'
-import { BATCH_SIZE, type InLine, inTime, shareOf } from './gathering.js'
+import { BATCH_SIZE, type InLine, inTime } from './gathering.js'
 
 export type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
 
@@ -25,7 +25,7 @@ export interface SaveLine {
   /** How many were not answered yet. */
   readonly size: () => number
   readonly join: (id: SessionId, one: Waiting) => void
-  readonly next: (places: number) => readonly Group[] | undefined
+  readonly next: () => readonly Group[] | undefined
   /** The group was answered; its session is as this, if that is known. The second time does nothing. */
   readonly left: (group: Group, snapshot: Snapshot | undefined) => void
 }
@@ -52,7 +52,7 @@ export const saveLine = (batch: number, waitMs: number): SaveLine => {
       else same.push(one)
       state.size += 1
     },
-    next: (places) => nextGroups(state, shareOf(waiting.size, places, batch), waitMs),
+    next: () => nextGroups(state, batch, waitMs),
     left: (group, snapshot) => {
       if (underWay.get(group.id) !== group) return
       underWay.delete(group.id)
