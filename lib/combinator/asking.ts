@@ -13,7 +13,6 @@ import {
   type InLine,
   inTime,
   overloaded,
-  shareOf,
 } from './gathering.js'
 
 export interface Asked<I, A, L extends StoreError> {
@@ -111,6 +110,13 @@ const nextOf = <I, A, L extends StoreError>(
   }
   return undefined
 }
+
+/**
+ * So many of those who wait make the next batch: the places get alike, so that the process works on one batch while the
+ * server works on another. But a statement of its own is worth while for no fewer than sixteen.
+ */
+const shareOf = (waiting: number, places: number): number =>
+  Math.ceil(waiting / Math.min(places, Math.max(1, Math.floor(waiting / 16))))
 
 const send = async <I, A, L extends StoreError>(
   asked: Asked<I, A, L>,

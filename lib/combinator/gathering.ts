@@ -123,12 +123,5 @@ export const briefly = (doing: Promise<unknown>): Promise<void> =>
     void doing.then(done, done)
   })
 
-/**
- * So many of those who wait make the next batch: the places get alike, so that the process works on one batch while the
- * server works on another. But a statement of its own is worth while for no fewer than sixteen.
- */
-export const shareOf = (waiting: number, places: number): number =>
-  Math.ceil(waiting / Math.min(places, Math.max(1, Math.floor(waiting / 16))))
-
 /** About as much text in one statement; what is larger goes alone. */
 export const BATCH_SIZE = 4 * 1024 * 1024

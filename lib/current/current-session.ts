@@ -141,6 +141,7 @@ export const callWithSession = <L, A>(
  */
 export const currentSession: TE.TaskEither<NoCurrentSession, Session> = () => Promise.resolve(sessionHere())
 
+/** The same, without waiting. */
 export const sessionHere = (): E.Either<NoCurrentSession, Session> => {
   const frame = currentFrame()
   return frame === undefined ? E.left(new NoCurrentSession()) : E.right(frame.session)
@@ -163,6 +164,7 @@ export const updateCurrentSession =
   () =>
     new Promise((resolve) => resolve(updatedHere(f)))
 
+/** The same, without waiting. */
 export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
   try {
     return update(f)

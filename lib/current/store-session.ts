@@ -6,14 +6,14 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { SaveConflict, SessionGone } from '../base/errors.js'
 import { attempted } from '../base/tagged.js'
-import { publish, publishFailure } from '../port/events.js'
+import { publish } from '../port/events.js'
 import type { SavedSnapshot, Session, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { keysAfter, narrowed } from '../session/known.js'
 import { heldSession, isBlank, type Snapshot } from '../session/session.js'
 import { freshSaveId } from '../session/token.js'
 import { onceCommitted } from './commits.js'
-import { telling } from './telling.js'
+import { telling, tellOutcome } from './telling.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
@@ -107,13 +107,14 @@ const save =
     const { edits, store: entries, handle } = session
     const start = performance.now()
     const saved = await attempted(handle.save(session.id, { save: freshSaveId(), edits, since, entries }))
-    if (E.isLeft(saved)) publishFailure('save', saved.left)
-    else tellSaved(session, saved.right, performance.now() - start)
+    tellOutcome('save', start, saved, tellSaved(session))
     return E.isLeft(saved) ? saved : E.right(stored(session, narrowed(saved.right, keysAfter(since, edits))))
   }
 
-const tellSaved = ({ id, edits, handle }: Session, { rounds = 1 }: SavedSnapshot, durationMs: number): void =>
-  onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
+const tellSaved =
+  ({ id, edits, handle }: Session) =>
+  ({ rounds = 1 }: SavedSnapshot, durationMs: number): void =>
+    onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
 
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(

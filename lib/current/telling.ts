@@ -14,7 +14,17 @@ export const telling =
   async () => {
     const start = performance.now()
     const result = await task()
-    if (E.isRight(result)) tell(result.right, performance.now() - start)
-    else publishFailure(operation, result.left)
+    tellOutcome(operation, start, result, tell)
     return result
   }
+
+/** The same of what has come out of an operation begun at `start`: for those that run in each request. */
+export const tellOutcome = <A>(
+  operation: string,
+  start: number,
+  outcome: E.Either<unknown, A>,
+  tell: (result: A, durationMs: number) => void,
+): void => {
+  if (E.isRight(outcome)) tell(outcome.right, performance.now() - start)
+  else publishFailure(operation, outcome.left)
+}

@@ -6,16 +6,16 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SaveConflict, SessionClosed, SessionGone } from '../base/errors.js'
-import { publish, publishFailure } from '../port/events.js'
+import { publish } from '../port/events.js'
 import type { Absence, Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
-import { heldSession, newSession, withToken } from '../session/session.js'
+import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
 import { onceCommitted } from './commits.js'
 import { absorbDestroyed, told } from './frame.js'
 import { endBirth, mayBeStored, storeSession } from './store-session.js'
-import { telling } from './telling.js'
+import { telling, tellOutcome } from './telling.js'
 
 /**
  * A new session, in memory until its first save; a session without values is never stored.
@@ -69,30 +69,35 @@ const refused = (): Promise<E.Right<O.None>> => {
 
 const NOTHING = E.right(O.none) as E.Right<O.None>
 
-// What is read is what was asked for, also where a store has more at hand: so that a program that asks for too little
-// finds out in its first specs.
 const opened = async (
   store: SessionStore,
   token: Token,
   keys: Keys | undefined,
 ): Promise<E.Either<StoreError, O.Option<Session>>> => {
   const start = performance.now()
-  const loaded = await store.load(token.id, token.hash, { keys })()
-  if (E.isLeft(loaded)) {
-    publishFailure('load', loaded.left)
-    return loaded
-  }
-  if (E.isLeft(loaded.right)) {
-    tellAbsent(token.id, loaded.right.left)
-    return NOTHING
-  }
-  const snapshot = narrowed(loaded.right.right, keys)
-  publish('loaded', { id: token.id, entries: snapshot.entries.size, durationMs: performance.now() - start })
-  return E.right(O.some(heldSession(store, token, snapshot, noEdits)))
+  const loaded = only(keys, await store.load(token.id, token.hash, { keys })())
+  tellOutcome('load', start, loaded, tellLoaded(token.id))
+  if (E.isLeft(loaded)) return loaded
+  if (E.isLeft(loaded.right)) return NOTHING
+  return E.right(O.some(heldSession(store, token, loaded.right.right, noEdits)))
 }
 
-const tellAbsent = (id: SessionId, absence: Absence): void =>
-  absence === 'expired' ? publish('expired', { id }) : publish('badToken', { reason: 'unknown', id })
+type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
+
+// What is read is what was asked for, also where a store has more at hand: so that a program that asks for too little
+// finds out in its first specs.
+const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
+  keys === undefined || E.isLeft(loaded) || E.isLeft(loaded.right)
+    ? loaded
+    : E.right(E.right(narrowed(loaded.right.right, keys)))
+
+const tellLoaded =
+  (id: SessionId) =>
+  (found: E.Either<Absence, Snapshot>, durationMs: number): void => {
+    if (E.isRight(found)) publish('loaded', { id, entries: found.right.entries.size, durationMs })
+    else if (found.left === 'expired') publish('expired', { id })
+    else publish('badToken', { reason: 'unknown', id })
+  }
 
 /**
  * Stores what was edited since the load, and gives the session as saved. One statement, or none when
