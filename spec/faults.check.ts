@@ -1,6 +1,7 @@
 // Laws 4, 5, 6 and 11 under faults, at length: `npm run spec:faults`. Each history is judged; RUNS,
 // FAST_RUNS and OPERATIONS make it shorter.
 
+import type postgres from 'postgres'
 import t from 'tap'
 import { quietPool } from './support/databases.js'
 import { makeHistory } from './support/history-run.js'
@@ -17,7 +18,7 @@ const server = await startPostgres()
 const proxy = await startProxy(server.url)
 const pair = await startPair()
 t.teardown(async () => {
-  await sql.end({ timeout: 1 })
+  await Promise.all([sql, primary].map((pool) => pool.end({ timeout: 1 })))
   await proxy.close()
   await server.stop()
   await pair.stop()
@@ -50,13 +51,14 @@ const disturbing =
   }
 
 const sql = quietPool(server.url, { max: 1, idle_timeout: 1 })
+const primary = quietPool(pair.url, { max: 1, idle_timeout: 1 })
 
 const kill = async (): Promise<void> => {
   await server.kill()
   await server.start()
 }
 
-const terminate = (): Promise<unknown> =>
+const terminate = (sql: postgres.Sql) => (): Promise<unknown> =>
   sql`select pg_terminate_backend(pid) from pg_stat_activity
       where backend_type = 'client backend' and pid <> pg_backend_pid() order by random() limit 1`
 
@@ -65,13 +67,14 @@ const proxied = { url: proxy.url, directUrl: server.url }
 
 const faults = {
   'SIGKILL of the server every two seconds': { ...direct, fault: repeating(2_000, kill) },
-  'backends terminated one by one': { ...direct, fault: repeating(20, terminate) },
+  'backends terminated one by one': { ...direct, fault: repeating(20, terminate(sql)) },
   'connections cut and delayed at random': {
     ...proxied,
     fault: disturbing({ cut: 0.002, delay: 0.02, delayMs: 30 }),
   },
   'connections that fall silent': { ...proxied, fault: disturbing({ hole: 0.001 }), timeoutMs: 500 },
   'the primary fails over to its standby': { url: pair.url, fault: repeating(2_000, pair.failOver) },
+  'backends terminated beside a standby': { url: pair.url, fault: repeating(50, terminate(primary)) },
 }
 
 const history = (run: string, fast: boolean): void => {

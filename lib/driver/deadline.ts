@@ -69,6 +69,12 @@ const RETRYABLE = /^(08|25P03|25006|40|53|57014|57P)/
 const isLostCode = (code: unknown): boolean =>
   typeof code === 'string' && /^(E[A-Z_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
+/** Whether a connection was lost that had been made. */
+export const isConnectionLoss = (error: unknown): boolean => {
+  const { code, syscall } = (error ?? {}) as { readonly code?: unknown; readonly syscall?: unknown }
+  return isLostCode(code) && code !== 'CONNECT_TIMEOUT' && syscall !== 'connect' && syscall !== 'getaddrinfo'
+}
+
 /** Whether the connection itself went, as against a refusal by the server or a deadline. */
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)

@@ -3,9 +3,11 @@
 // operating system gives it up, after a quarter of an hour, and postgres.js can close no single connection. So
 // when a statement missed its deadline, the server is asked on a new pool's connection: if it answers, and is not
 // still busy with what the old one waits for, then it is the connections that failed, and the new pool takes over.
+// So it does when the old one is in doubt (postgres-backend.ts).
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../base/errors.js'
 import { withDeadline } from './deadline.js'
+import { newTrust, type Trust } from './postgres-backend.js'
 import { closeSockets } from './postgres-sockets.js'
 
 export interface Sender {
@@ -22,6 +24,7 @@ interface PoolOptions {
   readonly max?: number
   readonly max_pipeline?: number
   readonly host?: readonly string[]
+  readonly target_session_attrs?: unknown
 }
 
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
@@ -31,11 +34,13 @@ export interface PostgresJs extends Sender {
   readonly options: PoolOptions
 }
 
-/** A pool while it is in use, the statements that were sent through it and not answered yet, and when one was last. */
+/** A pool while it is in use, what was sent through it and not answered yet, and when something was last. */
 export interface Pool {
   readonly sql: PostgresJs
   readonly pending: Set<PromiseLike<unknown>>
   answeredAt: number
+  /** Where there may be several servers behind its address. */
+  readonly trust: Trust | undefined
 }
 
 export interface PoolInUse {
@@ -45,7 +50,15 @@ export interface PoolInUse {
   readonly close: () => Promise<E.Either<DriverError, void>>
 }
 
-const opened = (sql: PostgresJs): Pool => ({ sql: suitable(sql), pending: new Set(), answeredAt: 0 })
+const opened = (sql: PostgresJs): Pool => ({
+  sql: suitable(sql),
+  pending: new Set(),
+  answeredAt: 0,
+  trust: hasChoice(sql) ? newTrust() : undefined,
+})
+
+const hasChoice = ({ options }: PostgresJs): boolean =>
+  (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
 // postgres.js 3.4.9 sends BEGIN on a connection that is full, too, and leaves it in a transaction of nobody's, in
 // which others' statements are answered before they are committed.
@@ -58,30 +71,81 @@ const suitable = (sql: PostgresJs): PostgresJs => {
 }
 
 export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: number): PoolInUse => {
-  const make = 'begin' in given ? undefined : given
-  let pool = opened('begin' in given ? given : given())
-  let replacing: Promise<unknown> | undefined
-  let closed = false
-  const replace = async (next: Pool, sentAt: number): Promise<void> => {
-    const slow = await isSlow(next, pool, sentAt, timeoutMs)
-    const [old, kept] = slow || closed ? [next, pool] : [pool, next]
-    pool = kept
-    await ended(old, timeoutMs)
+  const lasts = 'begin' in given
+  const uses: Uses = {
+    make: lasts ? () => undefined : () => made(given),
+    timeoutMs,
+    pool: lasts ? lasting(given) : opened(given()),
+    closed: false,
+    probing: false,
+    ending: new Set(),
   }
   return {
-    pool: () => pool,
+    pool: () => {
+      if (uses.pool.trust?.inDoubt === true && !uses.closed) renew(uses)
+      return uses.pool
+    },
     late: (of, sentAt) => {
-      if (make === undefined || of !== pool || closed || replacing !== undefined) return
-      const next = made(make)
-      if (next === undefined) return
-      replacing = replace(next, sentAt).finally(() => (replacing = undefined))
+      if (of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
     close: async () => {
-      closed = true
-      await replacing
-      return ended(pool, timeoutMs)
+      uses.closed = true
+      await Promise.all(uses.ending)
+      return ended(uses.pool, timeoutMs)
     },
   }
+}
+
+interface Uses {
+  readonly make: () => Pool | undefined
+  readonly timeoutMs: number
+  pool: Pool
+  closed: boolean
+  probing: boolean
+  /** What is waited for before all is closed. */
+  readonly ending: Set<Promise<unknown>>
+}
+
+const until = ({ ending }: Uses, done: Promise<unknown>): void => {
+  ending.add(done)
+  void done.then(() => ending.delete(done))
+}
+
+const renew = (uses: Uses): void => {
+  const next = uses.make()
+  if (next === undefined) return
+  until(uses, retired(uses.pool, uses.timeoutMs))
+  uses.pool = next
+}
+
+const probe = (uses: Uses, sentAt: number): void => {
+  const { pool: of, timeoutMs } = uses
+  const next = uses.make()
+  if (next === undefined) return
+  uses.probing = true
+  const replace = async (): Promise<void> => {
+    const slow = await isSlow(next, of, sentAt, timeoutMs)
+    uses.probing = false
+    const [old, kept] = slow || uses.closed || uses.pool !== of ? [next, uses.pool] : [of, next]
+    uses.pool = kept
+    await ended(old, timeoutMs)
+  }
+  until(uses, replace())
+}
+
+/** One that cannot be made again. */
+const lasting = (sql: PostgresJs): Pool => {
+  if (hasChoice(sql))
+    throw new RangeError(
+      'a pool of several hosts has to be made again at times: give the function that makes it',
+    )
+  return opened(sql)
+}
+
+/** One of which no more is asked: it ends when all that was asked is answered. */
+const retired = async (pool: Pool, timeoutMs: number): Promise<void> => {
+  await withDeadline('retire', timeoutMs, () => Promise.allSettled(pool.pending))
+  await ended(pool, timeoutMs)
 }
 
 /** A new pool; none when the program's own function throws: then the old one has to do. */

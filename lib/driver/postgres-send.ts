@@ -1,9 +1,10 @@
 // One statement through postgres.js: sent within its deadline, and given up after it.
 import * as E from 'fp-ts/lib/Either.js'
-import type { DriverError } from '../base/errors.js'
+import { DriverError } from '../base/errors.js'
 import type { Param, Query, Row } from '../port/database.js'
 import { type Column, convertRows } from './columns.js'
 import { refusedParams, withDeadline } from './deadline.js'
+import { type Witness, witness } from './postgres-backend.js'
 import type { Pool, Sender } from './postgres-pool.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
@@ -26,7 +27,7 @@ export const send = (
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     pending = sql.unsafe(query.text, [...params] as never[], { prepare })
-    return answer(pool, pending, (pool.sql.options.host?.length ?? 0) > 1 ? watched(pending) : alwaysThere)
+    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust))
   }
   const giveUp = (): void => {
     forget(pending)
@@ -36,48 +37,26 @@ export const send = (
 }
 
 const answer = (
+  { name }: Query,
   pool: Pool,
   sent: PromiseLike<unknown>,
-  isThere: () => boolean,
+  witness: Witness | undefined,
 ): PromiseLike<readonly Row[]> => {
   pool.pending.add(sent)
   return sent.then(
     (result) => {
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
-      if (!isThere()) throw Object.assign(new Error('the connection was lost'), { code: 'CONNECTION_CLOSED' })
+      if (witness?.believes() === false)
+        throw new DriverError(`${name}: the connection was lost`, { retryable: true })
       return rowsOf(result)
     },
     (error: unknown) => {
       pool.pending.delete(sent)
+      witness?.failed(error)
       throw error
     },
   )
-}
-
-/** The server's process behind a connection. */
-interface Backend {
-  readonly pid: number
-  readonly secret: number
-}
-
-const alwaysThere = (): boolean => true
-
-/**
- * Whether the connection that answers is the one that was asked. With several hosts, postgres.js 3.4.9 overlooks that
- * the first statement of a connection is lost with it, and answers that with nothing when it has connected again.
- */
-const watched = (pending: object): (() => boolean) => {
-  let state: Backend | null = null
-  let asked: Backend | null = null
-  Object.defineProperty(pending, 'state', {
-    get: () => state,
-    set: (sent: Backend) => {
-      state = sent
-      asked = { ...sent }
-    },
-  })
-  return () => state?.pid === asked?.pid && state?.secret === asked?.secret
 }
 
 const rowsOf = (result: unknown): readonly Row[] => {

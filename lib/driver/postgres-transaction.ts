@@ -5,6 +5,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
 import type { DriverTransaction } from '../port/database.js'
 import { driverError, isLostConnection, withDeadline } from './deadline.js'
+import { noteFailure } from './postgres-backend.js'
 import type { Scoped } from './postgres-pool.js'
 import { type Link, send } from './postgres-send.js'
 
@@ -28,12 +29,19 @@ type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
 export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Either<L | DriverError, A>> => {
   const line: Line = { ...link, lost: undefined, gone: false }
+  const { pool } = link
   const begin: Begin = (act) => {
-    const run = link.pool.sql.begin(READ_COMMITTED, act)
-    run.catch((error: unknown) => {
-      line.gone = true
-      line.lost ??= driverError('transaction', error)
-    })
+    const run = pool.sql.begin(READ_COMMITTED, act)
+    pool.pending.add(run)
+    run.then(
+      () => pool.pending.delete(run),
+      (error: unknown) => {
+        pool.pending.delete(run)
+        noteFailure(pool.trust, error)
+        line.gone = true
+        line.lost ??= driverError('transaction', error)
+      },
+    )
     return run
   }
   return within(line, { begin, first: 'begin', last: 'commit' }, body)
@@ -52,8 +60,9 @@ export const begun = async <L, A>(
   for (let attempt = 1; ; attempt += 1) {
     const result = await transact()
     if (E.isRight(result) || !isUnsafeBegin(result.left) || attempt >= 20) return result
-    const commits = Array.from({ length: pool.sql.options.max ?? 10 }, () => pool.sql.unsafe('commit'))
-    await Promise.allSettled(commits)
+    const commit = (): PromiseLike<unknown> =>
+      pool.sql.unsafe('commit').then(undefined, (error: unknown) => noteFailure(pool.trust, error))
+    await Promise.all(Array.from({ length: pool.sql.options.max ?? 10 }, commit))
   }
 }
 

@@ -42,10 +42,11 @@ export interface PostgresOptions {
 }
 
 /**
- * A database on a postgres.js pool. Given as a function that makes the pool, it is made again when its
- * connections have fallen silent; given as the pool itself, that waits for the operating system. Statements are
- * prepared unless the pool says `prepare: false` (which pgbouncer in transaction mode needs). Closing the
- * database ends the pool. Throws a `RangeError` for a pool made without `poolOptions`.
+ * A database on a postgres.js pool. Given as a function that makes the pool, it is made again when its connections
+ * have fallen silent, or when one was lost that several servers may be behind; given as the pool itself, that waits for
+ * the operating system. Statements are prepared unless the pool says `prepare: false` (which pgbouncer in transaction
+ * mode needs). Closing the database ends the pool. Throws a `RangeError` for a pool made without `poolOptions`, and for
+ * a pool itself that knows several hosts or `target_session_attrs`.
  *
  * @example
  * ```ts

@@ -43,29 +43,39 @@ export const violations = (operations: readonly Operation[], final: Final): read
 
 /** An interval of time in which something was so, and what. */
 interface Observation {
+  readonly by: string
   readonly start: number
   readonly end: number
   readonly seen: Seen
 }
 
 const observations = (operations: readonly Operation[]): readonly Observation[] =>
-  operations.flatMap(({ start, loaded, end, before, after }) => [
-    ...(before === undefined ? [] : [{ start, end: loaded ?? end, seen: before }]),
-    ...(after === undefined ? [] : [{ start: loaded ?? start, end, seen: after }]),
+  operations.flatMap(({ worker, kind, start, loaded, end, before, after }) => [
+    ...(before === undefined ? [] : [{ by: `load of ${worker}`, start, end: loaded ?? end, seen: before }]),
+    ...(after === undefined
+      ? []
+      : [{ by: `${kind} of ${worker}`, start: loaded ?? start, end, seen: after }]),
   ])
 
 /** Pairs of which the first ended before the second began, for a figure that must not fall. */
 const falls = (all: readonly Observation[], figure: (seen: Seen) => number): readonly string[] => {
   const byEnd = [...all].sort((a, b) => a.end - b.end)
-  let [next, highest] = [0, 0]
+  let [next, highest] = [0, undefined as Observation | undefined]
   return [...all]
     .sort((a, b) => a.start - b.start)
-    .flatMap(({ start, seen }) => {
-      for (; next < byEnd.length && (byEnd[next]?.end ?? start) < start; next += 1)
-        highest = Math.max(highest, figure((byEnd[next] as Observation).seen))
-      return figure(seen) < highest ? [`${String(figure(seen))} was seen after ${String(highest)}`] : []
+    .flatMap((one) => {
+      for (; next < byEnd.length && (byEnd[next]?.end ?? one.start) < one.start; next += 1) {
+        const ended = byEnd[next] as Observation
+        if (highest === undefined || figure(ended.seen) > figure(highest.seen)) highest = ended
+      }
+      return highest !== undefined && figure(one.seen) < figure(highest.seen)
+        ? [`${described(one, figure)} after ${described(highest, figure)}`]
+        : []
     })
 }
+
+const described = ({ by, start, end, seen }: Observation, figure: (seen: Seen) => number): string =>
+  `${String(figure(seen))} was seen by the ${by} from ${String(start)} to ${String(end)} µs`
 
 const revisionViolations = (operations: readonly Operation[]): readonly string[] =>
   falls(observations(operations), (seen) => seen.revision).map((fall) => `the revision fell: ${fall}`)

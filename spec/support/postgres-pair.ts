@@ -1,5 +1,5 @@
-// A primary and a streaming standby that fail over: the primary's machine dies, the standby is promoted, and a new
-// standby made in its place. Replication is synchronous: what was answered is on both.
+// A primary and a streaming standby that takes over: the primary's machine dies, or it is shut down; the standby is
+// promoted, and a new one made in its place. Replication is synchronous: what was answered is on both.
 
 import { quietPool } from './databases.js'
 import { inTime } from './in-time.js'
@@ -8,11 +8,15 @@ import { type PostgresServer, startPostgres } from './postgres-server.js'
 export interface PostgresPair {
   /** Both servers, for a client that looks for the primary. */
   readonly url: string
+  /** By turns the primary's machine dies, and the primary is shut down. */
   readonly failOver: () => Promise<void>
   readonly stop: () => Promise<void>
 }
 
 const SETTINGS = { synchronous_standby_names: '*', wal_keep_size: '256MB', max_wal_senders: '4' }
+
+// So late that whoever reads from a standby by mistake finds what is not so any more.
+const STANDBY = { ...SETTINGS, recovery_min_apply_delay: '200ms' }
 
 const run = async (server: PostgresServer, text: string): Promise<readonly Record<string, unknown>[]> => {
   const sql = quietPool(server.url, { max: 1 })
@@ -23,31 +27,45 @@ const run = async (server: PostgresServer, text: string): Promise<readonly Recor
   }
 }
 
-const untilSynchronous = async (primary: PostgresServer): Promise<void> => {
-  const text = `select 1 from pg_stat_replication where sync_state = 'sync' and state = 'streaming'`
+/** Until the server answers this with a row. */
+const until = async (server: PostgresServer, text: string): Promise<void> => {
   const deadline = Date.now() + 20_000
-  while ((await run(primary, text)).length === 0) {
-    if (Date.now() > deadline) throw new Error('The standby does not follow')
+  while ((await run(server, text)).length === 0) {
+    if (Date.now() > deadline) throw new Error(`It is not so: ${text}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
 
+const untilSynchronous = (primary: PostgresServer): Promise<void> =>
+  until(primary, `select 1 from pg_stat_replication where sync_state = 'sync' and state = 'streaming'`)
+
+// Not by one statement that waits: what is replayed may have to wait for that, for as long as half a minute.
+const promote = async (standby: PostgresServer): Promise<void> => {
+  await run(standby, 'select pg_promote(false)')
+  await until(standby, 'select 1 where not pg_is_in_recovery()')
+}
+
 export const startPair = async (): Promise<PostgresPair> => {
   let primary = await startPostgres({ settings: SETTINGS })
-  let standby = await startPostgres({ settings: SETTINGS, standbyOf: primary })
+  let standby = await startPostgres({ settings: STANDBY, standbyOf: primary })
   const hosts = [primary, standby].map(({ port }) => `127.0.0.1:${port}`).join(',')
   await untilSynchronous(primary)
+  let dies = false
+  const takeOver = async (end: () => Promise<void>): Promise<void> => {
+    const { port } = primary
+    await inTime('the end of the primary', 30_000, end())
+    await inTime('the promotion', 90_000, promote(standby))
+    await inTime('the removal of the primary', 30_000, primary.stop())
+    primary = standby
+    const next = startPostgres({ settings: STANDBY, port, standbyOf: primary })
+    standby = await inTime('the making of a standby', 90_000, next)
+    await untilSynchronous(primary)
+  }
   return {
     url: `postgres://postgres@${hosts}/postgres?target_session_attrs=primary`,
-    failOver: async () => {
-      const { port } = primary
-      await inTime('the death of the primary', 30_000, primary.crash())
-      await inTime('the promotion', 90_000, run(standby, 'select pg_promote()'))
-      await inTime('the removal of the primary', 30_000, primary.stop())
-      primary = standby
-      const next = startPostgres({ settings: SETTINGS, port, standbyOf: primary })
-      standby = await inTime('the making of a standby', 90_000, next)
-      await untilSynchronous(primary)
+    failOver: () => {
+      dies = !dies
+      return takeOver(() => (dies ? primary.crash() : primary.kill('SIGINT')))
     },
     stop: async () => {
       await standby.stop()
