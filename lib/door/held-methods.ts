@@ -21,10 +21,22 @@ const layers: Layer[] = []
 /** Puts the methods in place. */
 export const install = (res: ServerResponse, held: Held): void => {
   const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
-  Object.assign(res, { [layer.symbol]: held })
+  const state = res as unknown as Record<symbol, unknown>
+  const isReset = MAKES_SHAPES && Object.getPrototypeOf(res) !== res.constructor.prototype
+  if (isReset) state[LOST] = undefined
+  state[layer.symbol] = held
+  if (isReset) Reflect.deleteProperty(state, LOST)
   put(layer.methods, res as unknown as Methods)
   Object.defineProperties(res, layer.shown)
 }
+
+/**
+ * Before version 13 (Node.js 24) V8 makes a new shape for each member that is added to an object whose prototype was
+ * set anew, as Express does: so each response has its own shapes, and is slow in all that is done with it. From an
+ * object that has lost a member it makes no more of them; all such objects have one shape.
+ */
+const MAKES_SHAPES = Number.parseInt(process.versions.v8, 10) < 13
+const LOST = Symbol('deleted at once')
 
 const newLayer = (): Layer => {
   const symbol = Symbol('held by keyrow')
