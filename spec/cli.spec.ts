@@ -194,6 +194,15 @@ t.test('schema', async (t) => {
     t.match(current.stdout, new RegExp(`^ +2 +20\\S+Z +${RELEASE}$`, 'm'))
   })
 
+  await t.test('the primary of several hosts', async (t) => {
+    const several = new URL(url)
+    several.searchParams.set('target_session_attrs', 'primary')
+    const { host } = several
+    const hosts = several.href.replace(host, `${host},${host}`)
+    const args = ['schema', 'status', '--schema', freshSchema(), '--url', hosts]
+    t.match(await keyrow(args), { code: 4, stdout: /state +missing/, stderr: '' })
+  })
+
   await t.test('print gives SQL that does the same, and asks no database', async (t) => {
     const schema = freshSchema()
     const printed = await keyrow(['schema', 'print', '--schema', schema])

@@ -10,7 +10,7 @@ import { startPair } from './support/postgres-pair.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 
-const runs = Number(process.env['RUNS'] ?? 5)
+const runs = Number(process.env['RUNS'] ?? 4)
 const fastRuns = Number(process.env['FAST_RUNS'] ?? 2)
 const operations = Number(process.env['OPERATIONS'] ?? 20_000)
 

@@ -2,7 +2,7 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { DriverError } from '../lib/base/errors.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
 import type { Database, Queryable, Row } from '../lib/port/database.js'
@@ -10,6 +10,7 @@ import { quietPool, quietPools } from './support/databases.js'
 import { startPair } from './support/postgres-pair.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
+import { right } from './support/stores.js'
 
 const server = await startPostgres()
 const proxy = await startProxy(server.url)
@@ -64,17 +65,19 @@ t.test('a BEGIN that was never answered begins nothing', async (t) => {
   )
 })
 
-/** Ends the server's processes that sleep, so that their clients read an error, and then that their connection is gone. */
-const terminate = async (): Promise<void> => {
-  const admin = quietPool(pair.url, { max: 1 })
-  await admin`
-    select pg_terminate_backend(pid) from pg_stat_activity
-    where query like '%pg_sleep(30)%' and pid <> pg_backend_pid()`
-  await admin.end({ timeout: 1 })
-}
-
 const SLEEP = 'select pg_sleep(30)'
 const ROLE = 'select pg_is_in_recovery() as standby'
+
+/** Ends so many processes that sleep, so that their clients read an error, and then that their connection is gone. */
+const terminate = async (t: Test, count: number): Promise<void> => {
+  const admin = quietPool(pair.url, { max: 1 })
+  const asleep = admin`select pid from pg_stat_activity where query = ${SLEEP} and state = 'active'`
+  const sleeping = () => admin`${asleep}`
+  while ((await sleeping()).length < count) await new Promise((resolve) => setTimeout(resolve, 10))
+  const ended = await admin`select pg_terminate_backend(pid) from (${asleep}) as asleep`
+  t.equal(ended.length, count)
+  await admin.end({ timeout: 1 })
+}
 
 type Ask = (database: Database, text: string) => TE.TaskEither<DriverError, readonly Row[]>
 
@@ -85,14 +88,13 @@ const asks: Readonly<Record<string, Ask>> = {
 
 for (const [name, ask] of Object.entries(asks))
   for (const first of ['in use before', 'just made'])
-    t.test(`${name} on connections ${first} that are lost: no standby answers afterwards`, async (t) => {
-      const database = databaseAt(pair.url, 4)
-      const four = (text: string) => Promise.all(Array.from({ length: 4 }, () => ask(database, text)()))
-      for (let round = 1; round <= 3; round += 1) {
+    for (const round of [1, 2, 3])
+      t.test(`${name} on connections ${first} that are lost: no standby answers, ${round}`, async (t) => {
+        const database = databaseAt(pair.url, 4)
+        const four = (text: string) => Promise.all(Array.from({ length: 4 }, () => ask(database, text)()))
         if (first === 'in use before') await four('select pg_sleep(0.2)')
         const sleeping = four(SLEEP)
-        await new Promise((resolve) => setTimeout(resolve, 300))
-        await terminate()
+        await terminate(t, 4)
         const answers: E.Either<DriverError, readonly Row[]>[] = []
         for (let times = 0; times < 20; times += 1) answers.push(...(await four(ROLE)))
         t.ok((await sleeping).every((result) => E.isLeft(result) && result.left.retryable))
@@ -103,8 +105,49 @@ for (const [name, ask] of Object.entries(asks))
           told.filter(({ standby }) => standby !== false),
           [],
         )
-      }
-    })
+      })
+
+t.test('what waits for a connection that is lost does nothing, or says that it is done', async (t) => {
+  await right(run(databaseAt(pair.url, 1), 'create table queued ()'))
+  let done = 0
+  for (let round = 1; round <= 6; round += 1) {
+    const database = databaseAt(pair.url, 1)
+    const sleeping = database.transaction((tx) => run(tx, SLEEP))()
+    const queued = Array.from({ length: 20 }, () => run(database, 'insert into queued default values')())
+    await terminate(t, 1)
+    t.ok(E.isLeft(await sleeping))
+    done += (await Promise.all(queued)).filter(E.isRight).length
+    t.strictSame(await right(run(database, 'select count(*)::int as done from queued')), [{ done }])
+  }
+})
+
+t.test('who was known before a loss is believed after it', async (t) => {
+  const database = databaseAt(pair.url, 2)
+  const two = () => Promise.all([1, 2].map(() => run(database, 'select pg_sleep(0.2)')()))
+  await two()
+  const slow = run(database, 'select pg_sleep(2)')()
+  const sleeping = run(database, SLEEP)()
+  await terminate(t, 1)
+  t.ok(E.isLeft(await sleeping))
+  t.strictSame(await right(run(database, ROLE)), [{ standby: false }])
+  t.ok(E.isRight(await slow))
+})
+
+t.test('an error is told to whom it concerns', async (t) => {
+  for (const url of [proxy.url, twice]) {
+    const database = databaseAt(url, 1)
+    await right(run(database, 'select'))
+    proxy.loseNextAnswer(nothing, 'what comes after an error')
+    const before = proxy.lost()
+    const first = run(database, 'select 1 / 0')()
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    const second = run(database, 'select 2 as n')()
+    t.equal(proxy.lost(), before + 1)
+    for (const result of await Promise.all([first, second]))
+      t.ok(E.isRight(result) || (result.left.retryable && result.left.sqlState === undefined))
+    t.strictSame(await right(run(database, 'select 3 as n')), [{ n: 3 }])
+  }
+})
 
 t.test('a pool of several hosts that cannot be made again is refused', async (t) => {
   for (const url of [pair.url, 'postgres://db1,db2/app', 'postgres://db/app?target_session_attrs=primary']) {

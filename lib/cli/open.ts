@@ -47,8 +47,14 @@ const openPostgres = async (url: string, timeoutMs: number): Promise<Opened> => 
       throw notAnAddress()
     }
   }
-  const sql = connect()
-  return { database: postgresDatabase(sql, { timeoutMs }), abandon: () => sql.end({ timeout: 0 }) }
+  const pools: ReturnType<typeof connect>[] = []
+  const pool = () => {
+    const sql = connect()
+    pools.push(sql)
+    return sql
+  }
+  const abandon = () => Promise.all(pools.map((sql) => sql.end({ timeout: 0 })))
+  return { database: postgresDatabase(pool, { timeoutMs }), abandon }
 }
 
 /**

@@ -67,12 +67,13 @@ const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 const RETRYABLE = /^(08|25P03|25006|40|53|57014|57P)/
 
 const isLostCode = (code: unknown): boolean =>
-  typeof code === 'string' && /^(E[A-Z_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
+  typeof code === 'string' && /^(E[A-Z0-9_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
-/** Whether a connection was lost that had been made. */
-export const isConnectionLoss = (error: unknown): boolean => {
+/** Whether this says that a connection broke off which had been made. */
+export const hasBrokenOff = (error: unknown): boolean => {
   const { code, syscall } = (error ?? {}) as { readonly code?: unknown; readonly syscall?: unknown }
-  return isLostCode(code) && code !== 'CONNECT_TIMEOUT' && syscall !== 'connect' && syscall !== 'getaddrinfo'
+  const isOfConnecting = error instanceof AggregateError || syscall === 'connect' || syscall === 'getaddrinfo'
+  return isLostCode(code) && code !== 'CONNECT_TIMEOUT' && !isOfConnecting
 }
 
 /** Whether the connection itself went, as against a refusal by the server or a deadline. */

@@ -1,10 +1,11 @@
-// Which answers of a pool can be believed. postgres.js 3.4.9 looks at a server's role when it connects, but forgets to
-// on a connection that was lost in the middle of a statement, if it read an error since (such as that the server shuts
-// down): it then takes whatever it finds there, be it a standby, which tells what was so a while ago. And with several
-// hosts it overlooks that the first statement of a connection was lost, and answers that with nothing. So from the
-// first loss on a pool is in doubt: of what it answers only that is believed which comes from a process of the server
-// that had answered before; and another pool takes its place.
-import { isConnectionLoss } from './deadline.js'
+// Which answers of a pool can be believed. postgres.js 3.4.9 looks at a server's role when it connects, but not where
+// it still has an error to give away from before: one that it read of a statement whose connection was then lost, or
+// when it connected again in vain. It gives that to whom it connects for, takes whatever it finds there, be it a
+// standby, and asks it from then on. And with several hosts it overlooks that the first statement of a connection was
+// lost, and answers that with nothing. So from the first loss on a pool is in doubt: believed are only those of the
+// server's processes that had answered before, and another pool takes its place.
+import { DriverError } from '../base/errors.js'
+import { hasBrokenOff } from './deadline.js'
 
 /** The server's process behind a connection. postgres.js has one such object for each connection, and changes it. */
 interface Backend {
@@ -18,46 +19,74 @@ export interface Trust {
   readonly known: WeakMap<object, Backend>
 }
 
-/** How one statement's answer is told from another's. */
+/** What is seen of one statement: whether its answer, or its error, is one, and can be believed. */
 export interface Witness {
-  /** Whether its answer is one, and can be believed. */
   readonly believes: () => boolean
-  readonly failed: (error: unknown) => void
+  readonly believesError: (error: unknown) => boolean
 }
 
 export const newTrust = (): Trust => ({ inDoubt: false, known: new WeakMap() })
 
-/** A statement failed that was sent, as far as is known. */
-export const noteFailure = (trust: Trust | undefined, error: unknown): void => {
-  if (trust !== undefined && isConnectionLoss(error)) trust.inDoubt = true
+interface Sent {
+  state: Backend | null
+  strings: readonly string[]
+  args: readonly unknown[]
 }
 
-/** To be asked before the statement is sent. */
+/** To be asked before the statement is sent. In doubt, a process that is not known is sent one that does nothing. */
 export const witness = (pending: object, trust: Trust): Witness => {
   let state: Backend | null = null
   let asked: Backend | null = null
+  const isKnown = (): boolean => state !== null && isSame(trust.known.get(state), asked)
   Object.defineProperty(pending, 'state', {
     get: () => state,
-    set: (sent: Backend) => {
-      state = sent
-      asked = { ...sent }
+    set: (backend: Backend) => {
+      state = backend
+      asked = { ...backend }
+      if (trust.inDoubt && !isKnown()) silence(pending)
     },
   })
-  const isThere = (): boolean => isSame(state, asked)
   return {
     believes: () => {
-      if (state === null || asked === null || !isThere()) {
-        trust.inDoubt = true
-        return false
-      }
-      if (!trust.inDoubt) trust.known.set(state, asked)
-      return isSame(trust.known.get(state), asked)
+      if (!isSame(state, asked)) trust.inDoubt = true
+      if (!trust.inDoubt && state !== null && asked !== null) trust.known.set(state, asked)
+      return isSame(state, asked) && isKnown()
     },
-    failed: (error) => {
-      if (asked !== null && (isConnectionLoss(error) || !isThere())) trust.inDoubt = true
+    believesError: (error) => {
+      const isSent = asked !== null
+      noteFailure(trust, error, isSent)
+      if (!isSame(state, asked)) trust.inDoubt = true
+      return !isAnothers(error, isSent) && !(isStatements(error) && trust.inDoubt && !isKnown())
     },
   }
 }
 
+/** What was not sent yet becomes a statement that does nothing. */
+export const silence = (pending: unknown): void => {
+  Object.assign(pending as Sent, { strings: ['select'], args: [] })
+}
+
+/** Something failed; `isSent`, if it is known to have been sent. */
+export const noteFailure = (trust: Trust | undefined, error: unknown, isSent: boolean): void => {
+  if (trust !== undefined && (hasBrokenOff(error) || (isSent ? isFatal(error) : isOfServer(error))))
+    trust.inDoubt = true
+}
+
+/** Whether an error is what came of another statement, since this one was not sent. */
+export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
+
+export const lost = (name: string, cause?: unknown): DriverError =>
+  new DriverError(`${name}: the connection was lost`, { retryable: true, cause })
+
 const isSame = (one: Backend | null | undefined, other: Backend | null): boolean =>
   one?.pid === other?.pid && one?.secret === other?.secret
+
+const severityOf = (error: unknown): unknown =>
+  (error as { readonly severity?: unknown } | undefined)?.severity
+
+const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
+
+/** Of a connection, also of one that could not be made. */
+const isFatal = (error: unknown): boolean => /^(FATAL|PANIC)$/.test(String(severityOf(error)))
+
+const isStatements = (error: unknown): boolean => isOfServer(error) && !isFatal(error)

@@ -3,7 +3,7 @@
 // operating system gives it up, after a quarter of an hour, and postgres.js can close no single connection. So
 // when a statement missed its deadline, the server is asked on a new pool's connection: if it answers, and is not
 // still busy with what the old one waits for, then it is the connections that failed, and the new pool takes over.
-// So it does when the old one is in doubt (postgres-backend.ts).
+// Another one also takes over, without any question, from one that is in doubt (postgres-backend.ts).
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../base/errors.js'
 import { withDeadline } from './deadline.js'
@@ -41,6 +41,8 @@ export interface Pool {
   answeredAt: number
   /** Where there may be several servers behind its address. */
   readonly trust: Trust | undefined
+  /** When it ends, once it is an old one. */
+  endsAt: number
 }
 
 export interface PoolInUse {
@@ -55,6 +57,7 @@ const opened = (sql: PostgresJs): Pool => ({
   pending: new Set(),
   answeredAt: 0,
   trust: hasChoice(sql) ? newTrust() : undefined,
+  endsAt: Number.POSITIVE_INFINITY,
 })
 
 const hasChoice = ({ options }: PostgresJs): boolean =>
@@ -76,8 +79,10 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
     make: lasts ? () => undefined : () => made(given),
     timeoutMs,
     pool: lasts ? lasting(given) : opened(given()),
+    renewedAt: Number.NEGATIVE_INFINITY,
     closed: false,
     probing: false,
+    old: new Set(),
     ending: new Set(),
   }
   return {
@@ -90,8 +95,9 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
     },
     close: async () => {
       uses.closed = true
-      await Promise.all(uses.ending)
-      return ended(uses.pool, timeoutMs)
+      for (const old of uses.old) endWithin(old, timeoutMs)
+      const [result] = await Promise.all([ended(uses.pool, timeoutMs), ...uses.ending])
+      return result
     },
   }
 }
@@ -100,8 +106,11 @@ interface Uses {
   readonly make: () => Pool | undefined
   readonly timeoutMs: number
   pool: Pool
+  renewedAt: number
   closed: boolean
   probing: boolean
+  /** Those of which no more is asked, the oldest first. */
+  readonly old: Set<Pool>
   /** What is waited for before all is closed. */
   readonly ending: Set<Promise<unknown>>
 }
@@ -111,11 +120,35 @@ const until = ({ ending }: Uses, done: Promise<unknown>): void => {
   void done.then(() => ending.delete(done))
 }
 
+/** Where no server can be had, each attempt is a loss: in milliseconds from one pool to the next. */
+const RENEWAL_MS = 100
+/** An old pool keeps its connections for as long as something is asked through it, such as a long transaction. */
+const OLD_MS = 60_000
+const MOST_OLD = 3
+
 const renew = (uses: Uses): void => {
+  const now = performance.now()
+  if (now - uses.renewedAt < RENEWAL_MS) return
   const next = uses.make()
-  if (next === undefined) return
-  until(uses, retired(uses.pool, uses.timeoutMs))
+  if (next === undefined || next.sql === uses.pool.sql) return
+  until(uses, retired(uses, uses.pool))
   uses.pool = next
+  uses.renewedAt = now
+}
+
+const retired = async ({ old, timeoutMs }: Uses, pool: Pool): Promise<void> => {
+  old.add(pool)
+  const [oldest] = old
+  if (old.size > MOST_OLD && oldest !== undefined) endWithin(oldest, 0)
+  endWithin(pool, OLD_MS)
+  while (pool.pending.size > 0 && performance.now() < pool.endsAt)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  old.delete(pool)
+  await ended(pool, timeoutMs, 0)
+}
+
+const endWithin = (pool: Pool, ms: number): void => {
+  pool.endsAt = Math.min(pool.endsAt, performance.now() + ms)
 }
 
 const probe = (uses: Uses, sentAt: number): void => {
@@ -137,15 +170,9 @@ const probe = (uses: Uses, sentAt: number): void => {
 const lasting = (sql: PostgresJs): Pool => {
   if (hasChoice(sql))
     throw new RangeError(
-      'a pool of several hosts has to be made again at times: give the function that makes it',
+      'a pool of several hosts has to be made anew at times: give a function that makes one each time',
     )
   return opened(sql)
-}
-
-/** One of which no more is asked: it ends when all that was asked is answered. */
-const retired = async (pool: Pool, timeoutMs: number): Promise<void> => {
-  await withDeadline('retire', timeoutMs, () => Promise.allSettled(pool.pending))
-  await ended(pool, timeoutMs)
 }
 
 /** A new pool; none when the program's own function throws: then the old one has to do. */
@@ -182,8 +209,12 @@ from pg_stat_activity
 where pid::text = any(string_to_array($1::text, ','))`
 
 // Without a timeout `end` can wait for ever on a connection whose server is gone.
-const ended = async ({ sql }: Pool, timeoutMs: number): Promise<E.Either<DriverError, void>> => {
-  const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: timeoutMs / 1000 }))
+const ended = async (
+  { sql }: Pool,
+  timeoutMs: number,
+  patienceMs = timeoutMs,
+): Promise<E.Either<DriverError, void>> => {
+  const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: patienceMs / 1000 }))
   closeSockets(sql.options)
   return result
 }

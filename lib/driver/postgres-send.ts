@@ -1,10 +1,10 @@
 // One statement through postgres.js: sent within its deadline, and given up after it.
 import * as E from 'fp-ts/lib/Either.js'
-import { DriverError } from '../base/errors.js'
+import type { DriverError } from '../base/errors.js'
 import type { Param, Query, Row } from '../port/database.js'
 import { type Column, convertRows } from './columns.js'
 import { refusedParams, withDeadline } from './deadline.js'
-import { type Witness, witness } from './postgres-backend.js'
+import { isAnothers, lost, silence, type Witness, witness } from './postgres-backend.js'
 import type { Pool, Sender } from './postgres-pool.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
@@ -47,14 +47,13 @@ const answer = (
     (result) => {
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
-      if (witness?.believes() === false)
-        throw new DriverError(`${name}: the connection was lost`, { retryable: true })
+      if (witness?.believes() === false) throw lost(name)
       return rowsOf(result)
     },
     (error: unknown) => {
       pool.pending.delete(sent)
-      witness?.failed(error)
-      throw error
+      const isOwn = witness?.believesError(error) ?? !isAnothers(error, isSent(sent))
+      throw isOwn ? error : lost(name, error)
     },
   )
 }
@@ -72,6 +71,7 @@ const rowsOf = (result: unknown): readonly Row[] => {
 // for it, cancelling it would cost the pool that connection for good, in postgres.js 3.4.9.) One that was sent is
 // left alone: a cancel request names a connection, not a statement, and could end another request's.
 const forget = (pending: unknown): void => {
-  const query = pending as { readonly state?: unknown; strings: readonly string[]; args: readonly unknown[] }
-  if (query.state === null) Object.assign(query, { strings: ['select'], args: [] })
+  if (!isSent(pending)) silence(pending)
 }
+
+const isSent = (pending: unknown): boolean => (pending as { readonly state?: unknown }).state !== null

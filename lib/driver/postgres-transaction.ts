@@ -5,7 +5,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
 import type { DriverTransaction } from '../port/database.js'
 import { driverError, isLostConnection, withDeadline } from './deadline.js'
-import { noteFailure } from './postgres-backend.js'
+import { isAnothers, lost, noteFailure } from './postgres-backend.js'
 import type { Scoped } from './postgres-pool.js'
 import { type Link, send } from './postgres-send.js'
 
@@ -31,17 +31,22 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
   const line: Line = { ...link, lost: undefined, gone: false }
   const { pool } = link
   const begin: Begin = (act) => {
-    const run = pool.sql.begin(READ_COMMITTED, act)
+    let isBegun = false
+    const failed = (error: unknown): never => {
+      noteFailure(pool.trust, error, isBegun)
+      const own = isAnothers(error, isBegun) ? lost('begin', error) : error
+      line.gone = true
+      line.lost ??= driverError('transaction', own)
+      throw own
+    }
+    const begun = (tx: Scoped): Promise<void> => {
+      isBegun = true
+      return act(tx)
+    }
+    const run = pool.sql.begin(READ_COMMITTED, begun).catch(failed)
     pool.pending.add(run)
-    run.then(
-      () => pool.pending.delete(run),
-      (error: unknown) => {
-        pool.pending.delete(run)
-        noteFailure(pool.trust, error)
-        line.gone = true
-        line.lost ??= driverError('transaction', error)
-      },
-    )
+    const done = (): void => void pool.pending.delete(run)
+    run.then(done, done)
     return run
   }
   return within(line, { begin, first: 'begin', last: 'commit' }, body)
@@ -55,16 +60,19 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
  */
 export const begun = async <L, A>(
   transact: () => Promise<E.Either<L | DriverError, A>>,
-  { pool }: Link,
+  link: Link,
 ): Promise<E.Either<L | DriverError, A>> => {
+  const { pool } = link
   for (let attempt = 1; ; attempt += 1) {
     const result = await transact()
     if (E.isRight(result) || !isUnsafeBegin(result.left) || attempt >= 20) return result
-    const commit = (): PromiseLike<unknown> =>
-      pool.sql.unsafe('commit').then(undefined, (error: unknown) => noteFailure(pool.trust, error))
-    await Promise.all(Array.from({ length: pool.sql.options.max ?? 10 }, commit))
+    if (pool.trust !== undefined) pool.trust.inDoubt = true
+    await Promise.all(Array.from({ length: pool.sql.options.max ?? 10 }, () => commit(link)))
   }
 }
+
+const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
+  withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
 const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&

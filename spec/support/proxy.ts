@@ -35,11 +35,13 @@ const ANSWERS = {
   'a statement': /C\0\0\0.(SELECT|INSERT|UPDATE|DELETE) \d/s,
   'a commit': /C\0\0\0.COMMIT/s,
   'a begin': /C\0\0\0.BEGIN/s,
+  // The error itself arrives.
+  'what comes after an error': /(?<=E\0\0..SERROR\0.*)(?:Z\0\0\0\x05|$)/s,
 }
 
 interface Loss {
+  readonly to: keyof typeof ANSWERS
   readonly meanwhile: () => Promise<void>
-  readonly answer: RegExp
 }
 
 export const startProxy = async (target: string): Promise<Proxy> => {
@@ -76,14 +78,16 @@ export const startProxy = async (target: string): Promise<Proxy> => {
       disturbed += pass(disturbances, data, client, server)
     })
     server.on('data', (data) => {
-      if (losing === undefined || !losing.answer.test(data.toString('latin1'))) {
+      const at = losing === undefined ? -1 : data.toString('latin1').search(ANSWERS[losing.to])
+      if (losing === undefined || at < 0) {
         disturbed += pass(disturbances, data, server, client)
         return
       }
       lost += 1
       open = losing.meanwhile()
+      if (losing.to === 'what comes after an error') client.end(data.subarray(0, at))
+      else client.destroy()
       losing = undefined
-      client.destroy()
     })
   }
 
@@ -101,7 +105,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   return {
     url: address.href,
     loseNextAnswer: (meanwhile, to = 'a statement') => {
-      armed = { meanwhile, answer: ANSWERS[to] }
+      armed = { meanwhile, to }
     },
     disturb: (wanted) => {
       disturbances = { ...CALM, ...wanted }
