@@ -36,7 +36,7 @@ const ANSWERS = {
   'a commit': /C\0\0\0.COMMIT/s,
   'a begin': /C\0\0\0.BEGIN/s,
   // The error itself arrives.
-  'what comes after an error': /(?<=E\0\0..SERROR\0.*)(?:Z\0\0\0\x05|$)/s,
+  'what comes after an error': /(?<=E\0\0..SERROR\0.*)(?:Z\0\0\0.[ITE]|$)/s,
 }
 
 interface Loss {
