@@ -39,11 +39,11 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
       line.lost ??= driverError('transaction', own)
       throw own
     }
-    const begun = (tx: Scoped): Promise<void> => {
+    const acting = (tx: Scoped): Promise<void> => {
       isBegun = true
       return act(tx)
     }
-    const run = pool.sql.begin(READ_COMMITTED, begun).catch(failed)
+    const run = pool.sql.begin(READ_COMMITTED, acting).catch(failed)
     pool.pending.add(run)
     const done = (): void => void pool.pending.delete(run)
     run.then(done, done)
