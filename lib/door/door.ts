@@ -12,6 +12,7 @@ import {
   giveStatuses,
   type OnFailure,
 } from './failure.js'
+import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
 import type { TokenGuard } from './guard.js'
 import type { RequestRefused } from './refused.js'
 import { beginLife, type RequestLife, type Visit } from './request-life.js'
@@ -28,11 +29,12 @@ export interface DoorOptions extends CookieOptions {
 /** Of the doors that have no framework that says it. */
 export interface ProxyOptions {
   /**
-   * Whether the server stands behind a proxy that sets `X-Forwarded-Proto`, which then says whether the
-   * client's connection is secure, and that adds the client's address to `X-Forwarded-For`. Without such a
-   * proxy anybody could say so. Default: false.
+   * The proxies in front of the server whose word counts: `true` for one, a number of them, or their addresses and
+   * networks (`['10.0.0.0/8', 'loopback']`). They say in `X-Forwarded-Proto` and `X-Forwarded-For`, or else in
+   * `Forwarded`, whether the client's connection is secure, and where it comes from. Without such a proxy anybody
+   * could say so. Default: false.
    */
-  readonly trustProxy?: boolean
+  readonly trustProxy?: TrustProxy
 }
 
 /** Of the doors that have no framework that answers failures. */
@@ -41,39 +43,39 @@ export interface FailureOptions {
   readonly onFailure?: OnFailure
 }
 
-/** Begins the life of a visit to this door. Throws a `TypeError` for a name that cannot be a cookie's. */
+/**
+ * Begins the life of a visit to this door. Throws a `TypeError` or `RangeError` for options that make no sense.
+ */
 export const openDoor = (
-  options: DoorOptions,
+  options: DoorOptions & ProxyOptions,
 ): ((visit: Visit) => TE.TaskEither<StoreError | RequestRefused, RequestLife>) => {
   giveStatuses()
+  forwardedBy(options.trustProxy)
   return beginLife(options.store, sessionCookie(options), options.guard, options)
 }
 
 /** What a request to `node:http` says of itself. */
-export const visitOf = (req: IncomingMessage, trustProxy: boolean): Visit => {
-  const { cookie, 'x-forwarded-proto': proto, 'x-forwarded-for': chain } = req.headers
-  return {
-    cookieHeader: cookie,
-    secure: 'encrypted' in req.socket || (trustProxy && saysHttps(proto)),
-    address: (trustProxy ? lastOf(chain) : undefined) ?? req.socket.remoteAddress,
-  }
+export const visitOf = (req: IncomingMessage, trustProxy: TrustProxy): Visit => {
+  const { remoteAddress } = req.socket
+  const header = (name: string): string | undefined => req.headers[name]?.toString()
+  return visitBy(header, 'encrypted' in req.socket, remoteAddress, trustProxy)
 }
 
 /** The same of a `Request`; what it knows of its connection is its URL. */
-export const visitOfRequest = (request: Request, trustProxy: boolean, address?: string): Visit => {
+export const visitOfRequest = (request: Request, trustProxy: TrustProxy, address?: string): Visit => {
   const header = (name: string): string | undefined => request.headers.get(name) ?? undefined
-  return {
-    cookieHeader: header('cookie'),
-    secure: request.url.startsWith('https:') || (trustProxy && saysHttps(header('x-forwarded-proto'))),
-    address: (trustProxy ? lastOf(header('x-forwarded-for')) : undefined) ?? address,
-  }
+  return visitBy(header, request.url.startsWith('https:'), address, trustProxy)
 }
 
-const saysHttps = (header: unknown): boolean => String(header).split(',')[0]?.trim().toLowerCase() === 'https'
-
-/** The address that the nearest proxy saw: what comes before it was said by the client. */
-const lastOf = (header: string | readonly string[] | undefined): string | undefined =>
-  header === undefined ? undefined : String(header).split(',').at(-1)?.trim()
+const visitBy = (
+  header: (name: string) => string | undefined,
+  encrypted: boolean,
+  peer: string | undefined,
+  trustProxy: TrustProxy,
+): Visit => {
+  const { address = addressOf(peer), proto }: Forwarded = forwardedBy(trustProxy)(header, peer)
+  return { cookieHeader: header('cookie'), secure: encrypted || proto === 'https', address }
+}
 
 /** A program's own `onFailure` may fail too; the client still gets an answer. */
 export const failureAnswer = (

@@ -1,11 +1,11 @@
 // A guard against guessing: how many different bad tokens a client has shown lately. A browser goes on showing
 // the cookie of a session that has ended, so one token counts once, however often it is shown.
 import { createHash } from 'node:crypto'
-import { isIPv4 } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { LRUCache } from 'lru-cache'
 import { publish } from '../port/events.js'
+import { networkOf } from './forwarded.js'
 import { RequestRefused } from './refused.js'
 
 export interface TokenGuardOptions {
@@ -71,14 +71,3 @@ const refusal = (windowMs: number): RequestRefused =>
   new RequestRefused(429, 'Too many sessions that do not exist were asked for.', {
     'Retry-After': String(Math.ceil(windowMs / 1000)),
   })
-
-/** An IPv4 address, also when it is written as an IPv6 one, or the first 64 bits of an IPv6 address. */
-const networkOf = (address: string): string => {
-  const last = address.slice(address.lastIndexOf(':') + 1)
-  if (isIPv4(last) || !address.includes(':')) return last
-  const [head = '', tail = ''] = address.split('::')
-  const [groups, rest] = [head, tail].map((part) => part.split(':').filter((group) => group !== ''))
-  const missing = address.includes('::') ? 8 - (groups?.length ?? 0) - (rest?.length ?? 0) : 0
-  const zeros = Array.from({ length: Math.max(0, missing) }, () => '0')
-  return [...(groups ?? []), ...zeros, ...(rest ?? [])].slice(0, 4).join(':')
-}
