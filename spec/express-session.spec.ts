@@ -189,10 +189,10 @@ t.test('only what differs is written, and the touch is throttled', async (t) => 
         row['r'],
       ]),
     )
-  t.strictSame(await revisions(), { big: 1, cart: 1, cookie: 1, n: 2 })
+  t.strictSame(await revisions(), { big: 1, cart: 1, cookie: 2, n: 2 }, 'and the time that it moves')
   await ask(`${url}/nested`, cookie)
   await ask(`${url}/del`, cookie)
-  t.strictSame(await revisions(), { big: 4, cart: 3, cookie: 1, n: 2 })
+  t.strictSame(await revisions(), { big: 4, cart: 3, cookie: 4, n: 2 })
   t.strictSame(await values(url, cookie), { cart: ['tea', 'milk'], n: 1 })
   statements()
   await age(database, schema, 70_000)
@@ -610,5 +610,13 @@ t.test('moving over from connect-pg-simple, live', async (t) => {
       'it was looked for',
     )
     t.match(await moveSessions(keyrow, from), { moved: 1 }, 'the one that an old process went on using')
+  })
+
+  t.test('clear ends what was not taken over yet, too', async (t) => {
+    const { cookie } = await ask(`${oldApp}/cleared`)
+    await new Promise((resolve) => newStore.clear?.(resolve))
+    t.strictSame(await values(newApp, cookie), {})
+    t.strictSame(await values(oldApp, cookie), {})
+    t.match(await moveSessions(keyrow, from), { moved: 0, present: 0 })
   })
 })

@@ -7,9 +7,10 @@ import session from 'express-session'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { SaveConflict, SessionGone } from '../base/errors.js'
+import { refreshSession } from '../current/reading.js'
 import { destroySession, loadSession, saveSession } from '../current/verbs.js'
 import type { Database } from '../port/database.js'
-import type { OldSessions } from '../port/old-sessions.js'
+import type { OldSession, OldSessions } from '../port/old-sessions.js'
 import type { Session, SessionStore } from '../port/session-store.js'
 import { type Entries, noEdits } from '../session/edits.js'
 import { heldSession, nothingKnown } from '../session/session.js'
@@ -17,7 +18,7 @@ import { type ExpressListing, expressListing } from '../sql/express-listing.js'
 import { DEFAULT_SCHEMA } from '../sql/schema-state.js'
 import { orThrow, sessionWith, takeOver } from './express-move.js'
 import { tokenOfSid } from './express-sid.js'
-import { entriesOf, isForgotten, objectOf, visible, withEdited } from './express-values.js'
+import { entriesOf, hasEnded, isOver, objectOf, visible, withEdited, worthStoring } from './express-values.js'
 
 export type { OldSession, OldSessions } from '../port/old-sessions.js'
 export { type ConnectPgSimpleOptions, connectPgSimple } from '../sql/connect-pg-simple.js'
@@ -32,14 +33,20 @@ export interface ExpressSessionStoreOptions {
   readonly from?: OldSessions
 }
 
-/** What a session object was when it was given out or last saved. */
+/** What was stored when a session object was given out or last saved. */
 interface Known {
   readonly session: Session
   readonly seen: Entries
+  /** When `session` was read or written, in milliseconds since 1970. */
+  readonly at: number
+  /** The keys of a save that failed, which may have been written. */
+  readonly doubted?: ReadonlySet<string> | undefined
 }
 
 /** A member by which an object that was copied from one of ours is known; no JSON shows it. */
 const MARK = 'keyrow:known'
+
+const knownAs = (session: Session): Known => ({ session, seen: visible(session.store), at: Date.now() })
 
 type Data = session.SessionData
 type Done = ((error?: unknown) => void) | undefined
@@ -84,7 +91,7 @@ class ExpressSessionStore extends session.Store {
     super()
     this.#store = store
     this.#from = from
-    this.#listing = database === undefined ? undefined : expressListing(database, schema)
+    this.#listing = database === undefined ? undefined : expressListing(database, schema, isOver)
   }
 
   get(sid: string, callback: (error: unknown, data?: Data | null) => void): void {
@@ -95,7 +102,8 @@ class ExpressSessionStore extends session.Store {
     callbackify(async () => {
       const now = entriesOf(data)
       await this.#inTurn(data, async () => {
-        const known = this.#knownOf(data) ?? (await this.#create(sid, now)) ?? (await this.#found(sid))
+        const known =
+          (await this.#remembered(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#found(sid))
         await this.#write(data, known, now)
       })
     })(ending(callback))
@@ -106,7 +114,9 @@ class ExpressSessionStore extends session.Store {
       // Of what it has, only the cookie's time is looked at.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
       await this.#inTurn(data, async () => {
-        const known = this.#knownOf(data) ?? (await this.#found(sid))
+        const known = (await this.#remembered(sid, data)) ?? (await this.#found(sid))
+        // Another object may have moved the end since.
+        if (known !== undefined && hasEnded(known.seen, Date.now()) && !(await this.#get(sid))) return
         await this.#write(data, known, cookie === undefined ? undefined : known?.seen.set('cookie', cookie))
       })
     })(ending(callback))
@@ -125,7 +135,7 @@ class ExpressSessionStore extends session.Store {
   }
 
   override clear(callback?: Done): void {
-    callbackify(async () => orThrow((await this.#listed()).clear))(ending(callback))
+    callbackify(() => this.#clear())(ending(callback))
   }
 
   /** express-session makes its own object of what `get` gave: that one will come back. */
@@ -139,8 +149,8 @@ class ExpressSessionStore extends session.Store {
 
   async #get(sid: string): Promise<Data | undefined> {
     const found = await this.#load(sid)
-    if (found === undefined || isForgotten(found.store, Date.now())) return undefined
-    const known = { session: found, seen: visible(found.store) }
+    if (found === undefined || hasEnded(found.store, Date.now())) return undefined
+    const known = knownAs(found)
     // @fastify/session copies all members that can be listed into an object of its own.
     const mark = Object.freeze(() => undefined)
     const data = { ...objectOf(known.seen), [MARK]: mark }
@@ -164,6 +174,18 @@ class ExpressSessionStore extends session.Store {
     return this.#known.get(data) ?? (typeof mark === 'function' ? this.#known.get(mark) : undefined)
   }
 
+  /** What is known of the object; keys of a save that failed are read again. */
+  async #remembered(sid: string, data: object): Promise<Known | undefined> {
+    const known = this.#knownOf(data)
+    if (known?.doubted === undefined) return known
+    const { seen, doubted } = known
+    const found = await this.#found(sid)
+    // Saving one that has ended meanwhile stores nothing.
+    if (found === undefined) return known
+    const isDoubted = (_: unknown, key: string): boolean => doubted.has(key)
+    return { ...found, seen: seen.filterNot(isDoubted).merge(found.seen.filter(isDoubted)) }
+  }
+
   /** The writes of one object are done one after the other: each differs from what the one before has stored. */
   #inTurn(data: object, write: () => Promise<void>): Promise<void> {
     const turn = (this.#writing.get(data) ?? Promise.resolve()).then(write)
@@ -174,25 +196,39 @@ class ExpressSessionStore extends session.Store {
     return turn
   }
 
-  /** Writes what differs between what was known and `now`; not for a session that has ended. */
+  /** Writes what differs between what was stored and `now`; not for a session that has ended. */
   async #write(data: Data, known: Known | undefined, now: Entries | undefined): Promise<void> {
     if (known === undefined || now === undefined) return
-    const saved = await saveSession(withEdited(known.session, known.seen, now))()
-    if (E.isRight(saved)) this.#known.set(data, { session: saved.right, seen: now })
-    else if (!(saved.left instanceof SessionGone)) throw saved.left
+    const { session, seen } = known
+    const next = worthStoring(this.#store.lifetime, seen, now)
+    const edited = withEdited(session, seen, next)
+    const saved = await (this.#isStale(known, edited) ? refreshSession(edited) : saveSession(edited))()
+    if (E.isRight(saved)) {
+      const at = saved.right === session ? known.at : Date.now()
+      this.#known.set(data, { session: saved.right, seen: next, at })
+    } else if (!(saved.left instanceof SessionGone)) {
+      this.#known.set(data, { ...known, doubted: new Set(edited.edits.keys()) })
+      throw saved.left
+    }
+  }
+
+  /** Whether its expiration may be due by now, which was not when it was read; one statement finds out, and moves it. */
+  #isStale({ at }: Known, { edits }: Session): boolean {
+    const { idleMs, touchFraction } = this.#store.lifetime
+    return edits.isEmpty() && Date.now() - at >= (idleMs * touchFraction) / 2
   }
 
   /** Makes the session of an object that is not ours. Not when its id is taken, or was. */
   async #create(sid: string, now: Entries): Promise<Known | undefined> {
     const saved = await saveSession(sessionWith(this.#store, sid, now))()
-    if (E.isRight(saved)) return { session: saved.right, seen: now }
+    if (E.isRight(saved)) return { session: saved.right, seen: now, at: Date.now() }
     if (saved.left instanceof SaveConflict) return undefined
     throw saved.left
   }
 
   async #found(sid: string): Promise<Known | undefined> {
     const found = await this.#load(sid)
-    return found && { session: found, seen: visible(found.store) }
+    return found && knownAs(found)
   }
 
   async #destroy(sid: string): Promise<void> {
@@ -205,6 +241,16 @@ class ExpressSessionStore extends session.Store {
   async #all(): Promise<Data[]> {
     const all = await orThrow((await this.#listed()).all)
     return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
+  }
+
+  async #clear(): Promise<void> {
+    await orThrow((await this.#listed()).clear)
+    // Those that were not taken over yet could still be.
+    for (let last: string | undefined = ''; this.#from !== undefined && last !== undefined; ) {
+      const old: readonly OldSession[] = await orThrow(this.#from.after(last, 200))
+      for (const { sid } of old) await this.#destroy(sid)
+      last = old.at(-1)?.sid
+    }
   }
 
   async #listed(): Promise<ExpressListing> {

@@ -29,29 +29,32 @@ export const entriesOf = (object: object): Entries =>
   HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
 
 /** The session with what was done to its object, from `before` to `after`. */
-export const withEdited = (session: Session, before: Entries, after: Entries): Session => {
-  const { lifetime } = session.handle
-  const isSame = (key: string): boolean =>
-    key === 'cookie'
-      ? isSameCookie(lifetime, before.get(key), after.get(key))
-      : isDeepStrictEqual(before.get(key), after.get(key))
-  const edited = before
+export const withEdited = (session: Session, before: Entries, after: Entries): Session =>
+  before
     .merge(after)
     .keySeq()
-    .filterNot(isSame)
+    .filterNot((key) => isDeepStrictEqual(before.get(key), after.get(key)))
     .reduce((result: Session, key) => {
       const value = after.get(key)
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
-  return edited
-}
 
 /** The times in a cookie; express-session moves them in every request. */
 const TIMES = ['expires', 'originalExpires']
 
-// A time that has moved only a little is not worth a write, by the same rule as the expiration of a session.
-const isSameCookie = ({ touchFraction }: Lifetime, before?: Json, after?: Json): boolean => {
-  if (!isMembers(before) || !isMembers(after)) return isDeepStrictEqual(before, after)
+/**
+ * What is to be stored where `before` is stored: `after`. But if nothing differs except that the cookie's time has
+ * moved a little, the stored time stays: by the same rule as the expiration of a session.
+ */
+export const worthStoring = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
+  const [from, to] = [before.get('cookie'), after.get('cookie')]
+  if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
+  const kept = after.set('cookie', from)
+  return isDeepStrictEqual(before.toObject(), kept.toObject()) ? kept : after
+}
+
+const isSmallStep = (touchFraction: number, before: Json, after: Json | undefined): boolean => {
+  if (!isMembers(before) || !isMembers(after)) return false
   if (!isDeepStrictEqual(withoutTimes(before), withoutTimes(after))) return false
   const [from, to, maxAge] = [timeOf(before), timeOf(after), after['originalMaxAge']]
   if (from === undefined || to === undefined) return from === to
@@ -63,15 +66,17 @@ const withoutTimes = (cookie: Members): Members =>
 
 const isMembers = (value: Json | undefined): value is Members => typeof value === 'object' && value !== null
 
-/** When the browser forgets the cookie, in milliseconds since 1970, if it says so. */
-const timeOf = (cookie: Members): number | undefined => {
-  const time = typeof cookie['expires'] === 'string' ? Date.parse(cookie['expires']) : Number.NaN
-  return Number.isNaN(time) ? undefined : time
+/** When the browser forgets the cookie, in milliseconds since 1970, if it says so; a 0 says nothing. */
+const timeOf = ({ expires }: Members): number | undefined => {
+  const time = typeof expires === 'string' ? Date.parse(expires) : expires
+  return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
 }
 
-/** Whether the browser has forgotten the cookie by now, so that whoever shows it is not that browser. */
-export const isForgotten = (entries: Entries, now: number): boolean => {
-  const cookie = entries.get('cookie')
+/** Whether the time of the session's cookie is over, so that the session has ended. */
+export const hasEnded = (entries: Entries, now: number): boolean => isOver(entries.get('cookie'), now)
+
+/** The same of the cookie alone. */
+export const isOver = (cookie: Json | undefined, now: number): boolean => {
   const time = isMembers(cookie) ? timeOf(cookie) : undefined
   return time !== undefined && time <= now
 }

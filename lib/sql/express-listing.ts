@@ -27,12 +27,20 @@ group by s.id
 order by s.id`,
 })
 
+// $1 the time by the clock that cookies' times are set by, as JSON writes a `Date`: texts of that form are compared as
+// texts, since a cast of another would fail. All other times are given back for the caller to judge.
 const count = (schema: string): Query => ({
   name: 'express.count',
   text: `
-select count(*)::int as n
-from ${schema}.session s
-where s.expires_at > now() and ${theirs(schema)}`,
+select
+  count(*) filter (where c.expires is null or (c.is_date and c.expires collate "C" > $1::text))::int as n,
+  coalesce(json_agg(c.value) filter (where c.expires is not null and not c.is_date), '[]')::text as others
+from (
+  select e.value, e.value ->> 'expires' as expires,
+    e.value ->> 'expires' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z$' as is_date
+  from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
+  where s.expires_at > now() and e.key = 'cookie' and e.value is not null
+) c`,
 })
 
 // $1 how many. Locks in the order of ids, as all that ends sessions does, and keeps their ids for a while.
@@ -55,30 +63,45 @@ with held as materialized (
 select count(*)::int as n from ended`,
 })
 
+/** Whether a session with this cookie has ended at a time, in milliseconds since 1970. */
+export type IsOver = (cookie: Json | undefined, now: number) => boolean
+
 export interface ExpressListing {
+  /** The sessions that have not ended, by the row's time and by the cookie's. */
   readonly all: TE.TaskEither<DriverError, readonly Entries[]>
   readonly length: TE.TaskEither<DriverError, number>
+  /** Ends all of them, and those whose cookie's time is over. */
   readonly clear: TE.TaskEither<DriverError, void>
 }
 
 const CLEARED_AT_ONCE = 500
 
-export const expressListing = (database: Database, schemaName: string): ExpressListing => {
+export const expressListing = (database: Database, schemaName: string, isOver: IsOver): ExpressListing => {
   const schema = quotedSchema(schemaName)
-  const counted = rowAs(t.type({ n: t.number }))
+  const ended = rowAs(t.type({ n: t.number }))
+  const counted = rowAs(t.type({ n: t.number, others: t.string }))
   const clearBatches: TE.TaskEither<DriverError, void> = pipe(
-    counted(database, clear(schema), [CLEARED_AT_ONCE]),
+    ended(database, clear(schema), [CLEARED_AT_ONCE]),
     TE.chain(({ n }) => (n < CLEARED_AT_ONCE ? TE.right(undefined) : clearBatches)),
   )
   return {
     all: pipe(
       rowsAs(t.type({ entries: t.string }))(database, all(schema)),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
+      TE.map(A.filter((entries) => !isOver(entries.get('cookie'), Date.now()))),
     ),
     length: pipe(
-      counted(database, count(schema)),
-      TE.map(({ n }) => n),
+      TE.fromIO(() => Date.now()),
+      TE.chain((now) =>
+        pipe(
+          counted(database, count(schema), [new Date(now).toISOString()]),
+          TE.map(({ n, others }) => n + stillOpen(JSON.parse(others) as readonly Json[], now, isOver)),
+        ),
+      ),
     ),
     clear: clearBatches,
   }
 }
+
+const stillOpen = (cookies: readonly Json[], now: number, isOver: IsOver): number =>
+  cookies.filter((cookie) => !isOver(cookie, now)).length
