@@ -2,6 +2,10 @@
 // `_tag`, so that the same value sits in a `Left` or is thrown, and a `switch` on `_tag` is exhaustive.
 // What is merely absent is never an error: that is `Option`.
 
+import { type DriverErrorKind, type Effect, effectOfState, kindOfState } from './sql-state.js'
+
+export type { DriverErrorKind, Effect } from './sql-state.js'
+
 abstract class KeyrowError extends Error {
   abstract readonly _tag: string
   override get name(): string {
@@ -9,36 +13,15 @@ abstract class KeyrowError extends Error {
   }
 }
 
-/** What a statement was refused for, where a program may want to answer it; by SQLSTATE, but for the last two. */
-export type DriverErrorKind =
-  | 'unique'
-  | 'foreignKey'
-  | 'check'
-  | 'notNull'
-  | 'exclusion'
-  | 'serialization'
-  | 'deadlock'
-  /** The database, or an outer transaction, was used inside of a transaction of its own. */
-  | 'outerHandle'
-  /** A transaction's handle was used after its end. */
-  | 'transactionOver'
-
-const KINDS: ReadonlyMap<string | undefined, DriverErrorKind> = new Map([
-  ['23505', 'unique'],
-  ['23503', 'foreignKey'],
-  ['23514', 'check'],
-  ['23502', 'notNull'],
-  ['23P01', 'exclusion'],
-  ['40001', 'serialization'],
-  ['40P01', 'deadlock'],
-])
-
 interface DriverErrorDetail {
   readonly sqlState?: string | undefined
-  readonly kind?: DriverErrorKind
+  /** Default: by the SQLSTATE. */
+  readonly kind?: DriverErrorKind | undefined
   readonly constraint?: string | undefined
   readonly column?: string | undefined
   readonly retryable: boolean
+  /** Default: by the SQLSTATE; without one `unknown`. */
+  readonly effect?: Effect | undefined
   readonly cause?: unknown
 }
 
@@ -46,11 +29,20 @@ interface DriverErrorDetail {
  * The database could not be reached, did not answer in time, or refused a statement.
  *
  * - `sqlState`: PostgreSQL's five-character code, when the server itself answered.
- * - `kind`: what was violated, or another reason that a program may want to answer; `undefined` for all else.
+ * - `kind`: the kind of failure that a program may want to answer; `undefined` for all else.
  * - `constraint`, `column`: the names of what was violated, where the server tells them.
  * - `retryable`: the same operation may succeed if tried again (a lost connection, a deadlock, a timeout).
- *   Whether the statement took effect is then unknown.
+ * - `effect`: `none` if the statement, or the whole transaction, certainly did nothing: it was never sent, or the server
+ *   answered that it is not done. `unknown` if it may be done: the connection was lost, or the answer did not come in time.
  * - `cause`: the driver's own error.
+ *
+ * @example
+ * ```ts
+ * import { DriverError } from 'keyrow'
+ *
+ * const error = new DriverError('orders.pay: deadlock detected', { sqlState: '40P01', retryable: true })
+ * console.log(error.kind, error.retryable && error.effect === 'none') // deadlock true
+ * ```
  */
 export class DriverError extends KeyrowError {
   readonly _tag = 'DriverError'
@@ -59,14 +51,17 @@ export class DriverError extends KeyrowError {
   readonly constraint: string | undefined
   readonly column: string | undefined
   readonly retryable: boolean
+  readonly effect: Effect
 
   constructor(message: string, detail: DriverErrorDetail) {
     super(message, { cause: detail.cause })
-    this.sqlState = detail.sqlState
-    this.kind = detail.kind ?? KINDS.get(detail.sqlState)
+    const { sqlState } = detail
+    this.sqlState = sqlState
+    this.kind = detail.kind ?? kindOfState(sqlState)
     this.constraint = detail.constraint
     this.column = detail.column
     this.retryable = detail.retryable
+    this.effect = detail.effect ?? (sqlState === undefined ? 'unknown' : effectOfState(sqlState))
   }
 }
 

@@ -2,7 +2,8 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { DriverError } from '../base/errors.js'
+import { withMessage } from '../base/effect.js'
+import type { DriverError } from '../base/errors.js'
 import { COUNT_LIMIT } from '../sql/operator.js'
 import { FIRST_ID, type Operator, operatorOver, type Scope } from '../sql/operator-store.js'
 import { retried, retryPolicyOf } from '../sql/retry.js'
@@ -96,5 +97,5 @@ const endBatches =
   }
 
 /** The batches before it are done, and stay so. */
-const failedAfter = (ended: number, { message, sqlState, retryable, cause }: DriverError): DriverError =>
-  new DriverError(`${message}; before that ${plural(ended, 'session')} ended`, { sqlState, retryable, cause })
+const failedAfter = (ended: number, error: DriverError): DriverError =>
+  withMessage(error, `${error.message}; before that ${plural(ended, 'session')} ended`)

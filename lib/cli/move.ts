@@ -2,6 +2,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import { withMessage } from '../base/effect.js'
 import { DriverError } from '../base/errors.js'
 import { type Moved, moveSessions } from '../door/express-move.js'
 import { connectPgSimple } from '../sql/connect-pg-simple.js'
@@ -59,9 +60,5 @@ const saidOf = ({ moved, present, refused, finished }: Moved): string => {
 }
 
 /** The batches before it are done, and stay so. */
-const failedAfter = (moved: number, { message, sqlState, retryable, cause }: DriverError): DriverError =>
-  new DriverError(`${message}; before that ${plural(moved, 'session')} were moved`, {
-    sqlState,
-    retryable,
-    cause,
-  })
+const failedAfter = (moved: number, error: DriverError): DriverError =>
+  withMessage(error, `${error.message}; before that ${plural(moved, 'session')} were moved`)

@@ -70,7 +70,9 @@ export const gathering = <B>(line: Line<B>, atOnce: number): (() => void) => {
 
 export const overloaded = (what: string, queue: number): DriverError =>
   new DriverError(`${what}: ${String(queue)} are waiting already; the database does not keep up`, {
+    kind: 'unavailable',
     retryable: true,
+    effect: 'none',
   })
 
 /** One who waits for its turn. */
@@ -98,9 +100,7 @@ export const inTime = <W extends InLine>(
 const tooLate = (what: string, waitMs: number): DriverError =>
   new DriverError(
     `${what}: its turn has not come within ${String(waitMs)} ms; the database does not keep up`,
-    {
-      retryable: true,
-    },
+    { kind: 'timeout', retryable: true, effect: 'none' },
   )
 
 /**
@@ -108,7 +108,8 @@ const tooLate = (what: string, waitMs: number): DriverError =>
  * cannot be stored, what deadlocked, what took so long that the server cancelled it.
  */
 export const concernsAll = (error: StoreError): boolean =>
-  !(error instanceof DriverError) || (error.retryable && !/^(40|57014)/.test(error.sqlState ?? ''))
+  !(error instanceof DriverError) ||
+  (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
 /** What may wait for a lock keeps its place for as long as one does that has none to wait for. */
 const PLACE_MS = 50

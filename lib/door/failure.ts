@@ -1,6 +1,6 @@
 // What a client is told when its request failed: decided here, in one place that a program can replace.
 
-import { isSessionError, SessionGone } from '../base/errors.js'
+import { DriverError, isSessionError, SessionGone } from '../base/errors.js'
 import { RequestRefused } from './refused.js'
 
 /** An answer to a request that failed. */
@@ -57,7 +57,7 @@ export const giveStatuses = (): void => {
 }
 
 /**
- * 503 when the store failed, 409 when the session ended or another request was first, 400 for a value that
+ * 503 when the database is not available or a later try may succeed, 409 when the session ended or another request was first, 400 for a value that
  * cannot be stored (it most often comes from the client: U+0000 in a field, say), 500 for all else;
  * one line in the log, with the stack of what is not one of keyrow's own errors.
  */
@@ -70,17 +70,21 @@ export const answerFailure: OnFailure = (failure, { method, path }) => {
   return answer
 }
 
+const unavailable: FailureAnswer = {
+  status: 503,
+  headers: { 'Retry-After': '5' },
+  body: 'The service is not available at the moment.\n',
+}
+
+/** A statement that the server refused (a duplicate key, an error in the program's SQL) is the program's fault: 500. */
 const answerTo = (failure: unknown): FailureAnswer => {
   if (failure instanceof RequestRefused)
     return { status: failure.status, headers: failure.headers, body: `${failure.message}\n` }
+  if (failure instanceof DriverError && (failure.retryable || failure.kind === 'unavailable'))
+    return unavailable
   switch (isSessionError(failure) ? failure._tag : undefined) {
-    case 'DriverError':
     case 'SchemaMismatch':
-      return {
-        status: 503,
-        headers: { 'Retry-After': '5' },
-        body: 'The service is not available at the moment.\n',
-      }
+      return unavailable
     case 'EncodeError':
       return { status: 400, body: 'That cannot be stored.\n' }
     case 'SessionGone':

@@ -2,27 +2,27 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
 import { textProblem } from '../base/json.js'
+import { type Effect, isRetryableState } from '../base/sql-state.js'
 import type { Query } from '../port/database.js'
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
 export const DEFAULT_TIMEOUT_MS = 5_000
 
 /**
- * What `start` gives, or a `DriverError` once `timeoutMs` have passed; then `abandon` is called, and what
- * comes later is ignored.
+ * What `start` gives, or a `DriverError` once `timeoutMs` have passed; then `abandon` is called, which tells what is
+ * known of the effect, and what comes later is ignored.
  */
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
   start: () => PromiseLike<A>,
-  abandon: () => void = () => undefined,
+  abandon: () => Effect = () => 'unknown',
 ): Promise<E.Either<DriverError, A>> =>
   new Promise((resolve) => {
     const timer = setTimeout(() => {
-      resolve(
-        E.left(new DriverError(`${name}: no answer within ${String(timeoutMs)} ms`, { retryable: true })),
-      )
-      abandon()
+      const effect = abandon()
+      const message = `${name}: no answer within ${String(timeoutMs)} ms`
+      resolve(E.left(new DriverError(message, { kind: 'timeout', retryable: true, effect })))
     }, timeoutMs)
     const settle = (result: E.Either<DriverError, A>): void => {
       clearTimeout(timer)
@@ -41,10 +41,16 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = cause as { readonly code?: unknown; readonly message?: unknown }
   const sqlState = typeof code === 'string' && SQL_STATE.test(code) ? code : undefined
-  const retryable = sqlState === undefined ? isLostCode(code) : RETRYABLE.test(sqlState)
+  const isLost = sqlState === undefined && isLostCode(code)
   return new DriverError(
     `${name}: ${typeof message === 'string' && message !== '' ? message : String(code ?? cause)}`,
-    { sqlState, retryable, cause, ...violated(cause) },
+    {
+      sqlState,
+      retryable: isLost || (sqlState !== undefined && isRetryableState(sqlState)),
+      cause,
+      ...(isLost ? { kind: 'unavailable', effect: isOfConnecting(cause) ? 'none' : 'unknown' } : {}),
+      ...violated(cause),
+    },
   )
 }
 
@@ -62,18 +68,24 @@ const violated = (cause: unknown): { readonly constraint?: string; readonly colu
 // Five characters, at least one a digit, which tells them from EPIPE.
 const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 
-// Connections, a transaction that was idle for too long, a standby that was the primary, serialization failures
-// and deadlocks, resources, a statement that was cancelled, the server going down or starting.
-const RETRYABLE = /^(08|25P03|25006|40|53|57014|57P)/
-
 const isLostCode = (code: unknown): boolean =>
   typeof code === 'string' && /^(E[A-Z0-9_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
 /** Whether this says that a connection broke off which had been made. */
 export const hasBrokenOff = (error: unknown): boolean => {
+  const { code } = (error ?? {}) as { readonly code?: unknown }
+  return isLostCode(code) && !isOfConnecting(error)
+}
+
+/** Whether no connection could be made. */
+const isOfConnecting = (error: unknown): boolean => {
   const { code, syscall } = (error ?? {}) as { readonly code?: unknown; readonly syscall?: unknown }
-  const isOfConnecting = error instanceof AggregateError || syscall === 'connect' || syscall === 'getaddrinfo'
-  return isLostCode(code) && code !== 'CONNECT_TIMEOUT' && !isOfConnecting
+  return (
+    error instanceof AggregateError ||
+    code === 'CONNECT_TIMEOUT' ||
+    syscall === 'connect' ||
+    syscall === 'getaddrinfo'
+  )
 }
 
 /** Whether the connection itself went, as against a refusal by the server or a deadline. */
@@ -89,9 +101,11 @@ export const refusedParams = (query: Query, params: readonly unknown[]): DriverE
       return new DriverError(`${query.name}: parameter $${String(index + 1)}: ${problem}`, {
         sqlState: '22021',
         retryable: false,
+        effect: 'none',
       })
   }
   return undefined
 }
 
-export const closedError = (): DriverError => new DriverError('the database is closed', { retryable: false })
+export const closedError = (): DriverError =>
+  new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })

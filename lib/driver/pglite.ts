@@ -148,7 +148,8 @@ const transact = async <L, A>(
     timer = setTimeout(() => {
       if (course.state !== 'waiting') return
       course.state = 'late'
-      reject(new DriverError(`begin: no turn within ${String(timeoutMs)} ms`, { retryable: true }))
+      const message = `begin: no turn within ${String(timeoutMs)} ms`
+      reject(new DriverError(message, { kind: 'timeout', retryable: true, effect: 'none' }))
     }, timeoutMs)
   })
   run.catch(() => undefined)

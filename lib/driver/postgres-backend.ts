@@ -76,7 +76,7 @@ export const noteFailure = (trust: Trust | undefined, error: unknown, isSent: bo
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
-  new DriverError(`${name}: the connection was lost`, { retryable: true, cause })
+  new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, cause })
 
 const isSame = (one: Backend | null | undefined, other: Backend | null): boolean =>
   one?.pid === other?.pid && one?.secret === other?.secret

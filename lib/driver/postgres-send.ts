@@ -1,9 +1,11 @@
 // One statement through postgres.js: sent within its deadline, and given up after it.
 import * as E from 'fp-ts/lib/Either.js'
+import { withEffect } from '../base/effect.js'
 import type { DriverError } from '../base/errors.js'
+import type { Effect } from '../base/sql-state.js'
 import type { Param, Query, Row } from '../port/database.js'
 import { type Column, convertRows } from './columns.js'
-import { refusedParams, withDeadline } from './deadline.js'
+import { driverError, refusedParams, withDeadline } from './deadline.js'
 import { isAnothers, lost, silence, type Witness, witness } from './postgres-backend.js'
 import type { Pool, Sender } from './postgres-pool.js'
 
@@ -29,9 +31,10 @@ export const send = (
     pending = sql.unsafe(query.text, [...params] as never[], { prepare })
     return answer(query, pool, pending, pool.trust && witness(pending, pool.trust))
   }
-  const giveUp = (): void => {
+  const giveUp = (): Effect => {
     forget(pending)
     late(sentAt)
+    return effectOf(pending)
   }
   return withDeadline(query.name, timeoutMs, start, giveUp)
 }
@@ -53,7 +56,8 @@ const answer = (
     (error: unknown) => {
       pool.pending.delete(sent)
       const isOwn = witness?.believesError(error) ?? !isAnothers(error, isSent(sent))
-      throw isOwn ? error : lost(name, error)
+      const own = isOwn ? driverError(name, error) : lost(name, error)
+      throw isSent(sent) ? own : withEffect(own, 'none')
     },
   )
 }
@@ -73,5 +77,8 @@ const rowsOf = (result: unknown): readonly Row[] => {
 const forget = (pending: unknown): void => {
   if (!isSent(pending)) silence(pending)
 }
+
+/** What was never sent has done nothing. */
+const effectOf = (pending: unknown): Effect => (isSent(pending) ? 'unknown' : 'none')
 
 const isSent = (pending: unknown): boolean => (pending as { readonly state?: unknown }).state !== null

@@ -1,8 +1,11 @@
 // Transactions through postgres.js, which by itself would go on with a transaction whose connection has gone.
 // Savepoints are the library's own: it rolls a whole transaction back in which it saw any statement fail.
 import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import { withEffect } from '../base/effect.js'
 import { DriverError } from '../base/errors.js'
+import type { Effect } from '../base/sql-state.js'
 import type { DriverTransaction } from '../port/database.js'
 import { driverError, isLostConnection, withDeadline } from './deadline.js'
 import { isAnothers, lost, noteFailure } from './postgres-backend.js'
@@ -107,8 +110,7 @@ const within = async <L, A>(
   let ended = (): void => undefined
   const start = new Promise<void>((resolve) => (started = resolve))
   const end = new Promise<void>((resolve) => (ended = resolve))
-  const sentAt = performance.now()
-  const late = (): void => line.late(sentAt)
+  const late = telling(line)
   const run = begin(async (tx) => {
     started()
     if (line.lost === undefined) await follow(course, body(guarded(tx, line)))
@@ -119,12 +121,30 @@ const within = async <L, A>(
   const opened = await withDeadline(first, line.timeoutMs, () => Promise.race([start, run]), late)
   if (E.isLeft(opened)) {
     line.lost ??= opened.left
-    return opened
+    return undone(opened)
   }
   await end
-  if (last === undefined && line.lost !== undefined) return outcome(course, E.left(line.lost))
-  return outcome(course, await withDeadline(last ?? 'release', line.timeoutMs, () => run, late))
+  if (last === undefined && line.lost !== undefined) return outcome(course, undone(E.left(line.lost)))
+  const isUndone = last === undefined || line.lost !== undefined
+  const done = await withDeadline(last ?? 'release', line.timeoutMs, () => run, late)
+  return outcome(course, isUndone ? undone(done) : done)
 }
+
+/** Tells the pool that something which was sent now was not answered in time. */
+const telling = (line: Line): (() => Effect) => {
+  const sentAt = performance.now()
+  return () => {
+    line.late(sentAt)
+    return 'unknown'
+  }
+}
+
+/** What fails before the commit was sent has done nothing: the server rolls it back. */
+const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =>
+  pipe(
+    result,
+    E.mapLeft((error) => withEffect(error, 'none')),
+  )
 
 const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
   try {

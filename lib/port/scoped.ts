@@ -7,7 +7,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { DriverError, type DriverErrorKind } from '../base/errors.js'
+import { withEffect } from '../base/effect.js'
+import { DriverError } from '../base/errors.js'
+import type { DriverErrorKind } from '../base/sql-state.js'
 import type { Database, Driver, DriverTransaction } from './database.js'
 
 interface Scope {
@@ -70,7 +72,7 @@ const isAround = (root: object, handle: Scope | undefined): boolean => {
 }
 
 const refusal = (kind: DriverErrorKind, message: string) => (): DriverError =>
-  new DriverError(message, { kind, retryable: false })
+  new DriverError(message, { kind, retryable: false, effect: 'none' })
 
 const OUTER = refusal(
   'outerHandle',
@@ -141,8 +143,11 @@ const noted = async <A>(
   statement: TaskEither<DriverError, A>,
 ): Promise<E.Either<DriverError, A>> => {
   const result = await statement()
-  if (E.isLeft(result)) scope.failed ??= result.left
-  return result
+  if (E.isRight(result)) return result
+  // Its transaction is never committed, whatever came of the statement.
+  const failure = withEffect(result.left, 'none')
+  scope.failed ??= failure
+  return E.left(failure)
 }
 
 const nested = async <L, A>(

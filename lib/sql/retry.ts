@@ -55,7 +55,10 @@ export const retried =
     })
 
 const tooLate = ({ withinMs }: RetryPolicy): DriverError =>
-  new DriverError(`not done within ${String(withinMs)} ms, all tries included`, { retryable: true })
+  new DriverError(`not done within ${String(withinMs)} ms, all tries included`, {
+    kind: 'timeout',
+    retryable: true,
+  })
 
 const attempts = async <L, A>(
   { attempts, withinMs, pauseMs }: RetryPolicy,
