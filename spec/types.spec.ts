@@ -98,7 +98,9 @@ t.test('effects say how they fail', (t) => {
   expectTypeOf(F.withSession(session, () => TE.left(7))).toEqualTypeOf<
     TE.TaskEither<number | F.SessionError, never>
   >()
-  expectTypeOf(F.currentSession).toEqualTypeOf<TE.TaskEither<F.NoCurrentSession, F.Session>>()
+  expectTypeOf(F.currentSession).toEqualTypeOf<
+    TE.TaskEither<F.NoCurrentSession | F.SessionClosed, F.Session>
+  >()
   expectTypeOf(P.withSession(session, () => 1)).toEqualTypeOf<Promise<number>>()
   expectTypeOf(P.withSession(session, async () => Promise.resolve('a'))).toEqualTypeOf<Promise<string>>()
   expectTypeOf(P.loadSession).returns.toEqualTypeOf<Promise<F.Session | undefined>>()

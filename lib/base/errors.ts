@@ -111,7 +111,7 @@ export class SessionGone extends KeyrowError {
   }
 }
 
-/** The request that the current session belonged to has ended; the change was not made. */
+/** The request that the current session belonged to has ended, or its response has begun; nothing was read or changed. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
 

@@ -4,7 +4,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { isSessionError, NoCurrentSession, type SessionError } from '../base/errors.js'
+import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError } from '../base/errors.js'
 import type { Session } from '../port/session-store.js'
 import {
   closedReason,
@@ -19,6 +19,7 @@ import {
   joinFrame,
   openFrame,
   put,
+  sessionHeldBy,
 } from './frame.js'
 import { saveSession } from './verbs.js'
 
@@ -129,7 +130,11 @@ export const callWithSession = <L, A>(
   )
 
 /**
- * The current session, as it is when the task runs.
+ * The current session, as it is when the task runs. A session value that code holds already can still be read
+ * after the end of its request; this task gives none there.
+ *
+ * @throws `NoCurrentSession` (as a `Left`) where nothing has bound a session, `SessionClosed` where the request of
+ * the session has ended or its response has begun.
  *
  * @example
  * ```ts
@@ -139,12 +144,13 @@ export const callWithSession = <L, A>(
  * console.log(result._tag) // Left
  * ```
  */
-export const currentSession: TE.TaskEither<NoCurrentSession, Session> = () => Promise.resolve(sessionHere())
+export const currentSession: TE.TaskEither<NoCurrentSession | SessionClosed, Session> = () =>
+  Promise.resolve(sessionHere())
 
-/** The same, without waiting. */
-export const sessionHere = (): E.Either<NoCurrentSession, Session> => {
+/** The current session at once, without a task. */
+export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Session> => {
   const frame = currentFrame()
-  return frame === undefined ? E.left(new NoCurrentSession()) : E.right(frame.session)
+  return frame === undefined ? E.left(new NoCurrentSession()) : sessionHeldBy(frame)
 }
 
 /**
@@ -164,7 +170,7 @@ export const updateCurrentSession =
   () =>
     new Promise((resolve) => resolve(updatedHere(f)))
 
-/** The same, without waiting. */
+/** Replaces the current session at once, without a task. */
 export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
   try {
     return update(f)

@@ -18,6 +18,8 @@ export interface Frame {
   session: Session
   /** `destroyed` here, or found to be `gone`: ended elsewhere. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
+  /** Whether its scope has ended: from then on it gives its session to nobody. */
+  ended: boolean
   /** The edits that the session came in with: what differs from them was done since. */
   readonly entered: Edits
   /** Every session that it held. */
@@ -27,7 +29,7 @@ export interface Frame {
 }
 
 /** Frames nest: a scope knows the one around it. */
-interface Scope {
+export interface Scope {
   readonly frame: Frame
   readonly outer: Scope | undefined
 }
@@ -37,14 +39,23 @@ const scopes = new AsyncLocalStorage<Scope>()
 export const openFrame = (session: Session): Frame => ({
   session,
   state: 'open',
+  ended: false,
   entered: session.edits,
   held: new WeakSet([session]),
   tokens: new WeakSet([session.token]),
 })
 
+/** A scope of the frame, within the one that is here. */
+export const scopeOf = (frame: Frame): Scope => ({ frame, outer: scopes.getStore() })
+
 /** Runs `task`, and all that it begins, with `frame` as the current one. */
-export const inFrame = <A>(frame: Frame, task: () => A): A =>
-  scopes.run({ frame, outer: scopes.getStore() }, task)
+export const inFrame = <A>(frame: Frame, task: () => A): A => scopes.run(scopeOf(frame), task)
+
+/** Runs `task` in the scope; where an open scope within it is bound already, in that one. */
+export const inScope = <A>(scope: Scope, task: () => A): A => {
+  const here = scopes.getStore()
+  return here?.frame.ended === false && isInside(scope.frame) ? task() : scopes.run(scope, task)
+}
 
 export const currentFrame = (): Frame | undefined => scopes.getStore()?.frame
 
@@ -84,6 +95,10 @@ export const closedReason = ({ state, session }: Frame): SessionClosed | Session
   if (state === 'open') return undefined
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
+
+/** The frame's session, until its scope has ended. */
+export const sessionHeldBy = ({ ended, session }: Frame): E.Either<SessionClosed, Session> =>
+  ended ? E.left(new SessionClosed(session.id)) : E.right(session)
 
 /** Tokens of sessions that were given out to be read only. */
 const readOnly = new WeakSet<Token>()
@@ -186,12 +201,14 @@ export const absorbEnded = (ended: SessionStore, ids: readonly SessionId[]): voi
 export const closeFrame =
   (frame: Frame): TaskEither<SessionError, Session> =>
   () => {
+    frame.ended = true
     frame.saved ??= frame.state === 'open' ? saveClosed(frame) : Promise.resolve(E.right(frame.session))
     return frame.saved
   }
 
 /** Closes the frame without saving: what was done in it is dropped. */
 export const dropFrame = (frame: Frame): void => {
+  frame.ended = true
   if (frame.state === 'open') frame.state = 'closed'
 }
 

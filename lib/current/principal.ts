@@ -47,8 +47,8 @@ export const sessionsOf = (
   )
 
 const isCurrent = (store: SessionStore, id: SessionId): boolean => {
-  const session = currentFrame()?.session
-  return session?.id === id && session.handle === store
+  const frame = currentFrame()
+  return frame?.ended === false && frame.session.id === id && frame.session.handle === store
 }
 
 /**

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type { NoCurrentSession, SessionError } from '../base/errors.js'
+import type { NoCurrentSession, SessionClosed, SessionError } from '../base/errors.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { type Flash, flashes, unflash } from '../session/flash.js'
 import { OWN } from '../session/key.js'
@@ -55,7 +55,7 @@ export const signIn = (principal: string): TE.TaskEither<SessionError, Session> 
  * console.log((await request())._tag) // Right
  * ```
  */
-export const signOut: TE.TaskEither<StoreError | NoCurrentSession, void> = pipe(
+export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClosed, void> = pipe(
   currentSession,
   TE.chainW(destroySession),
 )

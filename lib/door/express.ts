@@ -6,6 +6,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { type HeldResponse, holdResponse } from './held-response.js'
+import { bindEvents } from './request-events.js'
 import { conduct } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
@@ -14,7 +15,7 @@ declare global {
   // eslint-disable-next-line @typescript-eslint/no-namespace -- the place that Express's types have for it
   namespace Express {
     interface Request {
-      /** The current session as it is now. */
+      /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
       currentSession: () => Session
     }
   }
@@ -73,8 +74,9 @@ export const sessionMiddleware = (options: DoorOptions) => {
     const visit = { cookieHeader: req.headers.cookie, secure: req.secure ?? false, address: req.ip }
     conduct(
       begin(visit),
-      ({ session }) => {
-        req.currentSession = session
+      (life) => {
+        bindEvents(life, req, res)
+        req.currentSession = life.session
         next()
         // The handler is done when it has answered.
         return new Promise(() => undefined)

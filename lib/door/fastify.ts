@@ -6,13 +6,14 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { Session as CurrentSession } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
+import { bindEvents } from './request-events.js'
 import { conduct, type RequestLife, type Visit } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The current session as it is now. */
+    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
     currentSession: () => CurrentSession
   }
 }
@@ -48,6 +49,7 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
     const response = holdResponse(reply.raw, answering(reply), isFailure)
     const handle = (life: RequestLife): Promise<never> => {
       lives.set(request, life)
+      bindEvents(life, request.raw, reply.raw)
       request.currentSession = life.session
       done()
       // The handler is done when it has answered.
@@ -57,7 +59,7 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
       response.fail(failure, O.none),
     )
   })
-  // A body that was read comes from elsewhere: the context is entered again.
+  // A body that a hook replaced by another stream (decompressed, say) comes from elsewhere: the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
     const life = lives.get(request)
     if (life === undefined) done()

@@ -5,7 +5,7 @@ import { timingSafeEqual } from 'node:crypto'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type { NoCurrentSession } from '../base/errors.js'
+import type { NoCurrentSession, SessionClosed } from '../base/errors.js'
 import { currentSession } from '../current/current-session.js'
 import { forgeryKey } from '../current/sign-in.js'
 import { RequestRefused } from './refused.js'
@@ -66,7 +66,7 @@ const hostOf = (origin: string): string | undefined =>
 export const checkForgery = (
   request: CheckedRequest,
   field?: unknown,
-): TE.TaskEither<RequestRefused | NoCurrentSession, void> =>
+): TE.TaskEither<RequestRefused | NoCurrentSession | SessionClosed, void> =>
   pipe(
     currentSession,
     TE.chainEitherKW((session) => {

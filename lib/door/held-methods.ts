@@ -5,6 +5,7 @@
 
 import type { ServerResponse } from 'node:http'
 import { type Call, type Change, called, changed, type Held, type Method } from './holding.js'
+import { addMember } from './shapes.js'
 
 type Methods = Record<Method | Change, Call>
 type Of = (res: unknown) => Held
@@ -21,22 +22,10 @@ const layers: Layer[] = []
 /** Puts the methods in place. */
 export const install = (res: ServerResponse, held: Held): void => {
   const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
-  const state = res as unknown as Record<symbol, unknown>
-  const isReset = MAKES_SHAPES && Object.getPrototypeOf(res) !== res.constructor.prototype
-  if (isReset) state[LOST] = undefined
-  state[layer.symbol] = held
-  if (isReset) Reflect.deleteProperty(state, LOST)
+  addMember(res, layer.symbol, held)
   put(layer.methods, res as unknown as Methods)
   Object.defineProperties(res, layer.shown)
 }
-
-/**
- * Before version 13 (Node.js 24) V8 makes a new shape for each member that is added to an object whose prototype was
- * set anew, as Express does: so each response has its own shapes, and is slow in all that is done with it. From an
- * object that has lost a member it makes no more of them; all such objects have one shape.
- */
-const MAKES_SHAPES = Number.parseInt(process.versions.v8, 10) < 13
-const LOST = Symbol('deleted at once')
 
 const newLayer = (): Layer => {
   const symbol = Symbol('held by keyrow')

@@ -5,6 +5,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor, type ProxyOptions, visitOfRequest } from './door.js'
+import { bindEvents } from './request-events.js'
 import { answered } from './request-life.js'
 import { addCookie } from './web-response.js'
 
@@ -12,14 +13,15 @@ export interface SessionMiddlewareOptions extends DoorOptions, ProxyOptions {}
 
 declare module 'hono' {
   interface ContextVariableMap {
-    /** The current session as it is now. */
+    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
     currentSession: () => Session
   }
 }
 
 /** What `@hono/node-server` tells of the connection. */
 interface NodeBindings {
-  readonly incoming?: { readonly socket?: { readonly remoteAddress?: string } }
+  readonly incoming?: { readonly socket?: { readonly remoteAddress?: string }; readonly emit?: unknown }
+  readonly outgoing?: { readonly emit?: unknown }
 }
 
 /**
@@ -46,10 +48,12 @@ interface NodeBindings {
 export const sessionMiddleware = (options: SessionMiddlewareOptions): MiddlewareHandler => {
   const begin = openDoor(options)
   return async (c, next) => {
-    const address = (c.env as NodeBindings | undefined)?.incoming?.socket?.remoteAddress
+    const { incoming, outgoing } = (c.env as NodeBindings | undefined) ?? {}
+    const address = incoming?.socket?.remoteAddress
     const visit = visitOfRequest(c.req.raw, options.trustProxy ?? false, address)
-    const { result, cookie } = await answered(begin(visit), async ({ session }) => {
-      c.set('currentSession', session)
+    const { result, cookie } = await answered(begin(visit), async (life) => {
+      bindEvents(life, ...[incoming, outgoing].filter(isEmitter))
+      c.set('currentSession', life.session)
       await next()
       // Hono has caught and answered it already.
       if (c.error !== undefined) throw c.error
@@ -63,3 +67,6 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     if (unanswered) throw result.left
   }
 }
+
+const isEmitter = (of: { readonly emit?: unknown } | undefined): of is { readonly emit: unknown } =>
+  typeof of?.emit === 'function'

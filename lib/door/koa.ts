@@ -5,13 +5,14 @@ import type { Middleware } from 'koa'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
+import { bindEvents } from './request-events.js'
 import { conduct } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
 declare module 'koa' {
   interface ExtendableContext {
-    /** The current session as it is now. */
+    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
     currentSession: () => Session
   }
 }
@@ -47,8 +48,9 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
     const visit = { cookieHeader: ctx.req.headers.cookie, secure: ctx.secure, address: ctx.ip }
     await conduct(
       begin(visit),
-      ({ session }) => {
-        ctx.currentSession = session
+      (life) => {
+        bindEvents(life, ctx.req, ctx.res)
+        ctx.currentSession = life.session
         return next()
       },
       response,

@@ -12,7 +12,8 @@ import {
   visitOf,
 } from './door.js'
 import { holdResponse } from './held-response.js'
-import { conduct } from './request-life.js'
+import { bindEvents } from './request-events.js'
+import { conduct, type RequestLife } from './request-life.js'
 
 export type { CookieOptions } from './cookie.js'
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
@@ -54,8 +55,12 @@ export const sessionListener = (
     const response = holdResponse(res, (failure) =>
       failureAnswer(options.onFailure, failure, describe(req.method, req.url)),
     )
-    conduct(begin(visitOf(req, options.trustProxy ?? false)), () => handler(req, res), response).catch(
-      (failure: unknown) => response.fail(failure, O.none),
+    const handle = (life: RequestLife): unknown => {
+      bindEvents(life, req, res)
+      return handler(req, res)
+    }
+    conduct(begin(visitOf(req, options.trustProxy ?? false)), handle, response).catch((failure: unknown) =>
+      response.fail(failure, O.none),
     )
   }
 }

@@ -5,7 +5,16 @@ import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
-import { closeFrame, dropFrame, type Frame, inFrame, isInside, openFrame } from '../current/frame.js'
+import {
+  closeFrame,
+  dropFrame,
+  type Frame,
+  inScope,
+  isInside,
+  openFrame,
+  scopeOf,
+  sessionHeldBy,
+} from '../current/frame.js'
 import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionCookie } from './cookie.js'
@@ -16,7 +25,7 @@ import type { RequestRefused } from './refused.js'
 export type Handled = unknown
 
 export interface RequestLife {
-  /** The session as it is now. */
+  /** The session as it is now. @throws `SessionClosed` once the request has ended or its response has begun. */
   readonly session: () => Session
   /** Whether what runs now was begun by the handler. */
   readonly isInside: () => boolean
@@ -64,11 +73,15 @@ export const beginLife =
     return E.right(lifeOf(frame, () => cookieChange(cookie, visit, found.right, frame)))
   }
 
-const lifeOf = (frame: Frame, cookie: () => O.Option<string>): RequestLife => ({
-  session: () => frame.session,
+const lifeOf = (frame: Frame, cookie: () => O.Option<string>, scope = scopeOf(frame)): RequestLife => ({
+  session: () => {
+    const session = sessionHeldBy(frame)
+    if (E.isLeft(session)) throw session.left
+    return session.right
+  },
   isInside: () => isInside(frame),
-  enter: (f) => inFrame(frame, f),
-  run: (handler) => inFrame(frame, () => attempt(handler)),
+  enter: (f) => inScope(scope, f),
+  run: (handler) => inScope(scope, () => attempt(handler)),
   commit: async () => {
     const saved = await closeFrame(frame)()
     return E.isLeft(saved) ? saved : E.right(cookie())

@@ -82,7 +82,11 @@ export const callWithSession = <A>(
 ): Promise<readonly [A, Session]> =>
   settled(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
 
-/** The current session; rejects with `NoCurrentSession` where there is none. */
+/**
+ * The current session.
+ *
+ * @throws `NoCurrentSession` where there is none, `SessionClosed` where its request has ended or its response has begun.
+ */
 export const currentSession = (): Promise<Session> => settledAtOnce(current.sessionHere)
 
 /** Replaces the current session by `f` of it; gives the new one. */

@@ -5,8 +5,10 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
 import { callWithSession, currentSession, withSession } from '../current/current-session.js'
+import { csrfToken, signOut, takeFlashes } from '../current/sign-in.js'
 import { buildSession, destroySession, rotateSession, saveSession } from '../current/verbs.js'
-import { sessionSet } from '../session/values.js'
+import type { Session } from '../port/session-store.js'
+import { sessionRef, sessionSet } from '../session/values.js'
 import { currentVisits, gate, set } from './bodies.js'
 import { counted, type Law, left, reload, reloaded, right, stored, storedValues, tagOf } from './subject.js'
 
@@ -114,6 +116,20 @@ const failureLaws: readonly Law[] = [
   },
 ]
 
+/** All that writes a session value. */
+const writes = (given: TE.TaskEither<never, Session>): readonly TE.TaskEither<SessionError, unknown>[] => [
+  pipe(given, TE.chainW(saveSession)),
+  pipe(given, TE.chainW(rotateSession)),
+  pipe(
+    given,
+    TE.chainW((late) => withSession(late, () => set('late', 2))),
+  ),
+  pipe(
+    given,
+    TE.chainW((late) => callWithSession(late, (session) => TE.right([1, session] as const))),
+  ),
+]
+
 const endLaws: readonly Law[] = [
   {
     law: 8,
@@ -139,24 +155,18 @@ const endLaws: readonly Law[] = [
     name: 'nothing after the end: what outlives its request cannot save, rotate or go on with its session',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
-      const again = pipe(currentSession, TE.map(sessionSet('late', 1)))
-      const attempts: readonly TE.TaskEither<SessionError, unknown>[] = [
-        pipe(again, TE.chainW(saveSession)),
-        pipe(again, TE.chainW(rotateSession)),
-        pipe(
-          again,
-          TE.chainW((held) => withSession(held, () => set('late', 2))),
-        ),
-        pipe(
-          again,
-          TE.chainW((held) => callWithSession(held, (given) => TE.right([1, given] as const))),
-        ),
-      ]
+      let held = session
+      const attempts = writes(TE.fromIO(() => sessionSet('late', 1)(held)))
       const [ended, end] = gate()
       let late: Promise<unknown> = ended
       const body = () => {
         late = ended.then(() => Promise.all(attempts.map(async (attempt) => tagOf(await left(attempt)))))
-        return set('visits', 2)
+        return pipe(
+          set('visits', 2),
+          TE.chainIOK((edited) => () => {
+            held = edited
+          }),
+        )
       }
       await right(withSession(session, body))
       end()
@@ -165,6 +175,58 @@ const endLaws: readonly Law[] = [
         attempts.map(() => 'SessionClosed'),
       )
       assert.deepEqual(await storedValues(session), { visits: 2 })
+    },
+  },
+  {
+    law: 8,
+    name: 'nothing after the end: an ended scope gives nobody a session; a session value can still be read',
+    check: async ({ store }) => {
+      const session = await stored(store, sessionSet('visits', 1))
+      const tasks: readonly TE.TaskEither<unknown, unknown>[] = [
+        currentSession,
+        takeFlashes,
+        csrfToken,
+        signOut,
+      ]
+      for (const outcome of [TE.right('done'), TE.left('failed')]) {
+        const [ended, end] = gate()
+        let late: Promise<readonly unknown[]> = Promise.resolve([])
+        const body = pipe(
+          currentSession,
+          TE.chainW((held) => {
+            late = ended.then(async () => {
+              const tags = await Promise.all(tasks.map(async (task) => tagOf(await left(task))))
+              return [sessionRef('visits', 0)(held), ...tags]
+            })
+            return outcome
+          }),
+        )
+        await withSession(session, () => body)()
+        end()
+        assert.deepEqual(await late, [1, ...tasks.map(() => 'SessionClosed')])
+      }
+      assert.deepEqual(await storedValues(session), { visits: 1 })
+    },
+  },
+  {
+    law: 8,
+    name: "nobody else's: code of an ended request has no session of a request around it, nor one begun elsewhere",
+    check: async ({ store }) => {
+      const [one, two] = [await stored(store, sessionSet('n', 1)), await stored(store, sessionSet('n', 2))]
+      const [ended, end] = gate()
+      let late: Promise<unknown> = Promise.resolve()
+      const inner = withSession(two, () => {
+        late = ended.then(() => left(currentSession))
+        return TE.right(undefined)
+      })
+      const outer = pipe(
+        inner,
+        TE.chainTaskK(() => async () => {
+          end()
+          return [tagOf(await late), (await right(currentSession)).id]
+        }),
+      )
+      assert.deepEqual(await right(withSession(one, () => outer)), ['SessionClosed', one.id])
     },
   },
   {

@@ -142,6 +142,24 @@ export const doorLaws: readonly Law[] = [
       ),
   },
   {
+    law: 8,
+    name: 'nothing after the end, and all before: listeners on the request have the current session',
+    check: ({ store }) =>
+      served(
+        store,
+        async (req, res) => {
+          await visit()
+          req.resume()
+          const ended = new Promise((resolve) => req.on('end', () => resolve(visit())))
+          res.end(JSON.stringify(await ended))
+        },
+        async (url) => {
+          const response = await fetch(url, { method: 'POST', body: 'x'.repeat(300_000) })
+          assert.deepEqual(await response.json(), { _tag: 'Right', right: 2 })
+        },
+      ),
+  },
+  {
     law: 7,
     name: 'a failed request leaves nothing behind: a handler that fails after its edits stores none of them',
     check: ({ store }) =>
