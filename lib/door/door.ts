@@ -13,6 +13,7 @@ import {
   type OnFailure,
 } from './failure.js'
 import type { TokenGuard } from './guard.js'
+import { type CheckedRequest, forwardedOf } from './origin.js'
 import type { RequestRefused } from './refused.js'
 import { beginLife, type RequestLife, type Visit } from './request-life.js'
 
@@ -29,8 +30,9 @@ export interface DoorOptions extends CookieOptions {
 export interface ProxyOptions {
   /**
    * Whether the server stands behind a proxy that sets `X-Forwarded-Proto`, which then says whether the
-   * client's connection is secure, and that adds the client's address to `X-Forwarded-For`. Without such a
-   * proxy anybody could say so. Default: false.
+   * client's connection is secure, and that adds the client's address to `X-Forwarded-For`. Where the proxy does not
+   * pass on the header `Host`, it says the host in `X-Forwarded-Host`. `Forwarded` counts where those are missing.
+   * Without such a proxy anybody could say so. Default: false.
    */
   readonly trustProxy?: boolean
 }
@@ -51,11 +53,13 @@ export const openDoor = (
 
 /** What a request to `node:http` says of itself. */
 export const visitOf = (req: IncomingMessage, trustProxy: boolean): Visit => {
-  const { cookie, 'x-forwarded-proto': proto, 'x-forwarded-for': chain } = req.headers
+  const { cookie, 'x-forwarded-for': chain } = req.headers
   return {
     cookieHeader: cookie,
-    secure: 'encrypted' in req.socket || (trustProxy && saysHttps(proto)),
+    secure: 'encrypted' in req.socket || (trustProxy && saysHttps(req)),
     address: (trustProxy ? lastOf(chain) : undefined) ?? req.socket.remoteAddress,
+    host: trustProxy ? forwardedOf(req, 'host') : undefined,
+    request: req,
   }
 }
 
@@ -64,12 +68,15 @@ export const visitOfRequest = (request: Request, trustProxy: boolean, address?: 
   const header = (name: string): string | undefined => request.headers.get(name) ?? undefined
   return {
     cookieHeader: header('cookie'),
-    secure: request.url.startsWith('https:') || (trustProxy && saysHttps(header('x-forwarded-proto'))),
+    secure: request.url.startsWith('https:') || (trustProxy && saysHttps(request)),
     address: (trustProxy ? lastOf(header('x-forwarded-for')) : undefined) ?? address,
+    host: trustProxy ? forwardedOf(request, 'host') : undefined,
+    request,
   }
 }
 
-const saysHttps = (header: unknown): boolean => String(header).split(',')[0]?.trim().toLowerCase() === 'https'
+const saysHttps = (request: CheckedRequest): boolean =>
+  forwardedOf(request, 'proto')?.toLowerCase() === 'https'
 
 /** The address that the nearest proxy saw: what comes before it was said by the client. */
 const lastOf = (header: string | readonly string[] | undefined): string | undefined =>

@@ -6,7 +6,8 @@ import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { type HeldResponse, holdResponse } from './held-response.js'
-import { conduct } from './request-life.js'
+import { forwardedOf } from './origin.js'
+import { conduct, type Visit } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
@@ -20,10 +21,11 @@ declare global {
   }
 }
 
-/** What the middleware knows of Express's request; `trust proxy` decides on `secure` and `ip`. */
+/** What the middleware knows of Express's request; `trust proxy` decides on `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
+  readonly app?: { readonly get: (setting: 'trust proxy fn') => unknown }
   currentSession?: () => Session
 }
 
@@ -70,9 +72,8 @@ export const sessionMiddleware = (options: DoorOptions) => {
       (status = 500) => status >= 500 || (erred.has(req) && status >= 400),
     )
     held.set(req, response)
-    const visit = { cookieHeader: req.headers.cookie, secure: req.secure ?? false, address: req.ip }
     conduct(
-      begin(visit),
+      begin(visitOf(req)),
       ({ session }) => {
         req.currentSession = session
         next()
@@ -83,3 +84,19 @@ export const sessionMiddleware = (options: DoorOptions) => {
     ).catch((failure: unknown) => response.fail(failure, O.none))
   }
 }
+
+const visitOf = (req: ExpressRequest): Visit => ({
+  cookieHeader: req.headers.cookie,
+  secure: req.secure ?? false,
+  address: req.ip,
+  host: isTrusted(req) ? forwardedOf(req, 'host') : undefined,
+  request: req,
+})
+
+/** Whether the proxy that sent the request is trusted. (`req.host` is without its port in Express 4.) */
+const isTrusted = ({ app, socket }: ExpressRequest): boolean => {
+  const trusts = app?.get('trust proxy fn') as Trust | undefined
+  return trusts?.(socket.remoteAddress, 0) ?? false
+}
+
+type Trust = (address: string | undefined, hop: number) => boolean

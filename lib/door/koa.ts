@@ -1,11 +1,12 @@
 // The door for Koa 3: a middleware.
 
 import * as O from 'fp-ts/lib/Option.js'
-import type { Middleware } from 'koa'
+import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
-import { conduct } from './request-life.js'
+import { forwardedOf } from './origin.js'
+import { conduct, type Visit } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
@@ -44,9 +45,8 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
       failures.push(failure)
       return () => undefined
     })
-    const visit = { cookieHeader: ctx.req.headers.cookie, secure: ctx.secure, address: ctx.ip }
     await conduct(
-      begin(visit),
+      begin(visitOf(ctx)),
       ({ session }) => {
         ctx.currentSession = session
         return next()
@@ -57,3 +57,11 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
     for (const failure of failures) throw failure
   }
 }
+
+const visitOf = (ctx: ParameterizedContext): Visit => ({
+  cookieHeader: ctx.req.headers.cookie,
+  secure: ctx.secure,
+  address: ctx.ip,
+  host: ctx.app.proxy ? forwardedOf(ctx.req, 'host') : undefined,
+  request: ctx.req,
+})
