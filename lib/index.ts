@@ -26,8 +26,9 @@ export {
   saveSession,
   sessionToken,
 } from './current/verbs.js'
-export { type CheckedRequest, checkForgery } from './door/forgery.js'
+export { checkForgery } from './door/forgery.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
+export type { CheckedRequest } from './door/origin.js'
 export { RequestRefused } from './door/refused.js'
 export type {
   Database,

@@ -609,6 +609,13 @@ t.test('WebSockets', async (t) => {
     const { url } = await serve(t, { store })
     t.equal(await talk(url, { cookie, origin: 'https://evil.example' }), 401)
     t.equal(await talk(url, { cookie, origin: url.replace('ws', 'http') }), '1')
+    t.equal(await talk(url, { cookie, origin: 'null' }), 401, 'nor of one that is hidden')
+    t.equal(await talk(url, { cookie, 'sec-fetch-site': 'same-site' }), 401)
+    const proxied = await serve(t, { store, trustProxy: true })
+    const https = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'shop.example:443' }
+    const secure = { ...https, cookie: `__Host-${cookie}` }
+    t.equal(await talk(proxied.url, { ...secure, origin: 'https://SHOP.example' }), '1')
+    t.equal(await talk(proxied.url, { ...secure, origin: 'http://shop.example' }), 401)
     const open = await serve(t, { store, sameSite: 'none' })
     t.equal(await talk(open.url, { cookie, origin: 'https://other.example' }), '1')
   })

@@ -16,7 +16,7 @@ if (!existsSync(file('build/examples/node.js'))) {
 const server = await startPostgres()
 t.teardown(() => server.stop())
 
-/** A browser with cookies and nothing else. */
+/** A browser with cookies; it says of its forms where they come from, unless they bring a token of their own. */
 const browser = (url: string) => {
   let cookie = ''
   const keep = async (answering: Promise<Response>) => {
@@ -28,8 +28,8 @@ const browser = (url: string) => {
   const send = async (path: string, fields: Readonly<Record<string, string>>, token?: string) => {
     const csrf = token ?? /name="csrf" value="([^"]*)"/.exec(await look())?.[1] ?? ''
     const body = new URLSearchParams({ csrf, ...fields })
-    return (await keep(fetch(url + path, { method: 'POST', body, headers: { cookie }, redirect: 'manual' })))
-      .status
+    const headers = token === undefined ? { cookie, origin: url } : { cookie }
+    return (await keep(fetch(url + path, { method: 'POST', body, headers, redirect: 'manual' }))).status
   }
   return { look, send, cookie: () => cookie }
 }

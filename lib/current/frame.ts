@@ -14,6 +14,16 @@ import type { SessionId, Token } from '../session/token.js'
 import { outermost, throughCommits } from './commits.js'
 import { storeSession } from './store-session.js'
 
+/** The request that a frame belongs to, as far as the functions of sessions look at it. */
+export interface FrameRequest {
+  /** Whether the browser fetches a page ahead, which may never be visited. */
+  readonly isPrefetch: boolean
+  /** What the adapter knows of the origin that the request was sent to. */
+  readonly origin: { readonly host?: string | undefined; readonly secure: boolean }
+  /** Whether its handler has looked at a session, so that the answer is for this visitor alone. */
+  looked: boolean
+}
+
 export interface Frame {
   session: Session
   /** `destroyed` here, or found to be `gone`: ended elsewhere. */
@@ -26,6 +36,7 @@ export interface Frame {
   readonly held: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   saved?: Promise<E.Either<SessionError, Session>>
+  readonly request: FrameRequest | undefined
 }
 
 /** Frames nest: a scope knows the one around it. */
@@ -36,13 +47,15 @@ export interface Scope {
 
 const scopes = new AsyncLocalStorage<Scope>()
 
-export const openFrame = (session: Session): Frame => ({
+/** Without a request of its own it belongs to that of the frame around it. */
+export const openFrame = (session: Session, request = currentRequest()): Frame => ({
   session,
   state: 'open',
   ended: false,
   entered: session.edits,
   held: new WeakSet([session]),
   tokens: new WeakSet([session.token]),
+  request,
 })
 
 /** A scope of the frame, within the one that is here. */
@@ -58,6 +71,14 @@ export const inScope = <A>(scope: Scope, task: () => A): A => {
 }
 
 export const currentFrame = (): Frame | undefined => scopes.getStore()?.frame
+
+export const currentRequest = (): FrameRequest | undefined => currentFrame()?.request
+
+/** Notes that the handler looks at the frame's session. */
+export const lookAt = (frame: Frame): Session => {
+  if (frame.request !== undefined) frame.request.looked = true
+  return frame.session
+}
 
 /** Whether this frame is here or around us. */
 export const isInside = (frame: Frame): boolean => {

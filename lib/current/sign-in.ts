@@ -3,14 +3,11 @@
 
 import { randomBytes } from 'node:crypto'
 import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { NoCurrentSession, SessionClosed, SessionError } from '../base/errors.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { type Flash, flashes, unflash } from '../session/flash.js'
-import { OWN } from '../session/key.js'
 import { sessionFor } from '../session/principal.js'
-import { noted } from '../session/values.js'
 import { currentSession, updateCurrentSession } from './current-session.js'
 import { destroySession, rotateSession } from './verbs.js'
 
@@ -65,8 +62,11 @@ export const forgeryKey = (session: Session): Buffer => session.token.derived('c
 
 /**
  * The token that the current session's forms show, for a hidden field or for the header `X-CSRF-Token`; see
- * `checkForgery`. Another text each time, all of them good until the session is rotated or ends. A visitor who
- * is given one gets a session.
+ * `checkForgery`. 86 characters, another text each time, all of them good until the session is rotated or ends. A
+ * visitor without a session gets one of the same form, which is good only if this request stores something: the
+ * token by itself makes no session, and no row.
+ *
+ * @throws `NoCurrentSession`
  *
  * @example
  * ```ts
@@ -78,10 +78,8 @@ export const forgeryKey = (session: Session): Buffer => session.token.derived('c
  * console.log(token._tag === 'Right' && token.right.length) // 86
  * ```
  */
-export const csrfToken: TE.TaskEither<SessionError, string> = pipe(
-  updateCurrentSession((session) =>
-    O.isSome(session.snapshot) || !session.store.isEmpty() ? session : noted(OWN.forgery)(session),
-  ),
+export const csrfToken: TE.TaskEither<NoCurrentSession | SessionClosed, string> = pipe(
+  currentSession,
   TE.map((session) => masked(forgeryKey(session))),
 )
 

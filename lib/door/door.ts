@@ -14,6 +14,7 @@ import {
 } from './failure.js'
 import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
 import type { TokenGuard } from './guard.js'
+import { type CheckedRequest, headerOf } from './origin.js'
 import type { RequestRefused } from './refused.js'
 import { beginLife, type RequestLife, type Visit } from './request-life.js'
 
@@ -30,9 +31,9 @@ export interface DoorOptions extends CookieOptions {
 export interface ProxyOptions {
   /**
    * The proxies in front of the server whose word counts: `true` for one, a number of them, or their addresses and
-   * networks (`['10.0.0.0/8', 'loopback']`). They say in `X-Forwarded-Proto` and `X-Forwarded-For`, or else in
-   * `Forwarded`, whether the client's connection is secure, and where it comes from. Without such a proxy anybody
-   * could say so. Default: false.
+   * networks (`['10.0.0.0/8', 'loopback']`). They say in `X-Forwarded-Proto`, `X-Forwarded-For` and `X-Forwarded-Host`,
+   * or else in `Forwarded`, whether the client's connection is secure, where it comes from, and which host it asked
+   * for. Without such a proxy anybody could say so. Default: false.
    */
   readonly trustProxy?: TrustProxy
 }
@@ -55,27 +56,27 @@ export const openDoor = (
 }
 
 /** What a request to `node:http` says of itself. */
-export const visitOf = (req: IncomingMessage, trustProxy: TrustProxy): Visit => {
-  const { remoteAddress } = req.socket
-  const header = (name: string): string | undefined => req.headers[name]?.toString()
-  return visitBy(header, 'encrypted' in req.socket, remoteAddress, trustProxy)
-}
+export const visitOf = (req: IncomingMessage, trustProxy: TrustProxy): Visit =>
+  visitBy(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 
 /** The same of a `Request`; what it knows of its connection is its URL. */
-export const visitOfRequest = (request: Request, trustProxy: TrustProxy, address?: string): Visit => {
-  const header = (name: string): string | undefined => request.headers.get(name) ?? undefined
-  return visitBy(header, request.url.startsWith('https:'), address, trustProxy)
-}
+export const visitOfRequest = (request: Request, trustProxy: TrustProxy, address?: string): Visit =>
+  visitBy(request, request.url.startsWith('https:'), address, trustProxy)
 
 const visitBy = (
-  header: (name: string) => string | undefined,
+  request: CheckedRequest,
   encrypted: boolean,
   peer: string | undefined,
   trustProxy: TrustProxy,
 ): Visit => {
-  const { address = addressOf(peer), proto }: Forwarded = forwardedBy(trustProxy)(header, peer)
-  return { cookieHeader: header('cookie'), secure: encrypted || proto === 'https', address }
+  const { address = addressOf(peer), proto, host } = forwardedOf(request, trustProxy, peer)
+  const secure = encrypted || proto === 'https'
+  return { cookieHeader: headerOf(request, 'cookie'), secure, address, host, request }
 }
+
+/** What the trusted proxies say of a request. */
+export const forwardedOf = (request: CheckedRequest, trustProxy: TrustProxy, peer?: string): Forwarded =>
+  forwardedBy(trustProxy)((name) => headerOf(request, name), peer)
 
 /** A program's own `onFailure` may fail too; the client still gets an answer. */
 export const failureAnswer = (

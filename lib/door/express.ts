@@ -4,10 +4,10 @@ import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
-import { type DoorOptions, openDoor } from './door.js'
+import { type DoorOptions, forwardedOf, openDoor } from './door.js'
 import { type HeldResponse, holdResponse } from './held-response.js'
 import { bindEvents } from './request-events.js'
-import { conduct } from './request-life.js'
+import { conduct, type Visit } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
@@ -21,10 +21,11 @@ declare global {
   }
 }
 
-/** What the middleware knows of Express's request; `trust proxy` decides on `secure` and `ip`. */
+/** What the middleware knows of Express's request; `trust proxy` decides on `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
+  readonly app?: { readonly get: (setting: 'trust proxy fn') => unknown }
   currentSession?: () => Session
 }
 
@@ -71,9 +72,8 @@ export const sessionMiddleware = (options: DoorOptions) => {
       (status = 500) => status >= 500 || (erred.has(req) && status >= 400),
     )
     held.set(req, response)
-    const visit = { cookieHeader: req.headers.cookie, secure: req.secure ?? false, address: req.ip }
     conduct(
-      begin(visit),
+      begin(visitOf(req)),
       (life) => {
         bindEvents(life, req, res)
         req.currentSession = life.session
@@ -85,3 +85,19 @@ export const sessionMiddleware = (options: DoorOptions) => {
     ).catch((failure: unknown) => response.fail(failure, O.none))
   }
 }
+
+const visitOf = (req: ExpressRequest): Visit => ({
+  cookieHeader: req.headers.cookie,
+  secure: req.secure ?? false,
+  address: req.ip,
+  host: forwardedOf(req, isTrusted(req)).host,
+  request: req,
+})
+
+/** Whether the proxy that sent the request is trusted. (`req.host` is without its port in Express 4.) */
+const isTrusted = ({ app, socket }: ExpressRequest): boolean => {
+  const trusts = app?.get('trust proxy fn') as Trust | undefined
+  return trusts?.(socket.remoteAddress, 0) ?? false
+}
+
+type Trust = (address: string | undefined, hop: number) => boolean

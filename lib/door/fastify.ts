@@ -76,6 +76,8 @@ const visitOf = (request: FastifyRequest): Visit => ({
   cookieHeader: request.headers.cookie,
   secure: request.protocol === 'https',
   address: request.ip,
+  host: request.host,
+  request,
 })
 
 // As Fastify's own plugins do: what it adds is not for its own children only.

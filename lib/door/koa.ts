@@ -1,12 +1,12 @@
 // The door for Koa 3: a middleware.
 
 import * as O from 'fp-ts/lib/Option.js'
-import type { Middleware } from 'koa'
+import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../port/session-store.js'
-import { type DoorOptions, openDoor } from './door.js'
+import { type DoorOptions, forwardedOf, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
 import { bindEvents } from './request-events.js'
-import { conduct } from './request-life.js'
+import { conduct, type Visit } from './request-life.js'
 
 export type { DoorOptions } from './door.js'
 
@@ -45,9 +45,8 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
       failures.push(failure)
       return () => undefined
     })
-    const visit = { cookieHeader: ctx.req.headers.cookie, secure: ctx.secure, address: ctx.ip }
     await conduct(
-      begin(visit),
+      begin(visitOf(ctx)),
       (life) => {
         bindEvents(life, ctx.req, ctx.res)
         ctx.currentSession = life.session
@@ -59,3 +58,11 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
     for (const failure of failures) throw failure
   }
 }
+
+const visitOf = (ctx: ParameterizedContext): Visit => ({
+  cookieHeader: ctx.req.headers.cookie,
+  secure: ctx.secure,
+  address: ctx.ip,
+  host: forwardedOf(ctx.req, ctx.app.proxy).host,
+  request: ctx.req,
+})

@@ -19,6 +19,7 @@ import { buildSession, type LoadOptions, loadSession, sessionToken } from '../cu
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionCookie } from './cookie.js'
 import type { TokenGuard } from './guard.js'
+import type { CheckedRequest, OwnOrigin } from './origin.js'
 import type { RequestRefused } from './refused.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
@@ -56,11 +57,12 @@ export interface WaitingResponse {
 }
 
 /** What a request says of itself. */
-export interface Visit {
+export interface Visit extends OwnOrigin {
   readonly cookieHeader: string | undefined
-  readonly secure: boolean
   /** The client's address, where it is known. */
   readonly address?: string | undefined
+  /** Its method and its headers, in which the browser says what kind of a request it is. */
+  readonly request?: CheckedRequest | undefined
 }
 
 export const beginLife =
@@ -69,7 +71,8 @@ export const beginLife =
   async () => {
     const found = await sessionOf(store, cookie, guard, visit, options)()
     if (E.isLeft(found)) return found
-    const frame = openFrame(O.isSome(found.right) ? found.right.value : buildSession(store))
+    const session = O.isSome(found.right) ? found.right.value : buildSession(store)
+    const frame = openFrame(session, { isPrefetch: false, origin: visit, looked: false })
     return E.right(lifeOf(frame, () => cookieChange(cookie, visit, found.right, frame)))
   }
 

@@ -17,7 +17,7 @@ import {
   visitOf,
 } from './door.js'
 import type { FailureAnswer } from './failure.js'
-import { isForeign } from './forgery.js'
+import { isForeign } from './origin.js'
 import { sessionOf } from './request-life.js'
 
 export interface UpgradeOptions extends DoorOptions, ProxyOptions, FailureOptions {}
@@ -60,8 +60,9 @@ export const sessionUpgrade = (
   const { store, guard, onFailure, sameSite, trustProxy = false } = options
   const cookie = sessionCookie(options)
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
-    if (sameSite !== 'none' && isForeign(req)) return undefined
-    const found = await sessionOf(store, cookie, guard, visitOf(req, trustProxy), options)()
+    const visit = visitOf(req, trustProxy)
+    if (sameSite !== 'none' && isForeign(req, visit)) return undefined
+    const found = await sessionOf(store, cookie, guard, visit, options)()
     if (E.isLeft(found)) throw found.left
     return O.isSome(found.right) ? makeReadOnly(found.right.value) : undefined
   }

@@ -9,6 +9,7 @@ import * as reading from '../current/reading.js'
 import * as edges from '../current/sign-in.js'
 import * as verbs from '../current/verbs.js'
 import * as forgery from '../door/forgery.js'
+import type { CheckedRequest } from '../door/origin.js'
 import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
 import type { Session, SessionStore, Which } from '../port/session-store.js'
 import type { Flash } from '../session/flash.js'
@@ -103,14 +104,14 @@ export const signIn = (principal: string): Promise<Session> => settled(edges.sig
 /** Signs out: deletes the current session, and has the door take its cookie away. */
 export const signOut = (): Promise<void> => settled(edges.signOut)
 
-/** The token that the current session's forms show; see `checkForgery`. */
+/** The token that the current session's forms show; see `checkForgery`. It makes no session by itself. */
 export const csrfToken = (): Promise<string> => settled(edges.csrfToken)
 
 /**
- * Checks that a request which changes something comes from a page of ours; rejects with `RequestRefused` (403).
- * The token is `field`, or else the header `X-CSRF-Token`.
+ * Checks that a request which changes something comes from a page of ours: the browser says so, or it shows the
+ * session's token as `field` or as the header `X-CSRF-Token`. Rejects with `RequestRefused` (403).
  */
-export const checkForgery = (request: forgery.CheckedRequest, field?: unknown): Promise<void> =>
+export const checkForgery = (request: CheckedRequest, field?: unknown): Promise<void> =>
   settled(forgery.checkForgery(request, field))
 
 /** The current session's messages, which are then shown: they are taken away. */

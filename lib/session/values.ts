@@ -97,12 +97,6 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key of keyrow's own to `true`. */
-export const noted =
-  (key: `keyrow:${string}`): Editor =>
-  (session) =>
-    edited(session, key, setTo(true))
-
 /**
  * Deletes a key; a session without it comes back as it is.
  *

@@ -11,8 +11,6 @@ import { onSessionEvent } from '../../lib/port/events.js'
 import type { SessionStore } from '../../lib/port/session-store.js'
 import {
   buildSession,
-  checkForgery,
-  csrfToken,
   currentSession,
   destroySession,
   flash,
@@ -31,12 +29,12 @@ import {
 } from '../../lib/promise.js'
 import { sessionStore } from '../../lib/sql/session-store.js'
 import { counting } from './databases.js'
-import type { Call, CallHandler, Reply, Serving, SpecDoor } from './doors.js'
+import type { CallHandler, Reply, Serving, SpecDoor } from './doors.js'
 import { age, freshSchema } from './stores.js'
 
 const bitsOf = (byte: number): number => byte.toString(2).replaceAll('0', '').length
 
-interface Answer {
+export interface Answer {
   readonly status: number
   readonly body: string
   readonly headers: Headers
@@ -45,7 +43,7 @@ interface Answer {
   readonly cookie: string
 }
 
-const ask = async (url: string, cookie?: string, init: RequestInit = {}): Promise<Answer> => {
+export const ask = async (url: string, cookie?: string, init: RequestInit = {}): Promise<Answer> => {
   const headers = new Headers(init.headers)
   if (cookie !== undefined) headers.set('cookie', cookie)
   const response = await fetch(url, { redirect: 'manual', ...init, headers })
@@ -61,7 +59,7 @@ const ask = async (url: string, cookie?: string, init: RequestInit = {}): Promis
   }
 }
 
-const post = (body: Record<string, string>, headers: Record<string, string> = {}): RequestInit => ({
+export const post = (body: Record<string, string>, headers: Record<string, string> = {}): RequestInit => ({
   method: 'POST',
   body: new URLSearchParams(body).toString(),
   headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers },
@@ -76,10 +74,11 @@ const show = async (): Promise<Reply> => ({
   body: JSON.stringify((await currentSession()).store.filterNot((_, key) => key.startsWith('keyrow:'))),
 })
 
-const set = (key: string, value: string | number | boolean) => updateCurrentSession(sessionSet(key, value))
+export const set = (key: string, value: string | number | boolean) =>
+  updateCurrentSession(sessionSet(key, value))
 
 /** `/show` shows; everything else is the test's. */
-const shown =
+export const shown =
   (handler: CallHandler): CallHandler =>
   (call) =>
     call.path === '/show' ? show() : handler(call)
@@ -512,42 +511,6 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
       t.match(answer.setCookie, ['a=1; Path=/', 'b=2; Path=/', /^session=/])
       t.equal(answer.headers.get('x-own'), 'x')
     }
-  })
-
-  t.test('a form is taken only with its token, from our own pages', async (t) => {
-    const url = await serve(t, async (call: Call) => {
-      if (call.path === '/form') return { body: await csrfToken() }
-      if (call.path === '/in') await signIn('ada')
-      else await checkForgery(call, (await call.form()).get('csrf') ?? undefined)
-      await set('sent', true)
-      return { body: 'sent' }
-    })
-    const form = await ask(`${url}/form`)
-    const again = await ask(`${url}/form`, form.cookie)
-    t.not(form.body, again.body, 'no two answers show the same text')
-    t.strictSame(again.setCookie, [])
-    const { host } = new URL(url)
-    const send = async (token: string, headers: Record<string, string> = {}, cookie = form.cookie) =>
-      (await ask(`${url}/`, cookie, post({ csrf: token }, headers))).status
-    t.equal(await send(form.body), 200)
-    t.equal(await send(again.body, { origin: `http://${host}` }), 200)
-    t.equal(
-      (await ask(`${url}/`, form.cookie, { method: 'POST', headers: { 'x-csrf-token': form.body } })).status,
-      200,
-    )
-    t.equal(await send(form.body, { origin: 'https://evil.example' }), 403)
-    t.equal(await send(form.body, { origin: 'null' }), 403)
-    t.equal(await send(form.body, { 'sec-fetch-site': 'same-site' }), 403)
-    for (const bad of [
-      '',
-      'x',
-      form.body.slice(1),
-      form.body.replace(/^./, (first) => (first === 'A' ? 'B' : 'A')),
-      (await ask(`${url}/form`)).body,
-    ])
-      t.equal(await send(bad), 403, bad)
-    const signedIn = await ask(`${url}/in`, form.cookie)
-    t.equal(await send(form.body, {}, signedIn.cookie), 403, 'another token after signing in')
   })
 
   t.test('a message is shown once, on the next page', async (t) => {

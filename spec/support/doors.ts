@@ -204,7 +204,7 @@ interface GatewayEvent {
   readonly query: string
   readonly headers: Readonly<Record<string, string>>
   readonly body: string
-  readonly http: { readonly method: string; readonly protocol: string; readonly sourceIp: string }
+  readonly http: Readonly<Record<'method' | 'protocol' | 'host' | 'sourceIp', string>>
 }
 
 interface GatewayResult {
@@ -248,6 +248,7 @@ const gateway = async (
       http: {
         method: req.method ?? 'GET',
         protocol: forwarded('x-forwarded-proto') ?? 'http',
+        host: forwarded('x-forwarded-host') ?? req.headers.host ?? '',
         sourceIp: forwarded('x-forwarded-for') ?? '127.0.0.1',
       },
     })

@@ -25,7 +25,7 @@ export const promised = (store: session.Store) => {
     request: async (sid: string) => {
       const data = await asked<Data | undefined>((done) => store.get(sid, done))
       const req = { sessionID: sid, sessionStore: store } as never
-      return data && (store.createSession(req, data))
+      return data && store.createSession(req, data)
     },
   }
 }
