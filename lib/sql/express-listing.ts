@@ -9,6 +9,7 @@ import * as t from 'io-ts'
 import type { DriverError } from '../base/errors.js'
 import type { Json } from '../base/json.js'
 import type { Database, Query } from '../port/database.js'
+import { readCommitted } from '../port/read-committed.js'
 import type { Entries } from '../session/edits.js'
 import { FENCED } from './expressions.js'
 import { rowAs, rowsAs } from './operator-store.js'
@@ -64,19 +65,19 @@ export interface ExpressListing {
 const CLEARED_AT_ONCE = 500
 
 export const expressListing = (database: Database, schemaName: string): ExpressListing => {
-  const schema = quotedSchema(schemaName)
+  const [own, schema] = [readCommitted(database), quotedSchema(schemaName)]
   const counted = rowAs(t.type({ n: t.number }))
   const clearBatches: TE.TaskEither<DriverError, void> = pipe(
-    counted(database, clear(schema), [CLEARED_AT_ONCE]),
+    counted(own, clear(schema), [CLEARED_AT_ONCE]),
     TE.chain(({ n }) => (n < CLEARED_AT_ONCE ? TE.right(undefined) : clearBatches)),
   )
   return {
     all: pipe(
-      rowsAs(t.type({ entries: t.string }))(database, all(schema)),
+      rowsAs(t.type({ entries: t.string }))(own, all(schema)),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
     ),
     length: pipe(
-      counted(database, count(schema)),
+      counted(own, count(schema)),
       TE.map(({ n }) => n),
     ),
     clear: clearBatches,
