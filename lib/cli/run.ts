@@ -1,6 +1,7 @@
 // One command from its arguments to its exit code: the database is opened, used and closed.
 import * as E from 'fp-ts/lib/Either.js'
 import { RELEASE } from '../base/release.js'
+import { readCommitted } from '../port/read-committed.js'
 import { type Command, commandOf, type DatabaseCommand } from './arguments.js'
 import { collect } from './collect.js'
 import type { Context, Ending } from './context.js'
@@ -53,7 +54,12 @@ const performOn = async (
   const opened = await openDatabase(command)()
   if (E.isLeft(opened)) return opened
   const { database, abandon } = opened.right
-  const task = endingOf(command, { database, schema: command.target.schema, terminal, signal })
+  const task = endingOf(command, {
+    database: readCommitted(database),
+    schema: command.target.schema,
+    terminal,
+    signal,
+  })
   // What goes in batches ends by itself, after the one that is under way.
   const patient = ['collect', 'move', 'end'].includes(command.verb)
   const result = patient ? await task() : await Promise.race([task(), interrupted(signal)])

@@ -8,6 +8,7 @@ import * as t from 'io-ts'
 import type { Json } from '../base/json.js'
 import type { Database, Query } from '../port/database.js'
 import type { OldSession, OldSessions } from '../port/old-sessions.js'
+import { readCommitted } from '../port/read-committed.js'
 import { ms } from './expressions.js'
 import { rowsAs } from './operator-store.js'
 
@@ -55,12 +56,13 @@ from ${table}`
   )
   const remove = statement('remove', `delete from ${table} where sid = $1::text`)
   const rows = rowsAs(OldRow)
+  const own = readCommitted(database)
   const done = TE.map(() => undefined)
   return {
-    find: (sid) => pipe(rows(database, find, [sid]), TE.map(flow(A.map(oldSession), A.head))),
-    after: (sid, limit) => pipe(rows(database, after, [sid, limit]), TE.map(A.map(oldSession))),
-    shorten: (sid, milliseconds) => done(database.query(shorten, [sid, milliseconds])),
-    remove: (sid) => done(database.query(remove, [sid])),
+    find: (sid) => pipe(rows(own, find, [sid]), TE.map(flow(A.map(oldSession), A.head))),
+    after: (sid, limit) => pipe(rows(own, after, [sid, limit]), TE.map(A.map(oldSession))),
+    shorten: (sid, milliseconds) => done(own.query(shorten, [sid, milliseconds])),
+    remove: (sid) => done(own.query(remove, [sid])),
   }
 }
 

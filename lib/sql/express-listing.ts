@@ -9,6 +9,7 @@ import * as t from 'io-ts'
 import type { DriverError } from '../base/errors.js'
 import type { Json } from '../base/json.js'
 import type { Database, Query } from '../port/database.js'
+import { readCommitted } from '../port/read-committed.js'
 import type { Entries } from '../session/edits.js'
 import { FENCED } from './expressions.js'
 import { rowAs, rowsAs } from './operator-store.js'
@@ -77,16 +78,16 @@ export interface ExpressListing {
 const CLEARED_AT_ONCE = 500
 
 export const expressListing = (database: Database, schemaName: string, isOver: IsOver): ExpressListing => {
-  const schema = quotedSchema(schemaName)
+  const [own, schema] = [readCommitted(database), quotedSchema(schemaName)]
   const ended = rowAs(t.type({ n: t.number }))
   const counted = rowAs(t.type({ n: t.number, others: t.string }))
   const clearBatches: TE.TaskEither<DriverError, void> = pipe(
-    ended(database, clear(schema), [CLEARED_AT_ONCE]),
+    ended(own, clear(schema), [CLEARED_AT_ONCE]),
     TE.chain(({ n }) => (n < CLEARED_AT_ONCE ? TE.right(undefined) : clearBatches)),
   )
   return {
     all: pipe(
-      rowsAs(t.type({ entries: t.string }))(database, all(schema)),
+      rowsAs(t.type({ entries: t.string }))(own, all(schema)),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
       TE.map(A.filter((entries) => !isOver(entries.get('cookie'), Date.now()))),
     ),
@@ -94,7 +95,7 @@ export const expressListing = (database: Database, schemaName: string, isOver: I
       TE.fromIO(() => Date.now()),
       TE.chain((now) =>
         pipe(
-          counted(database, count(schema), [new Date(now).toISOString()]),
+          counted(own, count(schema), [new Date(now).toISOString()]),
           TE.map(({ n, others }) => n + stillOpen(JSON.parse(others) as readonly Json[], now, isOver)),
         ),
       ),

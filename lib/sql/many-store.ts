@@ -26,7 +26,7 @@ import type { SaveId } from '../session/token.js'
 import { GRAVE_REVISIONS } from './expressions.js'
 import type { ManyStatements } from './many.js'
 import { array, keysParams, loadedKeysRow, loadedRow, texts, writtenRow } from './rows.js'
-import { merged, mergedAtOnce, type Written } from './save.js'
+import { mayBeDone, merged, mergedAtOnce, type Written } from './save.js'
 
 export const manyOver = (
   database: Database,
@@ -106,16 +106,16 @@ const saveMany = (
   tried: WeakSet<Change>,
 ): ManyOperations['save'] => {
   const written = writtenRow(query)
-  const sent = new WeakSet<SaveRequest>()
   return (requests) => {
-    for (const request of requests)
-      if (sent.has(request)) for (const change of request.changes) tried.add(change)
-      else sent.add(request)
     const plain = requests.filter(isPlain)
     return async () => {
       const answered = await database.query(query, saveParams(plain, idleMs))()
       const rows = E.isLeft(answered) ? answered : placed(plain, answered.right, written)
-      if (E.isLeft(rows)) return rows
+      if (E.isLeft(rows)) {
+        if (mayBeDone(rows.left))
+          for (const { changes } of plain) for (const change of changes) tried.add(change)
+        return rows
+      }
       const outcomes = await outcomesOf(refresh, tried, plain, rows.right)
       return E.right(requests.map((request) => outcomes.get(request) ?? O.none))
     }

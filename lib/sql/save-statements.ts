@@ -20,6 +20,7 @@ export interface SaveStatements {
   readonly saveTidy: Query
   readonly saveKeysTidy: Query
   readonly lock: Query
+  readonly lockInTime: Query
   readonly changes: Query
   readonly changesOfKeys: Query
 }
@@ -92,21 +93,40 @@ const tidied = (schema: string): string => `, swept as (
   on conflict (session_id) do update set principal = excluded.principal
 )`
 
-// $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to look before it writes. Should its client
-// fall silent the server ends the transaction, and the session is free: between statements, and from PostgreSQL 17
-// on also in the middle of one, when it was parsed and never bound.
+// $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to
+// look before it writes.
 const lock = (schema: string, lives: string): Query => ({
   name: 'session.lock',
-  text: `
-select revision::float8 as revision, ${epoch('expires_at')} as expiration, ${isRecent('$2')} as done,
-       ${knownSince('s', '$3', '$4')} as since,
-       set_config('idle_in_transaction_session_timeout', '5000', true) as idle,
-       case when current_setting('server_version_num')::int >= 170000
-            then set_config('transaction_timeout', '5000', true) end as bound
+  text: locked(schema, lives),
+})
+
+// The same, where the transaction is the save's own. Should its client fall silent the server ends the transaction, and
+// the session is free: between statements, and from PostgreSQL 17 on also in the middle of one, when it was parsed and
+// never bound.
+const lockInTime = (schema: string, lives: string): Query => ({
+  name: 'session.lock',
+  text: locked(schema, lives, [
+    atMost('idle_in_transaction_session_timeout', 'idle'),
+    atMost('transaction_timeout', 'bound'),
+  ]),
+})
+
+const locked = (schema: string, lives: string, more: readonly string[] = []): string => `
+select ${[
+  'revision::float8 as revision',
+  `${epoch('expires_at')} as expiration`,
+  `${isRecent('$2')} as done`,
+  `${knownSince('s', '$3', '$4')} as since`,
+  ...more,
+].join(',\n       ')}
 from ${schema}.session s
 where id = $1::uuid and ${lives}
-for update`,
-})
+for update`
+
+/** For the rest of the transaction, five seconds; a shorter time that the role or the database has stays. */
+const atMost = (timeout: string, name: string): string =>
+  `case when extract(epoch from current_setting('${timeout}', true)::interval) not between 0.001 and 5
+            then set_config('${timeout}', '5000', true) end as ${name}`
 
 // $1 id, $2 revision. The second: it sees all that was committed before the lock was had.
 const changes = (schema: string): Query => ({
@@ -127,6 +147,7 @@ export const saveStatements = (schema: string, lives: string): SaveStatements =>
   saveTidy: saveTidy(schema, lives),
   saveKeysTidy: saveKeysTidy(schema, lives),
   lock: lock(schema, lives),
+  lockInTime: lockInTime(schema, lives),
   changes: changes(schema),
   changesOfKeys: changesOfKeys(schema),
 })

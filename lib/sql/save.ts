@@ -8,8 +8,9 @@ import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import { withEffect } from '../base/effect.js'
 import { DriverError, SessionGone } from '../base/errors.js'
-import type { Database, Queryable } from '../port/database.js'
+import type { Database, Query, Queryable } from '../port/database.js'
 import type { Change, Saved, SavedSnapshot, SessionStore, StoreError } from '../port/session-store.js'
 import { applyEdits, type Edits, hasUpdates } from '../session/edits.js'
 import { hasUnknown, type Known, keysAfter } from '../session/known.js'
@@ -22,7 +23,7 @@ import type { SessionStatements } from './statements.js'
 
 export interface Saving {
   readonly database: Database
-  /** Changes that were sent before, and may have been stored. */
+  /** Changes that were sent before, and may have been stored: no answer said that they were not. */
   readonly tried: WeakSet<Change>
   readonly sql: SessionStatements
   readonly idleMs: number
@@ -33,10 +34,8 @@ type Outcome<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
 export const saveOver = (saving: Saving): SessionStore['save'] => {
   const { tried } = saving
-  return (id, change) => {
-    const again = tried.has(change)
-    tried.add(change)
-    return pipe(
+  return (id, change) =>
+    pipe(
       // An update of what is not known has no value yet.
       hasUnknown(change.since, change.edits)
         ? TE.right(O.none)
@@ -44,13 +43,27 @@ export const saveOver = (saving: Saving): SessionStore['save'] => {
       TE.chainW(
         O.match(
           (): ReturnType<SessionStore['save']> =>
-            saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change, again)),
-          (written) => merged(saving.refresh, id, change, change.save, written),
+            saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change)),
+          (written) => looked(merged(saving.refresh, id, change, change.save, written)),
         ),
       ),
+      TE.mapLeft((error) => {
+        if (mayBeDone(error)) tried.add(change)
+        return error
+      }),
     )
-  }
 }
+
+/** Whether a save that failed so may have been stored all the same. */
+export const mayBeDone = (error: unknown): boolean =>
+  error instanceof DriverError && error.effect === 'unknown'
+
+/** A failure to look at what was stored leaves the save done. */
+const looked = <A>(looking: TE.TaskEither<StoreError, A>): TE.TaskEither<StoreError, A> =>
+  pipe(
+    looking,
+    TE.mapLeft((error) => (error instanceof DriverError ? withEffect(error, 'unknown') : error)),
+  )
 
 export interface Written {
   readonly revision: number
@@ -128,15 +141,9 @@ export const merged = (
     : TE.right(atOnce)
 }
 
-const lookAndWrite = (
-  saving: Saving,
-  tx: Queryable,
-  id: SessionId,
-  change: Change,
-  again: boolean,
-): Outcome<SessionGone> =>
+const lookAndWrite = (saving: Saving, tx: Queryable, id: SessionId, change: Change): Outcome<SessionGone> =>
   pipe(
-    tx.query(saving.sql.lock, [id, change.save, change.since.revision, change.since.mark]),
+    tx.query(lockOf(saving), [id, change.save, change.since.revision, change.since.mark]),
     TE.chainEitherKW(
       flow(
         A.head,
@@ -145,7 +152,8 @@ const lookAndWrite = (
       ),
     ),
     TE.filterOrElseW(
-      ({ revision, done }) => done || !again || revision - change.since.revision < REMEMBERED_SAVES,
+      ({ revision, done }) =>
+        done || !saving.tried.has(change) || revision - change.since.revision < REMEMBERED_SAVES,
       () => forgotten(saving),
     ),
     TE.bindTo('locked'),
@@ -156,6 +164,10 @@ const lookAndWrite = (
         : writeLocked(saving, tx, id, change, { ...snapshotOf(change, locked), ...present }),
     ),
   )
+
+/** In a transaction of the program's the timeouts are the program's, too. */
+const lockOf = ({ sql, database }: Saving): Query =>
+  database.within === undefined ? sql.lockInTime : sql.lock
 
 const forgotten = ({ sql }: Saving): DriverError =>
   new DriverError(

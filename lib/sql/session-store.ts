@@ -1,12 +1,13 @@
 // The session store over any `Database`: one statement for each operation.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { identity, pipe } from 'fp-ts/lib/function.js'
+import { identity } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
 import { withHandles } from '../port/handles.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
+import { readCommitted } from '../port/read-committed.js'
 import type { Change, SessionStore, StoreError } from '../port/session-store.js'
 import { distributedStatements } from './distributed.js'
 import { distributedListingOver } from './distributed-store.js'
@@ -55,17 +56,13 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   const { distributed = false } = options
   const shared = { schema, lifetime: lifetimeOf(options), distributed, tried: new WeakSet<Change>() }
   const again = retried(retryPolicyOf(options.retry ?? {}))
-  const prepared = (handle: Database) => once(prepareSchema(handle, schema, options.upgradeSchema ?? true))
-  let ready = false
-  const prepare = pipe(
-    prepared(database),
-    TE.tapIO(() => () => {
-      ready = true
-    }),
-  )
-  return withHandles(storeOver({ ...shared, database, prepare, again }), (tx) => {
-    const own = ready ? TE.right(undefined) : prepared(tx)
-    return storeOver({ ...shared, database: tx, prepare: own, again: identity })
+  const own = readCommitted(database)
+  const upgrade = options.upgradeSchema ?? true
+  const prepared = (handle: Database) => preparation(prepareSchema(handle, schema, upgrade))
+  const root = prepared(own)
+  return withHandles(storeOver({ ...shared, database: own, preparation: root, again }), (tx) => {
+    const inside = root.isDone() ? { ...root, run: TE.right(undefined) } : prepared(tx)
+    return storeOver({ ...shared, database: tx, preparation: inside, again: identity })
   })
 }
 
@@ -76,7 +73,7 @@ interface Offer {
   readonly lifetime: Lifetime
   readonly distributed: boolean
   readonly tried: WeakSet<Change>
-  readonly prepare: TE.TaskEither<StoreError, void>
+  readonly preparation: Preparation
   readonly again: ReturnType<typeof retried>
 }
 
@@ -85,7 +82,7 @@ const storeOver = (offer: Offer): SessionStore => {
   const inner = operations(offer)
   return {
     lifetime: offer.lifetime,
-    prepare: offer.again(offer.prepare),
+    prepare: offer.again(offer.preparation.run),
     load: offered(inner.load),
     refresh: offered(inner.refresh),
     create: offered(inner.create),
@@ -103,20 +100,33 @@ const storeOver = (offer: Offer): SessionStore => {
   }
 }
 
-/** An operation as the store offers it: once the tables are there, tried again where that helps. */
+/**
+ * An operation as the store offers it: once the tables are there, tried again where that helps. When it finds that they
+ * are gone (or of an older version, after a restore), they are prepared again, and it is run once more.
+ */
 const offering =
-  ({ schema, prepare, again }: Offer) =>
+  ({ schema, database, preparation, again }: Offer) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
-  (...params: P): TE.TaskEither<L | StoreError, A> =>
-    again(async (): Promise<E.Either<L | StoreError, A>> => {
-      const prepared = await prepare()
-      if (E.isLeft(prepared)) return prepared
-      const result = await operation(...params)()
-      return E.isLeft(result) ? E.left(missing(schema, result.left)) : result
+  (...params: P): TE.TaskEither<L | StoreError, A> => {
+    const attempt = async (): Promise<E.Either<L | StoreError, A>> => {
+      const prepared = await preparation.run()
+      return E.isLeft(prepared) ? prepared : operation(...params)()
+    }
+    return again(async () => {
+      let result = await attempt()
+      if (!isMissing(result)) return result
+      preparation.forget()
+      // A transaction in which a statement has failed does nothing more.
+      if (database.within === undefined) result = await attempt()
+      return isMissing(result) ? E.left(new SchemaMismatch(bare(schema), gone(result.left))) : result
     })
+  }
 
-const missing = <L>(schema: string, error: L): L | SchemaMismatch =>
-  error instanceof DriverError && saysMissing(error) ? new SchemaMismatch(bare(schema), error.message) : error
+const isMissing = (result: E.Either<unknown, unknown>): result is E.Left<DriverError> =>
+  E.isLeft(result) && result.left instanceof DriverError && saysMissing(result.left)
+
+const gone = ({ message }: DriverError): string =>
+  `${message}; its tables were changed while this process used them, and the next operation prepares them again`
 
 const operations = ({ database, schema, lifetime, distributed, tried }: Offer) => {
   const sql = sessionStatements(schema, distributed ? LIVES : STILL_LIVES)
@@ -130,14 +140,30 @@ const operations = ({ database, schema, lifetime, distributed, tried }: Offer) =
   return { ...own, ...listing, many }
 }
 
-/** Runs the task for the first who asks, and again only after it has failed. */
-const once = <E, A>(task: TE.TaskEither<E, A>): TE.TaskEither<E, A> => {
-  let running: Promise<E.Either<E, A>> | undefined
-  return () => {
-    running ??= task().then((result) => {
-      if (E.isLeft(result)) running = undefined
-      return result
-    })
-    return running
+interface Preparation {
+  /** Runs the preparation for the first call, and again only after it has failed or was forgotten. */
+  readonly run: TE.TaskEither<StoreError, void>
+  readonly isDone: () => boolean
+  readonly forget: () => void
+}
+
+const preparation = (task: TE.TaskEither<StoreError, void>): Preparation => {
+  let running: Promise<E.Either<StoreError, void>> | undefined
+  let done = false
+  return {
+    run: () => {
+      running ??= task().then((result) => {
+        done = E.isRight(result)
+        if (!done) running = undefined
+        return result
+      })
+      return running
+    },
+    isDone: () => done,
+    // Not while it runs: what found the tables missing began before that.
+    forget: () => {
+      if (done) running = undefined
+      done = false
+    },
   }
 }

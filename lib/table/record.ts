@@ -6,6 +6,7 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { raw } from 'sql-template-tag'
 import type { Database, Query } from '../port/database.js'
+import { runReadCommitted } from '../port/read-committed.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import type { Column } from '../record/column.js'
 import { arrayParams, byColumn, grouped, relation, throughTable } from './relation.js'
@@ -137,7 +138,9 @@ const reading = (table: Table) => {
     findMany: (handle: Database, ids: readonly unknown[]) =>
       pipe(
         TE.fromEither(attempt(() => manyParams(shape, ids))),
-        TE.chainW((params) => (ids.length === 0 ? TE.right([]) : handle.query(sql.findMany, params))),
+        TE.chainW((params) =>
+          ids.length === 0 ? TE.right([]) : runReadCommitted(handle, sql.findMany, params),
+        ),
         TE.chainEitherKW((rows) => grouped(shape, handle, rows, ids.length)),
         TE.map(A.map(A.head)),
       ),

@@ -4,6 +4,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DecodeError, DriverError, type EncodeError } from '../base/errors.js'
 import { type Database, type Param, PLACE, type Query, type Row } from '../port/database.js'
+import { runReadCommitted } from '../port/read-committed.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import { array } from '../record/array.js'
 import type { AnyColumn, Column } from '../record/column.js'
@@ -84,7 +85,7 @@ export const relation = (shape: Shape, query: Query, field: Field) => {
         ),
       ),
       TE.mapLeft(asDriverError),
-      TE.chainW((params) => first.handle.query(query, params)),
+      TE.chainW((params) => runReadCommitted(first.handle, query, params)),
       TE.chainEitherKW((rows) => grouped(shape, first.handle, rows, parents.length)),
       TE.map((groups) => parents.map((parent, index) => [parent, groups[index] ?? []] as const)),
     )
@@ -99,4 +100,4 @@ export const relation = (shape: Shape, query: Query, field: Field) => {
 
 // A parent's id that no such column can hold: an untyped caller's.
 const asDriverError = (error: EncodeError): DriverError =>
-  new DriverError(error.message, { retryable: false, cause: error })
+  new DriverError(error.message, { retryable: false, effect: 'none', cause: error })

@@ -17,7 +17,8 @@ import {
   SaveConflict,
 } from '../base/errors.js'
 import { tagged } from '../base/tagged.js'
-import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
+import type { Database, Param, Query, Row } from '../port/database.js'
+import { runReadCommitted } from '../port/read-committed.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import { applyEdit, type Edits, hasUpdates, noEdits } from '../record/edits.js'
 import { attempt, decodeRow, type Field, type Shape, textOf } from './shape.js'
@@ -66,7 +67,8 @@ const insert = (
   { values }: State,
 ): TE.TaskEither<DriverError | DecodeError, AnyActive> =>
   pipe(
-    handle.query(
+    runReadCommitted(
+      handle,
       sql.insert,
       shape.fields.filter(({ generated }) => !generated).map((field) => textAt(field, values)),
     ),
@@ -90,7 +92,7 @@ const update =
 /** Writes the edited columns' values; guarded, only if the row is as it was read. */
 const write = (
   { shape, sql }: Table,
-  handle: Queryable,
+  handle: Database,
   { edits, values: read, row }: State,
   values: readonly unknown[],
   guarded: boolean,
@@ -109,7 +111,7 @@ const write = (
           (guarded ? sql.swap : sql.set).get(field.name),
           [textAt(field, values), ...(guarded ? guard(field) : [])],
         ]
-  return pipe(handle.query(query ?? sql.setAny, [...key, ...params]), TE.map(A.head))
+  return pipe(runReadCommitted(handle, query ?? sql.setAny, [...key, ...params]), TE.map(A.head))
 }
 
 const revisionOf = (revision: Field, values: readonly unknown[]): string | null => textAt(revision, values)
@@ -144,7 +146,7 @@ const anyParams = (
 }
 
 /** Under the row's lock: nothing comes between what is looked at and what is written. */
-const lookAndWrite = (table: Table, tx: Queryable, state: State): TE.TaskEither<RecordError, Row> => {
+const lookAndWrite = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
   const { shape, sql } = table
   return pipe(
     tx.query(sql.lock, keyOf(shape, state.values)),
@@ -185,7 +187,7 @@ export const findRecord = (
   const key = attempt(() => keyParams(shape, id))
   return async () => {
     if (E.isLeft(key)) return key
-    const rows = await handle.query(sql.find, key.right)()
+    const rows = await runReadCommitted(handle, sql.find, key.right)()
     if (E.isLeft(rows)) return rows
     const [row] = rows.right
     if (row === undefined) return E.right(O.none)
@@ -213,7 +215,7 @@ export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<Re
   if (state.row === undefined) return TE.right(record)
   return tagged(
     pipe(
-      record.handle.query(sql.find, keyOf(shape, state.values)),
+      runReadCommitted(record.handle, sql.find, keyOf(shape, state.values)),
       TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
       TE.bindTo('row'),
       TE.bindW('values', ({ row }) =>
@@ -229,7 +231,7 @@ export const destroyRecord = ({ shape, sql }: Table, record: AnyActive): TE.Task
   return row === undefined
     ? TE.right(undefined)
     : pipe(
-        record.handle.query(sql.destroy, keyOf(shape, values)),
+        runReadCommitted(record.handle, sql.destroy, keyOf(shape, values)),
         TE.map(() => undefined),
       )
 }
