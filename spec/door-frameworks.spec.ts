@@ -5,16 +5,19 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import express, { type ErrorRequestHandler } from 'express'
-import fastify, { type FastifyInstance } from 'fastify'
+import express5, { type ErrorRequestHandler, type RequestHandler } from 'express'
+import express4 from 'express4'
+import fastify5, { type FastifyInstance } from 'fastify'
+import fastify4 from 'fastify4'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
-import Koa from 'koa'
+import Koa3 from 'koa'
+import Koa2 from 'koa2'
 import t, { type Test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { DriverError, NoCurrentSession, SessionClosed } from '../lib/base/errors.js'
-import * as expressDoor from '../lib/door/express.js'
+import * as ourExpress from '../lib/door/express.js'
 import { sessionPlugin } from '../lib/door/fastify.js'
 import { sessionFetch } from '../lib/door/fetch.js'
 import * as honoDoor from '../lib/door/hono.js'
@@ -76,306 +79,409 @@ const held = async (store: SessionStore, cookie: string): Promise<unknown> => {
   return (await handle(new Request('http://x/', { headers: { cookie } }))).text()
 }
 
-t.test('Express', async (t) => {
-  const serve = async (t: Test, app: express.Express) => {
-    app.set('env', 'test')
-    const served = await listening(createServer(app))
-    t.teardown(served.close)
-    return served.url
-  }
+/** A handler that fails as its promise does; Express 4 looks at no promise. */
+const passing =
+  (handler: RequestHandler): RequestHandler =>
+  (req, res, next) =>
+    void Promise.resolve(handler(req, res, next)).catch(next)
 
-  t.test(
-    "errors go to the application's own error handler, with their status, and drop the edits",
-    async (t) => {
-      const { store, cookie } = await withOne()
+for (const { name, express, settled } of [
+  { name: 'Express 5', express: express5, settled: (handler: RequestHandler) => handler },
+  { name: 'Express 4', express: express4, settled: passing },
+])
+  t.test(name, async (t) => {
+    const serve = async (t: Test, app: express5.Express) => {
+      app.set('env', 'test')
+      const served = await listening(createServer(app))
+      t.teardown(served.close)
+      return served.url
+    }
+
+    t.test(
+      "errors go to the application's own error handler, with their status, and drop the edits",
+      async (t) => {
+        const { store, cookie } = await withOne()
+        const seen: unknown[] = []
+        const app = express()
+        app.use((_req, res, next) => {
+          res.setHeader('X-Before', 'kept')
+          next()
+        })
+        app.use(ourExpress.sessionMiddleware({ store }))
+        app.get(
+          '/bad',
+          settled(async (_req, res) => {
+            await updateCurrentSession(sessionSet('n', 2))
+            res.setHeader('X-Own', 'x')
+            await updateCurrentSession(sessionSet('text', 'a\u0000b'))
+          }),
+        )
+        app.get(
+          '/passed',
+          settled(async (_req, _res, next) => {
+            await count()
+            next(new Error('mine'))
+          }),
+        )
+        app.get(
+          '/gone',
+          settled(async (_req, res) => {
+            await destroySession(await refreshSession(await currentSession()))
+            await updateCurrentSession(sessionSet('n', 3))
+            res.send('done')
+          }),
+        )
+        const own: ErrorRequestHandler = (error: Error & { status?: number }, _req, res, next) => {
+          if (res.headersSent) next(error)
+          seen.push(error.name)
+          res.status(error.status ?? 418).send('own')
+        }
+        app.use(own)
+        const url = await serve(t, app)
+        const bad = await ask(`${url}/bad`, cookie)
+        t.strictSame([bad.status, bad.body, bad.headers.get('x-before')], [400, 'own', 'kept'])
+        const passed = await ask(`${url}/passed`, cookie)
+        t.strictSame([passed.status, passed.body], [418, 'own'])
+        t.equal(await held(store, cookie), '1')
+        t.equal((await ask(`${url}/gone`, cookie)).status, 409)
+        t.strictSame(seen, ['EncodeError', 'Error', 'SessionGone'])
+      },
+    )
+
+    t.test('a save that fails goes there too, without what the handler wrote', async (t) => {
       const seen: unknown[] = []
       const app = express()
-      app.use((_req, res, next) => {
-        res.setHeader('X-Before', 'kept')
-        next()
-      })
-      app.use(expressDoor.sessionMiddleware({ store }))
-      app.get('/bad', async (_req, res) => {
-        await updateCurrentSession(sessionSet('n', 2))
-        res.setHeader('X-Own', 'x')
-        await updateCurrentSession(sessionSet('text', 'a\u0000b'))
-      })
-      app.get('/passed', async (_req, _res, next) => {
-        await count()
-        next(new Error('mine'))
-      })
-      app.get('/gone', async (_req, res) => {
-        await destroySession(await refreshSession(await currentSession()))
-        await updateCurrentSession(sessionSet('n', 3))
-        res.send('done')
-      })
+      app.use(ourExpress.sessionMiddleware({ store: failing(memoryStore()) }))
+      app.get(
+        '/',
+        settled(async (_req, res) => {
+          await count()
+          res.cookie('own', '1').set('Location', '/').status(302).send('all is well')
+        }),
+      )
       const own: ErrorRequestHandler = (error: Error & { status?: number }, _req, res, next) => {
         if (res.headersSent) next(error)
-        seen.push(error.name)
-        res.status(error.status ?? 418).send('own')
+        seen.push(error.name, error.status)
+        res.status(error.status ?? 500).send('own')
       }
       app.use(own)
-      const url = await serve(t, app)
-      const bad = await ask(`${url}/bad`, cookie)
-      t.strictSame([bad.status, bad.body, bad.headers.get('x-before')], [400, 'own', 'kept'])
-      const passed = await ask(`${url}/passed`, cookie)
-      t.strictSame([passed.status, passed.body], [418, 'own'])
-      t.equal(await held(store, cookie), '1')
-      t.equal((await ask(`${url}/gone`, cookie)).status, 409)
-      t.strictSame(seen, ['EncodeError', 'Error', 'SessionGone'])
-    },
-  )
-
-  t.test('a save that fails goes there too, without what the handler wrote', async (t) => {
-    const seen: unknown[] = []
-    const app = express()
-    app.use(expressDoor.sessionMiddleware({ store: failing(memoryStore()) }))
-    app.get('/', async (_req, res) => {
-      await count()
-      res.cookie('own', '1').set('Location', '/').status(302).send('all is well')
+      const answer = await ask(await serve(t, app))
+      t.strictSame([answer.status, answer.body, answer.given], [503, 'own', []])
+      t.strictSame([answer.headers.get('location'), seen], [null, ['DriverError', 503]])
     })
-    const own: ErrorRequestHandler = (error: Error & { status?: number }, _req, res, next) => {
-      if (res.headersSent) next(error)
-      seen.push(error.name, error.status)
-      res.status(error.status ?? 500).send('own')
-    }
-    app.use(own)
-    const answer = await ask(await serve(t, app))
-    t.strictSame([answer.status, answer.body, answer.given], [503, 'own', []])
-    t.strictSame([answer.headers.get('location'), seen], [null, ['DriverError', 503]])
-  })
 
-  t.test('an error that was overcome fails nothing', async (t) => {
-    const { store, cookie } = await withOne()
-    const app = express()
-    app.use(expressDoor.sessionMiddleware({ store }))
-    app.use((_req, _res, next) => next(new Error('a cache is down')))
-    const overcome: ErrorRequestHandler = (_error, _req, _res, next) => next()
-    app.use(overcome)
-    app.get('/', async (_req, res) => {
-      await count()
-      res.send('done')
-    })
-    t.equal((await ask(await serve(t, app), cookie)).status, 200)
-    t.equal(await held(store, cookie), '2')
-  })
-
-  t.test('next called twice, and an answer given twice, answer once', async (t) => {
-    const { store, cookie } = await withOne()
-    const app = express()
-    app.use(expressDoor.sessionMiddleware({ store }))
-    app.use((_req, _res, next) => {
-      next()
-      next()
-    })
-    app.get('/', async (_req, res) => {
-      await count()
-      res.send('once')
-    })
-    app.use((_req, res) => void res.send('twice'))
-    const url = await serve(t, app)
-    const answer = await ask(url, cookie)
-    t.strictSame([answer.status, answer.body], [200, 'twice'], 'the first of two answers, and whole')
-    t.equal((await ask(url, cookie)).status, 200, 'the server lives on')
-  })
-
-  t.test('a handler that throws after it has answered stores nothing', async (t) => {
-    const { store, cookie } = await withOne()
-    const app = express()
-    app.use(expressDoor.sessionMiddleware({ store }))
-    app.get('/', async (_req, res) => {
-      await count()
-      res.send('done')
-      throw new Error('mine')
-    })
-    const answer = await ask(await serve(t, app), cookie)
-    t.strictSame([answer.status, answer.body.includes('done')], [500, false])
-    t.equal(await held(store, cookie), '1')
-  })
-
-  t.test('mounted on a path, twice, in a router: a handler sees the session as it is', async (t) => {
-    const { store, cookie } = await withOne()
-    const app = express()
-    const inner = express.Router()
-    inner.use(express.urlencoded({ extended: false }), express.json())
-    inner.post('/', async (req, res) => {
-      await count()
-      res.json([sessionRef('n')(req.currentSession()), (req.body as { a?: string }).a])
-    })
-    app.use('/shop', expressDoor.sessionMiddleware({ store }), inner)
-    app.get('/', (req, res) => res.send(typeof req.currentSession))
-    const url = await serve(t, app)
-    const init = { method: 'POST', body: new URLSearchParams({ a: 'b' }) }
-    t.equal((await ask(`${url}/shop`, cookie, init)).body, '[2,"b"]')
-    t.equal((await ask(url, cookie)).body, 'undefined')
-  })
-})
-
-t.test('Fastify', async (t) => {
-  const serve = async (t: Test, app: FastifyInstance) => {
-    t.teardown(() => app.close())
-    return (await app.listen({ port: 0, host: '127.0.0.1' })).replace(/\/$/, '')
-  }
-
-  t.test(
-    'hooks and handlers share the session; the error handler answers, and drops the edits',
-    async (t) => {
+    t.test('an error that was overcome fails nothing', async (t) => {
       const { store, cookie } = await withOne()
-      const seen: unknown[] = []
+      const app = express()
+      app.use(ourExpress.sessionMiddleware({ store }))
+      app.use((_req, _res, next) => next(new Error('a cache is down')))
+      const overcome: ErrorRequestHandler = (_error, _req, _res, next) => next()
+      app.use(overcome)
+      app.get(
+        '/',
+        settled(async (_req, res) => {
+          await count()
+          res.send('done')
+        }),
+      )
+      t.equal((await ask(await serve(t, app), cookie)).status, 200)
+      t.equal(await held(store, cookie), '2')
+    })
+
+    t.test('next called twice, and an answer given twice, answer once', async (t) => {
+      const { store, cookie } = await withOne()
+      const app = express()
+      app.use(ourExpress.sessionMiddleware({ store }))
+      app.use((_req, _res, next) => {
+        next()
+        next()
+      })
+      app.get(
+        '/',
+        settled(async (_req, res) => {
+          await count()
+          res.send('once')
+        }),
+      )
+      app.use((_req, res) => void res.send('twice'))
+      const url = await serve(t, app)
+      const answer = await ask(url, cookie)
+      t.strictSame([answer.status, answer.body], [200, 'twice'], 'the first of two answers, and whole')
+      t.equal((await ask(url, cookie)).status, 200, 'the server lives on')
+    })
+
+    t.test('a handler that throws after it has answered stores nothing', async (t) => {
+      const { store, cookie } = await withOne()
+      const app = express()
+      app.use(ourExpress.sessionMiddleware({ store }))
+      app.get(
+        '/',
+        settled(async (_req, res) => {
+          await count()
+          res.send('done')
+          throw new Error('mine')
+        }),
+      )
+      const answer = await ask(await serve(t, app), cookie)
+      t.strictSame([answer.status, answer.body.includes('done')], [500, false])
+      t.equal(await held(store, cookie), '1')
+    })
+
+    t.test('mounted on a path, twice, in a router: a handler sees the session as it is', async (t) => {
+      const { store, cookie } = await withOne()
+      const app = express()
+      const inner = express.Router()
+      inner.use(express.urlencoded({ extended: false }), express.json())
+      inner.post(
+        '/',
+        settled(async (req, res) => {
+          await count()
+          res.json([sessionRef('n')(req.currentSession()), (req.body as { a?: string }).a])
+        }),
+      )
+      app.use('/shop', ourExpress.sessionMiddleware({ store }), inner)
+      app.get('/', (req, res) => res.send(typeof req.currentSession))
+      const url = await serve(t, app)
+      const init = { method: 'POST', body: new URLSearchParams({ a: 'b' }) }
+      t.equal((await ask(`${url}/shop`, cookie, init)).body, '[2,"b"]')
+      t.equal((await ask(url, cookie)).body, 'undefined')
+    })
+
+    t.test('an error that is answered by 4xx drops the edits, wherever it came from', async (t) => {
+      const { store, cookie } = await withOne()
+      const app = express()
+      const inner = express.Router()
+      const refused = (status: number) => Object.assign(new Error('refused'), { status })
+      app.use(ourExpress.sessionMiddleware({ store }))
+      app.use(
+        settled(async (_req, _res, next) => {
+          await count()
+          next()
+        }),
+      )
+      for (const router of [app, inner]) {
+        router.param('id', (_req, _res, next, id) => next(id === 'good' ? undefined : refused(404)))
+        router.get('/thrown', () => {
+          throw refused(400)
+        })
+        router.get('/passed', (_req, _res, next) => next(refused(403)))
+        router.get('/late', (_req, _res, next) => setImmediate(() => next(refused(410))))
+        router.get(
+          '/rejected',
+          settled(async () => Promise.reject(refused(422))),
+        )
+        router.get('/of/:id', (_req, res) => void res.send('done'))
+        router.get('/route', (_req, _res, next) => next('route'))
+        router.get('/answered', (_req, res, next) => {
+          res.send('done')
+          next(refused(409))
+        })
+      }
+      app.use('/inner', inner)
+      app.get('/own', (_req, res) => void res.status(404).send('no error'))
+      const url = await serve(t, app)
+      const statuses: [string, number][] = []
+      for (const prefix of ['', '/inner'])
+        for (const path of ['/thrown', '/passed', '/late', '/rejected', '/of/bad', '/answered'])
+          statuses.push([path, (await ask(`${url}${prefix}${path}`, cookie)).status])
+      const expected = [400, 403, 410, 422, 404, 409]
+      t.strictSame(
+        statuses.map(([, status]) => status),
+        [...expected, ...expected],
+      )
+      t.equal(await held(store, cookie), '1', 'an answer by the framework itself')
+      const handled: ErrorRequestHandler = (error: { status: number }, _req, res, next) => {
+        res.status(error.status).send('mine')
+        // Too late, and a common slip.
+        next(error)
+      }
+      app.use(handled)
+      for (const prefix of ['', '/inner'])
+        for (const path of ['/thrown', '/passed', '/of/bad', '/of/%ff', '/answered']) {
+          const { status, body } = await ask(`${url}${prefix}${path}`, cookie)
+          t.match([status, body], [/^4/, 'mine'], prefix + path)
+        }
+      t.equal(await held(store, cookie), '1', "an answer by the program's own handler")
+      t.equal((await ask(`${url}/of/good`, cookie)).status, 200)
+      t.equal((await ask(`${url}/own`, cookie)).status, 404)
+      t.equal((await ask(`${url}/inner/route`, cookie)).status, 404)
+      t.equal(await held(store, cookie), '4', 'no error')
+    })
+  })
+
+for (const { name, fastify } of [
+  { name: 'Fastify 5', fastify: fastify5 },
+  { name: 'Fastify 4', fastify: fastify4 as unknown as typeof fastify5 },
+])
+  t.test(name, async (t) => {
+    const serve = async (t: Test, app: FastifyInstance) => {
+      t.teardown(() => app.close())
+      return (await app.listen({ port: 0, host: '127.0.0.1' })).replace(/\/$/, '')
+    }
+
+    t.test(
+      'hooks and handlers share the session; the error handler answers, and drops the edits',
+      async (t) => {
+        const { store, cookie } = await withOne()
+        const seen: unknown[] = []
+        const app = fastify({ forceCloseConnections: true })
+        app.register(sessionPlugin, { store })
+        app.addHook('preHandler', async () => {
+          await count()
+        })
+        app.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) => {
+          seen.push(error.name)
+          return reply.code(error.statusCode ?? 418).send('own')
+        })
+        app.post('/', async (request) => [sessionRef('n')(request.currentSession()), request.body])
+        app.get('/sent', (_request, reply) => {
+          reply.send(new Error('mine'))
+        })
+        app.get('/thrown', () => {
+          throw new Error('mine')
+        })
+        app.get('/bad', async () => updateCurrentSession(sessionSet('text', 'a\u0000b')))
+        const url = await serve(t, app)
+        const init = {
+          method: 'POST',
+          body: '{"a":1}',
+          headers: { 'content-type': 'application/json', cookie },
+        }
+        t.equal(await (await fetch(url, init)).text(), '[2,{"a":1}]')
+        t.equal((await ask(`${url}/sent`, cookie)).status, 418)
+        t.equal((await ask(`${url}/thrown`, cookie)).status, 418)
+        t.equal((await ask(`${url}/bad`, cookie)).status, 400)
+        t.strictSame(seen, ['Error', 'Error', 'EncodeError'])
+        t.equal(await held(store, cookie), '2')
+      },
+    )
+
+    t.test('a save that fails goes to the error handler, without the headers of the answer', async (t) => {
+      const app = fastify({ forceCloseConnections: true })
+      app.addHook('onRequest', async (_request, reply) => {
+        reply.header('X-Before', 'kept')
+      })
+      app.register(sessionPlugin, { store: failing(memoryStore()) })
+      app.get('/', async (_request, reply) => {
+        await count()
+        return reply.header('X-Own', 'x').header('Set-Cookie', 'a=1').code(201).send({ all: 'well' })
+      })
+      const answer = await ask(await serve(t, app))
+      t.strictSame([answer.status, answer.given], [503, []])
+      t.strictSame([answer.headers.get('x-own'), answer.headers.get('x-before')], [null, 'kept'])
+      t.match(JSON.parse(answer.body), { statusCode: 503 })
+    })
+
+    t.test('a hijacked reply is saved before its first byte', async (t) => {
+      const store = memoryStore()
       const app = fastify({ forceCloseConnections: true })
       app.register(sessionPlugin, { store })
-      app.addHook('preHandler', async () => {
+      app.get('/', async (_request, reply) => {
         await count()
+        reply.hijack()
+        reply.raw.writeHead(200, { 'Content-Type': 'text/plain' })
+        reply.raw.end('raw')
       })
-      app.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) => {
-        seen.push(error.name)
-        return reply.code(error.statusCode ?? 418).send('own')
-      })
-      app.post('/', async (request) => [sessionRef('n')(request.currentSession()), request.body])
-      app.get('/sent', (_request, reply) => {
-        reply.send(new Error('mine'))
-      })
-      app.get('/thrown', () => {
-        throw new Error('mine')
-      })
-      app.get('/bad', async () => updateCurrentSession(sessionSet('text', 'a\u0000b')))
-      const url = await serve(t, app)
-      const init = {
-        method: 'POST',
-        body: '{"a":1}',
-        headers: { 'content-type': 'application/json', cookie },
-      }
-      t.equal(await (await fetch(url, init)).text(), '[2,{"a":1}]')
-      t.equal((await ask(`${url}/sent`, cookie)).status, 418)
-      t.equal((await ask(`${url}/thrown`, cookie)).status, 418)
-      t.equal((await ask(`${url}/bad`, cookie)).status, 400)
-      t.strictSame(seen, ['Error', 'Error', 'EncodeError'])
-      t.equal(await held(store, cookie), '2')
-    },
-  )
-
-  t.test('a save that fails goes to the error handler, without the headers of the answer', async (t) => {
-    const app = fastify({ forceCloseConnections: true })
-    app.addHook('onRequest', async (_request, reply) => {
-      reply.header('X-Before', 'kept')
+      const answer = await ask(await serve(t, app))
+      t.equal(answer.body, 'raw')
+      t.equal(await held(store, answer.given[0]?.split(';')[0] ?? ''), '1')
     })
-    app.register(sessionPlugin, { store: failing(memoryStore()) })
-    app.get('/', async (_request, reply) => {
-      await count()
-      return reply.header('X-Own', 'x').header('Set-Cookie', 'a=1').code(201).send({ all: 'well' })
-    })
-    const answer = await ask(await serve(t, app))
-    t.strictSame([answer.status, answer.given], [503, []])
-    t.strictSame([answer.headers.get('x-own'), answer.headers.get('x-before')], [null, 'kept'])
-    t.match(JSON.parse(answer.body), { statusCode: 503 })
-  })
 
-  t.test('a hijacked reply is saved before its first byte', async (t) => {
-    const store = memoryStore()
-    const app = fastify({ forceCloseConnections: true })
-    app.register(sessionPlugin, { store })
-    app.get('/', async (_request, reply) => {
-      await count()
-      reply.hijack()
-      reply.raw.writeHead(200, { 'Content-Type': 'text/plain' })
-      reply.raw.end('raw')
-    })
-    const answer = await ask(await serve(t, app))
-    t.equal(answer.body, 'raw')
-    t.equal(await held(store, answer.given[0]?.split(';')[0] ?? ''), '1')
-  })
-
-  t.test('a reply that is sent by callback, and one that is not found', async (t) => {
-    const { store, cookie } = await withOne()
-    const app = fastify({ forceCloseConnections: true })
-    app.register(sessionPlugin, { store })
-    app.get('/', (_request, reply) => {
-      count().then(
-        () => reply.send('sent'),
-        (error: unknown) => reply.send(error),
-      )
-    })
-    const url = await serve(t, app)
-    t.equal((await ask(url, cookie)).body, 'sent')
-    t.equal((await ask(`${url}/nowhere`, cookie)).status, 404)
-    t.equal(await held(store, cookie), '2')
-  })
-})
-
-t.test('Koa', async (t) => {
-  const serve = async (t: Test, app: Koa) => {
-    app.silent = true
-    const served = await listening(createServer((req, res) => void app.callback()(req, res)))
-    t.teardown(served.close)
-    return served.url
-  }
-
-  t.test(
-    'what is thrown comes out above; who catches it there answers, and the edits are dropped',
-    async (t) => {
+    t.test('a reply that is sent by callback, and one that is not found', async (t) => {
       const { store, cookie } = await withOne()
-      const seen: unknown[] = []
-      const app = new Koa()
-      app.use(async (ctx, next) => {
-        try {
-          await next()
-        } catch (error) {
-          seen.push((error as Error).name)
-          ctx.status = (error as { status?: number }).status ?? 418
-          ctx.body = 'caught'
-        }
+      const app = fastify({ forceCloseConnections: true })
+      app.register(sessionPlugin, { store })
+      app.get('/', (_request, reply) => {
+        count().then(
+          () => reply.send('sent'),
+          (error: unknown) => reply.send(error),
+        )
       })
+      const url = await serve(t, app)
+      t.equal((await ask(url, cookie)).body, 'sent')
+      t.equal((await ask(`${url}/nowhere`, cookie)).status, 404)
+      t.equal(await held(store, cookie), '2')
+    })
+  })
+
+for (const { name, Koa } of [
+  { name: 'Koa 3', Koa: Koa3 },
+  { name: 'Koa 2', Koa: Koa2 },
+])
+  t.test(name, async (t) => {
+    const serve = async (t: Test, app: Koa3) => {
+      app.silent = true
+      const served = await listening(createServer((req, res) => void app.callback()(req, res)))
+      t.teardown(served.close)
+      return served.url
+    }
+
+    t.test(
+      'what is thrown comes out above; who catches it there answers, and the edits are dropped',
+      async (t) => {
+        const { store, cookie } = await withOne()
+        const seen: unknown[] = []
+        const app = new Koa()
+        app.use(async (ctx, next) => {
+          try {
+            await next()
+          } catch (error) {
+            seen.push((error as Error).name)
+            ctx.status = (error as { status?: number }).status ?? 418
+            ctx.body = 'caught'
+          }
+        })
+        app.use(koaDoor.sessionMiddleware({ store }))
+        app.use(async (ctx) => {
+          await count()
+          ctx.set('X-Own', 'x')
+          if (ctx.path === '/bad') await updateCurrentSession(sessionSet('text', 'a\u0000b'))
+          if (ctx.path === '/throw') ctx.throw(422, 'mine')
+          ctx.body = sessionRef('n')(ctx.currentSession())
+        })
+        const url = await serve(t, app)
+        t.strictSame(await ask(`${url}/bad`, cookie), {
+          ...(await ask(`${url}/bad`, cookie)),
+          status: 400,
+          body: 'caught',
+        })
+        t.equal((await ask(`${url}/throw`, cookie)).status, 422)
+        t.equal(await held(store, cookie), '1')
+        t.equal((await ask(url, cookie)).body, '2')
+        t.match(seen, ['EncodeError', 'EncodeError', /Error/])
+      },
+    )
+
+    t.test('a save that fails comes out above too; Koa answers with its status', async (t) => {
+      const told: unknown[] = []
+      const app = new Koa()
+      app.on('error', (error: Error) => told.push(error.name))
+      app.use(koaDoor.sessionMiddleware({ store: failing(memoryStore()) }))
+      app.use(async (ctx) => {
+        await count()
+        ctx.set('Set-Cookie', 'a=1')
+        ctx.body = 'all is well'
+      })
+      const answer = await ask(await serve(t, app))
+      t.strictSame([answer.status, answer.body, answer.given], [503, 'Service Unavailable', []])
+      t.strictSame(told, ['DriverError'])
+    })
+
+    t.test('a response that is written past Koa is saved before its first byte', async (t) => {
+      const store = memoryStore()
+      const app = new Koa()
       app.use(koaDoor.sessionMiddleware({ store }))
       app.use(async (ctx) => {
         await count()
-        ctx.set('X-Own', 'x')
-        if (ctx.path === '/bad') await updateCurrentSession(sessionSet('text', 'a\u0000b'))
-        if (ctx.path === '/throw') ctx.throw(422, 'mine')
-        ctx.body = sessionRef('n')(ctx.currentSession())
+        ctx.respond = false
+        ctx.res.statusCode = 200
+        ctx.res.end('raw')
       })
-      const url = await serve(t, app)
-      t.strictSame(await ask(`${url}/bad`, cookie), {
-        ...(await ask(`${url}/bad`, cookie)),
-        status: 400,
-        body: 'caught',
-      })
-      t.equal((await ask(`${url}/throw`, cookie)).status, 422)
-      t.equal(await held(store, cookie), '1')
-      t.equal((await ask(url, cookie)).body, '2')
-      t.match(seen, ['EncodeError', 'EncodeError', /Error/])
-    },
-  )
-
-  t.test('a save that fails comes out above too; Koa answers with its status', async (t) => {
-    const told: unknown[] = []
-    const app = new Koa()
-    app.on('error', (error: Error) => told.push(error.name))
-    app.use(koaDoor.sessionMiddleware({ store: failing(memoryStore()) }))
-    app.use(async (ctx) => {
-      await count()
-      ctx.set('Set-Cookie', 'a=1')
-      ctx.body = 'all is well'
+      const answer = await ask(await serve(t, app))
+      t.equal(answer.body, 'raw')
+      t.equal(await held(store, answer.given[0]?.split(';')[0] ?? ''), '1')
     })
-    const answer = await ask(await serve(t, app))
-    t.strictSame([answer.status, answer.body, answer.given], [503, 'Service Unavailable', []])
-    t.strictSame(told, ['DriverError'])
   })
-
-  t.test('a response that is written past Koa is saved before its first byte', async (t) => {
-    const store = memoryStore()
-    const app = new Koa()
-    app.use(koaDoor.sessionMiddleware({ store }))
-    app.use(async (ctx) => {
-      await count()
-      ctx.respond = false
-      ctx.res.statusCode = 200
-      ctx.res.end('raw')
-    })
-    const answer = await ask(await serve(t, app))
-    t.equal(answer.body, 'raw')
-    t.equal(await held(store, answer.given[0]?.split(';')[0] ?? ''), '1')
-  })
-})
 
 t.test('Hono', async (t) => {
   const asked = async (app: Hono, path: string, cookie = '') => {

@@ -1,11 +1,11 @@
-// The door for Express 5: a middleware.
+// The adapter for Express 4 and 5: a middleware.
 
-import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, forwardedOf, openDoor } from './door.js'
-import { type HeldResponse, holdResponse } from './held-response.js'
+import { followErrors, subscribeOnce } from './express-errors.js'
+import { holdResponse } from './held-response.js'
 import { bindEvents } from './request-events.js'
 import { conduct, type Visit } from './request-life.js'
 
@@ -29,17 +29,6 @@ export interface ExpressRequest extends IncomingMessage {
   currentSession?: () => Session
 }
 
-/** The responses of requests that are under way; and those of them in which an error was passed to Express. */
-const held = new WeakMap<object, HeldResponse>()
-const erred = new WeakSet<object>()
-const hear = (message: unknown): void => {
-  const { req } = message as { readonly req: object }
-  erred.add(req)
-  // Who answers and then fails has failed: Express's error handling can still answer instead.
-  held.get(req)?.retract()
-}
-let hearing = false
-
 /**
  * A middleware for Express that gives what comes after it a current session. It is saved before the first byte
  * of the response goes out. A request that was answered with an error (a status from 500 on; or from 400 on, when
@@ -62,16 +51,19 @@ let hearing = false
  */
 export const sessionMiddleware = (options: DoorOptions) => {
   const begin = openDoor(options)
-  // Express tells of errors on this channel as soon as they happen, before an error handler sees them.
-  if (!hearing) subscribe('tracing:express.router.request:error', hear)
-  hearing = true
+  subscribeOnce()
   return (req: ExpressRequest, res: ServerResponse, next: (error?: unknown) => void): void => {
+    let hasErred = false
     const response = holdResponse(
       res,
       (failure) => () => next(failure),
-      (status = 500) => status >= 500 || (erred.has(req) && status >= 400),
+      (status = 500) => status >= 500 || (hasErred && status >= 400),
     )
-    held.set(req, response)
+    followErrors(req, () => {
+      hasErred = true
+      // A handler that answers and then fails has failed: Express's error handling can still answer instead.
+      response.retract()
+    })
     conduct(
       begin(visitOf(req)),
       (life) => {

@@ -19,11 +19,11 @@ import fastify from 'fastify'
 import { Hono } from 'hono'
 import Koa from 'koa'
 import type { DoorOptions } from '../../lib/door/door.js'
-import * as expressDoor from '../../lib/door/express.js'
+import * as ourExpress from '../../lib/door/express.js'
 import { sessionPlugin } from '../../lib/door/fastify.js'
 import { sessionFetch } from '../../lib/door/fetch.js'
 import * as honoDoor from '../../lib/door/hono.js'
-import * as koaDoor from '../../lib/door/koa.js'
+import * as ourKoa from '../../lib/door/koa.js'
 import { sessionListener } from '../../lib/door/node.js'
 import { codeBlocks } from './code-blocks.js'
 
@@ -115,14 +115,18 @@ async function* encoded(body: AsyncIterable<string>): AsyncIterable<Uint8Array> 
   for await (const part of body) yield Buffer.from(part)
 }
 
-const expressApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
-  const app = express()
+const expressApp = (
+  framework: typeof express,
+  handler: CallHandler,
+  { trustProxy = false, ...options }: Serving,
+) => {
+  const app = framework()
   app.set('env', 'test')
   app.set('trust proxy', trustProxy)
   app.disable('x-powered-by')
-  app.use(expressDoor.sessionMiddleware(options))
-  app.use(express.text({ type: '*/*' }))
-  app.use(async (req, res) => {
+  app.use(ourExpress.sessionMiddleware(options))
+  app.use(framework.text({ type: '*/*' }))
+  const answer = async (req: express.Request, res: express.Response): Promise<void> => {
     const body = async () => Promise.resolve(String(req.body))
     const reply = await handler(callOf(req, body))
     res.status(reply.status ?? 200)
@@ -130,12 +134,19 @@ const expressApp = (handler: CallHandler, { trustProxy = false, ...options }: Se
       res.append(name, value as string | string[])
     if (typeof reply.body === 'object') await pipeline(Readable.from(reply.body), res)
     else res.send(reply.body)
-  })
+  }
+  // Express 4 looks at no promise.
+  const passing: express.RequestHandler = (req, res, next) => void answer(req, res).catch(next)
+  app.use('_router' in app ? passing : answer)
   return app
 }
 
-const fastifyApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
-  const app = fastify({ trustProxy, forceCloseConnections: true })
+const fastifyApp = (
+  framework: typeof fastify,
+  handler: CallHandler,
+  { trustProxy = false, ...options }: Serving,
+) => {
+  const app = framework({ trustProxy, forceCloseConnections: true })
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
   app.register(sessionPlugin, options)
@@ -153,10 +164,14 @@ const fastifyApp = (handler: CallHandler, { trustProxy = false, ...options }: Se
   return app
 }
 
-const koaApp = (handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
-  const app = new Koa({ proxy: trustProxy })
+const koaApp = (
+  Framework: typeof Koa,
+  handler: CallHandler,
+  { trustProxy = false, ...options }: Serving,
+) => {
+  const app = new Framework({ proxy: trustProxy })
   app.silent = true
-  app.use(koaDoor.sessionMiddleware(options))
+  app.use(ourKoa.sessionMiddleware(options))
   app.use(async (ctx) => {
     const reply = await handler(callOf(ctx.req, () => text(ctx.req)))
     ctx.status = reply.status ?? 200
@@ -260,34 +275,40 @@ const gateway = async (
   }
 }
 
+export const expressDoor = (name: string, framework: typeof express): SpecDoor => ({
+  name,
+  streams: true,
+  serve: (handler, options) => listening(createServer(expressApp(framework, handler, options))),
+})
+
+export const fastifyDoor = (name: string, framework: typeof fastify): SpecDoor => ({
+  name,
+  streams: true,
+  serve: async (handler, options) => {
+    const app = fastifyApp(framework, handler, options)
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    return listening(app.server)
+  },
+})
+
+export const koaDoor = (name: string, framework: typeof Koa): SpecDoor => ({
+  name,
+  streams: true,
+  serve: (handler, options) => {
+    const listener = koaApp(framework, handler, options).callback()
+    return listening(createServer((req, res) => void listener(req, res)))
+  },
+})
+
 export const doors: readonly SpecDoor[] = [
   {
     name: 'node:http',
     streams: true,
     serve: (handler, options) => listening(createServer(sessionListener(options)(sendNode(handler)))),
   },
-  {
-    name: 'Express',
-    streams: true,
-    serve: (handler, options) => listening(createServer(expressApp(handler, options))),
-  },
-  {
-    name: 'Fastify',
-    streams: true,
-    serve: async (handler, options) => {
-      const app = fastifyApp(handler, options)
-      await app.listen({ port: 0, host: '127.0.0.1' })
-      return listening(app.server)
-    },
-  },
-  {
-    name: 'Koa',
-    streams: true,
-    serve: (handler, options) => {
-      const listener = koaApp(handler, options).callback()
-      return listening(createServer((req, res) => void listener(req, res)))
-    },
-  },
+  expressDoor('Express', express),
+  fastifyDoor('Fastify', fastify),
+  koaDoor('Koa', Koa),
   {
     name: 'Hono',
     streams: true,
