@@ -595,20 +595,60 @@ t.test('failures of the store are answered in one place', async (t) => {
       )
   })
 
-  t.test('a head that cannot be sent is a 500, and the session is saved with its cookie', async (t) => {
-    const store = memoryStore()
-    const url = await serve(
-      t,
-      async (_, res) => {
-        await updateCurrentSession(sessionSet('visits', 1))
-        res.writeHead(200, { 'X-Bad': 'a\nb' }).end()
-      },
-      { store },
-    )
-    const answer = await get(url)
-    t.equal(answer.status, 500)
-    t.equal((await get(await serve(t, visit, { store }), answer.cookie)).body, '2')
+  t.test('a head that cannot be sent is an error in the handler, as without keyrow', async (t) => {
+    const failures: unknown[] = []
+    for (const bad of [
+      (res: ServerResponse) => res.writeHead(200, { 'X-Bad': 'a\nb' }).end(),
+      (res: ServerResponse) => res.writeHead(42).end(),
+      (res: ServerResponse) => res.writeHead(200, 'a\nb').end(),
+      (res: ServerResponse) => Object.assign(res, { statusCode: 42 }).end(),
+    ]) {
+      const url = await serve(
+        t,
+        async (_, res) => {
+          await updateCurrentSession(sessionSet('visits', 1))
+          bad(res)
+        },
+        { failures },
+      )
+      const answer = await get(url)
+      t.strictSame([answer.status, answer.setCookie], [500, []])
+    }
+    t.match(failures, [
+      { code: 'ERR_INVALID_CHAR' },
+      { code: 'ERR_HTTP_INVALID_STATUS_CODE' },
+      { code: 'ERR_INVALID_CHAR' },
+      { code: 'ERR_HTTP_INVALID_STATUS_CODE' },
+    ])
   })
+
+  t.test(
+    'a head that fails when it goes out is a 500, and the session is saved with its cookie',
+    async (t) => {
+      const store = memoryStore()
+      const listener = sessionListener({ store, onFailure: statusOf })(async (_, res) => {
+        await updateCurrentSession(sessionSet('visits', 1))
+        res.end('done')
+      })
+      const server = createServer((req, res) => {
+        // A middleware outside, of which the handler knows nothing, fails once.
+        const writeHead = res.writeHead.bind(res)
+        let times = 0
+        res.writeHead = (status: number) => {
+          times += 1
+          if (times === 1) throw new Error('outside')
+          return writeHead(status)
+        }
+        listener(req, res)
+      })
+      server.listen(0, '127.0.0.1')
+      await once(server, 'listening')
+      t.teardown(() => server.close())
+      const answer = await get(`http://127.0.0.1:${String((server.address() as AddressInfo).port)}/`)
+      t.equal(answer.status, 500)
+      t.equal((await get(await serve(t, visit, { store }), answer.cookie)).body, '2')
+    },
+  )
 
   t.test('a value that cannot be stored is a 400, and nothing of the request is stored', async (t) => {
     const store = memoryStore()

@@ -23,8 +23,24 @@ const headerPairs = (
   )
 }
 
-// As `writeHead` would itself: a header given there replaces one that was set before.
-export const setHeaders = (
+/**
+ * Takes what `writeHead` was given, in all its forms, as `writeHead` would itself: a header given there replaces one
+ * that was set before. Throws what `writeHead` throws.
+ */
+export const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): void => {
+  const status = Math.trunc(Number(given))
+  if (!(status >= 100 && status <= 999))
+    throw coded(RangeError, 'ERR_HTTP_INVALID_STATUS_CODE', `Invalid status code: ${String(given)}`)
+  const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
+  const text = message ?? (res.req.httpVersionMajor < 2 ? res.statusMessage : undefined)
+  if (typeof text === 'string' && /[^\t\u0020-\u007e\u0080-\u00ff]/.test(text))
+    throw coded(TypeError, 'ERR_INVALID_CHAR', 'Invalid character in statusMessage')
+  setHeaders(res, headers as OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined)
+  res.statusCode = status
+  if (typeof message === 'string') res.statusMessage = message
+}
+
+const setHeaders = (
   res: ServerResponse,
   headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined,
 ): void => {
@@ -44,3 +60,22 @@ export const appendHeader = (res: ServerResponse, name: string, value: Value): v
 export const forgetMessage = (res: ServerResponse): void => {
   if (res.req.httpVersionMajor < 2) res.statusMessage = ''
 }
+
+const coded = (kind: ErrorConstructor, code: string, message: string): Error =>
+  Object.assign(new kind(message), { code })
+
+// The errors of Node.js for these mistakes, by their codes: programs, and frameworks, look for them.
+
+export const headersSent = ({ req }: ServerResponse, method: string): Error => {
+  const verb = /^(set|append|remove|write)/.exec(method)?.[0] ?? 'set'
+  return req.httpVersionMajor < 2
+    ? coded(Error, 'ERR_HTTP_HEADERS_SENT', `Cannot ${verb} headers after they are sent to the client`)
+    : coded(Error, 'ERR_HTTP2_HEADERS_SENT', 'Response has already been initiated.')
+}
+
+export const writeAfterEnd = (): Error => coded(Error, 'ERR_STREAM_WRITE_AFTER_END', 'write after end')
+
+export const unwritable = (chunk: unknown): Error =>
+  chunk === null
+    ? coded(TypeError, 'ERR_STREAM_NULL_VALUES', 'May not write null values to stream')
+    : coded(TypeError, 'ERR_INVALID_ARG_TYPE', 'the chunk of a response must be a string or a Uint8Array')

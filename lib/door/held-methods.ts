@@ -19,12 +19,13 @@ interface Layer {
 /** One for each depth: a response may be held more than once, by doors within doors. */
 const layers: Layer[] = []
 
-/** Puts the methods in place. */
-export const install = (res: ServerResponse, held: Held): void => {
+/** Puts the methods in place; gives the function of `writeHead`. */
+export const install = (res: ServerResponse, held: Held): Call => {
   const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
   addMember(res, layer.symbol, held)
   put(layer.methods, res as unknown as Methods)
   Object.defineProperties(res, layer.shown)
+  return layer.methods.writeHead
 }
 
 const newLayer = (): Layer => {
@@ -34,7 +35,12 @@ const newLayer = (): Layer => {
     if (held === undefined) throw new TypeError('a method of a response was called without the response')
     return held
   }
-  const shown = { headersSent: showing(of, 'begun'), writableEnded: showing(of, 'ended') }
+  const shown = {
+    headersSent: showing(of, 'headersSent', ({ begun }) => begun),
+    writableEnded: showing(of, 'writableEnded', ({ ended }) => ended),
+    writableNeedDrain: showing(of, 'writableNeedDrain', ({ refused, ended }) => refused && !ended),
+    writableCorked: showing(of, 'writableCorked', ({ corked }) => corked),
+  }
   const layer = { symbol, methods: methodsOf(of), shown }
   layers.push(layer)
   return layer
@@ -54,6 +60,10 @@ const methodsOf = (of: Of): Methods => {
     write: method('write'),
     end: method('end'),
     flushHeaders: method('flushHeaders'),
+    flush: method('flush'),
+    cork: method('cork'),
+    uncork: method('uncork'),
+    addTrailers: method('addTrailers'),
     writeEarlyHints: method('writeEarlyHints'),
     writeProcessing: method('writeProcessing'),
     setHeader: change('setHeader'),
@@ -70,6 +80,11 @@ const put = (methods: Methods, res: Methods): void => {
   res.end = methods.end
   res.setHeader = methods.setHeader
   res.removeHeader = methods.removeHeader
+  res.addTrailers = methods.addTrailers
+  // Of a middleware that compresses.
+  if ('flush' in res) res.flush = methods.flush
+  if ('cork' in res) res.cork = methods.cork
+  if ('uncork' in res) res.uncork = methods.uncork
   if ('flushHeaders' in res) res.flushHeaders = methods.flushHeaders
   if ('writeEarlyHints' in res) res.writeEarlyHints = methods.writeEarlyHints
   if ('writeProcessing' in res) res.writeProcessing = methods.writeProcessing
@@ -77,15 +92,12 @@ const put = (methods: Methods, res: Methods): void => {
   if ('appendHeader' in res) res.appendHeader = methods.appendHeader
 }
 
-/** What a program looks at before it answers once more. */
-const showing = (of: Of, seen: 'begun' | 'ended'): PropertyDescriptor => {
-  const name = seen === 'begun' ? 'headersSent' : 'writableEnded'
-  return {
-    get(this: unknown) {
-      const { state, res, [seen]: isSeen } = of(this)
-      const prototype = Object.getPrototypeOf(res) as object
-      return state === 'holding' ? isSeen : (Reflect.get(prototype, name, res) as boolean)
-    },
-    configurable: true,
-  }
-}
+/** What a program looks at before it answers once more, or goes on. */
+const showing = (of: Of, name: keyof ServerResponse, shown: (held: Held) => unknown): PropertyDescriptor => ({
+  get(this: unknown) {
+    const held = of(this)
+    if (held.state === 'holding') return shown(held)
+    return Reflect.get(Object.getPrototypeOf(held.res) as object, name, held.res) as unknown
+  },
+  configurable: true,
+})

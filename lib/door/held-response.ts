@@ -2,13 +2,17 @@
 // is made at the last moment, so that a header can still be added.
 
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import { setImmediate } from 'node:timers'
 import * as O from 'fp-ts/lib/Option.js'
 import type { FailureAnswer } from './failure.js'
 import { appendHeader, forgetMessage } from './headers.js'
 import { install } from './held-methods.js'
-import { callReal, type Held, newHeld } from './holding.js'
+import { type Call, callReal, type Held, newHeld } from './holding.js'
 import { sendAnswer } from './plain-answer.js'
 import type { WaitingResponse } from './request-life.js'
+
+/** The real one, whatever a test puts in its place while it runs. */
+const soon = setImmediate
 
 export interface HeldResponse extends WaitingResponse {
   /** Takes back what was written, while nothing of it went out. */
@@ -25,36 +29,71 @@ export const holdResponse = (
   answer: (failure: unknown) => FailureAnswer | (() => void),
   isFailure: (status: number | undefined) => boolean = () => false,
 ): HeldResponse => {
-  const before = { status: res.statusCode, headers: res.getHeaders() }
-  const held = newHeld(res)
-  install(res, held)
+  const holding = hold(res)
   return {
     pressed: new Promise((resolve) => {
       // Not at once: what a handler does right after (a throw, a last edit) still belongs to it.
-      held.pressSoon = () => void setImmediate(resolve)
+      holding.held.pressSoon = () => void soon(resolve)
     }),
     isAbandoned: () => isGone(res),
-    isFailure: () => isFailure(held.status),
-    retract: () => retractHeld(res, held, before),
-    release: (cookie) => release(res, held, addCookie(res, cookie)),
+    isFailure: () => isFailure(holding.held.status),
+    retract: () => {
+      if (holding.held.state === 'holding' && holding.held.begun) retract(holding)
+    },
+    release: (cookie) => release(holding, addCookie(res, cookie)),
     fail: (failure, cookie, isHandler = () => false) => {
       const instead = answer(failure)
-      if (typeof instead !== 'function') cutShort(res, held, instead, addCookie(res, cookie))
-      else if (held.state === 'released' && res.headersSent) cut(res, held)
+      const addIt = addCookie(res, cookie)
+      if (typeof instead !== 'function') cutShort(res, holding.held, instead, addIt)
+      else if (holding.held.state === 'released' && res.headersSent) cut(res, holding.held)
       else {
-        held.state = 'released'
-        retract(res, held, before)
-        held.addCookie = addCookie(res, cookie)
+        retract(holding)
         // A stream goes on; its parts are not the answer's.
-        held.isStale = isHandler
+        Object.assign(holding.held, { state: 'released', addCookie: addIt, isStale: isHandler })
         instead()
       }
     },
   }
 }
 
-const retractHeld = (res: ServerResponse, held: Held, before: Before): void => {
-  if (held.state === 'holding' && held.begun) retract(res, held, before)
+interface Holding {
+  readonly res: ServerResponse
+  /** As it was when it began to be held. */
+  readonly before: {
+    readonly status: number
+    readonly headers: OutgoingHttpHeaders
+    readonly on: unknown
+  }
+  held: Held
+  /** The method in its place, under whatever wraps it. */
+  writeHead: Call
+}
+
+const hold = (res: ServerResponse): Holding => {
+  const before = { status: res.statusCode, headers: res.getHeaders(), on: Reflect.get(res, 'on') as unknown }
+  const held = newHeld(res)
+  return { res, before, held, writeHead: install(res, held) }
+}
+
+/**
+ * Takes back what was written. Whatever kept or wrapped a method for that answer has had its turn: a compressing
+ * stream, say, may still write the rest of it, and would not write another answer. Its methods lead nowhere from now
+ * on, and others are in their place.
+ */
+const retract = (holding: Holding): void => {
+  const { res, held, before } = holding
+  if (held.begun) {
+    held.state = 'failed'
+    holding.held = { ...newHeld(res), real: held.real, pressSoon: held.pressSoon }
+    holding.writeHead = install(res, holding.held)
+  }
+  held.calls.splice(0)
+  for (const name of res.getHeaderNames()) res.removeHeader(name)
+  for (const [name, value] of Object.entries(before.headers))
+    if (value !== undefined) res.setHeader(name, value)
+  res.statusCode = before.status
+  if (Reflect.get(res, 'on') !== before.on) Reflect.set(res, 'on', before.on)
+  forgetMessage(res)
 }
 
 const addCookie = (res: ServerResponse, cookie: O.Option<string>) => (): void => {
@@ -64,13 +103,25 @@ const addCookie = (res: ServerResponse, cookie: O.Option<string>) => (): void =>
   res.setHeader('Cache-Control', 'no-store')
 }
 
-const release = (res: ServerResponse, held: Held, cookie: () => void): void => {
+const release = (holding: Holding, cookie: () => void): void => {
+  const { res, held } = holding
   held.state = 'released'
   res.statusCode = held.status ?? res.statusCode
   held.addCookie = cookie
-  for (const call of held.calls.splice(0)) call()
+  replay(holding)
   // Node tells of the drain by itself when what was written just now did not fit either.
   if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
+}
+
+/** What wraps `writeHead` has had its turn when the head was made for the first time. */
+const replay = ({ res, held, writeHead }: Holding): void => {
+  const wrapped: unknown = Reflect.get(res, 'writeHead')
+  Reflect.set(res, 'writeHead', writeHead)
+  try {
+    for (const call of held.calls.splice(0)) call()
+  } finally {
+    Reflect.set(res, 'writeHead', wrapped)
+  }
 }
 
 const cutShort = (res: ServerResponse, held: Held, instead: FailureAnswer, cookie: () => void): void => {
@@ -97,20 +148,3 @@ const cut = (res: ServerResponse, held: Held): void => {
 /** A response of HTTP/2 tells it of its stream. */
 const isGone = (res: ServerResponse & { readonly stream?: { readonly destroyed: boolean } }): boolean =>
   res.stream?.destroyed ?? res.destroyed
-
-interface Before {
-  readonly status: number
-  readonly headers: OutgoingHttpHeaders
-}
-
-/** As it was when it began to be held. */
-const retract = (res: ServerResponse, held: Held, { status, headers }: Before): void => {
-  held.head = held.begun = held.ended = held.refused = false
-  held.size = 0
-  held.status = undefined
-  held.calls.splice(0)
-  for (const name of res.getHeaderNames()) res.removeHeader(name)
-  for (const [name, value] of Object.entries(headers)) if (value !== undefined) res.setHeader(name, value)
-  res.statusCode = status
-  forgetMessage(res)
-}

@@ -1,11 +1,24 @@
 // What a response that waits remembers: the calls of its handler, in order, until they are done or dropped.
 
-import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
-import { setHeaders } from './headers.js'
+import type { ServerResponse } from 'node:http'
+import { headersSent, setHead, unwritable, writeAfterEnd } from './headers.js'
 
-export type Method = 'writeHead' | 'write' | 'end' | 'flushHeaders' | 'writeEarlyHints' | 'writeProcessing'
+export type Method =
+  | 'writeHead'
+  | 'write'
+  | 'end'
+  | 'flushHeaders'
+  | 'flush'
+  | 'cork'
+  | 'uncork'
+  | 'addTrailers'
+  | 'writeEarlyHints'
+  | 'writeProcessing'
 
-/** What changes the head: not any more once it was given away, so that of two answers the first goes out whole. */
+/**
+ * What changes the head: an error once that is made, as without keyrow. After the end of the answer nothing happens:
+ * of two answers the first goes out whole.
+ */
 export type Change = 'setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader'
 
 export type Call = (...args: readonly unknown[]) => unknown
@@ -21,13 +34,17 @@ export interface Held {
   readonly calls: (() => unknown)[]
   /** Adds the cookie, once, right before the head is made. */
   addCookie: () => void
+  /** The head is made: nothing can be added to it. */
   head: boolean
+  /** The head is being made for the first byte, not because the program asked for it. */
+  implicit: boolean
   /** The status that was given away. */
   status: number | undefined
   begun: boolean
   ended: boolean
   size: number
   refused: boolean
+  corked: number
   /** Whether who calls is the handler whose request has failed, while a framework answers that. */
   isStale: () => boolean
 }
@@ -43,11 +60,13 @@ export const newHeld = (res: ServerResponse): Held => ({
   calls: [],
   addCookie: nothing,
   head: false,
+  implicit: false,
   status: undefined,
   begun: false,
   ended: false,
   size: 0,
   refused: false,
+  corked: 0,
   isStale: never,
 })
 
@@ -57,6 +76,10 @@ const realOf = (res: Held['real']): Held['real'] => ({
   write: res.write,
   end: res.end,
   flushHeaders: res.flushHeaders,
+  flush: res.flush,
+  cork: res.cork,
+  uncork: res.uncork,
+  addTrailers: res.addTrailers,
   writeEarlyHints: res.writeEarlyHints,
   writeProcessing: res.writeProcessing,
   setHeader: res.setHeader,
@@ -74,8 +97,22 @@ const keep = (held: Held, name: Method, args: readonly unknown[]): void => {
   held.calls.push(() => released[name](held, args))
 }
 
+/**
+ * Node.js makes the head with the first byte, by calling `writeHead`, which programs wrap. So the wrappers run at
+ * the same moment as without keyrow, and what they wrap `write` and `end` for knows of it.
+ */
+const makeHead = (held: Held): void => {
+  if (held.head) return
+  held.implicit = true
+  try {
+    held.res.writeHead(held.res.statusCode)
+  } finally {
+    held.implicit = false
+  }
+}
+
 const begin = (held: Held, name: Method, args: readonly unknown[]): void => {
-  if (!held.begun) held.status = held.res.statusCode
+  makeHead(held)
   held.begun = true
   keep(held, name, args)
   held.pressSoon()
@@ -83,26 +120,49 @@ const begin = (held: Held, name: Method, args: readonly unknown[]): void => {
 
 const holding: By = {
   writeHead: (held, args) => {
-    if (held.head) throw new Error('writeHead: the head of this response was written already')
+    if (held.ended) return held.res
+    if (held.head) throw headersSent(held.res, 'writeHead')
+    setHead(held.res, args)
     held.head = held.begun = true
-    held.status = Number(args[0])
-    keep(held, 'writeHead', args)
+    held.status = held.res.statusCode
+    // Of a head that nobody asked for Node.js knows more when it makes it: the length of a body that ends at once.
+    if (!held.implicit) keep(held, 'writeHead', [held.status])
     return held.res
   },
   flushHeaders: (held, args) => begin(held, 'flushHeaders', args),
+  flush: (held, args) => keep(held, 'flush', args),
+  cork: (held, args) => {
+    held.corked += 1
+    keep(held, 'cork', args)
+  },
+  uncork: (held, args) => {
+    held.corked = Math.max(0, held.corked - 1)
+    keep(held, 'uncork', args)
+  },
+  addTrailers: (held, args) => (held.ended ? undefined : callReal(held, 'addTrailers', args)),
   writeEarlyHints: (held, args) => keep(held, 'writeEarlyHints', args),
-  writeProcessing: (held, args) => keep(held, 'writeProcessing', args),
+  // It tells the client to wait, and nothing of the answer.
+  writeProcessing: (held, args) =>
+    held.begun ? keep(held, 'writeProcessing', args) : callReal(held, 'writeProcessing', args),
   end: (held, args) => {
-    if (held.ended) return held.res
     const [chunk] = args
-    if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) sizeOf(chunk)
-    begin(held, 'end', args)
-    held.ended = true
+    const hasChunk = typeof chunk !== 'function' && chunk !== undefined && chunk !== null
+    if (hasChunk) sizeOf(chunk)
+    if (held.ended) tooLate(held, args, hasChunk)
+    else {
+      begin(held, 'end', args)
+      held.ended = true
+      held.corked = 0
+    }
     return held.res
   },
   write: (held, args) => {
-    if (held.ended) return false
-    held.size += sizeOf(args[0])
+    const size = sizeOf(args[0])
+    if (held.ended) {
+      tooLate(held, args, true)
+      return false
+    }
+    held.size += size
     begin(held, 'write', args)
     held.refused ||= held.size >= held.res.writableHighWaterMark
     return !held.refused
@@ -112,7 +172,14 @@ const holding: By = {
 const sizeOf = (chunk: unknown): number => {
   if (typeof chunk === 'string') return chunk.length
   if (chunk instanceof Uint8Array) return chunk.byteLength
-  throw new TypeError('the chunk of a response must be a string or a Uint8Array')
+  throw unwritable(chunk)
+}
+
+/** Of two answers the first goes out whole. The other one's callback is called, with an error if it wrote something. */
+const tooLate = ({ res }: Held, args: readonly unknown[], isWriting: boolean): void => {
+  const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
+  if (isWriting) process.nextTick(() => callback?.(writeAfterEnd()))
+  else if (callback !== undefined) res.once('finish', callback)
 }
 
 const passed =
@@ -122,17 +189,21 @@ const passed =
 
 const released: By = {
   // Node makes the head by calling `writeHead`, also when the program does not.
-  writeHead: (held, [status, ...rest]) => {
-    const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
-    setHeaders(held.res, headers as OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined)
-    const { addCookie } = held
+  writeHead: (held, args) => {
+    const { res, addCookie } = held
+    // The second one is an error of Node's own.
+    if (!res.headersSent) setHead(res, args)
     held.addCookie = nothing
     addCookie()
-    return callReal(held, 'writeHead', message === undefined ? [status] : [status, message])
+    return callReal(held, 'writeHead', [res.statusCode])
   },
   write: passed('write'),
   end: passed('end'),
   flushHeaders: passed('flushHeaders'),
+  flush: passed('flush'),
+  cork: passed('cork'),
+  uncork: passed('uncork'),
+  addTrailers: passed('addTrailers'),
   writeEarlyHints: passed('writeEarlyHints'),
   writeProcessing: passed('writeProcessing'),
 }
@@ -142,6 +213,10 @@ const failed: By = {
   write: () => true,
   end: ({ res }) => res,
   flushHeaders: () => undefined,
+  flush: () => undefined,
+  cork: () => undefined,
+  uncork: () => undefined,
+  addTrailers: () => undefined,
   writeEarlyHints: () => undefined,
   writeProcessing: () => undefined,
 }
@@ -153,5 +228,9 @@ export const called = (held: Held, name: Method, args: readonly unknown[]): unkn
   (held.isStale() ? failed : byState[held.state])[name](held, args)
 
 /** The same of one that changes the head. */
-export const changed = (held: Held, name: Change, args: readonly unknown[]): unknown =>
-  (held.state === 'holding' && held.begun) || held.isStale() ? held.res : callReal(held, name, args)
+export const changed = (held: Held, name: Change, args: readonly unknown[]): unknown => {
+  const isHolding = held.state === 'holding'
+  if (held.isStale() || (isHolding && held.ended)) return held.res
+  if (isHolding && held.head) throw headersSent(held.res, name)
+  return callReal(held, name, args)
+}

@@ -1,0 +1,191 @@
+// One handler behind a bare server and behind keyrow's adapter, over a real socket: what a client gets, byte by byte,
+// and what the handler sees of its response.
+
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
+import { connect } from 'node:net'
+import { brotliDecompressSync, constants, gunzipSync } from 'node:zlib'
+import express from 'express'
+import * as expressDoor from '../../lib/door/express.js'
+import { sessionListener } from '../../lib/door/node.js'
+import { memoryStore } from '../../lib/driver/memory.js'
+import { sessionSet, updateCurrentSession } from '../../lib/promise.js'
+import { listening } from './doors.js'
+import { inTime } from './in-time.js'
+
+export type Middleware = (req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void) => void
+
+export interface Exchange {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  /** Notes what the handler sees; both servers' notes have to be the same. */
+  readonly note: (...seen: readonly unknown[]) => void
+  /** The client has this text of the answer: of its body, as it is after decoding, or of its interim heads. */
+  readonly arrived: (text: string) => Promise<void>
+}
+
+export interface Row {
+  readonly name: string
+  /** Middlewares before the adapter, and after it. */
+  readonly outside?: () => Middleware
+  readonly inside?: () => Middleware
+  readonly request?: string
+  /** The request's headers. */
+  readonly headers?: string
+  /** The request's body, which is sent when the client is told to go on. */
+  readonly body?: string
+  readonly only?: 'node' | 'express'
+  /** How a body was cut into pieces is left to the middleware. */
+  readonly decoded?: boolean
+  readonly handler: (exchange: Exchange) => unknown
+}
+
+export type Kind = 'node' | 'express'
+
+type Handle = (req: IncomingMessage, res: ServerResponse) => Promise<void>
+
+const change = () => updateCurrentSession(sessionSet('seen', true))
+
+/** The server of a row: bare, or with the adapter between the middlewares. */
+const listenerOf = (row: Row, kind: Kind, handle: Handle, isBare: boolean): RequestListener => {
+  const passing: Middleware = (_req, _res, next) => next()
+  const outside = row.outside?.() ?? passing
+  const inside = row.inside?.() ?? passing
+  if (kind === 'express') {
+    const app = express().disable('x-powered-by').use(outside)
+    if (!isBare) app.use(expressDoor.sessionMiddleware({ store: memoryStore() }))
+    return app.use(inside).use((req, res) => handle(req, res))
+  }
+  const within = (req: IncomingMessage, res: ServerResponse): Promise<void> =>
+    new Promise((resolve, reject) => {
+      inside(req, res, () => {
+        handle(req, res).then(resolve, reject)
+      })
+    })
+  const adapted = isBare
+    ? (...args: Parameters<typeof within>) => void within(...args)
+    : sessionListener({ store: memoryStore() })(within)
+  return (req, res) => {
+    outside(req, res, () => {
+      adapted(req, res)
+    })
+  }
+}
+
+/** The head as it is, but for what differs by itself; the body in its pieces, or decoded. */
+const comparable = (raw: Buffer, { decoded = false }: Row): unknown => {
+  const text = raw.toString('latin1')
+  const end = text.lastIndexOf('HTTP/1.1 ')
+  const [head = ''] = text.slice(end).split('\r\n\r\n', 1)
+  const lines = (text.slice(0, end) + head)
+    .replace(/, Cookie$/im, '')
+    .split('\r\n')
+    .filter((line) => !/^(date|set-cookie|cache-control|vary: cookie$)/i.test(line))
+    .map((line) => line.replace(/^(x-response-time: )[\d.]+/i, '$1'))
+  return [lines, decoded ? bodyOf(raw) : text.slice(end + head.length)]
+}
+
+/** As much of the body as is there, out of its chunks and decompressed. */
+const bodyOf = (raw: Buffer): string => {
+  const start = raw.lastIndexOf('HTTP/1.1 ')
+  const end = raw.indexOf('\r\n\r\n', start)
+  if (end < 0) return ''
+  const head = raw.subarray(start, end).toString('latin1')
+  const sent = raw.subarray(end + 4)
+  const whole = /^transfer-encoding: chunked/im.test(head) ? unchunked(sent) : sent
+  if (whole.length === 0) return ''
+  if (/^content-encoding: gzip/im.test(head))
+    return gunzipSync(whole, { finishFlush: constants.Z_SYNC_FLUSH }).toString()
+  return /^content-encoding: br/im.test(head)
+    ? brotliDecompressSync(whole, { finishFlush: constants.BROTLI_OPERATION_FLUSH }).toString()
+    : whole.toString()
+}
+
+const unchunked = (sent: Buffer): Buffer => {
+  const parts: Buffer[] = []
+  for (let at = 0; ; ) {
+    const line = sent.indexOf('\r\n', at)
+    if (line < 0) break
+    const size = Number.parseInt(sent.subarray(at, line).toString(), 16)
+    if (!(size > 0)) break
+    parts.push(sent.subarray(line + 2, line + 2 + size))
+    at = line + 2 + size + 2
+  }
+  return Buffer.concat(parts)
+}
+
+export interface Seen {
+  readonly answer: unknown
+  readonly raw: string
+  readonly notes: readonly unknown[]
+}
+
+const MOMENT = 10_000
+
+const talk = (url: string, row: Row, onData: (raw: Buffer) => void): Promise<Buffer> =>
+  new Promise((resolve) => {
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    let raw = Buffer.alloc(0)
+    let rest = row.body
+    socket.on('data', (data) => {
+      raw = Buffer.concat([raw, data])
+      if (rest !== undefined && raw.includes('HTTP/1.1 100')) {
+        socket.write(rest)
+        rest = undefined
+      }
+      onData(raw)
+    })
+    socket.on('error', () => undefined)
+    socket.on('close', () => resolve(raw))
+    const headers = row.headers === undefined ? '' : `${row.headers}\r\n`
+    const length = row.body === undefined ? '' : `Content-Length: ${String(row.body.length)}\r\n`
+    socket.write(
+      `${row.request ?? 'GET / HTTP/1.1'}\r\nHost: x\r\nConnection: close\r\n${length}${headers}\r\n`,
+    )
+  })
+
+/** Runs a row on one server, from the request to the end of its connection. */
+export const observe = async (row: Row, kind: Kind, isBare: boolean): Promise<Seen> => {
+  const notes: unknown[] = []
+  const waiting: { readonly text: string; readonly go: () => void }[] = []
+  let raw: Buffer = Buffer.alloc(0)
+  const look = (): void => {
+    for (const { text, go } of waiting) if ((raw.toString('latin1') + bodyOf(raw)).includes(text)) go()
+  }
+  const arrived = (text: string): Promise<void> => {
+    const here = new Promise<void>((resolve) => {
+      waiting.push({ text, go: resolve })
+    })
+    look()
+    return inTime(`${row.name}: the arrival of "${text}"`, MOMENT, here)
+  }
+  let end = (): void => undefined
+  const closed = new Promise<void>((resolve) => {
+    end = resolve
+  })
+  const handle: Handle = async (req, res) => {
+    res.once('close', end)
+    if (!isBare) await change()
+    await row.handler({ req, res, note: (...seen) => notes.push(...seen), arrived })
+  }
+  const listener = listenerOf(row, kind, handle, isBare)
+  const server: Server = createServer(listener)
+  if (row.body !== undefined) server.on('checkContinue', listener)
+  const { url, close } = await listening(server)
+  try {
+    const done = talk(url, row, (data) => {
+      raw = data
+      look()
+    })
+    raw = await inTime(row.name, 2 * MOMENT, done)
+    await inTime(`${row.name}: the end of the response`, MOMENT, closed)
+    return { answer: comparable(raw, row), raw: raw.toString('latin1'), notes }
+  } finally {
+    await close()
+  }
+}
