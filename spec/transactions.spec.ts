@@ -251,7 +251,7 @@ const violationSpec = (t: Test, database: Database): void => {
         transact(database, (tx) => run(tx, text.replace('T', `${schema}.t`))),
       ]) {
         const error = await left(tried)
-        t.ok(error instanceof DriverError)
+        if (!(error instanceof DriverError)) throw error
         t.strictSame([error.kind, error.sqlState, error.constraint], [kind, sqlState, constraint])
         t.equal(error.column, kind === 'notNull' ? 'parent' : undefined)
         t.equal(error.retryable, sqlState.startsWith('40'))

@@ -6,21 +6,10 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError } from '../base/errors.js'
 import type { Session } from '../port/session-store.js'
-import {
-  closedReason,
-  closeFrame,
-  currentFrame,
-  dropFrame,
-  endReason,
-  type Frame,
-  frameOf,
-  inFrame,
-  isSame,
-  joinFrame,
-  openFrame,
-  put,
-  sessionHeldBy,
-} from './frame.js'
+import { withStore } from '../session/session.js'
+import { closedReason, type Frame, inFrame, isSameRow, joinFrame, openFrame, put } from './frame.js'
+import { sessionThere } from './inner-frame.js'
+import { closeFrame, currentFrame, dropFrame, endReason, frameOf, sessionHeldBy } from './scope.js'
 import { saveSession } from './verbs.js'
 
 export interface WithSessionOptions {
@@ -58,8 +47,9 @@ export const withSession =
   () => {
     const reason = endReason(session)
     if (reason !== undefined) return Promise.resolve(E.left(reason))
-    const frame = frameOf(session)
-    if (frame === undefined) return runFrame(openFrame(session), fn, options.saveOnFailure ?? false)
+    const there = sessionThere(session)
+    const frame = frameOf(there)
+    if (frame === undefined) return runFrame(openFrame(there), fn, options.saveOnFailure ?? false)
     joinFrame(frame, session)
     return inFrame(frame, () => settle(fn))
   }
@@ -186,11 +176,11 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const reason = closedReason(frame)
   if (reason !== undefined) return E.left(reason)
   const session = f(frame.session)
-  if (!isSame(frame.session, session))
+  if (!isSameRow(frame.session, session))
     throw new TypeError('updateCurrentSession: the function gave another session')
   // Another state of it, from before a save or a rotation, brings its edits, not what it knew.
   if (session.token === frame.session.token && session.snapshot === frame.session.snapshot)
-    put(frame, session)
+    put(frame, withStore(session, frame.session.handle))
   else joinFrame(frame, session)
   return E.right(frame.session)
 }

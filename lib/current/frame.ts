@@ -2,17 +2,14 @@
 // and it is closed once: from then on nothing changes. `AsyncLocalStorage` stands in for the dynamic extent
 // of Scheme's parameters: a scope is bound while a task runs, and reaches all that the task awaits.
 import { AsyncLocalStorage } from 'node:async_hooks'
-import * as E from 'fp-ts/lib/Either.js'
+import type * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
-import type { Session, SessionStore } from '../port/session-store.js'
+import type { Session } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
 import { united } from '../session/known.js'
-import { heldSession, type Snapshot, withEdits, withStore, withToken } from '../session/session.js'
-import type { SessionId, Token } from '../session/token.js'
-import { outermost, throughCommits } from './commits.js'
-import { storeSession } from './store-session.js'
+import { heldSession, type Snapshot, withEdits, withToken } from '../session/session.js'
+import type { Token } from '../session/token.js'
 
 /** The request that a frame belongs to, as far as the functions of sessions look at it. */
 export interface FrameRequest {
@@ -30,13 +27,23 @@ export interface Frame {
   state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** Whether its scope has ended: from then on it gives its session to nobody. */
   ended: boolean
-  /** The edits that the session came in with: what differs from them was done since. */
-  readonly entered: Edits
+  /** The session that it came in with: what differs from its edits was done since. */
+  readonly opened: Session
   /** Every session that it held. */
   readonly held: WeakSet<Session>
   readonly tokens: WeakSet<Token>
-  saved?: Promise<E.Either<SessionError, Session>>
   readonly request: FrameRequest | undefined
+  /** Its counterparts in the transactions that are open in it, by the transaction. */
+  inner: Map<object, InnerFrame> | undefined
+  saved: Promise<E.Either<SessionError, Session>> | undefined
+}
+
+/** A frame of the same session in a transaction of its database. */
+export interface InnerFrame extends Frame {
+  /** Fulfilled when the transaction has ended. */
+  readonly end: Promise<void>
+  /** The request's unsaved updates that it writes along. */
+  writes: Edits | undefined
 }
 
 /** Frames nest: a scope knows the one around it. */
@@ -52,10 +59,12 @@ export const openFrame = (session: Session, request = currentRequest()): Frame =
   session,
   state: 'open',
   ended: false,
-  entered: session.edits,
+  opened: session,
   held: new WeakSet([session]),
   tokens: new WeakSet([session.token]),
   request,
+  inner: undefined,
+  saved: undefined,
 })
 
 /** A scope of the frame, within the one that is here. */
@@ -70,9 +79,9 @@ export const inScope = <A>(scope: Scope, task: () => A): A => {
   return here?.frame.ended === false && isInside(scope.frame) ? task() : scopes.run(scope, task)
 }
 
-export const currentFrame = (): Frame | undefined => scopes.getStore()?.frame
+export const scopeHere = (): Scope | undefined => scopes.getStore()
 
-export const currentRequest = (): FrameRequest | undefined => currentFrame()?.request
+export const currentRequest = (): FrameRequest | undefined => scopeHere()?.frame.request
 
 /** Notes that the handler looks at the frame's session. */
 export const lookAt = (frame: Frame): Session => {
@@ -87,54 +96,17 @@ export const isInside = (frame: Frame): boolean => {
   return false
 }
 
-/** The open frame, here or around us, of the same session in the same store. */
-export const frameOf = (session: Session): Frame | undefined => {
-  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)
-    if (scope.frame.state === 'open' && isSame(scope.frame.session, session)) return scope.frame
-  return undefined
-}
+/** Whether both are one session of one store, inside of a transaction or not. */
+export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/**
- * The frame that this very session came from, when that is closed: whoever still holds the session outlived
- * its request. One that was loaded anew, with a token of its own, is free.
- */
-const closedFrameOf = (session: Session): Frame | undefined => {
-  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)
-    if (isSameRow(scope.frame.session, session) && scope.frame.tokens.has(session.token))
-      return scope.frame.state === 'open' ? undefined : scope.frame
-  return undefined
-}
-
-export const isSame = (a: Session, b: Session): boolean => a.id === b.id && a.handle === b.handle
-
-/** The same, seen through whichever handle of the database. */
-const isSameRow = (a: Session, b: Session): boolean =>
-  a.id === b.id && outermost(a.handle) === outermost(b.handle)
+/** All handles of a store in a database share one function `over`. */
+export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
+  a === b || (a.over !== undefined && a.over === b.over)
 
 /** Why this frame's session cannot be changed, or `undefined` when it can. */
 export const closedReason = ({ state, session }: Frame): SessionClosed | SessionGone | undefined => {
   if (state === 'open') return undefined
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
-}
-
-/** The frame's session, until its scope has ended. */
-export const sessionHeldBy = ({ ended, session }: Frame): E.Either<SessionClosed, Session> =>
-  ended ? E.left(new SessionClosed(session.id)) : E.right(session)
-
-/** Tokens of sessions that were given out to be read only. */
-const readOnly = new WeakSet<Token>()
-
-/** From now on nothing that is made of this very session can be written; one that is loaded anew can. */
-export const makeReadOnly = (session: Session): Session => {
-  readOnly.add(session.token)
-  return session
-}
-
-/** Why this session, in the hands of code that outlived its request, cannot be written any more. */
-export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
-  if (readOnly.has(session.token)) return new SessionClosed(session.id)
-  const frame = closedFrameOf(session)
-  return frame === undefined ? undefined : closedReason(frame)
 }
 
 /**
@@ -144,7 +116,7 @@ export const endReason = (session: Session): SessionClosed | SessionGone | undef
  */
 export const joinFrame = (frame: Frame, session: Session): void => {
   if (frame.held.has(session)) return
-  const brought = sinceEdits(frame.session.edits, sinceEdits(frame.entered, session.edits))
+  const brought = sinceEdits(frame.session.edits, sinceEdits(frame.opened.edits, session.edits))
   const knowing = frame.session.snapshot
   if (O.isSome(knowing) && O.isSome(session.snapshot) && isSameMoment(knowing.value, session.snapshot.value))
     know(frame, united(session.snapshot.value, knowing.value))
@@ -164,10 +136,16 @@ export const put = (frame: Frame, session: Session): void => {
   frame.tokens.add(session.token)
 }
 
-/** Tells the frames of the session: of this handle now, and of those around it as transactions are committed. */
-const tellStored = (before: Session, after: Session): void => {
-  if (after !== before)
-    throughCommits(before.handle, (store) => absorb(withStore(before, store), withStore(after, store)))
+/** What a frame's session becomes: other edits, another token, and what is known by now. */
+export const putState = (frame: Frame, edits: Edits, token: Token, known: Session['snapshot']): void => {
+  const { session } = frame
+  const snapshot = newest(session.snapshot, known)
+  put(
+    frame,
+    O.isSome(snapshot)
+      ? heldSession(session.handle, token, snapshot.value, edits)
+      : withEdits(withToken(session, token), edits),
+  )
 }
 
 /**
@@ -175,20 +153,11 @@ const tellStored = (before: Session, after: Session): void => {
  * that session goes on from there. `before` may be an older state than the frame's: so of what the frame
  * knows only that is replaced which is newer, and only those of its edits are done that the store has taken.
  */
-const absorb = (before: Session, after: Session): void => {
-  const frame = frameOf(before)
-  if (frame === undefined) return
+export const absorb = (frame: Frame, before: Session, after: Session): void => {
   const { session } = frame
   const token = after.token === before.token ? session.token : after.token
-  const snapshot = newest(session.snapshot, after.snapshot)
   const taken = sinceEdits(after.edits, before.edits)
-  const edits = sinceEdits(taken, session.edits)
-  put(
-    frame,
-    O.isSome(snapshot)
-      ? heldSession(session.handle, token, snapshot.value, edits)
-      : withEdits(withToken(session, token), edits),
-  )
+  putState(frame, sinceEdits(taken, session.edits), token, after.snapshot)
 }
 
 // Never of two moments: what is known of an older one is not known of a newer one.
@@ -200,62 +169,3 @@ const newest = (held: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<S
 
 const isSameMoment = (one: Snapshot, other: Snapshot): boolean =>
   one.revision === other.revision && one.mark === other.mark
-
-/** The store destroyed the session: its frame ends, and saves nothing. */
-export const absorbDestroyed = (session: Session): void =>
-  throughCommits(session.handle, (store) => {
-    const frame = frameOf(withStore(session, store))
-    if (frame !== undefined) frame.state = 'destroyed'
-  })
-
-/** The same, for a store that ended several sessions at once: any of them may be open around us. */
-export const absorbEnded = (ended: SessionStore, ids: readonly SessionId[]): void =>
-  throughCommits(ended, (store) => {
-    for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer) {
-      const { frame } = scope
-      if (frame.state === 'open' && frame.session.handle === store && ids.includes(frame.session.id))
-        frame.state = 'destroyed'
-    }
-  })
-
-/** Closes the frame and saves its session, both once; a destroyed one is not saved. */
-export const closeFrame =
-  (frame: Frame): TaskEither<SessionError, Session> =>
-  () => {
-    frame.ended = true
-    frame.saved ??= frame.state === 'open' ? saveClosed(frame) : Promise.resolve(E.right(frame.session))
-    return frame.saved
-  }
-
-/** Closes the frame without saving: what was done in it is dropped. */
-export const dropFrame = (frame: Frame): void => {
-  frame.ended = true
-  if (frame.state === 'open') frame.state = 'closed'
-}
-
-const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>> => {
-  frame.state = 'closed'
-  const before = frame.session
-  const saved = await storeSession(before)()
-  if (E.isRight(saved)) {
-    put(frame, saved.right)
-    tellStored(before, saved.right)
-  }
-  // Ended by another request while this one only looked at it: there was nothing to lose.
-  else if (saved.left instanceof SessionGone && frame.session.edits.isEmpty()) {
-    frame.state = 'gone'
-    return E.right(frame.session)
-  }
-  return saved
-}
-
-/** Refused to what outlived its request; else done, and told to the frame of the session. */
-export const told =
-  <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
-  async () => {
-    const reason = endReason(before)
-    if (reason !== undefined) return E.left(reason)
-    const done = await task()
-    if (E.isRight(done)) tellStored(before, done.right)
-    return done
-  }

@@ -6,7 +6,8 @@ import { publish } from '../port/events.js'
 import type { Listed, SessionStore, StoreError, Which } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
 import { onceCommitted } from './commits.js'
-import { absorbEnded, currentFrame } from './frame.js'
+import { isSameStore } from './frame.js'
+import { absorbEnded, currentFrame } from './scope.js'
 import { telling } from './telling.js'
 
 /** One of a principal's sessions. */
@@ -48,7 +49,7 @@ export const sessionsOf = (
 
 const isCurrent = (store: SessionStore, id: SessionId): boolean => {
   const frame = currentFrame()
-  return frame?.ended === false && frame.session.id === id && frame.session.handle === store
+  return frame?.ended === false && frame.session.id === id && isSameStore(frame.session.handle, store)
 }
 
 /**

@@ -8,7 +8,8 @@ import { NoCurrentSession, type SessionClosed, type SessionError, SessionGone } 
 import type { Session, StoreError } from '../port/session-store.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, knows, type Snapshot } from '../session/session.js'
-import { currentFrame, type Frame, told } from './frame.js'
+import type { Frame } from './frame.js'
+import { currentFrame, told } from './scope.js'
 import { telling } from './telling.js'
 
 type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>

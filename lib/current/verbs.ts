@@ -13,7 +13,7 @@ import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
 import { onceCommitted } from './commits.js'
-import { absorbDestroyed, told } from './frame.js'
+import { absorbDestroyed, told } from './scope.js'
 import { endBirth, mayBeStored, storeSession } from './store-session.js'
 import { telling, tellOutcome } from './telling.js'
 

@@ -5,16 +5,9 @@ import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
-import {
-  closeFrame,
-  dropFrame,
-  type Frame,
-  inScope,
-  isInside,
-  openFrame,
-  scopeOf,
-  sessionHeldBy,
-} from '../current/frame.js'
+import { type Frame, inScope, isInside, openFrame, scopeOf } from '../current/frame.js'
+import { changesWithin } from '../current/inner-frame.js'
+import { closeFrame, dropFrame, sessionHeldBy } from '../current/scope.js'
 import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
 import type { SessionCookie } from './cookie.js'
@@ -34,6 +27,8 @@ export interface RequestLife {
   readonly enter: <A>(f: () => A) => A
   /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection are a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
+  /** Fulfilled when no transaction is open in which the session was changed; the handler has then gone on from its end. */
+  readonly settled: () => Promise<void>
   /** Saves, once; gives the answer's `Set-Cookie` header, if it needs one. */
   readonly commit: TE.TaskEither<SessionError, O.Option<string>>
   /** Ends the life without saving; a secret that was rotated already is still given to the browser. */
@@ -85,6 +80,13 @@ const lifeOf = (frame: Frame, cookie: () => O.Option<string>, scope = scopeOf(fr
   isInside: () => isInside(frame),
   enter: (f) => inScope(scope, f),
   run: (handler) => inScope(scope, () => attempt(handler)),
+  settled: async () => {
+    for (let changes = changesWithin(frame); changes !== undefined; changes = changesWithin(frame)) {
+      await changes
+      // What a handler does right after (a throw, a last edit) still belongs to it.
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  },
   commit: async () => {
     const saved = await closeFrame(frame)()
     return E.isLeft(saved) ? saved : E.right(cookie())
@@ -127,7 +129,7 @@ export const conduct = async (
 
 const live = async (life: RequestLife, handler: () => Handled, response: WaitingResponse): Promise<void> => {
   const done = life.run(handler)
-  const outcome = await Promise.race([done, response.pressed])
+  const outcome = await Promise.race([done, response.pressed.then(life.settled)])
   if (outcome === undefined && response.isFailure()) {
     response.release(life.drop())
     return

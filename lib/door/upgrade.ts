@@ -5,7 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
-import { makeReadOnly } from '../current/frame.js'
+import { makeReadOnly } from '../current/scope.js'
 import type { Session } from '../port/session-store.js'
 import { sessionCookie } from './cookie.js'
 import {

@@ -1,7 +1,7 @@
 // The port to a database: whole named statements with positional parameters, and transactions. It makes
 // the drivers one: the contract below is what every driver keeps, whatever its library does by itself.
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { DriverError } from '../base/errors.js'
+import type { DriverError, SessionError } from '../base/errors.js'
 
 /** A statement of SQL: its name in logs and counts, and its whole text with `$1`, `$2`, … */
 export interface Query {
@@ -50,23 +50,30 @@ export interface Database extends Queryable {
    *
    * A transaction within a transaction is a savepoint, to which a failure of its own goes back. Inside of
    * `body` only the innermost handle may be used; another one is a `DriverError` of the kind `outerHandle`,
-   * at once. After its end a handle is one of the kind `transactionOver`.
+   * at once. After its end a handle is one of the kind `transactionOver`. A task given to `beforeCommit` that fails
+   * rolls back too, and its error comes out.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
   /** Ends all connections; what comes after fails with a `DriverError`. Idempotent. */
   readonly close: TaskEither<DriverError, void>
   /** Why a statement through this handle would be refused here and now: inside of a transaction that is further in. */
   readonly refusal?: () => DriverError | undefined
+  /** The handle of the innermost transaction of this database that is open here; `undefined` outside of all. */
+  readonly current?: () => Database | undefined
   /** What a transaction's handle is in. */
   readonly within?: Within
 }
 
 export interface Within {
+  /** Tells this transaction, or savepoint, from all others, whatever wraps its handle. */
+  readonly transaction: object
   /** The handle that the transaction was begun on. */
   readonly outer: Database
+  /** Runs `task` in the transaction after its body has succeeded, before the commit or the savepoint's release. */
+  readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
   /**
-   * Calls `tell` when the transaction has ended: whether it was committed, or, for a savepoint, handed over to the
-   * transaction around it.
+   * Calls `tell` when the transaction has ended, at once if it has: whether it was committed, or, for a savepoint,
+   * handed over to the transaction around it.
    */
   readonly onEnd: (tell: (committed: boolean) => void) => void
 }

@@ -3,16 +3,16 @@
 import type { Database } from './database.js'
 import type { SessionStore } from './session-store.js'
 
-/** `store`, which by its `over` is also what `inner` makes of a transaction's handle: the same for the same handle. */
+/** `store`, which by its `over` is also what `inner` makes of a transaction's handle: the same for the same transaction. */
 export const withHandles = (store: SessionStore, inner: (tx: Database) => SessionStore): SessionStore => {
-  const known = new WeakMap<Database, SessionStore>()
+  const known = new WeakMap<object, SessionStore>()
   const over = (handle: Database): SessionStore => {
     if (handle.within === undefined) return root
-    const made = known.get(handle)
+    const { outer, transaction } = handle.within
+    const made = known.get(transaction)
     if (made !== undefined) return made
-    const { outer, onEnd } = handle.within
-    const store = { ...inner(handle), over, within: { outer: over(outer), onEnd } }
-    known.set(handle, store)
+    const store = { ...inner(handle), over, within: { ...handle.within, outer: over(outer) } }
+    known.set(transaction, store)
     return store
   }
   const root: SessionStore = { ...store, over }

@@ -20,20 +20,22 @@ import type { Database, Queryable, QueryEvent } from './database.js'
  * ```
  */
 export const observedDatabase = (database: Database, observer: (event: QueryEvent) => void): Database => {
-  const outer: Database = {
-    ...database,
-    ...observed(database, observer),
-    transaction: (body) =>
-      database.transaction((tx) =>
-        body(
-          observedDatabase(
-            tx.within === undefined ? tx : { ...tx, within: { ...tx.within, outer } },
-            observer,
-          ),
-        ),
-      ),
+  const known = new WeakMap<Database, Database>()
+  const wrapped = (inner: Database): Database => known.get(inner) ?? make(inner)
+  const make = (inner: Database): Database => {
+    const { within, current } = inner
+    const made: Database = {
+      ...inner,
+      ...observed(inner, observer),
+      transaction: (body) => inner.transaction((tx) => body(wrapped(tx))),
+      ...(within === undefined ? {} : { within: { ...within, outer: wrapped(within.outer) } }),
+      ...(current === undefined ? {} : { current: () => wrappedIf(current()) }),
+    }
+    known.set(inner, made)
+    return made
   }
-  return outer
+  const wrappedIf = (inner: Database | undefined): Database | undefined => inner && wrapped(inner)
+  return wrapped(database)
 }
 
 const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Queryable => ({

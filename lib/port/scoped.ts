@@ -8,7 +8,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { withEffect } from '../base/effect.js'
-import { DriverError } from '../base/errors.js'
+import { DriverError, type SessionError } from '../base/errors.js'
 import type { DriverErrorKind } from '../base/sql-state.js'
 import type { Database, Driver, DriverTransaction } from './database.js'
 
@@ -18,7 +18,12 @@ interface Scope {
   /** The scope that was bound where this one was begun: perhaps one of another database. */
   readonly around: Scope | undefined
   readonly ends: ((committed: boolean) => void)[]
+  readonly befores: TaskEither<SessionError, unknown>[]
+  /** Its handle, once its body has that. */
+  handle: Database | undefined
   over: boolean
+  /** Whether it was committed, once that is known. */
+  committed: boolean | undefined
   failed: DriverError | undefined
   /** The savepoint that is open in it, until its end. */
   savepoint: Promise<unknown> | undefined
@@ -51,6 +56,7 @@ export const scopedDatabase = (driver: Driver): Database => {
         : counted(() => run(opened(root), driver.transaction, database, body)),
     close: driver.close,
     refusal: () => (isAround(root, undefined) ? OUTER() : undefined),
+    current: () => innermost(root)?.handle,
   }
   return database
 }
@@ -59,17 +65,22 @@ const opened = (root: object): Scope => ({
   root,
   around: scopes.getStore(),
   ends: [],
+  befores: [],
+  handle: undefined,
   over: false,
+  committed: undefined,
   failed: undefined,
   savepoint: undefined,
 })
 
-/** Whether we are inside of an open scope of this database, and further in than `handle`. */
-const isAround = (root: object, handle: Scope | undefined): boolean => {
+/** The innermost open scope of this database that we are in, as far as it is further in than `handle`. */
+const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
-    if (scope.root === root && !scope.over) return true
-  return false
+    if (scope.root === root && !scope.over) return scope
+  return undefined
 }
+
+const isAround = (root: object, handle: Scope | undefined): boolean => innermost(root, handle) !== undefined
 
 const refusal = (kind: DriverErrorKind, message: string) => (): DriverError =>
   new DriverError(message, { kind, retryable: false, effect: 'none' })
@@ -103,6 +114,7 @@ const run = async <L, A>(
     return result
   } finally {
     scope.over = true
+    scope.committed = committed
     for (const tell of scope.ends) tell(committed)
   }
 }
@@ -114,7 +126,15 @@ const followed = async <L, A>(
   try {
     const result = await body()
     while (scope.savepoint !== undefined) await scope.savepoint
-    return E.isRight(result) && scope.failed !== undefined ? E.left(scope.failed) : result
+    if (E.isLeft(result)) return result
+    // A task may bring others along.
+    for (const task of scope.befores) {
+      if (scope.failed !== undefined) break
+      const done = await task()
+      // `transact` has these errors in its type.
+      if (E.isLeft(done)) return done as E.Left<DriverError>
+    }
+    return scope.failed === undefined ? result : E.left(scope.failed)
   } finally {
     scope.over = true
   }
@@ -133,8 +153,18 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
     query: (query, params) => whileOpen(() => noted(scope, tx.query(query, params))),
     transaction: (body) => whileOpen(() => nested(scope, tx, handle, body)),
     close: () => refused(NOT_CLOSED),
-    within: { outer, onEnd: (tell) => void scope.ends.push(tell) },
+    current: () => innermost(scope.root)?.handle,
+    within: {
+      transaction: scope,
+      outer,
+      beforeCommit: (task) => void scope.befores.push(task),
+      onEnd: (tell) => {
+        if (scope.committed === undefined) scope.ends.push(tell)
+        else tell(scope.committed)
+      },
+    },
   }
+  scope.handle = handle
   return handle
 }
 

@@ -184,8 +184,11 @@ export interface SessionStore {
   /** Of a store in a database: the same store through another handle of that, which tries nothing again. */
   readonly over?: (handle: Database) => SessionStore
 
-  /** Of a store through a transaction's handle: the same through the outer one, and who is told of the end. */
-  readonly within?: { readonly outer: SessionStore; readonly onEnd: Within['onEnd'] }
+  /** Of a store in a database: the handle of that database's innermost transaction that is open here. */
+  readonly current?: Database['current']
+
+  /** Of a store through a transaction's handle: the transaction, and the same store outside of it. */
+  readonly within?: Omit<Within, 'outer'> & { readonly outer: SessionStore }
 }
 
 /**

@@ -1,6 +1,6 @@
 // The verb of transactions. What it promises is the port's, and every driver keeps it.
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { DriverError } from '../base/errors.js'
+import type { SessionError } from '../base/errors.js'
 import type { Database } from './database.js'
 
 /**
@@ -9,6 +9,13 @@ import type { Database } from './database.js'
  * and no further. In `body` only its own handle is used: `withHandle` gives a record, or a session, that handle; the
  * outer one is a `DriverError` of the kind `outerHandle`, at once. A statement that failed in it is a `Left` of the
  * transaction, also when `body` overlooks it. Nothing is tried again.
+ *
+ * What `body` does to the current session, if that is stored in the same database, belongs to the transaction: it is
+ * written right before the commit, and dropped by a rollback. When it cannot be written, the transaction is rolled
+ * back.
+ *
+ * @throws as a `Left`: `DriverError` of a statement or of the commit; and, where `body` changed the current session,
+ * what `saveSession` fails with (`SessionGone`, `SaveConflict`, …), or `SessionClosed` when the request ended first.
  *
  * @example
  * ```ts
@@ -32,4 +39,4 @@ import type { Database } from './database.js'
 export const transact = <L, A>(
   database: Database,
   body: (tx: Database) => TaskEither<L, A>,
-): TaskEither<L | DriverError, A> => database.transaction(body)
+): TaskEither<L | SessionError, A> => database.transaction(body)

@@ -94,6 +94,7 @@ const storeOver = (offer: Offer): SessionStore => {
     endAll: offered(inner.endAll),
     collect: offered(inner.collect),
     ...(offer.database.refusal === undefined ? {} : { refusal: offer.database.refusal }),
+    ...(offer.database.current === undefined ? {} : { current: offer.database.current }),
     ...(inner.many === undefined
       ? {}
       : { many: { load: offered(inner.many.load), save: offered(inner.many.save) } }),

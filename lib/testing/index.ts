@@ -10,6 +10,7 @@ import { nestingLaws } from './nesting-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
 import { tokenLaws } from './token-laws.js'
+import { transactionLaws } from './transaction-laws.js'
 import { updateLaws } from './update-laws.js'
 import { valueLaws } from './value-laws.js'
 
@@ -21,6 +22,7 @@ const laws: readonly Law[] = [
   ...updateLaws,
   ...tokenLaws,
   ...currentLaws,
+  ...transactionLaws,
   ...nestingLaws,
   ...lazyLaws,
   ...lazySaveLaws,

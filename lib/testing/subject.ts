@@ -6,6 +6,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { buildSession, loadSession, saveSession, sessionToken } from '../current/verbs.js'
+import type { Database } from '../port/database.js'
 import type { Lifetime } from '../port/lifetime.js'
 import type { Session, SessionStore } from '../port/session-store.js'
 import { applyEdits, type Edits } from '../session/edits.js'
@@ -14,6 +15,8 @@ import { freshSaveId } from '../session/token.js'
 /** A store that is being tested, empty or shared with others. */
 export interface Subject {
   readonly store: SessionStore
+  /** The database that the store is in, if it has transactions that sessions take part in. */
+  readonly database?: Database
   /** Lets this many milliseconds pass for the store's sessions, by its own clock. */
   readonly elapse: (milliseconds: number) => Promise<void>
   readonly close: () => Promise<void>

@@ -46,6 +46,7 @@ export const openIn =
     await right(store.prepare)
     return {
       store,
+      database,
       elapse: (milliseconds) => age(database, schema, milliseconds),
       close: async () => {
         await right(database.query({ name: 'drop', text: `drop schema ${schema} cascade` }, []))
