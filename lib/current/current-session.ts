@@ -17,6 +17,7 @@ import {
   inFrame,
   isSame,
   joinFrame,
+  lookAt,
   openFrame,
   put,
 } from './frame.js'
@@ -144,7 +145,7 @@ export const currentSession: TE.TaskEither<NoCurrentSession, Session> = () => Pr
 /** The same, without waiting. */
 export const sessionHere = (): E.Either<NoCurrentSession, Session> => {
   const frame = currentFrame()
-  return frame === undefined ? E.left(new NoCurrentSession()) : E.right(frame.session)
+  return frame === undefined ? E.left(new NoCurrentSession()) : E.right(lookAt(frame))
 }
 
 /**
@@ -179,7 +180,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   if (frame === undefined) return E.left(new NoCurrentSession())
   const reason = closedReason(frame)
   if (reason !== undefined) return E.left(reason)
-  const session = f(frame.session)
+  const session = f(lookAt(frame))
   if (!isSame(frame.session, session))
     throw new TypeError('updateCurrentSession: the function gave another session')
   // Another state of it, from before a save or a rotation, brings its edits, not what it knew.

@@ -6,7 +6,7 @@ import { publish } from '../port/events.js'
 import type { Listed, SessionStore, StoreError, Which } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
 import { onceCommitted } from './commits.js'
-import { absorbEnded, currentFrame } from './frame.js'
+import { absorbEnded, currentFrame, lookAt } from './frame.js'
 import { telling } from './telling.js'
 
 /** One of a principal's sessions. */
@@ -47,7 +47,8 @@ export const sessionsOf = (
   )
 
 const isCurrent = (store: SessionStore, id: SessionId): boolean => {
-  const session = currentFrame()?.session
+  const frame = currentFrame()
+  const session = frame && lookAt(frame)
   return session?.id === id && session.handle === store
 }
 

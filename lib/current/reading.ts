@@ -8,7 +8,7 @@ import { NoCurrentSession, type SessionClosed, type SessionError, SessionGone } 
 import type { Session, StoreError } from '../port/session-store.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, knows, type Snapshot } from '../session/session.js'
-import { currentFrame, type Frame, told } from './frame.js'
+import { currentFrame, type Frame, lookAt, told } from './frame.js'
 import { telling } from './telling.js'
 
 type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
@@ -110,7 +110,7 @@ export const fetchCurrentSession =
       ? Promise.resolve(E.left(new NoCurrentSession()))
       : afterOthers(frame, () =>
           pipe(
-            sessionFetch(...keys)(frame.session),
+            sessionFetch(...keys)(lookAt(frame)),
             TE.map(() => frame.session),
           )(),
         )

@@ -2,8 +2,8 @@
 
 import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
+import { nothingAdded } from './answer-headers.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { type HeldResponse, holdResponse } from './held-response.js'
 import { forwardedOf } from './origin.js'
@@ -81,7 +81,7 @@ export const sessionMiddleware = (options: DoorOptions) => {
         return new Promise(() => undefined)
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, O.none))
+    ).catch((failure: unknown) => response.fail(failure, nothingAdded))
   }
 }
 

@@ -1,7 +1,7 @@
 // The door for `node:http`: request handlers with a current session, saved before the first byte goes out.
 
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import * as O from 'fp-ts/lib/Option.js'
+import { nothingAdded } from './answer-headers.js'
 import {
   type DoorOptions,
   describe,
@@ -55,7 +55,7 @@ export const sessionListener = (
       failureAnswer(options.onFailure, failure, describe(req.method, req.url)),
     )
     conduct(begin(visitOf(req, options.trustProxy ?? false)), () => handler(req, res), response).catch(
-      (failure: unknown) => response.fail(failure, O.none),
+      (failure: unknown) => response.fail(failure, nothingAdded),
     )
   }
 }
