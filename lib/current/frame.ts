@@ -219,6 +219,8 @@ export const dropFrame = (frame: Frame): void => {
 const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>> => {
   frame.state = 'closed'
   const before = frame.session
+  // Perhaps nobody ever sees the page: only what was stored moves the expiration.
+  if (frame.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
   const saved = await storeSession(before)()
   if (E.isRight(saved)) {
     put(frame, saved.right)

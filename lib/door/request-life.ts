@@ -11,7 +11,7 @@ import type { Session, SessionStore, StoreError } from '../port/session-store.js
 import { type AnswerHeaders, nothingAdded } from './answer-headers.js'
 import type { SessionCookie } from './cookie.js'
 import type { TokenGuard } from './guard.js'
-import type { CheckedRequest, OwnOrigin } from './origin.js'
+import { type CheckedRequest, isPrefetch, type OwnOrigin } from './origin.js'
 import type { RequestRefused } from './refused.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
@@ -64,7 +64,7 @@ export const beginLife =
     const found = await sessionOf(store, cookie, guard, visit, options)()
     if (E.isLeft(found)) return found
     const session = O.isSome(found.right) ? found.right.value : buildSession(store)
-    const request = { isPrefetch: false, origin: visit, looked: false }
+    const request = { isPrefetch: isAhead(visit), origin: visit, looked: false }
     const frame = openFrame(session, request)
     const headers = () => ({
       cookies: cookieChange(cookie, visit, found.right, frame),
@@ -72,6 +72,8 @@ export const beginLife =
     })
     return E.right(lifeOf(frame, headers))
   }
+
+const isAhead = ({ request }: Visit): boolean => request !== undefined && isPrefetch(request)
 
 const lifeOf = (frame: Frame, headers: () => AnswerHeaders): RequestLife => ({
   session: () => lookAt(frame),

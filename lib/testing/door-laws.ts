@@ -131,7 +131,7 @@ export const doorLaws: readonly Law[] = [
         store,
         (req, res) =>
           pipe(
-            req.url === '/plain' ? TE.right(undefined) : currentSession,
+            req.url === '/plain' ? TE.right(undefined) : TE.map(() => undefined)(currentSession),
             TE.map(() => res.end('hello')),
           ),
         async (url) => {
