@@ -28,7 +28,7 @@ export {
 } from './current/verbs.js'
 export { checkForgery } from './door/forgery.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
-export type { CheckedRequest } from './door/origin.js'
+export { type CheckedRequest, isPrefetch } from './door/origin.js'
 export { RequestRefused } from './door/refused.js'
 export type {
   Database,

@@ -24,7 +24,14 @@ import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } f
 import type { CheckedRequest } from '../lib/door/origin.js'
 import { memoryStore } from '../lib/driver/memory.js'
 import type { SessionStore } from '../lib/port/session-store.js'
-import { buildSession, saveSession, sessionSet, sessionToken, updateCurrentSession } from '../lib/promise.js'
+import {
+  buildSession,
+  currentSession,
+  saveSession,
+  sessionSet,
+  sessionToken,
+  updateCurrentSession,
+} from '../lib/promise.js'
 import { listening } from './support/doors.js'
 
 const change = () => updateCurrentSession(sessionSet('n', 1))
@@ -334,6 +341,76 @@ t.test('a store that throws where it should give a Left fails the request, behin
     .onError((error, c) => c.text(error.message, 500))
   t.equal(await (await hono.request(asked())).text(), 'mine', 'Hono')
   t.equal(lines.length, 2, 'where no framework answers, it is logged')
+})
+
+t.test('what is known when the head goes out decides whether caches may keep the answer', async (t) => {
+  const store = memoryStore()
+  const out = gate()
+  const handler: SessionHandler = async (req, res) => {
+    if (req.url === '/before') await currentSession()
+    res.writeHead(200, { 'Content-Type': 'text/plain' })
+    res.flushHeaders()
+    await out.opened
+    await currentSession().catch(() => undefined)
+    res.end('done')
+  }
+  const { url, close } = await listening(createServer(sessionListener({ store })(handler)))
+  t.teardown(close)
+  const answers = await Promise.all(['/before', '/after'].map((path) => fetch(url + path)))
+  out.open()
+  t.strictSame(
+    answers.map(({ headers }) => [headers.get('cache-control'), headers.get('vary')]),
+    [
+      ['no-store', 'Cookie'],
+      [null, null],
+    ],
+  )
+})
+
+t.test('a session that is asked of the request was looked at, too', async (t) => {
+  const store = memoryStore()
+  const koa = new Koa().use(koaDoor.sessionMiddleware({ store })).use((ctx) => {
+    ctx.body = String(ctx.path === '/looks' && ctx.currentSession().store.size)
+  })
+  const plugged = fastify()
+  await plugged.register(sessionPlugin, { store })
+  plugged.get('/*', async (request) =>
+    String(request.url === '/looks' && request.currentSession().store.size),
+  )
+  await plugged.ready()
+  const app = express().use(expressDoor.sessionMiddleware({ store }))
+  app.get('/{*path}', (req, res) => {
+    res.send(String(req.path === '/looks' && req.currentSession().store.size))
+  })
+  const hono = new Hono()
+    .use(honoDoor.sessionMiddleware({ store }))
+    .get('/*', (c) => c.text(String(c.req.path === '/looks' && c.var.currentSession().store.size)))
+    .onError((error, c) => c.text(error.message, 500))
+  const servers = {
+    Koa: createServer((req, res) => void koa.callback()(req, res)),
+    Fastify: plugged.server,
+    Express: createServer(app),
+  }
+  const caching = ({ headers }: Response) => [headers.get('cache-control'), headers.get('vary')]
+  for (const [name, server] of Object.entries(servers)) {
+    const { url, close } = await listening(server)
+    t.teardown(close)
+    t.strictSame(caching(await fetch(`${url}/looks`)), ['no-store', 'Cookie'], name)
+    t.strictSame(caching(await fetch(`${url}/plain`)), [null, null], name)
+  }
+  t.strictSame(caching(await hono.request('/looks')), ['no-store', 'Cookie'], 'Hono')
+  t.strictSame(caching(await hono.request('/plain')), [null, null], 'Hono')
+})
+
+t.test('static files behind a door keep what they say to caches', async (t) => {
+  const app = express()
+    .use(expressDoor.sessionMiddleware({ store: memoryStore() }))
+    .use(express.static(import.meta.dirname, { maxAge: 60_000 }))
+  const { url, close } = await listening(createServer(app))
+  t.teardown(close)
+  const file = await fetch(`${url}/doors.spec.ts`)
+  t.strictSame([file.headers.get('cache-control'), file.headers.get('vary')], ['public, max-age=60', null])
+  await file.text()
 })
 
 t.test('a path that looks like a format hides nothing in the log', async (t) => {

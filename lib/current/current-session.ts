@@ -7,7 +7,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError } from '../base/errors.js'
 import type { Session } from '../port/session-store.js'
 import { withStore } from '../session/session.js'
-import { closedReason, type Frame, inFrame, isSameRow, joinFrame, openFrame, put } from './frame.js'
+import { closedReason, type Frame, inFrame, isSameRow, joinFrame, lookAt, openFrame, put } from './frame.js'
 import { sessionThere } from './inner-frame.js'
 import { closeFrame, currentFrame, dropFrame, endReason, frameOf, sessionHeldBy } from './scope.js'
 import { saveSession } from './verbs.js'
@@ -175,7 +175,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   if (frame === undefined) return E.left(new NoCurrentSession())
   const reason = closedReason(frame)
   if (reason !== undefined) return E.left(reason)
-  const session = f(frame.session)
+  const session = f(lookAt(frame))
   if (!isSameRow(frame.session, session))
     throw new TypeError('updateCurrentSession: the function gave another session')
   // Another state of it, from before a save or a rotation, brings its edits, not what it knew.

@@ -6,7 +6,7 @@ import { publish } from '../port/events.js'
 import type { Listed, SessionStore, StoreError, Which } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
 import { onceCommitted } from './commits.js'
-import { isSameStore } from './frame.js'
+import { isSameStore, lookAt } from './frame.js'
 import { absorbEnded, currentFrame } from './scope.js'
 import { telling } from './telling.js'
 
@@ -49,7 +49,9 @@ export const sessionsOf = (
 
 const isCurrent = (store: SessionStore, id: SessionId): boolean => {
   const frame = currentFrame()
-  return frame?.ended === false && frame.session.id === id && isSameStore(frame.session.handle, store)
+  if (frame === undefined || frame.ended) return false
+  const session = lookAt(frame)
+  return session.id === id && isSameStore(session.handle, store)
 }
 
 /**

@@ -8,7 +8,7 @@ import { NoCurrentSession, type SessionClosed, type SessionError, SessionGone } 
 import type { Session, StoreError } from '../port/session-store.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, knows, type Snapshot } from '../session/session.js'
-import type { Frame } from './frame.js'
+import { type Frame, lookAt } from './frame.js'
 import { currentFrame, told } from './scope.js'
 import { telling } from './telling.js'
 
@@ -111,7 +111,7 @@ export const fetchCurrentSession =
       ? Promise.resolve(E.left(new NoCurrentSession()))
       : afterOthers(frame, () =>
           pipe(
-            sessionFetch(...keys)(frame.session),
+            sessionFetch(...keys)(lookAt(frame)),
             TE.map(() => frame.session),
           )(),
         )

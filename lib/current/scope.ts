@@ -12,6 +12,7 @@ import {
   type Frame,
   isSameRow,
   isSameStore,
+  lookAt,
   put,
   type Scope,
   scopeHere,
@@ -27,7 +28,7 @@ export const currentFrame = (): Frame | undefined => {
 
 /** The frame's session as it is where we are, until the frame's scope has ended. */
 export const sessionHeldBy = (frame: Frame): E.Either<SessionClosed, Session> =>
-  frame.ended ? E.left(new SessionClosed(frame.session.id)) : E.right(frameHere(frame).session)
+  frame.ended ? E.left(new SessionClosed(frame.session.id)) : E.right(lookAt(frameHere(frame)))
 
 /** The open frame, here or around us, of the same session in the same store. */
 export const frameOf = ({ id, handle }: Session): Frame | undefined => inStore(id, handle, scopeHere())
@@ -121,6 +122,8 @@ const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>
   dropFrame(frame)
   if (!isOpen) return E.right(frame.session)
   const before = frame.session
+  // Perhaps nobody ever sees the page: only what was stored moves the expiration.
+  if (frame.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
   const saved = await storeSession(before)()
   if (E.isRight(saved)) {
     put(frame, saved.right)

@@ -9,6 +9,7 @@ import type { Session, StoreError } from '../port/session-store.js'
 import { type Flash, flashes, unflash } from '../session/flash.js'
 import { sessionFor } from '../session/principal.js'
 import { currentSession, updateCurrentSession } from './current-session.js'
+import { currentRequest } from './frame.js'
 import { destroySession, rotateSession } from './verbs.js'
 
 /**
@@ -90,7 +91,8 @@ const masked = (key: Buffer): string => {
 }
 
 /**
- * The current session's messages, which are then shown: they are taken away when the request is saved.
+ * The current session's messages, which are then shown: they are taken away when the request is saved. A request that
+ * only fetches a page ahead (`isPrefetch`) shows them and keeps them, since perhaps nobody sees that page.
  *
  * @example
  * ```ts
@@ -113,6 +115,8 @@ export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
   currentSession,
   TE.map(flashes),
   TE.chainFirstW((shown) =>
-    shown.length === 0 ? TE.right(undefined) : updateCurrentSession(unflash(shown)),
+    shown.length === 0 || currentRequest()?.isPrefetch === true
+      ? TE.right(undefined)
+      : updateCurrentSession(unflash(shown)),
   ),
 )

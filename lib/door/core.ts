@@ -1,5 +1,6 @@
 // What a door is made of, for whoever writes another one: docs/doors.md does.
 
+export { type AnswerHeaders, type CacheHeaders, cacheHeaders } from './answer-headers.js'
 export type { CookieOptions } from './cookie.js'
 export {
   type DoorOptions,

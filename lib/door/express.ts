@@ -1,8 +1,8 @@
 // The adapter for Express 4 and 5: a middleware.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../port/session-store.js'
+import { nothingAdded } from './answer-headers.js'
 import { type DoorOptions, forwardedOf, openDoor } from './door.js'
 import { followErrors, subscribeOnce } from './express-errors.js'
 import { holdResponse } from './held-response.js'
@@ -74,7 +74,7 @@ export const sessionMiddleware = (options: DoorOptions) => {
         return new Promise(() => undefined)
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, O.none))
+    ).catch((failure: unknown) => response.fail(failure, nothingAdded))
   }
 }
 

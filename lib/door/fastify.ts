@@ -1,9 +1,9 @@
 // The door for Fastify 5: a plugin.
 
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
-import * as O from 'fp-ts/lib/Option.js'
 // Beside @fastify/session there is another `Session` in Fastify's own types.
 import type { Session as CurrentSession } from '../port/session-store.js'
+import { nothingAdded } from './answer-headers.js'
 import { type DoorOptions, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
 import { bindEvents } from './request-events.js'
@@ -56,7 +56,7 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
       return new Promise(() => undefined)
     }
     conduct(begin(visitOf(request)), handle, response).catch((failure: unknown) =>
-      response.fail(failure, O.none),
+      response.fail(failure, nothingAdded),
     )
   })
   // A body that a hook replaced by another stream (decompressed, say) comes from elsewhere: the scope is entered again.

@@ -2,7 +2,6 @@
 // route handlers have it.
 
 import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
 import {
   type DoorOptions,
   describe,
@@ -13,7 +12,7 @@ import {
   visitOfRequest,
 } from './door.js'
 import { answered } from './request-life.js'
-import { addCookie } from './web-response.js'
+import { addHeaders } from './web-response.js'
 
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
 
@@ -49,9 +48,9 @@ export const sessionFetch = (options: SessionFetchOptions) => {
   return <R extends readonly unknown[]>(handler: FetchHandler<R>) =>
     async (request: Request, ...rest: R): Promise<Response> => {
       const visit = visitOfRequest(request, trustProxy, addressOf?.(request))
-      const { result, cookie } = await answered<Response>(begin(visit), () => handler(request, ...rest))
+      const { result, headers } = await answered<Response>(begin(visit), () => handler(request, ...rest))
       const response = E.isRight(result) ? result.right : answerOf(onFailure, result.left, request)
-      return O.isSome(cookie) ? addCookie(response, cookie.value) : response
+      return addHeaders(response, headers)
     }
 }
 

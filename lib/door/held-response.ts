@@ -3,7 +3,7 @@
 
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { setImmediate } from 'node:timers'
-import * as O from 'fp-ts/lib/Option.js'
+import { type AnswerHeaders, cacheHeaders } from './answer-headers.js'
 import type { FailureAnswer } from './failure.js'
 import { appendHeader, forgetMessage } from './headers.js'
 import { install } from './held-methods.js'
@@ -96,11 +96,18 @@ const retract = (holding: Holding): void => {
   forgetMessage(res)
 }
 
-const addCookie = (res: ServerResponse, cookie: O.Option<string>) => (): void => {
-  if (O.isNone(cookie)) return
-  appendHeader(res, 'Set-Cookie', cookie.value)
-  // Whoever stored this answer would give one visitor's session to the next.
-  res.setHeader('Cache-Control', 'no-store')
+const addCookie = (res: ServerResponse, added: AnswerHeaders) => (): void => {
+  for (const cookie of added.cookies) appendHeader(res, 'Set-Cookie', cookie)
+  const own = { cacheControl: textOf(res, 'Cache-Control'), vary: textOf(res, 'Vary') }
+  const { cacheControl, vary } = cacheHeaders(added, own)
+  if (cacheControl !== undefined && cacheControl !== own.cacheControl)
+    res.setHeader('Cache-Control', cacheControl)
+  if (vary !== undefined && vary !== own.vary) res.setHeader('Vary', vary)
+}
+
+const textOf = (res: ServerResponse, name: string): string | undefined => {
+  const value = res.getHeader(name)
+  return value === undefined ? undefined : String(value)
 }
 
 const release = (holding: Holding, cookie: () => void): void => {

@@ -1,13 +1,12 @@
 // The door for Hono 4: a middleware.
 
 import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
 import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor, type ProxyOptions, visitOfRequest } from './door.js'
 import { bindEvents } from './request-events.js'
 import { answered } from './request-life.js'
-import { addCookie } from './web-response.js'
+import { addHeaders } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends DoorOptions, ProxyOptions {}
 
@@ -51,7 +50,7 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     const { incoming, outgoing } = (c.env as NodeBindings | undefined) ?? {}
     const address = incoming?.socket?.remoteAddress
     const visit = visitOfRequest(c.req.raw, options.trustProxy ?? false, address)
-    const { result, cookie } = await answered(begin(visit), async (life) => {
+    const { result, headers } = await answered(begin(visit), async (life) => {
       bindEvents(life, ...[incoming, outgoing].filter(isEmitter))
       c.set('currentSession', life.session)
       await next()
@@ -60,10 +59,11 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     })
     const unanswered = E.isLeft(result) && result.left !== c.error
     const given = unanswered ? new Response() : c.res
+    const own = addHeaders(given, headers)
     // Hono would add the headers of the answer that was there to the next one: none stays of one that does not go
     // out, and of one that does, ours replace them.
-    if (unanswered || O.isSome(cookie)) c.res = undefined
-    if (O.isSome(cookie)) c.res = addCookie(given, cookie.value)
+    if (unanswered || own !== given) c.res = undefined
+    if (own !== given) c.res = own
     if (unanswered) throw result.left
   }
 }

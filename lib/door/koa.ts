@@ -1,8 +1,8 @@
 // The door for Koa 3: a middleware.
 
-import * as O from 'fp-ts/lib/Option.js'
 import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../port/session-store.js'
+import { nothingAdded } from './answer-headers.js'
 import { type DoorOptions, forwardedOf, openDoor } from './door.js'
 import { holdResponse } from './held-response.js'
 import { bindEvents } from './request-events.js'
@@ -53,7 +53,7 @@ export const sessionMiddleware = (options: DoorOptions): Middleware => {
         return next()
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, O.none))
+    ).catch((failure: unknown) => response.fail(failure, nothingAdded))
     // Koa answers it, or whoever catches it on the way.
     for (const failure of failures) throw failure
   }

@@ -1,7 +1,7 @@
 // The door for `node:http`: request handlers with a current session, saved before the first byte goes out.
 
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import * as O from 'fp-ts/lib/Option.js'
+import { nothingAdded } from './answer-headers.js'
 import {
   type DoorOptions,
   describe,
@@ -60,7 +60,7 @@ export const sessionListener = (
       return handler(req, res)
     }
     conduct(begin(visitOf(req, options.trustProxy ?? false)), handle, response).catch((failure: unknown) =>
-      response.fail(failure, O.none),
+      response.fail(failure, nothingAdded),
     )
   }
 }

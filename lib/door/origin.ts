@@ -1,4 +1,4 @@
-// Which page made a request, as far as the browser says it: by `Sec-Fetch-Site`, or else by `Origin`, which is
+// What a browser says of a request: which page made it, and whether that page is only fetched ahead. The page is known by `Sec-Fetch-Site`, or else by `Origin`, which is
 // compared with the origin that the request was sent to.
 
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
@@ -65,3 +65,19 @@ const hostAsked = (request: CheckedRequest): string | undefined => {
 }
 
 const hostOf = (url: string): string | undefined => (URL.canParse(url) ? new URL(url).host : undefined)
+
+/**
+ * Whether the browser fetches the page ahead (a prefetch or a prerender: `Sec-Purpose`, or the older `Purpose`), so that
+ * perhaps nobody ever sees it. keyrow keeps the messages that such a request shows, and moves no expiration. What else
+ * its handler does is done: a handler asks this before it counts a visit, say.
+ *
+ * @example
+ * ```ts
+ * import { isPrefetch } from 'keyrow'
+ *
+ * console.log(isPrefetch({ headers: { 'sec-purpose': 'prefetch;prerender' } })) // true
+ * console.log(isPrefetch(new Request('http://shop.example/'))) // false
+ * ```
+ */
+export const isPrefetch = (request: CheckedRequest): boolean =>
+  /\b(prefetch|prerender)\b/i.test(headerOf(request, 'sec-purpose') ?? headerOf(request, 'purpose') ?? '')

@@ -10,16 +10,20 @@ import { changesWithin } from '../current/inner-frame.js'
 import { closeFrame, dropFrame, sessionHeldBy } from '../current/scope.js'
 import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import { type AnswerHeaders, nothingAdded } from './answer-headers.js'
 import type { SessionCookie } from './cookie.js'
 import type { TokenGuard } from './guard.js'
-import type { CheckedRequest, OwnOrigin } from './origin.js'
+import { type CheckedRequest, isPrefetch, type OwnOrigin } from './origin.js'
 import type { RequestRefused } from './refused.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
 export type Handled = unknown
 
 export interface RequestLife {
-  /** The session as it is now. @throws `SessionClosed` once the request has ended or its response has begun. */
+  /**
+   * The session as it is now. A handler that asks for it has looked at it.
+   * @throws `SessionClosed` once the request has ended or its response has begun.
+   */
   readonly session: () => Session
   /** Whether what runs now was begun by the handler. */
   readonly isInside: () => boolean
@@ -29,13 +33,13 @@ export interface RequestLife {
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /** Fulfilled when no transaction is open in which the session was changed; the handler has then gone on from its end. */
   readonly settled: () => Promise<void>
-  /** Saves, once; gives the answer's `Set-Cookie` header, if it needs one. */
-  readonly commit: TE.TaskEither<SessionError, O.Option<string>>
+  /** Saves, once; gives what the answer's head has to say. */
+  readonly commit: TE.TaskEither<SessionError, AnswerHeaders>
   /** Ends the life without saving; a secret that was rotated already is still given to the browser. */
-  readonly drop: () => O.Option<string>
+  readonly drop: () => AnswerHeaders
 }
 
-/** A response that waits. It is told once what becomes of it: let go with a cookie or without, or failed. */
+/** A response that waits. It is told once what becomes of it: let go, or failed. */
 export interface WaitingResponse {
   /** Settles when the response cannot wait for the handler any longer. */
   readonly pressed: Promise<void>
@@ -43,12 +47,12 @@ export interface WaitingResponse {
   readonly isAbandoned: () => boolean
   /** Whether what waits is the answer to a failure already, which goes out as it is; asked when it is pressed. */
   readonly isFailure: () => boolean
-  readonly release: (cookie: O.Option<string>) => void
+  readonly release: (headers: AnswerHeaders) => void
   /**
    * Also told of a failure after the release, when it is too late for another answer. What `isHandler` says of
    * itself does not belong to the answer: a stream goes on after its request has failed.
    */
-  readonly fail: (failure: unknown, cookie: O.Option<string>, isHandler?: () => boolean) => void
+  readonly fail: (failure: unknown, headers: AnswerHeaders, isHandler?: () => boolean) => void
 }
 
 /** What a request says of itself. */
@@ -67,11 +71,18 @@ export const beginLife =
     const found = await sessionOf(store, cookie, guard, visit, options)()
     if (E.isLeft(found)) return found
     const session = O.isSome(found.right) ? found.right.value : buildSession(store)
-    const frame = openFrame(session, { isPrefetch: false, origin: visit, looked: false })
-    return E.right(lifeOf(frame, () => cookieChange(cookie, visit, found.right, frame)))
+    const request = { isPrefetch: isAhead(visit), origin: visit, looked: false }
+    const frame = openFrame(session, request)
+    const headers = () => ({
+      cookies: cookieChange(cookie, visit, found.right, frame),
+      looked: () => request.looked,
+    })
+    return E.right(lifeOf(frame, headers))
   }
 
-const lifeOf = (frame: Frame, cookie: () => O.Option<string>, scope = scopeOf(frame)): RequestLife => ({
+const isAhead = ({ request }: Visit): boolean => request !== undefined && isPrefetch(request)
+
+const lifeOf = (frame: Frame, headers: () => AnswerHeaders, scope = scopeOf(frame)): RequestLife => ({
   session: () => {
     const session = sessionHeldBy(frame)
     if (E.isLeft(session)) throw session.left
@@ -89,11 +100,11 @@ const lifeOf = (frame: Frame, cookie: () => O.Option<string>, scope = scopeOf(fr
   },
   commit: async () => {
     const saved = await closeFrame(frame)()
-    return E.isLeft(saved) ? saved : E.right(cookie())
+    return E.isLeft(saved) ? saved : E.right(headers())
   },
   drop: () => {
     dropFrame(frame)
-    return cookie()
+    return headers()
   },
 })
 
@@ -121,7 +132,7 @@ export const conduct = async (
   response: WaitingResponse,
 ): Promise<void> => {
   const life = await begin()
-  if (E.isLeft(life)) response.fail(life.left, O.none)
+  if (E.isLeft(life)) response.fail(life.left, nothingAdded)
   // A handler that starts only now would never hear that its client has gone.
   else if (response.isAbandoned()) life.right.drop()
   else await live(life.right, () => handler(life.right), response)
@@ -154,7 +165,8 @@ const live = async (life: RequestLife, handler: () => Handled, response: Waiting
 /** What became of a request whose handler gives its answer as a value. */
 export interface Answered<A> {
   readonly result: E.Either<unknown, A>
-  readonly cookie: O.Option<string>
+  /** What the answer's head has to say; `cacheHeaders` does half of it. */
+  readonly headers: AnswerHeaders
 }
 
 /** The same from begin to end where the answer is a value, of which nothing goes out before it is given. */
@@ -163,12 +175,12 @@ export const answered = async <A>(
   handler: (life: RequestLife) => Handled,
 ): Promise<Answered<A>> => {
   const life = (await attempt(begin)) as E.Either<unknown, RequestLife>
-  if (E.isLeft(life)) return { result: life, cookie: O.none }
+  if (E.isLeft(life)) return { result: life, headers: nothingAdded }
   const { run, commit, drop } = life.right
   const result = (await run(() => handler(life.right))) as E.Either<unknown, A>
-  if (E.isLeft(result)) return { result, cookie: drop() }
-  const committed = (await attempt(commit)) as E.Either<unknown, O.Option<string>>
-  return E.isLeft(committed) ? { result: committed, cookie: drop() } : { result, cookie: committed.right }
+  if (E.isLeft(result)) return { result, headers: drop() }
+  const committed = (await attempt(commit)) as E.Either<unknown, AnswerHeaders>
+  return E.isLeft(committed) ? { result: committed, headers: drop() } : { result, headers: committed.right }
 }
 
 // The token that a browser shows in vain is not taken away from it: another answer may just have given it
@@ -178,12 +190,12 @@ const cookieChange = (
   { secure }: Visit,
   found: O.Option<Session>,
   { session, state }: Frame,
-): O.Option<string> => {
-  if (state === 'destroyed') return O.isSome(found) ? O.some(cookie.take(secure)) : O.none
+): readonly string[] => {
+  if (state === 'destroyed') return O.isSome(found) ? [cookie.take(secure)] : []
   const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session)
   return known || state === 'gone' || O.isNone(session.snapshot)
-    ? O.none
-    : O.some(cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs))
+    ? []
+    : [cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs)]
 }
 
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {

@@ -114,7 +114,7 @@ export const csrfToken = (): Promise<string> => settled(edges.csrfToken)
 export const checkForgery = (request: CheckedRequest, field?: unknown): Promise<void> =>
   settled(forgery.checkForgery(request, field))
 
-/** The current session's messages, which are then shown: they are taken away. */
+/** The current session's messages, which are then shown: they are taken away, unless a page is only fetched ahead. */
 export const takeFlashes = (): Promise<readonly Flash[]> => settled(edges.takeFlashes)
 
 /** The live sessions of a principal, the newest first: ids and times, never a token. */

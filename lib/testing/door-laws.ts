@@ -124,6 +124,25 @@ export const doorLaws: readonly Law[] = [
       }),
   },
   {
+    law: 10,
+    name: 'saved before answered: an answer that read a session is for that visitor alone',
+    check: ({ store }) =>
+      served(
+        store,
+        (req, res) =>
+          pipe(
+            req.url === '/plain' ? TE.right(undefined) : TE.map(() => undefined)(currentSession),
+            TE.map(() => res.end('hello')),
+          ),
+        async (url) => {
+          const [read, plain] = [await fetch(url), await fetch(`${url}plain`)]
+          const caching = ({ headers }: Response) => [headers.get('cache-control'), headers.get('vary')]
+          assert.deepEqual(caching(read), ['no-store', 'Cookie'])
+          assert.deepEqual(caching(plain), [null, null])
+        },
+      ),
+  },
+  {
     law: 2,
     name: 'one load, one save: a visitor who stored nothing gets no cookie',
     check: ({ store }) =>

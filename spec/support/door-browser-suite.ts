@@ -1,14 +1,27 @@
 // What a browser says of its requests, and what follows for the session, whatever framework answers: whose page sent a
 // form, whether a page is only fetched ahead, whether a cookie could have been shown.
 
+import * as O from 'fp-ts/lib/Option.js'
 import type { Test } from 'tap'
+import { memoryStore } from '../../lib/driver/memory.js'
 import type { Database } from '../../lib/port/database.js'
-import { checkForgery, csrfToken, signIn } from '../../lib/promise.js'
+import {
+  buildSession,
+  checkForgery,
+  csrfToken,
+  currentSession,
+  flash,
+  loadSession,
+  signIn,
+  takeFlashes,
+  updateCurrentSession,
+  withSession,
+} from '../../lib/promise.js'
 import { sessionStore } from '../../lib/sql/session-store.js'
 import { counting } from './databases.js'
 import { ask, post, set, shown } from './door-suite.js'
 import type { Call, CallHandler, Serving, SpecDoor } from './doors.js'
-import { freshSchema } from './stores.js'
+import { age, freshSchema } from './stores.js'
 
 type Sent = Readonly<Record<string, string>>
 
@@ -156,5 +169,92 @@ export const browserSuite = (t: Test, door: SpecDoor, database: Database): void 
     ])
       t.equal(await send({ ...shop, forwarded }), 403, forwarded)
     t.equal(await sender(wary)({ ...shop, forwarded: 'host=shop.example' }), 403)
+  })
+
+  const caching = ({ headers }: { readonly headers: Headers }) => [
+    headers.get('cache-control'),
+    headers.get('vary'),
+  ]
+
+  t.test('law 10: an answer that read a session is for that visitor alone', async (t) => {
+    const looks: Readonly<Record<string, () => Promise<unknown>>> = {
+      '/read': currentSession,
+      '/edit': () => set('n', 1),
+      '/message': takeFlashes,
+      '/token': csrfToken,
+      '/nested': async () => withSession(buildSession(memoryStore()), currentSession),
+    }
+    const url = await serve(t, async ({ path, query, headers }) => {
+      await looks[path]?.()
+      if (path === '/fail') {
+        await currentSession()
+        throw new Error('mine')
+      }
+      const own = Object.fromEntries(query) as Record<string, string>
+      return headers['if-none-match'] === undefined
+        ? { headers: own, body: 'done' }
+        : { status: 304, headers: { ...own, ETag: '"1"' } }
+    })
+    const { cookie } = await ask(`${url}/edit`)
+    t.strictSame(
+      caching(await ask(`${url}/plain`, cookie)),
+      [null, null],
+      'the load by itself does not count',
+    )
+    const own = '?Cache-Control=public,max-age=60&Vary=Accept-Encoding'
+    t.strictSame(caching(await ask(`${url}/plain${own}`, cookie)), ['public,max-age=60', 'Accept-Encoding'])
+    for (const path of Object.keys(looks)) {
+      for (const shown of [cookie, undefined].slice(0, path === '/edit' ? 1 : 2))
+        t.strictSame(caching(await ask(`${url}${path}`, shown)), ['no-store', 'Cookie'], path)
+      t.strictSame(
+        caching(await ask(`${url}${path}${own}`, cookie)),
+        ['public,max-age=60', 'Accept-Encoding, Cookie'],
+        'the handler decides for itself',
+      )
+    }
+    for (const vary of ['*', 'Accept-Encoding, cookie'])
+      t.equal((await ask(`${url}/read?Vary=${vary}`, cookie)).headers.get('vary'), vary)
+    const unchanged = await ask(`${url}/read`, cookie, { headers: { 'if-none-match': '"1"' } })
+    t.strictSame([unchanged.status, ...caching(unchanged)], [304, 'no-store', 'Cookie'])
+    t.equal((await ask(`${url}/fail`, cookie)).status, 500)
+  })
+
+  t.test('a page that is fetched ahead keeps its messages and moves no expiration', async (t) => {
+    const schema = freshSchema()
+    const store = sessionStore(database, { schema, idleMs: 60_000, touchFraction: 0.1 })
+    const url = await serve(
+      t,
+      async ({ path }) => {
+        if (path === '/add') await updateCurrentSession(flash('info', 'Saved.'))
+        if (path === '/store') await set('stored', true)
+        return { body: JSON.stringify((await takeFlashes()).map(({ text }) => text)) }
+      },
+      { store },
+    )
+    const { cookie } = await ask(`${url}/store`)
+    await ask(`${url}/add`, cookie, { headers: { 'sec-purpose': 'prefetch' } })
+    const expiration = async () =>
+      O.toUndefined((await loadSession(store, cookie.slice('session='.length)))?.expiration ?? O.none)
+    await age(database, schema, 30_000)
+    const before = await expiration()
+    for (const headers of [
+      { 'sec-purpose': 'prefetch' },
+      { 'sec-purpose': 'prefetch;prerender' },
+      { 'sec-purpose': 'prefetch;anonymous-client-ip' },
+      { purpose: 'prefetch' },
+    ]) {
+      const ahead = await ask(`${url}/`, cookie, { headers })
+      t.strictSame([ahead.body, ahead.setCookie], ['["Saved."]', []], JSON.stringify(headers))
+      t.equal(await expiration(), before)
+    }
+    t.equal((await ask(`${url}/`, cookie, { headers: { 'sec-purpose': 'other' } })).body, '["Saved."]')
+    t.equal((await ask(`${url}/`, cookie)).body, '[]', 'the visit takes it')
+    t.ok(Number(await expiration()) > Number(before), 'and moves the expiration')
+
+    await age(database, schema, 30_000)
+    const again = await expiration()
+    const stored = await ask(`${url}/add`, cookie, { headers: { 'sec-purpose': 'prefetch' } })
+    t.equal(stored.body, '["Saved."]')
+    t.ok(Number(await expiration()) > Number(again), 'what its handler stores is stored')
   })
 }

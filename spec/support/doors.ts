@@ -164,11 +164,7 @@ const fastifyApp = (
   return app
 }
 
-const koaApp = (
-  Framework: typeof Koa,
-  handler: CallHandler,
-  { trustProxy = false, ...options }: Serving,
-) => {
+const koaApp = (Framework: typeof Koa, handler: CallHandler, { trustProxy = false, ...options }: Serving) => {
   const app = new Framework({ proxy: trustProxy })
   app.silent = true
   app.use(ourKoa.sessionMiddleware(options))
