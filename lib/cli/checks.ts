@@ -1,6 +1,7 @@
 // What doctor makes of its figures: each check is ok, a warning, or a problem, with what to do about it.
 import type {
   ClockFigures,
+  HazardFigures,
   IndexFigures,
   RowFigures,
   SchemaFigures,
@@ -50,6 +51,34 @@ export const clockCheck = ({ ahead, uncertain }: ClockFigures): Check => {
     says: `${says}: set one of them right`,
   }
 }
+
+export const hazardChecks = ({ hidden, merging, role, commits }: HazardFigures): readonly Check[] => [
+  hidden.length === 0
+    ? { check: 'row security', state: 'ok', says: `no policy hides rows from "${role}"` }
+    : {
+        check: 'row security',
+        state: 'problem',
+        says: `row-level security hides rows of ${hidden.join(', ')} from "${role}": switch it off for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
+      },
+  merging.length === 0
+    ? { check: 'collation', state: 'ok', says: 'different keys are different' }
+    : {
+        check: 'collation',
+        state: 'problem',
+        says: `the collation of ${merging.join(', ')} takes different texts for the same: use a deterministic one (alter table … alter column … type text collate "C")`,
+      },
+  commits === 'off'
+    ? {
+        check: 'durability',
+        state: 'warning',
+        says: 'synchronous_commit is off: a crash of the server can lose the last saves that were answered',
+      }
+    : {
+        check: 'durability',
+        state: 'ok',
+        says: `an answered save is on disk (synchronous_commit: ${commits})`,
+      },
+]
 
 export const schemaCheck = ({ version, made }: SchemaState): Check => {
   const last = made.at(-1)
@@ -141,7 +170,7 @@ const vacuumCheck = ({ name, live, dead, vacuumed }: TableFigures): Check => {
 export const sizesOf = (tables: readonly TableFigures[]): readonly (readonly string[])[] =>
   tables.map(({ name, rows, heap, indexes, total }) => [
     name,
-    rows < 0 ? 'not counted' : `about ${rows.toLocaleString('en-US')}`,
+    rows === null ? 'not counted' : `about ${rows.toLocaleString('en-US')}`,
     size(heap),
     size(indexes),
     size(total),

@@ -3,10 +3,24 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
-import { clockFigures, type SchemaFigures, schemaFigures, serverFigures } from '../sql/figures.js'
+import {
+  clockFigures,
+  hazardFigures,
+  type SchemaFigures,
+  schemaFigures,
+  serverFigures,
+} from '../sql/figures.js'
 import { prepareSchema } from '../sql/schema.js'
 import { bare, schemaState } from '../sql/schema-state.js'
-import { type Check, clockCheck, figureChecks, schemaCheck, serverChecks, sizesOf } from './checks.js'
+import {
+  type Check,
+  clockCheck,
+  figureChecks,
+  hazardChecks,
+  schemaCheck,
+  serverChecks,
+  sizesOf,
+} from './checks.js'
 import type { Context, Ending } from './context.js'
 import { EXIT } from './failure.js'
 import type { Terminal } from './terminal.js'
@@ -21,7 +35,7 @@ interface Diagnosis {
 export const doctor = ({ database, schema, terminal }: Context): Ending =>
   pipe(
     TE.Do,
-    TE.apS('server', examineServer(database)),
+    TE.apS('server', examineServer(database, schema)),
     TE.bind('schema', () => examineSchema(database, schema)),
     TE.map(({ server, schema: { checks, figures } }) => {
       const all = [...server, ...checks]
@@ -30,12 +44,18 @@ export const doctor = ({ database, schema, terminal }: Context): Ending =>
     }),
   )
 
-const examineServer = (database: Database): TE.TaskEither<DriverError, readonly Check[]> =>
+const examineServer = (database: Database, schema: string): TE.TaskEither<DriverError, readonly Check[]> =>
   pipe(
     TE.Do,
     TE.apS('server', serverFigures(database)),
     TE.bind('clock', () => clockFigures(database)),
-    TE.map(({ server, clock }) => [...serverChecks(server, clock.roundTrip), clockCheck(clock)]),
+    // Before the schema is looked at: rows that are hidden make it look like another one.
+    TE.bind('hazards', () => hazardFigures(database, schema)),
+    TE.map(({ server, clock, hazards }) => [
+      ...serverChecks(server, clock.roundTrip),
+      clockCheck(clock),
+      ...hazardChecks(hazards),
+    ]),
   )
 
 const examineSchema = (database: Database, schema: string): TE.TaskEither<DriverError, Diagnosis> =>

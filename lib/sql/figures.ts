@@ -7,6 +7,7 @@ import type { DriverError } from '../base/errors.js'
 import type { Query, Queryable } from '../port/database.js'
 import {
   clockQuery,
+  hazardsQuery,
   indexesQuery,
   type OperatorStatements,
   operatorStatements,
@@ -30,7 +31,8 @@ const number = t.union([t.number, t.null])
 
 const Table = t.type({
   name: t.string,
-  rows: t.number,
+  /** None: nobody has counted them yet. */
+  rows: number,
   heap: t.number,
   indexes: t.number,
   total: t.number,
@@ -45,6 +47,19 @@ export type TableFigures = t.TypeOf<typeof Table>
 const Index = t.type({ name: t.string, owner: t.string, main: t.boolean, valid: t.boolean })
 
 export type IndexFigures = t.TypeOf<typeof Index>
+
+const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, commits: t.string })
+
+/** What others have set that breaks promises of keyrow. */
+export interface HazardFigures {
+  /** The tables of which row-level security hides rows from this role. */
+  readonly hidden: readonly string[]
+  /** The columns whose collation calls different texts equal. */
+  readonly merging: readonly string[]
+  readonly role: string
+  /** `synchronous_commit`. */
+  readonly commits: string
+}
 
 const Sample = t.type({ counted: t.number, dead: t.number, alone: t.number })
 
@@ -72,6 +87,21 @@ export interface SchemaFigures {
 
 export const serverFigures = (database: Queryable): TE.TaskEither<DriverError, ServerFigures> =>
   rowAs(Server)(database, serverQuery)
+
+/** `schema` is a quoted identifier. What is not there has no hazards. */
+export const hazardFigures = (
+  database: Queryable,
+  schema: string,
+): TE.TaskEither<DriverError, HazardFigures> =>
+  pipe(
+    rowAs(Hazards)(database, hazardsQuery, [schema]),
+    TE.map(({ hidden, merging, role, commits }) => ({
+      hidden: JSON.parse(hidden) as readonly string[],
+      merging: JSON.parse(merging) as readonly string[],
+      role,
+      commits,
+    })),
+  )
 
 /** Of three questions the one that was answered fastest; the answer is as old as half its round trip. */
 export const clockFigures = (database: Queryable): TE.TaskEither<DriverError, ClockFigures> =>

@@ -195,7 +195,7 @@ export const clockQuery: Query = {
   text: `select ${epoch('clock_timestamp()')} as now`,
 }
 
-// $1 quoted schema. `rows` is -1 where nobody has counted yet.
+// $1 quoted schema. `rows` is null where nobody has counted yet (then PostgreSQL has -1).
 export const tablesQuery: Query = {
   name: 'operator.tables',
   text: `
@@ -205,7 +205,7 @@ with leaf as (
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
     and c.relname in ('session', 'entry', 'listing', 'metadata')
 )
-select leaf.name, (case when min(c.reltuples) < 0 then -1 else sum(c.reltuples) end)::float8 as rows,
+select leaf.name, (case when min(c.reltuples) >= 0 then sum(c.reltuples) end)::float8 as rows,
        sum(pg_relation_size(c.oid))::float8 as heap, sum(pg_indexes_size(c.oid))::float8 as indexes,
        sum(pg_total_relation_size(c.oid))::float8 as total,
        sum(pg_relation_size(c.oid) / current_setting('block_size')::int)::float8 as pages,
@@ -214,6 +214,39 @@ select leaf.name, (case when min(c.reltuples) < 0 then -1 else sum(c.reltuples) 
 from leaf join pg_class c on c.oid = leaf.oid left join pg_stat_user_tables u on u.relid = c.oid
 group by leaf.name
 order by leaf.name`,
+}
+
+// $1 quoted schema. `hidden`: whether row-level security applies to this role and lets through less than all, so whether
+// no policy of all rows applies, or a restrictive one does. `merging`: text columns whose collation calls different texts
+// equal. (By JSON: servers before PostgreSQL 12 have no such collations, and no such column.)
+export const hazardsQuery: Query = {
+  name: 'operator.hazards',
+  text: `
+with ours as (
+  select c.oid, c.relname::text as name
+  from pg_class c
+  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
+    and c.relname in ('session', 'entry', 'listing', 'metadata')
+), policy as (
+  select p.polrelid, p.polpermissive, p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true'
+         and coalesce(pg_get_expr(p.polwithcheck, p.polrelid), 'true') = 'true' as whole
+  from pg_policy p
+  where 0::oid = any(p.polroles)
+     or exists (select from unnest(p.polroles) as r (oid) where pg_has_role(current_user, r.oid, 'usage'))
+)
+select coalesce((
+         select json_agg(o.name order by o.name) from ours o
+         where row_security_active(o.oid)
+           and (not exists (select from policy p where p.polrelid = o.oid and p.polpermissive and p.whole)
+                or exists (select from policy p where p.polrelid = o.oid and not p.polpermissive and not p.whole))
+       ), '[]')::text as hidden,
+       coalesce((
+         select json_agg(o.name || '.' || a.attname order by o.name, a.attname)
+         from ours o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
+              join pg_collation l on l.oid = a.attcollation
+         where to_jsonb(l) ->> 'collisdeterministic' = 'false'
+       ), '[]')::text as merging,
+       current_user::text as role, current_setting('synchronous_commit') as commits`,
 }
 
 // $1 quoted schema
