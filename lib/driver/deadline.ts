@@ -62,9 +62,9 @@ const violated = (cause: unknown): { readonly constraint?: string; readonly colu
 // Five characters, at least one a digit, which tells them from EPIPE.
 const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 
-// Connections, a transaction that was idle for too long, a standby that was the primary, serialization failures
+// Connections, a transaction that was idle or a lock that was waited for too long, a standby that was the primary, serialization failures
 // and deadlocks, resources, a statement that was cancelled, the server going down or starting.
-const RETRYABLE = /^(08|25P03|25006|40|53|57014|57P)/
+const RETRYABLE = /^(08|25P03|25006|40|53|55P03|57014|57P)/
 
 const isLostCode = (code: unknown): boolean =>
   typeof code === 'string' && /^(E[A-Z0-9_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)

@@ -1,13 +1,14 @@
 // The session store over any `Database`: one statement for each operation.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { identity, pipe } from 'fp-ts/lib/function.js'
+import { constVoid, identity, pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
 import { withHandles } from '../port/handles.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
 import type { Change, SessionStore, StoreError } from '../port/session-store.js'
+import { type KnownIds, knownIds } from '../session/ids.js'
 import { distributedStatements } from './distributed.js'
 import { distributedListingOver } from './distributed-store.js'
 import { LIVES, STILL_LIVES } from './expressions.js'
@@ -53,18 +54,22 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const { distributed = false } = options
-  const shared = { schema, lifetime: lifetimeOf(options), distributed, tried: new WeakSet<Change>() }
+  const [lifetime, ids] = [lifetimeOf(options), knownIds()]
+  const shared = { schema, lifetime, ids, distributed, tried: new WeakSet<Change>() }
   const again = retried(retryPolicyOf(options.retry ?? {}))
   const prepared = (handle: Database) => once(prepareSchema(handle, schema, options.upgradeSchema ?? true))
   let ready = false
   const prepare = pipe(
     prepared(database),
-    TE.tapIO(() => () => {
+    TE.tapIO((state) => () => {
       ready = true
+      if (state.ids !== undefined) ids.learn(state.ids.key, lifetime.absoluteMs - state.ids.age)
     }),
+    TE.map(constVoid),
   )
   return withHandles(storeOver({ ...shared, database, prepare, again }), (tx) => {
-    const own = ready ? TE.right(undefined) : prepared(tx)
+    // What it makes there may be rolled back: nothing is learned from it.
+    const own = ready ? TE.right(undefined) : pipe(prepared(tx), TE.map(constVoid))
     return storeOver({ ...shared, database: tx, prepare: own, again: identity })
   })
 }
@@ -74,6 +79,7 @@ interface Offer {
   readonly database: Database
   readonly schema: string
   readonly lifetime: Lifetime
+  readonly ids: KnownIds
   readonly distributed: boolean
   readonly tried: WeakSet<Change>
   readonly prepare: TE.TaskEither<StoreError, void>
@@ -85,6 +91,7 @@ const storeOver = (offer: Offer): SessionStore => {
   const inner = operations(offer)
   return {
     lifetime: offer.lifetime,
+    ids: offer.ids,
     prepare: offer.again(offer.prepare),
     load: offered(inner.load),
     refresh: offered(inner.refresh),
