@@ -16,7 +16,7 @@ export {
 } from './current/current-session.js'
 export { endSessions, type ListedSession, sessionsOf } from './current/principal.js'
 export { fetchCurrentSession, refreshSession, sessionFetch } from './current/reading.js'
-export { csrfToken, signIn, signOut, takeFlashes } from './current/sign-in.js'
+export { csrfToken, type SignInOptions, signIn, signOut, takeFlashes } from './current/sign-in.js'
 export {
   buildSession,
   destroySession,
@@ -84,8 +84,10 @@ export {
 } from './record/column.js'
 export type { Edit, Edits, Entries, Step } from './session/edits.js'
 export { type Flash, flash, flashes, unflash } from './session/flash.js'
+export type { IdOrigin, Ids } from './session/ids.js'
 export { type SessionKey, sessionKey } from './session/key.js'
 export type { KeyNames, Keys, Known } from './session/known.js'
+export type { OwnLifetime } from './session/own-lifetime.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionValue, Snapshot } from './session/session.js'
 export type { SaveId, SecretHash, SessionId } from './session/token.js'

@@ -50,6 +50,7 @@ export {
 } from './record/column.js'
 export { type Flash, flash, flashes, unflash } from './session/flash.js'
 export { type SessionKey, sessionKey } from './session/key.js'
+export type { OwnLifetime } from './session/own-lifetime.js'
 export { sessionFor, sessionPrincipal } from './session/principal.js'
 export type { SessionId } from './session/token.js'
 export { sessionDel, sessionSet } from './session/values.js'

@@ -133,7 +133,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     [/say --from TABLE/, 'move', '--from', 'a.b.c', '--idle', '60', '--absolute', '60'],
     [/--idle: .* from 1 to/, 'move', '--from', 'session', '--idle', '0', '--absolute', '60'],
     [/--limit: /, 'sessions', '--limit', 'many'],
-    [/--from: .* from 0 to 2/, 'schema', 'print', '--from', '3'],
+    [/--from: .* from 0 to 3/, 'schema', 'print', '--from', '4'],
     [/--timeout: /, 'doctor', '--timeout', '0'],
     [/--schema: /, 'doctor', '--schema', 'x"; drop table y'],
     [/not both/, 'doctor', '--url', url, '--directory', root],
@@ -176,7 +176,7 @@ t.test('schema', async (t) => {
       schema,
       state: 'missing',
       version: 0,
-      wanted: 2,
+      wanted: 3,
       release: RELEASE,
       made: [],
     })
@@ -187,8 +187,8 @@ t.test('schema', async (t) => {
     t.match(await run(schema, 'doctor'), { code: 5, stdout: /problem +schema +its tables are missing/ })
     t.strictSame(await rowsOf(database, `select from pg_namespace where nspname = '${schema}'`), [])
 
-    t.match(await run(schema, 'schema', 'upgrade'), { code: 0, stdout: /version 2, before none/, stderr: '' })
-    t.strictSame(parsedJson(await run(schema, 'schema', 'upgrade', '--json')), { schema, from: 2, to: 2 })
+    t.match(await run(schema, 'schema', 'upgrade'), { code: 0, stdout: /version 3, before none/, stderr: '' })
+    t.strictSame(parsedJson(await run(schema, 'schema', 'upgrade', '--json')), { schema, from: 3, to: 3 })
     const current = await run(schema, 'schema', 'status')
     t.match(current, { code: 0, stdout: /state +current/ })
     t.match(current.stdout, new RegExp(`^ +2 +20\\S+Z +${RELEASE}$`, 'm'))
@@ -210,7 +210,7 @@ t.test('schema', async (t) => {
     await script(printed.stdout)
     t.match(await run(schema, 'schema', 'status'), { code: 0 })
     const json = parsedJson(await keyrow(['schema', 'print', '--schema', schema, '--json']))
-    t.strictSame(json, { schema, from: 0, to: 2, sql: printed.stdout.trimEnd() })
+    t.strictSame(json, { schema, from: 0, to: 3, sql: printed.stdout.trimEnd() })
   })
 
   await t.test('an older version is told, upgraded when asked to, or by hand', async (t) => {
@@ -225,16 +225,16 @@ t.test('schema', async (t) => {
     const { stdout } = await keyrow(['schema', 'print', '--from', '1', '--schema', schema])
     t.notMatch(stdout, /create table \S+\.session /)
     await script(stdout)
-    t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 2 })
+    t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 3 })
   })
 
   await t.test('a newer one and a stranger are told and left alone', async (t) => {
     const newer = await ready()
-    await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (3, E'9.9.9\\u001b[2J')`)
+    await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (4, E'9.9.9\\u001b[2J')`)
     const status = await run(newer, 'schema', 'status')
     t.match(status, { code: 4, stdout: /state +newer/ })
     t.match(status.stdout, '9.9.9\\u{1b}[2J')
-    t.match(parsedJson(await run(newer, 'schema', 'status', '--json')), { state: 'newer', version: 3 })
+    t.match(parsedJson(await run(newer, 'schema', 'status', '--json')), { state: 'newer', version: 4 })
     const foreign = freshSchema()
     await sql.unsafe(`create schema ${foreign}; create table ${foreign}.session (id int)`).simple()
     t.match(await run(foreign, 'schema', 'status'), { code: 4, stdout: /state +foreign/, stderr: '' })
@@ -249,7 +249,7 @@ t.test('schema', async (t) => {
         t.match(ran, { code: 4, stdout: '' }, args.join(' '))
         t.notMatch(ran.stderr, '\u001b')
       }
-    t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 3/ })
+    t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 4/ })
     t.match(await run(foreign, 'doctor'), { code: 5, stdout: /problem +schema +it has tables of our names/ })
   })
 })
@@ -781,7 +781,7 @@ t.test('a directory of PGlite', async (t) => {
   t.match(await on('sessions'), { code: 1, stdout: '', stderr: /there is no database of PGlite/ })
   t.match(await on('schema', 'status'), { code: 1 })
   await t.rejects(access(directory), 'none was made')
-  t.match(await on('schema', 'upgrade'), { code: 0, stdout: /version 2/ })
+  t.match(await on('schema', 'upgrade'), { code: 0, stdout: /version 3/ })
   t.match(await on('schema', 'status'), { code: 0 })
 
   const inside = pgliteDatabase(directory)

@@ -21,18 +21,20 @@ import {
   sessionsOf,
   sessionToken,
   sessionUpdate,
+  signIn,
+  withSession,
 } from '../lib/promise.js'
 import { schemaSql } from '../lib/sql/schema.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
-import { unpackRelease1 } from './support/release-1.js'
+import { unpackRelease } from './support/releases.js'
 import { freshSchema, left, right } from './support/stores.js'
 
 const run = promisify(execFile)
 const script = (name: string): string => fileURLToPath(new URL(`./support/${name}.mjs`, import.meta.url))
 
-const release1 = unpackRelease1()
+const releases = { 1: unpackRelease(1), 2: unpackRelease(2) } as const
 const server = await startPostgres({ settings: { max_connections: '200' } })
 const database = postgresDatabase(quietPool(server.url), { timeoutMs: 60_000 })
 t.teardown(async () => {
@@ -42,11 +44,12 @@ t.teardown(async () => {
 
 const sql = (text: string) => rowsOf(database, text)
 const versionsIn = (schema: string) => sql(`select version, made_by from ${schema}.metadata order by version`)
+const made = (...versions: readonly number[]) => versions.map((version) => ({ version, made_by: RELEASE }))
 const start = (schema: string) => run(process.execPath, [script('starter-child'), server.url, schema])
 
-/** The old release, serving until it is told to end. */
-const serveOld = async (schema: string) => {
-  const child = spawn(process.execPath, [script('release-1-child'), release1, server.url, schema], {
+/** The release of this version of the schema, serving until it is told to end. */
+const serveOld = async (schema: string, version: 1 | 2 = 1) => {
+  const child = spawn(process.execPath, [script('release-child'), releases[version], server.url, schema], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   let output = ''
@@ -88,17 +91,14 @@ const version1 = async (sessions: number): Promise<string> => {
 t.test('an empty database is made ready, and knows its versions', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
-  t.strictSame(
-    await versionsIn(schema),
-    [1, 2].map((version) => ({ version, made_by: RELEASE })),
-  )
+  t.strictSame(await versionsIn(schema), made(1, 2, 3))
 })
 
 t.test('a database of version 1 is upgraded; its sessions are listed and lose nothing', async (t) => {
   const schema = await version1(25_000)
   const before = await sql(`select * from ${schema}.entry order by session_id, key`)
   await right(sessionStore(database, { schema }).prepare)
-  t.strictSame(await versionsIn(schema), [{ version: 2, made_by: RELEASE }])
+  t.strictSame(await versionsIn(schema), made(2, 3))
   t.strictSame(await sql(`select * from ${schema}.entry order by session_id, key`), before)
   const unlisted = `select id, expires_at from ${schema}.session
     except select session_id, collect_at from ${schema}.listing`
@@ -129,7 +129,7 @@ t.test('with upgrades off, an older or empty database is told apart, and left as
     const error = await left(sessionStore(database, { schema, upgradeSchema: false }).prepare)
     t.ok(error instanceof SchemaMismatch)
     t.match(error, {
-      versions: { found, wanted: 2 },
+      versions: { found, wanted: 3 },
       message: `npx keyrow schema upgrade --schema ${schema}`,
     })
   }
@@ -144,8 +144,8 @@ t.test('a newer database is left alone; the error names both versions', async (t
   await right(sessionStore(database, { schema }).prepare)
   await sql(`insert into ${schema}.metadata (version, made_by) values (99, '9.9.9')`)
   const error = await left(sessionStore(database, { schema }).prepare)
-  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 2 } })
-  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 2/)
+  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 3 } })
+  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 3/)
 })
 
 for (const [name, tables] of Object.entries({
@@ -166,21 +166,18 @@ for (const [name, tables] of Object.entries({
     t.strictSame(await sql(columns), before)
   })
 
-t.test('a database that says version 2 and lacks a part of it is a SchemaMismatch', async (t) => {
+t.test('a database that says version 3 and lacks a part of it is a SchemaMismatch', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
   await sql(`alter table ${schema}.listing drop column principal`)
   const error = await left(sessionStore(database, { schema }).prepare)
-  t.match(error, { _tag: 'SchemaMismatch', message: /say version 2, but it lacks listing\.principal/ })
+  t.match(error, { _tag: 'SchemaMismatch', message: /say version 3, but it lacks listing\.principal/ })
 })
 
 t.test('ten processes that start together on an empty database make it once', async (t) => {
   const schema = freshSchema()
   await Promise.all(Array.from({ length: 10 }, () => start(schema)))
-  t.strictSame(
-    await versionsIn(schema),
-    [1, 2].map((version) => ({ version, made_by: RELEASE })),
-  )
+  t.strictSame(await versionsIn(schema), made(1, 2, 3))
   t.strictSame(await sql(`select count(*)::int as n from ${schema}.session`), [{ n: 10 }])
 })
 
@@ -192,7 +189,7 @@ t.test('so do ten whose role has another default of isolation', async (t) => {
   )
   await Promise.all(databases.map((each) => right(sessionStore(each, { schema }).prepare)))
   await Promise.all(databases.map((each) => right(each.close)))
-  t.equal((await versionsIn(schema)).length, 2)
+  t.equal((await versionsIn(schema)).length, 3)
 })
 
 t.test('a role with the documented rights can do all but upgrade', async (t) => {
@@ -215,6 +212,11 @@ t.test('a role with the documented rights can do all but upgrade', async (t) => 
   t.match(await right(collectGarbage(store)), { finished: true })
   await right(app.close)
 })
+
+/** The files of the tables that are in use: other ones when a table was rewritten. */
+const filesOf = (schema: string) =>
+  sql(`select relname, relfilenode::text as file from pg_class where relnamespace = '${schema}'::regnamespace
+       and relname in ('session', 'entry', 'session_pkey', 'entry_pkey') order by 1`)
 
 /** What the upgrade locks of the tables that are in use, and how long anybody waits for any lock, while it runs. */
 const watchLocks = (schema: string) => {
@@ -247,6 +249,7 @@ t.test(
   async (t) => {
     const schema = await version1(100_000)
     const old = await Promise.all([serveOld(schema), serveOld(schema)])
+    const files = await filesOf(schema)
     const locks = watchLocks(schema)
     const began = performance.now()
     await Promise.all(Array.from({ length: 10 }, () => start(schema)))
@@ -257,8 +260,14 @@ t.test(
       served.flatMap(({ failures }) => failures),
       [],
     )
-    t.strictSame(await versionsIn(schema), [{ version: 2, made_by: RELEASE }])
-    t.strictSame(modes, ['AccessShareLock'], 'it only reads the tables that are in use')
+    t.strictSame(await versionsIn(schema), made(2, 3))
+    const brief = modes.filter((mode) => mode !== 'AccessShareLock')
+    t.match(
+      brief,
+      brief.length === 0 ? [] : ['AccessExclusiveLock'],
+      'it reads, and at its end adds a column',
+    )
+    t.strictSame(await filesOf(schema), files, 'no table is rewritten')
     const store = sessionStore(database, { schema })
     for (const [token, n] of served.flatMap(({ expected }) => expected))
       t.equal((await loadSession(store, token))?.store.get('n'), n)
@@ -276,6 +285,99 @@ t.test(
     t.strictSame(await sql(unlisted), [])
   },
 )
+
+/** A schema of version 2, made by the release of that. */
+const version2 = async (): Promise<string> => {
+  const schema = freshSchema()
+  await (await serveOld(schema, 2))()
+  return schema
+}
+
+t.test(
+  'version 2 is upgraded while its release serves; that neither breaks nor shortens what is new',
+  async (t) => {
+    const schema = await version2()
+    const before = await oldStore(schema)
+    const old = await Promise.all([serveOld(schema, 2), serveOld(schema, 2)])
+    const files = await filesOf(schema)
+    await Promise.all(Array.from({ length: 4 }, () => start(schema)))
+    t.strictSame(await versionsIn(schema), made(1, 2, 3))
+    t.strictSame(await filesOf(schema), files, 'no table is rewritten')
+    const day = 86_400_000
+    const store = sessionStore(database, { schema })
+    const session = await withSession(buildSession(store), () =>
+      signIn('ada', { lifetime: { idleMs: 30 * day, absoluteMs: 90 * day } }),
+    )
+    const times = () =>
+      sql(`select idle_ms, expires_at::text as expires, absolute_expires_at::text as absolute
+         from ${schema}.session where id = '${session.id}'`)
+    const own = await times()
+    t.match(own, [{ idle_ms: 30 * day }])
+    const { api } = before
+    const token = sessionToken(session)
+    const loaded = await api.loadSession(before.store, token)
+    t.equal(loaded?.store.get('keyrow:principal'), 'ada')
+    const saved = await api.saveSession(api.sessionSet('n', 1)(loaded as never))
+    await api.refreshSession(await api.rotateSession(saved))
+    await right(before.store.touch(session.id))
+    t.strictSame(await times(), own, 'the release before neither shortens nor forgets it')
+    const plain = await api.saveSession(api.sessionSet('n', 1)(api.buildSession(before.store)))
+    t.equal((await loadSession(store, sessionToken(plain)))?.store.get('n'), 1)
+    const served = await Promise.all(old.map((end) => end()))
+    t.strictSame(
+      served.flatMap(({ failures }) => failures),
+      [],
+    )
+    for (const [token, n] of served.flatMap(({ expected }) => expected))
+      t.equal((await loadSession(store, token))?.store.get('n'), n)
+    await right(before.close)
+  },
+)
+
+/** A store of the release before, in this process, that has looked at the schema already. */
+const oldStore = async (schema: string) => {
+  const from = (path: string) => import(new URL(path, releases[2]).href) as Promise<unknown>
+  const { sessionStore } = (await from('index.js')) as typeof import('../lib/index.js')
+  const { postgresDatabase } = (await from(
+    'driver/postgres.js',
+  )) as typeof import('../lib/driver/postgres.js')
+  const api = (await from('promise.js')) as typeof import('../lib/promise.js')
+  const database = postgresDatabase(quietPool(server.url, { max: 2 }))
+  const store = sessionStore(database, { schema })
+  await right(store.prepare)
+  return { store, api, close: database.close }
+}
+
+t.test('an upgrade waits for nobody who has the sessions for long, and keeps nobody waiting', async (t) => {
+  const schema = await version2()
+  const reader = quietPool(server.url, { max: 1 })
+  t.teardown(() => reader.end({ timeout: 1 }))
+  let release = (): void => undefined
+  const held = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const end = await serveOld(schema, 2)
+  let reading = Promise.resolve()
+  await new Promise<void>((resolve) => {
+    reading = reader
+      .begin(async (tx) => {
+        await tx.unsafe(`select count(*) from ${schema}.session`)
+        resolve()
+        await held
+      })
+      .then(() => undefined)
+  })
+  const store = sessionStore(database, { schema, retry: { attempts: 2 } })
+  t.match(await left(store.prepare), { _tag: 'DriverError', sqlState: '55P03' })
+  t.strictSame(await versionsIn(schema), made(1, 2), 'it is as it was')
+  const { failures, requests } = await end()
+  t.strictSame(failures, [])
+  t.not(requests, 0)
+  release()
+  await reading
+  await right(store.prepare)
+  t.strictSame(await versionsIn(schema), made(1, 2, 3))
+})
 
 /** Runs until the listing is being filled. */
 const untilFilling = async (child: ChildProcess): Promise<void> => {
@@ -312,5 +414,5 @@ for (const killed of ['the process', 'the server'] as const)
     t.strictSame(failures, [])
     t.not(requests, 0)
     await start(schema)
-    t.strictSame(await versionsIn(schema), [{ version: 2, made_by: RELEASE }])
+    t.strictSame(await versionsIn(schema), made(2, 3))
   })

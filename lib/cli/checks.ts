@@ -25,8 +25,8 @@ export const serverChecks = (server: ServerFigures, roundTripMs: number): readon
     state: roundTripMs > 250 ? 'warning' : 'ok',
     says: `database "${server.database}" answers "${server.role}" in ${duration(roundTripMs)}`,
   },
-  server.number < 120_000
-    ? { check: 'server', state: 'problem', says: `PostgreSQL ${server.version}: keyrow needs 12 or later` }
+  server.number < 130_000
+    ? { check: 'server', state: 'problem', says: `PostgreSQL ${server.version}: keyrow needs 13 or later` }
     : { check: 'server', state: 'ok', says: `PostgreSQL ${server.version}` },
   writable(server),
 ]

@@ -2,23 +2,37 @@
 // edges of its life.
 
 import { randomBytes } from 'node:crypto'
-import { pipe } from 'fp-ts/lib/function.js'
+import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { NoCurrentSession, SessionClosed, SessionError } from '../base/errors.js'
+import { checkedLifetime } from '../port/lifetime.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { type Flash, flashes, unflash } from '../session/flash.js'
+import { type OwnLifetime, ownLifetimeKey } from '../session/own-lifetime.js'
 import { sessionFor } from '../session/principal.js'
+import { sessionDel, sessionSetAnew } from '../session/values.js'
 import { currentSession, updateCurrentSession } from './current-session.js'
 import { currentRequest } from './frame.js'
 import { destroySession, rotateSession } from './verbs.js'
 
+export interface SignInOptions {
+  /** How long this session lives, in milliseconds: unused, and at all from now on. Default: as the store says. */
+  readonly lifetime?: OwnLifetime | undefined
+}
+
 /**
  * Signs the current session in: it gets a new secret, so that whoever knew the old one is left outside, and
- * says whose it is. What the visitor had in it stays. `EncodeError` for what cannot be a principal.
+ * says whose it is. What the visitor had in it stays.
+ *
+ * With `lifetime` ("remember me") the session has times of its own from now on instead of the store's, and its cookie
+ * outlives the browser; a later sign-in without it gives it the store's again.
+ *
+ * @throws `RangeError` for times that are not from 1 ms to 10,000 years, at once; `EncodeError` for what cannot be a
+ * principal
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
+ * import { flow, pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, sessionPrincipal, sessionRef, signIn, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
@@ -27,22 +41,34 @@ import { destroySession, rotateSession } from './verbs.js'
  *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'nobody'))),
  * )
  * console.log(await request()) // { _tag: 'Right', right: 'user 17' }
+ *
+ * const day = 86_400_000
+ * const remembered = signIn('user 17', { lifetime: { idleMs: 14 * day, absoluteMs: 60 * day } })
+ * const later = withSession(buildSession(memoryStore()), () => remembered)
+ * console.log((await later())._tag) // Right
  * ```
  */
-export const signIn = (principal: string): TE.TaskEither<SessionError, Session> =>
-  pipe(
+export const signIn = (
+  principal: string,
+  { lifetime }: SignInOptions = {},
+): TE.TaskEither<SessionError, Session> => {
+  const own = lifetime && checkedLifetime(lifetime)
+  return pipe(
     // Before the rotation, which is not undone: a principal that cannot be stored rotates nothing.
-    updateCurrentSession(sessionFor(principal)),
+    updateCurrentSession(
+      flow(sessionFor(principal), own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey)),
+    ),
     TE.chainW(rotateSession),
     TE.chainW(() => currentSession),
   )
+}
 
 /**
  * Signs out: deletes the current session with all that is in it, and has the door take its cookie away.
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
+ * import { flow, pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, signIn, signOut, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
@@ -96,7 +122,7 @@ const masked = (key: Buffer): string => {
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
+ * import { flow, pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, flash, takeFlashes, updateCurrentSession, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'

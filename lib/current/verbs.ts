@@ -9,6 +9,7 @@ import type { SaveConflict, SessionClosed, SessionGone } from '../base/errors.js
 import { publish } from '../port/events.js'
 import type { Absence, Session, SessionStore, StoreError } from '../port/session-store.js'
 import { noEdits } from '../session/edits.js'
+import type { IdOrigin } from '../session/ids.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, newSession, type Snapshot, withToken } from '../session/session.js'
 import { type SessionId, Token } from '../session/token.js'
@@ -29,7 +30,8 @@ import { telling, tellOutcome } from './telling.js'
  * console.log(session.expiration._tag, session.store.size) // None 0
  * ```
  */
-export const buildSession = (store: SessionStore): Session => newSession(store)
+export const buildSession = (store: SessionStore): Session =>
+  newSession(store, store.ids && Token.fresh(store.ids.fresh()))
 
 export interface LoadOptions {
   /**
@@ -57,29 +59,59 @@ export const loadSession = (
   token: string,
   options: LoadOptions = {},
 ): TE.TaskEither<StoreError, O.Option<Session>> => {
-  const parsed = Token.parse(token)
-  const keys = options.keys && keysOf(options.keys)
-  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : refused())
-}
-
-const refused = (): Promise<E.Right<O.None>> => {
-  publish('badToken', { reason: 'malformed' })
-  return Promise.resolve(NOTHING)
+  const open = openSession(store, token, options)
+  return async () => {
+    const opened = await open()
+    if (E.isLeft(opened)) return opened
+    return E.isLeft(opened.right) ? NOTHING : E.right(O.some(opened.right.right))
+  }
 }
 
 const NOTHING = E.right(O.none) as E.Right<O.None>
+
+/** The session that a token opens, or why it opens none. */
+export const openSession = (
+  store: SessionStore,
+  token: string,
+  options: LoadOptions = {},
+): TE.TaskEither<StoreError, E.Either<Absence | 'malformed', Session>> => {
+  const parsed = Token.parse(token)
+  const keys = options.keys && keysOf(options.keys)
+  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : Promise.resolve(refused()))
+}
+
+const refused = () => {
+  publish('badToken', { reason: 'malformed' })
+  return MALFORMED
+}
+
+const MALFORMED = E.right(E.left('malformed' as const))
 
 const opened = async (
   store: SessionStore,
   token: Token,
   keys: Keys | undefined,
-): Promise<E.Either<StoreError, O.Option<Session>>> => {
+): Promise<E.Either<StoreError, E.Either<Absence, Session>>> => {
   const start = performance.now()
   const loaded = only(keys, await store.load(token.id, token.hash, { keys })())
   tellOutcome('load', start, loaded, tellLoaded(token.id))
   if (E.isLeft(loaded)) return loaded
-  if (E.isLeft(loaded.right)) return NOTHING
-  return E.right(O.some(heldSession(store, token, loaded.right.right, noEdits)))
+  if (E.isLeft(loaded.right)) return E.right(loaded.right)
+  return E.right(E.right(heldSession(store, token, loaded.right.right, noEdits)))
+}
+
+/** Who made the id of a token: `foreign` when it is no token at all. */
+export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
+  const parsed = Token.parse(token)
+  if (O.isNone(parsed)) return 'foreign'
+  return ids?.originOf(parsed.value.id) ?? 'unknown'
+}
+
+/** Told of a token that is not looked up. */
+export const tellUnopened = (token: string): void => {
+  const parsed = Token.parse(token)
+  if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
+  else refused()
 }
 
 type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>

@@ -17,8 +17,11 @@ export interface CookieOptions {
 export interface SessionCookie {
   /** The token in a request's `Cookie` header, whatever it may be worth; `undefined` without one. */
   readonly read: (header: string | undefined, secure: boolean) => string | undefined
-  /** The `Set-Cookie` header that gives the browser this token. */
-  readonly give: (token: string, secure: boolean, absoluteMs: number) => string
+  /**
+   * The `Set-Cookie` header that gives the browser this token. `absoluteMs` is the store's, `ownMs` that of a session
+   * with times of its own, whose cookie always outlives the browser.
+   */
+  readonly give: (token: string, secure: boolean, absoluteMs: number, ownMs?: number) => string
   /** The `Set-Cookie` header that takes it away. */
   readonly take: (secure: boolean) => string
 }
@@ -42,8 +45,9 @@ export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header, secure) => parseCookie(header ?? '')[nameFor(secure)],
-    give: (token, secure, absoluteMs) =>
-      write(token, secure, persistent ? Math.floor(absoluteMs / 1000) : undefined),
+    give: (token, secure, absoluteMs, ownMs = persistent ? absoluteMs : undefined) =>
+      // Zero seconds would take it away.
+      write(token, secure, ownMs === undefined ? undefined : Math.ceil(ownMs / 1000)),
     take: (secure) => write('', secure, 0),
   }
 }

@@ -15,13 +15,12 @@ import {
 import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
 import type { TokenGuard } from './guard.js'
 import { type CheckedRequest, headerOf } from './origin.js'
-import type { RequestRefused } from './refused.js'
 import { beginLife, type RequestLife, type Visit } from './request-life.js'
 
 /** The options of every door. */
 export interface DoorOptions extends CookieOptions {
   readonly store: SessionStore
-  /** Counts the bad tokens of each client, made by `tokenGuard`; several doors may share one. Default: none. */
+  /** Counts the tokens of each client that were never ours, made by `tokenGuard`; several doors may share one. Default: none. */
   readonly guard?: TokenGuard
   /** The keys that every request needs; the others are there by `fetchCurrentSession`. Default: all. */
   readonly keys?: KeyNames
@@ -49,7 +48,7 @@ export interface FailureOptions {
  */
 export const openDoor = (
   options: DoorOptions & ProxyOptions,
-): ((visit: Visit) => TE.TaskEither<StoreError | RequestRefused, RequestLife>) => {
+): ((visit: Visit) => TE.TaskEither<StoreError, RequestLife>) => {
   giveStatuses()
   forwardedBy(options.trustProxy)
   return beginLife(options.store, sessionCookie(options), options.guard, options)

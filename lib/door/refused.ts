@@ -1,11 +1,11 @@
 // A request that a door refuses by itself, whatever its handler would have done.
 
-/** Refused: `status` says why (403: it may be forged; 429: its address shows too many bad tokens). */
+/** Refused, with the status 403: it may be forged. */
 export class RequestRefused extends Error {
   readonly _tag = 'RequestRefused'
 
   constructor(
-    readonly status: 403 | 429,
+    readonly status: 403,
     message: string,
     readonly headers: Readonly<Record<string, string>> = {},
   ) {

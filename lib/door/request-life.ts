@@ -8,13 +8,21 @@ import type { SessionError } from '../base/errors.js'
 import { type Frame, inScope, isInside, openFrame, scopeOf } from '../current/frame.js'
 import { changesWithin } from '../current/inner-frame.js'
 import { closeFrame, dropFrame, sessionHeldBy } from '../current/scope.js'
-import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
+import {
+  buildSession,
+  type LoadOptions,
+  loadSession,
+  openSession,
+  originOf,
+  sessionToken,
+  tellUnopened,
+} from '../current/verbs.js'
 import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import { ownLifetimeOf } from '../session/own-lifetime.js'
 import { type AnswerHeaders, nothingAdded } from './answer-headers.js'
 import type { SessionCookie } from './cookie.js'
 import type { TokenGuard } from './guard.js'
 import { type CheckedRequest, isPrefetch, type OwnOrigin } from './origin.js'
-import type { RequestRefused } from './refused.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
 export type Handled = unknown
@@ -66,7 +74,7 @@ export interface Visit extends OwnOrigin {
 
 export const beginLife =
   (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined, options?: LoadOptions) =>
-  (visit: Visit): TE.TaskEither<StoreError | RequestRefused, RequestLife> =>
+  (visit: Visit): TE.TaskEither<StoreError, RequestLife> =>
   async () => {
     const found = await sessionOf(store, cookie, guard, visit, options)()
     if (E.isLeft(found)) return found
@@ -108,7 +116,7 @@ const lifeOf = (frame: Frame, headers: () => AnswerHeaders, scope = scopeOf(fram
   },
 })
 
-/** The session that the visit's cookie opens. What opens nothing is counted by the guard, if there is one. */
+/** The session that the visit's cookie opens. Tokens that were never ours are counted by the guard, if there is one. */
 export const sessionOf =
   (
     store: SessionStore,
@@ -116,14 +124,33 @@ export const sessionOf =
     guard: TokenGuard | undefined,
     visit: Visit,
     options?: LoadOptions,
-  ): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> =>
+  ): TE.TaskEither<StoreError, O.Option<Session>> =>
   async () => {
     const token = cookie.read(visit.cookieHeader, visit.secure)
     if (token === undefined) return E.right(O.none)
-    const found = await loadSession(store, token, options)()
-    const isBad = E.isRight(found) && O.isNone(found.right)
-    return isBad && guard !== undefined ? guard.count(visit.address, token) : found
+    return guard === undefined
+      ? loadSession(store, token, options)()
+      : guardedSession(store, guard, visit.address, token, options)
   }
+
+const guardedSession = async (
+  store: SessionStore,
+  guard: TokenGuard,
+  address: string | undefined,
+  token: string,
+  options: LoadOptions | undefined,
+): Promise<E.Either<StoreError, O.Option<Session>>> => {
+  if (guard.refuses(address) && originOf(store, token) === 'foreign') {
+    tellUnopened(token)
+    return E.right(O.none)
+  }
+  const found = await openSession(store, token, options)()
+  if (E.isLeft(found)) return found
+  if (E.isRight(found.right)) return E.right(O.some(found.right.right))
+  // Asked afterwards: a store that has just been made ready knows its ids.
+  if (found.right.left !== 'expired' && originOf(store, token) !== 'own') guard.count(address, token)
+  return E.right(O.none)
+}
 
 /** From the first line to the last: begin, run the handler, save, answer. */
 export const conduct = async (
@@ -195,7 +222,14 @@ const cookieChange = (
   const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session)
   return known || state === 'gone' || O.isNone(session.snapshot)
     ? []
-    : [cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs)]
+    : [
+        cookie.give(
+          sessionToken(session),
+          secure,
+          session.handle.lifetime.absoluteMs,
+          ownLifetimeOf(session.store)?.absoluteMs,
+        ),
+      ]
 }
 
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {

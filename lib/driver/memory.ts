@@ -7,9 +7,12 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type Clock, systemClock } from '../base/clock.js'
 import { SaveConflict } from '../base/errors.js'
+import { randomSecret } from '../base/random.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
 import type { Change, Listed, Saved, SessionStore } from '../port/session-store.js'
 import { applyEdits, type Entries } from '../session/edits.js'
+import { knownIds } from '../session/ids.js'
+import { LIFETIME, type OwnLifetime, ownLifetimeOf } from '../session/own-lifetime.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
 import { isDone, MemoryTable, type Rows } from './memory-table.js'
@@ -34,12 +37,14 @@ export interface MemoryOptions extends Partial<Lifetime> {
 export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const lifetime = lifetimeOf(options)
   const now = options.clock ?? systemClock
-  const table = new MemoryTable(now)
-  const { moved, touched, snapshot } = expiry(lifetime, now)
+  const [table, ids] = [new MemoryTable(now), knownIds()]
+  ids.learn(randomSecret(), 0)
+  const { moved, touched, relived, snapshot } = expiry(lifetime, now)
   const saved = (change: Change) => (rows: Rows) =>
-    isDone(rows, change.save) ? rows : { ...moved(rows), ...edited(rows, change) }
+    isDone(rows, change.save) ? rows : { ...relived(moved(rows), change), ...edited(rows, change) }
   return {
     lifetime,
+    ids,
     prepare: TE.right(undefined),
     create: (id, secret, save, entries) =>
       step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),
@@ -76,19 +81,22 @@ const edited = (rows: Rows, { edits, save }: Change): Pick<Rows, 'revision' | 'e
 })
 
 const expiry = (lifetime: Lifetime, now: Clock) => {
+  const idleOf = ({ entries }: Rows): number => (ownLifetimeOf(entries) ?? lifetime).idleMs
   const isDue = (rows: Rows): boolean =>
     rows.expiration < rows.absoluteExpiration &&
-    now() + lifetime.idleMs - rows.expiration >= lifetime.idleMs * lifetime.touchFraction
+    now() + idleOf(rows) - rows.expiration >= idleOf(rows) * lifetime.touchFraction
   const moved = (rows: Rows): Rows => ({
     ...rows,
-    expiration: Math.max(rows.expiration, Math.min(now() + lifetime.idleMs, rows.absoluteExpiration)),
+    expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows), rows.absoluteExpiration)),
   })
+  const relived = (rows: Rows, { edits, entries }: Change): Rows =>
+    edits.has(LIFETIME) ? { ...rows, ...begun(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
   const touched = (rows: Rows): Rows => (isDue(rows) ? moved(rows) : rows)
   const snapshot = (rows: Rows): Snapshot => {
     const { revision, expiration, entries, recent } = rows
     return { revision, expiration, due: isDue(rows), mark: recent[0] as SaveId, entries }
   }
-  return { moved, touched, snapshot }
+  return { moved, touched, relived, snapshot }
 }
 
 /** Each operation runs whole, when its task runs. */
@@ -105,6 +113,11 @@ const listed = ([id, { createdAt, expiration }]: readonly [SessionId, Rows]): Li
 
 const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })
 
+const begun = ({ idleMs, absoluteMs }: OwnLifetime, now: number) => ({
+  expiration: now + Math.min(idleMs, absoluteMs),
+  absoluteExpiration: now + absoluteMs,
+})
+
 const newRows = (
   secret: SecretHash,
   save: SaveId,
@@ -114,8 +127,7 @@ const newRows = (
 ): Rows => ({
   secret,
   createdAt: now,
-  expiration: now + Math.min(lifetime.idleMs, lifetime.absoluteMs),
-  absoluteExpiration: now + lifetime.absoluteMs,
+  ...begun(ownLifetimeOf(entries) ?? lifetime, now),
   revision: 1,
   entries,
   recent: [save],

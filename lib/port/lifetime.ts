@@ -1,6 +1,8 @@
 // How long a session lives, and when moving its expiration is worth a write. All enforced by the store, on
 // its own clock.
 
+import { LONGEST_MS, type OwnLifetime } from '../session/own-lifetime.js'
+
 export interface Lifetime {
   /** A session unused for this many milliseconds expires. Default: 30 minutes. */
   readonly idleMs: number
@@ -24,9 +26,6 @@ const defaults: Lifetime = {
   rotationGraceMs: 0,
 }
 
-/** Ten thousand years: more would not fit a PostgreSQL timestamp. */
-const longest = 10_000 * 365 * 24 * 60 * minute
-
 /** The lifetime with defaults filled in; throws a `RangeError` for a figure that makes no sense. */
 export const lifetimeOf = (options: Partial<Lifetime>): Lifetime => {
   const lifetime: Lifetime = {
@@ -35,14 +34,22 @@ export const lifetimeOf = (options: Partial<Lifetime>): Lifetime => {
     touchFraction: options.touchFraction ?? defaults.touchFraction,
     rotationGraceMs: options.rotationGraceMs ?? defaults.rotationGraceMs,
   }
-  within('idleMs', lifetime.idleMs, 1, longest)
-  within('absoluteMs', lifetime.absoluteMs, 1, longest)
+  within('idleMs', lifetime.idleMs, 1, LONGEST_MS)
+  within('absoluteMs', lifetime.absoluteMs, 1, LONGEST_MS)
   within('touchFraction', lifetime.touchFraction, 0, 1)
-  within('rotationGraceMs', lifetime.rotationGraceMs, 0, longest)
+  within('rotationGraceMs', lifetime.rotationGraceMs, 0, LONGEST_MS)
   return Object.freeze(lifetime)
 }
 
-const within = (name: string, figure: number, least: number, most: number): void => {
-  if (!(figure >= least && figure <= most))
+/** The same figures; throws a `RangeError` for one that makes no sense. */
+export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => {
+  within('lifetime.idleMs', idleMs, 1, LONGEST_MS)
+  within('lifetime.absoluteMs', absoluteMs, 1, LONGEST_MS)
+  return { idleMs, absoluteMs }
+}
+
+// Not every caller is type-checked: a text of digits would be compared like a number, and added like a text.
+const within = (name: string, figure: unknown, least: number, most: number): void => {
+  if (!(typeof figure === 'number' && figure >= least && figure <= most))
     throw new RangeError(`${name} is ${String(figure)}; it must be from ${String(least)} to ${String(most)}`)
 }

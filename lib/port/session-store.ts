@@ -11,6 +11,7 @@ import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
 import type { Edits, Entries } from '../session/edits.js'
+import type { Ids } from '../session/ids.js'
 import type { Keys } from '../session/known.js'
 import type { SessionValue, Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
@@ -107,11 +108,17 @@ export interface Change {
 export interface SessionStore {
   readonly lifetime: Lifetime
 
+  /**
+   * Makes ids that it knows again, if the store can do that: of a token that opens nothing it then can be told whether
+   * it is of a session that was here once. Without it ids are random ones.
+   */
+  readonly ids?: Ids
+
   /** Makes the store ready for use. Runs by itself before the first operation; run it to fail early. */
   readonly prepare: TaskEither<StoreError, void>
 
   /**
-   * A new session with all its entries, at revision 1. An insert, never an upsert: when the id is taken (by
+   * A new session with all its entries, at revision 1. An entry `keyrow:lifetime` gives it a lifetime of its own. An insert, never an upsert: when the id is taken (by
    * another save than this one) it is a `SaveConflict` and nothing changes.
    */
   readonly create: (
@@ -132,7 +139,8 @@ export interface SessionStore {
    * Applies the edits, all or none, if the session still lives; raises the revision by one and moves the
    * expiration forward. Keys that are not in the edits are not written. Of two saves, the one with the
    * higher revision wins on a key that both set or delete; an update is applied to what the saves before it
-   * left. The same save twice is done once. What a step throws comes out as a rejection, and nothing is
+   * left. An edit of `keyrow:lifetime` begins another lifetime, its own or again the store's: only then may the
+   * expiration move backwards. The same save twice is done once. What a step throws comes out as a rejection, and nothing is
    * written. Gives the session as saved, with what other requests saved meanwhile: all keys, or at least those that
    * `since` knows and those of the edits.
    */

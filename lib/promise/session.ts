@@ -98,8 +98,9 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
 export const fetchCurrentSession = (...keys: KeyNames): Promise<Session> =>
   settled(reading.fetchCurrentSession(...keys))
 
-/** Signs the current session in: a new secret, and whose it is. */
-export const signIn = (principal: string): Promise<Session> => settled(edges.signIn(principal))
+/** Signs the current session in: a new secret, whose it is, and, if it is told, how long it lives. */
+export const signIn = async (principal: string, options?: edges.SignInOptions): Promise<Session> =>
+  settled(edges.signIn(principal, options))
 
 /** Signs out: deletes the current session, and has the door take its cookie away. */
 export const signOut = (): Promise<void> => settled(edges.signOut)

@@ -44,7 +44,11 @@ export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A>
   Object.freeze({ name: storableName(name), codec })
 
 /** keyrow's own keys: they are known of every session. */
-export const OWN = { principal: 'keyrow:principal', flash: 'keyrow:flash' } as const
+export const OWN = {
+  principal: 'keyrow:principal',
+  lifetime: 'keyrow:lifetime',
+  flash: 'keyrow:flash',
+} as const
 
 export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
 

@@ -97,6 +97,12 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
+/** Sets a key, also to the value that it has: the store is to do something on each set. */
+export const sessionSetAnew =
+  <A>(key: SessionKey<A>, value: A): Editor =>
+  (session) =>
+    edited(session, key.name, setTo(encodeValue(key, value)))
+
 /**
  * Deletes a key; a session without it comes back as it is.
  *

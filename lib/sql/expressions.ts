@@ -68,13 +68,19 @@ export const keysWrittenAfter = (
         where e.session_id = ${id} and e.key = any(${wanted}::text::text[])
           and (e.revision > ${revision} or e.key = any(${missing}::text::text[])))`
 
+/** The idle time of a session: its own one, or the store's. */
+const idleOf = (idle: string): string => `coalesce(idle_ms, ${idle}::float8) * interval '1 millisecond'`
+
 /** Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one. */
 export const moved = (idle: string): string =>
-  `greatest(expires_at, least(now() + ${ms(idle)}, absolute_expires_at))`
+  `greatest(expires_at, least(now() + ${idleOf(idle)}, absolute_expires_at))`
 
-/** Worth a write: it can still move, and by at least this much. */
-export const due = (idle: string, worth: string): string =>
-  `(expires_at < absolute_expires_at and now() + ${ms(idle)} - expires_at >= ${ms(worth)})`
+/** When a session expires that begins now, unless it is used. */
+export const begun = (idle: string, absolute: string): string => `now() + least(${ms(idle)}, ${ms(absolute)})`
+
+/** Worth a write: it can still move, and by at least this fraction of the idle time. */
+export const due = (idle: string, fraction: string): string =>
+  `(expires_at < absolute_expires_at and now() + ${idleOf(idle)} - expires_at >= ${idleOf(idle)} * ${fraction}::float8)`
 
 /** Whether this secret opens the session `s`. */
 export const opens = (secret: string): string => `
@@ -85,8 +91,8 @@ export const opens = (secret: string): string => `
  * What a load gives of `s`, with `known.since`: nothing of an expired session, no entries when all is known, what
  * changed since, or all. An expired session is told from one that never was.
  */
-export const loadedColumns = (schema: string, idle: string, worth: string): string => `
-       ${loadedHeader(idle, worth)},
+export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
+       ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or known.since = s.revision then null
             when known.since > 0 then ${writtenAfter(schema, 's.id', 'known.since')}
             else (select json_object_agg(e.key, e.value)::text
@@ -97,13 +103,13 @@ export const loadedColumns = (schema: string, idle: string, worth: string): stri
 export const loadedKeys = (
   schema: string,
   id: string,
-  [idle, worth]: readonly [string, string],
+  [idle, fraction]: readonly [string, string],
   [wanted, missing]: readonly [string, string],
 ): string => `
-       ${loadedHeader(idle, worth)},
+       ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or (known.since = s.revision and ${missing}::text = '{}') then null
             else ${keysWrittenAfter(schema, id, 'known.since', [wanted, missing])} end as entries`
 
-const loadedHeader = (idle: string, worth: string): string => `
-       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due(idle, worth)} as due,
+const loadedHeader = (idle: string, fraction: string): string => `
+       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due(idle, fraction)} as due,
        s.expires_at <= now() as expired, ${markOf('s.recent_saves')} as mark, known.since`

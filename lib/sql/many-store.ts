@@ -20,6 +20,7 @@ import type {
 import { arrayOfJson } from '../record/array.js'
 import { hasUpdates } from '../session/edits.js'
 import { hasUnknown, type Keys } from '../session/known.js'
+import { LIFETIME } from '../session/own-lifetime.js'
 import { PRINCIPAL } from '../session/principal.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId } from '../session/token.js'
@@ -92,7 +93,7 @@ const loadParams = (
   array(requests.map(({ known }) => known?.revision ?? 0)),
   array(requests.map(({ known }) => (known === undefined ? '""' : known.mark))),
   idleMs,
-  idleMs * touchFraction,
+  touchFraction,
 ]
 
 const isOfKeys = (request: LoadRequest): request is LoadRequest & { readonly keys: Keys } =>
@@ -147,11 +148,12 @@ const outcomesOf = async (
 }
 
 /**
- * Not when a principal has to be listed, deleted keys are to be swept, or a value that is not known is to be updated:
+ * Not when a principal has to be listed, the session gets another lifetime, deleted keys are to be swept, or a value that is not known is to be updated:
  * that is left to a save by itself.
  */
 const isPlain = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
   !edits.has(PRINCIPAL) &&
+  !edits.has(LIFETIME) &&
   !hasUnknown(since, edits) &&
   (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
 

@@ -24,7 +24,7 @@ export interface ManyStatements {
   readonly save: Query
 }
 
-// Arrays, as text: $1 ids, $2 hashes, $3 the revisions that are known, $4 their marks; $5 idle, $6 worth.
+// Arrays, as text: $1 ids, $2 hashes, $3 the revisions that are known, $4 their marks; $5 idle, $6 touch fraction.
 const load = (schema: string): Query => ({
   name: 'many.load',
   text: `

@@ -1,6 +1,6 @@
 // The versions of the schema, in order, each as the plain SQL that leads to it from the one before. All of a
 // version's steps run in one transaction. They only add, so that a release that knows the version before goes
-// on serving while they run and afterwards; and none of them locks a table that is in use, nor rewrites one.
+// on serving while they run and afterwards; and none of them rewrites a table that is in use, nor locks one for long.
 
 import type { Query } from '../port/database.js'
 
@@ -144,13 +144,52 @@ create table ${schema}.metadata (
   ],
 }
 
-export const migrations: readonly Migration[] = [sessionAndEntry, listing]
+/**
+ * A column that is null in all rows that are there is an entry in the catalogue, and no row is written. But it takes
+ * the lock that waits for everybody, and for which everybody then waits: so it gives up soon, to be tried again, and
+ * comes last. Of the defaults of the key only that of this version's row is used.
+ */
+const ownTimesAndIds: Migration = {
+  version: 3,
+  what: 'a lifetime of its own for a session; a key by which the ids that were made here are known',
+  locks:
+    'locks the sessions for a moment (access exclusive), and gives up after a second when a transaction has them for longer',
+  steps: (schema) => [
+    {
+      name: 'schema.patience',
+      text: `
+select set_config('lock_timeout', '1s', true)`,
+    },
+    {
+      name: 'schema.metadata.key',
+      text: `
+alter table ${schema}.metadata add column id_key text`,
+    },
+    {
+      name: 'schema.metadata.key.default',
+      text: `
+alter table ${schema}.metadata alter column id_key
+  set default gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text`,
+    },
+    {
+      name: 'schema.session.idle',
+      text: `
+alter table ${schema}.session add column idle_ms float8`,
+    },
+  ],
+  columns: ['metadata.id_key text', 'session.idle_ms double precision'],
+}
+
+export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds]
 
 /** The version that this release works with. */
 export const LATEST = migrations.length
 
 /** The first version that says in the database which one it is. */
 export const FIRST_RECORDED = 2
+
+/** The first version that keeps a key for ids. */
+export const FIRST_WITH_IDS = 3
 
 /** What every database of a version has. */
 export const columnsOf = (version: number): readonly string[] =>

@@ -9,6 +9,7 @@ import { DriverError, SaveConflict, SessionGone } from '../base/errors.js'
 import type { Database, Param, Query, Row } from '../port/database.js'
 import type { Lifetime } from '../port/lifetime.js'
 import type { Absence, Change, Saved, SessionStore } from '../port/session-store.js'
+import { ownLifetimeOf } from '../session/own-lifetime.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
 import {
@@ -37,7 +38,7 @@ export const operationsOver = (
   shared: Shared,
 ): Pick<SessionStore, 'load' | 'refresh' | 'create' | 'touch' | 'save' | 'rotate' | 'destroy'> => {
   const reads = reading(shared)
-  const save = saveOver({ ...shared, idleMs: shared.lifetime.idleMs, refresh: reads.refresh })
+  const save = saveOver({ ...shared, refresh: reads.refresh })
   return { ...reads, ...writing(shared), ...ending(shared), save }
 }
 
@@ -46,7 +47,7 @@ const reading = (shared: Shared): Pick<SessionStore, 'load' | 'refresh'> => ({
   refresh: refreshOver(shared),
 })
 
-const timesOf = ({ idleMs, touchFraction }: Lifetime) => [idleMs, idleMs * touchFraction] as const
+const timesOf = ({ idleMs, touchFraction }: Lifetime) => [idleMs, touchFraction] as const
 
 const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => {
   const [loaded, loadedKeys] = [loadedRow(sql.load), loadedKeysRow(sql.loadKeys)]
@@ -95,21 +96,18 @@ const refreshOver =
   }
 
 const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'create' | 'touch'> => ({
-  create: (id, secret, save, entries) =>
-    pipe(
-      database.query(sql.create, [
-        id,
-        secret,
-        entriesParam(entries),
-        lifetime.idleMs,
-        lifetime.absoluteMs,
-        save,
-      ]),
+  create: (id, secret, save, entries) => {
+    const own = ownLifetimeOf(entries)
+    const { idleMs, absoluteMs } = own ?? lifetime
+    const params = [id, secret, entriesParam(entries), idleMs, absoluteMs, save, own?.idleMs ?? null]
+    return pipe(
+      database.query(sql.create, params),
       TE.chainEitherKW(one(sql.create, savedRow(sql.create))),
       TE.orElse((error) =>
         error.sqlState === '23505' ? ownCreation(database, sql, id, save) : TE.left(error),
       ),
-    ),
+    )
+  },
   touch: (id) =>
     pipe(database.query(sql.touch, [id, lifetime.idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
 })

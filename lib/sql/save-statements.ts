@@ -3,12 +3,14 @@
 import type { Query } from '../port/database.js'
 import { PRINCIPAL } from '../session/principal.js'
 import {
+  begun,
   epoch,
   GRAVE_REVISIONS,
   isRecent,
   keysWrittenAfter,
   knownSince,
   moved,
+  ms,
   REMEMBERED_SAVES,
   withSave,
   writtenAfter,
@@ -44,25 +46,30 @@ const saveKeys = (schema: string, lives: string): Query => ({
   text: saved(schema, lives, ofKeys(schema)),
 })
 
-// Both, for the few saves that also sweep deleted keys or say whose the session is.
+// Both, for the few saves that also sweep deleted keys, or say whose the session is or how long it lives. At their end
+// they have whether it gets another lifetime from now on, its own idle time or null, and its absolute time: the only
+// case in which an expiration may move backwards.
 const saveTidy = (schema: string, lives: string): Query => ({
   name: 'session.saveTidy',
-  text: saved(schema, lives, ofAll(schema), tidied(schema)),
+  text: saved(schema, lives, ofAll(schema), ['$8', '$9', '$10']),
 })
 
 const saveKeysTidy = (schema: string, lives: string): Query => ({
   name: 'session.saveKeysTidy',
-  text: saved(schema, lives, ofKeys(schema), tidied(schema)),
+  text: saved(schema, lives, ofKeys(schema), ['$9', '$10', '$11']),
 })
 
 const ofAll = (schema: string): string => writtenAfter(schema, '$1::uuid', 'head.since')
 
 const ofKeys = (schema: string): string => keysWrittenAfter(schema, '$1::uuid', 'head.since', ['$8', "'{}'"])
 
-const saved = (schema: string, lives: string, changes: string, tidied = ''): string => `
+type Begins = readonly [begins: string, idle: string, absolute: string]
+
+const saved = (schema: string, lives: string, changes: string, begins?: Begins): string => `
 with head as (
   update ${schema}.session s
-  set revision = revision + 1, expires_at = ${moved('$3')}, recent_saves = ${withSave('$4')}
+  set revision = revision + 1, ${begins === undefined ? `expires_at = ${moved('$3')}` : lifetimeBy(begins)},
+      recent_saves = ${withSave('$4')}
   where id = $1::uuid and ${lives}
     and (not $7::boolean or ${knownSince('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
     and revision - $5::float8 < ${String(REMEMBERED_SAVES)}
@@ -72,15 +79,20 @@ with head as (
   select $1::uuid, e.key, e.value -> 0, head.revision
   from head cross join jsonb_each($2::text::jsonb) as e
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-)${tidied}
+)${begins === undefined ? '' : tidied(schema, begins)}
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
        case when head.since = head.revision - 1 then head.since
             else (select revision::float8 from ${schema}.session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then ${changes} end as changes
 from head`
 
+const lifetimeBy = ([begins, idle, absolute]: Begins): string => `
+      expires_at = case when ${begins}::boolean then ${begun(`coalesce(${idle}::float8, $3::float8)`, absolute)} else ${moved('$3')} end,
+      absolute_expires_at = case when ${begins}::boolean then now() + ${ms(absolute)} else absolute_expires_at end,
+      idle_ms = case when ${begins}::boolean then ${idle}::float8 else idle_ms end`
+
 // Whether to sweep is asked first, and of no row: the session's entries, however many, are then not looked at.
-const tidied = (schema: string): string => `, swept as (
+const tidied = (schema: string, [begins]: Begins): string => `, swept as (
   delete from ${schema}.entry e
   where (select head.revision % ${String(GRAVE_REVISIONS)} = 0 from head)
     and e.session_id = $1::uuid and e.value is null
@@ -89,8 +101,10 @@ const tidied = (schema: string): string => `, swept as (
 ), listed as (
   insert into ${schema}.listing (session_id, principal, collect_at)
   select $1::uuid, $2::text::jsonb -> '${PRINCIPAL}' ->> 0, head.expires_at
-  from head where $2::text::jsonb ? '${PRINCIPAL}'
-  on conflict (session_id) do update set principal = excluded.principal
+  from head where $2::text::jsonb ? '${PRINCIPAL}' or ${begins}::boolean
+  on conflict (session_id) do update
+  set principal = case when $2::text::jsonb ? '${PRINCIPAL}' then excluded.principal else listing.principal end,
+      collect_at = case when ${begins}::boolean then excluded.collect_at else listing.collect_at end
 )`
 
 // $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to

@@ -10,10 +10,12 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { withEffect } from '../base/effect.js'
 import { DriverError, SessionGone } from '../base/errors.js'
-import type { Database, Query, Queryable } from '../port/database.js'
+import type { Database, Param, Query, Queryable } from '../port/database.js'
+import type { Lifetime } from '../port/lifetime.js'
 import type { Change, Saved, SavedSnapshot, SessionStore, StoreError } from '../port/session-store.js'
-import { applyEdits, type Edits, hasUpdates } from '../session/edits.js'
+import { applyEdits, type Edits, type Entries, hasUpdates } from '../session/edits.js'
 import { hasUnknown, type Known, keysAfter } from '../session/known.js'
+import { LIFETIME, ownLifetimeOf } from '../session/own-lifetime.js'
 import { PRINCIPAL } from '../session/principal.js'
 import type { Snapshot } from '../session/session.js'
 import type { SaveId, SessionId } from '../session/token.js'
@@ -26,7 +28,7 @@ export interface Saving {
   /** Changes that were sent before, and may have been stored: no answer said that they were not. */
   readonly tried: WeakSet<Change>
   readonly sql: SessionStatements
-  readonly idleMs: number
+  readonly lifetime: Lifetime
   readonly refresh: SessionStore['refresh']
 }
 
@@ -74,29 +76,38 @@ export interface Written {
 }
 
 const write = (
-  { sql, idleMs }: Saving,
+  { sql, lifetime }: Saving,
   database: Queryable,
   id: SessionId,
   { edits, entries, save, since }: Change,
   onlyAtRevision: boolean,
 ): TE.TaskEither<DriverError, O.Option<Written>> => {
   const { revision, mark, keys } = since
-  const params = [id, editsParam(edits, entries), idleMs, save, revision, mark, onlyAtRevision]
-  const tidy = isTidy(edits, revision)
+  const params = [id, editsParam(edits, entries), lifetime.idleMs, save, revision, mark, onlyAtRevision]
+  const known = keys === undefined ? [] : [texts([...keys])]
+  const [plain, tidy] = keys === undefined ? [sql.save, sql.saveTidy] : [sql.saveKeys, sql.saveKeysTidy]
   return pipe(
-    keys === undefined
-      ? database.query(tidy ? sql.saveTidy : sql.save, params)
-      : database.query(tidy ? sql.saveKeysTidy : sql.saveKeys, [...params, texts([...keys])]),
+    isTidy(edits, revision)
+      ? database.query(tidy, [...params, ...known, ...begunBy(lifetime, edits, entries)])
+      : database.query(plain, [...params, ...known]),
     TE.chainEitherK(flow(A.head, O.traverse(E.Applicative)(writtenRow(sql.save)))),
   )
 }
 
+/** Whether the save gives the session another lifetime, its own idle time, and its absolute time. */
+const begunBy = (lifetime: Lifetime, edits: Edits, entries: Entries): readonly Param[] => {
+  const own = ownLifetimeOf(entries)
+  return [edits.has(LIFETIME), own?.idleMs ?? null, (own ?? lifetime).absoluteMs]
+}
+
 /**
- * Whether it says whose the session is, or may come to a revision at which deleted keys are swept: from the one that is
+ * Whether it says whose the session is or how long it lives, or may come to a revision at which deleted keys are swept: from the one that is
  * known, others may have saved as often as a header remembers.
  */
 const isTidy = (edits: Edits, revision: number): boolean =>
-  edits.has(PRINCIPAL) || revision % GRAVE_REVISIONS >= GRAVE_REVISIONS - REMEMBERED_SAVES
+  edits.has(PRINCIPAL) ||
+  edits.has(LIFETIME) ||
+  revision % GRAVE_REVISIONS >= GRAVE_REVISIONS - REMEMBERED_SAVES
 
 type Made = Pick<Change, 'edits' | 'entries' | 'since'>
 

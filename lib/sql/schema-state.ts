@@ -4,8 +4,8 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import { type DriverError, SchemaMismatch } from '../base/errors.js'
-import type { Query, Queryable, Row } from '../port/database.js'
-import { columnsOf, FIRST_RECORDED, LATEST } from './migrations.js'
+import type { Query, Queryable } from '../port/database.js'
+import { columnsOf, FIRST_RECORDED, FIRST_WITH_IDS, LATEST } from './migrations.js'
 import { decodedRow } from './rows.js'
 
 export const DEFAULT_SCHEMA = 'keyrow'
@@ -32,6 +32,14 @@ export interface SchemaState {
   /** Whether the PostgreSQL schema is there. */
   readonly exists: boolean
   readonly made: readonly MadeVersion[]
+  /** From version 3 on. */
+  readonly ids?: IdKey
+}
+
+/** The key of the ids that are made here, and for how many milliseconds there has been one. */
+export interface IdKey {
+  readonly key: string
+  readonly age: number
 }
 
 export type SchemaError = DriverError | SchemaMismatch
@@ -50,11 +58,14 @@ const found: Query = { name: 'schema.found', text: FOUND }
 
 const foundRow = decodedRow(t.type({ exists: t.boolean, columns: t.string }), found)
 
+// As JSON, in which a column may be missing.
 const versions = (schema: string): Query => ({
   name: 'schema.versions',
   text: `
-select version, (extract(epoch from made_at) * 1000)::float8 as made, made_by as by
-from ${schema}.metadata
+select version, (extract(epoch from made_at) * 1000)::float8 as made, made_by as by,
+       (extract(epoch from now() - made_at) * 1000)::float8 as age,
+       case when version = ${String(FIRST_WITH_IDS)} then to_jsonb(m) ->> 'id_key' end as key
+from ${schema}.metadata m
 order by version`,
 })
 
@@ -64,14 +75,19 @@ order by version`,
  */
 export const schemaState = (database: Queryable, schema: string): TE.TaskEither<SchemaError, SchemaState> =>
   pipe(
-    database.query(found, [schema]),
-    TE.chainEitherKW(([row]) => foundRow(row ?? {})),
-    TE.chainW(({ exists, columns }) => {
-      const present = JSON.parse(columns) as readonly string[]
-      return present.some((column) => column.startsWith('metadata.'))
+    columnsIn(database, schema),
+    TE.chainW(({ exists, present }) =>
+      present.some((column) => column.startsWith('metadata.'))
         ? recorded(database, schema, present)
-        : TE.fromEither(unrecorded(schema, exists, present))
-    }),
+        : TE.fromEither(unrecorded(schema, exists, present)),
+    ),
+  )
+
+const columnsIn = (database: Queryable, schema: string) =>
+  pipe(
+    database.query(found, [schema]),
+    TE.chainEitherK(([row]) => foundRow(row ?? {})),
+    TE.map(({ exists, columns }) => ({ exists, present: JSON.parse(columns) as readonly string[] })),
   )
 
 // Before there was a place to say it: told by the tables themselves.
@@ -98,18 +114,47 @@ const recorded = (
   if (strange !== undefined) return TE.left(notOurs(schema, `it lacks ${strange}`))
   return pipe(
     database.query(versions(schema), []),
-    TE.chainEitherKW(E.traverseArray(versionRow(schema))),
-    TE.chainEitherKW((made) => whole(schema, present, made)),
+    TE.chainEitherKW(E.traverseArray(decodedRow(VersionRow, versions(schema)))),
+    TE.chainW((rows) => {
+      const state = (columns: readonly string[]) =>
+        pipe(
+          whole(schema, columns, rows.map(madeVersion)),
+          E.map((found) => ({ ...found, ...idsOf(rows) })),
+        )
+      // An upgrade may have ended since the columns were read: they are read again, after the versions.
+      return pipe(
+        TE.fromEither(state(present)),
+        TE.orElse(() =>
+          pipe(
+            columnsIn(database, schema),
+            TE.chainEitherKW((again) => state(again.present)),
+          ),
+        ),
+      )
+    }),
   )
 }
 
-const VersionRow = t.type({ version: t.number, made: t.number, by: t.string })
+const VersionRow = t.type({
+  version: t.number,
+  made: t.number,
+  by: t.string,
+  age: t.number,
+  key: t.union([t.string, t.null]),
+})
 
-const versionRow = (schema: string) => (row: Row) =>
-  pipe(
-    decodedRow(VersionRow, versions(schema))(row),
-    E.map(({ version, made, by }): MadeVersion => ({ version, madeAt: made, madeBy: by })),
-  )
+type VersionRow = t.TypeOf<typeof VersionRow>
+
+const madeVersion = ({ version, made, by }: VersionRow): MadeVersion => ({
+  version,
+  madeAt: made,
+  madeBy: by,
+})
+
+const idsOf = (rows: readonly VersionRow[]): Pick<SchemaState, 'ids'> => {
+  for (const { key, age } of rows) if (key !== null) return { ids: { key, age } }
+  return {}
+}
 
 const whole = (
   schema: string,

@@ -9,21 +9,29 @@ import { publish } from '../port/events.js'
 import { LATEST, type Migration, migrations, type Step } from './migrations.js'
 import { bare, type SchemaError, type SchemaState, schemaState } from './schema-state.js'
 
-/** Makes sure that the database holds our version: makes or upgrades the tables, unless `upgrade` is false. */
+/**
+ * Makes sure that the database holds our version: makes or upgrades the tables, unless `upgrade` is false. Gives what it
+ * holds then.
+ */
 export const prepareSchema = (
   database: Database,
   schema: string,
   upgrade: boolean,
-): TE.TaskEither<SchemaError, void> =>
-  pipe(
-    schemaState(database, schema),
-    TE.chainEitherKW(notNewer(schema)),
-    TE.chainW(({ version }): TE.TaskEither<SchemaError, unknown> => {
-      if (version === LATEST) return TE.right(undefined)
-      return upgrade ? upgradeSchema(database, schema) : TE.left(tooOld(schema, version))
+): TE.TaskEither<SchemaError, SchemaState> => {
+  const found = pipe(schemaState(database, schema), TE.chainEitherKW(notNewer(schema)))
+  return pipe(
+    found,
+    TE.chainW((state): TE.TaskEither<SchemaError, SchemaState> => {
+      if (state.version === LATEST) return TE.right(state)
+      return upgrade
+        ? pipe(
+            upgradeSchema(database, schema),
+            TE.chainW(() => found),
+          )
+        : TE.left(tooOld(schema, state.version))
     }),
-    TE.map(() => undefined),
   )
+}
 
 const notNewer =
   (schema: string) =>

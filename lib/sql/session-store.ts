@@ -1,7 +1,7 @@
 // The session store over any `Database`: one statement for each operation.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { identity } from 'fp-ts/lib/function.js'
+import { constVoid, identity, pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
@@ -9,6 +9,7 @@ import { withHandles } from '../port/handles.js'
 import { type Lifetime, lifetimeOf } from '../port/lifetime.js'
 import { readCommitted } from '../port/read-committed.js'
 import type { Change, SessionStore, StoreError } from '../port/session-store.js'
+import { type KnownIds, knownIds } from '../session/ids.js'
 import { distributedStatements } from './distributed.js'
 import { distributedListingOver } from './distributed-store.js'
 import { LIVES, STILL_LIVES } from './expressions.js'
@@ -54,14 +55,25 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const { distributed = false } = options
-  const shared = { schema, lifetime: lifetimeOf(options), distributed, tried: new WeakSet<Change>() }
+  const [lifetime, ids] = [lifetimeOf(options), knownIds()]
+  const shared = { schema, lifetime, ids, distributed, tried: new WeakSet<Change>() }
   const again = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
   const upgrade = options.upgradeSchema ?? true
-  const prepared = (handle: Database) => preparation(prepareSchema(handle, schema, upgrade))
-  const root = prepared(own)
+  const root = preparation(
+    pipe(
+      prepareSchema(own, schema, upgrade),
+      TE.tapIO((state) => () => {
+        if (state.ids !== undefined) ids.learn(state.ids.key, lifetime.absoluteMs - state.ids.age)
+      }),
+      TE.map(constVoid),
+    ),
+  )
   return withHandles(storeOver({ ...shared, database: own, preparation: root, again }), (tx) => {
-    const inside = root.isDone() ? { ...root, run: TE.right(undefined) } : prepared(tx)
+    // What is made there may be rolled back: nothing is learned from it.
+    const inside = root.isDone()
+      ? { ...root, run: TE.right(undefined) }
+      : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
     return storeOver({ ...shared, database: tx, preparation: inside, again: identity })
   })
 }
@@ -71,6 +83,7 @@ interface Offer {
   readonly database: Database
   readonly schema: string
   readonly lifetime: Lifetime
+  readonly ids: KnownIds
   readonly distributed: boolean
   readonly tried: WeakSet<Change>
   readonly preparation: Preparation
@@ -82,6 +95,7 @@ const storeOver = (offer: Offer): SessionStore => {
   const inner = operations(offer)
   return {
     lifetime: offer.lifetime,
+    ids: offer.ids,
     prepare: offer.again(offer.preparation.run),
     load: offered(inner.load),
     refresh: offered(inner.refresh),

@@ -10,6 +10,7 @@
 import type { Query } from '../port/database.js'
 import { PRINCIPAL } from '../session/principal.js'
 import {
+  begun,
   due,
   epoch,
   FENCED,
@@ -41,15 +42,16 @@ export interface SessionStatements extends SaveStatements {
   readonly destroy: Query
 }
 
-// $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute, $6 save
+// $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute, $6 save. $7 is $4 where
+// that is the session's own, else null.
 const create = (schema: string): Query => ({
   name: 'session.create',
   text: `
 with head as (
   insert into ${schema}.session
-         (id, secret_hash, created_at, expires_at, absolute_expires_at, revision, recent_saves)
-  values ($1::uuid, decode($2::text, 'hex'), now(),
-          now() + least(${ms('$4')}, ${ms('$5')}), now() + ${ms('$5')}, 1, decode($6::text, 'hex'))
+         (id, secret_hash, created_at, expires_at, absolute_expires_at, idle_ms, revision, recent_saves)
+  values ($1::uuid, decode($2::text, 'hex'), now(), ${begun('$4', '$5')}, now() + ${ms('$5')},
+          $7::float8, 1, decode($6::text, 'hex'))
   returning revision, expires_at
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
@@ -64,7 +66,7 @@ select head.revision::float8 as revision, ${epoch('head.expires_at')} as expirat
 from head`,
 })
 
-// $1 id, $2 hash, $3 idle, $4 worth, $5 the revision that is known, or 0, $6 its mark. One statement is one snapshot:
+// $1 id, $2 hash, $3 idle, $4 touch fraction, $5 the revision that is known, or 0, $6 its mark. One statement is one snapshot:
 // header and entries fit each other.
 const load = (schema: string): Query => ({
   name: 'session.load',
@@ -96,7 +98,7 @@ with moved as (
 select revision::float8 as revision, ${epoch('expires_at')} as expiration from moved`,
 })
 
-// $1 id, $2 idle, $3 worth, $4 the revision that is known, $5 its mark. Revision and changes come from the same
+// $1 id, $2 idle, $3 touch fraction, $4 the revision that is known, $5 its mark. Revision and changes come from the same
 // snapshot; the update adds only time; when it was due and found no row, another request has just ended the session.
 const refresh = (schema: string, lives: string): Query => ({
   name: 'session.refresh',

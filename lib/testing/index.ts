@@ -5,6 +5,7 @@ import { currentLaws } from './current-laws.js'
 import { doorLaws } from './door-laws.js'
 import { lazyLaws } from './lazy-laws.js'
 import { lazySaveLaws } from './lazy-save-laws.js'
+import { lifetimeLaws } from './lifetime-laws.js'
 import { listingLaws } from './listing-laws.js'
 import { nestingLaws } from './nesting-laws.js'
 import { storeLaws } from './store-laws.js'
@@ -19,6 +20,7 @@ export type { Law, OpenSubject, Subject } from './subject.js'
 const laws: readonly Law[] = [
   ...valueLaws,
   ...storeLaws,
+  ...lifetimeLaws,
   ...updateLaws,
   ...tokenLaws,
   ...currentLaws,

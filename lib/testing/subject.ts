@@ -89,6 +89,7 @@ export const counted = (store: SessionStore) => {
     }
   const countedStore: SessionStore = {
     lifetime: store.lifetime,
+    ...(store.ids === undefined ? {} : { ids: store.ids }),
     prepare: store.prepare,
     create: count('create', store.create),
     load: count('load', store.load),

@@ -6,11 +6,14 @@ import { connect } from 'node:net'
 import type { Test } from 'tap'
 import { DriverError } from '../../lib/base/errors.js'
 import { tokenGuard } from '../../lib/door/guard.js'
+import { memoryStore } from '../../lib/driver/memory.js'
 import type { Database } from '../../lib/port/database.js'
 import { onSessionEvent } from '../../lib/port/events.js'
 import type { SessionStore } from '../../lib/port/session-store.js'
 import {
   buildSession,
+  collectGarbage,
+  csrfToken,
   currentSession,
   destroySession,
   flash,
@@ -27,9 +30,10 @@ import {
   updateCurrentSession,
   withSession,
 } from '../../lib/promise.js'
+import { FIRST_ID, operatorOver } from '../../lib/sql/operator-store.js'
 import { sessionStore } from '../../lib/sql/session-store.js'
 import { counting } from './databases.js'
-import type { CallHandler, Reply, Serving, SpecDoor } from './doors.js'
+import type { Call, CallHandler, Reply, Serving, SpecDoor } from './doors.js'
 import { age, freshSchema } from './stores.js'
 
 const bitsOf = (byte: number): number => byte.toString(2).replaceAll('0', '').length
@@ -524,52 +528,94 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     t.equal((await ask(`${url}/page`, cookie)).body, '[]')
   })
 
-  t.test(
-    'bad tokens are told of without the credential, and too many of one address are refused',
-    async (t) => {
-      const told: [string, unknown][] = []
-      for (const name of ['badToken', 'guessing', 'created', 'rotated', 'destroyed', 'expired'] as const)
-        t.teardown(onSessionEvent(name, (event) => told.push([name, event])))
-      const { store, schema } = open({ idleMs: 60_000 })
-      const guard = tokenGuard({ limit: 3 })
-      const url = await serve(
-        t,
-        async ({ path }) => {
-          if (path === '/in') await signIn('ada')
-          if (path === '/out') await signOut()
-          return path === '/' ? visit() : { body: 'done' }
-        },
-        { store, guard, trustProxy: true },
-      )
-      const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
-      const first = await ask(`${url}/`, undefined, from('203.0.113.1'))
-      const second = await ask(`${url}/in`, first.cookie, from('203.0.113.1'))
-      await ask(`${url}/out`, second.cookie, from('203.0.113.1'))
-      const expired = await ask(`${url}/`, undefined, from('203.0.113.1'))
-      await age(database, schema, 61_000)
-      await ask(`${url}/show`, expired.cookie, from('203.0.113.9'))
-      const kept = await ask(`${url}/`, undefined, from('203.0.113.1'))
-      const guess = () => `session=${sessionToken(buildSession(store))}`
-      const stale = guess()
-      const statuses: number[] = []
-      for (const cookie of [stale, stale, stale, stale, guess(), 'session=x', guess(), guess()])
-        statuses.push((await ask(`${url}/`, cookie, from('203.0.113.1'))).status)
-      t.strictSame(statuses, [200, 200, 200, 200, 200, 200, 429, 429], 'one token counts once')
-      t.equal((await ask(`${url}/`, kept.cookie, from('203.0.113.1'))).status, 200, 'a right one is served')
-      t.equal((await ask(`${url}/`, guess(), from('203.0.113.2'))).status, 200, 'another client too')
-      t.strictSame(
-        told.filter(([name]) => name === 'guessing'),
-        [['guessing', { address: '203.0.113.1', tokens: 4, refused: true }]],
-      )
-      t.strictSame(
-        new Set(told.map(([name]) => name)),
-        new Set(['created', 'rotated', 'destroyed', 'expired', 'badToken', 'guessing']),
-      )
-      const secrets = [first, second, expired, kept].map(({ cookie }) => cookie.split('.')[1] ?? '')
-      for (const secret of [...secrets, stale.split('.')[1] ?? ''])
-        t.notOk(JSON.stringify(told).includes(secret), 'no secret is told')
-    },
-  )
+  /** A store whose schema was made so long ago that no session lives which is older. */
+  const settled = async (options: Parameters<typeof sessionStore>[1]) => {
+    const schema = freshSchema()
+    await sessionStore(database, { schema }).prepare()
+    const text = `update ${schema}.metadata set made_at = made_at - interval '1 day'`
+    await database.query({ name: 'age', text }, [])()
+    const { database: counted, events } = counting(database)
+    return { schema, events, store: sessionStore(counted, { ...options, schema }) }
+  }
+
+  const signing = async ({ path }: Call): Promise<Reply> => {
+    if (path === '/in') await signIn('ada')
+    if (path === '/out') await signOut()
+    return path === '/' ? visit() : { body: 'done' }
+  }
+
+  const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
+
+  t.test('bad tokens are told of without the credential, and nobody is locked out for them', async (t) => {
+    const told: [string, unknown][] = []
+    for (const name of ['badToken', 'guessing', 'created', 'rotated', 'destroyed', 'expired'] as const)
+      t.teardown(onSessionEvent(name, (event) => told.push([name, event])))
+    const { store, schema, events } = await settled({ idleMs: 60_000 })
+    const guard = tokenGuard({ limit: 3 })
+    const url = await serve(t, signing, { store, guard, trustProxy: true })
+    const office = from('203.0.113.1')
+    const first = await ask(`${url}/`, undefined, office)
+    const second = await ask(`${url}/in`, first.cookie, office)
+    await ask(`${url}/out`, second.cookie, office)
+    const expired = await ask(`${url}/`, undefined, office)
+    await age(database, schema, 61_000)
+    await ask(`${url}/show`, expired.cookie, from('203.0.113.9'))
+    const kept = await ask(`${url}/`, undefined, office)
+    const guess = () => `session=${sessionToken(buildSession(memoryStore()))}`
+    const stale = guess()
+    const shown = [stale, stale, stale, stale, second.cookie, guess(), 'session=x', guess(), guess()]
+    for (const cookie of shown) t.equal((await ask(`${url}/show`, cookie, office)).body, '{}')
+    t.strictSame(
+      told.filter(([name]) => name === 'guessing'),
+      [['guessing', { address: '203.0.113.1', tokens: 4, refused: true }]],
+      'one token counts once, and none that was ours',
+    )
+    events.splice(0)
+    t.equal((await ask(`${url}/show`, guess(), office)).body, '{}')
+    t.equal(events.length, 0, 'what was never ours is not looked up any more')
+    await ask(`${url}/show`, guess(), from('203.0.113.2'))
+    t.equal(events.length, 1, 'of another client it is')
+    t.equal((await ask(`${url}/show`, kept.cookie, office)).body, '{"visits":1}', 'a right one is served')
+    const signedIn = await ask(`${url}/in`, guess(), office)
+    t.equal(signedIn.status, 200)
+    t.equal((await ask(`${url}/`, signedIn.cookie, office)).body, '1', 'who guessed can sign in')
+    t.strictSame(
+      new Set(told.map(([name]) => name)),
+      new Set(['created', 'rotated', 'destroyed', 'expired', 'badToken', 'guessing']),
+    )
+    const secrets = [first, second, expired, kept].map(({ cookie }) => cookie.split('.')[1] ?? '')
+    for (const secret of [...secrets, stale.split('.')[1] ?? ''])
+      t.notOk(JSON.stringify(told).includes(secret), 'no secret is told')
+  })
+
+  t.test('visitors of one office whose sessions have ended do not lock out the next one', async (t) => {
+    const guessing: unknown[] = []
+    t.teardown(onSessionEvent('guessing', (event) => guessing.push(event)))
+    const { store, schema } = await settled({ idleMs: 60_000 })
+    const url = await serve(t, signing, { store, guard: tokenGuard(), trustProxy: true })
+    const office = from('203.0.113.1')
+    const visitors = () =>
+      Promise.all(Array.from({ length: 60 }, () => ask(`${url}/`, undefined, office).then((a) => a.cookie)))
+    const comeBack = async (cookies: readonly string[]): Promise<void> => {
+      for (const { status, body } of await Promise.all(
+        cookies.map((cookie) => ask(`${url}/show`, cookie, office)),
+      ))
+        t.strictSame([status, body], [200, '{}'])
+    }
+    const [aged, ended] = [await visitors(), await visitors()]
+    const last = await ask(`${url}/in`, undefined, office)
+    await age(database, schema, 61_000)
+    await comeBack(aged)
+    await collectGarbage(store, { pauseMs: 0 })
+    await comeBack(aged)
+    const again = await visitors()
+    const operator = operatorOver(database, schema)
+    t.match(await operator.endBatch({ kind: 'all' }, FIRST_ID, 1_000)(), { right: { ended: 60 } })
+    await comeBack([...again, ...ended, last.cookie])
+    t.strictSame(guessing, [])
+    const next = await ask(`${url}/in`, undefined, office)
+    t.equal((await ask(`${url}/`, next.cookie, office)).body, '1')
+  })
 
   t.test('HEAD and 304 have a head and no body, and save', async (t) => {
     const url = await serve(t, async ({ path }) => {

@@ -1,6 +1,6 @@
 // A process of the old release that serves until its stdin ends: creates, loads, changes and destroys sessions.
 // Then it says as JSON what it did: its failures, its longest request in milliseconds, and what must be there.
-//   release-1-child.mjs MODULES URL SCHEMA
+//   release-child.mjs MODULES URL SCHEMA
 import postgres from 'postgres'
 
 const [modules, url, schema] = process.argv.slice(2)
@@ -9,7 +9,7 @@ const { postgresDatabase } = await import(new URL('driver/postgres.js', modules)
 const { buildSession, destroySession, loadSession, saveSession, sessionSet, sessionToken, sessionUpdate } =
   await import(new URL('promise.js', modules))
 
-const sql = postgres(url, { max: 4, fetch_types: false, onnotice: () => undefined })
+const sql = postgres(url, { max: 4, fetch_types: false, max_pipeline: 1_000_000, onnotice: () => undefined })
 const store = sessionStore(postgresDatabase(sql), { schema })
 const expected = new Map()
 const failures = []
