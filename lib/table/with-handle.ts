@@ -6,7 +6,7 @@ import { rehandled, stateOf } from './value.js'
 
 /**
  * The same record, or session, through another handle of its database: what is done to it then is part of that
- * transaction, and only a commit is told to the current session. Throws a `TypeError` for what is neither, and for a
+ * transaction, and only a commit is told to the current session. The current session itself needs no other handle. Throws a `TypeError` for what is neither, and for a
  * session whose store is not in a database.
  *
  * @example

@@ -1,0 +1,26 @@
+// A process that commits an order and an edit of the session in one transaction, and is killed before its request ends.
+
+import { sessionStore } from 'keyrow'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import {
+  loadSession,
+  queryDatabase,
+  sessionSet,
+  transact,
+  updateCurrentSession,
+  withSession,
+} from 'keyrow/promise'
+import postgres from 'postgres'
+
+const [url, schema, token] = process.argv.slice(2)
+const database = postgresDatabase(() => postgres(url, { ...poolOptions, onnotice: () => undefined }))
+const session = await loadSession(sessionStore(database, { schema }), token)
+
+await withSession(session, async () => {
+  await updateCurrentSession(sessionSet('unsaved', true))
+  await transact(database, async (tx) => {
+    await queryDatabase(tx, { name: 'order', text: `insert into ${schema}.orders values ('tea')` }, [])
+    await updateCurrentSession(sessionSet('ordered', 'tea'))
+  })
+  process.kill(process.pid, 'SIGKILL')
+})
