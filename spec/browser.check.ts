@@ -1,8 +1,16 @@
 // An example in a real browser: `npm run spec:browser`. It needs Chromium, which is no npm package.
 
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
-import t from 'tap'
+import { generate } from 'selfsigned'
+import t, { type Test } from 'tap'
+import type { CookieOptions } from '../lib/door/cookie.js'
+import { sessionListener } from '../lib/door/node.js'
+import { memoryStore } from '../lib/driver/memory.js'
+import { sessionRef, sessionUpdate, updateCurrentSession } from '../lib/promise.js'
 import { startExample } from './support/example.js'
 import { startPostgres } from './support/postgres-server.js'
 
@@ -77,4 +85,43 @@ t.test('a page of another site cannot use the session', async (t) => {
   t.equal(answer.status(), 403)
   await page.goto(url)
   t.equal(await page.textContent('#user'), 'Hello ada.')
+})
+
+/** Two sites over TLS: `top.example` shows the other one, which counts visits, in a frame. */
+const framed = async (t: Test, options: CookieOptions) => {
+  const { private: key, cert } = await generate([{ name: 'commonName', value: 'frame.example' }])
+  const listener = sessionListener({ store: memoryStore(), ...options })(async (req, res) => {
+    res.setHeader('Content-Type', 'text/html')
+    const { port } = req.socket.address() as AddressInfo
+    if (req.headers.host?.startsWith('top.example'))
+      res.end(`<iframe src="https://frame.example:${String(port)}/"></iframe>`)
+    else {
+      const session = await updateCurrentSession(sessionUpdate('n', (n) => Number(n) + 1, 0))
+      res.end(`<p>${JSON.stringify(sessionRef('n')(session))}</p>`)
+    }
+  })
+  const tls = createTlsServer({ key, cert }, listener)
+  tls.listen(0, '127.0.0.1')
+  await once(tls, 'listening')
+  t.teardown(() => tls.close())
+  const { port } = tls.address() as AddressInfo
+  const own = await chromium.launch({
+    executablePath,
+    args: ['--no-sandbox', '--host-resolver-rules=MAP *.example 127.0.0.1'],
+  })
+  t.teardown(() => own.close())
+  const page = await (await own.newContext({ ignoreHTTPSErrors: true })).newPage()
+  const visits: string[] = []
+  for (let visit = 0; visit < 3; visit += 1) {
+    await page.goto(`https://top.example:${String(port)}/`)
+    visits.push((await page.frameLocator('iframe').locator('p').textContent()) ?? '')
+  }
+  await page.goto(`https://frame.example:${String(port)}/`)
+  return [...visits, await page.textContent('p')]
+}
+
+t.test('in a frame of another site a partitioned cookie is kept, for that site alone', async (t) => {
+  t.strictSame(await framed(t, { sameSite: 'none', partitioned: true }), ['1', '2', '3', '1'])
+  const plain = await framed(t, { sameSite: 'none' })
+  t.not(plain.join(), '1,2,3,1', 'one that is not is blocked there, or shared with our own pages')
 })

@@ -10,6 +10,8 @@ import { SchemaMismatch } from '../lib/base/errors.js'
 import { RELEASE } from '../lib/base/release.js'
 import { collectGarbage } from '../lib/collector/collect.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
+import type * as keyrow from '../lib/index.js'
+import type * as promises from '../lib/promise.js'
 import {
   buildSession,
   destroySession,
@@ -334,15 +336,17 @@ t.test(
   },
 )
 
+interface Driver {
+  readonly postgresDatabase: typeof postgresDatabase
+}
+
 /** A store of the release before, in this process, that has looked at the schema already. */
 const oldStore = async (schema: string) => {
   const from = (path: string) => import(new URL(path, releases[2]).href) as Promise<unknown>
-  const { sessionStore } = (await from('index.js')) as typeof import('../lib/index.js')
-  const { postgresDatabase } = (await from(
-    'driver/postgres.js',
-  )) as typeof import('../lib/driver/postgres.js')
-  const api = (await from('promise.js')) as typeof import('../lib/promise.js')
-  const database = postgresDatabase(quietPool(server.url, { max: 2 }))
+  const { sessionStore } = (await from('index.js')) as typeof keyrow
+  const { postgresDatabase: open } = (await from('driver/postgres.js')) as Driver
+  const api = (await from('promise.js')) as typeof promises
+  const database = open(quietPool(server.url, { max: 2 }))
   const store = sessionStore(database, { schema })
   await right(store.prepare)
   return { store, api, close: database.close }

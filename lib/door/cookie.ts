@@ -1,10 +1,14 @@
-// The session's cookie: its name, how it is read, and how it is written. `__Host-` and `Secure` where the
-// connection is secure, `HttpOnly`, an explicit `SameSite`, the path `/` and never a `Domain`.
+// The session's cookie: its name, how it is read, and how it is written. `HttpOnly`, an explicit `SameSite`, and where
+// the connection is secure `Secure` with the prefix `__Host-`, which demands the path `/` and no `Domain`; or, where the
+// options have another path or a domain, `__Secure-`.
 
 import { parseCookie, stringifySetCookie } from 'cookie'
 
 export interface CookieOptions {
-  /** The cookie's name; over a secure connection it gets the prefix `__Host-`. Default: `session`. */
+  /**
+   * The cookie's name; over a secure connection it gets the prefix `__Host-`, or `__Secure-` with a `domain` or another
+   * `path`. Default: `session`.
+   */
   readonly cookieName?: string
   /** Which requests from other sites carry the cookie; browsers take `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
@@ -12,6 +16,15 @@ export interface CookieOptions {
    * Whether the cookie outlives the browser, for as long as a session can live at most. Default: false.
    */
   readonly persistent?: boolean
+  /**
+   * Whether the cookie is kept apart for each site in whose frames yours is shown (CHIPS), where browsers take no other
+   * cookie. Needs `sameSite: 'none'`. Default: false.
+   */
+  readonly partitioned?: boolean
+  /** All hosts of this domain get the cookie, and may set it: `shop.example`. Default: only the host that gave it. */
+  readonly domain?: string
+  /** Only requests below this path carry the cookie. It is no protection from other paths of the host. Default: `/`. */
+  readonly path?: string
 }
 
 export interface SessionCookie {
@@ -26,21 +39,25 @@ export interface SessionCookie {
   readonly take: (secure: boolean) => string
 }
 
-/** Throws a `TypeError` for a name that cannot be a cookie's. */
+/** @throws `TypeError` for a name that cannot be a cookie's, and for options with which browsers drop the cookie */
 export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
-  const { cookieName = 'session', sameSite = 'lax', persistent = false } = options
-  const nameFor = (secure: boolean): string => (secure ? `__Host-${cookieName}` : cookieName)
+  refuseDropped(options)
+  const { cookieName = 'session', sameSite = 'lax', persistent = false, domain, path = '/' } = options
+  const prefix = domain === undefined && path === '/' ? '__Host-' : '__Secure-'
+  const nameFor = (secure: boolean): string => (secure ? `${prefix}${cookieName}` : cookieName)
   const write = (value: string, secure: boolean, maxAge?: number): string =>
     stringifySetCookie({
       name: nameFor(secure),
       value,
-      path: '/',
+      path,
       httpOnly: true,
       sameSite,
       secure,
+      // Without `Secure` browsers would drop it.
+      partitioned: secure && options.partitioned === true,
+      ...(domain === undefined ? {} : { domain }),
       ...(maxAge === undefined ? {} : { maxAge }),
     })
-  if (/^__(Host|Secure)-/i.test(cookieName)) throw new TypeError('cookieName: the prefix is added by itself')
   // Refuses at once what could not be written later.
   for (const secure of [true, false]) write('', secure)
   return {
@@ -50,4 +67,27 @@ export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
       write(token, secure, ownMs === undefined ? undefined : Math.ceil(ownMs / 1000)),
     take: (secure) => write('', secure, 0),
   }
+}
+
+/** At least two labels, and the last one begins with a letter: no address, no `localhost`, no port. */
+const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
+
+const refuseDropped = ({
+  cookieName = '',
+  sameSite,
+  partitioned,
+  domain,
+  path = '/',
+}: CookieOptions): void => {
+  if (/^__(Host|Secure)-/i.test(cookieName)) throw new TypeError('cookieName: the prefix is added by itself')
+  if (partitioned === true && sameSite !== 'none')
+    throw new TypeError(
+      "partitioned: it needs sameSite: 'none'; in frames of other sites browsers send no other cookie",
+    )
+  if (domain !== undefined && !DOMAIN.test(domain))
+    throw new TypeError(
+      `domain: "${domain}" is no domain of a cookie: the name of yours, as shop.example; no address, port or dot before it`,
+    )
+  if (!path.startsWith('/'))
+    throw new TypeError(`path: "${path}" does not begin with /, and browsers would take another one`)
 }
