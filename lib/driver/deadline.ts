@@ -1,8 +1,9 @@
 // A bound on waiting, and one way to tell what went wrong, for every driver.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
-import { textProblem } from '../base/json.js'
 import type { Query } from '../port/database.js'
+import { paramProblem } from '../port/params.js'
+import { isStalePlan } from './stale-plan.js'
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
 export const DEFAULT_TIMEOUT_MS = 5_000
@@ -41,9 +42,11 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = cause as { readonly code?: unknown; readonly message?: unknown }
   const sqlState = typeof code === 'string' && SQL_STATE.test(code) ? code : undefined
-  const retryable = sqlState === undefined ? isLostCode(code) : RETRYABLE.test(sqlState)
+  const isStale = isStalePlan(cause)
+  const retryable = sqlState === undefined ? isLostCode(code) : isStale || RETRYABLE.test(sqlState)
+  const told = typeof message === 'string' && message !== '' ? message : String(code ?? cause)
   return new DriverError(
-    `${name}: ${typeof message === 'string' && message !== '' ? message : String(code ?? cause)}`,
+    `${name}: ${told}${isStale ? '; nothing was done: it succeeds when it is tried again' : ''}`,
     { sqlState, retryable, cause, ...violated(cause) },
   )
 }
@@ -83,8 +86,7 @@ export const isLostConnection = (error: DriverError): boolean =>
 /** Why these parameters must not be sent, if so: drivers would each do something else with them. */
 export const refusedParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
-    const problem =
-      param === undefined ? 'is undefined' : typeof param === 'string' ? textProblem(param) : undefined
+    const problem = paramProblem(param)
     if (problem !== undefined)
       return new DriverError(`${query.name}: parameter $${String(index + 1)}: ${problem}`, {
         sqlState: '22021',
