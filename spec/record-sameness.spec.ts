@@ -216,7 +216,7 @@ const tableOf = async (database: Database, schema: string, { type, column, first
     definition: { find: typeof plain.find } | { find: typeof revised.find },
     handle: Database,
   ) => {
-    const row = O.toNullable(await right((definition.find)(handle, id)))
+    const row = O.toNullable(await right(definition.find(handle, id)))
     if (row === null) throw new Error('there is no row')
     return row as A
   }
