@@ -33,6 +33,7 @@ const watched = (options: object) => {
   const pool: PostgresJs = {
     options: { max: 3 },
     unsafe: loaded.unsafe.bind(loaded),
+    typed: loaded.typed.bind(loaded),
     end: loaded.end.bind(loaded),
     begin: (options, body) => {
       const run = loaded.begin(options, body as never)

@@ -3,6 +3,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../base/errors.js'
 import { type Database, type EachQuery, type Param, PLACE, type Query, type Row } from '../port/database.js'
+import { paramText } from '../port/params.js'
 import { arrayText } from '../record/array.js'
 import { asking } from './asking.js'
 import { type BatchLimits, limitsOf } from './gathering.js'
@@ -66,14 +67,14 @@ const lineIn = (
     refusal: database.refusal,
     all: async (items: readonly Params[]) => {
       const rows = await database.query(each, arraysOf(items))()
-      if (E.isLeft(rows) && UNFIT.test(rows.left.sqlState ?? '')) unfit = true
+      if (E.isLeft(rows) && isUnfit(rows.left)) unfit = true
       return E.isLeft(rows) ? rows : E.right(byPlace(rows.right, items.length, named !== undefined))
     },
     one,
     sizeOf: (params) => params.reduce<number>((size, param) => size + String(param).length, 0),
     ...(named === undefined
       ? {}
-      : { lock: (params: Params) => arrayText(params.slice(0, named).map(textOf)) }),
+      : { lock: (params: Params) => arrayText(params.slice(0, named).map(paramText)) }),
   })
   return (params) => (unfit ? one(params) : ask(params))
 }
@@ -81,12 +82,12 @@ const lineIn = (
 // What not every database can do: Citus cannot, nor a view that is not as simple as a table.
 const UNFIT = /^(0A000|42703|42809|55000)$/
 
-const textOf = (param: Param | undefined): string | null =>
-  param === null || param === undefined ? null : String(param)
+// A prepared statement whose result has changed has the same SQLSTATE, and may be tried again.
+const isUnfit = ({ sqlState, retryable }: DriverError): boolean => !retryable && UNFIT.test(sqlState ?? '')
 
 /** An array for each parameter. */
 const arraysOf = (items: readonly Params[]): Params =>
-  (items[0] ?? []).map((_, index) => arrayText(items.map((params) => textOf(params[index]))))
+  (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
 /** The rows of each; `undefined` for one who has none, if he must ask by himself then. */
 const byPlace = (

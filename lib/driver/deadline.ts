@@ -1,9 +1,10 @@
 // A bound on waiting, and one way to tell what went wrong, for every driver.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
-import { textProblem } from '../base/json.js'
 import { type Effect, isRetryableState } from '../base/sql-state.js'
 import type { Query } from '../port/database.js'
+import { paramProblem } from '../port/params.js'
+import { isStalePlan } from './stale-plan.js'
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
 export const DEFAULT_TIMEOUT_MS = 5_000
@@ -41,12 +42,13 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = cause as { readonly code?: unknown; readonly message?: unknown }
   const sqlState = typeof code === 'string' && SQL_STATE.test(code) ? code : undefined
-  const isLost = sqlState === undefined && isLostCode(code)
+  const [isStale, isLost] = [isStalePlan(cause), sqlState === undefined && isLostCode(code)]
+  const told = typeof message === 'string' && message !== '' ? message : String(code ?? cause)
   return new DriverError(
-    `${name}: ${typeof message === 'string' && message !== '' ? message : String(code ?? cause)}`,
+    `${name}: ${told}${isStale ? '; nothing was done: it succeeds when it is tried again' : ''}`,
     {
       sqlState,
-      retryable: isLost || (sqlState !== undefined && isRetryableState(sqlState)),
+      retryable: isLost || isStale || (sqlState !== undefined && isRetryableState(sqlState)),
       cause,
       ...(isLost ? { kind: 'unavailable', effect: isOfConnecting(cause) ? 'none' : 'unknown' } : {}),
       ...violated(cause),
@@ -95,8 +97,7 @@ export const isLostConnection = (error: DriverError): boolean =>
 /** Why these parameters must not be sent, if so: drivers would each do something else with them. */
 export const refusedParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
-    const problem =
-      param === undefined ? 'is undefined' : typeof param === 'string' ? textProblem(param) : undefined
+    const problem = paramProblem(param)
     if (problem !== undefined)
       return new DriverError(`${query.name}: parameter $${String(index + 1)}: ${problem}`, {
         sqlState: '22021',

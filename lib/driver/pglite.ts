@@ -5,8 +5,9 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
 import type { Database, DriverTransaction, Param, Query, Row } from '../port/database.js'
+import { paramText } from '../port/params.js'
 import { scopedDatabase } from '../port/scoped.js'
-import { convertRows } from './columns.js'
+import { decodedRows, type Wire } from './columns.js'
 import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadline } from './deadline.js'
 import { lockDirectory } from './directory-lock.js'
 
@@ -17,7 +18,7 @@ export interface PgliteOptions {
 
 /** What PGlite and its transactions have in common. */
 interface Sender {
-  query(text: string, params: unknown[]): Promise<Results<Row>>
+  query(text: string, params: unknown[], options: { readonly rowMode: 'array' }): Promise<Results<unknown>>
 }
 
 interface Opened {
@@ -79,14 +80,23 @@ const opening = (directory: string | undefined) => {
 }
 
 const open = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
-  if (directory === undefined) return E.right({ db: await PGlite.create(), unlock: () => Promise.resolve() })
+  if (directory === undefined)
+    return E.right({ db: textual(await PGlite.create()), unlock: () => Promise.resolve() })
   const unlock = await lockDirectory(directory)
   try {
-    return E.right({ db: await PGlite.create(directory), unlock })
+    return E.right({ db: textual(await PGlite.create(directory)), unlock })
   } catch (error) {
     await unlock()
     throw error
   }
+}
+
+/** The same, which takes parameters as they are and gives values as their text. */
+const textual = (db: PGlite): PGlite => {
+  const asItIs = (value: string): string => value
+  for (const table of [db.serializers, db.parsers])
+    for (const type of Object.keys(table)) table[type] = asItIs
+  return db
 }
 
 const shut = async (
@@ -112,14 +122,15 @@ const send = async (
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const refused = refusedParams(query, params)
   if (refused !== undefined) return E.left(refused)
-  const answer = await withDeadline(query.name, timeoutMs, () => sql.query(query.text, [...params]))
-  return E.map(rowsOf)(answer)
+  return withDeadline(query.name, timeoutMs, async () =>
+    rowsOf(await sql.query(query.text, params.map(paramText), { rowMode: 'array' })),
+  )
 }
 
-const rowsOf = ({ fields, rows }: Results<Row>): readonly Row[] =>
-  convertRows(
+const rowsOf = ({ fields, rows }: Results<unknown>): readonly Row[] =>
+  decodedRows(
     fields.map((field) => ({ name: field.name, type: field.dataTypeID })),
-    rows,
+    rows as readonly (readonly Wire[])[],
   )
 
 class RolledBack<L> extends Error {

@@ -11,7 +11,16 @@ import { newTrust, type Trust } from './postgres-backend.js'
 import { closeSockets } from './postgres-sockets.js'
 
 export interface Sender {
-  unsafe(text: string, params?: never[], options?: { readonly prepare?: boolean }): PromiseLike<unknown>
+  unsafe(
+    text: string,
+    params?: never[],
+    options?: { readonly prepare?: boolean; readonly simple?: boolean },
+  ): Pending
+}
+
+/** A statement that is sent once it is waited for; `raw` asks for its rows as they come over the network. */
+interface Pending extends PromiseLike<unknown> {
+  raw(): PromiseLike<unknown>
 }
 
 /** What a transaction of postgres.js can do. */
@@ -29,6 +38,7 @@ interface PoolOptions {
 
 /** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
 export interface PostgresJs extends Sender {
+  typed(value: string | null, type: number): unknown
   begin(options: string, body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
   end(options?: { readonly timeout?: number }): Promise<void>
   readonly options: PoolOptions

@@ -1,12 +1,15 @@
-// One statement through postgres.js: sent within its deadline, and given up after it.
+// One statement through postgres.js: sent within its deadline, and given up after it. Parameters go as text of unknown
+// type, and rows come as text, so that nothing depends on what the pool is told to make of either.
 import * as E from 'fp-ts/lib/Either.js'
 import { withEffect } from '../base/effect.js'
 import type { DriverError } from '../base/errors.js'
 import type { Effect } from '../base/sql-state.js'
 import type { Param, Query, Row } from '../port/database.js'
-import { type Column, convertRows } from './columns.js'
+import { paramText } from '../port/params.js'
+import { type Column, decodedRows, type Wire } from './columns.js'
 import { driverError, refusedParams, withDeadline } from './deadline.js'
 import { isAnothers, lost, silence, type Witness, witness } from './postgres-backend.js'
+import { isToBeSentAnew, planOf, withoutRetry } from './postgres-plans.js'
 import type { Pool, Sender } from './postgres-pool.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
@@ -17,18 +20,45 @@ export interface Link {
   readonly late: (sentAt: number) => void
 }
 
-export const send = (
+export const send = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  link: Link,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const refused = refusedParams(query, params)
+  if (refused !== undefined) return E.left(refused)
+  const sentAt = performance.now()
+  // One without parameters is rarely sent again as it is.
+  const plan = planOf(link.pool, query.text, link.prepare && params.length > 0)
+  const result = await sendOnce(sql, { ...query, text: plan.text }, params, {
+    ...link,
+    prepare: plan.prepare,
+  })
+  if (E.isRight(result) || !isToBeSentAnew(link.pool, plan, result.left.cause)) return result
+  // A transaction in which a statement has failed does nothing more.
+  const rest = link.timeoutMs - (performance.now() - sentAt)
+  return sql === link.pool.sql && rest > 0
+    ? sendOnce(sql, query, params, { ...link, prepare: false, timeoutMs: rest })
+    : result
+}
+
+/** The type of which PostgreSQL takes a quoted literal to be until it knows better. */
+const UNKNOWN = 705
+
+const sendOnce = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
   { pool, timeoutMs, prepare, late }: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
-  const refused = refusedParams(query, params)
-  if (refused !== undefined) return Promise.resolve(E.left(refused))
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<readonly Row[]> => {
-    pending = sql.unsafe(query.text, [...params] as never[], { prepare })
+    const typed = params.map((param) => pool.sql.typed(paramText(param), UNKNOWN))
+    // Without parameters it would else be sent as a script, which may be several statements.
+    pending = sql.unsafe(query.text, typed as never[], { prepare, simple: false }).raw()
+    if (prepare) withoutRetry(pending)
     return answer(query, pool, pending, pool.trust && witness(pending, pool.trust))
   }
   const giveUp = (): Effect => {
@@ -38,7 +68,6 @@ export const send = (
   }
   return withDeadline(query.name, timeoutMs, start, giveUp)
 }
-
 const answer = (
   { name }: Query,
   pool: Pool,
@@ -63,12 +92,12 @@ const answer = (
 }
 
 const rowsOf = (result: unknown): readonly Row[] => {
-  const rows = result as readonly Row[] & { readonly columns?: readonly Column[] }
-  // A plain array: the library's own carries the statement and the connection's state. And postgres.js 3.4.9 goes on
-  // counting rows where it was when their connection was lost: the next result then begins with so many holes.
-  const plain: Row[] = []
-  rows.forEach((row) => void plain.push(row))
-  return convertRows(rows.columns ?? [], plain)
+  const rows = result as readonly Wire[][] & { readonly columns?: readonly Column[] }
+  // postgres.js 3.4.9 goes on counting rows where it was when their connection was lost: the next result then begins
+  // with so many holes.
+  const whole: Wire[][] = []
+  rows.forEach((row) => void whole.push(row))
+  return decodedRows(rows.columns ?? [], whole)
 }
 
 // A statement still waiting for a connection becomes one that does nothing. (If a connection is just being made

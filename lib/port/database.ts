@@ -26,9 +26,19 @@ export interface EachQuery extends Query {
 /** The column of an `EachQuery` that counts those for whom it is run: named as no column of a record's row is. */
 export const PLACE = '00 place'
 
+/**
+ * A parameter of a statement. It means what PostgreSQL's text of it means as a quoted literal in its place, on every
+ * driver: `'{"a": 1}'` for a `jsonb` is an object, `true` where no type is known is the text `true`.
+ */
 export type Param = string | number | boolean | bigint | null
 
-/** A row by the names of its columns. `int8` is a `bigint`, `bytea` a `Uint8Array`. */
+/**
+ * A row by the names of its columns, the same on every driver, whatever types or transforms of values a pool has.
+ * `int8` is a `bigint`; other integers and floats are a `number`; `boolean` is one; `bytea` is a `Uint8Array`; `json`
+ * and `jsonb` are what they hold. `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are a `Date` to
+ * the millisecond, and `infinity` a `number`. Arrays of these, and of other built-in scalar types, are arrays. All else
+ * is PostgreSQL's text: `numeric`, `uuid`, `interval`, types of your own.
+ */
 export type Row = Readonly<Record<string, unknown>>
 
 /** What every database does, and what it does inside one of its transactions. */
@@ -36,7 +46,9 @@ export interface Queryable {
   /**
    * Runs one statement and gives all its rows. Fails with a `DriverError`, never throws, and never takes
    * longer than the database's deadline; after a deadline it is unknown whether the statement took effect.
-   * Text with U+0000, and a parameter that is `undefined`, are refused before anything is sent.
+   * Text with U+0000, and a value that is no `Param`, are refused before anything is sent. A statement whose prepared
+   * form does not fit any more, since a column has changed its type, is prepared anew and run; in a transaction, which
+   * cannot go on after that failure, it is a retryable error.
    */
   readonly query: (query: Query, params: readonly Param[]) => TaskEither<DriverError, readonly Row[]>
 }

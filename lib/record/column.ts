@@ -1,6 +1,6 @@
 // Columns: what a database's value is in a program. Each is a codec between that value and PostgreSQL's own text of
-// it, as which it travels (`$1::text::int8`): so it is the same through every driver. What comes back is the text,
-// or a number, a boolean or bytes, where drivers agree on these.
+// it, as which it travels (`$1::text::int8`): so it is the same through every driver. It is read as text too: then a
+// prepared statement still fits when the column's type was widened, and a save can compare a value of any type.
 import * as t from 'io-ts'
 import { type DeepReadonly, deepFreeze } from '../base/frozen.js'
 import { textProblem, toJson } from '../base/json.js'
@@ -44,7 +44,6 @@ export interface AnyColumn {
 /** The type of a column's values. */
 export type ColumnValue<C extends AnyColumn> = C['codec']['_A']
 
-const asItIs = (column: string): string => column
 const asText = (column: string): string => `${column}::text`
 // By JSON, whose reader every program has; by its elements' text, since JSON's own numbers lose digits.
 const elements = (column: string): string => `to_json(${column}::text[])::text`
@@ -63,7 +62,7 @@ interface Plain<A> {
   readonly readArray?: (column: string) => string
 }
 
-const plain = <A>({ sql, is, from, to, read = asItIs, readArray = elements }: Plain<A>): Column<A> => {
+const plain = <A>({ sql, is, from, to, read = asText, readArray = elements }: Plain<A>): Column<A> => {
   const validate: t.Validate<unknown, A> = (wire, context) => {
     const value = from(wire)
     return is(value) ? t.success(value) : t.failure(wire, context, `expected ${sql}`)
@@ -104,7 +103,6 @@ export const int8: Column<bigint> = plain({
       ? BigInt(wire as string | number)
       : wire,
   to: String,
-  read: asText,
 })
 
 const float = /^(-?\d+(\.\d+)?(e[+-]\d+)?|-?Infinity|NaN)$/
@@ -131,7 +129,6 @@ export const uuid: Column<string> = plain({
     typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value),
   from: (wire) => (typeof wire === 'string' ? wire.toLowerCase() : wire),
   to: (value) => value,
-  read: asText,
 })
 
 const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
@@ -177,7 +174,7 @@ export const bytea: Column<Uint8Array> = plain({
 
 /** A type of the database's own by its text, with a codec for what the text may be: `textual('numeric', t.string)`. */
 export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
-  refined({ ...text, sql, read: asText }, codec)
+  refined({ ...text, sql }, codec)
 
 /** One of these texts: an enum of the database, by its type's name there. */
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
@@ -186,7 +183,6 @@ export const enumeration = <const N extends string>(sql: string, names: readonly
     is: (value): value is N => names.some((name) => name === value),
     from: (wire) => wire,
     to: (value) => value,
-    read: asText,
   })
 
 /** The same column with a codec on top: for a branded type, or another type of the program's. */

@@ -18,6 +18,7 @@ import {
 } from '../base/errors.js'
 import { tagged } from '../base/tagged.js'
 import type { Database, Param, Query, Row } from '../port/database.js'
+import { paramText } from '../port/params.js'
 import { runReadCommitted } from '../port/read-committed.js'
 import type { ActiveRecord } from '../record/active-record.js'
 import { applyEdit, type Edits, hasUpdates, noEdits } from '../record/edits.js'
@@ -98,10 +99,8 @@ const write = (
   guarded: boolean,
 ): TE.TaskEither<DriverError, O.Option<Row>> => {
   const key = keyOf(shape, read)
-  const guard = (field: Field): readonly Param[] => {
-    const decoded = decodedBefore(shape, row ?? {}, field)
-    return shape.revision === undefined ? [textOf(field, decoded)] : [revisionOf(shape.revision, read)]
-  }
+  const guard = ({ alias }: Field): Param =>
+    shape.revision === undefined ? paramText(row?.[alias] as Param) : revisionOf(shape.revision, read)
   const [only] = edits.keys()
   const field = edits.size === 1 && only !== undefined ? shape.settable.get(only) : undefined
   const [query, params]: readonly [Query | undefined, readonly Param[]] =
@@ -109,38 +108,29 @@ const write = (
       ? [guarded ? sql.swapAny : sql.setAny, anyParams(shape, edits, values, guarded ? guard : undefined)]
       : [
           (guarded ? sql.swap : sql.set).get(field.name),
-          [textAt(field, values), ...(guarded ? guard(field) : [])],
+          [textAt(field, values), ...(guarded ? [guard(field)] : [])],
         ]
   return pipe(runReadCommitted(handle, query ?? sql.setAny, [...key, ...params]), TE.map(A.head))
 }
 
 const revisionOf = (revision: Field, values: readonly unknown[]): string | null => textAt(revision, values)
 
-const decodedBefore = (shape: Shape, row: Row, field: Field): unknown =>
-  pipe(
-    decodeRow({ ...shape, fields: [field] }, row, undefined),
-    E.match(
-      () => null,
-      ([value]) => value,
-    ),
-  )
-
 const anyParams = (
   shape: Shape,
   edits: Edits<unknown>,
   values: readonly unknown[],
-  guard: ((field: Field) => readonly Param[]) | undefined,
+  guard: ((field: Field) => Param) | undefined,
 ): readonly Param[] => {
   const fields = [...shape.settable.values()]
   const sets = fields.flatMap((field) =>
     edits.has(field.name) ? [true, textAt(field, values)] : [false, null],
   )
   if (guard === undefined) return sets
-  if (shape.revision !== undefined) return [...sets, ...guard(shape.revision)]
+  if (shape.revision !== undefined) return [...sets, guard(shape.revision)]
   return [
     ...sets,
     ...fields.flatMap((field) =>
-      edits.get(field.name)?._tag === 'Update' ? [true, ...guard(field)] : [false, null],
+      edits.get(field.name)?._tag === 'Update' ? [true, guard(field)] : [false, null],
     ),
   ]
 }

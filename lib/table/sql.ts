@@ -17,8 +17,9 @@ import { encode } from './shape.js'
 import type { Rows } from './types.js'
 
 /**
- * A statement, or a part of one: what is interpolated is a parameter, never text; another part goes in as it is. Say
- * which type a parameter is of (`${id}::int8`), or let `param` say it.
+ * A statement, or a part of one. An interpolated value is a parameter, another part goes in as it is. A parameter means
+ * what its text would mean as a quoted literal in its place, on every driver: `${'{"a": 1}'}::jsonb` is an object,
+ * `${'true'}::bool` is true. Say which type it is of (`${id}::int8`) where the statement does not, or let `param` say it.
  *
  * @example
  * ```ts
@@ -33,7 +34,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
   tag(strings, ...values)
 
 /**
- * A parameter of a column's type, as every driver understands it. Throws an `EncodeError` for a value that is none.
+ * A parameter from a value of the program's, by a column: a `Date`, bytes, an array, JSON from an object. Throws an
+ * `EncodeError` for a value that does not fit the column.
  *
  * @example
  * ```ts

@@ -3,7 +3,8 @@
 //
 // Why a save loses nothing: it writes the edited columns alone. Where a new value was computed from the present one,
 // or the record has a revision, it is guarded: the row must still be as it was read. If it is not, it is locked,
-// looked at, and then written.
+// looked at, and then written. Whether a value is as it was read is seen by its text, byte by byte: many a type's own
+// `=` takes different values for one (`1 day` and `24:00:00`, 1.0 and 1.00, what a collation ignores), and some have none.
 import { type EachQuery, PLACE, type Query } from '../port/database.js'
 import type { AnyColumn } from '../record/column.js'
 import type { Field, Shape } from './shape.js'
@@ -48,7 +49,7 @@ const select = (shape: Shape): string =>
 export const ASKED = '"00 asked"'
 
 /** Arrays of keys, or of other parameters, as rows. */
-const arrays = (columns: readonly AnyColumn[]): string => {
+const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
   const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
   const names = columns.map((_, index) => `k${String(index)}`)
   return `unnest(${texts.join(', ')}) with ordinality as ${ASKED} (${[...names, 'n'].join(', ')})`
@@ -60,6 +61,10 @@ export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: strin
 from ${arrays(keys)}
 ${join}
 order by ${order}`
+
+/** Whether a column holds what was read of it, which `wire` is the text of. */
+const isAsRead = ({ column, type }: Field, from: string, wire: string): string =>
+  `(${type.read(`${from}.${column}`)})::text collate "C" is not distinct from ${wire}`
 
 const bySameKey = ({ key }: Shape, table: string): string =>
   key.map(({ column }, index) => `${table}.${column} = ${ASKED}.k${String(index)}`).join(' and ')
@@ -74,19 +79,21 @@ from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
 // for them do so alone. (What was moved since by another's save has no longer this place, and goes alone, too.)
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
-  const guard = guarded ? (revision ?? field) : undefined
-  const columns = [...key, field, ...(guard === undefined ? [] : [guard])]
   const value = (index: number): string => `${ASKED}.k${String(key.length + index)}`
-  const guards = guard === undefined ? [] : [`${from}.${guard.column} is not distinct from ${value(1)}`]
+  const guard =
+    revision === undefined
+      ? { type: { sql: 'text' }, holds: isAsRead(field, from, value(1)) }
+      : { type: revision.type, holds: `${from}.${revision.column} = ${value(1)}` }
+  const types = [...[...key, field].map(({ type }) => type), ...(guarded ? [guard.type] : [])]
   return `update ${from}
 set ${[`${field.column} = ${value(0)}`, ...raised(shape)].join(', ')}
 from (
   select ${ASKED}.*, t.at
-  from ${arrays(columns.map(({ type }) => type))} cross join lateral (
+  from ${arrays(types)} cross join lateral (
     select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for no key update skip locked
   ) as t
 ) as ${ASKED}
-where ${[bySameKey(shape, from), `${from}.ctid = ${ASKED}.at`, ...guards].join(' and ')}
+where ${[bySameKey(shape, from), `${from}.ctid = ${ASKED}.at`, ...(guarded ? [guard.holds] : [])].join(' and ')}
 returning ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, from)}`
 }
 
@@ -99,19 +106,20 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// $… key, value, and for the guard the revision or the value that was read
-const setOne = (shape: Shape, { column, type }: Field, guarded: boolean): string => {
+// $… key, value, and for the guard the revision or the text that was read
+const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
+  const { column, type } = field
   const first = shape.key.length + 1
   const { revision } = shape
   const guard =
     revision === undefined
-      ? `${shape.from}.${column} is not distinct from ${cast(first + 1, type)}`
+      ? isAsRead(field, shape.from, `$${String(first + 1)}::text`)
       : `${shape.from}.${revision.column} = ${cast(first + 1, revision.type)}`
   return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
 }
 
 // $… key, for each column whether it is set and its value; and for the guard the revision, or for each column
-// whether it is guarded and the value that was read
+// whether it is guarded and the text that was read
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]
@@ -125,8 +133,8 @@ const setAny = (shape: Shape, guarded: boolean): string => {
   const guards =
     revision === undefined
       ? fields.map(
-          ({ column, type }, index) =>
-            `(not ${flag(last + 2 * index)} or ${shape.from}.${column} is not distinct from ${cast(last + 2 * index + 1, type)})`,
+          (field, index) =>
+            `(not ${flag(last + 2 * index)} or ${isAsRead(field, shape.from, `$${String(last + 2 * index + 1)}::text`)})`,
         )
       : [`${shape.from}.${revision.column} = ${cast(last, revision.type)}`]
   return update(shape, sets, guarded ? guards : [])
