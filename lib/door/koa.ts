@@ -1,4 +1,4 @@
-// The door for Koa 3: a middleware.
+// The adapter for Koa 2 and 3: a middleware.
 
 import * as O from 'fp-ts/lib/Option.js'
 import type { Middleware } from 'koa'

@@ -25,12 +25,10 @@ export const promised = (store: session.Store) => {
     request: async (sid: string) => {
       const data = await asked<Data | undefined>((done) => store.get(sid, done))
       const req = { sessionID: sid, sessionStore: store } as never
-      return data && (store.createSession(req, data))
+      return data && store.createSession(req, data)
     },
   }
 }
-
-export type PromisedStore = ReturnType<typeof promised>
 
 /** A cookie whose time is over in so many milliseconds. */
 export const cookieFor = (maxAge?: number): session.Cookie => {
