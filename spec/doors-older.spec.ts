@@ -1,6 +1,7 @@
 // The adapters with the older major versions of their frameworks that the package allows, as spec/doors.spec.ts has them
 // with the newest.
 
+import { readFile } from 'node:fs/promises'
 import express from 'express4'
 import fastify from 'fastify4'
 import Koa from 'koa2'
@@ -30,3 +31,40 @@ for (const door of [
   t.test(door.name, async (t) => {
     doorSuite(t, door, database)
   })
+
+t.test("the peers' ranges are what the suites run on", async (t) => {
+  const { peerDependencies } = await manifestIn('..')
+  // spec/doors.spec.ts and spec/express-session.spec.ts have the first of each, this one and that have the others;
+  // spec/peers.check.ts has the lower ends of the ranges.
+  const run: Readonly<Record<string, readonly string[]>> = {
+    express: ['express', 'express4'],
+    fastify: ['fastify', 'fastify4'],
+    koa: ['koa', 'koa2'],
+    hono: ['hono'],
+    'express-session': ['express-session'],
+  }
+  for (const [name, packages] of Object.entries(run)) {
+    const versions = await Promise.all(
+      packages.map(async (one) => (await manifestIn(`../node_modules/${one}`)).version),
+    )
+    const ranges = (peerDependencies[name] ?? '').split(' || ')
+    t.ok(
+      ranges.every((range) => /^\^\d+\.\d+\.\d+$/.test(range)),
+      ranges.join(),
+    )
+    t.strictSame(
+      ranges.map((range) => parseInt(range.slice(1), 10)).sort(),
+      versions.map((version) => parseInt(version, 10)).sort(),
+      name,
+    )
+  }
+})
+
+interface Manifest {
+  readonly version: string
+  readonly peerDependencies: Readonly<Record<string, string>>
+}
+
+async function manifestIn(folder: string): Promise<Manifest> {
+  return JSON.parse(await readFile(new URL(`${folder}/package.json`, import.meta.url), 'utf8')) as Manifest
+}

@@ -2,12 +2,16 @@
 // connect-pg-simple, where that loses what this keeps.
 
 import { createServer } from 'node:http'
-import fastifyCookie from '@fastify/cookie'
-import fastifySession from '@fastify/session'
+import fastify5Cookie from '@fastify/cookie'
+import fastify5Session from '@fastify/session'
 import connectPg from 'connect-pg-simple'
-import express, { type RequestHandler } from 'express'
+import express5, { type RequestHandler } from 'express'
 import session from 'express-session'
-import fastify from 'fastify'
+import express4 from 'express4'
+import fastify5 from 'fastify'
+import fastify4 from 'fastify4'
+import fastify4Cookie from 'fastify4-cookie'
+import fastify4Session from 'fastify4-session'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/base/errors.js'
@@ -67,6 +71,27 @@ const theirs = async () => {
 }
 
 type Options = Partial<session.SessionOptions>
+
+interface Fastify {
+  readonly version: number
+  readonly fastify: typeof fastify5
+  readonly fastifyCookie: typeof fastify5Cookie
+  readonly fastifySession: typeof fastify5Session
+}
+
+let express = express5
+
+/** A test with each version of Express. */
+const withEach = (name: string, run: (t: Test) => Promise<unknown>): void => {
+  for (const [version, framework] of [
+    ['Express 5', express5],
+    ['Express 4', express4],
+  ] as const)
+    t.test(`${version}: ${name}`, (t) => {
+      express = framework
+      return run(t)
+    })
+}
 
 /** An application on a store: `/show` shows the session, all else is the test's. */
 const appOn = async (t: Test, store: session.Store, handler: RequestHandler, options: Options = {}) => {
@@ -143,20 +168,20 @@ const overlapping = () => {
   return { handler, run }
 }
 
-t.test('connect-pg-simple loses a key, and brings a session back after the logout', async (t) => {
+withEach('connect-pg-simple loses a key, and brings a session back after the logout', async (t) => {
   const { handler, run } = overlapping()
   const result = await run(await appOn(t, (await theirs()).store, handler))
   t.equal(result.kept.length, 2, 'of three keys')
   t.match(result.afterLogout, { user: 'ada', seen: true })
 })
 
-t.test('ours loses no key, and what ends after the logout stores nothing and is no error', async (t) => {
+withEach('ours loses no key, and what ends after the logout stores nothing and is no error', async (t) => {
   const { handler, run } = overlapping()
   const result = await run(await appOn(t, ours().store, handler))
   t.strictSame(result, { kept: ['a', 'b', 'user'], status: 200, afterLogout: {} })
 })
 
-t.test('100 overlapping requests of one browser keep 100 keys', async (t) => {
+withEach('100 overlapping requests of one browser keep 100 keys', async (t) => {
   const url = await appOn(t, ours().store, (req, res) => {
     req.session[req.path] = true
     res.send('done')
@@ -166,7 +191,7 @@ t.test('100 overlapping requests of one browser keep 100 keys', async (t) => {
   t.equal(Object.keys(await values(url, cookie)).length, 101)
 })
 
-t.test('only what differs is written, and the touch is throttled', async (t) => {
+withEach('only what differs is written, and the touch is throttled', async (t) => {
   const { store, statements, schema } = ours({ idleMs: 600_000 })
   const handler: RequestHandler = (req, res) => {
     if (req.path === '/set') req.session['n'] = Number(req.session['n'] ?? 0) + 1
@@ -200,7 +225,7 @@ t.test('only what differs is written, and the touch is throttled', async (t) => 
   t.strictSame(statements(), ['session.load', 'session.touch'], 'a tenth of its time is over')
 })
 
-t.test('resave and rolling cost no write while nothing is due', async (t) => {
+withEach('resave and rolling cost no write while nothing is due', async (t) => {
   const { store, statements } = ours()
   const url = await appOn(
     t,
@@ -217,7 +242,7 @@ t.test('resave and rolling cost no write while nothing is due', async (t) => {
   t.strictSame(statements(), ['session.load'])
 })
 
-t.test("a cookie's options come back, and its maxAge ends the session on the server too", async (t) => {
+withEach("a cookie's options come back, and its maxAge ends the session on the server too", async (t) => {
   const { store, schema } = ours()
   const url = await appOn(
     t,
@@ -253,7 +278,7 @@ t.test("a cookie's options come back, and its maxAge ends the session on the ser
   t.strictSame(await values(url, first.cookie), {}, 'the browser has forgotten it')
 })
 
-t.test('values are what JSON makes of them, as users of express-session know them', async (t) => {
+withEach('values are what JSON makes of them, as users of express-session know them', async (t) => {
   const failed: unknown[] = []
   const url = await appOn(t, ours().store, (req, res, next) => {
     const circular: Record<string, unknown> = {}
@@ -304,7 +329,7 @@ t.test('values are what JSON makes of them, as users of express-session know the
   t.strictSame(await values(url, cookie), held)
 })
 
-t.test('regenerate, reload and save are what they were', async (t) => {
+withEach('regenerate, reload and save are what they were', async (t) => {
   const { store, keyrow, schema } = ours()
   const url = await appOn(t, store, async (req, res) => {
     const done = (error: unknown) =>
@@ -356,7 +381,7 @@ t.test('regenerate, reload and save are what they were', async (t) => {
   await right(keyrow.prepare)
 })
 
-t.test('all, length and clear', async (t) => {
+withEach('all, length and clear', async (t) => {
   const { store } = ours()
   const call = <A>(name: 'all' | 'length' | 'clear', from: session.Store = store) =>
     new Promise<A>((resolve, reject) => {
@@ -443,7 +468,7 @@ t.test('what one object saves is stored in the order of its saves, however slow 
   t.equal((await get())['x'], 0)
 })
 
-t.test('a store that is down is an error, for the error handler', async (t) => {
+withEach('a store that is down is an error, for the error handler', async (t) => {
   const memory = memoryStore()
   const down = () => async () =>
     Promise.resolve({ _tag: 'Left' as const, left: new DriverError('down', { retryable: true }) })
@@ -461,69 +486,81 @@ t.test('a store that is down is an error, for the error handler', async (t) => {
   t.equal((await ask(`${url}/`, cookie)).status, 500)
 })
 
-t.test('@fastify/session', async (t) => {
-  const { store, statements } = ours()
-  const app = fastify()
-  t.teardown(() => app.close())
-  await app.register(fastifyCookie)
-  await app.register(fastifySession, {
-    secret,
-    store: store as never,
-    saveUninitialized: false,
-    cookie: { secure: false, maxAge: 3_600_000 },
+for (const { version, fastify, fastifyCookie, fastifySession } of [
+  { version: 5, fastify: fastify5, fastifyCookie: fastify5Cookie, fastifySession: fastify5Session },
+  {
+    version: 4,
+    fastify: fastify4 as never,
+    fastifyCookie: fastify4Cookie as never,
+    fastifySession: fastify4Session,
+  },
+] satisfies readonly Fastify[] as readonly Fastify[])
+  t.test(`@fastify/session of Fastify ${String(version)}`, async (t) => {
+    const { store, statements } = ours()
+    const app = fastify()
+    t.teardown(() => app.close())
+    await app.register(fastifyCookie)
+    await app.register(fastifySession, {
+      secret,
+      store: store as never,
+      saveUninitialized: false,
+      cookie: { secure: false, maxAge: 3_600_000 },
+    })
+    const both = gate()
+    const late = gate()
+    const reached = gate()
+    let inside = 0
+    app.get('/*', async (request) => {
+      const data = request.session as unknown as Record<string, unknown>
+      const path = request.url
+      if (path === '/show') return { ...data, cookie: undefined, 'keyrow:known': undefined }
+      if (path === '/a' || path === '/b') {
+        inside += 1
+        if (inside === 2) both.open()
+        await both.opened
+      }
+      if (path === '/slow') {
+        reached.open()
+        await late.opened
+      }
+      if (path === '/out') {
+        await request.session.destroy()
+        return 'out'
+      }
+      // With names it gives no promise by its types.
+      const regenerate = request.session.regenerate.bind(request.session) as (
+        names: string[],
+      ) => Promise<void>
+      if (path === '/again') await regenerate(['user'])
+      else if (path !== '/look') data[path.slice(1)] = 1
+      if (path === '/twice') {
+        await request.session.save()
+        data['more'] = 1
+      }
+      return 'done'
+    })
+    const url = (await app.listen({ port: 0, host: '127.0.0.1' })).replace(/\/$/, '')
+    const { cookie } = await ask(`${url}/user`)
+    await Promise.all([ask(`${url}/a`, cookie), ask(`${url}/b`, cookie)])
+    t.strictSame(await values(url, cookie), { user: 1, a: 1, b: 1 })
+    await ask(`${url}/twice`, cookie)
+    t.strictSame(await values(url, cookie), { user: 1, a: 1, b: 1, twice: 1, more: 1 })
+    statements()
+    await ask(`${url}/look`, cookie)
+    t.strictSame(statements(), ['session.load'], 'it saves each time, and nothing is written')
+    const again = await ask(`${url}/again`, cookie)
+    t.strictSame(await values(url, again.cookie), { user: 1 })
+    // That of Fastify 4 makes a new session, and leaves the old one as it is.
+    t.equal(Object.keys(await values(url, cookie)).length, version === 4 ? 5 : 0)
+    const slow = ask(`${url}/slow`, again.cookie)
+    await reached.opened
+    await ask(`${url}/out`, again.cookie)
+    late.open()
+    t.equal((await slow).status, 200)
+    t.strictSame(await values(url, again.cookie), {}, 'nothing comes back after the logout')
   })
-  const both = gate()
-  const late = gate()
-  const reached = gate()
-  let inside = 0
-  app.get('/*', async (request) => {
-    const data = request.session as unknown as Record<string, unknown>
-    const path = request.url
-    if (path === '/show') return { ...data, cookie: undefined, 'keyrow:known': undefined }
-    if (path === '/a' || path === '/b') {
-      inside += 1
-      if (inside === 2) both.open()
-      await both.opened
-    }
-    if (path === '/slow') {
-      reached.open()
-      await late.opened
-    }
-    if (path === '/out') {
-      await request.session.destroy()
-      return 'out'
-    }
-    // With names it gives no promise by its types.
-    const regenerate = request.session.regenerate.bind(request.session) as (names: string[]) => Promise<void>
-    if (path === '/again') await regenerate(['user'])
-    else if (path !== '/look') data[path.slice(1)] = 1
-    if (path === '/twice') {
-      await request.session.save()
-      data['more'] = 1
-    }
-    return 'done'
-  })
-  const url = (await app.listen({ port: 0, host: '127.0.0.1' })).replace(/\/$/, '')
-  const { cookie } = await ask(`${url}/user`)
-  await Promise.all([ask(`${url}/a`, cookie), ask(`${url}/b`, cookie)])
-  t.strictSame(await values(url, cookie), { user: 1, a: 1, b: 1 })
-  await ask(`${url}/twice`, cookie)
-  t.strictSame(await values(url, cookie), { user: 1, a: 1, b: 1, twice: 1, more: 1 })
-  statements()
-  await ask(`${url}/look`, cookie)
-  t.strictSame(statements(), ['session.load'], 'it saves each time, and nothing is written')
-  const again = await ask(`${url}/again`, cookie)
-  t.strictSame(await values(url, again.cookie), { user: 1 })
-  t.strictSame(await values(url, cookie), {})
-  const slow = ask(`${url}/slow`, again.cookie)
-  await reached.opened
-  await ask(`${url}/out`, again.cookie)
-  late.open()
-  t.equal((await slow).status, 200)
-  t.strictSame(await values(url, again.cookie), {}, 'nothing comes back after the logout')
-})
 
-t.test('moving over from connect-pg-simple, live', async (t) => {
+withEach('moving over from connect-pg-simple, live', async (t) => {
   const { store: oldStore, schema: oldSchema } = await theirs()
   const { database: counted, events } = counting(database)
   const schema = freshSchema()

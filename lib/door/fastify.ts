@@ -1,4 +1,4 @@
-// The door for Fastify 5: a plugin.
+// The adapter for Fastify 4 and 5: a plugin.
 
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 // Beside @fastify/session there is another `Session` in Fastify's own types.

@@ -1,4 +1,4 @@
-// The door for Koa 3: a middleware.
+// The adapter for Koa 2 and 3: a middleware.
 
 import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../port/session-store.js'

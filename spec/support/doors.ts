@@ -22,7 +22,7 @@ import type { DoorOptions } from '../../lib/door/door.js'
 import * as ourExpress from '../../lib/door/express.js'
 import { sessionPlugin } from '../../lib/door/fastify.js'
 import { sessionFetch } from '../../lib/door/fetch.js'
-import * as honoDoor from '../../lib/door/hono.js'
+import * as ourHono from '../../lib/door/hono.js'
 import * as ourKoa from '../../lib/door/koa.js'
 import { sessionListener } from '../../lib/door/node.js'
 import { codeBlocks } from './code-blocks.js'
@@ -178,9 +178,9 @@ const koaApp = (Framework: typeof Koa, handler: CallHandler, { trustProxy = fals
   return app
 }
 
-const honoApp = (handler: CallHandler, options: Serving) => {
-  const app = new Hono()
-  app.use(honoDoor.sessionMiddleware(options))
+const honoApp = (Framework: typeof Hono, handler: CallHandler, options: Serving) => {
+  const app = new Framework()
+  app.use(ourHono.sessionMiddleware(options))
   app.all('*', (c) => respond(handler, c.req.raw))
   return app
 }
@@ -296,6 +296,17 @@ export const koaDoor = (name: string, framework: typeof Koa): SpecDoor => ({
   },
 })
 
+export const honoDoor = (name: string, framework: typeof Hono): SpecDoor => ({
+  name,
+  streams: true,
+  serve: async (handler, options) => {
+    const { fetch } = honoApp(framework, handler, options)
+    const server = serveHono({ fetch, port: 0, hostname: '127.0.0.1' })
+    await once(server, 'listening')
+    return listening(server as Server)
+  },
+})
+
 export const doors: readonly SpecDoor[] = [
   {
     name: 'node:http',
@@ -305,15 +316,7 @@ export const doors: readonly SpecDoor[] = [
   expressDoor('Express', express),
   fastifyDoor('Fastify', fastify),
   koaDoor('Koa', Koa),
-  {
-    name: 'Hono',
-    streams: true,
-    serve: async (handler, options) => {
-      const server = serveHono({ fetch: honoApp(handler, options).fetch, port: 0, hostname: '127.0.0.1' })
-      await once(server, 'listening')
-      return listening(server as Server)
-    },
-  },
+  honoDoor('Hono', Hono),
   {
     name: 'fetch',
     streams: true,

@@ -229,3 +229,95 @@ export const withPeersDone = {
   closed: 'Right',
   ended: 'Right',
 }
+
+/** Counts the visits of one browser, with the adapter of the framework that is there, and with the drop-in store. */
+export const visits = `
+import { createServer } from 'node:http'
+import { memoryStore } from 'keyrow/memory'
+import { sessionRef, sessionUpdate, updateCurrentSession } from 'keyrow/promise'
+
+const store = memoryStore()
+const count = async () => String(sessionRef('n')(await updateCurrentSession(sessionUpdate('n', (n) => Number(n) + 1, 0))))
+const counted = (session) => String((session.n = (session.n ?? 0) + 1))
+const secret = 'a secret of at least thirty-two letters'
+const load = async (name) => (await import(name)).default
+
+const express = async (use) => {
+  const app = (await load('express'))()
+  use(app)
+  return createServer(app)
+}
+const fastify = async (use) => {
+  const app = (await load('fastify'))()
+  await use(app)
+  await app.ready()
+  return app.server
+}
+const servers = {
+  express: async () => {
+    const { sessionMiddleware } = await import('keyrow/express')
+    const { expressSessionStore } = await import('keyrow/express-session')
+    const session = await load('express-session')
+    return {
+      adapter: await express((app) =>
+        app.use(sessionMiddleware({ store })).get('/', (req, res) => void count().then((n) => res.send(n))),
+      ),
+      store: await express((app) =>
+        app
+          .use(session({ store: expressSessionStore(store), secret, resave: false, saveUninitialized: false }))
+          .get('/', (req, res) => res.send(counted(req.session))),
+      ),
+    }
+  },
+  fastify: async () => {
+    const { sessionPlugin } = await import('keyrow/fastify')
+    const { expressSessionStore } = await import('keyrow/express-session')
+    const cookies = await load('@fastify/cookie')
+    const session = await load('@fastify/session')
+    return {
+      adapter: await fastify(async (app) => {
+        app.register(sessionPlugin, { store })
+        app.get('/', count)
+      }),
+      store: await fastify(async (app) => {
+        app.register(cookies)
+        app.register(session, { store: expressSessionStore(store), secret, cookie: { secure: false } })
+        app.get('/', async (request) => counted(request.session))
+      }),
+    }
+  },
+  koa: async () => {
+    const { sessionMiddleware } = await import('keyrow/koa')
+    const app = new (await load('koa'))()
+    app.use(sessionMiddleware({ store }))
+    app.use(async (ctx) => {
+      ctx.body = await count()
+    })
+    return { adapter: createServer(app.callback()) }
+  },
+  hono: async () => {
+    const { sessionMiddleware } = await import('keyrow/hono')
+    const { Hono } = await import('hono')
+    const { getRequestListener } = await import('@hono/node-server')
+    const app = new Hono()
+    app.use(sessionMiddleware({ store }))
+    app.get('/', async (c) => c.text(await count()))
+    return { adapter: createServer(getRequestListener(app.fetch)) }
+  },
+}
+
+const seen = {}
+for (const [name, server] of Object.entries(await servers[process.argv[2].split('@')[0]]())) {
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  seen[name] = []
+  let cookie = ''
+  for (let n = 0; n < 3; n += 1) {
+    const response = await fetch('http://127.0.0.1:' + server.address().port + '/', { headers: { cookie } })
+    cookie = response.headers.getSetCookie()[0]?.split(';')[0] ?? cookie
+    seen[name].push(await response.text())
+  }
+  server.closeAllConnections()
+  server.close()
+}
+console.log(JSON.stringify(seen))
+`
