@@ -79,14 +79,23 @@ const opening = (directory: string | undefined) => {
 }
 
 const open = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
-  if (directory === undefined) return E.right({ db: await PGlite.create(), unlock: () => Promise.resolve() })
+  if (directory === undefined)
+    return E.right({ db: await independent(await PGlite.create()), unlock: () => Promise.resolve() })
   const unlock = await lockDirectory(directory)
   try {
-    return E.right({ db: await PGlite.create(directory), unlock })
+    return E.right({ db: await independent(await PGlite.create(directory)), unlock })
   } catch (error) {
     await unlock()
     throw error
   }
+}
+
+/** What the directory's roles and databases have as settings changes nothing of what is read or written. */
+const independent = async (db: PGlite): Promise<PGlite> => {
+  await db.exec(
+    'set DateStyle = ISO; set bytea_output = hex; set extra_float_digits = 1; set array_nulls = on; set client_encoding = UTF8; set session_replication_role = origin',
+  )
+  return db
 }
 
 const shut = async (

@@ -8,12 +8,14 @@ import { type Column, convertRows } from './columns.js'
 import { driverError, refusedParams, withDeadline } from './deadline.js'
 import { isAnothers, lost, silence, type Witness, witness } from './postgres-backend.js'
 import type { Pool, Sender } from './postgres-pool.js'
+import { checkSettings, hasFloats, hasNulls, type SettingsCheck } from './postgres-settings.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
 export interface Link {
   readonly pool: Pool
   readonly timeoutMs: number
   readonly prepare: boolean
+  readonly settings: SettingsCheck
   readonly late: (sentAt: number) => void
 }
 
@@ -21,15 +23,46 @@ export const send = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
-  { pool, timeoutMs, prepare, late }: Link,
+  link: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const refused = refusedParams(query, params)
   if (refused !== undefined) return Promise.resolve(E.left(refused))
+  return link.settings.isRight ? plainly(sql, query, params, link) : carefully(sql, query, params, link)
+}
+
+/** While the settings are not known. Numbers that may be rounded were read, though what the statement did is done. */
+const carefully = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  link: Link,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const check = () => checkSettings(link.settings, (settings) => plainly(sql, settings, [], link))
+  if (hasNulls(params)) {
+    const checked = await check()
+    if (E.isLeft(checked)) return E.left(withEffect(checked.left, 'none'))
+  }
+  let columns: readonly Column[] = []
+  const rows = await plainly(sql, query, params, link, (found) => {
+    columns = found
+  })
+  if (E.isLeft(rows) || !hasFloats(columns)) return rows
+  const checked = await check()
+  return E.isLeft(checked) ? E.left(withEffect(checked.left, 'unknown')) : rows
+}
+
+const plainly = (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  { pool, timeoutMs, prepare, late }: Link,
+  seen?: (columns: readonly Column[]) => void,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     pending = sql.unsafe(query.text, [...params] as never[], { prepare })
-    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust))
+    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust), seen)
   }
   const giveUp = (): Effect => {
     forget(pending)
@@ -44,6 +77,7 @@ const answer = (
   pool: Pool,
   sent: PromiseLike<unknown>,
   witness: Witness | undefined,
+  seen: ((columns: readonly Column[]) => void) | undefined,
 ): PromiseLike<readonly Row[]> => {
   pool.pending.add(sent)
   return sent.then(
@@ -51,6 +85,7 @@ const answer = (
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
       if (witness?.believes() === false) throw lost(name)
+      seen?.((result as Columns).columns ?? [])
       return rowsOf(result)
     },
     (error: unknown) => {
@@ -62,8 +97,12 @@ const answer = (
   )
 }
 
+interface Columns {
+  readonly columns?: readonly Column[]
+}
+
 const rowsOf = (result: unknown): readonly Row[] => {
-  const rows = result as readonly Row[] & { readonly columns?: readonly Column[] }
+  const rows = result as readonly Row[] & Columns
   // A plain array: the library's own carries the statement and the connection's state. And postgres.js 3.4.9 goes on
   // counting rows where it was when their connection was lost: the next result then begins with so many holes.
   const plain: Row[] = []
