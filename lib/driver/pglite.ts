@@ -81,21 +81,27 @@ const opening = (directory: string | undefined) => {
 
 const open = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
   if (directory === undefined)
-    return E.right({ db: textual(await PGlite.create()), unlock: () => Promise.resolve() })
+    return E.right({ db: await independent(await PGlite.create()), unlock: () => Promise.resolve() })
   const unlock = await lockDirectory(directory)
   try {
-    return E.right({ db: textual(await PGlite.create(directory)), unlock })
+    return E.right({ db: await independent(await PGlite.create(directory)), unlock })
   } catch (error) {
     await unlock()
     throw error
   }
 }
 
-/** The same, which takes parameters as they are and gives values as their text. */
-const textual = (db: PGlite): PGlite => {
+/**
+ * The same, which takes parameters as they are and gives values as their text. What the directory's roles and databases
+ * have as settings changes nothing of what is read or written.
+ */
+const independent = async (db: PGlite): Promise<PGlite> => {
   const asItIs = (value: string): string => value
   for (const table of [db.serializers, db.parsers])
     for (const type of Object.keys(table)) table[type] = asItIs
+  await db.exec(
+    'set DateStyle = ISO; set bytea_output = hex; set extra_float_digits = 1; set array_nulls = on; set client_encoding = UTF8; set session_replication_role = origin',
+  )
   return db
 }
 

@@ -11,12 +11,14 @@ import { driverError, refusedParams, withDeadline } from './deadline.js'
 import { isAnothers, lost, silence, type Witness, witness } from './postgres-backend.js'
 import { isToBeSentAnew, planOf, withoutRetry } from './postgres-plans.js'
 import type { Pool, Sender } from './postgres-pool.js'
+import { checkSettings, hasFloats, hasNulls, type SettingsCheck } from './postgres-settings.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
 export interface Link {
   readonly pool: Pool
   readonly timeoutMs: number
   readonly prepare: boolean
+  readonly settings: SettingsCheck
   readonly late: (sentAt: number) => void
 }
 
@@ -46,11 +48,34 @@ export const send = async (
 /** The type of which PostgreSQL takes a quoted literal to be until it knows better. */
 const UNKNOWN = 705
 
-const sendOnce = (
+/** Until the settings are known. Where they may have rounded numbers that were read, what the statement did is done. */
+const sendOnce = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  link: Link,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  if (link.settings.isRight) return sendPlainly(sql, query, params, link)
+  const check = () => checkSettings(link.settings, (settings) => sendPlainly(sql, settings, [], link))
+  if (hasNulls(params)) {
+    const checked = await check()
+    if (E.isLeft(checked)) return E.left(withEffect(checked.left, 'none'))
+  }
+  let columns: readonly Column[] = []
+  const rows = await sendPlainly(sql, query, params, link, (found) => {
+    columns = found
+  })
+  if (E.isLeft(rows) || !hasFloats(columns)) return rows
+  const checked = await check()
+  return E.isLeft(checked) ? E.left(withEffect(checked.left, 'unknown')) : rows
+}
+
+const sendPlainly = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
   { pool, timeoutMs, prepare, late }: Link,
+  seen?: (columns: readonly Column[]) => void,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
@@ -59,7 +84,7 @@ const sendOnce = (
     // Without parameters it would else be sent as a script, which may be several statements.
     pending = sql.unsafe(query.text, typed as never[], { prepare, simple: false }).raw()
     if (prepare) withoutRetry(pending)
-    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust))
+    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust), seen)
   }
   const giveUp = (): Effect => {
     forget(pending)
@@ -73,6 +98,7 @@ const answer = (
   pool: Pool,
   sent: PromiseLike<unknown>,
   witness: Witness | undefined,
+  seen: ((columns: readonly Column[]) => void) | undefined,
 ): PromiseLike<readonly Row[]> => {
   pool.pending.add(sent)
   return sent.then(
@@ -80,6 +106,7 @@ const answer = (
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
       if (witness?.believes() === false) throw lost(name)
+      seen?.((result as Columns).columns ?? [])
       return rowsOf(result)
     },
     (error: unknown) => {
@@ -91,8 +118,12 @@ const answer = (
   )
 }
 
+interface Columns {
+  readonly columns?: readonly Column[]
+}
+
 const rowsOf = (result: unknown): readonly Row[] => {
-  const rows = result as readonly Wire[][] & { readonly columns?: readonly Column[] }
+  const rows = result as readonly Wire[][] & Columns
   // postgres.js 3.4.9 goes on counting rows where it was when their connection was lost: the next result then begins
   // with so many holes.
   const whole: Wire[][] = []

@@ -9,6 +9,7 @@ import { scopedDatabase } from '../port/scoped.js'
 import { closedError, DEFAULT_TIMEOUT_MS } from './deadline.js'
 import { type PoolInUse, type PostgresJs, poolInUse } from './postgres-pool.js'
 import { type Link, send } from './postgres-send.js'
+import { independent, type SettingsCheck, settingsCheck } from './postgres-settings.js'
 import { openSocket, type PoolAddress } from './postgres-sockets.js'
 import { begun, transact } from './postgres-transaction.js'
 
@@ -46,7 +47,10 @@ export interface PostgresOptions {
  * have fallen silent, or when one was lost that several servers may be behind; given as the pool itself, that waits for
  * the operating system. Statements are prepared unless the pool says `prepare: false` (which pgbouncer in transaction
  * mode needs). Closing the database ends the pool. Throws a `RangeError` for a pool made without `poolOptions`, and for
- * a pool itself that knows several hosts or `target_session_attrs`.
+ * a pool itself that knows several hosts or `target_session_attrs`, and for a pool that asks for another `DateStyle` than
+ * ISO, or another `client_encoding` than UTF8. Where the role or the database has settings that would give wrong values in
+ * silence (`extra_float_digits` below 1, `array_nulls` off), a statement that they concern is a `DriverError` of the kind
+ * `setting`.
  *
  * @example
  * ```ts
@@ -66,13 +70,14 @@ export const postgresDatabase = (
   options: PostgresOptions = {},
 ): Database => {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
-  const pools = poolInUse(pool, timeoutMs)
+  const pools = poolInUse('begin' in pool ? independent(pool) : () => independent(pool()), timeoutMs)
+  const settings = settingsCheck()
   let closed: Promise<E.Either<DriverError, void>> | undefined
   const whileOpen =
     <A>(act: (link: Link) => Promise<A>) =>
     (): Promise<A | E.Left<DriverError>> =>
       closed === undefined
-        ? act(linkTo(pools, timeoutMs))
+        ? act(linkTo(pools, timeoutMs, settings))
         : Promise.resolve(E.left(closedError()) as E.Left<DriverError>)
   return scopedDatabase({
     query: (query, params) => whileOpen((link) => send(link.pool.sql, query, params, link)),
@@ -84,11 +89,12 @@ export const postgresDatabase = (
   })
 }
 
-const linkTo = (pools: PoolInUse, timeoutMs: number): Link => {
+const linkTo = (pools: PoolInUse, timeoutMs: number, settings: SettingsCheck): Link => {
   const pool = pools.pool()
   return {
     pool,
     timeoutMs,
+    settings,
     prepare: pool.sql.options.prepare !== false,
     late: (sentAt) => pools.late(pool, sentAt),
   }

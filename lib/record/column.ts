@@ -152,7 +152,8 @@ export const timestamptz: Column<Date> = plain({
   readArray: (column) => each(column, milliseconds('e')),
 })
 
-const hexadecimal = (bytes: string): string => `'\\x' || encode(${bytes}, 'hex')`
+// `E`: what a backslash means in a plain text is a setting.
+const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
 // Looks for one character that is none: a pattern of repeated groups exhausts the stack on some megabytes.
 const isHexadecimal = (wire: string): boolean =>

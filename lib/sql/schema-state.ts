@@ -3,7 +3,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
-import { type DriverError, SchemaMismatch } from '../base/errors.js'
+import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Query, Queryable } from '../port/database.js'
 import { columnsOf, FIRST_RECORDED, FIRST_WITH_IDS, LATEST } from './migrations.js'
 import { decodedRow } from './rows.js'
@@ -47,16 +47,17 @@ export type SchemaError = DriverError | SchemaMismatch
 /** A quoted identifier without its quotes. */
 export const bare = (schema: string): string => schema.slice(1, -1)
 
+// The names of types come in quotes where `quote_all_identifiers` is on.
 const FOUND = `
-select to_regnamespace($1::text) is not null as exists,
-       coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod))
+select to_regnamespace($1::text) is not null as exists, current_setting('session_replication_role') as replication,
+       coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
                    and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns`
 
 const found: Query = { name: 'schema.found', text: FOUND }
 
-const foundRow = decodedRow(t.type({ exists: t.boolean, columns: t.string }), found)
+const foundRow = decodedRow(t.type({ exists: t.boolean, replication: t.string, columns: t.string }), found)
 
 // As JSON, in which a column may be missing.
 const versions = (schema: string): Query => ({
@@ -86,8 +87,16 @@ export const schemaState = (database: Queryable, schema: string): TE.TaskEither<
 const columnsIn = (database: Queryable, schema: string) =>
   pipe(
     database.query(found, [schema]),
-    TE.chainEitherK(([row]) => foundRow(row ?? {})),
+    TE.chainEitherKW(([row]) => foundRow(row ?? {})),
+    TE.filterOrElseW(({ replication }) => replication !== 'replica', noForeignKeys),
     TE.map(({ exists, columns }) => ({ exists, present: JSON.parse(columns) as readonly string[] })),
+  )
+
+const noForeignKeys = (): DriverError =>
+  new DriverError(
+    'session_replication_role of the role or the database is replica: foreign keys do nothing, and entries would outlive ' +
+      'their sessions; set it to origin (alter role … set …), and connect again',
+    { kind: 'setting', retryable: false, effect: 'none' },
   )
 
 // Before there was a place to say it: told by the tables themselves.
