@@ -8,8 +8,9 @@ import t from 'tap'
 import { pgliteDatabase } from '../lib/driver/pglite.js'
 import type { Change, SessionStore } from '../lib/port/session-store.js'
 import { type Edits, setTo } from '../lib/session/edits.js'
+import { LIFETIME } from '../lib/session/own-lifetime.js'
 import { nothingKnown } from '../lib/session/session.js'
-import { freshSaveId, type SecretHash } from '../lib/session/token.js'
+import { freshId, freshSaveId, type SecretHash } from '../lib/session/token.js'
 import { type OpenSubject, sessionStoreLaws } from '../lib/testing/index.js'
 import { openIn, openMemory, right } from './support/stores.js'
 
@@ -118,6 +119,33 @@ const stores: readonly (readonly [string, number, Break])[] = [
   ['ends none of the sessions of a principal', 6, () => ({ endAll: () => TE.right([]) })],
   ['collects without a bound', 13, (store) => ({ collect: () => store.collect(1_000) })],
   ['collects nothing', 13, () => ({ collect: () => TE.right({ sessions: 0, more: false, busy: false }) })],
+  [
+    "knows nothing of a session's own times",
+    11,
+    (store) => ({
+      create: (id, secret, save, entries) => store.create(id, secret, save, entries.delete(LIFETIME)),
+      save: (id, change) => {
+        const edits = change.edits.delete(LIFETIME)
+        return store.save(id, { ...change, edits, entries: change.entries.delete(LIFETIME) })
+      },
+    }),
+  ],
+  [
+    "never gives a session the store's times again",
+    11,
+    (store) => ({
+      save: (id, change) => {
+        const isReset = change.edits.get(LIFETIME)?._tag === 'Del'
+        return store.save(id, isReset ? { ...change, edits: change.edits.delete(LIFETIME) } : change)
+      },
+    }),
+  ],
+  ['takes every id for its own', 12, () => ({ ids: { fresh: freshId, originOf: () => 'own' as const } })],
+  [
+    'knows its ids only while their sessions live',
+    12,
+    () => ({ ids: { fresh: freshId, originOf: () => 'unknown' as const } }),
+  ],
   ['lets every rotation win', 12, () => ({ rotate: () => TE.right(undefined) })],
 ]
 

@@ -1,4 +1,4 @@
-// What proxies say of the client, as they really write it, and whom of them is listened to.
+// What proxies say of the client, as they really write it, and which of it is trusted.
 
 import t from 'tap'
 import { addressOf, forwardedBy, networkOf, type TrustProxy } from '../lib/door/forwarded.js'

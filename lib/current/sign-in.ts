@@ -32,7 +32,7 @@ export interface SignInOptions {
  *
  * @example
  * ```ts
- * import { flow, pipe } from 'fp-ts/lib/function.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, sessionPrincipal, sessionRef, signIn, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
@@ -68,7 +68,7 @@ export const signIn = (
  *
  * @example
  * ```ts
- * import { flow, pipe } from 'fp-ts/lib/function.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, signIn, signOut, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
@@ -122,7 +122,7 @@ const masked = (key: Buffer): string => {
  *
  * @example
  * ```ts
- * import { flow, pipe } from 'fp-ts/lib/function.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, flash, takeFlashes, updateCurrentSession, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'

@@ -107,7 +107,7 @@ export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
   return ids?.originOf(parsed.value.id) ?? 'unknown'
 }
 
-/** Told of a token that is not looked up. */
+/** Publishes that a token was shown which is not looked up. */
 export const tellUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })

@@ -11,6 +11,7 @@ export {
   visitOfRequest,
 } from './door.js'
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
+export type { TrustProxy } from './forwarded.js'
 export { holdResponse } from './held-response.js'
 export {
   type Answered,

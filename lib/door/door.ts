@@ -20,7 +20,7 @@ import { beginLife, type RequestLife, type Visit } from './request-life.js'
 /** The options of every door. */
 export interface DoorOptions extends CookieOptions {
   readonly store: SessionStore
-  /** Counts the tokens of each client that were never ours, made by `tokenGuard`; several doors may share one. Default: none. */
+  /** Made by `tokenGuard`, it counts the tokens of each client that were never ours; adapters may share one. Default: none. */
   readonly guard?: TokenGuard
   /** The keys that every request needs; the others are there by `fetchCurrentSession`. Default: all. */
   readonly keys?: KeyNames
@@ -44,7 +44,7 @@ export interface FailureOptions {
 }
 
 /**
- * Begins the life of a visit to this door. Throws a `TypeError` or `RangeError` for options that make no sense.
+ * Begins the life of a request. Throws a `TypeError` or `RangeError` for options that make no sense.
  */
 export const openDoor = (
   options: DoorOptions & ProxyOptions,

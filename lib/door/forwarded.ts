@@ -11,7 +11,7 @@ import ipaddr from 'ipaddr.js'
 export type TrustProxy = boolean | number | readonly string[]
 
 /** A header of a request by its name in lower case. */
-export type ReadHeader = (name: string) => string | undefined
+type ReadHeader = (name: string) => string | undefined
 
 /** What the trusted proxies say of the client and of its request; empty where none is trusted. */
 export interface Forwarded {

@@ -4,10 +4,10 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { publish } from '../port/events.js'
-import { networkOf } from './forwarded.js'
+import { addressOf, networkOf } from './forwarded.js'
 
 export interface TokenGuardOptions {
-  /** So many different tokens of one address that were never ours are suspicious. Default: 50. */
+  /** More different tokens of one address than this that were never ours are suspicious. Default: 50. */
   readonly limit?: number
   /** They are counted for so many milliseconds, from the first one on. Default: 10 minutes. */
   readonly windowMs?: number
@@ -15,7 +15,7 @@ export interface TokenGuardOptions {
   readonly addresses?: number
   /**
    * Whether tokens of a suspicious address that were never ours are no longer looked up, and open nothing; or the address
-   * is only told of. Default: true.
+   * is only reported. Default: true.
    */
   readonly refuse?: boolean
 }
@@ -28,10 +28,10 @@ export interface TokenGuard {
 }
 
 /**
- * A guard for the option `guard` of a door, or of several. A client whose address has shown too many different tokens
- * that were never ours (forged, malformed, of another installation) is told of by the event `guessing`; from then on
+ * A guard for the option `guard` of one or several adapters. A client whose address has shown too many different tokens
+ * that were never ours (forged, malformed, of another installation) is reported by the event `guessing`; from then on
  * such tokens of that address open nothing and cost no statement. Its requests are served all the same, as those of a
- * visitor without a session, who can sign in; and a session of ours is opened for whoever shows its token. Tokens of
+ * visitor without a session, who can sign in; and a session of ours is opened for every client that shows its token. Tokens of
  * sessions that have ended do not count. All addresses of an IPv6 network (/64) count as one.
  *
  * @example
@@ -68,7 +68,7 @@ export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
       if (before <= limit) tokens.add(createHash('sha256').update(token).digest().readUInt32LE() >>> 2)
       shown.set(client, tokens)
       if (before <= limit && tokens.size > limit)
-        publish('guessing', { address, tokens: tokens.size, refused: refuse })
+        publish('guessing', { address: addressOf(address) ?? address, tokens: tokens.size, refused: refuse })
     },
   }
 }

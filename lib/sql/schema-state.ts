@@ -37,7 +37,7 @@ export interface SchemaState {
 }
 
 /** The key of the ids that are made here, and for how many milliseconds there has been one. */
-export interface IdKey {
+interface IdKey {
   readonly key: string
   readonly age: number
 }

@@ -4,7 +4,16 @@ import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
-import { buildSession, loadSession, rotateSession, saveSession, sessionToken } from '../current/verbs.js'
+import { collectGarbage } from '../collector/collect.js'
+import {
+  buildSession,
+  destroySession,
+  loadSession,
+  rotateSession,
+  saveSession,
+  sessionToken,
+} from '../current/verbs.js'
+import { freshId } from '../session/token.js'
 import { sessionSet } from '../session/values.js'
 import {
   counted,
@@ -64,6 +73,26 @@ export const tokenLaws: readonly Law[] = [
       ]
       for (const token of forged) assert.ok(O.isNone(await right(loadSession(store, token))), token)
       assert.deepEqual(await storedValues(ada), { user: 'ada' })
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: a store that knows its ids knows those of ended sessions, and no others',
+    lifetime: { idleMs: 60_000 },
+    check: async ({ store, elapse }) => {
+      await right(store.prepare)
+      const { ids } = store
+      if (ids === undefined) return
+      const [ended, expired] = [
+        await stored(store, sessionSet('a', 1)),
+        await stored(store, sessionSet('a', 1)),
+      ]
+      await right(destroySession(ended))
+      await elapse(61_000)
+      await right(collectGarbage(store))
+      for (const { id } of [ended, expired, buildSession(store)]) assert.equal(ids.originOf(id), 'own')
+      assert.notEqual(ended.id, expired.id)
+      for (let n = 0; n < 100; n += 1) assert.notEqual(ids.originOf(freshId()), 'own')
     },
   },
   {
