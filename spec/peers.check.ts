@@ -52,6 +52,7 @@ const home = await project(
   'oldest',
   ...oldest.map(({ name, version }) => `${name}-${version}@npm:${name}@${version}`),
 )
+const tarball = await pack(workshop, fileURLToPath(new URL('..', import.meta.url)), [])
 const load = createRequire(join(home, 'package.json'))
 
 t.equal(oldest.length, 7)
@@ -59,8 +60,6 @@ for (const { name, version } of oldest)
   t.test(`${name} ${version}`, async (t) => {
     doorSuite(t, doorOf[name]?.(`${name} ${version}`, load(`${name}-${version}`)) as SpecDoor, database)
   })
-
-const tarball = await pack(workshop, fileURLToPath(new URL('..', import.meta.url)), [])
 
 const manifestOf = (home: string): object =>
   JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as object

@@ -30,6 +30,8 @@ export const promised = (store: session.Store) => {
   }
 }
 
+export type PromisedStore = ReturnType<typeof promised>
+
 /** A cookie whose time is over in so many milliseconds. */
 export const cookieFor = (maxAge?: number): session.Cookie => {
   const cookie = new session.Cookie()
