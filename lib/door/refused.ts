@@ -1,5 +1,7 @@
 // A request that a door refuses by itself, whatever its handler would have done.
 
+import { brandErrors } from '../base/brand.js'
+
 /** Refused: `status` says why (403: it may be forged; 429: its address shows too many bad tokens). */
 export class RequestRefused extends Error {
   readonly _tag = 'RequestRefused'
@@ -16,3 +18,5 @@ export class RequestRefused extends Error {
     return this._tag
   }
 }
+
+brandErrors(RequestRefused, 'RequestRefused', {})
