@@ -6,8 +6,9 @@ const KEY = Symbol.for('keyrow:shared')
 /** The one value of this name in the process. A name ends in a version, which changes with the value's shape. */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
-  holder[KEY] ??= new Map()
-  const found = holder[KEY].get(name) ?? make()
-  holder[KEY].set(name, found)
+  const all = holder[KEY] ?? new Map<string, unknown>()
+  holder[KEY] = all
+  const found = all.get(name) ?? make()
+  all.set(name, found)
   return found as A
 }
