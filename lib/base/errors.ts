@@ -2,6 +2,7 @@
 // `_tag`, so that the same value sits in a `Left` or is thrown, and a `switch` on `_tag` is exhaustive.
 // What is merely absent is never an error: that is `Option`.
 
+import { brandErrors } from './brand.js'
 import { type DriverErrorKind, type Effect, effectOfState, kindOfState } from './sql-state.js'
 
 export type { DriverErrorKind, Effect } from './sql-state.js'
@@ -182,6 +183,19 @@ export class SchemaMismatch extends KeyrowError {
   }
 }
 
+brandErrors(KeyrowError, 'KeyrowError', {
+  DriverError,
+  DecodeError,
+  EncodeError,
+  SessionGone,
+  SessionClosed,
+  KeyNotLoaded,
+  NoCurrentSession,
+  SaveConflict,
+  RecordGone,
+  SchemaMismatch,
+})
+
 export type SessionError =
   | DriverError
   | DecodeError
@@ -197,7 +211,8 @@ export type SessionError =
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
 
 /**
- * Tells one of the errors of sessions from anything else that was thrown.
+ * Tells one of the errors of sessions from anything else that was thrown; also when another copy of keyrow in this
+ * process made it.
  *
  * @example
  * ```ts

@@ -5,6 +5,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
+import { shared } from '../base/shared.js'
 import type { Session } from '../port/session-store.js'
 import { composeEdits, type Edits, sinceEdits } from '../session/edits.js'
 import { united } from '../session/known.js'
@@ -52,7 +53,7 @@ export interface Scope {
   readonly outer: Scope | undefined
 }
 
-const scopes = new AsyncLocalStorage<Scope>()
+const scopes = shared('current-session:1', () => new AsyncLocalStorage<Scope>())
 
 /** Without a request of its own it belongs to that of the frame around it. */
 export const openFrame = (session: Session, request = currentRequest()): Frame => ({

@@ -5,6 +5,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { NoCurrentSession, type SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
+import { shared } from '../base/shared.js'
 import type { Session, StoreError } from '../port/session-store.js'
 import { type KeyNames, type Keys, keysOf, narrowed } from '../session/known.js'
 import { heldSession, knows, type Snapshot } from '../session/session.js'
@@ -118,7 +119,7 @@ export const fetchCurrentSession =
   }
 
 /** Tasks that wait for their frame's fetches before them. */
-const latest = new WeakMap<Frame, Promise<unknown>>()
+const latest = shared('fetches:1', () => new WeakMap<Frame, Promise<unknown>>())
 
 const afterOthers = <A>(frame: Frame, act: () => Promise<A>): Promise<A> => {
   const done = (latest.get(frame) ?? Promise.resolve()).then(act)

@@ -4,6 +4,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { SessionClosed, type SessionError, SessionGone } from '../base/errors.js'
+import { shared } from '../base/shared.js'
 import type { Session, SessionStore } from '../port/session-store.js'
 import type { SessionId, Token } from '../session/token.js'
 import {
@@ -53,7 +54,7 @@ const closedFrameOf = (session: Session): Frame | undefined => {
 }
 
 /** Tokens of sessions that were given out to be read only. */
-const readOnly = new WeakSet<Token>()
+const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
 /** From now on nothing that is made of this very session can be written; one that is loaded anew can. */
 export const makeReadOnly = (session: Session): Session => {

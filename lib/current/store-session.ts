@@ -5,6 +5,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { SaveConflict, SessionGone } from '../base/errors.js'
+import { shared } from '../base/shared.js'
 import { attempted } from '../base/tagged.js'
 import { publish } from '../port/events.js'
 import type { SavedSnapshot, Session, StoreError } from '../port/session-store.js'
@@ -32,7 +33,7 @@ const storeEdits = (session: Session, snapshot: Snapshot): Stored => {
 
 // A session that was never loaded knows nothing of its rows. But it cannot have left this process, so here
 // it is known whether a save has created it, or it was destroyed: it is not created again.
-const born = new WeakMap<object, 'created' | 'destroyed'>()
+const born = shared('born:1', () => new WeakMap<object, 'created' | 'destroyed'>())
 
 /** From now on no save creates this session any more. */
 export const endBirth = (session: Session): void => {
@@ -52,7 +53,7 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
 }
 
 /** Sessions whose creation was sent at least once. */
-const sent = new WeakSet<object>()
+const sent = shared('sent:1', () => new WeakSet())
 
 /** Whether a store may hold it: one that never left this process needs no destruction. */
 export const mayBeStored = (session: Session): boolean =>

@@ -1,6 +1,7 @@
 // What a client is told when its request failed: decided here, in one place that a program can replace.
 
-import { DriverError, isSessionError, SessionGone } from '../base/errors.js'
+import { eachErrorPrototype } from '../base/brand.js'
+import { DriverError, isSessionError } from '../base/errors.js'
 import { RequestRefused } from './refused.js'
 
 /** An answer to a request that failed. */
@@ -23,8 +24,6 @@ export interface FailedRequest {
  */
 export type OnFailure = (failure: unknown, request: FailedRequest) => FailureAnswer
 
-const KEYROW_ERROR = Object.getPrototypeOf(SessionGone.prototype) as object
-
 const telling: Readonly<Record<string, (failure: unknown) => unknown>> = {
   status: (failure) => answerTo(failure).status,
   statusCode: (failure) => answerTo(failure).status,
@@ -37,23 +36,29 @@ const telling: Readonly<Record<string, (failure: unknown) => unknown>> = {
 }
 
 /**
- * From now on keyrow's errors say their status, by the names that frameworks look for (`status`, `statusCode`,
+ * From now on keyrow's errors, of all its copies in this process, say their status, by the names that frameworks look for (`status`, `statusCode`,
  * `headers`, `expose`, `getResponse`), so that a framework's own answer to them has it.
  */
 export const giveStatuses = (): void => {
-  for (const prototype of [KEYROW_ERROR, RequestRefused.prototype])
-    for (const [name, get] of Object.entries(telling))
-      if (!Object.hasOwn(prototype, name))
-        Object.defineProperty(prototype, name, {
-          get(this: unknown) {
-            return get(this)
-          },
-          // A framework may note there what it has answered.
-          set(this: object, value: unknown) {
-            Object.defineProperty(this, name, { value, writable: true, configurable: true })
-          },
-          configurable: true,
-        })
+  if (!given) eachErrorPrototype(giveStatus)
+  given = true
+}
+
+let given = false
+
+const giveStatus = (prototype: object): void => {
+  for (const [name, get] of Object.entries(telling))
+    if (!Object.hasOwn(prototype, name))
+      Object.defineProperty(prototype, name, {
+        get(this: unknown) {
+          return get(this)
+        },
+        // A framework may note there what it has answered.
+        set(this: object, value: unknown) {
+          Object.defineProperty(this, name, { value, writable: true, configurable: true })
+        },
+        configurable: true,
+      })
 }
 
 /**

@@ -1,5 +1,7 @@
 // A request that a door refuses by itself, whatever its handler would have done.
 
+import { brandErrors } from '../base/brand.js'
+
 /** Refused, with the status 403: it may be forged. */
 export class RequestRefused extends Error {
   readonly _tag = 'RequestRefused'
@@ -16,3 +18,5 @@ export class RequestRefused extends Error {
     return this._tag
   }
 }
+
+brandErrors(RequestRefused, 'RequestRefused', {})

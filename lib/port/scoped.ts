@@ -9,6 +9,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { withEffect } from '../base/effect.js'
 import { DriverError, type SessionError } from '../base/errors.js'
+import { shared } from '../base/shared.js'
 import type { DriverErrorKind } from '../base/sql-state.js'
 import type { Database, Driver, DriverTransaction } from './database.js'
 
@@ -29,18 +30,19 @@ interface Scope {
   savepoint: Promise<unknown> | undefined
 }
 
-const scopes = new AsyncLocalStorage<Scope>()
-let open = 0
+/** The scopes, and how many are open. */
+const all = shared('transactions:1', () => ({ scopes: new AsyncLocalStorage<Scope>(), open: 0 }))
+const { scopes } = all
 
 // Once it was used, AsyncLocalStorage (before Node.js 24) makes every promise of the process dearer: so it is off
 // while no transaction is under way. What was bound before is over.
 const counted = async <A>(within: () => Promise<A>): Promise<A> => {
-  open += 1
+  all.open += 1
   try {
     return await within()
   } finally {
-    open -= 1
-    if (open === 0) scopes.disable()
+    all.open -= 1
+    if (all.open === 0) scopes.disable()
   }
 }
 
