@@ -11,6 +11,7 @@ export {
 } from './door.js'
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
 export { holdResponse } from './held-response.js'
+export { ResponseRefused } from './refused.js'
 export {
   type Answered,
   answered,

@@ -6,7 +6,7 @@ import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor, type ProxyOptions, visitOfRequest } from './door.js'
 import { answered } from './request-life.js'
-import { addCookie } from './web-response.js'
+import { addCookie, cannotCarry, checkAnswer } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends DoorOptions, ProxyOptions {}
 
@@ -53,13 +53,18 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       await next()
       // Hono has caught and answered it already.
       if (c.error !== undefined) throw c.error
+      checkAnswer(c.res, session())
     })
     const unanswered = E.isLeft(result) && result.left !== c.error
     const given = unanswered ? new Response() : c.res
     // Hono would add the headers of the answer that was there to the next one: none stays of one that does not go
     // out, and of one that does, ours replace them.
     if (unanswered || O.isSome(cookie)) c.res = undefined
-    if (O.isSome(cookie)) c.res = addCookie(given, cookie.value)
+    if (O.isSome(cookie)) {
+      const carrying = addCookie(given, cookie.value)
+      if (carrying === undefined) throw cannotCarry('the browser goes on with the cookie that it has')
+      c.res = carrying
+    }
     if (unanswered) throw result.left
   }
 }

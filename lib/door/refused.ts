@@ -1,4 +1,4 @@
-// A request that a door refuses by itself, whatever its handler would have done.
+// What a door refuses by itself: a request, whatever its handler would have done; an answer.
 
 /** Refused: `status` says why (403: it may be forged; 429: its address shows too many bad tokens). */
 export class RequestRefused extends Error {
@@ -11,6 +11,15 @@ export class RequestRefused extends Error {
   ) {
     super(message)
   }
+
+  override get name(): string {
+    return this._tag
+  }
+}
+
+/** An answer that an adapter refuses, since it could not be sent, or not with the session's cookie. */
+export class ResponseRefused extends Error {
+  readonly _tag = 'ResponseRefused'
 
   override get name(): string {
     return this._tag

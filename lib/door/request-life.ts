@@ -79,7 +79,10 @@ const lifeOf = (frame: Frame, cookie: () => O.Option<string>): RequestLife => ({
   },
 })
 
-/** The session that the visit's cookie opens. What opens nothing is counted by the guard, if there is one. */
+/**
+ * The session that the visit's cookie opens: of several cookies of that name the first that opens one. A visit that
+ * shows a token and opens nothing is counted by the guard, if there is one.
+ */
 export const sessionOf =
   (
     store: SessionStore,
@@ -89,11 +92,13 @@ export const sessionOf =
     options?: LoadOptions,
   ): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> =>
   async () => {
-    const token = cookie.read(visit.cookieHeader, visit.secure)
-    if (token === undefined) return E.right(O.none)
-    const found = await loadSession(store, token, options)()
-    const isBad = E.isRight(found) && O.isNone(found.right)
-    return isBad && guard !== undefined ? guard.count(visit.address, token) : found
+    const tokens = cookie.read(visit.cookieHeader, visit.secure)
+    for (const token of tokens) {
+      const found = await loadSession(store, token, options)()
+      if (E.isLeft(found) || O.isSome(found.right)) return found
+    }
+    const [token] = tokens
+    return token !== undefined && guard !== undefined ? guard.count(visit.address, token) : E.right(O.none)
   }
 
 /** From the first line to the last: begin, run the handler, save, answer. */
@@ -168,7 +173,7 @@ const cookieChange = (
     : O.some(cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs))
 }
 
-const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
+export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
     // A function is a task: plain handlers give values or promises, functional ones a `TaskEither`.

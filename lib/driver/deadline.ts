@@ -2,6 +2,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
 import { textProblem } from '../base/json.js'
+import { clearTimeout, setTimeout } from '../base/timers.js'
 import type { Query } from '../port/database.js'
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
