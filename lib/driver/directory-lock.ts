@@ -4,12 +4,12 @@ import { mkdir, open, realpath } from 'node:fs/promises'
 
 /** Takes the lock and gives the function that frees it; rejects when another holder has it, or none can be had. */
 export const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
-  const { tryLock } = await nativeLocks()
+  const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
   // Beside the directory, which must be empty when PGlite first makes its files; and one for all its names.
   const path = `${await realpath(directory)}.lock`
   const file = await open(path, 'a')
-  if (tryLock(file.fd)) return () => file.close()
+  if (locks.tryLock(file.fd)) return () => file.close()
   await file.close()
   throw new Error(`${directory} is in use by another process, or opened twice in this one (lock: ${path})`)
 }
