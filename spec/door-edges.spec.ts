@@ -2,7 +2,13 @@
 
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
-import { type ClientHttp2Session, connect, createServer as createHttp2Server } from 'node:http2'
+import {
+  type ClientHttp2Session,
+  connect,
+  constants,
+  createServer as createHttp2Server,
+  type Http2ServerResponse,
+} from 'node:http2'
 import { connect as connectSocket } from 'node:net'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -33,6 +39,8 @@ import {
   updateCurrentSession,
 } from '../lib/promise.js'
 import { listening } from './support/doors.js'
+
+const { NGHTTP2_CANCEL } = constants
 
 const change = () => updateCurrentSession(sessionSet('n', 1))
 
@@ -108,6 +116,97 @@ t.test('HTTP/2', async (t) => {
     t.match(await get(client, '/throw', 'HEAD'), { status: 500, body: '', cookies: [] })
     const down = await serve(t, createHttp2Server(listener(failing())))
     t.match(await get(down, '/'), { status: 503, own: undefined, cookies: [], body: /not available/ })
+  })
+
+  t.test('what is done to the stream past the response waits for the save too, or is refused', async (t) => {
+    const lines = quietly(t)
+    const store = memoryStore()
+    const saving = gate()
+    const slow: SessionStore = {
+      ...store,
+      create:
+        (...all) =>
+        () =>
+          saving.opened.then(() => store.create(...all)()),
+    }
+    const answers: Readonly<Record<string, (res: Http2ServerResponse) => unknown>> = {
+      '/respond': ({ stream }) => {
+        stream.respond({ ':status': 201, 'x-own': 'x', 'set-cookie': ['a=1', 'b=2'] })
+        stream.write('one ')
+        stream.end('two')
+      },
+      '/headers': ({ stream }) => stream.respond({ ':status': 204 }, { endStream: true }),
+      '/end': (res) => res.stream.end('done'),
+      '/pipe': ({ stream }) => void Readable.from(['one ', 'two']).pipe(stream),
+      '/late': (res) => {
+        res.writeHead(200, { 'X-Own': 'x' })
+        res.stream.end('done')
+      },
+      '/twice': ({ stream }) => {
+        stream.respond()
+        stream.respond()
+      },
+      '/file': ({ stream }) => stream.respondWithFile('package.json'),
+      '/descriptor': ({ stream }) => stream.respondWithFD(0),
+      '/trailers': ({ stream }) => stream.respond({}, { waitForTrailers: true }),
+    }
+    const thrown: unknown[] = []
+    const handler: SessionHandler = async (req, res) => {
+      await change()
+      try {
+        answers[req.url ?? '']?.(res as never)
+      } catch (error) {
+        thrown.push((error as { _tag?: string; code?: string })._tag ?? (error as { code?: string }).code)
+        throw error
+      }
+      await new Promise<void>((resolve) => {
+        res.once('close', resolve)
+      })
+    }
+    const client = await serve(t, createHttp2Server(sessionListener({ store: slow })(handler) as never))
+    const early = get(client, '/respond')
+    const isEarly = await Promise.race([
+      early.then(() => true),
+      new Promise((resolve) => setTimeout(resolve, 50)),
+    ])
+    t.notOk(isEarly, 'nothing goes out before the save')
+    saving.open()
+    t.match(await early, { status: 201, own: 'x', body: 'one two', cookies: ['a=1', 'b=2', /^session=/] })
+    t.match(await get(client, '/headers'), { status: 204, body: '', cookies: [/^session=/] })
+    t.match(await get(client, '/end'), { status: 200, body: 'done', cookies: [/^session=/] })
+    t.match(await get(client, '/pipe'), { status: 200, body: 'one two', cookies: [/^session=/] })
+    t.match(await get(client, '/late'), { status: 200, own: 'x', body: 'done', cookies: [/^session=/] })
+    t.strictSame(thrown, [])
+    for (const path of ['/twice', '/file', '/descriptor', '/trailers'])
+      t.match(await get(client, path), { status: 500, body: 'Something went wrong.\n', cookies: [] }, path)
+    t.strictSame(thrown, ['ERR_HTTP2_HEADERS_SENT', 'ResponseRefused', 'ResponseRefused', 'ResponseRefused'])
+    t.equal(lines.length, 4)
+  })
+
+  t.test('a client that resets its stream is not answered, and its edits are kept', async (t) => {
+    const store = memoryStore()
+    const [begun, gone] = [gate(), gate()]
+    const ended: boolean[] = []
+    const handler: SessionHandler = async (req, res) => {
+      if (req.url === '/show') return res.end(JSON.stringify((await currentSession()).store))
+      begun.open()
+      await gone.opened
+      ended.push(res.writableEnded)
+      await change()
+      res.end('late')
+    }
+    const client = await serve(t, createHttp2Server(sessionListener({ store })(handler) as never))
+    const token = sessionToken(await saveSession(sessionSet('before', 1)(buildSession(store))))
+    const headers = { cookie: `session=${token}` }
+    const stream = client.request({ ':path': '/', ...headers })
+    await begun.opened
+    stream.close(NGHTTP2_CANCEL)
+    await once(stream, 'close')
+    // The server has seen it when it answers what came after it.
+    await text(client.request({ ':path': '/show', ...headers }))
+    gone.open()
+    t.equal(await text(client.request({ ':path': '/show', ...headers })), '{"before":1,"n":1}')
+    t.strictSame(ended, [false], 'the end that Node.js makes of it is not an answer')
   })
 
   t.test('Koa and Fastify', async (t) => {

@@ -3,6 +3,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
+import { clearTimeout, setImmediate, setTimeout } from '../base/timers.js'
 import type { StoreError } from '../port/session-store.js'
 
 export interface BatchLimits {

@@ -3,6 +3,8 @@
 // options have another path or a domain, `__Secure-`.
 
 import { parseCookie, stringifySetCookie } from 'cookie'
+import * as O from 'fp-ts/lib/Option.js'
+import { Token } from '../session/token.js'
 
 export interface CookieOptions {
   /**
@@ -28,8 +30,12 @@ export interface CookieOptions {
 }
 
 export interface SessionCookie {
-  /** The token in a request's `Cookie` header, whatever it may be worth; `undefined` without one. */
-  readonly read: (header: string | undefined, secure: boolean) => string | undefined
+  /**
+   * The tokens in a request's `Cookie` header, in its order; one in the ordinary case. A browser sends several
+   * cookies of one name when another page, or another server on the host, has set one for a path or a domain: then
+   * those that could be tokens, at most three.
+   */
+  readonly read: (header: string | undefined, secure: boolean) => readonly string[]
   /**
    * The `Set-Cookie` header that gives the browser this token. `absoluteMs` is the store's, `ownMs` that of a session
    * with times of its own, whose cookie always outlives the browser.
@@ -61,7 +67,7 @@ export const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   // Refuses at once what could not be written later.
   for (const secure of [true, false]) write('', secure)
   return {
-    read: (header, secure) => parseCookie(header ?? '')[nameFor(secure)],
+    read: (header = '', secure) => tokensIn(header, nameFor(secure)),
     give: (token, secure, absoluteMs, ownMs = persistent ? absoluteMs : undefined) =>
       // Zero seconds would take it away.
       write(token, secure, ownMs === undefined ? undefined : Math.ceil(ownMs / 1000)),
@@ -90,4 +96,16 @@ const refuseDropped = ({
     )
   if (!path.startsWith('/'))
     throw new TypeError(`path: "${path}" does not begin with /, and browsers would take another one`)
+}
+
+/** So many are tried: each that is tried costs a load. */
+const MOST_TOKENS = 3
+
+const tokensIn = (header: string, name: string): readonly string[] => {
+  const first = parseCookie(header)[name]
+  if (first === undefined) return []
+  if (header.indexOf(`${name}=`) === header.lastIndexOf(`${name}=`)) return [first]
+  const all = new Set(header.split(';').flatMap((pair) => parseCookie(pair)[name] ?? []))
+  const wellFormed = [...all].filter((value) => O.isSome(Token.parse(value)))
+  return wellFormed.length === 0 ? [first] : wellFormed.slice(0, MOST_TOKENS)
 }

@@ -13,6 +13,7 @@ export {
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
 export type { TrustProxy } from './forwarded.js'
 export { holdResponse } from './held-response.js'
+export { ResponseRefused } from './refused.js'
 export {
   type Answered,
   answered,

@@ -11,8 +11,8 @@ import {
   type ProxyOptions,
   visitOfRequest,
 } from './door.js'
-import { answered } from './request-life.js'
-import { addHeaders } from './web-response.js'
+import { answered, attempt } from './request-life.js'
+import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
 
 export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './failure.js'
 
@@ -21,13 +21,16 @@ export interface SessionFetchOptions extends DoorOptions, ProxyOptions, FailureO
   readonly addressOf?: (request: Request) => string | undefined
 }
 
-/** A handler: it gives a response, a promise of one, or a `TaskEither`, which is run. */
+/**
+ * A handler: it gives a response, a promise of one, or a `TaskEither`, which is run. One that has upgraded its
+ * connection, as Bun does it, gives `undefined`.
+ */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
  * A `fetch` handler that gives yours a current session. It is saved when yours has given its response, before
- * that goes out; a body that is a stream follows later. One that fails leaves nothing behind. What a server
- * passes beside the request is passed on.
+ * that goes out; a body that is a stream follows later. One that fails leaves nothing behind, and so
+ * does one that gives no response, or `Response.error()`. What a server passes beside the request is passed on.
  *
  * @example
  * ```ts
@@ -48,11 +51,19 @@ export const sessionFetch = (options: SessionFetchOptions) => {
   return <R extends readonly unknown[]>(handler: FetchHandler<R>) =>
     async (request: Request, ...rest: R): Promise<Response> => {
       const visit = visitOfRequest(request, trustProxy, addressOf?.(request))
-      const { result, headers } = await answered<Response>(begin(visit), () => handler(request, ...rest))
+      const { result, headers } = await answered<Response>(begin(visit), async (life) => {
+        const given = await attempt(() => handler(request, ...rest))
+        if (E.isRight(given)) checkAnswer(given.right, life.peek())
+        return given
+      })
       const response = E.isRight(result) ? result.right : answerOf(onFailure, result.left, request)
-      return addHeaders(response, headers)
+      return headers.cookies.length > 0 && !canCarry(response)
+        ? answerOf(onFailure, cannotCarry(LOST), request)
+        : addHeaders(response, headers)
     }
 }
+
+const LOST = 'the browser goes on with the cookie that it has'
 
 const answerOf = (onFailure: FailureOptions['onFailure'], failure: unknown, request: Request): Response => {
   const { pathname } = new URL(request.url)

@@ -2,17 +2,15 @@
 // is made at the last moment, so that a header can still be added.
 
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
-import { setImmediate } from 'node:timers'
+import { nextTick, setImmediate } from '../base/timers.js'
 import { type AnswerHeaders, cacheHeaders } from './answer-headers.js'
 import type { FailureAnswer } from './failure.js'
 import { appendHeader, forgetMessage } from './headers.js'
 import { install } from './held-methods.js'
+import { holdStream, type OverStream } from './held-stream.js'
 import { type Call, callReal, type Held, newHeld } from './holding.js'
 import { sendAnswer } from './plain-answer.js'
 import type { WaitingResponse } from './request-life.js'
-
-/** The real one, whatever a test puts in its place while it runs. */
-const soon = setImmediate
 
 export interface HeldResponse extends WaitingResponse {
   /** Takes back what was written, while nothing of it went out. */
@@ -33,7 +31,7 @@ export const holdResponse = (
   return {
     pressed: new Promise((resolve) => {
       // Not at once: what a handler does right after (a throw, a last edit) still belongs to it.
-      holding.held.pressSoon = () => void soon(resolve)
+      holding.held.pressSoon = () => void setImmediate(resolve)
     }),
     isAbandoned: () => isGone(res),
     isFailure: () => isFailure(holding.held.status),
@@ -72,7 +70,9 @@ interface Holding {
 const hold = (res: ServerResponse): Holding => {
   const before = { status: res.statusCode, headers: res.getHeaders(), on: Reflect.get(res, 'on') as unknown }
   const held = newHeld(res)
-  return { res, before, held, writeHead: install(res, held) }
+  const holding: Holding = { res, before, held, writeHead: install(res, held) }
+  holdStream(res, () => holding.held.state === 'holding')
+  return holding
 }
 
 /**
@@ -117,7 +117,7 @@ const release = (holding: Holding, cookie: () => void): void => {
   held.addCookie = cookie
   replay(holding)
   // Node tells of the drain by itself when what was written just now did not fit either.
-  if (held.refused && !res.writableNeedDrain && !res.writableEnded) process.nextTick(() => res.emit('drain'))
+  if (held.refused && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
 /** What wraps `writeHead` has had its turn when the head was made for the first time. */
@@ -153,5 +153,4 @@ const cut = (res: ServerResponse, held: Held): void => {
 }
 
 /** A response of HTTP/2 tells it of its stream. */
-const isGone = (res: ServerResponse & { readonly stream?: { readonly destroyed: boolean } }): boolean =>
-  res.stream?.destroyed ?? res.destroyed
+const isGone = (res: ServerResponse & OverStream): boolean => res.stream?.destroyed ?? res.destroyed

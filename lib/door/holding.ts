@@ -1,6 +1,7 @@
 // What a response that waits remembers: the calls of its handler, in order, until they are done or dropped.
 
 import type { ServerResponse } from 'node:http'
+import { nextTick } from '../base/timers.js'
 import { headersSent, setHead, unwritable, writeAfterEnd } from './headers.js'
 
 export type Method =
@@ -178,7 +179,7 @@ const sizeOf = (chunk: unknown): number => {
 /** Of two answers the first goes out whole. The other one's callback is called, with an error if it wrote something. */
 const tooLate = ({ res }: Held, args: readonly unknown[], isWriting: boolean): void => {
   const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
-  if (isWriting) process.nextTick(() => callback?.(writeAfterEnd()))
+  if (isWriting) nextTick(() => callback?.(writeAfterEnd()))
   else if (callback !== undefined) res.once('finish', callback)
 }
 

@@ -6,7 +6,7 @@ import type { Session } from '../port/session-store.js'
 import { type DoorOptions, openDoor, type ProxyOptions, visitOfRequest } from './door.js'
 import { bindEvents } from './request-events.js'
 import { answered } from './request-life.js'
-import { addHeaders } from './web-response.js'
+import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends DoorOptions, ProxyOptions {}
 
@@ -56,12 +56,17 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       await next()
       // Hono has caught and answered it already.
       if (c.error !== undefined) throw c.error
+      checkAnswer(c.res, life.peek())
     })
     const unanswered = E.isLeft(result) && result.left !== c.error
     const given = unanswered ? new Response() : c.res
-    const own = addHeaders(given, headers)
     // Hono would add the headers of the answer that was there to the next one: none stays of one that does not go
     // out, and of one that does, ours replace them.
+    if (headers.cookies.length > 0 && !canCarry(given)) {
+      c.res = undefined
+      throw cannotCarry('the browser goes on with the cookie that it has')
+    }
+    const own = addHeaders(given, headers)
     if (unanswered || own !== given) c.res = undefined
     if (own !== given) c.res = own
     if (unanswered) throw result.left

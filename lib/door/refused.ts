@@ -1,4 +1,4 @@
-// A request that a door refuses by itself, whatever its handler would have done.
+// What a door refuses by itself: a request, whatever its handler would have done; an answer.
 
 import { brandErrors } from '../base/brand.js'
 
@@ -19,4 +19,14 @@ export class RequestRefused extends Error {
   }
 }
 
+/** An answer that an adapter refuses, since it could not be sent, or not with the session's cookie. */
+export class ResponseRefused extends Error {
+  readonly _tag = 'ResponseRefused'
+
+  override get name(): string {
+    return this._tag
+  }
+}
+
 brandErrors(RequestRefused, 'RequestRefused', {})
+brandErrors(ResponseRefused, 'ResponseRefused', {})

@@ -5,6 +5,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
+import { setImmediate } from '../base/timers.js'
 import { type Frame, inScope, isInside, openFrame, scopeOf } from '../current/frame.js'
 import { changesWithin } from '../current/inner-frame.js'
 import { closeFrame, dropFrame, sessionHeldBy } from '../current/scope.js'
@@ -33,6 +34,8 @@ export interface RequestLife {
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
+  /** The same for the adapter itself, whose look does not count. */
+  readonly peek: () => Session
   /** Whether what runs now was begun by the handler. */
   readonly isInside: () => boolean
   /** Calls `f` with the session as the current one, for it and all that it begins. */
@@ -96,6 +99,7 @@ const lifeOf = (frame: Frame, headers: () => AnswerHeaders, scope = scopeOf(fram
     if (E.isLeft(session)) throw session.left
     return session.right
   },
+  peek: () => frame.session,
   isInside: () => isInside(frame),
   enter: (f) => inScope(scope, f),
   run: (handler) => inScope(scope, () => attempt(handler)),
@@ -116,7 +120,10 @@ const lifeOf = (frame: Frame, headers: () => AnswerHeaders, scope = scopeOf(fram
   },
 })
 
-/** The session that the visit's cookie opens. Tokens that were never ours are counted by the guard, if there is one. */
+/**
+ * The session that the visit's cookie opens: of several cookies of that name the first that opens one. Where none does,
+ * a token that was never ours is counted by the guard, if there is one.
+ */
 export const sessionOf =
   (
     store: SessionStore,
@@ -126,21 +133,28 @@ export const sessionOf =
     options?: LoadOptions,
   ): TE.TaskEither<StoreError, O.Option<Session>> =>
   async () => {
-    const token = cookie.read(visit.cookieHeader, visit.secure)
-    if (token === undefined) return E.right(O.none)
-    return guard === undefined
-      ? loadSession(store, token, options)()
-      : guardedSession(store, guard, visit.address, token, options)
+    const strangers: string[] = []
+    for (const token of cookie.read(visit.cookieHeader, visit.secure)) {
+      const found =
+        guard === undefined
+          ? await loadSession(store, token, options)()
+          : await guardedSession(store, guard.refuses(visit.address), token, options, strangers)
+      if (E.isLeft(found) || O.isSome(found.right)) return found
+    }
+    const [stranger] = strangers
+    if (stranger !== undefined) guard?.count(visit.address, stranger)
+    return E.right(O.none)
   }
 
+/** Notes a token that was never ours; one whose client is refused is not looked up. */
 const guardedSession = async (
   store: SessionStore,
-  guard: TokenGuard,
-  address: string | undefined,
+  isRefused: boolean,
   token: string,
   options: LoadOptions | undefined,
+  strangers: string[],
 ): Promise<E.Either<StoreError, O.Option<Session>>> => {
-  if (guard.refuses(address) && originOf(store, token) === 'foreign') {
+  if (isRefused && originOf(store, token) === 'foreign') {
     tellUnopened(token)
     return E.right(O.none)
   }
@@ -148,7 +162,7 @@ const guardedSession = async (
   if (E.isLeft(found)) return found
   if (E.isRight(found.right)) return E.right(O.some(found.right.right))
   // Asked afterwards: a store that has just been made ready knows its ids.
-  if (found.right.left !== 'expired' && originOf(store, token) !== 'own') guard.count(address, token)
+  if (found.right.left !== 'expired' && originOf(store, token) !== 'own') strangers.push(token)
   return E.right(O.none)
 }
 
@@ -232,7 +246,7 @@ const cookieChange = (
       ]
 }
 
-const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
+export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
     // A function is a task: plain handlers give values or promises, functional ones a `TaskEither`.

@@ -2,6 +2,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
 import { type Effect, isRetryableState } from '../base/sql-state.js'
+import { clearTimeout, setTimeout } from '../base/timers.js'
 import type { Query } from '../port/database.js'
 import { paramProblem } from '../port/params.js'
 import { isStalePlan } from './stale-plan.js'

@@ -4,6 +4,7 @@ import { PGlite, type Results } from '@electric-sql/pglite'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
+import { clearTimeout, setTimeout } from '../base/timers.js'
 import type { Database, DriverTransaction, Param, Query, Row } from '../port/database.js'
 import { paramText } from '../port/params.js'
 import { scopedDatabase } from '../port/scoped.js'
@@ -28,8 +29,9 @@ interface Opened {
 
 /**
  * A database in a directory, or in memory when none is named. It opens (3 to 5 seconds for a new one)
- * with its first statement. A directory that another process has open is a `DriverError`; what is no
- * directory but an address (`file://`, `idb://`) throws a `RangeError`.
+ * with its first statement. A directory that another process has open is a `DriverError`, and so is every
+ * directory on Bun and Deno, where the lock does not work; what is no directory but an address (`file://`,
+ * `idb://`) throws a `RangeError`.
  *
  * @example
  * ```ts

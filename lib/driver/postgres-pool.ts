@@ -6,6 +6,7 @@
 // Another one also takes over, without any question, from one that is in doubt (postgres-backend.ts).
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../base/errors.js'
+import { setTimeout } from '../base/timers.js'
 import { withDeadline } from './deadline.js'
 import { newTrust, type Trust } from './postgres-backend.js'
 import { closeSockets } from './postgres-sockets.js'

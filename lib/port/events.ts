@@ -58,7 +58,8 @@ export type SessionEventName = keyof SessionEvents
 
 const named = (name: SessionEventName): string => `keyrow:${name}`
 
-// Looked up once: Node.js keeps them by weak references, which cost more than what is told.
+// Looked up once: Node.js keeps them by weak references, which cost more than what is told; and Bun forgets a channel
+// that nobody else keeps together with those who listen to it.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
@@ -92,6 +93,7 @@ export const onSessionEvent = <N extends SessionEventName>(
   listener: (event: SessionEvents[N]) => void,
 ): (() => void) => {
   const heard = (event: unknown): void => listener(event as SessionEvents[N])
+  channelOf(name)
   subscribe(named(name), heard)
   return () => {
     unsubscribe(named(name), heard)

@@ -6,6 +6,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../base/errors.js'
+import { clearTimeout, setTimeout } from '../base/timers.js'
 
 export interface RetryPolicy {
   /** How often an operation is tried in all. 1 never tries again. Default: 6. */

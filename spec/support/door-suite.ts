@@ -173,6 +173,32 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     t.strictSame(events, [])
   })
 
+  t.test('a cookie of the same name that comes first hides no session', async (t) => {
+    const { database: counted, events } = counting(database)
+    const store = sessionStore(counted, { schema: freshSchema() })
+    await store.prepare()
+    const guard = tokenGuard({ limit: 1 })
+    const url = await serve(t, visit, { store, guard })
+    const { cookie } = await ask(`${url}/`)
+    const stale = () => `session=${sessionToken(buildSession(store))}`
+    events.splice(0)
+    const loads = () => events.splice(0).filter(({ query }) => query.name === 'session.load').length
+    for (const [before, count] of [
+      ['session=', 1],
+      ['session=x; session=%00', 1],
+      [cookie, 1],
+      [stale(), 2],
+      [`${stale()}; other=1; session=x; ${stale()}`, 3],
+    ] as const) {
+      const shown = await ask(`${url}/show`, `${before}; ${cookie}; session=late`)
+      t.strictSame([shown.status, shown.body, shown.setCookie], [200, '{"visits":1}', []], before)
+      t.equal(loads(), count, 'what could be no token is not asked for, and no token twice')
+    }
+    const many = await ask(`${url}/show`, `${Array.from({ length: 20 }, stale).join('; ')}; ${cookie}`)
+    t.strictSame([many.body, loads()], ['{}', 3], 'but not however many there are')
+    t.equal((await ask(`${url}/show`, `${stale()}; ${cookie}`)).body, '{"visits":1}', 'none was a guess')
+  })
+
   t.test('a cookie is 256 random bits and a random id, and tells nothing', async (t) => {
     const url = await serve(t, async () => {
       await signIn('ada')
@@ -375,7 +401,6 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
         `session=${sessionToken(buildSession(store))}`,
         `Session=${token}`,
         `__Host-${ada}`,
-        `session=; ${ada}`,
         '; ; =; session',
       ]
       for (const cookie of forged) {
@@ -635,24 +660,25 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     t.equal((await ask(`${url}/show`, unchanged.cookie)).body, '{"seen":true}')
   })
 
-  t.test(
-    'pipelined requests on a kept connection are answered in order, each with its own session',
-    async (t) => {
-      const url = await serve(t, async ({ path }) => {
-        await visit()
-        return { body: `<${path}>` }
-      })
-      const socket = connect(Number(new URL(url).port), '127.0.0.1')
-      const parts: string[] = []
-      socket.on('data', (data) => parts.push(data.toString()))
-      const request = (path: string, more = '') => `GET ${path} HTTP/1.1\r\nHost: x\r\n${more}\r\n`
-      socket.write(request('/one') + request('/two') + request('/three', 'Connection: close\r\n'))
-      await once(socket, 'close')
-      const said = parts.join('')
-      t.strictSame(said.match(/<\/\w+>/g), ['</one>', '</two>', '</three>'])
-      t.equal(new Set(said.match(/session=[^;]+/g)).size, 3)
-    },
-  )
+  if (door.pipelines ?? true)
+    t.test(
+      'pipelined requests on a kept connection are answered in order, each with its own session',
+      async (t) => {
+        const url = await serve(t, async ({ path }) => {
+          await visit()
+          return { body: `<${path}>` }
+        })
+        const socket = connect(Number(new URL(url).port), '127.0.0.1')
+        const parts: string[] = []
+        socket.on('data', (data) => parts.push(data.toString()))
+        const request = (path: string, more = '') => `GET ${path} HTTP/1.1\r\nHost: x\r\n${more}\r\n`
+        socket.write(request('/one') + request('/two') + request('/three', 'Connection: close\r\n'))
+        await once(socket, 'close')
+        const said = parts.join('')
+        t.strictSame(said.match(/<\/\w+>/g), ['</one>', '</two>', '</three>'])
+        t.equal(new Set(said.match(/session=[^;]+/g)).size, 3)
+      },
+    )
 
   t.test('a header that would inject another does not go out', async (t) => {
     const url = await serve(t, async ({ query }) => {

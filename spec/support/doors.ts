@@ -56,6 +56,8 @@ export interface Served {
 export interface SpecDoor {
   readonly name: string
   readonly streams: boolean
+  /** Whether its server can answer requests that come before the answer to the one before them. Default: true. */
+  readonly pipelines?: boolean
   readonly serve: (handler: CallHandler, options: Serving) => Promise<Served>
 }
 
@@ -101,7 +103,7 @@ const headersOf = (headers: Reply['headers'] = {}): Headers => {
   return made
 }
 
-const respond = async (handler: CallHandler, request: Request): Promise<Response> => {
+export const respond = async (handler: CallHandler, request: Request): Promise<Response> => {
   const { method, url } = request
   const call = callOf({ method, url, headers: Object.fromEntries(request.headers) }, () => request.text())
   const { status = 200, headers, body = '' } = await handler(call)
@@ -178,7 +180,7 @@ const koaApp = (Framework: typeof Koa, handler: CallHandler, { trustProxy = fals
   return app
 }
 
-const honoApp = (Framework: typeof Hono, handler: CallHandler, options: Serving) => {
+export const honoApp = (Framework: typeof Hono, handler: CallHandler, options: Serving) => {
   const app = new Framework()
   app.use(ourHono.sessionMiddleware(options))
   app.all('*', (c) => respond(handler, c.req.raw))

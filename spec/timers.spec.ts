@@ -1,0 +1,74 @@
+// A test that puts fake timers in place of the real ones, to let something of its own expire, does not stop keyrow.
+
+import { createServer, type RequestListener } from 'node:http'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { mock } from 'node:test'
+import express from 'express'
+import t, { type Test } from 'tap'
+import { batched } from '../lib/combinator/batched.js'
+import * as expressDoor from '../lib/door/express.js'
+import { sessionListener } from '../lib/door/node.js'
+import { pgliteDatabase } from '../lib/driver/pglite.js'
+import {
+  buildSession,
+  closeDatabase,
+  loadSession,
+  saveSession,
+  sessionRef,
+  sessionSet,
+  sessionStore,
+  sessionToken,
+  updateCurrentSession,
+} from '../lib/promise.js'
+import { listening } from './support/doors.js'
+
+const database = pgliteDatabase()
+const store = batched(sessionStore(database))
+await saveSession(sessionSet('n', 0)(buildSession(store)))
+t.teardown(() => closeDatabase(database))
+
+const faked = (t: Test): void => {
+  mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] })
+  t.teardown(() => mock.timers.reset())
+}
+
+const ask = async (t: Test, listener: RequestListener): Promise<string> => {
+  const { url, close } = await listening(createServer(listener))
+  t.teardown(close)
+  const socket = connect(Number(new URL(url).port), '127.0.0.1')
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  return text(socket)
+}
+
+const app = express()
+  .use(expressDoor.sessionMiddleware({ store }))
+  .get('/', async (_req, res) => {
+    await updateCurrentSession(sessionSet('n', 1))
+    res.send('done')
+  })
+
+t.test('sessions are loaded and saved in batches', async (t) => {
+  faked(t)
+  const saved = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const loaded = await loadSession(store, sessionToken(saved))
+  t.equal(loaded === undefined ? undefined : sessionRef('n')(loaded), 1)
+})
+
+t.test('a handler that goes on after its answer is answered', async (t) => {
+  faked(t)
+  const answer = await ask(
+    t,
+    sessionListener({ store })(async (_req, res) => {
+      await updateCurrentSession(sessionSet('n', 1))
+      res.end('done')
+      await new Promise(() => undefined)
+    }),
+  )
+  t.match(answer, /set-cookie: session=.*done$/is)
+})
+
+t.test('Express answers', async (t) => {
+  faked(t)
+  t.match(await ask(t, app), /set-cookie: session=.*done$/is)
+})
