@@ -3,10 +3,24 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Database } from '../port/database.js'
-import { clockFigures, type SchemaFigures, schemaFigures, serverFigures } from '../sql/figures.js'
+import {
+  clockFigures,
+  routeFigures,
+  type SchemaFigures,
+  schemaFigures,
+  serverFigures,
+} from '../sql/figures.js'
 import { prepareSchema } from '../sql/schema.js'
 import { bare, schemaState } from '../sql/schema-state.js'
-import { type Check, clockCheck, figureChecks, schemaCheck, serverChecks, sizesOf } from './checks.js'
+import {
+  type Check,
+  clockCheck,
+  figureChecks,
+  routeCheck,
+  schemaCheck,
+  serverChecks,
+  sizesOf,
+} from './checks.js'
 import type { Context, Ending } from './context.js'
 import { EXIT } from './failure.js'
 import type { Terminal } from './terminal.js'
@@ -35,7 +49,12 @@ const examineServer = (database: Database): TE.TaskEither<DriverError, readonly 
     TE.Do,
     TE.apS('server', serverFigures(database)),
     TE.bind('clock', () => clockFigures(database)),
-    TE.map(({ server, clock }) => [...serverChecks(server, clock.roundTrip), clockCheck(clock)]),
+    TE.bind('routes', () => routeFigures(database)),
+    TE.map(({ server, clock, routes }) => [
+      ...serverChecks(server, clock.roundTrip),
+      routeCheck(routes),
+      clockCheck(clock),
+    ]),
   )
 
 const examineSchema = (database: Database, schema: string): TE.TaskEither<DriverError, Diagnosis> =>

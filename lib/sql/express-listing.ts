@@ -9,6 +9,7 @@ import * as t from 'io-ts'
 import type { DriverError } from '../base/errors.js'
 import type { Json } from '../base/json.js'
 import type { Database, Query } from '../port/database.js'
+import { ONCE_ON_PRIMARY } from '../port/primary.js'
 import type { Entries } from '../session/edits.js'
 import { FENCED } from './expressions.js'
 import { rowAs, rowsAs } from './operator-store.js'
@@ -22,7 +23,7 @@ const all = (schema: string): Query => ({
   text: `
 select json_object_agg(e.key, e.value)::text as entries
 from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
-where s.expires_at > now() and e.value is not null and ${theirs(schema)}
+where s.expires_at > now() and e.value is not null and ${theirs(schema)} and ${ONCE_ON_PRIMARY}
 group by s.id
 order by s.id`,
 })
@@ -32,7 +33,7 @@ const count = (schema: string): Query => ({
   text: `
 select count(*)::int as n
 from ${schema}.session s
-where s.expires_at > now() and ${theirs(schema)}`,
+where s.expires_at > now() and ${theirs(schema)} and ${ONCE_ON_PRIMARY}`,
 })
 
 // $1 how many. Locks in the order of ids, as all that ends sessions does, and keeps their ids for a while.

@@ -5,6 +5,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import { type DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Query, Queryable, Row } from '../port/database.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { columnsOf, FIRST_RECORDED, LATEST } from './migrations.js'
 import { decodedRow } from './rows.js'
 
@@ -44,7 +45,8 @@ select to_regnamespace($1::text) is not null as exists,
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns`
+                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
+where ${ON_PRIMARY}`
 
 const found: Query = { name: 'schema.found', text: FOUND }
 
@@ -55,6 +57,7 @@ const versions = (schema: string): Query => ({
   text: `
 select version, (extract(epoch from made_at) * 1000)::float8 as made, made_by as by
 from ${schema}.metadata
+where ${ON_PRIMARY}
 order by version`,
 })
 
