@@ -8,14 +8,15 @@ import type { Query } from '../port/database.js'
 export const DEFAULT_TIMEOUT_MS = 5_000
 
 /**
- * What `start` gives, or a `DriverError` once `timeoutMs` have passed; then `abandon` is called, and what
- * comes later is ignored.
+ * What `start` gives, or a `DriverError` once `timeoutMs` have passed, of which `spentMs` have gone by already; then
+ * `abandon` is called, and what comes later is ignored.
  */
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
   start: () => PromiseLike<A>,
   abandon: () => void = () => undefined,
+  spentMs = 0,
 ): Promise<E.Either<DriverError, A>> =>
   new Promise((resolve) => {
     const timer = setTimeout(() => {
@@ -23,7 +24,7 @@ export const withDeadline = <A>(
         E.left(new DriverError(`${name}: no answer within ${String(timeoutMs)} ms`, { retryable: true })),
       )
       abandon()
-    }, timeoutMs)
+    }, timeoutMs - spentMs)
     const settle = (result: E.Either<DriverError, A>): void => {
       clearTimeout(timer)
       resolve(result)

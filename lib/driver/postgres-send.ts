@@ -6,6 +6,7 @@ import { type Column, convertRows } from './columns.js'
 import { refusedParams, withDeadline } from './deadline.js'
 import { isAnothers, lost, silence, type Witness, witness } from './postgres-backend.js'
 import type { Pool, Sender } from './postgres-pool.js'
+import { refused } from './postgres-unsent.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
 export interface Link {
@@ -13,27 +14,40 @@ export interface Link {
   readonly timeoutMs: number
   readonly prepare: boolean
   readonly late: (sentAt: number) => void
+  /** How much of its time has gone by for attempts at which it was not sent, in milliseconds. */
+  readonly spentMs?: number | undefined
+  /** Told of an error with which nothing was sent; where nobody wants to know, it is not looked at. */
+  readonly unsent?: ((error: DriverError) => void) | undefined
 }
 
 export const send = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
-  { pool, timeoutMs, prepare, late }: Link,
+  link: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const { pool, timeoutMs, prepare, late, spentMs, unsent } = link
   const refused = refusedParams(query, params)
   if (refused !== undefined) return Promise.resolve(E.left(refused))
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
+  let seen: Witness | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     pending = sql.unsafe(query.text, [...params] as never[], { prepare })
-    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust))
+    seen = pool.trust && witness(pending, pool.trust)
+    return answer(query, pool, pending, seen)
   }
   const giveUp = (): void => {
     forget(pending)
     late(sentAt)
   }
-  return withDeadline(query.name, timeoutMs, start, giveUp)
+  const sent = withDeadline(query.name, timeoutMs, start, giveUp, spentMs)
+  if (unsent === undefined) return sent
+  return sent.then((result) => {
+    const isUnsent = pending !== undefined && (!isSent(pending) || seen?.isSilenced() === true)
+    if (E.isLeft(result) && isUnsent) unsent(result.left)
+    return result
+  })
 }
 
 const answer = (
@@ -53,7 +67,8 @@ const answer = (
     (error: unknown) => {
       pool.pending.delete(sent)
       const isOwn = witness?.believesError(error) ?? !isAnothers(error, isSent(sent))
-      throw isOwn ? error : lost(name, error)
+      if (!isOwn) throw lost(name, error)
+      throw isSent(sent) ? error : refused(name, pool, error)
     },
   )
 }
