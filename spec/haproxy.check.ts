@@ -38,7 +38,7 @@ const asks: Readonly<Record<string, (database: Database) => ReturnType<typeof as
 }
 
 /** A database whose pools are counted. */
-const open = (t: Test, max: number, timeoutMs = 5_000) => {
+const open = (t: Test, max: number, timeoutMs = 20_000) => {
   let pools = 0
   const make = () => {
     pools += 1

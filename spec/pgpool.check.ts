@@ -44,6 +44,9 @@ await rowsOf(primary, `create table ${table} (id int8 primary key, owner int8 no
 const stores = { plain: (store: SessionStore): SessionStore => store, 'batched and remembered': fast }
 
 const COUNT = 200
+
+/** Two hundred at once wait for ten connections, and each write for the standby. */
+const PATIENT = { timeoutMs: 60_000 }
 const all = <A>(make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: COUNT }, (_, index) => make(index)))
 
@@ -152,7 +155,7 @@ await pair.pauseStandby()
 
 for (const [index, name] of Object.keys(settings).entries())
   t.test(`with ${name}`, async (t) => {
-    const database = postgresDatabase(quietPools(pools[index]?.url ?? '', { max: 10 }))
+    const database = postgresDatabase(quietPools(pools[index]?.url ?? '', { max: 10 }), PATIENT)
     t.teardown(() => database.close())
     await t.test('plain reads go to the standby, and what is volatile to the primary', async (t) => {
       const ports = async (text: string) =>
@@ -178,7 +181,7 @@ for (const [index, name] of Object.keys(settings).entries())
 
 for (const [of, layered] of Object.entries(stores))
   t.test(`all laws, ${of}`, async (t) => {
-    const database = postgresDatabase(quietPools(pools[0]?.url ?? '', { max: 10 }))
+    const database = postgresDatabase(quietPools(pools[0]?.url ?? '', { max: 10 }), PATIENT)
     t.teardown(() => database.close())
     for (const { name, run } of sessionStoreLaws(openIn(database, undefined, {}, layered)))
       await t.test(name, run)
