@@ -110,6 +110,21 @@ const stores: readonly (readonly [string, number, Break])[] = [
     }),
   ],
   [
+    'loads what was so one load before',
+    11,
+    (store) => {
+      const before = new Map<string, Awaited<ReturnType<ReturnType<typeof store.load>>>>()
+      return {
+        load: (id, secret, reading) => async () => {
+          const now = await store.load(id, secret, reading)()
+          const last = before.get(id) ?? now
+          before.set(id, now)
+          return last
+        },
+      }
+    },
+  ],
+  [
     'opens a session by its id alone',
     12,
     (store) => ({

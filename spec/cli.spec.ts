@@ -697,6 +697,7 @@ t.test('doctor', async (t) => {
     for (const check of [
       'connection',
       'server',
+      'routing',
       'clock',
       'schema',
       'indexes',

@@ -3,6 +3,7 @@ import type {
   ClockFigures,
   HazardFigures,
   IndexFigures,
+  RouteFigures,
   RowFigures,
   SchemaFigures,
   ServerFigures,
@@ -39,6 +40,28 @@ const writable = ({ standby, readonly }: ServerFigures): Check =>
         says: standby ? 'this is a standby: it saves nothing' : 'transactions are read only here',
       }
     : { check: 'writing', state: 'ok', says: 'it is a primary, and transactions may write' }
+
+/** Whether one server answers all: a pooler may balance reads, and one address may lead to several servers. */
+export const routeCheck = ({ plain, own }: RouteFigures): Check => {
+  const [first] = own
+  const isAnother = ({ server }: { readonly server: string }): boolean => server !== first?.server
+  if (own.some(isAnother))
+    return {
+      check: 'routing',
+      state: 'problem',
+      says: 'several servers answer at this address: ask for the primary (target_session_attrs=primary)',
+    }
+  const others = plain.filter(isAnother)
+  if (others.length === 0) return { check: 'routing', state: 'ok', says: 'one server answers all statements' }
+  const who = others.some(({ standby }) => standby) ? 'a standby' : 'another server'
+  return {
+    check: 'routing',
+    state: 'warning',
+    says:
+      `a pooler has plain reads answered by ${who} (${String(others.length)} of ${String(plain.length)}), which may lag ` +
+      "behind. keyrow's own go to the primary; reads of your own need a volatile function in them for that",
+  }
+}
 
 /** Expirations are by the database's clock; logs and cookies are by the clocks of others. */
 export const clockCheck = ({ ahead, uncertain }: ClockFigures): Check => {

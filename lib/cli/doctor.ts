@@ -6,6 +6,7 @@ import type { Database } from '../port/database.js'
 import {
   clockFigures,
   hazardFigures,
+  routeFigures,
   type SchemaFigures,
   schemaFigures,
   serverFigures,
@@ -17,6 +18,7 @@ import {
   clockCheck,
   figureChecks,
   hazardChecks,
+  routeCheck,
   schemaCheck,
   serverChecks,
   sizesOf,
@@ -49,10 +51,12 @@ const examineServer = (database: Database, schema: string): TE.TaskEither<Driver
     TE.Do,
     TE.apS('server', serverFigures(database)),
     TE.bind('clock', () => clockFigures(database)),
+    TE.bind('routes', () => routeFigures(database)),
     // Before the schema is looked at: rows that are hidden make it look like another one.
     TE.bind('hazards', () => hazardFigures(database, schema)),
-    TE.map(({ server, clock, hazards }) => [
+    TE.map(({ server, clock, routes, hazards }) => [
       ...serverChecks(server, clock.roundTrip),
+      routeCheck(routes),
       clockCheck(clock),
       ...hazardChecks(hazards),
     ]),

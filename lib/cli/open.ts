@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { poolOptions, postgresDatabase } from '../driver/postgres.js'
 import type { Database } from '../port/database.js'
+import { ROUTES } from '../sql/figures.js'
 import type { DatabaseCommand, Target } from './arguments.js'
 import { EXIT, Refusal, usage } from './failure.js'
 
@@ -23,20 +24,20 @@ export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<R
   return TE.tryCatch(
     () =>
       target.directory === undefined
-        ? openPostgres(target.url ?? '', timeoutMs)
+        ? openPostgres(target.url ?? '', timeoutMs, verb === 'doctor' ? ROUTES : 1)
         : openPglite(target.directory, timeoutMs, upgrades),
     (error) => (error instanceof Refusal ? error : missingPackage(error, target)),
   )
 }
 
-const openPostgres = async (url: string, timeoutMs: number): Promise<Opened> => {
+const openPostgres = async (url: string, timeoutMs: number, max: number): Promise<Opened> => {
   if (!isAddress(url)) throw notAnAddress()
   const { default: postgres } = await import('postgres')
   const connect = () => {
     try {
       return postgres(url, {
         ...poolOptions,
-        max: 1,
+        max,
         // A pooler between may give each statement another connection.
         prepare: false,
         connect_timeout: Math.min(CONNECT_SECONDS, timeoutMs / 1000),

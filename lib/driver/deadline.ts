@@ -11,21 +11,22 @@ import { isStalePlan } from './stale-plan.js'
 export const DEFAULT_TIMEOUT_MS = 5_000
 
 /**
- * What `start` gives, or a `DriverError` once `timeoutMs` have passed; then `abandon` is called, which tells what is
- * known of the effect, and what comes later is ignored.
+ * What `start` gives, or a `DriverError` once `timeoutMs` have passed, of which `spentMs` have gone by already; then
+ * `abandon` is called, which tells what is known of the effect, and what comes later is ignored.
  */
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
   start: () => PromiseLike<A>,
   abandon: () => Effect = () => 'unknown',
+  spentMs = 0,
 ): Promise<E.Either<DriverError, A>> =>
   new Promise((resolve) => {
     const timer = setTimeout(() => {
       const effect = abandon()
       const message = `${name}: no answer within ${String(timeoutMs)} ms`
       resolve(E.left(new DriverError(message, { kind: 'timeout', retryable: true, effect })))
-    }, timeoutMs)
+    }, timeoutMs - spentMs)
     const settle = (result: E.Either<DriverError, A>): void => {
       clearTimeout(timer)
       resolve(result)

@@ -23,6 +23,8 @@ export interface Trust {
 export interface Witness {
   readonly believes: () => boolean
   readonly believesError: (error: unknown) => boolean
+  /** Whether another statement was sent in its place, which does nothing. */
+  readonly isSilenced: () => boolean
 }
 
 export const newTrust = (): Trust => ({ inDoubt: false, known: new WeakMap() })
@@ -37,16 +39,20 @@ interface Sent {
 export const witness = (pending: object, trust: Trust): Witness => {
   let state: Backend | null = null
   let asked: Backend | null = null
+  let isSilenced = false
   const isKnown = (): boolean => state !== null && isSame(trust.known.get(state), asked)
   Object.defineProperty(pending, 'state', {
     get: () => state,
     set: (backend: Backend) => {
       state = backend
       asked = { ...backend }
-      if (trust.inDoubt && !isKnown()) silence(pending)
+      if (!trust.inDoubt || isKnown()) return
+      isSilenced = true
+      silence(pending)
     },
   })
   return {
+    isSilenced: () => isSilenced,
     believes: () => {
       if (!isSame(state, asked)) trust.inDoubt = true
       if (!trust.inDoubt && state !== null && asked !== null) trust.known.set(state, asked)
@@ -66,10 +72,19 @@ export const silence = (pending: unknown): void => {
   Object.assign(pending as Sent, { strings: ['select'], args: [] })
 }
 
-/** Something failed; `isSent`, if it is known to have been sent. */
-export const noteFailure = (trust: Trust | undefined, error: unknown, isSent: boolean): void => {
-  if (trust !== undefined && (hasBrokenOff(error) || (isSent ? isFatal(error) : isOfServer(error))))
-    trust.inDoubt = true
+/**
+ * Something failed; `isSent`, if it is known to have been sent, and `isUnsent`, if it is known that it was not. What was
+ * not sent has lost nothing with its connection, and what a server says to who connects is of no statement before.
+ */
+export const noteFailure = (
+  trust: Trust | undefined,
+  error: unknown,
+  isSent: boolean,
+  isUnsent = !isSent,
+): void => {
+  const isLoss = !isUnsent && hasBrokenOff(error)
+  const isStale = isSent ? isFatal(error) : isOfServer(error) && !isOfConnecting(error)
+  if (trust !== undefined && (isLoss || isStale)) trust.inDoubt = true
 }
 
 /** Whether an error is what came of another statement, since this one was not sent. */
@@ -85,6 +100,10 @@ const severityOf = (error: unknown): unknown =>
   (error as { readonly severity?: unknown } | undefined)?.severity
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
+
+// It is starting or shutting down, or has no connection left; a refused password, role or database.
+const isOfConnecting = (error: unknown): boolean =>
+  /^(57P03|53300|28|3D)/.test(String((error as { readonly code?: unknown } | undefined)?.code))
 
 /** Of a connection, also of one that could not be made. */
 const isFatal = (error: unknown): boolean => /^(FATAL|PANIC)$/.test(String(severityOf(error)))

@@ -7,6 +7,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../base/errors.js'
 import { setTimeout } from '../base/timers.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { withDeadline } from './deadline.js'
 import { newTrust, type Trust } from './postgres-backend.js'
 import { closeSockets } from './postgres-sockets.js'
@@ -54,9 +55,24 @@ export interface Pool {
   readonly trust: Trust | undefined
   /** When it ends, once it is an old one. */
   endsAt: number
+  /** When a server that it reached was not what it looks for, and the search for another one. */
+  refusedAt: number
+  search: Search | undefined
+}
+
+/** While it goes on, nothing else is sent through the pool. */
+export interface Search {
+  /** Why it began. */
+  readonly cause: DriverError
+  readonly end: Promise<void>
+  /** When those who wait for it will have given up. */
+  until: number
+  found: boolean
 }
 
 export interface PoolInUse {
+  /** Whether there may be several servers behind its address. */
+  readonly hasChoice: boolean
   readonly pool: () => Pool
   /** A statement of this pool, sent at this time, was not answered in time. */
   readonly late: (pool: Pool, sentAt: number) => void
@@ -69,6 +85,8 @@ const opened = (sql: PostgresJs): Pool => ({
   answeredAt: 0,
   trust: hasChoice(sql) ? newTrust() : undefined,
   endsAt: Number.POSITIVE_INFINITY,
+  refusedAt: Number.NEGATIVE_INFINITY,
+  search: undefined,
 })
 
 const hasChoice = ({ options }: PostgresJs): boolean =>
@@ -97,12 +115,15 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
     ending: new Set(),
   }
   return {
+    hasChoice: uses.pool.trust !== undefined,
     pool: () => {
       if (uses.pool.trust?.inDoubt === true && !uses.closed) renew(uses)
       return uses.pool
     },
     late: (of, sentAt) => {
-      if (of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
+      // Where servers answer that they are not what is looked for, no connection has fallen silent.
+      const isSilent = of.refusedAt < sentAt
+      if (isSilent && of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
     close: async () => {
       uses.closed = true
@@ -132,7 +153,7 @@ const until = ({ ending }: Uses, done: Promise<unknown>): void => {
 }
 
 /** Where no server can be had, each attempt is a loss: in milliseconds from one pool to the next. */
-const RENEWAL_MS = 100
+export const RENEWAL_MS = 100
 /** An old pool keeps its connections for as long as something is asked through it, such as a long transaction. */
 const OLD_MS = 60_000
 const MOST_OLD = 3
@@ -217,7 +238,7 @@ const BUSY = `
 select count(*) > 0 as known,
        count(*) filter (where state = 'active' and wait_event_type is distinct from 'Client') > 0 as busy
 from pg_stat_activity
-where pid::text = any(string_to_array($1::text, ','))`
+where pid::text = any(string_to_array($1::text, ',')) and ${ON_PRIMARY}`
 
 // Without a timeout `end` can wait for ever on a connection whose server is gone.
 const ended = async (

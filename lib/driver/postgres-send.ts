@@ -12,6 +12,7 @@ import { isAnothers, lost, silence, type Witness, witness } from './postgres-bac
 import { isToBeSentAnew, planOf, withoutRetry } from './postgres-plans.js'
 import type { Pool, Sender } from './postgres-pool.js'
 import { checkSettings, hasFloats, hasNulls, type SettingsCheck } from './postgres-settings.js'
+import { refused } from './postgres-unsent.js'
 
 /** How one statement or transaction is sent; `late` is told of each statement that was not answered in time. */
 export interface Link {
@@ -20,6 +21,10 @@ export interface Link {
   readonly prepare: boolean
   readonly settings: SettingsCheck
   readonly late: (sentAt: number) => void
+  /** How much of its time has gone by for attempts at which it was not sent, in milliseconds. */
+  readonly spentMs?: number | undefined
+  /** Told of an error with which nothing was sent; where nobody wants to know, it is not looked at. */
+  readonly unsent?: ((error: DriverError) => void) | undefined
 }
 
 export const send = async (
@@ -28,8 +33,8 @@ export const send = async (
   params: readonly Param[],
   link: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
-  const refused = refusedParams(query, params)
-  if (refused !== undefined) return E.left(refused)
+  const bad = refusedParams(query, params)
+  if (bad !== undefined) return E.left(bad)
   const sentAt = performance.now()
   // One without parameters is rarely sent again as it is.
   const plan = planOf(link.pool, query.text, link.prepare && params.length > 0)
@@ -40,7 +45,7 @@ export const send = async (
   if (E.isRight(result) || !isToBeSentAnew(link.pool, plan, result.left.cause)) return result
   // A transaction in which a statement has failed does nothing more.
   const rest = link.timeoutMs - (performance.now() - sentAt)
-  return sql === link.pool.sql && rest > 0
+  return sql === link.pool.sql && rest > (link.spentMs ?? 0)
     ? sendOnce(sql, query, params, { ...link, prepare: false, timeoutMs: rest })
     : result
 }
@@ -74,25 +79,34 @@ const sendPlainly = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
-  { pool, timeoutMs, prepare, late }: Link,
+  { pool, timeoutMs, prepare, late, spentMs, unsent }: Link,
   seen?: (columns: readonly Column[]) => void,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
+  let observed: Witness | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     const typed = params.map((param) => pool.sql.typed(paramText(param), UNKNOWN))
     // Without parameters it would else be sent as a script, which may be several statements.
     pending = sql.unsafe(query.text, typed as never[], { prepare, simple: false }).raw()
     if (prepare) withoutRetry(pending)
-    return answer(query, pool, pending, pool.trust && witness(pending, pool.trust), seen)
+    observed = pool.trust && witness(pending, pool.trust)
+    return answer(query, pool, pending, observed, seen)
   }
   const giveUp = (): Effect => {
     forget(pending)
     late(sentAt)
     return effectOf(pending)
   }
-  return withDeadline(query.name, timeoutMs, start, giveUp)
+  const sent = withDeadline(query.name, timeoutMs, start, giveUp, spentMs)
+  if (unsent === undefined) return sent
+  return sent.then((result) => {
+    const isUnsent = pending !== undefined && (!isSent(pending) || observed?.isSilenced() === true)
+    if (E.isLeft(result) && isUnsent) unsent(result.left)
+    return result
+  })
 }
+
 const answer = (
   { name }: Query,
   pool: Pool,
@@ -113,7 +127,8 @@ const answer = (
       pool.pending.delete(sent)
       const isOwn = witness?.believesError(error) ?? !isAnothers(error, isSent(sent))
       const own = isOwn ? driverError(name, error) : lost(name, error)
-      throw isSent(sent) ? own : withEffect(own, 'none')
+      if (isSent(sent)) throw own
+      throw isOwn ? refused(name, pool, error) : withEffect(own, 'none')
     },
   )
 }

@@ -11,6 +11,7 @@ import { driverError, isLostConnection, withDeadline } from './deadline.js'
 import { isAnothers, lost, noteFailure } from './postgres-backend.js'
 import type { Scoped } from './postgres-pool.js'
 import { type Link, send } from './postgres-send.js'
+import { refused } from './postgres-unsent.js'
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
@@ -31,13 +32,20 @@ interface Course<L, A> {
 type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
 export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Either<L | DriverError, A>> => {
-  const line: Line = { ...link, lost: undefined, gone: false }
+  // Once the body runs, none of its statements is a reason to begin again.
+  const line: Line = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
   const begin: Begin = (act) => {
     let isBegun = false
     const failed = (error: unknown): never => {
-      noteFailure(pool.trust, error, isBegun)
-      const own = isAnothers(error, isBegun) ? lost('begin', error) : error
+      const isUnsent = !isBegun && isUnsentBegin(error)
+      noteFailure(pool.trust, error, isBegun, isUnsent)
+      const own = isAnothers(error, isBegun)
+        ? lost('begin', error)
+        : isUnsent
+          ? refused('begin', pool, error)
+          : error
+      if (isUnsent && own instanceof DriverError) link.unsent?.(own)
       line.gone = true
       line.lost ??= driverError('transaction', own)
       throw own
@@ -52,7 +60,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
     run.then(done, done)
     return run
   }
-  return within(line, { begin, first: 'begin', last: 'commit' }, body)
+  return within(line, { begin, first: 'begin', last: 'commit', link }, body)
 }
 
 /**
@@ -77,6 +85,10 @@ export const begun = async <L, A>(
 const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
   withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
+// postgres.js puts the text that it sent on the error, which is none for what it never came to send.
+const isUnsentBegin = (error: unknown): boolean =>
+  (error as { readonly query?: unknown } | undefined)?.query === undefined
+
 const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
@@ -98,11 +110,13 @@ interface Around {
   readonly begin: Begin
   readonly first: string
   readonly last: string | undefined
+  /** How a transaction is begun. */
+  readonly link?: Link
 }
 
 const within = async <L, A>(
   line: Line,
-  { begin, first, last }: Around,
+  { begin, first, last, link }: Around,
   body: Body<L, A>,
 ): Promise<E.Either<L | DriverError, A>> => {
   const course: Course<L, A> = {}
@@ -118,11 +132,9 @@ const within = async <L, A>(
     return settled(course, line)
   })
   run.catch(() => undefined)
-  const opened = await withDeadline(first, line.timeoutMs, () => Promise.race([start, run]), late)
-  if (E.isLeft(opened)) {
-    line.lost ??= opened.left
-    return undone(opened)
-  }
+  const opening = () => Promise.race([start, run])
+  const opened = await withDeadline(first, line.timeoutMs, opening, late, link?.spentMs)
+  if (E.isLeft(opened)) return unopened(line, opened.left, link)
   await end
   if (last === undefined && line.lost !== undefined) return outcome(course, undone(E.left(line.lost)))
   const isUndone = last === undefined || line.lost !== undefined
@@ -145,6 +157,14 @@ const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =
     result,
     E.mapLeft((error) => withEffect(error, 'none')),
   )
+
+/** Nothing was done. Where its time was up it does not matter whether BEGIN was sent: nothing is done after it. */
+const unopened = (line: Line, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
+  line.lost ??= error
+  const failure = withEffect(error, 'none')
+  if (error.cause === undefined) link?.unsent?.(failure)
+  return E.left(failure) as E.Left<DriverError>
+}
 
 const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
   try {

@@ -12,6 +12,7 @@ import { type Link, send } from './postgres-send.js'
 import { independent, type SettingsCheck, settingsCheck } from './postgres-settings.js'
 import { openSocket, type PoolAddress } from './postgres-sockets.js'
 import { begun, transact } from './postgres-transaction.js'
+import { untilSent } from './postgres-unsent.js'
 
 export type { PostgresJs } from './postgres-pool.js'
 
@@ -74,14 +75,17 @@ export const postgresDatabase = (
   const settings = settingsCheck()
   let closed: Promise<E.Either<DriverError, void>> | undefined
   const whileOpen =
-    <A>(act: (link: Link) => Promise<A>) =>
-    (): Promise<A | E.Left<DriverError>> =>
-      closed === undefined
-        ? act(linkTo(pools, timeoutMs, settings))
-        : Promise.resolve(E.left(closedError()) as E.Left<DriverError>)
+    <L, A>(name: string, act: (link: Link) => Promise<E.Either<L | DriverError, A>>) =>
+    (): Promise<E.Either<L | DriverError, A>> => {
+      const attempt = (own?: Pick<Link, 'spentMs' | 'unsent'>) =>
+        closed === undefined
+          ? act(linkTo(pools, timeoutMs, settings, own))
+          : Promise.resolve(E.left(closedError()))
+      return pools.hasChoice ? untilSent({ name, timeoutMs, pool: pools.pool, attempt }) : attempt()
+    }
   return scopedDatabase({
-    query: (query, params) => whileOpen((link) => send(link.pool.sql, query, params, link)),
-    transaction: (body) => whileOpen((link) => begun(() => transact(body, link), link)),
+    query: (query, params) => whileOpen(query.name, (link) => send(link.pool.sql, query, params, link)),
+    transaction: (body) => whileOpen('begin', (link) => begun(() => transact(body, link), link)),
     close: () => {
       closed ??= pools.close()
       return closed
@@ -89,12 +93,19 @@ export const postgresDatabase = (
   })
 }
 
-const linkTo = (pools: PoolInUse, timeoutMs: number, settings: SettingsCheck): Link => {
+const linkTo = (
+  pools: PoolInUse,
+  timeoutMs: number,
+  settings: SettingsCheck,
+  own: Pick<Link, 'spentMs' | 'unsent'> = {},
+): Link => {
   const pool = pools.pool()
   return {
     pool,
     timeoutMs,
     settings,
+    spentMs: own.spentMs,
+    unsent: own.unsent,
     prepare: pool.sql.options.prepare !== false,
     late: (sentAt) => pools.late(pool, sentAt),
   }

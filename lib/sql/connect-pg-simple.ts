@@ -8,6 +8,7 @@ import * as t from 'io-ts'
 import type { Json } from '../base/json.js'
 import type { Database, Query } from '../port/database.js'
 import type { OldSession, OldSessions } from '../port/old-sessions.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { readCommitted } from '../port/read-committed.js'
 import { ms } from './expressions.js'
 import { rowsAs } from './operator-store.js'
@@ -45,10 +46,10 @@ export const connectPgSimple = (database: Database, options: ConnectPgSimpleOpti
   const select = `
 select sid, sess::text as sess, (extract(epoch from expire::timestamptz) * 1000)::float8 as expires
 from ${table}`
-  const find = statement('find', `${select} where sid = $1::text and expire > now()`)
+  const find = statement('find', `${select} where sid = $1::text and expire > now() and ${ON_PRIMARY}`)
   const after = statement(
     'after',
-    `${select} where sid > $1::text and expire > now() order by sid limit $2::int`,
+    `${select} where sid > $1::text and expire > now() and ${ON_PRIMARY} order by sid limit $2::int`,
   )
   const shorten = statement(
     'shorten',

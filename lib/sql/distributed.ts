@@ -5,6 +5,7 @@
 // Why they are safe: each of these looks again under the header's lock. Whoever collects takes a header only if
 // nobody else has it; the listing's row is written after the header's, as by listing.end.
 import type { Query } from '../port/database.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { FENCED } from './expressions.js'
 import { sessionsOf } from './listing.js'
 
@@ -22,7 +23,7 @@ const whose = (schema: string): Query => ({
   text: `
 select session_id::text as id from ${schema}.listing
 where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
-  and ($3::uuid is null or session_id = $3::uuid)
+  and ($3::uuid is null or session_id = $3::uuid) and ${ON_PRIMARY}
 order by session_id`,
 })
 
@@ -50,7 +51,7 @@ const due = (schema: string): Query => ({
   name: 'distributed.due',
   text: `
 select session_id::text as id from ${schema}.listing
-where collect_at <= now()
+where collect_at <= now() and ${ON_PRIMARY}
 order by collect_at
 limit $1::int`,
 })

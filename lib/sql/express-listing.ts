@@ -9,6 +9,7 @@ import * as t from 'io-ts'
 import type { DriverError } from '../base/errors.js'
 import type { Json } from '../base/json.js'
 import type { Database, Query } from '../port/database.js'
+import { ONCE_ON_PRIMARY } from '../port/primary.js'
 import { readCommitted } from '../port/read-committed.js'
 import type { Entries } from '../session/edits.js'
 import { FENCED } from './expressions.js'
@@ -23,7 +24,7 @@ const all = (schema: string): Query => ({
   text: `
 select json_object_agg(e.key, e.value)::text as entries
 from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
-where s.expires_at > now() and e.value is not null and ${theirs(schema)}
+where s.expires_at > now() and e.value is not null and ${theirs(schema)} and ${ONCE_ON_PRIMARY}
 group by s.id
 order by s.id`,
 })
@@ -40,7 +41,7 @@ from (
   select e.value, e.value ->> 'expires' as expires,
     e.value ->> 'expires' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z$' as is_date
   from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
-  where s.expires_at > now() and e.key = 'cookie' and e.value is not null
+  where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
 })
 

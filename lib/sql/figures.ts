@@ -11,6 +11,8 @@ import {
   indexesQuery,
   type OperatorStatements,
   operatorStatements,
+  plainRouteQuery,
+  routeQuery,
   serverQuery,
   tablesQuery,
 } from './operator.js'
@@ -75,6 +77,14 @@ export interface ClockFigures {
   readonly roundTrip: number
 }
 
+const Route = t.type({ server: t.string, standby: t.boolean })
+
+/** By which servers reads were answered, each named by when it was started, and where: plain ones, and the library's. */
+export interface RouteFigures {
+  readonly plain: readonly t.TypeOf<typeof Route>[]
+  readonly own: readonly t.TypeOf<typeof Route>[]
+}
+
 export interface SchemaFigures {
   readonly tables: readonly TableFigures[]
   readonly indexes: readonly IndexFigures[]
@@ -102,6 +112,18 @@ export const hazardFigures = (
       commits,
     })),
   )
+/** A pooler may choose a server for a connection: of each this many are asked at once, for as many connections. */
+export const ROUTES = 8
+
+export const routeFigures = (database: Queryable): TE.TaskEither<DriverError, RouteFigures> => {
+  const asked = (query: Query) =>
+    TE.sequenceArray(Array.from({ length: ROUTES }, () => rowAs(Route)(database, query)))
+  return pipe(
+    TE.Do,
+    TE.bind('plain', () => asked(plainRouteQuery)),
+    TE.bind('own', () => asked(routeQuery)),
+  )
+}
 
 /** Of three questions the one that was answered fastest; the answer is as old as half its round trip. */
 export const clockFigures = (database: Queryable): TE.TaskEither<DriverError, ClockFigures> =>

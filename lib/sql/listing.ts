@@ -5,6 +5,7 @@
 // their ids. A collector waits for nobody: what somebody else holds it leaves for another time. It takes the
 // listing's row before the header's; whoever has the header may wait for it, it never waits for them.
 import type { Query } from '../port/database.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { epoch, FENCED } from './expressions.js'
 
 export interface ListingStatements {
@@ -20,7 +21,7 @@ export const sessionsOf = (schema: string): Query => ({
   text: `
 select s.id::text as id, ${epoch('s.created_at')} as created, ${epoch('s.expires_at')} as expiration
 from ${schema}.listing l join ${schema}.session s on s.id = l.session_id
-where l.principal = $1::text and s.expires_at > now()
+where l.principal = $1::text and s.expires_at > now() and ${ON_PRIMARY}
 order by s.created_at desc, s.id`,
 })
 

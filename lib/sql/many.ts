@@ -4,6 +4,7 @@
 // Why they are safe: a save takes only headers that nobody else has (`skip locked`), so it waits for no lock and is
 // part of no deadlock; the others are left to a save of their own. Under the header's lock it is as in a save of one.
 import type { Query } from '../port/database.js'
+import { ONCE_ON_PRIMARY } from '../port/primary.js'
 import {
   epoch,
   isRecent,
@@ -32,7 +33,8 @@ select i.n::int as n, ${loadedColumns(schema, '$5', '$6')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
        with ordinality as i (id, secret, revision, mark, n)
 join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
-cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known`,
+cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known
+where ${ONCE_ON_PRIMARY}`,
 })
 
 // As `load`, of some keys of each, as arrays in text: $7 those that are wanted, $8 those of them that are not known.
@@ -43,7 +45,8 @@ select i.n::int as n, ${loadedKeys(schema, 's.id', ['$5', '$6'], ['i.wanted', 'i
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
        with ordinality as i (id, secret, revision, mark, wanted, missing, n)
 join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
-cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known`,
+cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known
+where ${ONCE_ON_PRIMARY}`,
 })
 
 // Arrays, as text, of sessions: $1 ids, $2 the revisions that the edits were made on, $3 their marks, $4 whether the

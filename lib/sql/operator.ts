@@ -5,6 +5,7 @@
 // locks their headers first, in the order of their ids, and a bounded number in one statement. The figures come
 // from the catalogue, or from a sample of pages, so that their cost does not grow with the tables.
 import type { Query } from '../port/database.js'
+import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../port/primary.js'
 import { epoch, FENCED } from './expressions.js'
 
 export interface OperatorStatements {
@@ -43,6 +44,7 @@ with newest as (
 )
 select n.id::text as id, l.principal as principal, ${times('n')}, h.keys as keys, h.bytes as bytes
 from newest n left join ${schema}.listing l on l.session_id = n.id cross join lateral ${held(schema, 'n.id')} as h
+where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 })
 
@@ -59,6 +61,7 @@ with newest as (
 )
 select n.id::text as id, n.principal as principal, ${times('n')}, h.keys as keys, h.bytes as bytes
 from newest n cross join lateral ${held(schema, 'n.id')} as h
+where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 })
 
@@ -73,7 +76,7 @@ select s.id::text as id, l.principal as principal, ${times('s')},
 from ${schema}.session s
      left join ${schema}.listing l on l.session_id = s.id
      left join ${schema}.entry e on e.session_id = s.id and e.value is not null
-where s.id = $1::uuid
+where s.id = $1::uuid and ${ONCE_ON_PRIMARY}
 order by e.key`,
 })
 
@@ -82,7 +85,8 @@ export const COUNT_LIMIT = 10_000
 
 const counted = (from: string): string => `
 select count(*)::int as count, current_database()::text as database
-from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found`
+from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
+where ${ONCE_ON_PRIMARY}`
 
 // $1 id
 const countOne = (schema: string): Query => ({
@@ -158,14 +162,16 @@ const sessionSample = (schema: string): Query => ({
   text: `
 select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
        (count(*) filter (where l.session_id is null))::float8 as alone
-from ${schema}.session as s tablesample system ($1::real) left join ${schema}.listing l on l.session_id = s.id`,
+from ${schema}.session as s tablesample system ($1::real) left join ${schema}.listing l on l.session_id = s.id
+where ${ONCE_ON_PRIMARY}`,
 })
 
 const entrySample = (schema: string): Query => ({
   name: 'operator.sample.entry',
   text: `
 select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as alone
-from ${schema}.entry tablesample system ($1::real)`,
+from ${schema}.entry tablesample system ($1::real)
+where ${ONCE_ON_PRIMARY}`,
 })
 
 const listingSample = (schema: string): Query => ({
@@ -173,13 +179,14 @@ const listingSample = (schema: string): Query => ({
   text: `
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
-from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id`,
+from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id
+where ${ONCE_ON_PRIMARY}`,
 })
 
 // For how many milliseconds the session has waited that a collector should look at first.
 const due = (schema: string): Query => ({
   name: 'operator.due',
-  text: `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing`,
+  text: `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
 })
 
 export const serverQuery: Query = {
@@ -187,8 +194,19 @@ export const serverQuery: Query = {
   text: `
 select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
        current_database()::text as database, current_user::text as role,
-       pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly`,
+       pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
+where ${ON_PRIMARY}`,
 }
+
+const answering = `
+select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
+       current_setting('in_hot_standby', true) = 'on' is true as standby`
+
+/** Which server answers a plain read, which a pooler may balance: on purpose without the condition of all others. */
+export const plainRouteQuery: Query = { name: 'operator.route.plain', text: answering }
+
+/** Which server answers the reads of this library. */
+export const routeQuery: Query = { name: 'operator.route', text: `${answering}\nwhere ${ON_PRIMARY}` }
 
 export const clockQuery: Query = {
   name: 'operator.clock',
@@ -212,6 +230,7 @@ select leaf.name, (case when min(c.reltuples) >= 0 then sum(c.reltuples) end)::f
        coalesce(sum(u.n_live_tup), 0)::float8 as live, coalesce(sum(u.n_dead_tup), 0)::float8 as dead,
        max(${epoch('greatest(u.last_vacuum, u.last_autovacuum)')}) as vacuumed
 from leaf join pg_class c on c.oid = leaf.oid left join pg_stat_user_tables u on u.relid = c.oid
+where ${ONCE_ON_PRIMARY}
 group by leaf.name
 order by leaf.name`,
 }
@@ -257,7 +276,7 @@ select i.relname::text as name, c.relname::text as owner, x.indisprimary as main
        x.indisvalid and x.indisready as valid
 from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
 where c.relnamespace = to_regnamespace($1::text)
-  and c.relname in ('session', 'entry', 'listing', 'metadata')
+  and c.relname in ('session', 'entry', 'listing', 'metadata') and ${ONCE_ON_PRIMARY}
 order by i.relname`,
 }
 

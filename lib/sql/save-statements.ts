@@ -1,6 +1,7 @@
 // The statements of a save: one that writes, where it may; and those of a transaction that looks before it writes.
 // What makes them safe is said in statements.ts.
 import type { Query } from '../port/database.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { PRINCIPAL } from '../session/principal.js'
 import {
   begun,
@@ -145,13 +146,13 @@ const atMost = (timeout: string, name: string): string =>
 // $1 id, $2 revision. The second: it sees all that was committed before the lock was had.
 const changes = (schema: string): Query => ({
   name: 'session.changes',
-  text: `select ${writtenAfter(schema, '$1::uuid', '$2::float8')} as changes`,
+  text: `select ${writtenAfter(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
 })
 
 // $1 id, $2 revision, $3 the keys that are wanted, $4 those of them that are not known
 const changesOfKeys = (schema: string): Query => ({
   name: 'session.changesOfKeys',
-  text: `select ${keysWrittenAfter(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes`,
+  text: `select ${keysWrittenAfter(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
 })
 
 /** `schema` is a quoted identifier, `lives` tells whether a session still does. */

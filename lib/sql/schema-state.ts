@@ -5,6 +5,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import { DriverError, SchemaMismatch } from '../base/errors.js'
 import type { Query, Queryable } from '../port/database.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { columnsOf, FIRST_RECORDED, FIRST_WITH_IDS, LATEST } from './migrations.js'
 import { decodedRow } from './rows.js'
 
@@ -53,7 +54,8 @@ select to_regnamespace($1::text) is not null as exists, current_setting('session
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns`
+                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
+where ${ON_PRIMARY}`
 
 const found: Query = { name: 'schema.found', text: FOUND }
 
@@ -67,6 +69,7 @@ select version, (extract(epoch from made_at) * 1000)::float8 as made, made_by as
        (extract(epoch from now() - made_at) * 1000)::float8 as age,
        case when version = ${String(FIRST_WITH_IDS)} then to_jsonb(m) ->> 'id_key' end as key
 from ${schema}.metadata m
+where ${ON_PRIMARY}
 order by version`,
 })
 

@@ -8,6 +8,7 @@
 // of the statement's transaction. Since no expiration is ever later than the absolute one, `expires_at > now()`
 // enforces both. What writes asks for the time that it is (`clock_timestamp()`): it may have waited for a lock.
 import type { Query } from '../port/database.js'
+import { ON_PRIMARY } from '../port/primary.js'
 import { PRINCIPAL } from '../session/principal.js'
 import {
   begun,
@@ -73,7 +74,7 @@ const load = (schema: string): Query => ({
   text: `
 select ${loadedColumns(schema, '$3', '$4')}
 from ${schema}.session s cross join lateral (select ${knownSince('s', '$5', '$6')} as since) known
-where s.id = $1::uuid and ${opens('$2')}`,
+where s.id = $1::uuid and ${opens('$2')} and ${ON_PRIMARY}`,
 })
 
 // As `load`, of some keys: $7 those that are wanted, $8 those of them that are not known.
@@ -82,7 +83,7 @@ const loadKeys = (schema: string): Query => ({
   text: `
 select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
 from ${schema}.session s cross join lateral (select ${knownSince('s', '$5', '$6')} as since) known
-where s.id = $1::uuid and ${opens('$2')}`,
+where s.id = $1::uuid and ${opens('$2')} and ${ON_PRIMARY}`,
 })
 
 // $1 id, $2 idle
@@ -149,7 +150,7 @@ const created = (schema: string): Query => ({
   text: `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration
 from ${schema}.session
-where id = $1::uuid and ${isRecent('$2')}`,
+where id = $1::uuid and ${isRecent('$2')} and ${ON_PRIMARY}`,
 })
 
 // $1 id, $2 new hash. Asked when a rotation found another secret: its own, if its first answer was lost.
@@ -158,7 +159,7 @@ const rotated = (schema: string): Query => ({
   text: `
 select secret_hash = decode($2::text, 'hex') as rotated
 from ${schema}.session
-where id = $1::uuid and expires_at > now()`,
+where id = $1::uuid and expires_at > now() and ${ON_PRIMARY}`,
 })
 
 // $1 id. The first of the two statements of a destruction: the listing keeps the id for a while. From its commit on

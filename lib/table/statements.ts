@@ -6,6 +6,7 @@
 // looked at, and then written. Whether a value is as it was read is seen by its text, byte by byte: many a type's own
 // `=` takes different values for one (`1 day` and `24:00:00`, 1.0 and 1.00, what a collation ignores), and some have none.
 import { type EachQuery, PLACE, type Query } from '../port/database.js'
+import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../port/primary.js'
 import type { AnyColumn } from '../record/column.js'
 import type { Field, Shape } from './shape.js'
 
@@ -43,7 +44,7 @@ const insert = (shape: Shape): string => {
 }
 
 const select = (shape: Shape): string =>
-  `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)}`
+  `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
 
 /** What the rows of parameters are called: as no table is. */
 export const ASKED = '"00 asked"'
@@ -60,6 +61,7 @@ export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: strin
   `select ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
 from ${arrays(keys)}
 ${join}
+where ${ONCE_ON_PRIMARY}
 order by ${order}`
 
 /** Whether a column holds what was read of it, which `wire` is the text of. */
@@ -73,7 +75,8 @@ const bySameKey = ({ key }: Shape, table: string): string =>
 const selectMany = (shape: Shape): string => `select ${ASKED}.n::float8 as "${PLACE}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
-) as r`
+) as r
+where ${ONCE_ON_PRIMARY}`
 
 // As `setOne`, with an array in place of each parameter. Rows that somebody has locked are left out: those who wait
 // for them do so alone. (What was moved since by another's save has no longer this place, and goes alone, too.)

@@ -141,7 +141,22 @@ const endLaws: readonly Law[] = [
 const timeLaws: readonly Law[] = [
   {
     law: 11,
-    name: "time is the database's: a session unused for the idle time expires, a used one lives on",
+    name: "time, and truth, are the primary's: a load that begins after a save or an end was answered sees it",
+    check: async ({ store }) => {
+      const sessions = await many(20, (n) => stored(store, sessionSet('n', n)))
+      const saved = await many(20, (n) =>
+        right(saveSession(sessionSet('n', n + 20)(sessions[n] ?? assert.fail()))),
+      )
+      for (const [n, session] of saved.entries()) assert.deepEqual(await storedValues(session), { n: n + 20 })
+      for (const session of saved) {
+        await right(destroySession(session))
+        assert.equal(await reloaded(session), undefined)
+      }
+    },
+  },
+  {
+    law: 11,
+    name: "time, and truth, are the primary's: a session unused for the idle time expires, a used one lives on",
     lifetime: { idleMs: 60_000, absoluteMs: 3_600_000, touchFraction: 0 },
     check: async (subject) => {
       const session = await stored(subject.store, sessionSet('a', 1))
@@ -158,7 +173,7 @@ const timeLaws: readonly Law[] = [
   },
   {
     law: 11,
-    name: "time is the database's: the absolute time ends a session, however much it is used",
+    name: "time, and truth, are the primary's: the absolute time ends a session, however much it is used",
     lifetime: { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0 },
     check: async (subject) => {
       const session = await stored(subject.store, sessionSet('a', 1))
@@ -173,7 +188,7 @@ const timeLaws: readonly Law[] = [
   },
   {
     law: 11,
-    name: "time is the database's: a session never outlives the absolute time, nor from its first moment on",
+    name: "time, and truth, are the primary's: a session never outlives the absolute time, nor from its first moment on",
     lifetime: { idleMs: 100_000, absoluteMs: 50_000 },
     check: async (subject) => {
       const session = await stored(subject.store, sessionSet('a', 1))
@@ -186,7 +201,7 @@ const timeLaws: readonly Law[] = [
   },
   {
     law: 11,
-    name: "time is the database's: the expiration moves only when it is worth a write, and never backwards",
+    name: "time, and truth, are the primary's: the expiration moves only when it is worth a write, and never backwards",
     lifetime: { idleMs: 100_000, touchFraction: 0.1 },
     check: async (subject) => {
       const session = await stored(subject.store, sessionSet('a', 1))

@@ -8,6 +8,10 @@ import { type PostgresServer, startPostgres } from './postgres-server.js'
 export interface PostgresPair {
   /** Both servers, for a client that looks for the primary. */
   readonly url: string
+  readonly primaryPort: () => number
+  readonly standbyPort: () => number
+  /** From now on the standby shows what there is now, and nothing new; it receives all the same. */
+  readonly pauseStandby: () => Promise<void>
   /** By turns the primary's machine dies, and the primary is shut down. */
   readonly failOver: () => Promise<void>
   readonly stop: () => Promise<void>
@@ -63,6 +67,14 @@ export const startPair = async (): Promise<PostgresPair> => {
   }
   return {
     url: `postgres://postgres@${hosts}/postgres?target_session_attrs=primary`,
+    primaryPort: () => primary.port,
+    standbyPort: () => standby.port,
+    pauseStandby: async () => {
+      const [row] = await run(primary, 'select pg_current_wal_lsn()::text as lsn')
+      await until(standby, `select 1 where pg_last_wal_replay_lsn() >= '${String(row?.['lsn'])}'`)
+      await run(standby, 'select pg_wal_replay_pause()')
+      await until(standby, `select 1 where pg_get_wal_replay_pause_state() = 'paused'`)
+    },
     failOver: () => {
       dies = !dies
       return takeOver(() => (dies ? primary.crash() : primary.kill('SIGINT')))
