@@ -4,7 +4,8 @@ import type { IncomingMessage } from 'node:http'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionStore, StoreError } from '../port/session-store.js'
 import type { KeyNames } from '../session/known.js'
-import { type CookieOptions, sessionCookie } from './cookie.js'
+import { sessionCookies } from './arrival.js'
+import type { CookieOptions } from './cookie.js'
 import {
   answerFailure,
   type FailedRequest,
@@ -16,6 +17,7 @@ import type { TokenGuard } from './guard.js'
 import { type CheckedRequest, forwardedOf } from './origin.js'
 import type { RequestRefused } from './refused.js'
 import { beginLife, type RequestLife, type Visit } from './request-life.js'
+import type { Opening } from './shown.js'
 
 /** The options of every door. */
 export interface DoorOptions extends CookieOptions {
@@ -48,8 +50,15 @@ export const openDoor = (
   options: DoorOptions,
 ): ((visit: Visit) => TE.TaskEither<StoreError | RequestRefused, RequestLife>) => {
   giveStatuses()
-  return beginLife(options.store, sessionCookie(options), options.guard, options)
+  return beginLife(openingOf(options))
 }
+
+export const openingOf = (options: DoorOptions): Opening => ({
+  store: options.store,
+  cookies: sessionCookies(options),
+  guard: options.guard,
+  options,
+})
 
 /** What a request to `node:http` says of itself. */
 export const visitOf = (req: IncomingMessage, trustProxy: boolean): Visit => {

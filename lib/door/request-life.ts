@@ -6,13 +6,15 @@ import * as O from 'fp-ts/lib/Option.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError } from '../base/errors.js'
 import { closeFrame, dropFrame, type Frame, inFrame, isInside, lookAt, openFrame } from '../current/frame.js'
-import { buildSession, type LoadOptions, loadSession, sessionToken } from '../current/verbs.js'
-import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import { buildSession, sessionToken } from '../current/verbs.js'
+import type { Session, StoreError } from '../port/session-store.js'
 import { type AnswerHeaders, nothingAdded } from './answer-headers.js'
-import type { SessionCookie } from './cookie.js'
-import type { TokenGuard } from './guard.js'
-import { type CheckedRequest, isPrefetch, type OwnOrigin } from './origin.js'
+import type { SessionCookies } from './arrival.js'
+import type { Visit } from './origin.js'
 import type { RequestRefused } from './refused.js'
+import { isAhead, type Opening, type Shown, settleArrival, shownBy, withArrival } from './shown.js'
+
+export type { Visit } from './origin.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
 export type Handled = unknown
@@ -48,64 +50,42 @@ export interface WaitingResponse {
   readonly fail: (failure: unknown, headers: AnswerHeaders, isHandler?: () => boolean) => void
 }
 
-/** What a request says of itself. */
-export interface Visit extends OwnOrigin {
-  readonly cookieHeader: string | undefined
-  /** The client's address, where it is known. */
-  readonly address?: string | undefined
-  /** Its method and its headers, in which the browser says what kind of a request it is. */
-  readonly request?: CheckedRequest | undefined
-}
-
 export const beginLife =
-  (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined, options?: LoadOptions) =>
+  (opening: Opening) =>
   (visit: Visit): TE.TaskEither<StoreError | RequestRefused, RequestLife> =>
   async () => {
-    const found = await sessionOf(store, cookie, guard, visit, options)()
+    const found = await shownBy(opening)(visit)()
     if (E.isLeft(found)) return found
-    const session = O.isSome(found.right) ? found.right.value : buildSession(store)
+    const shown = found.right
     const request = { isPrefetch: isAhead(visit), origin: visit, looked: false }
-    const frame = openFrame(session, request)
-    const headers = () => ({
-      cookies: cookieChange(cookie, visit, found.right, frame),
-      looked: () => request.looked,
-    })
-    return E.right(lifeOf(frame, headers))
+    const session = O.getOrElse(() => buildSession(opening.store))(withArrival(shown))
+    return E.right(lifeOf(openFrame(session, request), shown, cookiesGiven(opening.cookies, visit, shown)))
   }
 
-const isAhead = ({ request }: Visit): boolean => request !== undefined && isPrefetch(request)
+type Given = (frame: Frame, settled: boolean) => readonly string[]
 
-const lifeOf = (frame: Frame, headers: () => AnswerHeaders): RequestLife => ({
-  session: () => lookAt(frame),
-  isInside: () => isInside(frame),
-  enter: (f) => inFrame(frame, f),
-  run: (handler) => inFrame(frame, () => attempt(handler)),
-  commit: async () => {
-    const saved = await closeFrame(frame)()
-    return E.isLeft(saved) ? saved : E.right(headers())
-  },
-  drop: () => {
-    dropFrame(frame)
-    return headers()
-  },
-})
+const NOTHING_CAME = E.right(false)
 
-/** The session that the visit's cookie opens. What opens nothing is counted by the guard, if there is one. */
-export const sessionOf =
-  (
-    store: SessionStore,
-    cookie: SessionCookie,
-    guard: TokenGuard | undefined,
-    visit: Visit,
-    options?: LoadOptions,
-  ): TE.TaskEither<StoreError | RequestRefused, O.Option<Session>> =>
-  async () => {
-    const token = cookie.read(visit.cookieHeader, visit.secure)
-    if (token === undefined) return E.right(O.none)
-    const found = await loadSession(store, token, options)()
-    const isBad = E.isRight(found) && O.isNone(found.right)
-    return isBad && guard !== undefined ? guard.count(visit.address, token) : found
+const lifeOf = (frame: Frame, shown: Shown, given: Given): RequestLife => {
+  const looked = (): boolean => frame.request?.looked ?? false
+  return {
+    session: () => lookAt(frame),
+    isInside: () => isInside(frame),
+    enter: (f) => inFrame(frame, f),
+    run: (handler) => inFrame(frame, () => attempt(handler)),
+    commit: async () => {
+      const saved = await closeFrame(frame)()
+      if (E.isLeft(saved)) return saved
+      const { arrival } = shown
+      const settled = arrival === undefined ? NOTHING_CAME : await settleArrival(frame, shown, arrival)
+      return E.isLeft(settled) ? settled : E.right({ cookies: given(frame, settled.right), looked })
+    },
+    drop: () => {
+      dropFrame(frame)
+      return { cookies: given(frame, false), looked }
+    },
   }
+}
 
 /** From the first line to the last: begin, run the handler, save, answer. */
 export const conduct = async (
@@ -167,18 +147,24 @@ export const answered = async <A>(
 
 // The token that a browser shows in vain is not taken away from it: another answer may just have given it
 // a new one, by a rotation that overtook this request.
-const cookieChange = (
-  cookie: SessionCookie,
-  { secure }: Visit,
-  found: O.Option<Session>,
-  { session, state }: Frame,
-): readonly string[] => {
-  if (state === 'destroyed') return O.isSome(found) ? [cookie.take(secure)] : []
-  const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session)
-  return known || state === 'gone' || O.isNone(session.snapshot)
-    ? []
-    : [cookie.give(sessionToken(session), secure, session.handle.lifetime.absoluteMs)]
-}
+const cookiesGiven =
+  (cookies: SessionCookies, { secure }: Visit, { session: found, by, arrival }: Shown): Given =>
+  ({ session, state }, settled) => {
+    const { lifetime } = session.handle
+    const give = (token: string): readonly string[] =>
+      by === 'session'
+        ? [cookies.session.give(token, secure, lifetime.absoluteMs)]
+        : (cookies.arrival?.give(token, secure, lifetime.idleMs) ?? [])
+    const takeArrival = (): readonly string[] => cookies.arrival?.take(secure) ?? []
+    const gone = settled ? takeArrival() : []
+    if (state === 'destroyed' && by === 'arrival') return O.isSome(found) ? takeArrival() : []
+    if (state === 'destroyed') return O.isSome(found) ? [cookies.session.take(secure), ...gone] : []
+    const isNamedAnew = settled && arrival?.id === session.id
+    const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session) && !isNamedAnew
+    return known || state === 'gone' || O.isNone(session.snapshot)
+      ? gone
+      : [...give(sessionToken(session)), ...gone]
+  }
 
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
