@@ -14,7 +14,7 @@ export interface SessionCookies {
   readonly arrival: ArrivalCookie | undefined
 }
 
-export interface ArrivalCookie {
+interface ArrivalCookie {
   readonly read: (visit: Visit) => string | undefined
   /** The `Set-Cookie` headers that give it; the browser forgets it after `idleMs` milliseconds. */
   readonly give: (token: string, secure: boolean, idleMs: number) => readonly string[]
