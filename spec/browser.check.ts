@@ -2,16 +2,30 @@
 
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
+import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
 import type { CookieOptions } from '../lib/door/cookie.js'
-import { sessionListener } from '../lib/door/node.js'
+import { type SessionHandler, sessionListener } from '../lib/door/node.js'
 import { memoryStore } from '../lib/driver/memory.js'
-import { sessionRef, sessionUpdate, updateCurrentSession } from '../lib/promise.js'
-import { startExample } from './support/example.js'
+import {
+  currentSession,
+  flash,
+  sessionPrincipal,
+  sessionRef,
+  sessionSet,
+  sessionUpdate,
+  signIn as signInAs,
+  signOut,
+  takeFlashes,
+  updateCurrentSession,
+} from '../lib/promise.js'
+import { codeBlocks } from './support/code-blocks.js'
+import { listening } from './support/doors.js'
+import { startExample, startProgram } from './support/example.js'
 import { startPostgres } from './support/postgres-server.js'
 
 const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
@@ -26,7 +40,12 @@ if (executablePath === undefined) {
 
 const server = await startPostgres()
 t.teardown(() => server.stop())
-const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox'],
+  // As in the hands of a person: a page that was left is kept for Back.
+  ignoreDefaultArgs: ['--disable-back-forward-cache'],
+})
 t.teardown(() => browser.close())
 
 const cart = (page: Page) => page.locator('#cart li').allTextContents()
@@ -49,7 +68,12 @@ t.test('sign in, a cart in two tabs, sign out', async (t) => {
   const context = await browser.newContext()
   const [one, two] = [await context.newPage(), await context.newPage()]
   await one.goto(url)
+  t.equal(await sessionCookie(context), undefined, 'a form by itself makes no session')
+  await two.goto(url)
+  await add(one, 'cocoa')
   const visitor = await sessionCookie(context)
+  await add(two, 'juice')
+  t.strictSame(new Set(await cart(two)), new Set(['cocoa', 'juice']), 'the first forms of both tabs work')
   t.match(visitor, { httpOnly: true, sameSite: 'Lax', secure: false, expires: -1 })
   t.equal(await one.evaluate('document.cookie'), '', 'no script can read it')
   await signIn(one, 'ada')
@@ -61,7 +85,11 @@ t.test('sign in, a cart in two tabs, sign out', async (t) => {
   await Promise.all([add(one, 'tea'), add(two, 'milk')])
   await one.reload()
   await two.reload()
-  t.strictSame(new Set(await cart(one)), new Set(['tea', 'milk']), 'neither tab lost what the other did')
+  t.strictSame(
+    new Set(await cart(one)),
+    new Set(['cocoa', 'juice', 'tea', 'milk']),
+    'neither tab lost what the other did',
+  )
   t.strictSame(await cart(one), await cart(two))
 
   await one.click('#out')
@@ -124,4 +152,120 @@ t.test('in a frame of another site a partitioned cookie is kept, for that site a
   t.strictSame(await framed(t, { sameSite: 'none', partitioned: true }), ['1', '2', '3', '1'])
   const plain = await framed(t, { sameSite: 'none' })
   t.not(plain.join(), '1,2,3,1', 'one that is not is blocked there, or shared with our own pages')
+})
+
+/** A small site whose handler is the test's; its requests, as the browser sent them. */
+const startSite = async (t: Test, handler: SessionHandler) => {
+  const requests: IncomingMessage[] = []
+  const listener = sessionListener({ store: memoryStore() })(async (req, res) => {
+    requests.push(req)
+    res.setHeader('Content-Type', 'text/html')
+    return handler(req, res)
+  })
+  const { url, close } = await listening(createServer(listener))
+  t.teardown(close)
+  return { url, requests }
+}
+
+const user = async () => sessionRef(sessionPrincipal, 'nobody')(await currentSession())
+
+t.test('after a sign-out Back does not show the signed-in page', async (t) => {
+  const { url } = await startSite(t, async (req, res) => {
+    if (req.url === '/in') await signInAs('ada')
+    if (req.url === '/out') {
+      await signOut()
+      return res.writeHead(303, { Location: '/bye' }).end()
+    }
+    const page = `<p id="user">${await user()}</p><form method="post" action="/out"><button id="out">Out</button></form>`
+    return res.end(page)
+  })
+  const page = await (await browser.newContext()).newPage()
+  await page.goto(`${url}/in`)
+  await page.goto(`${url}/account`)
+  t.equal(await page.textContent('#user'), 'ada')
+  await page.click('#out')
+  t.equal(await page.textContent('#user'), 'nobody')
+  await page.goBack()
+  t.equal(new URL(page.url()).pathname, '/account')
+  t.equal(await page.textContent('#user'), 'nobody')
+})
+
+t.test('a form of another site signs in, and the visitor keeps the basket', async (t) => {
+  const { url, requests } = await startSite(t, async (req, res) => {
+    const { pathname } = new URL(req.url ?? '/', 'http://x')
+    // The same machine by another name is another site.
+    if (pathname === '/bank')
+      return res.end(
+        `<form method="post" action="${url}/acs"><button id="go">Back to the shop</button></form>`,
+      )
+    if (pathname === '/basket') await updateCurrentSession(sessionSet('basket', 'tea'))
+    if (pathname === '/acs') {
+      await signInAs('ada')
+      return res.writeHead(303, { Location: '/done' }).end()
+    }
+    return res.end(`<p id="user">${await user()} ${String(sessionRef('basket')(await currentSession()))}</p>`)
+  })
+  const context = await browser.newContext()
+  const page = await context.newPage()
+  const comeBack = async () => {
+    await page.goto(`${url.replace('127.0.0.1', 'localhost')}/bank`)
+    await page.click('#go')
+    return page.textContent('#user')
+  }
+  const names = async () => (await context.cookies(url)).map(({ name }) => name)
+  t.equal(await comeBack(), 'ada undefined', 'a visitor without a session')
+  t.strictSame(await names(), ['session'])
+  await context.clearCookies()
+  await page.goto(`${url}/basket`)
+  const before = (await sessionCookie(context))?.value
+  t.equal(await comeBack(), 'ada tea', 'and one with a basket')
+  t.strictSame(await names(), ['session'])
+  t.not((await sessionCookie(context))?.value, before, 'with a new secret')
+  const acs = requests.filter((req) => req.url === '/acs')
+  t.strictSame(
+    acs.map(({ headers }) => [headers['sec-fetch-site'], headers.cookie]),
+    [
+      ['cross-site', undefined],
+      ['cross-site', undefined],
+    ],
+  )
+})
+
+t.test('a page that is fetched ahead leaves its message to the visit', async (t) => {
+  let fetched: (req: IncomingMessage) => void
+  const ahead = new Promise<IncomingMessage>((resolve) => (fetched = resolve))
+  const { url } = await startSite(t, async (req, res) => {
+    if (req.url === '/add') await updateCurrentSession(flash('info', 'Saved.'))
+    if (req.url === '/messages') {
+      const taken = (await takeFlashes()).map(({ text }) => text)
+      res.end(`<p id="messages">${taken.join()}</p>`)
+      if (req.headers['sec-purpose'] !== undefined) res.once('finish', () => fetched(req))
+      return
+    }
+    const rules = '{"prefetch": [{"urls": ["/messages"], "eagerness": "immediate"}]}'
+    res.end(req.url === '/ahead' ? `<script type="speculationrules">${rules}</script>` : 'added')
+  })
+  const context = await browser.newContext()
+  const page = await context.newPage()
+  await page.goto(`${url}/add`)
+  await page.goto(`${url}/ahead`)
+  t.match((await ahead).headers['sec-purpose'], /prefetch/)
+  await page.close()
+  const visit = await context.newPage()
+  await visit.goto(`${url}/messages`)
+  t.equal(await visit.textContent('#messages'), 'Saved.')
+  await visit.reload()
+  t.equal(await visit.textContent('#messages'), '')
+})
+
+t.test("the README's first program counts visits", async (t) => {
+  const program = (await codeBlocks()).find(({ place, serves }) => place.startsWith('README.md') && serves)
+  const url = await startProgram(t, 'readme', program?.code ?? '', server.url)
+  const page = await (await browser.newContext()).newPage()
+  for (const visits of [1, 2, 3]) {
+    await page.goto(url)
+    // A browser with a window asks by itself.
+    await page.evaluate("fetch('/favicon.ico').then((icon) => icon.status)")
+    t.match(await page.textContent('body'), `This is visit ${String(visits)}.`)
+  }
 })

@@ -34,6 +34,7 @@ import {
   destroySession,
   flash,
   flashes,
+  loadSession,
   refreshSession,
   rotateSession,
   saveSession,
@@ -708,6 +709,17 @@ t.test('WebSockets', async (t) => {
     t.equal(await held(store, cookie), '1')
     t.equal(await talk(url, {}), 401)
     t.equal(await talk(url, { cookie: `session=${token}x` }), 401)
+  })
+
+  t.test('have what arrived by a form of another site, and leave it to a request', async (t) => {
+    const { store, cookie } = await withOne()
+    const arrival = await saveSession(sessionSet('n', 2)(buildSession(store)))
+    const arrived = `session-arrival=${sessionToken(arrival)}`
+    const { url } = await serve(t, { store })
+    t.equal(await talk(url, { cookie: `${cookie}; ${arrived}` }), '2')
+    t.equal(await talk(url, { cookie: arrived }), '2')
+    t.equal(await talk(url, { cookie }), '1')
+    t.ok(await loadSession(store, sessionToken(arrival)))
   })
 
   t.test('of a page of another origin have none', async (t) => {

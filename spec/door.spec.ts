@@ -152,7 +152,9 @@ t.test('the cookie', async (t) => {
       sameSite: 'strict',
       persistent: true,
     })
-    t.match((await get(url)).setCookie, [/^shop=[^;]+; Max-Age=3600; Path=\/; HttpOnly; SameSite=Strict$/])
+    // From the address bar: only then the browser would show a strict cookie.
+    const typed = await get(url, undefined, { 'sec-fetch-site': 'none' })
+    t.match(typed.setCookie, [/^shop=[^;]+; Max-Age=3600; Path=\/; HttpOnly; SameSite=Strict$/])
     for (const cookieName of ['', 'a b', 'a;b', 'a=b', '__Host-a'])
       t.throws(() => sessionListener({ store, cookieName }), TypeError, cookieName)
   })

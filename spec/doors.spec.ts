@@ -4,6 +4,7 @@
 import t from 'tap'
 import { postgresDatabase } from '../lib/driver/postgres.js'
 import { quietPools } from './support/databases.js'
+import { arrivalSuite } from './support/door-arrival-suite.js'
 import { browserSuite } from './support/door-browser-suite.js'
 import { doorSuite } from './support/door-suite.js'
 import { documentedDoor, doors } from './support/doors.js'
@@ -24,4 +25,5 @@ for (const door of [...doors, await documentedDoor()])
   t.test(door.name, async (t) => {
     doorSuite(t, door, database)
     browserSuite(t, door, database)
+    arrivalSuite(t, door, database)
   })

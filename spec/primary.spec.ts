@@ -157,7 +157,7 @@ const administer = async (): Promise<void> => {
   const [one] = await right(operator.sessions(10, 'ada'))
   const id = one?.id ?? FIRST_ID
   await right(operator.show(id, true))
-  const listing = expressListing(watched, schemaName)
+  const listing = expressListing(watched, schemaName, () => false)
   await right(listing.all)
   await right(listing.length)
   await right(listing.clear)

@@ -4,7 +4,8 @@ import type { IncomingMessage } from 'node:http'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionStore, StoreError } from '../port/session-store.js'
 import type { KeyNames } from '../session/known.js'
-import { type CookieOptions, sessionCookie } from './cookie.js'
+import { sessionCookies } from './arrival.js'
+import type { CookieOptions } from './cookie.js'
 import {
   answerFailure,
   type FailedRequest,
@@ -16,6 +17,7 @@ import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwa
 import type { TokenGuard } from './guard.js'
 import { type CheckedRequest, headerOf } from './origin.js'
 import { beginLife, type RequestLife, type Visit } from './request-life.js'
+import type { Opening } from './shown.js'
 
 /** The options of every door. */
 export interface DoorOptions extends CookieOptions {
@@ -51,8 +53,15 @@ export const openDoor = (
 ): ((visit: Visit) => TE.TaskEither<StoreError, RequestLife>) => {
   giveStatuses()
   forwardedBy(options.trustProxy)
-  return beginLife(options.store, sessionCookie(options), options.guard, options)
+  return beginLife(openingOf(options))
 }
+
+export const openingOf = (options: DoorOptions): Opening => ({
+  store: options.store,
+  cookies: sessionCookies(options),
+  guard: options.guard,
+  options,
+})
 
 /** What a request to `node:http` says of itself. */
 export const visitOf = (req: IncomingMessage, trustProxy: TrustProxy): Visit =>

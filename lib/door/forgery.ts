@@ -11,11 +11,8 @@ import { currentSession } from '../current/current-session.js'
 import { currentRequest } from '../current/frame.js'
 import { forgeryKey } from '../current/sign-in.js'
 import type { Session } from '../port/session-store.js'
-import { type CheckedRequest, headerOf, senderOf } from './origin.js'
+import { type CheckedRequest, headerOf, isUnsafe, senderOf } from './origin.js'
 import { RequestRefused } from './refused.js'
-
-/** A request that may change something. */
-const isUnsafe = ({ method = '' }: CheckedRequest): boolean => !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
 /**
  * Checks that a request which changes something comes from a page of ours. One that the browser itself calls

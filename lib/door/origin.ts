@@ -18,6 +18,15 @@ export interface OwnOrigin {
   readonly secure: boolean
 }
 
+/** What a request says of itself. */
+export interface Visit extends OwnOrigin {
+  readonly cookieHeader: string | undefined
+  /** The client's address, where it is known. */
+  readonly address?: string | undefined
+  /** Its method and its headers, in which the browser says what kind of a request it is. */
+  readonly request?: CheckedRequest | undefined
+}
+
 /** Where a request comes from. `none`: from the user, by the address bar or a bookmark. */
 export type Sender = 'same-origin' | 'same-site' | 'cross-site' | 'none' | 'unknown'
 
@@ -25,6 +34,10 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
   const value = typeof headers.get === 'function' ? headers.get(name) : (headers as HeaderRecord)[name]
   return typeof value === 'string' ? value : undefined
 }
+
+/** Whether a request may change something. */
+export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
+  !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
 /** What the browser says. An `Origin` of another host of the same site counts as `cross-site`. */
 export const senderOf = (request: CheckedRequest, own: OwnOrigin): Sender => {

@@ -9,21 +9,15 @@ import { setImmediate } from '../base/timers.js'
 import { type Frame, inScope, isInside, openFrame, scopeOf } from '../current/frame.js'
 import { changesWithin } from '../current/inner-frame.js'
 import { closeFrame, dropFrame, sessionHeldBy } from '../current/scope.js'
-import {
-  buildSession,
-  type LoadOptions,
-  loadSession,
-  openSession,
-  originOf,
-  sessionToken,
-  tellUnopened,
-} from '../current/verbs.js'
-import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import { buildSession, sessionToken } from '../current/verbs.js'
+import type { Session, StoreError } from '../port/session-store.js'
 import { ownLifetimeOf } from '../session/own-lifetime.js'
 import { type AnswerHeaders, nothingAdded } from './answer-headers.js'
-import type { SessionCookie } from './cookie.js'
-import type { TokenGuard } from './guard.js'
-import { type CheckedRequest, isPrefetch, type OwnOrigin } from './origin.js'
+import type { SessionCookies } from './arrival.js'
+import type { Visit } from './origin.js'
+import { isAhead, type Opening, type Shown, settleArrival, shownBy, withArrival } from './shown.js'
+
+export type { Visit } from './origin.js'
 
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
 export type Handled = unknown
@@ -66,104 +60,56 @@ export interface WaitingResponse {
   readonly fail: (failure: unknown, headers: AnswerHeaders, isHandler?: () => boolean) => void
 }
 
-/** What a request says of itself. */
-export interface Visit extends OwnOrigin {
-  readonly cookieHeader: string | undefined
-  /** The client's address, where it is known. */
-  readonly address?: string | undefined
-  /** Its method and its headers, in which the browser says what kind of a request it is. */
-  readonly request?: CheckedRequest | undefined
-}
-
 export const beginLife =
-  (store: SessionStore, cookie: SessionCookie, guard: TokenGuard | undefined, options?: LoadOptions) =>
+  (opening: Opening) =>
   (visit: Visit): TE.TaskEither<StoreError, RequestLife> =>
   async () => {
-    const found = await sessionOf(store, cookie, guard, visit, options)()
+    const found = await shownBy(opening)(visit)()
     if (E.isLeft(found)) return found
-    const session = O.isSome(found.right) ? found.right.value : buildSession(store)
+    const shown = found.right
     const request = { isPrefetch: isAhead(visit), origin: visit, looked: false }
-    const frame = openFrame(session, request)
-    const headers = () => ({
-      cookies: cookieChange(cookie, visit, found.right, frame),
-      looked: () => request.looked,
-    })
-    return E.right(lifeOf(frame, headers))
+    const session = O.getOrElse(() => buildSession(opening.store))(withArrival(shown))
+    return E.right(lifeOf(openFrame(session, request), shown, cookiesGiven(opening.cookies, visit, shown)))
   }
 
-const isAhead = ({ request }: Visit): boolean => request !== undefined && isPrefetch(request)
+type Given = (frame: Frame, settled: boolean) => readonly string[]
 
-const lifeOf = (frame: Frame, headers: () => AnswerHeaders, scope = scopeOf(frame)): RequestLife => ({
-  session: () => {
-    const session = sessionHeldBy(frame)
-    if (E.isLeft(session)) throw session.left
-    return session.right
-  },
-  peek: () => frame.session,
-  isInside: () => isInside(frame),
-  enter: (f) => inScope(scope, f),
-  run: (handler) => inScope(scope, () => attempt(handler)),
-  settled: async () => {
-    for (let changes = changesWithin(frame); changes !== undefined; changes = changesWithin(frame)) {
-      await changes
-      // What a handler does right after (a throw, a last edit) still belongs to it.
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-  },
-  commit: async () => {
-    const saved = await closeFrame(frame)()
-    return E.isLeft(saved) ? saved : E.right(headers())
-  },
-  drop: () => {
-    dropFrame(frame)
-    return headers()
-  },
-})
+const NOTHING_CAME = E.right(false)
 
-/**
- * The session that the visit's cookie opens: of several cookies of that name the first that opens one. Where none does,
- * a token that was never ours is counted by the guard, if there is one.
- */
-export const sessionOf =
-  (
-    store: SessionStore,
-    cookie: SessionCookie,
-    guard: TokenGuard | undefined,
-    visit: Visit,
-    options?: LoadOptions,
-  ): TE.TaskEither<StoreError, O.Option<Session>> =>
-  async () => {
-    const strangers: string[] = []
-    for (const token of cookie.read(visit.cookieHeader, visit.secure)) {
-      const found =
-        guard === undefined
-          ? await loadSession(store, token, options)()
-          : await guardedSession(store, guard.refuses(visit.address), token, options, strangers)
-      if (E.isLeft(found) || O.isSome(found.right)) return found
-    }
-    const [stranger] = strangers
-    if (stranger !== undefined) guard?.count(visit.address, stranger)
-    return E.right(O.none)
+const lifeOf = (frame: Frame, shown: Shown, given: Given): RequestLife => {
+  const scope = scopeOf(frame)
+  const looked = (): boolean => frame.request?.looked ?? false
+  return {
+    session: () => {
+      const session = sessionHeldBy(frame)
+      if (E.isLeft(session)) throw session.left
+      return session.right
+    },
+    peek: () => frame.session,
+    isInside: () => isInside(frame),
+    enter: (f) => inScope(scope, f),
+    run: (handler) => inScope(scope, () => attempt(handler)),
+    settled: () => untilSettled(frame),
+    commit: async () => {
+      const saved = await closeFrame(frame)()
+      if (E.isLeft(saved)) return saved
+      const { arrival } = shown
+      const settled = arrival === undefined ? NOTHING_CAME : await settleArrival(frame, shown, arrival)
+      return E.isLeft(settled) ? settled : E.right({ cookies: given(frame, settled.right), looked })
+    },
+    drop: () => {
+      dropFrame(frame)
+      return { cookies: given(frame, false), looked }
+    },
   }
+}
 
-/** Notes a token that was never ours; one whose client is refused is not looked up. */
-const guardedSession = async (
-  store: SessionStore,
-  isRefused: boolean,
-  token: string,
-  options: LoadOptions | undefined,
-  strangers: string[],
-): Promise<E.Either<StoreError, O.Option<Session>>> => {
-  if (isRefused && originOf(store, token) === 'foreign') {
-    tellUnopened(token)
-    return E.right(O.none)
+const untilSettled = async (frame: Frame): Promise<void> => {
+  for (let changes = changesWithin(frame); changes !== undefined; changes = changesWithin(frame)) {
+    await changes
+    // What a handler does right after (a throw, a last edit) still belongs to it.
+    await new Promise((resolve) => setImmediate(resolve))
   }
-  const found = await openSession(store, token, options)()
-  if (E.isLeft(found)) return found
-  if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-  // Asked afterwards: a store that has just been made ready knows its ids.
-  if (found.right.left !== 'expired' && originOf(store, token) !== 'own') strangers.push(token)
-  return E.right(O.none)
 }
 
 /** From the first line to the last: begin, run the handler, save, answer. */
@@ -226,25 +172,24 @@ export const answered = async <A>(
 
 // The token that a browser shows in vain is not taken away from it: another answer may just have given it
 // a new one, by a rotation that overtook this request.
-const cookieChange = (
-  cookie: SessionCookie,
-  { secure }: Visit,
-  found: O.Option<Session>,
-  { session, state }: Frame,
-): readonly string[] => {
-  if (state === 'destroyed') return O.isSome(found) ? [cookie.take(secure)] : []
-  const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session)
-  return known || state === 'gone' || O.isNone(session.snapshot)
-    ? []
-    : [
-        cookie.give(
-          sessionToken(session),
-          secure,
-          session.handle.lifetime.absoluteMs,
-          ownLifetimeOf(session.store)?.absoluteMs,
-        ),
-      ]
-}
+const cookiesGiven =
+  (cookies: SessionCookies, { secure }: Visit, { session: found, by, arrival }: Shown): Given =>
+  ({ session, state }, settled) => {
+    const { absoluteMs, idleMs } = session.handle.lifetime
+    const give = (token: string): readonly string[] =>
+      by === 'session'
+        ? [cookies.session.give(token, secure, absoluteMs, ownLifetimeOf(session.store)?.absoluteMs)]
+        : (cookies.arrival?.give(token, secure, idleMs) ?? [])
+    const takeArrival = (): readonly string[] => cookies.arrival?.take(secure) ?? []
+    const gone = settled ? takeArrival() : []
+    if (state === 'destroyed' && by === 'arrival') return O.isSome(found) ? takeArrival() : []
+    if (state === 'destroyed') return O.isSome(found) ? [cookies.session.take(secure), ...gone] : []
+    const isNamedAnew = settled && arrival?.id === session.id
+    const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session) && !isNamedAnew
+    return known || state === 'gone' || O.isNone(session.snapshot)
+      ? gone
+      : [...give(sessionToken(session)), ...gone]
+  }
 
 export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {

@@ -4,21 +4,22 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { makeReadOnly } from '../current/scope.js'
 import type { Session } from '../port/session-store.js'
-import { sessionCookie } from './cookie.js'
 import {
   type DoorOptions,
   describe,
   type FailureOptions,
   failureAnswer,
+  openingOf,
   type ProxyOptions,
   visitOf,
 } from './door.js'
 import type { FailureAnswer } from './failure.js'
 import { isForeign } from './origin.js'
-import { sessionOf } from './request-life.js'
+import { shownBy, withArrival } from './shown.js'
 
 export interface UpgradeOptions extends DoorOptions, ProxyOptions, FailureOptions {}
 
@@ -57,14 +58,15 @@ export type UpgradeHandler = (
 export const sessionUpgrade = (
   options: UpgradeOptions,
 ): ((handler: UpgradeHandler) => (req: IncomingMessage, socket: Duplex, head: Buffer) => void) => {
-  const { store, guard, onFailure, sameSite, trustProxy = false } = options
-  const cookie = sessionCookie(options)
+  const { onFailure, sameSite, trustProxy = false } = options
+  const shown = shownBy(openingOf(options))
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
     const visit = visitOf(req, trustProxy)
     if (sameSite !== 'none' && isForeign(req, visit)) return undefined
-    const found = await sessionOf(store, cookie, guard, visit, options)()
+    const found = await shown(visit)()
     if (E.isLeft(found)) throw found.left
-    return O.isSome(found.right) ? makeReadOnly(found.right.value) : undefined
+    // What arrived is shown, and left to a request that can store it.
+    return pipe(found.right, withArrival, O.map(makeReadOnly), O.toUndefined)
   }
   return (handler) => (req, socket, head) => {
     // Until the handler has it, nobody else hears of a connection that is lost.

@@ -1,6 +1,8 @@
 // Messages for the page that comes next: added by one request, shown by a later one. Each is added and taken
 // away by an update, so that overlapping requests lose none.
+import * as E from 'fp-ts/lib/Either.js'
 import * as t from 'io-ts'
+import type { Json } from '../base/json.js'
 import { randomBits64 } from '../base/random.js'
 import { OWN, sessionKey } from './key.js'
 import type { SessionValue } from './session.js'
@@ -44,3 +46,17 @@ export const flashes = <H>(session: SessionValue<H>): readonly Flash[] => sessio
 /** Takes these messages away; others that came meanwhile stay. */
 export const unflash = (shown: readonly Flash[]): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
+
+/** Adds the messages of another session, once. */
+export const addFlashes = (others: Json): (<H>(session: SessionValue<H>) => SessionValue<H>) => {
+  const added = messages.codec.decode(others)
+  const more = E.isRight(added) ? added.right : []
+  return sessionUpdate(
+    messages,
+    (present) => {
+      const isNew = ({ id }: Flash): boolean => present.every((message) => message.id !== id)
+      return [...present, ...more.filter(isNew)].slice(-KEPT)
+    },
+    [],
+  )
+}
