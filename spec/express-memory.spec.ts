@@ -104,7 +104,7 @@ const application = (store: PromisedStore, run: number) => {
     },
     lifetime: ({ sid, maxAge }) =>
       save(nameOf(sid), (data) => {
-        data.cookie.maxAge = maxAge as number
+        data.cookie.maxAge = maxAge
       }),
     touchPast: async ({ sid, maxAge }) => {
       held.delete(nameOf(sid))

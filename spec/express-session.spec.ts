@@ -381,6 +381,56 @@ withEach('regenerate, reload and save are what they were', async (t) => {
   await right(keyrow.prepare)
 })
 
+withEach(
+  'a sign-in by regenerate, save and redirect, under `resave` and `rolling` and 20 requests at once',
+  async (t) => {
+    const { store } = ours()
+    const url = await appOn(
+      t,
+      store,
+      (req, res, next) => {
+        const data = req.session
+        data['csrfSecret'] ??= 'made once'
+        if (req.path === '/in') {
+          const kept = data['csrfSecret']
+          data.regenerate((failed: unknown) => {
+            if (failed) next(failed)
+            Object.assign(req.session, {
+              csrfSecret: kept,
+              passport: { user: 'ada' },
+              flash: { info: ['welcome'] },
+            })
+            req.session.save((unsaved: unknown) => (unsaved ? next(unsaved) : res.redirect('/show')))
+          })
+        } else if (req.path === '/out') data.destroy(() => res.send('out'))
+        else {
+          if (req.path === '/shown') data['flash'] = {}
+          else data[req.path] = true
+          res.send('done')
+        }
+      },
+      { resave: true, saveUninitialized: true, rolling: true, cookie: { maxAge: 3_600_000 } },
+    )
+    const visitor = await ask(`${url}/visit`)
+    const signedIn = await ask(`${url}/in`, visitor.cookie)
+    t.equal(signedIn.status, 302)
+    t.not(signedIn.cookie, visitor.cookie)
+    t.match(await values(url, signedIn.cookie), { passport: { user: 'ada' }, flash: { info: ['welcome'] } })
+    const pages = Array.from({ length: 20 }, (_, n) => (n === 10 ? '/shown' : `/page${String(n)}`))
+    const answers = await Promise.all(pages.map((page) => ask(url + page, signedIn.cookie)))
+    t.strictSame(
+      new Set(answers.map(({ status, cookie }) => `${String(status)} ${cookie}`)),
+      new Set([`200 ${signedIn.cookie}`]),
+    )
+    const held = await values(url, signedIn.cookie)
+    t.match(held, { passport: { user: 'ada' }, csrfSecret: 'made once', flash: {} })
+    t.strictSame([Object.keys(held).length, held['flash']], [3 + 19, {}])
+    await Promise.all([...pages, '/out'].map((page) => ask(url + page, signedIn.cookie)))
+    const after = await values(url, signedIn.cookie)
+    t.equal(after['passport'], undefined, 'signed out for good')
+  },
+)
+
 withEach('all, length and clear', async (t) => {
   const { store } = ours()
   const call = <A>(name: 'all' | 'length' | 'clear', from: session.Store = store) =>

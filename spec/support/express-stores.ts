@@ -19,6 +19,7 @@ export const promised = (store: session.Store) => {
     touch: (sid: string, data: object) => asked<undefined>((done) => store.touch?.(sid, data as Data, done)),
     destroy: (sid: string) => asked<undefined>((done) => store.destroy(sid, done)),
     all: async () => Object.values(await asked<Record<string, Data>>((done) => store.all?.(done))),
+    allAsGiven: () => asked<unknown>((done) => store.all?.(done)),
     length: () => asked<number>((done) => store.length?.(done)),
     clear: () => asked<undefined>((done) => store.clear?.(done)),
     /** The `req.session` of a request, as express-session makes it. */
