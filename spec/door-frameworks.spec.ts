@@ -555,6 +555,60 @@ t.test('fetch', async (t) => {
     t.equal(session.store.size, 1)
   })
 
+  t.test(
+    'what no server can send is a failure, and nothing is stored; what cannot be changed is copied',
+    async (t) => {
+      const origin = await listening(
+        createServer((_req, res) => res.setHeader('X-Own', 'x').end('from elsewhere')),
+      )
+      t.teardown(origin.close)
+      const answers: Readonly<Record<string, () => unknown>> = {
+        '/error': () => Response.error(),
+        '/text': () => 'a text',
+        '/upgraded': () => undefined,
+        '/redirect': () => Response.redirect('https://shop.example/next', 303),
+        '/passed': () => fetch(origin.url),
+      }
+      const store = memoryStore()
+      const handler = async (path: string): Promise<unknown> => {
+        await count()
+        return answers[path]?.()
+      }
+      const failures: unknown[] = []
+      const onFailure = (failure: unknown) => {
+        failures.push((failure as { _tag?: string })._tag)
+        return { status: 500, body: 'mine' }
+      }
+      const fetching = sessionFetch({ store, onFailure })((request) => handler(new URL(request.url).pathname))
+      const app = new Hono()
+      app.use(honoDoor.sessionMiddleware({ store }))
+      app.onError((error, c) => c.text(onFailure(error).body, 500))
+      app.all('*', (c) => handler(c.req.path) as Promise<Response>)
+      for (const [door, refused] of [
+        [fetching, ['/error', '/text', '/upgraded']],
+        [(request: Request) => app.fetch(request), ['/error']],
+      ] as const) {
+        for (const path of refused) {
+          const answer = await door(new Request(`http://shop.example${path}`))
+          t.strictSame(
+            [answer.status, await answer.text(), answer.headers.getSetCookie()],
+            [500, 'mine', []],
+            path,
+          )
+          t.strictSame(failures.splice(0), ['ResponseRefused'])
+        }
+        for (const [path, status, body] of [
+          ['/redirect', 303, ''],
+          ['/passed', 200, 'from elsewhere'],
+        ] as const) {
+          const answer = await door(new Request(`http://shop.example${path}`))
+          t.strictSame([answer.status, await answer.text()], [status, body])
+          t.match(answer.headers.getSetCookie(), [/^session=/])
+        }
+      }
+    },
+  )
+
   t.test('a response that is given to every visitor takes no session from one to the next', async (t) => {
     const shared = new Response(null, { status: 204, headers: { 'Cache-Control': 'public' } })
     const app = new Hono()

@@ -24,7 +24,11 @@ const matches = (value: unknown, pattern: unknown): boolean => {
 }
 
 const said = (value: unknown): string =>
-  value instanceof Error ? String(value.stack) : (JSON.stringify(value, null, 1) ?? String(value))
+  value instanceof Error
+    ? String(value.stack)
+    : value === undefined
+      ? 'nothing'
+      : JSON.stringify(value, null, 1)
 
 const note = (running: Running, depth: number, isRight: boolean, name: string, seen?: unknown): boolean => {
   running.count += 1

@@ -154,7 +154,7 @@ const upgraded = (request: Request, server: unknown): unknown => {
 const greeting = (url: string, cookie?: string): Promise<unknown> =>
   new Promise((resolve) => {
     const options = cookie === undefined ? undefined : { headers: { cookie } }
-    const socket = new WebSocket(url.replace('http', 'ws'), options as never)
+    const socket = new WebSocket(url.replace('http', 'ws'), options)
     socket.addEventListener('message', ({ data }) => {
       socket.close()
       resolve(data)
@@ -177,7 +177,7 @@ const socketTests = (t: Test, store: ReturnType<typeof sessionStore>): void => {
         reads.push((await currentSession()).store.get('n'))
         if (pathname === '/change') await change()
         return pathname === '/text' ? 'a text' : upgraded(request, server)
-      }) as Fetch,
+      }),
     )
     t.teardown(served.close)
     const cookie = `session=${sessionToken(await saveSession(sessionSet('n', 7)(buildSession(store))))}`
@@ -210,8 +210,8 @@ const pgliteTests = (t: Test): void => {
   })
 }
 
-const database = postgresDatabase(quietPools(process.env['DATABASE_URL'] ?? ''))
-// What fails on purpose is logged.
+const database = postgresDatabase(quietPools(process.env['DATABASE_URL'] ?? ''), { timeoutMs: 30_000 })
+// The deadline is not what is tested here, on a machine that may do other things too. What fails on purpose is logged.
 console.error = () => undefined
 
 await runTests((t) => {
