@@ -250,6 +250,11 @@ t.test('a connection that forgot its statements, once or all the time', async (t
   const database = open(t, { max: 2 })
   const echo = (n: number) => database.query({ name: 'echo', text: 'select $1::int as n' }, [n])
   const forget = () => right(database.query({ name: 'discard', text: 'discard all' }, []))
+  const echoes = (handle: Database) => handle.query({ name: 'echo', text: 'select $1::int as n' }, [7])
+  await Promise.all(Array.from({ length: 9 }, () => right(K.transact(database, echoes))))
+  await Promise.all([forget(), forget()])
+  const inside = await Promise.all(Array.from({ length: 9 }, () => K.transact(database, echoes)()))
+  for (const result of inside.filter(E.isLeft)) t.match(result.left, { sqlState: '26000', retryable: true })
   for (let round = 0; round < 30; round += 1) {
     const rows = await Promise.all(Array.from({ length: 10 }, (_, n) => right(echo(n))))
     t.strictSame(
@@ -258,10 +263,10 @@ t.test('a connection that forgot its statements, once or all the time', async (t
     )
     await Promise.all([forget(), forget()])
   }
-  const [left_] = await right(
+  const [kept] = await right(
     database.query({ name: 'count', text: 'select count(*)::int as n from pg_prepared_statements' }, []),
   )
-  t.strictSame(left_, { n: 0 }, 'it is not prepared any more')
+  t.strictSame(kept, { n: 0 }, 'it is not prepared any more')
 })
 
 t.test('an update that failed so is done once', async (t) => {

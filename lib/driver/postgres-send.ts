@@ -139,11 +139,7 @@ interface Columns {
 
 const rowsOf = (result: unknown): readonly Row[] => {
   const rows = result as readonly Wire[][] & Columns
-  // postgres.js 3.4.9 goes on counting rows where it was when their connection was lost: the next result then begins
-  // with so many holes.
-  const whole: Wire[][] = []
-  rows.forEach((row) => void whole.push(row))
-  return decodedRows(rows.columns ?? [], whole)
+  return decodedRows(rows.columns ?? [], rows)
 }
 
 // A statement still waiting for a connection becomes one that does nothing. (If a connection is just being made
