@@ -817,7 +817,7 @@ t.test('a package that is not installed is named', async (t) => {
   await cp(join(MAIN, '..', '..'), join(home, 'dist'), { recursive: true })
   await writeFile(join(home, 'package.json'), '{"type":"module"}')
   await mkdir(join(home, 'node_modules'))
-  for (const name of ['cookie', 'fp-ts', 'fs-native-extensions', 'immutable', 'io-ts'])
+  for (const name of ['cookie', 'fp-ts', 'fs-native-extensions', 'immutable', 'io-ts', 'postgres-array'])
     await symlink(join(installed, name), join(home, 'node_modules', name))
   const main = join(home, 'dist', 'cli', 'main.js')
   t.match(await keyrow(['doctor'], { env, main }), { code: 1, stderr: /npm install postgres\n$/ })

@@ -31,7 +31,13 @@ import {
 import { noEntries } from '../lib/session/edits.js'
 import { freshSaveId } from '../lib/session/token.js'
 import { expressListing } from '../lib/sql/express-listing.js'
-import { clockFigures, routeFigures, schemaFigures, serverFigures } from '../lib/sql/figures.js'
+import {
+  clockFigures,
+  hazardFigures,
+  routeFigures,
+  schemaFigures,
+  serverFigures,
+} from '../lib/sql/figures.js'
 import { plainRouteQuery } from '../lib/sql/operator.js'
 import { FIRST_ID, operatorOver, type Scope } from '../lib/sql/operator-store.js'
 import { quotedSchema } from '../lib/sql/schema-state.js'
@@ -152,6 +158,7 @@ const administer = async (): Promise<void> => {
   await right(serverFigures(watched))
   await right(clockFigures(watched))
   await right(routeFigures(watched))
+  await right(hazardFigures(watched, schema))
   await right(schemaFigures(watched, schema))
   await right(operator.sessions(10, undefined))
   const [one] = await right(operator.sessions(10, 'ada'))

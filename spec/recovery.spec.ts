@@ -170,7 +170,7 @@ t.test(
     let destroying: Promise<unknown> = Promise.resolve()
     await pool.begin(async (tx) => {
       const entries = '{"keyrow:principal":["ada"]}'
-      await tx.unsafe(text, [built.id, built.token.hash, entries, 60_000, 600_000, '0011223344556677'])
+      await tx.unsafe(text, [built.id, built.token.hash, entries, 60_000, 600_000, '0011223344556677', null])
       destroying = store.destroy(built.id)()
       await pause(200)
     })

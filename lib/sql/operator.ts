@@ -265,7 +265,8 @@ select coalesce((
               join pg_collation l on l.oid = a.attcollation
          where to_jsonb(l) ->> 'collisdeterministic' = 'false'
        ), '[]')::text as merging,
-       current_user::text as role, current_setting('synchronous_commit') as commits`,
+       current_user::text as role, current_setting('synchronous_commit') as commits
+where ${ONCE_ON_PRIMARY}`,
 }
 
 // $1 quoted schema

@@ -84,6 +84,7 @@ const comparable = (raw: Buffer, { decoded = false }: Row): unknown => {
   const [head = ''] = text.slice(end).split('\r\n\r\n', 1)
   const lines = (text.slice(0, end) + head)
     .replace(/, Cookie$/im, '')
+    .replace(/^Vary: Cookie, /im, 'Vary: ')
     .split('\r\n')
     .filter((line) => !/^(date|set-cookie|cache-control|vary: cookie$)/i.test(line))
     .map((line) => line.replace(/^(x-response-time: )[\d.]+/i, '$1'))
