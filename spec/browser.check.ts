@@ -50,14 +50,19 @@ t.teardown(() => browser.close())
 
 const cart = (page: Page) => page.locator('#cart li').allTextContents()
 
+/** Sends a form, and waits for the page that its answer leads to: a click alone does not. */
+const submit = async (page: Page, button: string): Promise<void> => {
+  await Promise.all([page.waitForEvent('load'), page.click(button)])
+}
+
 const add = async (page: Page, item: string): Promise<void> => {
   await page.fill('input[name=item]', item)
-  await page.click('#add')
+  await submit(page, '#add')
 }
 
 const signIn = async (page: Page, user: string): Promise<void> => {
   await page.fill('input[name=user]', user)
-  await page.click('#in')
+  await submit(page, '#in')
 }
 
 const sessionCookie = async (context: BrowserContext) =>
@@ -92,7 +97,7 @@ t.test('sign in, a cart in two tabs, sign out', async (t) => {
   )
   t.strictSame(await cart(one), await cart(two))
 
-  await one.click('#out')
+  await submit(one, '#out')
   t.equal(await one.textContent('#user'), 'Nobody is signed in.')
   await two.reload()
   t.equal(await two.textContent('#user'), 'Nobody is signed in.')
