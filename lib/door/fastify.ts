@@ -26,7 +26,7 @@ declare module 'fastify' {
  *
  * @example
  * ```ts
- * import fastify from 'fastify'
+ * import { fastify } from 'fastify'
  * import { sessionPlugin } from 'keyrow/fastify'
  * import { memoryStore } from 'keyrow/memory'
  * import { sessionRef, sessionUpdate, updateCurrentSession } from 'keyrow/promise'

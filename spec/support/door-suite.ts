@@ -621,6 +621,8 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     const guessing: unknown[] = []
     t.teardown(onSessionEvent('guessing', (event) => guessing.push(event)))
     const { store, schema } = await settled({ idleMs: 60_000 })
+    // A process that has just started makes ids without a tag until it has read the key.
+    await store.prepare()
     const url = await serve(t, signing, { store, guard: tokenGuard(), trustProxy: true })
     const office = from('203.0.113.1')
     const visitors = () =>
