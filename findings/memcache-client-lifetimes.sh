@@ -17,11 +17,10 @@ cd "$dir"
 cat > package.json <<'JSON'
 {
   "private": true,
-  "type": "module",
-  "dependencies": { "memcache-client": "1.0.5" }
+  "type": "module"
 }
 JSON
-npm install --silent --no-audit --no-fund
+npm install --silent --no-audit --no-fund memcache-client@1.0.5
 cat > main.mjs <<'JS'
 import assert from 'node:assert/strict'
 import { createServer } from 'node:net'

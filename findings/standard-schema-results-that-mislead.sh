@@ -21,11 +21,10 @@ cd "$dir"
 cat > package.json <<'JSON'
 {
   "private": true,
-  "type": "module",
-  "dependencies": { "arktype": "2.2.10", "valibot": "1.5.0", "zod": "4.6.7" }
+  "type": "module"
 }
 JSON
-npm install --silent --no-audit --no-fund
+npm install --silent --no-audit --no-fund arktype@2.2.10 valibot@1.5.0 zod@4.6.7
 cat > main.mjs <<'JS'
 import assert from 'node:assert/strict'
 import { type } from 'arktype'

@@ -43,7 +43,7 @@ const inStore = (id: SessionId, store: SessionStore, scope: Scope | undefined): 
 }
 
 /**
- * The frame that this very session came from, when that is closed: whoever still holds the session outlived
+ * The frame that this very session came from, when that is closed: code that still holds the session outlived
  * its request. One that was loaded anew, with a token of its own, is free.
  */
 const closedFrameOf = (session: Session): Frame | undefined => {

@@ -98,7 +98,7 @@ const refuseDropped = ({
     throw new TypeError(`path: "${path}" does not begin with /, and browsers would take another one`)
 }
 
-/** So many are tried: each that is tried costs a load. */
+/** The number of tokens that are tried: each of them costs a load. */
 const MOST_TOKENS = 3
 
 const tokensIn = (header: string, name: string): readonly string[] => {

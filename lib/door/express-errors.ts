@@ -37,7 +37,7 @@ export const subscribeOnce = (): void => {
   isSubscribed = true
 }
 
-/** An error is told of once, where it happens, not again as it leaves one router after another. */
+/** An error is reported once, where it happens, not again as it leaves one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
   // The two texts are how a handler leaves its route or its router.

@@ -60,7 +60,7 @@ export const shownBy =
       const found = await opened(opening, visit, tokens, opening.options)()
       return E.isLeft(found) ? found : E.right({ session: found.right, by })
     }
-    // In this order: whoever does not find the arrival any more finds the session with it.
+    // In this order: a request that does not find the arrival any more finds the session with it.
     const came = await opened(opening, visit, [arrived])()
     if (E.isLeft(came)) return came
     const found = await opened(opening, visit, tokens, opening.options)()
@@ -158,7 +158,7 @@ export const settleArrival = async (
   const { session, state } = frame
   if (state === 'gone') return E.right(false)
   if (arrival.id === session.id) return E.right(await stands(frame, arrival))
-  // First this, then the new secret: whoever finds the old one dead finds no arrival either.
+  // First this, then the new secret: a request that finds the old one dead finds no arrival either.
   if (E.isLeft(await destroySession(arrival)())) return E.right(false)
   const isRotated = O.isNone(shown.session) || sessionToken(session) !== sessionToken(shown.session.value)
   if (state === 'destroyed' || isRotated || !arrival.store.has(PRINCIPAL)) return E.right(true)
