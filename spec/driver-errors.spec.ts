@@ -8,6 +8,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/base/errors.js'
 import { sessionListener } from '../lib/door/node.js'
+import { driverError } from '../lib/driver/deadline.js'
 import { memoryStore } from '../lib/driver/memory.js'
 import { pgliteDatabase } from '../lib/driver/pglite.js'
 import { postgresDatabase } from '../lib/driver/postgres.js'
@@ -212,4 +213,9 @@ t.test('PostgreSQL', async (t) => {
       t.strictSame([response.status, response.headers.get('retry-after')], [status, retryAfter])
     }
   })
+})
+
+t.test('a failure without an error of the driver, such as a deadline, is a DriverError too', (t) => {
+  t.match(driverError('search', undefined), { _tag: 'DriverError', effect: 'unknown', message: /^search: / })
+  t.end()
 })

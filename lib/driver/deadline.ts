@@ -42,7 +42,7 @@ export const withDeadline = <A>(
 /** A driver's own error as ours. Drivers differ in classes and fields; all of them have `code`. */
 export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
-  const { code, message } = cause as { readonly code?: unknown; readonly message?: unknown }
+  const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: unknown }
   const sqlState = typeof code === 'string' && SQL_STATE.test(code) ? code : undefined
   const [isStale, isLost] = [isStalePlan(cause), sqlState === undefined && isLostCode(code)]
   const told = typeof message === 'string' && message !== '' ? message : String(code ?? cause)
@@ -60,7 +60,7 @@ export const driverError = (name: string, cause: unknown): DriverError => {
 
 /** The names of what was violated: postgres.js and PGlite call them differently. */
 const violated = (cause: unknown): { readonly constraint?: string; readonly column?: string } => {
-  const fields = cause as Readonly<Record<string, unknown>>
+  const fields = (cause ?? {}) as Readonly<Record<string, unknown>>
   const constraint = fields['constraint_name'] ?? fields['constraint']
   const column = fields['column_name'] ?? fields['column']
   return {

@@ -108,7 +108,7 @@ const searched = (pool: Pool, cause: DriverError, until: number): Search => {
       const left = search.until - performance.now()
       if (left <= 0) break
       const asked = await withDeadline('search', left, () => pool.sql.unsafe('select'))
-      search.found = E.isRight(asked) || !refused('search', pool, asked.left.cause).retryable
+      search.found = E.isRight(asked) || !whyNot(pool, asked.left).retryable
       if (search.found) break
     }
     pool.search = undefined
@@ -116,3 +116,7 @@ const searched = (pool: Pool, cause: DriverError, until: number): Search => {
   const search: Search = { cause, until, found: false, end: Promise.resolve().then(run) }
   return search
 }
+
+/** What a search met. One that had no answer in its time has no error of the driver's. */
+const whyNot = (pool: Pool, error: DriverError): DriverError =>
+  error.cause === undefined ? error : refused('search', pool, error.cause)
