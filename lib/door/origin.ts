@@ -1,5 +1,5 @@
-// What a browser says of a request: which page made it, and whether that page is only fetched ahead. The page is known by `Sec-Fetch-Site`, or else by `Origin`, which is
-// compared with the origin that the request was sent to.
+// What a browser says of a request: which page made it, and whether it is only fetched ahead. The page is known by
+// `Sec-Fetch-Site`, or else by `Origin`, which is compared with the origin that the request was sent to.
 
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
 

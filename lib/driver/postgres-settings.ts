@@ -1,6 +1,6 @@
 // Settings of a role or a database that change what is read or written. What can be made independent of them is: the
-// style of dates is asked for when a connection is made (every pooler passes that on), and both forms of `bytea` are
-// read. What cannot is refused: the settings are looked at once, with the first statement that they concern.
+// style of dates is asked for when a connection is made (every pooler passes that on), and columns.ts reads both forms
+// of `bytea`. What cannot is refused: the settings are looked at once, with the first statement that they concern.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../base/errors.js'
 import type { Param, Query, Row } from '../port/database.js'

@@ -31,7 +31,7 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => Pool
-  /** `spentMs` is what has gone by of its time; `unsent` is told of an error with which nothing was sent. */
+  /** `spentMs` is the part of its time that has gone by; `unsent` is called with an error before which nothing was sent. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
