@@ -74,7 +74,10 @@ export const decodedRows = (
 ): readonly Row[] => {
   const reads = columns.map(({ name, type }) => ({ name, decode: decoders.get(type) ?? asText }))
   const count = reads.length
-  return rows.map((wires) => {
+  const decoded: Row[] = []
+  // Not `map`, which keeps holes: postgres.js 3.4.9 goes on counting rows where it was when a statement failed, or its
+  // connection was lost, and the next result begins with as many holes.
+  rows.forEach((wires) => {
     const row: Record<string, unknown> = {}
     // Counted: an iterator for each row costs as much as the rest.
     for (let index = 0; index < count; index += 1) {
@@ -82,6 +85,7 @@ export const decodedRows = (
       const wire = wires[index] ?? null
       row[name] = wire === null ? null : decode(wire.toString())
     }
-    return row
+    decoded.push(row)
   })
+  return decoded
 }

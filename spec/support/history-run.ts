@@ -65,8 +65,7 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
     Array.from({ length: options.processes }, (_, index) =>
       child(options, schema, String(index), lasting, mortal),
     ),
-  )
-  over = true
+  ).finally(() => (over = true))
   const faults = await inTime('the last fault', 120_000, fault ?? Promise.resolve(0))
   const final = new Map<string, Readonly<Record<string, unknown>> | undefined>()
   for (const session of [...lasting, ...mortal])
