@@ -56,7 +56,6 @@ export type {
   SaveRequest,
   Session,
   SessionStore,
-  StoreError,
   Which,
 } from './port/session-store.js'
 export { transact } from './port/transact.js'

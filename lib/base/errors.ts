@@ -207,6 +207,9 @@ export type SessionError =
   | SaveConflict
   | SchemaMismatch
 
+/** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
+export type StoreError = DriverError | SchemaMismatch
+
 /** What can go wrong with a record of your own. */
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
 

@@ -15,14 +15,14 @@ export type DeepReadonly<A> = unknown extends A
           ? ReadonlySet<DeepReadonly<V>>
           : { readonly [K in keyof A]: DeepReadonly<A[K]> }
 
-const refuse = (): never => {
+const refuseChange = (): never => {
   throw new TypeError('a value read from a session cannot be changed in place: set a new one')
 }
 
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 const collectionSetters = ['set', 'add', 'delete', 'clear']
 
-const refused = { value: refuse, writable: false, enumerable: false, configurable: false }
+const refused = { value: refuseChange, writable: false, enumerable: false, configurable: false }
 
 // One by one, and with a descriptor that says all: that takes two thirds of the time of `defineProperties`.
 const lock = (value: object, setters: readonly string[]): void => {

@@ -10,9 +10,9 @@ import { EXIT } from './failure.js'
 import { PATIENT } from './open.js'
 import { plural } from './text.js'
 
-type Options = Extract<DatabaseCommand, { readonly verb: 'collect' }>
+type CollectCommand = Extract<DatabaseCommand, { readonly verb: 'collect' }>
 
-export const collect = (context: Context, options: Options): Ending => {
+export const collect = (context: Context, options: CollectCommand): Ending => {
   const { database, schema, signal, terminal } = context
   const store = sessionStore(database, {
     schema: bare(schema),

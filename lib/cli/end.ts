@@ -14,9 +14,9 @@ import { EXIT, type Failure, Refusal, usage } from './failure.js'
 import { PATIENT } from './open.js'
 import { plural } from './text.js'
 
-type Options = Extract<DatabaseCommand, { readonly verb: 'end' }>
+type EndOptions = Extract<DatabaseCommand, { readonly verb: 'end' }>
 
-export const end = (context: Context, options: Options): Ending => {
+export const end = (context: Context, options: EndOptions): Ending => {
   const { database, schema, terminal } = context
   if (!options.yes && !terminal.canAsk)
     return TE.left(usage('end: nobody is there to ask whether to end sessions; say --yes'))
@@ -26,14 +26,14 @@ export const end = (context: Context, options: Options): Ending => {
     TE.chainW((found) => permitted(context, options, found)),
     TE.chainW(() => endBatches(context, operator, options)),
     TE.map(({ ended, finished }) => {
-      terminal.print({ ended, finished }, () => saidOf(ended, finished))
+      terminal.print({ ended, finished }, () => endedText(ended, finished))
       return finished ? EXIT.done : (context.signal.reason as number)
     }),
     onOurSchema(context),
   )
 }
 
-const saidOf = (ended: number, finished: boolean): string =>
+const endedText = (ended: number, finished: boolean): string =>
   `Ended ${plural(ended, 'session')}.${finished ? '' : ' Interrupted: there may be more.'}`
 
 /** What the count statement found. */
@@ -44,7 +44,7 @@ interface Found {
 
 const permitted = (
   { terminal, schema, signal }: Context,
-  { scope, yes }: Options,
+  { scope, yes }: EndOptions,
   { count, database }: Found,
 ): TE.TaskEither<Failure, unknown> => {
   if (scope.kind === 'one' && count === 0)
@@ -79,7 +79,7 @@ const endBatches =
   (
     { terminal, signal }: Context,
     operator: Operator,
-    { scope, batch }: Options,
+    { scope, batch }: EndOptions,
   ): TE.TaskEither<DriverError, Ended> =>
   async () => {
     let ended = 0
@@ -88,7 +88,7 @@ const endBatches =
       const result: Awaited<ReturnType<ReturnType<Operator['endBatch']>>> = await again(
         operator.endBatch(scope, after, batch),
       )()
-      if (E.isLeft(result)) return E.left(failedAfter(ended, result.left))
+      if (E.isLeft(result)) return E.left(failedAfterEnding(ended, result.left))
       ended += result.right.ended
       after = result.right.next
       terminal.progress(`Ended ${plural(ended, 'session')} so far`)
@@ -97,5 +97,5 @@ const endBatches =
   }
 
 /** The batches before it are done, and stay so. */
-const failedAfter = (ended: number, error: DriverError): DriverError =>
+const failedAfterEnding = (ended: number, error: DriverError): DriverError =>
   withMessage(error, `${error.message}; before that ${plural(ended, 'session')} ended`)

@@ -14,13 +14,13 @@ import { EXIT, type Failure } from './failure.js'
 import { PATIENT } from './open.js'
 import { plural } from './text.js'
 
-type Options = Extract<DatabaseCommand, { readonly verb: 'move' }>
+type MoveCommand = Extract<DatabaseCommand, { readonly verb: 'move' }>
 
-export const move = (context: Context, options: Options): Ending =>
+export const move = (context: Context, options: MoveCommand): Ending =>
   pipe(
     moveBatches(context, options),
     TE.map((moved) => {
-      context.terminal.print(moved, () => saidOf(moved))
+      context.terminal.print(moved, () => movedText(moved))
       return moved.finished ? EXIT.done : (context.signal.reason as number)
     }),
     onOurSchema(context),
@@ -29,7 +29,7 @@ export const move = (context: Context, options: Options): Ending =>
 const moveBatches =
   (
     { database, schema, signal, terminal }: Context,
-    { from, idleMs, absoluteMs, batch }: Options,
+    { from, idleMs, absoluteMs, batch }: MoveCommand,
   ): TE.TaskEither<Failure, Moved> =>
   async () => {
     const common = { upgradeSchema: false, retry: PATIENT }
@@ -42,11 +42,11 @@ const moveBatches =
     try {
       return E.right(await moveSessions(store, connectPgSimple(database, from), { batch, signal, onBatch }))
     } catch (error) {
-      return E.left(error instanceof DriverError ? failedAfter(before, error) : (error as Failure))
+      return E.left(error instanceof DriverError ? failedAfterMoving(before, error) : (error as Failure))
     }
   }
 
-const saidOf = ({ moved, present, refused, finished }: Moved): string => {
+const movedText = ({ moved, present, refused, finished }: Moved): string => {
   const parts = [
     `Moved ${plural(moved, 'session')}; ${present.toLocaleString('en-US')} had been moved before, or have ended.`,
     ...(refused === 0
@@ -60,5 +60,5 @@ const saidOf = ({ moved, present, refused, finished }: Moved): string => {
 }
 
 /** The batches before it are done, and stay so. */
-const failedAfter = (moved: number, error: DriverError): DriverError =>
+const failedAfterMoving = (moved: number, error: DriverError): DriverError =>
   withMessage(error, `${error.message}; before that ${plural(moved, 'session')} were moved`)

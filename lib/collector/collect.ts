@@ -3,8 +3,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type { StoreError } from '../base/errors.js'
 import { publish, publishFailure } from '../port/events.js'
-import type { SessionStore, StoreError } from '../port/session-store.js'
+import type { SessionStore } from '../port/session-store.js'
 
 export interface CollectOptions {
   /** At most so many sessions in one batch, which is one transaction. Default: 200. */

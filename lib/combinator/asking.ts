@@ -2,8 +2,7 @@
 // by itself.
 
 import * as E from 'fp-ts/lib/Either.js'
-import type { DriverError } from '../base/errors.js'
-import type { StoreError } from '../port/session-store.js'
+import type { DriverError, StoreError } from '../base/errors.js'
 import {
   BATCH_SIZE,
   type BatchLimits,
@@ -35,7 +34,7 @@ interface Waiting<I, A, L> extends InLine {
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
 }
 
-interface Line<I, A, L> {
+interface Queue<I, A, L> {
   readonly waiting: Waiting<I, A, L>[]
   /** By the name of a lock, those who wait for one who waits or asks. */
   readonly behind: Map<string, Waiting<I, A, L>[]>
@@ -47,7 +46,7 @@ type Answer<A, L> = Promise<E.Either<L | DriverError, A>>
 
 export const asking = <I, A, L extends StoreError>(asked: Asked<I, A, L>): ((item: I) => Answer<A, L>) => {
   const { what, limits, refusal, lock } = asked
-  const line: Line<I, A, L> = { waiting: [], behind: new Map(), size: 0 }
+  const line: Queue<I, A, L> = { waiting: [], behind: new Map(), size: 0 }
   const joined = gathering(
     { next: (places) => nextOf(line, asked, places), send: (waiting) => send(asked, waiting) },
     limits.atOnce,
@@ -75,7 +74,7 @@ export const asking = <I, A, L extends StoreError>(asked: Asked<I, A, L>): ((ite
   }
 }
 
-const join = <I, A, L>(line: Line<I, A, L>, name: string | undefined, one: Waiting<I, A, L>): void => {
+const join = <I, A, L>(line: Queue<I, A, L>, name: string | undefined, one: Waiting<I, A, L>): void => {
   line.size += 1
   const same = name === undefined ? undefined : line.behind.get(name)
   if (same !== undefined) {
@@ -86,7 +85,7 @@ const join = <I, A, L>(line: Line<I, A, L>, name: string | undefined, one: Waiti
   line.waiting.push(one)
 }
 
-const leave = <I, A, L>(line: Line<I, A, L>, name: string | undefined): void => {
+const leave = <I, A, L>(line: Queue<I, A, L>, name: string | undefined): void => {
   line.size -= 1
   if (name === undefined) return
   const next = line.behind.get(name)?.shift()
@@ -95,7 +94,7 @@ const leave = <I, A, L>(line: Line<I, A, L>, name: string | undefined): void => 
 }
 
 const nextOf = <I, A, L extends StoreError>(
-  { waiting }: Line<I, A, L>,
+  { waiting }: Queue<I, A, L>,
   { what, limits, sizeOf, lock }: Asked<I, A, L>,
   places: number,
 ): readonly Waiting<I, A, L>[] | undefined => {

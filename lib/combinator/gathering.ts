@@ -2,9 +2,9 @@
 // is under way waits for nothing.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
+import type { StoreError } from '../base/errors.js'
 import { DriverError } from '../base/errors.js'
 import { clearTimeout, setImmediate, setTimeout } from '../base/timers.js'
-import type { StoreError } from '../port/session-store.js'
 
 export interface BatchLimits {
   /** At most so many in one statement. Default: 128. */
@@ -35,7 +35,7 @@ export const limitsOf = ({
 }
 
 /** Something that waits, in an order of its own. */
-export interface Line<B> {
+export interface BatchSource<B> {
   /** The next batch, out of the line, where so many could go now; `undefined` when there is none. */
   readonly next: (places: number) => B | undefined
   /** Sends a batch, whose place is free again when this has ended, however it ended. */
@@ -43,7 +43,7 @@ export interface Line<B> {
 }
 
 /** Gives the function to call whenever something has joined the line. */
-export const gathering = <B>(line: Line<B>, atOnce: number): (() => void) => {
+export const gathering = <B>(line: BatchSource<B>, atOnce: number): (() => void) => {
   // Not in the async context of whoever came first: a batch is nobody's.
   const neutral = AsyncLocalStorage.snapshot()
   let running = 0

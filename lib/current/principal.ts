@@ -2,8 +2,9 @@
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import type { StoreError } from '../base/errors.js'
 import { publish } from '../port/events.js'
-import type { Listed, SessionStore, StoreError, Which } from '../port/session-store.js'
+import type { Listed, SessionStore, Which } from '../port/session-store.js'
 import type { SessionId } from '../session/token.js'
 import { onceCommitted } from './commits.js'
 import { isSameStore, lookAt } from './frame.js'

@@ -2,7 +2,8 @@
 
 import type { IncomingMessage } from 'node:http'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
-import type { SessionStore, StoreError } from '../port/session-store.js'
+import type { StoreError } from '../base/errors.js'
+import type { SessionStore } from '../port/session-store.js'
 import type { KeyNames } from '../session/known.js'
 import { sessionCookies } from './arrival.js'
 import type { CookieOptions } from './cookie.js'

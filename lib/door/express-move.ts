@@ -5,10 +5,11 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
+import type { StoreError } from '../base/errors.js'
 import { type DriverError, EncodeError, SaveConflict } from '../base/errors.js'
 import { saveSession } from '../current/verbs.js'
 import type { OldSession, OldSessions } from '../port/old-sessions.js'
-import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import type { Session, SessionStore } from '../port/session-store.js'
 import { type Entries, noEntries } from '../session/edits.js'
 import { newSession } from '../session/session.js'
 import { tokenOfSid } from './express-sid.js'

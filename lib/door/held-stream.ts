@@ -11,18 +11,18 @@ export interface OverStream {
   readonly stream?: ServerHttp2Stream | undefined
 }
 
-type Methods = Record<'respond' | 'respondWithFD' | 'respondWithFile' | 'write' | 'end', Call>
+type StreamMethods = Record<'respond' | 'respondWithFD' | 'respondWithFile' | 'write' | 'end', Call>
 
 /** Has the stream's own methods lead to the response for as long as `isWaiting` says so. */
 export const holdStream = (res: ServerResponse & OverStream, isWaiting: () => boolean): void => {
   const { stream } = res
   if (stream === undefined) return
-  const methods = stream as unknown as Methods
-  const put = (name: keyof Methods, instead: Call): void => {
+  const methods = stream as unknown as StreamMethods
+  const put = (name: keyof StreamMethods, instead: Call): void => {
     const real: Call = methods[name].bind(stream)
     methods[name] = (...args: readonly unknown[]) => (isWaiting() ? instead(...args) : real(...args))
   }
-  const answer = res as unknown as Methods
+  const answer = res as unknown as StreamMethods
   put('respond', (headers, options) => respond(res, headers as Headers | undefined, options as Options))
   put('write', (...args) => answer.write(...args))
   const end: Call = methods.end.bind(stream)

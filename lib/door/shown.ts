@@ -5,6 +5,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
+import type { StoreError } from '../base/errors.js'
 import { SaveConflict, type SessionError, SessionGone } from '../base/errors.js'
 import { type Frame, put } from '../current/frame.js'
 import {
@@ -17,7 +18,7 @@ import {
   sessionToken,
   tellUnopened,
 } from '../current/verbs.js'
-import type { Session, SessionStore, StoreError } from '../port/session-store.js'
+import type { Session, SessionStore } from '../port/session-store.js'
 import { keysOf } from '../session/known.js'
 import { PRINCIPAL } from '../session/principal.js'
 import { nothingKnown } from '../session/session.js'

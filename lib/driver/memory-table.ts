@@ -22,7 +22,7 @@ export interface Rows {
   readonly recent: readonly SaveId[]
 }
 
-export type Change<L> = (rows: Rows) => E.Either<L, Rows>
+export type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 
 /** Whether this save is among the last ones. */
 export const isDone = (rows: Rows, save: SaveId | undefined): boolean =>
@@ -69,7 +69,7 @@ export class MemoryTable {
     return E.right(this.#put(id, rows))
   }
 
-  update<L>(id: SessionId, change: Change<L>): E.Either<L | SessionGone, Rows> {
+  update<L>(id: SessionId, change: RowChange<L>): E.Either<L | SessionGone, Rows> {
     return pipe(
       this.find(id),
       E.fromOption(() => new SessionGone(id)),

@@ -68,7 +68,7 @@ const opening = (directory: string | undefined) => {
   return {
     opened: (): Promise<E.Either<DriverError, Opened>> => {
       if (closed !== undefined) return Promise.resolve(E.left(closedError()))
-      opened ??= open(directory).catch((cause: unknown) => {
+      opened ??= openDatabase(directory).catch((cause: unknown) => {
         opened = undefined
         return E.left(driverError('open', cause))
       })
@@ -81,7 +81,7 @@ const opening = (directory: string | undefined) => {
   }
 }
 
-const open = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
+const openDatabase = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
   if (directory === undefined)
     return E.right({ db: await independent(await PGlite.create()), unlock: () => Promise.resolve() })
   const unlock = await lockDirectory(directory)

@@ -9,7 +9,7 @@
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { DriverError, SaveConflict, SchemaMismatch, SessionGone } from '../base/errors.js'
+import type { SaveConflict, SessionGone, StoreError } from '../base/errors.js'
 import type { Edits, Entries } from '../session/edits.js'
 import type { Ids } from '../session/ids.js'
 import type { Keys } from '../session/known.js'
@@ -17,9 +17,6 @@ import type { SessionValue, Snapshot } from '../session/session.js'
 import type { SaveId, SecretHash, SessionId } from '../session/token.js'
 import type { Database, Within } from './database.js'
 import type { Lifetime } from './lifetime.js'
-
-/** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
-export type StoreError = DriverError | SchemaMismatch
 
 /** Why a token opens nothing. */
 export type Absence = 'expired' | 'unknown'

@@ -32,7 +32,7 @@ export type Edit<V = Json> =
 
 export type Edits<V = Json> = HashMap<string, Edit<V>>
 
-export const noEdits: HashMap<string, never> = HashMap()
+export const noEdits: Edits = HashMap()
 
 export const setTo = <V>(value: V): Edit<V> => Object.freeze({ _tag: 'Set', value })
 
@@ -72,11 +72,11 @@ export const composeEdits = <V>(first: Edits<V>, second: Edits<V>): Edits<V> =>
 
 export const sinceEdits = <V>(earlier: Edits<V>, later: Edits<V>): Edits<V> =>
   earlier === later
-    ? noEdits
+    ? HashMap()
     : later.reduce<Edits<V>>((edits, edit, key) => {
         const since = sinceEdit(earlier.get(key), edit)
         return since === undefined ? edits : edits.set(key, since)
-      }, noEdits)
+      }, HashMap<string, Edit<V>>())
 
 /** The edits whose outcome depends on what is stored. */
 export const hasUpdates = <V>(edits: Edits<V>): boolean => edits.some((edit) => edit._tag === 'Update')

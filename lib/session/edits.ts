@@ -3,7 +3,7 @@
 import * as O from 'fp-ts/lib/Option.js'
 import { Map as HashMap } from 'immutable'
 import type { Json } from '../base/json.js'
-import { applyEdit, type Edit, type Edits, noEdits as none, setTo as set } from '../record/edits.js'
+import { applyEdit, type Edit, type Edits } from '../record/edits.js'
 
 export {
   composeEdit,
@@ -12,7 +12,9 @@ export {
   type Edit,
   type Edits,
   hasUpdates,
+  noEdits,
   type Step,
+  setTo,
   sinceEdits,
   updatedBy,
 } from '../record/edits.js'
@@ -21,10 +23,6 @@ export {
 export type Entries = HashMap<string, Json>
 
 export const noEntries: Entries = HashMap()
-
-export const noEdits: Edits = none
-
-export const setTo = (value: Json): Edit => set(value)
 
 /** The entries after one edit. */
 export const applyAt = (entries: Entries, key: string, edit: Edit): Entries =>

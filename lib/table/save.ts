@@ -8,6 +8,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import { Map as HashMap } from 'immutable'
 import {
   type DecodeError,
   type DriverError,
@@ -21,7 +22,7 @@ import type { Database, Param, Query, Row } from '../port/database.js'
 import { paramText } from '../port/params.js'
 import { runReadCommitted } from '../port/read-committed.js'
 import type { ActiveRecord } from '../record/active-record.js'
-import { applyEdit, type Edits, hasUpdates, noEdits } from '../record/edits.js'
+import { applyEdit, type Edits, hasUpdates } from '../record/edits.js'
 import { attempt, decodeRow, type Field, type Shape, textOf } from './shape.js'
 import type { RecordStatements } from './statements.js'
 import { makeRecord, type State, stateIn } from './value.js'
@@ -50,7 +51,7 @@ export const recordIn = (
   const values = decodeRow(shape, row, place)
   return E.isLeft(values)
     ? values
-    : E.right(makeRecord(handle, { shape, values: values.right, row, edits: noEdits }))
+    : E.right(makeRecord(handle, { shape, values: values.right, row, edits: HashMap() }))
 }
 
 const gone = ({ shape }: Table, { values }: State): RecordGone =>

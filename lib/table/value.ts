@@ -1,12 +1,14 @@
 // Records as values: what a program sees is the handle, the id and the columns, frozen; what its table was known to
 // hold, and what was done since, is kept apart, and goes from value to value through the functions here alone.
+
 import { isDeepStrictEqual } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
+import { Map as HashMap } from 'immutable'
 import { EncodeError } from '../base/errors.js'
 import { deepFreeze } from '../base/frozen.js'
 import type { Database, Row } from '../port/database.js'
 import type { ActiveRecord } from '../record/active-record.js'
-import { applyEdit, composeEdit, type Edit, type Edits, noEdits, setTo, updatedBy } from '../record/edits.js'
+import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../record/edits.js'
 import { normalised, type Shape } from './shape.js'
 
 type AnyRecord = { readonly handle: Database }
@@ -148,5 +150,5 @@ export const buildRecord = (
       ? undefined
       : normalised(name, type, Object.hasOwn(given, name) ? given[name as keyof typeof given] : undefined),
   )
-  return makeRecord(handle, { shape, values, row: undefined, edits: noEdits })
+  return makeRecord(handle, { shape, values, row: undefined, edits: HashMap() })
 }

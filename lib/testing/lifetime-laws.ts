@@ -9,6 +9,7 @@ import { refreshSession } from '../current/reading.js'
 import { signIn } from '../current/sign-in.js'
 import { buildSession, rotateSession, saveSession } from '../current/verbs.js'
 import type { Session, SessionStore } from '../port/session-store.js'
+import type { Json } from '../base/json.js'
 import { noEdits, setTo } from '../session/edits.js'
 import type { OwnLifetime } from '../session/own-lifetime.js'
 import type { Snapshot } from '../session/session.js'
@@ -44,7 +45,7 @@ const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
 
 const saveTogether = async ({ many }: SessionStore, session: Session): Promise<unknown> => {
   const since = O.toNullable(session.snapshot) ?? assert.fail('never stored')
-  const [edits, entries] = [noEdits.set('a', setTo(1)), since.entries.set('a', 1)]
+  const [edits, entries] = [noEdits.set('a', setTo<Json>(1)), since.entries.set('a', 1)]
   const change = { save: freshSaveId(), edits, since, entries }
   if (many === undefined) return right(session.handle.save(session.id, change))
   const [saved] = await right(many.save([{ id: session.id, changes: [change], edits, since, entries }]))
