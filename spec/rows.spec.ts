@@ -5,6 +5,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import t, { type Test } from 'tap'
 import { SchemaMismatch } from '../lib/base/errors.js'
+import type { Json } from '../lib/base/json.js'
 import {
   buildSession,
   currentSession,
@@ -155,7 +156,7 @@ const rowsSpec = (t: Test, database: Database): void => {
     for (let revision = 2; revision <= 600; revision += 1) {
       const set = revision % 2 === 0
       const key = `once ${String(set ? revision : revision - 1)}`
-      await right(saveEdits(session, noEdits.set(key, set ? setTo(1) : deleted())))
+      await right(saveEdits(session, noEdits.set(key, set ? setTo<Json>(1) : deleted())))
     }
     const [count] = await rowsOf(database, `select count(*)::int as entries from ${schema}.entry`)
     t.ok(Number(count?.['entries']) <= 256, `${String(count?.['entries'])} rows`)

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
+import type { Json } from '../base/json.js'
 import { refreshSession } from '../current/reading.js'
 import { buildSession, destroySession, rotateSession, saveSession } from '../current/verbs.js'
 import type { Session } from '../port/session-store.js'
@@ -50,7 +51,7 @@ const keyLaws: readonly Law[] = [
     check: async ({ store }) => {
       for (let round = 0; round < 25; round += 1) {
         const session = await stored(store, sessionSet('other', round))
-        const [set, del] = [noEdits.set('key', setTo(round)), noEdits.set('key', deleted())]
+        const [set, del] = [noEdits.set('key', setTo<Json>(round)), noEdits.set('key', deleted())]
         const [first, second] = await Promise.all([
           right(saveEdits(session, set)),
           right(saveEdits(session, del)),
