@@ -171,9 +171,9 @@ const rowsSpec = (t: Test, database: Database): void => {
       await right(saveEdits(session, noEdits.set('gone', deleted())))
       // The header comes to revision 256, where graves are swept: this one is 254 revisions old.
       for (let revision = 3; revision <= 256; revision += 1)
-        await right(saveEdits(session, noEdits.set('n', setTo(revision))))
+        await right(saveEdits(session, noEdits.set('n', setTo<Json>(revision))))
       t.strictSame((await right(refreshSession(session))).store.toObject(), { kept: 1, n: 256 })
-      await right(saveEdits(session, noEdits.set('n', setTo(257))))
+      await right(saveEdits(session, noEdits.set('n', setTo<Json>(257))))
       t.strictSame(
         (await right(refreshSession(session))).store.toObject(),
         { kept: 1, n: 257 },
