@@ -6,17 +6,14 @@ import house from './.ci/lint-rules.js'
 
 /** The rooms from the ground up; files directly in lib share the top floor with testing. */
 const floors = [
-  'base',
-  'record',
-  'session',
-  'port',
-  'table',
-  'collector',
-  'combinator',
+  'core',
+  'db',
+  'store',
+  'request',
+  'records',
   'sql',
-  'driver',
-  'current',
-  'door',
+  'http',
+  'express-session',
   'cli',
   'promise',
   'testing',
@@ -24,20 +21,20 @@ const floors = [
 
 /** Modules that only some files of lib may import, as a pattern of their path; null means none. */
 const gates = {
-  postgres: '(driver/postgres(-.+)?|cli/open)[.]ts',
-  '@electric-sql/pglite': 'driver/pglite.*',
-  http: '(door|testing)/.+',
-  // Of each framework the types, by its own door; express-session's classes are what its stores are made of.
-  express: null, // known by the few members that the door uses
-  fastify: 'door/fastify[.]ts',
-  koa: 'door/koa[.]ts',
-  hono: 'door/hono[.]ts',
-  'express-session': 'door/express-session[.]ts',
-  async_hooks: '(current/.+|combinator/.+|port/scoped[.]ts)', // the current session; batches that are nobody's; the transaction that we are in
-  console: 'door/.+',
+  postgres: '(db/postgres/.+|cli/open)[.]ts',
+  '@electric-sql/pglite': 'db/pglite[.]ts',
+  http: '(http|express-session|testing)/.+',
+  // Of each framework the types, by its own adapter; express-session's classes are what its stores are made of.
+  express: null, // known by the few members that the adapter uses
+  fastify: 'http/fastify[.]ts',
+  koa: 'http/koa[.]ts',
+  hono: 'http/hono[.]ts',
+  'express-session': 'express-session/index[.]ts',
+  async_hooks: '(request/.+|db/batch-queue[.]ts|db/transaction[.]ts)', // the current session; batches that belong to no request; the current transaction
+  console: 'http/.+',
   tap: null,
   'fast-check': null,
-  keyrow: null, // lib meets itself by path, where the floors are seen
+  keyrow: null, // lib imports itself by path, so that the floors can be checked
 }
 
 export default defineConfig(
@@ -68,13 +65,13 @@ export default defineConfig(
   },
   {
     // A statement is read whole.
-    files: ['lib/sql/{statements,save-statements,many,listing,migrations,operator}.ts'],
+    files: ['lib/{sql/{session-statements,batch,principals,migrations},cli/admin-sql}.ts'],
     rules: { 'max-lines-per-function': ['error', { max: 50, skipBlankLines: true, skipComments: true }] },
   },
   {
     files: ['lib/**/*.ts'],
-    ignores: ['lib/door/**'],
-    // Only a door speaks to the terminal.
+    ignores: ['lib/http/**'],
+    // Only an adapter writes to the terminal.
     rules: { 'no-restricted-globals': ['error', { globals: ['console'], checkGlobalObject: true }] },
   },
   {

@@ -1,35 +1,16 @@
 // keyrow: a functional active-record toolkit, and its main record, the web session.
-export * from './base/errors.js'
-export type { DeepReadonly } from './base/frozen.js'
-export type { Json } from './base/json.js'
-export { type Collected, type CollectOptions, collectGarbage } from './collector/collect.js'
-export { type Collector, type CollectorOptions, startCollector } from './collector/collector.js'
-export { type BatchLimits, batched } from './combinator/batched.js'
-export { batchedDatabase } from './combinator/batched-database.js'
-export { type MemoryLimit, remembered } from './combinator/remembered.js'
-export {
-  callWithSession,
-  currentSession,
-  updateCurrentSession,
-  type WithSessionOptions,
-  withSession,
-} from './current/current-session.js'
-export { endSessions, type ListedSession, sessionsOf } from './current/principal.js'
-export { fetchCurrentSession, refreshSession, sessionFetch } from './current/reading.js'
-export { csrfToken, type SignInOptions, signIn, signOut, takeFlashes } from './current/sign-in.js'
-export {
-  buildSession,
-  destroySession,
-  type LoadOptions,
-  loadSession,
-  rotateSession,
-  saveSession,
-  sessionToken,
-} from './current/verbs.js'
-export { checkForgery } from './door/forgery.js'
-export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './door/guard.js'
-export { type CheckedRequest, isPrefetch } from './door/origin.js'
-export { RequestRefused } from './door/refused.js'
+
+export type { ActiveRecord } from './core/active-record.js'
+export type { Edit, Edits, Entries, Step } from './core/edits.js'
+export * from './core/errors.js'
+export type { DeepReadonly, Json } from './core/json.js'
+export { type SessionKey, sessionKey } from './core/key.js'
+export type { KeyNames, Keys, Known, SessionValue, Snapshot } from './core/session.js'
+export type { IdOrigin, Ids, SaveId, SecretHash, SessionId } from './core/token.js'
+export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './core/values.js'
+export type { OwnLifetime } from './core/well-known-keys.js'
+export { type Flash, flash, flashes, sessionFor, sessionPrincipal, unflash } from './core/well-known-keys.js'
+export { batchedDatabase } from './db/batched.js'
 export type {
   Database,
   EachQuery,
@@ -39,28 +20,13 @@ export type {
   QueryEvent,
   Row,
   Within,
-} from './port/database.js'
-export { onSessionEvent, type SessionEventName, type SessionEvents } from './port/events.js'
-export type { Lifetime } from './port/lifetime.js'
-export { observedDatabase } from './port/observed.js'
-export type {
-  Absence,
-  Change,
-  CollectedBatch,
-  Listed,
-  LoadRequest,
-  ManyOperations,
-  Reading,
-  Saved,
-  SavedSnapshot,
-  SaveRequest,
-  Session,
-  SessionStore,
-  Which,
-} from './port/session-store.js'
-export { transact } from './port/transact.js'
-export type { ActiveRecord } from './record/active-record.js'
-export { array } from './record/array.js'
+} from './db/database.js'
+export { observedDatabase, transact } from './db/database.js'
+export type { RetryPolicy } from './db/retry.js'
+export { type CheckedRequest, checkForgery, isPrefetch } from './http/csrf.js'
+export { RequestRefused } from './http/errors.js'
+export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './http/token-guard.js'
+export { array } from './records/array.js'
 export {
   type AnyColumn,
   boolean,
@@ -80,20 +46,65 @@ export {
   textual,
   timestamptz,
   uuid,
-} from './record/column.js'
-export type { Edit, Edits, Entries, Step } from './session/edits.js'
-export { type Flash, flash, flashes, unflash } from './session/flash.js'
-export type { IdOrigin, Ids } from './session/ids.js'
-export { type SessionKey, sessionKey } from './session/key.js'
-export type { KeyNames, Keys, Known } from './session/known.js'
-export type { OwnLifetime } from './session/own-lifetime.js'
-export { sessionFor, sessionPrincipal } from './session/principal.js'
-export type { SessionValue, Snapshot } from './session/session.js'
-export type { SaveId, SecretHash, SessionId } from './session/token.js'
-export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './session/values.js'
-export type { RetryPolicy } from './sql/retry.js'
-export { type SessionStoreOptions, sessionStore } from './sql/session-store.js'
-export { record } from './table/record.js'
-export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './table/sql.js'
-export type { Definition, RecordId, RecordOf, RecordValue, Relation } from './table/types.js'
-export { withHandle } from './table/with-handle.js'
+} from './records/column.js'
+export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './records/query.js'
+export { record } from './records/record.js'
+export type { Definition, RecordId, RecordOf, RecordValue, Relation } from './records/table.js'
+export { withHandle } from './records/value.js'
+export {
+  csrfToken,
+  endSessions,
+  type ListedSession,
+  type SignInOptions,
+  sessionsOf,
+  signIn,
+  signOut,
+  takeFlashes,
+} from './request/sign-in.js'
+export {
+  buildSession,
+  destroySession,
+  fetchCurrentSession,
+  type LoadOptions,
+  loadSession,
+  refreshSession,
+  rotateSession,
+  saveSession,
+  sessionFetch,
+  sessionToken,
+} from './request/verbs.js'
+export {
+  callWithSession,
+  currentSession,
+  updateCurrentSession,
+  type WithSessionOptions,
+  withSession,
+} from './request/with-session.js'
+export { type SessionStoreOptions, sessionStore } from './sql/store.js'
+export { type BatchLimits, batched } from './store/batched.js'
+export { type MemoryLimit, remembered } from './store/cached.js'
+export {
+  type Collected,
+  type CollectOptions,
+  type Collector,
+  type CollectorOptions,
+  collectGarbage,
+  startCollector,
+} from './store/cleanup.js'
+export type {
+  Absence,
+  Change,
+  CollectedBatch,
+  Lifetime,
+  Listed,
+  LoadRequest,
+  ManyOperations,
+  Reading,
+  Saved,
+  SavedSnapshot,
+  SaveRequest,
+  Session,
+  SessionStore,
+  Which,
+} from './store/contract.js'
+export { onSessionEvent, type SessionEventName, type SessionEvents } from './store/events.js'

@@ -5,6 +5,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
+import { type Database, transact } from '../lib/db/database.js'
 import {
   type BatchLimits,
   batchedDatabase,
@@ -15,8 +16,6 @@ import {
   record,
   text,
 } from '../lib/index.js'
-import type { Database } from '../lib/port/database.js'
-import { transact } from '../lib/port/transact.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { freshSchema, right } from './support/stores.js'
 

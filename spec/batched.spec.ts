@@ -5,12 +5,9 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import { type BatchLimits, batched } from '../lib/combinator/batched.js'
-import { type MemoryLimit, remembered } from '../lib/combinator/remembered.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { observedDatabase, transact } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { withSession } from '../lib/index.js'
-import { observedDatabase } from '../lib/port/observed.js'
-import { transact } from '../lib/port/transact.js'
 import {
   buildSession,
   destroySession,
@@ -27,9 +24,11 @@ import {
   sessionToken,
   sessionUpdate,
   updateCurrentSession,
-} from '../lib/promise.js'
-import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
-import { withHandle } from '../lib/table/with-handle.js'
+} from '../lib/promise/index.js'
+import { withHandle } from '../lib/records/value.js'
+import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
+import { type BatchLimits, batched } from '../lib/store/batched.js'
+import { type MemoryLimit, remembered } from '../lib/store/cached.js'
 import { counting, quietPool, quietPools, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'

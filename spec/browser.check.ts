@@ -8,9 +8,8 @@ import type { AddressInfo } from 'node:net'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
-import type { CookieOptions } from '../lib/door/cookie.js'
-import { type SessionHandler, sessionListener } from '../lib/door/node.js'
-import { memoryStore } from '../lib/driver/memory.js'
+import type { CookieOptions } from '../lib/http/cookie.js'
+import { type SessionHandler, sessionListener } from '../lib/http/node.js'
 import {
   currentSession,
   flash,
@@ -22,7 +21,8 @@ import {
   signOut,
   takeFlashes,
   updateCurrentSession,
-} from '../lib/promise.js'
+} from '../lib/promise/index.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { codeBlocks } from './support/code-blocks.js'
 import { listening } from './support/doors.js'
 import { startExample, startProgram } from './support/example.js'

@@ -3,9 +3,9 @@
 
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import { buildSession, saveSession, sessionSet } from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { buildSession, saveSession, sessionSet } from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { counting, quietPool, rowsOf } from './support/databases.js'
 import { makeHistory } from './support/history-run.js'

@@ -2,10 +2,10 @@
 
 import { createServer } from 'node:http'
 import t from 'tap'
-import { type CookieOptions, sessionCookie } from '../lib/door/cookie.js'
-import { sessionListener } from '../lib/door/node.js'
-import { memoryStore } from '../lib/driver/memory.js'
-import { sessionUpdate, signIn, signOut, updateCurrentSession } from '../lib/promise.js'
+import { type CookieOptions, sessionCookies } from '../lib/http/cookie.js'
+import { sessionListener } from '../lib/http/node.js'
+import { sessionUpdate, signIn, signOut, updateCurrentSession } from '../lib/promise/index.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { listening } from './support/doors.js'
 
 const none = { sameSite: 'none' } as const
@@ -38,7 +38,7 @@ t.test('what is written, over TLS and without', async (t) => {
       'session=x; Domain=a.b-c.example; Path=/x/; HttpOnly; SameSite=None',
     ],
   ] as const) {
-    const cookie = sessionCookie(options)
+    const cookie = sessionCookies(options).session
     t.equal(cookie.give('x', true, 1), secure)
     t.equal(cookie.give('x', false, 1), plain)
     for (const isSecure of [true, false]) {
@@ -53,7 +53,7 @@ t.test('what is written, over TLS and without', async (t) => {
 
 t.test('how long it is kept', async (t) => {
   const ageOf = (options: CookieOptions, ...times: [number, number?]) =>
-    /Max-Age=(\d+)/.exec(sessionCookie(options).give('x', true, ...times))?.[1]
+    /Max-Age=(\d+)/.exec(sessionCookies(options).session.give('x', true, ...times))?.[1]
   t.equal(ageOf({}, 60_000), undefined)
   t.equal(ageOf({ persistent: true }, 60_000), '60')
   t.equal(ageOf({}, 60_000, 90_000), '90', 'its own time outlives the browser')

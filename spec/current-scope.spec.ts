@@ -16,12 +16,11 @@ import { Hono } from 'hono'
 import Koa from 'koa'
 import type postgres from 'postgres'
 import t, { type Test } from 'tap'
-import { sessionMiddleware } from '../lib/door/express.js'
-import { sessionPlugin } from '../lib/door/fastify.js'
-import * as honoDoor from '../lib/door/hono.js'
-import * as koaDoor from '../lib/door/koa.js'
-import { sessionListener } from '../lib/door/node.js'
-import { memoryStore } from '../lib/driver/memory.js'
+import { sessionMiddleware } from '../lib/http/express.js'
+import { sessionPlugin } from '../lib/http/fastify.js'
+import * as honoDoor from '../lib/http/hono.js'
+import * as koaDoor from '../lib/http/koa.js'
+import { sessionListener } from '../lib/http/node.js'
 import {
   buildSession,
   currentSession,
@@ -29,7 +28,8 @@ import {
   sessionSet,
   updateCurrentSession,
   withSession,
-} from '../lib/promise.js'
+} from '../lib/promise/index.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { quietPool } from './support/databases.js'
 import { listening, type Served } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'

@@ -7,10 +7,9 @@ import { createServer } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import express from 'express'
 import t, { type Test } from 'tap'
-import { sessionMiddleware } from '../lib/door/express.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Database } from '../lib/port/database.js'
-import { observedDatabase } from '../lib/port/observed.js'
+import { type Database, observedDatabase } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { sessionMiddleware } from '../lib/http/express.js'
 import {
   batchedDatabase,
   buildSession,
@@ -28,8 +27,8 @@ import {
   updateCurrentSession,
   withHandle,
   withSession,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { counting, drivers, quietPools, rowsOf } from './support/databases.js'
 import { listening } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'

@@ -6,8 +6,10 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import postgres from 'postgres'
 import t, { type Test } from 'tap'
-import { DriverError } from '../lib/base/errors.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { DriverError } from '../lib/core/errors.js'
+import { sessionSet } from '../lib/core/values.js'
+import type { Database, Param, Queryable } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   loadSession,
@@ -18,9 +20,7 @@ import {
   updateCurrentSession,
   withSession,
 } from '../lib/index.js'
-import type { Database, Param, Queryable } from '../lib/port/database.js'
-import { sessionSet } from '../lib/session/values.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { drivers, quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { freshSchema, left, right } from './support/stores.js'

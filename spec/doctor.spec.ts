@@ -1,9 +1,9 @@
 // What `doctor` says of settings that others made: row-level security, collations, tables that nobody has analysed.
 
 import t from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import { buildSession, saveSession, sessionSet } from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { buildSession, saveSession, sessionSet } from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { keyrow } from './support/cli.js'
 import { quietPool } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'

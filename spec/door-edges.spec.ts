@@ -19,17 +19,14 @@ import fastify from 'fastify'
 import { Hono } from 'hono'
 import Koa from 'koa'
 import t, { type Test } from 'tap'
-import { DriverError } from '../lib/base/errors.js'
-import * as expressDoor from '../lib/door/express.js'
-import { sessionPlugin } from '../lib/door/fastify.js'
-import { sessionFetch } from '../lib/door/fetch.js'
-import { checkForgery } from '../lib/door/forgery.js'
-import * as honoDoor from '../lib/door/hono.js'
-import * as koaDoor from '../lib/door/koa.js'
-import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } from '../lib/door/node.js'
-import type { CheckedRequest } from '../lib/door/origin.js'
-import { memoryStore } from '../lib/driver/memory.js'
-import type { SessionStore } from '../lib/port/session-store.js'
+import { DriverError } from '../lib/core/errors.js'
+import { type CheckedRequest, checkForgery } from '../lib/http/csrf.js'
+import * as expressDoor from '../lib/http/express.js'
+import { sessionPlugin } from '../lib/http/fastify.js'
+import { sessionFetch } from '../lib/http/fetch.js'
+import * as honoDoor from '../lib/http/hono.js'
+import * as koaDoor from '../lib/http/koa.js'
+import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } from '../lib/http/node.js'
 import {
   buildSession,
   currentSession,
@@ -37,7 +34,9 @@ import {
   sessionSet,
   sessionToken,
   updateCurrentSession,
-} from '../lib/promise.js'
+} from '../lib/promise/index.js'
+import type { SessionStore } from '../lib/store/contract.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { listening } from './support/doors.js'
 
 const { NGHTTP2_CANCEL } = constants

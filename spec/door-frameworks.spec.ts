@@ -16,17 +16,14 @@ import Koa3 from 'koa'
 import Koa2 from 'koa2'
 import t, { type Test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
-import { DriverError, NoCurrentSession, SessionClosed } from '../lib/base/errors.js'
-import * as ourExpress from '../lib/door/express.js'
-import { sessionPlugin } from '../lib/door/fastify.js'
-import { sessionFetch } from '../lib/door/fetch.js'
-import * as honoDoor from '../lib/door/hono.js'
-import * as koaDoor from '../lib/door/koa.js'
-import { sessionUpgrade, type UpgradeOptions } from '../lib/door/node.js'
-import { memoryStore } from '../lib/driver/memory.js'
+import { DriverError, NoCurrentSession, SessionClosed } from '../lib/core/errors.js'
+import * as ourExpress from '../lib/http/express.js'
+import { sessionPlugin } from '../lib/http/fastify.js'
+import { sessionFetch } from '../lib/http/fetch.js'
+import * as honoDoor from '../lib/http/hono.js'
+import * as koaDoor from '../lib/http/koa.js'
+import { sessionUpgrade, type UpgradeOptions } from '../lib/http/node.js'
 import { tokenGuard } from '../lib/index.js'
-import { onSessionEvent } from '../lib/port/events.js'
-import type { SessionStore } from '../lib/port/session-store.js'
 import {
   buildSession,
   checkForgery,
@@ -45,7 +42,10 @@ import {
   signIn,
   unflash,
   updateCurrentSession,
-} from '../lib/promise.js'
+} from '../lib/promise/index.js'
+import type { SessionStore } from '../lib/store/contract.js'
+import { onSessionEvent } from '../lib/store/events.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { listening } from './support/doors.js'
 
 const count = () => updateCurrentSession(sessionUpdate('n', (n) => Number(n) + 1, 0))

@@ -9,11 +9,9 @@ import { pipeline } from 'node:stream/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
-import { DriverError, NoCurrentSession } from '../lib/base/errors.js'
-import { answerFailure, type SessionListenerOptions, sessionListener } from '../lib/door/node.js'
-import { memoryStore } from '../lib/driver/memory.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { SessionStore } from '../lib/port/session-store.js'
+import { DriverError, NoCurrentSession } from '../lib/core/errors.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { answerFailure, type SessionListenerOptions, sessionListener } from '../lib/http/node.js'
 import {
   buildSession,
   currentSession,
@@ -24,8 +22,10 @@ import {
   sessionSet,
   sessionToken,
   updateCurrentSession,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { SessionStore } from '../lib/store/contract.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { quietPool } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { right } from './support/stores.js'

@@ -2,7 +2,7 @@
 // sees it.
 
 import t from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { quietPools } from './support/databases.js'
 import { arrivalSuite } from './support/door-arrival-suite.js'
 import { browserSuite } from './support/door-browser-suite.js'

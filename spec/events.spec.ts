@@ -3,11 +3,8 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import * as E from 'fp-ts/lib/Either.js'
 import t from 'tap'
-import { DriverError, SaveConflict } from '../lib/base/errors.js'
-import { collectGarbage } from '../lib/collector/collect.js'
-import { memoryStore } from '../lib/driver/memory.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import { onSessionEvent, type SessionEventName } from '../lib/port/events.js'
+import { DriverError, SaveConflict } from '../lib/core/errors.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
@@ -19,8 +16,11 @@ import {
   sessionSet,
   sessionToken,
   sessionUpdate,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import { collectGarbage } from '../lib/store/cleanup.js'
+import { onSessionEvent, type SessionEventName } from '../lib/store/events.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { quietPool } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { age, dropSchemas, freshSchema } from './support/stores.js'
@@ -157,7 +157,7 @@ t.test(
     unsubscribe('keyrow:created', hear)
     t.match(heard, [{ id: session.id, entries: 1 }])
     t.ok(Object.isFrozen(heard[0]))
-    const { loadSession: loading } = await import('../lib/current/verbs.js')
+    const { loadSession: loading } = await import('../lib/request/verbs.js')
     t.strictSame(await told(async () => loading(store, 'no token')), [])
   },
 )

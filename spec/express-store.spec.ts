@@ -1,12 +1,11 @@
 // The store for express-session held against express-session's own in memory, and against connect-pg-simple.
 
 import t from 'tap'
-import { DriverError } from '../lib/base/errors.js'
-import { expressSessionStore } from '../lib/door/express-session.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Lifetime } from '../lib/port/lifetime.js'
-import type { SessionStore } from '../lib/port/session-store.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { DriverError } from '../lib/core/errors.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { expressSessionStore } from '../lib/express-session/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { Lifetime, SessionStore } from '../lib/store/contract.js'
 import { counting, quietPools, rowsOf } from './support/databases.js'
 import { cookieFor, movableClock, promised } from './support/express-stores.js'
 import { specDatabaseUrl } from './support/postgres-server.js'

@@ -1,7 +1,7 @@
 // What proxies say of the client, as they really write it, and which of it is trusted.
 
 import t from 'tap'
-import { addressOf, forwardedBy, networkOf, type TrustProxy } from '../lib/door/forwarded.js'
+import { addressOf, forwardedBy, networkOf, type TrustProxy } from '../lib/http/forwarded.js'
 
 const read = (trust: TrustProxy | undefined, headers: Record<string, string>, peer = '10.0.0.1') =>
   forwardedBy(trust)((name) => headers[name], peer)

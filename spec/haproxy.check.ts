@@ -3,8 +3,8 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import t, { type Test } from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Database, Queryable } from '../lib/port/database.js'
+import type { Database, Queryable } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
@@ -14,8 +14,8 @@ import {
   sessionRef,
   sessionSet,
   sessionToken,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { startKeyrow } from './support/cli.js'
 import { quietPool } from './support/databases.js'
 import { startHaProxy } from './support/haproxy.js'

@@ -1,12 +1,12 @@
 // Ids that a store knows again: in every process, after the end of the session, after an upgrade and a restore.
 
 import t from 'tap'
-import { memoryStore } from '../lib/driver/memory.js'
-import { pgliteDatabase } from '../lib/driver/pglite.js'
-import type { SessionStore } from '../lib/port/session-store.js'
-import { buildSession, destroySession, saveSession, sessionSet } from '../lib/promise.js'
-import { freshId } from '../lib/session/token.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { freshId } from '../lib/core/token.js'
+import { pgliteDatabase } from '../lib/db/pglite.js'
+import { buildSession, destroySession, saveSession, sessionSet } from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { SessionStore } from '../lib/store/contract.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { fast, freshSchema, right } from './support/stores.js'
 
 const database = pgliteDatabase()

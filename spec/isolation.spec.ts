@@ -5,7 +5,8 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import type { Database, Row } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   batchedDatabase,
   buildSession,
@@ -21,9 +22,8 @@ import {
   transact,
   withHandle,
 } from '../lib/index.js'
-import type { Database, Row } from '../lib/port/database.js'
-import type { Session, SessionStore } from '../lib/port/session-store.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { Session, SessionStore } from '../lib/store/contract.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { pgliteDatabase } from '../lib/driver/pglite.js'
+import { pgliteDatabase } from '../lib/db/pglite.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { fast, openIn, right } from './support/stores.js'
 

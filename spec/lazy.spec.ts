@@ -1,12 +1,11 @@
 // Sessions of which only some keys are read: that they cost what is asked for, that whatever is done to them is the same
-// as to whole ones, and what a memory of sessions makes of them. Their laws run on every store (lib/testing/lazy-laws.ts).
+// as to whole ones, and what a memory of sessions makes of them. Their laws run on every store (lib/testing/partial-loading-laws.ts).
 
 import fc from 'fast-check'
 import t from 'tap'
-import { sessionFetch as sessionHandler } from '../lib/door/fetch.js'
-import { memoryStore } from '../lib/driver/memory.js'
-import { pgliteDatabase } from '../lib/driver/pglite.js'
-import type { Param, Query } from '../lib/port/database.js'
+import type { Param, Query } from '../lib/db/database.js'
+import { pgliteDatabase } from '../lib/db/pglite.js'
+import { sessionFetch as sessionHandler } from '../lib/http/fetch.js'
 import {
   buildSession,
   type Database,
@@ -23,8 +22,9 @@ import {
   sessionSet,
   sessionToken,
   sessionUpdate,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import { memoryStore } from '../lib/store/memory.js'
 import { counting, rowsOf } from './support/databases.js'
 import { fast, freshSchema, right } from './support/stores.js'
 

@@ -5,7 +5,7 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSyn
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { RELEASE } from '../lib/base/release.js'
+import { RELEASE } from '../lib/core/process.js'
 import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
 import * as consumer from './support/package-consumer.js'
 import {

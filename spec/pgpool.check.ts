@@ -2,10 +2,9 @@
 // `npm run spec:pgpool`. It needs pgpool2, which is no npm package.
 
 import t, { type Test } from 'tap'
-import { batchedDatabase } from '../lib/combinator/batched-database.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Database } from '../lib/port/database.js'
-import type { SessionStore } from '../lib/port/session-store.js'
+import { batchedDatabase } from '../lib/db/batched.js'
+import type { Database } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
@@ -22,8 +21,9 @@ import {
   sessionToken,
   text,
   transact,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { SessionStore } from '../lib/store/contract.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { startKeyrow } from './support/cli.js'
 import { quietPool, quietPools, rowsOf } from './support/databases.js'

@@ -1,17 +1,26 @@
-// Every read of the library says by itself that it is for the primary (lib/port/primary.ts), and that costs nothing:
+// Every read of the library says by itself that it is for the primary (lib/db/database.ts), and that costs nothing:
 // each statement is run once on loaded tables, read, and planned with and without it. What a pooler makes of it is shown
 // by pgpool.check.ts.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import t from 'tap'
-import { batchedDatabase } from '../lib/combinator/batched-database.js'
-import { connectPgSimple } from '../lib/door/express-session.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { FIRST_ID, operatorOver, type Scope } from '../lib/cli/admin.js'
+import { plainRouteQuery } from '../lib/cli/admin-sql.js'
+import {
+  clockFigures,
+  hazardFigures,
+  routeFigures,
+  schemaFigures,
+  serverFigures,
+} from '../lib/cli/doctor-sql.js'
+import { noEntries } from '../lib/core/edits.js'
+import { freshSaveId } from '../lib/core/token.js'
+import { batchedDatabase } from '../lib/db/batched.js'
+import { type Database, ON_PRIMARY, ONCE_ON_PRIMARY, type Param, type Query } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { connectPgSimple, expressListing } from '../lib/express-session/index.js'
 import { int8, record, text } from '../lib/index.js'
-import type { Database, Param, Query } from '../lib/port/database.js'
-import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../lib/port/primary.js'
-import type { SessionStore } from '../lib/port/session-store.js'
 import {
   buildSession,
   destroySession,
@@ -27,21 +36,10 @@ import {
   sessionsOf,
   sessionToken,
   sessionUpdate,
-} from '../lib/promise.js'
-import { noEntries } from '../lib/session/edits.js'
-import { freshSaveId } from '../lib/session/token.js'
-import { expressListing } from '../lib/sql/express-listing.js'
-import {
-  clockFigures,
-  hazardFigures,
-  routeFigures,
-  schemaFigures,
-  serverFigures,
-} from '../lib/sql/figures.js'
-import { plainRouteQuery } from '../lib/sql/operator.js'
-import { FIRST_ID, operatorOver, type Scope } from '../lib/sql/operator-store.js'
-import { quotedSchema } from '../lib/sql/schema-state.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { quotedSchema } from '../lib/sql/schema.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { SessionStore } from '../lib/store/contract.js'
 import { quietPools, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, fast, freshSchema, right } from './support/stores.js'
@@ -214,8 +212,10 @@ await administer()
 await useRecords()
 
 t.test('each statement of the library was run', (t) => {
-  const folder = new URL('../lib/sql/', import.meta.url)
-  const sources = readdirSync(folder).map((name) => readFileSync(new URL(name, folder), 'utf8'))
+  const folder = new URL('../lib/', import.meta.url)
+  const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => readFileSync(new URL(name, folder), 'utf8'))
   const names = new Set(
     sources
       .join('\n')

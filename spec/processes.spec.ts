@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   closeDatabase,
@@ -13,8 +13,8 @@ import {
   saveSession,
   sessionSet,
   sessionToken,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { quietPool } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { freshSchema } from './support/stores.js'

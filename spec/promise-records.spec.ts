@@ -3,9 +3,9 @@
 
 import * as D from 'io-ts'
 import t, { type Test } from 'tap'
+import type { Database } from '../lib/db/database.js'
 import * as K from '../lib/index.js'
-import type { Database } from '../lib/port/database.js'
-import * as P from '../lib/promise.js'
+import * as P from '../lib/promise/index.js'
 import { drivers, rowsOf } from './support/databases.js'
 import { freshSchema } from './support/stores.js'
 

@@ -9,8 +9,8 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Queryable } from '../lib/port/database.js'
+import type { Queryable } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
@@ -21,9 +21,9 @@ import {
   sessionSet,
   sessionToken,
   sessionUpdate,
-} from '../lib/promise.js'
-import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
-import { sessionStatements } from '../lib/sql/statements.js'
+} from '../lib/promise/index.js'
+import { sessionStatements } from '../lib/sql/session-statements.js'
+import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
 import { quietPool, quietPools, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'

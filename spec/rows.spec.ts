@@ -4,8 +4,11 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import t, { type Test } from 'tap'
-import { SchemaMismatch } from '../lib/base/errors.js'
-import type { Json } from '../lib/base/json.js'
+import { deleted, noEdits, setTo } from '../lib/core/edits.js'
+import { SchemaMismatch } from '../lib/core/errors.js'
+import type { Json } from '../lib/core/json.js'
+import { sessionDel, sessionSet } from '../lib/core/values.js'
+import type { Database } from '../lib/db/database.js'
 import {
   buildSession,
   currentSession,
@@ -18,11 +21,8 @@ import {
   withHandle,
   withSession,
 } from '../lib/index.js'
-import type { Database } from '../lib/port/database.js'
-import type { Session } from '../lib/port/session-store.js'
-import { deleted, noEdits, setTo } from '../lib/session/edits.js'
-import { sessionDel, sessionSet } from '../lib/session/values.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { Session } from '../lib/store/contract.js'
 import { saveEdits } from '../lib/testing/subject.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { age, freshSchema, left, right } from './support/stores.js'

@@ -11,8 +11,9 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as io from 'io-ts'
 import t, { type Test } from 'tap'
 import { doctor } from '../lib/cli/doctor.js'
-import { pgliteDatabase } from '../lib/driver/pglite.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import type { Database } from '../lib/db/database.js'
+import { pgliteDatabase } from '../lib/db/pglite.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   array,
   boolean,
@@ -39,8 +40,7 @@ import {
   timestamptz,
   uuid,
 } from '../lib/index.js'
-import type { Database } from '../lib/port/database.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { type RoleSettings, roleWith } from './support/roles.js'

@@ -7,9 +7,9 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { generate } from 'selfsigned'
 import t from 'tap'
-import { DriverError } from '../lib/base/errors.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Session } from '../lib/port/session-store.js'
+import { DriverError } from '../lib/core/errors.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { retried, retryPolicyOf } from '../lib/db/retry.js'
 import {
   buildSession,
   loadSession,
@@ -18,9 +18,9 @@ import {
   sessionSet,
   sessionToken,
   sessionUpdate,
-} from '../lib/promise.js'
-import { retried, retryPolicyOf } from '../lib/sql/retry.js'
-import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
+} from '../lib/promise/index.js'
+import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
+import type { Session } from '../lib/store/contract.js'
 import { quietPool, quietPools, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'

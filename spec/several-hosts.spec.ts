@@ -3,9 +3,9 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
-import type { DriverError } from '../lib/base/errors.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Database, Queryable, Row } from '../lib/port/database.js'
+import type { DriverError } from '../lib/core/errors.js'
+import type { Database, Queryable, Row } from '../lib/db/database.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { quietPool, quietPools } from './support/databases.js'
 import { startPair } from './support/postgres-pair.js'
 import { startPostgres } from './support/postgres-server.js'
@@ -107,6 +107,30 @@ for (const [name, ask] of Object.entries(asks))
           [],
         )
       })
+
+t.test(
+  'a search for the primary ends at no standby, whatever error a lost connection has left',
+  async (t) => {
+    const admin = quietPool(pair.url, { max: 1 })
+    const answers: E.Either<DriverError, readonly Row[]>[] = []
+    for (let round = 1; round <= 40; round += 1) {
+      const database = databaseAt(pair.url, 2)
+      // Another connection searches next, and then the one that was lost while it was idle.
+      const [{ pid }] = (await right(run(database, 'select pg_backend_pid() as pid'))) as [{ pid: number }]
+      await admin`select pg_terminate_backend(${pid}, 1000)`
+      for (let times = 0; times < 3; times += 1) answers.push(await run(database, ROLE)())
+      await right(database.close)
+    }
+    await admin.end({ timeout: 1 })
+    const told = answers.flatMap((answer) => (E.isRight(answer) ? answer.right : []))
+    t.ok(answers.every((answer) => E.isRight(answer) || answer.left.retryable))
+    t.ok(told.length >= 100, `${String(told.length)} of 120 were answered`)
+    t.strictSame(
+      told.filter(({ standby }) => standby !== false),
+      [],
+    )
+  },
+)
 
 t.test('what waits for a connection that is lost does nothing, or says that it is done', async (t) => {
   await right(run(databaseAt(pair.url, 1), 'create table queued ()'))

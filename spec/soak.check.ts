@@ -5,9 +5,9 @@
 
 import type { Sql } from 'postgres'
 import t, { type Test } from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import { collectGarbage, type Database, type SessionStore } from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { collectGarbage, type Database, type SessionStore } from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { lastingSessions, type Sample, soak } from './support/soak.js'

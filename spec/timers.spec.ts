@@ -6,10 +6,9 @@ import { text } from 'node:stream/consumers'
 import { mock } from 'node:test'
 import express from 'express'
 import t, { type Test } from 'tap'
-import { batched } from '../lib/combinator/batched.js'
-import * as expressDoor from '../lib/door/express.js'
-import { sessionListener } from '../lib/door/node.js'
-import { pgliteDatabase } from '../lib/driver/pglite.js'
+import { pgliteDatabase } from '../lib/db/pglite.js'
+import * as expressDoor from '../lib/http/express.js'
+import { sessionListener } from '../lib/http/node.js'
 import {
   buildSession,
   closeDatabase,
@@ -20,7 +19,8 @@ import {
   sessionStore,
   sessionToken,
   updateCurrentSession,
-} from '../lib/promise.js'
+} from '../lib/promise/index.js'
+import { batched } from '../lib/store/batched.js'
 import { listening } from './support/doors.js'
 
 const database = pgliteDatabase()

@@ -9,10 +9,10 @@ import type { Map as HashMap } from 'immutable'
 import * as D from 'io-ts'
 import postgres from 'postgres'
 import t from 'tap'
-import { memoryStore } from '../lib/driver/memory.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import * as F from '../lib/index.js'
-import * as P from '../lib/promise.js'
+import * as P from '../lib/promise/index.js'
+import { memoryStore } from '../lib/store/memory.js'
 
 interface UserIdBrand {
   readonly UserId: unique symbol

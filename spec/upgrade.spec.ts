@@ -6,12 +6,11 @@ import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { SchemaMismatch } from '../lib/base/errors.js'
-import { RELEASE } from '../lib/base/release.js'
-import { collectGarbage } from '../lib/collector/collect.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { SchemaMismatch } from '../lib/core/errors.js'
+import { RELEASE } from '../lib/core/process.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
 import type * as keyrow from '../lib/index.js'
-import type * as promises from '../lib/promise.js'
+import type * as promises from '../lib/promise/index.js'
 import {
   buildSession,
   destroySession,
@@ -25,9 +24,10 @@ import {
   sessionUpdate,
   signIn,
   withSession,
-} from '../lib/promise.js'
+} from '../lib/promise/index.js'
 import { schemaSql } from '../lib/sql/schema.js'
-import { sessionStore } from '../lib/sql/session-store.js'
+import { sessionStore } from '../lib/sql/store.js'
+import { collectGarbage } from '../lib/store/cleanup.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { unpackRelease } from './support/releases.js'

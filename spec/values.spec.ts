@@ -8,21 +8,14 @@ import * as O from 'fp-ts/lib/Option.js'
 import { Map as HashMap } from 'immutable'
 import * as D from 'io-ts'
 import tap from 'tap'
-import { DecodeError, EncodeError } from '../lib/base/errors.js'
-import { memoryStore } from '../lib/driver/memory.js'
+import { applyEdits, composeEdits, type Edits, type Entries, noEdits, sinceEdits } from '../lib/core/edits.js'
+import { DecodeError, EncodeError } from '../lib/core/errors.js'
+import { sessionKey } from '../lib/core/key.js'
+import { heldSession, nothingKnown } from '../lib/core/session.js'
+import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/core/values.js'
 import { buildSession } from '../lib/index.js'
-import type { Session } from '../lib/port/session-store.js'
-import {
-  applyEdits,
-  composeEdits,
-  type Edits,
-  type Entries,
-  noEdits,
-  sinceEdits,
-} from '../lib/session/edits.js'
-import { sessionKey } from '../lib/session/key.js'
-import { heldSession, nothingKnown } from '../lib/session/session.js'
-import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/session/values.js'
+import type { Session } from '../lib/store/contract.js'
+import { memoryStore } from '../lib/store/memory.js'
 
 const empty = buildSession(memoryStore())
 const setAny = (key: string, value: unknown) => sessionSet(key, value as never)

@@ -2,17 +2,17 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { withMessage } from '../base/effect.js'
-import type { DriverError } from '../base/errors.js'
-import { COUNT_LIMIT } from '../sql/operator.js'
-import { FIRST_ID, type Operator, operatorOver, type Scope } from '../sql/operator-store.js'
-import { retried, retryPolicyOf } from '../sql/retry.js'
-import { bare } from '../sql/schema-state.js'
+import { DriverError, withMessage } from '../core/errors.js'
+import { retried, retryPolicyOf } from '../db/retry.js'
+import { connectPgSimple, type Moved, moveSessions } from '../express-session/migrate.js'
+import { bare } from '../sql/schema.js'
+import { sessionStore } from '../sql/store.js'
+import { type Collected, type CollectOptions, collectGarbage } from '../store/cleanup.js'
+import { FIRST_ID, type Operator, operatorOver, type Scope } from './admin.js'
+import { COUNT_LIMIT } from './admin-sql.js'
 import type { DatabaseCommand } from './arguments.js'
-import { type Context, type Ending, onOurSchema } from './context.js'
-import { EXIT, type Failure, Refusal, usage } from './failure.js'
-import { PATIENT } from './open.js'
-import { plural } from './text.js'
+import { type Context, type Ending, onOurSchema, PATIENT } from './open.js'
+import { EXIT, type Failure, plural, Refusal, usage } from './terminal.js'
 
 type EndOptions = Extract<DatabaseCommand, { readonly verb: 'end' }>
 
@@ -99,3 +99,90 @@ const endBatches =
 /** The batches before it are done, and stay so. */
 const failedAfterEnding = (ended: number, error: DriverError): DriverError =>
   withMessage(error, `${error.message}; before that ${plural(ended, 'session')} ended`)
+
+// `collect`: deletes expired sessions until none is left, the time is up, or Ctrl-C; then after the batch under way.
+
+type CollectCommand = Extract<DatabaseCommand, { readonly verb: 'collect' }>
+
+export const collect = (context: Context, options: CollectCommand): Ending => {
+  const { database, schema, signal, terminal } = context
+  const store = sessionStore(database, {
+    schema: bare(schema),
+    upgradeSchema: false,
+    retry: PATIENT,
+  })
+  const limits: CollectOptions = {
+    ...(options.batch === undefined ? {} : { batch: options.batch }),
+    ...(options.pauseMs === undefined ? {} : { pauseMs: options.pauseMs }),
+    ...(options.withinMs === undefined ? {} : { withinMs: options.withinMs }),
+  }
+  const onBatch = (soFar: Collected): void => terminal.progress(`${deleted(soFar)} so far`)
+  return pipe(
+    collectGarbage(store, { ...limits, signal, onBatch }),
+    TE.map((collected) => {
+      terminal.print(collected, () => `${deleted(collected)}. ${restOf(collected, signal)}`)
+      return !collected.finished && signal.aborted ? (signal.reason as number) : EXIT.done
+    }),
+    onOurSchema(context),
+  )
+}
+
+const deleted = ({ sessions, batches }: Collected): string =>
+  `Deleted ${plural(sessions, 'expired session')} in ${plural(batches, 'batch', 'batches')}`
+
+const restOf = ({ finished, batches }: Collected, signal: AbortSignal): string => {
+  if (finished) return 'Nothing is left to collect.'
+  if (signal.aborted) return 'Interrupted: there may be more.'
+  return batches === 0 ? 'Another collector is at work.' : 'The time was up: there may be more.'
+}
+
+// `move`: takes over the sessions of connect-pg-simple, in batches, while both stores are at work.
+
+type MoveCommand = Extract<DatabaseCommand, { readonly verb: 'move' }>
+
+export const move = (context: Context, options: MoveCommand): Ending =>
+  pipe(
+    moveBatches(context, options),
+    TE.map((moved) => {
+      context.terminal.print(moved, () => movedText(moved))
+      return moved.finished ? EXIT.done : (context.signal.reason as number)
+    }),
+    onOurSchema(context),
+  )
+
+const moveBatches =
+  (
+    { database, schema, signal, terminal }: Context,
+    { from, idleMs, absoluteMs, batch }: MoveCommand,
+  ): TE.TaskEither<Failure, Moved> =>
+  async () => {
+    const common = { upgradeSchema: false, retry: PATIENT }
+    const store = sessionStore(database, { schema: bare(schema), idleMs, absoluteMs, ...common })
+    let before = 0
+    const onBatch = ({ moved }: Moved): void => {
+      before = moved
+      terminal.progress(`Moved ${plural(moved, 'session')} so far`)
+    }
+    try {
+      return E.right(await moveSessions(store, connectPgSimple(database, from), { batch, signal, onBatch }))
+    } catch (error) {
+      return E.left(error instanceof DriverError ? failedAfterMoving(before, error) : (error as Failure))
+    }
+  }
+
+const movedText = ({ moved, present, refused, finished }: Moved): string => {
+  const parts = [
+    `Moved ${plural(moved, 'session')}; ${present.toLocaleString('en-US')} had been moved before, or have ended.`,
+    ...(refused === 0
+      ? []
+      : [
+          `${plural(refused, 'session')} cannot be stored (U+0000 in a text, say), and stayed where they are.`,
+        ]),
+    ...(finished ? [] : ['Interrupted: there may be more.']),
+  ]
+  return parts.join(' ')
+}
+
+/** The batches before it are done, and stay so. */
+const failedAfterMoving = (moved: number, error: DriverError): DriverError =>
+  withMessage(error, `${error.message}; before that ${plural(moved, 'session')} were moved`)

@@ -1,8 +1,7 @@
 #!/usr/bin/env node
-// `npx keyrow`: the process around a command. Ctrl-C ends it in good order; pressed again, at once.
-import { EXIT, secretsIn } from './failure.js'
 import { run } from './run.js'
-import { terminalOf } from './terminal.js'
+// `npx keyrow`: the process around a command. Ctrl-C ends it in good order; pressed again, at once.
+import { EXIT, secretsIn, terminalOf } from './terminal.js'
 
 const { DATABASE_URL: databaseUrl, PGPASSWORD: password } = process.env
 const argv = process.argv.slice(2)

@@ -1,11 +1,13 @@
 // The database that a command works on. Each driver is loaded when it is asked for: its package is optional.
 import { readdir } from 'node:fs/promises'
+import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { poolOptions, postgresDatabase } from '../driver/postgres.js'
-import type { Database } from '../port/database.js'
-import { ROUTES } from '../sql/figures.js'
+import type { Database } from '../db/database.js'
+import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
+import { prepareSchema } from '../sql/schema.js'
 import type { DatabaseCommand, Target } from './arguments.js'
-import { EXIT, Refusal, usage } from './failure.js'
+import { ROUTES } from './doctor-sql.js'
+import { EXIT, type Failure, Refusal, type Terminal, usage } from './terminal.js'
 
 export interface Opened {
   readonly database: Database
@@ -75,7 +77,7 @@ const notAnAddress = (): Refusal =>
 
 const openPglite = async (directory: string, timeoutMs: number, make: boolean): Promise<Opened> => {
   await checkDirectory(directory, make)
-  const { pgliteDatabase } = await import('../driver/pglite.js')
+  const { pgliteDatabase } = await import('../db/pglite.js')
   const database = pgliteDatabase(directory, { timeoutMs })
   return { database, abandon: () => database.close() }
 }
@@ -106,3 +108,25 @@ const missingPackage = (error: unknown, { directory }: Target): Refusal => {
 
 /** No bound but the statements' own, which `--timeout` sets. */
 export const PATIENT = { withinMs: 3_600_000 }
+
+// What a verb gets, and what it gives: an exit code.
+
+export interface Context {
+  readonly database: Database
+  /** A quoted identifier. */
+  readonly schema: string
+  readonly terminal: Terminal
+  /** Aborted by Ctrl-C; its reason is the exit code. */
+  readonly signal: AbortSignal
+}
+
+export type Ending = TE.TaskEither<Failure, number>
+
+/** Goes on only if the database holds our version; never upgrades. */
+export const onOurSchema =
+  ({ database, schema }: Context) =>
+  (verb: Ending): Ending =>
+    pipe(
+      prepareSchema(database, schema, false),
+      TE.chainW(() => verb),
+    )

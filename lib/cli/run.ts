@@ -1,19 +1,13 @@
 // One command from its arguments to its exit code: the database is opened, used and closed.
 import * as E from 'fp-ts/lib/Either.js'
-import { RELEASE } from '../base/release.js'
-import { readCommitted } from '../port/read-committed.js'
-import { type Command, commandOf, type DatabaseCommand } from './arguments.js'
-import { collect } from './collect.js'
-import type { Context, Ending } from './context.js'
+import { RELEASE } from '../core/process.js'
+import { readCommitted } from '../db/database.js'
+import { type Command, commandOf, type DatabaseCommand, HELP } from './arguments.js'
 import { doctor } from './doctor.js'
-import { end } from './end.js'
-import { EXIT, type Failure, Refusal } from './failure.js'
-import { HELP } from './help.js'
-import { move } from './move.js'
-import { openDatabase } from './open.js'
-import { printSchema, schemaStatus, schemaUpgrade } from './schema-verbs.js'
-import { sessions, show } from './sessions.js'
-import type { Terminal } from './terminal.js'
+import { collect, end, move } from './end.js'
+import { type Context, type Ending, openDatabase } from './open.js'
+import { printSchema, schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
+import { EXIT, type Failure, Refusal, type Terminal } from './terminal.js'
 
 export const run = async (
   argv: readonly string[],

@@ -1,7 +1,179 @@
 // The terminal, or the program at the other end: data to stdout, and what is said about it to stderr.
+
 import { createInterface } from 'node:readline'
-import { told } from './failure.js'
-import { json, visible, visibleLines } from './text.js'
+import { DriverError, type SchemaMismatch } from '../core/errors.js'
+
+// How a command ends: exit codes that mean something, and failures as one line in which no password is.
+
+export const EXIT = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  notFound: 3,
+  schema: 4,
+  problem: 5,
+  interrupted: 130,
+} as const
+
+/** What the command line itself has to say. */
+export class Refusal extends Error {
+  constructor(
+    readonly code: number,
+    message: string,
+  ) {
+    super(message)
+  }
+}
+
+export const usage = (message: string): Refusal => new Refusal(EXIT.usage, message)
+
+export type Failure = DriverError | SchemaMismatch | Refusal
+
+const NAMES: Readonly<Record<number, string>> = {
+  [EXIT.usage]: 'Usage',
+  [EXIT.notFound]: 'NotFound',
+  [EXIT.interrupted]: 'Interrupted',
+}
+
+/** A failure as it is told: to programs as it is, to people as its message. */
+interface Told {
+  readonly name: string
+  readonly message: string
+  readonly code: number
+  readonly sqlState?: string
+}
+
+/** What the server or a library said may quote what it was given; `secrets` are struck out of that. */
+const told = (failure: unknown, secrets: readonly string[]): Told => {
+  if (failure instanceof Refusal)
+    return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }
+  const { message, _tag } = failure as Partial<Failure & { readonly _tag: string }>
+  if (_tag === 'SchemaMismatch') return { name: _tag, message: message ?? '', code: EXIT.schema }
+  const state = failure instanceof DriverError ? failure.sqlState : undefined
+  return {
+    name: _tag ?? 'Unexpected',
+    message: withoutSecrets(message ?? String(failure), secrets),
+    code: EXIT.failed,
+    ...(state === undefined ? {} : { sqlState: state }),
+  }
+}
+
+const withoutSecrets = (message: string, secrets: readonly string[]): string =>
+  secrets.reduce((rest, secret) => rest.replaceAll(secret, '***'), message)
+
+/** Whatever may be a password in these texts, the longest first: any of them may be the address of a database. */
+export const secretsIn = (texts: readonly (string | undefined)[], password?: string): readonly string[] => {
+  const found = texts.flatMap((text) => (text === undefined ? [] : passwordsIn(text)))
+  const all = [...found, ...(password === undefined ? [] : [password])]
+  const decoded = all.flatMap((secret) => [secret, decodedUri(secret)])
+  return [...new Set(decoded)].filter((secret) => secret !== '').sort((a, b) => b.length - a.length)
+}
+
+// From the first colon to each `@` that follows: a password may have one that is not encoded.
+const passwordsIn = (text: string): readonly string[] => {
+  const rest = text.slice(text.indexOf('://') + 3)
+  if (!text.includes('://')) return []
+  const named = [...rest.matchAll(/[?&][^=]*pass[^=]*=([^&]*)/gi)].map((match) => match[1] ?? '')
+  const colon = rest.indexOf(':')
+  const ends = [...rest.matchAll(/@/g)].map(({ index }) => index)
+  return [
+    ...named,
+    ...ends.filter((end) => colon >= 0 && end > colon).map((end) => rest.slice(colon + 1, end)),
+  ]
+}
+
+const decodedUri = (text: string): string => {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+// What is printed, as text: tables, sizes, times. Ids, principals and keys may hold anything: what would act on a
+// terminal is shown instead.
+
+// Control and formatting characters (among them those that turn the direction of writing), and line separators.
+const ACTING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
+
+/** The text as one line that does nothing: ESC as `\u{1b}`. */
+const visible = (text: string): string =>
+  text.replace(ACTING, (found) => `\\u{${(found.codePointAt(0) ?? 0).toString(16)}}`)
+
+/** The same for text of several lines. */
+const visibleLines = (text: string): string => text.split('\n').map(visible).join('\n')
+
+/** JSON in one line, in which the same characters are escaped as JSON escapes them. */
+const json = (data: unknown): string => JSON.stringify(data).replace(ACTING, escaped)
+
+const escaped = (found: string): string =>
+  found
+    .split('')
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .join('')
+
+/** A table with its columns below each other; numbers stand to the right. */
+export const table = (heads: readonly string[], rows: readonly (readonly (string | number)[])[]): string => {
+  const cells = rows.map((row) => row.map((cell) => visible(String(cell))))
+  const widths = heads.map((head, column) =>
+    Math.max(...[head, ...cells.map((row) => row[column] ?? '')].map(width)),
+  )
+  const isNumber = heads.map((_, column) => typeof rows[0]?.[column] === 'number')
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, column) => {
+        const space = ' '.repeat((widths[column] ?? 0) - width(cell))
+        return isNumber[column] === true ? space + cell : cell + space
+      })
+      .join('  ')
+      .trimEnd()
+  return [line(heads), ...cells.map(line)].join('\n')
+}
+
+const CHARACTERS = new Intl.Segmenter('en')
+
+const width = (text: string): number => Array.from(CHARACTERS.segment(text)).length
+
+/** Names and what they stand for, below each other. */
+export const pairs = (entries: readonly (readonly [string, string])[]): string => {
+  const longest = Math.max(...entries.map(([name]) => name.length))
+  return entries.map(([name, value]) => `${name.padEnd(longest)}  ${visible(value)}`).join('\n')
+}
+
+/** `2026-01-31T12:00:00Z` */
+export const time = (milliseconds: number): string => iso(milliseconds).replace(/[.]\d+Z$/, 'Z')
+
+/** The same to the millisecond; a time that no `Date` can hold (a session that never ends) is the last that can. */
+export const iso = (milliseconds: number): string =>
+  new Date(Math.max(-8.64e15, Math.min(8.64e15, milliseconds))).toISOString()
+
+const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB', 'PB']
+
+/** `16 kB`: in powers of 1,024, as PostgreSQL counts them. */
+export const size = (bytes: number): string => {
+  const power = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1)
+  const figure = bytes / 1024 ** power
+  return `${figure < 10 && power > 0 ? figure.toFixed(1) : String(Math.round(figure))} ${UNITS[power] ?? ''}`
+}
+
+/** `3 days`, `5 minutes`, `12 ms` */
+export const duration = (milliseconds: number): string => {
+  const found = SPANS.find(([span]) => milliseconds >= 2 * span)
+  return found === undefined
+    ? `${milliseconds < 10 ? milliseconds.toFixed(1) : String(Math.round(milliseconds))} ms`
+    : `${String(Math.floor(milliseconds / found[0]))} ${found[1]}`
+}
+
+const SPANS = [
+  [86_400_000, 'days'],
+  [3_600_000, 'hours'],
+  [60_000, 'minutes'],
+  [1_000, 'seconds'],
+] as const
+
+/** `1 session`, `1,200 sessions` */
+export const plural = (count: number, one: string, many = `${one}s`): string =>
+  `${count.toLocaleString('en-US')} ${count === 1 ? one : many}`
 
 export interface Terminal {
   /** The data of a command: `data` for programs, `text` for people. */

@@ -1,21 +1,24 @@
 // The verbs of sessions, as promises.
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as collecting from '../collector/collect.js'
-import * as background from '../collector/collector.js'
-import * as current from '../current/current-session.js'
-import * as principals from '../current/principal.js'
-import * as reading from '../current/reading.js'
-import * as edges from '../current/sign-in.js'
-import * as verbs from '../current/verbs.js'
-import * as forgery from '../door/forgery.js'
-import type { CheckedRequest } from '../door/origin.js'
-import type { Database, Param, Query, Queryable, Row } from '../port/database.js'
-import type { Session, SessionStore, Which } from '../port/session-store.js'
-import type { Flash } from '../session/flash.js'
-import type { KeyNames } from '../session/known.js'
-import type { SessionId } from '../session/token.js'
-import { bodyTask, settled, settledAtOnce } from './settled.js'
+import type { DeepReadonly, Json } from '../core/json.js'
+import type { SessionKey } from '../core/key.js'
+import type { KeyNames, SessionValue } from '../core/session.js'
+import type { SessionId } from '../core/token.js'
+import * as values from '../core/values.js'
+import type { Flash } from '../core/well-known-keys.js'
+import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
+import type { CheckedRequest } from '../http/csrf.js'
+import * as forgery from '../http/csrf.js'
+import * as principals from '../request/sign-in.js'
+import * as edges from '../request/sign-in.js'
+import * as reading from '../request/verbs.js'
+import * as verbs from '../request/verbs.js'
+import * as current from '../request/with-session.js'
+import * as collecting from '../store/cleanup.js'
+import * as background from '../store/cleanup.js'
+import type { Session, SessionStore, Which } from '../store/contract.js'
+import { bodyTask, given, settled, settledAtOnce } from './sql.js'
 
 /** The session that a token opens, or `undefined`; with `keys`, only what is in those is read. */
 export const loadSession = async (
@@ -158,3 +161,66 @@ export const queryDatabase = (
   query: Query,
   params: readonly Param[],
 ): Promise<readonly Row[]> => settled(database.query(query, params))
+
+// The values of a session, with `undefined` for what is absent.
+
+type Reader<B> = <H>(session: SessionValue<H>) => B
+type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
+
+/**
+ * The value of a key, or the fallback, or `undefined`.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, sessionRef, sessionSet } from 'keyrow/promise'
+ *
+ * const session = sessionSet('theme', 'dark')(buildSession(memoryStore()))
+ * console.log(sessionRef('theme')(session), sessionRef('language', 'en')(session)) // dark en
+ * ```
+ */
+export function sessionRef(key: string): Reader<Json | undefined>
+export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
+export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
+export function sessionRef<A>(key: SessionKey<A>, fallback: NoInfer<DeepReadonly<A>>): Reader<DeepReadonly<A>>
+export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
+export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown): Reader<unknown> {
+  return values.sessionRef(key as string, fallback)
+}
+
+/** The value of a typed key, or `undefined`; throws a `DecodeError` for a stored value that does not fit. */
+export const sessionRefStrict =
+  <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
+  (session) =>
+    O.toUndefined(given(values.sessionRefStrict(key)(session)))
+
+/**
+ * Replaces a key's value by `f` of it, or of the fallback, or of `undefined`; replayed when it is saved.
+ *
+ * @example
+ * ```ts
+ * import { memoryStore } from 'keyrow/memory'
+ * import { buildSession, sessionRef, sessionUpdate } from 'keyrow/promise'
+ *
+ * const session = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)(buildSession(memoryStore()))
+ * console.log(sessionRef('visits')(session)) // 1
+ * ```
+ */
+export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: DeepReadonly<A> | undefined) => NoInfer<A | DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(key: string, f: (value: Json) => Json, fallback: Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: DeepReadonly<A>) => NoInfer<A | DeepReadonly<A>>,
+  fallback: NoInfer<DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(
+  key: string | SessionKey<unknown>,
+  f: (value: never) => unknown,
+  fallback?: unknown,
+): Editor {
+  return values.sessionUpdate(key as string, f as (value: Json) => Json, fallback as Json)
+}

@@ -1,12 +1,39 @@
 // SQL of your own, as promises.
-import type * as E from 'fp-ts/lib/Either.js'
+import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Sql } from 'sql-template-tag'
-import type { Database } from '../port/database.js'
-import * as table from '../table/sql.js'
-import { bodyTask, given, settled } from './settled.js'
+import type { Database } from '../db/database.js'
+import * as port from '../db/database.js'
+import * as table from '../records/query.js'
+
+// How one face becomes the other: an effect a promise, a failure a throw.
+
+/** The right of an `Either`; its left is thrown. */
+export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
+  if (E.isLeft(either)) throw either.left
+  return either.right
+}
+
+/** Runs a task; its left is what the promise rejects with. */
+export const settled = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
+  given(await task())
+
+/** What is known without waiting, as a promise. */
+export const settledAtOnce = <L extends Error, A>(ask: () => E.Either<L, A>): Promise<A> =>
+  new Promise((resolve) => resolve(given(ask())))
+
+/** The body of `verb` as a task; what it throws comes out as itself. */
+export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
+  TE.fromTask(async () => notTask(verb, await body()))
+
+/** A `TaskEither` of the other face that slipped in would never be run, and what it does lost in silence. */
+const notTask = <A>(verb: string, value: A): A => {
+  if (typeof value === 'function')
+    throw new TypeError(`${verb}: the body gave a function; is it a task of \`keyrow\`, which has to be run?`)
+  return value
+}
 
 /**
  * All rows of a statement. Rejects with a `DecodeError` that names the column and counts the row which does not fit.
@@ -68,3 +95,34 @@ async function* thrown<L extends Error, A>(
 ): AsyncGenerator<A, void, undefined> {
   for await (const row of rows) yield given(row)
 }
+
+// Transactions whose body is an `async` function.
+
+/**
+ * Runs `body` in a transaction and commits it when that is done. When `body` rejects, it is rolled back, and what it
+ * rejected with comes out as itself. Within a transaction it is a savepoint. In `body` only its own handle is used:
+ * `withHandle` gives it to a record, or to a session. A statement that failed in it fails the transaction, also when
+ * `body` caught it. Nothing is tried again.
+ *
+ * @example
+ * ```ts
+ * import { int4, queryMany, record, sql, text, transact, withHandle } from 'keyrow/promise'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ * import * as t from 'io-ts'
+ *
+ * const accounts = record({ table: 'accounts', key: 'owner', columns: { owner: text, cents: int4 } })
+ *
+ * const database = pgliteDatabase()
+ * await queryMany(database, t.unknown, sql`create table accounts (owner text primary key, cents int)`)
+ * const ada = await accounts.save(accounts.build(database, { owner: 'ada', cents: 500 }))
+ * const payment = transact(database, async (tx) => {
+ *   await accounts.save(accounts.update('cents', (cents) => cents - 900)(withHandle(tx)(ada)))
+ *   throw new Error('too much')
+ * })
+ * await payment.catch((error: unknown) => console.log(String(error))) // Error: too much
+ * console.log((await accounts.refresh(ada)).cents) // 500
+ * await database.close()
+ * ```
+ */
+export const transact = <A>(database: Database, body: (tx: Database) => A | Promise<A>): Promise<A> =>
+  settled(port.transact(database, (tx) => bodyTask('transact', () => body(tx))))

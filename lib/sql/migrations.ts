@@ -1,8 +1,7 @@
 // The versions of the schema, in order, each as the plain SQL that leads to it from the one before. All of a
 // version's steps run in one transaction. They only add, so that a release that knows the version before goes
 // on serving while they run and afterwards; and none of them rewrites a table that is in use, nor locks one for long.
-
-import type { Query } from '../port/database.js'
+import type { Query } from '../db/database.js'
 
 /**
  * One statement of a migration. One that does a part of its work at a time, so that it is answered within any

@@ -1,18 +1,17 @@
 // Between rows and values: edits as one jsonb parameter, and snapshots out of what comes back.
 import * as E from 'fp-ts/lib/Either.js'
-import { flow } from 'fp-ts/lib/function.js'
+import { flow, pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
 import { Map as HashMap } from 'immutable'
 import * as t from 'io-ts'
-import { DriverError } from '../base/errors.js'
-import { deepFreeze } from '../base/frozen.js'
-import type { Json } from '../base/json.js'
-import type { Query, Row } from '../port/database.js'
-import type { Absence, Listed, Saved } from '../port/session-store.js'
-import { arrayText } from '../record/array.js'
-import { type Edits, type Entries, noEntries } from '../session/edits.js'
-import { entriesOf, type Keys, type Known } from '../session/known.js'
-import type { Snapshot } from '../session/session.js'
-import type { SaveId, SessionId } from '../session/token.js'
+import { type Edits, type Entries, noEntries } from '../core/edits.js'
+import { DriverError } from '../core/errors.js'
+import { deepFreeze, type Json } from '../core/json.js'
+import { entriesOf, type Keys, type Known, type Snapshot } from '../core/session.js'
+import type { SaveId, SessionId } from '../core/token.js'
+import type { Param, Query, Queryable, Row } from '../db/database.js'
+import { arrayText } from '../db/text-format.js'
+import type { Absence, Listed, Saved } from '../store/contract.js'
 
 const cell = (key: string, value: string): string => `${JSON.stringify(key)}:[${value}]`
 
@@ -167,3 +166,26 @@ export const collectedRow = (query: Query) =>
   decodedRow(t.type({ sessions: t.number, due: t.number, settled: t.number, busy: t.boolean }), query)
 
 export const changesRow = (query: Query) => decodedRow(t.type({ changes: json }), query)
+
+/** The rows of a statement, each as the codec wants it. */
+export const rowsAs =
+  <A>(codec: t.Type<A>) =>
+  (
+    database: Queryable,
+    query: Query,
+    params: readonly Param[] = [],
+  ): TE.TaskEither<DriverError, readonly A[]> =>
+    pipe(database.query(query, params), TE.chainEitherK(E.traverseArray(decodedRow(codec, query))))
+
+/** The one row of a statement that always gives one. */
+export const rowAs =
+  <A>(codec: t.Type<A>) =>
+  (database: Queryable, query: Query, params: readonly Param[] = []): TE.TaskEither<DriverError, A> =>
+    pipe(
+      rowsAs(codec)(database, query, params),
+      TE.chain(([row]) =>
+        row === undefined
+          ? TE.left(new DriverError(`${query.name} gave no row`, { retryable: false }))
+          : TE.right(row),
+      ),
+    )

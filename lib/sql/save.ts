@@ -2,27 +2,21 @@
 // updates the header is still at the revision that their values were computed from. When that is not so, in
 // a transaction that looks before it writes: it locks the header, reads what changed, runs the updates again
 // on that, and writes. So an update is never lost, and never waits for more than the saves before it.
-
 import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { withEffect } from '../base/effect.js'
-import type { StoreError } from '../base/errors.js'
-import { DriverError, SessionGone } from '../base/errors.js'
-import type { Database, Param, Query, Queryable } from '../port/database.js'
-import type { Lifetime } from '../port/lifetime.js'
-import type { Change, Saved, SavedSnapshot, SessionStore } from '../port/session-store.js'
-import { applyEdits, type Edits, type Entries, hasUpdates } from '../session/edits.js'
-import { hasUnknown, type Known, keysAfter } from '../session/known.js'
-import { LIFETIME, ownLifetimeOf } from '../session/own-lifetime.js'
-import { PRINCIPAL } from '../session/principal.js'
-import type { Snapshot } from '../session/session.js'
-import type { SaveId, SessionId } from '../session/token.js'
-import { GRAVE_REVISIONS, REMEMBERED_SAVES } from './expressions.js'
+import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
+import { DriverError, SessionGone, type StoreError, withEffect } from '../core/errors.js'
+import { hasUnknown, type Known, keysAfter, type Snapshot } from '../core/session.js'
+import type { SaveId, SessionId } from '../core/token.js'
+import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
+import type { Database, Param, Query, Queryable } from '../db/database.js'
+import type { Change, Lifetime, Saved, SavedSnapshot, SessionStore } from '../store/contract.js'
+import { GRAVE_REVISIONS, REMEMBERED_SAVES } from './fragments.js'
 import { changesRow, editsParam, keysParams, knownAfter, lockedRow, texts, writtenRow } from './rows.js'
-import type { SessionStatements } from './statements.js'
+import type { SessionStatements } from './session-statements.js'
 
 export interface Saving {
   readonly database: Database

@@ -2,12 +2,205 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { type DriverError, SchemaMismatch } from '../base/errors.js'
-import { RELEASE } from '../base/release.js'
-import type { Database, Query, Queryable } from '../port/database.js'
-import { publish } from '../port/events.js'
-import { LATEST, type Migration, migrations, type Step } from './migrations.js'
-import { bare, type SchemaError, type SchemaState, schemaState } from './schema-state.js'
+import * as t from 'io-ts'
+import { DriverError, SchemaMismatch } from '../core/errors.js'
+import { RELEASE } from '../core/process.js'
+import { type Database, ON_PRIMARY, type Query, type Queryable } from '../db/database.js'
+import { publish } from '../store/events.js'
+import {
+  columnsOf,
+  FIRST_RECORDED,
+  FIRST_WITH_IDS,
+  LATEST,
+  type Migration,
+  migrations,
+  type Step,
+} from './migrations.js'
+import { decodedRow } from './rows.js'
+
+// Which version of the schema a database holds: told by itself, or, before it had a place to say it, by its tables.
+
+export const DEFAULT_SCHEMA = 'keyrow'
+
+/** A schema's name as a quoted identifier; throws a `RangeError` for a name that would need escaping. */
+export const quotedSchema = (schema: string): string => {
+  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(schema))
+    throw new RangeError(`"${schema}" cannot name a schema: use lower-case letters, digits and _, at most 63`)
+  return `"${schema}"`
+}
+
+/** A version as the database remembers it. */
+export interface MadeVersion {
+  readonly version: number
+  /** Milliseconds since 1970. */
+  readonly madeAt: number
+  /** The release of keyrow. */
+  readonly madeBy: string
+}
+
+export interface SchemaState {
+  /** 0: nothing of ours is there. */
+  readonly version: number
+  /** Whether the PostgreSQL schema is there. */
+  readonly exists: boolean
+  readonly made: readonly MadeVersion[]
+  /** From version 3 on. */
+  readonly ids?: IdKey
+}
+
+/** The key of the ids that are made here, and for how many milliseconds there has been one. */
+interface IdKey {
+  readonly key: string
+  readonly age: number
+}
+
+export type SchemaError = DriverError | SchemaMismatch
+
+/** A quoted identifier without its quotes. */
+export const bare = (schema: string): string => schema.slice(1, -1)
+
+// The names of types come in quotes where `quote_all_identifiers` is on.
+const FOUND = `
+select to_regnamespace($1::text) is not null as exists, current_setting('session_replication_role') as replication,
+       coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
+                 from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                 where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
+                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
+where ${ON_PRIMARY}`
+
+const found: Query = { name: 'schema.found', text: FOUND }
+
+const foundRow = decodedRow(t.type({ exists: t.boolean, replication: t.string, columns: t.string }), found)
+
+// As JSON, in which a column may be missing.
+const versions = (schema: string): Query => ({
+  name: 'schema.versions',
+  text: `
+select version, (extract(epoch from made_at) * 1000)::float8 as made, made_by as by,
+       (extract(epoch from now() - made_at) * 1000)::float8 as age,
+       case when version = ${String(FIRST_WITH_IDS)} then to_jsonb(m) ->> 'id_key' end as key
+from ${schema}.metadata m
+where ${ON_PRIMARY}
+order by version`,
+})
+
+/**
+ * What the database holds. A `SchemaMismatch` for tables of our names that are not ours, or not whole: they
+ * are left alone.
+ */
+export const schemaState = (database: Queryable, schema: string): TE.TaskEither<SchemaError, SchemaState> =>
+  pipe(
+    columnsIn(database, schema),
+    TE.chainW(({ exists, present }) =>
+      present.some((column) => column.startsWith('metadata.'))
+        ? recorded(database, schema, present)
+        : TE.fromEither(unrecorded(schema, exists, present)),
+    ),
+  )
+
+const columnsIn = (database: Queryable, schema: string) =>
+  pipe(
+    database.query(found, [schema]),
+    TE.chainEitherKW(([row]) => foundRow(row ?? {})),
+    TE.filterOrElseW(({ replication }) => replication !== 'replica', noForeignKeys),
+    TE.map(({ exists, columns }) => ({ exists, present: JSON.parse(columns) as readonly string[] })),
+  )
+
+const noForeignKeys = (): DriverError =>
+  new DriverError(
+    'session_replication_role of the role or the database is replica: foreign keys do nothing, and entries would outlive ' +
+      'their sessions; set it to origin (alter role … set …), and connect again',
+    { kind: 'setting', retryable: false, effect: 'none' },
+  )
+
+// Before there was a place to say it: told by the tables themselves.
+const unrecorded = (
+  schema: string,
+  exists: boolean,
+  present: readonly string[],
+): E.Either<SchemaMismatch, SchemaState> => {
+  const version = FIRST_RECORDED - 1
+  if (present.length === 0) return E.right({ version: 0, exists, made: [] })
+  return lacking(version, present) === undefined && !present.some((column) => column.startsWith('listing.'))
+    ? E.right({ version, exists, made: [] })
+    : E.left(notOurs(schema, `it lacks ${lacking(version, present) ?? 'metadata.version integer'}`))
+}
+
+const recorded = (
+  database: Queryable,
+  schema: string,
+  present: readonly string[],
+): TE.TaskEither<SchemaError, SchemaState> => {
+  const strange = columnsOf(FIRST_RECORDED).find(
+    (column) => column.startsWith('metadata.') && !present.includes(column),
+  )
+  if (strange !== undefined) return TE.left(notOurs(schema, `it lacks ${strange}`))
+  return pipe(
+    database.query(versions(schema), []),
+    TE.chainEitherKW(E.traverseArray(decodedRow(VersionRow, versions(schema)))),
+    TE.chainW((rows) => {
+      const state = (columns: readonly string[]) =>
+        pipe(
+          whole(schema, columns, rows.map(madeVersion)),
+          E.map((found) => ({ ...found, ...idsOf(rows) })),
+        )
+      // An upgrade may have ended since the columns were read: they are read again, after the versions.
+      return pipe(
+        TE.fromEither(state(present)),
+        TE.orElse(() =>
+          pipe(
+            columnsIn(database, schema),
+            TE.chainEitherKW((again) => state(again.present)),
+          ),
+        ),
+      )
+    }),
+  )
+}
+
+const VersionRow = t.type({
+  version: t.number,
+  made: t.number,
+  by: t.string,
+  age: t.number,
+  key: t.union([t.string, t.null]),
+})
+
+type VersionRow = t.TypeOf<typeof VersionRow>
+
+const madeVersion = ({ version, made, by }: VersionRow): MadeVersion => ({
+  version,
+  madeAt: made,
+  madeBy: by,
+})
+
+const idsOf = (rows: readonly VersionRow[]): Pick<SchemaState, 'ids'> => {
+  for (const { key, age } of rows) if (key !== null) return { ids: { key, age } }
+  return {}
+}
+
+const whole = (
+  schema: string,
+  present: readonly string[],
+  made: readonly MadeVersion[],
+): E.Either<SchemaMismatch, SchemaState> => {
+  const version = made.at(-1)?.version ?? 0
+  if (version < FIRST_RECORDED) return E.left(notOurs(schema, 'its table metadata names no version'))
+  const lacks = lacking(version, present)
+  return version <= LATEST && lacks !== undefined
+    ? E.left(notOurs(schema, `its metadata say version ${String(version)}, but it lacks ${lacks}`))
+    : E.right({ version, exists: true, made })
+}
+
+const lacking = (version: number, present: readonly string[]): string | undefined =>
+  columnsOf(version).find((column) => !present.includes(column))
+
+const notOurs = (schema: string, why: string): SchemaMismatch =>
+  new SchemaMismatch(
+    bare(schema),
+    `it has tables of our names (session, entry, listing, metadata) that are not ours, or not whole: ${why}; ` +
+      `they were left alone. Choose another schema, or repair this one`,
+  )
 
 /**
  * Makes sure that the database holds our version: makes or upgrades the tables, unless `upgrade` is false. Gives what it

@@ -1,19 +1,15 @@
 // The laws as checks that any `SessionStore` can be given to, with any test runner. Time passes by the
 // subject's `elapse`, never by waiting.
 
-import { currentLaws } from './current-laws.js'
-import { doorLaws } from './door-laws.js'
-import { lazyLaws } from './lazy-laws.js'
-import { lazySaveLaws } from './lazy-save-laws.js'
+import { doorLaws } from './adapter-laws.js'
+import { currentLaws, nestingLaws } from './current-laws.js'
 import { lifetimeLaws } from './lifetime-laws.js'
-import { listingLaws } from './listing-laws.js'
-import { nestingLaws } from './nesting-laws.js'
+import { lazyLaws, lazySaveLaws } from './partial-loading-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
-import { tokenLaws } from './token-laws.js'
+import { listingLaws, tokenLaws } from './token-laws.js'
 import { transactionLaws } from './transaction-laws.js'
-import { updateLaws } from './update-laws.js'
-import { valueLaws } from './value-laws.js'
+import { updateLaws, valueLaws } from './value-laws.js'
 
 export type { Law, OpenSubject, Subject } from './subject.js'
 

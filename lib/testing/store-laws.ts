@@ -1,16 +1,14 @@
 // Laws 4, 5, 6 and 11: what a store keeps when requests overlap, sessions end and time passes.
-
 import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type { Json } from '../base/json.js'
-import { refreshSession } from '../current/reading.js'
-import { buildSession, destroySession, rotateSession, saveSession } from '../current/verbs.js'
-import type { Session } from '../port/session-store.js'
-import { deleted, noEdits, setTo } from '../session/edits.js'
-import { freshSaveId } from '../session/token.js'
-import { sessionDel, sessionSet } from '../session/values.js'
+import { deleted, noEdits, setTo } from '../core/edits.js'
+import type { Json } from '../core/json.js'
+import { freshSaveId } from '../core/token.js'
+import { sessionDel, sessionSet } from '../core/values.js'
+import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
+import type { Session } from '../store/contract.js'
 import {
   type Law,
   left,

@@ -1,16 +1,18 @@
 // What a store must give to be tested, and small tools for writing laws.
-
 import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { buildSession, loadSession, saveSession, sessionToken } from '../current/verbs.js'
-import type { Database } from '../port/database.js'
-import type { Lifetime } from '../port/lifetime.js'
-import type { Session, SessionStore } from '../port/session-store.js'
-import { applyEdits, type Edits } from '../session/edits.js'
-import { freshSaveId } from '../session/token.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { applyEdits, type Edits } from '../core/edits.js'
+import { KeyNotLoaded } from '../core/errors.js'
+import { freshSaveId } from '../core/token.js'
+import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
+import type { Database } from '../db/database.js'
+import { buildSession, loadSession, saveSession, sessionToken } from '../request/verbs.js'
+import { currentSession, updateCurrentSession } from '../request/with-session.js'
+import type { Lifetime, Session, SessionStore } from '../store/contract.js'
 
 /** A store that is being tested, empty or shared with others. */
 export interface Subject {
@@ -111,3 +113,46 @@ export const counted = (store: SessionStore) => {
 /** As many at once as asked for. */
 export const many = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
+
+// Small bodies for `withSession`, for the laws of the current session.
+
+export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)))
+
+export const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
+
+/** Runs the tasks one after the other; gives what the last one gave. */
+export const inOrder = <L, A>(
+  first: TE.TaskEither<L, A>,
+  ...rest: readonly TE.TaskEither<L, A>[]
+): TE.TaskEither<L, A> =>
+  rest.reduce(
+    (before, next) =>
+      pipe(
+        before,
+        TE.chain(() => next),
+      ),
+    first,
+  )
+
+/** A promise, and the function that fulfils it. */
+export const gate = (): readonly [Promise<void>, () => void] => {
+  let open = (): void => undefined
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return [opened, open]
+}
+
+// Sessions of which only some keys are read, for the laws of them.
+
+export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
+
+/** The session as a request finds it that asked for these keys. */
+export const lazily = async (session: Session, ...keys: readonly string[]): Promise<Session> =>
+  O.toNullable(await right(loadSession(session.handle, sessionToken(session), { keys }))) ??
+  assert.fail('the session is not there')
+
+export const notLoaded = (key: string) => (error: unknown) =>
+  error instanceof KeyNotLoaded && error.key === key
+
+export const abc = [sessionSet('a', 1), sessionSet('b', 2), sessionSet('c', 3)] as const

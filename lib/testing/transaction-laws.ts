@@ -1,20 +1,28 @@
 // Laws 5 and 7 as the current session keeps them inside of transactions of its own database.
-
 import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { currentSession, updateCurrentSession, withSession } from '../current/current-session.js'
-import { signIn, signOut } from '../current/sign-in.js'
-import { buildSession, rotateSession } from '../current/verbs.js'
-import type { Database } from '../port/database.js'
-import type { Session, SessionStore } from '../port/session-store.js'
-import { transact } from '../port/transact.js'
-import { flash, flashes } from '../session/flash.js'
-import { sessionPrincipal } from '../session/principal.js'
-import { sessionRef, sessionSet, sessionUpdate } from '../session/values.js'
-import { inOrder, set } from './bodies.js'
-import { type Law, left, many, reload, reloaded, right, stored, storedValues, tagOf } from './subject.js'
+import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
+import { flash, flashes, sessionPrincipal } from '../core/well-known-keys.js'
+import { type Database, transact } from '../db/database.js'
+import { signIn, signOut } from '../request/sign-in.js'
+import { buildSession, rotateSession } from '../request/verbs.js'
+import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
+import type { Session, SessionStore } from '../store/contract.js'
+import {
+  inOrder,
+  type Law,
+  left,
+  many,
+  reload,
+  reloaded,
+  right,
+  set,
+  stored,
+  storedValues,
+  tagOf,
+} from './subject.js'
 
 type Body = TE.TaskEither<unknown, unknown>
 

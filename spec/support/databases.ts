@@ -1,10 +1,9 @@
 // The two drivers, for specs that must hold on both; and a database that counts its statements.
 
 import postgres from 'postgres'
-import { pgliteDatabase } from '../../lib/driver/pglite.js'
-import { poolOptions, postgresDatabase } from '../../lib/driver/postgres.js'
-import type { Database, QueryEvent, Row } from '../../lib/port/database.js'
-import { observedDatabase } from '../../lib/port/observed.js'
+import { type Database, observedDatabase, type QueryEvent, type Row } from '../../lib/db/database.js'
+import { pgliteDatabase } from '../../lib/db/pglite.js'
+import { poolOptions, postgresDatabase } from '../../lib/db/postgres/index.js'
 import { specDatabaseUrl } from './postgres-server.js'
 import { dropSchemas, right } from './stores.js'
 

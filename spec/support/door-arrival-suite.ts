@@ -2,9 +2,8 @@
 // what the handler stores is not lost, and in the end there is one session.
 
 import type { Test } from 'tap'
-import { DriverError } from '../../lib/base/errors.js'
-import type { Database } from '../../lib/port/database.js'
-import type { SessionStore } from '../../lib/port/session-store.js'
+import { DriverError } from '../../lib/core/errors.js'
+import type { Database } from '../../lib/db/database.js'
 import {
   currentSession,
   flash,
@@ -14,8 +13,9 @@ import {
   signOut,
   takeFlashes,
   updateCurrentSession,
-} from '../../lib/promise.js'
-import { sessionStore } from '../../lib/sql/session-store.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import type { SessionStore } from '../../lib/store/contract.js'
 import { rowsOf } from './databases.js'
 import { ask, post, set } from './door-suite.js'
 import type { Call, Reply, Serving, SpecDoor } from './doors.js'

@@ -3,8 +3,7 @@
 
 import * as O from 'fp-ts/lib/Option.js'
 import type { Test } from 'tap'
-import { memoryStore } from '../../lib/driver/memory.js'
-import type { Database } from '../../lib/port/database.js'
+import type { Database } from '../../lib/db/database.js'
 import {
   buildSession,
   checkForgery,
@@ -16,8 +15,9 @@ import {
   takeFlashes,
   updateCurrentSession,
   withSession,
-} from '../../lib/promise.js'
-import { sessionStore } from '../../lib/sql/session-store.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { memoryStore } from '../../lib/store/memory.js'
 import { counting } from './databases.js'
 import { ask, post, set, shown } from './door-suite.js'
 import type { Call, CallHandler, Serving, SpecDoor } from './doors.js'

@@ -4,12 +4,10 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Test } from 'tap'
-import { DriverError } from '../../lib/base/errors.js'
-import { tokenGuard } from '../../lib/door/guard.js'
-import { memoryStore } from '../../lib/driver/memory.js'
-import type { Database } from '../../lib/port/database.js'
-import { onSessionEvent } from '../../lib/port/events.js'
-import type { SessionStore } from '../../lib/port/session-store.js'
+import { FIRST_ID, operatorOver } from '../../lib/cli/admin.js'
+import { DriverError } from '../../lib/core/errors.js'
+import type { Database } from '../../lib/db/database.js'
+import { tokenGuard } from '../../lib/http/token-guard.js'
 import {
   buildSession,
   collectGarbage,
@@ -29,9 +27,11 @@ import {
   takeFlashes,
   updateCurrentSession,
   withSession,
-} from '../../lib/promise.js'
-import { FIRST_ID, operatorOver } from '../../lib/sql/operator-store.js'
-import { sessionStore } from '../../lib/sql/session-store.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import type { SessionStore } from '../../lib/store/contract.js'
+import { onSessionEvent } from '../../lib/store/events.js'
+import { memoryStore } from '../../lib/store/memory.js'
 import { counting } from './databases.js'
 import type { Call, CallHandler, Reply, Serving, SpecDoor } from './doors.js'
 import { age, freshSchema } from './stores.js'

@@ -18,13 +18,13 @@ import express from 'express'
 import fastify from 'fastify'
 import { Hono } from 'hono'
 import Koa from 'koa'
-import type { DoorOptions } from '../../lib/door/door.js'
-import * as ourExpress from '../../lib/door/express.js'
-import { sessionPlugin } from '../../lib/door/fastify.js'
-import { sessionFetch } from '../../lib/door/fetch.js'
-import * as ourHono from '../../lib/door/hono.js'
-import * as ourKoa from '../../lib/door/koa.js'
-import { sessionListener } from '../../lib/door/node.js'
+import * as ourExpress from '../../lib/http/express.js'
+import { sessionPlugin } from '../../lib/http/fastify.js'
+import { sessionFetch } from '../../lib/http/fetch.js'
+import * as ourHono from '../../lib/http/hono.js'
+import * as ourKoa from '../../lib/http/koa.js'
+import { sessionListener } from '../../lib/http/node.js'
+import type { DoorOptions } from '../../lib/http/session-request.js'
 import { codeBlocks } from './code-blocks.js'
 
 /** A request as the handler of a test sees it. */
@@ -194,7 +194,7 @@ export const documentedDoor = async (): Promise<SpecDoor> => {
   await mkdir(folder, { recursive: true })
   const program = new URL('function.ts', folder)
   // The same modules that the specs run, not those of the built package.
-  await writeFile(program, block?.code.replace(`'keyrow/door'`, `'../../lib/door/core.js'`) ?? '')
+  await writeFile(program, block?.code.replace(`'keyrow/door'`, `'../../lib/http/adapter.js'`) ?? '')
   const { sessionFunction } = (await import(program.href)) as { readonly sessionFunction: SessionFunction }
   return {
     name: 'the door of docs/doors.md',

@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { postgresDatabase } from '../../lib/driver/postgres.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
 import {
   buildSession,
   loadSession,
@@ -11,8 +11,8 @@ import {
   saveSession,
   sessionSet,
   sessionToken,
-} from '../../lib/promise.js'
-import { sessionStore } from '../../lib/sql/session-store.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
 import { quietPool } from './databases.js'
 import { type Operation, violations } from './history.js'
 import { inTime } from './in-time.js'

@@ -3,9 +3,9 @@
 
 import { Hono } from 'hono'
 import type { Test } from 'tap'
-import { sessionFetch } from '../../lib/door/fetch.js'
-import { pgliteDatabase } from '../../lib/driver/pglite.js'
-import { postgresDatabase } from '../../lib/driver/postgres.js'
+import { pgliteDatabase } from '../../lib/db/pglite.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { sessionFetch } from '../../lib/http/fetch.js'
 import {
   buildSession,
   currentSession,
@@ -14,7 +14,7 @@ import {
   sessionStore,
   sessionToken,
   updateCurrentSession,
-} from '../../lib/promise.js'
+} from '../../lib/promise/index.js'
 import { quietPools } from './databases.js'
 import { doorSuite } from './door-suite.js'
 import { honoApp, respond, type Served, type SpecDoor } from './doors.js'

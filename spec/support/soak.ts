@@ -5,8 +5,8 @@ import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Sql } from 'postgres'
-import type { SessionStore } from '../../lib/port/session-store.js'
-import { buildSession, saveSession, sessionSet, sessionToken } from '../../lib/promise.js'
+import { buildSession, saveSession, sessionSet, sessionToken } from '../../lib/promise/index.js'
+import type { SessionStore } from '../../lib/store/contract.js'
 
 const script = fileURLToPath(new URL('./soak-child.mjs', import.meta.url))
 

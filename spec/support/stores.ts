@@ -1,13 +1,12 @@
 // The stores that every spec runs on, each with a way to let time pass.
 
 import { randomUUID } from 'node:crypto'
-import { batched } from '../../lib/combinator/batched.js'
-import { remembered } from '../../lib/combinator/remembered.js'
-import { memoryStore } from '../../lib/driver/memory.js'
-import type { Database } from '../../lib/port/database.js'
-import type { Lifetime } from '../../lib/port/lifetime.js'
-import type { SessionStore } from '../../lib/port/session-store.js'
-import { type SessionStoreOptions, sessionStore } from '../../lib/sql/session-store.js'
+import type { Database } from '../../lib/db/database.js'
+import { type SessionStoreOptions, sessionStore } from '../../lib/sql/store.js'
+import { batched } from '../../lib/store/batched.js'
+import { remembered } from '../../lib/store/cached.js'
+import type { Lifetime, SessionStore } from '../../lib/store/contract.js'
+import { memoryStore } from '../../lib/store/memory.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
 import { right } from '../../lib/testing/subject.js'
 

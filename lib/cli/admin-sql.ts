@@ -1,0 +1,298 @@
+// The statements for whoever runs the database: what sessions there are, what one holds, ending them, and the
+// figures of a diagnosis. All parameters and results are as in statements.ts.
+//
+// Why they are safe: none reads a secret's hash, and values are read only when asked for. Whoever ends sessions
+// locks their headers first, in the order of their ids, and a bounded number in one statement. The figures come
+// from the catalogue, or from a sample of pages, so that their cost does not grow with the tables.
+import { ON_PRIMARY, ONCE_ON_PRIMARY, type Query } from '../db/database.js'
+import { epoch, FENCED } from '../sql/fragments.js'
+
+export interface OperatorStatements {
+  readonly sessions: Query
+  readonly sessionsOf: Query
+  readonly show: Query
+  readonly countOne: Query
+  readonly countOf: Query
+  readonly countAll: Query
+  readonly endOne: Query
+  readonly endOf: Query
+  readonly endAll: Query
+  readonly sessionSample: Query
+  readonly entrySample: Query
+  readonly listingSample: Query
+  readonly due: Query
+}
+
+const times = (session: string): string =>
+  `${epoch(`${session}.created_at`)} as created, ${epoch(`${session}.expires_at`)} as expiration`
+
+const held = (schema: string, id: string): string => `(
+  select count(*)::int as keys, coalesce(sum(pg_column_size(e.value)), 0)::float8 as bytes
+  from ${schema}.entry e
+  where e.session_id = ${id} and e.value is not null)`
+
+// $1 how many
+const sessions = (schema: string): Query => ({
+  name: 'operator.sessions',
+  text: `
+with newest as (
+  select id, created_at, expires_at from ${schema}.session
+  where expires_at > now()
+  order by created_at desc, id
+  limit $1::int
+)
+select n.id::text as id, l.principal as principal, ${times('n')}, h.keys as keys, h.bytes as bytes
+from newest n left join ${schema}.listing l on l.session_id = n.id cross join lateral ${held(schema, 'n.id')} as h
+where ${ONCE_ON_PRIMARY}
+order by n.created_at desc, n.id`,
+})
+
+// $1 how many, $2 principal
+const sessionsOf = (schema: string): Query => ({
+  name: 'operator.sessions.of',
+  text: `
+with newest as (
+  select s.id, s.created_at, s.expires_at, l.principal
+  from ${schema}.listing l join ${schema}.session s on s.id = l.session_id
+  where l.principal = $2::text and s.expires_at > now()
+  order by s.created_at desc, s.id
+  limit $1::int
+)
+select n.id::text as id, n.principal as principal, ${times('n')}, h.keys as keys, h.bytes as bytes
+from newest n cross join lateral ${held(schema, 'n.id')} as h
+where ${ONCE_ON_PRIMARY}
+order by n.created_at desc, n.id`,
+})
+
+// $1 id, $2 whether to give the values. One row for each key; one without a key for a session that has none.
+const show = (schema: string): Query => ({
+  name: 'operator.show',
+  text: `
+select s.id::text as id, l.principal as principal, ${times('s')},
+       ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
+       s.expires_at > now() as live, e.key as key, pg_column_size(e.value)::float8 as bytes,
+       case when $2::boolean then e.value::text end as value
+from ${schema}.session s
+     left join ${schema}.listing l on l.session_id = s.id
+     left join ${schema}.entry e on e.session_id = s.id and e.value is not null
+where s.id = $1::uuid and ${ONCE_ON_PRIMARY}
+order by e.key`,
+})
+
+/** Counting ends here: what is counted is for a question, or to say that there are many. */
+export const COUNT_LIMIT = 10_000
+
+const counted = (from: string): string => `
+select count(*)::int as count, current_database()::text as database
+from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
+where ${ONCE_ON_PRIMARY}`
+
+// $1 id
+const countOne = (schema: string): Query => ({
+  name: 'operator.count.one',
+  text: counted(`${schema}.session where id = $1::uuid`),
+})
+
+// $1 principal
+const countOf = (schema: string): Query => ({
+  name: 'operator.count.of',
+  text: counted(
+    `${schema}.listing l join ${schema}.session s on s.id = l.session_id where l.principal = $1::text`,
+  ),
+})
+
+const countAll = (schema: string): Query => ({
+  name: 'operator.count.all',
+  text: counted(`${schema}.session`),
+})
+
+// One batch: those that are chosen end, with all that hangs from them. `chosen` is not locked, so that it has as
+// many as there were, even when others end some of them meanwhile; the next batch goes on after `last`.
+const ending = (schema: string, name: string, chosen: string): Query => ({
+  name,
+  text: `
+with chosen as materialized (
+  ${chosen}
+), held as materialized (
+  select id from ${schema}.session
+  where id in (select id from chosen)
+  order by id
+  for update
+), emptied as (
+  delete from ${schema}.entry e using held where e.session_id = held.id
+), ended as (
+  delete from ${schema}.session s using held where s.id = held.id returning s.id
+), fenced as (
+  insert into ${schema}.listing (session_id, collect_at) select id, ${FENCED} from held
+  on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
+)
+select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
+       (select id::text from chosen order by id desc limit 1) as last`,
+})
+
+// $1 id
+const endOne = (schema: string): Query => ending(schema, 'operator.end.one', `select $1::uuid as id`)
+
+// $1 how many, $2 the last id of the batch before, $3 principal
+const endOf = (schema: string): Query =>
+  ending(
+    schema,
+    'operator.end.of',
+    `select session_id as id from ${schema}.listing
+  where principal = $3::text and session_id > $2::uuid
+  order by session_id
+  limit $1::int`,
+  )
+
+// $1 how many, $2 the last id of the batch before
+const endAll = (schema: string): Query =>
+  ending(
+    schema,
+    'operator.end.all',
+    `select id from ${schema}.session
+  where id > $2::uuid
+  order by id
+  limit $1::int`,
+  )
+
+// $1 how many of a hundred pages to look at
+const sessionSample = (schema: string): Query => ({
+  name: 'operator.sample.session',
+  text: `
+select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
+       (count(*) filter (where l.session_id is null))::float8 as alone
+from ${schema}.session as s tablesample system ($1::real) left join ${schema}.listing l on l.session_id = s.id
+where ${ONCE_ON_PRIMARY}`,
+})
+
+const entrySample = (schema: string): Query => ({
+  name: 'operator.sample.entry',
+  text: `
+select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as alone
+from ${schema}.entry tablesample system ($1::real)
+where ${ONCE_ON_PRIMARY}`,
+})
+
+const listingSample = (schema: string): Query => ({
+  name: 'operator.sample.listing',
+  text: `
+select count(*)::float8 as counted, 0::float8 as dead,
+       (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
+from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id
+where ${ONCE_ON_PRIMARY}`,
+})
+
+// For how many milliseconds the session has waited that a collector should look at first.
+const due = (schema: string): Query => ({
+  name: 'operator.due',
+  text: `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
+})
+
+export const serverQuery: Query = {
+  name: 'operator.server',
+  text: `
+select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+       current_database()::text as database, current_user::text as role,
+       pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
+where ${ON_PRIMARY}`,
+}
+
+const answering = `
+select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
+       current_setting('in_hot_standby', true) = 'on' is true as standby`
+
+/** Which server answers a plain read, which a pooler may balance: on purpose without the condition of all others. */
+export const plainRouteQuery: Query = { name: 'operator.route.plain', text: answering }
+
+/** Which server answers the reads of this library. */
+export const routeQuery: Query = { name: 'operator.route', text: `${answering}\nwhere ${ON_PRIMARY}` }
+
+export const clockQuery: Query = {
+  name: 'operator.clock',
+  text: `select ${epoch('clock_timestamp()')} as now`,
+}
+
+// $1 quoted schema. `rows` is null where nobody has counted yet (then PostgreSQL has -1).
+export const tablesQuery: Query = {
+  name: 'operator.tables',
+  text: `
+with leaf as (
+  select c.relname::text as name, coalesce(p.relid, c.oid) as oid
+  from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
+  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
+    and c.relname in ('session', 'entry', 'listing', 'metadata')
+)
+select leaf.name, (case when min(c.reltuples) >= 0 then sum(c.reltuples) end)::float8 as rows,
+       sum(pg_relation_size(c.oid))::float8 as heap, sum(pg_indexes_size(c.oid))::float8 as indexes,
+       sum(pg_total_relation_size(c.oid))::float8 as total,
+       sum(pg_relation_size(c.oid) / current_setting('block_size')::int)::float8 as pages,
+       coalesce(sum(u.n_live_tup), 0)::float8 as live, coalesce(sum(u.n_dead_tup), 0)::float8 as dead,
+       max(${epoch('greatest(u.last_vacuum, u.last_autovacuum)')}) as vacuumed
+from leaf join pg_class c on c.oid = leaf.oid left join pg_stat_user_tables u on u.relid = c.oid
+where ${ONCE_ON_PRIMARY}
+group by leaf.name
+order by leaf.name`,
+}
+
+// $1 quoted schema. `hidden`: whether row-level security applies to this role and lets through less than all, so whether
+// no policy of all rows applies, or a restrictive one does. `merging`: text columns whose collation calls different texts
+// equal. (By JSON: servers before PostgreSQL 12 have no such collations, and no such column.)
+export const hazardsQuery: Query = {
+  name: 'operator.hazards',
+  text: `
+with ours as (
+  select c.oid, c.relname::text as name
+  from pg_class c
+  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
+    and c.relname in ('session', 'entry', 'listing', 'metadata')
+), policy as (
+  select p.polrelid, p.polpermissive, p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true'
+         and coalesce(pg_get_expr(p.polwithcheck, p.polrelid), 'true') = 'true' as whole
+  from pg_policy p
+  where 0::oid = any(p.polroles)
+     or exists (select from unnest(p.polroles) as r (oid) where pg_has_role(current_user, r.oid, 'usage'))
+)
+select coalesce((
+         select json_agg(o.name order by o.name) from ours o
+         where row_security_active(o.oid)
+           and (not exists (select from policy p where p.polrelid = o.oid and p.polpermissive and p.whole)
+                or exists (select from policy p where p.polrelid = o.oid and not p.polpermissive and not p.whole))
+       ), '[]')::text as hidden,
+       coalesce((
+         select json_agg(o.name || '.' || a.attname order by o.name, a.attname)
+         from ours o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
+              join pg_collation l on l.oid = a.attcollation
+         where to_jsonb(l) ->> 'collisdeterministic' = 'false'
+       ), '[]')::text as merging,
+       current_user::text as role, current_setting('synchronous_commit') as commits
+where ${ONCE_ON_PRIMARY}`,
+}
+
+// $1 quoted schema
+export const indexesQuery: Query = {
+  name: 'operator.indexes',
+  text: `
+select i.relname::text as name, c.relname::text as owner, x.indisprimary as main,
+       x.indisvalid and x.indisready as valid
+from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
+where c.relnamespace = to_regnamespace($1::text)
+  and c.relname in ('session', 'entry', 'listing', 'metadata') and ${ONCE_ON_PRIMARY}
+order by i.relname`,
+}
+
+/** `schema` is a quoted identifier. */
+export const operatorStatements = (schema: string): OperatorStatements => ({
+  sessions: sessions(schema),
+  sessionsOf: sessionsOf(schema),
+  show: show(schema),
+  countOne: countOne(schema),
+  countOf: countOf(schema),
+  countAll: countAll(schema),
+  endOne: endOne(schema),
+  endOf: endOf(schema),
+  endAll: endAll(schema),
+  sessionSample: sessionSample(schema),
+  entrySample: entrySample(schema),
+  listingSample: listingSample(schema),
+  due: due(schema),
+})

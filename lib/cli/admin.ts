@@ -1,0 +1,106 @@
+// What an operator asks of a database, as typed functions over the statements of operator.ts. Each supposes that
+// the database holds our version of the schema.
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
+import type { DriverError } from '../core/errors.js'
+import type { Param, Query, Queryable } from '../db/database.js'
+import { rowAs, rowsAs } from '../sql/rows.js'
+import { operatorStatements } from './admin-sql.js'
+
+/** Which sessions are meant. */
+export type Scope =
+  | { readonly kind: 'one'; readonly id: string }
+  | { readonly kind: 'principal'; readonly principal: string }
+  | { readonly kind: 'all' }
+
+const text = t.union([t.string, t.null])
+const number = t.union([t.number, t.null])
+
+/** A session in a list; times are milliseconds since 1970, `bytes` what its values take as they are stored. */
+export type SessionLine = t.TypeOf<typeof SessionRow>
+
+const SessionRow = t.type({
+  id: t.string,
+  principal: text,
+  created: t.number,
+  expiration: t.number,
+  keys: t.number,
+  bytes: t.number,
+})
+
+/** One key of a session, with the session's header. `value` is JSON, when it was asked for. */
+export type ShownRow = t.TypeOf<typeof Shown>
+
+const Shown = t.type({
+  id: t.string,
+  principal: text,
+  created: t.number,
+  expiration: t.number,
+  absolute: t.number,
+  revision: t.number,
+  live: t.boolean,
+  key: text,
+  bytes: number,
+  value: text,
+})
+
+const Counted = t.type({ count: t.number, database: t.string })
+
+const Ended = t.type({ ended: t.number, chosen: t.number, last: text })
+
+/** What one batch of an ending did; `next` is where the one after it begins, if there may be one. */
+interface EndedBatch {
+  readonly ended: number
+  readonly next: string | undefined
+}
+
+export interface Operator {
+  /** The newest live sessions, of one principal or of all. */
+  readonly sessions: (
+    limit: number,
+    principal: string | undefined,
+  ) => TE.TaskEither<DriverError, readonly SessionLine[]>
+  /** No rows: there is no such session. */
+  readonly show: (id: string, values: boolean) => TE.TaskEither<DriverError, readonly ShownRow[]>
+  /** How many sessions there are, expired ones too, up to one more than `COUNT_LIMIT`; and where. */
+  readonly count: (scope: Scope) => TE.TaskEither<DriverError, t.TypeOf<typeof Counted>>
+  readonly endBatch: (scope: Scope, after: string, limit: number) => TE.TaskEither<DriverError, EndedBatch>
+}
+
+/** The id that comes before all others. */
+export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
+
+/** `schema` is a quoted identifier. */
+export const operatorOver = (database: Queryable, schema: string): Operator => {
+  const sql = operatorStatements(schema)
+  const count = (query: Query, params: readonly Param[]) => rowAs(Counted)(database, query, params)
+  return {
+    sessions: (limit, principal) =>
+      principal === undefined
+        ? rowsAs(SessionRow)(database, sql.sessions, [limit])
+        : rowsAs(SessionRow)(database, sql.sessionsOf, [limit, principal]),
+    show: (id, values) => rowsAs(Shown)(database, sql.show, [id, values]),
+    count: (scope) => {
+      if (scope.kind === 'one') return count(sql.countOne, [scope.id])
+      return scope.kind === 'all' ? count(sql.countAll, []) : count(sql.countOf, [scope.principal])
+    },
+    endBatch: (scope, after, limit) => {
+      const end = (query: Query, params: readonly Param[]) =>
+        pipe(rowAs(Ended)(database, query, params), TE.map(batchOf(limit)))
+      if (scope.kind === 'all') return end(sql.endAll, [limit, after])
+      if (scope.kind === 'principal') return end(sql.endOf, [limit, after, scope.principal])
+      return pipe(
+        end(sql.endOne, [scope.id]),
+        TE.map(({ ended }) => ({ ended, next: undefined })),
+      )
+    },
+  }
+}
+
+const batchOf =
+  (limit: number) =>
+  ({ ended, chosen, last }: t.TypeOf<typeof Ended>): EndedBatch => ({
+    ended,
+    next: chosen < limit ? undefined : (last ?? undefined),
+  })

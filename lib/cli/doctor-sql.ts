@@ -1,0 +1,192 @@
+// The figures of a diagnosis. What would cost as much as the tables are large is counted in a sample of their
+// pages, and says so: `estimated`.
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
+import type { DriverError } from '../core/errors.js'
+import type { Query, Queryable } from '../db/database.js'
+import { rowAs, rowsAs } from '../sql/rows.js'
+import {
+  clockQuery,
+  hazardsQuery,
+  indexesQuery,
+  type OperatorStatements,
+  operatorStatements,
+  plainRouteQuery,
+  routeQuery,
+  serverQuery,
+  tablesQuery,
+} from './admin-sql.js'
+
+const Server = t.type({
+  version: t.string,
+  number: t.number,
+  database: t.string,
+  role: t.string,
+  standby: t.boolean,
+  readonly: t.boolean,
+})
+
+export type ServerFigures = t.TypeOf<typeof Server>
+
+const number = t.union([t.number, t.null])
+
+const Table = t.type({
+  name: t.string,
+  /** None: nobody has counted them yet. */
+  rows: number,
+  heap: t.number,
+  indexes: t.number,
+  total: t.number,
+  pages: t.number,
+  live: t.number,
+  dead: t.number,
+  vacuumed: number,
+})
+
+export type TableFigures = t.TypeOf<typeof Table>
+
+const Index = t.type({ name: t.string, owner: t.string, main: t.boolean, valid: t.boolean })
+
+export type IndexFigures = t.TypeOf<typeof Index>
+
+const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, commits: t.string })
+
+/** What others have set that breaks promises of keyrow. */
+export interface HazardFigures {
+  /** The tables of which row-level security hides rows from this role. */
+  readonly hidden: readonly string[]
+  /** The columns whose collation calls different texts equal. */
+  readonly merging: readonly string[]
+  readonly role: string
+  /** `synchronous_commit`. */
+  readonly commits: string
+}
+
+const Sample = t.type({ counted: t.number, dead: t.number, alone: t.number })
+
+/** Rows of a table: all, the dead (expired, or deleted keys), and those that another table lacks. */
+export interface RowFigures extends t.TypeOf<typeof Sample> {
+  readonly estimated: boolean
+}
+
+/** The database's clock against this process's, in milliseconds: how far it is ahead, give or take. */
+export interface ClockFigures {
+  readonly ahead: number
+  readonly uncertain: number
+  readonly roundTrip: number
+}
+
+const Route = t.type({ server: t.string, standby: t.boolean })
+
+/** By which servers reads were answered, each named by when it was started, and where: plain ones, and the library's. */
+export interface RouteFigures {
+  readonly plain: readonly t.TypeOf<typeof Route>[]
+  readonly own: readonly t.TypeOf<typeof Route>[]
+}
+
+export interface SchemaFigures {
+  readonly tables: readonly TableFigures[]
+  readonly indexes: readonly IndexFigures[]
+  readonly sessions: RowFigures
+  readonly entries: RowFigures
+  readonly listing: RowFigures
+  /** For how long the session has waited that a collector should look at first, if there is any. */
+  readonly waiting: number | null
+}
+
+export const serverFigures = (database: Queryable): TE.TaskEither<DriverError, ServerFigures> =>
+  rowAs(Server)(database, serverQuery)
+
+/** `schema` is a quoted identifier. What is not there has no hazards. */
+export const hazardFigures = (
+  database: Queryable,
+  schema: string,
+): TE.TaskEither<DriverError, HazardFigures> =>
+  pipe(
+    rowAs(Hazards)(database, hazardsQuery, [schema]),
+    TE.map(({ hidden, merging, role, commits }) => ({
+      hidden: JSON.parse(hidden) as readonly string[],
+      merging: JSON.parse(merging) as readonly string[],
+      role,
+      commits,
+    })),
+  )
+/** A pooler may choose a server for a connection: of each this many are asked at once, for as many connections. */
+export const ROUTES = 8
+
+export const routeFigures = (database: Queryable): TE.TaskEither<DriverError, RouteFigures> => {
+  const asked = (query: Query) =>
+    TE.sequenceArray(Array.from({ length: ROUTES }, () => rowAs(Route)(database, query)))
+  return pipe(
+    TE.Do,
+    TE.bind('plain', () => asked(plainRouteQuery)),
+    TE.bind('own', () => asked(routeQuery)),
+  )
+}
+
+/** Of three questions the one that was answered fastest; the answer is as old as half its round trip. */
+export const clockFigures = (database: Queryable): TE.TaskEither<DriverError, ClockFigures> =>
+  pipe(
+    [1, 2, 3],
+    TE.traverseSeqArray(() => askClock(database)),
+    TE.map((asked) => asked.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
+  )
+
+const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockFigures> =>
+  pipe(
+    TE.fromIO(() => ({ sent: Date.now(), began: performance.now() })),
+    TE.chain(({ sent, began }) =>
+      pipe(
+        rowAs(t.type({ now: t.number }))(database, clockQuery),
+        TE.map(({ now }) => {
+          const roundTrip = performance.now() - began
+          // One more: `Date.now` counts whole milliseconds.
+          return { ahead: now - (sent + roundTrip / 2), uncertain: roundTrip / 2 + 1, roundTrip }
+        }),
+      ),
+    ),
+  )
+
+/** `schema` is a quoted identifier of a schema of our version. */
+export const schemaFigures = (
+  database: Queryable,
+  schema: string,
+): TE.TaskEither<DriverError, SchemaFigures> => {
+  const sql = operatorStatements(schema)
+  return pipe(
+    TE.Do,
+    TE.apS('tables', rowsAs(Table)(database, tablesQuery, [schema])),
+    TE.bind('indexes', () => rowsAs(Index)(database, indexesQuery, [schema])),
+    TE.bind('counts', ({ tables }) => counts(database, sql, tables)),
+    TE.bind('due', () => rowAs(t.type({ waiting: number }))(database, sql.due)),
+    TE.map(({ tables, indexes, counts, due }) => ({ tables, indexes, ...counts, ...due })),
+  )
+}
+
+const counts = (database: Queryable, sql: OperatorStatements, tables: readonly TableFigures[]) => {
+  const of = (name: string, query: Query) =>
+    sample(database, query, tables.find((table) => table.name === name)?.pages ?? 0)
+  return pipe(
+    TE.Do,
+    TE.bind('sessions', () => of('session', sql.sessionSample)),
+    TE.bind('entries', () => of('entry', sql.entrySample)),
+    TE.bind('listing', () => of('listing', sql.listingSample)),
+  )
+}
+
+/** Sixteen megabytes: whole tables of some tens of thousands of rows. */
+const SAMPLE_PAGES = 2048
+
+const sample = (database: Queryable, query: Query, pages: number): TE.TaskEither<DriverError, RowFigures> => {
+  const share = Math.min(1, SAMPLE_PAGES / Math.max(pages, 1))
+  return pipe(
+    rowAs(Sample)(database, query, [share * 100]),
+    TE.map(({ counted, dead, alone }) => ({
+      counted: Math.round(counted / share),
+      dead: Math.round(dead / share),
+      alone: Math.round(alone / share),
+      estimated: share < 1,
+    })),
+  )
+}

@@ -1,0 +1,185 @@
+// JSON as a type and as a fact: what is not JSON is refused when it is set, long before a save, and what
+// is kept is a deeply frozen copy. PostgreSQL's own limits on text and jsonb are part of the check.
+import { EncodeError } from './errors.js'
+
+/** Any JSON value, read only all the way down. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
+
+/** The longest value, in characters of JSON (16 Mi), and the deepest (500 levels). */
+const MAX_JSON_SIZE = 16 * 1024 * 1024
+const MAX_JSON_DEPTH = 500
+
+/** Why PostgreSQL cannot hold this text, or `undefined` when it can. */
+export const textProblem = (text: string): string | undefined =>
+  text.includes('\u0000')
+    ? 'U+0000 cannot be stored by PostgreSQL'
+    : text.isWellFormed()
+      ? undefined
+      : 'a lone surrogate is not valid Unicode'
+
+/** About how many characters of JSON it is. */
+export const jsonSize = (value: Json): number => {
+  if (typeof value === 'string') return value.length + 2
+  if (typeof value !== 'object' || value === null) return 8
+  return Array.isArray(value)
+    ? (value as readonly Json[]).reduce<number>((size, item) => size + jsonSize(item) + 8, 16)
+    : Object.entries(value).reduce((size, [name, item]) => size + name.length + jsonSize(item) + 16, 32)
+}
+
+interface Walk {
+  readonly key: string
+  readonly path: string[]
+  readonly above: Set<object>
+  size: number
+}
+
+/**
+ * A deeply frozen JSON copy of `value`; throws an `EncodeError` that names `key` and the path to what is
+ * not JSON: functions, symbols, BigInt, NaN and infinities, `undefined` inside arrays, cycles, class
+ * instances, U+0000 and lone surrogates. As in `JSON.stringify`, an object's `undefined` members are left
+ * out and -0 becomes 0.
+ */
+export const toJson = (key: string, value: unknown): Json =>
+  copy({ key, path: [], above: new Set(), size: 0 }, value)
+
+const refuse = (walk: Walk, reason: string): never => {
+  throw new EncodeError(walk.key, [...walk.path], reason)
+}
+
+const grow = (walk: Walk, by: number): void => {
+  walk.size += by
+  if (walk.size > MAX_JSON_SIZE)
+    refuse(walk, `the value is longer than ${String(MAX_JSON_SIZE)} characters of JSON`)
+}
+
+const copy = (walk: Walk, value: unknown): Json => {
+  grow(walk, 2)
+  if (value === null || typeof value === 'boolean') return value
+  if (typeof value === 'number') return copyNumber(walk, value)
+  if (typeof value === 'string') return copyText(walk, value)
+  if (typeof value === 'object') return copyObject(walk, value)
+  return refuse(walk, value === undefined ? 'undefined is not JSON' : `a ${typeof value} is not JSON`)
+}
+
+const copyNumber = (walk: Walk, value: number): number => {
+  if (!Number.isFinite(value)) refuse(walk, `${String(value)} is not JSON`)
+  // PostgreSQL gives numbers back with all their digits: 1e308 as 309 of them.
+  grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
+  return value === 0 ? 0 : value
+}
+
+const copyText = (walk: Walk, value: string): string => {
+  grow(walk, value.length + 5 * (value.match(CONTROLS)?.length ?? 0))
+  const problem = textProblem(value)
+  return problem === undefined ? value : refuse(walk, problem)
+}
+
+// Written as \u0001 in JSON.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+const CONTROLS = /[\u0001-\u001f]/g
+
+const copyObject = (walk: Walk, value: object): Json => {
+  if (walk.above.has(value)) refuse(walk, 'a cycle is not JSON')
+  if (walk.above.size >= MAX_JSON_DEPTH) refuse(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
+  walk.above.add(value)
+  const copied = Array.isArray(value) ? copyArray(walk, value) : copyMembers(walk, value)
+  walk.above.delete(value)
+  return copied
+}
+
+const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
+  // Array.from also visits holes, which are `undefined`.
+  Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
+
+const copyMembers = (walk: Walk, value: object): Json => {
+  if (!isPlain(value)) refuse(walk, `a ${className(value)} is not JSON: give its key a codec`)
+  if (Object.getOwnPropertySymbols(value).length > 0) refuse(walk, 'a symbol cannot name a member in JSON')
+  const members = Object.entries(value as Record<string, unknown>)
+    .filter(([, member]) => member !== undefined)
+    .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
+  // Object.fromEntries defines members, so that one named `__proto__` is a member like any other.
+  return Object.freeze(Object.fromEntries(members))
+}
+
+const className = (value: object): string => {
+  const made = (value as { readonly constructor?: unknown }).constructor
+  return typeof made === 'function' ? made.name : 'value without a class'
+}
+
+const below = (walk: Walk, name: string, value: unknown): Json => {
+  walk.path.push(name)
+  const copied = copy(walk, value)
+  walk.path.pop()
+  return copied
+}
+
+/** An object literal, of this realm or another, or one without a prototype. */
+const isPlain = (value: object): boolean => {
+  const prototype = Object.getPrototypeOf(value) as object | null
+  return (
+    prototype === null ||
+    (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf'))
+  )
+}
+
+// Values that cannot be changed in place, in types and in fact: an attempt throws, it is never lost in
+// silence.
+
+/** `A`, read only all the way down. A `Date` keeps its type, though its setters throw. */
+export type DeepReadonly<A> = unknown extends A
+  ? A
+  : A extends string | number | boolean | bigint | symbol | null | undefined | Date
+    ? A
+    : A extends (...args: never[]) => unknown
+      ? A
+      : A extends ReadonlyMap<infer K, infer V>
+        ? ReadonlyMap<DeepReadonly<K>, DeepReadonly<V>>
+        : A extends ReadonlySet<infer V>
+          ? ReadonlySet<DeepReadonly<V>>
+          : { readonly [K in keyof A]: DeepReadonly<A[K]> }
+
+const refuseChange = (): never => {
+  throw new TypeError('a value read from a session cannot be changed in place: set a new one')
+}
+
+const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
+const collectionSetters = ['set', 'add', 'delete', 'clear']
+
+const refused = { value: refuseChange, writable: false, enumerable: false, configurable: false }
+
+// One by one, and with a descriptor that says all: that takes two thirds of the time of `defineProperties`.
+const lock = (value: object, setters: readonly string[]): void => {
+  if (!Object.isExtensible(value)) return
+  for (const setter of setters) Object.defineProperty(value, setter, refused)
+  Object.freeze(value)
+}
+
+/**
+ * Freezes arrays and plain objects deeply, and locks the setters of `Date`, `Map` and `Set` within them.
+ * Instances of other classes are their authors' concern; typed arrays cannot be frozen in JavaScript.
+ */
+export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
+  if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
+  if (value instanceof Date) lock(value, dateSetters)
+  else if (!deeplyFrozen.has(value)) {
+    deeplyFrozen.add(value)
+    freezeObject(value)
+  }
+  return value as DeepReadonly<A>
+}
+
+// Not `Object.isFrozen`, which says nothing of what is below.
+const deeplyFrozen = new WeakSet<object>()
+
+const freezeObject = (value: object): void => {
+  if (Array.isArray(value) || isPlain(value)) {
+    Object.freeze(value)
+    for (const member of Object.values(value)) deepFreeze(member)
+  } else if (value instanceof Map || value instanceof Set) {
+    lock(value, collectionSetters)
+    for (const [key, member] of value.entries()) {
+      deepFreeze(key)
+      deepFreeze(member)
+    }
+  }
+}

@@ -1,0 +1,97 @@
+// Typed keys: a name and a codec. The codec turns the program's value into JSON on the way out and JSON
+// into the program's value on the way in, so that a `Date` or a branded type comes back as itself.
+import type { Errors, Type, Validation } from 'io-ts'
+import { EncodeError } from './errors.js'
+import { type Json, textProblem, toJson } from './json.js'
+
+/** A key whose values are of type `A`. */
+export interface SessionKey<A> {
+  readonly name: string
+  readonly codec: Type<A, unknown>
+}
+
+/** A key of any type: what the functions below need to know of it. */
+export interface AnyKey {
+  readonly name: string
+  readonly codec: {
+    readonly name: string
+    readonly is: (value: unknown) => boolean
+    readonly encode: (value: never) => unknown
+    readonly decode: (json: unknown) => Validation<unknown>
+  }
+}
+
+/** The longest name of a key, in bytes of UTF-8: it is part of an index. */
+const MAX_KEY_BYTES = 1024
+
+/**
+ * A typed key, usable wherever a name is. Throws an `EncodeError` for a name that cannot be stored
+ * (longer than 1,024 bytes, U+0000, a lone surrogate).
+ *
+ * @example
+ * ```ts
+ * import * as t from 'io-ts'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionKey, sessionRef, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const cart = sessionKey('cart', t.array(t.string))
+ * const session = pipe(buildSession(memoryStore()), sessionSet(cart, ['tea']))
+ * console.log(sessionRef(cart, [])(session)) // [ 'tea' ]
+ * ```
+ */
+export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
+  Object.freeze({ name: storableName(name), codec })
+
+/** keyrow's own keys: they are known of every session. */
+export const OWN = {
+  principal: 'keyrow:principal',
+  lifetime: 'keyrow:lifetime',
+  flash: 'keyrow:flash',
+} as const
+
+export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)
+
+const problemOf = (name: string): string | undefined =>
+  Buffer.byteLength(name) > MAX_KEY_BYTES
+    ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
+    : textProblem(name)
+
+/** Whether a store can have a key of this name. */
+export const isStorable = (name: string): boolean => problemOf(name) === undefined
+
+const storableName = (name: unknown): string => {
+  if (typeof name !== 'string') throw new EncodeError(String(name), [], 'a key is a string')
+  const problem = problemOf(name)
+  if (problem !== undefined) throw new EncodeError(name, [], problem)
+  return name
+}
+
+const open = (name: string): string => {
+  if (name.startsWith('keyrow:'))
+    throw new EncodeError(name, [], "keys that begin with 'keyrow:' are keyrow's own: use its functions")
+  return name
+}
+
+/** The JSON that stands for `value` under `key`; throws an `EncodeError`. */
+export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
+  // Not every caller is type-checked: what is no key at all is refused as a name, and a misfit by the codec.
+  const name = storableName(typeof key === 'object' ? key.name : key)
+  try {
+    if (typeof key !== 'object') return toJson(open(name), value)
+    if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
+    return toJson(name, key.codec.encode(value as never))
+  } catch (error) {
+    // A codec's or a getter's own: an invalid `Date` has no ISO string, for example.
+    throw error instanceof EncodeError ? error : new EncodeError(name, [], String(error))
+  }
+}
+
+// What io-ts says of a misfit, in words: the paths and the codecs' names only, since a value may be a secret.
+
+export const problemsOf = (errors: Errors): readonly string[] =>
+  errors.map((error) => {
+    const path = error.context.slice(1).map((step) => step.key)
+    const expected = error.context.at(-1)?.type.name ?? 'another type'
+    return error.message ?? `expected ${expected}${path.length > 0 ? ` at ${path.join('.')}` : ''}`
+  })

@@ -1,0 +1,208 @@
+// Reading and editing a session's values: pure functions, configuration first and the session last, so
+// that they compose with `pipe` and `flow`.
+import { isDeepStrictEqual } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy } from './edits.js'
+import { DecodeError, KeyNotLoaded } from './errors.js'
+import { type DeepReadonly, deepFreeze, type Json } from './json.js'
+import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from './key.js'
+import { knows, type SessionValue, withEdit } from './session.js'
+
+type Reader<B> = <H>(session: SessionValue<H>) => B
+type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
+
+/**
+ * The value of a key: as an `Option`, or with a fallback for when there is none. A stored value that does
+ * not fit the key's codec counts as none (and stays in its row until the program sets another); to be told
+ * of it use `sessionRefStrict`. What comes back cannot be changed in place. Throws `KeyNotLoaded` for a key
+ * that the session was loaded without.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionRef, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const session = pipe(buildSession(memoryStore()), sessionSet('theme', 'dark'))
+ * console.log(sessionRef('theme')(session)) // { _tag: 'Some', value: 'dark' }
+ * console.log(sessionRef('language', 'en')(session)) // en
+ * ```
+ */
+export function sessionRef(key: string): Reader<O.Option<Json>>
+export function sessionRef<A>(key: SessionKey<A>): Reader<O.Option<DeepReadonly<A>>>
+export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
+export function sessionRef<A>(key: SessionKey<A>, fallback: NoInfer<DeepReadonly<A>>): Reader<DeepReadonly<A>>
+export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
+export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]): Reader<unknown> {
+  return (session) => {
+    const found = pipe(
+      read(session, key),
+      E.getOrElseW(() => O.none),
+    )
+    if (fallback.length === 0) return found
+    return O.isSome(found) ? found.value : fallback[0]
+  }
+}
+
+/**
+ * The value of a typed key, with a stored value that does not fit the codec as a `DecodeError`. Throws
+ * `KeyNotLoaded` for a key that the session was loaded without.
+ *
+ * @example
+ * ```ts
+ * import * as t from 'io-ts'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionKey, sessionRefStrict, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const visits = sessionKey('visits', t.number)
+ * const session = pipe(buildSession(memoryStore()), sessionSet('visits', 'many'))
+ * console.log(sessionRefStrict(visits)(session)._tag) // Left
+ * ```
+ */
+export const sessionRefStrict =
+  <A>(key: SessionKey<A>): Reader<E.Either<DecodeError, O.Option<DeepReadonly<A>>>> =>
+  (session) =>
+    read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
+
+/**
+ * Sets a key. A value equal to the present one gives the same session back. Throws an `EncodeError` when
+ * the value is not JSON, does not fit the codec, or the name cannot be stored. The last set saved wins,
+ * for this key only.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const before = buildSession(memoryStore())
+ * const after = pipe(before, sessionSet('theme', 'dark'), sessionSet('lines', [1, 2]))
+ * console.log(before.store.size, after.store.size) // 0 2
+ * ```
+ */
+export function sessionSet(key: string, value: Json): Editor
+export function sessionSet<A>(key: SessionKey<A>, value: NoInfer<A | DeepReadonly<A>>): Editor
+export function sessionSet(key: string | AnyKey, value: unknown): Editor {
+  return (session) => {
+    const json = encodeValue(key, value)
+    const present = session.store.get(nameOf(key))
+    return present !== undefined && isDeepStrictEqual(present, json)
+      ? session
+      : edited(session, nameOf(key), setTo(json))
+  }
+}
+
+/** Sets a key, also to the value that it has: the store is to do something on each set. */
+export const sessionSetAnew =
+  <A>(key: SessionKey<A>, value: A): Editor =>
+  (session) =>
+    edited(session, key.name, setTo(encodeValue(key, value)))
+
+/**
+ * Deletes a key; a session without it comes back as it is.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import { buildSession, sessionDel, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const session = pipe(buildSession(memoryStore()), sessionSet('theme', 'dark'), sessionDel('theme'))
+ * console.log(session.store.size) // 0
+ * ```
+ */
+export const sessionDel =
+  (key: string | AnyKey): Editor =>
+  (session) =>
+    session.store.has(nameOf(key)) || !knows(session, nameOf(key))
+      ? edited(session, nameOf(key), deleted())
+      : session
+
+/**
+ * Replaces a key's value by `f` of it: of an `Option`, or with a fallback of the value itself. The session
+ * shows the result at once. When it is saved and another request has changed the key meanwhile, `f` runs
+ * again on the new value, so that of several updates at once none is lost. `f` must be pure: it may run any
+ * number of times. What it throws fails the edit or the save, and nothing is stored. Of a key that the session
+ * was loaded without, `f` runs when that is saved or fetched.
+ *
+ * @example
+ * ```ts
+ * import * as O from 'fp-ts/lib/Option.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as t from 'io-ts'
+ * import { buildSession, sessionKey, sessionRef, sessionUpdate } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const visits = sessionKey('visits', t.number)
+ * const session = pipe(
+ *   buildSession(memoryStore()),
+ *   sessionUpdate(visits, (n) => n + 1, 0),
+ *   sessionUpdate(visits, O.match(() => 1, (n) => n + 1)),
+ * )
+ * console.log(sessionRef(visits, 0)(session)) // 2
+ * ```
+ */
+export function sessionUpdate(key: string, f: (value: O.Option<Json>) => Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: O.Option<DeepReadonly<A>>) => NoInfer<A | DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(key: string, f: (value: Json) => Json, fallback: Json): Editor
+export function sessionUpdate<A>(
+  key: SessionKey<A>,
+  f: (value: DeepReadonly<A>) => NoInfer<A | DeepReadonly<A>>,
+  fallback: NoInfer<DeepReadonly<A>>,
+): Editor
+export function sessionUpdate(
+  key: string | AnyKey,
+  f: (value: never) => unknown,
+  ...fallback: readonly unknown[]
+): Editor {
+  const step = (json: O.Option<Json>): Json => {
+    const value = pipe(
+      decodeAt(key, json),
+      E.getOrElseW(() => O.none),
+    )
+    const given = fallback.length === 0 ? value : O.isSome(value) ? value.value : fallback[0]
+    return encodeValue(key, f(given as never))
+  }
+  return (session) => edited(session, nameOf(key), updatedBy(step))
+}
+
+// What follows a blind edit is blind too, and known already: `f` runs once.
+const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
+  const composed = composeEdit(session.edits.get(key), edit)
+  if (composed._tag === 'Update' && !knows(session, key))
+    return withEdit(session, session.edits.set(key, composed), session.store)
+  const applied = composed._tag === 'Update' ? edit : composed
+  return withEdit(session, session.edits.set(key, composed), applyAt(session.store, key, applied))
+}
+
+const read = <H>(session: SessionValue<H>, key: string | AnyKey): Decoded => {
+  const json = session.store.get(nameOf(key))
+  if (json === undefined && !knows(session, nameOf(key))) throw new KeyNotLoaded(nameOf(key))
+  return decodeAt(key, json === undefined ? O.none : O.some(json))
+}
+
+type Decoded = E.Either<DecodeError, O.Option<unknown>>
+
+const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded =>
+  typeof key === 'string' || O.isNone(json)
+    ? E.right(json)
+    : pipe(
+        decode(key, json.value),
+        E.map((value) => O.some(deepFreeze(value))),
+      )
+
+// A codec is the user's code: when its `decode` throws, the value does not fit.
+const decode = (key: AnyKey, json: Json): E.Either<DecodeError, unknown> =>
+  pipe(
+    E.tryCatch(
+      () => key.codec.decode(json),
+      (thrown) => new DecodeError(key.name, [String(thrown)]),
+    ),
+    E.chainW(E.mapLeft((errors) => new DecodeError(key.name, problemsOf(errors)))),
+  )

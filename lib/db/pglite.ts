@@ -1,0 +1,264 @@
+// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services.
+// It serves one process, which this file makes sure of, and its statements block the event loop.
+import { mkdir, open, realpath } from 'node:fs/promises'
+import { PGlite, type Results } from '@electric-sql/pglite'
+import * as E from 'fp-ts/lib/Either.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import { DriverError } from '../core/errors.js'
+import { clearTimeout, setTimeout } from '../core/process.js'
+import type { Database, DriverTransaction, Param, Query, Row } from './database.js'
+import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadline } from './deadline.js'
+import { decodedRows, paramText, type Wire } from './text-format.js'
+import { scopedDatabase } from './transaction.js'
+
+// One process at a time in a directory: PGlite does not see to it, and two on one directory lose data.
+// The lock is the operating system's, so it is free again as soon as its process is gone, however it went.
+
+/** Takes the lock and gives the function that frees it; rejects when another holder has it, or none can be had. */
+export const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
+  const locks = await nativeLocks()
+  await mkdir(directory, { recursive: true })
+  // Beside the directory, which must be empty when PGlite first makes its files; and one for all its names.
+  const path = `${await realpath(directory)}.lock`
+  const file = await open(path, 'a')
+  if (locks.tryLock(file.fd)) return () => file.close()
+  await file.close()
+  throw new Error(`${directory} is in use by another process, or opened twice in this one (lock: ${path})`)
+}
+
+/**
+ * The native module of the lock calls functions of libuv, which Bun and Deno do not have: it ends a process of Deno
+ * when it is loaded, and one of Bun when the lock is held elsewhere. Their own locks are of another kind, which does
+ * not keep a process of Node.js out.
+ */
+const nativeLocks = async () => {
+  for (const runtime of ['bun', 'deno'])
+    if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
+  try {
+    const { default: locks } = await import('fs-native-extensions')
+    return locks
+  } catch (cause) {
+    throw unlocked('its native module cannot be loaded on this platform', cause)
+  }
+}
+
+const unlocked = (why: string, cause?: unknown): Error =>
+  new Error(
+    `a directory cannot be locked here, since ${why}: open it with Node.js, keep the database in memory (name no directory), or use PostgreSQL`,
+    { cause },
+  )
+
+export interface PgliteOptions {
+  /** How long one statement may take, in milliseconds, once the database is open. Default: 5,000. */
+  readonly timeoutMs?: number
+}
+
+/** What PGlite and its transactions have in common. */
+interface Sender {
+  query(text: string, params: unknown[], options: { readonly rowMode: 'array' }): Promise<Results<unknown>>
+}
+
+interface Opened {
+  readonly db: PGlite
+  readonly unlock: () => Promise<void>
+}
+
+/**
+ * A database in a directory, or in memory when none is named. It opens (3 to 5 seconds for a new one)
+ * with its first statement. A directory that another process has open is a `DriverError`, and so is every
+ * directory on Bun and Deno, where the lock does not work; what is no directory but an address (`file://`,
+ * `idb://`) throws a `RangeError`.
+ *
+ * @example
+ * ```ts
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ *
+ * const database = pgliteDatabase()
+ * const rows = await database.query({ name: 'sum', text: 'select 1 + $1::int as sum' }, [2])()
+ * console.log(rows) // { _tag: 'Right', right: [ { sum: 3 } ] }
+ * await database.close()
+ * ```
+ */
+export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}): Database => {
+  if (directory !== undefined && /^[a-z]{2,}:/i.test(directory))
+    throw new RangeError(`"${directory}" is no directory; name none for a database in memory`)
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const { opened, close } = opening(directory)
+  return scopedDatabase({
+    query: (query, params) => async () => {
+      const database = await opened()
+      return E.isLeft(database) ? database : send(database.right.db, query, params, timeoutMs)
+    },
+    transaction: (body) => async () => {
+      const database = await opened()
+      return E.isLeft(database) ? database : transact(database.right.db, body, timeoutMs)
+    },
+    close,
+  })
+}
+
+// Opened by the first who asks; again by the next, when that failed; never again once closed.
+const opening = (directory: string | undefined) => {
+  let opened: Promise<E.Either<DriverError, Opened>> | undefined
+  let closed: Promise<E.Either<DriverError, void>> | undefined
+  return {
+    opened: (): Promise<E.Either<DriverError, Opened>> => {
+      if (closed !== undefined) return Promise.resolve(E.left(closedError()))
+      opened ??= openDatabase(directory).catch((cause: unknown) => {
+        opened = undefined
+        return E.left(driverError('open', cause))
+      })
+      return opened
+    },
+    close: (): Promise<E.Either<DriverError, void>> => {
+      closed ??= shut(opened)
+      return closed
+    },
+  }
+}
+
+const openDatabase = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
+  if (directory === undefined)
+    return E.right({ db: await independent(await PGlite.create()), unlock: () => Promise.resolve() })
+  const unlock = await lockDirectory(directory)
+  try {
+    return E.right({ db: await independent(await PGlite.create(directory)), unlock })
+  } catch (error) {
+    await unlock()
+    throw error
+  }
+}
+
+/**
+ * The same, which takes parameters as they are and gives values as their text. What the directory's roles and databases
+ * have as settings changes nothing of what is read or written.
+ */
+const independent = async (db: PGlite): Promise<PGlite> => {
+  const asItIs = (value: string): string => value
+  for (const table of [db.serializers, db.parsers])
+    for (const type of Object.keys(table)) table[type] = asItIs
+  await db.exec(
+    'set DateStyle = ISO; set bytea_output = hex; set extra_float_digits = 1; set array_nulls = on; set client_encoding = UTF8; set session_replication_role = origin',
+  )
+  return db
+}
+
+const shut = async (
+  opened: Promise<E.Either<DriverError, Opened>> | undefined,
+): Promise<E.Either<DriverError, void>> => {
+  const database = await opened
+  if (database === undefined || E.isLeft(database)) return E.right(undefined)
+  try {
+    await database.right.db.close()
+    return E.right(undefined)
+  } catch (cause) {
+    return E.left(driverError('close', cause))
+  } finally {
+    await database.right.unlock()
+  }
+}
+
+const send = async (
+  sql: Sender,
+  query: Query,
+  params: readonly Param[],
+  timeoutMs: number,
+): Promise<E.Either<DriverError, readonly Row[]>> => {
+  const refused = refusedParams(query, params)
+  if (refused !== undefined) return E.left(refused)
+  return withDeadline(query.name, timeoutMs, async () =>
+    rowsOf(await sql.query(query.text, params.map(paramText), { rowMode: 'array' })),
+  )
+}
+
+const rowsOf = ({ fields, rows }: Results<unknown>): readonly Row[] =>
+  decodedRows(
+    fields.map((field) => ({ name: field.name, type: field.dataTypeID })),
+    rows as readonly (readonly Wire[])[],
+  )
+
+class RolledBack<L> extends Error {
+  constructor(readonly left: E.Left<L>) {
+    super('rolled back')
+  }
+}
+
+type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
+
+/** How far a transaction has come: it may wait for the one before it until it is too late. */
+interface Course {
+  state: 'waiting' | 'begun' | 'late'
+  thrown?: { readonly error: unknown }
+}
+
+const transact = async <L, A>(
+  db: PGlite,
+  body: Body<L, A>,
+  timeoutMs: number,
+): Promise<E.Either<L | DriverError, A>> => {
+  const course: Course = { state: 'waiting' }
+  const run = db.transaction((tx) => follow(course, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      if (course.state !== 'waiting') return
+      course.state = 'late'
+      const message = `begin: no turn within ${String(timeoutMs)} ms`
+      reject(new DriverError(message, { kind: 'timeout', retryable: true, effect: 'none' }))
+    }, timeoutMs)
+  })
+  run.catch(() => undefined)
+  try {
+    return await Promise.race([run, late])
+  } catch (error) {
+    if (error instanceof RolledBack) return error.left as E.Left<L>
+    if (course.thrown !== undefined) throw course.thrown.error
+    return E.left(driverError('transaction', error))
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const follow = async <L, A>(course: Course, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
+  // PGlite lets the next one wait, and for ever when it is inside of the one before.
+  if (course.state === 'late') throw new Error('its turn came too late')
+  course.state = 'begun'
+  try {
+    const result = await body()
+    if (E.isLeft(result)) throw new RolledBack(result)
+    return result
+  } catch (error) {
+    if (!(error instanceof RolledBack)) course.thrown = { error }
+    throw error
+  }
+}
+
+/** A transaction under way, and how many savepoints it has had. */
+interface Line {
+  readonly tx: Sender
+  readonly timeoutMs: number
+  savepoints: number
+}
+
+const handleOf = (line: Line): DriverTransaction => ({
+  query: (query, params) => () => send(line.tx, query, params, line.timeoutMs),
+  savepoint: (body) => () => savepoint(line, body),
+})
+
+const savepoint = async <L, A>(line: Line, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
+  line.savepoints += 1
+  const name = `keyrow_${String(line.savepoints)}`
+  const say = (text: string) =>
+    send(line.tx, { name: 'savepoint', text: `${text} ${name}` }, [], line.timeoutMs)
+  const begun = await say('savepoint')
+  if (E.isLeft(begun)) return begun
+  let result: E.Either<L, A>
+  try {
+    result = await body(handleOf(line))()
+  } catch (error) {
+    await say('rollback to savepoint')
+    throw error
+  }
+  const ended = await say(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
+  return E.isRight(result) && E.isLeft(ended) ? ended : result
+}

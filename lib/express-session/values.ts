@@ -1,0 +1,102 @@
+// The mutable session object of express-session, as entries: its keys are keys, `cookie` among them. What was
+// done to it is told by what it was when it was given out.
+
+import { createHash } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
+import * as O from 'fp-ts/lib/Option.js'
+import { Map as HashMap } from 'immutable'
+import type { Entries } from '../core/edits.js'
+import type { Json } from '../core/json.js'
+import { Token } from '../core/token.js'
+import { sessionDel, sessionSet } from '../core/values.js'
+import type { Lifetime, Session } from '../store/contract.js'
+
+type Members = Readonly<Record<string, Json>>
+
+/** Who copies an object member by member would change what it is by this one. */
+const PROTOTYPE = '__proto__'
+
+/** The entries as express-session sees them: keyrow's own are not among them. */
+export const visible = (entries: Entries): Entries =>
+  entries.filterNot((_, key) => key === PROTOTYPE || key.startsWith('keyrow:'))
+
+/** A mutable copy of them, as `JSON.parse` would give it. */
+export const objectOf = (entries: Entries): Record<string, unknown> => ({
+  cookie: { originalMaxAge: null },
+  ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
+})
+
+/** What `JSON.stringify` makes of the object: a `Date` becomes text, `undefined` is left out. */
+export const entriesOf = (object: object): Entries =>
+  HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
+
+/** The session with what was done to its object, from `before` to `after`. */
+export const withEdited = (session: Session, before: Entries, after: Entries): Session =>
+  before
+    .merge(after)
+    .keySeq()
+    .filterNot((key) => isDeepStrictEqual(before.get(key), after.get(key)))
+    .reduce((result: Session, key) => {
+      const value = after.get(key)
+      return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
+    }, session)
+
+/** The times in a cookie; express-session moves them in every request. */
+const TIMES = ['expires', 'originalExpires']
+
+/**
+ * What is to be stored where `before` is stored: `after`. But if nothing differs except that the cookie's time has
+ * moved a little, the stored time stays: by the same rule as the expiration of a session.
+ */
+export const worthStoring = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
+  const [from, to] = [before.get('cookie'), after.get('cookie')]
+  if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
+  const kept = after.set('cookie', from)
+  return isDeepStrictEqual(before.toObject(), kept.toObject()) ? kept : after
+}
+
+const isSmallStep = (touchFraction: number, before: Json, after: Json | undefined): boolean => {
+  if (!isMembers(before) || !isMembers(after)) return false
+  if (!isDeepStrictEqual(withoutTimes(before), withoutTimes(after))) return false
+  const [from, to, maxAge] = [timeOf(before), timeOf(after), after['originalMaxAge']]
+  if (from === undefined || to === undefined) return from === to
+  return to >= from && to - from < touchFraction * (typeof maxAge === 'number' ? maxAge : 0)
+}
+
+const withoutTimes = (cookie: Members): Members =>
+  Object.fromEntries(Object.entries(cookie).filter(([name]) => !TIMES.includes(name)))
+
+const isMembers = (value: Json | undefined): value is Members => typeof value === 'object' && value !== null
+
+/** When the browser forgets the cookie, in milliseconds since 1970, if it says so; a 0 says nothing. */
+const timeOf = ({ expires }: Members): number | undefined => {
+  const time = typeof expires === 'string' ? Date.parse(expires) : expires
+  return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
+}
+
+/** Whether the time of the session's cookie is over, so that the session has ended. */
+export const hasEnded = (entries: Entries, now: number): boolean => isOver(entries.get('cookie'), now)
+
+/** The same of the cookie alone. */
+export const isOver = (cookie: Json | undefined, now: number): boolean => {
+  const time = isMembers(cookie) ? timeOf(cookie) : undefined
+  return time !== undefined && time <= now
+}
+
+// The session ids of express-session. A sid is a credential, so no database is told it: keyrow's id and secret
+// are both derived from it, each in its own way, and neither leads back.
+
+const digest = (purpose: string, sid: string): Buffer =>
+  createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()
+
+/** The token of the session that has this sid. */
+export const tokenOfSid = (sid: string): Token => {
+  const id = digest('id', sid).subarray(0, 16)
+  // The bits by which a UUID says that it is one of version 4.
+  id.writeUInt8((id.readUInt8(6) & 0x0f) | 0x40, 6)
+  id.writeUInt8((id.readUInt8(8) & 0x3f) | 0x80, 8)
+  const uuid = id.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+  const token = Token.parse(`${uuid}.${digest('secret', sid).toString('base64url')}`)
+  if (O.isNone(token)) throw new Error('a digest is no token')
+  return token.value
+}

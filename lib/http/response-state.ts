@@ -1,0 +1,352 @@
+// What a response that waits remembers: the calls of its handler, in order, until they are done or dropped.
+import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import { nextTick } from '../core/process.js'
+import type { FailureAnswer } from './errors.js'
+
+// The headers that `writeHead` takes, in all the forms that Node.js knows, as pairs.
+
+type Value = string | readonly string[]
+
+const textOf = (value: OutgoingHttpHeader): Value =>
+  Array.isArray(value) ? value.map(String) : String(value)
+
+/** Of an object; of `[name, value, name, value]`; or of `[[name, value], [name, value]]`. */
+const headerPairs = (
+  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[],
+): readonly (readonly [string, Value])[] => {
+  if (!Array.isArray(headers))
+    return Object.entries(headers).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, textOf(value)] as const],
+    )
+  const list = headers as readonly OutgoingHttpHeader[]
+  if (list.every((pair) => Array.isArray(pair)))
+    return list.map(([name, value]) => [String(name), textOf(value ?? '')])
+  return list.flatMap((name, index) =>
+    index % 2 === 0 ? [[String(name), textOf(list[index + 1] ?? '')] as const] : [],
+  )
+}
+
+/**
+ * Takes what `writeHead` was given, in all its forms, as `writeHead` would itself: a header given there replaces one
+ * that was set before. Throws what `writeHead` throws.
+ */
+const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): void => {
+  const status = Math.trunc(Number(given))
+  if (!(status >= 100 && status <= 999))
+    throw coded(RangeError, 'ERR_HTTP_INVALID_STATUS_CODE', `Invalid status code: ${String(given)}`)
+  const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
+  const text = message ?? (res.req.httpVersionMajor < 2 ? res.statusMessage : undefined)
+  if (typeof text === 'string' && /[^\t\u0020-\u007e\u0080-\u00ff]/.test(text))
+    throw coded(TypeError, 'ERR_INVALID_CHAR', 'Invalid character in statusMessage')
+  setHeaders(res, headers as OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined)
+  res.statusCode = status
+  if (typeof message === 'string') res.statusMessage = message
+}
+
+const setHeaders = (
+  res: ServerResponse,
+  headers: OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined,
+): void => {
+  if (headers === undefined) return
+  const pairs = headerPairs(headers)
+  for (const [name] of pairs) res.removeHeader(name)
+  for (const [name, value] of pairs) appendHeader(res, name, value)
+}
+
+/** Also for the responses of HTTP/2, which have learned to do it late. */
+export const appendHeader = (res: ServerResponse, name: string, value: Value): void => {
+  const before = res.getHeader(name)
+  res.setHeader(name, before === undefined ? value : [before, value].flat().map(String))
+}
+
+/** HTTP/2 has no such message, and warns of it. */
+export const forgetMessage = (res: ServerResponse): void => {
+  if (res.req.httpVersionMajor < 2) res.statusMessage = ''
+}
+
+const coded = (kind: ErrorConstructor, code: string, message: string): Error =>
+  Object.assign(new kind(message), { code })
+
+// The errors of Node.js for these mistakes, by their codes: programs, and frameworks, look for them.
+
+export const headersSent = ({ req }: ServerResponse, method: string): Error => {
+  const verb = /^(set|append|remove|write)/.exec(method)?.[0] ?? 'set'
+  return req.httpVersionMajor < 2
+    ? coded(Error, 'ERR_HTTP_HEADERS_SENT', `Cannot ${verb} headers after they are sent to the client`)
+    : coded(Error, 'ERR_HTTP2_HEADERS_SENT', 'Response has already been initiated.')
+}
+
+const writeAfterEnd = (): Error => coded(Error, 'ERR_STREAM_WRITE_AFTER_END', 'write after end')
+
+const unwritable = (chunk: unknown): Error =>
+  chunk === null
+    ? coded(TypeError, 'ERR_STREAM_NULL_VALUES', 'May not write null values to stream')
+    : coded(TypeError, 'ERR_INVALID_ARG_TYPE', 'the chunk of a response must be a string or a Uint8Array')
+
+export type Method =
+  | 'writeHead'
+  | 'write'
+  | 'end'
+  | 'flushHeaders'
+  | 'flush'
+  | 'cork'
+  | 'uncork'
+  | 'addTrailers'
+  | 'writeEarlyHints'
+  | 'writeProcessing'
+
+/**
+ * What changes the head: an error once that is made, as without keyrow. After the end of the answer nothing happens:
+ * of two answers the first goes out whole.
+ */
+export type Change = 'setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader'
+
+export type Call = (...args: readonly unknown[]) => unknown
+
+export interface Held {
+  readonly res: ServerResponse
+  /** Kept while `holding`; then passed on; once failed, whatever the handler still writes goes nowhere. */
+  state: 'holding' | 'released' | 'failed'
+  /** The response's own, as far as it has them: one of HTTP/2 does not have all. */
+  readonly real: Readonly<Record<Method | Change, Call>>
+  /** The response cannot wait much longer. */
+  pressSoon: () => void
+  readonly calls: (() => unknown)[]
+  /** Adds the cookie, once, right before the head is made. */
+  addCookie: () => void
+  /** The head is made: nothing can be added to it. */
+  head: boolean
+  /** The head is being made for the first byte, not because the program asked for it. */
+  implicit: boolean
+  /** The status that was given away. */
+  status: number | undefined
+  begun: boolean
+  ended: boolean
+  size: number
+  refused: boolean
+  corked: number
+  /** Whether who calls is the handler whose request has failed, while a framework answers that. */
+  isStale: () => boolean
+}
+
+const never = (): boolean => false
+const nothing = (): void => undefined
+
+export const newHeld = (res: ServerResponse): Held => ({
+  res,
+  state: 'holding',
+  real: realOf(res as unknown as Held['real']),
+  pressSoon: nothing,
+  calls: [],
+  addCookie: nothing,
+  head: false,
+  implicit: false,
+  status: undefined,
+  begun: false,
+  ended: false,
+  size: 0,
+  refused: false,
+  corked: 0,
+  isStale: never,
+})
+
+// By name and not in a loop: the engine then knows of what shape it is.
+const realOf = (res: Held['real']): Held['real'] => ({
+  writeHead: res.writeHead,
+  write: res.write,
+  end: res.end,
+  flushHeaders: res.flushHeaders,
+  flush: res.flush,
+  cork: res.cork,
+  uncork: res.uncork,
+  addTrailers: res.addTrailers,
+  writeEarlyHints: res.writeEarlyHints,
+  writeProcessing: res.writeProcessing,
+  setHeader: res.setHeader,
+  setHeaders: res.setHeaders,
+  appendHeader: res.appendHeader,
+  removeHeader: res.removeHeader,
+})
+
+export const callReal = ({ res, real }: Held, name: Method | Change, args: readonly unknown[]): unknown =>
+  Reflect.apply(real[name], res, args)
+
+type By = Readonly<Record<Method, (held: Held, args: readonly unknown[]) => unknown>>
+
+const keep = (held: Held, name: Method, args: readonly unknown[]): void => {
+  held.calls.push(() => released[name](held, args))
+}
+
+/**
+ * Node.js makes the head with the first byte, by calling `writeHead`, which programs wrap. So the wrappers run at
+ * the same moment as without keyrow, and what they wrap `write` and `end` for knows of it.
+ */
+const makeHead = (held: Held): void => {
+  if (held.head) return
+  held.implicit = true
+  try {
+    held.res.writeHead(held.res.statusCode)
+  } finally {
+    held.implicit = false
+  }
+}
+
+const begin = (held: Held, name: Method, args: readonly unknown[]): void => {
+  makeHead(held)
+  held.begun = true
+  keep(held, name, args)
+  held.pressSoon()
+}
+
+const holding: By = {
+  writeHead: (held, args) => {
+    if (held.ended) return held.res
+    if (held.head) throw headersSent(held.res, 'writeHead')
+    setHead(held.res, args)
+    held.head = held.begun = true
+    held.status = held.res.statusCode
+    // Of a head that nobody asked for Node.js knows more when it makes it: the length of a body that ends at once.
+    if (!held.implicit) keep(held, 'writeHead', [held.status])
+    return held.res
+  },
+  flushHeaders: (held, args) => begin(held, 'flushHeaders', args),
+  flush: (held, args) => keep(held, 'flush', args),
+  cork: (held, args) => {
+    held.corked += 1
+    keep(held, 'cork', args)
+  },
+  uncork: (held, args) => {
+    held.corked = Math.max(0, held.corked - 1)
+    keep(held, 'uncork', args)
+  },
+  addTrailers: (held, args) => (held.ended ? undefined : callReal(held, 'addTrailers', args)),
+  writeEarlyHints: (held, args) => keep(held, 'writeEarlyHints', args),
+  // It tells the client to wait, and nothing of the answer.
+  writeProcessing: (held, args) =>
+    held.begun ? keep(held, 'writeProcessing', args) : callReal(held, 'writeProcessing', args),
+  end: (held, args) => {
+    const [chunk] = args
+    const hasChunk = typeof chunk !== 'function' && chunk !== undefined && chunk !== null
+    if (hasChunk) sizeOf(chunk)
+    if (held.ended) tooLate(held, args, hasChunk)
+    else {
+      begin(held, 'end', args)
+      held.ended = true
+      held.corked = 0
+    }
+    return held.res
+  },
+  write: (held, args) => {
+    const size = sizeOf(args[0])
+    if (held.ended) {
+      tooLate(held, args, true)
+      return false
+    }
+    held.size += size
+    begin(held, 'write', args)
+    held.refused ||= held.size >= held.res.writableHighWaterMark
+    return !held.refused
+  },
+}
+
+const sizeOf = (chunk: unknown): number => {
+  if (typeof chunk === 'string') return chunk.length
+  if (chunk instanceof Uint8Array) return chunk.byteLength
+  throw unwritable(chunk)
+}
+
+/** Of two answers the first goes out whole. The other one's callback is called, with an error if it wrote something. */
+const tooLate = ({ res }: Held, args: readonly unknown[], isWriting: boolean): void => {
+  const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
+  if (isWriting) nextTick(() => callback?.(writeAfterEnd()))
+  else if (callback !== undefined) res.once('finish', callback)
+}
+
+const passed =
+  (name: Method) =>
+  (held: Held, args: readonly unknown[]): unknown =>
+    callReal(held, name, args)
+
+const released: By = {
+  // Node makes the head by calling `writeHead`, also when the program does not.
+  writeHead: (held, args) => {
+    const { res, addCookie } = held
+    // The second one is an error of Node's own.
+    if (!res.headersSent) setHead(res, args)
+    held.addCookie = nothing
+    addCookie()
+    return callReal(held, 'writeHead', [res.statusCode])
+  },
+  write: passed('write'),
+  end: passed('end'),
+  flushHeaders: passed('flushHeaders'),
+  flush: passed('flush'),
+  cork: passed('cork'),
+  uncork: passed('uncork'),
+  addTrailers: passed('addTrailers'),
+  writeEarlyHints: passed('writeEarlyHints'),
+  writeProcessing: passed('writeProcessing'),
+}
+
+const failed: By = {
+  writeHead: ({ res }) => res,
+  write: () => true,
+  end: ({ res }) => res,
+  flushHeaders: () => undefined,
+  flush: () => undefined,
+  cork: () => undefined,
+  uncork: () => undefined,
+  addTrailers: () => undefined,
+  writeEarlyHints: () => undefined,
+  writeProcessing: () => undefined,
+}
+
+const byState = { holding, released, failed }
+
+/** What a call does by now. */
+export const called = (held: Held, name: Method, args: readonly unknown[]): unknown =>
+  (held.isStale() ? failed : byState[held.state])[name](held, args)
+
+/** The same of one that changes the head. */
+export const changed = (held: Held, name: Change, args: readonly unknown[]): unknown => {
+  const isHolding = held.state === 'holding'
+  if (held.isStale() || (isHolding && held.ended)) return held.res
+  if (isHolding && held.head) throw headersSent(held.res, name)
+  return callReal(held, name, args)
+}
+
+// An answer in plain text, to a request that failed.
+
+/** The response's own methods. */
+interface Real {
+  readonly writeHead: (status: number) => unknown
+  readonly end: (body: string) => unknown
+}
+
+/** An answer that cannot be sent, such as one with the status 0, becomes a plain 500. */
+export const sendAnswer = (
+  res: ServerResponse,
+  real: Real,
+  answer: FailureAnswer,
+  addCookie: () => void,
+): void => {
+  for (const { status, headers, body } of [
+    answer,
+    { status: 500, body: 'Something went wrong.\n' } as FailureAnswer,
+  ])
+    try {
+      for (const name of res.getHeaderNames()) res.removeHeader(name)
+      res.setHeader('Content-Type', 'text/plain; charset=utf-8')
+      res.setHeader('Cache-Control', 'no-store')
+      for (const [name, value] of Object.entries(headers ?? {})) res.setHeader(name, value)
+      addCookie()
+      res.setHeader('Content-Length', Buffer.byteLength(body))
+      forgetMessage(res)
+      real.writeHead(status)
+      real.end(body)
+      return
+    } catch {
+      // The next one is sent; after the last, the connection is cut.
+    }
+  res.destroy()
+}

@@ -1,0 +1,56 @@
+// The same names for plain `async` functions: a `TaskEither` becomes a promise that rejects with the tagged
+// error, an `Option` becomes `undefined`, and the left of an `Either` is thrown. Everything here converts; nothing is
+// implemented here.
+
+export type { ActiveRecord } from '../core/active-record.js'
+export * from '../core/errors.js'
+export type { DeepReadonly, Json } from '../core/json.js'
+export { type SessionKey, sessionKey } from '../core/key.js'
+export type { SessionId } from '../core/token.js'
+export { sessionDel, sessionSet } from '../core/values.js'
+export type { OwnLifetime } from '../core/well-known-keys.js'
+export { type Flash, flash, flashes, sessionFor, sessionPrincipal, unflash } from '../core/well-known-keys.js'
+export { batchedDatabase } from '../db/batched.js'
+export type { Database, EachQuery, Param, Query, Queryable, QueryEvent, Row } from '../db/database.js'
+export { observedDatabase } from '../db/database.js'
+export { type CheckedRequest, isPrefetch } from '../http/csrf.js'
+export { RequestRefused } from '../http/errors.js'
+export { type TokenGuard, type TokenGuardOptions, tokenGuard } from '../http/token-guard.js'
+export { array } from '../records/array.js'
+export {
+  type AnyColumn,
+  boolean,
+  bytea,
+  type Column,
+  type ColumnValue,
+  enumeration,
+  float8,
+  type Generated,
+  generated,
+  int4,
+  int8,
+  jsonb,
+  nullable,
+  refined,
+  text,
+  textual,
+  timestamptz,
+  uuid,
+} from '../records/column.js'
+export { param, type RowsAs, sql } from '../records/query.js'
+export type { Definition, RecordId, RecordValue } from '../records/table.js'
+export { withHandle } from '../records/value.js'
+export type { ListedSession } from '../request/sign-in.js'
+export { buildSession, type LoadOptions, sessionToken } from '../request/verbs.js'
+export type { WithSessionOptions } from '../request/with-session.js'
+export { type SessionStoreOptions, sessionStore } from '../sql/store.js'
+export { type BatchLimits, batched } from '../store/batched.js'
+export { type MemoryLimit, remembered } from '../store/cached.js'
+export type { Collected, CollectOptions, CollectorOptions } from '../store/cleanup.js'
+export type { Lifetime, Session, SessionStore, Which } from '../store/contract.js'
+export { onSessionEvent, type SessionEventName, type SessionEvents } from '../store/events.js'
+export type { RecordOf, Relation } from './record.js'
+export { record } from './record.js'
+export * from './session.js'
+export { sessionRef, sessionRefStrict, sessionUpdate } from './session.js'
+export { queryMany, queryOne, queryStream, transact } from './sql.js'

@@ -1,0 +1,283 @@
+// Records of your own: a table's name, its columns and its key, and the functions that go with them. All SQL is made
+// here, once, when the record is defined.
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { raw } from 'sql-template-tag'
+import type { ActiveRecord } from '../core/active-record.js'
+import { type DecodeError, DriverError, type EncodeError } from '../core/errors.js'
+import { type Database, type Param, PLACE, type Query, type Row, runReadCommitted } from '../db/database.js'
+import { array } from './array.js'
+import type { AnyColumn, Column } from './column.js'
+import { destroyRecord, findRecord, recordIn, refreshRecord, saveRecord, type Table } from './save.js'
+import { ASKED, type RecordStatements, recordStatements, rowFrom, selectEach } from './statements.js'
+import {
+  attempt,
+  type Columns,
+  type Definition,
+  encode,
+  type Field,
+  type GeneratedName,
+  type Key,
+  normalised,
+  type RecordOf,
+  type Shape,
+  shapeOf,
+} from './table.js'
+import { buildRecord, setColumn, updateColumn } from './value.js'
+
+// Relations: the records that hang from one parent, or from many of them, by one statement made at its definition.
+
+type AnyActive = ActiveRecord<Database, unknown>
+
+/** Keys as parameters, one array for each of the key's columns; throws an `EncodeError`. */
+const arrayParams = (
+  columns: readonly (readonly [string, AnyColumn])[],
+  keys: readonly (readonly unknown[])[],
+): readonly Param[] =>
+  columns.map(([name, type], index) =>
+    encode(
+      name,
+      array(type as Column<unknown>),
+      keys.map((key) => key[index]),
+    ),
+  )
+
+/** Rows with their place in what was asked for: by that place, from 0. */
+const grouped = (
+  shape: Shape,
+  handle: Database,
+  rows: readonly Row[],
+  count: number,
+): E.Either<DecodeError, readonly (readonly AnyActive[])[]> => {
+  const groups: AnyActive[][] = Array.from({ length: count }, () => [])
+  for (const [place, row] of rows.entries()) {
+    const record = recordIn(shape, handle, row, place)
+    if (E.isLeft(record)) return record
+    groups[Number(row[PLACE]) - 1]?.push(record.right)
+  }
+  return E.right(groups)
+}
+
+/** The query of a relation by a column of the records' own table. */
+const byColumn = (shape: Shape, field: Field): Query => ({
+  name: `${shape.table}.by.${field.name}`,
+  text: selectEach(
+    shape,
+    [field.type],
+    `join ${shape.from} on ${shape.from}.${field.column} = ${ASKED}.k0`,
+    inOrder(shape),
+  ),
+})
+
+/** The query of a relation through another table. */
+const throughTable = (shape: Shape, between: Shape, parent: Field, own: Field): Query => ({
+  name: `${shape.table}.through.${between.table}`,
+  text: selectEach(
+    shape,
+    [parent.type],
+    `join ${between.from} on ${between.from}.${parent.column} = ${ASKED}.k0
+join ${shape.from} on ${shape.from}.${String(shape.key[0]?.column)} = ${between.from}.${own.column}`,
+    inOrder(shape),
+  ),
+})
+
+const inOrder = ({ key, from }: Shape): string =>
+  [`${ASKED}.n`, ...key.map(({ column }) => `${from}.${column}`)].join(', ')
+
+type Each = TE.TaskEither<DriverError | DecodeError, readonly (readonly [AnyActive, readonly AnyActive[]])[]>
+
+const relation = (shape: Shape, query: Query, field: Field) => {
+  const each = (parents: readonly AnyActive[]): Each => {
+    const [first] = parents
+    if (first === undefined) return TE.right([])
+    return pipe(
+      TE.fromEither(
+        attempt(() =>
+          arrayParams(
+            [[field.name, field.type]],
+            parents.map(({ id }) => [id]),
+          ),
+        ),
+      ),
+      TE.mapLeft(asDriverError),
+      TE.chainW((params) => runReadCommitted(first.handle, query, params)),
+      TE.chainEitherKW((rows) => grouped(shape, first.handle, rows, parents.length)),
+      TE.map((groups) => parents.map((parent, index) => [parent, groups[index] ?? []] as const)),
+    )
+  }
+  const one = (parent: AnyActive): TE.TaskEither<DriverError | DecodeError, readonly AnyActive[]> =>
+    pipe(
+      each([parent]),
+      TE.map(([found]) => found?.[1] ?? []),
+    )
+  return Object.freeze(Object.assign(one, { each }))
+}
+
+// A parent's id that no such column can hold: an untyped caller's.
+const asDriverError = (error: EncodeError): DriverError =>
+  new DriverError(error.message, { retryable: false, effect: 'none', cause: error })
+
+/**
+ * Defines a record by its table: gives the functions that go with its values. A value is the handle, the id and the
+ * columns, frozen. Throws a `RangeError` for a definition that makes no sense.
+ *
+ * @example
+ * ```ts
+ * import * as E from 'fp-ts/lib/Either.js'
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { generated, int8, queryMany, record, sql, text } from 'keyrow'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ * import * as t from 'io-ts'
+ *
+ * const notes = record({
+ *   table: 'notes',
+ *   key: 'id',
+ *   columns: { id: generated(int8), title: text, wordCount: generated(int8) },
+ * })
+ *
+ * const database = pgliteDatabase()
+ * const table = sql`create table notes (id bigserial primary key, title text, word_count int8 default 0)`
+ * const saved = pipe(
+ *   queryMany(database, t.unknown, table),
+ *   TE.chainEitherKW(() => notes.build(database, { title: 'Tea' })),
+ *   TE.chainW(notes.save),
+ *   TE.map(notes.update('wordCount', (count) => count + 1n)),
+ *   TE.chainW(notes.save),
+ * )
+ * console.log(await saved()) // { _tag: 'Right', right: { id: 1n, title: 'Tea', wordCount: 1n } }
+ * console.log(E.isLeft(notes.id('no number'))) // true
+ * await database.close()
+ * ```
+ */
+export const record = <
+  const T extends string,
+  const C extends Columns,
+  const K extends Key<C>,
+  const R extends GeneratedName<C> = never,
+>(
+  definition: Definition<T, C, K, R>,
+): RecordOf<T, C, K, R> => {
+  const shape = shapeOf(definition as Parameters<typeof shapeOf>[0])
+  const table: Table = { shape, sql: recordStatements(shape) }
+  const made = { ...reading(table), ...writing(table), ...relating(shape) }
+  const bundle = Object.freeze({
+    table: shape.table,
+    statements: listed(table.sql),
+    row: raw(rowFrom(shape, shape.from)),
+    rowOf: (alias: string) => raw(rowFrom(shape, `"${alias.replaceAll('"', '""')}"`)),
+    reference: reference(shape),
+    ...made,
+  })
+  shapes.set(bundle, shape)
+  // What is typed here is not what is checked: every value goes through its column's codec.
+  return bundle as unknown as RecordOf<T, C, K, R>
+}
+
+const shapes = new WeakMap<object, Shape>()
+
+/** The shape of a record's definition; none for anything else. */
+export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
+
+/** Another face of a definition, which decodes rows and relates as that does. */
+export const facing = <F extends object>(face: F, definition: object): F => {
+  const shape = shapeIn(definition)
+  if (shape !== undefined) shapes.set(face, shape)
+  return face
+}
+
+const listed = ({ set, swap, ...others }: RecordStatements): Readonly<Record<string, Query>> =>
+  Object.freeze(
+    Object.fromEntries([
+      ...Object.entries(others),
+      ...[...set].map(([name, query]) => [`set.${name}`, query] as const),
+      ...[...swap].map(([name, query]) => [`swap.${name}`, query] as const),
+    ]),
+  )
+
+const fieldOf = (shape: Shape, name: PropertyKey): Field => {
+  const field = shape.fields.find((field) => field.name === name)
+  if (field === undefined) throw new RangeError(`record ${shape.table}: it has no column '${String(name)}'`)
+  return field
+}
+
+const reference = ({ key, simple }: Shape): Column<unknown> | undefined => {
+  const [first] = key
+  if (!simple || first === undefined) return undefined
+  const { sql, codec, wire, read, readArray } = first.type as Column<unknown>
+  return Object.freeze({ sql, codec, wire, read, readArray })
+}
+
+const normalId = ({ key, simple }: Shape, id: unknown): unknown => {
+  const [first] = key
+  if (simple && first !== undefined) return normalised(first.name, first.type, decodedText(first, id))
+  const parts = typeof id === 'object' && id !== null ? (id as Readonly<Record<string, unknown>>) : {}
+  return Object.freeze(
+    Object.fromEntries(
+      key.map((field) => [
+        field.name,
+        normalised(field.name, field.type, decodedText(field, parts[field.name])),
+      ]),
+    ),
+  )
+}
+
+/** A value that came as text: `'42'` of a bigint. */
+const decodedText = ({ type }: Field, value: unknown): unknown =>
+  typeof value === 'string'
+    ? pipe(
+        type.codec.decode(value),
+        E.getOrElse((): unknown => value),
+      )
+    : value
+
+const reading = (table: Table) => {
+  const { shape, sql } = table
+  return {
+    id: (value: unknown) => attempt(() => normalId(shape, value)),
+    find: (handle: Database, id: unknown) => findRecord(table, handle, id),
+    findMany: (handle: Database, ids: readonly unknown[]) =>
+      pipe(
+        TE.fromEither(attempt(() => manyParams(shape, ids))),
+        TE.chainW((params) =>
+          ids.length === 0 ? TE.right([]) : runReadCommitted(handle, sql.findMany, params),
+        ),
+        TE.chainEitherKW((rows) => grouped(shape, handle, rows, ids.length)),
+        TE.map(A.map(A.head)),
+      ),
+    refresh: (value: ActiveRecord<Database, unknown>) => refreshRecord(table, value),
+  }
+}
+
+const manyParams = ({ key, simple }: Shape, ids: readonly unknown[]) =>
+  arrayParams(
+    key.map(({ name, type }) => [name, type] as const),
+    ids.map((id) => (simple ? [id] : key.map(({ name }) => (id as Readonly<Record<string, unknown>>)[name]))),
+  )
+
+const writing = (table: Table) => {
+  const { shape } = table
+  return {
+    build: (handle: Database, given: object) => attempt(() => buildRecord(shape, handle, given)),
+    set: (name: string, value: unknown) => setColumn(shape, name, value),
+    update: (name: string, f: (value: unknown) => unknown) => updateColumn(shape, name, f),
+    save: (value: ActiveRecord<Database, unknown>) => saveRecord(table, value),
+    destroy: (value: ActiveRecord<Database, unknown>) => destroyRecord(table, value),
+  }
+}
+
+const relating = (shape: Shape) => ({
+  by: (name: PropertyKey) => {
+    const field = fieldOf(shape, name)
+    return relation(shape, byColumn(shape, field), field)
+  },
+  through: (between: object, parent: PropertyKey, own: PropertyKey) => {
+    const other = shapeIn(between)
+    if (other === undefined || !shape.simple)
+      throw new RangeError(`record ${shape.table}: it cannot be related so`)
+    const field = fieldOf(other, parent)
+    return relation(shape, throughTable(shape, other, field, fieldOf(other, own)), field)
+  },
+})

@@ -1,0 +1,226 @@
+// How a record is stored. What was not edited is not sent; and what was, is written in one statement if the row is
+// still as it was read, or else, like a session, in a transaction that looks before it writes: it locks the row, runs
+// the updates again on what that holds, and refuses a stale set, if the record has a revision to tell one by.
+import { isDeepStrictEqual } from 'node:util'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { Map as HashMap } from 'immutable'
+import type { ActiveRecord } from '../core/active-record.js'
+import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
+import {
+  type DecodeError,
+  type DriverError,
+  type EncodeError,
+  type RecordError,
+  RecordGone,
+  SaveConflict,
+  tagged,
+} from '../core/errors.js'
+import { type Database, type Param, type Query, type Row, runReadCommitted } from '../db/database.js'
+import { paramText } from '../db/text-format.js'
+import type { RecordStatements } from './statements.js'
+import { attempt, decodeRow, type Field, type Shape, textOf } from './table.js'
+import { makeRecord, type State, stateIn } from './value.js'
+
+type AnyActive = ActiveRecord<Database, unknown>
+
+export interface Table {
+  readonly shape: Shape
+  readonly sql: RecordStatements
+}
+
+const textAt = (field: Field, values: readonly unknown[]): string | null => textOf(field, values[field.index])
+
+const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | null)[] =>
+  key.map((field) => textAt(field, values))
+
+const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
+
+/** The record in a row as it was just read, with `edits` on top of it. */
+export const recordIn = (
+  shape: Shape,
+  handle: Database,
+  row: Row,
+  place?: number,
+): E.Either<DecodeError, AnyActive> => {
+  const values = decodeRow(shape, row, place)
+  return E.isLeft(values)
+    ? values
+    : E.right(makeRecord(handle, { shape, values: values.right, row, edits: HashMap() }))
+}
+
+const gone = ({ shape }: Table, { values }: State): RecordGone =>
+  new RecordGone(shape.table, idText(shape, values))
+
+export const saveRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
+  const state = stateIn(table.shape, record)
+  if (state.row === undefined) return insert(table, record.handle, state)
+  return state.edits.isEmpty() ? TE.right(record) : tagged(update(table, record.handle, state))
+}
+
+const insert = (
+  { shape, sql }: Table,
+  handle: Database,
+  { values }: State,
+): TE.TaskEither<DriverError | DecodeError, AnyActive> =>
+  pipe(
+    runReadCommitted(
+      handle,
+      sql.insert,
+      shape.fields.filter(({ generated }) => !generated).map((field) => textAt(field, values)),
+    ),
+    TE.chainEitherKW(([row]) => recordIn(shape, handle, row ?? {})),
+  )
+
+// Plain `async` here and in `findRecord`: what is done for each row of a busy program shows in its throughput.
+const update =
+  (table: Table, handle: Database, state: State): TE.TaskEither<RecordError, AnyActive> =>
+  async () => {
+    const { shape } = table
+    const guarded = shape.revision !== undefined || hasUpdates(state.edits)
+    const written = await write(table, handle, state, state.values, guarded)()
+    if (E.isLeft(written)) return written
+    if (O.isSome(written.right)) return recordIn(shape, handle, written.right.value)
+    if (!guarded) return E.left(gone(table, state))
+    const row = await handle.transaction((tx) => lookAndWrite(table, tx, state))()
+    return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
+  }
+
+/** Writes the edited columns' values; guarded, only if the row is as it was read. */
+const write = (
+  { shape, sql }: Table,
+  handle: Database,
+  { edits, values: read, row }: State,
+  values: readonly unknown[],
+  guarded: boolean,
+): TE.TaskEither<DriverError, O.Option<Row>> => {
+  const key = keyOf(shape, read)
+  const guard = ({ alias }: Field): Param =>
+    shape.revision === undefined ? paramText(row?.[alias] as Param) : revisionOf(shape.revision, read)
+  const [only] = edits.keys()
+  const field = edits.size === 1 && only !== undefined ? shape.settable.get(only) : undefined
+  const [query, params]: readonly [Query | undefined, readonly Param[]] =
+    field === undefined
+      ? [guarded ? sql.swapAny : sql.setAny, anyParams(shape, edits, values, guarded ? guard : undefined)]
+      : [
+          (guarded ? sql.swap : sql.set).get(field.name),
+          [textAt(field, values), ...(guarded ? [guard(field)] : [])],
+        ]
+  return pipe(runReadCommitted(handle, query ?? sql.setAny, [...key, ...params]), TE.map(A.head))
+}
+
+const revisionOf = (revision: Field, values: readonly unknown[]): string | null => textAt(revision, values)
+
+const anyParams = (
+  shape: Shape,
+  edits: Edits<unknown>,
+  values: readonly unknown[],
+  guard: ((field: Field) => Param) | undefined,
+): readonly Param[] => {
+  const fields = [...shape.settable.values()]
+  const sets = fields.flatMap((field) =>
+    edits.has(field.name) ? [true, textAt(field, values)] : [false, null],
+  )
+  if (guard === undefined) return sets
+  if (shape.revision !== undefined) return [...sets, guard(shape.revision)]
+  return [
+    ...sets,
+    ...fields.flatMap((field) =>
+      edits.get(field.name)?._tag === 'Update' ? [true, guard(field)] : [false, null],
+    ),
+  ]
+}
+
+/** Under the row's lock: nothing comes between what is looked at and what is written. */
+const lookAndWrite = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
+  const { shape, sql } = table
+  return pipe(
+    tx.query(sql.lock, keyOf(shape, state.values)),
+    TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
+    TE.chainEitherKW((row) => afresh(table, state, row)),
+    TE.chainW((values) => write(table, tx, state, values, false)),
+    TE.chainW(TE.fromOption(() => gone(table, state))),
+  )
+}
+
+/** The edited columns' values from what the row holds now. */
+const afresh = (
+  { shape }: Table,
+  { edits, values: read, row: before }: State,
+  row: Row,
+): E.Either<DecodeError | SaveConflict, readonly unknown[]> =>
+  pipe(
+    decodeRow(shape, row, undefined),
+    E.chainW((present) => {
+      const values = [...present]
+      for (const [name, edit] of edits) {
+        const field = shape.settable.get(name)
+        if (field === undefined) continue
+        const moved = !isDeepStrictEqual(row[field.alias], before?.[field.alias])
+        if (edit._tag === 'Set' && moved && shape.revision !== undefined)
+          return E.left(new SaveConflict(idText(shape, read), name, shape.table))
+        values[field.index] = O.toUndefined(applyEdit(edit, O.some(present[field.index])))
+      }
+      return E.right(values)
+    }),
+  )
+
+export const findRecord = (
+  { shape, sql }: Table,
+  handle: Database,
+  id: unknown,
+): TE.TaskEither<DriverError | DecodeError | EncodeError, O.Option<AnyActive>> => {
+  const key = attempt(() => keyParams(shape, id))
+  return async () => {
+    if (E.isLeft(key)) return key
+    const rows = await runReadCommitted(handle, sql.find, key.right)()
+    if (E.isLeft(rows)) return rows
+    const [row] = rows.right
+    if (row === undefined) return E.right(O.none)
+    const found = recordIn(shape, handle, row)
+    return E.isLeft(found) ? found : E.right(O.some(found.right))
+  }
+}
+
+/** An id as parameters; throws an `EncodeError`. */
+const keyParams = ({ key, simple }: Shape, id: unknown): readonly (string | null)[] =>
+  key.map((field) =>
+    textOf(
+      field,
+      simple
+        ? id
+        : typeof id === 'object' && id !== null
+          ? (id as Record<string, unknown>)[field.name]
+          : undefined,
+    ),
+  )
+
+export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
+  const { shape, sql } = table
+  const state = stateIn(shape, record)
+  if (state.row === undefined) return TE.right(record)
+  return tagged(
+    pipe(
+      runReadCommitted(record.handle, sql.find, keyOf(shape, state.values)),
+      TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
+      TE.bindTo('row'),
+      TE.bindW('values', ({ row }) =>
+        TE.fromEither(afresh({ ...table, shape: { ...shape, revision: undefined } }, state, row)),
+      ),
+      TE.map(({ row, values }) => makeRecord(record.handle, { ...state, row, values })),
+    ),
+  )
+}
+
+export const destroyRecord = ({ shape, sql }: Table, record: AnyActive): TE.TaskEither<DriverError, void> => {
+  const { row, values } = stateIn(shape, record)
+  return row === undefined
+    ? TE.right(undefined)
+    : pipe(
+        runReadCommitted(record.handle, sql.destroy, keyOf(shape, values)),
+        TE.map(() => undefined),
+      )
+}

@@ -1,0 +1,172 @@
+// The statements of a record's table, each made whole once, when the record is defined. Parameters are text, cast to
+// their columns' types; a row's columns are asked for by names that no pool renames.
+//
+// Why a save loses nothing: it writes the edited columns alone. Where a new value was computed from the present one,
+// or the record has a revision, it is guarded: the row must still be as it was read. If it is not, it is locked,
+// looked at, and then written. Whether a value is as it was read is seen by its text, byte by byte: many a type's own
+// `=` takes different values for one (`1 day` and `24:00:00`, 1.0 and 1.00, what a collation ignores), and some have none.
+import { type EachQuery, ON_PRIMARY, ONCE_ON_PRIMARY, PLACE, type Query } from '../db/database.js'
+import type { AnyColumn } from './column.js'
+import type { Field, Shape } from './table.js'
+
+export interface RecordStatements {
+  readonly insert: Query
+  readonly find: Query
+  readonly findMany: Query
+  readonly lock: Query
+  readonly destroy: Query
+  /** Sets one column, by its name: at once, or guarded. */
+  readonly set: ReadonlyMap<string, Query>
+  readonly swap: ReadonlyMap<string, Query>
+  /** Sets any of the columns. */
+  readonly setAny: Query
+  readonly swapAny: Query
+}
+
+/** What selects a record from its table, or from an alias of it. */
+export const rowFrom = ({ fields }: Shape, from: string): string =>
+  fields.map(({ column, alias, type }) => `${type.read(`${from}.${column}`)} as "${alias}"`).join(', ')
+
+const cast = (position: number, { sql }: AnyColumn): string => `$${String(position)}::text::${sql}`
+
+const byKey = ({ key, from }: Shape): string =>
+  key.map(({ column, type }, index) => `${from}.${column} = ${cast(index + 1, type)}`).join(' and ')
+
+const insert = (shape: Shape): string => {
+  const given = shape.fields.filter(({ generated }) => !generated)
+  const values = given.map(({ type }, index) => cast(index + 1, type))
+  const what =
+    given.length === 0
+      ? 'default values'
+      : `(${given.map(({ column }) => column).join(', ')})\nvalues (${values.join(', ')})`
+  return `insert into ${shape.from} ${what}\nreturning ${rowFrom(shape, shape.from)}`
+}
+
+const select = (shape: Shape): string =>
+  `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
+
+/** What the rows of parameters are called: as no table is. */
+export const ASKED = '"00 asked"'
+
+/** Arrays of keys, or of other parameters, as rows. */
+const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
+  const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
+  const names = columns.map((_, index) => `k${String(index)}`)
+  return `unnest(${texts.join(', ')}) with ordinality as ${ASKED} (${[...names, 'n'].join(', ')})`
+}
+
+/** Rows for many keys at once. */
+export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string =>
+  `select ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
+from ${arrays(keys)}
+${join}
+where ${ONCE_ON_PRIMARY}
+order by ${order}`
+
+/** Whether a column holds what was read of it, which `wire` is the text of. */
+const isAsRead = ({ column, type }: Field, from: string, wire: string): string =>
+  `(${type.read(`${from}.${column}`)})::text collate "C" is not distinct from ${wire}`
+
+const bySameKey = ({ key }: Shape, table: string): string =>
+  key.map(({ column }, index) => `${table}.${column} = ${ASKED}.k${String(index)}`).join(' and ')
+
+// Each by itself, by the index: of a small table the planner would read all.
+const selectMany = (shape: Shape): string => `select ${ASKED}.n::float8 as "${PLACE}", r.*
+from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
+  select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
+) as r
+where ${ONCE_ON_PRIMARY}`
+
+// As `setOne`, with an array in place of each parameter. Rows that somebody has locked are left out: those who wait
+// for them do so alone. (What was moved since by another's save has no longer this place, and goes alone, too.)
+const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
+  const { key, from, revision } = shape
+  const value = (index: number): string => `${ASKED}.k${String(key.length + index)}`
+  const guard =
+    revision === undefined
+      ? { type: { sql: 'text' }, holds: isAsRead(field, from, value(1)) }
+      : { type: revision.type, holds: `${from}.${revision.column} = ${value(1)}` }
+  const types = [...[...key, field].map(({ type }) => type), ...(guarded ? [guard.type] : [])]
+  return `update ${from}
+set ${[`${field.column} = ${value(0)}`, ...raised(shape)].join(', ')}
+from (
+  select ${ASKED}.*, t.at
+  from ${arrays(types)} cross join lateral (
+    select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for no key update skip locked
+  ) as t
+) as ${ASKED}
+where ${[bySameKey(shape, from), `${from}.ctid = ${ASKED}.at`, ...(guarded ? [guard.holds] : [])].join(' and ')}
+returning ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, from)}`
+}
+
+const raised = ({ revision, from }: Shape): readonly string[] =>
+  revision === undefined ? [] : [`${revision.column} = ${from}.${revision.column} + 1`]
+
+const update = (shape: Shape, sets: readonly string[], guards: readonly string[]): string =>
+  `update ${shape.from}
+set ${[...sets, ...raised(shape)].join(', ')}
+where ${[byKey(shape), ...guards].join(' and ')}
+returning ${rowFrom(shape, shape.from)}`
+
+// $… key, value, and for the guard the revision or the text that was read
+const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
+  const { column, type } = field
+  const first = shape.key.length + 1
+  const { revision } = shape
+  const guard =
+    revision === undefined
+      ? isAsRead(field, shape.from, `$${String(first + 1)}::text`)
+      : `${shape.from}.${revision.column} = ${cast(first + 1, revision.type)}`
+  return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
+}
+
+// $… key, for each column whether it is set and its value; and for the guard the revision, or for each column
+// whether it is guarded and the text that was read
+const setAny = (shape: Shape, guarded: boolean): string => {
+  const { revision } = shape
+  const fields = [...shape.settable.values()]
+  const place = (index: number): number => shape.key.length + 1 + 2 * index
+  const flag = (position: number): string => `$${String(position)}::boolean`
+  const sets = fields.map(
+    ({ column, type }, index) =>
+      `${column} = case when ${flag(place(index))} then ${cast(place(index) + 1, type)} else ${shape.from}.${column} end`,
+  )
+  const last = place(fields.length)
+  const guards =
+    revision === undefined
+      ? fields.map(
+          (field, index) =>
+            `(not ${flag(last + 2 * index)} or ${isAsRead(field, shape.from, `$${String(last + 2 * index + 1)}::text`)})`,
+        )
+      : [`${shape.from}.${revision.column} = ${cast(last, revision.type)}`]
+  return update(shape, sets, guarded ? guards : [])
+}
+
+export const recordStatements = (shape: Shape): RecordStatements => {
+  const named = (name: string, text: string): Query => Object.freeze({ name: `${shape.table}.${name}`, text })
+  const eachSettable = (name: string, guarded: boolean): ReadonlyMap<string, Query> =>
+    new Map(
+      [...shape.settable].map(([column, field]) => {
+        const one = named(`${name}.${column}`, setOne(shape, field, guarded))
+        // There are no arrays of arrays.
+        if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [column, one]
+        const each: EachQuery = Object.freeze({
+          ...named(`${name}.${column}.each`, setEach(shape, field, guarded)),
+          named: shape.key.length,
+        })
+        return [column, Object.freeze({ ...one, each })]
+      }),
+    )
+  const findMany = named('findMany', selectMany(shape))
+  return {
+    insert: named('insert', insert(shape)),
+    find: Object.freeze({ ...named('find', select(shape)), each: findMany }),
+    findMany,
+    lock: named('lock', `${select(shape)}\nfor update`),
+    destroy: named('destroy', `delete from ${shape.from}\nwhere ${byKey(shape)}`),
+    set: eachSettable('set', false),
+    swap: eachSettable('swap', true),
+    setAny: named('setAny', shape.settable.size === 0 ? select(shape) : setAny(shape, false)),
+    swapAny: named('swapAny', shape.settable.size === 0 ? select(shape) : setAny(shape, true)),
+  }
+}

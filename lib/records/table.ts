@@ -1,0 +1,319 @@
+// A record's table as its functions see it: its columns in order, and what goes between a row and their values.
+
+import type { Either } from 'fp-ts/lib/Either.js'
+import * as E from 'fp-ts/lib/Either.js'
+import type { Option } from 'fp-ts/lib/Option.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type { Sql } from 'sql-template-tag'
+import type { ActiveRecord } from '../core/active-record.js'
+import { DecodeError, type DriverError, EncodeError, type RecordError } from '../core/errors.js'
+import { deepFreeze } from '../core/json.js'
+import { problemsOf } from '../core/key.js'
+import type { Database, Query, Row } from '../db/database.js'
+import type { AnyColumn, Column, ColumnValue } from './column.js'
+
+export interface Field {
+  readonly index: number
+  /** Its name in the program; in the database, quoted; and in a row that was asked for. */
+  readonly name: string
+  readonly column: string
+  readonly alias: string
+  readonly type: AnyColumn
+  readonly generated: boolean
+}
+
+export interface Shape {
+  /** The table's name as it was given, and quoted. */
+  readonly table: string
+  readonly from: string
+  readonly fields: readonly Field[]
+  readonly key: readonly Field[]
+  /** The id is the key's value, or, of a key of several columns, an object of them. */
+  readonly simple: boolean
+  /** The columns that can be set, by name. */
+  readonly settable: ReadonlyMap<string, Field>
+  readonly revision: Field | undefined
+}
+
+export interface ShapeOptions {
+  readonly table: string
+  readonly columns: Readonly<Record<string, AnyColumn>>
+  readonly key: string | readonly string[]
+  readonly revision?: string | undefined
+  readonly names?: Readonly<Record<string, string | undefined>> | undefined
+}
+
+const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
+
+const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+
+/** Throws a `RangeError` for what cannot be a record. */
+export const shapeOf = (options: ShapeOptions): Shape => {
+  const { table, key, revision } = options
+  const refuse = (reason: string): never => {
+    throw new RangeError(`record ${table}: ${reason}`)
+  }
+  const fields = fieldsOf(options)
+  const field = (name: string): Field =>
+    fields.find((field) => field.name === name) ?? refuse(`it has no column '${name}'`)
+  const keys = (typeof key === 'string' ? [key] : key).map(field)
+  if (keys.length === 0) refuse('it has no key')
+  for (const { name } of fields)
+    if (name === 'handle' || (name === 'id' && key !== 'id'))
+      refuse(`'${name}' is every record's own: call the column otherwise (names)`)
+  const revised = revision === undefined ? undefined : field(revision)
+  const settable = fields.filter((field) => !keys.includes(field) && field !== revised)
+  return Object.freeze({
+    table,
+    from: table.split('.').map(quoted).join('.'),
+    fields,
+    key: keys,
+    simple: typeof key === 'string',
+    settable: new Map(settable.map((field) => [field.name, field])),
+    revision: revised,
+  })
+}
+
+const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[] =>
+  Object.entries(columns).map(([name, type], index) => {
+    const column = quoted(Object.hasOwn(names, name) ? (names[name] ?? name) : snake(name))
+    return { index, name, column, alias: aliasOf(table, index), type, generated: type.generated === true }
+  })
+
+// No pool's way of renaming columns does anything to such a name, and it is no longer than a name may be.
+const aliasOf = (table: string, index: number): string =>
+  `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
+
+/** The values of a row, by the fields' indices. `row` counts the rows of a result. */
+export const decodeRow = (
+  { fields }: Shape,
+  found: Row,
+  row: number | undefined,
+): E.Either<DecodeError, readonly unknown[]> => {
+  const values: unknown[] = []
+  for (const { name, alias, type } of fields) {
+    const wire = found[alias]
+    if (wire === undefined)
+      return E.left(new DecodeError(name, ["it is not in the row: select the record's `row`"], row))
+    const value = decodeWire(type, wire)
+    if (E.isLeft(value)) return E.left(new DecodeError(name, value.left, row))
+    values.push(deepFreeze(value.right))
+  }
+  return E.right(values)
+}
+
+// A codec is the user's code: when its `decode` throws, the value does not fit.
+const decodeWire = (type: AnyColumn, wire: unknown): E.Either<readonly string[], unknown> => {
+  try {
+    const decoded = type.codec.decode(wire)
+    return E.isLeft(decoded) ? E.left(problemsOf(decoded.left)) : decoded
+  } catch (thrown) {
+    return E.left([String(thrown)])
+  }
+}
+
+/** A value as text for the database; throws an `EncodeError` that names the column. */
+export const encode = (name: string, { codec }: AnyColumn, value: unknown): string | null =>
+  checked(name, codec, value, () => codec.encode(value as never))
+
+const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, encode: () => A): A => {
+  try {
+    if (codec.is(value)) return encode()
+  } catch (error) {
+    if (error instanceof EncodeError) throw new EncodeError(name, error.path, error.reason)
+    throw new EncodeError(name, [], String(error))
+  }
+  throw new EncodeError(name, [], `the value is no ${codec.name}`)
+}
+
+/** A frozen copy of the value, as it comes back once it was saved; throws an `EncodeError`. */
+export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
+  const decoded = decodeWire(
+    type,
+    checked(name, type.codec, value, () => type.wire(value as never)),
+  )
+  if (E.isLeft(decoded)) throw new EncodeError(name, [], decoded.left.join('; '))
+  return deepFreeze(decoded.right)
+}
+
+/** What encodes, or the `EncodeError` that it threw. */
+export const attempt = <A>(act: () => A): E.Either<EncodeError, A> => {
+  try {
+    return E.right(act())
+  } catch (error) {
+    if (error instanceof EncodeError) return E.left(error)
+    throw error
+  }
+}
+
+export const textOf = (field: Field, value: unknown): string | null => encode(field.name, field.type, value)
+
+// The types of records of your own: what a definition says of them, and what it gives.
+
+declare const recordId: unique symbol
+declare const newOf: unique symbol
+declare const rowsOf: unique symbol
+declare const columnsOf: unique symbol
+
+/** The id of a record of the table `T`: no other record's id is one, nor is any plain value. */
+export type RecordId<T extends string, A> = A & { readonly [recordId]: T }
+
+export type Columns = Readonly<Record<string, AnyColumn>>
+
+type Name<C> = keyof C & string
+
+/** The name of the key's column, or of its columns. */
+export type Key<C> = Name<C> | readonly Name<C>[]
+
+type KeyName<K> = K extends readonly (infer N)[] ? N : K
+
+export type GeneratedName<C extends Columns> = {
+  [N in keyof C]: C[N] extends { readonly generated: true } ? N : never
+}[keyof C]
+
+/** What a record is made from. */
+export interface Definition<
+  T extends string,
+  C extends Columns,
+  K extends Key<C>,
+  R extends GeneratedName<C> = GeneratedName<C>,
+> {
+  /** The table's name; `schema.table` for one that is not on the search path. */
+  readonly table: T
+  readonly columns: C
+  readonly key: K
+  /**
+   * An integer column that counts the saves of a row: then a set of a column that somebody else has changed since is
+   * a `SaveConflict`. Its default is the database's.
+   */
+  readonly revision?: R
+  /** Names in the database, of columns whose name is not the program's in snake_case. */
+  readonly names?: { readonly [N in keyof C]?: string }
+}
+
+export type IdOf<T extends string, C extends Columns, K> = RecordId<
+  T,
+  K extends keyof C ? ColumnValue<C[K]> : { readonly [N in Extract<KeyName<K>, keyof C>]: ColumnValue<C[N]> }
+>
+
+/** A record that has a row. */
+export type Saved<T extends string, C extends Columns, K> = ActiveRecord<Database, IdOf<T, C, K>> & {
+  readonly [N in keyof C]: N extends K ? IdOf<T, C, K> : ColumnValue<C[N]>
+}
+
+/** What a new record is built from: all columns but those that the database makes. */
+export type Given<C extends Columns> = {
+  readonly [N in Exclude<keyof C, GeneratedName<C>>]: ColumnValue<C[N]>
+}
+
+/** A record that was built, and not saved yet. */
+export type New<T extends string, C extends Columns> = Given<C> & {
+  readonly handle: Database
+  readonly [newOf]?: T
+}
+
+/** The columns that can be set. */
+type Settable<C extends Columns, K, R> = {
+  readonly [N in Exclude<keyof C, KeyName<K> | R>]: ColumnValue<C[N]>
+}
+
+/** Edits any of a record's values, with a row, or still without; a column that the database makes, only with one. */
+type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Given<C>]
+  ? <V extends Saved<T, C, K> | New<T, C>>(record: V) => V
+  : <V extends Saved<T, C, K>>(record: V) => V
+
+type Reading = DriverError | DecodeError
+
+/** The records of a table that belong to a parent, and those of many parents by one statement. */
+export interface Relation<I, V> {
+  (parent: ActiveRecord<Database, I>): TaskEither<Reading, readonly V[]>
+  /** Each parent, in the given order, with its records. */
+  readonly each: <P extends ActiveRecord<Database, I>>(
+    parents: readonly P[],
+  ) => TaskEither<Reading, readonly (readonly [P, readonly V[]])[]>
+}
+
+/** What decodes a result's rows: a record. */
+export interface Rows<V> {
+  readonly [rowsOf]?: V
+  /** What a statement of your own has to select, to be decoded by this record: `sql\`select ${notes.row} from notes\``. */
+  readonly row: Sql
+}
+
+/** The columns of a definition. */
+export interface Defined<C> {
+  readonly [columnsOf]?: C
+  /** The statements by their names, whole. */
+  readonly statements: Readonly<Record<string, Query>>
+}
+
+/** What of a definition does no I/O. */
+export interface PureRecordOf<
+  T extends string,
+  C extends Columns,
+  K extends Key<C>,
+  R extends GeneratedName<C> = never,
+> extends Rows<Saved<T, C, K>>,
+    Defined<C> {
+  readonly table: T
+  /** The same as `row`, where the statement calls the table by another name. */
+  readonly rowOf: (alias: string) => Sql
+  /** A column of another table that holds an id of these records. Of a key of one column only. */
+  readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
+  /** Sets a column; a value equal to the present one gives the same record. Throws an `EncodeError`. */
+  readonly set: <N extends keyof Settable<C, K, R>>(
+    column: N,
+    value: Settable<C, K, R>[N],
+  ) => Editor<T, C, K, N>
+  /**
+   * Replaces a column's value by `f` of it, and again when it is saved, should somebody else have changed it
+   * meanwhile. Pure: it may run any number of times.
+   */
+  readonly update: <N extends keyof Settable<C, K, R>>(
+    column: N,
+    f: (value: Settable<C, K, R>[N]) => Settable<C, K, R>[N],
+  ) => Editor<T, C, K, N>
+}
+
+/** A record's definition: the functions that go with its values. */
+export interface RecordOf<
+  T extends string,
+  C extends Columns,
+  K extends Key<C>,
+  R extends GeneratedName<C> = never,
+> extends PureRecordOf<T, C, K, R> {
+  /** An id from what came from elsewhere: from a text, for example. */
+  readonly id: (value: unknown) => Either<EncodeError, IdOf<T, C, K>>
+  /** A new record, in memory until its first save. An `EncodeError` names the column that does not fit. */
+  readonly build: (handle: Database, given: Given<C>) => Either<EncodeError, New<T, C>>
+  /** The record with this id. One statement. */
+  readonly find: (
+    handle: Database,
+    id: IdOf<T, C, K>,
+  ) => TaskEither<Reading | EncodeError, Option<Saved<T, C, K>>>
+  /** The records with these ids, in their order. One statement. */
+  readonly findMany: (
+    handle: Database,
+    ids: readonly IdOf<T, C, K>[],
+  ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
+  /**
+   * Inserts a new record, or sends the columns that were edited, if any; gives the record as the database has it.
+   * `RecordGone` when its row is; `SaveConflict` for a stale set, if the record has a revision.
+   */
+  readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
+  /** Reads the row again, under the unsaved edits. `RecordGone` when it is. */
+  readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
+  /** Deletes the row. What is gone already is no error. */
+  readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
+  /** These records by a column that holds a parent's id, in the order of their keys. */
+  readonly by: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
+  /** These records through a table between: by its column of the parent's id, and its column of theirs. */
+  readonly through: <C2 extends Columns, N extends keyof C2>(
+    between: Defined<C2>,
+    parent: N,
+    own: keyof C2,
+  ) => Relation<NonNullable<ColumnValue<C2[N]>>, Saved<T, C, K>>
+}
+
+/** The type of a record's values: `type Note = RecordValue<typeof notes>`. */
+export type RecordValue<R> = R extends { readonly refresh: (record: infer V) => unknown } ? V : never

@@ -1,0 +1,123 @@
+// The one place where a session is written: what there is to write, and what the session is afterwards.
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { noEdits } from '../core/edits.js'
+import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
+import { shared } from '../core/process.js'
+import { heldSession, isBlank, keysAfter, narrowed, type Snapshot } from '../core/session.js'
+import { freshSaveId } from '../core/token.js'
+import type { SavedSnapshot, Session } from '../store/contract.js'
+import { publish, telling, tellOutcome } from '../store/events.js'
+import { onceCommitted } from '../store/in-transaction.js'
+
+type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
+
+/** Writes the session if there is anything to write: a row for each edit, or the expiration when that is due. */
+export const storeSession = (session: Session): Stored =>
+  O.isNone(session.snapshot)
+    ? isBlank(session)
+      ? TE.right(session)
+      : create(session)
+    : storeEdits(session, session.snapshot.value)
+
+const storeEdits = (session: Session, snapshot: Snapshot): Stored => {
+  if (!session.edits.isEmpty()) return save(session, snapshot)
+  return snapshot.due ? touch(session, snapshot) : TE.right(session)
+}
+
+// A session that was never loaded knows nothing of its rows. But it cannot have left this process, so here
+// it is known whether a save has created it, or it was destroyed: it is not created again.
+const born = shared('born:1', () => new WeakMap<object, 'created' | 'destroyed'>())
+
+/** From now on no save creates this session any more. */
+export const endBirth = (session: Session): void => {
+  if (O.isNone(session.snapshot)) settle(session, 'destroyed')
+}
+
+/** Notes what became of it; a rollback makes that as it was. */
+const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
+  const { origin } = session.token
+  const before = born.get(origin)
+  born.set(origin, fate)
+  const forget = (): void => {
+    if (before === undefined) born.delete(origin)
+    else born.set(origin, before)
+  }
+  onceCommitted(session.handle, () => undefined, forget)
+}
+
+/** Sessions whose creation was sent at least once. */
+const sent = shared('sent:1', () => new WeakSet())
+
+/** Whether a store may hold it: one that never left this process needs no destruction. */
+export const mayBeStored = (session: Session): boolean =>
+  O.isSome(session.snapshot) || sent.has(session.token.origin)
+
+const create =
+  (session: Session): Stored =>
+  () =>
+    telling(
+      'create',
+      born.has(session.token.origin) ? notAgain(session) : createNow(session),
+      ({ id, store }, durationMs) =>
+        onceCommitted(session.handle, () => publish('created', { id, entries: store.size, durationMs })),
+    )()
+
+const createNow = (session: Session): Stored =>
+  pipe(
+    TE.fromIO(() => {
+      sent.add(session.token.origin)
+      return freshSaveId()
+    }),
+    TE.chain((mark) =>
+      pipe(
+        session.handle.create(session.id, session.token.hash, mark, session.store),
+        TE.map((saved) => ({ ...saved, mark })),
+      ),
+    ),
+    TE.chainW(({ revision, expiration, mark }): Stored => {
+      // Destroyed while it was being created: that is the later one of the two.
+      if (born.has(session.token.origin)) return notAgain(session)
+      settle(session, 'created')
+      return TE.right(stored(session, { revision, expiration, due: false, mark, entries: session.store }))
+    }),
+  )
+
+const notAgain = (session: Session): Stored =>
+  pipe(
+    born.get(session.token.origin) === 'destroyed'
+      ? pipe(
+          session.handle.destroy(session.id),
+          TE.map(() => false),
+        )
+      : pipe(session.handle.load(session.id, session.token.hash), TE.map(E.isRight)),
+    TE.chainW((lives) =>
+      TE.left(lives ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
+    ),
+  )
+
+const save =
+  (session: Session, since: Snapshot): Stored =>
+  async () => {
+    const { edits, store: entries, handle } = session
+    const start = performance.now()
+    const saved = await attempted(handle.save(session.id, { save: freshSaveId(), edits, since, entries }))
+    tellOutcome('save', start, saved, tellSaved(session))
+    return E.isLeft(saved) ? saved : E.right(stored(session, narrowed(saved.right, keysAfter(since, edits))))
+  }
+
+const tellSaved =
+  ({ id, edits, handle }: Session) =>
+  ({ rounds = 1 }: SavedSnapshot, durationMs: number): void =>
+    onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
+
+const touch = (session: Session, snapshot: Snapshot): Stored =>
+  pipe(
+    telling('touch', session.handle.touch(session.id)),
+    TE.map(({ expiration }) => stored(session, { ...snapshot, expiration, due: false })),
+  )
+
+const stored = (session: Session, snapshot: Snapshot): Session =>
+  heldSession(session.handle, session.token, snapshot, noEdits)

@@ -1,0 +1,193 @@
+// `with-session` and the `current-session` parameter. The Scheme original saves on every exit: after a
+// failure, after a destroy, and on re-entry with a stale session. Here a body that fails leaves nothing
+// behind, a destroyed session is not saved, and what outlives its request can no longer change it.
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError } from '../core/errors.js'
+import { withStore } from '../core/session.js'
+import type { Session } from '../store/contract.js'
+import {
+  closeFrame,
+  currentFrame,
+  dropFrame,
+  endReason,
+  frameOf,
+  sessionHeldBy,
+  sessionThere,
+} from './current-scope.js'
+import { closedReason, type Frame, inFrame, isSameRow, joinFrame, lookAt, openFrame, put } from './scope.js'
+import { saveSession } from './verbs.js'
+
+export interface WithSessionOptions {
+  /** Whether to save what was done before the body failed. Default: false. */
+  readonly saveOnFailure?: boolean
+}
+
+/**
+ * Runs `fn`'s task with `session` as the current one, then saves it once. A body that fails (a `Left`, a
+ * throw, a rejection) comes out as itself, and what it did is dropped. Inside a `withSession` of the same
+ * session it joins that one, which saves at its own end (with what a nested body did before it failed, if the
+ * outer one overcomes that). The session is bound while the task runs. `SessionClosed` for a session whose
+ * own request has ended.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, currentSession, sessionRef, sessionSet, updateCurrentSession, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const greet = pipe(currentSession, TE.map(sessionRef('user', 'stranger')), TE.map((user) => `Hello ${String(user)}`))
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(updateCurrentSession(sessionSet('user', 'Ada')), TE.chainW(() => greet)),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: 'Hello Ada' }
+ * ```
+ */
+export const withSession =
+  <L, A>(
+    session: Session,
+    fn: () => TE.TaskEither<L, A>,
+    options: WithSessionOptions = {},
+  ): TE.TaskEither<L | SessionError, A> =>
+  () => {
+    const reason = endReason(session)
+    if (reason !== undefined) return Promise.resolve(E.left(reason))
+    const there = sessionThere(session)
+    const frame = frameOf(there)
+    if (frame === undefined) return runFrame(openFrame(there), fn, options.saveOnFailure ?? false)
+    joinFrame(frame, session)
+    return inFrame(frame, () => settle(fn))
+  }
+
+const runFrame = async <L, A>(
+  frame: Frame,
+  fn: () => TE.TaskEither<L, A>,
+  saveOnFailure: boolean,
+): Promise<E.Either<L | SessionError, A>> => {
+  const failed = async (): Promise<void> => {
+    // The body's own error is the one that comes out, also when the save fails too.
+    if (saveOnFailure) await closeFrame(frame)()
+    else dropFrame(frame)
+  }
+  try {
+    const result = await inFrame(frame, () => settle(fn))
+    if (E.isRight(result)) {
+      const saved = await closeFrame(frame)()
+      return E.isLeft(saved) ? saved : result
+    }
+    await failed()
+    return result
+  } catch (defect) {
+    await failed()
+    throw defect
+  }
+}
+
+/** One of our errors, thrown by a pure function inside a body, is that body's `Left`; anything else stays a throw. */
+const settle = async <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | SessionError, A>> => {
+  try {
+    return await fn()()
+  } catch (error) {
+    if (isSessionError(error)) return E.left(error)
+    throw error
+  }
+}
+
+/**
+ * Passes the session to `f`, state in and state out, and saves what comes back; it binds no current session.
+ * A failure comes out as itself, and nothing is saved.
+ *
+ * @example
+ * ```ts
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, callWithSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = callWithSession(buildSession(memoryStore()), (session) =>
+ *   TE.right(['welcome', sessionSet('visits', 1)(session)] as const),
+ * )
+ * const result = await request()
+ * console.log(result._tag) // Right
+ * ```
+ */
+export const callWithSession = <L, A>(
+  session: Session,
+  f: (session: Session) => TE.TaskEither<L, readonly [A, Session]>,
+): TE.TaskEither<L | SessionError, readonly [A, Session]> =>
+  pipe(
+    () => settle(() => f(session)),
+    TE.chainW(([value, after]) =>
+      pipe(
+        saveSession(after),
+        TE.map((saved) => [value, saved] as const),
+      ),
+    ),
+  )
+
+/**
+ * The current session, as it is when the task runs. A session value that code holds already can still be read
+ * after the end of its request; this task gives none there.
+ *
+ * @throws `NoCurrentSession` (as a `Left`) where nothing has bound a session, `SessionClosed` where the request of
+ * the session has ended or its response has begun.
+ *
+ * @example
+ * ```ts
+ * import { currentSession } from 'keyrow'
+ *
+ * const result = await currentSession()
+ * console.log(result._tag) // Left
+ * ```
+ */
+export const currentSession: TE.TaskEither<NoCurrentSession | SessionClosed, Session> = () =>
+  Promise.resolve(sessionHere())
+
+/** The current session at once, without a task. */
+export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Session> => {
+  const frame = currentFrame()
+  return frame === undefined ? E.left(new NoCurrentSession()) : sessionHeldBy(frame)
+}
+
+/**
+ * Replaces the current session by `f` of it. `SessionClosed` once its request has ended, `SessionGone` once
+ * it was destroyed, `NoCurrentSession` where there is none; and what `f` throws of ours (`EncodeError`).
+ *
+ * @example
+ * ```ts
+ * import { sessionSet, updateCurrentSession } from 'keyrow'
+ *
+ * const result = await updateCurrentSession(sessionSet('theme', 'dark'))()
+ * console.log(result._tag) // Left
+ * ```
+ */
+export const updateCurrentSession =
+  (f: (session: Session) => Session): TE.TaskEither<SessionError, Session> =>
+  () =>
+    new Promise((resolve) => resolve(updatedHere(f)))
+
+/** Replaces the current session at once, without a task. */
+export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
+  try {
+    return update(f)
+  } catch (error) {
+    if (isSessionError(error)) return E.left(error)
+    throw error
+  }
+}
+
+const update = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
+  const frame = currentFrame()
+  if (frame === undefined) return E.left(new NoCurrentSession())
+  const reason = closedReason(frame)
+  if (reason !== undefined) return E.left(reason)
+  const session = f(lookAt(frame))
+  if (!isSameRow(frame.session, session))
+    throw new TypeError('updateCurrentSession: the function gave another session')
+  // Another state of it, from before a save or a rotation, brings its edits, not what it knew.
+  if (session.token === frame.session.token && session.snapshot === frame.session.snapshot)
+    put(frame, withStore(session, frame.session.handle))
+  else joinFrame(frame, session)
+  return E.right(frame.session)
+}

@@ -1,0 +1,259 @@
+// A store whose loads and saves share statements: those that arrive while others are under way go together, each with
+// its own result. So a durable write costs one flush of the log for many requests.
+
+import * as E from 'fp-ts/lib/Either.js'
+import * as O from 'fp-ts/lib/Option.js'
+import { jsonSize } from '../core/json.js'
+import type { Snapshot } from '../core/session.js'
+import type { SessionId } from '../core/token.js'
+import {
+  asking,
+  BATCH_SIZE,
+  type BatchLimits,
+  briefly,
+  concernsAll,
+  gathering,
+  type InLine,
+  inTime,
+  limitsOf,
+  overloaded,
+} from '../db/batch-queue.js'
+import type { Change, ManyOperations, SavedSnapshot, SessionStore } from './contract.js'
+import { layered } from './in-transaction.js'
+import { alike, type Folded, folded, unfolded } from './merge-saves.js'
+
+export type { BatchLimits } from '../db/batch-queue.js'
+
+// Loads that are done together.
+
+/** Those of some keys go together, and those of all: they are two statements. */
+const batchedLoads = (
+  ...params: readonly [SessionStore, ManyOperations, Required<BatchLimits>]
+): SessionStore['load'] => {
+  const [loads, loadsOfKeys] = [lineOfLoads(...params), lineOfLoads(...params)]
+  return (id, secret, reading) => (reading?.keys === undefined ? loads : loadsOfKeys)(id, secret, reading)
+}
+
+const lineOfLoads = (
+  store: SessionStore,
+  many: ManyOperations,
+  limits: Required<BatchLimits>,
+): SessionStore['load'] => {
+  const load = asking({
+    what: 'load',
+    limits,
+    refusal: store.refusal,
+    all: (requests: Parameters<ManyOperations['load']>[0]) => many.load(requests)(),
+    one: (request) => store.load(request.id, request.secret, request)(),
+  })
+  return (id, secret, reading = {}) =>
+    () =>
+      load({ id, secret, ...reading })
+}
+
+// The line of saves that wait: those of one session together, and never two batches of one session at once.
+
+type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
+
+interface Waiting extends InLine {
+  readonly resolve: (outcome: Outcome) => void
+  readonly change: Change
+}
+
+/** The saves of one session that are done as one; `base` is what an earlier save of this process left. */
+interface Group {
+  readonly id: SessionId
+  readonly waiting: readonly Waiting[]
+  readonly base: Snapshot | undefined
+}
+
+interface SaveLine {
+  /** How many were not answered yet. */
+  readonly size: () => number
+  readonly join: (id: SessionId, one: Waiting) => void
+  readonly next: () => readonly Group[] | undefined
+  /** The group was answered; its session is as this, if that is known. The second time does nothing. */
+  readonly left: (group: Group, snapshot: Snapshot | undefined) => void
+}
+
+/** Of one session, half as many as a header remembers saves: so that a retry can be told from its first try. */
+const AT_MOST = 32
+
+interface State {
+  /** By session, in the order in which the first of each came. */
+  readonly waiting: Map<SessionId, Waiting[]>
+  readonly underWay: Map<SessionId, Group>
+  readonly bases: Map<SessionId, Snapshot>
+  size: number
+}
+
+const saveLine = (batch: number, waitMs: number): SaveLine => {
+  const state: State = { waiting: new Map(), underWay: new Map(), bases: new Map(), size: 0 }
+  const { waiting, underWay, bases } = state
+  return {
+    size: () => state.size,
+    join: (id, one) => {
+      const same = waiting.get(id)
+      if (same === undefined) waiting.set(id, [one])
+      else same.push(one)
+      state.size += 1
+    },
+    next: () => nextGroups(state, batch, waitMs),
+    left: (group, snapshot) => {
+      if (underWay.get(group.id) !== group) return
+      underWay.delete(group.id)
+      state.size -= group.waiting.length
+      if (snapshot !== undefined && waiting.has(group.id)) bases.set(group.id, snapshot)
+    },
+  }
+}
+
+const nextGroups = (state: State, batch: number, waitMs: number): readonly Group[] | undefined => {
+  const groups: Group[] = []
+  let size = 0
+  for (const [id, all] of state.waiting) {
+    if (state.underWay.has(id)) continue
+    const group = taken(state, id, all, waitMs)
+    if (group === undefined) continue
+    groups.push(group)
+    size += sizeOf(group)
+    if (groups.length >= batch || size > BATCH_SIZE) break
+  }
+  return groups.length === 0 ? undefined : groups
+}
+
+/** Out of the line, those of a session that go together; none, if they have all waited too long. */
+const taken = (state: State, id: SessionId, all: Waiting[], waitMs: number): Group | undefined => {
+  const { waiting, underWay, bases } = state
+  const some = all.splice(0, alike(all, AT_MOST))
+  if (all.length === 0) waiting.delete(id)
+  const group = { id, waiting: inTime(some, 'save', waitMs), base: bases.get(id) }
+  bases.delete(id)
+  state.size -= some.length - group.waiting.length
+  if (group.waiting.length === 0) return undefined
+  underWay.set(id, group)
+  return group
+}
+
+const sizeOf = ({ waiting }: Group): number => {
+  let size = 0
+  for (const { change } of waiting)
+    for (const key of change.edits.keys()) size += key.length + jsonSize(change.entries.get(key) ?? null)
+  return size
+}
+
+// Saves that are done together: of several sessions in one statement, and those of one session folded into one save,
+// in the order in which they came. While a session's save is under way its next ones wait, and then go on from what that
+// one left: so updates of one key by many requests of a process take one statement for many, not one for each.
+
+const batchedSaves = (
+  store: SessionStore,
+  many: ManyOperations,
+  { batch, atOnce, queue, waitMs }: Required<BatchLimits>,
+): SessionStore['save'] => {
+  const line = saveLine(batch, waitMs)
+  const left = (group: Group, snapshot: Snapshot | undefined): void => {
+    line.left(group, snapshot)
+    joined()
+  }
+  // A statement's observer may throw: that is everybody's, and their places are free again.
+  const send = (groups: readonly Group[]): Promise<void> =>
+    saveAll({ store, many, left, waitMs }, groups).catch((thrown: unknown) => {
+      for (const group of groups) {
+        left(group, undefined)
+        for (const { reject } of group.waiting) reject(thrown)
+      }
+    })
+  const joined = gathering({ next: line.next, send }, atOnce)
+  return (id, change) => () => {
+    const refused = store.refusal?.() ?? (line.size() >= queue ? overloaded('save', queue) : undefined)
+    if (refused !== undefined) return Promise.resolve(E.left(refused))
+    return new Promise((resolve, reject) => {
+      line.join(id, { change, since: performance.now(), resolve, reject })
+      joined()
+    })
+  }
+}
+
+interface Saving {
+  readonly store: SessionStore
+  readonly many: ManyOperations
+  readonly waitMs: number
+  /** Tells that a group was answered. */
+  readonly left: (group: Group, snapshot: Snapshot | undefined) => void
+}
+
+const saveAll = async (saving: Saving, groups: readonly Group[]): Promise<void> => {
+  const { many, left } = saving
+  const folds = groups.map((group) => ({ group, fold: folded(group.id, group.waiting, group.base) }))
+  const ready = folds.filter(({ fold }) => fold.waiting.length > 0)
+  for (const { group, fold } of folds) if (fold.waiting.length === 0) left(group, undefined)
+  const [first] = ready
+  if (first === undefined) return
+  if (ready.length === 1 && first.fold.waiting.length === 1) {
+    await briefly(saveEach(saving, first.group, first.fold.waiting))
+    return
+  }
+  const results = await many.save(ready.map(({ fold }) => fold.request))()
+  for (const [index, { group, fold }] of ready.entries()) {
+    if (E.isLeft(results) && concernsAll(results.left)) fail(saving, group, fold.waiting, results)
+    else {
+      const saved = E.isRight(results) ? (results.right[index] ?? O.none) : O.none
+      if (O.isSome(saved)) succeed(saving, group, fold, saved.value)
+      // Not awaited: it may wait for a lock, and those behind need not.
+      else void saveEach(saving, group, fold.waiting)
+    }
+  }
+}
+
+const succeed = ({ left }: Saving, group: Group, fold: Folded<Waiting>, saved: SavedSnapshot): void => {
+  left(group, saved)
+  for (const [index, one] of unfolded(fold, saved).entries()) fold.waiting[index]?.resolve(E.right(one))
+}
+
+const fail = ({ left }: Saving, group: Group, waiting: readonly Waiting[], failure: Outcome): void => {
+  left(group, undefined)
+  for (const { resolve } of waiting) resolve(failure)
+}
+
+/** One after the other, each by itself, for as long as their turn may take. */
+const saveEach = async (
+  { store, left, waitMs }: Saving,
+  group: Group,
+  waiting: readonly Waiting[],
+): Promise<void> => {
+  let latest: Snapshot | undefined
+  for (const one of waiting)
+    try {
+      if (inTime([one], 'save', waitMs).length === 0) continue
+      const outcome = await store.save(group.id, one.change)()
+      if (E.isRight(outcome)) latest = outcome.right
+      one.resolve(outcome)
+    } catch (thrown) {
+      one.reject(thrown)
+    }
+  left(group, latest)
+}
+
+/**
+ * The same store, with loads and saves that arrive together sharing statements, each of which is one transaction. A lone
+ * one is done as before, and waits for nothing. When more wait than `queue` allows, the next fails at once with a retryable
+ * `DriverError`. A store without `many` comes back as it is. Throws a `RangeError` for options that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { batched, remembered, sessionStore } from 'keyrow'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ *
+ * const database = pgliteDatabase()
+ * const store = batched(remembered(sessionStore(database)))
+ * console.log((await store.prepare())._tag) // Right
+ * await database.close()
+ * ```
+ */
+export const batched = (store: SessionStore, options: BatchLimits = {}): SessionStore => {
+  const limits = limitsOf(options)
+  const { many } = store
+  if (many === undefined) return store
+  return layered(store, { load: batchedLoads(store, many, limits), save: batchedSaves(store, many, limits) })
+}

@@ -1,0 +1,247 @@
+// The session store in memory: for specs, for trying things out, and for one process that may forget. It
+// keeps the same contract as the databases, on the process's clock.
+import * as E from 'fp-ts/lib/Either.js'
+import { constVoid, flow, pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import { applyEdits, type Entries } from '../core/edits.js'
+import { SaveConflict, SessionGone } from '../core/errors.js'
+import type { Snapshot } from '../core/session.js'
+import { knownIds, randomSecret, type SaveId, type SecretHash, type SessionId } from '../core/token.js'
+import { LIFETIME, type OwnLifetime, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
+import {
+  type Absence,
+  type Change,
+  type Lifetime,
+  type Listed,
+  lifetimeOf,
+  type Saved,
+  type SessionStore,
+} from './contract.js'
+
+// Time for what has no database to ask: the memory store, and nothing else.
+
+/** Milliseconds since 1970-01-01T00:00:00Z. */
+export type Clock = () => number
+
+export const systemClock: Clock = () => Date.now()
+
+// The rows of the memory store: one immutable value for each session, put in the place of the one before.
+
+export interface Rows {
+  readonly secret: SecretHash
+  readonly previous?: { readonly secret: SecretHash; readonly until: number }
+  readonly createdAt: number
+  readonly expiration: number
+  readonly absoluteExpiration: number
+  readonly revision: number
+  readonly entries: Entries
+  /** The last saves, the latest first. */
+  readonly recent: readonly SaveId[]
+}
+
+export type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
+
+/** Whether this save is among the last ones. */
+export const isDone = (rows: Rows, save: SaveId | undefined): boolean =>
+  save !== undefined && rows.recent.includes(save)
+
+/** Expired rows are as good as gone, and swept when the table has doubled. */
+export class MemoryTable {
+  readonly #rows = new Map<SessionId, Rows>()
+  readonly #now: Clock
+  #sweepAt = 1024
+
+  constructor(now: Clock) {
+    this.#now = now
+  }
+
+  find(id: SessionId): O.Option<Rows> {
+    return pipe(
+      O.fromNullable(this.#rows.get(id)),
+      O.filter((rows) => rows.expiration > this.#now()),
+    )
+  }
+
+  open(id: SessionId, fits: (rows: Rows) => boolean): E.Either<Absence, Rows> {
+    const rows = this.#rows.get(id)
+    if (rows === undefined || !fits(rows)) return E.left('unknown')
+    return rows.expiration > this.#now() ? E.right(rows) : E.left('expired')
+  }
+
+  /** The live ones of a principal, the oldest first. */
+  whose(principal: string): readonly (readonly [SessionId, Rows])[] {
+    return [...this.#rows].filter(
+      ([, { entries, expiration }]) => entries.get(PRINCIPAL) === principal && expiration > this.#now(),
+    )
+  }
+
+  insert(id: SessionId, rows: Rows): E.Either<SaveConflict, Rows> {
+    const present = this.#rows.get(id)
+    if (present !== undefined)
+      return isDone(present, rows.recent[0]) ? E.right(present) : E.left(new SaveConflict(id, 'create'))
+    if (this.#rows.size >= this.#sweepAt) {
+      this.sweep(Number.POSITIVE_INFINITY)
+      this.#sweepAt = Math.max(1024, this.#rows.size * 2)
+    }
+    return E.right(this.#put(id, rows))
+  }
+
+  update<L>(id: SessionId, change: RowChange<L>): E.Either<L | SessionGone, Rows> {
+    return pipe(
+      this.find(id),
+      E.fromOption(() => new SessionGone(id)),
+      E.chainW(change),
+      E.map((rows) => this.#put(id, rows)),
+    )
+  }
+
+  /** Whether it was there. */
+  remove(id: SessionId): boolean {
+    return this.#rows.delete(id)
+  }
+
+  #put(id: SessionId, rows: Rows): Rows {
+    this.#rows.set(id, rows)
+    return rows
+  }
+
+  /** Removes at most so many expired ones; gives how many. */
+  sweep(limit: number): number {
+    let swept = 0
+    for (const [id, rows] of this.#rows) {
+      if (swept >= limit) break
+      if (rows.expiration <= this.#now() && this.#rows.delete(id)) swept += 1
+    }
+    return swept
+  }
+}
+
+export interface MemoryOptions extends Partial<Lifetime> {
+  /** Gives the time in milliseconds since 1970. Default: the system's clock. */
+  readonly clock?: Clock
+}
+
+/**
+ * A session store in this process's memory; it is gone with the process.
+ *
+ * @example
+ * ```ts
+ * import { buildSession, saveSession, sessionSet } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const session = sessionSet('theme', 'dark')(buildSession(memoryStore({ idleMs: 60_000 })))
+ * console.log((await saveSession(session)())._tag) // Right
+ * ```
+ */
+export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
+  const lifetime = lifetimeOf(options)
+  const now = options.clock ?? systemClock
+  const [table, ids] = [new MemoryTable(now), knownIds()]
+  ids.learn(randomSecret(), 0)
+  const { moved, touched, relived, snapshot } = expiry(lifetime, now)
+  const saved = (change: Change) => (rows: Rows) =>
+    isDone(rows, change.save) ? rows : { ...relived(moved(rows), change), ...edited(rows, change) }
+  return {
+    lifetime,
+    ids,
+    prepare: TE.right(undefined),
+    create: (id, secret, save, entries) =>
+      step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),
+    load: (id, secret) => step(() => E.right(E.map(snapshot)(table.open(id, opens(secret, now()))))),
+    save: (id, change) => step(() => E.map(snapshot)(table.update(id, flow(saved(change), E.right)))),
+    touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(moved, E.right)))),
+    refresh: (id) =>
+      step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
+    rotate: (id, from, to) =>
+      step(() => E.map(constVoid)(table.update(id, rotated(id, from, to, now() + lifetime.rotationGraceMs)))),
+    destroy: (id) => step(() => E.map(constVoid)(E.right(table.remove(id)))),
+    ...listing(table),
+  }
+}
+
+const listing = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'collect'> => ({
+  sessionsOf: (principal) => step(() => E.right(table.whose(principal).map(listed).reverse())),
+  endAll: (principal, { except, only }) =>
+    step(() => {
+      const ids = table.whose(principal).map(([id]) => id)
+      return E.right(ids.filter((id) => id !== except && (only ?? id) === id && table.remove(id)))
+    }),
+  collect: (limit) =>
+    step(() => {
+      const sessions = table.sweep(limit)
+      return E.right({ sessions, more: sessions === limit, busy: false })
+    }),
+})
+
+const edited = (rows: Rows, { edits, save }: Change): Pick<Rows, 'revision' | 'entries' | 'recent'> => ({
+  revision: rows.revision + 1,
+  entries: applyEdits(edits, rows.entries),
+  recent: [save, ...rows.recent.slice(0, 63)],
+})
+
+const expiry = (lifetime: Lifetime, now: Clock) => {
+  const idleOf = ({ entries }: Rows): number => (ownLifetimeOf(entries) ?? lifetime).idleMs
+  const isDue = (rows: Rows): boolean =>
+    rows.expiration < rows.absoluteExpiration &&
+    now() + idleOf(rows) - rows.expiration >= idleOf(rows) * lifetime.touchFraction
+  const moved = (rows: Rows): Rows => ({
+    ...rows,
+    expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows), rows.absoluteExpiration)),
+  })
+  const relived = (rows: Rows, { edits, entries }: Change): Rows =>
+    edits.has(LIFETIME) ? { ...rows, ...begun(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
+  const touched = (rows: Rows): Rows => (isDue(rows) ? moved(rows) : rows)
+  const snapshot = (rows: Rows): Snapshot => {
+    const { revision, expiration, entries, recent } = rows
+    return { revision, expiration, due: isDue(rows), mark: recent[0] as SaveId, entries }
+  }
+  return { moved, touched, relived, snapshot }
+}
+
+/** Each operation runs whole, when its task runs. */
+const step =
+  <L, A>(operation: () => E.Either<L, A>): TaskEither<L, A> =>
+  async () =>
+    Promise.resolve(operation())
+
+const listed = ([id, { createdAt, expiration }]: readonly [SessionId, Rows]): Listed => ({
+  id,
+  createdAt,
+  expiration,
+})
+
+const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })
+
+const begun = ({ idleMs, absoluteMs }: OwnLifetime, now: number) => ({
+  expiration: now + Math.min(idleMs, absoluteMs),
+  absoluteExpiration: now + absoluteMs,
+})
+
+const newRows = (
+  secret: SecretHash,
+  save: SaveId,
+  entries: Entries,
+  now: number,
+  lifetime: Lifetime,
+): Rows => ({
+  secret,
+  createdAt: now,
+  ...begun(ownLifetimeOf(entries) ?? lifetime, now),
+  revision: 1,
+  entries,
+  recent: [save],
+})
+
+const opens =
+  (secret: SecretHash, now: number) =>
+  (rows: Rows): boolean =>
+    rows.secret === secret || (rows.previous?.secret === secret && rows.previous.until > now)
+
+const rotated =
+  (id: SessionId, from: SecretHash, to: SecretHash, until: number) =>
+  (rows: Rows): E.Either<SaveConflict, Rows> =>
+    rows.secret === from
+      ? E.right({ ...rows, secret: to, previous: { secret: from, until } })
+      : E.left(new SaveConflict(id, 'secret'))

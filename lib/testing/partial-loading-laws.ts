@@ -1,0 +1,350 @@
+// Laws 1, 2, 6 to 9 and 12 of sessions of which only some keys were read: that these are as any others, and that a key
+// which was not read is never taken for one that is absent.
+import assert from 'node:assert/strict'
+import { flow, pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
+import { KeyNotLoaded } from '../core/errors.js'
+import { sessionKey } from '../core/key.js'
+import { keysOf } from '../core/session.js'
+import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../core/values.js'
+import { flash, flashes, sessionFor, sessionPrincipal } from '../core/well-known-keys.js'
+import {
+  destroySession,
+  fetchCurrentSession,
+  loadSession,
+  refreshSession,
+  rotateSession,
+  saveSession,
+  sessionFetch,
+  sessionToken,
+} from '../request/verbs.js'
+import { updateCurrentSession, withSession } from '../request/with-session.js'
+import type { Session } from '../store/contract.js'
+import {
+  abc,
+  add,
+  counted,
+  currentVisits,
+  gate,
+  type Law,
+  lazily,
+  left,
+  many,
+  notLoaded,
+  reload,
+  right,
+  stored,
+  storedValues,
+  tagOf,
+} from './subject.js'
+
+const revisionOf = ({ snapshot }: Session): number => O.toNullable(snapshot)?.revision ?? assert.fail()
+
+const readingLaws: readonly Law[] = [
+  {
+    law: 1,
+    name: 'pure: a key that was not read is not taken for one that is absent',
+    check: async ({ store }) => {
+      const session = await lazily(await stored(store, ...abc), 'a', 'nothing')
+      assert.deepEqual(session.store.toObject(), { a: 1 })
+      assert.deepEqual([sessionRef('a', 0)(session), sessionRef('nothing', 0)(session)], [1, 0])
+      const b = sessionKey('b', t.number)
+      for (const read of [sessionRef('b'), sessionRef('b', 7), sessionRef(b, 7), sessionRefStrict(b)])
+        assert.throws(() => read(session), notLoaded('b'))
+      assert.throws(() => sessionRef('nowhere')(session), notLoaded('nowhere'))
+      assert.equal(sessionRef('never \u0000 stored', 0)(session), 0)
+      const [set, del] = [sessionSet('b', 2)(session), sessionDel('b')(session)]
+      assert.deepEqual([sessionRef('b', 0)(set), sessionRef('b', 0)(del)], [2, 0])
+      assert.deepEqual([set.edits.size, del.edits.size], [1, 1], 'nobody knows whether that changes anything')
+      assert.equal(sessionSet('b', 2)(set), set)
+      assert.equal(sessionDel('b')(del), del)
+    },
+  },
+  {
+    law: 1,
+    name: "pure: keyrow's own keys are known of every session",
+    check: async ({ store }) => {
+      const whole = await stored(store, ...abc, sessionFor('ada'), flash('info', 'Hello.'))
+      const session = await lazily(whole)
+      assert.deepEqual(sessionRef(sessionPrincipal, '')(session), 'ada')
+      assert.deepEqual(
+        flashes(session).map(({ text }) => text),
+        ['Hello.'],
+      )
+      assert.throws(() => sessionRef('a')(session), notLoaded('a'))
+    },
+  },
+  {
+    law: 1,
+    name: 'pure: what is fetched is known, under the unsaved edits, and all of it is of one moment',
+    check: async ({ store }) => {
+      const whole = await stored(store, ...abc)
+      const mine = pipe(await lazily(whole, 'a'), sessionSet('c', 30), add('a', 10))
+      await right(saveSession(pipe(await reload(whole), sessionSet('a', 5), sessionSet('b', 6))))
+      assert.equal(sessionRef('a', 0)(mine), 11)
+      const fetched = await right(sessionFetch('b', 'c', 'nothing')(mine))
+      assert.deepEqual(fetched.store.toObject(), { a: 15, b: 6, c: 30 })
+      assert.equal(sessionRef('nothing', 0)(fetched), 0)
+      assert.equal(revisionOf(fetched), revisionOf(mine) + 1)
+      await right(saveSession(sessionDel('b')(await reload(whole))))
+      const refreshed = await right(refreshSession(fetched))
+      assert.deepEqual(refreshed.store.toObject(), { a: 15, c: 30 })
+      assert.equal(sessionRef('b', 0)(refreshed), 0)
+      assert.deepEqual((await right(saveSession(refreshed))).store.toObject(), { a: 15, c: 30 })
+    },
+  },
+  {
+    law: 1,
+    name: 'pure: what a store gives says what it is: all keys, or these, and nothing of others',
+    check: async ({ store }) => {
+      const session = await stored(store, ...abc)
+      const keys = keysOf(['a', 'b', 'nothing'])
+      const loaded = await right(store.load(session.id, session.token.hash, { keys }))
+      const known = loaded._tag === 'Right' ? loaded.right : assert.fail('it is not there')
+      const again = O.toNullable(await right(store.refresh(session.id, known, keys))) ?? assert.fail()
+      for (const { entries, keys: given } of [known, again]) {
+        assert.ok(given === undefined || keys.isSubset(given))
+        assert.ok(entries.every((_, key) => given?.has(key) ?? true))
+        assert.deepEqual([entries.get('a'), entries.get('b')], [1, 2])
+      }
+    },
+  },
+]
+
+const costLaws: readonly Law[] = [
+  {
+    law: 2,
+    name: 'one load, one save: so it is of some keys, and of what is known already nothing is fetched',
+    check: async (subject) => {
+      const { store, calls } = counted(subject.store)
+      const whole = await stored(store, ...abc)
+      calls.length = 0
+      const session = await lazily(whole, 'a')
+      await right(sessionFetch('a')(session))
+      await right(sessionFetch('b')(sessionSet('b', 1)(session)))
+      await right(sessionFetch('b')(whole))
+      await right(saveSession(session))
+      const saved = await right(saveSession(pipe(session, add('a'), sessionSet('b', 7))))
+      assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
+      assert.deepEqual(saved.store.toObject(), { a: 2, b: 7 })
+      await right(sessionFetch('b')(saved))
+      const fetched = await right(sessionFetch('c')(saved))
+      assert.deepEqual(calls.slice(4), ['refresh'])
+      assert.deepEqual(fetched.store.toObject(), { a: 2, b: 7, c: 3 })
+    },
+  },
+]
+
+const endLaws: readonly Law[] = [
+  {
+    law: 6,
+    name: 'no resurrection: of a session that is gone nothing can be fetched, and nothing is written',
+    check: async ({ store }) => {
+      const mine = await lazily(await stored(store, ...abc), 'a')
+      await right(destroySession(await lazily(mine)))
+      const attempts = [sessionFetch('b')(mine), refreshSession(mine), saveSession(add('b')(mine))]
+      for (const attempt of attempts) assert.equal(tagOf(await left(attempt)), 'SessionGone')
+      const { handle, token } = mine
+      assert.ok(O.isNone(await right(loadSession(handle, token.reveal(), { keys: ['a'] }))))
+    },
+  },
+  {
+    law: 12,
+    name: 'the credential is not the id: a rotation keeps what is known, and the old secret opens no key',
+    check: async ({ store }) => {
+      const before = await lazily(await stored(store, ...abc), 'a')
+      const after = await right(rotateSession(sessionSet('b', 7)(before)))
+      assert.deepEqual(after.store.toObject(), { a: 1, b: 7 })
+      assert.throws(() => sessionRef('c')(after), notLoaded('c'))
+      assert.ok(O.isNone(await right(loadSession(store, sessionToken(before), { keys: ['a'] }))))
+      assert.deepEqual((await lazily(after, 'c')).store.toObject(), { c: 3 })
+    },
+  },
+]
+
+const frameLaws: readonly Law[] = [
+  {
+    law: 9,
+    name: 'nesting joins: what is fetched of the current session is known to all in it, and saved once',
+    check: async (subject) => {
+      const { store, calls } = counted(subject.store)
+      const session = await lazily(await stored(store, ...abc), 'a')
+      calls.length = 0
+      const inner = await lazily(session, 'visits')
+      const fetched = pipe(
+        TE.sequenceArray([fetchCurrentSession('b'), fetchCurrentSession('c', 'b')]),
+        TE.chainW(() => withSession(inner, () => currentVisits)),
+        TE.chainW(() => updateCurrentSession(flow(add('b'), add('c'), add('visits')))),
+        TE.map(({ store: seen }) => seen.toObject()),
+      )
+      const seen = await right(withSession(session, () => fetched))
+      assert.deepEqual(seen, { a: 1, b: 3, c: 4, visits: 1 })
+      const edits = ['edit b', 'edit c', 'edit visits']
+      assert.deepEqual(calls.toSorted(), [...edits, 'load', 'refresh', 'refresh', 'save'].toSorted())
+      assert.deepEqual(await storedValues(session), { a: 1, b: 3, c: 4, visits: 1 })
+    },
+  },
+  {
+    law: 9,
+    name: 'nesting joins: a save by whoever knows less of the current session loses no update of it',
+    check: async ({ store }) => {
+      const session = await lazily(await stored(store, ...abc), 'a')
+      const body = pipe(
+        fetchCurrentSession('b'),
+        TE.chainW(() => updateCurrentSession(add('b', 10))),
+        TE.chainW(() => saveSession(add('a', 10)(session))),
+        TE.chainW(() => updateCurrentSession(add('b', 100))),
+      )
+      await right(withSession(session, () => body))
+      assert.deepEqual(await storedValues(session), { a: 11, b: 112, c: 3 })
+    },
+  },
+  {
+    law: 8,
+    name: 'nothing after the end: nothing is fetched for code that outlived its request',
+    check: async ({ store }) => {
+      assert.equal(tagOf(await left(fetchCurrentSession('b'))), 'NoCurrentSession')
+      const session = await lazily(await stored(store, ...abc), 'a')
+      const [ended, end] = gate()
+      const outliving = () => {
+        const fetched = ended.then(() => left(fetchCurrentSession('b')))
+        return TE.right({ fetched })
+      }
+      const { fetched } = await right(withSession(session, outliving))
+      end()
+      assert.equal(tagOf(await fetched), 'SessionClosed')
+    },
+  },
+  {
+    law: 7,
+    name: 'a failed request leaves nothing behind: whoever looks at what was not loaded gets that error',
+    check: async ({ store }) => {
+      const session = await lazily(await stored(store, ...abc), 'a')
+      const body = pipe(updateCurrentSession(sessionSet('a', 2)), TE.map(sessionRef('b', 0)))
+      assert.equal(tagOf(await left(withSession(session, () => body))), 'KeyNotLoaded')
+      assert.deepEqual(await storedValues(session), { a: 1, b: 2, c: 3 })
+    },
+  },
+]
+
+export const lazyLaws: readonly Law[] = [...readingLaws, ...costLaws, ...endLaws, ...frameLaws]
+
+// Laws 4 and 5 of sessions of which only some keys were read: what is saved of them, by requests that know different keys.
+
+const mergeLaws: readonly Law[] = [
+  {
+    law: 4,
+    name: 'no lost keys: requests that know different keys, and change others, all keep their changes',
+    check: async ({ store }) => {
+      const names = Array.from({ length: 20 }, (_, index) => `old ${String(index)}`)
+      const whole = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
+      const loaded = await many(20, (index) => lazily(whole, `old ${String((index + 1) % 20)}`))
+      const saved = await Promise.all(
+        loaded.map((mine, index) =>
+          right(
+            saveSession(
+              pipe(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
+            ),
+          ),
+        ),
+      )
+      assert.deepEqual(
+        await storedValues(whole),
+        Object.fromEntries(names.map((_, index) => [`new ${String(index)}`, index])),
+      )
+      for (const [index, mine] of saved.entries()) {
+        assert.equal(sessionRef(`new ${String(index)}`, null)(mine), index)
+        assert.equal(sessionRef(`old ${String(index)}`, null)(mine), null)
+        assert.throws(() => sessionRef(`old ${String((index + 2) % 20)}`)(mine), KeyNotLoaded)
+      }
+    },
+  },
+  {
+    law: 4,
+    name: 'no lost keys: a save brings what others changed of what is known, and whoever loads all has all',
+    check: async ({ store }) => {
+      const whole = await stored(store, ...abc)
+      const mine = await lazily(whole, 'a', 'b')
+      await right(saveSession(pipe(await lazily(whole, 'c'), sessionDel('a'), sessionSet('c', 33))))
+      const saved = await right(saveSession(sessionSet('d', 4)(mine)))
+      assert.deepEqual(saved.store.toObject(), { b: 2, d: 4 })
+      assert.equal(sessionRef('a', 0)(saved), 0)
+      assert.throws(() => sessionRef('c')(saved), notLoaded('c'))
+      assert.deepEqual((await lazily(whole, 'c')).store.toObject(), { c: 33 })
+      assert.deepEqual(await storedValues(whole), { b: 2, c: 33, d: 4 })
+    },
+  },
+  {
+    law: 4,
+    name: 'no lost keys: a save leaves known what was known, whatever others know who save at once',
+    check: async ({ store }) => {
+      const session = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
+      const loaded = await many(12, (index) => (index % 2 === 0 ? lazily(session, 'n') : reload(session)))
+      const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
+      for (const [index, mine] of saved.entries())
+        if (index % 2 === 0) assert.throws(() => sessionRef('other')(mine), notLoaded('other'))
+        else assert.equal(sessionRef('other', '')(mine), 'x')
+      assert.deepEqual(await storedValues(session), { n: 12, other: 'x' })
+    },
+  },
+]
+
+const updateLaws: readonly Law[] = [
+  {
+    law: 5,
+    name: 'no lost updates: of requests at once that know different keys of one session, all are applied',
+    check: async ({ store }) => {
+      const whole = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
+      const loads = [
+        () => lazily(whole, 'n'),
+        () => lazily(whole, 'n', 'm'),
+        () => reload(whole),
+        () => lazily(whole),
+      ]
+      const loaded = await many(24, (index) => (loads[index % 4] ?? assert.fail())())
+      const saved = await Promise.all(
+        loaded.map((mine) => right(saveSession(pipe(mine, add('n'), add('m', 10))))),
+      )
+      assert.deepEqual(await storedValues(whole), { n: 24, m: 240, other: 'x' })
+      for (const mine of saved) assert.equal(sessionRef('m', 0)(mine), Number(sessionRef('n', 0)(mine)) * 10)
+    },
+  },
+  {
+    law: 5,
+    name: 'no lost updates: an update of a key that was not read runs on what is there when it is saved, or fetched',
+    check: async ({ store }) => {
+      const whole = await stored(store, ...abc)
+      const mine = pipe(await lazily(whole, 'a'), add('b', 10), add('b', 100), add('new', 1000))
+      assert.throws(() => sessionRef('b')(mine), notLoaded('b'))
+      assert.deepEqual(mine.store.toObject(), { a: 1 })
+      const fetched = await right(sessionFetch('b')(mine))
+      assert.deepEqual([sessionRef('b', 0)(fetched), fetched.edits.size], [112, 2])
+      assert.equal(sessionRef('b', 0)(pipe(mine, sessionSet('b', 1), add('b', 1))), 2)
+      const saved = await right(saveSession(mine))
+      assert.deepEqual(saved.store.toObject(), { a: 1, b: 112, new: 1000 })
+      assert.deepEqual(await storedValues(whole), { a: 1, b: 112, c: 3, new: 1000 })
+      const again = await right(saveSession(add('b', 1)(saved)))
+      assert.equal(sessionRef('b', 0)(again), 113)
+    },
+  },
+  {
+    law: 5,
+    name: 'no lost updates: one of a key that was not read, and that throws, fails the save and writes nothing',
+    check: async ({ store }) => {
+      const whole = await stored(store, ...abc)
+      const own = new Error('of its own')
+      const failing = sessionUpdate('b', () => {
+        throw own
+      })
+      const mine = pipe(await lazily(whole, 'a'), sessionSet('a', 2), failing)
+      await assert.rejects(saveSession(mine), own)
+      const bad = sessionUpdate('b', () => Number.NaN)
+      assert.equal(tagOf(await left(saveSession(bad(await lazily(whole))))), 'EncodeError')
+      assert.deepEqual(await storedValues(whole), { a: 1, b: 2, c: 3 })
+    },
+  },
+]
+
+export const lazySaveLaws: readonly Law[] = [...mergeLaws, ...updateLaws]
