@@ -19,8 +19,10 @@ const options: ts.CompilerOptions = {
 }
 
 const { SyntaxKind, SymbolFlags, ModifierFlags, NodeBuilderFlags } = ts
-const FLAGS =
-  NodeBuilderFlags.NoTruncation | NodeBuilderFlags.MultilineObjectLiterals | NodeBuilderFlags.IgnoreErrors
+const FLAGS = (NodeBuilderFlags.NoTruncation |
+  NodeBuilderFlags.MultilineObjectLiterals |
+  NodeBuilderFlags.IgnoreErrors) as ts.NodeBuilderFlags
+const ALIAS_FLAGS = (FLAGS | NodeBuilderFlags.InTypeAlias) as ts.NodeBuilderFlags
 
 const printer = ts.createPrinter({ removeComments: true })
 const blank = ts.createSourceFile('', '', ts.ScriptTarget.ES2022)
@@ -53,7 +55,7 @@ const isReadonly = ({ declarations = [] }: ts.Symbol): boolean =>
   declarations.some((one) => hasModifier(one, ModifierFlags.Readonly) || ts.isGetAccessorDeclaration(one)) &&
   !declarations.some(ts.isSetAccessorDeclaration)
 
-/** As it is written: a key may be quoted, or a symbol in brackets. */
+/** The source text, because a key may be quoted, or a symbol in brackets. */
 const keyOf = (symbol: ts.Symbol): string => {
   const [declaration] = symbol.declarations ?? []
   return (declaration && ts.getNameOfDeclaration(declaration)?.getText()) ?? symbol.name
@@ -67,7 +69,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
   const text = (node: ts.Node | undefined): string => {
     if (node === undefined) throw new Error('the compiler has no text for a type')
     const visit = (inner: ts.Node): void => {
-      // Nodes that the compiler makes of a type have the symbol that they name.
+      // The compiler attaches the named symbol to identifiers that it generates; its types do not say so.
       const { symbol } = inner as { readonly symbol?: ts.Symbol }
       if (ts.isIdentifier(inner) && symbol !== undefined) refer(symbol)
       ts.forEachChild(inner, visit)
@@ -76,10 +78,10 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
     return print(withSortedUnions(node))
   }
 
-  const typeText = (type: ts.Type, more = NodeBuilderFlags.None): string =>
+  const typeText = (type: ts.Type, flags = FLAGS): string =>
     type.flags & ts.TypeFlags.UniqueESSymbol
       ? 'unique symbol'
-      : text(checker.typeToTypeNode(type, undefined, FLAGS | more))
+      : text(checker.typeToTypeNode(type, undefined, flags))
 
   const calls = (
     signatures: readonly ts.Signature[],
@@ -109,7 +111,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
     return `${isReadonly(symbol) ? 'readonly ' : ''}${key}: ${(isOptional ? optionalText : typeText)(type)}`
   }
 
-  /** What is inherited inside of this package counts as own: only its effect is public. */
+  /** Includes members inherited inside this package: the hierarchy of its interfaces is not public. */
   const members = (type: ts.Type): readonly string[] =>
     sorted(
       type
@@ -118,7 +120,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
         .map(member),
     )
 
-  /** Bases that other packages declare; their members are not listed. */
+  /** Bases that other packages declare. Their members are not listed. */
   const foreignBases = (symbol: ts.Symbol): readonly ts.Type[] => {
     const type = checker.getDeclaredTypeOfSymbol(symbol)
     if (!type.isClassOrInterface()) return []
@@ -174,7 +176,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
   }
 
   const aliasText = (name: string, symbol: ts.Symbol): string => {
-    const aliased = typeText(checker.getDeclaredTypeOfSymbol(symbol), NodeBuilderFlags.InTypeAlias)
+    const aliased = typeText(checker.getDeclaredTypeOfSymbol(symbol), ALIAS_FLAGS)
     return `type ${head(name, symbol)} = ${aliased}${aliased === '{}' ? ' // (no members)' : ''}`
   }
 
