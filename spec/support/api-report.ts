@@ -237,17 +237,19 @@ const report = (checker: ts.TypeChecker, entry: Entry, entries: readonly Entry[]
   ].join('\n\n')
 }
 
-/** Biome breaks long signatures into lines, so that a changed parameter is a changed line. */
-const formatted = (declarations: string): string =>
-  execFileSync(
+const SEPARATOR = '// next report\n'
+
+/** Biome breaks long signatures into lines, so that a changed parameter is a changed line. One process formats all. */
+const formatted = (reports: readonly string[]): readonly string[] => {
+  const biome = `${root}node_modules/@biomejs/biome/bin/biome`
+  const input = reports.join(`\n\n${SEPARATOR}\n`)
+  const output = execFileSync(
     process.execPath,
-    [
-      `${root}node_modules/@biomejs/biome/bin/biome`,
-      'format',
-      '--stdin-file-path=spec/frozen/api/report.d.ts',
-    ],
-    { cwd: root, input: declarations, encoding: 'utf8' },
+    [biome, 'format', '--stdin-file-path=spec/frozen/api/report.d.ts'],
+    { cwd: root, input, encoding: 'utf8' },
   )
+  return output.split(SEPARATOR).map((text) => `${text.trim()}\n`)
+}
 
 /** By file name, the report of each entry point. `entries` are the `exports` of package.json. */
 export const apiReports = (entries: Readonly<Record<string, string>>): ReadonlyMap<string, string> => {
@@ -268,5 +270,6 @@ export const apiReports = (entries: Readonly<Record<string, string>>): ReadonlyM
     const symbols = checker.getExportsOfModule(module)
     return { file, exports: new Map(symbols.map((one) => [resolved(checker, one), one.name])) }
   })
-  return new Map(found.map((entry) => [entry.file, formatted(report(checker, entry, found))]))
+  const texts = formatted(found.map((entry) => report(checker, entry, found)))
+  return new Map(found.map(({ file }, index) => [file, texts[index] ?? '']))
 }
