@@ -2,7 +2,23 @@
 
 export type { ActiveRecord } from './core/active-record.js'
 export type { Edit, Edits, Entries, Step } from './core/edits.js'
-export * from './core/errors.js'
+export {
+  DecodeError,
+  DriverError,
+  EncodeError,
+  isRecordError,
+  isSessionError,
+  KeyNotLoaded,
+  NoCurrentSession,
+  type RecordError,
+  RecordGone,
+  SaveConflict,
+  SchemaMismatch,
+  SessionClosed,
+  type SessionError,
+  SessionGone,
+  type StoreError,
+} from './core/errors.js'
 export type { DeepReadonly, Json } from './core/json.js'
 export { type SessionKey, sessionKey } from './core/key.js'
 export type { KeyNames, Keys, Known, SessionValue, Snapshot } from './core/session.js'

@@ -15,7 +15,7 @@ import { scopedDatabase } from './transaction.js'
 // The lock is the operating system's, so it is free again as soon as its process is gone, however it went.
 
 /** Takes the lock and gives the function that frees it; rejects when another holder has it, or none can be had. */
-export const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
+const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
   // Beside the directory, which must be empty when PGlite first makes its files; and one for all its names.

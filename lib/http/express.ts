@@ -27,7 +27,7 @@ const wrapped = new WeakSet()
 let isSubscribed = false
 
 /** Calls `onError` for each error that is thrown, rejected or passed to `next` in this request from now on. */
-export const followErrors = (req: object & { readonly app?: unknown }, onError: () => void): void => {
+const followErrors = (req: object & { readonly app?: unknown }, onError: () => void): void => {
   const { onError: outer = [], seen = new Set() } = followed.get(req) ?? {}
   followed.set(req, { onError: [onError, ...outer], seen })
   const router = routerOf(req.app)
@@ -37,7 +37,7 @@ export const followErrors = (req: object & { readonly app?: unknown }, onError: 
 }
 
 /** The channel is to be known before the first request is routed. */
-export const subscribeOnce = (): void => {
+const subscribeOnce = (): void => {
   if (!isSubscribed)
     subscribe('tracing:express.router.request:error', (message) => {
       const { req, error } = message as { readonly req: object; readonly error: unknown }

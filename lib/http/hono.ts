@@ -2,9 +2,9 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../store/contract.js'
-import { addHeaders, canCarry, cannotCarry, checkAnswer } from './fetch.js'
 import { bindEvents } from './request-events.js'
 import { answered, type DoorOptions, openDoor, type ProxyOptions, visitOfRequest } from './session-request.js'
+import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends DoorOptions, ProxyOptions {}
 

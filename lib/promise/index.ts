@@ -3,7 +3,22 @@
 // implemented here.
 
 export type { ActiveRecord } from '../core/active-record.js'
-export * from '../core/errors.js'
+export {
+  DecodeError,
+  DriverError,
+  EncodeError,
+  isRecordError,
+  isSessionError,
+  KeyNotLoaded,
+  NoCurrentSession,
+  type RecordError,
+  RecordGone,
+  SaveConflict,
+  SchemaMismatch,
+  SessionClosed,
+  type SessionError,
+  SessionGone,
+} from '../core/errors.js'
 export type { DeepReadonly, Json } from '../core/json.js'
 export { type SessionKey, sessionKey } from '../core/key.js'
 export type { SessionId } from '../core/token.js'

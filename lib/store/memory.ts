@@ -25,11 +25,11 @@ import {
 /** Milliseconds since 1970-01-01T00:00:00Z. */
 export type Clock = () => number
 
-export const systemClock: Clock = () => Date.now()
+const systemClock: Clock = () => Date.now()
 
 // The rows of the memory store: one immutable value for each session, put in the place of the one before.
 
-export interface Rows {
+interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
   readonly createdAt: number
@@ -41,14 +41,14 @@ export interface Rows {
   readonly recent: readonly SaveId[]
 }
 
-export type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
+type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 
 /** Whether this save is among the last ones. */
-export const isDone = (rows: Rows, save: SaveId | undefined): boolean =>
+const isDone = (rows: Rows, save: SaveId | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
 /** Expired rows are as good as gone, and swept when the table has doubled. */
-export class MemoryTable {
+class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
   readonly #now: Clock
   #sweepAt = 1024

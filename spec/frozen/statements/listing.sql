@@ -1,0 +1,164 @@
+-- listing.collect
+with alone as materialized (
+  select pg_try_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('"keyrow"')) as held
+), due as materialized (
+  select session_id from "keyrow".listing
+  where collect_at <= now() and (select held from alone)
+  order by collect_at
+  limit $1::int
+  for update skip locked
+), held as materialized (
+  select id, created_at <= now() - interval '1 hour' as settled from "keyrow".session
+  where id in (select session_id from due) and expires_at <= now()
+  for update skip locked
+), emptied as (
+  delete from "keyrow".entry e using held where e.session_id = held.id
+), ended as (
+  delete from "keyrow".session s using held where s.id = held.id
+  returning s.id
+), fenced as (
+  update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
+  from held where l.session_id = held.id and not held.settled
+  returning true
+), moved as (
+  update "keyrow".listing l set collect_at = s.expires_at
+  from "keyrow".session s where l.session_id = s.id and s.id in (select session_id from due) and s.expires_at > now()
+  returning true
+), unlisted as (
+  delete from "keyrow".listing l using due
+  where l.session_id = due.session_id
+    and (exists (select from held where held.id = due.session_id and held.settled)
+         or not exists (select from "keyrow".session s where s.id = due.session_id))
+  returning true
+)
+select (select count(*) from ended)::int as sessions, (select count(*) from due)::int as due,
+       ((select count(*) from moved) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled,
+       not (select held from alone) as busy
+-- plan:
+--   Result
+--     CTE alone: Result
+--     CTE due: Limit
+--       InitPlan 2: CTE Scan on alone
+--       LockRows
+--         Result
+--           Index Scan using listing_collect_at on listing
+--     CTE held: LockRows
+--       Nested Loop Inner
+--         Hashed Aggregate
+--           CTE Scan on due
+--         Memoize
+--           Index Scan using session_pkey on session
+--     CTE emptied: Delete on entry
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+--     CTE ended: Delete on session
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using session_pkey on session
+--     CTE fenced: Update on listing
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using listing_pkey on listing
+--     CTE moved: Update on listing
+--       Nested Loop Inner
+--         Nested Loop Inner
+--           Hashed Aggregate
+--             CTE Scan on due
+--           Index Scan using session_pkey on session
+--         Index Scan using listing_pkey on listing
+--     CTE unlisted: Delete on listing
+--       Nested Loop Inner
+--         CTE Scan on due
+--           SubPlan 10: CTE Scan on held
+--           SubPlan 11: Index Only Scan using session_pkey on session
+--         Index Scan using listing_pkey on listing
+--     InitPlan 14: Aggregate
+--       CTE Scan on ended
+--     InitPlan 15: Aggregate
+--       CTE Scan on due
+--     InitPlan 16: Aggregate
+--       CTE Scan on moved
+--     InitPlan 17: Aggregate
+--       CTE Scan on fenced
+--     InitPlan 18: Aggregate
+--       CTE Scan on unlisted
+--     InitPlan 19: CTE Scan on alone
+
+-- listing.end
+with held as materialized (
+  select id from "keyrow".session
+  where id in (select session_id from "keyrow".listing where principal = $1::text)
+    and ($2::uuid is null or id <> $2::uuid) and ($3::uuid is null or id = $3::uuid)
+  order by id
+  for update
+), ended as (
+  delete from "keyrow".session s using held where s.id = held.id returning s.id
+), fenced as (
+  update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
+  from held where l.session_id = held.id
+)
+select id::text as id from ended order by id
+-- plan:
+--   Sort
+--     CTE held: LockRows
+--       Sort
+--         Nested Loop Inner
+--           Index Scan using listing_principal on listing
+--           Index Scan using session_pkey on session
+--     CTE ended: Delete on session
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using session_pkey on session
+--     CTE fenced: Update on listing
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using listing_pkey on listing
+--     CTE Scan on ended
+
+-- listing.sessions
+select s.id::text as id, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration
+from "keyrow".listing l join "keyrow".session s on s.id = l.session_id
+where l.principal = $1::text and s.expires_at > now() and clock_timestamp() is not null
+order by s.created_at desc, s.id
+-- plan:
+--   Sort
+--     Nested Loop Inner
+--       Index Scan using listing_principal on listing
+--       Index Scan using session_pkey on session
+
+-- listing.strays
+with looked as materialized (
+  select id, expires_at from "keyrow".session
+  where ($2::uuid is null or id > $2::uuid)
+    and not exists (select from "keyrow".metadata where version = 1)
+    and exists (select from "keyrow".metadata where made_at > now() - interval '30 days')
+  order by id
+  limit $1::int
+), listed as (
+  insert into "keyrow".listing (session_id, collect_at)
+  select id, expires_at from looked
+  where not exists (select from "keyrow".listing l where l.session_id = looked.id)
+  order by id
+  on conflict do nothing
+)
+select (select id::text from looked order by id desc limit 1) as last
+-- plan:
+--   Result
+--     CTE looked: Limit
+--       InitPlan 1: Seq Scan on metadata
+--       InitPlan 2: Seq Scan on metadata
+--       Sort
+--         Result
+--           Seq Scan on session
+--     CTE listed: Insert on listing
+--       Subquery Scan
+--         Sort
+--           Hash Join Anti
+--             CTE Scan on looked
+--             Hash
+--               Seq Scan on listing
+--     InitPlan 5: Limit
+--       Sort
+--         CTE Scan on looked

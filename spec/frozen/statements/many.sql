@@ -1,0 +1,127 @@
+-- many.load
+select i.n::int as n, 
+       
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as due,
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as mark, known.since,
+       case when s.expires_at <= now() or known.since = s.revision then null
+            when known.since > 0 then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from "keyrow".entry e
+        where e.session_id = s.id and e.revision > known.since)
+            else (select json_object_agg(e.key, e.value)::text
+                  from "keyrow".entry e
+                  where e.session_id = s.id and e.value is not null) end as entries
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
+       with ordinality as i (id, secret, revision, mark, n)
+join "keyrow".session s on s.id = i.id and 
+      (s.secret_hash = decode(i.secret::text, 'hex')
+       or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
+cross join lateral (select 
+         case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
+                       = decode(i.mark::text, 'hex')
+              then i.revision::float8 else 0 end as since) known
+where (select clock_timestamp() is not null)
+-- plan:
+--   Result
+--     InitPlan 3: Result
+--     Nested Loop Inner
+--       Function Scan
+--       Index Scan using session_pkey on session
+--     SubPlan 1: Aggregate
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
+--     SubPlan 2: Aggregate
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
+
+-- many.loadKeys
+select i.n::int as n, 
+       
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as due,
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as mark, known.since,
+       case when s.expires_at <= now() or (known.since = s.revision and i.missing::text = '{}') then null
+            else 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from "keyrow".entry e
+        where e.session_id = s.id and e.key = any(i.wanted::text::text[])
+          and (e.revision > known.since or e.key = any(i.missing::text::text[]))) end as entries
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
+       with ordinality as i (id, secret, revision, mark, wanted, missing, n)
+join "keyrow".session s on s.id = i.id and 
+      (s.secret_hash = decode(i.secret::text, 'hex')
+       or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
+cross join lateral (select 
+         case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
+                       = decode(i.mark::text, 'hex')
+              then i.revision::float8 else 0 end as since) known
+where (select clock_timestamp() is not null)
+-- plan:
+--   Result
+--     InitPlan 2: Result
+--     Nested Loop Inner
+--       Function Scan
+--       Index Scan using session_pkey on session
+--     SubPlan 1: Aggregate
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
+
+-- many.save
+with held as materialized (
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, known.since
+  from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
+         with ordinality as i (id, revision, mark, strict, saves, n)
+  join "keyrow".session s on s.id = i.id
+  cross join lateral (select 
+         case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
+                       = decode(i.mark::text, 'hex')
+              then i.revision::float8 else 0 end as since) known
+  where expires_at > clock_timestamp() and (not i.strict or known.since = s.revision)
+    and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
+  for update of s skip locked
+), head as (
+  update "keyrow".session s
+  set revision = s.revision + held.times, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond', absolute_expires_at)),
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 * held.times - 511)) || decode(held.saves, 'hex')
+  from held where s.id = held.id
+  returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select head.id, e.key, e.value::jsonb, head.revision
+  from unnest($7::text::int[], $8::text::text[], $9::text::text[]) as e (n, key, value) join head on head.n = e.n
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+)
+select head.n::int as n, head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.before then head.revision - 1
+            else (select revision from "keyrow".session s where s.id = head.id) + head.revision - head.before - 1
+       end::float8 as seen,
+       case when head.since > 0 and head.since < head.before
+            then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from "keyrow".entry e
+        where e.session_id = head.id and e.revision > head.since) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE held: LockRows
+--       Nested Loop Inner
+--         Function Scan
+--         Index Scan using session_pkey on session
+--     CTE head: Update on session
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using session_pkey on session
+--     CTE written: Insert on entry
+--       Hash Join Inner
+--         Function Scan
+--         Hash
+--           CTE Scan on head
+--     SubPlan 4: Index Scan using session_pkey on session
+--     SubPlan 5: Aggregate
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey

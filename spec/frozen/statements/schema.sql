@@ -1,0 +1,118 @@
+-- schema.create
+create schema "keyrow"
+
+-- schema.entry
+create table "keyrow".entry (
+  session_id uuid not null references "keyrow".session (id) on delete cascade,
+  key text not null,
+  value jsonb, -- null: the key was deleted at this revision
+  revision bigint not null,
+  primary key (session_id, key)
+) with (fillfactor = 85)
+
+-- schema.found
+select to_regnamespace($1::text) is not null as exists, current_setting('session_replication_role') as replication,
+       coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
+                 from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                 where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
+                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
+where clock_timestamp() is not null
+-- plan:
+--   Result
+--     InitPlan 1: Aggregate
+--       Nested Loop Inner
+--         Index Scan using pg_class_relname_nsp_index on pg_class
+--         Index Scan using pg_attribute_relid_attnum_index on pg_attribute
+
+-- schema.listing
+create table "keyrow".listing (
+  session_id uuid primary key,
+  principal text, -- whose session it is, if anybody's
+  collect_at timestamptz not null -- no expiry before that time
+)
+
+-- schema.listing.collect
+create index listing_collect_at on "keyrow".listing (collect_at)
+
+-- schema.listing.principal
+create index listing_principal on "keyrow".listing (principal) where principal is not null
+
+-- schema.listing.rows
+with listed as (
+  insert into "keyrow".listing (session_id, collect_at)
+  select id, expires_at
+  from "keyrow".session
+  where id > coalesce((select session_id from "keyrow".listing order by session_id desc limit 1),
+                      '00000000-0000-0000-0000-000000000000')
+  order by id
+  limit 10000
+  returning true
+)
+select count(*)::int as listed from listed having count(*) > 0
+-- plan:
+--   Aggregate
+--     CTE listed: Insert on listing
+--       Subquery Scan
+--         Limit
+--           InitPlan 1: Limit
+--             Index Only Scan using listing_pkey on listing
+--           Sort
+--             Seq Scan on session
+--     CTE Scan on listed
+
+-- schema.lock
+select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))
+-- plan:
+--   Result
+
+-- schema.metadata
+create table "keyrow".metadata (
+  version integer primary key,
+  made_at timestamptz not null default now(),
+  made_by text not null -- the release of keyrow
+)
+
+-- schema.metadata.key
+alter table "keyrow".metadata add column id_key text
+
+-- schema.metadata.key.default
+alter table "keyrow".metadata alter column id_key
+  set default gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text
+
+-- schema.patience
+select set_config('lock_timeout', '1s', true)
+-- plan:
+--   Result
+
+-- schema.record
+insert into "keyrow".metadata (version, made_by) values ($1::int, $2::text)
+-- plan:
+--   Insert on metadata
+--     Result
+
+-- schema.session
+create table "keyrow".session (
+  id uuid primary key,
+  secret_hash bytea not null,
+  previous_hash bytea,
+  previous_until timestamptz,
+  created_at timestamptz not null,
+  expires_at timestamptz not null,
+  absolute_expires_at timestamptz not null,
+  revision bigint not null,
+  recent_saves bytea not null -- the ids of the last saves, eight bytes each
+) with (fillfactor = 70)
+
+-- schema.session.idle
+alter table "keyrow".session add column idle_ms float8
+
+-- schema.versions
+select version, (extract(epoch from made_at) * 1000)::float8 as made, made_by as by,
+       (extract(epoch from now() - made_at) * 1000)::float8 as age,
+       case when version = 3 then to_jsonb(m) ->> 'id_key' end as key
+from "keyrow".metadata m
+where clock_timestamp() is not null
+order by version
+-- plan:
+--   Sort
+--     Seq Scan on metadata

@@ -1,0 +1,78 @@
+// The text of each statement and the shape of its plan equal the files in spec/frozen/statements. Commit the new files
+// with a deliberate change: `UPDATE=1 npx tap spec/statements.spec.ts` writes them instead of comparing, and passes.
+//
+// Plans differ between versions of PostgreSQL. The spec therefore always starts the bundled server, version 18, even
+// if DATABASE_URL names another one. A newer bundled version needs new files.
+
+import t from 'tap'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { quietPools, rowsOf } from './support/databases.js'
+import { frozen } from './support/frozen.js'
+import { startPostgres } from './support/postgres-server.js'
+import { type Plan, planned, runStatements, type Statement } from './support/statements.js'
+
+// Autovacuum would replace statistics at times that no spec controls.
+const server = await startPostgres({ settings: { autovacuum: 'off' } })
+const database = postgresDatabase(quietPools(server.url))
+t.teardown(async () => {
+  await database.close()
+  await server.stop()
+})
+
+const SCHEMA = 'keyrow'
+const statements = await runStatements(database, SCHEMA)
+await rowsOf(database, 'vacuum analyze')
+
+/** EXPLAIN accepts no other kind of statement. */
+const isPlanned = ({ text }: Statement['query']): boolean =>
+  /^\s*(?:select|with|insert|update|delete)\b/.test(text)
+
+const line = (plan: Plan): string =>
+  [
+    plan['Subplan Name'] && `${plan['Subplan Name']}:`,
+    plan.Strategy === undefined || plan.Strategy === 'Plain' ? undefined : plan.Strategy,
+    plan.Operation ?? plan['Node Type'],
+    plan['Join Type'],
+    plan['Index Name'] && `using ${plan['Index Name']}`,
+    plan['Relation Name'] && `on ${plan['Relation Name']}`,
+    plan['CTE Name'] && `on ${plan['CTE Name']}`,
+    plan['Function Name'] && `on ${plan['Function Name']}`,
+  ]
+    .filter((word) => word !== undefined)
+    .join(' ')
+
+const shape = (plan: Plan, indent = '--   '): readonly string[] => [
+  `${indent}${line(plan)}`,
+  ...(plan.Plans ?? []).flatMap((inner) => shape(inner, `${indent}  `)),
+]
+
+const described = async ({ query, params }: Statement): Promise<string> => {
+  const plan = isPlanned(query) ? ['-- plan:', ...shape(await planned(database, query.text, params))] : []
+  return [`-- ${query.name}`, query.text.trim(), ...plan, ''].join('\n')
+}
+
+/** The group is the first word of the name. Names of record statements begin with the table instead. */
+const fileOf = ({ query: { name } }: Statement): string =>
+  `${name.startsWith(`${SCHEMA}.`) ? 'record' : name.replace(/\..*/, '')}.sql`
+
+const texts = new Map<string, string[]>()
+for (const statement of statements) {
+  const file = fileOf(statement)
+  texts.set(file, [...(texts.get(file) ?? []), await described(statement)])
+}
+const made = new Map([...texts].map(([file, all]) => [file, all.toSorted().join('\n')]))
+const files = frozen('statements', made)
+
+t.test('the plans are those of PostgreSQL 18', async (t) => {
+  const [row] = await rowsOf(database, 'show server_version')
+  t.match(row?.['server_version'], /^18\./)
+})
+
+t.test('there is a file for each group of statements, and no other', async (t) => {
+  t.strictSame(Object.keys(files).sort(), [...made.keys()].sort())
+})
+
+for (const [file, text] of made)
+  t.test(file, async (t) => {
+    t.equal(text, files[file])
+  })

@@ -1,0 +1,247 @@
+// Each statement of the library, run on loaded tables and recorded.
+
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import { FIRST_ID, operatorOver, type Scope } from '../../lib/cli/admin.js'
+import {
+  clockFigures,
+  hazardFigures,
+  routeFigures,
+  schemaFigures,
+  serverFigures,
+} from '../../lib/cli/doctor-sql.js'
+import { noEntries } from '../../lib/core/edits.js'
+import { freshSaveId } from '../../lib/core/token.js'
+import { batchedDatabase } from '../../lib/db/batched.js'
+import type { Database, Param, Query } from '../../lib/db/database.js'
+import { expressListing } from '../../lib/express-session/all-sessions.js'
+import { connectPgSimple } from '../../lib/express-session/index.js'
+import { int8, record, text } from '../../lib/index.js'
+import {
+  buildSession,
+  destroySession,
+  endSessions,
+  loadSession,
+  refreshSession,
+  rotateSession,
+  type Session,
+  saveSession,
+  sessionFetch,
+  sessionFor,
+  sessionSet,
+  sessionsOf,
+  sessionToken,
+  sessionUpdate,
+} from '../../lib/promise/index.js'
+import { quotedSchema } from '../../lib/sql/schema.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import type { SessionStore } from '../../lib/store/contract.js'
+import { rowsOf } from './databases.js'
+import { fast, right } from './stores.js'
+
+export interface Statement {
+  readonly query: Query
+  /** Those of its first run. */
+  readonly params: readonly Param[]
+}
+
+/** By name and text: a name may stand for more than one text. */
+type Seen = Map<string, Statement>
+
+const recorded = (inner: Database, seen: Seen): Database => {
+  const outer: Database = {
+    ...inner,
+    query: (query, params) => {
+      const key = `${query.name}\n${query.text}`
+      if (!seen.has(key)) seen.set(key, { query, params })
+      return inner.query(query, params)
+    },
+    transaction: (body) =>
+      inner.transaction((tx) =>
+        body(recorded(tx.within === undefined ? tx : { ...tx, within: { ...tx.within, outer } }, seen)),
+      ),
+  }
+  return outer
+}
+
+const recordsIn = (schemaName: string) => ({
+  notes: record({
+    table: `${schemaName}.note`,
+    key: 'id',
+    columns: { id: int8, owner: int8, title: text },
+  }),
+  tags: record({ table: `${schemaName}.tag`, key: 'id', columns: { id: int8, name: text } }),
+  tagged: record({
+    table: `${schemaName}.tagged`,
+    key: ['note', 'tag'],
+    columns: { note: int8, tag: int8 },
+  }),
+})
+
+/**
+ * Ten thousand sessions of three keys, some of them expired, and as many records, vacuumed and analyzed. Each run makes
+ * the same rows, so that plans stay the same.
+ */
+const load = async (watched: Database, database: Database, schemaName: string): Promise<void> => {
+  await right(sessionStore(watched, { schema: schemaName }).prepare)
+  const schema = quotedSchema(schemaName)
+  await rowsOf(
+    database,
+    `do $$ begin
+       insert into ${schema}.session
+       select md5(n::text)::uuid, sha256(n::text::bytea), null, null, now(), now() + interval '1 hour',
+              now() + interval '1 day', 1, decode(lpad(to_hex(n), 16, '0'), 'hex')
+       from generate_series(1, 10000) as n;
+       update ${schema}.session set expires_at = now() where get_byte(secret_hash, 1) = 0;
+       insert into ${schema}.entry
+       select id, 'key' || n, '1', 1 from ${schema}.session, generate_series(1, 3) as n;
+       insert into ${schema}.listing
+       select id, case when get_byte(secret_hash, 0) = 0 then 'ada' end, expires_at from ${schema}.session;
+       create table ${schema}.note as
+       select n as id, n / 10 as owner, 'title' as title from generate_series(1::int8, 10000) as n;
+       alter table ${schema}.note add primary key (id);
+       create index on ${schema}.note (owner);
+       create table ${schema}.tag as select n as id, 'name' as name from generate_series(1::int8, 1000) as n;
+       alter table ${schema}.tag add primary key (id);
+       create table ${schema}.tagged as
+       select n as note, 1 + n % 1000 as tag from generate_series(1::int8, 10000) as n;
+       alter table ${schema}.tagged add primary key (note, tag);
+       create table ${schema}.old (sid text primary key, sess json, expire timestamp);
+       insert into ${schema}.old select n::text, '{}', now() + interval '1 day' from generate_series(1, 1000) as n;
+     end $$`,
+  )
+  for (const table of ['session', 'entry', 'listing', 'note', 'tag', 'tagged', 'old'])
+    await rowsOf(database, `vacuum analyze ${schema}.${table}`)
+}
+
+const four = <A>(act: (index: number) => Promise<A>): Promise<A[]> => Promise.all([0, 1, 2, 3].map(act))
+
+const increment = (key: string) => sessionUpdate(key, (n) => Number(n) + 1, 0)
+
+/** Each operation on a session: on whole ones, and on one of which some keys were loaded. */
+const useSessions = async (store: SessionStore): Promise<void> => {
+  const first = await saveSession(sessionFor('ada')(sessionSet('n', 1)(buildSession(store))))
+  const loaded = async (...keys: readonly string[]): Promise<Session> => {
+    const session = await loadSession(store, sessionToken(first), keys.length > 0 ? { keys } : {})
+    if (session === undefined) throw new Error('it is gone')
+    return session
+  }
+  const [whole, some] = [await loaded(), await loaded('n')]
+  await saveSession(sessionSet('other', 1)(first))
+  for (const behind of [whole, some]) await saveSession(increment('n')(behind))
+  for (const one of [await loaded(), await loaded('n')]) {
+    await saveSession(sessionSet('other', 2)(one))
+    await saveSession(sessionFor('bob')(one))
+    await refreshSession(one)
+  }
+  await sessionFetch('other')(await loaded('n'))
+  await right(store.touch(first.id))
+  const before = await loaded()
+  await rotateSession(before)
+  await rotateSession(before).catch(() => undefined)
+  await store.create(first.id, first.token.hash, freshSaveId(), noEntries)()
+  await sessionsOf(store, 'bob')
+  await destroySession(first)
+  await saveSession(sessionFor('eve')(buildSession(store)))
+  await endSessions(store, 'eve')
+  await right(store.collect(10))
+}
+
+/** What the administrator asks, and ends. */
+const administer = async (watched: Database, schemaName: string): Promise<void> => {
+  const schema = quotedSchema(schemaName)
+  const operator = operatorOver(watched, schema)
+  await right(serverFigures(watched))
+  await right(clockFigures(watched))
+  await right(routeFigures(watched))
+  await right(hazardFigures(watched, schema))
+  await right(schemaFigures(watched, schema))
+  await right(operator.sessions(10, undefined))
+  const [one] = await right(operator.sessions(10, 'ada'))
+  const id = one?.id ?? FIRST_ID
+  await right(operator.show(id, true))
+  const listing = expressListing(watched, schemaName, () => false)
+  await right(listing.all)
+  await right(listing.length)
+  await right(listing.clear)
+  const scopes: readonly Scope[] = [
+    { kind: 'one', id },
+    { kind: 'principal', principal: 'bob' },
+    { kind: 'all' },
+  ]
+  for (const scope of scopes) {
+    await right(operator.count(scope))
+    await right(operator.endBatch(scope, scope.kind === 'all' ? LAST_ID : FIRST_ID, 1))
+  }
+  const old = connectPgSimple(watched, { schemaName, tableName: 'old' })
+  await right(old.find('1'))
+  await right(old.after('1', 10))
+  await right(old.shorten('1', 1_000))
+  await right(old.remove('1'))
+}
+
+const LAST_ID = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+
+const useRecords = async (watched: Database, schemaName: string): Promise<void> => {
+  const { notes, tags, tagged } = recordsIn(schemaName)
+  const together = batchedDatabase(watched)
+  const ids = A.rights([1, 2, 3, 4].map((n) => notes.id(BigInt(n))))
+  const [note] = A.compact(await right(notes.findMany(watched, ids)))
+  if (note === undefined) throw new Error('it is gone')
+  await Promise.all(ids.map((id) => right(notes.find(together, id))))
+  await right(notes.refresh(note))
+  await right(notes.by('owner').each([note]))
+  await right(tags.through(tagged, 'note', 'tag').each([note]))
+  const louder = notes.update('title', (title: string) => `${title}!`)(note)
+  await right(notes.save(louder))
+  await right(notes.save(louder))
+}
+
+/** Several sessions at once, through a store that has cached them and through one that has not. */
+const useBatches = async (open: () => SessionStore): Promise<void> => {
+  const store = open()
+  for (const keys of [undefined, ['n']]) {
+    const sessions = await four(() => saveSession(sessionSet('n', 1)(buildSession(store))))
+    const uncached = open()
+    await four((index) => loadSession(uncached, sessionToken(sessions[index] as Session), keys && { keys }))
+    await four((index) => saveSession(sessionSet('n', 2)(sessions[index] as Session)))
+  }
+}
+
+/** Runs each statement of the library at least once, in a new schema with loaded tables. */
+export const runStatements = async (database: Database, schema: string): Promise<readonly Statement[]> => {
+  const seen: Seen = new Map()
+  const watched = recorded(database, seen)
+  await load(watched, database, schema)
+  await useSessions(sessionStore(watched, { schema }))
+  await useSessions(sessionStore(watched, { schema, distributed: true }))
+  await useBatches(() => fast(sessionStore(watched, { schema })))
+  await administer(watched, schema)
+  await useRecords(watched, schema)
+  return [...seen.values()]
+}
+
+export interface Plan {
+  readonly 'Node Type': string
+  readonly 'Index Name'?: string
+  readonly 'Relation Name'?: string
+  readonly 'CTE Name'?: string
+  readonly 'Function Name'?: string
+  readonly 'Subplan Name'?: string
+  readonly 'Join Type'?: string
+  readonly Operation?: string
+  readonly Strategy?: string
+  readonly 'Parent Relationship'?: string
+  readonly 'One-Time Filter'?: string
+  readonly Plans?: readonly Plan[]
+}
+
+export const planned = async (database: Database, text: string, params: readonly Param[]): Promise<Plan> => {
+  const [row] = await right(
+    database.query({ name: 'explain', text: `explain (format json) ${text}` }, params),
+  )
+  const plan = row?.['QUERY PLAN']
+  const [{ Plan: top }] = (typeof plan === 'string' ? JSON.parse(plan) : plan) as [{ readonly Plan: Plan }]
+  return top
+}
+
+export const nodes = (plan: Plan): readonly Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)]
