@@ -1,12 +1,12 @@
 // A process that collects garbage until nothing is left, and says what it did.
 //   collect-child.mjs URL SCHEMA
-import { collectGarbage, sessionStore } from 'keyrow'
+import { deleteExpiredSessions, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import postgres from 'postgres'
 
 const [url, schema] = process.argv.slice(2)
 const sql = postgres(url, { ...poolOptions, max: 1, onnotice: () => undefined })
 const store = sessionStore(postgresDatabase(sql), { schema })
-const result = await collectGarbage(store, { withinMs: 3_600_000 })()
+const result = await deleteExpiredSessions(store, { totalTimeoutMs: 3_600_000 })()
 await sql.end({ timeout: 2 })
 process.stdout.write(JSON.stringify(result))

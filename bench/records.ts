@@ -29,11 +29,11 @@ import { startPostgres } from '../spec/support/postgres-server.js'
 const figure = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
 const rounds = figure('ROUNDS', 15)
 const milliseconds = figure('MS', 1_000)
-const atOnce = figure('AT_ONCE', 64)
+const concurrency = figure('AT_ONCE', 64)
 const ROWS = 1_000
 
-const server = await startPostgres({ settings: { max_connections: String(20 + 6 * atOnce) } })
-const pool = () => postgres(server.url, { ...poolOptions, max: atOnce, onnotice: () => undefined })
+const server = await startPostgres({ settings: { max_connections: String(20 + 6 * concurrency) } })
+const pool = () => postgres(server.url, { ...poolOptions, max: concurrency, onnotice: () => undefined })
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
 
 const admin = pool()
@@ -162,7 +162,7 @@ interface Tables {
 
 const kysely = (): Contender => {
   // It reserves connections, which in postgres.js 3.4.9 waits for ever where types are not fetched.
-  const own = postgres(server.url, { max: atOnce, onnotice: () => undefined })
+  const own = postgres(server.url, { max: concurrency, onnotice: () => undefined })
   const db = new Kysely<Tables>({ dialect: new PostgresJSDialect({ postgres: own }) })
   const columns = ['id', 'title', 'body', 'word_count', 'created_at'] as const
   return {
@@ -190,7 +190,7 @@ const throughput = async (act: () => Promise<unknown>, duration: number): Promis
       done += 1
     }
   }
-  await Promise.all(Array.from({ length: atOnce }, worker))
+  await Promise.all(Array.from({ length: concurrency }, worker))
   return (done * 1000) / (performance.now() - start)
 }
 
@@ -214,7 +214,9 @@ for (const task of ['find', 'save'] as const) {
       figures.get(contender.name)?.push(await throughput(contender[task], milliseconds))
     }
   const base = must(figures.get('postgres.js'))
-  say(`${task}: medians of ${String(rounds)} rounds of ${String(milliseconds)} ms, ${String(atOnce)} at once`)
+  say(
+    `${task}: medians of ${String(rounds)} rounds of ${String(milliseconds)} ms, ${String(concurrency)} at once`,
+  )
   for (const [name, all] of figures) {
     const ratios = all.map((each, index) => each / must(base[index]))
     const [low, median, high] = [0.25, 0.5, 0.75].map((q) => quantile(all, q).toFixed(0))

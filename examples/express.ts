@@ -1,7 +1,7 @@
 // The small shop with Express.
 import express from 'express'
 import { sessionMiddleware } from 'keyrow/express'
-import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { signIn, signOut, verifyCsrf } from 'keyrow/promise'
 import { add, page, port, store } from './page.js'
 
 type Form = Readonly<Record<string, string | undefined>>
@@ -10,7 +10,7 @@ const app = express()
 app.use(sessionMiddleware({ store }))
 app.use(express.urlencoded({ extended: false }))
 app.use(async (req, _res, next) => {
-  await checkForgery(req, (req.body as Form | undefined)?.['csrf'])
+  await verifyCsrf(req, (req.body as Form | undefined)?.['csrf'])
   next()
 })
 app.get('/', async (_req, res) => {

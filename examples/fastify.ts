@@ -1,7 +1,7 @@
 // The small shop with Fastify.
 import fastify from 'fastify'
 import { sessionPlugin } from 'keyrow/fastify'
-import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { signIn, signOut, verifyCsrf } from 'keyrow/promise'
 import { add, page, port, store } from './page.js'
 
 type Form = URLSearchParams | undefined
@@ -12,7 +12,7 @@ app.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string
 )
 app.register(sessionPlugin, { store })
 app.addHook('preHandler', async (request) => {
-  await checkForgery(request, (request.body as Form)?.get('csrf'))
+  await verifyCsrf(request, (request.body as Form)?.get('csrf'))
 })
 app.get('/', async (_request, reply) => reply.type('text/html; charset=utf-8').send(await page()))
 app.post('/add', async (request, reply) => {

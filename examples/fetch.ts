@@ -1,8 +1,8 @@
 // The small shop as a function from Request to Response, as Bun, Deno and others serve it; here Node.js does,
 // by the adapter of @hono/node-server.
 import { serve } from '@hono/node-server'
-import { sessionFetch } from 'keyrow/fetch'
-import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { fetchHandler } from 'keyrow/fetch'
+import { signIn, signOut, verifyCsrf } from 'keyrow/promise'
 import { add, page, port, store } from './page.js'
 
 const actions: Readonly<Record<string, (form: URLSearchParams) => Promise<unknown>>> = {
@@ -11,12 +11,12 @@ const actions: Readonly<Record<string, (form: URLSearchParams) => Promise<unknow
   '/out': () => signOut(),
 }
 
-export const handle = sessionFetch({ store })(async (request) => {
+export const handle = fetchHandler({ store })(async (request) => {
   const action = request.method === 'POST' ? actions[new URL(request.url).pathname] : undefined
   if (action === undefined)
     return new Response(await page(), { headers: { 'Content-Type': 'text/html; charset=utf-8' } })
   const form = new URLSearchParams(await request.text())
-  await checkForgery(request, form.get('csrf'))
+  await verifyCsrf(request, form.get('csrf'))
   await action(form)
   return new Response(null, { status: 303, headers: { Location: '/' } })
 })

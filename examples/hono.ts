@@ -2,7 +2,7 @@
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
 import { sessionMiddleware } from 'keyrow/hono'
-import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { signIn, signOut, verifyCsrf } from 'keyrow/promise'
 import { add, page, port, store } from './page.js'
 
 const text = (field: unknown): string => (typeof field === 'string' ? field : '')
@@ -10,7 +10,7 @@ const text = (field: unknown): string => (typeof field === 'string' ? field : ''
 const app = new Hono()
 app.use(sessionMiddleware({ store }))
 app.use(async (c, next) => {
-  if (c.req.method === 'POST') await checkForgery(c.req.raw, (await c.req.parseBody())['csrf'])
+  if (c.req.method === 'POST') await verifyCsrf(c.req.raw, (await c.req.parseBody())['csrf'])
   await next()
 })
 app.get('/', async (c) => c.html(await page()))

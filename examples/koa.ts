@@ -1,7 +1,7 @@
 // The small shop with Koa.
 import { text } from 'node:stream/consumers'
 import { sessionMiddleware } from 'keyrow/koa'
-import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { signIn, signOut, verifyCsrf } from 'keyrow/promise'
 import Koa from 'koa'
 import { add, page, port, store } from './page.js'
 
@@ -21,7 +21,7 @@ app.use(async (ctx) => {
     return
   }
   const form = new URLSearchParams(await text(ctx.req))
-  await checkForgery(ctx, form.get('csrf'))
+  await verifyCsrf(ctx, form.get('csrf'))
   await action(form)
   ctx.status = 303
   ctx.redirect('/')

@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { sessionListener } from 'keyrow/node'
-import { checkForgery, signIn, signOut } from 'keyrow/promise'
+import { signIn, signOut, verifyCsrf } from 'keyrow/promise'
 import { add, page, port, store } from './page.js'
 
 const actions: Readonly<Record<string, (form: URLSearchParams) => Promise<unknown>>> = {
@@ -18,7 +18,7 @@ const shop = async (req: IncomingMessage, res: ServerResponse): Promise<void> =>
     return
   }
   const form = new URLSearchParams(await text(req))
-  await checkForgery(req, form.get('csrf'))
+  await verifyCsrf(req, form.get('csrf'))
   await action(form)
   res.writeHead(303, { Location: '/' }).end()
 }

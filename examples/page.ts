@@ -4,10 +4,10 @@ import { memoryStore } from 'keyrow/memory'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   batched,
+  cached,
   csrfToken,
   currentSession,
-  flash,
-  remembered,
+  sessionFlash,
   sessionPrincipal,
   sessionRef,
   sessionStore,
@@ -23,7 +23,7 @@ export const port = Number(PORT)
 
 /** In PostgreSQL if there is one, else in memory. */
 export const store = url
-  ? batched(remembered(sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))))
+  ? batched(cached(sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))))
   : memoryStore()
 
 const escaped = (text: string): string =>
@@ -49,5 +49,5 @@ ${form('/out', token, '<button id="out">Sign out</button>')}`
 
 export const add = async (item: string): Promise<void> => {
   await updateCurrentSession(sessionUpdate('cart', (cart) => [...(cart as readonly string[]), item], []))
-  await updateCurrentSession(flash('info', `${item} is in your cart.`))
+  await updateCurrentSession(sessionFlash('info', `${item} is in your cart.`))
 }

@@ -21,26 +21,33 @@ export {
 } from './core/errors.js'
 export type { DeepReadonly, Json } from './core/json.js'
 export { type SessionKey, sessionKey } from './core/key.js'
-export type { KeyNames, Keys, Known, SessionValue, Snapshot } from './core/session.js'
-export type { IdOrigin, Ids, SaveId, SecretHash, SessionId } from './core/token.js'
+export type { KeyNames, Keys, PartialSnapshot, SessionValue, Snapshot } from './core/session.js'
+export type { IdempotencyKey, IdOrigin, Ids, SecretHash, SessionId } from './core/token.js'
 export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './core/values.js'
 export type { OwnLifetime } from './core/well-known-keys.js'
-export { type Flash, flash, flashes, sessionFor, sessionPrincipal, unflash } from './core/well-known-keys.js'
+export {
+  type Flash,
+  sessionClearFlashes,
+  sessionFlash,
+  sessionFlashes,
+  sessionFor,
+  sessionPrincipal,
+} from './core/well-known-keys.js'
 export { batchedDatabase } from './db/batched.js'
 export type {
+  BatchableQuery,
   Database,
-  EachQuery,
   Param,
   Query,
   Queryable,
   QueryEvent,
   Row,
-  Within,
+  TransactionScope,
 } from './db/database.js'
 export { observedDatabase, transact } from './db/database.js'
 export type { RetryPolicy } from './db/retry.js'
-export { type CheckedRequest, checkForgery, isPrefetch } from './http/csrf.js'
-export { RequestRefused } from './http/errors.js'
+export { type CheckedRequest, isPrefetch, verifyCsrf } from './http/csrf.js'
+export { RequestRejected } from './http/errors.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './http/token-guard.js'
 export { array } from './records/array.js'
 export {
@@ -69,7 +76,7 @@ export type { Definition, RecordId, RecordOf, RecordValue, Relation } from './re
 export { withHandle } from './records/value.js'
 export {
   csrfToken,
-  endSessions,
+  destroySessionsOf,
   type ListedSession,
   type SignInOptions,
   sessionsOf,
@@ -80,13 +87,13 @@ export {
 export {
   buildSession,
   destroySession,
-  fetchCurrentSession,
   type LoadOptions,
+  loadCurrentKeys,
+  loadKeys,
   loadSession,
   refreshSession,
   rotateSession,
   saveSession,
-  sessionFetch,
   sessionToken,
 } from './request/verbs.js'
 export {
@@ -97,24 +104,24 @@ export {
   withSession,
 } from './request/with-session.js'
 export { type SessionStoreOptions, sessionStore } from './sql/store.js'
-export { type BatchLimits, batched } from './store/batched.js'
-export { type MemoryLimit, remembered } from './store/cached.js'
+export { type BatchOptions, batched } from './store/batched.js'
+export { cached, type MemoryLimit } from './store/cached.js'
 export {
-  type Collected,
-  type CollectOptions,
-  type Collector,
-  type CollectorOptions,
-  collectGarbage,
-  startCollector,
+  type Cleanup,
+  type CleanupOptions,
+  type DeletedExpired,
+  type DeleteExpiredOptions,
+  deleteExpiredSessions,
+  startCleanup,
 } from './store/cleanup.js'
 export type {
   Absence,
+  BatchOperations,
   Change,
-  CollectedBatch,
+  ExpiredBatch,
   Lifetime,
   Listed,
   LoadRequest,
-  ManyOperations,
   Reading,
   Saved,
   SavedSnapshot,

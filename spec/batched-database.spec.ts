@@ -7,7 +7,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import { type Database, transact } from '../lib/db/database.js'
 import {
-  type BatchLimits,
+  type BatchOptions,
   batchedDatabase,
   generated,
   int4,
@@ -40,7 +40,7 @@ const gate = () => {
   return { passed, open: () => open() }
 }
 
-const open = async (inner: Database, limits: BatchLimits = {}) => {
+const open = async (inner: Database, limits: BatchOptions = {}) => {
   const { database: counted, events } = counting(inner)
   const database = batchedDatabase(counted, limits)
   const schema = freshSchema()
@@ -261,7 +261,7 @@ for (const driver of drivers)
       })
 
     t.test('one more than may wait fails at once', async (t) => {
-      const { database, notes, fill } = await open(inner, { queue: 3 })
+      const { database, notes, fill } = await open(inner, { maxQueueSize: 3 })
       await fill(1)
       const found = await all(5, () => notes.find(database, ok(notes.id('1')))())
       t.strictSame(found.map(E.isRight), [true, true, true, false, false])
@@ -331,10 +331,10 @@ t.test('a row that somebody has locked holds up nobody else', async (t) => {
     }),
   )
   await locked.passed
-  let answered = false
-  const waiting = saving(third, 'late').then(() => (answered = true))
+  let handle = false
+  const waiting = saving(third, 'late').then(() => (handle = true))
   for (const body of ['early', 'again']) await Promise.all(others.map((note) => saving(note, body)))
-  t.equal(answered, false)
+  t.equal(handle, false)
   released.open()
   await holding
   await waiting

@@ -27,8 +27,8 @@ import {
 } from '../lib/promise/index.js'
 import { withHandle } from '../lib/records/value.js'
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
-import { type BatchLimits, batched } from '../lib/store/batched.js'
-import { type MemoryLimit, remembered } from '../lib/store/cached.js'
+import { type BatchOptions, batched } from '../lib/store/batched.js'
+import { cached, type MemoryLimit } from '../lib/store/cached.js'
 import { counting, quietPool, quietPools, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
@@ -40,7 +40,7 @@ t.teardown(async () => {
   await server.stop()
 })
 
-interface Options extends BatchLimits, MemoryLimit, SessionStoreOptions {
+interface Options extends BatchOptions, MemoryLimit, SessionStoreOptions {
   readonly url?: string
 }
 
@@ -49,7 +49,7 @@ const open = (options: Options = {}) => {
   const inner = postgresDatabase(quietPools(url, { max: 4, idle_timeout: 1, backoff: () => 0.001 }))
   t.teardown(() => inner.close())
   const { database, events } = counting(inner)
-  const store = batched(remembered(sessionStore(database, options), options), options)
+  const store = batched(cached(sessionStore(database, options), options), options)
   const names = (): readonly string[] => events.splice(0).map(({ query }) => query.name)
   return { database, store, events, names }
 }
@@ -72,12 +72,12 @@ t.test('what arrives together goes together, and each gets its own', async (t) =
     loaded.map((_, index) => index),
   )
   // As many as may be under way at once, each of as many sessions.
-  t.strictSame(names(), ['many.load', 'many.load'])
+  t.strictSame(names(), ['batch.load', 'batch.load'])
   const odd = 'quote " backslash \\ brace } comma , null \n ü \u{1F600}'
   const saved = await all(50, (index) =>
     saveSession(sessionSet(odd, [odd, index])(sessionDel('n')(loaded[index] as Session))),
   )
-  t.strictSame(names(), ['many.save'])
+  t.strictSame(names(), ['batch.save'])
   for (const [index, session] of saved.entries()) {
     const stored = { [odd]: [odd, index] }
     t.strictSame(session.store.toObject(), stored)
@@ -232,7 +232,7 @@ const holding = async (sessions: readonly Session[], during: () => Promise<void>
 }
 
 t.test('lone saves that wait for a lock leave their places to others', async (t) => {
-  const { store } = open({ atOnce: 2 })
+  const { store } = open({ concurrency: 2 })
   const sessions = await fill(store, 6)
   const [a, b, ...others] = sessions as [Session, Session, ...Session[]]
   const held: Promise<Session>[] = []
@@ -254,7 +254,7 @@ t.test('lone saves that wait for a lock leave their places to others', async (t)
 })
 
 t.test('one that waits for a lock by itself still counts as waiting', async (t) => {
-  const { store } = open({ queue: 2 })
+  const { store } = open({ maxQueueSize: 2 })
   const [a, b, c, d] = (await fill(store, 4)) as [Session, Session, Session, Session]
   const outcomes: Promise<unknown>[] = []
   await holding([a], async () => {
@@ -267,7 +267,7 @@ t.test('one that waits for a lock by itself still counts as waiting', async (t) 
 })
 
 t.test('whoever waited too long for a turn is told so', async (t) => {
-  const { store } = open({ atOnce: 1, waitMs: 20 })
+  const { store } = open({ concurrency: 1, queueTimeoutMs: 20 })
   const [first, ...others] = (await fill(store, 4)) as [Session, ...Session[]]
   const holder = quietPool(server.url, { max: 1 })
   for (const act of [
@@ -297,11 +297,11 @@ t.test('large values do not share a statement', async (t) => {
   names()
   const large = 'x'.repeat(3 * 1024 * 1024)
   await Promise.all(sessions.map((session) => saveSession(sessionSet('large', large)(session))))
-  t.strictSame(names(), ['many.save', 'many.save'], 'two by two')
+  t.strictSame(names(), ['batch.save', 'batch.save'], 'two by two')
 })
 
 t.test('more than may wait is refused at once, and nothing of it is done', async (t) => {
-  const { store } = open({ batch: 2, atOnce: 1, queue: 4 })
+  const { store } = open({ maxBatchSize: 2, concurrency: 1, maxQueueSize: 4 })
   const sessions = await fill(store, 40)
   const outcomes = await Promise.allSettled(sessions.map((session) => saveSession(count('n')(session))))
   const refused = outcomes.flatMap((outcome, index) => (outcome.status === 'rejected' ? [index] : []))
@@ -314,12 +314,12 @@ t.test('more than may wait is refused at once, and nothing of it is done', async
     const session = sessions[index] as Session
     t.equal((await again(session, other)).store.get('n'), index)
   }
-  for (const wrong of [{ batch: 0 }, { atOnce: 1.5 }, { queue: Number.NaN }, { maxBytes: -1 }])
+  for (const wrong of [{ batch: 0 }, { concurrency: 1.5 }, { queue: Number.NaN }, { maxBytes: -1 }])
     t.throws(() => open(wrong), RangeError)
 })
 
 t.test('saves whose answer was lost together are done once each', async (t) => {
-  const { store } = open({ url: proxy.url, retry: { attempts: 20, withinMs: 20_000 } })
+  const { store } = open({ url: proxy.url, retry: { attempts: 20, totalTimeoutMs: 20_000 } })
   const { store: near } = open()
   const sessions = await fill(near, 8)
   const round = () =>
@@ -360,7 +360,7 @@ t.test('what is known is not read again, and what others did is', async (t) => {
   t.equal(await loadSession(store, sessionToken(session)), undefined)
 })
 
-t.test('law 6, no resurrection: what is remembered of a session is not the session', async (t) => {
+t.test('law 6, no resurrection: what is cached of a session is not the session', async (t) => {
   const { store } = open()
   const { store: other, database } = open()
   const [ended, expired] = (await fill(store, 2)) as [Session, Session]
@@ -434,7 +434,7 @@ t.test('an observer that throws leaves no place taken', async (t) => {
   const database = observedDatabase(inner, () => {
     if (throwing) throw new RangeError('of the observer')
   })
-  const store = batched(sessionStore(database), { atOnce: 1 })
+  const store = batched(sessionStore(database), { concurrency: 1 })
   const sessions = await fill(store, 4)
   throwing = true
   const outcomes = await Promise.allSettled([
@@ -456,7 +456,7 @@ t.test('keys that were deleted leave nothing behind for ever', async (t) => {
   sessions = await Promise.all(sessions.map((session) => saveSession(sessionDel('n')(session))))
   for (let round = 0; round < 520; round += 1)
     sessions = await Promise.all(sessions.map((session) => saveSession(count('m')(session))))
-  t.ok(names().filter((name) => name === 'many.save').length > 500)
+  t.ok(names().filter((name) => name === 'batch.save').length > 500)
   const ids = sessions.map(({ id }) => `'${id}'`).join()
   t.strictSame(await rowsOf(database, `select key from keyrow.entry where session_id in (${ids})`), [
     { key: 'm' },
@@ -500,7 +500,7 @@ t.test('inside of a transaction nothing is batched, and only a commit is told', 
   t.ok(E.isRight(await moved(false)))
   t.equal((await again(session)).store.get('n'), 2)
   t.strictSame(
-    names().filter((name) => name.startsWith('many.')),
+    names().filter((name) => name.startsWith('batch.')),
     [],
   )
 })

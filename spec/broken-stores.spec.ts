@@ -6,8 +6,8 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import { type Edits, setTo } from '../lib/core/edits.js'
-import { nothingKnown } from '../lib/core/session.js'
-import { freshId, freshSaveId, type SecretHash } from '../lib/core/token.js'
+import { emptySnapshot } from '../lib/core/session.js'
+import { freshId, newIdempotencyKey, type SecretHash } from '../lib/core/token.js'
 import { LIFETIME } from '../lib/core/well-known-keys.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import type { Change, SessionStore } from '../lib/store/contract.js'
@@ -63,7 +63,7 @@ const stores: readonly (readonly [string, number, Break])[] = [
       save: (id, change) =>
         pipe(
           store.save(id, change),
-          TE.chainW(() => store.save(id, { ...change, save: freshSaveId() })),
+          TE.chainW(() => store.save(id, { ...change, save: newIdempotencyKey() })),
         ),
     }),
   ],
@@ -128,12 +128,16 @@ const stores: readonly (readonly [string, number, Break])[] = [
     'opens a session by its id alone',
     12,
     (store) => ({
-      load: (id) => pipe(store.refresh(id, nothingKnown), TE.map(E.fromOption(() => 'unknown' as const))),
+      load: (id) => pipe(store.refresh(id, emptySnapshot), TE.map(E.fromOption(() => 'unknown' as const))),
     }),
   ],
   ['ends none of the sessions of a principal', 6, () => ({ endAll: () => TE.right([]) })],
-  ['collects without a bound', 13, (store) => ({ collect: () => store.collect(1_000) })],
-  ['collects nothing', 13, () => ({ collect: () => TE.right({ sessions: 0, more: false, busy: false }) })],
+  ['collects without a bound', 13, (store) => ({ deleteExpired: () => store.deleteExpired(1_000) })],
+  [
+    'collects nothing',
+    13,
+    () => ({ deleteExpired: () => TE.right({ sessions: 0, more: false, busy: false }) }),
+  ],
   [
     "knows nothing of a session's own times",
     11,

@@ -12,7 +12,7 @@ import type { CookieOptions } from '../lib/http/cookie.js'
 import { type SessionHandler, sessionListener } from '../lib/http/node.js'
 import {
   currentSession,
-  flash,
+  sessionFlash,
   sessionPrincipal,
   sessionRef,
   sessionSet,
@@ -241,7 +241,7 @@ t.test('a page that is fetched ahead leaves its message to the visit', async (t)
   let fetched: (req: IncomingMessage) => void
   const ahead = new Promise<IncomingMessage>((resolve) => (fetched = resolve))
   const { url } = await startSite(t, async (req, res) => {
-    if (req.url === '/add') await updateCurrentSession(flash('info', 'Saved.'))
+    if (req.url === '/add') await updateCurrentSession(sessionFlash('info', 'Saved.'))
     if (req.url === '/messages') {
       const taken = (await takeFlashes()).map(({ text }) => text)
       res.end(`<p id="messages">${taken.join()}</p>`)

@@ -33,14 +33,13 @@ t.test('it is Citus, with several nodes that hold shards', async (t) => {
   t.ok(Number(row?.['n']) > 1)
 })
 
-for (const { name, run } of sessionStoreLaws(openIn(database, distribute, { distributed: true })))
-  t.test(name, run)
+for (const { name, run } of sessionStoreLaws(openIn(database, distribute, { citus: true }))) t.test(name, run)
 
 t.test('a save is one statement where nobody else has saved', async (t) => {
   const { database: counted, events } = counting(database)
   const schema = freshSchema()
   await distribute(schema)
-  const store = sessionStore(counted, { schema, distributed: true })
+  const store = sessionStore(counted, { schema, citus: true })
   const saved = await saveSession(sessionSet('n', 1)(buildSession(store)))
   events.length = 0
   const again = await saveSession(sessionSet('n', 2)(saved))

@@ -7,11 +7,11 @@ import { promisify } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import t from 'tap'
 import { DriverError } from '../lib/core/errors.js'
-import { freshSaveId } from '../lib/core/token.js'
+import { newIdempotencyKey } from '../lib/core/token.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { buildSession, saveSession, sessionSet } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { type CollectOptions, collectGarbage, startCollector } from '../lib/store/cleanup.js'
+import { type DeleteExpiredOptions, deleteExpiredSessions, startCleanup } from '../lib/store/cleanup.js'
 import type { SessionStore } from '../lib/store/contract.js'
 import { onSessionEvent, type SessionEvents } from '../lib/store/events.js'
 import { memoryStore } from '../lib/store/memory.js'
@@ -52,11 +52,11 @@ t.test('law 13, collection is polite: what a request holds is left for another t
   const { schema, store, sessions, rows } = await expired(10)
   await pool.begin(async (tx) => {
     await tx.unsafe(`select 1 from ${schema}.session where id = '${sessions[3]?.id ?? ''}' for update`)
-    const collected = await right(collectGarbage(store, { batch: 4, pauseMs: 0 }))
+    const collected = await right(deleteExpiredSessions(store, { batchSize: 4, delayMs: 0 }))
     t.match(collected, { sessions: 9, finished: true })
     t.strictSame(await rows(), [1, 1, 1])
   })
-  t.equal((await right(collectGarbage(store))).sessions, 1)
+  t.equal((await right(deleteExpiredSessions(store))).sessions, 1)
   t.strictSame(await rows(), [0, 0, 0])
 })
 
@@ -67,7 +67,7 @@ t.test('law 13, collection is polite: what lives is looked at and not locked', a
   await rowsOf(database, `update ${schema}.listing set collect_at = now()`)
   await pool.begin(async (tx) => {
     await tx.unsafe(`select 1 from ${schema}.session where id = '${session.id}' for update`)
-    t.match(await right(store.collect(10)), { sessions: 0, more: false })
+    t.match(await right(store.deleteExpired(10)), { sessions: 0, more: false })
   })
   const [moved] = await rowsOf(database, `select collect_at > now() as later from ${schema}.listing`)
   t.strictSame(moved, { later: true })
@@ -77,11 +77,11 @@ t.test('law 13, collection is polite: one batch at a time on one database', asyn
   const { schema, store, rows } = await expired(3)
   await pool.begin(async (tx) => {
     await tx.unsafe(`select pg_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('"${schema}"'))`)
-    t.match(await right(store.collect(10)), { sessions: 0, busy: true })
-    const tired = await right(collectGarbage(store, { pauseMs: 1, withinMs: 50 }))
+    t.match(await right(store.deleteExpired(10)), { sessions: 0, busy: true })
+    const tired = await right(deleteExpiredSessions(store, { delayMs: 1, totalTimeoutMs: 50 }))
     t.match(tired, { sessions: 0, batches: 0, finished: false })
   })
-  t.equal((await right(collectGarbage(store))).sessions, 3)
+  t.equal((await right(deleteExpiredSessions(store))).sessions, 3)
   t.strictSame(await rows(), [0, 0, 0])
 })
 
@@ -91,7 +91,7 @@ t.test(
     const { schema, store, rows } = await expired(5)
     await rowsOf(database, `delete from ${schema}.session`)
     t.strictSame(await rows(), [0, 0, 5])
-    t.match(await right(collectGarbage(store)), { sessions: 0, finished: true })
+    t.match(await right(deleteExpiredSessions(store)), { sessions: 0, finished: true })
     t.strictSame(await rows(), [0, 0, 0])
   },
 )
@@ -100,14 +100,14 @@ t.test(
   'the id of a session that is not an hour old is kept for a while, against creations that come late',
   async (t) => {
     const { schema, store, sessions, rows } = await expired(3, 61_000)
-    t.match(await right(collectGarbage(store)), { sessions: 3, finished: true })
+    t.match(await right(deleteExpiredSessions(store)), { sessions: 3, finished: true })
     t.strictSame(await rows(), [0, 0, 3])
     const [session] = sessions
     if (session === undefined) throw new Error('there is none')
-    const late = store.create(session.id, session.token.hash, freshSaveId(), session.store)
+    const late = store.create(session.id, session.token.hash, newIdempotencyKey(), session.store)
     t.match(await left(late), { _tag: 'SaveConflict', what: 'create' })
     await age(database, schema, HOURS)
-    t.match(await right(collectGarbage(store)), { sessions: 0, finished: true })
+    t.match(await right(deleteExpiredSessions(store)), { sessions: 0, finished: true })
     t.strictSame(await rows(), [0, 0, 0])
   },
 )
@@ -118,30 +118,33 @@ t.test('an expired session that holds very many entries is one row of a batch li
     database,
     `insert into ${schema}.entry select '${sessions[0]?.id ?? ''}', 'key ' || n, '1', 1 from generate_series(1, 50000) n`,
   )
-  t.strictSame(await right(collectGarbage(store)), { sessions: 2, batches: 1, finished: true })
+  t.strictSame(await right(deleteExpiredSessions(store)), { sessions: 2, batches: 1, finished: true })
   t.strictSame(await rows(), [0, 0, 0])
 })
 
 t.test('a collection ends in time, when it is told to, and tells how far it is', async (t) => {
   const { store, rows } = await expired(30)
-  t.match(await right(collectGarbage(store, { batch: 10, withinMs: 0 })), { sessions: 10, finished: false })
+  t.match(await right(deleteExpiredSessions(store, { batchSize: 10, totalTimeoutMs: 0 })), {
+    sessions: 10,
+    finished: false,
+  })
   const end = new AbortController()
   const seen: number[] = []
-  const options: CollectOptions = {
-    batch: 5,
+  const options: DeleteExpiredOptions = {
+    batchSize: 5,
     signal: end.signal,
     onBatch: ({ sessions }) => {
       seen.push(sessions)
       end.abort()
     },
   }
-  t.match(await right(collectGarbage(store, options)), { sessions: 5, batches: 1, finished: false })
+  t.match(await right(deleteExpiredSessions(store, options)), { sessions: 5, batches: 1, finished: false })
   t.strictSame(seen, [5])
   t.strictSame(await rows(), [15, 15, 15])
-  for (const wrong of [{ batch: 0 }, { batch: Number.NaN }, { pauseMs: -1 }, { withinMs: -1 }])
-    t.throws(() => collectGarbage(store, wrong), RangeError)
+  for (const wrong of [{ batchSize: 0 }, { batchSize: Number.NaN }, { delayMs: -1 }, { totalTimeoutMs: -1 }])
+    t.throws(() => deleteExpiredSessions(store, wrong), RangeError)
   for (const everyMs of [0, Number.NaN, Number.POSITIVE_INFINITY])
-    t.throws(() => startCollector(store, { everyMs }), RangeError)
+    t.throws(() => startCleanup(store, { everyMs }), RangeError)
 })
 
 /** The next event of a kind that fits. */
@@ -162,21 +165,21 @@ t.test('a collector in the background collects again and again, survives failure
   let failing = true
   const flaky: SessionStore = {
     ...store,
-    collect: (limit) =>
+    deleteExpired: (limit) =>
       failing
         ? () => Promise.resolve(E.left(new DriverError('down', { retryable: true, sqlState: '57P01' })))
-        : store.collect(limit),
+        : store.deleteExpired(limit),
   }
   const failed = next('failed')
-  const collector = startCollector(flaky, { everyMs: 10 })
+  const collector = startCleanup(flaky, { everyMs: 10 })
   t.match(await failed, { operation: 'collect', error: 'DriverError', sqlState: '57P01' })
   failing = false
-  await next('collected', ({ sessions }) => sessions === 12)
+  await next('expiredDeleted', ({ sessions }) => sessions === 12)
   t.strictSame(await rows(), [0, 0, 0])
-  await next('collected')
+  await next('expiredDeleted')
   await collector.stop()
   const afterwards: unknown[] = []
-  const end = onSessionEvent('collected', (event) => afterwards.push(event))
+  const end = onSessionEvent('expiredDeleted', (event) => afterwards.push(event))
   await new Promise((resolve) => setTimeout(resolve, 100))
   end()
   t.strictSame(afterwards, [])
@@ -189,17 +192,17 @@ t.test('stopping waits for the batch under way, and then nothing more is sent', 
   const inside = new Promise<void>((resolve) => (entered = resolve))
   const slow: SessionStore = {
     ...store,
-    collect: (limit) => async () => {
+    deleteExpired: (limit) => async () => {
       calls.push('begin')
       entered()
       await new Promise((resolve) => setTimeout(resolve, 50))
       calls.push('end')
       return E.map((batch: object) => ({ sessions: 1, busy: false, ...batch, more: true }))(
-        await store.collect(limit)(),
+        await store.deleteExpired(limit)(),
       )
     },
   }
-  const collector = startCollector(slow, { everyMs: 1 })
+  const collector = startCleanup(slow, { everyMs: 1 })
   await inside
   await collector.stop()
   t.strictSame(calls, ['begin', 'end'])
@@ -212,8 +215,8 @@ t.test('what the program itself throws does not end a collector', async (t) => {
     batches += 1
     if (batches === 1) throw new Error('mine')
   }
-  const [failed, collected] = [next('failed'), next('collected')]
-  const collector = startCollector(store, { everyMs: 5, onBatch })
+  const [failed, collected] = [next('failed'), next('expiredDeleted')]
+  const collector = startCleanup(store, { everyMs: 5, onBatch })
   t.strictSame(await failed, { operation: 'collect', error: 'unknown' })
   await collected
   await collector.stop()
@@ -222,11 +225,11 @@ t.test('what the program itself throws does not end a collector', async (t) => {
 t.test('a process with a collector ends by itself, also between two batches', async (t) => {
   const script = `
     import * as TE from 'fp-ts/lib/TaskEither.js'
-    import { startCollector } from 'keyrow'
+    import { startCleanup } from 'keyrow'
     import { memoryStore } from 'keyrow/memory'
     let batches = 0
     const collect = () => TE.fromIO(() => ({ sessions: 1, more: ++batches > 0, busy: false }))
-    startCollector({ ...memoryStore(), collect }, { everyMs: 1, pauseMs: 3_600_000, withinMs: 1e9 })
+    startCleanup({ ...memoryStore(), collect }, { everyMs: 1, delayMs: 3_600_000, totalTimeoutMs: 1e9 })
     setTimeout(() => console.log(batches > 0 ? 'started' : 'not yet'), 500)`
   const cwd = fileURLToPath(new URL('.', import.meta.url))
   const args = ['--input-type=module', '--eval', script]

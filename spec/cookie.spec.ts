@@ -39,13 +39,13 @@ t.test('what is written, over TLS and without', async (t) => {
     ],
   ] as const) {
     const cookie = sessionCookies(options).session
-    t.equal(cookie.give('x', true, 1), secure)
-    t.equal(cookie.give('x', false, 1), plain)
+    t.equal(cookie.serialize('x', true, 1), secure)
+    t.equal(cookie.serialize('x', false, 1), plain)
     for (const isSecure of [true, false]) {
-      const given = cookie.give('token', isSecure, 1).split(';')[0]
+      const given = cookie.serialize('token', isSecure, 1).split(';')[0]
       t.strictSame(cookie.read(given, isSecure), ['token'])
       t.strictSame(cookie.read(given, !isSecure), [])
-      const taken = cookie.take(isSecure)
+      const taken = cookie.clear(isSecure)
       t.equal(taken.replace('Max-Age=0; ', '').replace('=;', '=x;'), isSecure ? secure : plain, 'taken alike')
     }
   }
@@ -53,7 +53,7 @@ t.test('what is written, over TLS and without', async (t) => {
 
 t.test('how long it is kept', async (t) => {
   const ageOf = (options: CookieOptions, ...times: [number, number?]) =>
-    /Max-Age=(\d+)/.exec(sessionCookies(options).session.give('x', true, ...times))?.[1]
+    /Max-Age=(\d+)/.exec(sessionCookies(options).session.serialize('x', true, ...times))?.[1]
   t.equal(ageOf({}, 60_000), undefined)
   t.equal(ageOf({ persistent: true }, 60_000), '60')
   t.equal(ageOf({}, 60_000, 90_000), '90', 'its own time outlives the browser')

@@ -20,13 +20,18 @@ import { Hono } from 'hono'
 import Koa from 'koa'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
-import { type CheckedRequest, checkForgery } from '../lib/http/csrf.js'
+import { type CheckedRequest, verifyCsrf } from '../lib/http/csrf.js'
 import * as expressDoor from '../lib/http/express.js'
 import { sessionPlugin } from '../lib/http/fastify.js'
-import { sessionFetch } from '../lib/http/fetch.js'
+import { fetchHandler } from '../lib/http/fetch.js'
 import * as honoDoor from '../lib/http/hono.js'
 import * as koaDoor from '../lib/http/koa.js'
-import { answerFailure, type SessionHandler, sessionListener, sessionUpgrade } from '../lib/http/node.js'
+import {
+  defaultErrorResponse,
+  type SessionHandler,
+  sessionListener,
+  sessionUpgrade,
+} from '../lib/http/node.js'
 import {
   buildSession,
   currentSession,
@@ -178,7 +183,12 @@ t.test('HTTP/2', async (t) => {
     t.strictSame(thrown, [])
     for (const path of ['/twice', '/file', '/descriptor', '/trailers'])
       t.match(await get(client, path), { status: 500, body: 'Something went wrong.\n', cookies: [] }, path)
-    t.strictSame(thrown, ['ERR_HTTP2_HEADERS_SENT', 'ResponseRefused', 'ResponseRefused', 'ResponseRefused'])
+    t.strictSame(thrown, [
+      'ERR_HTTP2_HEADERS_SENT',
+      'ResponseRejected',
+      'ResponseRejected',
+      'ResponseRejected',
+    ])
     t.equal(lines.length, 4)
   })
 
@@ -236,7 +246,7 @@ t.test('HTTP/2', async (t) => {
   t.test('the host that a form came to is known without the header Host', async (t) => {
     const own = { origin: 'https://shop.example' }
     const method = 'POST'
-    const send = async (request: CheckedRequest) => (await checkForgery(request)())._tag
+    const send = async (request: CheckedRequest) => (await verifyCsrf(request)())._tag
     t.equal(await send({ method, headers: { ...own, ':authority': 'shop.example' } }), 'Right')
     t.equal(await send({ method, headers: { ...own, ':authority': 'other.example' } }), 'Left')
     const headers = new Headers(own)
@@ -432,7 +442,7 @@ t.test('a store that throws where it should give a Left fails the request, behin
     t.equal(await (await fetch(url)).text(), 'fine', `${name}: and others are served`)
   }
   const asked = () => new Request('http://shop.example/', { headers: { cookie: `session=${token}` } })
-  const handle = sessionFetch({ store })(async () => new Response('fine'))
+  const handle = fetchHandler({ store })(async () => new Response('fine'))
   t.equal((await handle(asked())).status, 500, 'fetch')
   const hono = new Hono()
     .use(honoDoor.sessionMiddleware({ store }))
@@ -513,7 +523,7 @@ t.test('static files behind a door keep what they say to caches', async (t) => {
 
 t.test('a path that looks like a format hides nothing in the log', async (t) => {
   const lines = quietly(t)
-  answerFailure(new RangeError('mine'), { method: 'GET', path: '/%c%o' })
+  defaultErrorResponse(new RangeError('mine'), { method: 'GET', path: '/%c%o' })
   const { format } = await import('node:util')
   t.match(format(...(lines[0] ?? [])), /^keyrow: GET \/%c%o failed \(500\): RangeError: mine/)
 })

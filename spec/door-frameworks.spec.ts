@@ -19,29 +19,29 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { DriverError, NoCurrentSession, SessionClosed } from '../lib/core/errors.js'
 import * as ourExpress from '../lib/http/express.js'
 import { sessionPlugin } from '../lib/http/fastify.js'
-import { sessionFetch } from '../lib/http/fetch.js'
+import { fetchHandler } from '../lib/http/fetch.js'
 import * as honoDoor from '../lib/http/hono.js'
 import * as koaDoor from '../lib/http/koa.js'
 import { sessionUpgrade, type UpgradeOptions } from '../lib/http/node.js'
 import { tokenGuard } from '../lib/index.js'
 import {
   buildSession,
-  checkForgery,
   currentSession,
   destroySession,
-  flash,
-  flashes,
   loadSession,
   refreshSession,
   rotateSession,
   saveSession,
+  sessionClearFlashes,
+  sessionFlash,
+  sessionFlashes,
   sessionRef,
   sessionSet,
   sessionToken,
   sessionUpdate,
   signIn,
-  unflash,
   updateCurrentSession,
+  verifyCsrf,
 } from '../lib/promise/index.js'
 import type { SessionStore } from '../lib/store/contract.js'
 import { onSessionEvent } from '../lib/store/events.js'
@@ -74,7 +74,7 @@ const ask = async (url: string, cookie = '', init: RequestInit = {}) => {
 }
 
 const held = async (store: SessionStore, cookie: string): Promise<unknown> => {
-  const handle = sessionFetch({ store })(
+  const handle = fetchHandler({ store })(
     async () => new Response(JSON.stringify(sessionRef('n', 'nothing')(await currentSession()))),
   )
   return (await handle(new Request('http://x/', { headers: { cookie } }))).text()
@@ -211,7 +211,7 @@ for (const { name, express, settled } of [
       t.equal((await ask(url, cookie)).status, 200, 'the server lives on')
     })
 
-    t.test('a handler that throws after it has answered stores nothing', async (t) => {
+    t.test('a handler that throws after it has handle stores nothing', async (t) => {
       const { store, cookie } = await withOne()
       const app = express()
       app.use(ourExpress.sessionMiddleware({ store }))
@@ -248,7 +248,7 @@ for (const { name, express, settled } of [
       t.equal((await ask(url, cookie)).body, 'undefined')
     })
 
-    t.test('an error that is answered by 4xx drops the edits, wherever it came from', async (t) => {
+    t.test('an error that is handle by 4xx drops the edits, wherever it came from', async (t) => {
       const { store, cookie } = await withOne()
       const app = express()
       const inner = express.Router()
@@ -273,7 +273,7 @@ for (const { name, express, settled } of [
         )
         router.get('/of/:id', (_req, res) => void res.send('done'))
         router.get('/route', (_req, _res, next) => next('route'))
-        router.get('/answered', (_req, res, next) => {
+        router.get('/handle', (_req, res, next) => {
           res.send('done')
           next(refused(409))
         })
@@ -283,7 +283,7 @@ for (const { name, express, settled } of [
       const url = await serve(t, app)
       const statuses: [string, number][] = []
       for (const prefix of ['', '/inner'])
-        for (const path of ['/thrown', '/passed', '/late', '/rejected', '/of/bad', '/answered'])
+        for (const path of ['/thrown', '/passed', '/late', '/rejected', '/of/bad', '/handle'])
           statuses.push([path, (await ask(`${url}${prefix}${path}`, cookie)).status])
       const expected = [400, 403, 410, 422, 404, 409]
       t.strictSame(
@@ -298,7 +298,7 @@ for (const { name, express, settled } of [
       }
       app.use(handled)
       for (const prefix of ['', '/inner'])
-        for (const path of ['/thrown', '/passed', '/of/bad', '/of/%ff', '/answered']) {
+        for (const path of ['/thrown', '/passed', '/of/bad', '/of/%ff', '/handle']) {
           const { status, body } = await ask(`${url}${prefix}${path}`, cookie)
           t.match([status, body], [/^4/, 'mine'], prefix + path)
         }
@@ -516,7 +516,7 @@ t.test('Hono', async (t) => {
     t.match(await asked(app, '/bad', cookie), { status: 418, body: 'own EncodeError' })
   })
 
-  t.test('a save that fails is answered by onError, with nothing of the answer that was given', async (t) => {
+  t.test('a save that fails is handle by onError, with nothing of the answer that was given', async (t) => {
     const app = new Hono()
     app.use(honoDoor.sessionMiddleware({ store: failing(memoryStore()) }))
     app.onError((thrown) => new Response(`own ${thrown.name}`, { status: 503 }))
@@ -539,7 +539,7 @@ t.test('fetch', async (t) => {
   t.test('answers that cannot be changed get their cookie, and TaskEithers are run', async (t) => {
     const store = memoryStore()
     const session = await saveSession(sessionSet('to', 1)(buildSession(store)))
-    const handle = sessionFetch({ store })((request: Request, environment: { readonly name: string }) => {
+    const handle = fetchHandler({ store })((request: Request, environment: { readonly name: string }) => {
       const path = new URL(request.url).pathname
       if (path === '/redirect') return count().then(() => Response.redirect('https://shop.example/next', 303))
       return TE.fromTask(async () => {
@@ -575,14 +575,14 @@ t.test('fetch', async (t) => {
         return answers[path]?.()
       }
       const failures: unknown[] = []
-      const onFailure = (failure: unknown) => {
+      const onError = (failure: unknown) => {
         failures.push((failure as { _tag?: string })._tag)
         return { status: 500, body: 'mine' }
       }
-      const fetching = sessionFetch({ store, onFailure })((request) => handler(new URL(request.url).pathname))
+      const fetching = fetchHandler({ store, onError })((request) => handler(new URL(request.url).pathname))
       const app = new Hono()
       app.use(honoDoor.sessionMiddleware({ store }))
-      app.onError((error, c) => c.text(onFailure(error).body, 500))
+      app.onError((error, c) => c.text(onError(error).body, 500))
       app.all('*', (c) => handler(c.req.path) as Promise<Response>)
       for (const [door, refused] of [
         [fetching, ['/error', '/text', '/upgraded']],
@@ -595,7 +595,7 @@ t.test('fetch', async (t) => {
             [500, 'mine', []],
             path,
           )
-          t.strictSame(failures.splice(0), ['ResponseRefused'])
+          t.strictSame(failures.splice(0), ['ResponseRejected'])
         }
         for (const [path, status, body] of [
           ['/redirect', 303, ''],
@@ -618,7 +618,7 @@ t.test('fetch', async (t) => {
       return shared
     }
     app.all('*', (c) => handler(c.req.path))
-    const fetching = sessionFetch({ store: memoryStore() })((request) =>
+    const fetching = fetchHandler({ store: memoryStore() })((request) =>
       handler(new URL(request.url).pathname),
     )
     for (const door of [(request: Request) => app.fetch(request), fetching]) {
@@ -629,14 +629,14 @@ t.test('fetch', async (t) => {
     }
   })
 
-  t.test('a failure is answered as with node:http, and logged', async (t) => {
+  t.test('a failure is handle as with node:http, and logged', async (t) => {
     const lines: unknown[][] = []
     const log = console.error
     console.error = (...line: unknown[]) => lines.push(line)
     t.teardown(() => {
       console.error = log
     })
-    const handle = sessionFetch({ store: failing(memoryStore()) })(async () => {
+    const handle = fetchHandler({ store: failing(memoryStore()) })(async () => {
       await count()
       return new Response('all is well')
     })
@@ -647,10 +647,10 @@ t.test('fetch', async (t) => {
   })
 
   t.test('the guard counts by the address that the server tells', async (t) => {
-    const guard = tokenGuard({ limit: 1, refuse: false })
+    const guard = tokenGuard({ limit: 1, block: false })
     const told: unknown[] = []
-    t.teardown(onSessionEvent('guessing', (event) => told.push(event)))
-    const handle = sessionFetch({
+    t.teardown(onSessionEvent('tokenAbuse', (event) => told.push(event)))
+    const handle = fetchHandler({
       store: memoryStore(),
       guard,
       addressOf: ({ url }) => new URL(url).hostname,
@@ -676,8 +676,8 @@ t.test('fetch', async (t) => {
 
 t.test('a guard remembers so many addresses, and forgets the oldest', async (t) => {
   const told: string[] = []
-  t.teardown(onSessionEvent('guessing', ({ address }) => told.push(address)))
-  const guard = tokenGuard({ limit: 1, addresses: 2 })
+  t.teardown(onSessionEvent('tokenAbuse', ({ address }) => told.push(address)))
+  const guard = tokenGuard({ limit: 1, maxAddresses: 2 })
   for (const address of ['10.0.0.1', '10.0.0.2', '10.0.0.3', '10.0.0.1', '::ffff:10.0.0.1'])
     guard.count(address, `${address} ${String(told.length)}`)
   t.strictSame(told, ['10.0.0.1'], 'an IPv4 address, however it is written')
@@ -687,22 +687,22 @@ t.test('a guard remembers so many addresses, and forgets the oldest', async (t) 
 
 t.test('messages: the last twenty are kept, and only what was shown is taken away', async (t) => {
   const store = memoryStore()
-  const full = Array.from({ length: 25 }, (_, n) => flash('info', String(n))).reduce(
+  const full = Array.from({ length: 25 }, (_, n) => sessionFlash('info', String(n))).reduce(
     (session, add) => add(session),
     buildSession(store),
   )
   t.strictSame(
-    flashes(full).map(({ text }) => text),
+    sessionFlashes(full).map(({ text }) => text),
     Array.from({ length: 20 }, (_, n) => String(n + 5)),
   )
   const saved = await saveSession(full)
-  await saveSession(flash('info', 'meanwhile')(saved))
-  const taken = await saveSession(unflash(flashes(saved))(saved))
-  t.match(flashes(taken), [{ text: 'meanwhile' }])
+  await saveSession(sessionFlash('info', 'meanwhile')(saved))
+  const taken = await saveSession(sessionClearFlashes(sessionFlashes(saved))(saved))
+  t.match(sessionFlashes(taken), [{ text: 'meanwhile' }])
 })
 
 t.test('outside of a door there is nothing to check a form against', async (t) => {
-  await t.rejects(checkForgery({ method: 'POST', headers: {} }, 'x'), new NoCurrentSession())
+  await t.rejects(verifyCsrf({ method: 'POST', headers: {} }, 'x'), new NoCurrentSession())
 })
 
 t.test('WebSockets', async (t) => {
@@ -735,7 +735,7 @@ t.test('WebSockets', async (t) => {
     return { url: served.url.replace('http', 'ws'), outcomes }
   }
 
-  /** The status of the refusal, or what a message is answered. */
+  /** The status of the refusal, or what a message is handle. */
   const talk = async (url: string, headers: Record<string, string>): Promise<unknown> => {
     const socket = new WebSocket(url, { headers })
     const refused = once(socket, 'unexpected-response').then(
@@ -743,14 +743,14 @@ t.test('WebSockets', async (t) => {
     )
     refused.catch(() => undefined)
     socket.on('error', () => undefined)
-    const answered = once(socket, 'open').then(async () => {
+    const handle = once(socket, 'open').then(async () => {
       socket.send('hello')
       const [message] = (await once(socket, 'message')) as [Buffer]
       socket.close()
       return message.toString()
     })
-    answered.catch(() => undefined)
-    return Promise.any([refused, answered])
+    handle.catch(() => undefined)
+    return Promise.any([refused, handle])
   }
 
   t.test('have the session of their request, to be read; changing it is refused', async (t) => {
@@ -793,10 +793,10 @@ t.test('WebSockets', async (t) => {
     t.equal(await talk(open.url, { cookie, origin: 'https://other.example' }), '1')
   })
 
-  t.test('are answered 503 when the store is down, and survive a client that leaves', async (t) => {
+  t.test('are handle 503 when the store is down, and survive a client that leaves', async (t) => {
     const { store, cookie } = await withOne()
     const down: SessionStore = { ...store, load: () => TE.left(new DriverError('down', { retryable: true })) }
-    const { url } = await serve(t, { store: down, onFailure: () => ({ status: 503, body: 'down' }) })
+    const { url } = await serve(t, { store: down, onError: () => ({ status: 503, body: 'down' }) })
     t.equal(await talk(url, { cookie }), 503)
     let load = (): void => undefined
     const loading = new Promise<void>((resolve) => {
@@ -823,7 +823,7 @@ t.test('WebSockets', async (t) => {
 
 t.test('a body that is read late has its session', async (t) => {
   const store = memoryStore()
-  const handle = sessionFetch({ store })(async (request) => {
+  const handle = fetchHandler({ store })(async (request) => {
     const said = await text(request.body as never)
     await count()
     return new Response(said)

@@ -11,7 +11,7 @@ import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
 import { DriverError, NoCurrentSession } from '../lib/core/errors.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { answerFailure, type SessionListenerOptions, sessionListener } from '../lib/http/node.js'
+import { defaultErrorResponse, type SessionListenerOptions, sessionListener } from '../lib/http/node.js'
 import {
   buildSession,
   currentSession,
@@ -42,11 +42,11 @@ const serve = async (
   handler: Handler,
   { failures = [], ...options }: Serving = {},
 ): Promise<string> => {
-  const onFailure = (failure: unknown) => {
+  const onError = (failure: unknown) => {
     failures.push(failure)
     return statusOf(failure)
   }
-  const listener = sessionListener({ store: memoryStore(), onFailure, ...options })(handler)
+  const listener = sessionListener({ store: memoryStore(), onError, ...options })(handler)
   const server = createServer(listener)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -62,7 +62,7 @@ const statusOf = (failure: unknown) => {
   const log = console.error
   console.error = () => undefined
   try {
-    return answerFailure(failure, { method: 'GET', path: '/' })
+    return defaultErrorResponse(failure, { method: 'GET', path: '/' })
   } finally {
     console.error = log
   }
@@ -559,7 +559,7 @@ t.test('failures of the store are answered in one place', async (t) => {
       console.error = log
     })
     const store = failing(new DriverError('session.load: connect ECONNREFUSED', { retryable: true }))
-    const url = await serve(t, () => t.fail('it ran'), { store, onFailure: answerFailure })
+    const url = await serve(t, () => t.fail('it ran'), { store, onError: defaultErrorResponse })
     const answer = await get(`${url}page?secret=1`, `session=${token}`)
     t.strictSame([answer.status, answer.headers.get('retry-after')], [503, '5'])
     t.strictSame(lines, [
@@ -571,7 +571,7 @@ t.test('failures of the store are answered in one place', async (t) => {
     const store = failing(new DriverError('down', { retryable: true }))
     const own = await serve(t, visit, {
       store,
-      onFailure: () => ({ status: 418, headers: { 'X-Why': 'tea' }, body: 'own' }),
+      onError: () => ({ status: 418, headers: { 'X-Why': 'tea' }, body: 'own' }),
     })
     const answer = await get(own, `session=${token}`)
     t.strictSame([answer.status, answer.body, answer.headers.get('x-why')], [418, 'own', 'tea'])
@@ -582,7 +582,7 @@ t.test('failures of the store are answered in one place', async (t) => {
     })
     const broken = await serve(t, visit, {
       store,
-      onFailure: () => {
+      onError: () => {
         throw new Error('no')
       },
     })
@@ -592,7 +592,7 @@ t.test('failures of the store are answered in one place', async (t) => {
       { status: 500, body: 'x', headers: { 'X-Bad': 'a\nb' } },
     ])
       t.equal(
-        (await get(await serve(t, visit, { store, onFailure: () => bad }), `session=${token}`)).body,
+        (await get(await serve(t, visit, { store, onError: () => bad }), `session=${token}`)).body,
         'Something went wrong.\n',
       )
   })
@@ -628,7 +628,7 @@ t.test('failures of the store are answered in one place', async (t) => {
     'a head that fails when it goes out is a 500, and the session is saved with its cookie',
     async (t) => {
       const store = memoryStore()
-      const listener = sessionListener({ store, onFailure: statusOf })(async (_, res) => {
+      const listener = sessionListener({ store, onError: statusOf })(async (_, res) => {
         await updateCurrentSession(sessionSet('visits', 1))
         res.end('done')
       })

@@ -8,7 +8,7 @@ import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
-  endSessions,
+  destroySessionsOf,
   loadSession,
   rotateSession,
   saveSession,
@@ -18,7 +18,7 @@ import {
   sessionUpdate,
 } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { collectGarbage } from '../lib/store/cleanup.js'
+import { deleteExpiredSessions } from '../lib/store/cleanup.js'
 import { onSessionEvent, type SessionEventName } from '../lib/store/events.js'
 import { memoryStore } from '../lib/store/memory.js'
 import { quietPool } from './support/databases.js'
@@ -42,7 +42,7 @@ const names: readonly SessionEventName[] = [
   'destroyed',
   'expired',
   'badToken',
-  'collected',
+  'expiredDeleted',
   'upgraded',
   'failed',
 ]
@@ -106,13 +106,13 @@ t.test('an expiry, the end of a principal, and a collection are told', async (t)
   const young = await saveSession(sessionFor('ada')(buildSession(store)))
   const events = await told(async () => {
     await loadSession(store, sessionToken(old))
-    await endSessions(store, 'ada', { except: old.id })
-    await collectGarbage(store)()
+    await destroySessionsOf(store, 'ada', { except: old.id })
+    await deleteExpiredSessions(store)()
   })
   t.strictSame(events, [
     ['expired', { id: old.id }],
     ['destroyed', { id: young.id }],
-    ['collected', { sessions: 1, batches: 1, finished: true }],
+    ['expiredDeleted', { sessions: 1, batches: 1, finished: true }],
   ])
 })
 

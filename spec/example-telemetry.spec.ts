@@ -10,9 +10,9 @@ import { memoryStore } from 'keyrow/memory'
 import { postgresDatabase } from 'keyrow/postgres'
 import {
   buildSession,
-  collectGarbage,
   currentSession,
-  endSessions,
+  deleteExpiredSessions,
+  destroySessionsOf,
   loadSession,
   prepareStore,
   saveSession,
@@ -147,14 +147,14 @@ t.test('metrics count what happened, and have no id in them', async (t) => {
   const old = await saveSession(sessionFor('ada')(buildSession(store)))
   await age(database, schema, 61_000)
   await loadSession(store, sessionToken(old))
-  await collectGarbage(store)
+  await deleteExpiredSessions(store)
   const young = await saveSession(sessionFor('ada')(buildSession(store)))
   const failing = sessionStore(readOnly, { schema, retry: { attempts: 1 } })
   const missing = sessionStore(database, { schema: freshSchema(), upgradeSchema: false })
   const loaded = await loadSession(failing, sessionToken(young))
   await saveSession(visited(loaded ?? young)).catch(() => undefined)
   await loadSession(missing, sessionToken(young)).catch(() => undefined)
-  await endSessions(store, 'ada')
+  await destroySessionsOf(store, 'ada')
   const operations = Object.entries({ create: 3, load: 2, save: 2, rotate: 1, destroy: 2, collect: 1 })
   const expected = {
     'keyrow.operation.duration': operations.map(([name, count]) => [{ 'keyrow.operation': name }, count]),
@@ -165,7 +165,7 @@ t.test('metrics count what happened, and have no id in them', async (t) => {
     ],
     'keyrow.expired': [[{}, 1]],
     'keyrow.save.rounds': [[{}, 3]],
-    'keyrow.collected': [[{}, 1]],
+    'keyrow.expiredDeleted': [[{}, 1]],
     'keyrow.failures': [
       [{ 'keyrow.operation': 'save', 'error.type': 'DriverError', 'db.response.status_code': '25006' }, 1],
       [{ 'keyrow.operation': 'load', 'error.type': 'SchemaMismatch' }, 1],
@@ -190,7 +190,7 @@ t.test('nothing secret is in spans or metrics', async (t) => {
     const other = await saveSession(sessionFor('ada@example.org')(buildSession(store)))
     const loaded = await loadSession(failing, sessionToken(other))
     await saveSession(sessionSet('card', 'last words')(loaded ?? other)).catch(() => undefined)
-    await endSessions(store, 'ada@example.org')
+    await destroySessionsOf(store, 'ada@example.org')
   })
   t.equal(spans().at(-1)?.events.at(-1)?.[0], 'keyrow.failed')
   t.equal((await series('keyrow.failures')).length, 1)
@@ -243,7 +243,7 @@ t.test('the program shows a few requests, and ends by itself', async (t) => {
     ),
     '  keyrow.bad_tokens keyrow.reason=unknown: 1 {token}',
     '  keyrow.save.rounds: 3 {round}',
-    '  keyrow.collected: 0 {session}',
+    '  keyrow.expiredDeleted: 0 {session}',
     '',
   ])
 })

@@ -16,7 +16,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { connectPgSimple, expressSessionStore, moveSessions } from '../lib/express-session/index.js'
+import { connectPgSimple, expressSessionStore, migrateSessions } from '../lib/express-session/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import type { Lifetime } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
@@ -616,7 +616,7 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
   const schema = freshSchema()
   const keyrow = sessionStore(counted, { schema, idleMs: 3_600_000 })
   const from = connectPgSimple(counted, { schemaName: oldSchema })
-  const newStore = expressSessionStore(keyrow, { database: counted, schema, from })
+  const newStore = expressSessionStore(keyrow, { database: counted, schema, migrateFrom: from })
   const handler: RequestHandler = (req, res) => {
     if (req.path === '/out') {
       req.session.destroy(() => res.send('out'))
@@ -641,10 +641,13 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
   t.strictSame(await values(oldApp, gone), {}, 'signed out in both')
 
   const batches: number[] = []
-  const moved = await moveSessions(keyrow, from, { batch: 10, onBatch: (soFar) => batches.push(soFar.moved) })
+  const moved = await migrateSessions(keyrow, from, {
+    batchSize: 10,
+    onBatch: (soFar) => batches.push(soFar.migrated),
+  })
   t.strictSame(moved, { moved: 23, present: 1, refused: 1, finished: true })
   t.equal(batches.length, 3)
-  t.match(await moveSessions(keyrow, from), { moved: 0, present: 24 })
+  t.match(await migrateSessions(keyrow, from), { moved: 0, present: 24 })
   for (const [n, { cookie }] of people.entries())
     t.strictSame(await values(newApp, cookie), n === 1 ? {} : { user: `/user${String(n)}` })
   t.strictSame(await values(oldApp, early), { user: '/user0' }, 'nobody is signed out of the old one either')
@@ -666,7 +669,7 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
         newStore.get(sid, (_error, data) => resolve(data))
       })
     t.match(await get('touched'), { user: 'bob', cookie: { originalMaxAge: 3_600_000 } })
-    t.match(await moveSessions(keyrow, from), { moved: 1, finished: true })
+    t.match(await migrateSessions(keyrow, from), { moved: 1, finished: true })
     t.match(await get('endless'), { user: 'eve' })
   })
 
@@ -680,7 +683,7 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
         return read
       },
     }
-    t.match(await moveSessions(keyrow, torn, { batch: 1_000 }), { moved: 0 })
+    t.match(await migrateSessions(keyrow, torn, { batchSize: 1_000 }), { moved: 0 })
     t.strictSame(await values(newApp, cookie), {})
   })
 
@@ -689,14 +692,14 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
     t.strictSame(await values(newApp, cookie), { user: '/user2' })
     await age(database, schema, 3_600_001)
     await rowsOf(database, `update ${oldSchema}.session set expire = expire - interval '3600.001 seconds'`)
-    await right(keyrow.collect(1_000))
+    await right(keyrow.deleteExpired(1_000))
     events.splice(0)
     t.strictSame(await values(newApp, cookie), {})
     t.ok(
       events.some(({ query }) => query.name === 'old.find'),
       'it was looked for',
     )
-    t.match(await moveSessions(keyrow, from), { moved: 1 }, 'the one that an old process went on using')
+    t.match(await migrateSessions(keyrow, from), { moved: 1 }, 'the one that an old process went on using')
   })
 
   t.test('clear ends what was not taken over yet, too', async (t) => {
@@ -704,6 +707,6 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
     await new Promise((resolve) => newStore.clear?.(resolve))
     t.strictSame(await values(newApp, cookie), {})
     t.strictSame(await values(oldApp, cookie), {})
-    t.match(await moveSessions(keyrow, from), { moved: 0, present: 0 })
+    t.match(await migrateSessions(keyrow, from), { moved: 0, present: 0 })
   })
 })

@@ -9,6 +9,6 @@ t.teardown(() => right(database.close))
 for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
 
 // The forms of statements that are for Citus run everywhere.
-const distributed = openIn(database, undefined, { distributed: true }, fast)
+const distributed = openIn(database, undefined, { citus: true }, fast)
 
 for (const { name, run } of sessionStoreLaws(distributed)) t.test(`${name} (distributed)`, run)

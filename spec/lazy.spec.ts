@@ -5,19 +5,19 @@ import fc from 'fast-check'
 import t from 'tap'
 import type { Param, Query } from '../lib/db/database.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
-import { sessionFetch as sessionHandler } from '../lib/http/fetch.js'
+import { fetchHandler as sessionHandler } from '../lib/http/fetch.js'
 import {
   buildSession,
   type Database,
-  fetchCurrentSession,
   KeyNotLoaded,
+  loadCurrentKeys,
+  loadKeys,
   loadSession,
   refreshSession,
   type Session,
   type SessionStore,
   saveSession,
   sessionDel,
-  sessionFetch,
   sessionRef,
   sessionSet,
   sessionToken,
@@ -100,7 +100,7 @@ for (const [name, layered] of [
     )
     t.strictSame([mine.store.size, told()], [2, 2])
     t.ok((await rowsRead()) <= 6, `the load looked at ${String(await rowsRead())} rows`)
-    mine = await sessionFetch('key 1')(mine)
+    mine = await loadKeys('key 1')(mine)
     t.strictSame([mine.store.size, told()], [3, 1])
     t.ok((await rowsRead()) <= 7, `fetching looked at ${String(await rowsRead())} rows`)
     await saveSession(sessionSet('key 2', 'elsewhere')(await lazily(session, 'key 7')))
@@ -134,7 +134,7 @@ t.test('a save of one entry, and a refresh, look at none of the 10,000 others', 
   await rowsOf(inner, `analyze ${schema}.entry`)
   const saveNext = async (statement: string, other: string): Promise<number> => {
     saved = await saveSession(sessionSet('key 2', other)(saved))
-    const { revision, mark } =
+    const { revision, versionTag: mark } =
       saved.snapshot._tag === 'Some' ? saved.snapshot.value : (t.fail('it was not saved') as never)
     t.equal(sent.at(-1)?.query.name, statement)
     // The same once more: by another save, on what is there now.
@@ -174,7 +174,7 @@ t.test('lazy loads that come together share a statement, and each gets what it a
   )
   t.strictSame(
     names().filter((name) => !name.startsWith('schema.')),
-    ['many.loadKeys'],
+    ['batch.loadKeys'],
   )
   for (const [index, session] of loaded.entries()) {
     t.strictSame(session?.store.toObject(), { [odd[index % odd.length] ?? '']: index })
@@ -262,7 +262,7 @@ const taken = async ([some, all]: Pair, step: Step): Promise<Pair> => {
     const changed = edited(all, step)
     return changed === all ? [some, all] : [edited(some, step), changed]
   }
-  const fetched = await sessionFetch(step.key)(some)
+  const fetched = await loadKeys(step.key)(some)
   // Fetching reads what others have saved; where there was nothing to fetch, nothing was read.
   return [fetched, fetched === some ? all : await refreshSession(all)]
 }
@@ -322,9 +322,9 @@ t.test('a door reads the keys that each request needs, and a handler fetches the
   )
   const headers = { cookie: `session=${sessionToken(session)}` }
   const asked = async (...keys: readonly string[]) => {
-    const handler = sessionHandler({ store, keys: ['user'], onFailure: () => ({ status: 500, body: '' }) })(
+    const handler = sessionHandler({ store, keys: ['user'], onError: () => ({ status: 500, body: '' }) })(
       async () => {
-        const current = await fetchCurrentSession(...keys)
+        const current = await loadCurrentKeys(...keys)
         return Response.json([sessionRef('user')(current), sessionRef('basket')(current)])
       },
     )

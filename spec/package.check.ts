@@ -34,7 +34,7 @@ const peerless = [
   'keyrow/koa',
   'keyrow/hono',
   'keyrow/fetch',
-  'keyrow/door',
+  'keyrow/adapter',
   'keyrow/testing',
   'keyrow/postgres',
 ]
@@ -163,7 +163,7 @@ for (const major of nodes) {
     const found = await importAll(node, full)
     t.strictSame(found['keyrow/pglite'], { names: ['pgliteDatabase'] })
     t.strictSame(found['keyrow/express-session'], {
-      names: ['connectPgSimple', 'expressSessionStore', 'moveSessions'],
+      names: ['connectPgSimple', 'expressSessionStore', 'migrateSessions'],
     })
   })
 }

@@ -347,7 +347,7 @@ t.test('a statement whose arrays are batched gets the same parameters as a lone 
     const alone = 'select $1::float8::text as a, $2::boolean as b, $3::text as c'
     const each = {
       name: 'each',
-      text: `select n::float8 as "00 place", a::text as a, b, c
+      text: `select n::float8 as "00 ordinal", a::text as a, b, c
              from unnest($1::text::float8[], $2::text::boolean[], $3::text::text[]) with ordinality as u (a, b, c, n)`,
     }
     const query = { name: 'one', text: alone, each }

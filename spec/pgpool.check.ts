@@ -118,7 +118,7 @@ const keepsRecords = async (t: Test, database: Database, first: number): Promise
   t.equal(wrong((await notes.findMany(database, ids)).map(isNew)), 0, 'stale, many at once')
   const refreshed = await Promise.all(made.map(notes.refresh))
   t.equal(wrong(refreshed.map(isNew)), 0, 'stale after a refresh')
-  const related = await notes.by('owner').each(saved)
+  const related = await notes.hasMany('owner').preload(saved)
   t.equal(wrong(related.map(([, own]) => isNew(own[0]))), 0, 'stale, by a relation')
   const inside = await transact(database, (tx) => notes.find(tx, ids[0] as (typeof ids)[0]))
   t.ok(isNew(inside), 'in a transaction that has not written yet')

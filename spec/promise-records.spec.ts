@@ -109,13 +109,13 @@ const recordSpec = (t: Test, database: Database): void => {
     const [ada, bob] = [await author('Ada'), await author('Bob')]
     const tea = await note(ada.id, 'Tea')
     await readers.save(readers.build(database, { authorId: bob.id, noteId: tea.id }))
-    const [notesOf, readBy] = [notes.by('authorId'), notes.through(readers, 'authorId', 'noteId')]
+    const [notesOf, readBy] = [notes.hasMany('authorId'), notes.hasManyThrough(readers, 'authorId', 'noteId')]
     t.strictSame(await notesOf(ada), [tea])
-    t.strictSame(await notesOf.each([bob, ada]), [
+    t.strictSame(await notesOf.preload([bob, ada]), [
       [bob, []],
       [ada, [tea]],
     ])
-    t.strictSame(await readBy.each([ada, bob]), [
+    t.strictSame(await readBy.preload([ada, bob]), [
       [ada, []],
       [bob, [tea]],
     ])

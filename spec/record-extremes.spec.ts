@@ -136,7 +136,7 @@ t.test(
     const database = postgresDatabase(quietPools(server.url, { connect_timeout: 2 }))
     t.teardown(() => right(database.close))
     const { schema, pages, build, seen, count } = await pagesIn(database)
-    const pageOf = pages.by('id')
+    const pageOf = pages.hasMany('id')
     const page = await right(pages.save(ok(build(database))))
     const edited = pipe(page, pages.set('body', 'milk'), seen)
     const fresh = ok(build(database, 'new'))

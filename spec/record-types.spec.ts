@@ -110,7 +110,7 @@ const mistakes = [
     /^Argument of type 'string' is not assignable to parameter of type '.*RecordId|^Argument of type 'string'/,
   ],
   ['a record of another table', `notes.save(user)`, /"users"[\s\S]*"notes"|authorId/],
-  ['a relation to another parent', `notes.by('authorId')(note)`, /"notes"[\s\S]*"users"/],
+  ['a relation to another parent', `notes.hasMany('authorId')(note)`, /"notes"[\s\S]*"users"/],
   [
     'a value is read only',
     `note.title = 'x'`,

@@ -476,8 +476,8 @@ const relationSpec = (t: Test, plain: Database): void => {
         key: ['bookId', 'shelfName'],
         columns: { bookId: books.reference, shelfName: shelves.reference, at: K.generated(K.int4) },
       })
-      const booksOf = books.by('authorId')
-      const shelvesOf = shelves.through(places, 'bookId', 'shelfName')
+      const booksOf = books.hasMany('authorId')
+      const shelvesOf = shelves.hasManyThrough(places, 'bookId', 'shelfName')
       const { database, events } = counting(plain)
       const author = (name: string) => right(authors.save(ok(authors.build(database, { name }))))
       const book = (authorId: number | null, title: string) =>
@@ -499,14 +499,14 @@ const relationSpec = (t: Test, plain: Database): void => {
         (await right(booksOf(ada))).map(({ title }) => title),
         ['A', 'B'],
       )
-      const each = await right(booksOf.each([eve, ada, bob, ada]))
+      const each = await right(booksOf.preload([eve, ada, bob, ada]))
       t.strictSame(
         each.map(([{ name }, found]) => [name, ...found.map(({ title }) => title)]),
         [['Eve'], ['Ada', 'A', 'B'], ['Bob', 'C'], ['Ada', 'A', 'B']],
       )
-      t.strictSame(await right(booksOf.each([])), [])
+      t.strictSame(await right(booksOf.preload([])), [])
       t.strictSame(
-        (await right(shelvesOf.each([a, b]))).map(([, found]) => found.length),
+        (await right(shelvesOf.preload([a, b]))).map(([, found]) => found.length),
         [1, 0],
       )
       const found = await right(books.findMany(database, [c.id, ok(books.id('99')), a.id, c.id]))

@@ -14,7 +14,7 @@ import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
-  endSessions,
+  destroySessionsOf,
   loadSession,
   saveSession,
   sessionFor,
@@ -139,7 +139,7 @@ t.test('a transaction that ends late does not end the one that has its place by 
   t.strictSame(await rowsOf(direct, 'select x from written'), [{ x: 'first' }, { x: 'second' }])
 })
 
-const patient: SessionStoreOptions = { retry: { attempts: 50, withinMs: 5_000, pauseMs: 5 } }
+const patient: SessionStoreOptions = { retry: { attempts: 50, totalTimeoutMs: 5_000, baseDelayMs: 5 } }
 
 t.test('law 6, no resurrection: a creation that arrives late does not bring a session back', async (t) => {
   const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 300, patient)]
@@ -192,8 +192,8 @@ t.test('destructions, ends and saves of one principal at once make no deadlock',
     await Promise.all([
       ...mine.map((session) => destroySession(session).catch(note)),
       ...mine.map((session) => saveSession(sessionFor(`${ada}!`)(session)).catch(note)),
-      endSessions(store, ada).catch(note),
-      endSessions(store, `${ada}!`).catch(note),
+      destroySessionsOf(store, ada).catch(note),
+      destroySessionsOf(store, `${ada}!`).catch(note),
     ])
     t.strictSame(failures, [])
   }
@@ -265,7 +265,7 @@ t.test('law 5, no lost updates: a blind save that arrives late changes nothing',
 const NO_SAVE = '0000000000000000'
 
 t.test('a client that falls silent in the middle of a save does not block its session', async (t) => {
-  const store = storeAt(server.url, 5_000, { retry: { attempts: 20, withinMs: 30_000 } })
+  const store = storeAt(server.url, 5_000, { retry: { attempts: 20, totalTimeoutMs: 30_000 } })
   const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
   const pool = quietPool(server.url, { max: 1 })
   t.teardown(() => pool.end({ timeout: 1 }))
@@ -290,7 +290,7 @@ const message = (type: string, body: string): Buffer => {
 }
 
 t.test('nor does one whose last words were half a statement', async (t) => {
-  const store = storeAt(server.url, 5_000, { retry: { attempts: 20, withinMs: 30_000 } })
+  const store = storeAt(server.url, 5_000, { retry: { attempts: 20, totalTimeoutMs: 30_000 } })
   const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
   const socket = connect(server.port, '127.0.0.1')
   t.teardown(() => socket.destroy())

@@ -94,7 +94,7 @@ const spec = (t: Test, database: K.Database): void => {
       const { store, order } = await shopIn(database)
       const { events, database: counted } = counting(database)
       const watched = K.sessionStore(counted, { schema: 'unused' })
-      t.ok(watched.over)
+      t.ok(watched.using)
       const visits = K.sessionUpdate('visits', (n) => Number(n) + 1, 0)
       const within = (tx: K.Database, outcome: TE.TaskEither<string, string>) =>
         pipe(

@@ -20,7 +20,7 @@ import {
   buildSession,
   bytea,
   destroySession,
-  endSessions,
+  destroySessionsOf,
   enumeration,
   float8,
   int4,
@@ -191,11 +191,11 @@ const sessions = async (t: Test, database: Database): Promise<void> => {
   const [listed] = await right(sessionsOf(store, principal))
   t.ok(Math.abs((listed?.createdAt ?? 0) - Date.now()) < 60_000)
   t.ok(Math.abs((listed?.expiration ?? 0) - Date.now() - 30 * 60_000) < 60_000)
-  t.equal((await right(endSessions(store, principal))).length, 1)
+  t.equal((await right(destroySessionsOf(store, principal))).length, 1)
   t.equal((await right(loadSession(store, token)))._tag, 'None')
   const other = await right(saveSession(sessionSet('a', 1)(buildSession(store))))
   await right(destroySession(other))
-  await right(store.collect(10))
+  await right(store.deleteExpired(10))
   const left = `select 1 from ${schema}.entry where session_id in ('${session.id}', '${other.id}')`
   t.strictSame(await rowsOf(admin, left), [])
 }

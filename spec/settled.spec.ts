@@ -171,7 +171,7 @@ for (const ssl of [false, 'require'] as const)
     t.match(await left(store.load(session.id, session.token.hash)), { _tag: 'DriverError', retryable: true })
     proxy.disturb({})
     // Tries for as long as it takes to find out; without new connections it would never end.
-    const patient = sessionStore(database, { retry: { attempts: 50, withinMs: 5_000, pauseMs: 1 } })
+    const patient = sessionStore(database, { retry: { attempts: 50, totalTimeoutMs: 5_000, baseDelayMs: 1 } })
     t.equal((await reload(session, patient)).store.get('a'), 1)
     const [row] = await rowsOf(database, 'select ssl from pg_stat_ssl where pid = pg_backend_pid()')
     t.equal(row?.['ssl'], ssl !== false)
@@ -190,11 +190,11 @@ t.test('trying again is bounded in number and in time, and only for what may suc
     return count
   }
   const passing = new DriverError('lost', { retryable: true })
-  t.equal(await calls({ attempts: 4, pauseMs: 1 }, passing), 4)
+  t.equal(await calls({ attempts: 4, baseDelayMs: 1 }, passing), 4)
   t.equal(await calls({ attempts: 1 }, passing), 1)
-  t.equal(await calls({ attempts: 9, withinMs: 0, pauseMs: 1_000 }, passing), 1)
+  t.equal(await calls({ attempts: 9, totalTimeoutMs: 0, baseDelayMs: 1_000 }, passing), 1)
   t.equal(await calls({}, new DriverError('refused', { retryable: false })), 1)
   t.equal(await calls({}, new Error('other')), 1)
-  for (const policy of [{ attempts: 0 }, { withinMs: -1 }, { pauseMs: Number.NaN }])
+  for (const policy of [{ attempts: 0 }, { totalTimeoutMs: -1 }, { baseDelayMs: Number.NaN }])
     t.throws(() => retryPolicyOf(policy), RangeError)
 })

@@ -1,4 +1,4 @@
-// Mixed traffic for SOAK_MINUTES (10): `npm run spec:soak`. Two processes with `batched(remembered(…))` on one PostgreSQL
+// Mixed traffic for SOAK_MINUTES (10): `npm run spec:soak`. Two processes with `batched(cached(…))` on one PostgreSQL
 // load, save, update, delete keys, sign in and out, rotate, let sessions expire, and collect. Nothing may grow from the
 // middle third of the run to the last: memory, rows, tables, indexes, pages that a request touches. Times are told, and
 // decide nothing.
@@ -6,7 +6,7 @@
 import type { Sql } from 'postgres'
 import t, { type Test } from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { collectGarbage, type Database, type SessionStore } from '../lib/promise/index.js'
+import { type Database, deleteExpiredSessions, type SessionStore } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
@@ -193,7 +193,7 @@ const vacuums = async (t: Test, sql: Sql, schema: string): Promise<void> => {
 const nothingIsLeft = async (t: Test, store: SessionStore, database: Database, schema: string) => {
   for (let twice = 0; twice < 2; twice += 1) {
     await age(database, schema, 13 * 3_600_000)
-    await collectGarbage(store)
+    await deleteExpiredSessions(store)
   }
   const text = `select (select count(*) from ${schema}.session)::int as sessions,
     (select count(*) from ${schema}.entry)::int as entries, (select count(*) from ${schema}.listing)::int as listed`

@@ -141,7 +141,7 @@ const nestingSpec = (t: Test, database: Database): void => {
   t.test('whoever waits for its end is told of it, and of a savepoint only when that is over', async (t) => {
     const told: string[] = []
     const listen = (name: string, tx: Database) =>
-      tx.within?.onEnd((committed) => told.push(`${name} ${String(committed)}`))
+      tx.transactionScope?.onEnd((committed) => told.push(`${name} ${String(committed)}`))
     const body = (outcome: E.Either<string, string>) => (tx: Database) => async () => {
       listen('outer', tx)
       await transact(tx, (tx2) => TE.fromIO(() => listen('kept', tx2)))()

@@ -123,19 +123,19 @@ t.test('some keys are named as anywhere: by names, or by typed keys', (t) => {
   const session = F.buildSession(memoryStore())
   const load = () => F.loadSession(memoryStore(), '', { keys: ['name', cart, user] })
   expectTypeOf(load).returns.toEqualTypeOf<TE.TaskEither<F.StoreError, Option<F.Session>>>()
-  expectTypeOf(F.sessionFetch(cart, 'name')(session)).toEqualTypeOf<
+  expectTypeOf(F.loadKeys(cart, 'name')(session)).toEqualTypeOf<
     TE.TaskEither<F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed, F.Session>
   >()
-  expectTypeOf(F.fetchCurrentSession(cart)).toEqualTypeOf<TE.TaskEither<F.SessionError, F.Session>>()
-  const fetched = () => P.sessionFetch('name')(session)
+  expectTypeOf(F.loadCurrentKeys(cart)).toEqualTypeOf<TE.TaskEither<F.SessionError, F.Session>>()
+  const fetched = () => P.loadKeys('name')(session)
   expectTypeOf(fetched).returns.toEqualTypeOf<Promise<F.Session>>()
-  const current = () => P.fetchCurrentSession(cart, 'name')
+  const current = () => P.loadCurrentKeys(cart, 'name')
   expectTypeOf(current).returns.toEqualTypeOf<Promise<F.Session>>()
   const wrong = (): readonly unknown[] => [
     // @ts-expect-error not one, but several
     F.loadSession(memoryStore(), '', { keys: 'name' }),
     // @ts-expect-error the session comes last
-    F.sessionFetch(session, 'name'),
+    F.loadKeys(session, 'name'),
   ]
   t.type(wrong, 'function')
   t.end()

@@ -14,7 +14,7 @@ import type * as promises from '../lib/promise/index.js'
 import {
   buildSession,
   destroySession,
-  endSessions,
+  destroySessionsOf,
   loadSession,
   rotateSession,
   saveSession,
@@ -27,7 +27,7 @@ import {
 } from '../lib/promise/index.js'
 import { schemaSql } from '../lib/sql/schema.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { collectGarbage } from '../lib/store/cleanup.js'
+import { deleteExpiredSessions } from '../lib/store/cleanup.js'
 import { quietPool, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { unpackRelease } from './support/releases.js'
@@ -209,9 +209,9 @@ t.test('a role with the documented rights can do all but upgrade', async (t) => 
   const rotated = await rotateSession(await saveSession(sessionUpdate('n', () => 1)(session)))
   t.equal((await loadSession(store, sessionToken(rotated)))?.store.get('n'), 1)
   t.equal((await sessionsOf(store, 'ada')).length, 1)
-  t.equal((await endSessions(store, 'ada')).length, 1)
+  t.equal((await destroySessionsOf(store, 'ada')).length, 1)
   await destroySession(rotated)
-  t.match(await right(collectGarbage(store)), { finished: true })
+  t.match(await right(deleteExpiredSessions(store)), { finished: true })
   await right(app.close)
 })
 
@@ -282,7 +282,7 @@ t.test(
         .join(' and ')}; the longest wait for a lock seen was ${longest.toFixed(1)} ms`,
     )
     // What the old code made after the listing was filled is listed by the collector.
-    await right(collectGarbage(store, { batch: 100_000 }))
+    await right(deleteExpiredSessions(store, { batchSize: 100_000 }))
     const unlisted = `select id from ${schema}.session except select session_id from ${schema}.listing`
     t.strictSame(await sql(unlisted), [])
   },

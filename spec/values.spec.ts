@@ -11,7 +11,7 @@ import tap from 'tap'
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits, sinceEdits } from '../lib/core/edits.js'
 import { DecodeError, EncodeError } from '../lib/core/errors.js'
 import { sessionKey } from '../lib/core/key.js'
-import { heldSession, nothingKnown } from '../lib/core/session.js'
+import { emptySnapshot, storedSession } from '../lib/core/session.js'
 import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/core/values.js'
 import { buildSession } from '../lib/index.js'
 import type { Session } from '../lib/store/contract.js'
@@ -239,10 +239,10 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 
 /** What the steps do to a session that a store holds with the values of `before`. */
 const onTop = (before: Session, after: readonly Step[]): Session => {
-  const snapshot = { ...nothingKnown, revision: 1, entries: before.store }
+  const snapshot = { ...emptySnapshot, revision: 1, entries: before.store }
   return after.reduce(
     (session, step) => step(session),
-    heldSession(before.handle, before.token, snapshot, noEdits),
+    storedSession(before.handle, before.token, snapshot, noEdits),
   )
 }
 

@@ -1,6 +1,6 @@
 // What sessions are kept in: the same with HTTP and without.
 
-import { batched, type Database, remembered, type SessionStore, sessionStore } from 'keyrow'
+import { batched, cached, type Database, type SessionStore, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { prepareStore } from 'keyrow/promise'
 import pg from 'pg'
@@ -15,7 +15,7 @@ export const keyrowDatabase = ({ postgres: url }: Servers): Database =>
   postgresDatabase(() => postgres(url, { ...poolOptions, max: 10, onnotice: () => undefined }))
 
 /** As README shows it. */
-export const fast = (store: SessionStore): SessionStore => batched(remembered(store))
+export const fast = (store: SessionStore): SessionStore => batched(cached(store))
 
 export const keyrowStore = async (servers: Servers): Promise<SessionStore> => {
   const store = fast(sessionStore(keyrowDatabase(servers)))

@@ -29,7 +29,7 @@ export interface Case {
   readonly name: string
   readonly keys: number
   readonly bytes: number
-  readonly atOnce: number
+  readonly concurrency: number
   readonly processes: number
   readonly readOnly: boolean
   /** Whether a cycle is a whole request to a server in a process of its own. */
@@ -61,12 +61,12 @@ export const openClients = async (peer: string, servers: Servers, wanted: Case):
     Promise.all(children.map((child) => ask(child, order))) as Promise<A[]>
   await Promise.all(children.map(answerOf))
   await asked({ do: 'open', peer, http: wanted.http, servers })
-  const { keys, bytes, atOnce, readOnly } = wanted
+  const { keys, bytes, concurrency, readOnly } = wanted
   const values = filled(keys, bytes)
   const [first] = children
   if (first === undefined) throw new Error('no processes')
   const tokens = (await ask(first, { do: 'fill', count: sessionsFor(wanted), values })) as readonly string[]
-  const order = { tokens, keys, bytes, atOnce: Math.ceil(atOnce / children.length), readOnly }
+  const order = { tokens, keys, bytes, concurrency: Math.ceil(concurrency / children.length), readOnly }
   return {
     run: async (milliseconds) => together(await asked<Ran>({ do: 'run', milliseconds, ...order })),
     close: async () => {

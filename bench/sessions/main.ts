@@ -16,15 +16,15 @@ const chosen = new RegExp(environment['CASES'] ?? '.')
 const wanted = new RegExp(environment['PEERS'] ?? '.')
 const directory = environment['OUT'] ?? 'build/bench'
 
-const cycle = { atOnce: 64, processes: 1, readOnly: false, http: false }
+const cycle = { concurrency: 64, processes: 1, readOnly: false, http: false }
 const named: readonly Case[] = [
   { name: 'cycle, 5 × 50 B', keys: 5, bytes: 50, ...cycle },
   { name: 'cycle, 50 × 200 B', keys: 50, bytes: 200, ...cycle },
   { name: 'cycle, 500 × 1 kB', keys: 500, bytes: 1_000, ...cycle },
   { name: 'read only, 5 × 50 B', keys: 5, bytes: 50, ...cycle, readOnly: true },
-  { name: 'cycle, 5 × 50 B, 512 at once', keys: 5, bytes: 50, ...cycle, atOnce: 512 },
+  { name: 'cycle, 5 × 50 B, 512 at once', keys: 5, bytes: 50, ...cycle, concurrency: 512 },
   { name: 'cycle, 5 × 50 B, 4 processes', keys: 5, bytes: 50, ...cycle, processes: 4 },
-  { name: 'cycle, 5 × 50 B, one at a time', keys: 5, bytes: 50, ...cycle, atOnce: 1 },
+  { name: 'cycle, 5 × 50 B, one at a time', keys: 5, bytes: 50, ...cycle, concurrency: 1 },
   { name: 'HTTP through Express, 5 × 50 B, one key changed', keys: 5, bytes: 50, ...cycle, http: true },
 ]
 const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
@@ -33,7 +33,7 @@ const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
   bytes: 50,
   ...cycle,
   // So few that all that they hold is remembered, and no more at once than seldom meet in one of them.
-  atOnce: 4,
+  concurrency: 4,
   sessions: 50,
 }))
 

@@ -13,7 +13,7 @@ export type Order =
       readonly tokens: readonly string[]
       readonly keys: number
       readonly bytes: number
-      readonly atOnce: number
+      readonly concurrency: number
       readonly milliseconds: number
       readonly readOnly: boolean
     }
@@ -50,7 +50,7 @@ const run = async (peer: Peer, order: Order & { do: 'run' }): Promise<Ran> => {
       now = next
     }
   }
-  await Promise.all(Array.from({ length: order.atOnce }, client))
+  await Promise.all(Array.from({ length: order.concurrency }, client))
   const milliseconds = performance.now() - start
   const sorted = Float64Array.from(took).sort()
   const at = (part: number): number => sorted[Math.floor(sorted.length * part)] ?? Number.NaN

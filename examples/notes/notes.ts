@@ -72,8 +72,8 @@ export const prepare = (database: Database) =>
     TE.traverseSeqArray((statement) => queryMany(database, t.unknown, statement)),
   )
 
-export const notesOf = notes.by('authorId')
-const tagsOf = tags.through(taggings, 'noteId', 'tagName')
+export const notesOf = notes.hasMany('authorId')
+const tagsOf = tags.hasManyThrough(taggings, 'noteId', 'tagName')
 
 /** The notes that a session's visitor wrote, by their ids. */
 export const written = sessionKey('written', t.array(t.string))
@@ -121,6 +121,6 @@ export const view = flow(
 /** Each of the notes with its tags' names, by one statement. */
 export const withTags = (found: readonly Note[]) =>
   pipe(
-    tagsOf.each(found),
+    tagsOf.preload(found),
     TE.map(RA.map(([{ title, views }, tags]) => ({ title, views, tags: tags.map(({ name }) => name) }))),
   )

@@ -6,7 +6,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import type * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { answerFailure, type OnFailure } from 'keyrow/node'
+import { defaultErrorResponse, type OnError } from 'keyrow/node'
 import { contentSecurityPolicy } from './html.js'
 import { failurePage } from './pages.js'
 
@@ -83,11 +83,11 @@ export const send =
   }
 
 /** keyrow's own answer (and line in the log) for all that is not the request's fault, as a page. */
-export const onFailure: OnFailure = (failure, request) => {
+export const onError: OnError = (failure, request) => {
   if (failure instanceof Refused) {
     const { status, headers, message } = failure
     return { status, headers: { ...pageHeaders, ...headers }, body: failurePage(message) }
   }
-  const { status, headers, body } = answerFailure(failure, request)
+  const { status, headers, body } = defaultErrorResponse(failure, request)
   return { status, headers: { ...pageHeaders, ...headers }, body: failurePage(body) }
 }

@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import { isIPv6 } from 'node:net'
-import { closeDatabase, onSessionEvent, prepareStore, sessionStore, startCollector } from 'keyrow/promise'
+import { closeDatabase, onSessionEvent, prepareStore, sessionStore, startCleanup } from 'keyrow/promise'
 import { counted, logged } from './log.js'
 import { shopListener } from './routes.js'
 import { openDatabase } from './storage.js'
@@ -33,7 +33,7 @@ const run = async (): Promise<void> => {
     await prepareStore(store)
     const server = createServer(logged(shopListener(database, { store, trustProxy: TRUST_PROXY === '1' })))
     console.log(`keyrow shop: ${await listen(server)}`)
-    const collector = startCollector(store)
+    const collector = startCleanup(store)
     await toldToStop
     await drain(server)
     await collector.stop()

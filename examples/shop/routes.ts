@@ -1,5 +1,5 @@
 // Which request does what. A handler is a task that gives its answer as a value. One that ends in a `Left`
-// has failed: then nothing is stored, and `onFailure` answers.
+// has failed: then nothing is stored, and `onError` answers.
 
 import type { IncomingMessage, RequestListener } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
@@ -8,7 +8,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { currentSession, type Database, type Session, type SessionError } from 'keyrow'
 import { type SessionListenerOptions, sessionListener } from 'keyrow/node'
-import { type Answer, onFailure, page, pathOf, Refused, readForm, seeOther, send } from './exchange.js'
+import { type Answer, onError, page, pathOf, Refused, readForm, seeOther, send } from './exchange.js'
 import type { Html } from './html.js'
 import { cartPage, DEMO_PASSWORD, framed, frontPage, sessionPage, signInPage } from './pages.js'
 import {
@@ -36,10 +36,10 @@ type Route = Readonly<Record<string, Handler>>
 /** The shop as a request listener. */
 export const shopListener = (
   database: Database,
-  options: Omit<SessionListenerOptions, 'onFailure'>,
+  options: Omit<SessionListenerOptions, 'onError'>,
 ): RequestListener => {
   const routes = routesOver(database)
-  return sessionListener({ ...options, onFailure })((req, res) =>
+  return sessionListener({ ...options, onError })((req, res) =>
     pipe(
       handlerOf(routes, req),
       TE.fromEither,

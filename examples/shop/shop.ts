@@ -10,7 +10,7 @@ import * as t from 'io-ts'
 import {
   currentSession,
   destroySession,
-  endSessions,
+  destroySessionsOf,
   rotateSession,
   type Session,
   type SessionError,
@@ -159,7 +159,7 @@ export const signOutEverywhere: Task<unknown> = pipe(
       customerOf(session),
       O.match(
         () => TE.right([]),
-        (name) => endSessions(session.handle, name),
+        (name) => destroySessionsOf(session.handle, name),
       ),
     ),
   ),

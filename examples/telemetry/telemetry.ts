@@ -26,7 +26,7 @@ const operations = {
   saved: 'save',
   rotated: 'rotate',
   destroyed: 'destroy',
-  collected: 'collect',
+  expiredDeleted: 'collect',
   upgraded: 'upgrade',
 } as const satisfies Partial<Record<SessionEventName, string>>
 
@@ -77,7 +77,7 @@ const counters = (meter: Meter): readonly Stop[] => {
     count('keyrow.expired', '{token}', 'expired', () => [1]),
     count('keyrow.failures', '{failure}', 'failed', (event) => [1, failure(event)]),
     count('keyrow.save.rounds', '{round}', 'saved', ({ rounds }) => [rounds]),
-    count('keyrow.collected', '{session}', 'collected', ({ sessions }) => [sessions]),
+    count('keyrow.expiredDeleted', '{session}', 'expiredDeleted', ({ sessions }) => [sessions]),
   ]
 }
 

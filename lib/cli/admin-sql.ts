@@ -7,7 +7,7 @@
 import { ON_PRIMARY, ONCE_ON_PRIMARY, type Query } from '../db/database.js'
 import { epoch, FENCED } from '../sql/fragments.js'
 
-export interface OperatorStatements {
+export interface AdminStatements {
   readonly sessions: Query
   readonly sessionsOf: Query
   readonly show: Query
@@ -19,21 +19,21 @@ export interface OperatorStatements {
   readonly endAll: Query
   readonly sessionSample: Query
   readonly entrySample: Query
-  readonly listingSample: Query
+  readonly principalsSample: Query
   readonly due: Query
 }
 
 const times = (session: string): string =>
   `${epoch(`${session}.created_at`)} as created, ${epoch(`${session}.expires_at`)} as expiration`
 
-const held = (schema: string, id: string): string => `(
+const stored = (schema: string, id: string): string => `(
   select count(*)::int as keys, coalesce(sum(pg_column_size(e.value)), 0)::float8 as bytes
   from ${schema}.entry e
   where e.session_id = ${id} and e.value is not null)`
 
 // $1 how many
 const sessions = (schema: string): Query => ({
-  name: 'operator.sessions',
+  name: 'admin.sessions',
   text: `
 with newest as (
   select id, created_at, expires_at from ${schema}.session
@@ -42,14 +42,14 @@ with newest as (
   limit $1::int
 )
 select n.id::text as id, l.principal as principal, ${times('n')}, h.keys as keys, h.bytes as bytes
-from newest n left join ${schema}.listing l on l.session_id = n.id cross join lateral ${held(schema, 'n.id')} as h
+from newest n left join ${schema}.listing l on l.session_id = n.id cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 })
 
 // $1 how many, $2 principal
 const sessionsOf = (schema: string): Query => ({
-  name: 'operator.sessions.of',
+  name: 'admin.sessions.of',
   text: `
 with newest as (
   select s.id, s.created_at, s.expires_at, l.principal
@@ -59,14 +59,14 @@ with newest as (
   limit $1::int
 )
 select n.id::text as id, n.principal as principal, ${times('n')}, h.keys as keys, h.bytes as bytes
-from newest n cross join lateral ${held(schema, 'n.id')} as h
+from newest n cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 })
 
 // $1 id, $2 whether to give the values. One row for each key; one without a key for a session that has none.
 const show = (schema: string): Query => ({
-  name: 'operator.show',
+  name: 'admin.show',
   text: `
 select s.id::text as id, l.principal as principal, ${times('s')},
        ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
@@ -89,20 +89,20 @@ where ${ONCE_ON_PRIMARY}`
 
 // $1 id
 const countOne = (schema: string): Query => ({
-  name: 'operator.count.one',
+  name: 'admin.count.one',
   text: counted(`${schema}.session where id = $1::uuid`),
 })
 
 // $1 principal
 const countOf = (schema: string): Query => ({
-  name: 'operator.count.of',
+  name: 'admin.count.of',
   text: counted(
     `${schema}.listing l join ${schema}.session s on s.id = l.session_id where l.principal = $1::text`,
   ),
 })
 
 const countAll = (schema: string): Query => ({
-  name: 'operator.count.all',
+  name: 'admin.count.all',
   text: counted(`${schema}.session`),
 })
 
@@ -131,13 +131,13 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 })
 
 // $1 id
-const endOne = (schema: string): Query => ending(schema, 'operator.end.one', `select $1::uuid as id`)
+const endOne = (schema: string): Query => ending(schema, 'admin.end.one', `select $1::uuid as id`)
 
 // $1 how many, $2 the last id of the batch before, $3 principal
 const endOf = (schema: string): Query =>
   ending(
     schema,
-    'operator.end.of',
+    'admin.end.of',
     `select session_id as id from ${schema}.listing
   where principal = $3::text and session_id > $2::uuid
   order by session_id
@@ -148,7 +148,7 @@ const endOf = (schema: string): Query =>
 const endAll = (schema: string): Query =>
   ending(
     schema,
-    'operator.end.all',
+    'admin.end.all',
     `select id from ${schema}.session
   where id > $2::uuid
   order by id
@@ -157,7 +157,7 @@ const endAll = (schema: string): Query =>
 
 // $1 how many of a hundred pages to look at
 const sessionSample = (schema: string): Query => ({
-  name: 'operator.sample.session',
+  name: 'admin.sample.session',
   text: `
 select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
        (count(*) filter (where l.session_id is null))::float8 as alone
@@ -166,15 +166,15 @@ where ${ONCE_ON_PRIMARY}`,
 })
 
 const entrySample = (schema: string): Query => ({
-  name: 'operator.sample.entry',
+  name: 'admin.sample.entry',
   text: `
 select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as alone
 from ${schema}.entry tablesample system ($1::real)
 where ${ONCE_ON_PRIMARY}`,
 })
 
-const listingSample = (schema: string): Query => ({
-  name: 'operator.sample.listing',
+const principalsSample = (schema: string): Query => ({
+  name: 'admin.sample.listing',
   text: `
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
@@ -184,12 +184,12 @@ where ${ONCE_ON_PRIMARY}`,
 
 // For how many milliseconds the session has waited that a collector should look at first.
 const due = (schema: string): Query => ({
-  name: 'operator.due',
+  name: 'admin.due',
   text: `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
 })
 
 export const serverQuery: Query = {
-  name: 'operator.server',
+  name: 'admin.server',
   text: `
 select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
        current_database()::text as database, current_user::text as role,
@@ -202,19 +202,19 @@ select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_serve
        current_setting('in_hot_standby', true) = 'on' is true as standby`
 
 /** Which server answers a plain read, which a pooler may balance: on purpose without the condition of all others. */
-export const plainRouteQuery: Query = { name: 'operator.route.plain', text: answering }
+export const plainRouteQuery: Query = { name: 'admin.route.plain', text: answering }
 
 /** Which server answers the reads of this library. */
-export const routeQuery: Query = { name: 'operator.route', text: `${answering}\nwhere ${ON_PRIMARY}` }
+export const routeQuery: Query = { name: 'admin.route', text: `${answering}\nwhere ${ON_PRIMARY}` }
 
 export const clockQuery: Query = {
-  name: 'operator.clock',
+  name: 'admin.clock',
   text: `select ${epoch('clock_timestamp()')} as now`,
 }
 
 // $1 quoted schema. `rows` is null where nobody has counted yet (then PostgreSQL has -1).
 export const tablesQuery: Query = {
-  name: 'operator.tables',
+  name: 'admin.tables',
   text: `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
@@ -238,7 +238,7 @@ order by leaf.name`,
 // no policy of all rows applies, or a restrictive one does. `merging`: text columns whose collation calls different texts
 // equal. (By JSON: servers before PostgreSQL 12 have no such collations, and no such column.)
 export const hazardsQuery: Query = {
-  name: 'operator.hazards',
+  name: 'admin.hazards',
   text: `
 with ours as (
   select c.oid, c.relname::text as name
@@ -270,7 +270,7 @@ where ${ONCE_ON_PRIMARY}`,
 
 // $1 quoted schema
 export const indexesQuery: Query = {
-  name: 'operator.indexes',
+  name: 'admin.indexes',
   text: `
 select i.relname::text as name, c.relname::text as owner, x.indisprimary as main,
        x.indisvalid and x.indisready as valid
@@ -281,7 +281,7 @@ order by i.relname`,
 }
 
 /** `schema` is a quoted identifier. */
-export const operatorStatements = (schema: string): OperatorStatements => ({
+export const adminStatements = (schema: string): AdminStatements => ({
   sessions: sessions(schema),
   sessionsOf: sessionsOf(schema),
   show: show(schema),
@@ -293,6 +293,6 @@ export const operatorStatements = (schema: string): OperatorStatements => ({
   endAll: endAll(schema),
   sessionSample: sessionSample(schema),
   entrySample: entrySample(schema),
-  listingSample: listingSample(schema),
+  principalsSample: principalsSample(schema),
   due: due(schema),
 })

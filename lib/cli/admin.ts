@@ -6,7 +6,7 @@ import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
 import type { Param, Query, Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
-import { operatorStatements } from './admin-sql.js'
+import { adminStatements } from './admin-sql.js'
 
 /** Which sessions are meant. */
 export type Scope =
@@ -55,7 +55,7 @@ interface EndedBatch {
   readonly next: string | undefined
 }
 
-export interface Operator {
+export interface Admin {
   /** The newest live sessions, of one principal or of all. */
   readonly sessions: (
     limit: number,
@@ -72,8 +72,8 @@ export interface Operator {
 export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 /** `schema` is a quoted identifier. */
-export const operatorOver = (database: Queryable, schema: string): Operator => {
-  const sql = operatorStatements(schema)
+export const adminOver = (database: Queryable, schema: string): Admin => {
+  const sql = adminStatements(schema)
   const count = (query: Query, params: readonly Param[]) => rowAs(Counted)(database, query, params)
   return {
     sessions: (limit, principal) =>

@@ -6,7 +6,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import { LATEST } from '../sql/migrations.js'
 import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema.js'
 import type { Scope } from './admin.js'
-import { EXIT, Refusal, usage } from './terminal.js'
+import { EXIT, Rejection, usage } from './terminal.js'
 
 /** Which database, and how it is used. */
 export interface Target {
@@ -31,15 +31,15 @@ export type Command =
 export type DatabaseCommand = { readonly target: Target } & (
   | { readonly verb: 'schema status' | 'schema upgrade' | 'doctor' }
   | {
-      readonly verb: 'collect'
+      readonly verb: 'cleanup'
       readonly batch: number | undefined
-      readonly pauseMs: number | undefined
-      readonly withinMs: number | undefined
+      readonly delayMs: number | undefined
+      readonly totalTimeoutMs: number | undefined
     }
   | { readonly verb: 'sessions'; readonly principal: string | undefined; readonly limit: number }
   | { readonly verb: 'show'; readonly id: string; readonly values: boolean }
   | {
-      readonly verb: 'move'
+      readonly verb: 'migrate'
       readonly from: OldTable
       readonly idleMs: number
       readonly absoluteMs: number
@@ -95,7 +95,7 @@ const parsed = (argv: readonly string[]) =>
 export const commandOf = (
   argv: readonly string[],
   databaseUrl: string | undefined,
-): E.Either<Refusal, Command> =>
+): E.Either<Rejection, Command> =>
   E.tryCatch(
     () => {
       const { values, positionals } = parsed(argv)
@@ -105,7 +105,7 @@ export const commandOf = (
       checkOptions(verb, values)
       return commandWith(verb, operands, values, databaseUrl)
     },
-    (error) => (error instanceof Refusal ? error : usage(parseProblem(error))),
+    (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
   )
 
 // parseArgs repeats what it was given: an unknown option as a whole, an address that was taken for one too.
@@ -148,9 +148,9 @@ const commandWith = (
   if (verb === 'schema print') return { verb, schema, from: whole('from', values.from, 0, LATEST) ?? 0 }
   const target = { ...databaseOf(values, databaseUrl), schema, timeoutMs: timeoutOf(values) }
   switch (verb) {
-    case 'collect':
+    case 'cleanup':
       return { verb, target, ...collectionOf(values) }
-    case 'move':
+    case 'migrate':
       return { verb, target, ...moveOf(values) }
     case 'sessions':
       return { verb, target, principal: operand, limit: whole('limit', values.limit, 1, 100_000) ?? 50 }
@@ -169,8 +169,8 @@ const collectionOf = (values: Values) => {
   const seconds = whole('within', values.within, 0, 1_000_000_000)
   return {
     batch: whole('batch', values.batch, 1, 100_000),
-    pauseMs: whole('pause', values.pause, 0, 3_600_000),
-    withinMs: seconds === undefined ? undefined : seconds * 1000,
+    delayMs: whole('pause', values.pause, 0, 3_600_000),
+    totalTimeoutMs: seconds === undefined ? undefined : seconds * 1000,
   }
 }
 
@@ -241,7 +241,7 @@ const idOf = (verb: string, text: string | undefined): string => {
 
 const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope => {
   const said = [operand !== undefined, principal !== undefined, all === true].filter(Boolean)
-  if (said.length !== 1) throw new Refusal(EXIT.usage, 'end: say one of ID, --principal P and --all')
+  if (said.length !== 1) throw new Rejection(EXIT.usage, 'end: say one of ID, --principal P and --all')
   if (principal !== undefined) return { kind: 'principal', principal }
   return operand === undefined ? { kind: 'all' } : { kind: 'one', id: idOf('end', operand) }
 }

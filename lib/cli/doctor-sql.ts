@@ -7,11 +7,11 @@ import type { DriverError } from '../core/errors.js'
 import type { Query, Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import {
+  type AdminStatements,
+  adminStatements,
   clockQuery,
   hazardsQuery,
   indexesQuery,
-  type OperatorStatements,
-  operatorStatements,
   plainRouteQuery,
   routeQuery,
   serverQuery,
@@ -27,7 +27,7 @@ const Server = t.type({
   readonly: t.boolean,
 })
 
-export type ServerFigures = t.TypeOf<typeof Server>
+export type ServerStats = t.TypeOf<typeof Server>
 
 const number = t.union([t.number, t.null])
 
@@ -44,16 +44,16 @@ const Table = t.type({
   vacuumed: number,
 })
 
-export type TableFigures = t.TypeOf<typeof Table>
+export type TableStats = t.TypeOf<typeof Table>
 
 const Index = t.type({ name: t.string, owner: t.string, main: t.boolean, valid: t.boolean })
 
-export type IndexFigures = t.TypeOf<typeof Index>
+export type IndexStats = t.TypeOf<typeof Index>
 
 const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, commits: t.string })
 
 /** What others have set that breaks promises of keyrow. */
-export interface HazardFigures {
+export interface HazardStats {
   /** The tables of which row-level security hides rows from this role. */
   readonly hidden: readonly string[]
   /** The columns whose collation calls different texts equal. */
@@ -66,12 +66,12 @@ export interface HazardFigures {
 const Sample = t.type({ counted: t.number, dead: t.number, alone: t.number })
 
 /** Rows of a table: all, the dead (expired, or deleted keys), and those that another table lacks. */
-export interface RowFigures extends t.TypeOf<typeof Sample> {
+export interface RowStats extends t.TypeOf<typeof Sample> {
   readonly estimated: boolean
 }
 
 /** The database's clock against this process's, in milliseconds: how far it is ahead, give or take. */
-export interface ClockFigures {
+export interface ClockStats {
   readonly ahead: number
   readonly uncertain: number
   readonly roundTrip: number
@@ -80,29 +80,26 @@ export interface ClockFigures {
 const Route = t.type({ server: t.string, standby: t.boolean })
 
 /** By which servers reads were answered, each named by when it was started, and where: plain ones, and the library's. */
-export interface RouteFigures {
+export interface RouteStats {
   readonly plain: readonly t.TypeOf<typeof Route>[]
   readonly own: readonly t.TypeOf<typeof Route>[]
 }
 
-export interface SchemaFigures {
-  readonly tables: readonly TableFigures[]
-  readonly indexes: readonly IndexFigures[]
-  readonly sessions: RowFigures
-  readonly entries: RowFigures
-  readonly listing: RowFigures
+export interface SchemaStats {
+  readonly tables: readonly TableStats[]
+  readonly indexes: readonly IndexStats[]
+  readonly sessions: RowStats
+  readonly entries: RowStats
+  readonly principals: RowStats
   /** For how long the session has waited that a collector should look at first, if there is any. */
   readonly waiting: number | null
 }
 
-export const serverFigures = (database: Queryable): TE.TaskEither<DriverError, ServerFigures> =>
+export const serverStats = (database: Queryable): TE.TaskEither<DriverError, ServerStats> =>
   rowAs(Server)(database, serverQuery)
 
 /** `schema` is a quoted identifier. What is not there has no hazards. */
-export const hazardFigures = (
-  database: Queryable,
-  schema: string,
-): TE.TaskEither<DriverError, HazardFigures> =>
+export const hazardStats = (database: Queryable, schema: string): TE.TaskEither<DriverError, HazardStats> =>
   pipe(
     rowAs(Hazards)(database, hazardsQuery, [schema]),
     TE.map(({ hidden, merging, role, commits }) => ({
@@ -115,7 +112,7 @@ export const hazardFigures = (
 /** A pooler may choose a server for a connection: of each this many are asked at once, for as many connections. */
 export const ROUTES = 8
 
-export const routeFigures = (database: Queryable): TE.TaskEither<DriverError, RouteFigures> => {
+export const routeStats = (database: Queryable): TE.TaskEither<DriverError, RouteStats> => {
   const asked = (query: Query) =>
     TE.sequenceArray(Array.from({ length: ROUTES }, () => rowAs(Route)(database, query)))
   return pipe(
@@ -126,14 +123,14 @@ export const routeFigures = (database: Queryable): TE.TaskEither<DriverError, Ro
 }
 
 /** Of three questions the one that was answered fastest; the answer is as old as half its round trip. */
-export const clockFigures = (database: Queryable): TE.TaskEither<DriverError, ClockFigures> =>
+export const clockStats = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =>
   pipe(
     [1, 2, 3],
     TE.traverseSeqArray(() => askClock(database)),
     TE.map((asked) => asked.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
   )
 
-const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockFigures> =>
+const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =>
   pipe(
     TE.fromIO(() => ({ sent: Date.now(), began: performance.now() })),
     TE.chain(({ sent, began }) =>
@@ -149,11 +146,8 @@ const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockFigures>
   )
 
 /** `schema` is a quoted identifier of a schema of our version. */
-export const schemaFigures = (
-  database: Queryable,
-  schema: string,
-): TE.TaskEither<DriverError, SchemaFigures> => {
-  const sql = operatorStatements(schema)
+export const schemaStats = (database: Queryable, schema: string): TE.TaskEither<DriverError, SchemaStats> => {
+  const sql = adminStatements(schema)
   return pipe(
     TE.Do,
     TE.apS('tables', rowsAs(Table)(database, tablesQuery, [schema])),
@@ -164,21 +158,21 @@ export const schemaFigures = (
   )
 }
 
-const counts = (database: Queryable, sql: OperatorStatements, tables: readonly TableFigures[]) => {
+const counts = (database: Queryable, sql: AdminStatements, tables: readonly TableStats[]) => {
   const of = (name: string, query: Query) =>
     sample(database, query, tables.find((table) => table.name === name)?.pages ?? 0)
   return pipe(
     TE.Do,
     TE.bind('sessions', () => of('session', sql.sessionSample)),
     TE.bind('entries', () => of('entry', sql.entrySample)),
-    TE.bind('listing', () => of('listing', sql.listingSample)),
+    TE.bind('principals', () => of('listing', sql.principalsSample)),
   )
 }
 
 /** Sixteen megabytes: whole tables of some tens of thousands of rows. */
 const SAMPLE_PAGES = 2048
 
-const sample = (database: Queryable, query: Query, pages: number): TE.TaskEither<DriverError, RowFigures> => {
+const sample = (database: Queryable, query: Query, pages: number): TE.TaskEither<DriverError, RowStats> => {
   const share = Math.min(1, SAMPLE_PAGES / Math.max(pages, 1))
   return pipe(
     rowAs(Sample)(database, query, [share * 100]),

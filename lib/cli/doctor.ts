@@ -6,19 +6,19 @@ import { type DriverError, SchemaMismatch } from '../core/errors.js'
 import type { Database } from '../db/database.js'
 import { bare, prepareSchema, type SchemaState, schemaState } from '../sql/schema.js'
 import {
-  type ClockFigures,
-  clockFigures,
-  type HazardFigures,
-  hazardFigures,
-  type IndexFigures,
-  type RouteFigures,
-  type RowFigures,
-  routeFigures,
-  type SchemaFigures,
-  type ServerFigures,
-  schemaFigures,
-  serverFigures,
-  type TableFigures,
+  type ClockStats,
+  clockStats,
+  type HazardStats,
+  hazardStats,
+  type IndexStats,
+  type RouteStats,
+  type RowStats,
+  routeStats,
+  type SchemaStats,
+  type ServerStats,
+  schemaStats,
+  serverStats,
+  type TableStats,
 } from './doctor-sql.js'
 import type { Context, Ending } from './open.js'
 import { duration, EXIT, iso, plural, size, type Terminal, table, time } from './terminal.js'
@@ -33,7 +33,7 @@ export interface Check {
 
 const MINUTE = 60_000
 
-const serverChecks = (server: ServerFigures, roundTripMs: number): readonly Check[] => [
+const serverChecks = (server: ServerStats, roundTripMs: number): readonly Check[] => [
   {
     check: 'connection',
     state: roundTripMs > 250 ? 'warning' : 'ok',
@@ -45,7 +45,7 @@ const serverChecks = (server: ServerFigures, roundTripMs: number): readonly Chec
   writable(server),
 ]
 
-const writable = ({ standby, readonly }: ServerFigures): Check =>
+const writable = ({ standby, readonly }: ServerStats): Check =>
   standby || readonly
     ? {
         check: 'writing',
@@ -55,7 +55,7 @@ const writable = ({ standby, readonly }: ServerFigures): Check =>
     : { check: 'writing', state: 'ok', says: 'it is a primary, and transactions may write' }
 
 /** Whether one server answers all: a pooler may balance reads, and one address may lead to several servers. */
-const routeCheck = ({ plain, own }: RouteFigures): Check => {
+const routeCheck = ({ plain, own }: RouteStats): Check => {
   const [first] = own
   const isAnother = ({ server }: { readonly server: string }): boolean => server !== first?.server
   if (own.some(isAnother))
@@ -77,7 +77,7 @@ const routeCheck = ({ plain, own }: RouteFigures): Check => {
 }
 
 /** Expirations are by the database's clock; logs and cookies are by the clocks of others. */
-const clockCheck = ({ ahead, uncertain }: ClockFigures): Check => {
+const clockCheck = ({ ahead, uncertain }: ClockStats): Check => {
   const off = Math.max(0, Math.abs(ahead) - uncertain)
   const says = `the database's clock is ${duration(Math.abs(ahead))} ${ahead < 0 ? 'behind' : 'ahead'} (± ${duration(uncertain)})`
   if (off < 2_000) return { check: 'clock', state: 'ok', says }
@@ -88,7 +88,7 @@ const clockCheck = ({ ahead, uncertain }: ClockFigures): Check => {
   }
 }
 
-const hazardChecks = ({ hidden, merging, role, commits }: HazardFigures): readonly Check[] => [
+const hazardChecks = ({ hidden, merging, role, commits }: HazardStats): readonly Check[] => [
   hidden.length === 0
     ? { check: 'row security', state: 'ok', says: `no policy hides rows from "${role}"` }
     : {
@@ -122,19 +122,19 @@ const schemaCheck = ({ version, made }: SchemaState): Check => {
   return { check: 'schema', state: 'ok', says: `version ${String(version)}${by}` }
 }
 
-const figureChecks = (figures: SchemaFigures): readonly Check[] => [
-  indexCheck(figures.indexes),
-  collectionCheck(figures.waiting),
-  garbageCheck(figures.sessions),
-  listingCheck(figures.sessions, figures.listing),
-  keysCheck(figures.entries),
-  ...figures.tables.map(vacuumCheck),
+const figureChecks = (stats: SchemaStats): readonly Check[] => [
+  indexCheck(stats.indexes),
+  collectionCheck(stats.waiting),
+  cleanupCheck(stats.sessions),
+  principalsCheck(stats.sessions, stats.principals),
+  keysCheck(stats.entries),
+  ...stats.tables.map(vacuumCheck),
 ]
 
 const TABLES = ['session', 'entry', 'listing', 'metadata']
 const NAMED = ['listing_principal', 'listing_collect_at']
 
-const indexCheck = (indexes: readonly IndexFigures[]): Check => {
+const indexCheck = (indexes: readonly IndexStats[]): Check => {
   const missing = [
     ...NAMED.filter((wanted) => !indexes.some(({ name }) => name === wanted)),
     ...TABLES.filter((table) => !indexes.some(({ owner, main }) => main && owner === table)).map(
@@ -160,16 +160,16 @@ const collectionCheck = (waiting: number | null): Check => {
     : {
         check: 'collection',
         state: 'warning',
-        says: `${says}: is one running? (startCollector, keyrow collect)`,
+        says: `${says}: is one running? (startCleanup, keyrow collect)`,
       }
 }
 
-const about = ({ estimated }: RowFigures): string => (estimated ? 'about ' : '')
+const about = ({ estimated }: RowStats): string => (estimated ? 'about ' : '')
 
 const percent = (part: number, whole: number): string =>
   `${String(Math.round((100 * part) / Math.max(whole, 1)))} %`
 
-const garbageCheck = (rows: RowFigures): Check => {
+const cleanupCheck = (rows: RowStats): Check => {
   const { counted, dead } = rows
   const says = `${about(rows)}${plural(counted - dead, 'live session')}, ${about(rows)}${plural(dead, 'expired session')} (garbage: ${percent(dead, counted)})`
   return dead > 1_000 && dead > counted / 2
@@ -177,11 +177,11 @@ const garbageCheck = (rows: RowFigures): Check => {
     : { check: 'sessions', state: 'ok', says }
 }
 
-const listingCheck = (sessions: RowFigures, listing: RowFigures): Check => {
-  if (sessions.alone === 0 && listing.alone === 0)
+const principalsCheck = (sessions: RowStats, principals: RowStats): Check => {
+  if (sessions.alone === 0 && principals.alone === 0)
     return { check: 'listing', state: 'ok', says: 'it has all sessions, and no others' }
   const missing = `it lacks ${about(sessions)}${plural(sessions.alone, 'session')}`
-  const extra = `has ${about(listing)}${plural(listing.alone, 'row')} without a session`
+  const extra = `has ${about(principals)}${plural(principals.alone, 'row')} without a session`
   return {
     check: 'listing',
     state: 'warning',
@@ -189,13 +189,13 @@ const listingCheck = (sessions: RowFigures, listing: RowFigures): Check => {
   }
 }
 
-const keysCheck = (rows: RowFigures): Check => ({
+const keysCheck = (rows: RowStats): Check => ({
   check: 'keys',
   state: 'ok',
   says: `${about(rows)}${plural(rows.counted - rows.dead, 'key')}, ${about(rows)}${String(rows.dead)} deleted but kept for a while (${percent(rows.dead, rows.counted)})`,
 })
 
-const vacuumCheck = ({ name, live, dead, vacuumed }: TableFigures): Check => {
+const vacuumCheck = ({ name, live, dead, vacuumed }: TableStats): Check => {
   const when = vacuumed === null ? 'never vacuumed' : `vacuumed ${time(vacuumed)}`
   const says = `${name}: ${plural(dead, 'dead tuple')}, ${when}`
   return dead > 10_000 && dead > live / 2
@@ -203,7 +203,7 @@ const vacuumCheck = ({ name, live, dead, vacuumed }: TableFigures): Check => {
     : { check: 'vacuum', state: 'ok', says }
 }
 
-const sizesOf = (tables: readonly TableFigures[]): readonly (readonly string[])[] =>
+const sizesOf = (tables: readonly TableStats[]): readonly (readonly string[])[] =>
   tables.map(({ name, rows, heap, indexes, total }) => [
     name,
     rows === null ? 'not counted' : `about ${rows.toLocaleString('en-US')}`,
@@ -215,7 +215,7 @@ const sizesOf = (tables: readonly TableFigures[]): readonly (readonly string[])[
 interface Diagnosis {
   readonly checks: readonly Check[]
   /** None when the schema is not ours. */
-  readonly figures?: SchemaFigures
+  readonly stats?: SchemaStats
 }
 
 export const doctor = ({ database, schema, terminal }: Context): Ending =>
@@ -223,9 +223,9 @@ export const doctor = ({ database, schema, terminal }: Context): Ending =>
     TE.Do,
     TE.apS('server', examineServer(database, schema)),
     TE.bind('schema', () => examineSchema(database, schema)),
-    TE.map(({ server, schema: { checks, figures } }) => {
+    TE.map(({ server, schema: { checks, stats } }) => {
       const all = [...server, ...checks]
-      printDiagnosis(terminal, schema, all, figures)
+      printDiagnosis(terminal, schema, all, stats)
       return all.some(({ state }) => state === 'problem') ? EXIT.problem : EXIT.done
     }),
   )
@@ -233,11 +233,11 @@ export const doctor = ({ database, schema, terminal }: Context): Ending =>
 const examineServer = (database: Database, schema: string): TE.TaskEither<DriverError, readonly Check[]> =>
   pipe(
     TE.Do,
-    TE.apS('server', serverFigures(database)),
-    TE.bind('clock', () => clockFigures(database)),
-    TE.bind('routes', () => routeFigures(database)),
+    TE.apS('server', serverStats(database)),
+    TE.bind('clock', () => clockStats(database)),
+    TE.bind('routes', () => routeStats(database)),
     // Before the schema is looked at: rows that are hidden make it look like another one.
-    TE.bind('hazards', () => hazardFigures(database, schema)),
+    TE.bind('hazards', () => hazardStats(database, schema)),
     TE.map(({ server, clock, routes, hazards }) => [
       ...serverChecks(server, clock.roundTrip),
       routeCheck(routes),
@@ -251,9 +251,9 @@ const examineSchema = (database: Database, schema: string): TE.TaskEither<Driver
     prepareSchema(database, schema, false),
     TE.chainW(() => schemaState(database, schema)),
     TE.bindTo('state'),
-    TE.bindW('figures', () => schemaFigures(database, schema)),
-    TE.map(({ state, figures }): Diagnosis => {
-      return { checks: [schemaCheck(state), ...figureChecks(figures)], figures }
+    TE.bindW('stats', () => schemaStats(database, schema)),
+    TE.map(({ state, stats }): Diagnosis => {
+      return { checks: [schemaCheck(state), ...figureChecks(stats)], stats }
     }),
     TE.orElse((error) =>
       error instanceof SchemaMismatch
@@ -268,33 +268,33 @@ const printDiagnosis = (
   terminal: Terminal,
   schema: string,
   checks: readonly Check[],
-  figures: SchemaFigures | undefined,
+  stats: SchemaStats | undefined,
 ): void => {
-  terminal.print({ schema: bare(schema), checks, ...dataOf(figures) }, () =>
+  terminal.print({ schema: bare(schema), checks, ...dataOf(stats) }, () =>
     [
       table(
         ['STATE', 'CHECK', ''],
         checks.map(({ state, check, says }) => [state, check, says]),
       ),
-      ...(figures === undefined ? [] : ['', sizes(figures)]),
+      ...(stats === undefined ? [] : ['', sizes(stats)]),
     ].join('\n'),
   )
 }
 
-const dataOf = (figures: SchemaFigures | undefined) =>
-  figures === undefined
+const dataOf = (stats: SchemaStats | undefined) =>
+  stats === undefined
     ? {}
     : {
-        figures: {
-          ...figures,
-          tables: figures.tables.map((one) => ({
+        stats: {
+          ...stats,
+          tables: stats.tables.map((one) => ({
             ...one,
             vacuumed: one.vacuumed === null ? null : iso(one.vacuumed),
           })),
         },
       }
 
-const sizes = ({ tables }: SchemaFigures): string => {
+const sizes = ({ tables }: SchemaStats): string => {
   const all = tables.reduce((sum, { total }) => sum + total, 0)
   return `${table(['TABLE', 'ROWS', 'ROWS TAKE', 'INDEXES TAKE', 'IN ALL'], sizesOf(tables))}\nIn all: ${size(all)}`
 }

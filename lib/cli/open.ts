@@ -7,7 +7,7 @@ import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
 import { prepareSchema } from '../sql/schema.js'
 import type { DatabaseCommand, Target } from './arguments.js'
 import { ROUTES } from './doctor-sql.js'
-import { EXIT, type Failure, Refusal, type Terminal, usage } from './terminal.js'
+import { EXIT, type Failure, Rejection, type Terminal, usage } from './terminal.js'
 
 export interface Opened {
   readonly database: Database
@@ -20,7 +20,7 @@ const TIMEOUT_MS = 30_000
 const UPGRADE_TIMEOUT_MS = 3_600_000
 const CONNECT_SECONDS = 10
 
-export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Refusal, Opened> => {
+export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Rejection, Opened> => {
   const upgrades = verb === 'schema upgrade'
   const timeoutMs = target.timeoutMs ?? (upgrades ? UPGRADE_TIMEOUT_MS : TIMEOUT_MS)
   return TE.tryCatch(
@@ -28,7 +28,7 @@ export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<R
       target.directory === undefined
         ? openPostgres(target.url ?? '', timeoutMs, verb === 'doctor' ? ROUTES : 1)
         : openPglite(target.directory, timeoutMs, upgrades),
-    (error) => (error instanceof Refusal ? error : missingPackage(error, target)),
+    (error) => (error instanceof Rejection ? error : missingPackage(error, target)),
   )
 }
 
@@ -69,7 +69,7 @@ const isAddress = (url: string): boolean => {
   return match !== null && !`${match[2] ?? ''}${(match[3] ?? '').replaceAll(/=[^&]*/g, '')}`.includes('@')
 }
 
-const notAnAddress = (): Refusal =>
+const notAnAddress = (): Rejection =>
   usage(
     'the URL of the database (--url or DATABASE_URL) is not a postgres:// address, ' +
       'or has a password with characters that need percent-encoding',
@@ -87,7 +87,7 @@ const checkDirectory = async (directory: string, make: boolean): Promise<void> =
   if (/^[a-z]{2,}:/i.test(directory)) throw usage('--directory: that is an address, not a directory')
   const files = await filesIn(directory, make)
   if (files?.includes('PG_VERSION') === true || (files?.length === 0 && make)) return
-  throw new Refusal(EXIT.failed, `there is no database of PGlite in ${directory}`)
+  throw new Rejection(EXIT.failed, `there is no database of PGlite in ${directory}`)
 }
 
 /** `undefined`: it cannot be read. */
@@ -99,15 +99,15 @@ const filesIn = async (directory: string, make: boolean): Promise<readonly strin
   }
 }
 
-const missingPackage = (error: unknown, { directory }: Target): Refusal => {
+const missingPackage = (error: unknown, { directory }: Target): Rejection => {
   const name = directory === undefined ? 'postgres' : '@electric-sql/pglite'
   return (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND'
-    ? new Refusal(EXIT.failed, `the package ${name} is not installed: npm install ${name}`)
-    : new Refusal(EXIT.failed, `the package ${name} could not be loaded`)
+    ? new Rejection(EXIT.failed, `the package ${name} is not installed: npm install ${name}`)
+    : new Rejection(EXIT.failed, `the package ${name} could not be loaded`)
 }
 
 /** No bound but the statements' own, which `--timeout` sets. */
-export const PATIENT = { withinMs: 3_600_000 }
+export const PATIENT = { totalTimeoutMs: 3_600_000 }
 
 // What a verb gets, and what it gives: an exit code.
 

@@ -4,10 +4,10 @@ import { RELEASE } from '../core/process.js'
 import { readCommitted } from '../db/database.js'
 import { type Command, commandOf, type DatabaseCommand, HELP } from './arguments.js'
 import { doctor } from './doctor.js'
-import { collect, end, move } from './end.js'
+import { cleanup, end, migrate } from './end.js'
 import { type Context, type Ending, openDatabase } from './open.js'
 import { printSchema, schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
-import { EXIT, type Failure, Refusal, type Terminal } from './terminal.js'
+import { EXIT, type Failure, Rejection, type Terminal } from './terminal.js'
 
 export const run = async (
   argv: readonly string[],
@@ -55,7 +55,7 @@ const performOn = async (
     signal,
   })
   // What goes in batches ends by itself, after the one that is under way.
-  const patient = ['collect', 'move', 'end'].includes(command.verb)
+  const patient = ['cleanup', 'migrate', 'end'].includes(command.verb)
   const result = patient ? await task() : await Promise.race([task(), interrupted(signal)])
   await (signal.aborted ? abandon() : database.close())
   return result
@@ -69,10 +69,10 @@ const endingOf = (command: DatabaseCommand, context: Context): Ending => {
       return schemaUpgrade(context)
     case 'doctor':
       return doctor(context)
-    case 'collect':
-      return collect(context, command)
-    case 'move':
-      return move(context, command)
+    case 'cleanup':
+      return cleanup(context, command)
+    case 'migrate':
+      return migrate(context, command)
     case 'sessions':
       return sessions(context, command)
     case 'show':
@@ -82,9 +82,9 @@ const endingOf = (command: DatabaseCommand, context: Context): Ending => {
   }
 }
 
-const interrupted = (signal: AbortSignal): Promise<E.Either<Refusal, number>> =>
+const interrupted = (signal: AbortSignal): Promise<E.Either<Rejection, number>> =>
   new Promise((resolve) => {
-    const answer = (): void => resolve(E.left(new Refusal(signal.reason as number, 'interrupted')))
+    const answer = (): void => resolve(E.left(new Rejection(signal.reason as number, 'interrupted')))
     if (signal.aborted) answer()
     else signal.addEventListener('abort', answer, { once: true })
   })

@@ -12,7 +12,7 @@ import {
   schemaState,
   upgradeSchema,
 } from '../sql/schema.js'
-import { operatorOver, type SessionLine, type ShownRow } from './admin.js'
+import { adminOver, type SessionLine, type ShownRow } from './admin.js'
 import type { DatabaseCommand } from './arguments.js'
 import { type Context, type Ending, onOurSchema } from './open.js'
 import {
@@ -22,19 +22,19 @@ import {
   iso,
   pairs,
   plural,
-  Refusal,
+  Rejection,
   size,
   type Terminal,
   table,
   time,
 } from './terminal.js'
 
-type Listing = Extract<DatabaseCommand, { readonly verb: 'sessions' }>
+type SessionList = Extract<DatabaseCommand, { readonly verb: 'sessions' }>
 type Showing = Extract<DatabaseCommand, { readonly verb: 'show' }>
 
-export const sessions = (context: Context, { principal, limit }: Listing): Ending =>
+export const sessions = (context: Context, { principal, limit }: SessionList): Ending =>
   pipe(
-    operatorOver(context.database, context.schema).sessions(limit + 1, principal),
+    adminOver(context.database, context.schema).sessions(limit + 1, principal),
     TE.map((found) => {
       printSessions(context.terminal, found.slice(0, limit), found.length > limit)
       return EXIT.done
@@ -70,10 +70,10 @@ const linesOf = (found: readonly SessionLine[]): string =>
 
 export const show = (context: Context, { id, values }: Showing): Ending =>
   pipe(
-    operatorOver(context.database, context.schema).show(id, values),
+    adminOver(context.database, context.schema).show(id, values),
     TE.filterOrElseW(
       (rows) => rows.length > 0,
-      () => new Refusal(EXIT.notFound, `there is no session ${id}`),
+      () => new Rejection(EXIT.notFound, `there is no session ${id}`),
     ),
     TE.map((rows) => {
       printShown(context.terminal, rows, values)
@@ -85,26 +85,26 @@ export const show = (context: Context, { id, values }: Showing): Ending =>
 const printShown = (terminal: Terminal, rows: readonly ShownRow[], values: boolean): void => {
   const [head] = rows
   if (head === undefined) return
-  const held = rows.flatMap(({ key, bytes, value }) =>
+  const stored = rows.flatMap(({ key, bytes, value }) =>
     key === null ? [] : [{ key, bytes: bytes ?? 0, value }],
   )
-  const entries = held.map(({ key, bytes, value }) =>
+  const entries = stored.map(({ key, bytes, value }) =>
     values ? { key, bytes, value: JSON.parse(value ?? 'null') as unknown } : { key, bytes },
   )
   const { id, principal, live, revision } = head
   const times = { created: iso(head.created), expiration: iso(head.expiration), absolute: iso(head.absolute) }
   terminal.print({ id, principal, live, ...times, revision, entries }, () =>
-    [headOf(head, held), ...(held.length === 0 ? [] : ['', entriesOf(held, values)])].join('\n'),
+    [headOf(head, stored), ...(stored.length === 0 ? [] : ['', entriesOf(stored, values)])].join('\n'),
   )
 }
 
-interface Held {
+interface Stored {
   readonly key: string
   readonly bytes: number
   readonly value: string | null
 }
 
-const headOf = (head: ShownRow, held: readonly Held[]): string =>
+const headOf = (head: ShownRow, stored: readonly Stored[]): string =>
   pairs([
     ['id', head.id],
     ['principal', head.principal ?? ''],
@@ -112,13 +112,13 @@ const headOf = (head: ShownRow, held: readonly Held[]): string =>
     ['expires', `${time(head.expiration)}${head.live ? '' : ' (it has expired)'}`],
     ['at the latest', time(head.absolute)],
     ['revision', String(head.revision)],
-    ['holds', `${plural(held.length, 'key')}, ${size(held.reduce((sum, { bytes }) => sum + bytes, 0))}`],
+    ['holds', `${plural(stored.length, 'key')}, ${size(stored.reduce((sum, { bytes }) => sum + bytes, 0))}`],
   ])
 
-const entriesOf = (held: readonly Held[], values: boolean): string =>
+const entriesOf = (stored: readonly Stored[], values: boolean): string =>
   table(
     ['BYTES', 'KEY', ...(values ? ['VALUE'] : [])],
-    held.map(({ key, bytes, value }) => [bytes, key, ...(values ? [value ?? ''] : [])]),
+    stored.map(({ key, bytes, value }) => [bytes, key, ...(values ? [value ?? ''] : [])]),
   )
 
 // `schema status`, `print` and `upgrade`: they work whatever the database holds, and only the last one changes it.
@@ -200,17 +200,17 @@ export const schemaUpgrade = ({ database, schema, terminal }: Context): Ending =
       )
       return EXIT.done
     }),
-    telling(terminal),
+    reporting(terminal),
   )
 
 /** One statement may take minutes: it says for how long. */
-const telling =
+const reporting =
   (terminal: Terminal) =>
   (task: Ending): Ending =>
   async () => {
     const began = performance.now()
-    const tell = (): void => terminal.progress(`upgrading for ${duration(performance.now() - began)}`)
-    const timer = setInterval(tell, 500)
+    const report = (): void => terminal.progress(`upgrading for ${duration(performance.now() - began)}`)
+    const timer = setInterval(report, 500)
     try {
       return await task()
     } finally {

@@ -16,7 +16,7 @@ export const EXIT = {
 } as const
 
 /** What the command line itself has to say. */
-export class Refusal extends Error {
+export class Rejection extends Error {
   constructor(
     readonly code: number,
     message: string,
@@ -25,9 +25,9 @@ export class Refusal extends Error {
   }
 }
 
-export const usage = (message: string): Refusal => new Refusal(EXIT.usage, message)
+export const usage = (message: string): Rejection => new Rejection(EXIT.usage, message)
 
-export type Failure = DriverError | SchemaMismatch | Refusal
+export type Failure = DriverError | SchemaMismatch | Rejection
 
 const NAMES: Readonly<Record<number, string>> = {
   [EXIT.usage]: 'Usage',
@@ -36,7 +36,7 @@ const NAMES: Readonly<Record<number, string>> = {
 }
 
 /** A failure as it is told: to programs as it is, to people as its message. */
-interface Told {
+interface TerminalMessage {
   readonly name: string
   readonly message: string
   readonly code: number
@@ -44,8 +44,8 @@ interface Told {
 }
 
 /** What the server or a library said may quote what it was given; `secrets` are struck out of that. */
-const told = (failure: unknown, secrets: readonly string[]): Told => {
-  if (failure instanceof Refusal)
+const messageOf = (failure: unknown, secrets: readonly string[]): TerminalMessage => {
+  if (failure instanceof Rejection)
     return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }
   const { message, _tag } = failure as Partial<Failure & { readonly _tag: string }>
   if (_tag === 'SchemaMismatch') return { name: _tag, message: message ?? '', code: EXIT.schema }
@@ -197,13 +197,13 @@ export const terminalOf = (forPrograms: boolean, secrets: readonly string[]): Te
     },
     fail: (failure) => {
       progress.end()
-      const found = told(failure, secrets)
+      const found = messageOf(failure, secrets)
       const line = forPrograms ? json({ error: found }) : `keyrow: ${visible(oneLine(found.message))}`
       process.stderr.write(`${line}\n`)
       return found.code
     },
     progress: (text) => {
-      if (!forPrograms) progress.tell(visible(text))
+      if (!forPrograms) progress.report(visible(text))
     },
     canAsk: process.stdin.isTTY,
     ask,
@@ -221,7 +221,7 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   let last = performance.now()
   let drawn = false
   return {
-    tell: (text: string): void => {
+    report: (text: string): void => {
       if (performance.now() - last < every) return
       last = performance.now()
       drawn = stream.isTTY

@@ -40,12 +40,14 @@ interface MaybeError {
   readonly _tag?: unknown
 }
 
-const recognize = (type: ErrorClass, isForeign: (error: MaybeError) => boolean): void => {
+const recognize = (type: ErrorClass, isCrossSite: (error: MaybeError) => boolean): void => {
   Object.defineProperty(type, Symbol.hasInstance, {
     value(this: ErrorClass, value: unknown): boolean {
       if (typeof value !== 'object' || value === null) return false
       // A class that a program derives has instances of its own only.
-      return Object.prototype.isPrototypeOf.call(this.prototype, value) || (this === type && isForeign(value))
+      return (
+        Object.prototype.isPrototypeOf.call(this.prototype, value) || (this === type && isCrossSite(value))
+      )
     },
   })
 }

@@ -92,7 +92,7 @@ const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
   Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
 
 const copyMembers = (walk: Walk, value: object): Json => {
-  if (!isPlain(value)) refuse(walk, `a ${className(value)} is not JSON: give its key a codec`)
+  if (!isPlainObject(value)) refuse(walk, `a ${className(value)} is not JSON: give its key a codec`)
   if (Object.getOwnPropertySymbols(value).length > 0) refuse(walk, 'a symbol cannot name a member in JSON')
   const members = Object.entries(value as Record<string, unknown>)
     .filter(([, member]) => member !== undefined)
@@ -114,7 +114,7 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
 }
 
 /** An object literal, of this realm or another, or one without a prototype. */
-const isPlain = (value: object): boolean => {
+const isPlainObject = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
   return (
     prototype === null ||
@@ -172,7 +172,7 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
 const deeplyFrozen = new WeakSet<object>()
 
 const freezeObject = (value: object): void => {
-  if (Array.isArray(value) || isPlain(value)) {
+  if (Array.isArray(value) || isPlainObject(value)) {
     Object.freeze(value)
     for (const member of Object.values(value)) deepFreeze(member)
   } else if (value instanceof Map || value instanceof Set) {

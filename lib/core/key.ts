@@ -47,7 +47,7 @@ export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A>
 export const OWN = {
   principal: 'keyrow:principal',
   lifetime: 'keyrow:lifetime',
-  flash: 'keyrow:flash',
+  sessionFlash: 'keyrow:flash',
 } as const
 
 export const nameOf = (key: string | AnyKey): string => (typeof key === 'string' ? key : key.name)

@@ -6,7 +6,7 @@ import { Set as HashSet } from 'immutable'
 import type { ActiveRecord } from './active-record.js'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
 import { type AnyKey, isStorable, nameOf, OWN } from './key.js'
-import { freshId, type SaveId, type SessionId, Token } from './token.js'
+import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
 
 // What is known of a session of which only some keys were read. A key that was not read is never taken for one that
 // is absent: it cannot be looked at, and what depends on its value waits until a store has it.
@@ -15,7 +15,7 @@ import { freshId, type SaveId, type SessionId, Token } from './token.js'
 export type Keys = HashSet<string>
 
 /** Entries, and of which keys they are all there is. */
-export interface Known {
+export interface PartialSnapshot {
   readonly entries: Entries
   /** Absent: of all keys. */
   readonly keys?: Keys | undefined
@@ -29,35 +29,36 @@ export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
 /** Whether the value of this key is known, as it is after the edits. */
-const isKnown = ({ keys }: Known, edits: Edits, name: string): boolean => {
+const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boolean => {
   if (keys === undefined || keys.has(name)) return true
   const edit = edits.get(name)
   return edit === undefined ? !isStorable(name) : edit._tag !== 'Update'
 }
 
 /** Whether there are updates of values that are not known, so that only a store can run them. */
-export const hasUnknown = ({ keys }: Known, edits: Edits): boolean =>
+export const hasUnloadedUpdates = ({ keys }: PartialSnapshot, edits: Edits): boolean =>
   keys !== undefined && edits.some((edit, key) => edit._tag === 'Update' && !keys.has(key))
 
 /** The entries after the edits, without those whose outcome is not known. */
-const applyKnown = (edits: Edits, known: Known): Entries =>
+const applyLoaded = (edits: Edits, known: PartialSnapshot): Entries =>
   applyEdits(
-    hasUnknown(known, edits) ? edits.filter((_, key) => isKnown(known, edits, key)) : edits,
+    hasUnloadedUpdates(known, edits) ? edits.filter((_, key) => isLoadedKey(known, edits, key)) : edits,
     known.entries,
   )
 
 /** The keys that are known once these edits are saved. */
-export const keysAfter = ({ keys }: Known, edits: Edits): Keys | undefined => keys?.union(edits.keySeq())
+export const keysAfter = ({ keys }: PartialSnapshot, edits: Edits): Keys | undefined =>
+  keys?.union(edits.keySeq())
 
 /** Of what is known these keys, and no others; all when none are named. */
-export const narrowed = <K extends Known>(known: K, keys: Keys | undefined): K => {
+export const pick = <K extends PartialSnapshot>(known: K, keys: Keys | undefined): K => {
   if (keys === undefined || keys === known.keys) return known
   const both = known.keys === undefined ? keys : keys.intersect(known.keys)
   return { ...known, entries: entriesOf(known.entries, both), keys: both }
 }
 
 /** Two views of one moment as one. */
-export const united = <K extends Known>(one: K, other: K): K =>
+export const union = <K extends PartialSnapshot>(one: K, other: K): K =>
   other.keys === undefined || one.keys === other.keys
     ? other
     : {
@@ -75,23 +76,23 @@ export const entriesOf = (entries: Entries, keys: Keys): Entries =>
   })
 
 /** A session's rows as one consistent read saw them. */
-export interface Snapshot extends Known {
+export interface Snapshot extends PartialSnapshot {
   /** Rises with every save; rows are stamped with it. */
   readonly revision: number
   /** When the session will have expired, in milliseconds since 1970, by the store's clock. */
   readonly expiration: number
   /** Whether moving the expiration is worth a write by now, by the store's clock. */
-  readonly due: boolean
+  readonly touchDue: boolean
   /** The save that made this revision: a number alone might mean another one, after a database was restored. */
-  readonly mark: SaveId
+  readonly versionTag: IdempotencyKey
 }
 
 /** What is known of a session that was not read: nothing. */
-export const nothingKnown: Snapshot = Object.freeze({
+export const emptySnapshot: Snapshot = Object.freeze({
   revision: 0,
   expiration: 0,
-  due: false,
-  mark: '' as SaveId,
+  touchDue: false,
+  versionTag: '' as IdempotencyKey,
   entries: noEntries,
 })
 
@@ -125,11 +126,16 @@ export const newSession = <H>(handle: H, token = Token.fresh(freshId())): Sessio
   make({ handle, token, expiration: O.none, snapshot: O.none }, noEdits, noEntries)
 
 /** The session that a store holds, with `edits` on top of what it holds. */
-export const heldSession = <H>(handle: H, token: Token, snapshot: Snapshot, edits: Edits): SessionValue<H> =>
+export const storedSession = <H>(
+  handle: H,
+  token: Token,
+  snapshot: Snapshot,
+  edits: Edits,
+): SessionValue<H> =>
   make(
     { handle, token, expiration: O.some(snapshot.expiration), snapshot: O.some(snapshot) },
     edits,
-    edits.isEmpty() ? snapshot.entries : applyKnown(edits, snapshot),
+    edits.isEmpty() ? snapshot.entries : applyLoaded(edits, snapshot),
   )
 
 export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
@@ -145,7 +151,9 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
     : make(
         session,
         edits,
-        O.isSome(session.snapshot) ? applyKnown(edits, session.snapshot.value) : applyEdits(edits, noEntries),
+        O.isSome(session.snapshot)
+          ? applyLoaded(edits, session.snapshot.value)
+          : applyEdits(edits, noEntries),
       )
 
 /** One more edit, whose result on the visible values is `store`. */
@@ -153,8 +161,8 @@ export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entri
   make(session, edits, store)
 
 /** Whether the value of this key can be told: it was read or set, or the session is new. */
-export const knows = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>
-  O.isNone(snapshot) || isKnown(snapshot.value, edits, name)
+export const isLoaded = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>
+  O.isNone(snapshot) || isLoadedKey(snapshot.value, edits, name)
 
 /** Whether there is nothing that a store would have to keep: a session that was never saved, with no values. */
 export const isBlank = <H>(session: SessionValue<H>): boolean =>

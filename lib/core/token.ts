@@ -102,9 +102,9 @@ const TOKEN =
 declare const saveId: unique symbol
 
 /** 64 random bits in hexadecimal, which a store remembers for a while. */
-export type SaveId = string & { readonly [saveId]: true }
+export type IdempotencyKey = string & { readonly [saveId]: true }
 
-export const freshSaveId = (): SaveId => randomBits64() as SaveId
+export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
 
 export const freshId = (): SessionId => randomId() as SessionId
 
@@ -132,12 +132,12 @@ const tagged = (key: string, id: string): SessionId => {
 }
 
 /** What a store knows of its ids: nothing until it has read the key. */
-export interface KnownIds extends Ids {
+export interface VerifiableIds extends Ids {
   /** `untaggedMs`: for so long ids without a tag may still be alive, those that were made before there was a key. */
   readonly learn: (key: string, untaggedMs: number) => void
 }
 
-export const knownIds = (): KnownIds => {
+export const verifiableIds = (): VerifiableIds => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
     learn: (learned, untaggedMs) => {

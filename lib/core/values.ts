@@ -8,7 +8,7 @@ import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy } from './ed
 import { DecodeError, KeyNotLoaded } from './errors.js'
 import { type DeepReadonly, deepFreeze, type Json } from './json.js'
 import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from './key.js'
-import { knows, type SessionValue, withEdit } from './session.js'
+import { isLoaded, type SessionValue, withEdit } from './session.js'
 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
@@ -117,7 +117,7 @@ export const sessionSetAnew =
 export const sessionDel =
   (key: string | AnyKey): Editor =>
   (session) =>
-    session.store.has(nameOf(key)) || !knows(session, nameOf(key))
+    session.store.has(nameOf(key)) || !isLoaded(session, nameOf(key))
       ? edited(session, nameOf(key), deleted())
       : session
 
@@ -175,7 +175,7 @@ export function sessionUpdate(
 // What follows a blind edit is blind too, and known already: `f` runs once.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
-  if (composed._tag === 'Update' && !knows(session, key))
+  if (composed._tag === 'Update' && !isLoaded(session, key))
     return withEdit(session, session.edits.set(key, composed), session.store)
   const applied = composed._tag === 'Update' ? edit : composed
   return withEdit(session, session.edits.set(key, composed), applyAt(session.store, key, applied))
@@ -183,7 +183,7 @@ const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionVa
 
 const read = <H>(session: SessionValue<H>, key: string | AnyKey): Decoded => {
   const json = session.store.get(nameOf(key))
-  if (json === undefined && !knows(session, nameOf(key))) throw new KeyNotLoaded(nameOf(key))
+  if (json === undefined && !isLoaded(session, nameOf(key))) throw new KeyNotLoaded(nameOf(key))
   return decodeAt(key, json === undefined ? O.none : O.some(json))
 }
 

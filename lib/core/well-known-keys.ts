@@ -38,7 +38,7 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(PRINCIPAL, Princi
 
 /**
  * Says whose session it is: a user's id, or whatever tells one party from another. `sessionsOf` then lists it,
- * and `endSessions` ends it. Do this at sign-in, with `rotateSession`.
+ * and `destroySessionsOf` ends it. Do this at sign-in, with `rotateSession`.
  *
  * @example
  * ```ts
@@ -69,7 +69,7 @@ export interface Flash {
 }
 
 const messages = sessionKey(
-  OWN.flash,
+  OWN.sessionFlash,
   t.readonlyArray(t.readonly(t.type({ id: t.string, kind: t.string, text: t.string }))),
 )
 
@@ -81,23 +81,29 @@ const KEPT = 20
  *
  * @example
  * ```ts
- * import { buildSession, flash, flashes } from 'keyrow'
+ * import { buildSession, sessionFlash, sessionFlashes } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const session = flash('error', 'That is sold out.')(buildSession(memoryStore()))
- * console.log(flashes(session).map(({ kind }) => kind)) // [ 'error' ]
+ * const session = sessionFlash('error', 'That is sold out.')(buildSession(memoryStore()))
+ * console.log(sessionFlashes(session).map(({ kind }) => kind)) // [ 'error' ]
  * ```
  */
-export const flash = (kind: string, text: string): (<H>(session: SessionValue<H>) => SessionValue<H>) => {
+export const sessionFlash = (
+  kind: string,
+  text: string,
+): (<H>(session: SessionValue<H>) => SessionValue<H>) => {
   const message = { id: randomBits64(), kind, text }
   return sessionUpdate(messages, (present) => [...present, message].slice(-KEPT), [])
 }
 
 /** The messages, the oldest first. */
-export const flashes = <H>(session: SessionValue<H>): readonly Flash[] => sessionRef(messages, [])(session)
+export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
+  sessionRef(messages, [])(session)
 
 /** Takes these messages away; others that came meanwhile stay. */
-export const unflash = (shown: readonly Flash[]): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
+export const sessionClearFlashes = (
+  shown: readonly Flash[],
+): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
 /** Adds the messages of another session, once. */
@@ -161,8 +167,8 @@ export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {
     const sets: Edits = noEdits.withMutations((edits) => {
-      for (const [key, value] of entries) if (key !== OWN.flash) edits.set(key, setTo(value))
+      for (const [key, value] of entries) if (key !== OWN.sessionFlash) edits.set(key, setTo(value))
     })
     const edited = withEdits(session, composeEdits(session.edits, sets))
-    return entries.has(OWN.flash) ? addFlashes(entries.get(OWN.flash) as Json)(edited) : edited
+    return entries.has(OWN.sessionFlash) ? addFlashes(entries.get(OWN.sessionFlash) as Json)(edited) : edited
   }

@@ -5,32 +5,32 @@ import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type StoreError } from '../core/errors.js'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
-export interface BatchLimits {
+export interface BatchOptions {
   /** At most so many in one statement. Default: 128. */
-  readonly batch?: number
+  readonly maxBatchSize?: number
   /** At most so many statements of a kind at once. Default: 2. */
-  readonly atOnce?: number
+  readonly concurrency?: number
   /** At most so many loads, and as many saves, have no answer yet; one more fails at once with a `DriverError`. Default: 10,000. */
-  readonly queue?: number
+  readonly maxQueueSize?: number
   /** At most so many milliseconds does one wait for its turn; then it fails with a `DriverError`. Default: 12,000. */
-  readonly waitMs?: number
+  readonly queueTimeoutMs?: number
 }
 
 export const limitsOf = ({
-  batch = 128,
-  atOnce = 2,
-  queue = 10_000,
-  waitMs = 12_000,
-}: BatchLimits): Required<BatchLimits> => {
+  maxBatchSize = 128,
+  concurrency = 2,
+  maxQueueSize = 10_000,
+  queueTimeoutMs = 12_000,
+}: BatchOptions): Required<BatchOptions> => {
   for (const [name, figure, most] of [
-    ['batch', batch, 1_000],
-    ['atOnce', atOnce, 100],
-    ['queue', queue, 1e7],
-    ['waitMs', waitMs, 1e9],
+    ['maxBatchSize', maxBatchSize, 1_000],
+    ['concurrency', concurrency, 100],
+    ['maxQueueSize', maxQueueSize, 1e7],
+    ['queueTimeoutMs', queueTimeoutMs, 1e9],
   ] as const)
     if (!(Number.isInteger(figure) && figure >= 1 && figure <= most))
       throw new RangeError(`${name} is ${String(figure)}; it must be from 1 to ${String(most)}`)
-  return { batch, atOnce, queue, waitMs }
+  return { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs }
 }
 
 /** Something that waits, in an order of its own. */
@@ -42,41 +42,41 @@ export interface BatchSource<B> {
 }
 
 /** Gives the function to call whenever something has joined the line. */
-export const gathering = <B>(line: BatchSource<B>, atOnce: number): (() => void) => {
+export const scheduler = <B>(queueState: BatchSource<B>, concurrency: number): (() => void) => {
   // Not in the async context of whoever came first: a batch is nobody's.
   const neutral = AsyncLocalStorage.snapshot()
   let running = 0
   let scheduled = false
   const pump = (): void => {
     scheduled = false
-    while (running < atOnce) {
-      const batch = line.next(atOnce - running)
+    while (running < concurrency) {
+      const batch = queueState.next(concurrency - running)
       if (batch === undefined) return
       running += 1
       const done = (): void => {
         running -= 1
         pump()
       }
-      void line.send(batch).then(done, done)
+      void queueState.send(batch).then(done, done)
     }
   }
   return () => {
-    if (scheduled || running >= atOnce) return
+    if (scheduled || running >= concurrency) return
     scheduled = true
     // Whoever asks in the same turn of the event loop still joins: those, for one, whom a batch has just answered.
     neutral(setImmediate, pump)
   }
 }
 
-export const overloaded = (what: string, queue: number): DriverError =>
-  new DriverError(`${what}: ${String(queue)} are waiting already; the database does not keep up`, {
+export const queueFull = (what: string, maxQueueSize: number): DriverError =>
+  new DriverError(`${what}: ${String(maxQueueSize)} are waiting already; the database does not keep up`, {
     kind: 'unavailable',
     retryable: true,
     effect: 'none',
   })
 
 /** One who waits for its turn. */
-export interface InLine {
+export interface PendingRequest {
   /** When it came, by `performance.now()`. */
   readonly since: number
   readonly resolve: (outcome: E.Either<DriverError, never>) => void
@@ -84,22 +84,22 @@ export interface InLine {
 }
 
 /** Those who have not waited too long; the others are told that they have. */
-export const inTime = <W extends InLine>(
-  waiting: readonly W[],
+export const dropTimedOut = <W extends PendingRequest>(
+  pending: readonly W[],
   what: string,
-  waitMs: number,
+  queueTimeoutMs: number,
 ): readonly W[] => {
-  const earliest = performance.now() - waitMs
-  return waiting.filter(({ since, resolve }) => {
+  const earliest = performance.now() - queueTimeoutMs
+  return pending.filter(({ since, resolve }) => {
     if (since >= earliest) return true
-    resolve(E.left(tooLate(what, waitMs)))
+    resolve(E.left(queueTimeout(what, queueTimeoutMs)))
     return false
   })
 }
 
-const tooLate = (what: string, waitMs: number): DriverError =>
+const queueTimeout = (what: string, queueTimeoutMs: number): DriverError =>
   new DriverError(
-    `${what}: its turn has not come within ${String(waitMs)} ms; the database does not keep up`,
+    `${what}: its turn has not come within ${String(queueTimeoutMs)} ms; the database does not keep up`,
     { kind: 'timeout', retryable: true, effect: 'none' },
   )
 
@@ -107,14 +107,14 @@ const tooLate = (what: string, waitMs: number): DriverError =>
  * Whether all of a batch failed for the same reason; else each is tried by itself, for one may be what is wrong: what
  * cannot be stored, what deadlocked, what took so long that the server cancelled it.
  */
-export const concernsAll = (error: StoreError): boolean =>
+export const isBatchWideFailure = (error: StoreError): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
 /** What may wait for a lock keeps its place for as long as one does that has none to wait for. */
 const PLACE_MS = 50
 
-export const briefly = (doing: Promise<unknown>): Promise<void> =>
+export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
   new Promise((resolve) => {
     const timer = setTimeout(resolve, PLACE_MS)
     const done = (): void => {
@@ -130,12 +130,12 @@ export const BATCH_SIZE = 4 * 1024 * 1024
 // A line of those who ask alike: who wait go together, each gets its own answer, and who cannot be answered so asks
 // by itself.
 
-export interface Asked<I, A, L extends StoreError> {
+export interface BatchQueueOptions<I, A, L extends StoreError> {
   /** Its name in errors. */
   readonly what: string
-  readonly limits: Required<BatchLimits>
+  readonly limits: Required<BatchOptions>
   /** Why nobody may ask here and now. */
-  readonly refusal: (() => L | undefined) | undefined
+  readonly misuse: (() => L | undefined) | undefined
   /** The answers in the order of the items; `undefined` for one that must ask by itself. */
   readonly all: (items: readonly I[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   readonly one: (item: I) => Promise<E.Either<L, A>>
@@ -145,82 +145,88 @@ export interface Asked<I, A, L extends StoreError> {
   readonly sizeOf?: (item: I) => number
 }
 
-interface Waiting<I, A, L> extends InLine {
+interface PendingItem<I, A, L> extends PendingRequest {
   readonly item: I
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
 }
 
 interface Queue<I, A, L> {
-  readonly waiting: Waiting<I, A, L>[]
+  readonly pending: PendingItem<I, A, L>[]
   /** By the name of a lock, those who wait for one who waits or asks. */
-  readonly behind: Map<string, Waiting<I, A, L>[]>
+  readonly blockedByKey: Map<string, PendingItem<I, A, L>[]>
   /** How many were not answered yet. */
   size: number
 }
 
 type Answer<A, L> = Promise<E.Either<L | DriverError, A>>
 
-export const asking = <I, A, L extends StoreError>(asked: Asked<I, A, L>): ((item: I) => Answer<A, L>) => {
-  const { what, limits, refusal, lock } = asked
-  const line: Queue<I, A, L> = { waiting: [], behind: new Map(), size: 0 }
-  const joined = gathering(
-    { next: (places) => nextOf(line, asked, places), send: (waiting) => send(asked, waiting) },
-    limits.atOnce,
+export const batchQueue = <I, A, L extends StoreError>(
+  options: BatchQueueOptions<I, A, L>,
+): ((item: I) => Answer<A, L>) => {
+  const { what, limits, misuse, lock } = options
+  const queue: Queue<I, A, L> = { pending: [], blockedByKey: new Map(), size: 0 }
+  const schedule = scheduler(
+    { next: (places) => takeBatch(queue, options, places), send: (pending) => send(options, pending) },
+    limits.concurrency,
   )
+  const isFull = (): boolean => queue.size >= limits.maxQueueSize
   return (item) => {
-    const refused = refusal?.() ?? (line.size >= limits.queue ? overloaded(what, limits.queue) : undefined)
-    if (refused !== undefined) return Promise.resolve(E.left(refused))
-    const name = lock?.(item)
+    const failure = misuse?.() ?? (isFull() ? queueFull(what, limits.maxQueueSize) : undefined)
+    if (failure !== undefined) return Promise.resolve(E.left(failure))
+    const key = lock?.(item)
     return new Promise((resolve, reject) => {
-      const answered =
+      const completing =
         <R>(settle: (result: R) => void) =>
         (result: R): void => {
-          leave(line, name)
-          joined()
+          complete(queue, key)
+          schedule()
           settle(result)
         }
-      join(line, name, {
-        item,
-        since: performance.now(),
-        resolve: answered(resolve),
-        reject: answered(reject),
-      })
-      joined()
+      const since = performance.now()
+      enqueue(queue, key, { item, since, resolve: completing(resolve), reject: completing(reject) })
+      schedule()
     })
   }
 }
 
-const join = <I, A, L>(line: Queue<I, A, L>, name: string | undefined, one: Waiting<I, A, L>): void => {
-  line.size += 1
-  const same = name === undefined ? undefined : line.behind.get(name)
+const enqueue = <I, A, L>(
+  queue: Queue<I, A, L>,
+  name: string | undefined,
+  one: PendingItem<I, A, L>,
+): void => {
+  queue.size += 1
+  const same = name === undefined ? undefined : queue.blockedByKey.get(name)
   if (same !== undefined) {
     same.push(one)
     return
   }
-  if (name !== undefined) line.behind.set(name, [])
-  line.waiting.push(one)
+  if (name !== undefined) queue.blockedByKey.set(name, [])
+  queue.pending.push(one)
 }
 
-const leave = <I, A, L>(line: Queue<I, A, L>, name: string | undefined): void => {
-  line.size -= 1
+const complete = <I, A, L>(queue: Queue<I, A, L>, name: string | undefined): void => {
+  queue.size -= 1
   if (name === undefined) return
-  const next = line.behind.get(name)?.shift()
-  if (next === undefined) line.behind.delete(name)
-  else line.waiting.push(next)
+  const next = queue.blockedByKey.get(name)?.shift()
+  if (next === undefined) queue.blockedByKey.delete(name)
+  else queue.pending.push(next)
 }
 
-const nextOf = <I, A, L extends StoreError>(
-  { waiting }: Queue<I, A, L>,
-  { what, limits, sizeOf, lock }: Asked<I, A, L>,
+const takeBatch = <I, A, L extends StoreError>(
+  { pending }: Queue<I, A, L>,
+  { what, limits, sizeOf, lock }: BatchQueueOptions<I, A, L>,
   places: number,
-): readonly Waiting<I, A, L>[] | undefined => {
-  while (waiting.length > 0) {
+): readonly PendingItem<I, A, L>[] | undefined => {
+  while (pending.length > 0) {
     // What writes goes together as far as it can: each statement flushes the log.
-    const most = Math.min(limits.batch, lock === undefined ? shareOf(waiting.length, places) : waiting.length)
+    const most = Math.min(
+      limits.maxBatchSize,
+      lock === undefined ? splitEvenly(pending.length, places) : pending.length,
+    )
     let [count, size] = [0, 0]
     for (; count < most && size < BATCH_SIZE; count += 1)
-      size += sizeOf?.((waiting[count] as Waiting<I, A, L>).item) ?? 0
-    const batch = inTime(waiting.splice(0, count), what, limits.waitMs)
+      size += sizeOf?.((pending[count] as PendingItem<I, A, L>).item) ?? 0
+    const batch = dropTimedOut(pending.splice(0, count), what, limits.queueTimeoutMs)
     if (batch.length > 0) return batch
   }
   return undefined
@@ -230,45 +236,45 @@ const nextOf = <I, A, L extends StoreError>(
  * So many of those who wait make the next batch: the places get alike, so that the process works on one batch while the
  * server works on another. But a statement of its own is worth while for no fewer than sixteen.
  */
-const shareOf = (waiting: number, places: number): number =>
-  Math.ceil(waiting / Math.min(places, Math.max(1, Math.floor(waiting / 16))))
+const splitEvenly = (pending: number, places: number): number =>
+  Math.ceil(pending / Math.min(places, Math.max(1, Math.floor(pending / 16))))
 
 const send = async <I, A, L extends StoreError>(
-  asked: Asked<I, A, L>,
-  waiting: readonly Waiting<I, A, L>[],
+  options: BatchQueueOptions<I, A, L>,
+  pending: readonly PendingItem<I, A, L>[],
 ): Promise<void> => {
   try {
-    const left = waiting.length === 1 ? waiting : await together(asked, waiting)
-    const each = Promise.all(left.map((one) => alone(asked, one)))
+    const left = pending.length === 1 ? pending : await sendBatch(options, pending)
+    const each = Promise.all(left.map((one) => sendSingle(options, one)))
     // One that may wait for a lock does not hold up those behind it.
-    await (asked.lock === undefined ? each : briefly(each))
+    await (options.lock === undefined ? each : releaseSlotAfter(each))
   } catch (thrown) {
     // A statement's observer may throw: that is everybody's, and the place of the batch is free again.
-    for (const { reject } of waiting) reject(thrown)
+    for (const { reject } of pending) reject(thrown)
   }
 }
 
 /** Those who have to ask by themselves; the others have their answers. */
-const together = async <I, A, L extends StoreError>(
-  { all }: Asked<I, A, L>,
-  waiting: readonly Waiting<I, A, L>[],
-): Promise<readonly Waiting<I, A, L>[]> => {
-  const results = await all(waiting.map(({ item }) => item))
+const sendBatch = async <I, A, L extends StoreError>(
+  { all }: BatchQueueOptions<I, A, L>,
+  pending: readonly PendingItem<I, A, L>[],
+): Promise<readonly PendingItem<I, A, L>[]> => {
+  const results = await all(pending.map(({ item }) => item))
   if (E.isLeft(results)) {
-    if (!concernsAll(results.left)) return waiting
-    for (const { resolve } of waiting) resolve(results)
+    if (!isBatchWideFailure(results.left)) return pending
+    for (const { resolve } of pending) resolve(results)
     return []
   }
-  return waiting.filter(({ resolve }, index) => {
+  return pending.filter(({ resolve }, index) => {
     const answer = results.right[index]
     if (answer !== undefined) resolve(E.right(answer))
     return answer === undefined
   })
 }
 
-const alone = async <I, A, L extends StoreError>(
-  { one }: Asked<I, A, L>,
-  { item, resolve, reject }: Waiting<I, A, L>,
+const sendSingle = async <I, A, L extends StoreError>(
+  { one }: BatchQueueOptions<I, A, L>,
+  { item, resolve, reject }: PendingItem<I, A, L>,
 ): Promise<void> => {
   try {
     resolve(await one(item))

@@ -1,8 +1,8 @@
 // A database in which statements alike share one: many a `find` of a record, many a `save` of one column.
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../core/errors.js'
-import { asking, type BatchLimits, limitsOf } from './batch-queue.js'
-import { type Database, type EachQuery, type Param, PLACE, type Query, type Row } from './database.js'
+import { type BatchOptions, batchQueue, limitsOf } from './batch-queue.js'
+import { type BatchableQuery, type Database, ORDINAL, type Param, type Query, type Row } from './database.js'
 import { arrayText, paramText } from './text-format.js'
 
 type Params = readonly Param[]
@@ -32,46 +32,46 @@ type Rows = E.Either<DriverError, readonly Row[]>
  * await database.close()
  * ```
  */
-export const batchedDatabase = (database: Database, options: BatchLimits = {}): Database => {
+export const batchedDatabase = (database: Database, options: BatchOptions = {}): Database => {
   const limits = limitsOf(options)
   const lines = new WeakMap<Query, (params: Params) => Promise<Rows>>()
-  const lineOf = (query: Query, each: EachQuery) => {
-    const line = lines.get(query) ?? lineIn(database, query, each, limits)
+  const queueOf = (query: Query, each: BatchableQuery) => {
+    const line = lines.get(query) ?? queueIn(database, query, each, limits)
     lines.set(query, line)
     return line
   }
   return {
     ...database,
     query: (query, params) =>
-      query.each === undefined
+      query.batchable === undefined
         ? database.query(query, params)
-        : () => lineOf(query, query.each as EachQuery)(params),
+        : () => queueOf(query, query.batchable as BatchableQuery)(params),
   }
 }
 
-const lineIn = (
+const queueIn = (
   database: Database,
   query: Query,
-  each: EachQuery,
-  limits: Required<BatchLimits>,
+  each: BatchableQuery,
+  limits: Required<BatchOptions>,
 ): ((params: Params) => Promise<Rows>) => {
-  const { named } = each
+  const { keyParams } = each
   const one = (params: Params): Promise<Rows> => database.query(query, params)()
   let unfit = false
-  const ask = asking({
+  const ask = batchQueue({
     what: query.name,
     limits,
-    refusal: database.refusal,
+    misuse: database.misuse,
     all: async (items: readonly Params[]) => {
       const rows = await database.query(each, arraysOf(items))()
       if (E.isLeft(rows) && isUnfit(rows.left)) unfit = true
-      return E.isLeft(rows) ? rows : E.right(byPlace(rows.right, items.length, named !== undefined))
+      return E.isLeft(rows) ? rows : E.right(byPlace(rows.right, items.length, keyParams !== undefined))
     },
     one,
     sizeOf: (params) => params.reduce<number>((size, param) => size + String(param).length, 0),
-    ...(named === undefined
+    ...(keyParams === undefined
       ? {}
-      : { lock: (params: Params) => arrayText(params.slice(0, named).map(paramText)) }),
+      : { lock: (params: Params) => arrayText(params.slice(0, keyParams).map(paramText)) }),
   })
   return (params) => (unfit ? one(params) : ask(params))
 }
@@ -93,6 +93,6 @@ const byPlace = (
   mustHave: boolean,
 ): readonly (readonly Row[] | undefined)[] => {
   const found: Row[][] = Array.from({ length: count }, () => [])
-  for (const row of rows) found[Number(row[PLACE]) - 1]?.push(row)
+  for (const row of rows) found[Number(row[ORDINAL]) - 1]?.push(row)
   return mustHave ? found.map((own) => (own.length === 0 ? undefined : own)) : found
 }

@@ -10,23 +10,23 @@ export interface Query {
   readonly name: string
   readonly text: string
   /** The same statement for many who run it at once, where there is one. */
-  readonly each?: EachQuery
+  readonly batchable?: BatchableQuery
 }
 
 /**
  * One statement in place of many alike. Its parameters are arrays in PostgreSQL's text, one for each parameter of
- * those; its rows say in the column `00 place` whose they are, counted from 1.
+ * those; its rows say in the column `00 ordinal` whose they are, counted from 1.
  */
-export interface EachQuery extends Query {
+export interface BatchableQuery extends Query {
   /**
    * Of a statement that writes: so many of its first parameters name the row. Two of one row never go together; and
    * whoever gets no row, because somebody else has it locked or it is not there, runs the statement by itself.
    */
-  readonly named?: number
+  readonly keyParams?: number
 }
 
-/** The column of an `EachQuery` that counts those for whom it is run: named as no column of a record's row is. */
-export const PLACE = '00 place'
+/** The column of an `BatchableQuery` that counts those for whom it is run: named as no column of a record's row is. */
+export const ORDINAL = '00 ordinal'
 
 /**
  * A parameter of a statement. It means what PostgreSQL's text of it means as a quoted literal in its place, on every
@@ -71,14 +71,14 @@ export interface Database extends Queryable {
   /** Ends all connections; what comes after fails with a `DriverError`. Idempotent. */
   readonly close: TaskEither<DriverError, void>
   /** Why a statement through this handle would be refused here and now: inside of a transaction that is further in. */
-  readonly refusal?: () => DriverError | undefined
+  readonly misuse?: () => DriverError | undefined
   /** The handle of the innermost transaction of this database that is open here; `undefined` outside of all. */
   readonly current?: () => Database | undefined
   /** What a transaction's handle is in. */
-  readonly within?: Within
+  readonly transactionScope?: TransactionScope
 }
 
-export interface Within {
+export interface TransactionScope {
   /** Tells this transaction, or savepoint, from all others, whatever wraps its handle. */
   readonly transaction: object
   /** The handle that the transaction was begun on. */
@@ -134,12 +134,14 @@ export const observedDatabase = (database: Database, observer: (event: QueryEven
   const known = new WeakMap<Database, Database>()
   const wrapped = (inner: Database): Database => known.get(inner) ?? make(inner)
   const make = (inner: Database): Database => {
-    const { within, current } = inner
+    const { transactionScope, current } = inner
     const made: Database = {
       ...inner,
       ...observed(inner, observer),
       transaction: (body) => inner.transaction((tx) => body(wrapped(tx))),
-      ...(within === undefined ? {} : { within: { ...within, outer: wrapped(within.outer) } }),
+      ...(transactionScope === undefined
+        ? {}
+        : { transactionScope: { ...transactionScope, outer: wrapped(transactionScope.outer) } }),
       ...(current === undefined ? {} : { current: () => wrappedIf(current()) }),
     }
     known.set(inner, made)
@@ -222,13 +224,13 @@ export const runReadCommitted =
   (database: Database, query: Query, params: readonly Param[]): TaskEither<DriverError, readonly Row[]> =>
   async () => {
     const result = await database.query(query, params)()
-    return E.isLeft(result) && result.left.kind === 'serialization' && database.within === undefined
+    return E.isLeft(result) && result.left.kind === 'serialization' && database.transactionScope === undefined
       ? database.transaction((tx) => tx.query(query, params))()
       : result
   }
 
 /** The same database for keyrow's own statements. */
 export const readCommitted = (database: Database): Database =>
-  database.within === undefined
+  database.transactionScope === undefined
     ? { ...database, query: (query, params) => runReadCommitted(database, query, params) }
     : database

@@ -60,9 +60,9 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: unknown }
   const sqlState = typeof code === 'string' && SQL_STATE.test(code) ? code : undefined
   const [isStale, isLost] = [isStalePlan(cause), sqlState === undefined && isLostCode(code)]
-  const told = typeof message === 'string' && message !== '' ? message : String(code ?? cause)
+  const statementError = typeof message === 'string' && message !== '' ? message : String(code ?? cause)
   return new DriverError(
-    `${name}: ${told}${isStale ? '; nothing was done: it succeeds when it is tried again' : ''}`,
+    `${name}: ${statementError}${isStale ? '; nothing was done: it succeeds when it is tried again' : ''}`,
     {
       sqlState,
       retryable: isLost || isStale || (sqlState !== undefined && isRetryableState(sqlState)),
@@ -112,7 +112,7 @@ export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
 /** Why these parameters must not be sent, if so: drivers would each do something else with them. */
-export const refusedParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
+export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)
     if (problem !== undefined)

@@ -7,7 +7,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
 import type { Database, DriverTransaction, Param, Query, Row } from './database.js'
-import { closedError, DEFAULT_TIMEOUT_MS, driverError, refusedParams, withDeadline } from './deadline.js'
+import { closedError, DEFAULT_TIMEOUT_MS, driverError, invalidParams, withDeadline } from './deadline.js'
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
 
@@ -164,7 +164,7 @@ const send = async (
   params: readonly Param[],
   timeoutMs: number,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
-  const refused = refusedParams(query, params)
+  const refused = invalidParams(query, params)
   if (refused !== undefined) return E.left(refused)
   return withDeadline(query.name, timeoutMs, async () =>
     rowsOf(await sql.query(query.text, params.map(paramText), { rowMode: 'array' })),
@@ -186,7 +186,7 @@ class RolledBack<L> extends Error {
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
 /** How far a transaction has come: it may wait for the one before it until it is too late. */
-interface Course {
+interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }
 }
@@ -196,8 +196,8 @@ const transact = async <L, A>(
   body: Body<L, A>,
   timeoutMs: number,
 ): Promise<E.Either<L | DriverError, A>> => {
-  const course: Course = { state: 'waiting' }
-  const run = db.transaction((tx) => follow(course, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
+  const course: TxState = { state: 'waiting' }
+  const run = db.transaction((tx) => runBody(course, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
@@ -219,7 +219,7 @@ const transact = async <L, A>(
   }
 }
 
-const follow = async <L, A>(course: Course, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
+const runBody = async <L, A>(course: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
   // PGlite lets the next one wait, and for ever when it is inside of the one before.
   if (course.state === 'late') throw new Error('its turn came too late')
   course.state = 'begun'
@@ -234,27 +234,27 @@ const follow = async <L, A>(course: Course, body: TaskEither<L, A>): Promise<E.E
 }
 
 /** A transaction under way, and how many savepoints it has had. */
-interface Line {
+interface TxLink {
   readonly tx: Sender
   readonly timeoutMs: number
   savepoints: number
 }
 
-const handleOf = (line: Line): DriverTransaction => ({
-  query: (query, params) => () => send(line.tx, query, params, line.timeoutMs),
-  savepoint: (body) => () => savepoint(line, body),
+const handleOf = (txLink: TxLink): DriverTransaction => ({
+  query: (query, params) => () => send(txLink.tx, query, params, txLink.timeoutMs),
+  savepoint: (body) => () => savepoint(txLink, body),
 })
 
-const savepoint = async <L, A>(line: Line, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
-  line.savepoints += 1
-  const name = `keyrow_${String(line.savepoints)}`
+const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
+  txLink.savepoints += 1
+  const name = `keyrow_${String(txLink.savepoints)}`
   const say = (text: string) =>
-    send(line.tx, { name: 'savepoint', text: `${text} ${name}` }, [], line.timeoutMs)
-  const begun = await say('savepoint')
-  if (E.isLeft(begun)) return begun
+    send(txLink.tx, { name: 'savepoint', text: `${text} ${name}` }, [], txLink.timeoutMs)
+  const isBegun = await say('savepoint')
+  if (E.isLeft(isBegun)) return isBegun
   let result: E.Either<L, A>
   try {
-    result = await body(handleOf(line))()
+    result = await body(handleOf(txLink))()
   } catch (error) {
     await say('rollback to savepoint')
     throw error

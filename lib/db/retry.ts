@@ -11,24 +11,24 @@ export interface RetryPolicy {
   /** How often an operation is tried in all. 1 never tries again. Default: 6. */
   readonly attempts: number
   /** An operation takes at most this many milliseconds, with all its attempts and pauses. Default: 12,000. */
-  readonly withinMs: number
+  readonly totalTimeoutMs: number
   /** The first pause is from 0 to this many milliseconds; each one after it from 0 to twice as many. Default: 20. */
-  readonly pauseMs: number
+  readonly baseDelayMs: number
 }
 
 /** The policy with defaults filled in; throws a `RangeError` for a figure that makes no sense. */
 export const retryPolicyOf = ({
   attempts = 6,
-  withinMs = 12_000,
-  pauseMs = 20,
+  totalTimeoutMs = 12_000,
+  baseDelayMs = 20,
 }: Partial<RetryPolicy>): RetryPolicy => {
   for (const [name, figure, least] of [
     ['attempts', attempts, 1],
-    ['withinMs', withinMs, 0],
-    ['pauseMs', pauseMs, 0],
+    ['totalTimeoutMs', totalTimeoutMs, 0],
+    ['baseDelayMs', baseDelayMs, 0],
   ] as const)
     if (!(figure >= least && figure <= 1e9)) throw new RangeError(`retry.${name} is ${String(figure)}`)
-  return Object.freeze({ attempts, withinMs, pauseMs })
+  return Object.freeze({ attempts, totalTimeoutMs, baseDelayMs })
 }
 
 /**
@@ -44,7 +44,7 @@ export const retried =
       const timer = setTimeout(() => {
         time.isUp = true
         resolve(E.left(tooLate(policy)))
-      }, policy.withinMs)
+      }, policy.totalTimeoutMs)
       const ended =
         <R>(settle: (result: R) => void) =>
         (result: R): void => {
@@ -54,14 +54,14 @@ export const retried =
       attempts(policy, task, time).then(ended(resolve), ended(reject))
     })
 
-const tooLate = ({ withinMs }: RetryPolicy): DriverError =>
-  new DriverError(`not done within ${String(withinMs)} ms, all tries included`, {
+const tooLate = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
+  new DriverError(`not done within ${String(totalTimeoutMs)} ms, all tries included`, {
     kind: 'timeout',
     retryable: true,
   })
 
 const attempts = async <L, A>(
-  { attempts, withinMs, pauseMs }: RetryPolicy,
+  { attempts, totalTimeoutMs, baseDelayMs }: RetryPolicy,
   task: TE.TaskEither<L, A>,
   time: { readonly isUp: boolean },
 ): Promise<E.Either<L, A>> => {
@@ -69,8 +69,8 @@ const attempts = async <L, A>(
   for (let attempt = 1; ; attempt += 1) {
     const result = await task()
     if (!isRetryable(result) || attempt >= attempts) return result
-    const pause = Math.random() * pauseMs * 2 ** (attempt - 1)
-    if (performance.now() - start + pause > withinMs) return result
+    const pause = Math.random() * baseDelayMs * 2 ** (attempt - 1)
+    if (performance.now() - start + pause > totalTimeoutMs) return result
     await new Promise((resolve) => setTimeout(resolve, pause))
     if (time.isUp) return result
   }

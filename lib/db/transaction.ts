@@ -20,7 +20,7 @@ interface Scope {
   readonly befores: TaskEither<SessionError, unknown>[]
   /** Its handle, once its body has that. */
   handle: Database | undefined
-  over: boolean
+  using: boolean
   /** Whether it was committed, once that is known. */
   committed: boolean | undefined
   failed: DriverError | undefined
@@ -34,10 +34,10 @@ const { scopes } = all
 
 // Once it was used, AsyncLocalStorage (before Node.js 24) makes every promise of the process dearer: so it is off
 // while no transaction is under way. What was bound before is over.
-const counted = async <A>(within: () => Promise<A>): Promise<A> => {
+const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   all.open += 1
   try {
-    return await within()
+    return await transactionScope()
   } finally {
     all.open -= 1
     if (all.open === 0) scopes.disable()
@@ -55,7 +55,7 @@ export const scopedDatabase = (driver: Driver): Database => {
         ? refused(OUTER)
         : counted(() => run(opened(root), driver.transaction, database, body)),
     close: driver.close,
-    refusal: () => (isAround(root, undefined) ? OUTER() : undefined),
+    misuse: () => (isAround(root, undefined) ? OUTER() : undefined),
     current: () => innermost(root)?.handle,
   }
   return database
@@ -67,7 +67,7 @@ const opened = (root: object): Scope => ({
   ends: [],
   befores: [],
   handle: undefined,
-  over: false,
+  using: false,
   committed: undefined,
   failed: undefined,
   savepoint: undefined,
@@ -76,21 +76,21 @@ const opened = (root: object): Scope => ({
 /** The innermost open scope of this database that we are in, as far as it is further in than `handle`. */
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
-    if (scope.root === root && !scope.over) return scope
+    if (scope.root === root && !scope.using) return scope
   return undefined
 }
 
 const isAround = (root: object, handle: Scope | undefined): boolean => innermost(root, handle) !== undefined
 
-const refusal = (kind: DriverErrorKind, message: string) => (): DriverError =>
+const misuse = (kind: DriverErrorKind, message: string) => (): DriverError =>
   new DriverError(message, { kind, retryable: false, effect: 'none' })
 
-const OUTER = refusal(
+const OUTER = misuse(
   'outerHandle',
   'the outer handle was used inside of a transaction: use the one of its body',
 )
-const OVER = refusal('transactionOver', 'the transaction has ended: its handle does nothing any more')
-const NOT_CLOSED = refusal('outerHandle', 'a transaction cannot close its database')
+const OVER = misuse('transactionOver', 'the transaction has ended: its handle does nothing any more')
+const NOT_CLOSED = misuse('outerHandle', 'a transaction cannot close its database')
 
 const refused = (error: () => DriverError): Promise<E.Either<DriverError, never>> =>
   Promise.resolve(E.left(error()))
@@ -113,9 +113,9 @@ const run = async <L, A>(
     committed = E.isRight(result)
     return result
   } finally {
-    scope.over = true
+    scope.using = true
     scope.committed = committed
-    for (const tell of scope.ends) tell(committed)
+    for (const publish of scope.ends) publish(committed)
   }
 }
 
@@ -136,7 +136,7 @@ const followed = async <L, A>(
     }
     return scope.failed === undefined ? result : E.left(scope.failed)
   } finally {
-    scope.over = true
+    scope.using = true
   }
 }
 
@@ -144,23 +144,23 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
   const whileOpen =
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
     async (): Promise<E.Either<L | DriverError, A>> => {
-      if (!scope.over && isAround(scope.root, scope)) return refused(OUTER)
+      if (!scope.using && isAround(scope.root, scope)) return refused(OUTER)
       // What comes from beside an open savepoint waits for its end, or it would go back with it.
       while (scope.savepoint !== undefined) await scope.savepoint
-      return scope.over ? refused(OVER) : act()
+      return scope.using ? refused(OVER) : act()
     }
   const handle: Database = {
     query: (query, params) => whileOpen(() => noted(scope, tx.query(query, params))),
     transaction: (body) => whileOpen(() => nested(scope, tx, handle, body)),
     close: () => refused(NOT_CLOSED),
     current: () => innermost(scope.root)?.handle,
-    within: {
+    transactionScope: {
       transaction: scope,
       outer,
       beforeCommit: (task) => void scope.befores.push(task),
-      onEnd: (tell) => {
-        if (scope.committed === undefined) scope.ends.push(tell)
-        else tell(scope.committed)
+      onEnd: (publish) => {
+        if (scope.committed === undefined) scope.ends.push(publish)
+        else publish(scope.committed)
       },
     },
   }

@@ -67,7 +67,7 @@ select count(*)::int as n from ended`,
 /** Whether a session with this cookie has ended at a time, in milliseconds since 1970. */
 export type IsOver = (cookie: Json | undefined, now: number) => boolean
 
-export interface ExpressListing {
+export interface AllSessions {
   /** The sessions that have not ended, by the row's time and by the cookie's. */
   readonly all: TE.TaskEither<DriverError, readonly Entries[]>
   readonly length: TE.TaskEither<DriverError, number>
@@ -77,7 +77,7 @@ export interface ExpressListing {
 
 const CLEARED_AT_ONCE = 500
 
-export const expressListing = (database: Database, schemaName: string, isOver: IsOver): ExpressListing => {
+export const allSessions = (database: Database, schemaName: string, isOver: IsOver): AllSessions => {
   const [own, schema] = [readCommitted(database), quotedSchema(schemaName)]
   const ended = rowAs(t.type({ n: t.number }))
   const counted = rowAs(t.type({ n: t.number, others: t.string }))

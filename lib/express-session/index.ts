@@ -8,12 +8,12 @@ import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { type Entries, noEdits } from '../core/edits.js'
 import { SaveConflict, SessionGone } from '../core/errors.js'
-import { heldSession, nothingKnown } from '../core/session.js'
+import { emptySnapshot, storedSession } from '../core/session.js'
 import type { Database } from '../db/database.js'
 import { destroySession, loadSession, refreshSession, saveSession } from '../request/verbs.js'
 import { DEFAULT_SCHEMA } from '../sql/schema.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { type ExpressListing, expressListing } from './all-sessions.js'
+import { type AllSessions, allSessions } from './all-sessions.js'
 import type { OldSession, OldSessions } from './migrate.js'
 import { orThrow, sessionWith, takeOver } from './migrate.js'
 import {
@@ -31,9 +31,9 @@ export type { OldSession, OldSessions } from './migrate.js'
 export {
   type ConnectPgSimpleOptions,
   connectPgSimple,
-  type Moved,
-  type MoveOptions,
-  moveSessions,
+  type MigrateOptions,
+  type MigrationResult,
+  migrateSessions,
 } from './migrate.js'
 
 export interface ExpressSessionStoreOptions {
@@ -42,11 +42,11 @@ export interface ExpressSessionStoreOptions {
   /** The schema of its tables. Default: `keyrow`. */
   readonly schema?: string
   /** Another store's sessions: one that is not found here is looked for there, and taken over. */
-  readonly from?: OldSessions
+  readonly migrateFrom?: OldSessions
 }
 
 /** What was stored when a session object was given out or last saved. */
-interface Known {
+interface Remembered {
   readonly session: Session
   readonly seen: Entries
   /** When `session` was read or written, in milliseconds since 1970. */
@@ -58,7 +58,11 @@ interface Known {
 /** A member by which an object that was copied from one of ours is known; no JSON shows it. */
 const MARK = 'keyrow:known'
 
-const knownAs = (session: Session): Known => ({ session, seen: visible(session.store), at: Date.now() })
+const rememberedAs = (session: Session): Remembered => ({
+  session,
+  seen: visible(session.store),
+  at: Date.now(),
+})
 
 type Data = session.SessionData
 type Done = ((error?: unknown) => void) | undefined
@@ -95,15 +99,18 @@ export const expressSessionStore = (
 class ExpressSessionStore extends session.Store {
   readonly #store: SessionStore
   readonly #from: OldSessions | undefined
-  readonly #listing: ExpressListing | undefined
-  readonly #known = new WeakMap<object, Known>()
+  readonly #listing: AllSessions | undefined
+  readonly #known = new WeakMap<object, Remembered>()
   readonly #writing = new WeakMap<object, Promise<unknown>>()
 
-  constructor(store: SessionStore, { database, schema = DEFAULT_SCHEMA, from }: ExpressSessionStoreOptions) {
+  constructor(
+    store: SessionStore,
+    { database, schema = DEFAULT_SCHEMA, migrateFrom }: ExpressSessionStoreOptions,
+  ) {
     super()
     this.#store = store
-    this.#from = from
-    this.#listing = database === undefined ? undefined : expressListing(database, schema, isOver)
+    this.#from = migrateFrom
+    this.#listing = database === undefined ? undefined : allSessions(database, schema, isOver)
   }
 
   get(sid: string, callback: (error: unknown, data?: Data | null) => void): void {
@@ -115,7 +122,7 @@ class ExpressSessionStore extends session.Store {
       const now = entriesOf(data)
       await this.#inTurn(data, async () => {
         const known =
-          (await this.#remembered(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#found(sid))
+          (await this.#cached(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#found(sid))
         await this.#write(data, known, now)
       })
     })(ending(callback))
@@ -126,7 +133,7 @@ class ExpressSessionStore extends session.Store {
       // Of what it has, only the cookie's time is looked at.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
       await this.#inTurn(data, async () => {
-        const known = (await this.#remembered(sid, data)) ?? (await this.#found(sid))
+        const known = (await this.#cached(sid, data)) ?? (await this.#found(sid))
         // Another object may have moved the end since.
         if (known !== undefined && hasEnded(known.seen, Date.now()) && !(await this.#get(sid))) return
         await this.#write(data, known, cookie === undefined ? undefined : known?.seen.set('cookie', cookie))
@@ -162,11 +169,11 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const found = await this.#load(sid)
     if (found === undefined || hasEnded(found.store, Date.now())) return undefined
-    const known = knownAs(found)
+    const known = rememberedAs(found)
     // @fastify/session copies all members that can be listed into an object of its own.
     const mark = Object.freeze(() => undefined)
     const data = { ...objectOf(known.seen), [MARK]: mark }
-    for (const remembered of [data, mark]) this.#known.set(remembered, known)
+    for (const handedOut of [data, mark]) this.#known.set(handedOut, known)
     return data as unknown as Data
   }
 
@@ -178,16 +185,16 @@ class ExpressSessionStore extends session.Store {
     if (O.isNone(old)) return undefined
     const taken = await takeOver(this.#store, this.#from, old.value)
     if (taken === 'present') return load()
-    return taken === 'refused' ? undefined : taken
+    return taken === 'rejected' ? undefined : taken
   }
 
-  #knownOf(data: object): Known | undefined {
+  #knownOf(data: object): Remembered | undefined {
     const mark = (data as { readonly [MARK]?: unknown })[MARK]
     return this.#known.get(data) ?? (typeof mark === 'function' ? this.#known.get(mark) : undefined)
   }
 
   /** What is known of the object; keys of a save that failed are read again. */
-  async #remembered(sid: string, data: object): Promise<Known | undefined> {
+  async #cached(sid: string, data: object): Promise<Remembered | undefined> {
     const known = this.#knownOf(data)
     if (known?.doubted === undefined) return known
     const { seen, doubted } = known
@@ -209,7 +216,7 @@ class ExpressSessionStore extends session.Store {
   }
 
   /** Writes what differs between what was stored and `now`; not for a session that has ended. */
-  async #write(data: Data, known: Known | undefined, now: Entries | undefined): Promise<void> {
+  async #write(data: Data, known: Remembered | undefined, now: Entries | undefined): Promise<void> {
     if (known === undefined || now === undefined) return
     const { session, seen } = known
     const next = worthStoring(this.#store.lifetime, seen, now)
@@ -225,27 +232,27 @@ class ExpressSessionStore extends session.Store {
   }
 
   /** Whether its expiration may be due by now, which was not when it was read; one statement finds out, and moves it. */
-  #isStale({ at }: Known, { edits }: Session): boolean {
+  #isStale({ at }: Remembered, { edits }: Session): boolean {
     const { idleMs, touchFraction } = this.#store.lifetime
     return edits.isEmpty() && Date.now() - at >= (idleMs * touchFraction) / 2
   }
 
   /** Makes the session of an object that is not ours. Not when its id is taken, or was. */
-  async #create(sid: string, now: Entries): Promise<Known | undefined> {
+  async #create(sid: string, now: Entries): Promise<Remembered | undefined> {
     const saved = await saveSession(sessionWith(this.#store, sid, now))()
     if (E.isRight(saved)) return { session: saved.right, seen: now, at: Date.now() }
     if (saved.left instanceof SaveConflict) return undefined
     throw saved.left
   }
 
-  async #found(sid: string): Promise<Known | undefined> {
+  async #found(sid: string): Promise<Remembered | undefined> {
     const found = await this.#load(sid)
-    return found && knownAs(found)
+    return found && rememberedAs(found)
   }
 
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
-    await orThrow(destroySession(heldSession(this.#store, token, nothingKnown, noEdits)))
+    await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
     // Afterwards: until then it could be taken over, but not from now on.
     if (this.#from !== undefined) await orThrow(this.#from.remove(sid))
   }
@@ -265,7 +272,7 @@ class ExpressSessionStore extends session.Store {
     }
   }
 
-  async #listed(): Promise<ExpressListing> {
+  async #listed(): Promise<AllSessions> {
     if (this.#listing === undefined)
       throw new TypeError('expressSessionStore: give it the option `database` for all, length and clear')
     await orThrow(this.#store.prepare)

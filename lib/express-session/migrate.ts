@@ -48,13 +48,13 @@ export const takeOver = async (
   store: SessionStore,
   from: OldSessions,
   { sid, values }: OldSession,
-): Promise<Session | 'present' | 'refused'> => {
+): Promise<Session | 'present' | 'rejected'> => {
   const made = E.tryCatch(
     () => sessionWith(store, sid, entriesOf(values)),
     (error) => error,
   )
   if (E.isLeft(made)) {
-    if (made.left instanceof EncodeError) return 'refused'
+    if (made.left instanceof EncodeError) return 'rejected'
     throw made.left
   }
   const saved = await saveSession(made.right)()
@@ -67,23 +67,23 @@ export const takeOver = async (
   throw saved.left
 }
 
-export interface MoveOptions {
+export interface MigrateOptions {
   /** How many are read at once. Default: 200. */
-  readonly batch?: number
+  readonly batchSize?: number
   /** Ends it after the batch that is under way. */
   readonly signal?: AbortSignal
   /** Called after each batch, with what was done so far. */
-  readonly onBatch?: (soFar: Moved) => void
+  readonly onBatch?: (soFar: MigrationResult) => void
 }
 
 /** What a move has done so far. */
-export interface Moved {
+export interface MigrationResult {
   /** Sessions that were taken over. */
-  readonly moved: number
+  readonly migrated: number
   /** Sessions that were there already, or have ended here. */
   readonly present: number
   /** Sessions that cannot be stored (U+0000 in a text, say). They stay where they are. */
-  readonly refused: number
+  readonly rejected: number
   /** Whether it came to the end. */
   readonly finished: boolean
 }
@@ -93,20 +93,20 @@ export interface Moved {
  * processes which still run on it sign nobody out. Doing it again takes over what has come since. A failure is
  * thrown (`DriverError`, `SchemaMismatch`); what was taken over until then stays.
  */
-export const moveSessions = async (
+export const migrateSessions = async (
   store: SessionStore,
   from: OldSessions,
-  { batch = 200, signal, onBatch }: MoveOptions = {},
-): Promise<Moved> => {
-  let soFar: Moved = { moved: 0, present: 0, refused: 0, finished: false }
+  { batchSize = 200, signal, onBatch }: MigrateOptions = {},
+): Promise<MigrationResult> => {
+  let soFar: MigrationResult = { migrated: 0, present: 0, rejected: 0, finished: false }
   for (let last = ''; signal?.aborted !== true; ) {
-    const rows: readonly OldSession[] = await orThrow(from.after(last, batch))
+    const rows: readonly OldSession[] = await orThrow(from.after(last, batchSize))
     for (const row of rows) {
       const taken = await takeOver(store, from, row)
-      const what = typeof taken === 'string' ? taken : 'moved'
+      const what = typeof taken === 'string' ? taken : 'migrated'
       soFar = { ...soFar, [what]: soFar[what] + 1 }
     }
-    soFar = { ...soFar, finished: rows.length < batch }
+    soFar = { ...soFar, finished: rows.length < batchSize }
     onBatch?.(soFar)
     if (soFar.finished) break
     last = rows.at(-1)?.sid ?? ''
@@ -134,7 +134,7 @@ export interface ConnectPgSimpleOptions {
 const OldRow = t.type({ sid: t.string, sess: t.string, expires: t.number })
 
 /**
- * The sessions in a table of connect-pg-simple, for `moveSessions`, and for the option `from` of
+ * The sessions in a table of connect-pg-simple, for `migrateSessions`, and for the option `from` of
  * `expressSessionStore`.
  *
  * @example

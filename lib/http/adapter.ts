@@ -1,27 +1,27 @@
 // What a door is made of, for whoever writes another one: docs/doors.md does.
 
 export type { CookieOptions } from './cookie.js'
-export { holdResponse } from './deferred-response.js'
+export { deferResponse } from './deferred-response.js'
 export {
-  answerFailure,
-  type FailedRequest,
-  type FailureAnswer,
-  type OnFailure,
-  ResponseRefused,
+  defaultErrorResponse,
+  type ErrorRequest,
+  type ErrorResponse,
+  type OnError,
+  ResponseRejected,
 } from './errors.js'
 export type { TrustProxy } from './forwarded.js'
-export { type AnswerHeaders, type CacheHeaders, cacheHeaders } from './response-headers.js'
+export { type CacheHeaders, cacheHeaders, type SessionHeaders } from './response-headers.js'
 export {
-  type Answered,
-  answered,
-  conduct,
-  type DoorOptions,
-  type FailureOptions,
-  openDoor,
+  type AdapterOptions,
+  createSessionLoader,
+  type ErrorOptions,
+  type HandledRequest,
+  handle,
+  type PendingResponse,
   type ProxyOptions,
-  type RequestLife,
-  type Visit,
-  visitOf,
-  visitOfRequest,
-  type WaitingResponse,
+  type RequestInfo,
+  requestInfo,
+  runRequest,
+  type SessionRequest,
+  webRequestInfo,
 } from './session-request.js'

@@ -4,7 +4,7 @@
 import { parseCookie, stringifySetCookie } from 'cookie'
 import * as O from 'fp-ts/lib/Option.js'
 import { Token } from '../core/token.js'
-import { headerOf, isUnsafe, senderOf, type Visit } from './csrf.js'
+import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 
 export interface CookieOptions {
   /**
@@ -40,9 +40,9 @@ interface SessionCookie {
    * The `Set-Cookie` header that gives the browser this token. `absoluteMs` is the store's, `ownMs` that of a session
    * with times of its own, whose cookie always outlives the browser.
    */
-  readonly give: (token: string, secure: boolean, absoluteMs: number, ownMs?: number) => string
+  readonly serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number) => string
   /** The `Set-Cookie` header that takes it away. */
-  readonly take: (secure: boolean) => string
+  readonly clear: (secure: boolean) => string
 }
 
 /** @throws `TypeError` for a name that cannot be a cookie's, and for options with which browsers drop the cookie */
@@ -68,10 +68,10 @@ const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure) => tokensIn(header, nameFor(secure)),
-    give: (token, secure, absoluteMs, ownMs = persistent ? absoluteMs : undefined) =>
+    serialize: (token, secure, absoluteMs, ownMs = persistent ? absoluteMs : undefined) =>
       // Zero seconds would take it away.
       write(token, secure, ownMs === undefined ? undefined : Math.ceil(ownMs / 1000)),
-    take: (secure) => write('', secure, 0),
+    clear: (secure) => write('', secure, 0),
   }
 }
 
@@ -120,27 +120,27 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 export interface SessionCookies {
   readonly session: SessionCookie
   /** `undefined` with `sameSite: 'none'`: such a cookie is never kept back. */
-  readonly arrival: ArrivalCookie | undefined
+  readonly crossSite: CrossSiteCookie | undefined
 }
 
-interface ArrivalCookie {
-  readonly read: (visit: Visit) => string | undefined
+interface CrossSiteCookie {
+  readonly read: (info: RequestInfo) => string | undefined
   /** The `Set-Cookie` headers that give it; the browser forgets it after `idleMs` milliseconds. */
-  readonly give: (token: string, secure: boolean, idleMs: number) => readonly string[]
-  readonly take: (secure: boolean) => readonly string[]
+  readonly serialize: (token: string, secure: boolean, idleMs: number) => readonly string[]
+  readonly clear: (secure: boolean) => readonly string[]
   /** Whether the browser keeps the session's cookie back in this request, so that one may be there. */
-  readonly isHidden: (visit: Visit) => boolean
+  readonly isHidden: (info: RequestInfo) => boolean
   /** Whether a request that shows an arrival would show the session's cookie, too. */
-  readonly showsBoth: (visit: Visit) => boolean
+  readonly showsBoth: (info: RequestInfo) => boolean
 }
 
 /** Throws a `TypeError` for a name that cannot be a cookie's. */
 export const sessionCookies = (options: CookieOptions): SessionCookies => {
   const session = sessionCookie(options)
-  return { session, arrival: options.sameSite === 'none' ? undefined : arrivalCookie(options) }
+  return { session, crossSite: options.sameSite === 'none' ? undefined : crossSiteCookie(options) }
 }
 
-const arrivalCookie = (options: CookieOptions): ArrivalCookie => {
+const crossSiteCookie = (options: CookieOptions): CrossSiteCookie => {
   const { cookieName = 'session', sameSite } = options
   const named = (suffix: string, sameSite: 'lax' | 'strict'): SessionCookie =>
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
@@ -148,33 +148,33 @@ const arrivalCookie = (options: CookieOptions): ArrivalCookie => {
   const token = named('arrival', 'lax')
   // Comes only when a `Strict` cookie comes, whether the browser knows `Sec-Fetch-Site` or not.
   const witness = sameSite === 'strict' ? named('arrival-site', 'strict') : undefined
-  const read = (cookie: SessionCookie, { cookieHeader, secure }: Visit) =>
+  const read = (cookie: SessionCookie, { cookieHeader, secure }: RequestInfo) =>
     cookie.read(cookieHeader, secure)[0]
   return {
-    read: (visit) => read(token, visit),
-    give: (text, secure, idleMs) => [
-      token.give(text, secure, idleMs),
-      ...(witness === undefined ? [] : [witness.give('1', secure, idleMs)]),
+    read: (info) => read(token, info),
+    serialize: (text, secure, idleMs) => [
+      token.serialize(text, secure, idleMs),
+      ...(witness === undefined ? [] : [witness.serialize('1', secure, idleMs)]),
     ],
-    take: (secure) => [token, witness].flatMap((cookie) => cookie?.take(secure) ?? []),
-    isHidden: (visit) => isHidden(visit, sameSite === 'strict'),
-    showsBoth: (visit) => witness === undefined || read(witness, visit) !== undefined,
+    clear: (secure) => [token, witness].flatMap((cookie) => cookie?.clear(secure) ?? []),
+    isHidden: (info) => isHidden(info, sameSite === 'strict'),
+    showsBoth: (info) => witness === undefined || read(witness, info) !== undefined,
   }
 }
 
-const isHidden = (visit: Visit, isStrict: boolean): boolean => {
-  const { request } = visit
+const isHidden = (info: RequestInfo, isStrict: boolean): boolean => {
+  const { request } = info
   if (request === undefined) return false
-  const sender = senderOf(request, visit)
+  const sender = senderOf(request, info)
   if (headerOf(request, 'sec-fetch-site') !== undefined)
-    return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage(visit))
+    return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage(info))
   if (sender === 'same-origin') return false
   // A browser that does not say it; or no browser, which sends no `Origin`.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }
 
 /** Whether a whole page is asked for, and not a part of another one. */
-const isPage = ({ request }: Visit): boolean =>
+const isPage = ({ request }: RequestInfo): boolean =>
   request !== undefined &&
   headerOf(request, 'sec-fetch-mode') === 'navigate' &&
   (headerOf(request, 'sec-fetch-dest') ?? 'document') === 'document'

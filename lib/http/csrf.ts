@@ -7,10 +7,10 @@ import * as O from 'fp-ts/lib/Option.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
 import { currentRequest } from '../request/scope.js'
-import { forgeryKey } from '../request/sign-in.js'
+import { csrfKey } from '../request/sign-in.js'
 import { currentSession } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
-import { RequestRefused } from './errors.js'
+import { RequestRejected } from './errors.js'
 
 // What a browser says of a request: which page made it, and whether it is only fetched ahead. The page is known by
 // `Sec-Fetch-Site`, or else by `Origin`, which is compared with the origin that the request was sent to.
@@ -33,7 +33,7 @@ export interface OwnOrigin {
 }
 
 /** What a request says of itself. */
-export interface Visit extends OwnOrigin {
+export interface RequestInfo extends OwnOrigin {
   readonly cookieHeader: string | undefined
   /** The client's address, where it is known. */
   readonly address?: string | undefined
@@ -59,7 +59,7 @@ export const senderOf = (request: CheckedRequest, own: OwnOrigin): Sender => {
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
   const origin = headerOf(request, 'origin')
   if (origin === undefined || origin === 'null') return 'unknown'
-  return isOrigin(origin, own.host ?? hostAsked(request), own.secure) ? 'same-origin' : 'cross-site'
+  return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
@@ -68,7 +68,7 @@ const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
  * Whether a browser says that a page of another origin made the request, or hides which one did. One that says
  * nothing is not foreign: it is no browser, or an old one.
  */
-export const isForeign = (request: CheckedRequest, own: OwnOrigin): boolean => {
+export const isCrossSite = (request: CheckedRequest, own: OwnOrigin): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
@@ -85,7 +85,7 @@ const isOrigin = (origin: string, host: string | undefined, secure: boolean): bo
 }
 
 /** The host that a request asks for. Over HTTP/2 there is no header `Host`, and a `Request` has it in its URL. */
-const hostAsked = (request: CheckedRequest): string | undefined => {
+const requestedHost = (request: CheckedRequest): string | undefined => {
   const { headers, url = '' } = request
   const authority = typeof headers.get === 'function' ? hostOf(url) : headerOf(request, ':authority')
   return headerOf(request, 'host') ?? authority
@@ -112,58 +112,59 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
 /**
  * Checks that a request which changes something comes from a page of ours. One that the browser itself calls
  * same-origin does (`Sec-Fetch-Site`, or without that an `Origin` which is the request's own); one that it calls
- * cross-site is a `RequestRefused` (403). Where the browser says neither, the request has to show the current session's
+ * cross-site is a `RequestRejected` (403). Where the browser says neither, the request has to show the current session's
  * `csrfToken`, as the header `X-CSRF-Token` or as `field`. GET, HEAD, OPTIONS and TRACE are let through: they should
  * change nothing.
  *
- * @throws `RequestRefused` (403), also where a token is asked for and there is no stored session; `NoCurrentSession`
+ * @throws `RequestRejected` (403), also where a token is asked for and there is no stored session; `NoCurrentSession`
  * where a token is asked for outside of a session.
  *
  * @example
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, checkForgery, csrfToken, saveSession, sessionSet, withSession } from 'keyrow'
+ * import { buildSession, verifyCsrf, csrfToken, saveSession, sessionSet, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const own = { method: 'POST', headers: { host: 'shop.example', origin: 'https://shop.example' } }
- * console.log((await checkForgery(own)())._tag) // Right
+ * console.log((await verifyCsrf(own)())._tag) // Right
  * const foreign = { method: 'POST', headers: { host: 'shop.example', origin: 'https://other.example' } }
- * console.log((await checkForgery(foreign)())._tag) // Left
+ * console.log((await verifyCsrf(foreign)())._tag) // Left
  *
  * const unsaid = { method: 'POST', headers: { host: 'shop.example' } }
  * const session = pipe(buildSession(memoryStore()), sessionSet('basket', ['tea']), saveSession)
  * const form = pipe(
  *   session,
- *   TE.chainW((stored) => withSession(stored, () => pipe(csrfToken, TE.chainW((token) => checkForgery(unsaid, token))))),
+ *   TE.chainW((stored) => withSession(stored, () => pipe(csrfToken, TE.chainW((token) => verifyCsrf(unsaid, token))))),
  * )
  * console.log((await form())._tag) // Right
  * ```
  */
-export const checkForgery =
+export const verifyCsrf =
   (
     request: CheckedRequest,
     field?: unknown,
-  ): TE.TaskEither<RequestRefused | NoCurrentSession | SessionClosed, void> =>
+  ): TE.TaskEither<RequestRejected | NoCurrentSession | SessionClosed, void> =>
   async () => {
     if (!isUnsafe(request)) return ACCEPTED
     const sender = senderOf(request, currentRequest()?.origin ?? { secure: false })
     if (sender === 'same-origin') return ACCEPTED
-    if (sender === 'cross-site') return refused('The request comes from another site.')
+    if (sender === 'cross-site') return rejected('The request comes from another site.')
     const session = await currentSession()
     return E.isLeft(session) ? session : checkToken(session.right, field ?? headerOf(request, 'x-csrf-token'))
   }
 
 const ACCEPTED = E.right(undefined)
 
-const checkToken = (session: Session, token: unknown): E.Either<RequestRefused, void> => {
-  if (isTokenOf(forgeryKey(session), token)) return ACCEPTED
+const checkToken = (session: Session, token: unknown): E.Either<RequestRejected, void> => {
+  if (isTokenOf(csrfKey(session), token)) return ACCEPTED
   return O.isNone(session.snapshot)
-    ? refused('The browser does not say which page sent this form, and shows no session whose token could.')
-    : refused('The form is out of date: load it again.')
+    ? rejected('The browser does not say which page sent this form, and shows no session whose token could.')
+    : rejected('The form is out of date: load it again.')
 }
 
-const refused = (message: string): E.Either<RequestRefused, never> => E.left(new RequestRefused(403, message))
+const rejected = (message: string): E.Either<RequestRejected, never> =>
+  E.left(new RequestRejected(403, message))
 
 /** In a time that does not tell how much of it was right. */
 const isTokenOf = (key: Buffer, token: unknown): boolean => {

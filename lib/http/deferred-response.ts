@@ -2,23 +2,23 @@
 // is made at the last moment, so that a header can still be added.
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick, setImmediate } from '../core/process.js'
-import type { FailureAnswer } from './errors.js'
-import { type AnswerHeaders, cacheHeaders } from './response-headers.js'
-import { holdStream, install, type OverStream } from './response-methods.js'
+import type { ErrorResponse } from './errors.js'
+import { cacheHeaders, type SessionHeaders } from './response-headers.js'
+import { deferStream, install, type OverStream } from './response-methods.js'
 import {
   appendHeader,
   type Call,
   callReal,
+  type Deferred,
   forgetMessage,
-  type Held,
-  newHeld,
-  sendAnswer,
+  newDeferred,
+  sendErrorResponse,
 } from './response-state.js'
-import type { WaitingResponse } from './session-request.js'
+import type { PendingResponse } from './session-request.js'
 
-export interface HeldResponse extends WaitingResponse {
+export interface DeferredResponse extends PendingResponse {
   /** Takes back what was written, while nothing of it went out. */
-  readonly retract: () => void
+  readonly reset: () => void
 }
 
 /**
@@ -26,39 +26,39 @@ export interface HeldResponse extends WaitingResponse {
  * a response that failed; or it is a function that has a framework answer, to which the response is given back
  * as it was. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended stays.
  */
-export const holdResponse = (
+export const deferResponse = (
   res: ServerResponse,
-  answer: (failure: unknown) => FailureAnswer | (() => void),
+  answer: (failure: unknown) => ErrorResponse | (() => void),
   isFailure: (status: number | undefined) => boolean = () => false,
-): HeldResponse => {
-  const holding = hold(res)
+): DeferredResponse => {
+  const deferral = defer(res)
   return {
-    pressed: new Promise((resolve) => {
+    mustFlush: new Promise((resolve) => {
       // Not at once: what a handler does right after (a throw, a last edit) still belongs to it.
-      holding.held.pressSoon = () => void setImmediate(resolve)
+      deferral.deferred.pressSoon = () => void setImmediate(resolve)
     }),
     isAbandoned: () => isGone(res),
-    isFailure: () => isFailure(holding.held.status),
-    retract: () => {
-      if (holding.held.state === 'holding' && holding.held.begun) retract(holding)
+    isFailure: () => isFailure(deferral.deferred.status),
+    reset: () => {
+      if (deferral.deferred.state === 'deferring' && deferral.deferred.begun) reset(deferral)
     },
-    release: (cookie) => release(holding, addCookie(res, cookie)),
+    release: (cookie) => release(deferral, addCookie(res, cookie)),
     fail: (failure, cookie, isHandler = () => false) => {
       const instead = answer(failure)
       const addIt = addCookie(res, cookie)
-      if (typeof instead !== 'function') cutShort(res, holding.held, instead, addIt)
-      else if (holding.held.state === 'released' && res.headersSent) cut(res, holding.held)
+      if (typeof instead !== 'function') cutShort(res, deferral.deferred, instead, addIt)
+      else if (deferral.deferred.state === 'released' && res.headersSent) cut(res, deferral.deferred)
       else {
-        retract(holding)
+        reset(deferral)
         // A stream goes on; its parts are not the answer's.
-        Object.assign(holding.held, { state: 'released', addCookie: addIt, isStale: isHandler })
+        Object.assign(deferral.deferred, { state: 'released', addCookie: addIt, isStale: isHandler })
         instead()
       }
     },
   }
 }
 
-interface Holding {
+interface Deferral {
   readonly res: ServerResponse
   /** As it was when it began to be held. */
   readonly before: {
@@ -66,17 +66,17 @@ interface Holding {
     readonly headers: OutgoingHttpHeaders
     readonly on: unknown
   }
-  held: Held
+  deferred: Deferred
   /** The method in its place, under whatever wraps it. */
   writeHead: Call
 }
 
-const hold = (res: ServerResponse): Holding => {
+const defer = (res: ServerResponse): Deferral => {
   const before = { status: res.statusCode, headers: res.getHeaders(), on: Reflect.get(res, 'on') as unknown }
-  const held = newHeld(res)
-  const holding: Holding = { res, before, held, writeHead: install(res, held) }
-  holdStream(res, () => holding.held.state === 'holding')
-  return holding
+  const deferred = newDeferred(res)
+  const deferral: Deferral = { res, before, deferred, writeHead: install(res, deferred) }
+  deferStream(res, () => deferral.deferred.state === 'deferring')
+  return deferral
 }
 
 /**
@@ -84,14 +84,14 @@ const hold = (res: ServerResponse): Holding => {
  * stream, say, may still write the rest of it, and would not write another answer. Its methods lead nowhere from now
  * on, and others are in their place.
  */
-const retract = (holding: Holding): void => {
-  const { res, held, before } = holding
-  if (held.begun) {
-    held.state = 'failed'
-    holding.held = { ...newHeld(res), real: held.real, pressSoon: held.pressSoon }
-    holding.writeHead = install(res, holding.held)
+const reset = (deferral: Deferral): void => {
+  const { res, deferred, before } = deferral
+  if (deferred.begun) {
+    deferred.state = 'failed'
+    deferral.deferred = { ...newDeferred(res), real: deferred.real, pressSoon: deferred.pressSoon }
+    deferral.writeHead = install(res, deferral.deferred)
   }
-  held.calls.splice(0)
+  deferred.calls.splice(0)
   for (const name of res.getHeaderNames()) res.removeHeader(name)
   for (const [name, value] of Object.entries(before.headers))
     if (value !== undefined) res.setHeader(name, value)
@@ -100,7 +100,7 @@ const retract = (holding: Holding): void => {
   forgetMessage(res)
 }
 
-const addCookie = (res: ServerResponse, added: AnswerHeaders) => (): void => {
+const addCookie = (res: ServerResponse, added: SessionHeaders) => (): void => {
   for (const cookie of added.cookies) appendHeader(res, 'Set-Cookie', cookie)
   const own = { cacheControl: textOf(res, 'Cache-Control'), vary: textOf(res, 'Vary') }
   const { cacheControl, vary } = cacheHeaders(added, own)
@@ -114,45 +114,50 @@ const textOf = (res: ServerResponse, name: string): string | undefined => {
   return value === undefined ? undefined : String(value)
 }
 
-const release = (holding: Holding, cookie: () => void): void => {
-  const { res, held } = holding
-  held.state = 'released'
-  res.statusCode = held.status ?? res.statusCode
-  held.addCookie = cookie
-  replay(holding)
+const release = (deferral: Deferral, cookie: () => void): void => {
+  const { res, deferred } = deferral
+  deferred.state = 'released'
+  res.statusCode = deferred.status ?? res.statusCode
+  deferred.addCookie = cookie
+  replay(deferral)
   // Node tells of the drain by itself when what was written just now did not fit either.
-  if (held.refused && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
+  if (deferred.rejected && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
 /** What wraps `writeHead` has had its turn when the head was made for the first time. */
-const replay = ({ res, held, writeHead }: Holding): void => {
+const replay = ({ res, deferred, writeHead }: Deferral): void => {
   const wrapped: unknown = Reflect.get(res, 'writeHead')
   Reflect.set(res, 'writeHead', writeHead)
   try {
-    for (const call of held.calls.splice(0)) call()
+    for (const call of deferred.calls.splice(0)) call()
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
 }
 
-const cutShort = (res: ServerResponse, held: Held, instead: FailureAnswer, cookie: () => void): void => {
-  held.state = 'failed'
+const cutShort = (
+  res: ServerResponse,
+  deferred: Deferred,
+  instead: ErrorResponse,
+  cookie: () => void,
+): void => {
+  deferred.state = 'failed'
   if (res.headersSent) {
-    cut(res, held)
+    cut(res, deferred)
     return
   }
   // Over HTTP/2 `end` calls `write`.
-  held.state = 'released'
+  deferred.state = 'released'
   const real = {
-    writeHead: (status: number) => callReal(held, 'writeHead', [status]),
-    end: (body: string) => callReal(held, 'end', [body]),
+    writeHead: (status: number) => callReal(deferred, 'writeHead', [status]),
+    end: (body: string) => callReal(deferred, 'end', [body]),
   }
-  sendAnswer(res, real, instead, cookie)
-  held.state = 'failed'
+  sendErrorResponse(res, real, instead, cookie)
+  deferred.state = 'failed'
 }
 
-const cut = (res: ServerResponse, held: Held): void => {
-  held.state = 'failed'
+const cut = (res: ServerResponse, deferred: Deferred): void => {
+  deferred.state = 'failed'
   if (!res.writableEnded) res.destroy()
 }
 

@@ -4,8 +4,8 @@ import { brandErrors, DriverError, eachErrorPrototype, isSessionError } from '..
 // What a door refuses by itself: a request, whatever its handler would have done; an answer.
 
 /** Refused, with the status 403: it may be forged. */
-export class RequestRefused extends Error {
-  readonly _tag = 'RequestRefused'
+export class RequestRejected extends Error {
+  readonly _tag = 'RequestRejected'
 
   constructor(
     readonly status: 403,
@@ -21,26 +21,26 @@ export class RequestRefused extends Error {
 }
 
 /** An answer that an adapter refuses, since it could not be sent, or not with the session's cookie. */
-export class ResponseRefused extends Error {
-  readonly _tag = 'ResponseRefused'
+export class ResponseRejected extends Error {
+  readonly _tag = 'ResponseRejected'
 
   override get name(): string {
     return this._tag
   }
 }
 
-brandErrors(RequestRefused, 'RequestRefused', {})
-brandErrors(ResponseRefused, 'ResponseRefused', {})
+brandErrors(RequestRejected, 'RequestRejected', {})
+brandErrors(ResponseRejected, 'ResponseRejected', {})
 
 /** An answer to a request that failed. */
-export interface FailureAnswer {
+export interface ErrorResponse {
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
   readonly body: string
 }
 
 /** What is known of the request that failed. */
-export interface FailedRequest {
+export interface ErrorRequest {
   readonly method: string
   /** Without its query, which may hold what does not belong in a log. */
   readonly path: string
@@ -50,7 +50,7 @@ export interface FailedRequest {
  * Decides the answer to a failed request, and logs it. When the response had begun already the answer is
  * not used, and the connection is cut.
  */
-export type OnFailure = (failure: unknown, request: FailedRequest) => FailureAnswer
+export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 const telling: Readonly<Record<string, (failure: unknown) => unknown>> = {
   status: (failure) => answerTo(failure).status,
@@ -67,7 +67,7 @@ const telling: Readonly<Record<string, (failure: unknown) => unknown>> = {
  * From now on keyrow's errors, of all its copies in this process, say their status, by the names that frameworks look for (`status`, `statusCode`,
  * `headers`, `expose`, `getResponse`), so that a framework's own answer to them has it.
  */
-export const giveStatuses = (): void => {
+export const setStatuses = (): void => {
   if (!given) eachErrorPrototype(giveStatus)
   given = true
 }
@@ -94,24 +94,24 @@ const giveStatus = (prototype: object): void => {
  * cannot be stored (it most often comes from the client: U+0000 in a field, say), 500 for all else;
  * one line in the log, with the stack of what is not one of keyrow's own errors.
  */
-export const answerFailure: OnFailure = (failure, { method, path }) => {
+export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const answer = answerTo(failure)
-  const detail = isSessionError(failure) || failure instanceof RequestRefused ? String(failure) : failure
+  const detail = isSessionError(failure) || failure instanceof RequestRejected ? String(failure) : failure
   // A path with `%c` in it would swallow the detail. Not "answered": a response that had begun is another one.
   const plain = path.replaceAll('%', '%%')
   console.error(`keyrow: ${method} ${plain} failed (${String(answer.status)}):`, detail)
   return answer
 }
 
-const unavailable: FailureAnswer = {
+const unavailable: ErrorResponse = {
   status: 503,
   headers: { 'Retry-After': '5' },
   body: 'The service is not available at the moment.\n',
 }
 
 /** A statement that the server refused (a duplicate key, an error in the program's SQL) is the program's fault: 500. */
-const answerTo = (failure: unknown): FailureAnswer => {
-  if (failure instanceof RequestRefused)
+const answerTo = (failure: unknown): ErrorResponse => {
+  if (failure instanceof RequestRejected)
     return { status: failure.status, headers: failure.headers, body: `${failure.message}\n` }
   if (failure instanceof DriverError && (failure.retryable || failure.kind === 'unavailable'))
     return unavailable

@@ -2,12 +2,18 @@
 import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Session } from '../store/contract.js'
-import { holdResponse } from './deferred-response.js'
+import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { nothingAdded } from './response-headers.js'
-import { conduct, type DoorOptions, forwardedOf, openDoor, type Visit } from './session-request.js'
+import { noSessionHeaders } from './response-headers.js'
+import {
+  type AdapterOptions,
+  createSessionLoader,
+  forwardedOf,
+  type RequestInfo,
+  runRequest,
+} from './session-request.js'
 
-export type { DoorOptions } from './session-request.js'
+export type { AdapterOptions } from './session-request.js'
 
 // How the middleware for Express learns of errors as soon as they happen, before an error handler sees them. The router
 // of Express 5.3 publishes them on a channel. Those of Express 4 and of earlier 5 do not: there the methods by which a
@@ -141,12 +147,12 @@ export interface ExpressRequest extends IncomingMessage {
  * })
  * ```
  */
-export const sessionMiddleware = (options: DoorOptions) => {
-  const begin = openDoor(options)
+export const sessionMiddleware = (options: AdapterOptions) => {
+  const begin = createSessionLoader(options)
   subscribeOnce()
   return (req: ExpressRequest, res: ServerResponse, next: (error?: unknown) => void): void => {
     let hasErred = false
-    const response = holdResponse(
+    const response = deferResponse(
       res,
       (failure) => () => next(failure),
       (status = 500) => status >= 500 || (hasErred && status >= 400),
@@ -154,23 +160,23 @@ export const sessionMiddleware = (options: DoorOptions) => {
     followErrors(req, () => {
       hasErred = true
       // A handler that answers and then fails has failed: Express's error handling can still answer instead.
-      response.retract()
+      response.reset()
     })
-    conduct(
-      begin(visitOf(req)),
-      (life) => {
-        bindEvents(life, req, res)
-        req.currentSession = life.session
+    runRequest(
+      begin(requestInfo(req)),
+      (sessionRequest) => {
+        bindEvents(sessionRequest, req, res)
+        req.currentSession = sessionRequest.session
         next()
         // The handler is done when it has answered.
         return new Promise(() => undefined)
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, nothingAdded))
+    ).catch((failure: unknown) => response.fail(failure, noSessionHeaders))
   }
 }
 
-const visitOf = (req: ExpressRequest): Visit => ({
+const requestInfo = (req: ExpressRequest): RequestInfo => ({
   cookieHeader: req.headers.cookie,
   secure: req.secure ?? false,
   address: req.ip,

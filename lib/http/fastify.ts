@@ -3,12 +3,18 @@
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 // Beside @fastify/session there is another `Session` in Fastify's own types.
 import type { Session as CurrentSession } from '../store/contract.js'
-import { holdResponse } from './deferred-response.js'
+import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { nothingAdded } from './response-headers.js'
-import { conduct, type DoorOptions, openDoor, type RequestLife, type Visit } from './session-request.js'
+import { noSessionHeaders } from './response-headers.js'
+import {
+  type AdapterOptions,
+  createSessionLoader,
+  type RequestInfo,
+  runRequest,
+  type SessionRequest,
+} from './session-request.js'
 
-export type { DoorOptions } from './session-request.js'
+export type { AdapterOptions } from './session-request.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -19,7 +25,7 @@ declare module 'fastify' {
 
 /**
  * A plugin for Fastify that gives all handlers and hooks after it a current session. It is saved before the first
- * byte of the reply goes out, a stream's or a hijacked one's too. A request that was answered with an error (a
+ * byte of the reply goes out, a stream's or a hijacked one's too. A request that was handle with an error (a
  * status from 500 on; or from 400 on, when Fastify's error handling had it) leaves nothing behind; a save that
  * fails goes to the error handler. Behind a proxy, say so to Fastify (`trustProxy`).
  *
@@ -38,31 +44,31 @@ declare module 'fastify' {
  * })
  * ```
  */
-export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, options, registered) => {
-  const begin = openDoor(options)
-  const lives = new WeakMap<FastifyRequest, RequestLife>()
+export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, options, registered) => {
+  const begin = createSessionLoader(options)
+  const isAnswered = new WeakMap<FastifyRequest, SessionRequest>()
   const erred = new WeakSet<FastifyRequest>()
   instance.decorateRequest('currentSession')
   instance.addHook('onRequest', (request, reply, done) => {
     const isFailure = (status = 500): boolean => status >= (erred.has(request) ? 400 : 500)
-    const response = holdResponse(reply.raw, answering(reply), isFailure)
-    const handle = (life: RequestLife): Promise<never> => {
-      lives.set(request, life)
-      bindEvents(life, request.raw, reply.raw)
-      request.currentSession = life.session
+    const response = deferResponse(reply.raw, answering(reply), isFailure)
+    const handle = (sessionRequest: SessionRequest): Promise<never> => {
+      isAnswered.set(request, sessionRequest)
+      bindEvents(sessionRequest, request.raw, reply.raw)
+      request.currentSession = sessionRequest.session
       done()
-      // The handler is done when it has answered.
+      // The handler is done when it has handle.
       return new Promise(() => undefined)
     }
-    conduct(begin(visitOf(request)), handle, response).catch((failure: unknown) =>
-      response.fail(failure, nothingAdded),
+    runRequest(begin(requestInfo(request)), handle, response).catch((failure: unknown) =>
+      response.fail(failure, noSessionHeaders),
     )
   })
   // A body that a hook replaced by another stream (decompressed, say) comes from elsewhere: the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
-    const life = lives.get(request)
-    if (life === undefined) done()
-    else life.enter(done)
+    const sessionRequest = isAnswered.get(request)
+    if (sessionRequest === undefined) done()
+    else sessionRequest.enter(done)
   })
   instance.addHook('onError', (request, _reply, _error, done) => {
     erred.add(request)
@@ -71,7 +77,7 @@ export const sessionPlugin: FastifyPluginCallback<DoorOptions> = (instance, opti
   registered()
 }
 
-const visitOf = (request: FastifyRequest): Visit => ({
+const requestInfo = (request: FastifyRequest): RequestInfo => ({
   cookieHeader: request.headers.cookie,
   secure: request.protocol === 'https',
   address: request.ip,

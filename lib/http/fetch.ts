@@ -3,21 +3,21 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import {
-  answered,
+  type AdapterOptions,
   attempt,
-  type DoorOptions,
+  createSessionLoader,
   describe,
-  type FailureOptions,
-  failureAnswer,
-  openDoor,
+  type ErrorOptions,
+  errorResponse,
+  handle,
   type ProxyOptions,
-  visitOfRequest,
+  webRequestInfo,
 } from './session-request.js'
 import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
 
-export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './errors.js'
+export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
 
-export interface SessionFetchOptions extends DoorOptions, ProxyOptions, FailureOptions {
+export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {
   /** The client's address, for the guard: what your server knows of the connection. */
   readonly addressOf?: (request: Request) => string | undefined
 }
@@ -35,40 +35,40 @@ export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...r
  *
  * @example
  * ```ts
- * import { sessionFetch } from 'keyrow/fetch'
+ * import { fetchHandler } from 'keyrow/fetch'
  * import { memoryStore } from 'keyrow/memory'
  * import { sessionRef, sessionUpdate, updateCurrentSession } from 'keyrow/promise'
  *
- * const handle = sessionFetch({ store: memoryStore() })(async () => {
+ * const handle = fetchHandler({ store: memoryStore() })(async () => {
  *   const session = await updateCurrentSession(sessionUpdate('visits', (visits) => Number(visits) + 1, 0))
  *   return new Response(`visit ${sessionRef('visits')(session)}`)
  * })
  * console.log(await (await handle(new Request('https://shop.example/'))).text()) // visit 1
  * ```
  */
-export const sessionFetch = (options: SessionFetchOptions) => {
-  const begin = openDoor(options)
-  const { addressOf, onFailure, trustProxy = false } = options
+export const fetchHandler = (options: FetchHandlerOptions) => {
+  const begin = createSessionLoader(options)
+  const { addressOf, onError, trustProxy = false } = options
   return <R extends readonly unknown[]>(handler: FetchHandler<R>) =>
     async (request: Request, ...rest: R): Promise<Response> => {
-      const visit = visitOfRequest(request, trustProxy, addressOf?.(request))
-      const { result, headers } = await answered<Response>(begin(visit), async (life) => {
+      const info = webRequestInfo(request, trustProxy, addressOf?.(request))
+      const { result, headers } = await handle<Response>(begin(info), async (sessionRequest) => {
         const given = await attempt(() => handler(request, ...rest))
-        if (E.isRight(given)) checkAnswer(given.right, life.peek())
+        if (E.isRight(given)) checkAnswer(given.right, sessionRequest.peek())
         return given
       })
-      const response = E.isRight(result) ? result.right : answerOf(onFailure, result.left, request)
+      const response = E.isRight(result) ? result.right : answerOf(onError, result.left, request)
       return headers.cookies.length > 0 && !canCarry(response)
-        ? answerOf(onFailure, cannotCarry(LOST), request)
+        ? answerOf(onError, cannotCarry(LOST), request)
         : addHeaders(response, headers)
     }
 }
 
 const LOST = 'the browser goes on with the cookie that it has'
 
-const answerOf = (onFailure: FailureOptions['onFailure'], failure: unknown, request: Request): Response => {
+const answerOf = (onError: ErrorOptions['onError'], failure: unknown, request: Request): Response => {
   const { pathname } = new URL(request.url)
-  const { status, headers, body } = failureAnswer(onFailure, failure, describe(request.method, pathname))
+  const { status, headers, body } = errorResponse(onError, failure, describe(request.method, pathname))
   const common = { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' }
   return new Response(body, { status, headers: { ...common, ...headers } })
 }

@@ -3,10 +3,16 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../store/contract.js'
 import { bindEvents } from './request-events.js'
-import { answered, type DoorOptions, openDoor, type ProxyOptions, visitOfRequest } from './session-request.js'
+import {
+  type AdapterOptions,
+  createSessionLoader,
+  handle,
+  type ProxyOptions,
+  webRequestInfo,
+} from './session-request.js'
 import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
 
-export interface SessionMiddlewareOptions extends DoorOptions, ProxyOptions {}
+export interface SessionMiddlewareOptions extends AdapterOptions, ProxyOptions {}
 
 declare module 'hono' {
   interface ContextVariableMap {
@@ -43,18 +49,18 @@ interface NodeBindings {
  * ```
  */
 export const sessionMiddleware = (options: SessionMiddlewareOptions): MiddlewareHandler => {
-  const begin = openDoor(options)
+  const begin = createSessionLoader(options)
   return async (c, next) => {
     const { incoming, outgoing } = (c.env as NodeBindings | undefined) ?? {}
     const address = incoming?.socket?.remoteAddress
-    const visit = visitOfRequest(c.req.raw, options.trustProxy ?? false, address)
-    const { result, headers } = await answered(begin(visit), async (life) => {
-      bindEvents(life, ...[incoming, outgoing].filter(isEmitter))
-      c.set('currentSession', life.session)
+    const info = webRequestInfo(c.req.raw, options.trustProxy ?? false, address)
+    const { result, headers } = await handle(begin(info), async (sessionRequest) => {
+      bindEvents(sessionRequest, ...[incoming, outgoing].filter(isEmitter))
+      c.set('currentSession', sessionRequest.session)
       await next()
       // Hono has caught and answered it already.
       if (c.error !== undefined) throw c.error
-      checkAnswer(c.res, life.peek())
+      checkAnswer(c.res, sessionRequest.peek())
     })
     const unanswered = E.isLeft(result) && result.left !== c.error
     const given = unanswered ? new Response() : c.res

@@ -1,12 +1,18 @@
 // The adapter for Koa 2 and 3: a middleware.
 import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../store/contract.js'
-import { holdResponse } from './deferred-response.js'
+import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { nothingAdded } from './response-headers.js'
-import { conduct, type DoorOptions, forwardedOf, openDoor, type Visit } from './session-request.js'
+import { noSessionHeaders } from './response-headers.js'
+import {
+  type AdapterOptions,
+  createSessionLoader,
+  forwardedOf,
+  type RequestInfo,
+  runRequest,
+} from './session-request.js'
 
-export type { DoorOptions } from './session-request.js'
+export type { AdapterOptions } from './session-request.js'
 
 declare module 'koa' {
   interface ExtendableContext {
@@ -35,29 +41,29 @@ declare module 'koa' {
  * })
  * ```
  */
-export const sessionMiddleware = (options: DoorOptions): Middleware => {
-  const begin = openDoor(options)
+export const sessionMiddleware = (options: AdapterOptions): Middleware => {
+  const begin = createSessionLoader(options)
   return async (ctx, next) => {
     const failures: unknown[] = []
-    const response = holdResponse(ctx.res, (failure) => {
+    const response = deferResponse(ctx.res, (failure) => {
       failures.push(failure)
       return () => undefined
     })
-    await conduct(
-      begin(visitOf(ctx)),
-      (life) => {
-        bindEvents(life, ctx.req, ctx.res)
-        ctx.currentSession = life.session
+    await runRequest(
+      begin(requestInfo(ctx)),
+      (sessionRequest) => {
+        bindEvents(sessionRequest, ctx.req, ctx.res)
+        ctx.currentSession = sessionRequest.session
         return next()
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, nothingAdded))
+    ).catch((failure: unknown) => response.fail(failure, noSessionHeaders))
     // Koa answers it, or whoever catches it on the way.
     for (const failure of failures) throw failure
   }
 }
 
-const visitOf = (ctx: ParameterizedContext): Visit => ({
+const requestInfo = (ctx: ParameterizedContext): RequestInfo => ({
   cookieHeader: ctx.req.headers.cookie,
   secure: ctx.secure,
   address: ctx.ip,

@@ -1,25 +1,25 @@
 // The door for `node:http`: request handlers with a current session, saved before the first byte goes out.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import { holdResponse } from './deferred-response.js'
+import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { nothingAdded } from './response-headers.js'
+import { noSessionHeaders } from './response-headers.js'
 import {
-  conduct,
-  type DoorOptions,
+  type AdapterOptions,
+  createSessionLoader,
   describe,
-  type FailureOptions,
-  failureAnswer,
-  openDoor,
+  type ErrorOptions,
+  errorResponse,
   type ProxyOptions,
-  type RequestLife,
-  visitOf,
+  requestInfo,
+  runRequest,
+  type SessionRequest,
 } from './session-request.js'
 
 export type { CookieOptions } from './cookie.js'
-export { answerFailure, type FailedRequest, type FailureAnswer, type OnFailure } from './errors.js'
+export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
 export { sessionUpgrade, type UpgradeHandler, type UpgradeOptions } from './websocket.js'
 
-export interface SessionListenerOptions extends DoorOptions, ProxyOptions, FailureOptions {}
+export interface SessionListenerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
 /** A handler: plain or `async`, or one that gives a `TaskEither`, which is run. */
 export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unknown
@@ -50,17 +50,17 @@ export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unkn
 export const sessionListener = (
   options: SessionListenerOptions,
 ): ((handler: SessionHandler) => RequestListener) => {
-  const begin = openDoor(options)
+  const begin = createSessionLoader(options)
   return (handler) => (req, res) => {
-    const response = holdResponse(res, (failure) =>
-      failureAnswer(options.onFailure, failure, describe(req.method, req.url)),
+    const response = deferResponse(res, (failure) =>
+      errorResponse(options.onError, failure, describe(req.method, req.url)),
     )
-    const handle = (life: RequestLife): unknown => {
-      bindEvents(life, req, res)
+    const handle = (sessionRequest: SessionRequest): unknown => {
+      bindEvents(sessionRequest, req, res)
       return handler(req, res)
     }
-    conduct(begin(visitOf(req, options.trustProxy ?? false)), handle, response).catch((failure: unknown) =>
-      response.fail(failure, nothingAdded),
+    runRequest(begin(requestInfo(req, options.trustProxy ?? false)), handle, response).catch(
+      (failure: unknown) => response.fail(failure, noSessionHeaders),
     )
   }
 }

@@ -1,6 +1,6 @@
 // Listeners on a request and on its response run with the current session. Node.js emits these events from the
 // connection's own async context, in which nothing is bound; so `emit` itself runs in the scope of the request.
-import type { RequestLife } from './session-request.js'
+import type { SessionRequest } from './session-request.js'
 
 // Members that are added to an object of Node.js's own, a request or a response, without making it slow.
 
@@ -28,7 +28,7 @@ interface Emitter {
 }
 
 interface Bound {
-  readonly enter: RequestLife['enter']
+  readonly enter: SessionRequest['enter']
   /** The emitter's own. */
   readonly emit: Emit
 }
@@ -44,10 +44,13 @@ function emitBound(this: BoundEmitter, ...args: readonly unknown[]): boolean {
 }
 
 /** From now on the listeners of these emitters run in the scope of the request. A scope further in takes its place. */
-export const bindEvents = (life: RequestLife, ...emitters: readonly object[]): void => {
+export const bindEvents = (sessionRequest: SessionRequest, ...emitters: readonly object[]): void => {
   for (const emitter of emitters as readonly BoundEmitter[]) {
     const before = emitter[BOUND]
-    addMember(emitter, BOUND, { enter: life.enter, emit: before?.emit ?? emitter.emit } satisfies Bound)
+    addMember(emitter, BOUND, {
+      enter: sessionRequest.enter,
+      emit: before?.emit ?? emitter.emit,
+    } satisfies Bound)
     if (before === undefined) emitter.emit = emitBound
   }
 }

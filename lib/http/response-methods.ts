@@ -4,7 +4,7 @@
 // Node.js does with it.
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
-import { ResponseRefused } from './errors.js'
+import { ResponseRejected } from './errors.js'
 import { addMember } from './request-events.js'
 import {
   appendHeader,
@@ -12,13 +12,13 @@ import {
   type Change,
   called,
   changed,
-  type Held,
+  type Deferred,
   headersSent,
   type Method,
 } from './response-state.js'
 
 type Methods = Record<Method | Change, Call>
-type Of = (res: unknown) => Held
+type Of = (res: unknown) => Deferred
 
 interface Layer {
   readonly symbol: symbol
@@ -30,9 +30,9 @@ interface Layer {
 const layers: Layer[] = []
 
 /** Puts the methods in place; gives the function of `writeHead`. */
-export const install = (res: ServerResponse, held: Held): Call => {
+export const install = (res: ServerResponse, deferred: Deferred): Call => {
   const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
-  addMember(res, layer.symbol, held)
+  addMember(res, layer.symbol, deferred)
   put(layer.methods, res as unknown as Methods)
   Object.defineProperties(res, layer.shown)
   return layer.methods.writeHead
@@ -41,14 +41,14 @@ export const install = (res: ServerResponse, held: Held): Call => {
 const newLayer = (): Layer => {
   const symbol = Symbol('held by keyrow')
   const of: Of = (res) => {
-    const held = (res as Readonly<Record<symbol, Held | undefined>> | undefined)?.[symbol]
-    if (held === undefined) throw new TypeError('a method of a response was called without the response')
-    return held
+    const deferred = (res as Readonly<Record<symbol, Deferred | undefined>> | undefined)?.[symbol]
+    if (deferred === undefined) throw new TypeError('a method of a response was called without the response')
+    return deferred
   }
   const shown = {
     headersSent: showing(of, 'headersSent', ({ begun }) => begun),
     writableEnded: showing(of, 'writableEnded', ({ ended }) => ended),
-    writableNeedDrain: showing(of, 'writableNeedDrain', ({ refused, ended }) => refused && !ended),
+    writableNeedDrain: showing(of, 'writableNeedDrain', ({ rejected, ended }) => rejected && !ended),
     writableCorked: showing(of, 'writableCorked', ({ corked }) => corked),
   }
   const layer = { symbol, methods: methodsOf(of), shown }
@@ -103,11 +103,15 @@ const put = (methods: Methods, res: Methods): void => {
 }
 
 /** What a program looks at before it answers once more, or goes on. */
-const showing = (of: Of, name: keyof ServerResponse, shown: (held: Held) => unknown): PropertyDescriptor => ({
+const showing = (
+  of: Of,
+  name: keyof ServerResponse,
+  shown: (deferred: Deferred) => unknown,
+): PropertyDescriptor => ({
   get(this: unknown) {
-    const held = of(this)
-    if (held.state === 'holding') return shown(held)
-    return Reflect.get(Object.getPrototypeOf(held.res) as object, name, held.res) as unknown
+    const deferred = of(this)
+    if (deferred.state === 'deferring') return shown(deferred)
+    return Reflect.get(Object.getPrototypeOf(deferred.res) as object, name, deferred.res) as unknown
   },
   configurable: true,
 })
@@ -122,13 +126,13 @@ export interface OverStream {
 type StreamMethods = Record<'respond' | 'respondWithFD' | 'respondWithFile' | 'write' | 'end', Call>
 
 /** Has the stream's own methods lead to the response for as long as `isWaiting` says so. */
-export const holdStream = (res: ServerResponse & OverStream, isWaiting: () => boolean): void => {
+export const deferStream = (res: ServerResponse & OverStream, isPending: () => boolean): void => {
   const { stream } = res
   if (stream === undefined) return
   const methods = stream as unknown as StreamMethods
   const put = (name: keyof StreamMethods, instead: Call): void => {
     const real: Call = methods[name].bind(stream)
-    methods[name] = (...args: readonly unknown[]) => (isWaiting() ? instead(...args) : real(...args))
+    methods[name] = (...args: readonly unknown[]) => (isPending() ? instead(...args) : real(...args))
   }
   const answer = res as unknown as StreamMethods
   put('respond', (headers, options) => respond(res, headers as Headers | undefined, options as Options))
@@ -138,7 +142,7 @@ export const holdStream = (res: ServerResponse & OverStream, isWaiting: () => bo
   put('end', (...args) => (stream.aborted || stream.destroyed ? end(...args) : answer.end(...args)))
   for (const name of ['respondWithFD', 'respondWithFile'] as const)
     put(name, () => {
-      throw new ResponseRefused(
+      throw new ResponseRejected(
         `stream.${name} would answer before the session is saved: pipe the file to the response`,
       )
     })
@@ -150,7 +154,7 @@ type Options = { readonly endStream?: boolean; readonly waitForTrailers?: boolea
 
 const respond = (res: ServerResponse, headers: Headers = {}, options: Options = {}): void => {
   if (options.waitForTrailers === true)
-    throw new ResponseRefused('stream.respond: trailers are added by the method addTrailers of the response')
+    throw new ResponseRejected('stream.respond: trailers are added by the method addTrailers of the response')
   if (res.headersSent) throw headersSent(res, 'respond')
   const { ':status': status = 200, ...named } = headers
   for (const [name, value] of Object.entries(named))

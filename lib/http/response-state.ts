@@ -1,7 +1,7 @@
 // What a response that waits remembers: the calls of its handler, in order, until they are done or dropped.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
-import type { FailureAnswer } from './errors.js'
+import type { ErrorResponse } from './errors.js'
 
 // The headers that `writeHead` takes, in all the forms that Node.js knows, as pairs.
 
@@ -103,10 +103,10 @@ export type Change = 'setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader
 
 export type Call = (...args: readonly unknown[]) => unknown
 
-export interface Held {
+export interface Deferred {
   readonly res: ServerResponse
-  /** Kept while `holding`; then passed on; once failed, whatever the handler still writes goes nowhere. */
-  state: 'holding' | 'released' | 'failed'
+  /** Kept while `deferring`; then passed on; once failed, whatever the handler still writes goes nowhere. */
+  state: 'deferring' | 'released' | 'failed'
   /** The response's own, as far as it has them: one of HTTP/2 does not have all. */
   readonly real: Readonly<Record<Method | Change, Call>>
   /** The response cannot wait much longer. */
@@ -123,7 +123,7 @@ export interface Held {
   begun: boolean
   ended: boolean
   size: number
-  refused: boolean
+  rejected: boolean
   corked: number
   /** Whether who calls is the handler whose request has failed, while a framework answers that. */
   isStale: () => boolean
@@ -132,10 +132,10 @@ export interface Held {
 const never = (): boolean => false
 const nothing = (): void => undefined
 
-export const newHeld = (res: ServerResponse): Held => ({
+export const newDeferred = (res: ServerResponse): Deferred => ({
   res,
-  state: 'holding',
-  real: realOf(res as unknown as Held['real']),
+  state: 'deferring',
+  real: realOf(res as unknown as Deferred['real']),
   pressSoon: nothing,
   calls: [],
   addCookie: nothing,
@@ -145,13 +145,13 @@ export const newHeld = (res: ServerResponse): Held => ({
   begun: false,
   ended: false,
   size: 0,
-  refused: false,
+  rejected: false,
   corked: 0,
   isStale: never,
 })
 
 // By name and not in a loop: the engine then knows of what shape it is.
-const realOf = (res: Held['real']): Held['real'] => ({
+const realOf = (res: Deferred['real']): Deferred['real'] => ({
   writeHead: res.writeHead,
   write: res.write,
   end: res.end,
@@ -168,84 +168,84 @@ const realOf = (res: Held['real']): Held['real'] => ({
   removeHeader: res.removeHeader,
 })
 
-export const callReal = ({ res, real }: Held, name: Method | Change, args: readonly unknown[]): unknown =>
+export const callReal = ({ res, real }: Deferred, name: Method | Change, args: readonly unknown[]): unknown =>
   Reflect.apply(real[name], res, args)
 
-type By = Readonly<Record<Method, (held: Held, args: readonly unknown[]) => unknown>>
+type By = Readonly<Record<Method, (deferred: Deferred, args: readonly unknown[]) => unknown>>
 
-const keep = (held: Held, name: Method, args: readonly unknown[]): void => {
-  held.calls.push(() => released[name](held, args))
+const keep = (deferred: Deferred, name: Method, args: readonly unknown[]): void => {
+  deferred.calls.push(() => released[name](deferred, args))
 }
 
 /**
  * Node.js makes the head with the first byte, by calling `writeHead`, which programs wrap. So the wrappers run at
  * the same moment as without keyrow, and what they wrap `write` and `end` for knows of it.
  */
-const makeHead = (held: Held): void => {
-  if (held.head) return
-  held.implicit = true
+const makeHead = (deferred: Deferred): void => {
+  if (deferred.head) return
+  deferred.implicit = true
   try {
-    held.res.writeHead(held.res.statusCode)
+    deferred.res.writeHead(deferred.res.statusCode)
   } finally {
-    held.implicit = false
+    deferred.implicit = false
   }
 }
 
-const begin = (held: Held, name: Method, args: readonly unknown[]): void => {
-  makeHead(held)
-  held.begun = true
-  keep(held, name, args)
-  held.pressSoon()
+const begin = (deferred: Deferred, name: Method, args: readonly unknown[]): void => {
+  makeHead(deferred)
+  deferred.begun = true
+  keep(deferred, name, args)
+  deferred.pressSoon()
 }
 
-const holding: By = {
-  writeHead: (held, args) => {
-    if (held.ended) return held.res
-    if (held.head) throw headersSent(held.res, 'writeHead')
-    setHead(held.res, args)
-    held.head = held.begun = true
-    held.status = held.res.statusCode
+const deferring: By = {
+  writeHead: (deferred, args) => {
+    if (deferred.ended) return deferred.res
+    if (deferred.head) throw headersSent(deferred.res, 'writeHead')
+    setHead(deferred.res, args)
+    deferred.head = deferred.begun = true
+    deferred.status = deferred.res.statusCode
     // Of a head that nobody asked for Node.js knows more when it makes it: the length of a body that ends at once.
-    if (!held.implicit) keep(held, 'writeHead', [held.status])
-    return held.res
+    if (!deferred.implicit) keep(deferred, 'writeHead', [deferred.status])
+    return deferred.res
   },
-  flushHeaders: (held, args) => begin(held, 'flushHeaders', args),
-  flush: (held, args) => keep(held, 'flush', args),
-  cork: (held, args) => {
-    held.corked += 1
-    keep(held, 'cork', args)
+  flushHeaders: (deferred, args) => begin(deferred, 'flushHeaders', args),
+  flush: (deferred, args) => keep(deferred, 'flush', args),
+  cork: (deferred, args) => {
+    deferred.corked += 1
+    keep(deferred, 'cork', args)
   },
-  uncork: (held, args) => {
-    held.corked = Math.max(0, held.corked - 1)
-    keep(held, 'uncork', args)
+  uncork: (deferred, args) => {
+    deferred.corked = Math.max(0, deferred.corked - 1)
+    keep(deferred, 'uncork', args)
   },
-  addTrailers: (held, args) => (held.ended ? undefined : callReal(held, 'addTrailers', args)),
-  writeEarlyHints: (held, args) => keep(held, 'writeEarlyHints', args),
+  addTrailers: (deferred, args) => (deferred.ended ? undefined : callReal(deferred, 'addTrailers', args)),
+  writeEarlyHints: (deferred, args) => keep(deferred, 'writeEarlyHints', args),
   // It tells the client to wait, and nothing of the answer.
-  writeProcessing: (held, args) =>
-    held.begun ? keep(held, 'writeProcessing', args) : callReal(held, 'writeProcessing', args),
-  end: (held, args) => {
+  writeProcessing: (deferred, args) =>
+    deferred.begun ? keep(deferred, 'writeProcessing', args) : callReal(deferred, 'writeProcessing', args),
+  end: (deferred, args) => {
     const [chunk] = args
     const hasChunk = typeof chunk !== 'function' && chunk !== undefined && chunk !== null
     if (hasChunk) sizeOf(chunk)
-    if (held.ended) tooLate(held, args, hasChunk)
+    if (deferred.ended) tooLate(deferred, args, hasChunk)
     else {
-      begin(held, 'end', args)
-      held.ended = true
-      held.corked = 0
+      begin(deferred, 'end', args)
+      deferred.ended = true
+      deferred.corked = 0
     }
-    return held.res
+    return deferred.res
   },
-  write: (held, args) => {
+  write: (deferred, args) => {
     const size = sizeOf(args[0])
-    if (held.ended) {
-      tooLate(held, args, true)
+    if (deferred.ended) {
+      tooLate(deferred, args, true)
       return false
     }
-    held.size += size
-    begin(held, 'write', args)
-    held.refused ||= held.size >= held.res.writableHighWaterMark
-    return !held.refused
+    deferred.size += size
+    begin(deferred, 'write', args)
+    deferred.rejected ||= deferred.size >= deferred.res.writableHighWaterMark
+    return !deferred.rejected
   },
 }
 
@@ -256,7 +256,7 @@ const sizeOf = (chunk: unknown): number => {
 }
 
 /** Of two answers the first goes out whole. The other one's callback is called, with an error if it wrote something. */
-const tooLate = ({ res }: Held, args: readonly unknown[], isWriting: boolean): void => {
+const tooLate = ({ res }: Deferred, args: readonly unknown[], isWriting: boolean): void => {
   const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
   if (isWriting) nextTick(() => callback?.(writeAfterEnd()))
   else if (callback !== undefined) res.once('finish', callback)
@@ -264,18 +264,18 @@ const tooLate = ({ res }: Held, args: readonly unknown[], isWriting: boolean): v
 
 const passed =
   (name: Method) =>
-  (held: Held, args: readonly unknown[]): unknown =>
-    callReal(held, name, args)
+  (deferred: Deferred, args: readonly unknown[]): unknown =>
+    callReal(deferred, name, args)
 
 const released: By = {
   // Node makes the head by calling `writeHead`, also when the program does not.
-  writeHead: (held, args) => {
-    const { res, addCookie } = held
+  writeHead: (deferred, args) => {
+    const { res, addCookie } = deferred
     // The second one is an error of Node's own.
     if (!res.headersSent) setHead(res, args)
-    held.addCookie = nothing
+    deferred.addCookie = nothing
     addCookie()
-    return callReal(held, 'writeHead', [res.statusCode])
+    return callReal(deferred, 'writeHead', [res.statusCode])
   },
   write: passed('write'),
   end: passed('end'),
@@ -301,18 +301,18 @@ const failed: By = {
   writeProcessing: () => undefined,
 }
 
-const byState = { holding, released, failed }
+const byState = { deferring, released, failed }
 
 /** What a call does by now. */
-export const called = (held: Held, name: Method, args: readonly unknown[]): unknown =>
-  (held.isStale() ? failed : byState[held.state])[name](held, args)
+export const called = (deferred: Deferred, name: Method, args: readonly unknown[]): unknown =>
+  (deferred.isStale() ? failed : byState[deferred.state])[name](deferred, args)
 
 /** The same of one that changes the head. */
-export const changed = (held: Held, name: Change, args: readonly unknown[]): unknown => {
-  const isHolding = held.state === 'holding'
-  if (held.isStale() || (isHolding && held.ended)) return held.res
-  if (isHolding && held.head) throw headersSent(held.res, name)
-  return callReal(held, name, args)
+export const changed = (deferred: Deferred, name: Change, args: readonly unknown[]): unknown => {
+  const isDeferring = deferred.state === 'deferring'
+  if (deferred.isStale() || (isDeferring && deferred.ended)) return deferred.res
+  if (isDeferring && deferred.head) throw headersSent(deferred.res, name)
+  return callReal(deferred, name, args)
 }
 
 // An answer in plain text, to a request that failed.
@@ -324,15 +324,15 @@ interface Real {
 }
 
 /** An answer that cannot be sent, such as one with the status 0, becomes a plain 500. */
-export const sendAnswer = (
+export const sendErrorResponse = (
   res: ServerResponse,
   real: Real,
-  answer: FailureAnswer,
+  answer: ErrorResponse,
   addCookie: () => void,
 ): void => {
   for (const { status, headers, body } of [
     answer,
-    { status: 500, body: 'Something went wrong.\n' } as FailureAnswer,
+    { status: 500, body: 'Something went wrong.\n' } as ErrorResponse,
   ])
     try {
       for (const name of res.getHeaderNames()) res.removeHeader(name)

@@ -8,33 +8,33 @@ import type { SessionError, StoreError } from '../core/errors.js'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
-import { changesWithin, closeFrame, dropFrame, sessionHeldBy } from '../request/current-scope.js'
-import { type Frame, inScope, isInside, openFrame, scopeOf } from '../request/scope.js'
+import { changesWithin, closeScope, dropScope, sessionOf } from '../request/current-scope.js'
+import { chainOf, inScope, isInside, openScope, type Scope } from '../request/scope.js'
 import { buildSession, sessionToken } from '../request/verbs.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type CookieOptions, type SessionCookies, sessionCookies } from './cookie.js'
-import { type CheckedRequest, headerOf, type Visit } from './csrf.js'
+import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
 import {
-  answerFailure,
-  type FailedRequest,
-  type FailureAnswer,
-  giveStatuses,
-  type OnFailure,
+  defaultErrorResponse,
+  type ErrorRequest,
+  type ErrorResponse,
+  type OnError,
+  setStatuses,
 } from './errors.js'
 import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
 import {
-  type AnswerHeaders,
   isAhead,
-  nothingAdded,
-  type Opening,
-  type Shown,
-  settleArrival,
-  shownBy,
-  withArrival,
+  type LoaderOptions,
+  mergeCrossSite,
+  noSessionHeaders,
+  type Presented,
+  presentedBy,
+  type SessionHeaders,
+  withCrossSite,
 } from './response-headers.js'
 import type { TokenGuard } from './token-guard.js'
 
-export type { Visit } from './csrf.js'
+export type { RequestInfo } from './csrf.js'
 
 // A request's life, the same behind every door: find the session that the cookie opens, or a new one in
 // memory; run the handler with it as the current one; save; and say which cookie the answer carries.
@@ -42,7 +42,7 @@ export type { Visit } from './csrf.js'
 /** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
 export type Handled = unknown
 
-export interface RequestLife {
+export interface SessionRequest {
   /**
    * The session as it is now. A handler that asks for it has looked at it.
    * @throws `SessionClosed` once the request has ended or its response has begun.
@@ -59,73 +59,80 @@ export interface RequestLife {
   /** Fulfilled when no transaction is open in which the session was changed; the handler has then gone on from its end. */
   readonly settled: () => Promise<void>
   /** Saves, once; gives what the answer's head has to say. */
-  readonly commit: TE.TaskEither<SessionError, AnswerHeaders>
+  readonly commit: TE.TaskEither<SessionError, SessionHeaders>
   /** Ends the life without saving; a secret that was rotated already is still given to the browser. */
-  readonly drop: () => AnswerHeaders
+  readonly drop: () => SessionHeaders
 }
 
 /** A response that waits. It is told once what becomes of it: let go, or failed. */
-export interface WaitingResponse {
+export interface PendingResponse {
   /** Settles when the response cannot wait for the handler any longer. */
-  readonly pressed: Promise<void>
+  readonly mustFlush: Promise<void>
   /** Whether the client has left, so that there is nobody to answer. */
   readonly isAbandoned: () => boolean
   /** Whether what waits is the answer to a failure already, which goes out as it is; asked when it is pressed. */
   readonly isFailure: () => boolean
-  readonly release: (headers: AnswerHeaders) => void
+  readonly release: (headers: SessionHeaders) => void
   /**
    * Also told of a failure after the release, when it is too late for another answer. What `isHandler` says of
    * itself does not belong to the answer: a stream goes on after its request has failed.
    */
-  readonly fail: (failure: unknown, headers: AnswerHeaders, isHandler?: () => boolean) => void
+  readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
 
-const beginLife =
-  (opening: Opening) =>
-  (visit: Visit): TE.TaskEither<StoreError, RequestLife> =>
+const loadForRequest =
+  (opening: LoaderOptions) =>
+  (info: RequestInfo): TE.TaskEither<StoreError, SessionRequest> =>
   async () => {
-    const found = await shownBy(opening)(visit)()
+    const found = await presentedBy(opening)(info)()
     if (E.isLeft(found)) return found
     const shown = found.right
-    const request = { isPrefetch: isAhead(visit), origin: visit, looked: false }
-    const session = O.getOrElse(() => buildSession(opening.store))(withArrival(shown))
-    return E.right(lifeOf(openFrame(session, request), shown, cookiesGiven(opening.cookies, visit, shown)))
+    const request = { isPrefetch: isAhead(info), origin: info, looked: false }
+    const session = O.getOrElse(() => buildSession(opening.store))(withCrossSite(shown))
+    return E.right(
+      sessionRequestOf(openScope(session, request), shown, cookiesGiven(opening.cookies, info, shown)),
+    )
   }
 
-type Given = (frame: Frame, settled: boolean) => readonly string[]
+type Given = (sessionScope: Scope, settled: boolean) => readonly string[]
 
 const NOTHING_CAME = E.right(false)
 
-const lifeOf = (frame: Frame, shown: Shown, given: Given): RequestLife => {
-  const scope = scopeOf(frame)
-  const looked = (): boolean => frame.request?.looked ?? false
+const sessionRequestOf = (sessionScope: Scope, shown: Presented, given: Given): SessionRequest => {
+  const scope = chainOf(sessionScope)
+  const looked = (): boolean => sessionScope.request?.looked ?? false
   return {
     session: () => {
-      const session = sessionHeldBy(frame)
+      const session = sessionOf(sessionScope)
       if (E.isLeft(session)) throw session.left
       return session.right
     },
-    peek: () => frame.session,
-    isInside: () => isInside(frame),
+    peek: () => sessionScope.session,
+    isInside: () => isInside(sessionScope),
     enter: (f) => inScope(scope, f),
     run: (handler) => inScope(scope, () => attempt(handler)),
-    settled: () => untilSettled(frame),
+    settled: () => untilSettled(sessionScope),
     commit: async () => {
-      const saved = await closeFrame(frame)()
+      const saved = await closeScope(sessionScope)()
       if (E.isLeft(saved)) return saved
-      const { arrival } = shown
-      const settled = arrival === undefined ? NOTHING_CAME : await settleArrival(frame, shown, arrival)
-      return E.isLeft(settled) ? settled : E.right({ cookies: given(frame, settled.right), looked })
+      const { crossSite } = shown
+      const settled =
+        crossSite === undefined ? NOTHING_CAME : await mergeCrossSite(sessionScope, shown, crossSite)
+      return E.isLeft(settled) ? settled : E.right({ cookies: given(sessionScope, settled.right), looked })
     },
     drop: () => {
-      dropFrame(frame)
-      return { cookies: given(frame, false), looked }
+      dropScope(sessionScope)
+      return { cookies: given(sessionScope, false), looked }
     },
   }
 }
 
-const untilSettled = async (frame: Frame): Promise<void> => {
-  for (let changes = changesWithin(frame); changes !== undefined; changes = changesWithin(frame)) {
+const untilSettled = async (sessionScope: Scope): Promise<void> => {
+  for (
+    let changes = changesWithin(sessionScope);
+    changes !== undefined;
+    changes = changesWithin(sessionScope)
+  ) {
     await changes
     // What a handler does right after (a throw, a last edit) still belongs to it.
     await new Promise((resolve) => setImmediate(resolve))
@@ -133,82 +140,86 @@ const untilSettled = async (frame: Frame): Promise<void> => {
 }
 
 /** From the first line to the last: begin, run the handler, save, answer. */
-export const conduct = async (
-  begin: TE.TaskEither<unknown, RequestLife>,
-  handler: (life: RequestLife) => Handled,
-  response: WaitingResponse,
+export const runRequest = async (
+  begin: TE.TaskEither<unknown, SessionRequest>,
+  handler: (sessionRequest: SessionRequest) => Handled,
+  response: PendingResponse,
 ): Promise<void> => {
-  const life = await begin()
-  if (E.isLeft(life)) response.fail(life.left, nothingAdded)
+  const sessionRequest = await begin()
+  if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
   // A handler that starts only now would never hear that its client has gone.
-  else if (response.isAbandoned()) life.right.drop()
-  else await live(life.right, () => handler(life.right), response)
+  else if (response.isAbandoned()) sessionRequest.right.drop()
+  else await run(sessionRequest.right, () => handler(sessionRequest.right), response)
 }
 
-const live = async (life: RequestLife, handler: () => Handled, response: WaitingResponse): Promise<void> => {
-  const done = life.run(handler)
-  const outcome = await Promise.race([done, response.pressed.then(life.settled)])
+const run = async (
+  sessionRequest: SessionRequest,
+  handler: () => Handled,
+  response: PendingResponse,
+): Promise<void> => {
+  const done = sessionRequest.run(handler)
+  const outcome = await Promise.race([done, response.mustFlush.then(sessionRequest.settled)])
   if (outcome === undefined && response.isFailure()) {
-    response.release(life.drop())
+    response.release(sessionRequest.drop())
     return
   }
   const failed = outcome !== undefined && E.isLeft(outcome) ? outcome : undefined
-  const committed = failed ?? (await life.commit())
+  const committed = failed ?? (await sessionRequest.commit())
   if (E.isLeft(committed)) {
-    response.fail(committed.left, life.drop(), life.isInside)
+    response.fail(committed.left, sessionRequest.drop(), sessionRequest.isInside)
     return
   }
   try {
     response.release(committed.right)
   } catch (error) {
     // What the handler wrote cannot be sent: a header that is not one, say.
-    response.fail(error, committed.right, life.isInside)
+    response.fail(error, committed.right, sessionRequest.isInside)
     return
   }
   const late = await done
-  if (E.isLeft(late)) response.fail(late.left, committed.right, life.isInside)
+  if (E.isLeft(late)) response.fail(late.left, committed.right, sessionRequest.isInside)
 }
 
 /** What became of a request whose handler gives its answer as a value. */
-export interface Answered<A> {
+export interface HandledRequest<A> {
   readonly result: E.Either<unknown, A>
   /** What the answer's head has to say; `cacheHeaders` does half of it. */
-  readonly headers: AnswerHeaders
+  readonly headers: SessionHeaders
 }
 
 /** The same from begin to end where the answer is a value, of which nothing goes out before it is given. */
-export const answered = async <A>(
-  begin: TE.TaskEither<unknown, RequestLife>,
-  handler: (life: RequestLife) => Handled,
-): Promise<Answered<A>> => {
-  const life = (await attempt(begin)) as E.Either<unknown, RequestLife>
-  if (E.isLeft(life)) return { result: life, headers: nothingAdded }
-  const { run, commit, drop } = life.right
-  const result = (await run(() => handler(life.right))) as E.Either<unknown, A>
+export const handle = async <A>(
+  begin: TE.TaskEither<unknown, SessionRequest>,
+  handler: (sessionRequest: SessionRequest) => Handled,
+): Promise<HandledRequest<A>> => {
+  const sessionRequest = (await attempt(begin)) as E.Either<unknown, SessionRequest>
+  if (E.isLeft(sessionRequest)) return { result: sessionRequest, headers: noSessionHeaders }
+  const { run, commit, drop } = sessionRequest.right
+  const result = (await run(() => handler(sessionRequest.right))) as E.Either<unknown, A>
   if (E.isLeft(result)) return { result, headers: drop() }
-  const committed = (await attempt(commit)) as E.Either<unknown, AnswerHeaders>
+  const committed = (await attempt(commit)) as E.Either<unknown, SessionHeaders>
   return E.isLeft(committed) ? { result: committed, headers: drop() } : { result, headers: committed.right }
 }
 
 // The token that a browser shows in vain is not taken away from it: another answer may just have given it
 // a new one, by a rotation that overtook this request.
 const cookiesGiven =
-  (cookies: SessionCookies, { secure }: Visit, { session: found, by, arrival }: Shown): Given =>
+  (cookies: SessionCookies, { secure }: RequestInfo, { session: found, by, crossSite }: Presented): Given =>
   ({ session, state }, settled) => {
     const { absoluteMs, idleMs } = session.handle.lifetime
-    const give = (token: string): readonly string[] =>
+    const serialize = (token: string): readonly string[] =>
       by === 'session'
-        ? [cookies.session.give(token, secure, absoluteMs, ownLifetimeOf(session.store)?.absoluteMs)]
-        : (cookies.arrival?.give(token, secure, idleMs) ?? [])
-    const takeArrival = (): readonly string[] => cookies.arrival?.take(secure) ?? []
-    const gone = settled ? takeArrival() : []
-    if (state === 'destroyed' && by === 'arrival') return O.isSome(found) ? takeArrival() : []
-    if (state === 'destroyed') return O.isSome(found) ? [cookies.session.take(secure), ...gone] : []
-    const isNamedAnew = settled && arrival?.id === session.id
+        ? [cookies.session.serialize(token, secure, absoluteMs, ownLifetimeOf(session.store)?.absoluteMs)]
+        : (cookies.crossSite?.serialize(token, secure, idleMs) ?? [])
+    const clearCrossSite = (): readonly string[] => cookies.crossSite?.clear(secure) ?? []
+    const gone = settled ? clearCrossSite() : []
+    if (state === 'destroyed' && by === 'crossSite') return O.isSome(found) ? clearCrossSite() : []
+    if (state === 'destroyed') return O.isSome(found) ? [cookies.session.clear(secure), ...gone] : []
+    const isNamedAnew = settled && crossSite?.id === session.id
     const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session) && !isNamedAnew
     return known || state === 'gone' || O.isNone(session.snapshot)
       ? gone
-      : [...give(sessionToken(session)), ...gone]
+      : [...serialize(sessionToken(session)), ...gone]
   }
 
 export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
@@ -229,11 +240,11 @@ const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
   ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
 
 /** The options of every door. */
-export interface DoorOptions extends CookieOptions {
+export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
   /** Made by `tokenGuard`, it counts the tokens of each client that were never ours; adapters may share one. Default: none. */
   readonly guard?: TokenGuard
-  /** The keys that every request needs; the others are there by `fetchCurrentSession`. Default: all. */
+  /** The keys that every request needs; the others are there by `loadCurrentKeys`. Default: all. */
   readonly keys?: KeyNames
 }
 
@@ -249,23 +260,23 @@ export interface ProxyOptions {
 }
 
 /** Of the doors that have no framework that answers failures. */
-export interface FailureOptions {
-  /** Answers and logs what failed. Default: `answerFailure`. */
-  readonly onFailure?: OnFailure
+export interface ErrorOptions {
+  /** Answers and logs what failed. Default: `defaultErrorResponse`. */
+  readonly onError?: OnError
 }
 
 /**
  * Begins the life of a request. Throws a `TypeError` or `RangeError` for options that make no sense.
  */
-export const openDoor = (
-  options: DoorOptions & ProxyOptions,
-): ((visit: Visit) => TE.TaskEither<StoreError, RequestLife>) => {
-  giveStatuses()
+export const createSessionLoader = (
+  options: AdapterOptions & ProxyOptions,
+): ((info: RequestInfo) => TE.TaskEither<StoreError, SessionRequest>) => {
+  setStatuses()
   forwardedBy(options.trustProxy)
-  return beginLife(openingOf(options))
+  return loadForRequest(loaderOptions(options))
 }
 
-export const openingOf = (options: DoorOptions): Opening => ({
+export const loaderOptions = (options: AdapterOptions): LoaderOptions => ({
   store: options.store,
   cookies: sessionCookies(options),
   guard: options.guard,
@@ -273,19 +284,19 @@ export const openingOf = (options: DoorOptions): Opening => ({
 })
 
 /** What a request to `node:http` says of itself. */
-export const visitOf = (req: IncomingMessage, trustProxy: TrustProxy): Visit =>
-  visitBy(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
+export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
+  requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 
 /** The same of a `Request`; what it knows of its connection is its URL. */
-export const visitOfRequest = (request: Request, trustProxy: TrustProxy, address?: string): Visit =>
-  visitBy(request, request.url.startsWith('https:'), address, trustProxy)
+export const webRequestInfo = (request: Request, trustProxy: TrustProxy, address?: string): RequestInfo =>
+  requestInfoFrom(request, request.url.startsWith('https:'), address, trustProxy)
 
-const visitBy = (
+const requestInfoFrom = (
   request: CheckedRequest,
   encrypted: boolean,
   peer: string | undefined,
   trustProxy: TrustProxy,
-): Visit => {
+): RequestInfo => {
   const { address = addressOf(peer), proto, host } = forwardedOf(request, trustProxy, peer)
   const secure = encrypted || proto === 'https'
   return { cookieHeader: headerOf(request, 'cookie'), secure, address, host, request }
@@ -295,20 +306,20 @@ const visitBy = (
 export const forwardedOf = (request: CheckedRequest, trustProxy: TrustProxy, peer?: string): Forwarded =>
   forwardedBy(trustProxy)((name) => headerOf(request, name), peer)
 
-/** A program's own `onFailure` may fail too; the client still gets an answer. */
-export const failureAnswer = (
-  onFailure: OnFailure = answerFailure,
+/** A program's own `onError` may fail too; the client still gets an answer. */
+export const errorResponse = (
+  onError: OnError = defaultErrorResponse,
   failure: unknown,
-  request: FailedRequest,
-): FailureAnswer => {
+  request: ErrorRequest,
+): ErrorResponse => {
   try {
-    return onFailure(failure, request)
+    return onError(failure, request)
   } catch (error) {
-    return answerFailure(error, request)
+    return defaultErrorResponse(error, request)
   }
 }
 
-export const describe = (method: string | undefined, url: string | undefined): FailedRequest => ({
+export const describe = (method: string | undefined, url: string | undefined): ErrorRequest => ({
   method: method ?? 'GET',
   path: (url ?? '/').split('?')[0] ?? '/',
 })

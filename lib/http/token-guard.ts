@@ -12,12 +12,12 @@ export interface TokenGuardOptions {
   /** They are counted for so many milliseconds, from the first one on. Default: 10 minutes. */
   readonly windowMs?: number
   /** At most so many addresses are remembered, the latest ones. Default: 5,000. */
-  readonly addresses?: number
+  readonly maxAddresses?: number
   /**
    * Whether tokens of a suspicious address that were never ours are no longer looked up, and open nothing; or the address
    * is only reported. Default: true.
    */
-  readonly refuse?: boolean
+  readonly block?: boolean
 }
 
 export interface TokenGuard {
@@ -29,7 +29,7 @@ export interface TokenGuard {
 
 /**
  * A guard for the option `guard` of one or several adapters. A client whose address has shown too many different tokens
- * that were never ours (forged, malformed, of another installation) is reported by the event `guessing`; from then on
+ * that were never ours (forged, malformed, of another installation) is reported by the event `tokenAbuse`; from then on
  * such tokens of that address open nothing and cost no statement. Its requests are served all the same, as those of a
  * visitor without a session, who can sign in; and a session of ours is opened for every client that shows its token. Tokens of
  * sessions that have ended do not count. All addresses of an IPv6 network (/64) count as one.
@@ -42,7 +42,7 @@ export interface TokenGuard {
  * import { sessionListener } from 'keyrow/node'
  *
  * const guard = tokenGuard({ limit: 2 })
- * const stop = onSessionEvent('guessing', ({ tokens }) => console.log(`${tokens} guesses`)) // 3 guesses
+ * const stop = onSessionEvent('tokenAbuse', ({ tokens }) => console.log(`${tokens} guesses`)) // 3 guesses
  * const server = createServer(sessionListener({ store: memoryStore(), guard })((_, res) => res.end()))
  * server.listen(0, async () => {
  *   const { port } = server.address() as { port: number }
@@ -54,12 +54,12 @@ export interface TokenGuard {
  * ```
  */
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
-  const { limit = 50, windowMs = 600_000, addresses = 5_000, refuse = true } = options
+  const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
   // A set of small numbers for each address: no token is kept.
-  const shown = new LRUCache<string, Set<number>>({ max: addresses, ttl: windowMs, noUpdateTTL: true })
+  const shown = new LRUCache<string, Set<number>>({ max: maxAddresses, ttl: windowMs, noUpdateTTL: true })
   return {
     refuses: (address) =>
-      refuse && address !== undefined && (shown.get(networkOf(address))?.size ?? 0) > limit,
+      block && address !== undefined && (shown.get(networkOf(address))?.size ?? 0) > limit,
     count: (address, token) => {
       if (address === undefined) return
       const client = networkOf(address)
@@ -68,7 +68,7 @@ export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
       if (before <= limit) tokens.add(createHash('sha256').update(token).digest().readUInt32LE() >>> 2)
       shown.set(client, tokens)
       if (before <= limit && tokens.size > limit)
-        publish('guessing', { address: addressOf(address) ?? address, tokens: tokens.size, refused: refuse })
+        publish('tokenAbuse', { address: addressOf(address) ?? address, tokens: tokens.size, blocked: block })
     },
   }
 }

@@ -2,25 +2,25 @@
 
 import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../store/contract.js'
-import { ResponseRefused } from './errors.js'
-import { type AnswerHeaders, cacheHeaders } from './response-headers.js'
+import { ResponseRejected } from './errors.js'
+import { cacheHeaders, type SessionHeaders } from './response-headers.js'
 
 /**
  * Looks at what a handler gave, before its session is saved. `undefined` is the answer of one that has upgraded its
- * connection. Throws a `ResponseRefused` for what is no response, for `Response.error()`, and where a new session
+ * connection. Throws a `ResponseRejected` for what is no response, for `Response.error()`, and where a new session
  * would be stored whose cookie cannot be sent.
  */
 export const checkAnswer = (given: unknown, session: Session): void => {
   if (given !== undefined && !isResponse(given))
-    throw new ResponseRefused(`the handler gave no response but ${typeof given}`)
+    throw new ResponseRejected(`the handler gave no response but ${typeof given}`)
   if (given !== undefined && given.status === 0)
-    throw new ResponseRefused('the handler gave Response.error(), which no server can send')
+    throw new ResponseRejected('the handler gave Response.error(), which no server can send')
   const isNew = O.isNone(session.snapshot) && !session.edits.isEmpty()
   if (isNew && !canCarry(given)) throw cannotCarry('nothing was stored')
 }
 
-export const cannotCarry = (what: string): ResponseRefused =>
-  new ResponseRefused(
+export const cannotCarry = (what: string): ResponseRejected =>
+  new ResponseRejected(
     `an answer that upgrades its connection cannot carry the session's cookie: ${what}. Store in a session, sign in and sign out in a request before it`,
   )
 
@@ -53,7 +53,7 @@ const HIDES_TYPES = typeof Response === 'function' && !new Response('text').head
  * and the next would get this one's session. One that has them already is given back, and so is one that cannot be
  * changed.
  */
-export const addHeaders = (response: Response, added: AnswerHeaders): Response => {
+export const addHeaders = (response: Response, added: SessionHeaders): Response => {
   if (!canCarry(response)) return response
   const own = { cacheControl: headerOf(response, 'Cache-Control'), vary: headerOf(response, 'Vary') }
   const { cacheControl, vary } = cacheHeaders(added, own)

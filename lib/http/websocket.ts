@@ -7,20 +7,20 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { makeReadOnly } from '../request/current-scope.js'
 import type { Session } from '../store/contract.js'
-import { isForeign } from './csrf.js'
-import type { FailureAnswer } from './errors.js'
-import { shownBy, withArrival } from './response-headers.js'
+import { isCrossSite } from './csrf.js'
+import type { ErrorResponse } from './errors.js'
+import { presentedBy, withCrossSite } from './response-headers.js'
 import {
-  type DoorOptions,
+  type AdapterOptions,
   describe,
-  type FailureOptions,
-  failureAnswer,
-  openingOf,
+  type ErrorOptions,
+  errorResponse,
+  loaderOptions,
   type ProxyOptions,
-  visitOf,
+  requestInfo,
 } from './session-request.js'
 
-export interface UpgradeOptions extends DoorOptions, ProxyOptions, FailureOptions {}
+export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
 /** What is done with an upgrade request, plain or `async`; `session` is `undefined` for a visitor without one. */
 export type UpgradeHandler = (
@@ -57,15 +57,15 @@ export type UpgradeHandler = (
 export const sessionUpgrade = (
   options: UpgradeOptions,
 ): ((handler: UpgradeHandler) => (req: IncomingMessage, socket: Duplex, head: Buffer) => void) => {
-  const { onFailure, sameSite, trustProxy = false } = options
-  const shown = shownBy(openingOf(options))
+  const { onError, sameSite, trustProxy = false } = options
+  const shown = presentedBy(loaderOptions(options))
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
-    const visit = visitOf(req, trustProxy)
-    if (sameSite !== 'none' && isForeign(req, visit)) return undefined
-    const found = await shown(visit)()
+    const info = requestInfo(req, trustProxy)
+    if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
+    const found = await shown(info)()
     if (E.isLeft(found)) throw found.left
     // What arrived is shown, and left to a request that can store it.
-    return pipe(found.right, withArrival, O.map(makeReadOnly), O.toUndefined)
+    return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }
   return (handler) => (req, socket, head) => {
     // Until the handler has it, nobody else hears of a connection that is lost.
@@ -79,9 +79,9 @@ export const sessionUpgrade = (
       })
       .catch((failure: unknown) => {
         socket.on('error', lost)
-        const answer = failureAnswer(onFailure, failure, describe(req.method, req.url))
+        const answer = errorResponse(onError, failure, describe(req.method, req.url))
         // What has begun to speak another protocol understands no answer.
-        if (writtenTo(socket) === before) refuse(socket, answer)
+        if (writtenTo(socket) === before) reject(socket, answer)
         else socket.destroy()
       })
   }
@@ -89,7 +89,7 @@ export const sessionUpgrade = (
 
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0
 
-const refuse = (socket: Duplex, { status, body }: FailureAnswer): void => {
+const reject = (socket: Duplex, { status, body }: ErrorResponse): void => {
   // A client that does not close its side would keep the socket open.
   socket.once('finish', () => socket.destroy())
   socket.end(

@@ -24,12 +24,19 @@ export { type SessionKey, sessionKey } from '../core/key.js'
 export type { SessionId } from '../core/token.js'
 export { sessionDel, sessionSet } from '../core/values.js'
 export type { OwnLifetime } from '../core/well-known-keys.js'
-export { type Flash, flash, flashes, sessionFor, sessionPrincipal, unflash } from '../core/well-known-keys.js'
+export {
+  type Flash,
+  sessionClearFlashes,
+  sessionFlash,
+  sessionFlashes,
+  sessionFor,
+  sessionPrincipal,
+} from '../core/well-known-keys.js'
 export { batchedDatabase } from '../db/batched.js'
-export type { Database, EachQuery, Param, Query, Queryable, QueryEvent, Row } from '../db/database.js'
+export type { BatchableQuery, Database, Param, Query, Queryable, QueryEvent, Row } from '../db/database.js'
 export { observedDatabase } from '../db/database.js'
 export { type CheckedRequest, isPrefetch } from '../http/csrf.js'
-export { RequestRefused } from '../http/errors.js'
+export { RequestRejected } from '../http/errors.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from '../http/token-guard.js'
 export { array } from '../records/array.js'
 export {
@@ -59,9 +66,9 @@ export type { ListedSession } from '../request/sign-in.js'
 export { buildSession, type LoadOptions, sessionToken } from '../request/verbs.js'
 export type { WithSessionOptions } from '../request/with-session.js'
 export { type SessionStoreOptions, sessionStore } from '../sql/store.js'
-export { type BatchLimits, batched } from '../store/batched.js'
-export { type MemoryLimit, remembered } from '../store/cached.js'
-export type { Collected, CollectOptions, CollectorOptions } from '../store/cleanup.js'
+export { type BatchOptions, batched } from '../store/batched.js'
+export { cached, type MemoryLimit } from '../store/cached.js'
+export type { CleanupOptions, DeletedExpired, DeleteExpiredOptions } from '../store/cleanup.js'
 export type { Lifetime, Session, SessionStore, Which } from '../store/contract.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from '../store/events.js'
 export type { RecordOf, Relation } from './record.js'

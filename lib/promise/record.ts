@@ -28,7 +28,7 @@ import { given, settled } from './sql.js'
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): Promise<readonly V[]>
   /** Each parent, in the given order, with its records. */
-  readonly each: <P extends ActiveRecord<Database, I>>(
+  readonly preload: <P extends ActiveRecord<Database, I>>(
     parents: readonly P[],
   ) => Promise<readonly (readonly [P, readonly V[]])[]>
 }
@@ -61,9 +61,9 @@ export interface RecordOf<
   /** Deletes the row. What is gone already is no error. */
   readonly destroy: (record: Saved<T, C, K>) => Promise<void>
   /** These records by a column that holds a parent's id, in the order of their keys. */
-  readonly by: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
+  readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
   /** These records through a table between: by its column of the parent's id, and its column of theirs. */
-  readonly through: <C2 extends Columns, N extends keyof C2>(
+  readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,
     own: keyof C2,
@@ -115,8 +115,8 @@ export const record = <
     save: rejecting(core.save),
     refresh: rejecting(core.refresh),
     destroy: rejecting(core.destroy),
-    by: flow(core.by, relation),
-    through: flow(core.through, relation),
+    hasMany: flow(core.hasMany, relation),
+    hasManyThrough: flow(core.hasManyThrough, relation),
   })
   return table.facing(face, core)
 }
@@ -130,6 +130,7 @@ const rejecting =
 const relation = <I, V>(core: types.Relation<I, V>): Relation<I, V> =>
   Object.freeze(
     Object.assign(rejecting(core), {
-      each: async <P extends ActiveRecord<Database, I>>(parents: readonly P[]) => settled(core.each(parents)),
+      preload: async <P extends ActiveRecord<Database, I>>(parents: readonly P[]) =>
+        settled(core.preload(parents)),
     }),
   )

@@ -39,18 +39,18 @@ export const refreshSession = (session: Session): Promise<Session> => settled(re
  * @example
  * ```ts
  * import { memoryStore } from 'keyrow/memory'
- * import { buildSession, loadSession, saveSession, sessionFetch, sessionRef, sessionSet, sessionToken } from 'keyrow/promise'
+ * import { buildSession, loadSession, saveSession, loadKeys, sessionRef, sessionSet, sessionToken } from 'keyrow/promise'
  *
  * const store = memoryStore()
  * const saved = await saveSession(sessionSet('basket', ['tea'])(buildSession(store)))
  * const session = await loadSession(store, sessionToken(saved), { keys: ['user'] })
- * if (session) console.log(sessionRef('basket')(await sessionFetch('basket')(session))) // [ 'tea' ]
+ * if (session) console.log(sessionRef('basket')(await loadKeys('basket')(session))) // [ 'tea' ]
  * ```
  */
-export const sessionFetch =
+export const loadKeys =
   (...keys: KeyNames) =>
   (session: Session): Promise<Session> =>
-    settled(reading.sessionFetch(...keys)(session))
+    settled(reading.loadKeys(...keys)(session))
 
 /** Gives the session a new secret. */
 export const rotateSession = (session: Session): Promise<Session> => settled(verbs.rotateSession(session))
@@ -98,8 +98,8 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
   settledAtOnce(() => current.updatedHere(f))
 
 /** Reads keys that the current session was loaded without; gives the current session, which knows them from now on. */
-export const fetchCurrentSession = (...keys: KeyNames): Promise<Session> =>
-  settled(reading.fetchCurrentSession(...keys))
+export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
+  settled(reading.loadCurrentKeys(...keys))
 
 /** Signs the current session in: a new secret, whose it is, and, if it is told, how long it lives. */
 export const signIn = async (principal: string, options?: edges.SignInOptions): Promise<Session> =>
@@ -108,15 +108,15 @@ export const signIn = async (principal: string, options?: edges.SignInOptions): 
 /** Signs out: deletes the current session, and has the door take its cookie away. */
 export const signOut = (): Promise<void> => settled(edges.signOut)
 
-/** The token that the current session's forms show; see `checkForgery`. It makes no session by itself. */
+/** The token that the current session's forms show; see `verifyCsrf`. It makes no session by itself. */
 export const csrfToken = (): Promise<string> => settled(edges.csrfToken)
 
 /**
  * Checks that a request which changes something comes from a page of ours: the browser says so, or it shows the
- * session's token as `field` or as the header `X-CSRF-Token`. Rejects with `RequestRefused` (403).
+ * session's token as `field` or as the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
  */
-export const checkForgery = (request: CheckedRequest, field?: unknown): Promise<void> =>
-  settled(forgery.checkForgery(request, field))
+export const verifyCsrf = (request: CheckedRequest, field?: unknown): Promise<void> =>
+  settled(forgery.verifyCsrf(request, field))
 
 /** The current session's messages, which are then shown: they are taken away, unless a page is only fetched ahead. */
 export const takeFlashes = (): Promise<readonly Flash[]> => settled(edges.takeFlashes)
@@ -128,26 +128,26 @@ export const sessionsOf = (
 ): Promise<readonly principals.ListedSession[]> => settled(principals.sessionsOf(store, principal))
 
 /** Destroys all sessions of a principal, all but one, or only one of them; gives the ids of those that it ended. */
-export const endSessions = (
+export const destroySessionsOf = (
   store: SessionStore,
   principal: string,
   which?: Which,
-): Promise<readonly SessionId[]> => settled(principals.endSessions(store, principal, which))
+): Promise<readonly SessionId[]> => settled(principals.destroySessionsOf(store, principal, which))
 
 /** Deletes expired sessions with all that hangs from them. */
-export const collectGarbage = (
+export const deleteExpiredSessions = (
   store: SessionStore,
-  options?: collecting.CollectOptions,
-): Promise<collecting.Collected> => settled(collecting.collectGarbage(store, options))
+  options?: collecting.DeleteExpiredOptions,
+): Promise<collecting.DeletedExpired> => settled(collecting.deleteExpiredSessions(store, options))
 
 /** A collector that runs beside a server, until it is stopped. */
-export interface Collector {
+export interface Cleanup {
   readonly stop: () => Promise<void>
 }
 
 /** Starts collecting garbage in the background; it keeps no process alive. */
-export const startCollector = (store: SessionStore, options?: background.CollectorOptions): Collector =>
-  background.startCollector(store, options)
+export const startCleanup = (store: SessionStore, options?: background.CleanupOptions): Cleanup =>
+  background.startCleanup(store, options)
 
 /** Makes the store ready for use: run it at the start to fail early. */
 export const prepareStore = (store: SessionStore): Promise<void> => settled(store.prepare)

@@ -62,15 +62,15 @@ const queryOf = ({ text }: Sql): Query => {
 }
 
 /** A row by its place in the result. */
-type Decode<A> = (row: Row, place: number) => E.Either<DecodeError, A>
+type Decode<A> = (row: Row, ordinal: number) => E.Either<DecodeError, A>
 
 const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   const shape = shapeIn(as)
   // A shape is kept for records alone, whose values are of the type that they say.
   if (shape !== undefined)
-    return (row, place) => recordIn(shape, handle, row, place) as E.Either<DecodeError, A & object>
+    return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
-  return (row, place) => pipe(decode(codec, row), E.mapLeft(misfit(place)))
+  return (row, ordinal) => pipe(decode(codec, row), E.mapLeft(misfit(ordinal)))
 }
 
 // A codec is the user's code: when it throws, the row does not fit.
@@ -83,12 +83,12 @@ const decode = <A>(codec: t.Decoder<unknown, A>, row: Row): E.Either<t.Errors | 
 }
 
 const misfit =
-  (place: number) =>
+  (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
-    if (typeof errors === 'string') return new DecodeError('row', [errors], place)
+    if (typeof errors === 'string') return new DecodeError('row', [errors], ordinal)
     // Members of an intersection are counted in the path; columns have names.
     const path = errors[0]?.context.slice(1).map(({ key }) => key) ?? []
-    return new DecodeError(path.find((key) => !/^\d+$/.test(key)) ?? 'row', problemsOf(errors), place)
+    return new DecodeError(path.find((key) => !/^\d+$/.test(key)) ?? 'row', problemsOf(errors), ordinal)
   }
 
 /**

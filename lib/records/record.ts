@@ -7,11 +7,11 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { raw } from 'sql-template-tag'
 import type { ActiveRecord } from '../core/active-record.js'
 import { type DecodeError, DriverError, type EncodeError } from '../core/errors.js'
-import { type Database, type Param, PLACE, type Query, type Row, runReadCommitted } from '../db/database.js'
+import { type Database, ORDINAL, type Param, type Query, type Row, runReadCommitted } from '../db/database.js'
 import { array } from './array.js'
 import type { AnyColumn, Column } from './column.js'
 import { destroyRecord, findRecord, recordIn, refreshRecord, saveRecord, type Table } from './save.js'
-import { ASKED, type RecordStatements, recordStatements, rowFrom, selectEach } from './statements.js'
+import { type RecordStatements, recordStatements, rowFrom, SELECTED, selectEach } from './statements.js'
 import {
   attempt,
   type Columns,
@@ -52,10 +52,10 @@ const grouped = (
   count: number,
 ): E.Either<DecodeError, readonly (readonly AnyActive[])[]> => {
   const groups: AnyActive[][] = Array.from({ length: count }, () => [])
-  for (const [place, row] of rows.entries()) {
-    const record = recordIn(shape, handle, row, place)
+  for (const [ordinal, row] of rows.entries()) {
+    const record = recordIn(shape, handle, row, ordinal)
     if (E.isLeft(record)) return record
-    groups[Number(row[PLACE]) - 1]?.push(record.right)
+    groups[Number(row[ORDINAL]) - 1]?.push(record.right)
   }
   return E.right(groups)
 }
@@ -66,7 +66,7 @@ const byColumn = (shape: Shape, field: Field): Query => ({
   text: selectEach(
     shape,
     [field.type],
-    `join ${shape.from} on ${shape.from}.${field.column} = ${ASKED}.k0`,
+    `join ${shape.from} on ${shape.from}.${field.column} = ${SELECTED}.k0`,
     inOrder(shape),
   ),
 })
@@ -77,19 +77,19 @@ const throughTable = (shape: Shape, between: Shape, parent: Field, own: Field): 
   text: selectEach(
     shape,
     [parent.type],
-    `join ${between.from} on ${between.from}.${parent.column} = ${ASKED}.k0
+    `join ${between.from} on ${between.from}.${parent.column} = ${SELECTED}.k0
 join ${shape.from} on ${shape.from}.${String(shape.key[0]?.column)} = ${between.from}.${own.column}`,
     inOrder(shape),
   ),
 })
 
 const inOrder = ({ key, from }: Shape): string =>
-  [`${ASKED}.n`, ...key.map(({ column }) => `${from}.${column}`)].join(', ')
+  [`${SELECTED}.n`, ...key.map(({ column }) => `${from}.${column}`)].join(', ')
 
 type Each = TE.TaskEither<DriverError | DecodeError, readonly (readonly [AnyActive, readonly AnyActive[]])[]>
 
 const relation = (shape: Shape, query: Query, field: Field) => {
-  const each = (parents: readonly AnyActive[]): Each => {
+  const preload = (parents: readonly AnyActive[]): Each => {
     const [first] = parents
     if (first === undefined) return TE.right([])
     return pipe(
@@ -109,10 +109,10 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   }
   const one = (parent: AnyActive): TE.TaskEither<DriverError | DecodeError, readonly AnyActive[]> =>
     pipe(
-      each([parent]),
+      preload([parent]),
       TE.map(([found]) => found?.[1] ?? []),
     )
-  return Object.freeze(Object.assign(one, { each }))
+  return Object.freeze(Object.assign(one, { preload }))
 }
 
 // A parent's id that no such column can hold: an untyped caller's.
@@ -240,7 +240,7 @@ const reading = (table: Table) => {
     find: (handle: Database, id: unknown) => findRecord(table, handle, id),
     findMany: (handle: Database, ids: readonly unknown[]) =>
       pipe(
-        TE.fromEither(attempt(() => manyParams(shape, ids))),
+        TE.fromEither(attempt(() => batchParams(shape, ids))),
         TE.chainW((params) =>
           ids.length === 0 ? TE.right([]) : runReadCommitted(handle, sql.findMany, params),
         ),
@@ -251,7 +251,7 @@ const reading = (table: Table) => {
   }
 }
 
-const manyParams = ({ key, simple }: Shape, ids: readonly unknown[]) =>
+const batchParams = ({ key, simple }: Shape, ids: readonly unknown[]) =>
   arrayParams(
     key.map(({ name, type }) => [name, type] as const),
     ids.map((id) => (simple ? [id] : key.map(({ name }) => (id as Readonly<Record<string, unknown>>)[name]))),
@@ -269,11 +269,11 @@ const writing = (table: Table) => {
 }
 
 const relating = (shape: Shape) => ({
-  by: (name: PropertyKey) => {
+  hasMany: (name: PropertyKey) => {
     const field = fieldOf(shape, name)
     return relation(shape, byColumn(shape, field), field)
   },
-  through: (between: object, parent: PropertyKey, own: PropertyKey) => {
+  hasManyThrough: (between: object, parent: PropertyKey, own: PropertyKey) => {
     const other = shapeIn(between)
     if (other === undefined || !shape.simple)
       throw new RangeError(`record ${shape.table}: it cannot be related so`)

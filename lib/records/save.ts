@@ -44,9 +44,9 @@ export const recordIn = (
   shape: Shape,
   handle: Database,
   row: Row,
-  place?: number,
+  ordinal?: number,
 ): E.Either<DecodeError, AnyActive> => {
-  const values = decodeRow(shape, row, place)
+  const values = decodeRow(shape, row, ordinal)
   return E.isLeft(values)
     ? values
     : E.right(makeRecord(handle, { shape, values: values.right, row, edits: HashMap() }))
@@ -85,7 +85,7 @@ const update =
     if (E.isLeft(written)) return written
     if (O.isSome(written.right)) return recordIn(shape, handle, written.right.value)
     if (!guarded) return E.left(gone(table, state))
-    const row = await handle.transaction((tx) => lookAndWrite(table, tx, state))()
+    const row = await handle.transaction((tx) => lockAndReapply(table, tx, state))()
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
 
@@ -135,7 +135,7 @@ const anyParams = (
 }
 
 /** Under the row's lock: nothing comes between what is looked at and what is written. */
-const lookAndWrite = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
+const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
   const { shape, sql } = table
   return pipe(
     tx.query(sql.lock, keyOf(shape, state.values)),

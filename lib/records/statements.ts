@@ -5,7 +5,7 @@
 // or the record has a revision, it is guarded: the row must still be as it was read. If it is not, it is locked,
 // looked at, and then written. Whether a value is as it was read is seen by its text, byte by byte: many a type's own
 // `=` takes different values for one (`1 day` and `24:00:00`, 1.0 and 1.00, what a collation ignores), and some have none.
-import { type EachQuery, ON_PRIMARY, ONCE_ON_PRIMARY, PLACE, type Query } from '../db/database.js'
+import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
@@ -46,18 +46,18 @@ const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
 
 /** What the rows of parameters are called: as no table is. */
-export const ASKED = '"00 asked"'
+export const SELECTED = '"00 asked"'
 
 /** Arrays of keys, or of other parameters, as rows. */
 const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
   const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
   const names = columns.map((_, index) => `k${String(index)}`)
-  return `unnest(${texts.join(', ')}) with ordinality as ${ASKED} (${[...names, 'n'].join(', ')})`
+  return `unnest(${texts.join(', ')}) with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
 }
 
 /** Rows for many keys at once. */
 export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string =>
-  `select ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, shape.from)}
+  `select ${SELECTED}.n::float8 as "${ORDINAL}", ${rowFrom(shape, shape.from)}
 from ${arrays(keys)}
 ${join}
 where ${ONCE_ON_PRIMARY}
@@ -68,10 +68,10 @@ const isAsRead = ({ column, type }: Field, from: string, wire: string): string =
   `(${type.read(`${from}.${column}`)})::text collate "C" is not distinct from ${wire}`
 
 const bySameKey = ({ key }: Shape, table: string): string =>
-  key.map(({ column }, index) => `${table}.${column} = ${ASKED}.k${String(index)}`).join(' and ')
+  key.map(({ column }, index) => `${table}.${column} = ${SELECTED}.k${String(index)}`).join(' and ')
 
 // Each by itself, by the index: of a small table the planner would read all.
-const selectMany = (shape: Shape): string => `select ${ASKED}.n::float8 as "${PLACE}", r.*
+const selectMany = (shape: Shape): string => `select ${SELECTED}.n::float8 as "${ORDINAL}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
 ) as r
@@ -81,7 +81,7 @@ where ${ONCE_ON_PRIMARY}`
 // for them do so alone. (What was moved since by another's save has no longer this place, and goes alone, too.)
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
-  const value = (index: number): string => `${ASKED}.k${String(key.length + index)}`
+  const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
   const guard =
     revision === undefined
       ? { type: { sql: 'text' }, holds: isAsRead(field, from, value(1)) }
@@ -90,13 +90,13 @@ const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   return `update ${from}
 set ${[`${field.column} = ${value(0)}`, ...raised(shape)].join(', ')}
 from (
-  select ${ASKED}.*, t.at
+  select ${SELECTED}.*, t.at
   from ${arrays(types)} cross join lateral (
     select t.ctid as at from ${from} as t where ${bySameKey(shape, 't')} limit 1 for no key update skip locked
   ) as t
-) as ${ASKED}
-where ${[bySameKey(shape, from), `${from}.ctid = ${ASKED}.at`, ...(guarded ? [guard.holds] : [])].join(' and ')}
-returning ${ASKED}.n::float8 as "${PLACE}", ${rowFrom(shape, from)}`
+) as ${SELECTED}
+where ${[bySameKey(shape, from), `${from}.ctid = ${SELECTED}.at`, ...(guarded ? [guard.holds] : [])].join(' and ')}
+returning ${SELECTED}.n::float8 as "${ORDINAL}", ${rowFrom(shape, from)}`
 }
 
 const raised = ({ revision, from }: Shape): readonly string[] =>
@@ -125,13 +125,13 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]
-  const place = (index: number): number => shape.key.length + 1 + 2 * index
+  const ordinal = (index: number): number => shape.key.length + 1 + 2 * index
   const flag = (position: number): string => `$${String(position)}::boolean`
   const sets = fields.map(
     ({ column, type }, index) =>
-      `${column} = case when ${flag(place(index))} then ${cast(place(index) + 1, type)} else ${shape.from}.${column} end`,
+      `${column} = case when ${flag(ordinal(index))} then ${cast(ordinal(index) + 1, type)} else ${shape.from}.${column} end`,
   )
-  const last = place(fields.length)
+  const last = ordinal(fields.length)
   const guards =
     revision === undefined
       ? fields.map(
@@ -143,30 +143,31 @@ const setAny = (shape: Shape, guarded: boolean): string => {
 }
 
 export const recordStatements = (shape: Shape): RecordStatements => {
-  const named = (name: string, text: string): Query => Object.freeze({ name: `${shape.table}.${name}`, text })
+  const namedQuery = (name: string, text: string): Query =>
+    Object.freeze({ name: `${shape.table}.${name}`, text })
   const eachSettable = (name: string, guarded: boolean): ReadonlyMap<string, Query> =>
     new Map(
       [...shape.settable].map(([column, field]) => {
-        const one = named(`${name}.${column}`, setOne(shape, field, guarded))
+        const one = namedQuery(`${name}.${column}`, setOne(shape, field, guarded))
         // There are no arrays of arrays.
         if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [column, one]
-        const each: EachQuery = Object.freeze({
-          ...named(`${name}.${column}.each`, setEach(shape, field, guarded)),
-          named: shape.key.length,
+        const batchable: BatchableQuery = Object.freeze({
+          ...namedQuery(`${name}.${column}.each`, setEach(shape, field, guarded)),
+          keyParams: shape.key.length,
         })
-        return [column, Object.freeze({ ...one, each })]
+        return [column, Object.freeze({ ...one, batchable })]
       }),
     )
-  const findMany = named('findMany', selectMany(shape))
+  const findMany = namedQuery('findMany', selectMany(shape))
   return {
-    insert: named('insert', insert(shape)),
-    find: Object.freeze({ ...named('find', select(shape)), each: findMany }),
+    insert: namedQuery('insert', insert(shape)),
+    find: Object.freeze({ ...namedQuery('find', select(shape)), batchable: findMany }),
     findMany,
-    lock: named('lock', `${select(shape)}\nfor update`),
-    destroy: named('destroy', `delete from ${shape.from}\nwhere ${byKey(shape)}`),
+    lock: namedQuery('lock', `${select(shape)}\nfor update`),
+    destroy: namedQuery('destroy', `delete from ${shape.from}\nwhere ${byKey(shape)}`),
     set: eachSettable('set', false),
     swap: eachSettable('swap', true),
-    setAny: named('setAny', shape.settable.size === 0 ? select(shape) : setAny(shape, false)),
-    swapAny: named('swapAny', shape.settable.size === 0 ? select(shape) : setAny(shape, true)),
+    setAny: namedQuery('setAny', shape.settable.size === 0 ? select(shape) : setAny(shape, false)),
+    swapAny: namedQuery('swapAny', shape.settable.size === 0 ? select(shape) : setAny(shape, true)),
   }
 }

@@ -228,7 +228,7 @@ type Reading = DriverError | DecodeError
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): TaskEither<Reading, readonly V[]>
   /** Each parent, in the given order, with its records. */
-  readonly each: <P extends ActiveRecord<Database, I>>(
+  readonly preload: <P extends ActiveRecord<Database, I>>(
     parents: readonly P[],
   ) => TaskEither<Reading, readonly (readonly [P, readonly V[]])[]>
 }
@@ -306,9 +306,9 @@ export interface RecordOf<
   /** Deletes the row. What is gone already is no error. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
   /** These records by a column that holds a parent's id, in the order of their keys. */
-  readonly by: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
+  readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
   /** These records through a table between: by its column of the parent's id, and its column of theirs. */
-  readonly through: <C2 extends Columns, N extends keyof C2>(
+  readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,
     own: keyof C2,

@@ -186,7 +186,7 @@ export const withHandle =
     const state = stateOf(record)
     if (state !== undefined) return rehandled(handle, state) as unknown as R
     const session = record as Session
-    const { over } = session.handle
+    const { using: over } = session.handle
     if (over === undefined)
       throw new TypeError('withHandle: neither a record, nor a session whose store is in a database')
     return withStore(session, over(handle)) as R

@@ -10,55 +10,59 @@ import type { SessionId, Token } from '../core/token.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { storeSession } from './save.js'
 import {
-  absorb,
+  chainHere,
   closedReason,
-  type Frame,
-  type InnerFrame,
   isSameRow,
   isSameStore,
   lookAt,
-  openFrame,
-  put,
-  putState,
+  openScope,
+  replace,
+  replaceState,
   type Scope,
-  scopeHere,
+  type ScopeChain,
+  sync,
+  type TransactionScope,
 } from './scope.js'
 
 // The current session inside of a transaction of its own database. There it has a frame of its own, made when it is
 // first used: what is done in it belongs to the transaction. The transaction writes it right before its commit, so
 // that the session's row is locked only then; and only a commit is handed over to the frame around it.
 
-type Within = NonNullable<SessionStore['within']>
+type Transaction = NonNullable<SessionStore['transactionScope']>
 
 /** The frame's counterpart where we are: in the innermost transaction of its database that is open here. */
-const frameHere = (frame: Frame): Frame => {
-  const { over, current } = frame.session.handle
-  const tx = frame.state === 'open' ? current?.() : undefined
-  return tx === undefined || over === undefined ? frame : (frameIn(frame, over(tx)) ?? frame)
+const scopeHere = (scope: Scope): Scope => {
+  const { using, current } = scope.session.handle
+  const tx = scope.state === 'open' ? current?.() : undefined
+  return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
 /** The session through the handle that can be used where we are. */
 export const sessionThere = (session: Session): Session => {
-  const { over, current } = session.handle
+  const { using, current } = session.handle
   const tx = current?.()
-  return tx === undefined || over === undefined ? session : withStore(session, over(tx))
+  return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
 /** The frame's counterpart in the transaction of `store`; `undefined` when that is not within the frame's own. */
-const frameIn = (frame: Frame, store: SessionStore): Frame | undefined => {
-  if (store.within?.transaction === frame.session.handle.within?.transaction) return frame
-  if (store.within === undefined) return undefined
-  const around = frameIn(frame, store.within.outer)
-  return around && (around.inner?.get(store.within.transaction) ?? openInner(around, store, store.within))
+const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
+  if (store.transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
+  if (store.transactionScope === undefined) return undefined
+  const around = scopeIn(scope, store.transactionScope.outer)
+  return (
+    around &&
+    (around.inner?.get(store.transactionScope.transaction) ??
+      openInner(around, store, store.transactionScope))
+  )
 }
 
-const openInner = (around: Frame, store: SessionStore, within: Within): InnerFrame => {
+const openInner = (around: Scope, store: SessionStore, transactionScope: Transaction): TransactionScope => {
   let ended = (): void => undefined
-  const frame: InnerFrame = {
-    ...openFrame(withStore(around.session, store)),
+  const scope: TransactionScope = {
+    ...openScope(withStore(around.session, store)),
     state: around.state,
     // A session value of the request stays one inside.
-    held: around.held,
+    stored: around.stored,
     tokens: around.tokens,
     writes: undefined,
     end: new Promise((resolve) => {
@@ -66,70 +70,71 @@ const openInner = (around: Frame, store: SessionStore, within: Within): InnerFra
     }),
   }
   around.inner ??= new Map()
-  around.inner.set(within.transaction, frame)
+  around.inner.set(transactionScope.transaction, scope)
   // A savepoint hands over what is to be written.
-  if (within.outer.within === undefined) within.beforeCommit(writing(around, frame))
-  within.onEnd((committed) => {
-    around.inner?.delete(within.transaction)
-    frame.ended = true
-    if (committed) handOver(around, frame)
+  if (transactionScope.outer.transactionScope === undefined)
+    transactionScope.beforeCommit(writing(around, scope))
+  transactionScope.onEnd((committed) => {
+    around.inner?.delete(transactionScope.transaction)
+    scope.ended = true
+    if (committed) handOver(around, scope)
     ended()
   })
-  return frame
+  return scope
 }
 
 /** Writes what was done in the transaction, and what of the request's unsaved edits an update of the same key needs. */
 const writing =
-  (around: Frame, frame: InnerFrame): TaskEither<SessionError, unknown> =>
+  (around: Scope, scope: TransactionScope): TaskEither<SessionError, unknown> =>
   async () => {
-    const { session, opened } = frame
-    if (frame.state !== 'open') return E.right(undefined)
-    if (around.ended) return isChanged(frame) ? E.left(new SessionClosed(session.id)) : E.right(undefined)
+    const { session, opened } = scope
+    if (scope.state !== 'open') return E.right(undefined)
+    if (around.ended) return isChanged(scope) ? E.left(new SessionClosed(session.id)) : E.right(undefined)
     const inside = session.edits.filter((edit, key) => edit !== opened.edits.get(key))
     if (inside.isEmpty()) return E.right(undefined)
-    await turnOf(around, frame, inside)
-    const saved = await storeSession(withEdits(session, needed(around, frame, inside)))()
+    await turnOf(around, scope, inside)
+    const saved = await storeSession(withEdits(session, needed(around, scope, inside)))()
     if (E.isRight(saved)) {
-      const left = sinceEdits(inside, frame.session.edits)
-      putState(frame, left, frame.session.token, saved.right.snapshot)
+      const left = sinceEdits(inside, scope.session.edits)
+      replaceState(scope, left, scope.session.token, saved.right.snapshot)
     }
     return saved
   }
 
 /** Two transactions of one request never write the same unsaved edit of it: the later one waits for the other's end. */
-const turnOf = async (around: Frame, frame: InnerFrame, inside: Edits): Promise<void> => {
-  const mine = frame.opened.edits.filter((edit, key) => edit._tag === 'Update' && inside.has(key))
-  const isRival = (other: InnerFrame): boolean =>
+const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Promise<void> => {
+  const mine = scope.opened.edits.filter((edit, key) => edit._tag === 'Update' && inside.has(key))
+  const isRival = (other: TransactionScope): boolean =>
     other.writes?.some((edit, key) => mine.get(key) === edit) ?? false
   for (;;) {
     const rival = [...(around.inner?.values() ?? [])].find(isRival)
     if (rival === undefined) break
     await rival.end
   }
-  frame.writes = mine
+  scope.writes = mine
 }
 
 /** What is written: without the unsaved edits of the request that another transaction of it has written meanwhile. */
-const needed = (around: Frame, { opened }: InnerFrame, inside: Edits): Edits => {
+const needed = (around: Scope, { opened }: TransactionScope, inside: Edits): Edits => {
   const written = sinceEdits(around.session.edits, opened.edits)
   const own = sinceEdits(opened.edits, inside)
   return inside.map((edit, key) => (written.has(key) ? (own.get(key) ?? edit) : edit))
 }
 
 /** Whether the session was changed in the transaction. */
-const isChanged = (frame: Frame): boolean =>
-  frame.session !== frame.opened || frame.state !== 'open' || changedWithin(frame) !== undefined
+const isChanged = (scope: Scope): boolean =>
+  scope.session !== scope.opened || scope.state !== 'open' || changedWithin(scope) !== undefined
 
-const changedWithin = ({ inner }: Frame): InnerFrame | undefined =>
+const changedWithin = ({ inner }: Scope): TransactionScope | undefined =>
   inner === undefined ? undefined : [...inner.values()].find(isChanged)
 
 /** Waits for the open transactions in which the session was changed; `undefined` when there are none. */
-export const changesWithin = (frame: Frame): Promise<void> | undefined => {
-  const changed = changedWithin(frame)
-  return changed?.end.then(() => changesWithin(frame))
+export const changesWithin = (scope: Scope): Promise<void> | undefined => {
+  const changed = changedWithin(scope)
+  return changed?.end.then(() => changesWithin(scope))
 }
 
-const handOver = (around: Frame, { state, session, opened }: InnerFrame): void => {
+const handOver = (around: Scope, { state, session, opened }: TransactionScope): void => {
   if (around.state !== 'open') return
   if (state === 'destroyed') {
     around.state = state
@@ -137,7 +142,7 @@ const handOver = (around: Frame, { state, session, opened }: InnerFrame): void =
   }
   const edits = handedOver(opened.edits, around.session.edits, session.edits)
   const token = session.token === opened.token ? around.session.token : session.token
-  putState(around, edits, token, session.snapshot)
+  replaceState(around, edits, token, session.snapshot)
 }
 
 /**
@@ -160,34 +165,34 @@ const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
 }
 
 /** The current frame; inside of a transaction of its database, its counterpart there. */
-export const currentFrame = (): Frame | undefined => {
-  const frame = scopeHere()?.frame
-  return frame && frameHere(frame)
+export const currentScope = (): Scope | undefined => {
+  const scope = chainHere()?.scope
+  return scope && scopeHere(scope)
 }
 
 /** The frame's session as it is where we are, until the frame's scope has ended. */
-export const sessionHeldBy = (frame: Frame): E.Either<SessionClosed, Session> =>
-  frame.ended ? E.left(new SessionClosed(frame.session.id)) : E.right(lookAt(frameHere(frame)))
+export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
+  scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
 /** The open frame, here or around us, of the same session in the same store. */
-export const frameOf = ({ id, handle }: Session): Frame | undefined => inStore(id, handle, scopeHere())
+export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
-const inStore = (id: SessionId, store: SessionStore, scope: Scope | undefined): Frame | undefined => {
-  if (scope === undefined) return undefined
-  const { session, state } = scope.frame
+const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
+  if (chain === undefined) return undefined
+  const { session, state } = chain.scope
   const isIt = state === 'open' && session.id === id && isSameStore(session.handle, store)
-  const frame = isIt ? frameIn(scope.frame, store) : undefined
-  return frame?.state === 'open' ? frame : inStore(id, store, scope.outer)
+  const scope = isIt ? scopeIn(chain.scope, store) : undefined
+  return scope?.state === 'open' ? scope : inStore(id, store, chain.outer)
 }
 
 /**
  * The frame that this very session came from, when that is closed: code that still holds the session outlived
  * its request. One that was loaded anew, with a token of its own, is free.
  */
-const closedFrameOf = (session: Session): Frame | undefined => {
-  for (let scope = scopeHere(); scope !== undefined; scope = scope.outer)
-    if (isSameRow(scope.frame.session, session) && scope.frame.tokens.has(session.token))
-      return scope.frame.state === 'open' ? undefined : scope.frame
+const closedScopeOf = (session: Session): Scope | undefined => {
+  for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
+    if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))
+      return chain.scope.state === 'open' ? undefined : chain.scope
   return undefined
 }
 
@@ -203,39 +208,39 @@ export const makeReadOnly = (session: Session): Session => {
 /** Why this session, in the hands of code that outlived its request, cannot be written any more. */
 export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
   if (readOnly.has(session.token)) return new SessionClosed(session.id)
-  const frame = closedFrameOf(session)
-  return frame === undefined ? undefined : closedReason(frame)
+  const scope = closedScopeOf(session)
+  return scope === undefined ? undefined : closedReason(scope)
 }
 
 /** The frame of the session goes on from what its store did. */
-const tellStored = (before: Session, after: Session): void => {
-  const frame = after === before ? undefined : frameOf(before)
-  if (frame !== undefined) absorb(frame, before, after)
+const publishStored = (before: Session, after: Session): void => {
+  const scope = after === before ? undefined : scopeFor(before)
+  if (scope !== undefined) sync(scope, before, after)
 }
 
 /** Refused to what outlived its request; else done, and told to the frame of the session. */
-export const told =
+export const guarded =
   <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
   async () => {
     const reason = endReason(before)
     if (reason !== undefined) return E.left(reason)
     const done = await task()
-    if (E.isRight(done)) tellStored(before, done.right)
+    if (E.isRight(done)) publishStored(before, done.right)
     return done
   }
 
 /** The store destroyed the session: its frame ends, and saves nothing. */
-export const absorbDestroyed = (session: Session): void => {
-  const frame = frameOf(session)
-  if (frame !== undefined) frame.state = 'destroyed'
+export const syncDestroyed = (session: Session): void => {
+  const scope = scopeFor(session)
+  if (scope !== undefined) scope.state = 'destroyed'
 }
 
 /** The same, for a store that ended several sessions at once: any of them may be open around us. */
-export const absorbEnded = (ended: SessionStore, ids: readonly SessionId[]): void => {
+export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void => {
   for (const id of ids)
-    for (let scope = scopeHere(); scope !== undefined; scope = scope.outer) {
-      const frame = inStore(id, ended, scope)
-      if (frame !== undefined) frame.state = 'destroyed'
+    for (let chain = chainHere(); chain !== undefined; chain = chain.outer) {
+      const scope = inStore(id, ended, chain)
+      if (scope !== undefined) scope.state = 'destroyed'
     }
 }
 
@@ -243,35 +248,35 @@ export const absorbEnded = (ended: SessionStore, ids: readonly SessionId[]): voi
  * Closes the frame and saves its session, both once; a destroyed one is not saved. Transactions that are open in it,
  * and in which the session was changed, come to their end before.
  */
-export const closeFrame =
-  (frame: Frame): TaskEither<SessionError, Session> =>
+export const closeScope =
+  (scope: Scope): TaskEither<SessionError, Session> =>
   () => {
-    frame.saved ??= changesWithin(frame)?.then(() => saveClosed(frame)) ?? saveClosed(frame)
-    return frame.saved
+    scope.saved ??= changesWithin(scope)?.then(() => saveClosed(scope)) ?? saveClosed(scope)
+    return scope.saved
   }
 
 /** Closes the frame without saving: what was done in it is dropped. */
-export const dropFrame = (frame: Frame): void => {
-  frame.ended = true
-  if (frame.state === 'open') frame.state = 'closed'
+export const dropScope = (scope: Scope): void => {
+  scope.ended = true
+  if (scope.state === 'open') scope.state = 'closed'
 }
 
-const saveClosed = async (frame: Frame): Promise<E.Either<SessionError, Session>> => {
-  const isOpen = frame.state === 'open'
-  dropFrame(frame)
-  if (!isOpen) return E.right(frame.session)
-  const before = frame.session
+const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>> => {
+  const isOpen = scope.state === 'open'
+  dropScope(scope)
+  if (!isOpen) return E.right(scope.session)
+  const before = scope.session
   // Perhaps nobody ever sees the page: only what was stored moves the expiration.
-  if (frame.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
+  if (scope.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
   const saved = await storeSession(before)()
   if (E.isRight(saved)) {
-    put(frame, saved.right)
-    tellStored(before, saved.right)
+    replace(scope, saved.right)
+    publishStored(before, saved.right)
   }
   // Ended by another request while this one only looked at it: there was nothing to lose.
-  else if (saved.left instanceof SessionGone && frame.session.edits.isEmpty()) {
-    frame.state = 'gone'
-    return E.right(frame.session)
+  else if (saved.left instanceof SessionGone && scope.session.edits.isEmpty()) {
+    scope.state = 'gone'
+    return E.right(scope.session)
   }
   return saved
 }

@@ -6,10 +6,10 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
 import { shared } from '../core/process.js'
-import { heldSession, isBlank, keysAfter, narrowed, type Snapshot } from '../core/session.js'
-import { freshSaveId } from '../core/token.js'
+import { isBlank, keysAfter, pick, type Snapshot, storedSession } from '../core/session.js'
+import { newIdempotencyKey } from '../core/token.js'
 import type { SavedSnapshot, Session } from '../store/contract.js'
-import { publish, telling, tellOutcome } from '../store/events.js'
+import { publish, publishing, publishOutcome } from '../store/events.js'
 import { onceCommitted } from '../store/in-transaction.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
@@ -24,7 +24,7 @@ export const storeSession = (session: Session): Stored =>
 
 const storeEdits = (session: Session, snapshot: Snapshot): Stored => {
   if (!session.edits.isEmpty()) return save(session, snapshot)
-  return snapshot.due ? touch(session, snapshot) : TE.right(session)
+  return snapshot.touchDue ? touch(session, snapshot) : TE.right(session)
 }
 
 // A session that was never loaded knows nothing of its rows. But it cannot have left this process, so here
@@ -58,7 +58,7 @@ export const mayBeStored = (session: Session): boolean =>
 const create =
   (session: Session): Stored =>
   () =>
-    telling(
+    publishing(
       'create',
       born.has(session.token.origin) ? notAgain(session) : createNow(session),
       ({ id, store }, durationMs) =>
@@ -69,19 +69,21 @@ const createNow = (session: Session): Stored =>
   pipe(
     TE.fromIO(() => {
       sent.add(session.token.origin)
-      return freshSaveId()
+      return newIdempotencyKey()
     }),
-    TE.chain((mark) =>
+    TE.chain((versionTag) =>
       pipe(
-        session.handle.create(session.id, session.token.hash, mark, session.store),
-        TE.map((saved) => ({ ...saved, mark })),
+        session.handle.create(session.id, session.token.hash, versionTag, session.store),
+        TE.map((saved) => ({ ...saved, versionTag })),
       ),
     ),
-    TE.chainW(({ revision, expiration, mark }): Stored => {
+    TE.chainW(({ revision, expiration, versionTag }): Stored => {
       // Destroyed while it was being created: that is the later one of the two.
       if (born.has(session.token.origin)) return notAgain(session)
       settle(session, 'created')
-      return TE.right(stored(session, { revision, expiration, due: false, mark, entries: session.store }))
+      return TE.right(
+        stored(session, { revision, expiration, touchDue: false, versionTag, entries: session.store }),
+      )
     }),
   )
 
@@ -103,21 +105,23 @@ const save =
   async () => {
     const { edits, store: entries, handle } = session
     const start = performance.now()
-    const saved = await attempted(handle.save(session.id, { save: freshSaveId(), edits, since, entries }))
-    tellOutcome('save', start, saved, tellSaved(session))
-    return E.isLeft(saved) ? saved : E.right(stored(session, narrowed(saved.right, keysAfter(since, edits))))
+    const saved = await attempted(
+      handle.save(session.id, { save: newIdempotencyKey(), edits, since, entries }),
+    )
+    publishOutcome('save', start, saved, publishSaved(session))
+    return E.isLeft(saved) ? saved : E.right(stored(session, pick(saved.right, keysAfter(since, edits))))
   }
 
-const tellSaved =
+const publishSaved =
   ({ id, edits, handle }: Session) =>
   ({ rounds = 1 }: SavedSnapshot, durationMs: number): void =>
     onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
 
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(
-    telling('touch', session.handle.touch(session.id)),
-    TE.map(({ expiration }) => stored(session, { ...snapshot, expiration, due: false })),
+    publishing('touch', session.handle.touch(session.id)),
+    TE.map(({ expiration }) => stored(session, { ...snapshot, expiration, touchDue: false })),
   )
 
 const stored = (session: Session, snapshot: Snapshot): Session =>
-  heldSession(session.handle, session.token, snapshot, noEdits)
+  storedSession(session.handle, session.token, snapshot, noEdits)

@@ -7,12 +7,12 @@ import * as O from 'fp-ts/lib/Option.js'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
 import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
 import { shared } from '../core/process.js'
-import { heldSession, type Snapshot, united, withEdits, withToken } from '../core/session.js'
+import { type Snapshot, storedSession, union, withEdits, withToken } from '../core/session.js'
 import type { Token } from '../core/token.js'
 import type { Session } from '../store/contract.js'
 
 /** The request that a frame belongs to, as far as the functions of sessions look at it. */
-export interface FrameRequest {
+export interface ScopeRequest {
   /** Whether the browser fetches a page ahead, which may never be visited. */
   readonly isPrefetch: boolean
   /** What the adapter knows of the origin that the request was sent to. */
@@ -21,7 +21,7 @@ export interface FrameRequest {
   looked: boolean
 }
 
-export interface Frame {
+export interface Scope {
   session: Session
   /** `destroyed` here, or found to be `gone`: ended elsewhere. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
@@ -30,16 +30,16 @@ export interface Frame {
   /** The session that it came in with: what differs from its edits was done since. */
   readonly opened: Session
   /** Every session that it held. */
-  readonly held: WeakSet<Session>
+  readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
-  readonly request: FrameRequest | undefined
+  readonly request: ScopeRequest | undefined
   /** Its counterparts in the transactions that are open in it, by the transaction. */
-  inner: Map<object, InnerFrame> | undefined
+  inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
 }
 
 /** A frame of the same session in a transaction of its database. */
-export interface InnerFrame extends Frame {
+export interface TransactionScope extends Scope {
   /** Fulfilled when the transaction has ended. */
   readonly end: Promise<void>
   /** The request's unsaved updates that it writes along. */
@@ -47,20 +47,20 @@ export interface InnerFrame extends Frame {
 }
 
 /** Frames nest: a scope knows the one around it. */
-export interface Scope {
-  readonly frame: Frame
-  readonly outer: Scope | undefined
+export interface ScopeChain {
+  readonly scope: Scope
+  readonly outer: ScopeChain | undefined
 }
 
-const scopes = shared('current-session:1', () => new AsyncLocalStorage<Scope>())
+const scopes = shared('current-session:1', () => new AsyncLocalStorage<ScopeChain>())
 
 /** Without a request of its own it belongs to that of the frame around it. */
-export const openFrame = (session: Session, request = currentRequest()): Frame => ({
+export const openScope = (session: Session, request = currentRequest()): Scope => ({
   session,
   state: 'open',
   ended: false,
   opened: session,
-  held: new WeakSet([session]),
+  stored: new WeakSet([session]),
   tokens: new WeakSet([session.token]),
   request,
   inner: undefined,
@@ -68,31 +68,31 @@ export const openFrame = (session: Session, request = currentRequest()): Frame =
 })
 
 /** A scope of the frame, within the one that is here. */
-export const scopeOf = (frame: Frame): Scope => ({ frame, outer: scopes.getStore() })
+export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.getStore() })
 
 /** Runs `task`, and all that it begins, with `frame` as the current one. */
-export const inFrame = <A>(frame: Frame, task: () => A): A => scopes.run(scopeOf(frame), task)
+export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
 /** Runs `task` in the scope; where an open scope within it is bound already, in that one. */
-export const inScope = <A>(scope: Scope, task: () => A): A => {
+export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
-  return here?.frame.ended === false && isInside(scope.frame) ? task() : scopes.run(scope, task)
+  return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
 }
 
-export const scopeHere = (): Scope | undefined => scopes.getStore()
+export const chainHere = (): ScopeChain | undefined => scopes.getStore()
 
-export const currentRequest = (): FrameRequest | undefined => scopeHere()?.frame.request
+export const currentRequest = (): ScopeRequest | undefined => chainHere()?.scope.request
 
 /** Notes that the handler looks at the frame's session. */
-export const lookAt = (frame: Frame): Session => {
-  if (frame.request !== undefined) frame.request.looked = true
-  return frame.session
+export const lookAt = (scope: Scope): Session => {
+  if (scope.request !== undefined) scope.request.looked = true
+  return scope.session
 }
 
 /** Whether this frame is here or around us. */
-export const isInside = (frame: Frame): boolean => {
-  for (let scope = scopes.getStore(); scope !== undefined; scope = scope.outer)
-    if (scope.frame === frame) return true
+export const isInside = (scope: Scope): boolean => {
+  for (let chain = scopes.getStore(); chain !== undefined; chain = chain.outer)
+    if (chain.scope === scope) return true
   return false
 }
 
@@ -101,10 +101,10 @@ export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && i
 
 /** All handles of a store in a database share one function `over`. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
-  a === b || (a.over !== undefined && a.over === b.over)
+  a === b || (a.using !== undefined && a.using === b.using)
 
 /** Why this frame's session cannot be changed, or `undefined` when it can. */
-export const closedReason = ({ state, session }: Frame): SessionClosed | SessionGone | undefined => {
+export const closedReason = ({ state, session }: Scope): SessionClosed | SessionGone | undefined => {
   if (state === 'open') return undefined
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
@@ -114,36 +114,36 @@ export const closedReason = ({ state, session }: Frame): SessionClosed | Session
  * is done on top; and what it knows beyond the frame's, if that is of the same moment. A session that the frame held
  * itself, earlier or now, brings nothing.
  */
-export const joinFrame = (frame: Frame, session: Session): void => {
-  if (frame.held.has(session)) return
-  const brought = sinceEdits(frame.session.edits, sinceEdits(frame.opened.edits, session.edits))
-  const knowing = frame.session.snapshot
+export const mergeInto = (scope: Scope, session: Session): void => {
+  if (scope.stored.has(session)) return
+  const brought = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
+  const knowing = scope.session.snapshot
   if (O.isSome(knowing) && O.isSome(session.snapshot) && isSameMoment(knowing.value, session.snapshot.value))
-    know(frame, united(session.snapshot.value, knowing.value))
-  if (!brought.isEmpty()) put(frame, withEdits(frame.session, composeEdits(frame.session.edits, brought)))
+    addKeys(scope, union(session.snapshot.value, knowing.value))
+  if (!brought.isEmpty()) replace(scope, withEdits(scope.session, composeEdits(scope.session.edits, brought)))
 }
 
-const know = (frame: Frame, snapshot: Snapshot): void => {
-  const { handle, token, edits } = frame.session
-  if (snapshot.keys !== O.toUndefined(frame.session.snapshot)?.keys)
-    put(frame, heldSession(handle, token, snapshot, edits))
+const addKeys = (scope: Scope, snapshot: Snapshot): void => {
+  const { handle, token, edits } = scope.session
+  if (snapshot.keys !== O.toUndefined(scope.session.snapshot)?.keys)
+    replace(scope, storedSession(handle, token, snapshot, edits))
 }
 
 /** Replaces the frame's session. */
-export const put = (frame: Frame, session: Session): void => {
-  frame.session = session
-  frame.held.add(session)
-  frame.tokens.add(session.token)
+export const replace = (scope: Scope, session: Session): void => {
+  scope.session = session
+  scope.stored.add(session)
+  scope.tokens.add(session.token)
 }
 
 /** What a frame's session becomes: other edits, another token, and what is known by now. */
-export const putState = (frame: Frame, edits: Edits, token: Token, known: Session['snapshot']): void => {
-  const { session } = frame
+export const replaceState = (scope: Scope, edits: Edits, token: Token, known: Session['snapshot']): void => {
+  const { session } = scope
   const snapshot = newest(session.snapshot, known)
-  put(
-    frame,
+  replace(
+    scope,
     O.isSome(snapshot)
-      ? heldSession(session.handle, token, snapshot.value, edits)
+      ? storedSession(session.handle, token, snapshot.value, edits)
       : withEdits(withToken(session, token), edits),
   )
 }
@@ -153,19 +153,19 @@ export const putState = (frame: Frame, edits: Edits, token: Token, known: Sessio
  * that session goes on from there. `before` may be an older state than the frame's: so of what the frame
  * knows only that is replaced which is newer, and only those of its edits are done that the store has taken.
  */
-export const absorb = (frame: Frame, before: Session, after: Session): void => {
-  const { session } = frame
+export const sync = (scope: Scope, before: Session, after: Session): void => {
+  const { session } = scope
   const token = after.token === before.token ? session.token : after.token
   const taken = sinceEdits(after.edits, before.edits)
-  putState(frame, sinceEdits(taken, session.edits), token, after.snapshot)
+  replaceState(scope, sinceEdits(taken, session.edits), token, after.snapshot)
 }
 
 // Never of two moments: what is known of an older one is not known of a newer one.
-const newest = (held: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
-  if (O.isNone(after) || O.isNone(held)) return O.isNone(after) ? held : after
-  if (isSameMoment(held.value, after.value)) return O.some(united(held.value, after.value))
-  return held.value.revision <= after.value.revision ? after : held
+const newest = (sessions: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
+  if (O.isNone(after) || O.isNone(sessions)) return O.isNone(after) ? sessions : after
+  if (isSameMoment(sessions.value, after.value)) return O.some(union(sessions.value, after.value))
+  return sessions.value.revision <= after.value.revision ? after : sessions
 }
 
 const isSameMoment = (one: Snapshot, other: Snapshot): boolean =>
-  one.revision === other.revision && one.mark === other.mark
+  one.revision === other.revision && one.versionTag === other.versionTag

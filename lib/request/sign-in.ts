@@ -8,11 +8,11 @@ import type { SessionId } from '../core/token.js'
 import { sessionDel, sessionSetAnew } from '../core/values.js'
 import {
   type Flash,
-  flashes,
   type OwnLifetime,
   ownLifetimeKey,
+  sessionClearFlashes,
+  sessionFlashes,
   sessionFor,
-  unflash,
 } from '../core/well-known-keys.js'
 import {
   checkedLifetime,
@@ -21,9 +21,9 @@ import {
   type SessionStore,
   type Which,
 } from '../store/contract.js'
-import { publish, telling } from '../store/events.js'
+import { publish, publishing } from '../store/events.js'
 import { onceCommitted } from '../store/in-transaction.js'
-import { absorbEnded, currentFrame } from './current-scope.js'
+import { currentScope, syncEnded } from './current-scope.js'
 import { currentRequest, isSameStore, lookAt } from './scope.js'
 import { destroySession, rotateSession } from './verbs.js'
 import { currentSession, updateCurrentSession } from './with-session.js'
@@ -98,11 +98,11 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
 )
 
 /** What the forms of this session show, unmasked. Derived from its secret: another one after each rotation. */
-export const forgeryKey = (session: Session): Buffer => session.token.derived('csrf')
+export const csrfKey = (session: Session): Buffer => session.token.derived('csrf')
 
 /**
  * The token that the current session's forms show, for a hidden field or for the header `X-CSRF-Token`; see
- * `checkForgery`. 86 characters, another text each time, all of them good until the session is rotated or ends. A
+ * `verifyCsrf`. 86 characters, another text each time, all of them good until the session is rotated or ends. A
  * visitor without a session gets one of the same form, which is good only if this request stores something: the
  * token by itself makes no session, and no row.
  *
@@ -120,7 +120,7 @@ export const forgeryKey = (session: Session): Buffer => session.token.derived('c
  */
 export const csrfToken: TE.TaskEither<NoCurrentSession | SessionClosed, string> = pipe(
   currentSession,
-  TE.map((session) => masked(forgeryKey(session))),
+  TE.map((session) => masked(csrfKey(session))),
 )
 
 // A text that is the same in every compressed answer could be guessed by their lengths.
@@ -137,12 +137,12 @@ const masked = (key: Buffer): string => {
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, flash, takeFlashes, updateCurrentSession, withSession } from 'keyrow'
+ * import { buildSession, sessionFlash, takeFlashes, updateCurrentSession, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const request = withSession(buildSession(memoryStore()), () =>
  *   pipe(
- *     updateCurrentSession(flash('info', 'Saved.')),
+ *     updateCurrentSession(sessionFlash('info', 'Saved.')),
  *     TE.chain(() => takeFlashes),
  *     TE.map((taken) => taken.map(({ text }) => text)),
  *   ),
@@ -152,11 +152,11 @@ const masked = (key: Buffer): string => {
  */
 export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
   currentSession,
-  TE.map(flashes),
+  TE.map(sessionFlashes),
   TE.chainFirstW((shown) =>
     shown.length === 0 || currentRequest()?.isPrefetch === true
       ? TE.right(undefined)
-      : updateCurrentSession(unflash(shown)),
+      : updateCurrentSession(sessionClearFlashes(shown)),
   ),
 )
 
@@ -191,7 +191,7 @@ export const sessionsOf = (
   store: SessionStore,
   principal: string,
 ): TE.TaskEither<StoreError, readonly ListedSession[]> =>
-  telling(
+  publishing(
     'sessionsOf',
     pipe(
       store.sessionsOf(principal),
@@ -200,9 +200,9 @@ export const sessionsOf = (
   )
 
 const isCurrent = (store: SessionStore, id: SessionId): boolean => {
-  const frame = currentFrame()
-  if (frame === undefined || frame.ended) return false
-  const session = lookAt(frame)
+  const scope = currentScope()
+  if (scope === undefined || scope.ended) return false
+  const session = lookAt(scope)
   return session.id === id && isSameStore(session.handle, store)
 }
 
@@ -214,27 +214,27 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, endSessions, saveSession, sessionFor } from 'keyrow'
+ * import { buildSession, destroySessionsOf, saveSession, sessionFor } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const store = memoryStore()
  * const signIn = saveSession(sessionFor('ada')(buildSession(store)))
  * const ended = pipe(
  *   signIn,
- *   TE.chainW(({ id }) => endSessions(store, 'ada', { except: id })),
+ *   TE.chainW(({ id }) => destroySessionsOf(store, 'ada', { except: id })),
  *   TE.map((ids) => ids.length),
  * )
  * console.log(await ended()) // { _tag: 'Right', right: 0 }
  * ```
  */
-export const endSessions = (
+export const destroySessionsOf = (
   store: SessionStore,
   principal: string,
   which: Which = {},
 ): TE.TaskEither<StoreError, readonly SessionId[]> =>
-  telling('endSessions', store.endAll(principal, which), (ids, durationMs) => {
+  publishing('destroySessionsOf', store.endAll(principal, which), (ids, durationMs) => {
     onceCommitted(store, () => {
       for (const id of ids) publish('destroyed', { id, durationMs })
     })
-    absorbEnded(store, ids)
+    syncEnded(store, ids)
   })

@@ -16,23 +16,23 @@ import {
 } from '../core/errors.js'
 import { shared } from '../core/process.js'
 import {
-  heldSession,
+  isLoaded,
   type KeyNames,
   type Keys,
   keysOf,
-  knows,
-  narrowed,
   newSession,
+  pick,
   type Snapshot,
+  storedSession,
   withToken,
 } from '../core/session.js'
 import { type IdOrigin, type SessionId, Token } from '../core/token.js'
 import type { Absence, Session, SessionStore } from '../store/contract.js'
-import { publish, telling, tellOutcome } from '../store/events.js'
+import { publish, publishing, publishOutcome } from '../store/events.js'
 import { onceCommitted } from '../store/in-transaction.js'
-import { absorbDestroyed, currentFrame, told } from './current-scope.js'
+import { currentScope, guarded, syncDestroyed } from './current-scope.js'
 import { endBirth, mayBeStored, storeSession } from './save.js'
-import { type Frame, lookAt } from './scope.js'
+import { lookAt, type Scope } from './scope.js'
 
 /**
  * A new session, in memory until its first save; a session without values is never stored.
@@ -52,7 +52,7 @@ export const buildSession = (store: SessionStore): Session =>
 export interface LoadOptions {
   /**
    * Only these keys are read (and keyrow's own); others may be set, deleted and updated, but are not seen before
-   * `sessionFetch`. Default: all.
+   * `loadKeys`. Default: all.
    */
   readonly keys?: KeyNames | undefined
 }
@@ -110,10 +110,10 @@ const opened = async (
 ): Promise<E.Either<StoreError, E.Either<Absence, Session>>> => {
   const start = performance.now()
   const loaded = only(keys, await store.load(token.id, token.hash, { keys })())
-  tellOutcome('load', start, loaded, tellLoaded(token.id))
+  publishOutcome('load', start, loaded, publishLoaded(token.id))
   if (E.isLeft(loaded)) return loaded
   if (E.isLeft(loaded.right)) return E.right(loaded.right)
-  return E.right(E.right(heldSession(store, token, loaded.right.right, noEdits)))
+  return E.right(E.right(storedSession(store, token, loaded.right.right, noEdits)))
 }
 
 /** Who made the id of a token: `foreign` when it is no token at all. */
@@ -124,7 +124,7 @@ export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
 }
 
 /** Publishes that a token was shown which is not looked up. */
-export const tellUnopened = (token: string): void => {
+export const publishUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
   else refused()
@@ -137,9 +137,9 @@ type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
 const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
   keys === undefined || E.isLeft(loaded) || E.isLeft(loaded.right)
     ? loaded
-    : E.right(E.right(narrowed(loaded.right.right, keys)))
+    : E.right(E.right(pick(loaded.right.right, keys)))
 
-const tellLoaded =
+const publishLoaded =
   (id: SessionId) =>
   (found: E.Either<Absence, Snapshot>, durationMs: number): void => {
     if (E.isRight(found)) publish('loaded', { id, entries: found.right.entries.size, durationMs })
@@ -170,7 +170,7 @@ const tellLoaded =
 export const saveSession = (
   session: Session,
 ): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
-  told(session, storeSession(session))
+  guarded(session, storeSession(session))
 
 /**
  * Gives the session a new secret; its id, rows and unsaved edits stay, and the old token opens nothing any
@@ -192,7 +192,7 @@ export const saveSession = (
 export const rotateSession = (
   session: Session,
 ): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
-  told(session, rotate(session))
+  guarded(session, rotate(session))
 
 const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
   pipe(
@@ -201,7 +201,7 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
       (token): TE.TaskEither<StoreError | SessionGone | SaveConflict, void> =>
         O.isNone(session.snapshot)
           ? TE.right(undefined)
-          : telling(
+          : publishing(
               'rotate',
               session.handle.rotate(session.id, session.token.hash, token.hash),
               (_, durationMs) =>
@@ -236,12 +236,12 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
     TE.fromIO(() => endBirth(session)),
     TE.chain(() =>
       mayBeStored(session)
-        ? telling('destroy', session.handle.destroy(session.id), (_, durationMs) =>
+        ? publishing('destroy', session.handle.destroy(session.id), (_, durationMs) =>
             onceCommitted(session.handle, () => publish('destroyed', { id: session.id, durationMs })),
           )
         : TE.right(undefined),
     ),
-    TE.chainFirstIOK(() => () => absorbDestroyed(session)),
+    TE.chainFirstIOK(() => () => syncDestroyed(session)),
   )
 
 /**
@@ -287,7 +287,7 @@ export const refreshSession = (session: Session): Read =>
 
 /** Of a session that was never saved there is nothing to read. */
 const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
-  told(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value))
+  guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value))
 
 const reread = (
   session: Session,
@@ -296,9 +296,9 @@ const reread = (
   keys: Keys | undefined,
 ): TE.TaskEither<StoreError | SessionGone, Session> =>
   pipe(
-    telling(operation, session.handle.refresh(session.id, known, keys)),
+    publishing(operation, session.handle.refresh(session.id, known, keys)),
     TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
-    TE.map((snapshot) => heldSession(session.handle, session.token, narrowed(snapshot, keys), session.edits)),
+    TE.map((snapshot) => storedSession(session.handle, session.token, pick(snapshot, keys), session.edits)),
   )
 
 /**
@@ -310,7 +310,7 @@ const reread = (
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, loadSession, saveSession, sessionFetch, sessionRef, sessionSet, sessionToken } from 'keyrow'
+ * import { buildSession, loadSession, saveSession, loadKeys, sessionRef, sessionSet, sessionToken } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const store = memoryStore()
@@ -318,19 +318,19 @@ const reread = (
  *   saveSession(pipe(buildSession(store), sessionSet('user', 'ada'), sessionSet('basket', ['tea']))),
  *   TE.chainW((session) => loadSession(store, sessionToken(session), { keys: ['user'] })),
  *   TE.chainW(TE.fromOption(() => new Error('it has ended'))),
- *   TE.chainW(sessionFetch('basket')),
+ *   TE.chainW(loadKeys('basket')),
  *   TE.map(sessionRef('basket', [])),
  * )
  * console.log(await basket()) // { _tag: 'Right', right: [ 'tea' ] }
  * ```
  */
-export const sessionFetch =
+export const loadKeys =
   (...keys: KeyNames) =>
   (session: Session): Read =>
     ifStored(session, (known) => fetched(session, known, keysOf(keys)))
 
 const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
-  wanted.every((key) => knows(session, key))
+  wanted.every((key) => isLoaded(session, key))
     ? TE.right(session)
     : reread(session, known, 'fetch', known.keys?.union(wanted))
 
@@ -342,36 +342,36 @@ const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, fetchCurrentSession, sessionRef, withSession } from 'keyrow'
+ * import { buildSession, loadCurrentKeys, sessionRef, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(fetchCurrentSession('basket'), TE.map(sessionRef('basket', []))),
+ *   pipe(loadCurrentKeys('basket'), TE.map(sessionRef('basket', []))),
  * )
  * console.log(await request()) // { _tag: 'Right', right: [] }
  * ```
  */
-export const fetchCurrentSession =
+export const loadCurrentKeys =
   (...keys: KeyNames): TE.TaskEither<SessionError, Session> =>
   () => {
-    const frame = currentFrame()
-    return frame === undefined
+    const scope = currentScope()
+    return scope === undefined
       ? Promise.resolve(E.left(new NoCurrentSession()))
-      : afterOthers(frame, () =>
+      : afterOthers(scope, () =>
           pipe(
-            sessionFetch(...keys)(lookAt(frame)),
-            TE.map(() => frame.session),
+            loadKeys(...keys)(lookAt(scope)),
+            TE.map(() => scope.session),
           )(),
         )
   }
 
 /** Tasks that wait for their frame's fetches before them. */
-const latest = shared('fetches:1', () => new WeakMap<Frame, Promise<unknown>>())
+const latest = shared('fetches:1', () => new WeakMap<Scope, Promise<unknown>>())
 
-const afterOthers = <A>(frame: Frame, act: () => Promise<A>): Promise<A> => {
-  const done = (latest.get(frame) ?? Promise.resolve()).then(act)
+const afterOthers = <A>(scope: Scope, act: () => Promise<A>): Promise<A> => {
+  const done = (latest.get(scope) ?? Promise.resolve()).then(act)
   latest.set(
-    frame,
+    scope,
     done.catch(() => undefined),
   )
   return done

@@ -8,15 +8,24 @@ import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError
 import { withStore } from '../core/session.js'
 import type { Session } from '../store/contract.js'
 import {
-  closeFrame,
-  currentFrame,
-  dropFrame,
+  closeScope,
+  currentScope,
+  dropScope,
   endReason,
-  frameOf,
-  sessionHeldBy,
+  scopeFor,
+  sessionOf,
   sessionThere,
 } from './current-scope.js'
-import { closedReason, type Frame, inFrame, isSameRow, joinFrame, lookAt, openFrame, put } from './scope.js'
+import {
+  closedReason,
+  inNewScope,
+  isSameRow,
+  lookAt,
+  mergeInto,
+  openScope,
+  replace,
+  type Scope,
+} from './scope.js'
 import { saveSession } from './verbs.js'
 
 export interface WithSessionOptions {
@@ -55,26 +64,26 @@ export const withSession =
     const reason = endReason(session)
     if (reason !== undefined) return Promise.resolve(E.left(reason))
     const there = sessionThere(session)
-    const frame = frameOf(there)
-    if (frame === undefined) return runFrame(openFrame(there), fn, options.saveOnFailure ?? false)
-    joinFrame(frame, session)
-    return inFrame(frame, () => settle(fn))
+    const scope = scopeFor(there)
+    if (scope === undefined) return runScope(openScope(there), fn, options.saveOnFailure ?? false)
+    mergeInto(scope, session)
+    return inNewScope(scope, () => settle(fn))
   }
 
-const runFrame = async <L, A>(
-  frame: Frame,
+const runScope = async <L, A>(
+  scope: Scope,
   fn: () => TE.TaskEither<L, A>,
   saveOnFailure: boolean,
 ): Promise<E.Either<L | SessionError, A>> => {
   const failed = async (): Promise<void> => {
     // The body's own error is the one that comes out, also when the save fails too.
-    if (saveOnFailure) await closeFrame(frame)()
-    else dropFrame(frame)
+    if (saveOnFailure) await closeScope(scope)()
+    else dropScope(scope)
   }
   try {
-    const result = await inFrame(frame, () => settle(fn))
+    const result = await inNewScope(scope, () => settle(fn))
     if (E.isRight(result)) {
-      const saved = await closeFrame(frame)()
+      const saved = await closeScope(scope)()
       return E.isLeft(saved) ? saved : result
     }
     await failed()
@@ -146,8 +155,8 @@ export const currentSession: TE.TaskEither<NoCurrentSession | SessionClosed, Ses
 
 /** The current session at once, without a task. */
 export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Session> => {
-  const frame = currentFrame()
-  return frame === undefined ? E.left(new NoCurrentSession()) : sessionHeldBy(frame)
+  const scope = currentScope()
+  return scope === undefined ? E.left(new NoCurrentSession()) : sessionOf(scope)
 }
 
 /**
@@ -178,16 +187,16 @@ export const updatedHere = (f: (session: Session) => Session): E.Either<SessionE
 }
 
 const update = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
-  const frame = currentFrame()
-  if (frame === undefined) return E.left(new NoCurrentSession())
-  const reason = closedReason(frame)
+  const scope = currentScope()
+  if (scope === undefined) return E.left(new NoCurrentSession())
+  const reason = closedReason(scope)
   if (reason !== undefined) return E.left(reason)
-  const session = f(lookAt(frame))
-  if (!isSameRow(frame.session, session))
+  const session = f(lookAt(scope))
+  if (!isSameRow(scope.session, session))
     throw new TypeError('updateCurrentSession: the function gave another session')
   // Another state of it, from before a save or a rotation, brings its edits, not what it knew.
-  if (session.token === frame.session.token && session.snapshot === frame.session.snapshot)
-    put(frame, withStore(session, frame.session.handle))
-  else joinFrame(frame, session)
-  return E.right(frame.session)
+  if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
+    replace(scope, withStore(session, scope.session.handle))
+  else mergeInto(scope, session)
+  return E.right(scope.session)
 }

@@ -7,34 +7,34 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { hasUpdates } from '../core/edits.js'
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
-import { hasUnknown, type Keys, type Snapshot } from '../core/session.js'
-import type { SaveId } from '../core/token.js'
+import { hasUnloadedUpdates, type Keys, type Snapshot } from '../core/session.js'
+import type { IdempotencyKey } from '../core/token.js'
 import { LIFETIME, PRINCIPAL } from '../core/well-known-keys.js'
 import { type Database, ONCE_ON_PRIMARY, type Param, type Query, type Row } from '../db/database.js'
 import { arrayOfJson } from '../db/text-format.js'
 import type {
   Absence,
+  BatchOperations,
   Change,
   Lifetime,
   LoadRequest,
-  ManyOperations,
   SavedSnapshot,
   SaveRequest,
   SessionStore,
 } from '../store/contract.js'
 import {
+  ALIVE_NOW,
+  baseRevision,
+  changesSince,
   epoch,
-  GRAVE_REVISIONS,
+  extendedExpiry,
   isRecent,
-  knownSince,
   loadedColumns,
   loadedKeys,
-  moved,
-  opens,
-  REMEMBERED_SAVES,
-  STILL_LIVES,
+  RECENT_SAVES,
+  secretMatches,
+  TOMBSTONE_REVISIONS,
   withSaves,
-  writtenAfter,
 } from './fragments.js'
 import { array, keysParams, loadedKeysRow, loadedRow, texts, writtenRow } from './rows.js'
 import { mayBeDone, merged, mergedAtOnce, type Written } from './save.js'
@@ -45,7 +45,7 @@ import { mayBeDone, merged, mergedAtOnce, type Written } from './save.js'
 // Why they are safe: a save takes only headers that nobody else has (`skip locked`), so it waits for no lock and is
 // part of no deadlock; the others are left to a save of their own. Under the header's lock it is as in a save of one.
 
-export interface ManyStatements {
+export interface BatchStatements {
   readonly load: Query
   readonly loadKeys: Query
   readonly save: Query
@@ -53,25 +53,25 @@ export interface ManyStatements {
 
 // Arrays, as text: $1 ids, $2 hashes, $3 the revisions that are known, $4 their marks; $5 idle, $6 touch fraction.
 const load = (schema: string): Query => ({
-  name: 'many.load',
+  name: 'batch.load',
   text: `
 select i.n::int as n, ${loadedColumns(schema, '$5', '$6')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
-       with ordinality as i (id, secret, revision, mark, n)
-join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
-cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known
+       with ordinality as i (id, secret, revision, tag, n)
+join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
+cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) known
 where ${ONCE_ON_PRIMARY}`,
 })
 
 // As `load`, of some keys of each, as arrays in text: $7 those that are wanted, $8 those of them that are not known.
 const loadKeys = (schema: string): Query => ({
-  name: 'many.loadKeys',
+  name: 'batch.loadKeys',
   text: `
 select i.n::int as n, ${loadedKeys(schema, 's.id', ['$5', '$6'], ['i.wanted', 'i.missing'])}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
-       with ordinality as i (id, secret, revision, mark, wanted, missing, n)
-join ${schema}.session s on s.id = i.id and ${opens('i.secret')}
-cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known
+       with ordinality as i (id, secret, revision, tag, wanted, missing, n)
+join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
+cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) known
 where ${ONCE_ON_PRIMARY}`,
 })
 
@@ -81,20 +81,20 @@ where ${ONCE_ON_PRIMARY}`,
 // header's revision in the statement's snapshot (known without looking where nobody has saved since $2), from which it
 // also sees what changed. Principals are not listed here.
 const save = (schema: string): Query => ({
-  name: 'many.save',
+  name: 'batch.save',
   text: `
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, known.since
   from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
-         with ordinality as i (id, revision, mark, strict, saves, n)
+         with ordinality as i (id, revision, tag, strict, saves, n)
   join ${schema}.session s on s.id = i.id
-  cross join lateral (select ${knownSince('s', 'i.revision', 'i.mark')} as since) known
-  where ${STILL_LIVES} and (not i.strict or known.since = s.revision)
-    and s.revision - i.revision < ${String(REMEMBERED_SAVES)} and not ${isRecent('left(i.saves, 16)')}
+  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) known
+  where ${ALIVE_NOW} and (not i.strict or known.since = s.revision)
+    and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
   for update of s skip locked
 ), head as (
   update ${schema}.session s
-  set revision = s.revision + held.times, expires_at = ${moved('$6')},
+  set revision = s.revision + held.times, expires_at = ${extendedExpiry('$6')},
       recent_saves = ${withSaves('held.saves', '8 * held.times')}
   from held where s.id = held.id
   returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
@@ -109,26 +109,26 @@ select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expire
             else (select revision from ${schema}.session s where s.id = head.id) + head.revision - head.before - 1
        end::float8 as seen,
        case when head.since > 0 and head.since < head.before
-            then ${writtenAfter(schema, 'head.id', 'head.since')} end as changes
+            then ${changesSince(schema, 'head.id', 'head.since')} end as changes
 from head`,
 })
 
 /** `schema` is a quoted identifier. */
-export const manyStatements = (schema: string): ManyStatements => ({
+export const batchStatements = (schema: string): BatchStatements => ({
   load: load(schema),
   loadKeys: loadKeys(schema),
   save: save(schema),
 })
 
-export const manyOver = (
+export const batchOver = (
   database: Database,
-  sql: ManyStatements,
+  sql: BatchStatements,
   lifetime: Lifetime,
   refresh: SessionStore['refresh'],
-  tried: WeakSet<Change>,
-): ManyOperations => ({
-  load: loadMany(database, sql, lifetime),
-  save: saveMany(database, sql.save, lifetime, refresh, tried),
+  ambiguous: WeakSet<Change>,
+): BatchOperations => ({
+  load: loadBatch(database, sql, lifetime),
+  save: saveBatch(database, sql.save, lifetime, refresh, ambiguous),
 })
 
 /** The rows by the place of their request, decoded with it; `undefined` where there is none. */
@@ -148,7 +148,7 @@ const placed = <R, A>(
   return E.right(results)
 }
 
-const loadMany = (database: Database, sql: ManyStatements, lifetime: Lifetime): ManyOperations['load'] => {
+const loadBatch = (database: Database, sql: BatchStatements, lifetime: Lifetime): BatchOperations['load'] => {
   const [loaded, loadedKeys] = [loadedRow(sql.load), loadedKeysRow(sql.loadKeys)]
   const ask = <R extends LoadRequest>(
     query: Query,
@@ -182,7 +182,7 @@ const loadParams = (
   array(requests.map(({ id }) => id)),
   array(requests.map(({ secret }) => secret)),
   array(requests.map(({ known }) => known?.revision ?? 0)),
-  array(requests.map(({ known }) => (known === undefined ? '""' : known.mark))),
+  array(requests.map(({ known }) => (known === undefined ? '""' : known.versionTag))),
   idleMs,
   touchFraction,
 ]
@@ -190,25 +190,25 @@ const loadParams = (
 const isOfKeys = (request: LoadRequest): request is LoadRequest & { readonly keys: Keys } =>
   request.keys !== undefined
 
-const saveMany = (
+const saveBatch = (
   database: Database,
   query: Query,
   { idleMs }: Lifetime,
   refresh: SessionStore['refresh'],
-  tried: WeakSet<Change>,
-): ManyOperations['save'] => {
+  ambiguous: WeakSet<Change>,
+): BatchOperations['save'] => {
   const written = writtenRow(query)
   return (requests) => {
-    const plain = requests.filter(isPlain)
+    const plain = requests.filter(isBatchable)
     return async () => {
       const answered = await database.query(query, saveParams(plain, idleMs))()
       const rows = E.isLeft(answered) ? answered : placed(plain, answered.right, written)
       if (E.isLeft(rows)) {
         if (mayBeDone(rows.left))
-          for (const { changes } of plain) for (const change of changes) tried.add(change)
+          for (const { changes } of plain) for (const change of changes) ambiguous.add(change)
         return rows
       }
-      const outcomes = await outcomesOf(refresh, tried, plain, rows.right)
+      const outcomes = await outcomesOf(refresh, ambiguous, plain, rows.right)
       return E.right(requests.map((request) => outcomes.get(request) ?? O.none))
     }
   }
@@ -219,18 +219,18 @@ type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
 /** What each was saved as; most of them can be told from the row alone. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
-  tried: WeakSet<Change>,
+  ambiguous: WeakSet<Change>,
   requests: readonly SaveRequest[],
   rows: readonly (Written | undefined)[],
 ): Promise<Outcomes> => {
   const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
   const looking: Promise<void>[] = []
   const look = async (request: SaveRequest, row: Written): Promise<void> => {
-    outcomes.set(request, await outcome(refresh, tried, request, row))
+    outcomes.set(request, await outcome(refresh, ambiguous, request, row))
   }
   for (const [index, request] of requests.entries()) {
     const row = rows[index]
-    const saved = row && mergedAtOnce(request, markOf(request), row)
+    const saved = row && mergedAtOnce(request, versionTagOf(request), row)
     if (saved !== undefined) outcomes.set(request, O.some(saved))
     else if (row !== undefined) looking.push(look(request, row))
   }
@@ -242,25 +242,25 @@ const outcomesOf = async (
  * Not when a principal has to be listed, the session gets another lifetime, deleted keys are to be swept, or a value that is not known is to be updated:
  * that is left to a save by itself.
  */
-const isPlain = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
+const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
   !edits.has(PRINCIPAL) &&
   !edits.has(LIFETIME) &&
-  !hasUnknown(since, edits) &&
-  (revision % GRAVE_REVISIONS) + changes.length < GRAVE_REVISIONS
+  !hasUnloadedUpdates(since, edits) &&
+  (revision % TOMBSTONE_REVISIONS) + changes.length < TOMBSTONE_REVISIONS
 
 /** The last of the saves that are one. */
-const markOf = ({ changes }: SaveRequest): SaveId => changes.at(-1)?.save as SaveId
+const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
 /** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
 const outcome = async (
   refresh: SessionStore['refresh'],
-  tried: WeakSet<Change>,
+  ambiguous: WeakSet<Change>,
   request: SaveRequest,
   row: Written,
 ): Promise<O.Option<SavedSnapshot>> => {
-  const saved = await merged(refresh, request.id, request, markOf(request), row)()
+  const saved = await merged(refresh, request.id, request, versionTagOf(request), row)()
   if (E.isRight(saved)) return O.some(saved.right)
-  for (const change of request.changes) tried.add(change)
+  for (const change of request.changes) ambiguous.add(change)
   return O.none
 }
 
@@ -271,7 +271,7 @@ const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly 
   return [
     array(requests.map(({ id }) => id)),
     array(requests.map(({ since }) => since.revision)),
-    array(requests.map(({ since }) => since.mark)),
+    array(requests.map(({ since }) => since.versionTag)),
     array(requests.map(({ edits }) => hasUpdates(edits))),
     array(requests.map(({ changes }) => changes.map(({ save }) => save).join(''))),
     idleMs,

@@ -8,7 +8,7 @@ import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
 import type { SessionId } from '../core/token.js'
 import { type Database, ON_PRIMARY, type Param, type Query } from '../db/database.js'
-import type { CollectedBatch, SessionStore } from '../store/contract.js'
+import type { ExpiredBatch, SessionStore } from '../store/contract.js'
 import { FENCED } from './fragments.js'
 import { sessionsOf } from './principals.js'
 import { decodedRow, endedRow, listedRow } from './rows.js'
@@ -20,17 +20,17 @@ import { decodedRow, endedRow, listedRow } from './rows.js'
 // Why they are safe: each of these looks again under the header's lock. Whoever collects takes a header only if
 // nobody else has it; the listing's row is written after the header's, as by listing.end.
 
-export interface DistributedStatements {
+export interface CitusStatements {
   readonly sessionsOf: Query
   readonly whose: Query
   readonly end: Query
   readonly due: Query
-  readonly collect: Query
+  readonly deleteExpired: Query
 }
 
 // $1 principal, $2 id of the one that stays, or null, $3 id of the only one that is meant, or null
 const whose = (schema: string): Query => ({
-  name: 'distributed.whose',
+  name: 'citus.whose',
   text: `
 select session_id::text as id from ${schema}.listing
 where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
@@ -40,7 +40,7 @@ order by session_id`,
 
 // $1 id, $2 principal. As listing.end, for one session, where it is still this principal's.
 const end = (schema: string): Query => ({
-  name: 'distributed.end',
+  name: 'citus.end',
   text: `
 with held as materialized (
   select id from ${schema}.session where id = $1::uuid for update
@@ -59,7 +59,7 @@ select id::text as id from ended`,
 
 // $1 how many
 const due = (schema: string): Query => ({
-  name: 'distributed.due',
+  name: 'citus.due',
   text: `
 select session_id::text as id from ${schema}.listing
 where collect_at <= now() and ${ON_PRIMARY}
@@ -68,8 +68,8 @@ limit $1::int`,
 })
 
 // $1 id. As listing.collect, for one session.
-const collect = (schema: string): Query => ({
-  name: 'distributed.collect',
+const deleteExpired = (schema: string): Query => ({
+  name: 'citus.collect',
   text: `
 with held as materialized (
   select id, created_at <= now() - interval '1 hour' as settled from ${schema}.session
@@ -100,20 +100,20 @@ select (select count(*) from ended)::int as sessions,
 })
 
 /** `schema` is a quoted identifier. */
-export const distributedStatements = (schema: string): DistributedStatements => ({
+export const citusStatements = (schema: string): CitusStatements => ({
   sessionsOf: sessionsOf(schema),
   whose: whose(schema),
   end: end(schema),
   due: due(schema),
-  collect: collect(schema),
+  deleteExpired: deleteExpired(schema),
 })
 
 type Ids = TE.TaskEither<DriverError, readonly SessionId[]>
 
-export const distributedListingOver = (
+export const citusPrincipals = (
   database: Database,
-  sql: DistributedStatements,
-): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'collect'> => {
+  sql: CitusStatements,
+): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => {
   const ids = (query: Query, params: readonly Param[]): Ids =>
     pipe(database.query(query, params), TE.chainEitherK(E.traverseArray(endedRow(query))))
   return {
@@ -128,21 +128,21 @@ export const distributedListingOver = (
         TE.chain(each((id) => ids(sql.end, [id, principal]))),
         TE.map(A.flatten),
       ),
-    collect: (limit) => pipe(ids(sql.due, [limit]), TE.chain(collectEach(database, sql, limit))),
+    deleteExpired: (limit) => pipe(ids(sql.due, [limit]), TE.chain(deleteExpiredEach(database, sql, limit))),
   }
 }
 
-const collectEach = (database: Database, sql: DistributedStatements, limit: number) => {
-  const collected = decodedRow(t.type({ sessions: t.number, settled: t.number }), sql.collect)
-  const collectOne = (id: SessionId) =>
+const deleteExpiredEach = (database: Database, sql: CitusStatements, limit: number) => {
+  const expired = decodedRow(t.type({ sessions: t.number, settled: t.number }), sql.deleteExpired)
+  const deleteExpiredOne = (id: SessionId) =>
     pipe(
-      database.query(sql.collect, [id]),
-      TE.chainEitherK(([row]) => collected(row ?? {})),
+      database.query(sql.deleteExpired, [id]),
+      TE.chainEitherK(([row]) => expired(row ?? {})),
     )
-  return (due: readonly SessionId[]): TE.TaskEither<DriverError, CollectedBatch> =>
+  return (due: readonly SessionId[]): TE.TaskEither<DriverError, ExpiredBatch> =>
     pipe(
       due,
-      each(collectOne),
+      each(deleteExpiredOne),
       TE.map((done) => ({
         sessions: done.reduce((sum, { sessions }) => sum + sessions, 0),
         more: done.length === limit && done.some(({ settled }) => settled > 0),

@@ -10,45 +10,45 @@ export const epoch = (timestamp: string): string => `date_part('epoch', ${timest
 export const FENCED = "now() + interval '1 hour'"
 
 /** By the time that it is: what asks may have waited for a lock. */
-export const STILL_LIVES = 'expires_at > clock_timestamp()'
+export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
 /** By the start of the statement: for a database that refuses to be asked more often. */
-export const LIVES = 'expires_at > now()'
+export const ALIVE_AT_START = 'expires_at > now()'
 
 /**
  * A deleted key leaves a row without a value, which is kept for at least this many revisions: longer than anybody asks
  * what has changed since.
  */
-export const GRAVE_REVISIONS = 256
+export const TOMBSTONE_REVISIONS = 256
 
 /** A header remembers so many saves, so that one whose answer was lost is not done twice. */
-export const REMEMBERED_SAVES = 64
+export const RECENT_SAVES = 64
 
 /** The remembered saves, with new ones (in hexadecimal, of as many bytes as `size` says) at their end. */
 export const withSaves = (saves: string, size: string): string =>
-  `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(REMEMBERED_SAVES * 8 - 1)})) || decode(${saves}, 'hex')`
+  `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${saves}, 'hex')`
 
 export const withSave = (save: string): string => withSaves(`${save}::text`, '8')
 
 export const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
 
 /** The save that made the present revision. */
-export const markOf = (saves: string): string =>
+export const versionTagOf = (saves: string): string =>
   `encode(substring(${saves} from greatest(1, length(${saves}) - 7)), 'hex')`
 
 /**
  * The revision that is known, if what is here came from it: the save that made it is where it should be among the
  * remembered ones. Else 0, from which on all is read: it is too far back, or the database was restored since.
  */
-export const knownSince = (s: string, revision: string, mark: string): string => `
-         case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(REMEMBERED_SAVES - 1)}
+export const baseRevision = (s: string, revision: string, mark: string): string => `
+         case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
                    and substring(${s}.recent_saves
                                  from length(${s}.recent_saves) - 7 - 8 * (${s}.revision - ${revision}::float8)::int for 8)
                        = decode(${mark}::text, 'hex')
               then ${revision}::float8 else 0 end`
 
 /** {"set": [value], "deleted": []}: what was written after a revision. */
-export const writtenAfter = (schema: string, id: string, revision: string): string => `
+export const changesSince = (schema: string, id: string, revision: string): string => `
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from ${schema}.entry e
         where e.session_id = ${id} and e.revision > ${revision})`
@@ -57,7 +57,7 @@ export const writtenAfter = (schema: string, id: string, revision: string): stri
  * The same of some keys: those that are `wanted`, if they were written after it, and those that are `missing` in what is
  * known. By the primary key, so that it costs as much as there are keys, however many entries the session has.
  */
-export const keysWrittenAfter = (
+export const changesOfKeysSince = (
   schema: string,
   id: string,
   revision: string,
@@ -72,18 +72,19 @@ export const keysWrittenAfter = (
 const idleOf = (idle: string): string => `coalesce(idle_ms, ${idle}::float8) * interval '1 millisecond'`
 
 /** Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one. */
-export const moved = (idle: string): string =>
+export const extendedExpiry = (idle: string): string =>
   `greatest(expires_at, least(now() + ${idleOf(idle)}, absolute_expires_at))`
 
 /** When a session expires that begins now, unless it is used. */
-export const begun = (idle: string, absolute: string): string => `now() + least(${ms(idle)}, ${ms(absolute)})`
+export const initialExpiry = (idle: string, absolute: string): string =>
+  `now() + least(${ms(idle)}, ${ms(absolute)})`
 
 /** Worth a write: it can still move, and by at least this fraction of the idle time. */
-export const due = (idle: string, fraction: string): string =>
+export const touchDue = (idle: string, fraction: string): string =>
   `(expires_at < absolute_expires_at and now() + ${idleOf(idle)} - expires_at >= ${idleOf(idle)} * ${fraction}::float8)`
 
 /** Whether this secret opens the session `s`. */
-export const opens = (secret: string): string => `
+export const secretMatches = (secret: string): string => `
       (s.secret_hash = decode(${secret}::text, 'hex')
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
@@ -94,7 +95,7 @@ export const opens = (secret: string): string => `
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or known.since = s.revision then null
-            when known.since > 0 then ${writtenAfter(schema, 's.id', 'known.since')}
+            when known.since > 0 then ${changesSince(schema, 's.id', 'known.since')}
             else (select json_object_agg(e.key, e.value)::text
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
@@ -108,8 +109,8 @@ export const loadedKeys = (
 ): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or (known.since = s.revision and ${missing}::text = '{}') then null
-            else ${keysWrittenAfter(schema, id, 'known.since', [wanted, missing])} end as entries`
+            else ${changesOfKeysSince(schema, id, 'known.since', [wanted, missing])} end as entries`
 
 const loadedHeader = (idle: string, fraction: string): string => `
-       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${due(idle, fraction)} as due,
-       s.expires_at <= now() as expired, ${markOf('s.recent_saves')} as mark, known.since`
+       s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${touchDue(idle, fraction)} as "touchDue",
+       s.expires_at <= now() as expired, ${versionTagOf('s.recent_saves')} as "versionTag", known.since`

@@ -6,9 +6,9 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
-import type { CollectedBatch, SessionStore } from '../store/contract.js'
+import type { ExpiredBatch, SessionStore } from '../store/contract.js'
 import { epoch, FENCED } from './fragments.js'
-import { collectedRow, decodedRow, endedRow, listedRow } from './rows.js'
+import { decodedRow, endedRow, expiredRow, listedRow } from './rows.js'
 
 // The statements about many sessions at once: whose they are, and which of them are garbage. All parameters and
 // results are as in statements.ts.
@@ -17,16 +17,16 @@ import { collectedRow, decodedRow, endedRow, listedRow } from './rows.js'
 // their ids. A collector waits for nobody: what somebody else holds it leaves for another time. It takes the
 // listing's row before the header's; whoever has the header may wait for it, it never waits for them.
 
-export interface ListingStatements {
+export interface PrincipalStatements {
   readonly sessionsOf: Query
   readonly endAll: Query
   readonly strays: Query
-  readonly collect: Query
+  readonly deleteExpired: Query
 }
 
 // $1 principal
 export const sessionsOf = (schema: string): Query => ({
-  name: 'listing.sessions',
+  name: 'principals.sessions',
   text: `
 select s.id::text as id, ${epoch('s.created_at')} as created, ${epoch('s.expires_at')} as expiration
 from ${schema}.listing l join ${schema}.session s on s.id = l.session_id
@@ -36,7 +36,7 @@ order by s.created_at desc, s.id`,
 
 // $1 principal, $2 id of the one that stays, or null, $3 id of the only one that is meant, or null. Waits for the saves that are under way.
 const endAll = (schema: string): Query => ({
-  name: 'listing.end',
+  name: 'principals.end',
   text: `
 with held as materialized (
   select id from ${schema}.session
@@ -56,7 +56,7 @@ select id::text as id from ended order by id`,
 // $1 how many, $2 the last id that was looked at, or null. Sessions that a release of version 1 made while others
 // had upgraded already: some of the table at a time, and only where there may be such releases.
 const strays = (schema: string): Query => ({
-  name: 'listing.strays',
+  name: 'principals.strays',
   text: `
 with looked as materialized (
   select id, expires_at from ${schema}.session
@@ -81,8 +81,8 @@ select (select id::text from looked order by id desc limit 1) as last`,
 // old is kept, as by its destruction. An expiration that has moved since is seen: what waits for a lock looks at
 // the latest version of the row. Entries are deleted here and not only by the cascade, which takes them session
 // by session.
-const collect = (schema: string): Query => ({
-  name: 'listing.collect',
+const deleteExpired = (schema: string): Query => ({
+  name: 'principals.collect',
   text: `
 with alone as materialized (
   select pg_try_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('${schema}')) as held
@@ -122,17 +122,17 @@ select (select count(*) from ended)::int as sessions, (select count(*) from due)
 })
 
 /** `schema` is a quoted identifier. */
-export const listingStatements = (schema: string): ListingStatements => ({
+export const principalStatements = (schema: string): PrincipalStatements => ({
   sessionsOf: sessionsOf(schema),
   endAll: endAll(schema),
   strays: strays(schema),
-  collect: collect(schema),
+  deleteExpired: deleteExpired(schema),
 })
 
-export const listingOver = (
+export const principalsOver = (
   database: Database,
-  sql: ListingStatements,
-): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'collect'> => {
+  sql: PrincipalStatements,
+): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => {
   const list = listStrays(database, sql)
   return {
     sessionsOf: (principal) =>
@@ -145,9 +145,9 @@ export const listingOver = (
         database.query(sql.endAll, [principal, except ?? null, only ?? null]),
         TE.chainEitherK(E.traverseArray(endedRow(sql.endAll))),
       ),
-    collect: (limit) => async () => {
+    deleteExpired: (limit) => async () => {
       const unlisted = await list()
-      const batch = await collectBatch(database, sql, limit)()
+      const batch = await deleteExpiredBatch(database, sql, limit)()
       return pipe(
         batch,
         E.map((done) => ({ ...done, more: done.more || unlisted })),
@@ -156,16 +156,20 @@ export const listingOver = (
   }
 }
 
-const collectBatch = (
+const deleteExpiredBatch = (
   database: Database,
-  sql: ListingStatements,
+  sql: PrincipalStatements,
   limit: number,
-): TE.TaskEither<DriverError, CollectedBatch> =>
+): TE.TaskEither<DriverError, ExpiredBatch> =>
   pipe(
-    database.query(sql.collect, [limit]),
-    TE.chainEitherK(([row]) => collectedRow(sql.collect)(row ?? {})),
+    database.query(sql.deleteExpired, [limit]),
+    TE.chainEitherK(([row]) => expiredRow(sql.deleteExpired)(row ?? {})),
     // What is held by others now stays due: when nothing else is left, it is for another time.
-    TE.map(({ sessions, due, settled, busy }) => ({ sessions, more: due === limit && settled > 0, busy })),
+    TE.map(({ sessions, due, settled, busy }) => ({
+      sessions,
+      more: due === limit && settled > 0,
+      busy,
+    })),
   )
 
 const STRAYS_AT_ONCE = 10_000
@@ -175,7 +179,7 @@ const STRAYS_EVERY_MS = 600_000
  * Lists what releases of version 1 left out, some of the table at a time, and all of it now and then; gives
  * whether there is more of it to look at. A failure is for another time: what is listed can be collected.
  */
-const listStrays = (database: Database, sql: ListingStatements) => {
+const listStrays = (database: Database, sql: PrincipalStatements) => {
   const decode = decodedRow(t.type({ last: t.union([t.string, t.null]) }), sql.strays)
   let next = 0
   let last: string | null = null

@@ -7,8 +7,8 @@ import * as t from 'io-ts'
 import { type Edits, type Entries, noEntries } from '../core/edits.js'
 import { DriverError } from '../core/errors.js'
 import { deepFreeze, type Json } from '../core/json.js'
-import { entriesOf, type Keys, type Known, type Snapshot } from '../core/session.js'
-import type { SaveId, SessionId } from '../core/token.js'
+import { entriesOf, type Keys, type PartialSnapshot, type Snapshot } from '../core/session.js'
+import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type { Param, Query, Queryable, Row } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed, Saved } from '../store/contract.js'
@@ -40,7 +40,7 @@ export const texts = (items: readonly (string | undefined)[]): string =>
   arrayText(items.map((item) => item ?? null))
 
 /** The keys that are wanted, and those of them that are not in what is known. */
-export const keysParams = (keys: Keys, known: Known | undefined): readonly [string, string] => [
+export const keysParams = (keys: Keys, known: PartialSnapshot | undefined): readonly [string, string] => [
   texts([...keys]),
   texts(known === undefined ? [] : known.keys === undefined ? [] : [...keys.subtract(known.keys)]),
 ]
@@ -83,7 +83,7 @@ const json = t.union([t.string, t.null])
 
 const LoadedRow = t.intersection([
   SavedRow,
-  t.type({ due: t.boolean, expired: t.boolean, mark: t.string, since: t.number, entries: json }),
+  t.type({ touchDue: t.boolean, expired: t.boolean, versionTag: t.string, since: t.number, entries: json }),
 ])
 
 export type Decode<A> = (row: Row) => E.Either<DriverError, A>
@@ -109,13 +109,15 @@ export const loadedRow = (query: Query) => {
     (row) => {
       const decoded = decode(row)
       if (E.isLeft(decoded)) return decoded
-      const { revision, expiration, due, expired, mark, since, entries } = decoded.right
+      const { revision, expiration, touchDue, expired, versionTag, since, entries } = decoded.right
       if (expired) return E.right(E.left('expired'))
       const all =
         known !== undefined && since === known.revision
           ? withChanges(known.entries, entries)
           : HashMap(frozen(entries ?? '{}'))
-      return E.right(E.right({ revision, expiration, due, mark: mark as SaveId, entries: all }))
+      return E.right(
+        E.right({ revision, expiration, touchDue, versionTag: versionTag as IdempotencyKey, entries: all }),
+      )
     }
 }
 
@@ -125,11 +127,11 @@ export const loadedKeysRow = (query: Query) => {
   return (known: Snapshot | undefined, keys: Keys): Decode<E.Either<Absence, Snapshot>> =>
     flow(
       decode,
-      E.map(({ revision, expiration, due, expired, mark, since, entries }) => {
+      E.map(({ revision, expiration, touchDue, expired, versionTag, since, entries }) => {
         if (expired) return E.left('expired')
         const isAll = known !== undefined && known.keys === undefined && since === revision
         const now = isAll ? { entries: known.entries } : knownAfter(known, keys, { since, changes: entries })
-        return E.right({ revision, expiration, due, mark: mark as SaveId, ...now })
+        return E.right({ revision, expiration, touchDue, versionTag: versionTag as IdempotencyKey, ...now })
       }),
     )
 }
@@ -143,7 +145,10 @@ export const writtenRow = (query: Query) =>
 
 /** A refreshed session's row: what changed after the revision `since`, or, when that is 0, all there is. */
 export const refreshedRow = (query: Query) =>
-  decodedRow(t.intersection([SavedRow, t.type({ mark: t.string, since: t.number, changes: json })]), query)
+  decodedRow(
+    t.intersection([SavedRow, t.type({ versionTag: t.string, since: t.number, changes: json })]),
+    query,
+  )
 
 export const lockedRow = (query: Query) =>
   decodedRow(t.intersection([SavedRow, t.type({ done: t.boolean, since: t.number })]), query)
@@ -162,7 +167,7 @@ export const endedRow = (query: Query): Decode<SessionId> =>
     E.map(({ id }) => id as SessionId),
   )
 
-export const collectedRow = (query: Query) =>
+export const expiredRow = (query: Query) =>
   decodedRow(t.type({ sessions: t.number, due: t.number, settled: t.number, busy: t.boolean }), query)
 
 export const changesRow = (query: Query) => decodedRow(t.type({ changes: json }), query)

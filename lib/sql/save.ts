@@ -9,19 +9,19 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
 import { DriverError, SessionGone, type StoreError, withEffect } from '../core/errors.js'
-import { hasUnknown, type Known, keysAfter, type Snapshot } from '../core/session.js'
-import type { SaveId, SessionId } from '../core/token.js'
+import { hasUnloadedUpdates, keysAfter, type PartialSnapshot, type Snapshot } from '../core/session.js'
+import type { IdempotencyKey, SessionId } from '../core/token.js'
 import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
 import type { Database, Param, Query, Queryable } from '../db/database.js'
 import type { Change, Lifetime, Saved, SavedSnapshot, SessionStore } from '../store/contract.js'
-import { GRAVE_REVISIONS, REMEMBERED_SAVES } from './fragments.js'
+import { RECENT_SAVES, TOMBSTONE_REVISIONS } from './fragments.js'
 import { changesRow, editsParam, keysParams, knownAfter, lockedRow, texts, writtenRow } from './rows.js'
 import type { SessionStatements } from './session-statements.js'
 
 export interface Saving {
   readonly database: Database
   /** Changes that were sent before, and may have been stored: no answer said that they were not. */
-  readonly tried: WeakSet<Change>
+  readonly ambiguous: WeakSet<Change>
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
   readonly refresh: SessionStore['refresh']
@@ -30,22 +30,22 @@ export interface Saving {
 type Outcome<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
 export const saveOver = (saving: Saving): SessionStore['save'] => {
-  const { tried } = saving
+  const { ambiguous } = saving
   return (id, change) =>
     pipe(
       // An update of what is not known has no value yet.
-      hasUnknown(change.since, change.edits)
+      hasUnloadedUpdates(change.since, change.edits)
         ? TE.right(O.none)
         : write(saving, saving.database, id, change, hasUpdates(change.edits)),
       TE.chainW(
         O.match(
           (): ReturnType<SessionStore['save']> =>
-            saving.database.transaction((tx) => lookAndWrite(saving, tx, id, change)),
+            saving.database.transaction((tx) => lockAndReapply(saving, tx, id, change)),
           (written) => looked(merged(saving.refresh, id, change, change.save, written)),
         ),
       ),
       TE.mapLeft((error) => {
-        if (mayBeDone(error)) tried.add(change)
+        if (mayBeDone(error)) ambiguous.add(change)
         return error
       }),
     )
@@ -77,13 +77,14 @@ const write = (
   { edits, entries, save, since }: Change,
   onlyAtRevision: boolean,
 ): TE.TaskEither<DriverError, O.Option<Written>> => {
-  const { revision, mark, keys } = since
-  const params = [id, editsParam(edits, entries), lifetime.idleMs, save, revision, mark, onlyAtRevision]
+  const { revision, versionTag, keys } = since
+  const params = [id, editsParam(edits, entries), lifetime.idleMs, save, revision, versionTag, onlyAtRevision]
   const known = keys === undefined ? [] : [texts([...keys])]
-  const [plain, tidy] = keys === undefined ? [sql.save, sql.saveTidy] : [sql.saveKeys, sql.saveKeysTidy]
+  const [plain, cleanTombstones] =
+    keys === undefined ? [sql.save, sql.saveTidy] : [sql.saveKeys, sql.saveKeysTidy]
   return pipe(
-    isTidy(edits, revision)
-      ? database.query(tidy, [...params, ...known, ...begunBy(lifetime, edits, entries)])
+    leavesTombstones(edits, revision)
+      ? database.query(cleanTombstones, [...params, ...known, ...begunBy(lifetime, edits, entries)])
       : database.query(plain, [...params, ...known]),
     TE.chainEitherK(flow(A.head, O.traverse(E.Applicative)(writtenRow(sql.save)))),
   )
@@ -99,32 +100,32 @@ const begunBy = (lifetime: Lifetime, edits: Edits, entries: Entries): readonly P
  * Whether it says whose the session is or how long it lives, or may come to a revision at which deleted keys are swept: from the one that is
  * known, others may have saved as often as a header remembers.
  */
-const isTidy = (edits: Edits, revision: number): boolean =>
+const leavesTombstones = (edits: Edits, revision: number): boolean =>
   edits.has(PRINCIPAL) ||
   edits.has(LIFETIME) ||
-  revision % GRAVE_REVISIONS >= GRAVE_REVISIONS - REMEMBERED_SAVES
+  revision % TOMBSTONE_REVISIONS >= TOMBSTONE_REVISIONS - RECENT_SAVES
 
 type Made = Pick<Change, 'edits' | 'entries' | 'since'>
 
 /** The session after a save in one statement, whose mark is `mark`: of what was known, and what was written. */
 const written = (
   { edits, entries, since }: Made,
-  mark: SaveId,
+  versionTag: IdempotencyKey,
   { revision, expiration }: Written,
 ): Snapshot => ({
   revision,
   expiration,
-  due: false,
-  mark,
+  touchDue: false,
+  versionTag,
   entries,
   keys: keysAfter(since, edits),
 })
 
 /** The same, if no save is in it that it waited for, and whose rows it thus did not see. */
-export const mergedAtOnce = (made: Made, mark: SaveId, row: Written): Snapshot | undefined => {
+export const mergedAtOnce = (made: Made, versionTag: IdempotencyKey, row: Written): Snapshot | undefined => {
   const { edits, since } = made
   if (row.since !== since.revision || row.seen !== row.revision - 1) return undefined
-  const mine = written(made, mark, row)
+  const mine = written(made, versionTag, row)
   return row.changes === null
     ? mine
     : { ...mine, entries: applyEdits(edits, knownAfter(since, since.keys, row).entries) }
@@ -135,21 +136,21 @@ export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
   made: Made,
-  mark: SaveId,
+  versionTag: IdempotencyKey,
   row: Written,
 ): TE.TaskEither<StoreError, Snapshot> => {
-  const atOnce = mergedAtOnce(made, mark, row)
-  return atOnce === undefined
+  const concurrency = mergedAtOnce(made, versionTag, row)
+  return concurrency === undefined
     ? pipe(
         refresh(id, made.since, keysAfter(made.since, made.edits)),
-        TE.map(O.getOrElse(() => written(made, mark, row))),
+        TE.map(O.getOrElse(() => written(made, versionTag, row))),
       )
-    : TE.right(atOnce)
+    : TE.right(concurrency)
 }
 
-const lookAndWrite = (saving: Saving, tx: Queryable, id: SessionId, change: Change): Outcome<SessionGone> =>
+const lockAndReapply = (saving: Saving, tx: Queryable, id: SessionId, change: Change): Outcome<SessionGone> =>
   pipe(
-    tx.query(lockOf(saving), [id, change.save, change.since.revision, change.since.mark]),
+    tx.query(lockOf(saving), [id, change.save, change.since.revision, change.since.versionTag]),
     TE.chainEitherKW(
       flow(
         A.head,
@@ -159,7 +160,7 @@ const lookAndWrite = (saving: Saving, tx: Queryable, id: SessionId, change: Chan
     ),
     TE.filterOrElseW(
       ({ revision, done }) =>
-        done || !saving.tried.has(change) || revision - change.since.revision < REMEMBERED_SAVES,
+        done || !saving.ambiguous.has(change) || revision - change.since.revision < RECENT_SAVES,
       () => forgotten(saving),
     ),
     TE.bindTo('locked'),
@@ -173,7 +174,7 @@ const lookAndWrite = (saving: Saving, tx: Queryable, id: SessionId, change: Chan
 
 /** In a transaction of the program's the timeouts are the program's, too. */
 const lockOf = ({ sql, database }: Saving): Query =>
-  database.within === undefined ? sql.lockInTime : sql.lock
+  database.transactionScope === undefined ? sql.lockInTime : sql.lock
 
 const forgotten = ({ sql }: Saving): DriverError =>
   new DriverError(
@@ -183,11 +184,14 @@ const forgotten = ({ sql }: Saving): DriverError =>
   )
 
 // Its mark is the one of what is written next, or was written once: nobody asks what changed since this one.
-const snapshotOf = ({ save }: Change, { revision, expiration }: Saved): Omit<Snapshot, keyof Known> => ({
+const snapshotOf = (
+  { save }: Change,
+  { revision, expiration }: Saved,
+): Omit<Snapshot, keyof PartialSnapshot> => ({
   revision,
   expiration,
-  due: false,
-  mark: save,
+  touchDue: false,
+  versionTag: save,
 })
 
 /** The entries as they are now: all, or those of what was known and of the edits. Read is what changed after `since`. */
@@ -197,7 +201,7 @@ const presentOf = (
   id: SessionId,
   { since: known, edits }: Change,
   since: number,
-): TE.TaskEither<DriverError, Known> => {
+): TE.TaskEither<DriverError, PartialSnapshot> => {
   const keys = keysAfter(known, edits)
   return pipe(
     keys === undefined

@@ -150,7 +150,7 @@ const recorded = (
         TE.orElse(() =>
           pipe(
             columnsIn(database, schema),
-            TE.chainEitherKW((again) => state(again.present)),
+            TE.chainEitherKW((retry) => state(retry.present)),
           ),
         ),
       )

@@ -11,24 +11,24 @@
 import { PRINCIPAL } from '../core/well-known-keys.js'
 import { ON_PRIMARY, type Query } from '../db/database.js'
 import {
-  begun,
-  due,
+  ALIVE_NOW,
+  baseRevision,
+  changesOfKeysSince,
+  changesSince,
   epoch,
+  extendedExpiry,
   FENCED,
-  GRAVE_REVISIONS,
+  initialExpiry,
   isRecent,
-  keysWrittenAfter,
-  knownSince,
   loadedColumns,
   loadedKeys,
-  markOf,
-  moved,
   ms,
-  opens,
-  REMEMBERED_SAVES,
-  STILL_LIVES,
+  RECENT_SAVES,
+  secretMatches,
+  TOMBSTONE_REVISIONS,
+  touchDue,
+  versionTagOf,
   withSave,
-  writtenAfter,
 } from './fragments.js'
 
 // The statements of a save: one that writes, where it may; and those of a transaction that looks before it writes.
@@ -53,45 +53,46 @@ export interface SaveStatements {
 // `seen` is the header's revision in this statement's snapshot; it is known without looking where nobody has saved since
 // $5. When it is not the one before ours, we waited for other saves, and what they wrote is not in `changes`. `since` is
 // told by the header as it is afterwards: whoever was 63 revisions behind is one too many behind that, and looks again.
-const save = (schema: string, lives: string): Query => ({
+const save = (schema: string, isAlive: string): Query => ({
   name: 'session.save',
-  text: saved(schema, lives, ofAll(schema)),
+  text: saved(schema, isAlive, ofAll(schema)),
 })
 
 // The same, where only some keys are known: $8 these. Of what others changed it tells no more than those.
-const saveKeys = (schema: string, lives: string): Query => ({
+const saveKeys = (schema: string, isAlive: string): Query => ({
   name: 'session.saveKeys',
-  text: saved(schema, lives, ofKeys(schema)),
+  text: saved(schema, isAlive, ofKeys(schema)),
 })
 
 // Both, for the few saves that also sweep deleted keys, or say whose the session is or how long it lives. At their end
 // they have whether it gets another lifetime from now on, its own idle time or null, and its absolute time: the only
 // case in which an expiration may move backwards.
-const saveTidy = (schema: string, lives: string): Query => ({
+const saveTidy = (schema: string, isAlive: string): Query => ({
   name: 'session.saveTidy',
-  text: saved(schema, lives, ofAll(schema), ['$8', '$9', '$10']),
+  text: saved(schema, isAlive, ofAll(schema), ['$8', '$9', '$10']),
 })
 
-const saveKeysTidy = (schema: string, lives: string): Query => ({
+const saveKeysTidy = (schema: string, isAlive: string): Query => ({
   name: 'session.saveKeysTidy',
-  text: saved(schema, lives, ofKeys(schema), ['$9', '$10', '$11']),
+  text: saved(schema, isAlive, ofKeys(schema), ['$9', '$10', '$11']),
 })
 
-const ofAll = (schema: string): string => writtenAfter(schema, '$1::uuid', 'head.since')
+const ofAll = (schema: string): string => changesSince(schema, '$1::uuid', 'head.since')
 
-const ofKeys = (schema: string): string => keysWrittenAfter(schema, '$1::uuid', 'head.since', ['$8', "'{}'"])
+const ofKeys = (schema: string): string =>
+  changesOfKeysSince(schema, '$1::uuid', 'head.since', ['$8', "'{}'"])
 
 type Begins = readonly [begins: string, idle: string, absolute: string]
 
-const saved = (schema: string, lives: string, changes: string, begins?: Begins): string => `
+const saved = (schema: string, isAlive: string, changes: string, begins?: Begins): string => `
 with head as (
   update ${schema}.session s
-  set revision = revision + 1, ${begins === undefined ? `expires_at = ${moved('$3')}` : lifetimeBy(begins)},
+  set revision = revision + 1, ${begins === undefined ? `expires_at = ${extendedExpiry('$3')}` : lifetimeBy(begins)},
       recent_saves = ${withSave('$4')}
-  where id = $1::uuid and ${lives}
-    and (not $7::boolean or ${knownSince('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
-    and revision - $5::float8 < ${String(REMEMBERED_SAVES)}
-  returning revision, expires_at, ${knownSince('s', '$5', '$6')} as since
+  where id = $1::uuid and ${isAlive}
+    and (not $7::boolean or ${baseRevision('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
+    and revision - $5::float8 < ${String(RECENT_SAVES)}
+  returning revision, expires_at, ${baseRevision('s', '$5', '$6')} as since
 ), written as (
   insert into ${schema}.entry (session_id, key, value, revision)
   select $1::uuid, e.key, e.value -> 0, head.revision
@@ -105,16 +106,16 @@ select head.revision::float8 as revision, ${epoch('head.expires_at')} as expirat
 from head`
 
 const lifetimeBy = ([begins, idle, absolute]: Begins): string => `
-      expires_at = case when ${begins}::boolean then ${begun(`coalesce(${idle}::float8, $3::float8)`, absolute)} else ${moved('$3')} end,
+      expires_at = case when ${begins}::boolean then ${initialExpiry(`coalesce(${idle}::float8, $3::float8)`, absolute)} else ${extendedExpiry('$3')} end,
       absolute_expires_at = case when ${begins}::boolean then now() + ${ms(absolute)} else absolute_expires_at end,
       idle_ms = case when ${begins}::boolean then ${idle}::float8 else idle_ms end`
 
 // Whether to sweep is asked first, and of no row: the session's entries, however many, are then not looked at.
 const tidied = (schema: string, [begins]: Begins): string => `, swept as (
   delete from ${schema}.entry e
-  where (select head.revision % ${String(GRAVE_REVISIONS)} = 0 from head)
+  where (select head.revision % ${String(TOMBSTONE_REVISIONS)} = 0 from head)
     and e.session_id = $1::uuid and e.value is null
-    and e.revision <= (select head.revision from head) - ${String(GRAVE_REVISIONS)}
+    and e.revision <= (select head.revision from head) - ${String(TOMBSTONE_REVISIONS)}
     and not $2::text::jsonb ? e.key
 ), listed as (
   insert into ${schema}.listing (session_id, principal, collect_at)
@@ -127,32 +128,32 @@ const tidied = (schema: string, [begins]: Begins): string => `, swept as (
 
 // $1 id, $2 save, $3 the revision that is known, $4 its mark. The first of the three statements of a save that has to
 // look before it writes.
-const lock = (schema: string, lives: string): Query => ({
+const lock = (schema: string, isAlive: string): Query => ({
   name: 'session.lock',
-  text: locked(schema, lives),
+  text: locked(schema, isAlive),
 })
 
 // The same, where the transaction is the save's own. Should its client fall silent the server ends the transaction, and
 // the session is free: between statements, and from PostgreSQL 17 on also in the middle of one, when it was parsed and
 // never bound.
-const lockInTime = (schema: string, lives: string): Query => ({
+const lockInTime = (schema: string, isAlive: string): Query => ({
   name: 'session.lock',
-  text: locked(schema, lives, [
+  text: locked(schema, isAlive, [
     atMost('idle_in_transaction_session_timeout', 'idle'),
     atMost('transaction_timeout', 'bound'),
   ]),
 })
 
-const locked = (schema: string, lives: string, more: readonly string[] = []): string => `
+const locked = (schema: string, isAlive: string, more: readonly string[] = []): string => `
 select ${[
   'revision::float8 as revision',
   `${epoch('expires_at')} as expiration`,
   `${isRecent('$2')} as done`,
-  `${knownSince('s', '$3', '$4')} as since`,
+  `${baseRevision('s', '$3', '$4')} as since`,
   ...more,
 ].join(',\n       ')}
 from ${schema}.session s
-where id = $1::uuid and ${lives}
+where id = $1::uuid and ${isAlive}
 for update`
 
 /** For the rest of the transaction, five seconds; a shorter time that the role or the database has stays. */
@@ -163,23 +164,23 @@ const atMost = (timeout: string, name: string): string =>
 // $1 id, $2 revision. The second: it sees all that was committed before the lock was had.
 const changes = (schema: string): Query => ({
   name: 'session.changes',
-  text: `select ${writtenAfter(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
+  text: `select ${changesSince(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
 })
 
 // $1 id, $2 revision, $3 the keys that are wanted, $4 those of them that are not known
 const changesOfKeys = (schema: string): Query => ({
   name: 'session.changesOfKeys',
-  text: `select ${keysWrittenAfter(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
+  text: `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
 })
 
 /** `schema` is a quoted identifier, `lives` tells whether a session still does. */
-const saveStatements = (schema: string, lives: string): SaveStatements => ({
-  save: save(schema, lives),
-  saveKeys: saveKeys(schema, lives),
-  saveTidy: saveTidy(schema, lives),
-  saveKeysTidy: saveKeysTidy(schema, lives),
-  lock: lock(schema, lives),
-  lockInTime: lockInTime(schema, lives),
+const saveStatements = (schema: string, isAlive: string): SaveStatements => ({
+  save: save(schema, isAlive),
+  saveKeys: saveKeys(schema, isAlive),
+  saveTidy: saveTidy(schema, isAlive),
+  saveKeysTidy: saveKeysTidy(schema, isAlive),
+  lock: lock(schema, isAlive),
+  lockInTime: lockInTime(schema, isAlive),
   changes: changes(schema),
   changesOfKeys: changesOfKeys(schema),
 })
@@ -206,7 +207,7 @@ const create = (schema: string): Query => ({
 with head as (
   insert into ${schema}.session
          (id, secret_hash, created_at, expires_at, absolute_expires_at, idle_ms, revision, recent_saves)
-  values ($1::uuid, decode($2::text, 'hex'), now(), ${begun('$4', '$5')}, now() + ${ms('$5')},
+  values ($1::uuid, decode($2::text, 'hex'), now(), ${initialExpiry('$4', '$5')}, now() + ${ms('$5')},
           $7::float8, 1, decode($6::text, 'hex'))
   returning revision, expires_at
 ), written as (
@@ -228,8 +229,8 @@ const load = (schema: string): Query => ({
   name: 'session.load',
   text: `
 select ${loadedColumns(schema, '$3', '$4')}
-from ${schema}.session s cross join lateral (select ${knownSince('s', '$5', '$6')} as since) known
-where s.id = $1::uuid and ${opens('$2')} and ${ON_PRIMARY}`,
+from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) known
+where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 })
 
 // As `load`, of some keys: $7 those that are wanted, $8 those of them that are not known.
@@ -237,18 +238,18 @@ const loadKeys = (schema: string): Query => ({
   name: 'session.loadKeys',
   text: `
 select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
-from ${schema}.session s cross join lateral (select ${knownSince('s', '$5', '$6')} as since) known
-where s.id = $1::uuid and ${opens('$2')} and ${ON_PRIMARY}`,
+from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) known
+where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 })
 
 // $1 id, $2 idle
-const touch = (schema: string, lives: string): Query => ({
+const touch = (schema: string, isAlive: string): Query => ({
   name: 'session.touch',
   text: `
 with moved as (
   update ${schema}.session
-  set expires_at = ${moved('$2')}
-  where id = $1::uuid and ${lives}
+  set expires_at = ${extendedExpiry('$2')}
+  where id = $1::uuid and ${isAlive}
   returning revision, expires_at
 )
 select revision::float8 as revision, ${epoch('expires_at')} as expiration from moved`,
@@ -256,46 +257,46 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from m
 
 // $1 id, $2 idle, $3 touch fraction, $4 the revision that is known, $5 its mark. Revision and changes come from the same
 // snapshot; the update adds only time; when it was due and found no row, another request has just ended the session.
-const refresh = (schema: string, lives: string): Query => ({
+const refresh = (schema: string, isAlive: string): Query => ({
   name: 'session.refresh',
   text: refreshed(
     schema,
-    lives,
-    `case when known.revision > known.since then ${writtenAfter(schema, '$1::uuid', 'known.since')} end`,
+    isAlive,
+    `case when known.revision > known.since then ${changesSince(schema, '$1::uuid', 'known.since')} end`,
   ),
 })
 
 // As `refresh`, of some keys: $6 those that are wanted, $7 those of them that are not known.
-const refreshKeys = (schema: string, lives: string): Query => ({
+const refreshKeys = (schema: string, isAlive: string): Query => ({
   name: 'session.refreshKeys',
-  text: refreshed(schema, lives, keysWrittenAfter(schema, '$1::uuid', 'known.since', ['$6', '$7'])),
+  text: refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'known.since', ['$6', '$7'])),
 })
 
-const refreshed = (schema: string, lives: string, changes: string): string => `
+const refreshed = (schema: string, isAlive: string, changes: string): string => `
 with moved as (
   update ${schema}.session
-  set expires_at = ${moved('$2')}
-  where id = $1::uuid and ${lives} and ${due('$2', '$3')}
+  set expires_at = ${extendedExpiry('$2')}
+  where id = $1::uuid and ${isAlive} and ${touchDue('$2', '$3')}
   returning expires_at
 ), known as (
-  select revision, expires_at, ${due('$2', '$3')} as due, ${markOf('recent_saves')} as mark,
-         ${knownSince('s', '$4', '$5')} as since
+  select revision, expires_at, ${touchDue('$2', '$3')} as "touchDue", ${versionTagOf('recent_saves')} as "versionTag",
+         ${baseRevision('s', '$4', '$5')} as since
   from ${schema}.session s
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, ${epoch('coalesce(moved.expires_at, known.expires_at)')} as expiration,
-       known.mark, known.since, ${changes} as changes
+       known."versionTag", known.since, ${changes} as changes
 from known left join moved on true
-where moved.expires_at is not null or not known.due`
+where moved.expires_at is not null or not known."touchDue"`
 
 // $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
-const rotate = (schema: string, lives: string): Query => ({
+const rotate = (schema: string, isAlive: string): Query => ({
   name: 'session.rotate',
   text: `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
     previous_hash = case when $4::float8 > 0 then secret_hash end, previous_until = now() + ${ms('$4')}
-where id = $1::uuid and ${lives} and secret_hash = decode($2::text, 'hex')
+where id = $1::uuid and ${isAlive} and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
 })
 
@@ -335,16 +336,16 @@ delete from ${schema}.session where id = $1::uuid`,
 })
 
 /** `schema` is a quoted identifier, `lives` tells whether a session still does. */
-export const sessionStatements = (schema: string, lives = STILL_LIVES): SessionStatements => ({
-  ...saveStatements(schema, lives),
+export const sessionStatements = (schema: string, isAlive = ALIVE_NOW): SessionStatements => ({
+  ...saveStatements(schema, isAlive),
   create: create(schema),
   created: created(schema),
   load: load(schema),
   loadKeys: loadKeys(schema),
-  touch: touch(schema, lives),
-  refresh: refresh(schema, lives),
-  refreshKeys: refreshKeys(schema, lives),
-  rotate: rotate(schema, lives),
+  touch: touch(schema, isAlive),
+  refresh: refresh(schema, isAlive),
+  refreshKeys: refreshKeys(schema, isAlive),
+  rotate: rotate(schema, isAlive),
   rotated: rotated(schema),
   fence: fence(schema),
   destroy: destroy(schema),

@@ -6,7 +6,7 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError } from '../core/errors.js'
 import type { Snapshot } from '../core/session.js'
-import { type KnownIds, knownIds, type SaveId, type SessionId } from '../core/token.js'
+import { type IdempotencyKey, type SessionId, type VerifiableIds, verifiableIds } from '../core/token.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
 import { type Database, type Param, type Query, type Row, readCommitted } from '../db/database.js'
 import { type RetryPolicy, retried, retryPolicyOf } from '../db/retry.js'
@@ -18,11 +18,11 @@ import {
   type Saved,
   type SessionStore,
 } from '../store/contract.js'
-import { withHandles } from '../store/in-transaction.js'
-import { manyOver, manyStatements } from './batch.js'
-import { distributedListingOver, distributedStatements } from './citus.js'
-import { LIVES, STILL_LIVES } from './fragments.js'
-import { listingOver, listingStatements } from './principals.js'
+import { withTransactions } from '../store/in-transaction.js'
+import { batchOver, batchStatements } from './batch.js'
+import { citusPrincipals, citusStatements } from './citus.js'
+import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
+import { principalStatements, principalsOver } from './principals.js'
 import {
   type Decode,
   entriesParam,
@@ -45,7 +45,7 @@ interface Shared {
   readonly database: Database
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
-  readonly tried: WeakSet<Change>
+  readonly ambiguous: WeakSet<Change>
 }
 
 const operationsOver = (
@@ -77,7 +77,7 @@ const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => 
         ...params,
         ...timesOf(lifetime),
         known?.revision ?? 0,
-        known?.mark ?? '',
+        known?.versionTag ?? '',
         ...keys,
       ]),
       TE.chainEitherKW(optional(decode)),
@@ -99,11 +99,17 @@ const refreshOver =
     const query = keys === undefined ? sql.refresh : sql.refreshKeys
     const own = keys === undefined ? [] : keysParams(keys, known)
     return pipe(
-      database.query(query, [id, ...timesOf(lifetime), known.revision, known.mark, ...own]),
+      database.query(query, [id, ...timesOf(lifetime), known.revision, known.versionTag, ...own]),
       TE.chainEitherKW(optional(refreshedRow(query))),
       TE.map(
-        O.map(({ revision, expiration, mark, ...row }) => {
-          return { revision, expiration, due: false, mark: mark as SaveId, ...knownAfter(known, keys, row) }
+        O.map(({ revision, expiration, versionTag, ...row }) => {
+          return {
+            revision,
+            expiration,
+            touchDue: false,
+            versionTag: versionTag as IdempotencyKey,
+            ...knownAfter(known, keys, row),
+          }
         }),
       ),
     )
@@ -131,7 +137,7 @@ const ownCreation = (
   database: Database,
   sql: SessionStatements,
   id: SessionId,
-  save: SaveId,
+  save: IdempotencyKey,
 ): TE.TaskEither<DriverError | SaveConflict, Saved> =>
   pipe(
     database.query(sql.created, [id, save]),
@@ -203,7 +209,7 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
    * Whether the tables are spread over several servers (Citus): then only forms of statements are used that
    * run there. Default: false.
    */
-  readonly distributed?: boolean
+  readonly citus?: boolean
 }
 
 /**
@@ -223,10 +229,10 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
  */
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
-  const { distributed = false } = options
-  const [lifetime, ids] = [lifetimeOf(options), knownIds()]
-  const shared = { schema, lifetime, ids, distributed, tried: new WeakSet<Change>() }
-  const again = retried(retryPolicyOf(options.retry ?? {}))
+  const { citus = false } = options
+  const [lifetime, ids] = [lifetimeOf(options), verifiableIds()]
+  const shared = { schema, lifetime, ids, citus, ambiguous: new WeakSet<Change>() }
+  const withRetry = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
   const upgrade = options.upgradeSchema ?? true
   const root = preparation(
@@ -238,12 +244,12 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
       TE.map(constVoid),
     ),
   )
-  return withHandles(storeOver({ ...shared, database: own, preparation: root, again }), (tx) => {
+  return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
     // What is made there may be rolled back: nothing is learned from it.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
-    return storeOver({ ...shared, database: tx, preparation: inside, again: identity })
+    return storeOver({ ...shared, database: tx, preparation: inside, withRetry: identity })
   })
 }
 
@@ -252,35 +258,35 @@ interface Offer {
   readonly database: Database
   readonly schema: string
   readonly lifetime: Lifetime
-  readonly ids: KnownIds
-  readonly distributed: boolean
-  readonly tried: WeakSet<Change>
+  readonly ids: VerifiableIds
+  readonly citus: boolean
+  readonly ambiguous: WeakSet<Change>
   readonly preparation: Preparation
-  readonly again: ReturnType<typeof retried>
+  readonly withRetry: ReturnType<typeof retried>
 }
 
 const storeOver = (offer: Offer): SessionStore => {
-  const offered = offering(offer)
+  const withRetry = offering(offer)
   const inner = operations(offer)
   return {
     lifetime: offer.lifetime,
     ids: offer.ids,
-    prepare: offer.again(offer.preparation.run),
-    load: offered(inner.load),
-    refresh: offered(inner.refresh),
-    create: offered(inner.create),
-    touch: offered(inner.touch),
-    save: offered(inner.save),
-    rotate: offered(inner.rotate),
-    destroy: offered(inner.destroy),
-    sessionsOf: offered(inner.sessionsOf),
-    endAll: offered(inner.endAll),
-    collect: offered(inner.collect),
-    ...(offer.database.refusal === undefined ? {} : { refusal: offer.database.refusal }),
+    prepare: offer.withRetry(offer.preparation.run),
+    load: withRetry(inner.load),
+    refresh: withRetry(inner.refresh),
+    create: withRetry(inner.create),
+    touch: withRetry(inner.touch),
+    save: withRetry(inner.save),
+    rotate: withRetry(inner.rotate),
+    destroy: withRetry(inner.destroy),
+    sessionsOf: withRetry(inner.sessionsOf),
+    endAll: withRetry(inner.endAll),
+    deleteExpired: withRetry(inner.deleteExpired),
+    ...(offer.database.misuse === undefined ? {} : { misuse: offer.database.misuse }),
     ...(offer.database.current === undefined ? {} : { current: offer.database.current }),
-    ...(inner.many === undefined
+    ...(inner.batch === undefined
       ? {}
-      : { many: { load: offered(inner.many.load), save: offered(inner.many.save) } }),
+      : { batch: { load: withRetry(inner.batch.load), save: withRetry(inner.batch.save) } }),
   }
 }
 
@@ -289,19 +295,19 @@ const storeOver = (offer: Offer): SessionStore => {
  * are gone (or of an older version, after a restore), they are prepared again, and it is run once more.
  */
 const offering =
-  ({ schema, database, preparation, again }: Offer) =>
+  ({ schema, database, preparation, withRetry }: Offer) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
   (...params: P): TE.TaskEither<L | StoreError, A> => {
     const attempt = async (): Promise<E.Either<L | StoreError, A>> => {
       const prepared = await preparation.run()
       return E.isLeft(prepared) ? prepared : operation(...params)()
     }
-    return again(async () => {
+    return withRetry(async () => {
       let result = await attempt()
       if (!isMissing(result)) return result
       preparation.forget()
       // A transaction in which a statement has failed does nothing more.
-      if (database.within === undefined) result = await attempt()
+      if (database.transactionScope === undefined) result = await attempt()
       return isMissing(result) ? E.left(new SchemaMismatch(bare(schema), gone(result.left))) : result
     })
   }
@@ -312,16 +318,16 @@ const isMissing = (result: E.Either<unknown, unknown>): result is E.Left<DriverE
 const gone = ({ message }: DriverError): string =>
   `${message}; its tables were changed while this process used them, and the next operation prepares them again`
 
-const operations = ({ database, schema, lifetime, distributed, tried }: Offer) => {
-  const sql = sessionStatements(schema, distributed ? LIVES : STILL_LIVES)
-  const listing = distributed
-    ? distributedListingOver(database, distributedStatements(schema))
-    : listingOver(database, listingStatements(schema))
-  const own = operationsOver({ database, sql, lifetime, tried })
-  const many = distributed
+const operations = ({ database, schema, lifetime, citus, ambiguous }: Offer) => {
+  const sql = sessionStatements(schema, citus ? ALIVE_AT_START : ALIVE_NOW)
+  const principals = citus
+    ? citusPrincipals(database, citusStatements(schema))
+    : principalsOver(database, principalStatements(schema))
+  const own = operationsOver({ database, sql, lifetime, ambiguous })
+  const batch = citus
     ? undefined
-    : manyOver(database, manyStatements(schema), lifetime, own.refresh, tried)
-  return { ...own, ...listing, many }
+    : batchOver(database, batchStatements(schema), lifetime, own.refresh, ambiguous)
+  return { ...own, ...principals, batch }
 }
 
 interface Preparation {

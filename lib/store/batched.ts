@@ -7,43 +7,43 @@ import { jsonSize } from '../core/json.js'
 import type { Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {
-  asking,
   BATCH_SIZE,
-  type BatchLimits,
-  briefly,
-  concernsAll,
-  gathering,
-  type InLine,
-  inTime,
+  type BatchOptions,
+  batchQueue,
+  dropTimedOut,
+  isBatchWideFailure,
   limitsOf,
-  overloaded,
+  type PendingRequest,
+  queueFull,
+  releaseSlotAfter,
+  scheduler,
 } from '../db/batch-queue.js'
-import type { Change, ManyOperations, SavedSnapshot, SessionStore } from './contract.js'
-import { layered } from './in-transaction.js'
+import type { BatchOperations, Change, SavedSnapshot, SessionStore } from './contract.js'
+import { wrapStore } from './in-transaction.js'
 import { alike, type Folded, folded, unfolded } from './merge-saves.js'
 
-export type { BatchLimits } from '../db/batch-queue.js'
+export type { BatchOptions } from '../db/batch-queue.js'
 
 // Loads that are done together.
 
 /** Those of some keys go together, and those of all: they are two statements. */
 const batchedLoads = (
-  ...params: readonly [SessionStore, ManyOperations, Required<BatchLimits>]
+  ...params: readonly [SessionStore, BatchOperations, Required<BatchOptions>]
 ): SessionStore['load'] => {
-  const [loads, loadsOfKeys] = [lineOfLoads(...params), lineOfLoads(...params)]
+  const [loads, loadsOfKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
   return (id, secret, reading) => (reading?.keys === undefined ? loads : loadsOfKeys)(id, secret, reading)
 }
 
-const lineOfLoads = (
+const queueOfLoads = (
   store: SessionStore,
-  many: ManyOperations,
-  limits: Required<BatchLimits>,
+  batch: BatchOperations,
+  limits: Required<BatchOptions>,
 ): SessionStore['load'] => {
-  const load = asking({
+  const load = batchQueue({
     what: 'load',
     limits,
-    refusal: store.refusal,
-    all: (requests: Parameters<ManyOperations['load']>[0]) => many.load(requests)(),
+    misuse: store.misuse,
+    all: (requests: Parameters<BatchOperations['load']>[0]) => batch.load(requests)(),
     one: (request) => store.load(request.id, request.secret, request)(),
   })
   return (id, secret, reading = {}) =>
@@ -55,7 +55,7 @@ const lineOfLoads = (
 
 type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
 
-interface Waiting extends InLine {
+interface PendingSave extends PendingRequest {
   readonly resolve: (outcome: Outcome) => void
   readonly change: Change
 }
@@ -63,14 +63,14 @@ interface Waiting extends InLine {
 /** The saves of one session that are done as one; `base` is what an earlier save of this process left. */
 interface Group {
   readonly id: SessionId
-  readonly waiting: readonly Waiting[]
+  readonly pending: readonly PendingSave[]
   readonly base: Snapshot | undefined
 }
 
-interface SaveLine {
+interface SaveQueue {
   /** How many were not answered yet. */
   readonly size: () => number
-  readonly join: (id: SessionId, one: Waiting) => void
+  readonly enqueue: (id: SessionId, one: PendingSave) => void
   readonly next: () => readonly Group[] | undefined
   /** The group was answered; its session is as this, if that is known. The second time does nothing. */
   readonly left: (group: Group, snapshot: Snapshot | undefined) => void
@@ -81,39 +81,39 @@ const AT_MOST = 32
 
 interface State {
   /** By session, in the order in which the first of each came. */
-  readonly waiting: Map<SessionId, Waiting[]>
+  readonly pending: Map<SessionId, PendingSave[]>
   readonly underWay: Map<SessionId, Group>
   readonly bases: Map<SessionId, Snapshot>
   size: number
 }
 
-const saveLine = (batch: number, waitMs: number): SaveLine => {
-  const state: State = { waiting: new Map(), underWay: new Map(), bases: new Map(), size: 0 }
-  const { waiting, underWay, bases } = state
+const saveQueue = (batch: number, queueTimeoutMs: number): SaveQueue => {
+  const state: State = { pending: new Map(), underWay: new Map(), bases: new Map(), size: 0 }
+  const { pending, underWay, bases } = state
   return {
     size: () => state.size,
-    join: (id, one) => {
-      const same = waiting.get(id)
-      if (same === undefined) waiting.set(id, [one])
+    enqueue: (id, one) => {
+      const same = pending.get(id)
+      if (same === undefined) pending.set(id, [one])
       else same.push(one)
       state.size += 1
     },
-    next: () => nextGroups(state, batch, waitMs),
+    next: () => nextGroups(state, batch, queueTimeoutMs),
     left: (group, snapshot) => {
       if (underWay.get(group.id) !== group) return
       underWay.delete(group.id)
-      state.size -= group.waiting.length
-      if (snapshot !== undefined && waiting.has(group.id)) bases.set(group.id, snapshot)
+      state.size -= group.pending.length
+      if (snapshot !== undefined && pending.has(group.id)) bases.set(group.id, snapshot)
     },
   }
 }
 
-const nextGroups = (state: State, batch: number, waitMs: number): readonly Group[] | undefined => {
+const nextGroups = (state: State, batch: number, queueTimeoutMs: number): readonly Group[] | undefined => {
   const groups: Group[] = []
   let size = 0
-  for (const [id, all] of state.waiting) {
+  for (const [id, all] of state.pending) {
     if (state.underWay.has(id)) continue
-    const group = taken(state, id, all, waitMs)
+    const group = taken(state, id, all, queueTimeoutMs)
     if (group === undefined) continue
     groups.push(group)
     size += sizeOf(group)
@@ -123,21 +123,26 @@ const nextGroups = (state: State, batch: number, waitMs: number): readonly Group
 }
 
 /** Out of the line, those of a session that go together; none, if they have all waited too long. */
-const taken = (state: State, id: SessionId, all: Waiting[], waitMs: number): Group | undefined => {
-  const { waiting, underWay, bases } = state
+const taken = (
+  state: State,
+  id: SessionId,
+  all: PendingSave[],
+  queueTimeoutMs: number,
+): Group | undefined => {
+  const { pending, underWay, bases } = state
   const some = all.splice(0, alike(all, AT_MOST))
-  if (all.length === 0) waiting.delete(id)
-  const group = { id, waiting: inTime(some, 'save', waitMs), base: bases.get(id) }
+  if (all.length === 0) pending.delete(id)
+  const group = { id, pending: dropTimedOut(some, 'save', queueTimeoutMs), base: bases.get(id) }
   bases.delete(id)
-  state.size -= some.length - group.waiting.length
-  if (group.waiting.length === 0) return undefined
+  state.size -= some.length - group.pending.length
+  if (group.pending.length === 0) return undefined
   underWay.set(id, group)
   return group
 }
 
-const sizeOf = ({ waiting }: Group): number => {
+const sizeOf = ({ pending }: Group): number => {
   let size = 0
-  for (const { change } of waiting)
+  for (const { change } of pending)
     for (const key of change.edits.keys()) size += key.length + jsonSize(change.entries.get(key) ?? null)
   return size
 }
@@ -148,28 +153,29 @@ const sizeOf = ({ waiting }: Group): number => {
 
 const batchedSaves = (
   store: SessionStore,
-  many: ManyOperations,
-  { batch, atOnce, queue, waitMs }: Required<BatchLimits>,
+  batch: BatchOperations,
+  { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs }: Required<BatchOptions>,
 ): SessionStore['save'] => {
-  const line = saveLine(batch, waitMs)
+  const queue = saveQueue(maxBatchSize, queueTimeoutMs)
   const left = (group: Group, snapshot: Snapshot | undefined): void => {
-    line.left(group, snapshot)
+    queue.left(group, snapshot)
     joined()
   }
   // A statement's observer may throw: that is everybody's, and their places are free again.
   const send = (groups: readonly Group[]): Promise<void> =>
-    saveAll({ store, many, left, waitMs }, groups).catch((thrown: unknown) => {
+    saveAll({ store, batch, left, queueTimeoutMs }, groups).catch((thrown: unknown) => {
       for (const group of groups) {
         left(group, undefined)
-        for (const { reject } of group.waiting) reject(thrown)
+        for (const { reject } of group.pending) reject(thrown)
       }
     })
-  const joined = gathering({ next: line.next, send }, atOnce)
+  const joined = scheduler({ next: queue.next, send }, concurrency)
   return (id, change) => () => {
-    const refused = store.refusal?.() ?? (line.size() >= queue ? overloaded('save', queue) : undefined)
+    const refused =
+      store.misuse?.() ?? (queue.size() >= maxQueueSize ? queueFull('save', maxQueueSize) : undefined)
     if (refused !== undefined) return Promise.resolve(E.left(refused))
     return new Promise((resolve, reject) => {
-      line.join(id, { change, since: performance.now(), resolve, reject })
+      queue.enqueue(id, { change, since: performance.now(), resolve, reject })
       joined()
     })
   }
@@ -177,55 +183,55 @@ const batchedSaves = (
 
 interface Saving {
   readonly store: SessionStore
-  readonly many: ManyOperations
-  readonly waitMs: number
+  readonly batch: BatchOperations
+  readonly queueTimeoutMs: number
   /** Tells that a group was answered. */
   readonly left: (group: Group, snapshot: Snapshot | undefined) => void
 }
 
 const saveAll = async (saving: Saving, groups: readonly Group[]): Promise<void> => {
-  const { many, left } = saving
-  const folds = groups.map((group) => ({ group, fold: folded(group.id, group.waiting, group.base) }))
-  const ready = folds.filter(({ fold }) => fold.waiting.length > 0)
-  for (const { group, fold } of folds) if (fold.waiting.length === 0) left(group, undefined)
+  const { batch, left } = saving
+  const folds = groups.map((group) => ({ group, fold: folded(group.id, group.pending, group.base) }))
+  const ready = folds.filter(({ fold }) => fold.pending.length > 0)
+  for (const { group, fold } of folds) if (fold.pending.length === 0) left(group, undefined)
   const [first] = ready
   if (first === undefined) return
-  if (ready.length === 1 && first.fold.waiting.length === 1) {
-    await briefly(saveEach(saving, first.group, first.fold.waiting))
+  if (ready.length === 1 && first.fold.pending.length === 1) {
+    await releaseSlotAfter(saveEach(saving, first.group, first.fold.pending))
     return
   }
-  const results = await many.save(ready.map(({ fold }) => fold.request))()
+  const results = await batch.save(ready.map(({ fold }) => fold.request))()
   for (const [index, { group, fold }] of ready.entries()) {
-    if (E.isLeft(results) && concernsAll(results.left)) fail(saving, group, fold.waiting, results)
+    if (E.isLeft(results) && isBatchWideFailure(results.left)) fail(saving, group, fold.pending, results)
     else {
       const saved = E.isRight(results) ? (results.right[index] ?? O.none) : O.none
       if (O.isSome(saved)) succeed(saving, group, fold, saved.value)
       // Not awaited: it may wait for a lock, and those behind need not.
-      else void saveEach(saving, group, fold.waiting)
+      else void saveEach(saving, group, fold.pending)
     }
   }
 }
 
-const succeed = ({ left }: Saving, group: Group, fold: Folded<Waiting>, saved: SavedSnapshot): void => {
+const succeed = ({ left }: Saving, group: Group, fold: Folded<PendingSave>, saved: SavedSnapshot): void => {
   left(group, saved)
-  for (const [index, one] of unfolded(fold, saved).entries()) fold.waiting[index]?.resolve(E.right(one))
+  for (const [index, one] of unfolded(fold, saved).entries()) fold.pending[index]?.resolve(E.right(one))
 }
 
-const fail = ({ left }: Saving, group: Group, waiting: readonly Waiting[], failure: Outcome): void => {
+const fail = ({ left }: Saving, group: Group, pending: readonly PendingSave[], failure: Outcome): void => {
   left(group, undefined)
-  for (const { resolve } of waiting) resolve(failure)
+  for (const { resolve } of pending) resolve(failure)
 }
 
 /** One after the other, each by itself, for as long as their turn may take. */
 const saveEach = async (
-  { store, left, waitMs }: Saving,
+  { store, left, queueTimeoutMs }: Saving,
   group: Group,
-  waiting: readonly Waiting[],
+  pending: readonly PendingSave[],
 ): Promise<void> => {
   let latest: Snapshot | undefined
-  for (const one of waiting)
+  for (const one of pending)
     try {
-      if (inTime([one], 'save', waitMs).length === 0) continue
+      if (dropTimedOut([one], 'save', queueTimeoutMs).length === 0) continue
       const outcome = await store.save(group.id, one.change)()
       if (E.isRight(outcome)) latest = outcome.right
       one.resolve(outcome)
@@ -242,18 +248,21 @@ const saveEach = async (
  *
  * @example
  * ```ts
- * import { batched, remembered, sessionStore } from 'keyrow'
+ * import { batched, cached, sessionStore } from 'keyrow'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()
- * const store = batched(remembered(sessionStore(database)))
+ * const store = batched(cached(sessionStore(database)))
  * console.log((await store.prepare())._tag) // Right
  * await database.close()
  * ```
  */
-export const batched = (store: SessionStore, options: BatchLimits = {}): SessionStore => {
+export const batched = (store: SessionStore, options: BatchOptions = {}): SessionStore => {
   const limits = limitsOf(options)
-  const { many } = store
-  if (many === undefined) return store
-  return layered(store, { load: batchedLoads(store, many, limits), save: batchedSaves(store, many, limits) })
+  const { batch } = store
+  if (batch === undefined) return store
+  return wrapStore(store, {
+    load: batchedLoads(store, batch, limits),
+    save: batchedSaves(store, batch, limits),
+  })
 }

@@ -10,8 +10,8 @@ import type { Edits, Entries } from '../core/edits.js'
 import { jsonSize } from '../core/json.js'
 import type { Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
-import type { Absence, LoadRequest, ManyOperations, SaveRequest, SessionStore } from './contract.js'
-import { layered } from './in-transaction.js'
+import type { Absence, BatchOperations, LoadRequest, SaveRequest, SessionStore } from './contract.js'
+import { wrapStore } from './in-transaction.js'
 
 export interface MemoryLimit {
   /** About how many bytes of memory may be used, at most. Default: 128 MiB. */
@@ -25,21 +25,21 @@ export interface MemoryLimit {
  *
  * @example
  * ```ts
- * import { batched, remembered, sessionStore } from 'keyrow'
+ * import { batched, cached, sessionStore } from 'keyrow'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()
- * const store = batched(remembered(sessionStore(database), { maxBytes: 16 * 1024 * 1024 }))
+ * const store = batched(cached(sessionStore(database), { maxBytes: 16 * 1024 * 1024 }))
  * console.log((await store.prepare())._tag) // Right
  * await database.close()
  * ```
  */
-export const remembered = (store: SessionStore, options: MemoryLimit = {}): SessionStore => {
+export const cached = (store: SessionStore, options: MemoryLimit = {}): SessionStore => {
   const memory = memoryOf(options)
-  return layered(store, {
+  return wrapStore(store, {
     ...reading(store, memory),
     ...writing(store, memory),
-    ...(store.many === undefined ? {} : { many: rememberedMany(store.many, memory) }),
+    ...(store.batch === undefined ? {} : { batch: cachedBatch(store.batch, memory) }),
   })
 }
 
@@ -62,7 +62,7 @@ const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'creat
   create: (id, secret, save, entries) =>
     pipe(
       store.create(id, secret, save, entries),
-      TE.tapIO((saved) => () => memory.put(id, { ...saved, due: false, mark: save, entries })),
+      TE.tapIO((saved) => () => memory.put(id, { ...saved, touchDue: false, versionTag: save, entries })),
     ),
   save: (id, change) =>
     pipe(
@@ -76,12 +76,12 @@ const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'creat
     ),
 })
 
-const rememberedMany = (many: ManyOperations, memory: Memory): ManyOperations => ({
+const cachedBatch = (batch: BatchOperations, memory: Memory): BatchOperations => ({
   load: (requests) => async () => {
     const known = requests.map(
       ({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: memory.get(id) }),
     )
-    const results = await many.load(known)()
+    const results = await batch.load(known)()
     if (E.isRight(results))
       for (const [index, found] of results.right.entries())
         memory.found(requests[index]?.id as SessionId, found)
@@ -89,7 +89,7 @@ const rememberedMany = (many: ManyOperations, memory: Memory): ManyOperations =>
   },
   save: (requests) =>
     pipe(
-      many.save(requests),
+      batch.save(requests),
       TE.tapIO((results) => () => {
         for (const [index, saved] of results.entries())
           if (O.isSome(saved)) {
@@ -166,4 +166,4 @@ const grownBy = (edits: Edits, before: Entries, after: Entries): number => {
 }
 
 const isOfOneSave = (one: Snapshot, other: Snapshot): boolean =>
-  one.revision === other.revision && one.mark === other.mark
+  one.revision === other.revision && one.versionTag === other.versionTag

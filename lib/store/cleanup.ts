@@ -8,21 +8,21 @@ import type { StoreError } from '../core/errors.js'
 import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
-export interface CollectOptions {
+export interface DeleteExpiredOptions {
   /** At most so many sessions in one batch, which is one transaction. Default: 200. */
-  readonly batch?: number
+  readonly batchSize?: number
   /** The least pause between two batches, in milliseconds; it is never shorter than the batch took. Default: 20. */
-  readonly pauseMs?: number
+  readonly delayMs?: number
   /** No batch begins later than this many milliseconds after the first. Default: 10 minutes. */
-  readonly withinMs?: number
+  readonly totalTimeoutMs?: number
   /** Ends the collection after the batch that is under way. */
   readonly signal?: AbortSignal
   /** Called after each batch. */
-  readonly onBatch?: (soFar: Collected) => void
+  readonly onBatch?: (soFar: DeletedExpired) => void
 }
 
 /** What a collection did. */
-export interface Collected {
+export interface DeletedExpired {
   /** How many sessions were deleted. */
   readonly sessions: number
   readonly batches: number
@@ -31,19 +31,23 @@ export interface Collected {
 }
 
 interface Limits {
-  readonly batch: number
-  readonly pauseMs: number
-  readonly withinMs: number
+  readonly batchSize: number
+  readonly delayMs: number
+  readonly totalTimeoutMs: number
 }
 
-const limitsOf = ({ batch = 200, pauseMs = 20, withinMs = 600_000 }: CollectOptions): Limits => {
+const limitsOf = ({
+  batchSize = 200,
+  delayMs = 20,
+  totalTimeoutMs = 600_000,
+}: DeleteExpiredOptions): Limits => {
   for (const [name, figure, least, most] of [
-    ['batch', batch, 1, 100_000],
-    ['pauseMs', pauseMs, 0, 3_600_000],
-    ['withinMs', withinMs, 0, Number.MAX_SAFE_INTEGER],
+    ['batchSize', batchSize, 1, 100_000],
+    ['delayMs', delayMs, 0, 3_600_000],
+    ['totalTimeoutMs', totalTimeoutMs, 0, Number.MAX_SAFE_INTEGER],
   ] as const)
     if (!(figure >= least && figure <= most)) throw new RangeError(`${name} is ${String(figure)}`)
-  return { batch: Math.floor(batch), pauseMs, withinMs }
+  return { batchSize: Math.floor(batchSize), delayMs, totalTimeoutMs }
 }
 
 /**
@@ -53,57 +57,60 @@ const limitsOf = ({ batch = 200, pauseMs = 20, withinMs = 600_000 }: CollectOpti
  *
  * @example
  * ```ts
- * import { collectGarbage } from 'keyrow'
+ * import { deleteExpiredSessions } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const collected = await collectGarbage(memoryStore(), { withinMs: 60_000 })()
+ * const collected = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
  * console.log(collected) // { _tag: 'Right', right: { sessions: 0, batches: 1, finished: true } }
  * ```
  */
-export const collectGarbage = (
+export const deleteExpiredSessions = (
   store: SessionStore,
-  options: CollectOptions = {},
-): TaskEither<StoreError, Collected> => {
+  options: DeleteExpiredOptions = {},
+): TaskEither<StoreError, DeletedExpired> => {
   const limits = limitsOf(options)
-  return collecting(store, limits, options, true)
+  return deleting(store, limits, options, true)
 }
 
 /** The same; with `holds` false its pauses keep no process alive. */
-const collectQuietly = (store: SessionStore, options: CollectOptions): TaskEither<StoreError, Collected> =>
-  collecting(store, limitsOf(options), options, false)
+const deleteQuietly = (
+  store: SessionStore,
+  options: DeleteExpiredOptions,
+): TaskEither<StoreError, DeletedExpired> => deleting(store, limitsOf(options), options, false)
 
-const collecting =
+const deleting =
   (
     store: SessionStore,
     limits: Limits,
-    options: CollectOptions,
+    options: DeleteExpiredOptions,
     holds: boolean,
-  ): TaskEither<StoreError, Collected> =>
+  ): TaskEither<StoreError, DeletedExpired> =>
   async () => {
     const start = performance.now()
-    const result = await collect(store, limits, options, start, holds)
-    if (E.isRight(result)) publish('collected', { ...result.right, durationMs: performance.now() - start })
-    else publishFailure('collect', result.left)
+    const result = await deleteExpired(store, limits, options, start, holds)
+    if (E.isRight(result))
+      publish('expiredDeleted', { ...result.right, durationMs: performance.now() - start })
+    else publishFailure('deleteExpired', result.left)
     return result
   }
 
-const collect = async (
+const deleteExpired = async (
   store: SessionStore,
-  { batch, pauseMs, withinMs }: Limits,
-  { signal, onBatch }: CollectOptions,
+  { batchSize, delayMs, totalTimeoutMs }: Limits,
+  { signal, onBatch }: DeleteExpiredOptions,
   start: number,
   holds: boolean,
-): Promise<E.Either<StoreError, Collected>> => {
-  const until = start + withinMs
+): Promise<E.Either<StoreError, DeletedExpired>> => {
+  const until = start + totalTimeoutMs
   for (let [sessions, batches] = [0, 0]; ; ) {
     const began = performance.now()
-    const result = await store.collect(batch)()
+    const result = await store.deleteExpired(batchSize)()
     if (E.isLeft(result)) return result
     const { more, busy } = result.right
     ;[sessions, batches] = [sessions + result.right.sessions, batches + (busy ? 0 : 1)]
     onBatch?.({ sessions, batches, finished: !more && !busy })
     if (!more && !busy) return E.right({ sessions, batches, finished: true })
-    const pause = Math.max(pauseMs, performance.now() - began, busy ? BUSY_PAUSE_MS : 0)
+    const pause = Math.max(delayMs, performance.now() - began, busy ? BUSY_PAUSE_MS : 0)
     if (performance.now() + pause > until || !(await waited(pause, signal, holds)))
       return E.right({ sessions, batches, finished: false })
   }
@@ -120,12 +127,12 @@ const waited = (pause: number, signal: AbortSignal | undefined, holds: boolean):
 
 // A collector that runs beside a server: now and then, in any number of processes.
 
-export interface CollectorOptions extends Omit<CollectOptions, 'signal'> {
+export interface CleanupOptions extends Omit<DeleteExpiredOptions, 'signal'> {
   /** From the end of one collection to the next, on average, in milliseconds. Default: 5 minutes. */
   readonly everyMs?: number
 }
 
-export interface Collector {
+export interface Cleanup {
   /** Ends it, after the batch that is under way. */
   readonly stop: Task<void>
 }
@@ -137,25 +144,25 @@ export interface Collector {
  *
  * @example
  * ```ts
- * import { startCollector } from 'keyrow'
+ * import { startCleanup } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const collector = startCollector(memoryStore(), { everyMs: 60_000 })
+ * const collector = startCleanup(memoryStore(), { everyMs: 60_000 })
  * await collector.stop()
  * ```
  */
-export const startCollector = (store: SessionStore, options: CollectorOptions = {}): Collector => {
+export const startCleanup = (store: SessionStore, options: CleanupOptions = {}): Cleanup => {
   const { everyMs = 300_000, ...rest } = options
   if (!(everyMs >= 1 && everyMs <= 2 ** 30)) throw new RangeError(`everyMs is ${String(everyMs)}`)
   const end = new AbortController()
-  const collect = collectQuietly(store, { ...rest, signal: end.signal })
+  const deleteExpired = deleteQuietly(store, { ...rest, signal: end.signal })
   let running: Promise<unknown> = Promise.resolve()
   let timer: NodeJS.Timeout
   const later = (milliseconds: number): void => {
     timer = setTimeout(() => {
-      running = collect()
+      running = deleteExpired()
         // The program's own: `onBatch`, or a store of its own, that throws.
-        .catch((error: unknown) => publishFailure('collect', error))
+        .catch((error: unknown) => publishFailure('deleteExpired', error))
         .then(() => {
           if (!end.signal.aborted) later(everyMs * (0.5 + Math.random()))
         })

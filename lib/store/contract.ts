@@ -13,9 +13,9 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { Edits, Entries } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
 import type { Keys, SessionValue, Snapshot } from '../core/session.js'
-import type { Ids, SaveId, SecretHash, SessionId } from '../core/token.js'
+import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.js'
 import { LONGEST_MS, type OwnLifetime } from '../core/well-known-keys.js'
-import type { Database, Within } from '../db/database.js'
+import type { Database, TransactionScope } from '../db/database.js'
 
 // How long a session lives, and when moving its expiration is worth a write. All enforced by the store, on
 // its own clock.
@@ -51,22 +51,22 @@ export const lifetimeOf = (options: Partial<Lifetime>): Lifetime => {
     touchFraction: options.touchFraction ?? defaults.touchFraction,
     rotationGraceMs: options.rotationGraceMs ?? defaults.rotationGraceMs,
   }
-  within('idleMs', lifetime.idleMs, 1, LONGEST_MS)
-  within('absoluteMs', lifetime.absoluteMs, 1, LONGEST_MS)
-  within('touchFraction', lifetime.touchFraction, 0, 1)
-  within('rotationGraceMs', lifetime.rotationGraceMs, 0, LONGEST_MS)
+  transactionScope('idleMs', lifetime.idleMs, 1, LONGEST_MS)
+  transactionScope('absoluteMs', lifetime.absoluteMs, 1, LONGEST_MS)
+  transactionScope('touchFraction', lifetime.touchFraction, 0, 1)
+  transactionScope('rotationGraceMs', lifetime.rotationGraceMs, 0, LONGEST_MS)
   return Object.freeze(lifetime)
 }
 
 /** The same figures; throws a `RangeError` for one that makes no sense. */
 export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => {
-  within('lifetime.idleMs', idleMs, 1, LONGEST_MS)
-  within('lifetime.absoluteMs', absoluteMs, 1, LONGEST_MS)
+  transactionScope('lifetime.idleMs', idleMs, 1, LONGEST_MS)
+  transactionScope('lifetime.absoluteMs', absoluteMs, 1, LONGEST_MS)
   return { idleMs, absoluteMs }
 }
 
 // Not every caller is type-checked: a text of digits would be compared like a number, and added like a text.
-const within = (name: string, figure: unknown, least: number, most: number): void => {
+const transactionScope = (name: string, figure: unknown, least: number, most: number): void => {
   if (!(typeof figure === 'number' && figure >= least && figure <= most))
     throw new RangeError(`${name} is ${String(figure)}; it must be from ${String(least)} to ${String(most)}`)
 }
@@ -88,7 +88,7 @@ export interface Which {
 }
 
 /** What one batch of a collection did. */
-export interface CollectedBatch {
+export interface ExpiredBatch {
   /** How many sessions were deleted. */
   readonly sessions: number
   /** Whether there may be more to do at once. */
@@ -131,7 +131,7 @@ export interface SaveRequest extends Omit<Change, 'save'> {
  * Operations on several sessions in one statement and one transaction. Each session has a result of its own, in the
  * order of the requests; an error means that none was done, or that this is unknown.
  */
-export interface ManyOperations {
+export interface BatchOperations {
   readonly load: (
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
@@ -147,7 +147,7 @@ export interface ManyOperations {
 /** A session's edits, and what they were made on. */
 export interface Change {
   /** Tells this save from all others, so that one whose answer was lost is not done twice. */
-  readonly save: SaveId
+  readonly save: IdempotencyKey
   readonly edits: Edits
   /** It may know only some keys. */
   readonly since: Snapshot
@@ -174,7 +174,7 @@ export interface SessionStore {
   readonly create: (
     id: SessionId,
     secret: SecretHash,
-    save: SaveId,
+    save: IdempotencyKey,
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
@@ -231,22 +231,22 @@ export interface SessionStore {
    * Deletes at most so many expired sessions and all that hangs from them. Never waits for a lock, never deletes
    * what is alive, and any number may run.
    */
-  readonly collect: (limit: number) => TaskEither<StoreError, CollectedBatch>
+  readonly deleteExpired: (limit: number) => TaskEither<StoreError, ExpiredBatch>
 
   /** What the store can do for several sessions at once, if it can: `batched` makes use of it. */
-  readonly many?: ManyOperations
+  readonly batch?: BatchOperations
 
   /** Why nothing can be done through this store here and now: it is the outer one, inside of a transaction. */
-  readonly refusal?: () => StoreError | undefined
+  readonly misuse?: () => StoreError | undefined
 
   /** Of a store in a database: the same store through another handle of that, which tries nothing again. */
-  readonly over?: (handle: Database) => SessionStore
+  readonly using?: (handle: Database) => SessionStore
 
   /** Of a store in a database: the handle of that database's innermost transaction that is open here. */
   readonly current?: Database['current']
 
   /** Of a store through a transaction's handle: the transaction, and the same store outside of it. */
-  readonly within?: Omit<Within, 'outer'> & { readonly outer: SessionStore }
+  readonly transactionScope?: Omit<TransactionScope, 'outer'> & { readonly outer: SessionStore }
 }
 
 /**

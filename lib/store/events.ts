@@ -24,16 +24,16 @@ export interface SessionEvents {
   readonly conflict: { readonly id: SessionId; readonly what: string }
   /** A session has a new secret. */
   readonly rotated: { readonly id: SessionId; readonly durationMs: number }
-  /** A session was ended: by `destroySession`, or by `endSessions`. */
+  /** A session was ended: by `destroySession`, or by `destroySessionsOf`. */
   readonly destroyed: { readonly id: SessionId; readonly durationMs: number }
   /** The right token of an expired session was shown. */
   readonly expired: { readonly id: SessionId }
   /** A token was shown that opens nothing: not a token at all, or one that nobody was given (any more). */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
   /** A client has shown more different bad tokens than a guard allows; told once for each window of time. */
-  readonly guessing: { readonly address: string; readonly tokens: number; readonly refused: boolean }
+  readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Garbage was collected: how many sessions, in how many batches. */
-  readonly collected: {
+  readonly expiredDeleted: {
     readonly sessions: number
     readonly batches: number
     readonly finished: boolean
@@ -58,14 +58,14 @@ export interface SessionEvents {
 
 export type SessionEventName = keyof SessionEvents
 
-const named = (name: SessionEventName): string => `keyrow:${name}`
+const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
 // Looked up once: Node.js keeps them by weak references, which cost more than what is told; and Bun forgets a channel
 // that nobody else keeps together with those who listen to it.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
-  const found = channels.get(name) ?? channel(named(name))
+  const found = channels.get(name) ?? channel(channelName(name))
   channels.set(name, found)
   return found
 }
@@ -96,9 +96,9 @@ export const onSessionEvent = <N extends SessionEventName>(
 ): (() => void) => {
   const heard = (event: unknown): void => listener(event as SessionEvents[N])
   channelOf(name)
-  subscribe(named(name), heard)
+  subscribe(channelName(name), heard)
   return () => {
-    unsubscribe(named(name), heard)
+    unsubscribe(channelName(name), heard)
   }
 }
 
@@ -114,26 +114,26 @@ export const publishFailure = (operation: string, error: unknown): void => {
 // Tells what an operation did, or why it failed, as events.
 
 /** The same task; when it has succeeded, `tell` is called with its result and how long it took. */
-export const telling =
+export const publishing =
   <L, A>(
     operation: string,
     task: TaskEither<L, A>,
-    tell: (result: A, durationMs: number) => void = () => undefined,
+    publishResult: (result: A, durationMs: number) => void = () => undefined,
   ): TaskEither<L, A> =>
   async () => {
     const start = performance.now()
     const result = await task()
-    tellOutcome(operation, start, result, tell)
+    publishOutcome(operation, start, result, publishResult)
     return result
   }
 
 /** The same of what has come out of an operation begun at `start`: for those that run in each request. */
-export const tellOutcome = <A>(
+export const publishOutcome = <A>(
   operation: string,
   start: number,
   outcome: E.Either<unknown, A>,
-  tell: (result: A, durationMs: number) => void,
+  publishResult: (result: A, durationMs: number) => void,
 ): void => {
-  if (E.isRight(outcome)) tell(outcome.right, performance.now() - start)
+  if (E.isRight(outcome)) publishResult(outcome.right, performance.now() - start)
   else publishFailure(operation, outcome.left)
 }

@@ -8,7 +8,13 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Entries } from '../core/edits.js'
 import { SaveConflict, SessionGone } from '../core/errors.js'
 import type { Snapshot } from '../core/session.js'
-import { knownIds, randomSecret, type SaveId, type SecretHash, type SessionId } from '../core/token.js'
+import {
+  type IdempotencyKey,
+  randomSecret,
+  type SecretHash,
+  type SessionId,
+  verifiableIds,
+} from '../core/token.js'
 import { LIFETIME, type OwnLifetime, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
 import {
   type Absence,
@@ -38,13 +44,13 @@ interface Rows {
   readonly revision: number
   readonly entries: Entries
   /** The last saves, the latest first. */
-  readonly recent: readonly SaveId[]
+  readonly recent: readonly IdempotencyKey[]
 }
 
 type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 
 /** Whether this save is among the last ones. */
-const isDone = (rows: Rows, save: SaveId | undefined): boolean =>
+const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
 /** Expired rows are as good as gone, and swept when the table has doubled. */
@@ -109,12 +115,12 @@ class MemoryTable {
 
   /** Removes at most so many expired ones; gives how many. */
   sweep(limit: number): number {
-    let swept = 0
+    let tombstones = 0
     for (const [id, rows] of this.#rows) {
-      if (swept >= limit) break
-      if (rows.expiration <= this.#now() && this.#rows.delete(id)) swept += 1
+      if (tombstones >= limit) break
+      if (rows.expiration <= this.#now() && this.#rows.delete(id)) tombstones += 1
     }
-    return swept
+    return tombstones
   }
 }
 
@@ -138,37 +144,37 @@ export interface MemoryOptions extends Partial<Lifetime> {
 export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const lifetime = lifetimeOf(options)
   const now = options.clock ?? systemClock
-  const [table, ids] = [new MemoryTable(now), knownIds()]
+  const [table, ids] = [new MemoryTable(now), verifiableIds()]
   ids.learn(randomSecret(), 0)
-  const { moved, touched, relived, snapshot } = expiry(lifetime, now)
+  const { extendedExpiry, touched, relived, snapshot } = expiry(lifetime, now)
   const saved = (change: Change) => (rows: Rows) =>
-    isDone(rows, change.save) ? rows : { ...relived(moved(rows), change), ...edited(rows, change) }
+    isDone(rows, change.save) ? rows : { ...relived(extendedExpiry(rows), change), ...edited(rows, change) }
   return {
     lifetime,
     ids,
     prepare: TE.right(undefined),
     create: (id, secret, save, entries) =>
       step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),
-    load: (id, secret) => step(() => E.right(E.map(snapshot)(table.open(id, opens(secret, now()))))),
+    load: (id, secret) => step(() => E.right(E.map(snapshot)(table.open(id, secretMatches(secret, now()))))),
     save: (id, change) => step(() => E.map(snapshot)(table.update(id, flow(saved(change), E.right)))),
-    touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(moved, E.right)))),
+    touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(extendedExpiry, E.right)))),
     refresh: (id) =>
       step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
     rotate: (id, from, to) =>
       step(() => E.map(constVoid)(table.update(id, rotated(id, from, to, now() + lifetime.rotationGraceMs)))),
     destroy: (id) => step(() => E.map(constVoid)(E.right(table.remove(id)))),
-    ...listing(table),
+    ...principals(table),
   }
 }
 
-const listing = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'collect'> => ({
+const principals = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => ({
   sessionsOf: (principal) => step(() => E.right(table.whose(principal).map(listed).reverse())),
   endAll: (principal, { except, only }) =>
     step(() => {
       const ids = table.whose(principal).map(([id]) => id)
       return E.right(ids.filter((id) => id !== except && (only ?? id) === id && table.remove(id)))
     }),
-  collect: (limit) =>
+  deleteExpired: (limit) =>
     step(() => {
       const sessions = table.sweep(limit)
       return E.right({ sessions, more: sessions === limit, busy: false })
@@ -186,18 +192,18 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
   const isDue = (rows: Rows): boolean =>
     rows.expiration < rows.absoluteExpiration &&
     now() + idleOf(rows) - rows.expiration >= idleOf(rows) * lifetime.touchFraction
-  const moved = (rows: Rows): Rows => ({
+  const extendedExpiry = (rows: Rows): Rows => ({
     ...rows,
     expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows), rows.absoluteExpiration)),
   })
   const relived = (rows: Rows, { edits, entries }: Change): Rows =>
-    edits.has(LIFETIME) ? { ...rows, ...begun(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
-  const touched = (rows: Rows): Rows => (isDue(rows) ? moved(rows) : rows)
+    edits.has(LIFETIME) ? { ...rows, ...initialExpiry(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
+  const touched = (rows: Rows): Rows => (isDue(rows) ? extendedExpiry(rows) : rows)
   const snapshot = (rows: Rows): Snapshot => {
     const { revision, expiration, entries, recent } = rows
-    return { revision, expiration, due: isDue(rows), mark: recent[0] as SaveId, entries }
+    return { revision, expiration, touchDue: isDue(rows), versionTag: recent[0] as IdempotencyKey, entries }
   }
-  return { moved, touched, relived, snapshot }
+  return { extendedExpiry, touched, relived, snapshot }
 }
 
 /** Each operation runs whole, when its task runs. */
@@ -214,27 +220,27 @@ const listed = ([id, { createdAt, expiration }]: readonly [SessionId, Rows]): Li
 
 const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })
 
-const begun = ({ idleMs, absoluteMs }: OwnLifetime, now: number) => ({
+const initialExpiry = ({ idleMs, absoluteMs }: OwnLifetime, now: number) => ({
   expiration: now + Math.min(idleMs, absoluteMs),
   absoluteExpiration: now + absoluteMs,
 })
 
 const newRows = (
   secret: SecretHash,
-  save: SaveId,
+  save: IdempotencyKey,
   entries: Entries,
   now: number,
   lifetime: Lifetime,
 ): Rows => ({
   secret,
   createdAt: now,
-  ...begun(ownLifetimeOf(entries) ?? lifetime, now),
+  ...initialExpiry(ownLifetimeOf(entries) ?? lifetime, now),
   revision: 1,
   entries,
   recent: [save],
 })
 
-const opens =
+const secretMatches =
   (secret: SecretHash, now: number) =>
   (rows: Rows): boolean =>
     rows.secret === secret || (rows.previous?.secret === secret && rows.previous.until > now)

@@ -18,8 +18,8 @@ const served = async (
   handler: Handler,
   use: (url: string) => Promise<void>,
 ): Promise<void> => {
-  const onFailure = () => ({ status: 503, body: 'failed' })
-  const server = createServer(sessionListener({ store, onFailure })(handler))
+  const onError = () => ({ status: 503, body: 'failed' })
+  const server = createServer(sessionListener({ store, onError })(handler))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   try {
     await use(`http://127.0.0.1:${String((server.address() as AddressInfo).port)}/`)
@@ -29,7 +29,7 @@ const served = async (
   }
 }
 
-const visit = pipe(
+const info = pipe(
   updateCurrentSession((session) =>
     sessionSet('visits', Number(sessionRef('visits', 0)(session)) + 1)(session),
   ),
@@ -38,7 +38,7 @@ const visit = pipe(
 
 const counting: Handler = (_, res) =>
   pipe(
-    visit,
+    info,
     TE.map((visits) => res.end(String(visits))),
   )
 
@@ -71,7 +71,7 @@ const answers: Readonly<Record<string, Handler>> = {
   'an ended response': counting,
   'a streamed response': (_, res) =>
     pipe(
-      visit,
+      info,
       TE.chainTaskK((visits) => async () => {
         for (let part = 0; part < 20; part += 1)
           if (!res.write(`${String(visits)}${' '.repeat(9_999)}`))
@@ -81,7 +81,7 @@ const answers: Readonly<Record<string, Handler>> = {
     ),
   'a flushed head': (_, res) =>
     pipe(
-      visit,
+      info,
       TE.map((visits) => {
         res.writeHead(200, { 'Content-Type': 'text/plain' })
         res.flushHeaders()
@@ -90,7 +90,7 @@ const answers: Readonly<Record<string, Handler>> = {
     ),
 }
 
-export const doorLaws: readonly Law[] = [
+export const adapterLaws: readonly Law[] = [
   ...Object.entries(answers).map(
     ([kind, handler]): Law => ({
       law: 10,
@@ -166,9 +166,9 @@ export const doorLaws: readonly Law[] = [
       served(
         store,
         async (req, res) => {
-          await visit()
+          await info()
           req.resume()
-          const ended = new Promise((resolve) => req.on('end', () => resolve(visit())))
+          const ended = new Promise((resolve) => req.on('end', () => resolve(info())))
           res.end(JSON.stringify(await ended))
         },
         async (url) => {
@@ -185,7 +185,7 @@ export const doorLaws: readonly Law[] = [
         store,
         (_, res) =>
           pipe(
-            visit,
+            info,
             TE.chainW(() => {
               res.end('done')
               return TE.left('mine')

@@ -1,7 +1,7 @@
 // The laws as checks that any `SessionStore` can be given to, with any test runner. Time passes by the
 // subject's `elapse`, never by waiting.
 
-import { doorLaws } from './adapter-laws.js'
+import { adapterLaws } from './adapter-laws.js'
 import { currentLaws, nestingLaws } from './current-laws.js'
 import { lifetimeLaws } from './lifetime-laws.js'
 import { lazyLaws, lazySaveLaws } from './partial-loading-laws.js'
@@ -25,7 +25,7 @@ const laws: readonly Law[] = [
   ...lazyLaws,
   ...lazySaveLaws,
   ...listingLaws,
-  ...doorLaws,
+  ...adapterLaws,
 ].sort((a, b) => a.law - b.law)
 
 /** One check: its name begins with the law's number, and its promise rejects when the law is broken. */

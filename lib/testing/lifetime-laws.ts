@@ -4,13 +4,13 @@ import * as O from 'fp-ts/lib/Option.js'
 import { noEdits, setTo } from '../core/edits.js'
 import type { Json } from '../core/json.js'
 import type { Snapshot } from '../core/session.js'
-import { freshSaveId } from '../core/token.js'
+import { newIdempotencyKey } from '../core/token.js'
 import { sessionSet } from '../core/values.js'
 import type { OwnLifetime } from '../core/well-known-keys.js'
 import { sessionsOf, signIn } from '../request/sign-in.js'
 import { buildSession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
 import { withSession } from '../request/with-session.js'
-import { collectGarbage } from '../store/cleanup.js'
+import { deleteExpiredSessions } from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type Law, lazily, reload, reloaded, right, stored } from './subject.js'
 
@@ -39,10 +39,10 @@ const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
   'a save with others': (session) => saveTogether(session.handle, session),
 }
 
-const saveTogether = async ({ many }: SessionStore, session: Session): Promise<unknown> => {
+const saveTogether = async ({ batch: many }: SessionStore, session: Session): Promise<unknown> => {
   const since = O.toNullable(session.snapshot) ?? assert.fail('never stored')
   const [edits, entries] = [noEdits.set('a', setTo<Json>(1)), since.entries.set('a', 1)]
-  const change = { save: freshSaveId(), edits, since, entries }
+  const change = { save: newIdempotencyKey(), edits, since, entries }
   if (many === undefined) return right(session.handle.save(session.id, change))
   const [saved] = await right(many.save([{ id: session.id, changes: [change], edits, since, entries }]))
   assert.ok(saved !== undefined && O.isSome(saved))
@@ -68,7 +68,7 @@ export const lifetimeLaws: readonly Law[] = [
           `${name} moves it by its own idle time`,
         )
       }
-      await right(collectGarbage(subject.store))
+      await right(deleteExpiredSessions(subject.store))
       assert.equal((await right(sessionsOf(subject.store, ada))).length, 1)
       await subject.elapse(5_000_000 - 101_000 - 550_000 * Object.keys(uses).length)
       assert.equal(await reloaded(session), undefined, 'its absolute time ends it')
@@ -86,7 +86,7 @@ export const lifetimeLaws: readonly Law[] = [
         await subject.elapse(ms)
         const loaded = [await reload(session), await lazily(session, 'a')].map(({ snapshot }) => snapshot)
         const due = [...loaded, ...(await loadedWithOthers(session))].map(
-          (snapshot) => O.isSome(snapshot) && snapshot.value.due,
+          (snapshot) => O.isSome(snapshot) && snapshot.value.touchDue,
         )
         assert.equal(new Set(due).size, 1)
         return due[0] ?? assert.fail('not loaded')
@@ -111,7 +111,7 @@ export const lifetimeLaws: readonly Law[] = [
       await subject.elapse(5_000)
       assert.equal(await reloaded(used), undefined)
       assert.deepEqual(await right(sessionsOf(subject.store, ada)), [])
-      const { sessions } = await right(collectGarbage(subject.store))
+      const { sessions } = await right(deleteExpiredSessions(subject.store))
       assert.ok(sessions >= 2, 'both are collected')
     },
   },
@@ -137,7 +137,7 @@ export const lifetimeLaws: readonly Law[] = [
       )
       await subject.elapse(61_000)
       assert.equal(await reloaded(other), undefined, "the store's idle time")
-      assert.ok((await right(collectGarbage(subject.store))).sessions >= 2, 'both are collected')
+      assert.ok((await right(deleteExpiredSessions(subject.store))).sessions >= 2, 'both are collected')
     },
   },
   {
@@ -161,6 +161,6 @@ export const lifetimeLaws: readonly Law[] = [
 ]
 
 const loadedWithOthers = async ({ id, token, handle }: Session): Promise<readonly O.Option<Snapshot>[]> =>
-  handle.many === undefined
+  handle.batch === undefined
     ? []
-    : (await right(handle.many.load([{ id, secret: token.hash }]))).map(O.fromEither)
+    : (await right(handle.batch.load([{ id, secret: token.hash }]))).map(O.fromEither)

@@ -9,15 +9,15 @@ import { KeyNotLoaded } from '../core/errors.js'
 import { sessionKey } from '../core/key.js'
 import { keysOf } from '../core/session.js'
 import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../core/values.js'
-import { flash, flashes, sessionFor, sessionPrincipal } from '../core/well-known-keys.js'
+import { sessionFlash, sessionFlashes, sessionFor, sessionPrincipal } from '../core/well-known-keys.js'
 import {
   destroySession,
-  fetchCurrentSession,
+  loadCurrentKeys,
+  loadKeys,
   loadSession,
   refreshSession,
   rotateSession,
   saveSession,
-  sessionFetch,
   sessionToken,
 } from '../request/verbs.js'
 import { updateCurrentSession, withSession } from '../request/with-session.js'
@@ -66,11 +66,11 @@ const readingLaws: readonly Law[] = [
     law: 1,
     name: "pure: keyrow's own keys are known of every session",
     check: async ({ store }) => {
-      const whole = await stored(store, ...abc, sessionFor('ada'), flash('info', 'Hello.'))
+      const whole = await stored(store, ...abc, sessionFor('ada'), sessionFlash('info', 'Hello.'))
       const session = await lazily(whole)
       assert.deepEqual(sessionRef(sessionPrincipal, '')(session), 'ada')
       assert.deepEqual(
-        flashes(session).map(({ text }) => text),
+        sessionFlashes(session).map(({ text }) => text),
         ['Hello.'],
       )
       assert.throws(() => sessionRef('a')(session), notLoaded('a'))
@@ -84,7 +84,7 @@ const readingLaws: readonly Law[] = [
       const mine = pipe(await lazily(whole, 'a'), sessionSet('c', 30), add('a', 10))
       await right(saveSession(pipe(await reload(whole), sessionSet('a', 5), sessionSet('b', 6))))
       assert.equal(sessionRef('a', 0)(mine), 11)
-      const fetched = await right(sessionFetch('b', 'c', 'nothing')(mine))
+      const fetched = await right(loadKeys('b', 'c', 'nothing')(mine))
       assert.deepEqual(fetched.store.toObject(), { a: 15, b: 6, c: 30 })
       assert.equal(sessionRef('nothing', 0)(fetched), 0)
       assert.equal(revisionOf(fetched), revisionOf(mine) + 1)
@@ -122,15 +122,15 @@ const costLaws: readonly Law[] = [
       const whole = await stored(store, ...abc)
       calls.length = 0
       const session = await lazily(whole, 'a')
-      await right(sessionFetch('a')(session))
-      await right(sessionFetch('b')(sessionSet('b', 1)(session)))
-      await right(sessionFetch('b')(whole))
+      await right(loadKeys('a')(session))
+      await right(loadKeys('b')(sessionSet('b', 1)(session)))
+      await right(loadKeys('b')(whole))
       await right(saveSession(session))
       const saved = await right(saveSession(pipe(session, add('a'), sessionSet('b', 7))))
       assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
       assert.deepEqual(saved.store.toObject(), { a: 2, b: 7 })
-      await right(sessionFetch('b')(saved))
-      const fetched = await right(sessionFetch('c')(saved))
+      await right(loadKeys('b')(saved))
+      const fetched = await right(loadKeys('c')(saved))
       assert.deepEqual(calls.slice(4), ['refresh'])
       assert.deepEqual(fetched.store.toObject(), { a: 2, b: 7, c: 3 })
     },
@@ -144,7 +144,7 @@ const endLaws: readonly Law[] = [
     check: async ({ store }) => {
       const mine = await lazily(await stored(store, ...abc), 'a')
       await right(destroySession(await lazily(mine)))
-      const attempts = [sessionFetch('b')(mine), refreshSession(mine), saveSession(add('b')(mine))]
+      const attempts = [loadKeys('b')(mine), refreshSession(mine), saveSession(add('b')(mine))]
       for (const attempt of attempts) assert.equal(tagOf(await left(attempt)), 'SessionGone')
       const { handle, token } = mine
       assert.ok(O.isNone(await right(loadSession(handle, token.reveal(), { keys: ['a'] }))))
@@ -164,7 +164,7 @@ const endLaws: readonly Law[] = [
   },
 ]
 
-const frameLaws: readonly Law[] = [
+const scopeLaws: readonly Law[] = [
   {
     law: 9,
     name: 'nesting joins: what is fetched of the current session is known to all in it, and saved once',
@@ -174,7 +174,7 @@ const frameLaws: readonly Law[] = [
       calls.length = 0
       const inner = await lazily(session, 'visits')
       const fetched = pipe(
-        TE.sequenceArray([fetchCurrentSession('b'), fetchCurrentSession('c', 'b')]),
+        TE.sequenceArray([loadCurrentKeys('b'), loadCurrentKeys('c', 'b')]),
         TE.chainW(() => withSession(inner, () => currentVisits)),
         TE.chainW(() => updateCurrentSession(flow(add('b'), add('c'), add('visits')))),
         TE.map(({ store: seen }) => seen.toObject()),
@@ -192,7 +192,7 @@ const frameLaws: readonly Law[] = [
     check: async ({ store }) => {
       const session = await lazily(await stored(store, ...abc), 'a')
       const body = pipe(
-        fetchCurrentSession('b'),
+        loadCurrentKeys('b'),
         TE.chainW(() => updateCurrentSession(add('b', 10))),
         TE.chainW(() => saveSession(add('a', 10)(session))),
         TE.chainW(() => updateCurrentSession(add('b', 100))),
@@ -205,11 +205,11 @@ const frameLaws: readonly Law[] = [
     law: 8,
     name: 'nothing after the end: nothing is fetched for code that outlived its request',
     check: async ({ store }) => {
-      assert.equal(tagOf(await left(fetchCurrentSession('b'))), 'NoCurrentSession')
+      assert.equal(tagOf(await left(loadCurrentKeys('b'))), 'NoCurrentSession')
       const session = await lazily(await stored(store, ...abc), 'a')
       const [ended, end] = gate()
       const outliving = () => {
-        const fetched = ended.then(() => left(fetchCurrentSession('b')))
+        const fetched = ended.then(() => left(loadCurrentKeys('b')))
         return TE.right({ fetched })
       }
       const { fetched } = await right(withSession(session, outliving))
@@ -229,7 +229,7 @@ const frameLaws: readonly Law[] = [
   },
 ]
 
-export const lazyLaws: readonly Law[] = [...readingLaws, ...costLaws, ...endLaws, ...frameLaws]
+export const lazyLaws: readonly Law[] = [...readingLaws, ...costLaws, ...endLaws, ...scopeLaws]
 
 // Laws 4 and 5 of sessions of which only some keys were read: what is saved of them, by requests that know different keys.
 
@@ -319,7 +319,7 @@ const updateLaws: readonly Law[] = [
       const mine = pipe(await lazily(whole, 'a'), add('b', 10), add('b', 100), add('new', 1000))
       assert.throws(() => sessionRef('b')(mine), notLoaded('b'))
       assert.deepEqual(mine.store.toObject(), { a: 1 })
-      const fetched = await right(sessionFetch('b')(mine))
+      const fetched = await right(loadKeys('b')(mine))
       assert.deepEqual([sessionRef('b', 0)(fetched), fetched.edits.size], [112, 2])
       assert.equal(sessionRef('b', 0)(pipe(mine, sessionSet('b', 1), add('b', 1))), 2)
       const saved = await right(saveSession(mine))

@@ -5,7 +5,7 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { deleted, noEdits, setTo } from '../core/edits.js'
 import type { Json } from '../core/json.js'
-import { freshSaveId } from '../core/token.js'
+import { newIdempotencyKey } from '../core/token.js'
 import { sessionDel, sessionSet } from '../core/values.js'
 import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
 import type { Session } from '../store/contract.js'
@@ -127,7 +127,7 @@ const endLaws: readonly Law[] = [
       const built = pipe(buildSession(store), sessionSet('first', 1))
       await right(saveSession(built))
       assert.equal(tagOf(await left(saveSession(sessionSet('second', 2)(built)))), 'SaveConflict')
-      const [save, entries] = [freshSaveId(), built.store.set('third', 3)]
+      const [save, entries] = [newIdempotencyKey(), built.store.set('third', 3)]
       assert.equal(tagOf(await left(store.create(built.id, built.token.hash, save, entries))), 'SaveConflict')
       assert.deepEqual(await storedValues(built), { first: 1 })
       await right(destroySession(built))

@@ -7,7 +7,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Edits } from '../core/edits.js'
 import { KeyNotLoaded } from '../core/errors.js'
-import { freshSaveId } from '../core/token.js'
+import { newIdempotencyKey } from '../core/token.js'
 import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import type { Database } from '../db/database.js'
 import { buildSession, loadSession, saveSession, sessionToken } from '../request/verbs.js'
@@ -73,7 +73,7 @@ export const storedValues = async (session: Session): Promise<Readonly<Record<st
 export const saveEdits = (session: Session, edits: Edits) => {
   const since = O.toNullable(session.snapshot) ?? assert.fail('it was never stored')
   return session.handle.save(session.id, {
-    save: freshSaveId(),
+    save: newIdempotencyKey(),
     edits,
     since,
     entries: applyEdits(edits, since.entries),
@@ -105,7 +105,7 @@ export const counted = (store: SessionStore) => {
     destroy: count('destroy', store.destroy),
     sessionsOf: count('sessionsOf', store.sessionsOf),
     endAll: count('endAll', store.endAll),
-    collect: count('collect', store.collect),
+    deleteExpired: count('collect', store.deleteExpired),
   }
   return { store: countedStore, calls }
 }

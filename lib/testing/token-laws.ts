@@ -8,7 +8,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { freshId } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet } from '../core/values.js'
 import { sessionFor, sessionPrincipal } from '../core/well-known-keys.js'
-import { endSessions, sessionsOf } from '../request/sign-in.js'
+import { destroySessionsOf, sessionsOf } from '../request/sign-in.js'
 import {
   buildSession,
   destroySession,
@@ -18,7 +18,7 @@ import {
   sessionToken,
 } from '../request/verbs.js'
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
-import { collectGarbage } from '../store/cleanup.js'
+import { deleteExpiredSessions } from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import {
   counted,
@@ -94,7 +94,7 @@ export const tokenLaws: readonly Law[] = [
       ]
       await right(destroySession(ended))
       await elapse(61_000)
-      await right(collectGarbage(store))
+      await right(deleteExpiredSessions(store))
       for (const { id } of [ended, expired, buildSession(store)]) assert.equal(ids.originOf(id), 'own')
       assert.notEqual(ended.id, expired.id)
       for (let n = 0; n < 100; n += 1) assert.notEqual(ids.originOf(freshId()), 'own')
@@ -198,7 +198,7 @@ const principalLaws: readonly Law[] = [
       const save = (session: Session, index: number) =>
         saveSession(sessionSet(`late ${String(index)}`, 1)(session))()
       const results = Promise.all(held.slice(0, 50).map(save))
-      const ended = await right(endSessions(store, ada))
+      const ended = await right(destroySessionsOf(store, ada))
       for (const result of [...(await results), ...(await Promise.all(held.slice(50).map(save)))])
         if (E.isLeft(result)) assert.equal(tagOf(result.left), 'SessionGone')
       assert.deepEqual(ended.toSorted(), ids(...mine))
@@ -212,17 +212,17 @@ const principalLaws: readonly Law[] = [
     check: async ({ store }) => {
       const ada = `ada ${String(Math.random())}`
       const [here, there] = [await stored(store, sessionFor(ada)), await stored(store, sessionFor(ada))]
-      assert.deepEqual(await right(endSessions(store, ada, { except: here.id })), [there.id])
+      assert.deepEqual(await right(destroySessionsOf(store, ada, { except: here.id })), [there.id])
       assert.deepEqual(await idsOf(store, ada), [here.id])
       const foreign = await stored(store, sessionFor(`bob ${ada}`))
-      assert.deepEqual(await right(endSessions(store, ada, { only: foreign.id })), [])
+      assert.deepEqual(await right(destroySessionsOf(store, ada, { only: foreign.id })), [])
       assert.ok(await reload(foreign), "nobody ends another's session")
       const another = await stored(store, sessionFor(ada))
-      assert.deepEqual(await right(endSessions(store, ada, { only: another.id })), [another.id])
+      assert.deepEqual(await right(destroySessionsOf(store, ada, { only: another.id })), [another.id])
       assert.equal(await reloaded(another), undefined)
       const everywhere = pipe(
         updateCurrentSession(sessionSet('left', 'behind')),
-        TE.chainW(() => endSessions(store, ada)),
+        TE.chainW(() => destroySessionsOf(store, ada)),
         TE.chainFirstW(() => TE.fromTask(() => currentSession())),
       )
       assert.deepEqual(await right(withSession(await reload(here), () => everywhere)), [here.id])
@@ -242,14 +242,14 @@ const collectionLaws: readonly Law[] = [
       const [used, young] = [old.slice(0, 5), await many(5, () => stored(store, sessionSet('a', 1)))]
       for (const session of used) await right(saveSession(sessionSet('a', 2)(await reload(session))))
       await elapse(21_000)
-      const first = await right(store.collect(10))
+      const first = await right(store.deleteExpired(10))
       assert.ok(first.sessions <= 10, 'a batch is bounded')
-      const rest = await right(collectGarbage(store, { batch: 10, pauseMs: 0 }))
+      const rest = await right(deleteExpiredSessions(store, { batchSize: 10, delayMs: 0 }))
       assert.deepEqual([first.sessions + rest.sessions, rest.finished], [20, true])
       for (const session of [...used, ...young]) assert.ok((await reload(session)).store.size > 0)
       // What lived on is looked at again.
       await elapse(61_000)
-      assert.equal((await right(collectGarbage(store))).sessions, 10)
+      assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
     },
   },
   {
@@ -260,7 +260,7 @@ const collectionLaws: readonly Law[] = [
       await many(60, () => stored(store, sessionSet('a', 1)))
       await elapse(61_000)
       const live = await many(10, () => stored(store, sessionSet('n', 0)))
-      const collectors = many(4, () => right(collectGarbage(store, { batch: 7, pauseMs: 0 })))
+      const collectors = many(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
       const saved = await many(50, async (index) =>
         right(saveSession(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session)))),
       )

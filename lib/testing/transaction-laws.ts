@@ -4,7 +4,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
-import { flash, flashes, sessionPrincipal } from '../core/well-known-keys.js'
+import { sessionFlash, sessionFlashes, sessionPrincipal } from '../core/well-known-keys.js'
 import { type Database, transact } from '../db/database.js'
 import { signIn, signOut } from '../request/sign-in.js'
 import { buildSession, rotateSession } from '../request/verbs.js'
@@ -58,7 +58,7 @@ const keepingLaws: readonly Law[] = [
           inOrder<unknown, unknown>(
             set('before', 1),
             transact(database, () =>
-              inOrder(add('n'), set('inside', 1), updateCurrentSession(flash('info', 'x'))),
+              inOrder(add('n'), set('inside', 1), updateCurrentSession(sessionFlash('info', 'x'))),
             ),
             tried(database, () => inOrder(set('inside', 2), add('n'), fail)),
             set('after', 1),
@@ -69,7 +69,7 @@ const keepingLaws: readonly Law[] = [
         assert.equal(E.isRight(ended), end !== fail)
         const now = await reload(session)
         const { n, inside, before, after } = now.store.toObject()
-        assert.deepEqual({ n, inside, flashes: flashes(now).length }, { n: 2, inside: 1, flashes: 1 })
+        assert.deepEqual({ n, inside, flashes: sessionFlashes(now).length }, { n: 2, inside: 1, flashes: 1 })
         assert.deepEqual([before, after], end === fail ? [undefined, undefined] : [1, 1])
       }
     },

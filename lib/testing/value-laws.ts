@@ -6,7 +6,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import type { Json } from '../core/json.js'
 import { sessionKey } from '../core/key.js'
-import { freshSaveId } from '../core/token.js'
+import { newIdempotencyKey } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import { buildSession, loadSession, refreshSession, saveSession, sessionToken } from '../request/verbs.js'
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
@@ -302,12 +302,12 @@ const wholeLaws: readonly Law[] = [
     law: 5,
     name: 'no lost updates: the same save or creation, sent twice, is done once',
     check: async ({ store }) => {
-      const [built, save] = [sessionSet('n', 1)(buildSession(store)), freshSaveId()]
+      const [built, save] = [sessionSet('n', 1)(buildSession(store)), newIdempotencyKey()]
       const create = store.create(built.id, built.token.hash, save, built.store)
       assert.deepEqual(await right(create), await right(create))
       const mine = add('n')(await reload(built))
       const since = O.toNullable(mine.snapshot) ?? assert.fail('it was loaded')
-      const change = { save: freshSaveId(), edits: mine.edits, since, entries: mine.store }
+      const change = { save: newIdempotencyKey(), edits: mine.edits, since, entries: mine.store }
       const first = await right(store.save(built.id, change))
       await right(saveSession(add('n', 10)(await reload(built))))
       const second = await right(store.save(built.id, change))

@@ -7,7 +7,7 @@ import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionUpdate } from 'keyrow/promise'
 import postgres from 'postgres'
 
-const [url, schema, count, atOnce, keys, ...tokens] = process.argv.slice(2)
+const [url, schema, count, concurrency, keys, ...tokens] = process.argv.slice(2)
 const database = postgresDatabase(() => postgres(url, { ...poolOptions, max: 4, onnotice: () => undefined }))
 const store = sessionStore(database, { schema })
 
@@ -23,7 +23,7 @@ const worker = async () => {
   }
 }
 
-const workers = Array.from({ length: Number(atOnce) }, () =>
+const workers = Array.from({ length: Number(concurrency) }, () =>
   worker().catch((error) => errors.push(String(error))),
 )
 await Promise.all(workers)

@@ -6,7 +6,7 @@ import { DriverError } from '../../lib/core/errors.js'
 import type { Database } from '../../lib/db/database.js'
 import {
   currentSession,
-  flash,
+  sessionFlash,
   sessionPrincipal,
   sessionRef,
   signIn,
@@ -85,7 +85,7 @@ const shop = async ({ path, query }: Call): Promise<Reply> => {
   if (path === '/acs') await signIn(query.get('user') ?? 'ada')
   if (path === '/pay') {
     await set('paid', true)
-    await updateCurrentSession(flash('info', 'Paid.'))
+    await updateCurrentSession(sessionFlash('info', 'Paid.'))
   }
   if (path === '/messages') return { body: (await takeFlashes()).map(({ text }) => text).join() }
   if (path === '/fail') throw new Error('mine')

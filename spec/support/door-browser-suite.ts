@@ -6,14 +6,14 @@ import type { Test } from 'tap'
 import type { Database } from '../../lib/db/database.js'
 import {
   buildSession,
-  checkForgery,
   csrfToken,
   currentSession,
-  flash,
   loadSession,
+  sessionFlash,
   signIn,
   takeFlashes,
   updateCurrentSession,
+  verifyCsrf,
   withSession,
 } from '../../lib/promise/index.js'
 import { sessionStore } from '../../lib/sql/store.js'
@@ -30,7 +30,7 @@ const SAME_ORIGIN: Sent = { 'sec-fetch-site': 'same-origin' }
 const forms: CallHandler = async (call: Call) => {
   if (call.path === '/form') return { body: await csrfToken() }
   if (call.path === '/in') await signIn('ada')
-  else if (call.path !== '/set') await checkForgery(call, (await call.form()).get('csrf') ?? undefined)
+  else if (call.path !== '/set') await verifyCsrf(call, (await call.form()).get('csrf') ?? undefined)
   await set('sent', true)
   return { body: 'sent' }
 }
@@ -227,7 +227,7 @@ export const browserSuite = (t: Test, door: SpecDoor, database: Database): void 
     const url = await serve(
       t,
       async ({ path }) => {
-        if (path === '/add') await updateCurrentSession(flash('info', 'Saved.'))
+        if (path === '/add') await updateCurrentSession(sessionFlash('info', 'Saved.'))
         if (path === '/store') await set('stored', true)
         return { body: JSON.stringify((await takeFlashes()).map(({ text }) => text)) }
       },

@@ -4,19 +4,19 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Test } from 'tap'
-import { FIRST_ID, operatorOver } from '../../lib/cli/admin.js'
+import { adminOver, FIRST_ID } from '../../lib/cli/admin.js'
 import { DriverError } from '../../lib/core/errors.js'
 import type { Database } from '../../lib/db/database.js'
 import { tokenGuard } from '../../lib/http/token-guard.js'
 import {
   buildSession,
-  collectGarbage,
   csrfToken,
   currentSession,
+  deleteExpiredSessions,
   destroySession,
-  flash,
   loadSession,
   rotateSession,
+  sessionFlash,
   sessionRef,
   sessionSet,
   sessionsOf,
@@ -544,7 +544,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
 
   t.test('a message is shown once, on the next page', async (t) => {
     const url = await serve(t, async ({ path }) => {
-      if (path === '/add') await updateCurrentSession(flash('info', 'Saved.'))
+      if (path === '/add') await updateCurrentSession(sessionFlash('info', 'Saved.'))
       if (path === '/page') return { body: JSON.stringify((await takeFlashes()).map(({ text }) => text)) }
       return { status: 303, headers: { Location: '/page' } }
     })
@@ -573,7 +573,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
 
   t.test('bad tokens are reported without the credential, and nobody is locked out for them', async (t) => {
     const told: [string, unknown][] = []
-    for (const name of ['badToken', 'guessing', 'created', 'rotated', 'destroyed', 'expired'] as const)
+    for (const name of ['badToken', 'tokenAbuse', 'created', 'rotated', 'destroyed', 'expired'] as const)
       t.teardown(onSessionEvent(name, (event) => told.push([name, event])))
     const { store, schema, events } = await settled({ idleMs: 60_000 })
     const guard = tokenGuard({ limit: 3 })
@@ -595,8 +595,8 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
       t.equal((await ask(`${url}/show`, cookie, address)).body, '{}')
     }
     t.strictSame(
-      told.filter(([name]) => name === 'guessing'),
-      [['guessing', { address: '203.0.113.1', tokens: 4, refused: true }]],
+      told.filter(([name]) => name === 'tokenAbuse'),
+      [['tokenAbuse', { address: '203.0.113.1', tokens: 4, refused: true }]],
       'one token counts once, and none that was ours',
     )
     events.splice(0)
@@ -610,7 +610,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     t.equal((await ask(`${url}/`, signedIn.cookie, office)).body, '1', 'who guessed can sign in')
     t.strictSame(
       new Set(told.map(([name]) => name)),
-      new Set(['created', 'rotated', 'destroyed', 'expired', 'badToken', 'guessing']),
+      new Set(['created', 'rotated', 'destroyed', 'expired', 'badToken', 'tokenAbuse']),
     )
     const secrets = [first, second, expired, kept].map(({ cookie }) => cookie.split('.')[1] ?? '')
     for (const secret of [...secrets, stale.split('.')[1] ?? ''])
@@ -619,7 +619,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
 
   t.test('visitors of one office whose sessions have ended do not lock out the next one', async (t) => {
     const guessing: unknown[] = []
-    t.teardown(onSessionEvent('guessing', (event) => guessing.push(event)))
+    t.teardown(onSessionEvent('tokenAbuse', (event) => guessing.push(event)))
     const { store, schema } = await settled({ idleMs: 60_000 })
     // A process that has just started makes ids without a tag until it has read the key.
     await store.prepare()
@@ -637,10 +637,10 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     const last = await ask(`${url}/in`, undefined, office)
     await age(database, schema, 61_000)
     await comeBack(aged)
-    await collectGarbage(store, { pauseMs: 0 })
+    await deleteExpiredSessions(store, { delayMs: 0 })
     await comeBack(aged)
     const again = await visitors()
-    const operator = operatorOver(database, schema)
+    const operator = adminOver(database, schema)
     t.match(await operator.endBatch({ kind: 'all' }, FIRST_ID, 1_000)(), { right: { ended: 60 } })
     await comeBack([...again, ...ended, last.cookie])
     t.strictSame(guessing, [])

@@ -20,11 +20,11 @@ import { Hono } from 'hono'
 import Koa from 'koa'
 import * as ourExpress from '../../lib/http/express.js'
 import { sessionPlugin } from '../../lib/http/fastify.js'
-import { sessionFetch } from '../../lib/http/fetch.js'
+import { fetchHandler } from '../../lib/http/fetch.js'
 import * as ourHono from '../../lib/http/hono.js'
 import * as ourKoa from '../../lib/http/koa.js'
 import { sessionListener } from '../../lib/http/node.js'
-import type { DoorOptions } from '../../lib/http/session-request.js'
+import type { AdapterOptions } from '../../lib/http/session-request.js'
 import { codeBlocks } from './code-blocks.js'
 
 /** A request as the handler of a test sees it. */
@@ -44,7 +44,7 @@ export interface Reply {
 
 export type CallHandler = (call: Call) => Promise<Reply>
 
-export interface Serving extends DoorOptions {
+export interface Serving extends AdapterOptions {
   readonly trustProxy?: boolean
 }
 
@@ -194,7 +194,7 @@ export const documentedDoor = async (): Promise<SpecDoor> => {
   await mkdir(folder, { recursive: true })
   const program = new URL('function.ts', folder)
   // The same modules that the specs run, not those of the built package.
-  await writeFile(program, block?.code.replace(`'keyrow/door'`, `'../../lib/http/adapter.js'`) ?? '')
+  await writeFile(program, block?.code.replace(`'keyrow/adapter'`, `'../../lib/http/adapter.js'`) ?? '')
   const { sessionFunction } = (await import(program.href)) as { readonly sessionFunction: SessionFunction }
   return {
     name: 'the door of docs/doors.md',
@@ -207,7 +207,7 @@ export const documentedDoor = async (): Promise<SpecDoor> => {
 }
 
 type SessionFunction = (
-  options: DoorOptions,
+  options: AdapterOptions,
 ) => (handler: (event: GatewayEvent) => Promise<GatewayResult>) => GatewayFunction
 
 type GatewayFunction = (event: GatewayEvent) => Promise<GatewayResult>
@@ -323,7 +323,7 @@ export const doors: readonly SpecDoor[] = [
     name: 'fetch',
     streams: true,
     serve: (handler, options) => {
-      const listener = getRequestListener(sessionFetch(options)((request) => respond(handler, request)))
+      const listener = getRequestListener(fetchHandler(options)((request) => respond(handler, request)))
       return listening(createServer((req, res) => void listener(req, res)))
     },
   },

@@ -3,7 +3,7 @@
 //   history-child.mjs '{"url", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
 
 import { createHash } from 'node:crypto'
-import { batched, remembered, sessionStore } from 'keyrow'
+import { batched, cached, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   destroySession,
@@ -26,7 +26,7 @@ const forget = (id) =>
     id,
   ])
 const plain = sessionStore(database, { schema: task.schema, distributed: task.distributed })
-const store = broken(task.broken, task.fast ? batched(remembered(plain)) : plain, forget)
+const store = broken(task.broken, task.fast ? batched(cached(plain)) : plain, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
 const random = (n) => Math.floor(Math.random() * n)

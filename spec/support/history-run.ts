@@ -51,8 +51,8 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
   await options.distribute?.(schema)
   const sessions = sessionStore(database, {
     schema,
-    distributed: options.distribute !== undefined,
-    retry: { attempts: 20, withinMs: 20_000, pauseMs: 50 },
+    citus: options.distribute !== undefined,
+    retry: { attempts: 20, totalTimeoutMs: 20_000, baseDelayMs: 50 },
   })
   const built = (count: number) =>
     Promise.all(

@@ -37,7 +37,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import * as k from 'keyrow'
 import { type MemoryOptions, memoryStore } from 'keyrow/memory'
-import { answerFailure, type SessionListenerOptions, sessionListener } from 'keyrow/node'
+import { defaultErrorResponse, type SessionListenerOptions, sessionListener } from 'keyrow/node'
 import { type PostgresOptions, postgresDatabase } from 'keyrow/postgres'
 import * as p from 'keyrow/promise'
 import { type OpenSubject, sessionStoreLaws } from 'keyrow/testing'
@@ -123,7 +123,7 @@ const usePromises = async (): Promise<unknown> => {
 }
 
 const useServer = async (): Promise<unknown> => {
-  const listener = sessionListener({ store, sameSite: 'strict', onFailure: answerFailure })
+  const listener = sessionListener({ store, sameSite: 'strict', onError: defaultErrorResponse })
   const server = createServer(
     listener(async (_req, res) => {
       const visits = Number(p.sessionRef('visits', 0)(await p.currentSession())) + 1

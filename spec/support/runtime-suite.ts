@@ -5,7 +5,7 @@ import { Hono } from 'hono'
 import type { Test } from 'tap'
 import { pgliteDatabase } from '../../lib/db/pglite.js'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
-import { sessionFetch } from '../../lib/http/fetch.js'
+import { fetchHandler } from '../../lib/http/fetch.js'
 import {
   buildSession,
   currentSession,
@@ -74,7 +74,7 @@ const webDoors: readonly SpecDoor[] = [
     name: 'fetch',
     streams: true,
     pipelines,
-    serve: (handler, options) => serveFetch(sessionFetch(options)((request) => respond(handler, request))),
+    serve: (handler, options) => serveFetch(fetchHandler(options)((request) => respond(handler, request))),
   },
   {
     name: 'Hono',
@@ -128,7 +128,7 @@ const bodyTests = (t: Test, store: ReturnType<typeof sessionStore>): void => {
     }
     const bare = await serveFetch(made)
     const adapted = await serveFetch(
-      sessionFetch({ store })(async (request) => {
+      fetchHandler({ store })(async (request) => {
         await change()
         return made(request)
       }),
@@ -166,13 +166,13 @@ const greeting = (url: string, cookie?: string): Promise<unknown> =>
 const socketTests = (t: Test, store: ReturnType<typeof sessionStore>): void => {
   t.test('a handler that upgrades its connection has its session', async (t) => {
     const failures: unknown[] = []
-    const onFailure = (failure: unknown) => {
+    const onError = (failure: unknown) => {
       failures.push((failure as Error).name)
       return { status: 500, body: 'mine' }
     }
     const reads: unknown[] = []
     const served = await serveFetch(
-      sessionFetch({ store, onFailure })(async (request: Request, server: unknown) => {
+      fetchHandler({ store, onError })(async (request: Request, server: unknown) => {
         const { pathname } = new URL(request.url)
         reads.push((await currentSession()).store.get('n'))
         if (pathname === '/change') await change()
@@ -188,10 +188,10 @@ const socketTests = (t: Test, store: ReturnType<typeof sessionStore>): void => {
     t.strictSame(reads.splice(0), [undefined, 7, 7, 1])
     t.strictSame(failures, [])
     t.equal((await fetch(`${served.url}/text`)).status, 500)
-    t.strictSame(failures.splice(0), ['ResponseRefused'], 'what is no response is told')
+    t.strictSame(failures.splice(0), ['ResponseRejected'], 'what is no response is told')
     // Deno's answer to an upgrade takes the cookie of a new session; Bun sends an answer of its own.
     t.equal(await greeting(`${served.url}/change`), 'hello')
-    t.strictSame(failures, Deno === undefined ? ['ResponseRefused'] : [], 'and what cannot be sent')
+    t.strictSame(failures, Deno === undefined ? ['ResponseRejected'] : [], 'and what cannot be sent')
   })
 }
 

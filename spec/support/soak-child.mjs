@@ -3,7 +3,7 @@
 //   soak-child.mjs '{"url", "schema", "lasting", "visitors", "perSecond", "idleMs", "maxBytes"}'   (with --expose-gc and IPC)
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { batched, observedDatabase, remembered, sessionStore } from 'keyrow'
+import { batched, cached, observedDatabase, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   buildSession,
@@ -15,7 +15,7 @@ import {
   sessionSet,
   sessionToken,
   sessionUpdate,
-  startCollector,
+  startCleanup,
 } from 'keyrow/promise'
 import postgres from 'postgres'
 
@@ -42,12 +42,10 @@ const database = observedDatabase(postgresDatabase(pool, { timeoutMs: 60_000 }),
   did.statements += 1
 })
 const open = (idleMs) =>
-  batched(
-    remembered(sessionStore(database, { schema: task.schema, idleMs }), { maxBytes: task.maxBytes / 2 }),
-  )
+  batched(cached(sessionStore(database, { schema: task.schema, idleMs }), { maxBytes: task.maxBytes / 2 }))
 // Sessions that last are used by all processes; visitors come to one, go, and expire soon.
 const [longStore, shortStore] = [open(30 * 60_000), open(task.idleMs)]
-const collector = startCollector(shortStore, { everyMs: 2_000 })
+const collector = startCleanup(shortStore, { everyMs: 2_000 })
 
 const text = (length) => String(random(1e9)).padEnd(length, 'x')
 const visitors = []

@@ -1,31 +1,25 @@
 // Each statement of the library, run on loaded tables and recorded.
 
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import { FIRST_ID, operatorOver, type Scope } from '../../lib/cli/admin.js'
-import {
-  clockFigures,
-  hazardFigures,
-  routeFigures,
-  schemaFigures,
-  serverFigures,
-} from '../../lib/cli/doctor-sql.js'
+import { adminOver, FIRST_ID, type Scope } from '../../lib/cli/admin.js'
+import { clockStats, hazardStats, routeStats, schemaStats, serverStats } from '../../lib/cli/doctor-sql.js'
 import { noEntries } from '../../lib/core/edits.js'
-import { freshSaveId } from '../../lib/core/token.js'
+import { newIdempotencyKey } from '../../lib/core/token.js'
 import { batchedDatabase } from '../../lib/db/batched.js'
 import type { Database, Param, Query } from '../../lib/db/database.js'
-import { expressListing } from '../../lib/express-session/all-sessions.js'
+import { allSessions } from '../../lib/express-session/all-sessions.js'
 import { connectPgSimple } from '../../lib/express-session/index.js'
 import { int8, record, text } from '../../lib/index.js'
 import {
   buildSession,
   destroySession,
-  endSessions,
+  destroySessionsOf,
+  loadKeys,
   loadSession,
   refreshSession,
   rotateSession,
   type Session,
   saveSession,
-  sessionFetch,
   sessionFor,
   sessionSet,
   sessionsOf,
@@ -57,7 +51,14 @@ const recorded = (inner: Database, seen: Seen): Database => {
     },
     transaction: (body) =>
       inner.transaction((tx) =>
-        body(recorded(tx.within === undefined ? tx : { ...tx, within: { ...tx.within, outer } }, seen)),
+        body(
+          recorded(
+            tx.transactionScope === undefined
+              ? tx
+              : { ...tx, transactionScope: { ...tx.transactionScope, outer } },
+            seen,
+          ),
+        ),
       ),
   }
   return outer
@@ -133,33 +134,33 @@ const useSessions = async (store: SessionStore): Promise<void> => {
     await saveSession(sessionFor('bob')(one))
     await refreshSession(one)
   }
-  await sessionFetch('other')(await loaded('n'))
+  await loadKeys('other')(await loaded('n'))
   await right(store.touch(first.id))
   const before = await loaded()
   await rotateSession(before)
   await rotateSession(before).catch(() => undefined)
-  await store.create(first.id, first.token.hash, freshSaveId(), noEntries)()
+  await store.create(first.id, first.token.hash, newIdempotencyKey(), noEntries)()
   await sessionsOf(store, 'bob')
   await destroySession(first)
   await saveSession(sessionFor('eve')(buildSession(store)))
-  await endSessions(store, 'eve')
-  await right(store.collect(10))
+  await destroySessionsOf(store, 'eve')
+  await right(store.deleteExpired(10))
 }
 
 /** What the administrator asks, and ends. */
 const administer = async (watched: Database, schemaName: string): Promise<void> => {
   const schema = quotedSchema(schemaName)
-  const operator = operatorOver(watched, schema)
-  await right(serverFigures(watched))
-  await right(clockFigures(watched))
-  await right(routeFigures(watched))
-  await right(hazardFigures(watched, schema))
-  await right(schemaFigures(watched, schema))
+  const operator = adminOver(watched, schema)
+  await right(serverStats(watched))
+  await right(clockStats(watched))
+  await right(routeStats(watched))
+  await right(hazardStats(watched, schema))
+  await right(schemaStats(watched, schema))
   await right(operator.sessions(10, undefined))
   const [one] = await right(operator.sessions(10, 'ada'))
   const id = one?.id ?? FIRST_ID
   await right(operator.show(id, true))
-  const listing = expressListing(watched, schemaName, () => false)
+  const listing = allSessions(watched, schemaName, () => false)
   await right(listing.all)
   await right(listing.length)
   await right(listing.clear)
@@ -189,8 +190,8 @@ const useRecords = async (watched: Database, schemaName: string): Promise<void> 
   if (note === undefined) throw new Error('it is gone')
   await Promise.all(ids.map((id) => right(notes.find(together, id))))
   await right(notes.refresh(note))
-  await right(notes.by('owner').each([note]))
-  await right(tags.through(tagged, 'note', 'tag').each([note]))
+  await right(notes.hasMany('owner').preload([note]))
+  await right(tags.hasManyThrough(tagged, 'note', 'tag').preload([note]))
   const louder = notes.update('title', (title: string) => `${title}!`)(note)
   await right(notes.save(louder))
   await right(notes.save(louder))
@@ -213,7 +214,7 @@ export const runStatements = async (database: Database, schema: string): Promise
   const watched = recorded(database, seen)
   await load(watched, database, schema)
   await useSessions(sessionStore(watched, { schema }))
-  await useSessions(sessionStore(watched, { schema, distributed: true }))
+  await useSessions(sessionStore(watched, { schema, citus: true }))
   await useBatches(() => fast(sessionStore(watched, { schema })))
   await administer(watched, schema)
   await useRecords(watched, schema)

@@ -4,14 +4,14 @@ import { randomUUID } from 'node:crypto'
 import type { Database } from '../../lib/db/database.js'
 import { type SessionStoreOptions, sessionStore } from '../../lib/sql/store.js'
 import { batched } from '../../lib/store/batched.js'
-import { remembered } from '../../lib/store/cached.js'
+import { cached } from '../../lib/store/cached.js'
 import type { Lifetime, SessionStore } from '../../lib/store/contract.js'
 import { memoryStore } from '../../lib/store/memory.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
 import { right } from '../../lib/testing/subject.js'
 
 /** The store that the README shows. */
-export const fast = (store: SessionStore): SessionStore => batched(remembered(store))
+export const fast = (store: SessionStore): SessionStore => batched(cached(store))
 
 export { left, right } from '../../lib/testing/subject.js'
 

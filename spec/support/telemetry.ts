@@ -63,7 +63,7 @@ export const slowToLoad = (store: SessionStore, milliseconds: number): SessionSt
   },
 })
 
-const timed = ['created', 'loaded', 'saved', 'rotated', 'destroyed', 'collected', 'upgraded'] as const
+const timed = ['created', 'loaded', 'saved', 'rotated', 'destroyed', 'expiredDeleted', 'upgraded'] as const
 
 export const everyKind: readonly SessionEventName[] = [...timed, 'conflict', 'expired', 'badToken', 'failed']
 

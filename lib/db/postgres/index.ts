@@ -10,7 +10,7 @@ import { scopedDatabase } from '../transaction.js'
 import { type PoolInUse, type PostgresJs, poolInUse } from './pool.js'
 import { independent, type SettingsCheck, settingsCheck } from './settings.js'
 import { type Link, send } from './statement.js'
-import { begun, transact } from './transaction.js'
+import { isBegun, transact } from './transaction.js'
 import { untilSent } from './unsent.js'
 import { openSocket, type PoolAddress } from './workarounds.js'
 
@@ -85,7 +85,7 @@ export const postgresDatabase = (
     }
   return scopedDatabase({
     query: (query, params) => whileOpen(query.name, (link) => send(link.pool.sql, query, params, link)),
-    transaction: (body) => whileOpen('begin', (link) => begun(() => transact(body, link), link)),
+    transaction: (body) => whileOpen('begin', (link) => isBegun(() => transact(body, link), link)),
     close: () => {
       closed ??= pools.close()
       return closed

@@ -9,7 +9,7 @@ import type { DriverError } from '../../core/errors.js'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY } from '../database.js'
 import { withDeadline } from '../deadline.js'
-import { closeSockets, newTrust, type Trust } from './workarounds.js'
+import { closeSockets, newHealth, type PoolHealth } from './workarounds.js'
 
 export interface Sender {
   unsafe(
@@ -51,11 +51,11 @@ export interface Pool {
   readonly pending: Set<PromiseLike<unknown>>
   answeredAt: number
   /** Where there may be several servers behind its address. */
-  readonly trust: Trust | undefined
+  readonly health: PoolHealth | undefined
   /** When it ends, once it is an old one. */
   endsAt: number
   /** When a server that it reached was not what it looks for, and the search for another one. */
-  refusedAt: number
+  rejectedAt: number
   search: Search | undefined
 }
 
@@ -82,9 +82,9 @@ const opened = (sql: PostgresJs): Pool => ({
   sql: suitable(sql),
   pending: new Set(),
   answeredAt: 0,
-  trust: hasChoice(sql) ? newTrust() : undefined,
+  health: hasChoice(sql) ? newHealth() : undefined,
   endsAt: Number.POSITIVE_INFINITY,
-  refusedAt: Number.NEGATIVE_INFINITY,
+  rejectedAt: Number.NEGATIVE_INFINITY,
   search: undefined,
 })
 
@@ -114,14 +114,14 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
     ending: new Set(),
   }
   return {
-    hasChoice: uses.pool.trust !== undefined,
+    hasChoice: uses.pool.health !== undefined,
     pool: () => {
-      if (uses.pool.trust?.inDoubt === true && !uses.closed) renew(uses)
+      if (uses.pool.health?.suspect === true && !uses.closed) renew(uses)
       return uses.pool
     },
     late: (of, sentAt) => {
       // Where servers answer that they are not what is looked for, no connection has fallen silent.
-      const isSilent = of.refusedAt < sentAt
+      const isSilent = of.rejectedAt < sentAt
       if (isSilent && of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
     close: async () => {

@@ -4,12 +4,12 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { type DriverError, type Effect, withEffect } from '../../core/errors.js'
 import type { Param, Query, Row } from '../database.js'
-import { driverError, isForgotten, isStalePlan, refusedParams, withDeadline } from '../deadline.js'
+import { driverError, invalidParams, isForgotten, isStalePlan, withDeadline } from '../deadline.js'
 import { type Column, decodedRows, paramText, type Wire } from '../text-format.js'
 import type { Pool, Sender } from './pool.js'
 import { checkSettings, hasFloats, hasNulls, type SettingsCheck } from './settings.js'
-import { refused } from './unsent.js'
-import { isAnothers, lost, silence, type Witness, witness } from './workarounds.js'
+import { notSent } from './unsent.js'
+import { isAnothers, lost, neutralise, type Observation, observe } from './workarounds.js'
 
 // Which statements a postgres.js pool prepares. One that does not fit any more (stale-plan.ts) is prepared anew under
 // another text, on every connection, so that one failure is enough for the whole pool. A pool whose connections keep
@@ -96,7 +96,7 @@ export const send = async (
   params: readonly Param[],
   link: Link,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
-  const bad = refusedParams(query, params)
+  const bad = invalidParams(query, params)
   if (bad !== undefined) return E.left(bad)
   const sentAt = performance.now()
   // One without parameters is rarely sent again as it is.
@@ -147,13 +147,13 @@ const sendPlainly = (
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
-  let observed: Witness | undefined
+  let observed: Observation | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     const typed = params.map((param) => pool.sql.typed(paramText(param), UNKNOWN))
     // Without parameters it would else be sent as a script, which may be several statements.
     pending = sql.unsafe(query.text, typed as never[], { prepare, simple: false }).raw()
     if (prepare) withoutRetry(pending)
-    observed = pool.trust && witness(pending, pool.trust)
+    observed = pool.health && observe(pending, pool.health)
     return answer(query, pool, pending, observed, seen)
   }
   const giveUp = (): Effect => {
@@ -164,7 +164,7 @@ const sendPlainly = (
   const sent = withDeadline(query.name, timeoutMs, start, giveUp, spentMs)
   if (unsent === undefined) return sent
   return sent.then((result) => {
-    const isUnsent = pending !== undefined && (!isSent(pending) || observed?.isSilenced() === true)
+    const isUnsent = pending !== undefined && (!isSent(pending) || observed?.isNeutralised() === true)
     if (E.isLeft(result) && isUnsent) unsent(result.left)
     return result
   })
@@ -174,7 +174,7 @@ const answer = (
   { name }: Query,
   pool: Pool,
   sent: PromiseLike<unknown>,
-  witness: Witness | undefined,
+  witness: Observation | undefined,
   seen: ((columns: readonly Column[]) => void) | undefined,
 ): PromiseLike<readonly Row[]> => {
   pool.pending.add(sent)
@@ -182,16 +182,16 @@ const answer = (
     (result) => {
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
-      if (witness?.believes() === false) throw lost(name)
+      if (witness?.isAnswerTrusted() === false) throw lost(name)
       seen?.((result as Columns).columns ?? [])
       return rowsOf(result)
     },
     (error: unknown) => {
       pool.pending.delete(sent)
-      const isOwn = witness?.believesError(error) ?? !isAnothers(error, isSent(sent))
+      const isOwn = witness?.isErrorTrusted(error) ?? !isAnothers(error, isSent(sent))
       const own = isOwn ? driverError(name, error) : lost(name, error)
       if (isSent(sent)) throw own
-      throw isOwn ? refused(name, pool, error) : withEffect(own, 'none')
+      throw isOwn ? notSent(name, pool, error) : withEffect(own, 'none')
     },
   )
 }
@@ -209,7 +209,7 @@ const rowsOf = (result: unknown): readonly Row[] => {
 // for it, cancelling it would cost the pool that connection for good, in postgres.js 3.4.9.) One that was sent is
 // left alone: a cancel request names a connection, not a statement, and could end another request's.
 const forget = (pending: unknown): void => {
-  if (!isSent(pending)) silence(pending)
+  if (!isSent(pending)) neutralise(pending)
 }
 
 /** What was never sent has done nothing. */

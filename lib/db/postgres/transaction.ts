@@ -8,20 +8,20 @@ import type { DriverTransaction } from '../database.js'
 import { driverError, isLostConnection, withDeadline } from '../deadline.js'
 import type { Scoped } from './pool.js'
 import { type Link, send } from './statement.js'
-import { refused } from './unsent.js'
+import { notSent } from './unsent.js'
 import { isAnothers, lost, noteFailure } from './workarounds.js'
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
 /** A transaction's connection; once it is `lost`, nothing more is sent in the transaction. */
-interface Line extends Link {
+interface TxLink extends Link {
   lost: DriverError | undefined
   /** Whether the connection has gone, and its place in the pool may serve another one. */
   gone: boolean
 }
 
 /** What came of a transaction's body. */
-interface Course<L, A> {
+interface TxState<L, A> {
   result?: E.Either<L, A>
   thrown?: { readonly error: unknown }
 }
@@ -31,21 +31,21 @@ type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
 export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Either<L | DriverError, A>> => {
   // Once the body runs, none of its statements is a reason to begin again.
-  const line: Line = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
+  const txLink: TxLink = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
   const begin: Begin = (act) => {
     let isBegun = false
     const failed = (error: unknown): never => {
       const isUnsent = !isBegun && isUnsentBegin(error)
-      noteFailure(pool.trust, error, isBegun, isUnsent)
+      noteFailure(pool.health, error, isBegun, isUnsent)
       const own = isAnothers(error, isBegun)
         ? lost('begin', error)
         : isUnsent
-          ? refused('begin', pool, error)
+          ? notSent('begin', pool, error)
           : error
       if (isUnsent && own instanceof DriverError) link.unsent?.(own)
-      line.gone = true
-      line.lost ??= driverError('transaction', own)
+      txLink.gone = true
+      txLink.lost ??= driverError('transaction', own)
       throw own
     }
     const acting = (tx: Scoped): Promise<void> => {
@@ -58,7 +58,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
     run.then(done, done)
     return run
   }
-  return within(line, { begin, first: 'begin', last: 'commit', link }, body)
+  return within(txLink, { begin, first: 'begin', last: 'commit', link }, body)
 }
 
 /**
@@ -67,7 +67,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
  * No body has run, so another attempt is safe; and a COMMIT for each free connection ends the transaction of nobody's
  * with all that was sent in it. (Where there is none it is a mere warning.)
  */
-export const begun = async <L, A>(
+export const isBegun = async <L, A>(
   transact: () => Promise<E.Either<L | DriverError, A>>,
   link: Link,
 ): Promise<E.Either<L | DriverError, A>> => {
@@ -75,7 +75,7 @@ export const begun = async <L, A>(
   for (let attempt = 1; ; attempt += 1) {
     const result = await transact()
     if (E.isRight(result) || !isUnsafeBegin(result.left) || attempt >= 20) return result
-    if (pool.trust !== undefined) pool.trust.inDoubt = true
+    if (pool.health !== undefined) pool.health.suspect = true
     await Promise.all(Array.from({ length: pool.sql.options.max ?? 10 }, () => commit(link)))
   }
 }
@@ -96,12 +96,12 @@ const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(
   tx: Scoped,
-  line: Line,
+  txLink: TxLink,
   body: Body<L, A>,
 ): Promise<E.Either<L | DriverError, A>> =>
-  line.lost === undefined
-    ? within(line, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
-    : E.left(line.lost)
+  txLink.lost === undefined
+    ? within(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
+    : E.left(txLink.lost)
 
 /** `first` and `last` name what is waited for; the end of a savepoint is not, once the connection is lost. */
 interface Around {
@@ -113,38 +113,38 @@ interface Around {
 }
 
 const within = async <L, A>(
-  line: Line,
+  txLink: TxLink,
   { begin, first, last, link }: Around,
   body: Body<L, A>,
 ): Promise<E.Either<L | DriverError, A>> => {
-  const course: Course<L, A> = {}
+  const course: TxState<L, A> = {}
   let started = (): void => undefined
   let ended = (): void => undefined
   const start = new Promise<void>((resolve) => (started = resolve))
   const end = new Promise<void>((resolve) => (ended = resolve))
-  const late = telling(line)
+  const late = telling(txLink)
   const run = begin(async (tx) => {
     started()
-    if (line.lost === undefined) await follow(course, body(guarded(tx, line)))
+    if (txLink.lost === undefined) await runBody(course, body(guarded(tx, txLink)))
     ended()
-    return settled(course, line)
+    return finish(course, txLink)
   })
   run.catch(() => undefined)
   const opening = () => Promise.race([start, run])
-  const opened = await withDeadline(first, line.timeoutMs, opening, late, link?.spentMs)
-  if (E.isLeft(opened)) return unopened(line, opened.left, link)
+  const opened = await withDeadline(first, txLink.timeoutMs, opening, late, link?.spentMs)
+  if (E.isLeft(opened)) return unopened(txLink, opened.left, link)
   await end
-  if (last === undefined && line.lost !== undefined) return outcome(course, undone(E.left(line.lost)))
-  const isUndone = last === undefined || line.lost !== undefined
-  const done = await withDeadline(last ?? 'release', line.timeoutMs, () => run, late)
+  if (last === undefined && txLink.lost !== undefined) return outcome(course, undone(E.left(txLink.lost)))
+  const isUndone = last === undefined || txLink.lost !== undefined
+  const done = await withDeadline(last ?? 'release', txLink.timeoutMs, () => run, late)
   return outcome(course, isUndone ? undone(done) : done)
 }
 
 /** Tells the pool that something which was sent now was not answered in time. */
-const telling = (line: Line): (() => Effect) => {
+const telling = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
-    line.late(sentAt)
+    txLink.late(sentAt)
     return 'unknown'
   }
 }
@@ -157,14 +157,14 @@ const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =
   )
 
 /** Nothing was done. Where its time was up it does not matter whether BEGIN was sent: nothing is done after it. */
-const unopened = (line: Line, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
-  line.lost ??= error
+const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
+  txLink.lost ??= error
   const failure = withEffect(error, 'none')
   if (error.cause === undefined) link?.unsent?.(failure)
   return E.left(failure) as E.Left<DriverError>
 }
 
-const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promise<void> => {
+const runBody = async <L, A>(course: TxState<L, A>, body: TaskEither<L, A>): Promise<void> => {
   try {
     course.result = await body()
   } catch (error) {
@@ -174,14 +174,14 @@ const follow = async <L, A>(course: Course<L, A>, body: TaskEither<L, A>): Promi
 
 // postgres.js sends the rollback or commit on the connection's slot, which by then may serve somebody
 // else's transaction: so once the connection has gone, the callback must not return at all.
-const settled = async <L, A>({ result }: Course<L, A>, line: Line): Promise<void> => {
-  if (line.gone || (line.lost !== undefined && isLostConnection(line.lost)))
+const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
+  if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))
     await new Promise(() => undefined)
   if (result === undefined || E.isLeft(result)) throw new Error('rolled back')
 }
 
 const outcome = <L, A>(
-  { result, thrown }: Course<L, A>,
+  { result, thrown }: TxState<L, A>,
   run: E.Either<DriverError, unknown>,
 ): E.Either<L | DriverError, A> => {
   if (thrown !== undefined) throw thrown.error
@@ -190,12 +190,12 @@ const outcome = <L, A>(
   return result ?? E.left(driverError('transaction', new Error('it has no result')))
 }
 
-const guarded = (tx: Scoped, line: Line): DriverTransaction => ({
+const guarded = (tx: Scoped, txLink: TxLink): DriverTransaction => ({
   query: (query, params) => async () => {
-    if (line.lost !== undefined) return E.left(line.lost)
-    const result = await send(tx, query, params, line)
-    if (E.isLeft(result) && result.left.sqlState === undefined) line.lost = result.left
+    if (txLink.lost !== undefined) return E.left(txLink.lost)
+    const result = await send(tx, query, params, txLink)
+    if (E.isLeft(result) && result.left.sqlState === undefined) txLink.lost = result.left
     return result
   },
-  savepoint: (body) => () => savepoint(tx, line, body),
+  savepoint: (body) => () => savepoint(tx, txLink, body),
 })

@@ -7,17 +7,17 @@ import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, withEffect } from '../../core/errors.js'
 import { driverError, withDeadline } from '../deadline.js'
 import { type Pool, RENEWAL_MS, type Search } from './pool.js'
-import { lost, witness } from './workarounds.js'
+import { lost, observe } from './workarounds.js'
 
 /** Why a statement was not sent, in words that say what to look for. */
-export const refused = (name: string, pool: Pool, cause: unknown): DriverError => {
+export const notSent = (name: string, pool: Pool, cause: unknown): DriverError => {
   const { target_session_attrs: wanted } = pool.sql.options
   if (
     typeof wanted !== 'string' ||
     (cause as { readonly code?: unknown } | undefined)?.code !== 'CONNECTION_DESTROYED'
   )
     return withEffect(driverError(name, cause), 'none')
-  pool.refusedAt = performance.now()
+  pool.rejectedAt = performance.now()
   return new DriverError(`${name}: the server that was reached is not ${wanted}`, {
     kind: 'unavailable',
     retryable: true,
@@ -69,7 +69,7 @@ const trusted = async (poolInUse: () => Pool, timeoutMs: number): Promise<Pool> 
   const deadline = performance.now() + Math.min(timeoutMs, 2 * RENEWAL_MS)
   for (;;) {
     const pool = poolInUse()
-    if (pool.trust?.inDoubt !== true || performance.now() > deadline) return pool
+    if (pool.health?.suspect !== true || performance.now() > deadline) return pool
     await delay(10)
   }
 }
@@ -103,13 +103,13 @@ const searchIn = (pool: Pool, cause: DriverError | undefined, until: number): Se
 
 const searched = (pool: Pool, cause: DriverError, until: number): Search => {
   const run = async (): Promise<void> => {
-    for (let pauseMs = SHORTEST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      await delay(pauseMs)
+    for (let delayMs = SHORTEST_PAUSE_MS; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
+      await delay(delayMs)
       const left = search.until - performance.now()
       if (left <= 0) break
       const asked = await withDeadline('search', left, () => look(pool))
       // A pool in doubt finds nothing more: another one takes its place.
-      search.found = pool.trust?.inDoubt === true || E.isRight(asked) || !whyNot(pool, asked.left).retryable
+      search.found = pool.health?.suspect === true || E.isRight(asked) || !whyNot(pool, asked.left).retryable
       if (search.found) break
     }
     pool.search = undefined
@@ -121,18 +121,18 @@ const searched = (pool: Pool, cause: DriverError, until: number): Search => {
 /** One statement of a search. Its answer counts only if it is the primary's, as every other statement's does. */
 const look = (pool: Pool): PromiseLike<unknown> => {
   const pending = pool.sql.unsafe('select')
-  const seen = pool.trust && witness(pending, pool.trust)
+  const seen = pool.health && observe(pending, pool.health)
   return pending.then(
     (result) => {
-      if (seen?.believes() === false) throw lost('search')
+      if (seen?.isAnswerTrusted() === false) throw lost('search')
       return result
     },
     (error: unknown) => {
-      throw seen?.believesError(error) === false ? lost('search', error) : error
+      throw seen?.isErrorTrusted(error) === false ? lost('search', error) : error
     },
   )
 }
 
 /** What a search met. One that had no answer in its time has no error of the driver's. */
 const whyNot = (pool: Pool, error: DriverError): DriverError =>
-  error.cause === undefined ? error : refused('search', pool, error.cause)
+  error.cause === undefined ? error : notSent('search', pool, error.cause)

@@ -16,21 +16,21 @@ interface Backend {
   readonly secret: number | null
 }
 
-export interface Trust {
-  inDoubt: boolean
+export interface PoolHealth {
+  suspect: boolean
   /** By connection, the process that was known before there was any doubt. */
   readonly known: WeakMap<object, Backend>
 }
 
 /** What is seen of one statement: whether its answer, or its error, is one, and can be believed. */
-export interface Witness {
-  readonly believes: () => boolean
-  readonly believesError: (error: unknown) => boolean
+export interface Observation {
+  readonly isAnswerTrusted: () => boolean
+  readonly isErrorTrusted: (error: unknown) => boolean
   /** Whether another statement was sent in its place, which does nothing. */
-  readonly isSilenced: () => boolean
+  readonly isNeutralised: () => boolean
 }
 
-export const newTrust = (): Trust => ({ inDoubt: false, known: new WeakMap() })
+export const newHealth = (): PoolHealth => ({ suspect: false, known: new WeakMap() })
 
 interface Sent {
   state: Backend | null
@@ -39,39 +39,39 @@ interface Sent {
 }
 
 /** To be asked before the statement is sent. In doubt, a process that is not known is sent one that does nothing. */
-export const witness = (pending: object, trust: Trust): Witness => {
+export const observe = (pending: object, health: PoolHealth): Observation => {
   let state: Backend | null = null
   let asked: Backend | null = null
-  let isSilenced = false
-  const isKnown = (): boolean => state !== null && isSame(trust.known.get(state), asked)
+  let isNeutralised = false
+  const isKnownBackend = (): boolean => state !== null && isSame(health.known.get(state), asked)
   Object.defineProperty(pending, 'state', {
     get: () => state,
     set: (backend: Backend) => {
       state = backend
       asked = { ...backend }
-      if (!trust.inDoubt || isKnown()) return
-      isSilenced = true
-      silence(pending)
+      if (!health.suspect || isKnownBackend()) return
+      isNeutralised = true
+      neutralise(pending)
     },
   })
   return {
-    isSilenced: () => isSilenced,
-    believes: () => {
-      if (!isSame(state, asked)) trust.inDoubt = true
-      if (!trust.inDoubt && state !== null && asked !== null) trust.known.set(state, asked)
-      return isSame(state, asked) && isKnown()
+    isNeutralised: () => isNeutralised,
+    isAnswerTrusted: () => {
+      if (!isSame(state, asked)) health.suspect = true
+      if (!health.suspect && state !== null && asked !== null) health.known.set(state, asked)
+      return isSame(state, asked) && isKnownBackend()
     },
-    believesError: (error) => {
+    isErrorTrusted: (error) => {
       const isSent = asked !== null
-      noteFailure(trust, error, isSent)
-      if (!isSame(state, asked)) trust.inDoubt = true
-      return !isAnothers(error, isSent) && !(isStatements(error) && trust.inDoubt && !isKnown())
+      noteFailure(health, error, isSent)
+      if (!isSame(state, asked)) health.suspect = true
+      return !isAnothers(error, isSent) && !(isStatements(error) && health.suspect && !isKnownBackend())
     },
   }
 }
 
 /** What was not sent yet becomes a statement that does nothing. */
-export const silence = (pending: unknown): void => {
+export const neutralise = (pending: unknown): void => {
   Object.assign(pending as Sent, { strings: ['select'], args: [] })
 }
 
@@ -80,14 +80,14 @@ export const silence = (pending: unknown): void => {
  * not sent has lost nothing with its connection, and what a server says to who connects is of no statement before.
  */
 export const noteFailure = (
-  trust: Trust | undefined,
+  health: PoolHealth | undefined,
   error: unknown,
   isSent: boolean,
   isUnsent = !isSent,
 ): void => {
   const isLoss = !isUnsent && hasBrokenOff(error)
   const isStale = isSent ? isFatal(error) : isOfServer(error) && !isOfConnecting(error)
-  if (trust !== undefined && (isLoss || isStale)) trust.inDoubt = true
+  if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
 /** Whether an error is what came of another statement, since this one was not sent. */

@@ -70,8 +70,8 @@ on conflict (session_id) do update set principal = null, collect_at = excluded.c
 -- session.load
 select 
        
-       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as due,
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as mark, known.since,
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as "touchDue",
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
        case when s.expires_at <= now() or known.since = s.revision then null
             when known.since > 0 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
@@ -98,8 +98,8 @@ where s.id = $1::uuid and
 -- session.loadKeys
 select 
        
-       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as due,
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as mark, known.since,
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as "touchDue",
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
        case when s.expires_at <= now() or (known.since = s.revision and $8::text = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
@@ -169,7 +169,7 @@ with moved as (
   where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
 ), known as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as due, encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as mark,
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -180,12 +180,12 @@ with moved as (
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known.mark, known.since, case when known.revision > known.since then 
+       known."versionTag", known.since, case when known.revision > known.since then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.revision > known.since) end as changes
 from known left join moved on true
-where moved.expires_at is not null or not known.due
+where moved.expires_at is not null or not known."touchDue"
 -- plan:
 --   Nested Loop Left
 --     CTE moved: Update on session
@@ -203,7 +203,7 @@ with moved as (
   where id = $1::uuid and expires_at > now() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
 ), known as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as due, encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as mark,
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -214,12 +214,12 @@ with moved as (
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known.mark, known.since, case when known.revision > known.since then 
+       known."versionTag", known.since, case when known.revision > known.since then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.revision > known.since) end as changes
 from known left join moved on true
-where moved.expires_at is not null or not known.due
+where moved.expires_at is not null or not known."touchDue"
 -- plan:
 --   Nested Loop Left
 --     CTE moved: Update on session
@@ -237,7 +237,7 @@ with moved as (
   where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
 ), known as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as due, encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as mark,
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -248,13 +248,13 @@ with moved as (
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known.mark, known.since, 
+       known."versionTag", known.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.key = any($6::text::text[])
           and (e.revision > known.since or e.key = any($7::text::text[]))) as changes
 from known left join moved on true
-where moved.expires_at is not null or not known.due
+where moved.expires_at is not null or not known."touchDue"
 -- plan:
 --   Nested Loop Left
 --     CTE moved: Update on session
@@ -271,7 +271,7 @@ with moved as (
   where id = $1::uuid and expires_at > now() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
 ), known as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as due, encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as mark,
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -282,13 +282,13 @@ with moved as (
   where id = $1::uuid and expires_at > now()
 )
 select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known.mark, known.since, 
+       known."versionTag", known.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.key = any($6::text::text[])
           and (e.revision > known.since or e.key = any($7::text::text[]))) as changes
 from known left join moved on true
-where moved.expires_at is not null or not known.due
+where moved.expires_at is not null or not known."touchDue"
 -- plan:
 --   Nested Loop Left
 --     CTE moved: Update on session

@@ -1,4 +1,4 @@
--- distributed.collect
+-- citus.collect
 with held as materialized (
   select id, created_at <= now() - interval '1 hour' as settled from "keyrow".session
   where id = $1::uuid and expires_at <= now()
@@ -60,7 +60,7 @@ select (select count(*) from ended)::int as sessions,
 --     InitPlan 15: Aggregate
 --       CTE Scan on unlisted
 
--- distributed.due
+-- citus.due
 select session_id::text as id from "keyrow".listing
 where collect_at <= now() and clock_timestamp() is not null
 order by collect_at
@@ -69,7 +69,7 @@ limit $1::int
 --   Limit
 --     Index Scan using listing_collect_at on listing
 
--- distributed.end
+-- citus.end
 with held as materialized (
   select id from "keyrow".session where id = $1::uuid for update
 ), fenced as (
@@ -97,7 +97,7 @@ select id::text as id from ended
 --       Result
 --         Index Scan using session_pkey on session
 
--- distributed.whose
+-- citus.whose
 select session_id::text as id from "keyrow".listing
 where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
   and ($3::uuid is null or session_id = $3::uuid) and clock_timestamp() is not null

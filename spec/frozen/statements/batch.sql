@@ -1,8 +1,8 @@
--- many.load
+-- batch.load
 select i.n::int as n, 
        
-       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as due,
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as mark, known.since,
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as "touchDue",
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
        case when s.expires_at <= now() or known.since = s.revision then null
             when known.since > 0 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
@@ -12,7 +12,7 @@ select i.n::int as n,
                   from "keyrow".entry e
                   where e.session_id = s.id and e.value is not null) end as entries
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
-       with ordinality as i (id, secret, revision, mark, n)
+       with ordinality as i (id, secret, revision, tag, n)
 join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
@@ -20,7 +20,7 @@ cross join lateral (select
          case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
-                       = decode(i.mark::text, 'hex')
+                       = decode(i.tag::text, 'hex')
               then i.revision::float8 else 0 end as since) known
 where (select clock_timestamp() is not null)
 -- plan:
@@ -36,11 +36,11 @@ where (select clock_timestamp() is not null)
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
--- many.loadKeys
+-- batch.loadKeys
 select i.n::int as n, 
        
-       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as due,
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as mark, known.since,
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as "touchDue",
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
        case when s.expires_at <= now() or (known.since = s.revision and i.missing::text = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
@@ -48,7 +48,7 @@ select i.n::int as n,
         where e.session_id = s.id and e.key = any(i.wanted::text::text[])
           and (e.revision > known.since or e.key = any(i.missing::text::text[]))) end as entries
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
-       with ordinality as i (id, secret, revision, mark, wanted, missing, n)
+       with ordinality as i (id, secret, revision, tag, wanted, missing, n)
 join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
@@ -56,7 +56,7 @@ cross join lateral (select
          case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
-                       = decode(i.mark::text, 'hex')
+                       = decode(i.tag::text, 'hex')
               then i.revision::float8 else 0 end as since) known
 where (select clock_timestamp() is not null)
 -- plan:
@@ -69,17 +69,17 @@ where (select clock_timestamp() is not null)
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
--- many.save
+-- batch.save
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, known.since
   from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
-         with ordinality as i (id, revision, mark, strict, saves, n)
+         with ordinality as i (id, revision, tag, strict, saves, n)
   join "keyrow".session s on s.id = i.id
   cross join lateral (select 
          case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
-                       = decode(i.mark::text, 'hex')
+                       = decode(i.tag::text, 'hex')
               then i.revision::float8 else 0 end as since) known
   where expires_at > clock_timestamp() and (not i.strict or known.since = s.revision)
     and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0

@@ -1,4 +1,4 @@
--- listing.collect
+-- principals.collect
 with alone as materialized (
   select pg_try_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('"keyrow"')) as held
 ), due as materialized (
@@ -86,7 +86,7 @@ select (select count(*) from ended)::int as sessions, (select count(*) from due)
 --       CTE Scan on unlisted
 --     InitPlan 19: CTE Scan on alone
 
--- listing.end
+-- principals.end
 with held as materialized (
   select id from "keyrow".session
   where id in (select session_id from "keyrow".listing where principal = $1::text)
@@ -117,7 +117,7 @@ select id::text as id from ended order by id
 --         Index Scan using listing_pkey on listing
 --     CTE Scan on ended
 
--- listing.sessions
+-- principals.sessions
 select s.id::text as id, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration
 from "keyrow".listing l join "keyrow".session s on s.id = l.session_id
 where l.principal = $1::text and s.expires_at > now() and clock_timestamp() is not null
@@ -128,7 +128,7 @@ order by s.created_at desc, s.id
 --       Index Scan using listing_principal on listing
 --       Index Scan using session_pkey on session
 
--- listing.strays
+-- principals.strays
 with looked as materialized (
   select id, expires_at from "keyrow".session
   where ($2::uuid is null or id > $2::uuid)

@@ -1,9 +1,9 @@
--- operator.clock
+-- admin.clock
 select date_part('epoch', clock_timestamp()) * 1000 as now
 -- plan:
 --   Result
 
--- operator.count.all
+-- admin.count.all
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".session limit 10001) as found
 where (select clock_timestamp() is not null)
@@ -14,7 +14,7 @@ where (select clock_timestamp() is not null)
 --       Limit
 --         Index Only Scan using session_pkey on session
 
--- operator.count.of
+-- admin.count.of
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".listing l join "keyrow".session s on s.id = l.session_id where l.principal = $1::text limit 10001) as found
 where (select clock_timestamp() is not null)
@@ -27,7 +27,7 @@ where (select clock_timestamp() is not null)
 --           Index Scan using listing_principal on listing
 --           Index Only Scan using session_pkey on session
 
--- operator.count.one
+-- admin.count.one
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".session where id = $1::uuid limit 10001) as found
 where (select clock_timestamp() is not null)
@@ -38,7 +38,7 @@ where (select clock_timestamp() is not null)
 --       Limit
 --         Index Only Scan using session_pkey on session
 
--- operator.due
+-- admin.due
 select date_part('epoch', now()) * 1000 - date_part('epoch', min(collect_at)) * 1000 as waiting from "keyrow".listing where (select clock_timestamp() is not null)
 -- plan:
 --   Result
@@ -47,7 +47,7 @@ select date_part('epoch', now()) * 1000 - date_part('epoch', min(collect_at)) * 
 --       Result
 --         Index Only Scan using listing_collect_at on listing
 
--- operator.end.all
+-- admin.end.all
 with chosen as materialized (
   select id from "keyrow".session
   where id > $2::uuid
@@ -97,7 +97,7 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Sort
 --         CTE Scan on chosen
 
--- operator.end.of
+-- admin.end.of
 with chosen as materialized (
   select session_id as id from "keyrow".listing
   where principal = $3::text and session_id > $2::uuid
@@ -148,7 +148,7 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Sort
 --         CTE Scan on chosen
 
--- operator.end.one
+-- admin.end.one
 with chosen as materialized (
   select $1::uuid as id
 ), held as materialized (
@@ -194,7 +194,7 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Sort
 --         CTE Scan on chosen
 
--- operator.hazards
+-- admin.hazards
 with ours as (
   select c.oid, c.relname::text as name
   from pg_class c
@@ -241,7 +241,7 @@ where (select clock_timestamp() is not null)
 --             Index Scan using pg_collation_oid_index on pg_collation
 --     InitPlan 10: Result
 
--- operator.indexes
+-- admin.indexes
 select i.relname::text as name, c.relname::text as owner, x.indisprimary as main,
        x.indisvalid and x.indisready as valid
 from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
@@ -259,20 +259,20 @@ order by i.relname
 --             Index Scan using pg_class_relname_nsp_index on pg_class
 --         Index Scan using pg_class_oid_index on pg_class
 
--- operator.route
+-- admin.route
 select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
        current_setting('in_hot_standby', true) = 'on' is true as standby
 where clock_timestamp() is not null
 -- plan:
 --   Result
 
--- operator.route.plain
+-- admin.route.plain
 select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
        current_setting('in_hot_standby', true) = 'on' is true as standby
 -- plan:
 --   Result
 
--- operator.sample.entry
+-- admin.sample.entry
 select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as alone
 from "keyrow".entry tablesample system ($1::real)
 where (select clock_timestamp() is not null)
@@ -282,7 +282,7 @@ where (select clock_timestamp() is not null)
 --     Result
 --       Sample Scan on entry
 
--- operator.sample.listing
+-- admin.sample.listing
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
 from "keyrow".listing as l tablesample system ($1::real) left join "keyrow".session s on s.id = l.session_id
@@ -296,7 +296,7 @@ where (select clock_timestamp() is not null)
 --         Hash
 --           Index Only Scan using session_pkey on session
 
--- operator.sample.session
+-- admin.sample.session
 select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
        (count(*) filter (where l.session_id is null))::float8 as alone
 from "keyrow".session as s tablesample system ($1::real) left join "keyrow".listing l on l.session_id = s.id
@@ -310,7 +310,7 @@ where (select clock_timestamp() is not null)
 --         Hash
 --           Seq Scan on listing
 
--- operator.server
+-- admin.server
 select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
        current_database()::text as database, current_user::text as role,
        pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
@@ -318,7 +318,7 @@ where clock_timestamp() is not null
 -- plan:
 --   Result
 
--- operator.sessions
+-- admin.sessions
 with newest as (
   select id, created_at, expires_at from "keyrow".session
   where expires_at > now()
@@ -345,7 +345,7 @@ order by n.created_at desc, n.id
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
--- operator.sessions.of
+-- admin.sessions.of
 with newest as (
   select s.id, s.created_at, s.expires_at, l.principal
   from "keyrow".listing l join "keyrow".session s on s.id = l.session_id
@@ -373,7 +373,7 @@ order by n.created_at desc, n.id
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
--- operator.show
+-- admin.show
 select s.id::text as id, l.principal as principal, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration,
        date_part('epoch', s.absolute_expires_at) * 1000 as absolute, s.revision::float8 as revision,
        s.expires_at > now() as live, e.key as key, pg_column_size(e.value)::float8 as bytes,
@@ -394,7 +394,7 @@ order by e.key
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
--- operator.tables
+-- admin.tables
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
   from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
