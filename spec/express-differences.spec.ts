@@ -1,5 +1,5 @@
 // What differs between the store for express-session and stores that keep JSON text: each line of the table in
-// docs/doors.md, measured on this store, on express-session's MemoryStore, and on connect-pg-simple.
+// docs/frameworks.md, measured on this store, on express-session's MemoryStore, and on connect-pg-simple.
 
 import { readFile } from 'node:fs/promises'
 import connectPg from 'connect-pg-simple'
@@ -253,8 +253,8 @@ for (const line of lines)
     t.strictSame(await measured(stores.ours, line, sid), line.ours, 'this store')
   })
 
-t.test('the table in docs/doors.md has these lines and no others', async (t) => {
-  const page = await readFile(new URL('../docs/doors.md', import.meta.url), 'utf8')
+t.test('the table in docs/frameworks.md has these lines and no others', async (t) => {
+  const page = await readFile(new URL('../docs/frameworks.md', import.meta.url), 'utf8')
   const [, table = ''] = page.split('| what | a store of JSON text | this store |\n|---|---|---|\n')
   const rows = table
     .split('\n\n')[0]

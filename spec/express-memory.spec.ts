@@ -1,5 +1,5 @@
 // The store for express-session does what express-session's own MemoryStore does, whatever it is asked in whatever order;
-// but for what the table in docs/doors.md lists, each line of which is measured here, and on connect-pg-simple.
+// but for what the table in docs/frameworks.md lists, each line of which is measured here, and on connect-pg-simple.
 
 import { isDeepStrictEqual } from 'node:util'
 import session from 'express-session'

@@ -18,7 +18,7 @@ const text = t.union([t.string, t.null])
 const number = t.union([t.number, t.null])
 
 /** A session in a list; times are milliseconds since 1970, `bytes` what its values take as they are stored. */
-export type SessionLine = t.TypeOf<typeof SessionRow>
+export type SessionSummary = t.TypeOf<typeof SessionRow>
 
 const SessionRow = t.type({
   id: t.string,
@@ -60,7 +60,7 @@ export interface Admin {
   readonly sessions: (
     limit: number,
     principal: string | undefined,
-  ) => TE.TaskEither<DriverError, readonly SessionLine[]>
+  ) => TE.TaskEither<DriverError, readonly SessionSummary[]>
   /** No rows: there is no such session. */
   readonly show: (id: string, values: boolean) => TE.TaskEither<DriverError, readonly ShownRow[]>
   /** How many sessions there are, expired ones too, up to one more than `COUNT_LIMIT`; and where. */

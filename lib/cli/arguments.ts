@@ -204,8 +204,8 @@ const schemaOf = (name = DEFAULT_SCHEMA): string =>
       () => quotedSchema(name),
       () => usage('--schema: a name has lower-case letters, digits and _, at most 63'),
     ),
-    E.getOrElse((refusal): string => {
-      throw refusal
+    E.getOrElse((usageError): string => {
+      throw usageError
     }),
   )
 

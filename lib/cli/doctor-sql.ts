@@ -50,7 +50,7 @@ const Index = t.type({ name: t.string, owner: t.string, main: t.boolean, valid: 
 
 export type IndexStats = t.TypeOf<typeof Index>
 
-const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, commits: t.string })
+const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, synchronousCommit: t.string })
 
 /** What others have set that breaks promises of keyrow. */
 export interface HazardStats {
@@ -60,10 +60,10 @@ export interface HazardStats {
   readonly merging: readonly string[]
   readonly role: string
   /** `synchronous_commit`. */
-  readonly commits: string
+  readonly synchronousCommit: string
 }
 
-const Sample = t.type({ counted: t.number, dead: t.number, alone: t.number })
+const Sample = t.type({ counted: t.number, dead: t.number, single: t.number })
 
 /** Rows of a table: all, the dead (expired, or deleted keys), and those that another table lacks. */
 export interface RowStats extends t.TypeOf<typeof Sample> {
@@ -102,23 +102,23 @@ export const serverStats = (database: Queryable): TE.TaskEither<DriverError, Ser
 export const hazardStats = (database: Queryable, schema: string): TE.TaskEither<DriverError, HazardStats> =>
   pipe(
     rowAs(Hazards)(database, hazardsQuery, [schema]),
-    TE.map(({ hidden, merging, role, commits }) => ({
+    TE.map(({ hidden, merging, role, synchronousCommit }) => ({
       hidden: JSON.parse(hidden) as readonly string[],
       merging: JSON.parse(merging) as readonly string[],
       role,
-      commits,
+      synchronousCommit,
     })),
   )
 /** A pooler may choose a server for a connection: of each this many are asked at once, for as many connections. */
 export const ROUTES = 8
 
 export const routeStats = (database: Queryable): TE.TaskEither<DriverError, RouteStats> => {
-  const asked = (query: Query) =>
+  const answer = (query: Query) =>
     TE.sequenceArray(Array.from({ length: ROUTES }, () => rowAs(Route)(database, query)))
   return pipe(
     TE.Do,
-    TE.bind('plain', () => asked(plainRouteQuery)),
-    TE.bind('own', () => asked(routeQuery)),
+    TE.bind('plain', () => answer(plainRouteQuery)),
+    TE.bind('own', () => answer(routeQuery)),
   )
 }
 
@@ -127,7 +127,7 @@ export const clockStats = (database: Queryable): TE.TaskEither<DriverError, Cloc
   pipe(
     [1, 2, 3],
     TE.traverseSeqArray(() => askClock(database)),
-    TE.map((asked) => asked.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
+    TE.map((answer) => answer.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
   )
 
 const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =>
@@ -176,10 +176,10 @@ const sample = (database: Queryable, query: Query, pages: number): TE.TaskEither
   const share = Math.min(1, SAMPLE_PAGES / Math.max(pages, 1))
   return pipe(
     rowAs(Sample)(database, query, [share * 100]),
-    TE.map(({ counted, dead, alone }) => ({
+    TE.map(({ counted, dead, single }) => ({
       counted: Math.round(counted / share),
       dead: Math.round(dead / share),
-      alone: Math.round(alone / share),
+      single: Math.round(single / share),
       estimated: share < 1,
     })),
   )

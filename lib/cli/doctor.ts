@@ -88,7 +88,7 @@ const clockCheck = ({ ahead, uncertain }: ClockStats): Check => {
   }
 }
 
-const hazardChecks = ({ hidden, merging, role, commits }: HazardStats): readonly Check[] => [
+const hazardChecks = ({ hidden, merging, role, synchronousCommit }: HazardStats): readonly Check[] => [
   hidden.length === 0
     ? { check: 'row security', state: 'ok', says: `no policy hides rows from "${role}"` }
     : {
@@ -103,7 +103,7 @@ const hazardChecks = ({ hidden, merging, role, commits }: HazardStats): readonly
         state: 'problem',
         says: `the collation of ${merging.join(', ')} takes different texts for the same: use a deterministic one (alter table … alter column … type text collate "C")`,
       },
-  commits === 'off'
+  synchronousCommit === 'off'
     ? {
         check: 'durability',
         state: 'warning',
@@ -112,7 +112,7 @@ const hazardChecks = ({ hidden, merging, role, commits }: HazardStats): readonly
     : {
         check: 'durability',
         state: 'ok',
-        says: `an answered save is on disk (synchronous_commit: ${commits})`,
+        says: `an answered save is on disk (synchronous_commit: ${synchronousCommit})`,
       },
 ]
 
@@ -124,7 +124,7 @@ const schemaCheck = ({ version, made }: SchemaState): Check => {
 
 const figureChecks = (stats: SchemaStats): readonly Check[] => [
   indexCheck(stats.indexes),
-  collectionCheck(stats.waiting),
+  backlogCheck(stats.waiting),
   cleanupCheck(stats.sessions),
   principalsCheck(stats.sessions, stats.principals),
   keysCheck(stats.entries),
@@ -151,7 +151,7 @@ const indexCheck = (indexes: readonly IndexStats[]): Check => {
     : { check: 'indexes', state: 'problem', says: faults.join('; ') }
 }
 
-const collectionCheck = (waiting: number | null): Check => {
+const backlogCheck = (waiting: number | null): Check => {
   if (waiting === null || waiting <= 0)
     return { check: 'collection', state: 'ok', says: 'nothing waits for a collector' }
   const says = `the longest wait for a collector is ${duration(waiting)}`
@@ -178,10 +178,10 @@ const cleanupCheck = (rows: RowStats): Check => {
 }
 
 const principalsCheck = (sessions: RowStats, principals: RowStats): Check => {
-  if (sessions.alone === 0 && principals.alone === 0)
+  if (sessions.single === 0 && principals.single === 0)
     return { check: 'listing', state: 'ok', says: 'it has all sessions, and no others' }
-  const missing = `it lacks ${about(sessions)}${plural(sessions.alone, 'session')}`
-  const extra = `has ${about(principals)}${plural(principals.alone, 'row')} without a session`
+  const missing = `it lacks ${about(sessions)}${plural(sessions.single, 'session')}`
+  const extra = `has ${about(principals)}${plural(principals.single, 'row')} without a session`
   return {
     check: 'listing',
     state: 'warning',

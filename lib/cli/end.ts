@@ -73,7 +73,7 @@ interface Ended {
   readonly finished: boolean
 }
 
-const again = retried(retryPolicyOf(PATIENT))
+const retry = retried(retryPolicyOf(PATIENT))
 
 const endBatches =
   (
@@ -85,7 +85,7 @@ const endBatches =
     let ended = 0
     for (let after: string | undefined = FIRST_ID; after !== undefined; ) {
       if (signal.aborted) return E.right({ ended, finished: false })
-      const result: Awaited<ReturnType<ReturnType<Admin['endBatch']>>> = await again(
+      const result: Awaited<ReturnType<ReturnType<Admin['endBatch']>>> = await retry(
         admin.endBatch(scope, after, batch),
       )()
       if (E.isLeft(result)) return E.left(failedAfterEnding(ended, result.left))

@@ -12,7 +12,7 @@ import {
   schemaState,
   upgradeSchema,
 } from '../sql/schema.js'
-import { adminOver, type SessionLine, type ShownRow } from './admin.js'
+import { adminOver, type SessionSummary, type ShownRow } from './admin.js'
 import type { DatabaseCommand } from './arguments.js'
 import { type Context, type Ending, onOurSchema } from './open.js'
 import {
@@ -42,7 +42,7 @@ export const sessions = (context: Context, { principal, limit }: SessionList): E
     onOurSchema(context),
   )
 
-const printSessions = (terminal: Terminal, found: readonly SessionLine[], more: boolean): void => {
+const printSessions = (terminal: Terminal, found: readonly SessionSummary[], more: boolean): void => {
   const data = found.map((line) => ({
     ...line,
     created: iso(line.created),
@@ -55,7 +55,7 @@ const printSessions = (terminal: Terminal, found: readonly SessionLine[], more: 
   )
 }
 
-const linesOf = (found: readonly SessionLine[]): string =>
+const linesOf = (found: readonly SessionSummary[]): string =>
   table(
     ['ID', 'CREATED', 'EXPIRES', 'KEYS', 'BYTES', 'PRINCIPAL'],
     found.map(({ id, created, expiration, keys, bytes, principal }) => [

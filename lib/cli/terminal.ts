@@ -73,11 +73,11 @@ export const secretsIn = (texts: readonly (string | undefined)[], password?: str
 const passwordsIn = (text: string): readonly string[] => {
   const rest = text.slice(text.indexOf('://') + 3)
   if (!text.includes('://')) return []
-  const named = [...rest.matchAll(/[?&][^=]*pass[^=]*=([^&]*)/gi)].map((match) => match[1] ?? '')
+  const withNames = [...rest.matchAll(/[?&][^=]*pass[^=]*=([^&]*)/gi)].map((match) => match[1] ?? '')
   const colon = rest.indexOf(':')
   const ends = [...rest.matchAll(/@/g)].map(({ index }) => index)
   return [
-    ...named,
+    ...withNames,
     ...ends.filter((end) => colon >= 0 && end > colon).map((end) => rest.slice(colon + 1, end)),
   ]
 }
@@ -172,8 +172,8 @@ const SPANS = [
 ] as const
 
 /** `1 session`, `1,200 sessions` */
-export const plural = (count: number, one: string, many = `${one}s`): string =>
-  `${count.toLocaleString('en-US')} ${count === 1 ? one : many}`
+export const plural = (count: number, one: string, plural = `${one}s`): string =>
+  `${count.toLocaleString('en-US')} ${count === 1 ? one : plural}`
 
 export interface Terminal {
   /** The data of a command: `data` for programs, `text` for people. */

@@ -14,12 +14,12 @@ interface ErrorClass {
   readonly prototype: object
 }
 
-interface Known {
+interface Registry {
   readonly prototypes: Set<object>
   readonly visitors: ((prototype: object) => void)[]
 }
 
-const known = shared('error-prototypes:1', (): Known => ({ prototypes: new Set(), visitors: [] }))
+const known = shared('error-prototypes:1', (): Registry => ({ prototypes: new Set(), visitors: [] }))
 
 /** Has `instanceof` know the errors of a class, and of all that have its `family`, whichever copy made them. */
 export const brandErrors = (
@@ -32,7 +32,7 @@ export const brandErrors = (
   for (const [tag, type] of Object.entries(classes))
     recognize(type, (error) => error[BRAND] === family && error._tag === tag)
   known.prototypes.add(base.prototype)
-  for (const visit of known.visitors) visit(base.prototype)
+  for (const visitor of known.visitors) visitor(base.prototype)
 }
 
 interface MaybeError {
@@ -53,9 +53,9 @@ const recognize = (type: ErrorClass, isCrossSite: (error: MaybeError) => boolean
 }
 
 /** Calls `visit` with the prototype of each family of errors, of all copies: those that are loaded, and later ones. */
-export const eachErrorPrototype = (visit: (prototype: object) => void): void => {
-  for (const prototype of known.prototypes) visit(prototype)
-  known.visitors.push(visit)
+export const eachErrorPrototype = (visitor: (prototype: object) => void): void => {
+  for (const prototype of known.prototypes) visitor(prototype)
+  known.visitors.push(visitor)
 }
 
 // What PostgreSQL's five-character codes (SQLSTATE) say about a failed statement: its kind, whether the same statement
@@ -189,8 +189,8 @@ export class DecodeError extends KeyrowError {
     readonly problems: readonly string[],
     readonly row?: number,
   ) {
-    const place = row === undefined ? '' : ` in row ${String(row)}`
-    super(`the stored value of '${key}'${place} does not fit its codec: ${problems.join('; ')}`)
+    const position = row === undefined ? '' : ` in row ${String(row)}`
+    super(`the stored value of '${key}'${position} does not fit its codec: ${problems.join('; ')}`)
   }
 }
 
@@ -373,13 +373,13 @@ export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Eith
 
 /** The same error with another effect. */
 export const withEffect = (error: DriverError, effect: Effect): DriverError =>
-  error.effect === effect ? error : again(error.message, error, effect)
+  error.effect === effect ? error : rebuilt(error.message, error, effect)
 
 /** The same error with another message. */
 export const withMessage = (error: DriverError, message: string): DriverError =>
-  again(message, error, error.effect)
+  rebuilt(message, error, error.effect)
 
-const again = (
+const rebuilt = (
   message: string,
   { sqlState, kind, constraint, column, retryable, cause }: DriverError,
   effect: Effect,

@@ -42,14 +42,14 @@ interface Walk {
 export const toJson = (key: string, value: unknown): Json =>
   copy({ key, path: [], above: new Set(), size: 0 }, value)
 
-const refuse = (walk: Walk, reason: string): never => {
+const reject = (walk: Walk, reason: string): never => {
   throw new EncodeError(walk.key, [...walk.path], reason)
 }
 
 const grow = (walk: Walk, by: number): void => {
   walk.size += by
   if (walk.size > MAX_JSON_SIZE)
-    refuse(walk, `the value is longer than ${String(MAX_JSON_SIZE)} characters of JSON`)
+    reject(walk, `the value is longer than ${String(MAX_JSON_SIZE)} characters of JSON`)
 }
 
 const copy = (walk: Walk, value: unknown): Json => {
@@ -58,11 +58,11 @@ const copy = (walk: Walk, value: unknown): Json => {
   if (typeof value === 'number') return copyNumber(walk, value)
   if (typeof value === 'string') return copyText(walk, value)
   if (typeof value === 'object') return copyObject(walk, value)
-  return refuse(walk, value === undefined ? 'undefined is not JSON' : `a ${typeof value} is not JSON`)
+  return reject(walk, value === undefined ? 'undefined is not JSON' : `a ${typeof value} is not JSON`)
 }
 
 const copyNumber = (walk: Walk, value: number): number => {
-  if (!Number.isFinite(value)) refuse(walk, `${String(value)} is not JSON`)
+  if (!Number.isFinite(value)) reject(walk, `${String(value)} is not JSON`)
   // PostgreSQL gives numbers back with all their digits: 1e308 as 309 of them.
   grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
@@ -71,7 +71,7 @@ const copyNumber = (walk: Walk, value: number): number => {
 const copyText = (walk: Walk, value: string): string => {
   grow(walk, value.length + 5 * (value.match(CONTROLS)?.length ?? 0))
   const problem = textProblem(value)
-  return problem === undefined ? value : refuse(walk, problem)
+  return problem === undefined ? value : reject(walk, problem)
 }
 
 // Written as \u0001 in JSON.
@@ -79,8 +79,8 @@ const copyText = (walk: Walk, value: string): string => {
 const CONTROLS = /[\u0001-\u001f]/g
 
 const copyObject = (walk: Walk, value: object): Json => {
-  if (walk.above.has(value)) refuse(walk, 'a cycle is not JSON')
-  if (walk.above.size >= MAX_JSON_DEPTH) refuse(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
+  if (walk.above.has(value)) reject(walk, 'a cycle is not JSON')
+  if (walk.above.size >= MAX_JSON_DEPTH) reject(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
   walk.above.add(value)
   const copied = Array.isArray(value) ? copyArray(walk, value) : copyMembers(walk, value)
   walk.above.delete(value)
@@ -92,8 +92,8 @@ const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
   Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
 
 const copyMembers = (walk: Walk, value: object): Json => {
-  if (!isPlainObject(value)) refuse(walk, `a ${className(value)} is not JSON: give its key a codec`)
-  if (Object.getOwnPropertySymbols(value).length > 0) refuse(walk, 'a symbol cannot name a member in JSON')
+  if (!isPlainObject(value)) reject(walk, `a ${className(value)} is not JSON: give its key a codec`)
+  if (Object.getOwnPropertySymbols(value).length > 0) reject(walk, 'a symbol cannot name a member in JSON')
   const members = Object.entries(value as Record<string, unknown>)
     .filter(([, member]) => member !== undefined)
     .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
@@ -145,12 +145,12 @@ const refuseChange = (): never => {
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 const collectionSetters = ['set', 'add', 'delete', 'clear']
 
-const refused = { value: refuseChange, writable: false, enumerable: false, configurable: false }
+const setterError = { value: refuseChange, writable: false, enumerable: false, configurable: false }
 
 // One by one, and with a descriptor that says all: that takes two thirds of the time of `defineProperties`.
 const lock = (value: object, setters: readonly string[]): void => {
   if (!Object.isExtensible(value)) return
-  for (const setter of setters) Object.defineProperty(value, setter, refused)
+  for (const setter of setters) Object.defineProperty(value, setter, setterError)
   Object.freeze(value)
 }
 

@@ -36,9 +36,9 @@ export const batchedDatabase = (database: Database, options: BatchOptions = {}):
   const limits = limitsOf(options)
   const lines = new WeakMap<Query, (params: Params) => Promise<Rows>>()
   const queueOf = (query: Query, each: BatchableQuery) => {
-    const line = lines.get(query) ?? queueIn(database, query, each, limits)
-    lines.set(query, line)
-    return line
+    const queue = lines.get(query) ?? queueIn(database, query, each, limits)
+    lines.set(query, queue)
+    return queue
   }
   return {
     ...database,

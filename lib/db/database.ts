@@ -89,7 +89,7 @@ export interface TransactionScope {
    * Calls `tell` when the transaction has ended, at once if it has: whether it was committed, or, for a savepoint,
    * handed over to the transaction around it.
    */
-  readonly onEnd: (tell: (committed: boolean) => void) => void
+  readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
 /** What a driver has to give: `scopedDatabase` makes a `Database` of it. */

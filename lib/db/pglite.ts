@@ -164,8 +164,8 @@ const send = async (
   params: readonly Param[],
   timeoutMs: number,
 ): Promise<E.Either<DriverError, readonly Row[]>> => {
-  const refused = invalidParams(query, params)
-  if (refused !== undefined) return E.left(refused)
+  const failure = invalidParams(query, params)
+  if (failure !== undefined) return E.left(failure)
   return withDeadline(query.name, timeoutMs, async () =>
     rowsOf(await sql.query(query.text, params.map(paramText), { rowMode: 'array' })),
   )

@@ -43,7 +43,7 @@ export const retried =
       const time = { isUp: false }
       const timer = setTimeout(() => {
         time.isUp = true
-        resolve(E.left(tooLate(policy)))
+        resolve(E.left(retryTimeout(policy)))
       }, policy.totalTimeoutMs)
       const ended =
         <R>(settle: (result: R) => void) =>
@@ -54,7 +54,7 @@ export const retried =
       attempts(policy, task, time).then(ended(resolve), ended(reject))
     })
 
-const tooLate = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
+const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
   new DriverError(`not done within ${String(totalTimeoutMs)} ms, all tries included`, {
     kind: 'timeout',
     retryable: true,

@@ -177,10 +177,10 @@ const kept: Date[] = []
 /** Milliseconds since 1970, or an ISO 8601 date, as a `Date` whose setters throw. */
 export const moment = (time: string | number): Date => {
   const date = new Date(time)
-  const place = date.getTime() & (PLACES - 1)
-  const known = kept[place]
+  const slot = date.getTime() & (PLACES - 1)
+  const known = kept[slot]
   if (known?.getTime() === date.getTime()) return known
-  kept[place] = date
+  kept[slot] = date
   return deepFreeze(date)
 }
 

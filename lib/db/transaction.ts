@@ -49,10 +49,10 @@ export const scopedDatabase = (driver: Driver): Database => {
   const root = {}
   const database: Database = {
     query: (query, params) => () =>
-      isAround(root, undefined) ? refused(OUTER) : driver.query(query, params)(),
+      isAround(root, undefined) ? misuseError(OUTER) : driver.query(query, params)(),
     transaction: (body) => () =>
       isAround(root, undefined)
-        ? refused(OUTER)
+        ? misuseError(OUTER)
         : counted(() => run(opened(root), driver.transaction, database, body)),
     close: driver.close,
     misuse: () => (isAround(root, undefined) ? OUTER() : undefined),
@@ -92,7 +92,7 @@ const OUTER = misuse(
 const OVER = misuse('transactionOver', 'the transaction has ended: its handle does nothing any more')
 const NOT_CLOSED = misuse('outerHandle', 'a transaction cannot close its database')
 
-const refused = (error: () => DriverError): Promise<E.Either<DriverError, never>> =>
+const misuseError = (error: () => DriverError): Promise<E.Either<DriverError, never>> =>
   Promise.resolve(E.left(error()))
 
 /** Runs `body` in the scope: bound while it runs, over when it has ended, and told of its end. */
@@ -144,15 +144,15 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
   const whileOpen =
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
     async (): Promise<E.Either<L | DriverError, A>> => {
-      if (!scope.using && isAround(scope.root, scope)) return refused(OUTER)
+      if (!scope.using && isAround(scope.root, scope)) return misuseError(OUTER)
       // What comes from beside an open savepoint waits for its end, or it would go back with it.
       while (scope.savepoint !== undefined) await scope.savepoint
-      return scope.using ? refused(OVER) : act()
+      return scope.using ? misuseError(OVER) : act()
     }
   const handle: Database = {
     query: (query, params) => whileOpen(() => noted(scope, tx.query(query, params))),
     transaction: (body) => whileOpen(() => nested(scope, tx, handle, body)),
-    close: () => refused(NOT_CLOSED),
+    close: () => misuseError(NOT_CLOSED),
     current: () => innermost(scope.root)?.handle,
     transactionScope: {
       transaction: scope,

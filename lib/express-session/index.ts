@@ -46,7 +46,7 @@ export interface ExpressSessionStoreOptions {
 }
 
 /** What was stored when a session object was given out or last saved. */
-interface Remembered {
+interface LoadedState {
   readonly session: Session
   readonly seen: Entries
   /** When `session` was read or written, in milliseconds since 1970. */
@@ -56,9 +56,9 @@ interface Remembered {
 }
 
 /** A member by which an object that was copied from one of ours is known; no JSON shows it. */
-const MARK = 'keyrow:known'
+const STATE_KEY = 'keyrow:known'
 
-const rememberedAs = (session: Session): Remembered => ({
+const loadedState = (session: Session): LoadedState => ({
   session,
   seen: visible(session.store),
   at: Date.now(),
@@ -100,7 +100,7 @@ class ExpressSessionStore extends session.Store {
   readonly #store: SessionStore
   readonly #from: OldSessions | undefined
   readonly #listing: AllSessions | undefined
-  readonly #known = new WeakMap<object, Remembered>()
+  readonly #known = new WeakMap<object, LoadedState>()
   readonly #writing = new WeakMap<object, Promise<unknown>>()
 
   constructor(
@@ -160,7 +160,7 @@ class ExpressSessionStore extends session.Store {
   /** express-session makes its own object of what `get` gave: that one will come back. */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const known = this.#knownOf(data)
-    Reflect.deleteProperty(data, MARK)
+    Reflect.deleteProperty(data, STATE_KEY)
     const made = super.createSession(req, data)
     if (known !== undefined) this.#known.set(made, known)
     return made
@@ -169,11 +169,11 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const found = await this.#load(sid)
     if (found === undefined || hasEnded(found.store, Date.now())) return undefined
-    const known = rememberedAs(found)
+    const known = loadedState(found)
     // @fastify/session copies all members that can be listed into an object of its own.
-    const mark = Object.freeze(() => undefined)
-    const data = { ...objectOf(known.seen), [MARK]: mark }
-    for (const handedOut of [data, mark]) this.#known.set(handedOut, known)
+    const state = Object.freeze(() => undefined)
+    const data = { ...objectOf(known.seen), [STATE_KEY]: state }
+    for (const handedOut of [data, state]) this.#known.set(handedOut, known)
     return data as unknown as Data
   }
 
@@ -188,13 +188,13 @@ class ExpressSessionStore extends session.Store {
     return taken === 'rejected' ? undefined : taken
   }
 
-  #knownOf(data: object): Remembered | undefined {
-    const mark = (data as { readonly [MARK]?: unknown })[MARK]
-    return this.#known.get(data) ?? (typeof mark === 'function' ? this.#known.get(mark) : undefined)
+  #knownOf(data: object): LoadedState | undefined {
+    const state = (data as { readonly [STATE_KEY]?: unknown })[STATE_KEY]
+    return this.#known.get(data) ?? (typeof state === 'function' ? this.#known.get(state) : undefined)
   }
 
   /** What is known of the object; keys of a save that failed are read again. */
-  async #cached(sid: string, data: object): Promise<Remembered | undefined> {
+  async #cached(sid: string, data: object): Promise<LoadedState | undefined> {
     const known = this.#knownOf(data)
     if (known?.doubted === undefined) return known
     const { seen, doubted } = known
@@ -216,7 +216,7 @@ class ExpressSessionStore extends session.Store {
   }
 
   /** Writes what differs between what was stored and `now`; not for a session that has ended. */
-  async #write(data: Data, known: Remembered | undefined, now: Entries | undefined): Promise<void> {
+  async #write(data: Data, known: LoadedState | undefined, now: Entries | undefined): Promise<void> {
     if (known === undefined || now === undefined) return
     const { session, seen } = known
     const next = worthStoring(this.#store.lifetime, seen, now)
@@ -232,22 +232,22 @@ class ExpressSessionStore extends session.Store {
   }
 
   /** Whether its expiration may be due by now, which was not when it was read; one statement finds out, and moves it. */
-  #isStale({ at }: Remembered, { edits }: Session): boolean {
+  #isStale({ at }: LoadedState, { edits }: Session): boolean {
     const { idleMs, touchFraction } = this.#store.lifetime
     return edits.isEmpty() && Date.now() - at >= (idleMs * touchFraction) / 2
   }
 
   /** Makes the session of an object that is not ours. Not when its id is taken, or was. */
-  async #create(sid: string, now: Entries): Promise<Remembered | undefined> {
+  async #create(sid: string, now: Entries): Promise<LoadedState | undefined> {
     const saved = await saveSession(sessionWith(this.#store, sid, now))()
     if (E.isRight(saved)) return { session: saved.right, seen: now, at: Date.now() }
     if (saved.left instanceof SaveConflict) return undefined
     throw saved.left
   }
 
-  async #found(sid: string): Promise<Remembered | undefined> {
+  async #found(sid: string): Promise<LoadedState | undefined> {
     const found = await this.#load(sid)
-    return found && rememberedAs(found)
+    return found && loadedState(found)
   }
 
   async #destroy(sid: string): Promise<void> {

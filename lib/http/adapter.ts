@@ -1,4 +1,4 @@
-// What a door is made of, for whoever writes another one: docs/doors.md does.
+// What a door is made of, for whoever writes another one: docs/frameworks.md does.
 
 export type { CookieOptions } from './cookie.js'
 export { deferResponse } from './deferred-response.js'

@@ -142,23 +142,23 @@ export const sessionCookies = (options: CookieOptions): SessionCookies => {
 
 const crossSiteCookie = (options: CookieOptions): CrossSiteCookie => {
   const { cookieName = 'session', sameSite } = options
-  const named = (suffix: string, sameSite: 'lax' | 'strict'): SessionCookie =>
+  const cookieNamed = (suffix: string, sameSite: 'lax' | 'strict'): SessionCookie =>
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // `Lax`, so that the page to which the answer redirects has it.
-  const token = named('arrival', 'lax')
+  const token = cookieNamed('arrival', 'lax')
   // Comes only when a `Strict` cookie comes, whether the browser knows `Sec-Fetch-Site` or not.
-  const witness = sameSite === 'strict' ? named('arrival-site', 'strict') : undefined
+  const siteCookie = sameSite === 'strict' ? cookieNamed('arrival-site', 'strict') : undefined
   const read = (cookie: SessionCookie, { cookieHeader, secure }: RequestInfo) =>
     cookie.read(cookieHeader, secure)[0]
   return {
     read: (info) => read(token, info),
     serialize: (text, secure, idleMs) => [
       token.serialize(text, secure, idleMs),
-      ...(witness === undefined ? [] : [witness.serialize('1', secure, idleMs)]),
+      ...(siteCookie === undefined ? [] : [siteCookie.serialize('1', secure, idleMs)]),
     ],
-    clear: (secure) => [token, witness].flatMap((cookie) => cookie?.clear(secure) ?? []),
+    clear: (secure) => [token, siteCookie].flatMap((cookie) => cookie?.clear(secure) ?? []),
     isHidden: (info) => isHidden(info, sameSite === 'strict'),
-    showsBoth: (info) => witness === undefined || read(witness, info) !== undefined,
+    showsBoth: (info) => siteCookie === undefined || read(siteCookie, info) !== undefined,
   }
 }
 

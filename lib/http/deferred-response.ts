@@ -40,7 +40,7 @@ export const deferResponse = (
     isAbandoned: () => isGone(res),
     isFailure: () => isFailure(deferral.deferred.status),
     reset: () => {
-      if (deferral.deferred.state === 'deferring' && deferral.deferred.begun) reset(deferral)
+      if (deferral.deferred.state === 'deferring' && deferral.deferred.headWritten) reset(deferral)
     },
     release: (cookie) => release(deferral, addCookie(res, cookie)),
     fail: (failure, cookie, isHandler = () => false) => {
@@ -86,7 +86,7 @@ const defer = (res: ServerResponse): Deferral => {
  */
 const reset = (deferral: Deferral): void => {
   const { res, deferred, before } = deferral
-  if (deferred.begun) {
+  if (deferred.headWritten) {
     deferred.state = 'failed'
     deferral.deferred = { ...newDeferred(res), real: deferred.real, pressSoon: deferred.pressSoon }
     deferral.writeHead = install(res, deferral.deferred)

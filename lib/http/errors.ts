@@ -52,7 +52,7 @@ export interface ErrorRequest {
  */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
-const telling: Readonly<Record<string, (failure: unknown) => unknown>> = {
+const logged: Readonly<Record<string, (failure: unknown) => unknown>> = {
   status: (failure) => answerTo(failure).status,
   statusCode: (failure) => answerTo(failure).status,
   headers: (failure) => answerTo(failure).headers,
@@ -75,7 +75,7 @@ export const setStatuses = (): void => {
 let given = false
 
 const giveStatus = (prototype: object): void => {
-  for (const [name, get] of Object.entries(telling))
+  for (const [name, get] of Object.entries(logged))
     if (!Object.hasOwn(prototype, name))
       Object.defineProperty(prototype, name, {
         get(this: unknown) {

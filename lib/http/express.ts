@@ -186,8 +186,8 @@ const requestInfo = (req: ExpressRequest): RequestInfo => ({
 
 /** Whether the proxy that sent the request is trusted. (`req.host` is without its port in Express 4.) */
 const isTrusted = ({ app, socket }: ExpressRequest): boolean => {
-  const trusts = app?.get('trust proxy fn') as Trust | undefined
+  const trusts = app?.get('trust proxy fn') as TrustProxyFunction | undefined
   return trusts?.(socket.remoteAddress, 0) ?? false
 }
 
-type Trust = (address: string | undefined, hop: number) => boolean
+type TrustProxyFunction = (address: string | undefined, hop: number) => boolean

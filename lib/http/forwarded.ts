@@ -38,13 +38,13 @@ const readers = new WeakMap<readonly string[], ReadForwarded>()
  * Throws a `RangeError` for a number that is not a whole one from 0 on, and a `TypeError` for what is no address
  * and no network.
  */
-export const forwardedBy = (trust: TrustProxy = false): ReadForwarded => {
-  if (typeof trust !== 'object') return byHops(Number(trust))
-  const known = readers.get(trust)
+export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
+  if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
+  const known = readers.get(trustProxy)
   if (known !== undefined) return known
-  const ranges = trust.flatMap((network) => NAMED[network] ?? [network]).map(rangeOf)
+  const ranges = trustProxy.flatMap((network) => NAMED[network] ?? [network]).map(rangeOf)
   const reader = byNetworks((address) => address !== undefined && ranges.some(holds(address)))
-  readers.set(trust, reader)
+  readers.set(trustProxy, reader)
   return reader
 }
 

@@ -33,7 +33,7 @@ const layers: Layer[] = []
 export const install = (res: ServerResponse, deferred: Deferred): Call => {
   const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
   addMember(res, layer.symbol, deferred)
-  put(layer.methods, res as unknown as Methods)
+  replaceMethods(layer.methods, res as unknown as Methods)
   Object.defineProperties(res, layer.shown)
   return layer.methods.writeHead
 }
@@ -46,7 +46,7 @@ const newLayer = (): Layer => {
     return deferred
   }
   const shown = {
-    headersSent: showing(of, 'headersSent', ({ begun }) => begun),
+    headersSent: showing(of, 'headersSent', ({ headWritten }) => headWritten),
     writableEnded: showing(of, 'writableEnded', ({ ended }) => ended),
     writableNeedDrain: showing(of, 'writableNeedDrain', ({ rejected, ended }) => rejected && !ended),
     writableCorked: showing(of, 'writableCorked', ({ corked }) => corked),
@@ -84,7 +84,7 @@ const methodsOf = (of: Of): Methods => {
 }
 
 // By name and not in a loop: the engine then knows of what shape it is. One of HTTP/2 does not have all.
-const put = (methods: Methods, res: Methods): void => {
+const replaceMethods = (methods: Methods, res: Methods): void => {
   res.writeHead = methods.writeHead
   res.write = methods.write
   res.end = methods.end
@@ -130,18 +130,22 @@ export const deferStream = (res: ServerResponse & OverStream, isPending: () => b
   const { stream } = res
   if (stream === undefined) return
   const methods = stream as unknown as StreamMethods
-  const put = (name: keyof StreamMethods, instead: Call): void => {
+  const replaceMethods = (name: keyof StreamMethods, instead: Call): void => {
     const real: Call = methods[name].bind(stream)
     methods[name] = (...args: readonly unknown[]) => (isPending() ? instead(...args) : real(...args))
   }
   const answer = res as unknown as StreamMethods
-  put('respond', (headers, options) => respond(res, headers as Headers | undefined, options as Options))
-  put('write', (...args) => answer.write(...args))
+  replaceMethods('respond', (headers, options) =>
+    respond(res, headers as Headers | undefined, options as Options),
+  )
+  replaceMethods('write', (...args) => answer.write(...args))
   const end: Call = methods.end.bind(stream)
   // Node.js itself ends the stream of a client that has gone.
-  put('end', (...args) => (stream.aborted || stream.destroyed ? end(...args) : answer.end(...args)))
+  replaceMethods('end', (...args) =>
+    stream.aborted || stream.destroyed ? end(...args) : answer.end(...args),
+  )
   for (const name of ['respondWithFD', 'respondWithFile'] as const)
-    put(name, () => {
+    replaceMethods(name, () => {
       throw new ResponseRejected(
         `stream.${name} would answer before the session is saved: pipe the file to the response`,
       )
@@ -156,8 +160,8 @@ const respond = (res: ServerResponse, headers: Headers = {}, options: Options = 
   if (options.waitForTrailers === true)
     throw new ResponseRejected('stream.respond: trailers are added by the method addTrailers of the response')
   if (res.headersSent) throw headersSent(res, 'respond')
-  const { ':status': status = 200, ...named } = headers
-  for (const [name, value] of Object.entries(named))
+  const { ':status': status = 200, ...hasName } = headers
+  for (const [name, value] of Object.entries(hasName))
     if (value !== undefined && !name.startsWith(':')) appendHeader(res, name, [value].flat().map(String))
   res.statusCode = Number(status)
   if (options.endStream === true) res.end()

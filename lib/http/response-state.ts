@@ -120,7 +120,7 @@ export interface Deferred {
   implicit: boolean
   /** The status that was given away. */
   status: number | undefined
-  begun: boolean
+  headWritten: boolean
   ended: boolean
   size: number
   rejected: boolean
@@ -142,7 +142,7 @@ export const newDeferred = (res: ServerResponse): Deferred => ({
   head: false,
   implicit: false,
   status: undefined,
-  begun: false,
+  headWritten: false,
   ended: false,
   size: 0,
   rejected: false,
@@ -193,7 +193,7 @@ const makeHead = (deferred: Deferred): void => {
 
 const begin = (deferred: Deferred, name: Method, args: readonly unknown[]): void => {
   makeHead(deferred)
-  deferred.begun = true
+  deferred.headWritten = true
   keep(deferred, name, args)
   deferred.pressSoon()
 }
@@ -203,7 +203,7 @@ const deferring: By = {
     if (deferred.ended) return deferred.res
     if (deferred.head) throw headersSent(deferred.res, 'writeHead')
     setHead(deferred.res, args)
-    deferred.head = deferred.begun = true
+    deferred.head = deferred.headWritten = true
     deferred.status = deferred.res.statusCode
     // Of a head that nobody asked for Node.js knows more when it makes it: the length of a body that ends at once.
     if (!deferred.implicit) keep(deferred, 'writeHead', [deferred.status])
@@ -223,12 +223,14 @@ const deferring: By = {
   writeEarlyHints: (deferred, args) => keep(deferred, 'writeEarlyHints', args),
   // It tells the client to wait, and nothing of the answer.
   writeProcessing: (deferred, args) =>
-    deferred.begun ? keep(deferred, 'writeProcessing', args) : callReal(deferred, 'writeProcessing', args),
+    deferred.headWritten
+      ? keep(deferred, 'writeProcessing', args)
+      : callReal(deferred, 'writeProcessing', args),
   end: (deferred, args) => {
     const [chunk] = args
     const hasChunk = typeof chunk !== 'function' && chunk !== undefined && chunk !== null
     if (hasChunk) sizeOf(chunk)
-    if (deferred.ended) tooLate(deferred, args, hasChunk)
+    if (deferred.ended) headersAlreadySent(deferred, args, hasChunk)
     else {
       begin(deferred, 'end', args)
       deferred.ended = true
@@ -239,7 +241,7 @@ const deferring: By = {
   write: (deferred, args) => {
     const size = sizeOf(args[0])
     if (deferred.ended) {
-      tooLate(deferred, args, true)
+      headersAlreadySent(deferred, args, true)
       return false
     }
     deferred.size += size
@@ -256,7 +258,7 @@ const sizeOf = (chunk: unknown): number => {
 }
 
 /** Of two answers the first goes out whole. The other one's callback is called, with an error if it wrote something. */
-const tooLate = ({ res }: Deferred, args: readonly unknown[], isWriting: boolean): void => {
+const headersAlreadySent = ({ res }: Deferred, args: readonly unknown[], isWriting: boolean): void => {
   const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
   if (isWriting) nextTick(() => callback?.(writeAfterEnd()))
   else if (callback !== undefined) res.once('finish', callback)

@@ -57,7 +57,7 @@ export interface SessionRequest {
   /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection are a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /** Fulfilled when no transaction is open in which the session was changed; the handler has then gone on from its end. */
-  readonly settled: () => Promise<void>
+  readonly finished: () => Promise<void>
   /** Saves, once; gives what the answer's head has to say. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
   /** Ends the life without saving; a secret that was rotated already is still given to the browser. */
@@ -94,7 +94,7 @@ const loadForRequest =
     )
   }
 
-type Given = (sessionScope: Scope, settled: boolean) => readonly string[]
+type Given = (sessionScope: Scope, finished: boolean) => readonly string[]
 
 const NOTHING_CAME = E.right(false)
 
@@ -111,14 +111,14 @@ const sessionRequestOf = (sessionScope: Scope, shown: Presented, given: Given): 
     isInside: () => isInside(sessionScope),
     enter: (f) => inScope(scope, f),
     run: (handler) => inScope(scope, () => attempt(handler)),
-    settled: () => untilSettled(sessionScope),
+    finished: () => untilSettled(sessionScope),
     commit: async () => {
       const saved = await closeScope(sessionScope)()
       if (E.isLeft(saved)) return saved
       const { crossSite } = shown
-      const settled =
+      const finished =
         crossSite === undefined ? NOTHING_CAME : await mergeCrossSite(sessionScope, shown, crossSite)
-      return E.isLeft(settled) ? settled : E.right({ cookies: given(sessionScope, settled.right), looked })
+      return E.isLeft(finished) ? finished : E.right({ cookies: given(sessionScope, finished.right), looked })
     },
     drop: () => {
       dropScope(sessionScope)
@@ -158,7 +158,7 @@ const run = async (
   response: PendingResponse,
 ): Promise<void> => {
   const done = sessionRequest.run(handler)
-  const outcome = await Promise.race([done, response.mustFlush.then(sessionRequest.settled)])
+  const outcome = await Promise.race([done, response.mustFlush.then(sessionRequest.finished)])
   if (outcome === undefined && response.isFailure()) {
     response.release(sessionRequest.drop())
     return
@@ -205,17 +205,17 @@ export const handle = async <A>(
 // a new one, by a rotation that overtook this request.
 const cookiesGiven =
   (cookies: SessionCookies, { secure }: RequestInfo, { session: found, by, crossSite }: Presented): Given =>
-  ({ session, state }, settled) => {
+  ({ session, state }, finished) => {
     const { absoluteMs, idleMs } = session.handle.lifetime
     const serialize = (token: string): readonly string[] =>
       by === 'session'
         ? [cookies.session.serialize(token, secure, absoluteMs, ownLifetimeOf(session.store)?.absoluteMs)]
         : (cookies.crossSite?.serialize(token, secure, idleMs) ?? [])
     const clearCrossSite = (): readonly string[] => cookies.crossSite?.clear(secure) ?? []
-    const gone = settled ? clearCrossSite() : []
+    const gone = finished ? clearCrossSite() : []
     if (state === 'destroyed' && by === 'crossSite') return O.isSome(found) ? clearCrossSite() : []
     if (state === 'destroyed') return O.isSome(found) ? [cookies.session.clear(secure), ...gone] : []
-    const isNamedAnew = settled && crossSite?.id === session.id
+    const isNamedAnew = finished && crossSite?.id === session.id
     const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session) && !isNamedAnew
     return known || state === 'gone' || O.isNone(session.snapshot)
       ? gone

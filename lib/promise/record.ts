@@ -20,7 +20,7 @@ import type {
   PureRecordOf,
   Saved,
 } from '../records/table.js'
-import { given, settled } from './sql.js'
+import { given, orThrow } from './sql.js'
 
 // The types of records of your own whose verbs are promises.
 
@@ -125,12 +125,12 @@ export const record = <
 const rejecting =
   <I extends readonly unknown[], L extends Error, B>(verb: (...input: I) => TE.TaskEither<L, B>) =>
   async (...input: I): Promise<B> =>
-    settled(verb(...input))
+    orThrow(verb(...input))
 
 const relation = <I, V>(core: types.Relation<I, V>): Relation<I, V> =>
   Object.freeze(
     Object.assign(rejecting(core), {
       preload: async <P extends ActiveRecord<Database, I>>(parents: readonly P[]) =>
-        settled(core.preload(parents)),
+        orThrow(core.preload(parents)),
     }),
   )

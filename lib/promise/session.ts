@@ -18,20 +18,20 @@ import * as current from '../request/with-session.js'
 import * as collecting from '../store/cleanup.js'
 import * as background from '../store/cleanup.js'
 import type { Session, SessionStore, Which } from '../store/contract.js'
-import { bodyTask, given, settled, settledAtOnce } from './sql.js'
+import { bodyTask, given, orThrow, orThrowNow } from './sql.js'
 
 /** The session that a token opens, or `undefined`; with `keys`, only what is in those is read. */
 export const loadSession = async (
   store: SessionStore,
   token: string,
   options?: verbs.LoadOptions,
-): Promise<Session | undefined> => O.toUndefined(await settled(verbs.loadSession(store, token, options)))
+): Promise<Session | undefined> => O.toUndefined(await orThrow(verbs.loadSession(store, token, options)))
 
 /** Stores what was edited since the load; gives the session as saved. */
-export const saveSession = (session: Session): Promise<Session> => settled(verbs.saveSession(session))
+export const saveSession = (session: Session): Promise<Session> => orThrow(verbs.saveSession(session))
 
 /** Reads the rows again, under the unsaved edits. */
-export const refreshSession = (session: Session): Promise<Session> => settled(reading.refreshSession(session))
+export const refreshSession = (session: Session): Promise<Session> => orThrow(reading.refreshSession(session))
 
 /**
  * The session with these keys known as well, where it was loaded without them.
@@ -50,13 +50,13 @@ export const refreshSession = (session: Session): Promise<Session> => settled(re
 export const loadKeys =
   (...keys: KeyNames) =>
   (session: Session): Promise<Session> =>
-    settled(reading.loadKeys(...keys)(session))
+    orThrow(reading.loadKeys(...keys)(session))
 
 /** Gives the session a new secret. */
-export const rotateSession = (session: Session): Promise<Session> => settled(verbs.rotateSession(session))
+export const rotateSession = (session: Session): Promise<Session> => orThrow(verbs.rotateSession(session))
 
 /** Deletes the session with all its rows. */
-export const destroySession = (session: Session): Promise<void> => settled(verbs.destroySession(session))
+export const destroySession = (session: Session): Promise<void> => orThrow(verbs.destroySession(session))
 
 /**
  * Runs `fn` with `session` as the current one, then saves it once. What `fn` throws comes out as itself.
@@ -77,68 +77,68 @@ export const withSession = <A>(
   session: Session,
   fn: () => A | Promise<A>,
   options?: current.WithSessionOptions,
-): Promise<A> => settled(current.withSession(session, () => bodyTask('withSession', fn), options))
+): Promise<A> => orThrow(current.withSession(session, () => bodyTask('withSession', fn), options))
 
 /** Passes the session to `f`, which gives a value and the session to save; gives the value and the saved session. */
 export const callWithSession = <A>(
   session: Session,
   f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
 ): Promise<readonly [A, Session]> =>
-  settled(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
+  orThrow(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
 
 /**
  * The current session.
  *
  * @throws `NoCurrentSession` where there is none, `SessionClosed` where its request has ended or its response has begun.
  */
-export const currentSession = (): Promise<Session> => settledAtOnce(current.sessionHere)
+export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
 /** Replaces the current session by `f` of it; gives the new one. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
-  settledAtOnce(() => current.updatedHere(f))
+  orThrowNow(() => current.updatedHere(f))
 
 /** Reads keys that the current session was loaded without; gives the current session, which knows them from now on. */
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
-  settled(reading.loadCurrentKeys(...keys))
+  orThrow(reading.loadCurrentKeys(...keys))
 
 /** Signs the current session in: a new secret, whose it is, and, if it is told, how long it lives. */
 export const signIn = async (principal: string, options?: edges.SignInOptions): Promise<Session> =>
-  settled(edges.signIn(principal, options))
+  orThrow(edges.signIn(principal, options))
 
 /** Signs out: deletes the current session, and has the door take its cookie away. */
-export const signOut = (): Promise<void> => settled(edges.signOut)
+export const signOut = (): Promise<void> => orThrow(edges.signOut)
 
 /** The token that the current session's forms show; see `verifyCsrf`. It makes no session by itself. */
-export const csrfToken = (): Promise<string> => settled(edges.csrfToken)
+export const csrfToken = (): Promise<string> => orThrow(edges.csrfToken)
 
 /**
  * Checks that a request which changes something comes from a page of ours: the browser says so, or it shows the
  * session's token as `field` or as the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = (request: CheckedRequest, field?: unknown): Promise<void> =>
-  settled(forgery.verifyCsrf(request, field))
+  orThrow(forgery.verifyCsrf(request, field))
 
 /** The current session's messages, which are then shown: they are taken away, unless a page is only fetched ahead. */
-export const takeFlashes = (): Promise<readonly Flash[]> => settled(edges.takeFlashes)
+export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(edges.takeFlashes)
 
 /** The live sessions of a principal, the newest first: ids and times, never a token. */
 export const sessionsOf = (
   store: SessionStore,
   principal: string,
-): Promise<readonly principals.ListedSession[]> => settled(principals.sessionsOf(store, principal))
+): Promise<readonly principals.ListedSession[]> => orThrow(principals.sessionsOf(store, principal))
 
 /** Destroys all sessions of a principal, all but one, or only one of them; gives the ids of those that it ended. */
 export const destroySessionsOf = (
   store: SessionStore,
   principal: string,
   which?: Which,
-): Promise<readonly SessionId[]> => settled(principals.destroySessionsOf(store, principal, which))
+): Promise<readonly SessionId[]> => orThrow(principals.destroySessionsOf(store, principal, which))
 
 /** Deletes expired sessions with all that hangs from them. */
 export const deleteExpiredSessions = (
   store: SessionStore,
   options?: collecting.DeleteExpiredOptions,
-): Promise<collecting.DeletedExpired> => settled(collecting.deleteExpiredSessions(store, options))
+): Promise<collecting.DeletedExpired> => orThrow(collecting.deleteExpiredSessions(store, options))
 
 /** A collector that runs beside a server, until it is stopped. */
 export interface Cleanup {
@@ -150,17 +150,17 @@ export const startCleanup = (store: SessionStore, options?: background.CleanupOp
   background.startCleanup(store, options)
 
 /** Makes the store ready for use: run it at the start to fail early. */
-export const prepareStore = (store: SessionStore): Promise<void> => settled(store.prepare)
+export const prepareStore = (store: SessionStore): Promise<void> => orThrow(store.prepare)
 
 /** Ends the database's connections. */
-export const closeDatabase = (database: Database): Promise<void> => settled(database.close)
+export const closeDatabase = (database: Database): Promise<void> => orThrow(database.close)
 
 /** Runs one statement; gives its rows. */
 export const queryDatabase = (
   database: Queryable,
   query: Query,
   params: readonly Param[],
-): Promise<readonly Row[]> => settled(database.query(query, params))
+): Promise<readonly Row[]> => orThrow(database.query(query, params))
 
 // The values of a session, with `undefined` for what is absent.
 

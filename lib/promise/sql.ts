@@ -17,11 +17,11 @@ export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
 }
 
 /** Runs a task; its left is what the promise rejects with. */
-export const settled = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
+export const orThrow = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
   given(await task())
 
 /** What is known without waiting, as a promise. */
-export const settledAtOnce = <L extends Error, A>(ask: () => E.Either<L, A>): Promise<A> =>
+export const orThrowNow = <L extends Error, A>(ask: () => E.Either<L, A>): Promise<A> =>
   new Promise((resolve) => resolve(given(ask())))
 
 /** The body of `verb` as a task; what it throws comes out as itself. */
@@ -51,11 +51,11 @@ const notTask = <A>(verb: string, value: A): A => {
  * ```
  */
 export const queryMany = <A>(handle: Database, as: table.RowsAs<A>, statement: Sql): Promise<readonly A[]> =>
-  settled(table.queryMany(handle, as, statement))
+  orThrow(table.queryMany(handle, as, statement))
 
 /** The first row of a statement, or `undefined`. */
 export const queryOne = <A>(handle: Database, as: table.RowsAs<A>, statement: Sql): Promise<A | undefined> =>
-  settled(pipe(table.queryOne(handle, as, statement), TE.map(O.toUndefined)))
+  orThrow(pipe(table.queryOne(handle, as, statement), TE.map(O.toUndefined)))
 
 /**
  * The rows of a statement one after the other, a hundred in memory at once, for `consume`, which runs in a
@@ -84,7 +84,7 @@ export const queryStream = <A, B>(
   statement: Sql,
   consume: (rows: AsyncIterable<A>, tx: Database) => B | Promise<B>,
 ): Promise<B> =>
-  settled(
+  orThrow(
     table.queryStream(handle, as, statement, (rows, tx) =>
       bodyTask('queryStream', () => consume(thrown(rows), tx)),
     ),
@@ -125,4 +125,4 @@ async function* thrown<L extends Error, A>(
  * ```
  */
 export const transact = <A>(database: Database, body: (tx: Database) => A | Promise<A>): Promise<A> =>
-  settled(port.transact(database, (tx) => bodyTask('transact', () => body(tx))))
+  orThrow(port.transact(database, (tx) => bodyTask('transact', () => body(tx))))

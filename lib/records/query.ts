@@ -57,8 +57,8 @@ type Failure = DriverError | DecodeError
 const FIRST_WORD = /^\s*(?:--[ \t]*([\w.:-]+)[ \t]*\r?\n|\W*(\w+))/
 
 const queryOf = ({ text }: Sql): Query => {
-  const [, named, word] = FIRST_WORD.exec(text) ?? []
-  return { name: named ?? `sql.${(word ?? 'statement').toLowerCase()}`, text }
+  const [, withName, word] = FIRST_WORD.exec(text) ?? []
+  return { name: withName ?? `sql.${(word ?? 'statement').toLowerCase()}`, text }
 }
 
 /** A row by its place in the result. */

@@ -159,8 +159,8 @@ const afresh = (
       for (const [name, edit] of edits) {
         const field = shape.settable.get(name)
         if (field === undefined) continue
-        const moved = !isDeepStrictEqual(row[field.alias], before?.[field.alias])
-        if (edit._tag === 'Set' && moved && shape.revision !== undefined)
+        const changed = !isDeepStrictEqual(row[field.alias], before?.[field.alias])
+        if (edit._tag === 'Set' && changed && shape.revision !== undefined)
           return E.left(new SaveConflict(idText(shape, read), name, shape.table))
         values[field.index] = O.toUndefined(applyEdit(edit, O.some(present[field.index])))
       }

@@ -50,17 +50,17 @@ const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_
 /** Throws a `RangeError` for what cannot be a record. */
 export const shapeOf = (options: ShapeOptions): Shape => {
   const { table, key, revision } = options
-  const refuse = (reason: string): never => {
+  const invalid = (reason: string): never => {
     throw new RangeError(`record ${table}: ${reason}`)
   }
   const fields = fieldsOf(options)
   const field = (name: string): Field =>
-    fields.find((field) => field.name === name) ?? refuse(`it has no column '${name}'`)
+    fields.find((field) => field.name === name) ?? invalid(`it has no column '${name}'`)
   const keys = (typeof key === 'string' ? [key] : key).map(field)
-  if (keys.length === 0) refuse('it has no key')
+  if (keys.length === 0) invalid('it has no key')
   for (const { name } of fields)
     if (name === 'handle' || (name === 'id' && key !== 'id'))
-      refuse(`'${name}' is every record's own: call the column otherwise (names)`)
+      invalid(`'${name}' is every record's own: call the column otherwise (names)`)
   const revised = revision === undefined ? undefined : field(revision)
   const settable = fields.filter((field) => !keys.includes(field) && field !== revised)
   return Object.freeze({

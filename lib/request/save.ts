@@ -95,8 +95,8 @@ const notAgain = (session: Session): Stored =>
           TE.map(() => false),
         )
       : pipe(session.handle.load(session.id, session.token.hash), TE.map(E.isRight)),
-    TE.chainW((lives) =>
-      TE.left(lives ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
+    TE.chainW((isAlive) =>
+      TE.left(isAlive ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
     ),
   )
 

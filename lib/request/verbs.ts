@@ -93,10 +93,10 @@ export const openSession = (
 ): TE.TaskEither<StoreError, E.Either<Absence | 'malformed', Session>> => {
   const parsed = Token.parse(token)
   const keys = options.keys && keysOf(options.keys)
-  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : Promise.resolve(refused()))
+  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : Promise.resolve(failure()))
 }
 
-const refused = () => {
+const failure = () => {
   publish('badToken', { reason: 'malformed' })
   return MALFORMED
 }
@@ -127,7 +127,7 @@ export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
 export const publishUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
-  else refused()
+  else failure()
 }
 
 type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>

@@ -201,8 +201,8 @@ const saveBatch = (
   return (requests) => {
     const plain = requests.filter(isBatchable)
     return async () => {
-      const answered = await database.query(query, saveParams(plain, idleMs))()
-      const rows = E.isLeft(answered) ? answered : placed(plain, answered.right, written)
+      const results = await database.query(query, saveParams(plain, idleMs))()
+      const rows = E.isLeft(results) ? results : placed(plain, results.right, written)
       if (E.isLeft(rows)) {
         if (mayBeDone(rows.left))
           for (const { changes } of plain) for (const change of changes) ambiguous.add(change)

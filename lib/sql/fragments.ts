@@ -25,26 +25,26 @@ export const TOMBSTONE_REVISIONS = 256
 export const RECENT_SAVES = 64
 
 /** The remembered saves, with new ones (in hexadecimal, of as many bytes as `size` says) at their end. */
-export const withSaves = (saves: string, size: string): string =>
-  `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${saves}, 'hex')`
+export const withSaves = (ids: string, size: string): string =>
+  `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
 export const withSave = (save: string): string => withSaves(`${save}::text`, '8')
 
 export const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
 
 /** The save that made the present revision. */
-export const versionTagOf = (saves: string): string =>
-  `encode(substring(${saves} from greatest(1, length(${saves}) - 7)), 'hex')`
+export const versionTagOf = (ids: string): string =>
+  `encode(substring(${ids} from greatest(1, length(${ids}) - 7)), 'hex')`
 
 /**
  * The revision that is known, if what is here came from it: the save that made it is where it should be among the
  * remembered ones. Else 0, from which on all is read: it is too far back, or the database was restored since.
  */
-export const baseRevision = (s: string, revision: string, mark: string): string => `
+export const baseRevision = (s: string, revision: string, tag: string): string => `
          case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
                    and substring(${s}.recent_saves
                                  from length(${s}.recent_saves) - 7 - 8 * (${s}.revision - ${revision}::float8)::int for 8)
-                       = decode(${mark}::text, 'hex')
+                       = decode(${tag}::text, 'hex')
               then ${revision}::float8 else 0 end`
 
 /** {"set": [value], "deleted": []}: what was written after a revision. */

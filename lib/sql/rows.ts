@@ -62,7 +62,7 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
  * What is known after a row that told what has changed since its `since`, which is 0 when it could not go on from `known`.
  * `keys` are those that the row tells of, with those that were missing; or it tells of all.
  */
-export const knownAfter = (
+export const snapshotAfter = (
   known: Snapshot | undefined,
   keys: Keys | undefined,
   { since, changes }: { readonly since: number; readonly changes: string | null },
@@ -130,7 +130,9 @@ export const loadedKeysRow = (query: Query) => {
       E.map(({ revision, expiration, touchDue, expired, versionTag, since, entries }) => {
         if (expired) return E.left('expired')
         const isAll = known !== undefined && known.keys === undefined && since === revision
-        const now = isAll ? { entries: known.entries } : knownAfter(known, keys, { since, changes: entries })
+        const now = isAll
+          ? { entries: known.entries }
+          : snapshotAfter(known, keys, { since, changes: entries })
         return E.right({ revision, expiration, touchDue, versionTag: versionTag as IdempotencyKey, ...now })
       }),
     )

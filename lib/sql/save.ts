@@ -15,7 +15,7 @@ import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
 import type { Database, Param, Query, Queryable } from '../db/database.js'
 import type { Change, Lifetime, Saved, SavedSnapshot, SessionStore } from '../store/contract.js'
 import { RECENT_SAVES, TOMBSTONE_REVISIONS } from './fragments.js'
-import { changesRow, editsParam, keysParams, knownAfter, lockedRow, texts, writtenRow } from './rows.js'
+import { changesRow, editsParam, keysParams, lockedRow, snapshotAfter, texts, writtenRow } from './rows.js'
 import type { SessionStatements } from './session-statements.js'
 
 export interface Saving {
@@ -128,7 +128,7 @@ export const mergedAtOnce = (made: Made, versionTag: IdempotencyKey, row: Writte
   const mine = written(made, versionTag, row)
   return row.changes === null
     ? mine
-    : { ...mine, entries: applyEdits(edits, knownAfter(since, since.keys, row).entries) }
+    : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
 }
 
 /** The same, looked at anew where that is needed. Should it be destroyed by now, it was saved before. */
@@ -208,7 +208,7 @@ const presentOf = (
       ? tx.query(sql.changes, [id, since])
       : tx.query(sql.changesOfKeys, [id, since, ...keysParams(keys, known)]),
     TE.chainEitherK((rows) => changesRow(sql.changes)(rows[0] ?? {})),
-    TE.map(({ changes }) => knownAfter(known, keys, { since, changes })),
+    TE.map(({ changes }) => snapshotAfter(known, keys, { since, changes })),
   )
 }
 

@@ -27,11 +27,11 @@ import {
   type Decode,
   entriesParam,
   keysParams,
-  knownAfter,
   loadedKeysRow,
   loadedRow,
   refreshedRow,
   savedRow,
+  snapshotAfter,
   wholeOf,
 } from './rows.js'
 import { saveOver } from './save.js'
@@ -108,7 +108,7 @@ const refreshOver =
             expiration,
             touchDue: false,
             versionTag: versionTag as IdempotencyKey,
-            ...knownAfter(known, keys, row),
+            ...snapshotAfter(known, keys, row),
           }
         }),
       ),
@@ -164,11 +164,11 @@ const ending = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate
 // The secret is another one: this very rotation's, if its first answer was lost. Of those who rotate at once one
 // wins; the others are told whether the session still lives.
 const ownRotation = (
-  asked: TE.TaskEither<DriverError, readonly Row[]>,
+  answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
 ): TE.TaskEither<DriverError | SaveConflict | SessionGone, void> =>
   pipe(
-    asked,
+    answer,
     TE.chainEitherKW(([row]): E.Either<SaveConflict | SessionGone, void> => {
       if (row === undefined) return E.left(new SessionGone(id))
       return row['rotated'] === true ? E.right(undefined) : E.left(new SaveConflict(id, 'secret'))

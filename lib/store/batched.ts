@@ -30,8 +30,9 @@ export type { BatchOptions } from '../db/batch-queue.js'
 const batchedLoads = (
   ...params: readonly [SessionStore, BatchOperations, Required<BatchOptions>]
 ): SessionStore['load'] => {
-  const [loads, loadsOfKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
-  return (id, secret, reading) => (reading?.keys === undefined ? loads : loadsOfKeys)(id, secret, reading)
+  const [loadAllKeys, loadSomeKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
+  return (id, secret, reading) =>
+    (reading?.keys === undefined ? loadAllKeys : loadSomeKeys)(id, secret, reading)
 }
 
 const queueOfLoads = (
@@ -171,9 +172,9 @@ const batchedSaves = (
     })
   const joined = scheduler({ next: queue.next, send }, concurrency)
   return (id, change) => () => {
-    const refused =
+    const failure =
       store.misuse?.() ?? (queue.size() >= maxQueueSize ? queueFull('save', maxQueueSize) : undefined)
-    if (refused !== undefined) return Promise.resolve(E.left(refused))
+    if (failure !== undefined) return Promise.resolve(E.left(failure))
     return new Promise((resolve, reject) => {
       queue.enqueue(id, { change, since: performance.now(), resolve, reject })
       joined()

@@ -54,7 +54,7 @@ const reading = (store: SessionStore, memory: Memory): Pick<SessionStore, 'load'
   refresh: (id, known, keys) =>
     pipe(
       store.refresh(id, known, keys),
-      TE.tapIO((found) => () => (O.isSome(found) ? memory.put(id, found.value) : memory.drop(id))),
+      TE.tapIO((found) => () => (O.isSome(found) ? memory.remember(id, found.value) : memory.drop(id))),
     ),
 })
 
@@ -62,7 +62,9 @@ const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'creat
   create: (id, secret, save, entries) =>
     pipe(
       store.create(id, secret, save, entries),
-      TE.tapIO((saved) => () => memory.put(id, { ...saved, touchDue: false, versionTag: save, entries })),
+      TE.tapIO(
+        (saved) => () => memory.remember(id, { ...saved, touchDue: false, versionTag: save, entries }),
+      ),
     ),
   save: (id, change) =>
     pipe(
@@ -105,7 +107,7 @@ type Made = Pick<SaveRequest, 'since' | 'edits'>
 /** Of whole sessions: what is known of some keys takes no place of what is known of all, and is cheaply read again. */
 interface Memory {
   readonly get: (id: SessionId) => Snapshot | undefined
-  readonly put: (id: SessionId, snapshot: Snapshot) => void
+  readonly remember: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly found: (id: SessionId, found: E.Either<Absence, Snapshot>) => void
   /** What so many saves left. If nobody else came in between, its size differs by the edits. */
@@ -123,7 +125,7 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
   const keep = (id: SessionId, snapshot: Snapshot, size: number): void => {
     cache.set(id, { snapshot, size: Math.max(1, size) })
   }
-  const put = (id: SessionId, snapshot: Snapshot): void => {
+  const remember = (id: SessionId, snapshot: Snapshot): void => {
     if (snapshot.keys !== undefined) return
     const present = cache.peek(id)
     if (present?.snapshot.entries !== snapshot.entries) keep(id, snapshot, sizeOf(snapshot.entries))
@@ -132,11 +134,11 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
   const drop = (id: SessionId): void => void cache.delete(id)
   return {
     get: (id) => cache.get(id)?.snapshot,
-    put,
+    remember,
     drop,
     // With a wrong secret it is unknown to whoever asked, and may well be there.
     found: (id, found) => {
-      if (E.isRight(found)) put(id, found.right)
+      if (E.isRight(found)) remember(id, found.right)
       else if (found.left === 'expired') drop(id)
     },
     saved: (id, { since, edits }, times, snapshot) => {
@@ -144,7 +146,7 @@ const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
       const isAlone = snapshot.revision === since.revision + times
       if (snapshot.keys === undefined && isAlone && before?.snapshot.entries === since.entries)
         keep(id, snapshot, before.size + grownBy(edits, since.entries, snapshot.entries))
-      else put(id, snapshot)
+      else remember(id, snapshot)
     },
   }
 }

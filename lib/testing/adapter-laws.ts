@@ -52,12 +52,12 @@ const slow = (store: SessionStore) => {
     <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
     () =>
       gate.then(() => task())
-  const waiting: SessionStore = {
+  const pending: SessionStore = {
     ...store,
     create: (...params) => wait(store.create(...params)),
     save: (...params) => wait(store.save(...params)),
   }
-  return { store: waiting, letGo }
+  return { store: pending, letGo }
 }
 
 const failing = (store: SessionStore): SessionStore => ({
@@ -98,16 +98,16 @@ export const adapterLaws: readonly Law[] = [
       check: async (subject) => {
         const { store, letGo } = slow(subject.store)
         await served(store, handler, async (url) => {
-          let answered = false
+          let responded = false
           const response = fetch(url).finally(() => {
-            answered = true
+            responded = true
           })
           await new Promise((resolve) => setTimeout(resolve, 100))
-          assert.equal(answered, false)
+          assert.equal(responded, false)
           letGo()
           assert.equal((await (await response).text()).trim().slice(0, 1), '1')
-          const again = await fetch(url, { headers: { cookie: cookieOf(await response) } })
-          assert.equal((await again.text()).trim().slice(0, 1), '2')
+          const second = await fetch(url, { headers: { cookie: cookieOf(await response) } })
+          assert.equal((await second.text()).trim().slice(0, 1), '2')
         })
       },
     }),

@@ -172,8 +172,8 @@ const endLaws: readonly Law[] = [
     name: 'nothing after the end: what outlives its request cannot save, rotate or go on with its session',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
-      let held = session
-      const attempts = writes(TE.fromIO(() => sessionSet('late', 1)(held)))
+      let current = session
+      const attempts = writes(TE.fromIO(() => sessionSet('late', 1)(current)))
       const [ended, end] = gate()
       let late: Promise<unknown> = ended
       const body = () => {
@@ -181,7 +181,7 @@ const endLaws: readonly Law[] = [
         return pipe(
           set('visits', 2),
           TE.chainIOK((edited) => () => {
-            held = edited
+            current = edited
           }),
         )
       }
@@ -210,10 +210,10 @@ const endLaws: readonly Law[] = [
         let late: Promise<readonly unknown[]> = Promise.resolve([])
         const body = pipe(
           currentSession,
-          TE.chainW((held) => {
+          TE.chainW((current) => {
             late = ended.then(async () => {
               const tags = await Promise.all(tasks.map(async (task) => tagOf(await left(task))))
-              return [sessionRef('visits', 0)(held), ...tags]
+              return [sessionRef('visits', 0)(current), ...tags]
             })
             return outcome
           }),

@@ -7,7 +7,7 @@ import { lifetimeLaws } from './lifetime-laws.js'
 import { lazyLaws, lazySaveLaws } from './partial-loading-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
-import { listingLaws, tokenLaws } from './token-laws.js'
+import { sessionsOfLaws, tokenLaws } from './token-laws.js'
 import { transactionLaws } from './transaction-laws.js'
 import { updateLaws, valueLaws } from './value-laws.js'
 
@@ -24,7 +24,7 @@ const laws: readonly Law[] = [
   ...nestingLaws,
   ...lazyLaws,
   ...lazySaveLaws,
-  ...listingLaws,
+  ...sessionsOfLaws,
   ...adapterLaws,
 ].sort((a, b) => a.law - b.law)
 

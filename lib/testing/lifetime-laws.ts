@@ -39,12 +39,12 @@ const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
   'a save with others': (session) => saveTogether(session.handle, session),
 }
 
-const saveTogether = async ({ batch: many }: SessionStore, session: Session): Promise<unknown> => {
+const saveTogether = async ({ batch: several }: SessionStore, session: Session): Promise<unknown> => {
   const since = O.toNullable(session.snapshot) ?? assert.fail('never stored')
   const [edits, entries] = [noEdits.set('a', setTo<Json>(1)), since.entries.set('a', 1)]
   const change = { save: newIdempotencyKey(), edits, since, entries }
-  if (many === undefined) return right(session.handle.save(session.id, change))
-  const [saved] = await right(many.save([{ id: session.id, changes: [change], edits, since, entries }]))
+  if (several === undefined) return right(session.handle.save(session.id, change))
+  const [saved] = await right(several.save([{ id: session.id, changes: [change], edits, since, entries }]))
   assert.ok(saved !== undefined && O.isSome(saved))
   return saved
 }
@@ -122,7 +122,7 @@ export const lifetimeLaws: readonly Law[] = [
     check: async (subject) => {
       const ada = someone()
       let session = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, long)
-      for (let again = 0; again < 6; again += 1) {
+      for (let second = 0; second < 6; second += 1) {
         await subject.elapse(900_000)
         session = await signedIn(await reload(session), ada, long)
       }

@@ -31,10 +31,10 @@ import {
   type Law,
   lazily,
   left,
-  many,
   notLoaded,
   reload,
   right,
+  several,
   stored,
   storedValues,
   tagOf,
@@ -103,8 +103,8 @@ const readingLaws: readonly Law[] = [
       const keys = keysOf(['a', 'b', 'nothing'])
       const loaded = await right(store.load(session.id, session.token.hash, { keys }))
       const known = loaded._tag === 'Right' ? loaded.right : assert.fail('it is not there')
-      const again = O.toNullable(await right(store.refresh(session.id, known, keys))) ?? assert.fail()
-      for (const { entries, keys: given } of [known, again]) {
+      const second = O.toNullable(await right(store.refresh(session.id, known, keys))) ?? assert.fail()
+      for (const { entries, keys: given } of [known, second]) {
         assert.ok(given === undefined || keys.isSubset(given))
         assert.ok(entries.every((_, key) => given?.has(key) ?? true))
         assert.deepEqual([entries.get('a'), entries.get('b')], [1, 2])
@@ -240,7 +240,7 @@ const mergeLaws: readonly Law[] = [
     check: async ({ store }) => {
       const names = Array.from({ length: 20 }, (_, index) => `old ${String(index)}`)
       const whole = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
-      const loaded = await many(20, (index) => lazily(whole, `old ${String((index + 1) % 20)}`))
+      const loaded = await several(20, (index) => lazily(whole, `old ${String((index + 1) % 20)}`))
       const saved = await Promise.all(
         loaded.map((mine, index) =>
           right(
@@ -281,7 +281,7 @@ const mergeLaws: readonly Law[] = [
     name: 'no lost keys: a save leaves known what was known, whatever others know who save at once',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
-      const loaded = await many(12, (index) => (index % 2 === 0 ? lazily(session, 'n') : reload(session)))
+      const loaded = await several(12, (index) => (index % 2 === 0 ? lazily(session, 'n') : reload(session)))
       const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
       for (const [index, mine] of saved.entries())
         if (index % 2 === 0) assert.throws(() => sessionRef('other')(mine), notLoaded('other'))
@@ -303,7 +303,7 @@ const updateLaws: readonly Law[] = [
         () => reload(whole),
         () => lazily(whole),
       ]
-      const loaded = await many(24, (index) => (loads[index % 4] ?? assert.fail())())
+      const loaded = await several(24, (index) => (loads[index % 4] ?? assert.fail())())
       const saved = await Promise.all(
         loaded.map((mine) => right(saveSession(pipe(mine, add('n'), add('m', 10))))),
       )
@@ -325,8 +325,8 @@ const updateLaws: readonly Law[] = [
       const saved = await right(saveSession(mine))
       assert.deepEqual(saved.store.toObject(), { a: 1, b: 112, new: 1000 })
       assert.deepEqual(await storedValues(whole), { a: 1, b: 112, c: 3, new: 1000 })
-      const again = await right(saveSession(add('b', 1)(saved)))
-      assert.equal(sessionRef('b', 0)(again), 113)
+      const second = await right(saveSession(add('b', 1)(saved)))
+      assert.equal(sessionRef('b', 0)(second), 113)
     },
   },
   {

@@ -12,11 +12,11 @@ import type { Session } from '../store/contract.js'
 import {
   type Law,
   left,
-  many,
   reload,
   reloaded,
   right,
   saveEdits,
+  several,
   stored,
   storedValues,
   tagOf,
@@ -29,7 +29,7 @@ const keyLaws: readonly Law[] = [
     check: async ({ store }) => {
       const names = Array.from({ length: 20 }, (_, index) => `old ${String(index)}`)
       const session = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
-      const loaded = await many(20, () => reload(session))
+      const loaded = await several(20, () => reload(session))
       await Promise.all(
         loaded.map((mine, index) =>
           right(
@@ -76,15 +76,15 @@ const endLaws: readonly Law[] = [
     name: 'no resurrection: a destroyed session is never written again, whoever still holds it',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('user', 'ada'))
-      const held = await many(10, () => reload(session))
+      const current = await several(10, () => reload(session))
       const results = await Promise.all([
-        ...held.slice(0, 5).map((mine, index) => saveSession(sessionSet('late', index)(mine))()),
+        ...current.slice(0, 5).map((mine, index) => saveSession(sessionSet('late', index)(mine))()),
         destroySession(session)(),
-        ...held.slice(5).map((mine, index) => saveSession(sessionSet('late', index)(mine))()),
+        ...current.slice(5).map((mine, index) => saveSession(sessionSet('late', index)(mine))()),
       ])
       for (const result of results) if (E.isLeft(result)) assert.equal(tagOf(result.left), 'SessionGone')
       assert.equal(await reloaded(session), undefined)
-      for (const mine of held)
+      for (const mine of current)
         assert.equal(tagOf(await left(saveSession(sessionSet('later', true)(mine)))), 'SessionGone')
       assert.equal(tagOf(await left(refreshSession(session))), 'SessionGone')
       assert.equal(tagOf(await left(rotateSession(session))), 'SessionGone')
@@ -112,8 +112,8 @@ const endLaws: readonly Law[] = [
       const built = pipe(buildSession(store), sessionSet('user', 'ada'))
       await right(saveSession(built))
       await right(destroySession(built))
-      for (const again of [built, sessionSet('more', 1)(built), await right(rotateSession(built))])
-        assert.equal(tagOf(await left(saveSession(again))), 'SessionGone')
+      for (const second of [built, sessionSet('more', 1)(built), await right(rotateSession(built))])
+        assert.equal(tagOf(await left(saveSession(second))), 'SessionGone')
       assert.equal(await reloaded(built), undefined)
       const never = sessionSet('user', 'bob')(buildSession(store))
       await right(destroySession(never))
@@ -142,8 +142,8 @@ const timeLaws: readonly Law[] = [
     law: 11,
     name: "time, and truth, are the primary's: a load that begins after a save or an end was answered sees it",
     check: async ({ store }) => {
-      const sessions = await many(20, (n) => stored(store, sessionSet('n', n)))
-      const saved = await many(20, (n) =>
+      const sessions = await several(20, (n) => stored(store, sessionSet('n', n)))
+      const saved = await several(20, (n) =>
         right(saveSession(sessionSet('n', n + 20)(sessions[n] ?? assert.fail()))),
       )
       for (const [n, session] of saved.entries()) assert.deepEqual(await storedValues(session), { n: n + 20 })

@@ -111,7 +111,7 @@ export const counted = (store: SessionStore) => {
 }
 
 /** As many at once as asked for. */
-export const many = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
+export const several = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
 // Small bodies for `withSession`, for the laws of the current session.

@@ -24,10 +24,10 @@ import {
   counted,
   type Law,
   left,
-  many,
   reload,
   reloaded,
   right,
+  several,
   stored,
   storedValues,
   tagOf,
@@ -118,7 +118,7 @@ export const tokenLaws: readonly Law[] = [
     name: 'the credential is not the id: of many rotations at once exactly one wins',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('user', 'ada'))
-      const results = await many(10, () => rotateSession(session)())
+      const results = await several(10, () => rotateSession(session)())
       const winners = results.filter(E.isRight)
       for (const loser of results.filter(E.isLeft)) assert.equal(tagOf(loser.left), 'SaveConflict')
       assert.equal(winners.length, 1)
@@ -192,17 +192,17 @@ const principalLaws: readonly Law[] = [
     name: 'no resurrection: of sessions that are ended while requests are in flight on them, none comes back',
     check: async ({ store }) => {
       const ada = `ada ${String(Math.random())}`
-      const mine = await many(5, () => stored(store, sessionFor(ada), sessionSet('n', 0)))
+      const mine = await several(5, () => stored(store, sessionFor(ada), sessionSet('n', 0)))
       const other = await stored(store, sessionSet('n', 0))
-      const held = await many(100, (index) => reload(mine[index % 5] ?? other))
+      const current = await several(100, (index) => reload(mine[index % 5] ?? other))
       const save = (session: Session, index: number) =>
         saveSession(sessionSet(`late ${String(index)}`, 1)(session))()
-      const results = Promise.all(held.slice(0, 50).map(save))
+      const results = Promise.all(current.slice(0, 50).map(save))
       const ended = await right(destroySessionsOf(store, ada))
-      for (const result of [...(await results), ...(await Promise.all(held.slice(50).map(save)))])
+      for (const result of [...(await results), ...(await Promise.all(current.slice(50).map(save)))])
         if (E.isLeft(result)) assert.equal(tagOf(result.left), 'SessionGone')
       assert.deepEqual(ended.toSorted(), ids(...mine))
-      for (const session of held) assert.equal(await reloaded(session), undefined)
+      for (const session of current) assert.equal(await reloaded(session), undefined)
       assert.deepEqual([await idsOf(store, ada), (await reload(other)).id], [[], other.id])
     },
   },
@@ -237,9 +237,9 @@ const collectionLaws: readonly Law[] = [
     name: 'collection is polite: bounded batches of what has expired, and nothing that lives',
     lifetime: { idleMs: 60_000 },
     check: async ({ store, elapse }) => {
-      const old = await many(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
+      const old = await several(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
       await elapse(40_000)
-      const [used, young] = [old.slice(0, 5), await many(5, () => stored(store, sessionSet('a', 1)))]
+      const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, sessionSet('a', 1)))]
       for (const session of used) await right(saveSession(sessionSet('a', 2)(await reload(session))))
       await elapse(21_000)
       const first = await right(store.deleteExpired(10))
@@ -257,11 +257,11 @@ const collectionLaws: readonly Law[] = [
     name: 'collection is polite: any number of collectors may run, beside the requests',
     lifetime: { idleMs: 60_000 },
     check: async ({ store, elapse }) => {
-      await many(60, () => stored(store, sessionSet('a', 1)))
+      await several(60, () => stored(store, sessionSet('a', 1)))
       await elapse(61_000)
-      const live = await many(10, () => stored(store, sessionSet('n', 0)))
-      const collectors = many(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
-      const saved = await many(50, async (index) =>
+      const live = await several(10, () => stored(store, sessionSet('n', 0)))
+      const collectors = several(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
+      const saved = await several(50, async (index) =>
         right(saveSession(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session)))),
       )
       const sessions = (await collectors).reduce((sum, each) => sum + each.sessions, 0)
@@ -271,4 +271,4 @@ const collectionLaws: readonly Law[] = [
   },
 ]
 
-export const listingLaws: readonly Law[] = [...principalLaws, ...collectionLaws]
+export const sessionsOfLaws: readonly Law[] = [...principalLaws, ...collectionLaws]

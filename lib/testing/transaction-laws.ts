@@ -14,11 +14,11 @@ import {
   inOrder,
   type Law,
   left,
-  many,
   reload,
   reloaded,
   right,
   set,
+  several,
   stored,
   storedValues,
   tagOf,
@@ -44,7 +44,7 @@ const add = (key: string) => updateCurrentSession(sessionUpdate(key, (n) => Numb
 const fail: Body = TE.left('failed')
 
 /** A transaction whose failure the body around it overlooks. */
-const tried = (database: Database, body: (tx: Database) => Body): Body =>
+const attempts = (database: Database, body: (tx: Database) => Body): Body =>
   TE.fromTask(transact(database, body))
 
 const keepingLaws: readonly Law[] = [
@@ -60,7 +60,7 @@ const keepingLaws: readonly Law[] = [
             transact(database, () =>
               inOrder(add('n'), set('inside', 1), updateCurrentSession(sessionFlash('info', 'x'))),
             ),
-            tried(database, () => inOrder(set('inside', 2), add('n'), fail)),
+            attempts(database, () => inOrder(set('inside', 2), add('n'), fail)),
             set('after', 1),
             end,
           ),
@@ -85,7 +85,7 @@ const keepingLaws: readonly Law[] = [
             inOrder<unknown, unknown>(
               add('n'),
               transact(tx, () => inOrder(add('n'), set('kept', 1))),
-              tried(tx, (inner) =>
+              attempts(tx, (inner) =>
                 inOrder(
                   add('n'),
                   transact(inner, () => set('gone', 1)),
@@ -116,7 +116,7 @@ const keepingLaws: readonly Law[] = [
             add('b'),
             set('c', 10),
             transact(database, () => inOrder(add('a'), add('b'))),
-            TE.fromTask(() => many(2, () => right(transact(database, () => inOrder(add('b'), add('b')))))),
+            TE.fromTask(() => several(2, () => right(transact(database, () => inOrder(add('b'), add('b')))))),
             add('b'),
             end,
           ),
@@ -132,7 +132,7 @@ const keepingLaws: readonly Law[] = [
     'a failed request leaves nothing behind: transactions at the same time write an unsaved update of it once',
     async (store, database) => {
       const session = await stored(store, sessionSet('n', 0))
-      const both = TE.fromTask(() => many(2, () => right(transact(database, () => add('n')))))
+      const both = TE.fromTask(() => several(2, () => right(transact(database, () => add('n')))))
       await right(withSession(session, () => inOrder<unknown, unknown>(add('n'), both, add('n'))))
       assert.deepEqual(await storedValues(session), { n: 4 })
     },
@@ -149,7 +149,7 @@ const secretLaws: readonly Law[] = [
         const signing = (outcome: Body) =>
           withSession(visitor, () =>
             inOrder<unknown, unknown>(
-              tried(database, () => inOrder(signIn('ada'), outcome)),
+              attempts(database, () => inOrder(signIn('ada'), outcome)),
               pipe(
                 currentSession,
                 TE.map((session) => seen.push(session)),
@@ -175,7 +175,7 @@ const secretLaws: readonly Law[] = [
       const rotate = pipe(currentSession, TE.chainW(rotateSession))
       const request = withSession(session, () =>
         inOrder<unknown, unknown>(
-          tried(database, () => inOrder<unknown, unknown>(rotate, signOut, fail)),
+          attempts(database, () => inOrder<unknown, unknown>(rotate, signOut, fail)),
           add('n'),
         ),
       )
@@ -209,7 +209,7 @@ const overlapLaws: readonly Law[] = [
             ),
           ),
         )
-      await many(8, request)
+      await several(8, request)
       const { n, ...keys } = await storedValues(session)
       assert.deepEqual([n, Object.keys(keys).length], [24, 8])
     },

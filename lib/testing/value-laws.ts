@@ -15,9 +15,9 @@ import {
   currentVisits,
   type Law,
   left,
-  many,
   reload,
   right,
+  several,
   stored,
   storedValues,
   tagOf,
@@ -189,7 +189,7 @@ const replayLaws: readonly Law[] = [
     name: 'no lost updates: of n requests at once that update one key, all n are applied',
     check: async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0))
-      const loaded = await many(20, () => reload(session))
+      const loaded = await several(20, () => reload(session))
       const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
       assert.deepEqual(await storedValues(session), { n: 20 })
       const seen = saved.map((mine) => Number(sessionRef('n', 0)(mine)))

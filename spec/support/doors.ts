@@ -187,7 +187,7 @@ export const honoApp = (Framework: typeof Hono, handler: CallHandler, options: S
   return app
 }
 
-/** The door that docs/doors.md writes, behind a gateway of this spec's own. */
+/** The door that docs/frameworks.md writes, behind a gateway of this spec's own. */
 export const documentedDoor = async (): Promise<SpecDoor> => {
   const block = (await codeBlocks()).find(({ code }) => code.includes('sessionFunction = '))
   const folder = new URL('../../build/door/', import.meta.url)
@@ -197,7 +197,7 @@ export const documentedDoor = async (): Promise<SpecDoor> => {
   await writeFile(program, block?.code.replace(`'keyrow/adapter'`, `'../../lib/http/adapter.js'`) ?? '')
   const { sessionFunction } = (await import(program.href)) as { readonly sessionFunction: SessionFunction }
   return {
-    name: 'the door of docs/doors.md',
+    name: 'the door of docs/frameworks.md',
     streams: false,
     serve: (handler, { trustProxy = false, ...options }) => {
       const run = sessionFunction(options)((event) => resultOf(handler, event))

@@ -224,11 +224,11 @@ const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number):
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }
     return typeof state?.pid === 'number' ? [state.pid] : []
   })
-  const asked = await withDeadline('probe', timeoutMs, () =>
+  const probed = await withDeadline('probe', timeoutMs, () =>
     next.sql.unsafe(BUSY, [pids.join(',')] as never[], { prepare: false }),
   )
-  if (E.isLeft(asked)) return true
-  const [row] = asked.right as readonly { readonly known: boolean; readonly busy: boolean }[]
+  if (E.isLeft(probed)) return true
+  const [row] = probed.right as readonly { readonly known: boolean; readonly busy: boolean }[]
   return row?.known === true ? row.busy : old.answeredAt > sentAt
 }
 

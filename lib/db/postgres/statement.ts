@@ -174,7 +174,7 @@ const answer = (
   { name }: Query,
   pool: Pool,
   sent: PromiseLike<unknown>,
-  witness: Observation | undefined,
+  observation: Observation | undefined,
   seen: ((columns: readonly Column[]) => void) | undefined,
 ): PromiseLike<readonly Row[]> => {
   pool.pending.add(sent)
@@ -182,13 +182,13 @@ const answer = (
     (result) => {
       pool.pending.delete(sent)
       pool.answeredAt = performance.now()
-      if (witness?.isAnswerTrusted() === false) throw lost(name)
+      if (observation?.isAnswerTrusted() === false) throw lost(name)
       seen?.((result as Columns).columns ?? [])
       return rowsOf(result)
     },
     (error: unknown) => {
       pool.pending.delete(sent)
-      const isOwn = witness?.isErrorTrusted(error) ?? !isAnothers(error, isSent(sent))
+      const isOwn = observation?.isErrorTrusted(error) ?? !isAnothers(error, isSent(sent))
       const own = isOwn ? driverError(name, error) : lost(name, error)
       if (isSent(sent)) throw own
       throw isOwn ? notSent(name, pool, error) : withEffect(own, 'none')

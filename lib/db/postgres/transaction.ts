@@ -58,7 +58,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
     run.then(done, done)
     return run
   }
-  return within(txLink, { begin, first: 'begin', last: 'commit', link }, body)
+  return runWithin(txLink, { begin, first: 'begin', last: 'commit', link }, body)
 }
 
 /**
@@ -100,7 +100,7 @@ const savepoint = async <L, A>(
   body: Body<L, A>,
 ): Promise<E.Either<L | DriverError, A>> =>
   txLink.lost === undefined
-    ? within(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
+    ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
 /** `first` and `last` name what is waited for; the end of a savepoint is not, once the connection is lost. */
@@ -112,7 +112,7 @@ interface Around {
   readonly link?: Link
 }
 
-const within = async <L, A>(
+const runWithin = async <L, A>(
   txLink: TxLink,
   { begin, first, last, link }: Around,
   body: Body<L, A>,
@@ -122,7 +122,7 @@ const within = async <L, A>(
   let ended = (): void => undefined
   const start = new Promise<void>((resolve) => (started = resolve))
   const end = new Promise<void>((resolve) => (ended = resolve))
-  const late = telling(txLink)
+  const late = lateReporter(txLink)
   const run = begin(async (tx) => {
     started()
     if (txLink.lost === undefined) await runBody(course, body(guarded(tx, txLink)))
@@ -141,7 +141,7 @@ const within = async <L, A>(
 }
 
 /** Tells the pool that something which was sent now was not answered in time. */
-const telling = (txLink: TxLink): (() => Effect) => {
+const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
     txLink.late(sentAt)

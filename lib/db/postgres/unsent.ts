@@ -48,7 +48,7 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Promise<E.Either<
     const pool = await trusted(sending.pool, timeoutMs)
     const search = searchIn(pool, cause, start + timeoutMs)
     if (search !== undefined) {
-      await within(timeoutMs - spent(), search.end)
+      await waitAtMost(timeoutMs - spent(), search.end)
       cause = search.cause
       if (!search.found || spent() >= timeoutMs) return E.left(neverSent(name, timeoutMs, cause))
     }
@@ -85,7 +85,7 @@ const neverSent = (name: string, timeoutMs: number, why: DriverError): DriverErr
   })
 }
 
-const within = async (ms: number, end: Promise<void>): Promise<void> => {
+const waitAtMost = async (ms: number, end: Promise<void>): Promise<void> => {
   const timer = new AbortController()
   await Promise.race([end, delay(ms, undefined, { signal: timer.signal }).catch(() => undefined)])
   timer.abort()
@@ -107,9 +107,10 @@ const searched = (pool: Pool, cause: DriverError, until: number): Search => {
       await delay(delayMs)
       const left = search.until - performance.now()
       if (left <= 0) break
-      const asked = await withDeadline('search', left, () => look(pool))
+      const answer = await withDeadline('search', left, () => look(pool))
       // A pool in doubt finds nothing more: another one takes its place.
-      search.found = pool.health?.suspect === true || E.isRight(asked) || !whyNot(pool, asked.left).retryable
+      search.found =
+        pool.health?.suspect === true || E.isRight(answer) || !whyNot(pool, answer.left).retryable
       if (search.found) break
     }
     pool.search = undefined

@@ -41,14 +41,14 @@ interface Sent {
 /** To be asked before the statement is sent. In doubt, a process that is not known is sent one that does nothing. */
 export const observe = (pending: object, health: PoolHealth): Observation => {
   let state: Backend | null = null
-  let asked: Backend | null = null
+  let sentTo: Backend | null = null
   let isNeutralised = false
-  const isKnownBackend = (): boolean => state !== null && isSame(health.known.get(state), asked)
+  const isKnownBackend = (): boolean => state !== null && isSame(health.known.get(state), sentTo)
   Object.defineProperty(pending, 'state', {
     get: () => state,
     set: (backend: Backend) => {
       state = backend
-      asked = { ...backend }
+      sentTo = { ...backend }
       if (!health.suspect || isKnownBackend()) return
       isNeutralised = true
       neutralise(pending)
@@ -57,14 +57,14 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
   return {
     isNeutralised: () => isNeutralised,
     isAnswerTrusted: () => {
-      if (!isSame(state, asked)) health.suspect = true
-      if (!health.suspect && state !== null && asked !== null) health.known.set(state, asked)
-      return isSame(state, asked) && isKnownBackend()
+      if (!isSame(state, sentTo)) health.suspect = true
+      if (!health.suspect && state !== null && sentTo !== null) health.known.set(state, sentTo)
+      return isSame(state, sentTo) && isKnownBackend()
     },
     isErrorTrusted: (error) => {
-      const isSent = asked !== null
+      const isSent = sentTo !== null
       noteFailure(health, error, isSent)
-      if (!isSame(state, asked)) health.suspect = true
+      if (!isSame(state, sentTo)) health.suspect = true
       return !isAnothers(error, isSent) && !(isStatements(error) && health.suspect && !isKnownBackend())
     },
   }
