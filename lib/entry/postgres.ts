@@ -33,12 +33,14 @@ export interface PostgresStoreOptions extends ReadyStoreOptions {
  * ```
  */
 export const postgresStore = (url: string, options: PostgresStoreOptions = {}): ReadyStore => {
-  if (!/^postgres(ql)?:\/\//.test(url))
-    throw new TypeError(
-      `"${url.split('@').at(-1) ?? ''}" is no address of PostgreSQL: postgres://user:password@host/database`,
-    )
-  const { connections = 10, prepare = true, ...own } = options
+  if (!/^postgres(ql)?:\/\//.test(url)) throw new TypeError(`${REQUIRED}, not ${startOf(url)}`)
+  const { connections = 10, prepare = true, timeoutMs } = options
   const pool = () => postgres(url, { ...poolOptions, max: connections, prepare })
-  const { timeoutMs } = own
-  return readyStore(postgresDatabase(pool, timeoutMs === undefined ? {} : { timeoutMs }), own)
+  return readyStore(postgresDatabase(pool, timeoutMs === undefined ? {} : { timeoutMs }), options)
 }
+
+const REQUIRED = 'the address of the database has to be text that begins with postgres://'
+
+/** What a wrong address begins with. The rest may hold a password. */
+const startOf = (url: unknown): string =>
+  typeof url === 'string' ? `"${url.slice(0, url.indexOf(':') + 1)}…"` : String(url)

@@ -30,8 +30,8 @@ export interface ReadyStore extends SessionStore {
 }
 
 export const readyStore = (database: Database, options: ReadyStoreOptions): ReadyStore => {
-  const { batch, cache, cleanup, timeoutMs: _, ...own } = options
-  const store = batched(cached(sessionStore(database, own), cache), batch)
+  const { batch, cache, cleanup } = options
+  const store = batched(cached(sessionStore(database, options), cache), batch)
   const cleaning = cleanup === false ? undefined : startCleanup(store, cleanup)
   const close = pipe(
     TE.fromTask(cleaning?.stop ?? (() => Promise.resolve())),
