@@ -35,7 +35,7 @@ for (const door of [
 t.test("the peers' ranges are what the suites run on", async (t) => {
   const { peerDependencies } = await manifestIn('..')
   // spec/doors.spec.ts and spec/express-session.spec.ts have the first of each, this one and that have the others;
-  // spec/peers.check.ts has the lower ends of the ranges.
+  // spec/slow/peers.spec.ts has the lower ends of the ranges.
   const run: Readonly<Record<string, readonly string[]>> = {
     express: ['express', 'express4'],
     fastify: ['fastify', 'fastify4'],

@@ -8,9 +8,9 @@ import type { AddressInfo } from 'node:net'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
-import type { CookieOptions } from '../lib/door/cookie.js'
-import { type SessionHandler, sessionListener } from '../lib/door/node.js'
-import { memoryStore } from '../lib/driver/memory.js'
+import type { CookieOptions } from '../../lib/door/cookie.js'
+import { type SessionHandler, sessionListener } from '../../lib/door/node.js'
+import { memoryStore } from '../../lib/driver/memory.js'
 import {
   currentSession,
   flash,
@@ -22,11 +22,11 @@ import {
   signOut,
   takeFlashes,
   updateCurrentSession,
-} from '../lib/promise.js'
-import { codeBlocks } from './support/code-blocks.js'
-import { listening } from './support/doors.js'
-import { startExample, startProgram } from './support/example.js'
-import { startPostgres } from './support/postgres-server.js'
+} from '../../lib/promise.js'
+import { codeBlocks } from '../support/code-blocks.js'
+import { listening } from '../support/doors.js'
+import { startExample, startProgram } from '../support/example.js'
+import { startPostgres } from '../support/postgres-server.js'
 
 const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
   (path) => path !== undefined && existsSync(path),

@@ -2,8 +2,8 @@
 // of `npm test`; `npm run spec:runtimes` runs it.
 import { join } from 'node:path'
 import t from 'tap'
-import { openWorkshop, project } from './support/package-workshop.js'
-import { specDatabaseUrl } from './support/postgres-server.js'
+import { openWorkshop, project } from '../support/package-workshop.js'
+import { specDatabaseUrl } from '../support/postgres-server.js'
 
 const versions = { bun: '1.4.5', deno: '2.9.6' }
 

@@ -2,10 +2,10 @@
 // `npm run spec:pgpool`. It needs pgpool2, which is no npm package.
 
 import t, { type Test } from 'tap'
-import { batchedDatabase } from '../lib/combinator/batched-database.js'
-import { postgresDatabase } from '../lib/driver/postgres.js'
-import type { Database } from '../lib/port/database.js'
-import type { SessionStore } from '../lib/port/session-store.js'
+import { batchedDatabase } from '../../lib/combinator/batched-database.js'
+import { postgresDatabase } from '../../lib/driver/postgres.js'
+import type { Database } from '../../lib/port/database.js'
+import type { SessionStore } from '../../lib/port/session-store.js'
 import {
   buildSession,
   destroySession,
@@ -22,14 +22,14 @@ import {
   sessionToken,
   text,
   transact,
-} from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
-import { sessionStoreLaws } from '../lib/testing/index.js'
-import { startKeyrow } from './support/cli.js'
-import { quietPool, quietPools, rowsOf } from './support/databases.js'
-import { type Pgpool, type PgpoolSettings, startPgpool } from './support/pgpool.js'
-import { startPair } from './support/postgres-pair.js'
-import { fast, freshSchema, openIn, right } from './support/stores.js'
+} from '../../lib/promise.js'
+import { sessionStore } from '../../lib/sql/session-store.js'
+import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { startKeyrow } from '../support/cli.js'
+import { quietPool, quietPools, rowsOf } from '../support/databases.js'
+import { type Pgpool, type PgpoolSettings, startPgpool } from '../support/pgpool.js'
+import { startPair } from '../support/postgres-pair.js'
+import { fast, freshSchema, openIn, right } from '../support/stores.js'
 
 const pair = await startPair()
 t.teardown(() => pair.stop())
