@@ -31,10 +31,10 @@ import {
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
 import { withHandle } from '../lib/table/with-handle.js'
 import { counting, quietPool, quietPools, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const proxy = await startProxy(server.url)
 t.teardown(async () => {
   await proxy.close()

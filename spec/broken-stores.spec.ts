@@ -12,6 +12,7 @@ import { LIFETIME } from '../lib/session/own-lifetime.js'
 import { nothingKnown } from '../lib/session/session.js'
 import { freshId, freshSaveId, type SecretHash } from '../lib/session/token.js'
 import { type OpenSubject, sessionStoreLaws } from '../lib/testing/index.js'
+import './support/pglite.mjs'
 import { openIn, openMemory, right } from './support/stores.js'
 
 const breaking =

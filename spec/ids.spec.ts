@@ -7,6 +7,7 @@ import type { SessionStore } from '../lib/port/session-store.js'
 import { buildSession, destroySession, saveSession, sessionSet } from '../lib/promise.js'
 import { freshId } from '../lib/session/token.js'
 import { sessionStore } from '../lib/sql/session-store.js'
+import './support/pglite.mjs'
 import { fast, freshSchema, right } from './support/stores.js'
 
 const database = pgliteDatabase()

@@ -26,11 +26,11 @@ import type { Session, SessionStore } from '../lib/port/session-store.js'
 import { sessionStore } from '../lib/sql/session-store.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { type RoleSettings, roleWith } from './support/roles.js'
 import { fast, freshSchema, openIn, right } from './support/stores.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 t.teardown(() => server.stop())
 
 const openAs = async (t: Test, settings: RoleSettings, max = 10): Promise<Database> => {

@@ -21,6 +21,7 @@ import {
   sessionToken,
   updateCurrentSession,
 } from '../lib/promise.js'
+import './support/pglite.mjs'
 import { listening } from './support/doors.js'
 
 const database = pgliteDatabase()

@@ -12,7 +12,7 @@ import { postgresDatabase } from '../lib/driver/postgres.js'
 import { observedDatabase, transact } from '../lib/index.js'
 import type { Database, Param, Queryable } from '../lib/port/database.js'
 import { drivers, quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { freshSchema, left, right } from './support/stores.js'
 
 const run = (database: Queryable, text: string, ...params: readonly Param[]) =>
@@ -269,7 +269,7 @@ for (const driver of drivers)
   })
 
 t.test('on PostgreSQL', async (t) => {
-  const server = await startPostgres()
+  const server = await newDatabase()
   t.teardown(() => server.stop())
   const open = (options: postgres.Options<Record<string, never>> = {}) => {
     const database = postgresDatabase(quietPool(server.url, { backoff: () => 0.05, ...options }))

@@ -5,6 +5,7 @@ import { pgliteDatabase } from '../../lib/driver/pglite.js'
 import { poolOptions, postgresDatabase } from '../../lib/driver/postgres.js'
 import type { Database, QueryEvent, Row } from '../../lib/port/database.js'
 import { observedDatabase } from '../../lib/port/observed.js'
+import './pglite.mjs'
 import { specDatabaseUrl } from './postgres-server.js'
 import { dropSchemas, right } from './stores.js'
 

@@ -2,6 +2,7 @@
 // The server belongs to a separate process (postgres-watcher.mjs), which outlives this one by the
 // moment it needs to stop the server and remove its files, however this process ends.
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { tmpdir } from 'node:os'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -35,7 +36,6 @@ export interface PostgresServer {
 
 export interface SpecDatabase {
   readonly url: string
-  readonly server?: PostgresServer
   readonly stop: () => Promise<void>
 }
 
@@ -185,10 +185,42 @@ export const startPostgres = async (options: PostgresOptions = {}): Promise<Post
   }
 }
 
-/** The database that DATABASE_URL names, or else a server of its own. */
+/** The server that the spec files of a run share: `npm run spec` starts it (run.ts). Nobody kills it. */
+export const SHARED_SERVER = 'KEYROW_SPEC_SERVER'
+
+const onServer = async (url: string, statement: string): Promise<void> => {
+  const sql = postgres(url, { max: 1, fetch_types: false, onnotice: () => undefined })
+  try {
+    await sql.unsafe(statement)
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+/** A new database, empty and used by nobody else: on the server that the run shares, or else on a server of its own. */
+export const newDatabase = async (): Promise<SpecDatabase> => {
+  const shared = process.env[SHARED_SERVER]
+  if (!shared) {
+    const server = await startPostgres()
+    return { url: server.url, stop: () => server.stop() }
+  }
+  const name = `spec_${randomUUID().replaceAll('-', '')}`
+  await onServer(shared, `create database ${name}`)
+  const url = new URL(shared)
+  url.pathname = name
+  return { url: url.href, stop: () => onServer(shared, `drop database if exists ${name} with (force)`) }
+}
+
+/** The database that DATABASE_URL names, or else a new one. */
 export const specDatabaseUrl = async (): Promise<SpecDatabase> => {
+  const url = process.env['DATABASE_URL']
+  return url ? { url, stop: () => Promise.resolve() } : newDatabase()
+}
+
+/** Such a database, where a commit is on the disk when it is answered: never the shared server. */
+export const durableDatabaseUrl = async (): Promise<SpecDatabase> => {
   const url = process.env['DATABASE_URL']
   if (url) return { url, stop: () => Promise.resolve() }
   const server = await startPostgres()
-  return { url: server.url, server, stop: () => server.stop() }
+  return { url: server.url, stop: () => server.stop() }
 }
