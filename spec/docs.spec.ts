@@ -1,6 +1,6 @@
 // Every code block in README and docs, and every example in a docstring, as a program: it compiles as a user's strict
 // TypeScript against the built package, runs, ends, and prints what it says. Programs that are no servers share two
-// processes; with DOCS_PROCESSES=1 each has one of its own (slow/docs-processes.spec.ts).
+// processes; in slow/docs.spec.ts each has one of its own.
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { isLong } from './support/at-length.js'
 import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
 import { newDatabase } from './support/postgres-server.js'
 import { runsIn } from './support/runs.js'
@@ -90,7 +91,7 @@ const listens = ({ code }: CodeBlock): boolean => /onSessionEvent|diagnostics_ch
 
 const printed = (block: CodeBlock): Promise<{ readonly stdout: string }> => {
   const program = join(out, `${nameOf(block)}.js`)
-  return process.env['DOCS_PROCESSES'] === '1' || listens(block)
+  return isLong || listens(block)
     ? run(process.execPath, [program], { cwd: out, env, timeout: 60_000 })
     : runShared({ program, env: { DATABASE_URL: server.url } })
 }

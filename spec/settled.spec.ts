@@ -21,12 +21,13 @@ import {
 } from '../lib/promise.js'
 import { retried, retryPolicyOf } from '../lib/sql/retry.js'
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/session-store.js'
+import { times } from './support/at-length.js'
 import { quietPool, quietPools, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 import { left } from './support/stores.js'
 
-const tries = 500
+const tries = times(100, 500)
 const server = await startPostgres()
 const proxy = await startProxy(server.url)
 t.teardown(async () => {

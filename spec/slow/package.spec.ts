@@ -22,7 +22,7 @@ import {
 } from '../support/package-workshop.js'
 
 const repository = fileURLToPath(new URL('../..', import.meta.url))
-const nodes = [20, 22, 24]
+const nodes = [20, 22, 24, 26]
 const compilers = { typescript6: '6.0.3', typescript7: '7.0.2' }
 const peerless = [
   'keyrow',

@@ -1,10 +1,11 @@
 // The command line as its users run it: the built program. What all runs said is kept, to be searched for secrets.
-// Most runs share two processes (runs.ts). With
-// CLI_PROCESSES=1 each run has a process of its own (slow/cli-processes.spec.ts).
+// Most runs share two processes (runs.ts);
+// in slow/cli.spec.ts each has one of its own.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { isLong } from './at-length.js'
 import { type Ran, runsIn } from './runs.js'
 
 export type { Ran } from './runs.js'
@@ -71,11 +72,9 @@ const inShared = async (args: readonly string[], options: RunOptions): Promise<R
   return ran
 }
 
-const apart = process.env['CLI_PROCESSES'] === '1'
-
 /** Runs it to its end. */
 export const keyrow = (args: readonly string[], options: RunOptions = {}): Promise<Ran> => {
-  const { node, main, alone = apart || node !== undefined || main !== undefined } = options
+  const { node, main, alone = isLong || node !== undefined || main !== undefined } = options
   if (!alone) return inShared(args, options)
   const { child, ended } = startKeyrow(args, options)
   child.stdin.end(options.input ?? '')

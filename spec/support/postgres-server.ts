@@ -14,6 +14,8 @@ interface PostgresOptions {
   readonly settings?: Settings
   /** Default: one that is free. */
   readonly port?: number | undefined
+  /** The directory of PostgreSQL's programs and libraries. Default: that of the installed package. */
+  readonly native?: string
   /** A server at work, of which the new one is to be a streaming standby. */
   readonly standbyOf?: PostgresServer
 }
@@ -40,7 +42,12 @@ export interface SpecDatabase {
 }
 
 type Order =
-  | { readonly name: 'start'; readonly settings: Settings; readonly port?: number | undefined }
+  | {
+      readonly name: 'start'
+      readonly settings: Settings
+      readonly port?: number | undefined
+      readonly native?: string | undefined
+    }
   | { readonly name: 'copy'; readonly from: string }
   | { readonly name: 'write'; readonly files: Settings }
   | { readonly name: 'kill'; readonly signal: NodeJS.Signals }
@@ -131,8 +138,12 @@ const stopWatcher = async (watcher: Watcher) => {
   await watcher.ended()
 }
 
-const serve = async (watcher: Watcher, settings: Settings, port?: number): Promise<PostgresServer> => {
-  let state = await watcher.order({ name: 'start', settings, port })
+const serve = async (
+  watcher: Watcher,
+  settings: Settings,
+  { port, native }: Pick<PostgresOptions, 'port' | 'native'>,
+): Promise<PostgresServer> => {
+  let state = await watcher.order({ name: 'start', settings, port, native })
   let stopping: Promise<void> | undefined
   return {
     url: `postgres://postgres@127.0.0.1:${state.port}/postgres`,
@@ -173,12 +184,12 @@ const copyServer = async (watcher: Watcher, { url, dataDir }: PostgresServer): P
 export const startPostgres = async (options: PostgresOptions = {}): Promise<PostgresServer> => {
   const watcher = startWatcher()
   const settings = { ...SETTINGS, ...options.settings }
-  const { standbyOf, port } = options
+  const { standbyOf } = options
   try {
-    if (standbyOf === undefined) return await serve(watcher, settings, port)
+    if (standbyOf === undefined) return await serve(watcher, settings, options)
     await copyServer(watcher, standbyOf)
     const source = `host=127.0.0.1 port=${standbyOf.port} user=postgres`
-    return await serve(watcher, { ...settings, primary_conninfo: source }, port)
+    return await serve(watcher, { ...settings, primary_conninfo: source }, options)
   } catch (error) {
     await stopWatcher(watcher).catch(() => undefined)
     throw error

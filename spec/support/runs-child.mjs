@@ -32,13 +32,19 @@ const setInput = (input, terminal) => {
   Object.defineProperty(process, 'stdin', { value, configurable: true })
 }
 
-// The pipe to the parent is there before and after.
-const active = () => process.getActiveResourcesInfo().toSorted().join()
+/** How many there are of each kind of thing that keeps this process alive. */
+const active = () => {
+  const counts = new Map()
+  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1)
+  return counts
+}
 
+// The pipe to the parent, and those of the output, are there before and after.
 const settled = async (before) => {
+  const lingering = () => [...active()].filter(([kind, count]) => count > (before.get(kind) ?? 0))
   const deadline = performance.now() + LINGERS_MS
-  while (active() !== before) {
-    if (performance.now() > deadline) throw new Error(`it would not end: ${active()}, before: ${before}`)
+  while (lingering().length > 0) {
+    if (performance.now() > deadline) throw new Error(`it would not end: ${String(lingering())}`)
     await delay(5)
   }
 }
@@ -55,11 +61,11 @@ const withoutNewHandlers = async (act) => {
 }
 
 const run = async ({ program, args, env, input, terminal }) => {
-  const before = active()
   process.argv = [process.argv[0], program, ...args]
   Object.assign(process.env, env)
   setInput(input, terminal)
   const [stdout, stderr] = [capture(process.stdout), capture(process.stderr)]
+  const before = active()
   runs += 1
   try {
     // Under another name the module runs again; what it imports stays loaded.

@@ -5,7 +5,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
-import { postgresDatabase } from '../lib/driver/postgres.js'
+import { postgresDatabase } from '../../lib/driver/postgres.js'
 import {
   batchedDatabase,
   buildSession,
@@ -20,15 +20,15 @@ import {
   sessionUpdate,
   transact,
   withHandle,
-} from '../lib/index.js'
-import type { Database, Row } from '../lib/port/database.js'
-import type { Session, SessionStore } from '../lib/port/session-store.js'
-import { sessionStore } from '../lib/sql/session-store.js'
-import { sessionStoreLaws } from '../lib/testing/index.js'
-import { quietPool, rowsOf } from './support/databases.js'
-import { newDatabase } from './support/postgres-server.js'
-import { type RoleSettings, roleWith } from './support/roles.js'
-import { fast, freshSchema, openIn, right } from './support/stores.js'
+} from '../../lib/index.js'
+import type { Database, Row } from '../../lib/port/database.js'
+import type { Session, SessionStore } from '../../lib/port/session-store.js'
+import { sessionStore } from '../../lib/sql/session-store.js'
+import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { quietPool, rowsOf } from '../support/databases.js'
+import { newDatabase } from '../support/postgres-server.js'
+import { type RoleSettings, roleWith } from '../support/roles.js'
+import { fast, freshSchema, openIn, right } from '../support/stores.js'
 
 const server = await newDatabase()
 t.teardown(() => server.stop())

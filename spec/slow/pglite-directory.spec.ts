@@ -11,13 +11,13 @@ import { fileURLToPath } from 'node:url'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import { pgliteDatabase } from '../lib/driver/pglite.js'
-import type { Queryable } from '../lib/port/database.js'
-import { closeDatabase, loadSession, queryDatabase } from '../lib/promise.js'
-import { sessionStore } from '../lib/sql/session-store.js'
-import { left } from './support/stores.js'
+import { pgliteDatabase } from '../../lib/driver/pglite.js'
+import type { Queryable } from '../../lib/port/database.js'
+import { closeDatabase, loadSession, queryDatabase } from '../../lib/promise.js'
+import { sessionStore } from '../../lib/sql/session-store.js'
+import { left } from '../support/stores.js'
 
-const script = fileURLToPath(new URL('./support/pglite-child.mjs', import.meta.url))
+const script = fileURLToPath(new URL('../support/pglite-child.mjs', import.meta.url))
 
 class Child {
   readonly process: ChildProcessByStdio<Writable, Readable, null>
