@@ -1,5 +1,5 @@
 // The adapters for `fetch` and Hono on Bun and Deno, whose executables come from the npm registry. So it is not part
-// of `npm test`; `npm run spec:runtimes` runs it.
+// of `npm test`; `npm run test:slow` runs it.
 import { join } from 'node:path'
 import t from 'tap'
 import { openWorkshop, project } from '../support/package-workshop.js'
