@@ -44,11 +44,11 @@ import {
 } from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { type RoleSettings, roleWith } from './support/roles.js'
 import { freshSchema, left, right } from './support/stores.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const admin = postgresDatabase(quietPool(server.url, { max: 1 }))
 t.teardown(async () => {
   await right(admin.close)

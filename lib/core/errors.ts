@@ -104,7 +104,7 @@ const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ]
 
-export const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
+const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
   sqlState === undefined ? undefined : KINDS.find(([states]) => states.test(sqlState))?.[1]
 
 export const isRetryableState = (sqlState: string): boolean =>
@@ -115,7 +115,7 @@ export const isRetryableState = (sqlState: string): boolean =>
 const UNCERTAIN = /^(08|40003|57P0[1245]|58|XX)/
 const CERTAIN = /^0800[14]/
 
-export const effectOfState = (sqlState: string): Effect =>
+const effectOfState = (sqlState: string): Effect =>
   UNCERTAIN.test(sqlState) && !CERTAIN.test(sqlState) ? 'unknown' : 'none'
 
 abstract class KeyrowError extends Error {
