@@ -7,21 +7,18 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
 import type { Database, Row } from '../lib/db/database.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { batchedDatabase } from '../lib/entry/store.js'
 import {
-  batchedDatabase,
   buildSession,
-  int4,
   loadSession,
-  record,
   rotateSession,
   saveSession,
   sessionFor,
   sessionSet,
   sessionToken,
   sessionUpdate,
-  transact,
-  withHandle,
 } from '../lib/index.js'
+import { int4, record, transact, withHandle } from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import type { Session, SessionStore } from '../lib/store/contract.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'

@@ -34,7 +34,8 @@ const said = (name: string, code: string): readonly string[] => {
 }
 
 const head = `
-import { type Database, generated, int4, int8, nullable, record, text, uuid } from 'keyrow'
+import { generated, int4, int8, nullable, record, text, uuid } from 'keyrow/records'
+import { type Database } from 'keyrow/store'
 declare const database: Database
 const users = record({ table: 'users', key: 'id', columns: { id: generated(uuid), name: text } })
 const notes = record({

@@ -9,7 +9,7 @@ import t from 'tap'
 import { SchemaMismatch } from '../lib/core/errors.js'
 import { RELEASE } from '../lib/core/process.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import type * as keyrow from '../lib/index.js'
+import type * as storeFace from '../lib/entry/store.js'
 import type * as promises from '../lib/promise/index.js'
 import {
   buildSession,
@@ -343,7 +343,7 @@ interface Driver {
 /** A store of the release before, in this process, that has looked at the schema already. */
 const oldStore = async (schema: string) => {
   const from = (path: string) => import(new URL(path, releases[2]).href) as Promise<unknown>
-  const { sessionStore } = (await from('index.js')) as typeof keyrow
+  const { sessionStore } = (await from('index.js')) as typeof storeFace
   const { postgresDatabase: open } = (await from('driver/postgres.js')) as Driver
   const api = (await from('promise.js')) as typeof promises
   const database = open(quietPool(server.url, { max: 2 }))

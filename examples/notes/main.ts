@@ -3,9 +3,10 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { buildSession, type Database, sessionRef, sessionStore } from 'keyrow'
+import { buildSession, sessionRef } from 'keyrow'
 import { pgliteDatabase } from 'keyrow/pglite'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import { type Database, sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 import { notesOf, prepare, signUp, view, withTags, write, written } from './notes.js'
 

@@ -5,24 +5,21 @@ import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as RA from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
+import { type Session, saveSession, sessionKey, sessionUpdate } from 'keyrow'
 import {
-  type Database,
   generated,
   int4,
   int8,
   queryMany,
   type RecordValue,
   record,
-  type Session,
-  saveSession,
-  sessionKey,
-  sessionUpdate,
   sql,
   text,
   timestamptz,
   transact,
   withHandle,
-} from 'keyrow'
+} from 'keyrow/records'
+import type { Database } from 'keyrow/store'
 
 const users = record({
   table: 'notes_user',

@@ -3,7 +3,7 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { RequestListener } from 'node:http'
-import { type Database, observedDatabase, type QueryEvent } from 'keyrow'
+import { type Database, observedDatabase, type QueryEvent } from 'keyrow/store'
 import { pathOf } from './exchange.js'
 
 const costs = new AsyncLocalStorage<QueryEvent[]>()

@@ -4,7 +4,8 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { currentSession, type Row, type Session, type SessionError } from 'keyrow'
+import { currentSession, type Session, type SessionError } from 'keyrow'
+import type { Row } from 'keyrow/store'
 import { document, type Html, html, nothing } from './html.js'
 import {
   type Cart,

@@ -343,7 +343,7 @@ export const isSessionError = (error: unknown): error is SessionError =>
  *
  * @example
  * ```ts
- * import { isRecordError, RecordGone } from 'keyrow'
+ * import { isRecordError, RecordGone } from 'keyrow/records'
  *
  * console.log(isRecordError(new RecordGone('notes', '1')), isRecordError(new Error('other'))) // true false
  * ```

@@ -11,6 +11,7 @@ import {
   type OwnLifetime,
   ownLifetimeKey,
   sessionClearFlashes,
+  sessionFlash,
   sessionFlashes,
   sessionFor,
 } from '../core/well-known-keys.js'
@@ -128,6 +129,28 @@ const masked = (key: Buffer): string => {
   const mask = randomBytes(key.length)
   return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
 }
+
+/**
+ * Adds a message to the current session, for the next page that shows messages. `kind` is a name for its look, such
+ * as `info`.
+ *
+ * @throws `EncodeError` for text with U+0000
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, flash, takeFlashes, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(flash('info', 'Hi'), TE.chain(() => takeFlashes)),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: [ { kind: 'info', text: 'Hi' } ] }
+ * ```
+ */
+export const flash = (kind: string, text: string): TE.TaskEither<SessionError, Session> =>
+  updateCurrentSession(sessionFlash(kind, text))
 
 /**
  * The current session's messages, which are then shown: they are taken away when the request is saved. A request that

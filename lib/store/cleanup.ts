@@ -57,7 +57,7 @@ const limitsOf = ({
  *
  * @example
  * ```ts
- * import { deleteExpiredSessions } from 'keyrow'
+ * import { deleteExpiredSessions } from 'keyrow/store'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const collected = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
@@ -144,7 +144,7 @@ export interface Cleanup {
  *
  * @example
  * ```ts
- * import { startCleanup } from 'keyrow'
+ * import { startCleanup } from 'keyrow/store'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const collector = startCleanup(memoryStore(), { everyMs: 60_000 })

@@ -186,8 +186,10 @@ export const withoutPeersDone = {
 export const withPeers = `
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { buildSession, type Database, loadSession, observedDatabase, saveSession } from 'keyrow'
-import { sessionRef, sessionSet, sessionStore, sessionToken } from 'keyrow'
+import { buildSession, loadSession, saveSession } from 'keyrow'
+import { type Database, observedDatabase } from 'keyrow/store'
+import { sessionRef, sessionSet, sessionToken } from 'keyrow'
+import { sessionStore } from 'keyrow/store'
 import { type PgliteOptions, pgliteDatabase } from 'keyrow/pglite'
 import { postgresDatabase } from 'keyrow/postgres'
 import postgres from 'postgres'
