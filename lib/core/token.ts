@@ -38,7 +38,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** The same for all tokens of a session that was built here. */
+    /** All tokens of one session share this object. It holds what became of a session that was built here. */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -46,7 +46,7 @@ export class Token {
   }
 
   static fresh(id: SessionId): Token {
-    return new Token(id, randomSecret(), Object.freeze({}))
+    return new Token(id, randomSecret(), {})
   }
 
   /** The same session with another secret. */
@@ -57,9 +57,7 @@ export class Token {
   /** `None` for whatever is not exactly a token; so a malformed one never costs a query. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
-    return match === null
-      ? O.none
-      : O.some(new Token(match[1] as SessionId, match[2] as string, Object.freeze({})))
+    return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string, {}))
   }
 
   get hash(): SecretHash {

@@ -5,6 +5,7 @@ import * as t from 'io-ts'
 import { composeEdits, type Edits, type Entries, noEdits, setTo } from './edits.js'
 import type { Json } from './json.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
+import { isNumberWithin, MAX_LIFETIME_MS } from './options.js'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
 import { sessionRef, sessionSet, sessionUpdate } from './values.js'
@@ -133,17 +134,11 @@ export interface OwnLifetime {
   readonly absoluteMs: number
 }
 
-/** Ten thousand years in milliseconds: more would not fit a PostgreSQL timestamp. */
-export const LONGEST_MS = 10_000 * 365 * 24 * 60 * 60_000
-
-const isTime = (figure: unknown): figure is number =>
-  typeof figure === 'number' && figure >= 1 && figure <= LONGEST_MS
-
 const isOwn = (value: unknown): value is OwnLifetime =>
   typeof value === 'object' &&
   value !== null &&
-  isTime((value as Partial<OwnLifetime>).idleMs) &&
-  isTime((value as Partial<OwnLifetime>).absoluteMs)
+  isNumberWithin((value as Partial<OwnLifetime>).idleMs, 1, MAX_LIFETIME_MS) &&
+  isNumberWithin((value as Partial<OwnLifetime>).absoluteMs, 1, MAX_LIFETIME_MS)
 
 const Own = new t.Type<OwnLifetime>(
   'lifetime',

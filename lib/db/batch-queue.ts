@@ -3,6 +3,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type StoreError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
@@ -21,17 +22,12 @@ export const limitsOf = ({
   concurrency = 2,
   maxQueueSize = 10_000,
   queueTimeoutMs = 12_000,
-}: BatchOptions): Required<BatchOptions> => {
-  for (const [name, figure, most] of [
-    ['maxBatchSize', maxBatchSize, 1_000],
-    ['concurrency', concurrency, 100],
-    ['maxQueueSize', maxQueueSize, 1e7],
-    ['queueTimeoutMs', queueTimeoutMs, 1e9],
-  ] as const)
-    if (!(Number.isInteger(figure) && figure >= 1 && figure <= most))
-      throw new RangeError(`${name} is ${String(figure)}; it must be from 1 to ${String(most)}`)
-  return { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs }
-}
+}: BatchOptions): Required<BatchOptions> => ({
+  maxBatchSize: numberOption('maxBatchSize', maxBatchSize, 1, 1_000, 'integer'),
+  concurrency: numberOption('concurrency', concurrency, 1, 100, 'integer'),
+  maxQueueSize: numberOption('maxQueueSize', maxQueueSize, 1, 1e7, 'integer'),
+  queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
+})
 
 /** Something that waits, in an order of its own. */
 export interface BatchSource<B> {

@@ -1,6 +1,7 @@
 // A bound on waiting, and one way to tell what went wrong, for every driver.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
+import { MAX_TIMER_MS, numberOption } from '../core/options.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
 import type { Query } from './database.js'
 import { paramProblem } from './text-format.js'
@@ -23,7 +24,10 @@ export const isForgotten = (error: unknown): boolean => {
 }
 
 /** How long one statement may take, its wait for a connection included, when nothing else is said. */
-export const DEFAULT_TIMEOUT_MS = 5_000
+const DEFAULT_TIMEOUT_MS = 5_000
+
+export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
+  numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
 /**
  * What `start` gives, or a `DriverError` once `timeoutMs` have passed, of which `spentMs` have gone by already; then

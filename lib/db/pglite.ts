@@ -7,7 +7,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
 import type { Database, DriverTransaction, Param, Query, Row } from './database.js'
-import { closedError, DEFAULT_TIMEOUT_MS, driverError, invalidParams, withDeadline } from './deadline.js'
+import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from './deadline.js'
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
 
@@ -26,17 +26,22 @@ const lockDirectory = async (directory: string): Promise<() => Promise<void>> =>
   throw new Error(`${directory} is in use by another process, or opened twice in this one (lock: ${path})`)
 }
 
+interface Locks {
+  /** Takes an exclusive lock, which the operating system frees when the process ends; false when it is held. */
+  tryLock(fd: number): boolean
+}
+
 /**
  * The native module of the lock calls functions of libuv, which Bun and Deno do not have: it ends a process of Deno
  * when it is loaded, and one of Bun when the lock is held elsewhere. Their own locks are of another kind, which does
  * not keep a process of Node.js out.
  */
-const nativeLocks = async () => {
+const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
   try {
-    const { default: locks } = await import('fs-native-extensions')
-    return locks
+    // @ts-expect-error the module has no types
+    return ((await import('fs-native-extensions')) as { readonly default: Locks }).default
   } catch (cause) {
     throw unlocked('its native module cannot be loaded on this platform', cause)
   }
@@ -82,7 +87,7 @@ interface Opened {
 export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}): Database => {
   if (directory !== undefined && /^[a-z]{2,}:/i.test(directory))
     throw new RangeError(`"${directory}" is no directory; name none for a database in memory`)
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const timeoutMs = timeoutOf(options)
   const { opened, close } = opening(directory)
   return scopedDatabase({
     query: (query, params) => async () => {

@@ -5,6 +5,7 @@
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
 
 export interface RetryPolicy {
@@ -21,15 +22,12 @@ export const retryPolicyOf = ({
   attempts = 6,
   totalTimeoutMs = 12_000,
   baseDelayMs = 20,
-}: Partial<RetryPolicy>): RetryPolicy => {
-  for (const [name, figure, least] of [
-    ['attempts', attempts, 1],
-    ['totalTimeoutMs', totalTimeoutMs, 0],
-    ['baseDelayMs', baseDelayMs, 0],
-  ] as const)
-    if (!(figure >= least && figure <= 1e9)) throw new RangeError(`retry.${name} is ${String(figure)}`)
-  return Object.freeze({ attempts, totalTimeoutMs, baseDelayMs })
-}
+}: Partial<RetryPolicy>): RetryPolicy =>
+  Object.freeze({
+    attempts: numberOption('retry.attempts', attempts, 1, 1e9, 'integer'),
+    totalTimeoutMs: numberOption('retry.totalTimeoutMs', totalTimeoutMs, 0, 1e9),
+    baseDelayMs: numberOption('retry.baseDelayMs', baseDelayMs, 0, 1e9),
+  })
 
 /**
  * The same task, tried again by the policy while it fails with a `DriverError` that says it may be. When its time

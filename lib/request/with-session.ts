@@ -4,7 +4,13 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError } from '../core/errors.js'
+import {
+  attempted,
+  isSessionError,
+  NoCurrentSession,
+  type SessionClosed,
+  type SessionError,
+} from '../core/errors.js'
 import { withStore } from '../core/session.js'
 import type { Session } from '../store/contract.js'
 import {
@@ -94,15 +100,9 @@ const runScope = async <L, A>(
   }
 }
 
-/** One of our errors, thrown by a pure function inside a body, is that body's `Left`; anything else stays a throw. */
-const settle = async <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | SessionError, A>> => {
-  try {
-    return await fn()()
-  } catch (error) {
-    if (isSessionError(error)) return E.left(error)
-    throw error
-  }
-}
+/** A session error that a body throws becomes its `Left`. */
+const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | SessionError, A>> =>
+  attempted<L | SessionError, A>(() => fn()())
 
 /**
  * Passes the session to `f`, state in and state out, and saves what comes back; it binds no current session.

@@ -8,6 +8,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
 import { jsonSize } from '../core/json.js'
+import { numberOption } from '../core/options.js'
 import type { Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import type { Absence, BatchOperations, LoadRequest, SaveRequest, SessionStore } from './contract.js'
@@ -120,8 +121,8 @@ interface Kept {
 }
 
 const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
-  if (!(Number.isInteger(maxBytes) && maxBytes > 0)) throw new RangeError(`maxBytes is ${String(maxBytes)}`)
-  const cache = new LRUCache<SessionId, Kept>({ maxSize: maxBytes, sizeCalculation: ({ size }) => size })
+  const maxSize = numberOption('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER, 'integer')
+  const cache = new LRUCache<SessionId, Kept>({ maxSize, sizeCalculation: ({ size }) => size })
   const keep = (id: SessionId, snapshot: Snapshot, size: number): void => {
     cache.set(id, { snapshot, size: Math.max(1, size) })
   }

@@ -5,6 +5,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { Task } from 'fp-ts/lib/Task.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { StoreError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
@@ -30,25 +31,17 @@ export interface DeletedExpired {
   readonly finished: boolean
 }
 
-interface Limits {
-  readonly batchSize: number
-  readonly delayMs: number
-  readonly totalTimeoutMs: number
-}
+type Limits = Required<Pick<DeleteExpiredOptions, 'batchSize' | 'delayMs' | 'totalTimeoutMs'>>
 
 const limitsOf = ({
   batchSize = 200,
   delayMs = 20,
   totalTimeoutMs = 600_000,
-}: DeleteExpiredOptions): Limits => {
-  for (const [name, figure, least, most] of [
-    ['batchSize', batchSize, 1, 100_000],
-    ['delayMs', delayMs, 0, 3_600_000],
-    ['totalTimeoutMs', totalTimeoutMs, 0, Number.MAX_SAFE_INTEGER],
-  ] as const)
-    if (!(figure >= least && figure <= most)) throw new RangeError(`${name} is ${String(figure)}`)
-  return { batchSize: Math.floor(batchSize), delayMs, totalTimeoutMs }
-}
+}: DeleteExpiredOptions): Limits => ({
+  batchSize: numberOption('batchSize', batchSize, 1, 100_000, 'integer'),
+  delayMs: numberOption('delayMs', delayMs, 0, 3_600_000),
+  totalTimeoutMs: numberOption('totalTimeoutMs', totalTimeoutMs, 0, Number.MAX_SAFE_INTEGER),
+})
 
 /**
  * Deletes expired sessions with all that hangs from them. It never waits for a lock, never deletes what is
@@ -68,38 +61,32 @@ export const deleteExpiredSessions = (
   store: SessionStore,
   options: DeleteExpiredOptions = {},
 ): TaskEither<StoreError, DeletedExpired> => {
-  const limits = limitsOf(options)
-  return deleting(store, limits, options, true)
+  return deleting(store, options, true)
 }
 
-/** The same; with `holds` false its pauses keep no process alive. */
-const deleteQuietly = (
+/** The pauses of a background task (`ref` is false) keep no process alive. */
+const deleting = (
   store: SessionStore,
   options: DeleteExpiredOptions,
-): TaskEither<StoreError, DeletedExpired> => deleting(store, limitsOf(options), options, false)
-
-const deleting =
-  (
-    store: SessionStore,
-    limits: Limits,
-    options: DeleteExpiredOptions,
-    holds: boolean,
-  ): TaskEither<StoreError, DeletedExpired> =>
-  async () => {
+  ref: boolean,
+): TaskEither<StoreError, DeletedExpired> => {
+  const limits = limitsOf(options)
+  return async () => {
     const start = performance.now()
-    const result = await deleteExpired(store, limits, options, start, holds)
+    const result = await deleteBatches(store, limits, options, start, ref)
     if (E.isRight(result))
       publish('expiredDeleted', { ...result.right, durationMs: performance.now() - start })
     else publishFailure('deleteExpired', result.left)
     return result
   }
+}
 
-const deleteExpired = async (
+const deleteBatches = async (
   store: SessionStore,
   { batchSize, delayMs, totalTimeoutMs }: Limits,
   { signal, onBatch }: DeleteExpiredOptions,
   start: number,
-  holds: boolean,
+  ref: boolean,
 ): Promise<E.Either<StoreError, DeletedExpired>> => {
   const until = start + totalTimeoutMs
   for (let [sessions, batches] = [0, 0]; ; ) {
@@ -111,7 +98,7 @@ const deleteExpired = async (
     onBatch?.({ sessions, batches, finished: !more && !busy })
     if (!more && !busy) return E.right({ sessions, batches, finished: true })
     const pause = Math.max(delayMs, performance.now() - began, busy ? BUSY_PAUSE_MS : 0)
-    if (performance.now() + pause > until || !(await waited(pause, signal, holds)))
+    if (performance.now() + pause > until || !(await waited(pause, signal, ref)))
       return E.right({ sessions, batches, finished: false })
   }
 }
@@ -120,10 +107,10 @@ const deleteExpired = async (
 const BUSY_PAUSE_MS = 500
 
 /** Whether the pause came to its end. */
-const waited = (pause: number, signal: AbortSignal | undefined, holds: boolean): Promise<boolean> =>
+const waited = (pause: number, signal: AbortSignal | undefined, ref: boolean): Promise<boolean> =>
   signal?.aborted === true
     ? Promise.resolve(false)
-    : delay(pause, true, { ref: holds, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
+    : delay(pause, true, { ref, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
 
 // A collector that runs beside a server: now and then, in any number of processes.
 
@@ -153,9 +140,9 @@ export interface Cleanup {
  */
 export const startCleanup = (store: SessionStore, options: CleanupOptions = {}): Cleanup => {
   const { everyMs = 300_000, ...rest } = options
-  if (!(everyMs >= 1 && everyMs <= 2 ** 30)) throw new RangeError(`everyMs is ${String(everyMs)}`)
+  numberOption('everyMs', everyMs, 1, 2 ** 30)
   const end = new AbortController()
-  const deleteExpired = deleteQuietly(store, { ...rest, signal: end.signal })
+  const deleteExpired = deleting(store, { ...rest, signal: end.signal }, false)
   let running: Promise<unknown> = Promise.resolve()
   let timer: NodeJS.Timeout
   const later = (milliseconds: number): void => {

@@ -12,9 +12,10 @@ import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { Edits, Entries } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
+import { MAX_LIFETIME_MS, numberOption } from '../core/options.js'
 import type { Keys, SessionValue, Snapshot } from '../core/session.js'
 import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.js'
-import { LONGEST_MS, type OwnLifetime } from '../core/well-known-keys.js'
+import type { OwnLifetime } from '../core/well-known-keys.js'
 import type { Database, TransactionScope } from '../db/database.js'
 
 // How long a session lives, and when moving its expiration is worth a write. All enforced by the store, on
@@ -51,25 +52,18 @@ export const lifetimeOf = (options: Partial<Lifetime>): Lifetime => {
     touchFraction: options.touchFraction ?? defaults.touchFraction,
     rotationGraceMs: options.rotationGraceMs ?? defaults.rotationGraceMs,
   }
-  transactionScope('idleMs', lifetime.idleMs, 1, LONGEST_MS)
-  transactionScope('absoluteMs', lifetime.absoluteMs, 1, LONGEST_MS)
-  transactionScope('touchFraction', lifetime.touchFraction, 0, 1)
-  transactionScope('rotationGraceMs', lifetime.rotationGraceMs, 0, LONGEST_MS)
+  numberOption('idleMs', lifetime.idleMs, 1, MAX_LIFETIME_MS)
+  numberOption('absoluteMs', lifetime.absoluteMs, 1, MAX_LIFETIME_MS)
+  numberOption('touchFraction', lifetime.touchFraction, 0, 1)
+  numberOption('rotationGraceMs', lifetime.rotationGraceMs, 0, MAX_LIFETIME_MS)
   return Object.freeze(lifetime)
 }
 
 /** The same figures; throws a `RangeError` for one that makes no sense. */
-export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => {
-  transactionScope('lifetime.idleMs', idleMs, 1, LONGEST_MS)
-  transactionScope('lifetime.absoluteMs', absoluteMs, 1, LONGEST_MS)
-  return { idleMs, absoluteMs }
-}
-
-// Not every caller is type-checked: a text of digits would be compared like a number, and added like a text.
-const transactionScope = (name: string, figure: unknown, least: number, most: number): void => {
-  if (!(typeof figure === 'number' && figure >= least && figure <= most))
-    throw new RangeError(`${name} is ${String(figure)}; it must be from ${String(least)} to ${String(most)}`)
-}
+export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => ({
+  idleMs: numberOption('lifetime.idleMs', idleMs, 1, MAX_LIFETIME_MS),
+  absoluteMs: numberOption('lifetime.absoluteMs', absoluteMs, 1, MAX_LIFETIME_MS),
+})
 
 /** Why a token opens nothing. */
 export type Absence = 'expired' | 'unknown'

@@ -53,9 +53,14 @@ type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
-/** Expired rows are as good as gone, and swept when the table has doubled. */
+/** For this time no creation can take the id of an ended session. */
+const FENCE_MS = 3_600_000
+
+/** Expired rows count as absent. The table deletes them whenever it has doubled. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
+  /** The ids of ended sessions, the oldest first, and until when each is kept. */
+  readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
   #sweepAt = 1024
 
@@ -87,6 +92,7 @@ class MemoryTable {
     const present = this.#rows.get(id)
     if (present !== undefined)
       return isDone(present, rows.recent[0]) ? E.right(present) : E.left(new SaveConflict(id, 'create'))
+    if ((this.#fenced.get(id) ?? 0) > this.#now()) return E.left(new SaveConflict(id, 'create'))
     if (this.#rows.size >= this.#sweepAt) {
       this.sweep(Number.POSITIVE_INFINITY)
       this.#sweepAt = Math.max(1024, this.#rows.size * 2)
@@ -105,6 +111,13 @@ class MemoryTable {
 
   /** Whether it was there. */
   remove(id: SessionId): boolean {
+    const now = this.#now()
+    for (const [old, until] of this.#fenced) {
+      if (until > now) break
+      this.#fenced.delete(old)
+    }
+    this.#fenced.delete(id)
+    this.#fenced.set(id, now + FENCE_MS)
     return this.#rows.delete(id)
   }
 
@@ -115,12 +128,12 @@ class MemoryTable {
 
   /** Removes at most so many expired ones; gives how many. */
   sweep(limit: number): number {
-    let tombstones = 0
+    let deleted = 0
     for (const [id, rows] of this.#rows) {
-      if (tombstones >= limit) break
-      if (rows.expiration <= this.#now() && this.#rows.delete(id)) tombstones += 1
+      if (deleted >= limit) break
+      if (rows.expiration <= this.#now() && this.remove(id)) deleted += 1
     }
-    return tombstones
+    return deleted
   }
 }
 

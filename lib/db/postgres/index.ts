@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../../core/errors.js'
 import type { Database } from '../database.js'
-import { closedError, DEFAULT_TIMEOUT_MS } from '../deadline.js'
+import { closedError, timeoutOf } from '../deadline.js'
 import { scopedDatabase } from '../transaction.js'
 import { type PoolInUse, type PostgresJs, poolInUse } from './pool.js'
 import { independent, type SettingsCheck, settingsCheck } from './settings.js'
@@ -70,7 +70,7 @@ export const postgresDatabase = (
   pool: PostgresJs | (() => PostgresJs),
   options: PostgresOptions = {},
 ): Database => {
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const timeoutMs = timeoutOf(options)
   const pools = poolInUse('begin' in pool ? independent(pool) : () => independent(pool()), timeoutMs)
   const settings = settingsCheck()
   let closed: Promise<E.Either<DriverError, void>> | undefined
