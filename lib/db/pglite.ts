@@ -1,5 +1,5 @@
-// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services.
-// It serves one process, which this file makes sure of, and its statements block the event loop.
+// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services. It serves one
+// process, and its statements block the event loop.
 import { mkdir, open, realpath } from 'node:fs/promises'
 import { PGlite, type Results } from '@electric-sql/pglite'
 import * as E from 'fp-ts/lib/Either.js'
@@ -11,14 +11,14 @@ import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
 
-// One process at a time in a directory: PGlite does not see to it, and two on one directory lose data.
-// The lock is the operating system's, so it is free again as soon as its process is gone, however it went.
+// PGlite does not prevent that two processes open one directory, which loses data. The operating system frees this lock
+// with the end of the process, however it ends.
 
-/** Takes the lock and gives the function that frees it; rejects when another holder has it, or none can be had. */
+/** Locks the directory and returns the function that unlocks it. Rejects if the lock is held or not available. */
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
-  // Beside the directory, which must be empty when PGlite first makes its files; and one for all its names.
+  // PGlite needs an empty directory at first, so the lock is beside it, under its real path.
   const path = `${await realpath(directory)}.lock`
   const file = await open(path, 'a')
   if (locks.tryLock(file.fd)) return () => file.close()
@@ -32,9 +32,8 @@ interface Locks {
 }
 
 /**
- * The native module of the lock calls functions of libuv, which Bun and Deno do not have: it ends a process of Deno
- * when it is loaded, and one of Bun when the lock is held elsewhere. Their own locks are of another kind, which does
- * not keep a process of Node.js out.
+ * The lock's native module uses functions of libuv, which Bun and Deno lack: loading it ends a process of Deno, and a
+ * held lock ends one of Bun. Their own locks are of another kind and do not exclude a process of Node.js.
  */
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
@@ -54,11 +53,11 @@ const unlocked = (why: string, cause?: unknown): Error =>
   )
 
 export interface PgliteOptions {
-  /** How long one statement may take, in milliseconds, once the database is open. Default: 5,000. */
+  /** The time of one statement once the database is open, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
-/** What PGlite and its transactions have in common. */
+/** The common part of PGlite and its transactions. */
 interface Sender {
   query(text: string, params: unknown[], options: { readonly rowMode: 'array' }): Promise<Results<unknown>>
 }
@@ -69,10 +68,11 @@ interface Opened {
 }
 
 /**
- * A database in a directory, or in memory when none is named. It opens (3 to 5 seconds for a new one)
- * with its first statement. A directory that another process has open is a `DriverError`, and so is every
- * directory on Bun and Deno, where the lock does not work; what is no directory but an address (`file://`,
- * `idb://`) throws a `RangeError`.
+ * Makes a database in a directory, or in memory if there is none. The first statement opens it, which takes 3 to 5
+ * seconds for a new one. A directory that another process has open is a `DriverError`; so is any directory on Bun and
+ * Deno, where the lock does not work.
+ *
+ * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *
  * @example
  * ```ts
@@ -102,7 +102,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
   })
 }
 
-// Opened by the first who asks; again by the next, when that failed; never again once closed.
+/** Opens the database with the first call, and again after a failed one, but never after `close`. */
 const opening = (directory: string | undefined) => {
   let opened: Promise<E.Either<DriverError, Opened>> | undefined
   let closed: Promise<E.Either<DriverError, void>> | undefined
@@ -134,14 +134,11 @@ const openDatabase = async (directory: string | undefined): Promise<E.Either<Dri
   }
 }
 
-/**
- * The same, which takes parameters as they are and gives values as their text. What the directory's roles and databases
- * have as settings changes nothing of what is read or written.
- */
+/** Disables PGlite's own conversions, and overrides settings of roles and databases that would change values. */
 const independent = async (db: PGlite): Promise<PGlite> => {
-  const asItIs = (value: string): string => value
+  const identity = (value: string): string => value
   for (const table of [db.serializers, db.parsers])
-    for (const type of Object.keys(table)) table[type] = asItIs
+    for (const type of Object.keys(table)) table[type] = identity
   await db.exec(
     'set DateStyle = ISO; set bytea_output = hex; set extra_float_digits = 1; set array_nulls = on; set client_encoding = UTF8; set session_replication_role = origin',
   )
@@ -190,7 +187,7 @@ class RolledBack<L> extends Error {
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** How far a transaction has come: it may wait for the one before it until it is too late. */
+/** The progress of a transaction. It waits for the transaction before it, at most until its deadline. */
 interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }
@@ -201,13 +198,13 @@ const transact = async <L, A>(
   body: Body<L, A>,
   timeoutMs: number,
 ): Promise<E.Either<L | DriverError, A>> => {
-  const course: TxState = { state: 'waiting' }
-  const run = db.transaction((tx) => runBody(course, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
+  const txState: TxState = { state: 'waiting' }
+  const run = db.transaction((tx) => runBody(txState, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      if (course.state !== 'waiting') return
-      course.state = 'late'
+      if (txState.state !== 'waiting') return
+      txState.state = 'late'
       const message = `begin: no turn within ${String(timeoutMs)} ms`
       reject(new DriverError(message, { kind: 'timeout', retryable: true, effect: 'none' }))
     }, timeoutMs)
@@ -217,28 +214,28 @@ const transact = async <L, A>(
     return await Promise.race([run, late])
   } catch (error) {
     if (error instanceof RolledBack) return error.left as E.Left<L>
-    if (course.thrown !== undefined) throw course.thrown.error
+    if (txState.thrown !== undefined) throw txState.thrown.error
     return E.left(driverError('transaction', error))
   } finally {
     clearTimeout(timer)
   }
 }
 
-const runBody = async <L, A>(course: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
-  // PGlite lets the next one wait, and for ever when it is inside of the one before.
-  if (course.state === 'late') throw new Error('its turn came too late')
-  course.state = 'begun'
+const runBody = async <L, A>(txState: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
+  // PGlite queues transactions; one inside another would wait for ever.
+  if (txState.state === 'late') throw new Error('its turn came too late')
+  txState.state = 'begun'
   try {
     const result = await body()
     if (E.isLeft(result)) throw new RolledBack(result)
     return result
   } catch (error) {
-    if (!(error instanceof RolledBack)) course.thrown = { error }
+    if (!(error instanceof RolledBack)) txState.thrown = { error }
     throw error
   }
 }
 
-/** A transaction under way, and how many savepoints it has had. */
+/** An open transaction, and the number of its savepoints so far. */
 interface TxLink {
   readonly tx: Sender
   readonly timeoutMs: number
@@ -253,17 +250,17 @@ const handleOf = (txLink: TxLink): DriverTransaction => ({
 const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
   txLink.savepoints += 1
   const name = `keyrow_${String(txLink.savepoints)}`
-  const say = (text: string) =>
+  const run = (text: string) =>
     send(txLink.tx, { name: 'savepoint', text: `${text} ${name}` }, [], txLink.timeoutMs)
-  const isBegun = await say('savepoint')
+  const isBegun = await run('savepoint')
   if (E.isLeft(isBegun)) return isBegun
   let result: E.Either<L, A>
   try {
     result = await body(handleOf(txLink))()
   } catch (error) {
-    await say('rollback to savepoint')
+    await run('rollback to savepoint')
     throw error
   }
-  const ended = await say(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
+  const ended = await run(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
   return E.isRight(result) && E.isLeft(ended) ? ended : result
 }
