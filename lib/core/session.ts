@@ -83,6 +83,9 @@ export interface Snapshot extends PartialSnapshot {
   readonly versionTag: IdempotencyKey
 }
 
+export const isSameRevision = (one: Snapshot, other: Snapshot): boolean =>
+  one.revision === other.revision && one.versionTag === other.versionTag
+
 /** The snapshot of a session that was not read. */
 export const emptySnapshot: Snapshot = Object.freeze({
   revision: 0,

@@ -1,5 +1,4 @@
-// Collecting garbage: expired sessions and what hangs from them, in batches, with pauses in between, so that
-// the requests being served hardly notice.
+// Deletes expired sessions in batches, with pauses between them, so that requests are hardly slowed down.
 import { setTimeout as delay } from 'node:timers/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import type { Task } from 'fp-ts/lib/Task.js'
@@ -10,24 +9,24 @@ import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
 export interface DeleteExpiredOptions {
-  /** At most so many sessions in one batch, which is one transaction. Default: 200. */
+  /** Most sessions in one batch, which is one transaction. Default: 200. */
   readonly batchSize?: number
-  /** The least pause between two batches, in milliseconds; it is never shorter than the batch took. Default: 20. */
+  /** The least pause between two batches, in milliseconds. It lasts at least as long as the batch. Default: 20. */
   readonly delayMs?: number
-  /** No batch begins later than this many milliseconds after the first. Default: 10 minutes. */
+  /** No batch begins later than this many milliseconds after the first one. Default: 10 minutes. */
   readonly totalTimeoutMs?: number
-  /** Ends the collection after the batch that is under way. */
+  /** Ends the run after the current batch. */
   readonly signal?: AbortSignal
   /** Called after each batch. */
   readonly onBatch?: (soFar: DeletedExpired) => void
 }
 
-/** What a collection did. */
+/** The result of a run so far. */
 export interface DeletedExpired {
-  /** How many sessions were deleted. */
+  /** The number of deleted sessions. */
   readonly sessions: number
   readonly batches: number
-  /** Whether nothing was left to do; else its time was up, it was told to end, or another one is at work. */
+  /** Whether none was left. Otherwise its time was up, it was aborted, or another run was busy. */
   readonly finished: boolean
 }
 
@@ -44,9 +43,10 @@ const limitsOf = ({
 })
 
 /**
- * Deletes expired sessions with all that hangs from them. It never waits for a lock, never deletes what is
- * alive, and may run anywhere and any number of times: on one database one batch is done at a time. Throws a
- * `RangeError` for options that make no sense.
+ * Deletes expired sessions with all their rows, in batches. It waits for no lock and deletes no live session. Any number
+ * of processes may run it; one batch runs at a time on each database.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
@@ -60,11 +60,9 @@ const limitsOf = ({
 export const deleteExpiredSessions = (
   store: SessionStore,
   options: DeleteExpiredOptions = {},
-): TaskEither<StoreError, DeletedExpired> => {
-  return deleting(store, options, true)
-}
+): TaskEither<StoreError, DeletedExpired> => deleting(store, options, true)
 
-/** The pauses of a background task (`ref` is false) keep no process alive. */
+/** Without `ref` the pauses do not keep the process alive. */
 const deleting = (
   store: SessionStore,
   options: DeleteExpiredOptions,
@@ -103,31 +101,31 @@ const deleteBatches = async (
   }
 }
 
-/** While another collector is at work. */
+/** The pause while another run is busy. */
 const BUSY_PAUSE_MS = 500
 
-/** Whether the pause came to its end. */
+/** Returns whether the pause was not aborted. */
 const waited = (pause: number, signal: AbortSignal | undefined, ref: boolean): Promise<boolean> =>
   signal?.aborted === true
     ? Promise.resolve(false)
     : delay(pause, true, { ref, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
 
-// A collector that runs beside a server: now and then, in any number of processes.
-
 export interface CleanupOptions extends Omit<DeleteExpiredOptions, 'signal'> {
-  /** From the end of one collection to the next, on average, in milliseconds. Default: 5 minutes. */
+  /** The average time from the end of one run to the next, in milliseconds. Default: 5 minutes. */
   readonly everyMs?: number
 }
 
 export interface Cleanup {
-  /** Ends it, after the batch that is under way. */
+  /** Ends the cleanup after the current batch. */
   readonly stop: Task<void>
 }
 
 /**
- * Starts collecting garbage in the background. Its times are spread at random, so that processes which start
- * together do not come together. Failures are told as events (`failed`), and it goes on. It keeps no process
- * alive. Throws a `RangeError` for options that make no sense.
+ * Starts deleting expired sessions in the background. The times are random, so that processes that start together run
+ * at different times. Failures are published as `failed` events, and the cleanup continues. It does not keep the
+ * process alive.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
@@ -148,7 +146,7 @@ export const startCleanup = (store: SessionStore, options: CleanupOptions = {}):
   const later = (milliseconds: number): void => {
     timer = setTimeout(() => {
       running = deleteExpired()
-        // The program's own: `onBatch`, or a store of its own, that throws.
+        // `onBatch`, or a store of the program, may throw.
         .catch((error: unknown) => publishFailure('deleteExpired', error))
         .then(() => {
           if (!end.signal.aborted) later(everyMs * (0.5 + Math.random()))

@@ -1,5 +1,4 @@
-// The session store in memory: for specs, for trying things out, and for one process that may forget. It
-// keeps the same contract as the databases, on the process's clock.
+// The session store in memory, for tests, for trying things out, and for one process whose sessions may be lost.
 import * as E from 'fp-ts/lib/Either.js'
 import { constVoid, flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -26,15 +25,12 @@ import {
   type SessionStore,
 } from './contract.js'
 
-// Time for what has no database to ask: the memory store, and nothing else.
-
-/** Milliseconds since 1970-01-01T00:00:00Z. */
+/** Returns milliseconds since 1970-01-01T00:00:00Z. */
 export type Clock = () => number
 
 const systemClock: Clock = () => Date.now()
 
-// The rows of the memory store: one immutable value for each session, put in the place of the one before.
-
+/** The rows of one session: an immutable value, replaced by each change. */
 interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
@@ -43,23 +39,23 @@ interface Rows {
   readonly absoluteExpiration: number
   readonly revision: number
   readonly entries: Entries
-  /** The last saves, the latest first. */
+  /** The last saves, the newest first. */
   readonly recent: readonly IdempotencyKey[]
 }
 
 type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 
-/** Whether this save is among the last ones. */
+/** Whether this save is one of the last ones. */
 const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
-/** For this time no creation can take the id of an ended session. */
+/** An ended session's id stays reserved for this long, in milliseconds. */
 const FENCE_MS = 3_600_000
 
 /** Expired rows count as absent. The table deletes them whenever it has doubled. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
-  /** The ids of ended sessions, the oldest first, and until when each is kept. */
+  /** By the id of an ended session, in the order of their ends: the end of its reservation. */
   readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
   #sweepAt = 1024
@@ -81,7 +77,7 @@ class MemoryTable {
     return rows.expiration > this.#now() ? E.right(rows) : E.left('expired')
   }
 
-  /** The live ones of a principal, the oldest first. */
+  /** The live sessions of a principal, the oldest first. */
   whose(principal: string): readonly (readonly [SessionId, Rows])[] {
     return [...this.#rows].filter(
       ([, { entries, expiration }]) => entries.get(PRINCIPAL) === principal && expiration > this.#now(),
@@ -109,7 +105,7 @@ class MemoryTable {
     )
   }
 
-  /** Whether it was there. */
+  /** Deletes a session and reserves its id. Returns whether it was there. */
   remove(id: SessionId): boolean {
     const now = this.#now()
     for (const [old, until] of this.#fenced) {
@@ -126,7 +122,7 @@ class MemoryTable {
     return rows
   }
 
-  /** Removes at most so many expired ones; gives how many. */
+  /** Deletes at most `limit` expired sessions and returns their number. */
   sweep(limit: number): number {
     let deleted = 0
     for (const [id, rows] of this.#rows) {
@@ -138,12 +134,14 @@ class MemoryTable {
 }
 
 export interface MemoryOptions extends Partial<Lifetime> {
-  /** Gives the time in milliseconds since 1970. Default: the system's clock. */
+  /** Returns the time in milliseconds since 1970. Default: the system's clock. */
   readonly clock?: Clock
 }
 
 /**
- * A session store in this process's memory; it is gone with the process.
+ * Makes a session store in the memory of this process. Its sessions end with the process.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
@@ -159,9 +157,11 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const now = options.clock ?? systemClock
   const [table, ids] = [new MemoryTable(now), verifiableIds()]
   ids.learn(randomSecret(), 0)
-  const { extendedExpiry, touched, relived, snapshot } = expiry(lifetime, now)
+  const { extendedExpiry, touched, withNewLifetime, snapshot } = expiry(lifetime, now)
   const saved = (change: Change) => (rows: Rows) =>
-    isDone(rows, change.save) ? rows : { ...relived(extendedExpiry(rows), change), ...edited(rows, change) }
+    isDone(rows, change.save)
+      ? rows
+      : { ...withNewLifetime(extendedExpiry(rows), change), ...edited(rows, change) }
   return {
     lifetime,
     ids,
@@ -209,17 +209,17 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
     ...rows,
     expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows), rows.absoluteExpiration)),
   })
-  const relived = (rows: Rows, { edits, entries }: Change): Rows =>
+  const withNewLifetime = (rows: Rows, { edits, entries }: Change): Rows =>
     edits.has(LIFETIME) ? { ...rows, ...initialExpiry(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
   const touched = (rows: Rows): Rows => (isDue(rows) ? extendedExpiry(rows) : rows)
   const snapshot = (rows: Rows): Snapshot => {
     const { revision, expiration, entries, recent } = rows
     return { revision, expiration, touchDue: isDue(rows), versionTag: recent[0] as IdempotencyKey, entries }
   }
-  return { extendedExpiry, touched, relived, snapshot }
+  return { extendedExpiry, touched, withNewLifetime, snapshot }
 }
 
-/** Each operation runs whole, when its task runs. */
+/** Each operation runs synchronously, and thus atomically, when its task runs. */
 const step =
   <L, A>(operation: () => E.Either<L, A>): TaskEither<L, A> =>
   async () =>
