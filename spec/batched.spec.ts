@@ -314,7 +314,12 @@ t.test('more than may wait is refused at once, and nothing of it is done', async
     const session = sessions[index] as Session
     t.equal((await again(session, other)).store.get('n'), index)
   }
-  for (const wrong of [{ maxBatchSize: 0 }, { concurrency: 1.5 }, { maxQueueSize: Number.NaN }, { maxBytes: -1 }])
+  for (const wrong of [
+    { maxBatchSize: 0 },
+    { concurrency: 1.5 },
+    { maxQueueSize: Number.NaN },
+    { maxBytes: -1 },
+  ])
     t.throws(() => open(wrong), RangeError)
 })
 

@@ -43,7 +43,6 @@ const update = <V>(steps: readonly Step<V>[]): Edit<V> => Object.freeze({ _tag: 
 
 export const updatedBy = <V>(step: Step<V>): Edit<V> => update([step])
 
-/** Returns the value after the edit. */
 export const applyEdit = <V>(edit: Edit<V>, value: O.Option<V>): O.Option<V> => {
   if (edit._tag === 'Set') return O.some(edit.value)
   if (edit._tag === 'Del') return O.none
@@ -83,7 +82,6 @@ export type Entries = HashMap<string, Json>
 
 export const noEntries: Entries = HashMap()
 
-/** Applies one edit. */
 export const applyAt = (entries: Entries, key: string, edit: Edit): Entries =>
   O.match(
     () => entries.delete(key),

@@ -10,7 +10,6 @@ export interface SessionKey<A> {
   readonly codec: Type<A, unknown>
 }
 
-/** A key of any type. */
 export interface AnyKey {
   readonly name: string
   readonly codec: {
@@ -58,7 +57,6 @@ const problemOf = (name: string): string | undefined =>
     ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
     : textProblem(name)
 
-/** Whether a store can hold a key of this name. */
 export const isStorable = (name: string): boolean => problemOf(name) === undefined
 
 const storableName = (name: unknown): string => {

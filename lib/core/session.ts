@@ -7,7 +7,6 @@ import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edit
 import { type AnyKey, isStorable, nameOf, OWN } from './key.js'
 import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
 
-/** The names of keys. */
 export type Keys = HashSet<string>
 
 /** Entries, and the keys they cover. A key outside of `keys` is unknown, never absent; only a store can update it. */
@@ -108,14 +107,11 @@ export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   readonly token: Token
 }
 
+type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
+
 // Listed member by member: spreading a frozen object takes V8 three times as long.
 const make = <H>(
-  {
-    handle,
-    token,
-    expiration,
-    snapshot,
-  }: Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>,
+  { handle, token, expiration, snapshot }: Stored<H>,
   edits: Edits,
   store: Entries,
 ): SessionValue<H> => Object.freeze({ handle, id: token.id, expiration, store, edits, snapshot, token })
@@ -140,7 +136,6 @@ export const storedSession = <H>(
 export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
   make({ ...session, token }, session.edits, session.store)
 
-/** The same session in another store. */
 export const withStore = <H>(session: SessionValue<H>, handle: H): SessionValue<H> =>
   handle === session.handle ? session : make({ ...session, handle }, session.edits, session.store)
 

@@ -111,7 +111,6 @@ export const freshId = (): SessionId => randomId()
  */
 export type IdOrigin = 'own' | 'foreign' | 'unknown'
 
-/** Makes ids, and recognizes them. */
 export interface Ids {
   readonly fresh: () => SessionId
   readonly originOf: (id: SessionId) => IdOrigin

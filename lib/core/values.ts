@@ -10,7 +10,7 @@ import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from '.
 import { isLoaded, type SessionValue, withEdit } from './session.js'
 
 type Reader<B> = <H>(session: SessionValue<H>) => B
-type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
+export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
  * The value of a key: an `Option`, or the value with a fallback. A stored value that does not fit the key's codec

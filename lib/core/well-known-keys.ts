@@ -7,7 +7,7 @@ import { OWN, type SessionKey, sessionKey } from './key.js'
 import { isNumberWithin, MAX_LIFETIME_MS } from './options.js'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
-import { sessionRef, sessionSet, sessionUpdate } from './values.js'
+import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
 /** The key of the principal. Stores also keep an index of it. */
 export const PRINCIPAL = OWN.principal
@@ -104,7 +104,7 @@ export const sessionClearFlashes = (
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
 /** Adds the messages of another session; a second time adds none. */
-const addFlashes = (others: Json): (<H>(session: SessionValue<H>) => SessionValue<H>) => {
+const addFlashes = (others: Json): Editor => {
   const added = messages.codec.decode(others)
   const more = E.isRight(added) ? added.right : []
   return sessionUpdate(

@@ -29,7 +29,6 @@ export const limitsOf = ({
   queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
 })
 
-/** A source of batches in an order of its own. */
 export interface BatchSource<B> {
   /** Removes and returns the next batch if `places` batches could start now; `undefined` if none is ready. */
   readonly next: (places: number) => B | undefined
@@ -117,7 +116,6 @@ export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
 export const BATCH_SIZE = 4 * 1024 * 1024
 
 export interface BatchQueueOptions<I, A, L extends StoreError> {
-  /** The name of the requests in errors. */
   readonly what: string
   readonly limits: Required<BatchOptions>
   /** The reason why no request can be sent here and now, if any. */
@@ -140,7 +138,6 @@ interface Queue<I, A, L> {
   readonly pending: PendingItem<I, A, L>[]
   /** By the key of a lock: the items behind one that is queued or sent. */
   readonly blockedByKey: Map<string, PendingItem<I, A, L>[]>
-  /** The number of unanswered items. */
   size: number
 }
 

@@ -84,7 +84,6 @@ const UNSUPPORTED = /^(0A000|42703|42809|55000)$/
 const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
   !retryable && UNSUPPORTED.test(sqlState ?? '')
 
-/** Returns one array for each parameter. */
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 

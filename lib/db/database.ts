@@ -86,6 +86,9 @@ export interface TransactionScope {
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
+/** The result of a running operation. */
+export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
+
 /** What a driver provides. `scopedDatabase` makes a `Database` of it. */
 export interface Driver extends Queryable {
   readonly transaction: DriverTransaction['savepoint']

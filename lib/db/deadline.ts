@@ -3,7 +3,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
 import { MAX_TIMER_MS, numberOption } from '../core/options.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
-import type { Query } from './database.js'
+import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
 /**
@@ -23,7 +23,6 @@ export const isForgotten = (error: unknown): boolean => {
   return code === '26000' || code === '42P05'
 }
 
-/** The default time of one statement, including its wait for a connection. */
 const DEFAULT_TIMEOUT_MS = 5_000
 
 /** Returns the option `timeoutMs` in milliseconds. Throws a `RangeError`. */
@@ -40,7 +39,7 @@ export const withDeadline = <A>(
   start: () => PromiseLike<A>,
   abandon: () => Effect = () => 'unknown',
   spentMs = 0,
-): Promise<E.Either<DriverError, A>> =>
+): Outcome<A> =>
   new Promise((resolve) => {
     const timer = setTimeout(() => {
       const effect = abandon()

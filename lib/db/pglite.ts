@@ -6,7 +6,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
-import type { Database, DriverTransaction, Param, Query, Row } from './database.js'
+import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from './deadline.js'
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
@@ -57,7 +57,6 @@ export interface PgliteOptions {
   readonly timeoutMs?: number
 }
 
-/** The common part of PGlite and its transactions. */
 interface Sender {
   query(text: string, params: unknown[], options: { readonly rowMode: 'array' }): Promise<Results<unknown>>
 }
@@ -104,10 +103,10 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
 
 /** Opens the database with the first call, and again after a failed one, but never after `close`. */
 const opening = (directory: string | undefined) => {
-  let opened: Promise<E.Either<DriverError, Opened>> | undefined
-  let closed: Promise<E.Either<DriverError, void>> | undefined
+  let opened: Outcome<Opened> | undefined
+  let closed: Outcome<void> | undefined
   return {
-    opened: (): Promise<E.Either<DriverError, Opened>> => {
+    opened: (): Outcome<Opened> => {
       if (closed !== undefined) return Promise.resolve(E.left(closedError()))
       opened ??= openDatabase(directory).catch((cause: unknown) => {
         opened = undefined
@@ -115,14 +114,14 @@ const opening = (directory: string | undefined) => {
       })
       return opened
     },
-    close: (): Promise<E.Either<DriverError, void>> => {
+    close: (): Outcome<void> => {
       closed ??= shut(opened)
       return closed
     },
   }
 }
 
-const openDatabase = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
+const openDatabase = async (directory: string | undefined): Outcome<Opened> => {
   if (directory === undefined)
     return E.right({ db: await independent(await PGlite.create()), unlock: () => Promise.resolve() })
   const unlock = await lockDirectory(directory)
@@ -145,9 +144,7 @@ const independent = async (db: PGlite): Promise<PGlite> => {
   return db
 }
 
-const shut = async (
-  opened: Promise<E.Either<DriverError, Opened>> | undefined,
-): Promise<E.Either<DriverError, void>> => {
+const shut = async (opened: Outcome<Opened> | undefined): Outcome<void> => {
   const database = await opened
   if (database === undefined || E.isLeft(database)) return E.right(undefined)
   try {
@@ -165,7 +162,7 @@ const send = async (
   query: Query,
   params: readonly Param[],
   timeoutMs: number,
-): Promise<E.Either<DriverError, readonly Row[]>> => {
+): Outcome<readonly Row[]> => {
   const failure = invalidParams(query, params)
   if (failure !== undefined) return E.left(failure)
   return withDeadline(query.name, timeoutMs, async () =>
@@ -193,11 +190,7 @@ interface TxState {
   thrown?: { readonly error: unknown }
 }
 
-const transact = async <L, A>(
-  db: PGlite,
-  body: Body<L, A>,
-  timeoutMs: number,
-): Promise<E.Either<L | DriverError, A>> => {
+const transact = async <L, A>(db: PGlite, body: Body<L, A>, timeoutMs: number): Outcome<A, L> => {
   const txState: TxState = { state: 'waiting' }
   const run = db.transaction((tx) => runBody(txState, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
   let timer: NodeJS.Timeout | undefined
@@ -235,7 +228,6 @@ const runBody = async <L, A>(txState: TxState, body: TaskEither<L, A>): Promise<
   }
 }
 
-/** An open transaction, and the number of its savepoints so far. */
 interface TxLink {
   readonly tx: Sender
   readonly timeoutMs: number
@@ -247,7 +239,7 @@ const handleOf = (txLink: TxLink): DriverTransaction => ({
   savepoint: (body) => () => savepoint(txLink, body),
 })
 
-const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
+const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Outcome<A, L> => {
   txLink.savepoints += 1
   const name = `keyrow_${String(txLink.savepoints)}`
   const run = (text: string) =>

@@ -79,7 +79,6 @@ const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], mil
 // Values of rows. A value is decoded from its text by the type of its column, whatever a driver or a pool would do.
 export interface Column {
   readonly name: string
-  /** The type's OID. */
   readonly type: number
 }
 
@@ -104,7 +103,7 @@ const bytesOf: Decode = (text) =>
 const asText: Decode = (text) => text
 const json: Decode = (text) => JSON.parse(text)
 
-/** Types by their OID and that of their arrays. Values of other types stay text. */
+/** Types by their OID and that of their arrays. Values of all other types stay text. */
 const types: readonly (readonly [type: number, arrays: number, decode: Decode])[] = [
   [16, 1000, (text) => text === 't'], // boolean
   [17, 1001, bytesOf],
@@ -119,28 +118,21 @@ const types: readonly (readonly [type: number, arrays: number, decode: Decode])[
   [1082, 1182, dateOf], // date
   [1114, 1115, localTimeOf], // timestamp
   [1184, 1185, momentOf], // timestamptz
-  [18, 1002, asText], // "char"
-  [19, 1003, asText], // name
-  [25, 1009, asText], // text
-  [1042, 1014, asText], // char(n)
-  [1043, 1015, asText], // varchar(n)
-  [1083, 1183, asText], // time
-  [1186, 1187, asText], // interval
-  [1266, 1270, asText], // timetz
-  [1700, 1231, asText], // numeric
-  [2950, 2951, asText], // uuid
-  [869, 1041, asText], // inet
-  [650, 651, asText], // cidr
 ]
 
-const decoders: ReadonlyMap<number, Decode> = new Map(
-  types.flatMap(([type, arrays, decode]) => [
-    [type, decode] as const,
-    [arrays, (text: string) => parseArray(text, decode)] as const,
-  ]),
-)
+/** Arrays of "char", name, text, char(n), varchar(n), time, interval, timetz, numeric, uuid, inet and cidr. */
+const TEXT_ARRAYS = [1002, 1003, 1009, 1014, 1015, 1183, 1187, 1270, 1231, 2951, 1041, 651]
 
-/** Decodes rows into objects with the names of the columns. */
+const arrayOf =
+  (decode: Decode): Decode =>
+  (text) =>
+    parseArray(text, decode)
+
+const decoders = new Map<number, Decode>([
+  ...types.flatMap(([type, arrays, decode]) => [[type, decode] as const, [arrays, arrayOf(decode)] as const]),
+  ...TEXT_ARRAYS.map((arrays) => [arrays, arrayOf(asText)] as const),
+])
+
 export const decodedRows = (
   columns: readonly Column[],
   rows: readonly (readonly (Wire | undefined)[])[],

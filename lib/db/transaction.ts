@@ -8,10 +8,9 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type DriverErrorKind, type SessionError, withEffect } from '../core/errors.js'
 import { shared } from '../core/process.js'
-import type { Database, Driver, DriverTransaction } from './database.js'
+import type { Database, Driver, DriverTransaction, Outcome } from './database.js'
 
 interface Scope {
-  /** Identifies the database. */
   readonly root: object
   /** The scope in which this one was begun, perhaps of another database. */
   readonly around: Scope | undefined
@@ -26,7 +25,6 @@ interface Scope {
   savepoint: Promise<unknown> | undefined
 }
 
-/** The scopes, and the number of open ones. */
 const all = shared('transactions:1', () => ({ scopes: new AsyncLocalStorage<Scope>(), open: 0 }))
 const { scopes } = all
 
@@ -42,7 +40,6 @@ const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   }
 }
 
-/** Makes a `Database` of a driver. */
 export const scopedDatabase = (driver: Driver): Database => {
   const root = {}
   const database: Database = {
@@ -88,8 +85,7 @@ const OUTER = misuse(
 const OVER = misuse('transactionOver', 'the transaction of this handle has ended')
 const NOT_CLOSED = misuse('outerHandle', 'a transaction cannot close its database')
 
-const misuseError = (error: () => DriverError): Promise<E.Either<DriverError, never>> =>
-  Promise.resolve(E.left(error()))
+const misuseError = (error: () => DriverError): Outcome<never> => Promise.resolve(E.left(error()))
 
 /** Runs `body` in the scope, which is bound meanwhile and ends with it. */
 const run = async <L, A>(
@@ -97,7 +93,7 @@ const run = async <L, A>(
   begin: DriverTransaction['savepoint'],
   outer: Database,
   body: (tx: Database) => TaskEither<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
+): Outcome<A, L> => {
   // A driver may call back in another async context.
   const inContext = AsyncLocalStorage.snapshot()
   let committed = false
@@ -115,7 +111,7 @@ const run = async <L, A>(
   }
 }
 
-const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Promise<E.Either<L | DriverError, A>> => {
+const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Outcome<A, L> => {
   try {
     const result = await body()
     while (scope.savepoint !== undefined) await scope.savepoint
@@ -136,7 +132,7 @@ const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Promise<E.Ei
 const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Database => {
   const whileOpen =
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
-    async (): Promise<E.Either<L | DriverError, A>> => {
+    async (): Outcome<A, L> => {
       if (!scope.over && innermost(scope.root, scope) !== undefined) return misuseError(OUTER)
       // A concurrent statement waits for the end of an open savepoint, which could roll it back.
       while (scope.savepoint !== undefined) await scope.savepoint
@@ -161,10 +157,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
   return handle
 }
 
-const recorded = async <A>(
-  scope: Scope,
-  statement: TaskEither<DriverError, A>,
-): Promise<E.Either<DriverError, A>> => {
+const recorded = async <A>(scope: Scope, statement: TaskEither<DriverError, A>): Outcome<A> => {
   const result = await statement()
   if (E.isRight(result)) return result
   // The transaction is never committed, so the statement has no effect.
@@ -178,7 +171,7 @@ const nested = async <L, A>(
   tx: DriverTransaction,
   handle: Database,
   body: (tx: Database) => TaskEither<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
+): Outcome<A, L> => {
   const running = run(opened(scope.root), tx.savepoint, handle, body)
   const end = (): void => {
     scope.savepoint = undefined

@@ -119,7 +119,6 @@ const needed = (around: Scope, { opened }: TransactionScope, inside: Edits): Edi
   return inside.map((edit, key) => (written.has(key) ? (own.get(key) ?? edit) : edit))
 }
 
-/** Whether the session was changed in the transaction. */
 const isChanged = (scope: Scope): boolean =>
   scope.session !== scope.opened || scope.state !== 'open' || changedWithin(scope) !== undefined
 
@@ -194,7 +193,6 @@ const closedScopeOf = (session: Session): Scope | undefined => {
   return undefined
 }
 
-/** Tokens of read-only session values. */
 const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
 /** Makes the session value read-only, with all values derived from it. A session that is loaded anew can be written. */

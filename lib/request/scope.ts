@@ -41,13 +41,11 @@ export interface Scope {
 
 /** A scope of the same session in a transaction of its database. */
 export interface TransactionScope extends Scope {
-  /** Resolves at the end of the transaction. */
   readonly end: Promise<void>
   /** The request's unsaved updates that it also writes. */
   writes: Edits | undefined
 }
 
-/** A scope and those around it. */
 export interface ScopeChain {
   readonly scope: Scope
   readonly outer: ScopeChain | undefined
@@ -69,10 +67,8 @@ export const openScope = (session: Session, request = currentRequest()): Scope =
   loading: undefined,
 })
 
-/** A chain with this scope inside the present one. */
 export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.getStore() })
 
-/** Runs `task` with `scope` as the current one. */
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
 /** Runs `task` in the chain, or in the present scope if that is an open one inside the chain's. */
@@ -130,7 +126,6 @@ const addKeys = (scope: Scope, snapshot: Snapshot): void => {
     replace(scope, storedSession(handle, token, snapshot, edits))
 }
 
-/** Replaces the scope's session. */
 export const replace = (scope: Scope, session: Session): void => {
   scope.session = session
   scope.stored.add(session)

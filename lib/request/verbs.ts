@@ -280,7 +280,6 @@ type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
 export const refreshSession = (session: Session): Read =>
   ifStored(session, (known) => reread(session, known, 'refresh', known.keys))
 
-/** A session that was never saved has nothing to read. */
 const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
   guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value))
 

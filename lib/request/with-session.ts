@@ -101,7 +101,6 @@ const runScope = async <L, A>(
   }
 }
 
-/** A session error that a body throws becomes its `Left`. */
 const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | SessionError, A>> =>
   attempted<L | SessionError, A>(() => fn()())
 

@@ -32,29 +32,21 @@ export interface Lifetime {
   readonly rotationGraceMs: number
 }
 
-const minute = 60_000
-
-const defaults: Lifetime = {
-  idleMs: 30 * minute,
-  absoluteMs: 12 * 60 * minute,
-  touchFraction: 0.1,
-  rotationGraceMs: 0,
-}
+const MINUTE_MS = 60_000
 
 /** Fills in the defaults of a lifetime. Throws a `RangeError`. */
-export const lifetimeOf = (options: Partial<Lifetime>): Lifetime => {
-  const lifetime: Lifetime = {
-    idleMs: options.idleMs ?? defaults.idleMs,
-    absoluteMs: options.absoluteMs ?? Math.max(defaults.absoluteMs, options.idleMs ?? 0),
-    touchFraction: options.touchFraction ?? defaults.touchFraction,
-    rotationGraceMs: options.rotationGraceMs ?? defaults.rotationGraceMs,
-  }
-  numberOption('idleMs', lifetime.idleMs, 1, MAX_LIFETIME_MS)
-  numberOption('absoluteMs', lifetime.absoluteMs, 1, MAX_LIFETIME_MS)
-  numberOption('touchFraction', lifetime.touchFraction, 0, 1)
-  numberOption('rotationGraceMs', lifetime.rotationGraceMs, 0, MAX_LIFETIME_MS)
-  return Object.freeze(lifetime)
-}
+export const lifetimeOf = ({
+  idleMs = 30 * MINUTE_MS,
+  absoluteMs = Math.max(12 * 60 * MINUTE_MS, idleMs),
+  touchFraction = 0.1,
+  rotationGraceMs = 0,
+}: Partial<Lifetime>): Lifetime =>
+  Object.freeze({
+    idleMs: numberOption('idleMs', idleMs, 1, MAX_LIFETIME_MS),
+    absoluteMs: numberOption('absoluteMs', absoluteMs, 1, MAX_LIFETIME_MS),
+    touchFraction: numberOption('touchFraction', touchFraction, 0, 1),
+    rotationGraceMs: numberOption('rotationGraceMs', rotationGraceMs, 0, MAX_LIFETIME_MS),
+  })
 
 /** Checks a session's own lifetime. Throws a `RangeError`. */
 export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => ({

@@ -45,7 +45,6 @@ interface Rows {
 
 type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 
-/** Whether this save is one of the last ones. */
 const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 

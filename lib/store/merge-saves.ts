@@ -9,7 +9,6 @@ export interface Merged<W> {
   readonly request: SaveRequest
   /** The merged saves. Those whose updates threw are rejected. */
   readonly pending: readonly W[]
-  /** The entries after each of them. */
   readonly results: readonly Entries[]
 }
 

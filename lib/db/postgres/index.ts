@@ -1,8 +1,7 @@
 // PostgreSQL through postgres.js: a `Database` on a pool of the program, or on a function that makes pools.
 import type { Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
-import type { DriverError } from '../../core/errors.js'
-import type { Database } from '../database.js'
+import type { Database, Outcome } from '../database.js'
 import { closedError, timeoutOf } from '../deadline.js'
 import { scopedDatabase } from '../transaction.js'
 import { type PoolInUse, type PostgresJs, poolInUse } from './pool.js'
@@ -73,10 +72,10 @@ export const postgresDatabase = (
   const timeoutMs = timeoutOf(options)
   const pools = poolInUse('begin' in pool ? independent(pool) : () => independent(pool()), timeoutMs)
   const settings = settingsCheck()
-  let closed: Promise<E.Either<DriverError, void>> | undefined
+  let closed: Outcome<void> | undefined
   const whileOpen =
-    <L, A>(name: string, act: (link: Link) => Promise<E.Either<L | DriverError, A>>) =>
-    (): Promise<E.Either<L | DriverError, A>> => {
+    <L, A>(name: string, act: (link: Link) => Outcome<A, L>) =>
+    (): Outcome<A, L> => {
       const attempt = (own?: Pick<Link, 'spentMs' | 'unsent'>) =>
         closed === undefined
           ? act(linkTo(pools, timeoutMs, settings, own))

@@ -4,9 +4,8 @@
 // answers and is no longer busy with the late statements, the old connections are at fault, and the new pool takes over.
 // A suspect pool (see workarounds.ts) is replaced without that question.
 import * as E from 'fp-ts/lib/Either.js'
-import type { DriverError } from '../../core/errors.js'
 import { setTimeout } from '../../core/process.js'
-import { ON_PRIMARY } from '../database.js'
+import { ON_PRIMARY, type Outcome } from '../database.js'
 import { withDeadline } from '../deadline.js'
 import { closeSockets, newHealth, type ObservedPool, RENEWAL_MS } from './workarounds.js'
 
@@ -44,11 +43,9 @@ export interface PostgresJs extends Sender {
   readonly options: PoolOptions
 }
 
-/** A pool with its unanswered statements. */
 export interface Pool extends ObservedPool {
   readonly sql: PostgresJs
   readonly pending: Set<PromiseLike<unknown>>
-  /** The time of the last answer. */
   answeredAt: number
   /** The time at which a replaced pool ends. */
   endsAt: number
@@ -60,7 +57,7 @@ export interface PoolInUse {
   readonly pool: () => Pool
   /** A statement of `pool`, sent at `sentAt`, has missed its deadline. */
   readonly late: (pool: Pool, sentAt: number) => void
-  readonly close: () => Promise<E.Either<DriverError, void>>
+  readonly close: () => Outcome<void>
 }
 
 const opened = (sql: PostgresJs): Pool => ({
@@ -221,11 +218,7 @@ from pg_stat_activity
 where pid::text = any(string_to_array($1::text, ',')) and ${ON_PRIMARY}`
 
 // Without a timeout `end` can wait for ever on a connection to a dead server.
-const ended = async (
-  { sql }: Pool,
-  timeoutMs: number,
-  patienceMs = timeoutMs,
-): Promise<E.Either<DriverError, void>> => {
+const ended = async ({ sql }: Pool, timeoutMs: number, patienceMs = timeoutMs): Outcome<void> => {
   const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: patienceMs / 1000 }))
   closeSockets(sql.options)
   return result

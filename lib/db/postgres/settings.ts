@@ -2,7 +2,7 @@
 // passes on, and decodes both forms of `bytea`. The other settings are checked once, with the first affected statement.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../../core/errors.js'
-import type { Param, Query, Row } from '../database.js'
+import type { Outcome, Param, Query, Row } from '../database.js'
 import type { Column } from '../text-format.js'
 import type { PostgresJs } from './pool.js'
 
@@ -34,21 +34,17 @@ const SETTINGS: Query = {
 select current_setting('extra_float_digits')::int4 as digits, current_setting('array_nulls') as nulls`,
 }
 
-type Rows = Promise<E.Either<DriverError, readonly Row[]>>
+type Rows = Outcome<readonly Row[]>
 
-/** A check that runs once, and again after a failure. */
 export interface SettingsCheck {
   isRight: boolean
-  looking: Promise<E.Either<DriverError, void>> | undefined
+  looking: Outcome<void> | undefined
 }
 
 export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
 
 /** Fails with the settings that give wrong values. */
-export const checkSettings = (
-  check: SettingsCheck,
-  send: (query: Query) => Rows,
-): Promise<E.Either<DriverError, void>> =>
+export const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
   (check.looking ??= send(SETTINGS).then((rows) => {
     const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
     check.looking = undefined

@@ -3,7 +3,7 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import { type DriverError, type Effect, withEffect } from '../../core/errors.js'
-import type { Param, Query, Row } from '../database.js'
+import type { Outcome, Param, Query, Row } from '../database.js'
 import { driverError, invalidParams, isForgotten, isStalePlan, withDeadline } from '../deadline.js'
 import { type Column, decodedRows, paramText, type Wire } from '../text-format.js'
 import type { Pool, Sender } from './pool.js'
@@ -83,7 +83,7 @@ export const send = async (
   query: Query,
   params: readonly Param[],
   link: Link,
-): Promise<E.Either<DriverError, readonly Row[]>> => {
+): Outcome<readonly Row[]> => {
   const invalid = invalidParams(query, params)
   if (invalid !== undefined) return E.left(invalid)
   const sentAt = performance.now()
@@ -110,7 +110,7 @@ const sendOnce = async (
   query: Query,
   params: readonly Param[],
   link: Link,
-): Promise<E.Either<DriverError, readonly Row[]>> => {
+): Outcome<readonly Row[]> => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))
   if (hasNulls(params)) {
@@ -132,7 +132,7 @@ const sendUnchecked = (
   params: readonly Param[],
   { pool, timeoutMs, prepare, late, spentMs, unsent }: Link,
   onColumns?: (columns: readonly Column[]) => void,
-): Promise<E.Either<DriverError, readonly Row[]>> => {
+): Outcome<readonly Row[]> => {
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
   let observed: Observation | undefined

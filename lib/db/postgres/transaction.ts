@@ -4,7 +4,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
-import type { DriverTransaction } from '../database.js'
+import type { DriverTransaction, Outcome } from '../database.js'
 import { driverError, isLostConnection, withDeadline } from '../deadline.js'
 import type { Scoped } from './pool.js'
 import { type Link, send } from './statement.js'
@@ -19,7 +19,6 @@ interface TxLink extends Link {
   gone: boolean
 }
 
-/** The result of a transaction's body. */
 interface TxState<L, A> {
   result?: E.Either<L, A>
   thrown?: { readonly error: unknown }
@@ -28,7 +27,7 @@ interface TxState<L, A> {
 /** Runs `act` in a transaction or a savepoint of postgres.js. */
 type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
-export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Either<L | DriverError, A>> => {
+export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L> => {
   // Once the body runs, none of its statements may begin the transaction again.
   const txLink: TxLink = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
@@ -68,10 +67,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
  * Workaround: No body has run, so another attempt is safe. A COMMIT on each free connection ends the transaction; where
  * there is none, it is a mere warning.
  */
-export const isBegun = async <L, A>(
-  transact: () => Promise<E.Either<L | DriverError, A>>,
-  link: Link,
-): Promise<E.Either<L | DriverError, A>> => {
+export const isBegun = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
   for (let attempt = 1; ; attempt += 1) {
     const result = await transact()
@@ -95,11 +91,7 @@ const isUnsafeBegin = (error: unknown): boolean =>
 // A check before a write must see what was committed before its lock, whatever the role's default is.
 const READ_COMMITTED = 'isolation level read committed'
 
-const savepoint = async <L, A>(
-  tx: Scoped,
-  txLink: TxLink,
-  body: Body<L, A>,
-): Promise<E.Either<L | DriverError, A>> =>
+const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
   txLink.lost === undefined
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
@@ -109,7 +101,6 @@ interface Around {
   readonly begin: Begin
   readonly first: string
   readonly last: string | undefined
-  /** The link of a new transaction. */
   readonly link?: Link
 }
 
@@ -117,7 +108,7 @@ const runWithin = async <L, A>(
   txLink: TxLink,
   { begin, first, last, link }: Around,
   body: Body<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
+): Outcome<A, L> => {
   const txState: TxState<L, A> = {}
   let started = (): void => undefined
   let ended = (): void => undefined

@@ -5,6 +5,7 @@ import { Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, withEffect } from '../../core/errors.js'
+import type { Outcome } from '../database.js'
 import { driverError, hasBrokenOff, withDeadline } from '../deadline.js'
 
 /** The part of a pool that the workarounds use. */
@@ -39,7 +40,6 @@ export interface PoolHealth {
   readonly trusted: WeakMap<object, Backend>
 }
 
-/** One observed statement. */
 export interface Observation {
   readonly isAnswerTrusted: () => boolean
   readonly isErrorTrusted: (error: unknown) => boolean
@@ -164,7 +164,6 @@ export interface PoolAddress {
 
 interface PoolSockets {
   readonly open: Set<Socket>
-  /** The times of the last new sockets. */
   times: readonly number[]
   closed: boolean
 }
@@ -231,7 +230,6 @@ export interface Search {
 /** The least time from one pool to the next, in milliseconds. */
 export const RENEWAL_MS = 100
 
-/** Returns the error of an unsent statement. */
 export const notSent = (name: string, pool: ObservedPool, cause: unknown): DriverError => {
   const { target_session_attrs: wanted } = pool.sql.options
   if (typeof wanted !== 'string' || codeOf(cause) !== 'CONNECTION_DESTROYED')
@@ -248,17 +246,16 @@ export const notSent = (name: string, pool: ObservedPool, cause: unknown): Drive
 interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
-  /** Returns the pool in use. */
   readonly pool: () => ObservedPool
   /** Sends once. `spentMs` of its time have passed. It calls `unsent` for an error before which nothing was sent. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
-  }) => Promise<E.Either<L | DriverError, A>>
+  }) => Outcome<A, L>
 }
 
 /** Repeats a statement, or the begin of a transaction, until it was sent or its time is up. */
-export const untilSent = async <L, A>(sending: Sending<L, A>): Promise<E.Either<L | DriverError, A>> => {
+export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => {
   const { name, timeoutMs, attempt } = sending
   const start = performance.now()
   const spent = (): number => performance.now() - start
@@ -306,7 +303,6 @@ const waitAtMost = async (ms: number, end: Promise<void>): Promise<void> => {
   timer.abort()
 }
 
-/** Joins the pool's search, or starts one if there is a cause. */
 const searchIn = (pool: ObservedPool, cause: DriverError | undefined, until: number): Search | undefined => {
   if (pool.search !== undefined) pool.search.until = Math.max(pool.search.until, until)
   else if (cause !== undefined) pool.search = startSearch(pool, cause, until)
