@@ -247,8 +247,8 @@ export class NoCurrentSession extends KeyrowError {
 }
 
 /**
- * Another request changed the same thing first. Of a session its secret (`what` is 'secret') or its first save
- * ('create'); of a record of your own the column that `what` names. `record` is `session`, or the record's table.
+ * Another request was first to make the same change. For a session, `what` is 'secret' (a rotation) or 'create'. For a
+ * record, `what` is a column. `record` is `session`, or the record's table.
  */
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
@@ -262,7 +262,7 @@ export class SaveConflict extends KeyrowError {
   }
 }
 
-/** The row of a record is gone; nothing was stored. */
+/** The row of a record is gone. Nothing was stored. */
 export class RecordGone extends KeyrowError {
   readonly _tag = 'RecordGone'
 
@@ -274,14 +274,14 @@ export class RecordGone extends KeyrowError {
   }
 }
 
-/** The database does not hold the schema that this release of keyrow works with. */
+/** The database has no schema of keyrow, or one of another version. */
 export class SchemaMismatch extends KeyrowError {
   readonly _tag = 'SchemaMismatch'
 
   constructor(
     readonly schema: string,
     readonly problem: string,
-    /** The versions, when it is these that differ; `found` is 0 when nothing is there. */
+    /** The versions, if they differ; `found` is 0 without a schema. */
     readonly versions?: { readonly found: number; readonly wanted: number },
   ) {
     super(`schema "${schema}": ${problem}`)

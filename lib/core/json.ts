@@ -1,5 +1,5 @@
 // JSON as a type and a check. A value that is not JSON is rejected when it is set, long before a save. PostgreSQL's
-// own limits on text and jsonb are part of the check. What is kept is a deeply frozen copy.
+// own limits on text and jsonb are part of the check. A deeply frozen copy is kept.
 import { EncodeError } from './errors.js'
 
 /** Any JSON value, deeply read-only. */
@@ -76,7 +76,7 @@ const copyText = (walk: Walk, value: string): string => {
 }
 
 // JSON has these as \u0001, six characters.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern finds control characters
 const CONTROLS = /[\u0001-\u001f]/g
 
 const copyObject = (walk: Walk, value: object): Json => {

@@ -5,9 +5,6 @@ import { inspect } from 'node:util'
 /** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */
 export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
 
-/** Node.js fires a timer with a longer delay at once. */
-export const MAX_TIMER_MS = 2 ** 31 - 1
-
 /** Whether `value` is a number from `min` to `max`; with 'integer', a whole one. */
 export const isNumberWithin = (
   value: unknown,

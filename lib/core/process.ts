@@ -4,7 +4,10 @@ import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')
 
-/** Returns the process-wide value of this name. The name ends in a version, which changes with the value's shape. */
+/**
+ * Returns the process-wide value of this name, which the first copy of keyrow makes. The name ends in a version, which
+ * changes with the value's shape.
+ */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
   const all = holder[KEY] ?? new Map<string, unknown>()
@@ -18,6 +21,9 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
 // the event loop or a database must go on.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
+
+/** Node.js fires a timer with a longer delay at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const nextTick = process.nextTick.bind(process)
 

@@ -15,12 +15,14 @@ export const PRINCIPAL = OWN.principal
 const isPrincipal = (value: unknown): value is string =>
   typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 1024
 
-const Principal = new t.Type<string>(
-  'string of 1 to 1,024 bytes',
-  isPrincipal,
-  (value, context) => (isPrincipal(value) ? t.success(value) : t.failure(value, context)),
-  t.identity,
-)
+/** The codec of the values that `is` accepts. */
+const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
+  new t.Type(
+    name,
+    is,
+    (value, context) => (is(value) ? t.success(value) : t.failure(value, context)),
+    t.identity,
+  )
 
 /**
  * The key of a session's principal. `sessionDel(sessionPrincipal)` removes it.
@@ -31,10 +33,13 @@ const Principal = new t.Type<string>(
  * import { memoryStore } from 'keyrow/memory'
  *
  * const session = sessionFor('ada')(buildSession(memoryStore()))
- * console.log(sessionRef(sessionPrincipal, 'nobody')(session)) // ada
+ * console.log(sessionRef(sessionPrincipal, 'none')(session)) // ada
  * ```
  */
-export const sessionPrincipal: SessionKey<string> = sessionKey(PRINCIPAL, Principal)
+export const sessionPrincipal: SessionKey<string> = sessionKey(
+  PRINCIPAL,
+  codec('string of 1 to 1,024 bytes', isPrincipal),
+)
 
 /**
  * Sets the session's principal: a user's id, or the id of any other party. `sessionsOf` then lists the session, and
@@ -134,14 +139,7 @@ const isOwn = (value: unknown): value is OwnLifetime =>
   isNumberWithin((value as Partial<OwnLifetime>).idleMs, 1, MAX_LIFETIME_MS) &&
   isNumberWithin((value as Partial<OwnLifetime>).absoluteMs, 1, MAX_LIFETIME_MS)
 
-const Own = new t.Type<OwnLifetime>(
-  'lifetime',
-  isOwn,
-  (value, context) => (isOwn(value) ? t.success(value) : t.failure(value, context)),
-  ({ idleMs, absoluteMs }) => ({ idleMs, absoluteMs }),
-)
-
-export const ownLifetimeKey: SessionKey<OwnLifetime> = sessionKey(LIFETIME, Own)
+export const ownLifetimeKey: SessionKey<OwnLifetime> = sessionKey(LIFETIME, codec('lifetime', isOwn))
 
 /** The session's own lifetime in these entries, if any. */
 export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {

@@ -1,8 +1,8 @@
 // The deadline of an operation, and the conversion of drivers' errors.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
-import { MAX_TIMER_MS, numberOption } from '../core/options.js'
-import { clearTimeout, setTimeout } from '../core/process.js'
+import { numberOption } from '../core/options.js'
+import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 

@@ -50,7 +50,7 @@ export interface SignInOptions {
  * import { memoryStore } from 'keyrow/memory'
  *
  * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'nobody'))),
+ *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'none'))),
  * )
  * console.log(await request()) // { _tag: 'Right', right: 'user 17' }
  *

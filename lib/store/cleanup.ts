@@ -53,8 +53,8 @@ const limitsOf = ({
  * import { deleteExpiredSessions } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const collected = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
- * console.log(collected) // { _tag: 'Right', right: { sessions: 0, batches: 1, finished: true } }
+ * const result = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
+ * console.log(result) // { _tag: 'Right', right: { sessions: 0, batches: 1, finished: true } }
  * ```
  */
 export const deleteExpiredSessions = (
@@ -132,8 +132,8 @@ export interface Cleanup {
  * import { startCleanup } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const collector = startCleanup(memoryStore(), { everyMs: 60_000 })
- * await collector.stop()
+ * const cleanup = startCleanup(memoryStore(), { everyMs: 60_000 })
+ * await cleanup.stop()
  * ```
  */
 export const startCleanup = (store: SessionStore, options: CleanupOptions = {}): Cleanup => {

@@ -91,7 +91,7 @@ export interface Saved {
   readonly expiration: number
 }
 
-/** What the caller of a load has already, and wants. */
+/** The caller's part of a load. */
 export interface Reading {
   /** The caller's state. Rows that are not newer need not be read. */
   readonly known?: Snapshot | undefined

@@ -57,7 +57,7 @@ class MemoryTable {
   /** By the id of an ended session, in the order of their ends: the end of its reservation. */
   readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
-  #sweepAt = 1024
+  #deleteAt = 1024
 
   constructor(now: Clock) {
     this.#now = now
@@ -88,9 +88,9 @@ class MemoryTable {
     if (present !== undefined)
       return isDone(present, rows.recent[0]) ? E.right(present) : E.left(new SaveConflict(id, 'create'))
     if ((this.#fenced.get(id) ?? 0) > this.#now()) return E.left(new SaveConflict(id, 'create'))
-    if (this.#rows.size >= this.#sweepAt) {
-      this.sweep(Number.POSITIVE_INFINITY)
-      this.#sweepAt = Math.max(1024, this.#rows.size * 2)
+    if (this.#rows.size >= this.#deleteAt) {
+      this.deleteExpired(Number.POSITIVE_INFINITY)
+      this.#deleteAt = Math.max(1024, this.#rows.size * 2)
     }
     return E.right(this.#put(id, rows))
   }
@@ -122,7 +122,7 @@ class MemoryTable {
   }
 
   /** Deletes at most `limit` expired sessions and returns their number. */
-  sweep(limit: number): number {
+  deleteExpired(limit: number): number {
     let deleted = 0
     for (const [id, rows] of this.#rows) {
       if (deleted >= limit) break
@@ -188,7 +188,7 @@ const principals = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endA
     }),
   deleteExpired: (limit) =>
     step(() => {
-      const sessions = table.sweep(limit)
+      const sessions = table.deleteExpired(limit)
       return E.right({ sessions, more: sessions === limit, busy: false })
     }),
 })
