@@ -23,20 +23,20 @@ import { countMergeable, type Merged, mergeSaves, splitResult } from './merge-sa
 
 export type { BatchOptions } from '../db/batch-queue.js'
 
+type Batching<K extends 'load' | 'save'> = (
+  store: SessionStore,
+  batch: BatchOperations,
+  limits: Required<BatchOptions>,
+) => SessionStore[K]
+
 /** Loads of all keys and loads of some keys are two statements, and thus two queues. */
-const batchedLoads = (
-  ...params: readonly [SessionStore, BatchOperations, Required<BatchOptions>]
-): SessionStore['load'] => {
+const batchedLoads: Batching<'load'> = (...params) => {
   const [loadAllKeys, loadSomeKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
   return (id, secret, reading) =>
     (reading?.keys === undefined ? loadAllKeys : loadSomeKeys)(id, secret, reading)
 }
 
-const queueOfLoads = (
-  store: SessionStore,
-  batch: BatchOperations,
-  limits: Required<BatchOptions>,
-): SessionStore['load'] => {
+const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
   const load = batchQueue({
     what: 'load',
     limits,
@@ -146,11 +146,8 @@ const sizeOf = ({ pending }: Group): number => {
 // Saves of several sessions share a statement; saves of one session are merged in their order. While a session is being
 // saved, its next saves wait and continue from the result. So many updates of one key take one statement.
 
-const batchedSaves = (
-  store: SessionStore,
-  batch: BatchOperations,
-  { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs }: Required<BatchOptions>,
-): SessionStore['save'] => {
+const batchedSaves: Batching<'save'> = (store, batch, limits) => {
+  const { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs } = limits
   const queue = saveQueue(maxBatchSize, queueTimeoutMs)
   const complete = (group: Group, snapshot: Snapshot | undefined): void => {
     queue.complete(group, snapshot)

@@ -78,12 +78,9 @@ export interface Link {
   readonly unsent?: ((error: DriverError) => void) | undefined
 }
 
-export const send = async (
-  sql: Sender,
-  query: Query,
-  params: readonly Param[],
-  link: Link,
-): Outcome<readonly Row[]> => {
+type Send = (sql: Sender, query: Query, params: readonly Param[], link: Link) => Outcome<readonly Row[]>
+
+export const send: Send = async (sql, query, params, link) => {
   const invalid = invalidParams(query, params)
   if (invalid !== undefined) return E.left(invalid)
   const sentAt = performance.now()
@@ -105,12 +102,7 @@ export const send = async (
 const UNKNOWN = 705
 
 /** Sends a statement, and checks the settings if it is affected. If they rounded its result, it has taken effect. */
-const sendOnce = async (
-  sql: Sender,
-  query: Query,
-  params: readonly Param[],
-  link: Link,
-): Outcome<readonly Row[]> => {
+const sendOnce: Send = async (sql, query, params, link) => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))
   if (hasNulls(params)) {
