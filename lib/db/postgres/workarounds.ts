@@ -219,7 +219,7 @@ export const closeSockets = (pool: object): void => {
 // time is up.
 
 /** A search. Meanwhile nothing else is sent through the pool. */
-export interface Search {
+interface Search {
   readonly cause: DriverError
   readonly end: Promise<void>
   /** The latest deadline of the waiting statements. */
