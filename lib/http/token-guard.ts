@@ -3,6 +3,7 @@
 // has shown too many is served, only that what he shows next is not looked up.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import { numberOption } from '../core/options.js'
 import { publish } from '../store/events.js'
 import { addressOf, networkOf } from './forwarded.js'
 
@@ -57,7 +58,12 @@ export interface TokenGuard {
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
   // A set of small numbers for each address: no token is kept.
-  const shown = new LRUCache<string, Set<number>>({ max: maxAddresses, ttl: windowMs, noUpdateTTL: true })
+  numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
+  const shown = new LRUCache<string, Set<number>>({
+    max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
+    ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),
+    noUpdateTTL: true,
+  })
   return {
     refuses: (address) =>
       block && address !== undefined && (shown.get(networkOf(address))?.size ?? 0) > limit,
