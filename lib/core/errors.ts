@@ -4,59 +4,7 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
-import { shared } from './process.js'
-
-// Errors that another copy of keyrow in this process has made: `instanceof` knows them by a brand and their tag.
-
-const BRAND = Symbol.for('keyrow:error')
-
-interface ErrorClass {
-  readonly prototype: object
-}
-
-interface Registry {
-  readonly prototypes: Set<object>
-  readonly visitors: ((prototype: object) => void)[]
-}
-
-const known = shared('error-prototypes:1', (): Registry => ({ prototypes: new Set(), visitors: [] }))
-
-/** Has `instanceof` know the errors of a class, and of all that have its `family`, whichever copy made them. */
-export const brandErrors = (
-  base: ErrorClass,
-  family: string,
-  classes: Readonly<Record<string, ErrorClass>>,
-): void => {
-  Object.defineProperty(base.prototype, BRAND, { value: family })
-  recognize(base, (error) => error[BRAND] === family)
-  for (const [tag, type] of Object.entries(classes))
-    recognize(type, (error) => error[BRAND] === family && error._tag === tag)
-  known.prototypes.add(base.prototype)
-  for (const visitor of known.visitors) visitor(base.prototype)
-}
-
-interface MaybeError {
-  readonly [BRAND]?: unknown
-  readonly _tag?: unknown
-}
-
-const recognize = (type: ErrorClass, isCrossSite: (error: MaybeError) => boolean): void => {
-  Object.defineProperty(type, Symbol.hasInstance, {
-    value(this: ErrorClass, value: unknown): boolean {
-      if (typeof value !== 'object' || value === null) return false
-      // A class that a program derives has instances of its own only.
-      return (
-        Object.prototype.isPrototypeOf.call(this.prototype, value) || (this === type && isCrossSite(value))
-      )
-    },
-  })
-}
-
-/** Calls `visit` with the prototype of each family of errors, of all copies: those that are loaded, and later ones. */
-export const eachErrorPrototype = (visitor: (prototype: object) => void): void => {
-  for (const prototype of known.prototypes) visitor(prototype)
-  known.visitors.push(visitor)
-}
+import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-base.js'
 
 // What PostgreSQL's five-character codes (SQLSTATE) say about a failed statement: its kind, whether the same statement
 // may succeed later, and whether it may have taken effect.
@@ -118,12 +66,7 @@ const CERTAIN = /^0800[14]/
 export const effectOfState = (sqlState: string): Effect =>
   UNCERTAIN.test(sqlState) && !CERTAIN.test(sqlState) ? 'unknown' : 'none'
 
-abstract class KeyrowError extends Error {
-  abstract readonly _tag: string
-  override get name(): string {
-    return this._tag
-  }
-}
+abstract class KeyrowError extends ErrorWithStatus {}
 
 interface DriverErrorDetail {
   readonly sqlState?: string | undefined
@@ -146,6 +89,7 @@ interface DriverErrorDetail {
  * - `retryable`: the same operation may succeed if tried again (a lost connection, a deadlock, a timeout).
  * - `effect`: `none` if the statement, or the whole transaction, certainly did nothing: it was never sent, or the server
  *   answered that it is not done. `unknown` if it may be done: the connection was lost, or the answer did not come in time.
+ * - `status`: 503 if it is `retryable` or of the kind `unavailable`, else 500.
  * - `cause`: the driver's own error.
  *
  * @example
@@ -164,6 +108,8 @@ export class DriverError extends KeyrowError {
   readonly column: string | undefined
   readonly retryable: boolean
   readonly effect: Effect
+  readonly status: 500 | 503
+  declare readonly headers?: Readonly<Record<string, string>>
 
   constructor(message: string, detail: DriverErrorDetail) {
     super(message, { cause: detail.cause })
@@ -174,6 +120,8 @@ export class DriverError extends KeyrowError {
     this.column = detail.column
     this.retryable = detail.retryable
     this.effect = detail.effect ?? (sqlState === undefined ? 'unknown' : effectOfState(sqlState))
+    this.status = this.retryable || this.kind === 'unavailable' ? 503 : 500
+    if (this.status === 503) this.headers = RETRY_LATER
   }
 }
 
@@ -183,6 +131,7 @@ export class DriverError extends KeyrowError {
  */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
+  readonly status = 500
 
   constructor(
     readonly key: string,
@@ -197,6 +146,7 @@ export class DecodeError extends KeyrowError {
 /** A key or a value that cannot be stored. `path` leads into the value: `['lines', '0', 'price']`. */
 export class EncodeError extends KeyrowError {
   readonly _tag = 'EncodeError'
+  readonly status = 400
 
   constructor(
     readonly key: string,
@@ -217,6 +167,7 @@ export class EncodeError extends KeyrowError {
 /** The session was destroyed or has expired; nothing was stored. */
 export class SessionGone extends KeyrowError {
   readonly _tag = 'SessionGone'
+  readonly status = 409
 
   constructor(readonly id: string) {
     super(`session ${id} is gone: it was destroyed or has expired`)
@@ -226,6 +177,7 @@ export class SessionGone extends KeyrowError {
 /** The request that the current session belonged to has ended, or its response has begun; nothing was read or changed. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
+  readonly status = 500
 
   constructor(readonly id: string) {
     super(`session ${id} is closed: its request has ended, or its response has begun`)
@@ -235,6 +187,7 @@ export class SessionClosed extends KeyrowError {
 /** A key was asked for that this session was loaded without. Whether it is stored is not known. */
 export class KeyNotLoaded extends KeyrowError {
   readonly _tag = 'KeyNotLoaded'
+  readonly status = 500
 
   constructor(readonly key: string) {
     super(
@@ -246,6 +199,7 @@ export class KeyNotLoaded extends KeyrowError {
 /** Nothing has bound a current session here: the code does not run inside `withSession` or a door. */
 export class NoCurrentSession extends KeyrowError {
   readonly _tag = 'NoCurrentSession'
+  readonly status = 500
 
   constructor() {
     super('there is no current session here: run inside withSession(session, fn)')
@@ -258,6 +212,7 @@ export class NoCurrentSession extends KeyrowError {
  */
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
+  readonly status = 409
 
   constructor(
     readonly id: string,
@@ -271,6 +226,7 @@ export class SaveConflict extends KeyrowError {
 /** The row of a record is gone; nothing was stored. */
 export class RecordGone extends KeyrowError {
   readonly _tag = 'RecordGone'
+  readonly status = 500
 
   constructor(
     readonly record: string,
@@ -283,6 +239,8 @@ export class RecordGone extends KeyrowError {
 /** The database does not hold the schema that this release of keyrow works with. */
 export class SchemaMismatch extends KeyrowError {
   readonly _tag = 'SchemaMismatch'
+  readonly status = 503
+  override readonly headers = RETRY_LATER
 
   constructor(
     readonly schema: string,

@@ -1,4 +1,4 @@
-// What a door is made of, for whoever writes another one: docs/frameworks.md does.
+// The parts of an adapter, for the authors of other adapters: see docs/frameworks.md.
 
 export type { CookieOptions } from './cookie.js'
 export { deferResponse } from './deferred-response.js'
@@ -10,9 +10,10 @@ export {
   ResponseRejected,
 } from './errors.js'
 export type { TrustProxy } from './forwarded.js'
-export { type CacheHeaders, cacheHeaders, type SessionHeaders } from './response-headers.js'
 export {
   type AdapterOptions,
+  type CacheHeaders,
+  cacheHeaders,
   createSessionLoader,
   type ErrorOptions,
   type HandledRequest,
@@ -22,6 +23,7 @@ export {
   type RequestInfo,
   requestInfo,
   runRequest,
+  type SessionHeaders,
   type SessionRequest,
   webRequestInfo,
 } from './session-request.js'
