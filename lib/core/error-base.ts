@@ -43,7 +43,7 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 export const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/** An error that says how a request that failed with it is answered. Frameworks read these members, and may assign them. */
+/** An error with the HTTP response to a request that failed with it. Frameworks read these members, and may assign them. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -53,7 +53,7 @@ export abstract class ErrorWithStatus extends Error {
   override get name(): string {
     return this._tag
   }
-  /** The same as `status`, for error handlers of Fastify. */
+  /** `status` by the name that Fastify reads. */
   get statusCode(): number {
     return this.status
   }

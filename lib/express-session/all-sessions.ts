@@ -13,6 +13,7 @@ import { type Database, ONCE_ON_PRIMARY, type Query, readCommitted } from '../db
 import { FENCED } from '../sql/fragments.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { quotedSchema } from '../sql/schema.js'
+import { isOver } from './values.js'
 
 const hasCookie = (schema: string): string =>
   `exists (select from ${schema}.entry c where c.session_id = s.id and c.key = 'cookie' and c.value is not null)`
@@ -63,9 +64,6 @@ with held as materialized (
 select count(*)::int as n from ended`,
 })
 
-/** Whether a session with this cookie has ended at a time in milliseconds since 1970. */
-export type IsOver = (cookie: Json | undefined, now: number) => boolean
-
 export interface AllSessions {
   /** The sessions that are alive by the row's expiration and by the cookie's. */
   readonly all: TE.TaskEither<DriverError, readonly Entries[]>
@@ -76,7 +74,7 @@ export interface AllSessions {
 
 const CLEAR_BATCH_SIZE = 500
 
-export const allSessions = (database: Database, schemaName: string, isOver: IsOver): AllSessions => {
+export const allSessions = (database: Database, schemaName: string): AllSessions => {
   const [own, schema] = [readCommitted(database), quotedSchema(schemaName)]
   const ended = rowAs(t.type({ n: t.number }))
   const counted = rowAs(t.type({ n: t.number, others: t.string }))
@@ -90,18 +88,14 @@ export const allSessions = (database: Database, schemaName: string, isOver: IsOv
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
       TE.map(A.filter((entries) => !isOver(entries.get('cookie'), Date.now()))),
     ),
-    length: pipe(
-      TE.fromIO(() => Date.now()),
-      TE.chain((now) =>
-        pipe(
-          counted(own, count(schema), [new Date(now).toISOString()]),
-          TE.map(({ n, others }) => n + countAlive(JSON.parse(others) as readonly Json[], now, isOver)),
-        ),
-      ),
-    ),
+    length: () => {
+      const now = Date.now()
+      const isAlive = (cookie: Json): boolean => !isOver(cookie, now)
+      return pipe(
+        counted(own, count(schema), [new Date(now).toISOString()]),
+        TE.map(({ n, others }) => n + (JSON.parse(others) as readonly Json[]).filter(isAlive).length),
+      )()
+    },
     clear: clearBatches,
   }
 }
-
-const countAlive = (cookies: readonly Json[], now: number, isOver: IsOver): number =>
-  cookies.filter((cookie) => !isOver(cookie, now)).length

@@ -15,16 +15,7 @@ import { DEFAULT_SCHEMA } from '../sql/schema.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type AllSessions, allSessions } from './all-sessions.js'
 import { migrateSession, type OldSession, type OldSessions, orThrow, sessionWith } from './migrate.js'
-import {
-  entriesOf,
-  entriesToStore,
-  hasEnded,
-  isOver,
-  objectOf,
-  tokenOfSid,
-  visible,
-  withEdited,
-} from './values.js'
+import { entriesOf, entriesToStore, hasEnded, objectOf, tokenOfSid, visible, withEdited } from './values.js'
 
 export type { OldSession, OldSessions } from './migrate.js'
 export {
@@ -109,7 +100,7 @@ class ExpressSessionStore extends session.Store {
     super()
     this.#store = store
     this.#migrateFrom = migrateFrom
-    this.#allSessions = database === undefined ? undefined : allSessions(database, schema, isOver)
+    this.#allSessions = database === undefined ? undefined : allSessions(database, schema)
   }
 
   get(sid: string, callback: (error: unknown, data?: Data | null) => void): void {
@@ -121,10 +112,10 @@ class ExpressSessionStore extends session.Store {
       const now = entriesOf(data)
       await this.#enqueue(data, async () => {
         const loaded =
-          (await this.#currentState(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#stored(sid))
+          (await this.#currentState(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#load(sid))
         await this.#write(data, loaded, now)
       })
-    })(ending(callback))
+    })((error: unknown) => callback?.(error ?? undefined))
   }
 
   override touch(sid: string, data: Data, callback?: Done): void {
@@ -132,20 +123,23 @@ class ExpressSessionStore extends session.Store {
       // express-session calls it for an unchanged object: only the cookie's time differs.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
       await this.#enqueue(data, async () => {
-        const loaded = (await this.#currentState(sid, data)) ?? (await this.#stored(sid))
+        const loaded = (await this.#currentState(sid, data)) ?? (await this.#load(sid))
         // Another object of the session may have extended its cookie.
         if (loaded !== undefined && hasEnded(loaded.seen, Date.now()) && !(await this.#get(sid))) return
         await this.#write(data, loaded, cookie === undefined ? undefined : loaded?.seen.set('cookie', cookie))
       })
-    })(ending(callback))
+    })((error: unknown) => callback?.(error ?? undefined))
   }
 
   destroy(sid: string, callback?: Done): void {
-    callbackify(() => this.#destroy(sid))(ending(callback))
+    callbackify(() => this.#destroy(sid))((error: unknown) => callback?.(error ?? undefined))
   }
 
   override all(callback: (error: unknown, all?: Data[] | null) => void): void {
-    callbackify(() => this.#all())(callback)
+    callbackify(async () => {
+      const all = await orThrow((await this.#prepared()).all)
+      return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
+    })(callback)
   }
 
   override length(callback: (error: unknown, length?: number) => void): void {
@@ -153,7 +147,7 @@ class ExpressSessionStore extends session.Store {
   }
 
   override clear(callback?: Done): void {
-    callbackify(() => this.#clear())(ending(callback))
+    callbackify(() => this.#clear())((error: unknown) => callback?.(error ?? undefined))
   }
 
   /** express-session makes an object of its own from the result of `get`, and passes that to `set` later. */
@@ -166,9 +160,8 @@ class ExpressSessionStore extends session.Store {
   }
 
   async #get(sid: string): Promise<Data | undefined> {
-    const found = await this.#load(sid)
-    if (found === undefined || hasEnded(found.store, Date.now())) return undefined
-    const loaded = loadedState(found)
+    const loaded = await this.#load(sid)
+    if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
     // @fastify/session copies all enumerable members into an object of its own.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
@@ -176,15 +169,18 @@ class ExpressSessionStore extends session.Store {
     return data as unknown as Data
   }
 
-  async #load(sid: string): Promise<Session | undefined> {
-    const load = async () => O.toUndefined(await orThrow(loadSession(this.#store, tokenOfSid(sid).reveal())))
+  async #load(sid: string): Promise<LoadedState | undefined> {
+    const load = async () => {
+      const found = await orThrow(loadSession(this.#store, tokenOfSid(sid).reveal()))
+      return O.isSome(found) ? loadedState(found.value) : undefined
+    }
     const found = await load()
     if (found !== undefined || this.#migrateFrom === undefined) return found
     const old = await orThrow(this.#migrateFrom.find(sid))
     if (O.isNone(old)) return undefined
     const migrated = await migrateSession(this.#store, this.#migrateFrom, old.value)
     if (migrated === 'present') return load()
-    return migrated === 'rejected' ? undefined : migrated
+    return migrated === 'rejected' ? undefined : loadedState(migrated)
   }
 
   #stateOf(data: object): LoadedState | undefined {
@@ -197,7 +193,7 @@ class ExpressSessionStore extends session.Store {
     const loaded = this.#stateOf(data)
     if (loaded?.uncertain === undefined) return loaded
     const { seen, uncertain } = loaded
-    const found = await this.#stored(sid)
+    const found = await this.#load(sid)
     // The session has ended: its save stores nothing.
     if (found === undefined) return loaded
     const isUncertain = (_: unknown, key: string): boolean => uncertain.has(key)
@@ -207,10 +203,8 @@ class ExpressSessionStore extends session.Store {
   /** Runs the writes of one object one after the other, since each starts from the state that the last one left. */
   #enqueue(data: object, write: () => Promise<void>): Promise<void> {
     const turn = (this.#writes.get(data) ?? Promise.resolve()).then(write)
-    this.#writes.set(
-      data,
-      turn.catch(() => undefined),
-    )
+    const settled = turn.catch(() => undefined)
+    this.#writes.set(data, settled)
     return turn
   }
 
@@ -244,21 +238,11 @@ class ExpressSessionStore extends session.Store {
     throw saved.left
   }
 
-  async #stored(sid: string): Promise<LoadedState | undefined> {
-    const found = await this.#load(sid)
-    return found && loadedState(found)
-  }
-
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
     // Last: the ended session's id is fenced now, so a concurrent request cannot migrate it again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
-  }
-
-  async #all(): Promise<Data[]> {
-    const all = await orThrow((await this.#prepared()).all)
-    return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
   }
 
   async #clear(): Promise<void> {
@@ -278,8 +262,3 @@ class ExpressSessionStore extends session.Store {
     return this.#allSessions
   }
 }
-
-const ending =
-  (callback: Done) =>
-  (error: unknown): void =>
-    callback?.(error ?? undefined)

@@ -144,7 +144,7 @@ const crossSiteCookie = (options: CookieOptions): CrossSiteCookie => {
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // `Lax`, so that the page to which the response redirects gets it.
   const token = cookieNamed('cross-site', 'lax')
-  // Its presence shows that the browser sends `Strict` cookies, even if the browser has no `Sec-Fetch-Site`.
+  // Its presence shows that the browser sends `Strict` cookies, even without `Sec-Fetch-Site`.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   const read = (cookie: SessionCookie, { cookieHeader, secure }: RequestInfo) =>
     cookie.read(cookieHeader, secure)[0]

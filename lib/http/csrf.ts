@@ -28,7 +28,7 @@ export interface OwnOrigin {
   readonly secure: boolean
 }
 
-/** What an adapter knows about a request. */
+/** A request as an adapter passes it on. */
 export interface RequestInfo extends OwnOrigin {
   readonly cookieHeader: string | undefined
   /** The client's address, if it is known. */
@@ -75,7 +75,7 @@ const isOrigin = (origin: string, host: string | undefined, secure: boolean): bo
   const url = URL.canParse(origin) ? new URL(origin) : undefined
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && !secure))) return false
-  // A proxy may end TLS without reporting it: the scheme of `origin` is taken.
+  // A proxy may end TLS without reporting it, so the scheme of `origin` is used.
   const own = `${url.protocol}//${host}`
   return URL.canParse(own) && new URL(own).host === url.host
 }

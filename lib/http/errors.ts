@@ -2,7 +2,7 @@
 import { brandErrors, ErrorWithStatus, responseBody } from '../core/error-base.js'
 import { isSessionError } from '../core/errors.js'
 
-/** The request may be forged. An adapter answers it with the status 403. */
+/** The request may be forged. Its response has the status 403. */
 export class RequestRejected extends ErrorWithStatus {
   readonly _tag = 'RequestRejected'
 
@@ -53,7 +53,7 @@ export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
   const { status = 500, headers = {} } = error ?? {}
-  // `console.error` would format a `%c` in the path. "failed", not "answered": a response that had begun is cut.
+  // `console.error` would format a `%c` in the path. The text says "failed" because a response that had begun is cut.
   console.error(
     `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
     error ? String(error) : failure,

@@ -61,9 +61,7 @@ const note = (req: unknown, error: unknown): void => {
   for (const onError of request.onError) onError()
 }
 
-interface Router {
-  readonly stack?: readonly object[]
-}
+type Router = { readonly stack?: readonly object[] }
 
 /** `_router` in Express 4, where reading `router` throws; `router` in Express 5. */
 const routerOf = (app: unknown): Router | undefined => {

@@ -52,9 +52,9 @@ export const fetchHandler = (options: FetchHandlerOptions) => {
     async (request: Request, ...rest: R): Promise<Response> => {
       const info = webRequestInfo(request, trustProxy, addressOf?.(request))
       const { result, headers } = await handle<Response>(begin(info), async (sessionRequest) => {
-        const given = await attempt(() => handler(request, ...rest))
-        if (E.isRight(given)) checkResponse(given.right, sessionRequest.peek())
-        return given
+        const outcome = await attempt(() => handler(request, ...rest))
+        if (E.isRight(outcome)) checkResponse(outcome.right, sessionRequest.peek())
+        return outcome
       })
       const response = E.isRight(result) ? result.right : responseTo(onError, result.left, request)
       return headers.cookies.length > 0 && !canCarry(response)

@@ -99,38 +99,21 @@ const open =
     options?: LoadOptions,
   ): TE.TaskEither<StoreError, O.Option<Session>> =>
   async () => {
-    const foreign: string[] = []
+    let foreign: string | undefined
     for (const token of tokens) {
-      const found =
-        guard === undefined
-          ? await loadSession(store, token, options)()
-          : await openGuarded(store, guard.refuses(info.address), token, options, foreign)
-      if (E.isLeft(found) || O.isSome(found.right)) return found
+      if (guard?.refuses(info.address) === true && originOf(store, token) === 'foreign') {
+        publishUnopened(token)
+        continue
+      }
+      const found = await openSession(store, token, options)()
+      if (E.isLeft(found)) return found
+      if (E.isRight(found.right)) return E.right(O.some(found.right.right))
+      // After the lookup, which prepares the store: only then the origin of its ids can be determined.
+      if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
     }
-    const [token] = foreign
-    if (token !== undefined) guard?.count(info.address, token)
+    if (foreign !== undefined) guard?.count(info.address, foreign)
     return E.right(O.none)
   }
-
-/** Adds a foreign token to `foreign`. Such a token of a blocked client is not looked up. */
-const openGuarded = async (
-  store: SessionStore,
-  isBlocked: boolean,
-  token: string,
-  options: LoadOptions | undefined,
-  foreign: string[],
-): Promise<E.Either<StoreError, O.Option<Session>>> => {
-  if (isBlocked && originOf(store, token) === 'foreign') {
-    publishUnopened(token)
-    return E.right(O.none)
-  }
-  const found = await openSession(store, token, options)()
-  if (E.isLeft(found)) return found
-  if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-  // After the lookup, which prepares the store: only then the origin of its ids can be determined.
-  if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign.push(token)
-  return E.right(O.none)
-}
 
 /** The session with the values of the cross-site session on top of it. */
 export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Session> =>

@@ -65,15 +65,15 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       checkResponse(c.res, sessionRequest.peek())
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
-    const given = isUnhandled ? new Response() : c.res
+    const response = isUnhandled ? new Response() : c.res
     // Hono would copy the headers of the previous response to the next one. Setting `undefined` first prevents that.
-    if (headers.cookies.length > 0 && !canCarry(given)) {
+    if (headers.cookies.length > 0 && !canCarry(response)) {
       c.res = undefined
       throw cannotCarry(COOKIE_KEPT)
     }
-    const own = addHeaders(given, headers)
-    if (isUnhandled || own !== given) c.res = undefined
-    if (own !== given) c.res = own
+    const own = addHeaders(response, headers)
+    if (isUnhandled || own !== response) c.res = undefined
+    if (own !== response) c.res = own
     if (isUnhandled) throw result.left
   }
 }

@@ -87,7 +87,7 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // An implicit head is left to Node.js, which then knows the length of a body that ends at once.
+  // An implicit head is left to Node.js, which can then add the length of a body that ends at once.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -179,7 +179,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork((corked) => Math.max(0, corked - 1))),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // It is no part of the response: it tells the client to wait.
+  // Not a part of the response: it makes the client wait.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,

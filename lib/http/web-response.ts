@@ -11,13 +11,13 @@ import { cacheHeaders, type SessionHeaders } from './session-request.js'
  * @throws `ResponseRejected` for a result that is no response, for `Response.error()`, and for a response to which the
  * cookie of a new session cannot be added
  */
-export const checkResponse = (given: unknown, session: Session): void => {
-  if (given !== undefined && !isResponse(given))
-    throw new ResponseRejected(`the handler returned a ${typeof given}, not a response`)
-  if (given !== undefined && given.status === 0)
+export const checkResponse = (result: unknown, session: Session): void => {
+  if (result !== undefined && !isResponse(result))
+    throw new ResponseRejected(`the handler returned a ${typeof result}, not a response`)
+  if (result !== undefined && result.status === 0)
     throw new ResponseRejected('the handler returned Response.error(), which no server can send')
   const isNew = O.isNone(session.snapshot) && !session.edits.isEmpty()
-  if (isNew && !canCarry(given)) throw cannotCarry('nothing was stored')
+  if (isNew && !canCarry(result)) throw cannotCarry('nothing was stored')
 }
 
 export const COOKIE_KEPT = 'the browser keeps the cookie that it has'
@@ -28,8 +28,8 @@ export const cannotCarry = (what: string): ResponseRejected =>
   )
 
 // Not by its class: frameworks and packages have classes of their own.
-const isResponse = (given: unknown): given is Response =>
-  typeof given === 'object' && given !== null && 'status' in given && 'headers' in given
+const isResponse = (result: unknown): result is Response =>
+  typeof result === 'object' && result !== null && 'status' in result && 'headers' in result
 
 /** A response that cannot be copied (101, of an upgrade) must be changed in place, which some runtimes do not allow. */
 export const canCarry = (response: Response | undefined): boolean => {
