@@ -3,7 +3,7 @@
 // later than here, so that it is not migrated again after it has expired.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { flow, pipe } from 'fp-ts/lib/function.js'
+import { flow, identity, pipe } from 'fp-ts/lib/function.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -18,7 +18,7 @@ import { saveSession } from '../request/verbs.js'
 import { ms } from '../sql/fragments.js'
 import { rowsAs } from '../sql/rows.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { entriesOf, tokenOfSid, withEdited } from './values.js'
+import { entriesOf, isMembers, type Members, tokenOfSid, withEdited } from './values.js'
 
 /** A session of the other store: its credential, and its values. */
 export interface OldSession {
@@ -47,18 +47,14 @@ export const migrateSession = async (
   from: OldSessions,
   { sid, values }: OldSession,
 ): Promise<Session | 'present' | 'rejected'> => {
-  const made = E.tryCatch(
-    () => sessionWith(store, sid, entriesOf(values)),
-    (error) => error,
-  )
+  const made = E.tryCatch(() => sessionWith(store, sid, entriesOf(values)), identity)
   if (E.isLeft(made)) {
     if (made.left instanceof EncodeError) return 'rejected'
     throw made.left
   }
   const saved = await saveSession(made.right)()
   if (E.isRight(saved)) {
-    const shortened = await from.shorten(sid, store.lifetime.idleMs)()
-    if (E.isLeft(shortened)) throw shortened.left
+    await orThrow(from.shorten(sid, store.lifetime.idleMs))
     return saved.right
   }
   if (saved.left instanceof SaveConflict) return 'present'
@@ -181,11 +177,6 @@ const oldSession = ({ sid, sess, expires }: t.TypeOf<typeof OldRow>): OldSession
   const values = JSON.parse(sess) as Json
   return { sid, values: isMembers(values) ? withTime(values, expires) : {} }
 }
-
-type Members = OldSession['values']
-
-const isMembers = (value: Json | undefined): value is Members =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 // connect-pg-simple's `touch` extends the row's time alone, so the cookie's own time may be long past.
 const withTime = (values: Members, expires: number): Members => {

@@ -11,7 +11,7 @@ import { Token } from '../core/token.js'
 import { sessionDel, sessionSet } from '../core/values.js'
 import type { Lifetime, Session } from '../store/contract.js'
 
-type Members = Readonly<Record<string, Json>>
+export type Members = Readonly<Record<string, Json>>
 
 /** A copy of this member would replace the prototype of the copied object. */
 const PROTOTYPE = '__proto__'
@@ -66,7 +66,8 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
 const withoutTimes = (cookie: Members): Members =>
   Object.fromEntries(Object.entries(cookie).filter(([name]) => !TIMES.includes(name)))
 
-const isMembers = (value: Json | undefined): value is Members => typeof value === 'object' && value !== null
+export const isMembers = (value: Json | undefined): value is Members =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** The time at which the browser drops the cookie, in milliseconds since 1970. A time of 0 counts as none. */
 const timeOf = ({ expires }: Members): number | undefined => {

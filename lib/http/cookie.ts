@@ -76,13 +76,8 @@ const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
 /** At least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports. */
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
-const checkOptions = ({
-  cookieName = '',
-  sameSite,
-  partitioned,
-  domain,
-  path = '/',
-}: CookieOptions): void => {
+const checkOptions = (options: CookieOptions): void => {
+  const { cookieName = '', sameSite, partitioned, domain, path = '/' } = options
   if (/^__(Host|Secure)-/i.test(cookieName))
     throw new TypeError('cookieName: leave out the prefix, it is added automatically')
   if (partitioned === true && sameSite !== 'none')

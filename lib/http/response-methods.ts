@@ -7,7 +7,7 @@ import { addMember } from './request-events.js'
 
 export type Call = (...args: readonly unknown[]) => unknown
 
-export type Method =
+type Method =
   | ('writeHead' | 'write' | 'end' | 'flushHeaders' | 'flush' | 'cork' | 'uncork' | 'addTrailers')
   | ('writeEarlyHints' | 'writeProcessing')
   | ('setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader')
