@@ -670,7 +670,7 @@ t.test('fetch', async (t) => {
         ).status,
         200,
       )
-    t.match(told, [{ tokens: 2, refused: false }], 'a network is one, told once; nobody is refused')
+    t.match(told, [{ tokens: 2, blocked: false }], 'a network is one, told once; nobody is refused')
   })
 })
 
