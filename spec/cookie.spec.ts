@@ -63,8 +63,8 @@ t.test('how long it is kept', async (t) => {
 
 t.test('what browsers would drop is refused at once, and says why', async (t) => {
   const wrong: readonly [CookieOptions, string][] = [
-    [{ partitioned: true }, "partitioned: it needs sameSite: 'none'"],
-    [{ partitioned: true, sameSite: 'strict' }, "partitioned: it needs sameSite: 'none'"],
+    [{ partitioned: true }, "partitioned needs sameSite: 'none'"],
+    [{ partitioned: true, sameSite: 'strict' }, "partitioned needs sameSite: 'none'"],
     ...[
       '',
       'localhost',

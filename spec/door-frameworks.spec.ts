@@ -670,7 +670,7 @@ t.test('fetch', async (t) => {
         ).status,
         200,
       )
-    t.match(told, [{ tokens: 2, refused: false }], 'a network is one, told once; nobody is refused')
+    t.match(told, [{ tokens: 2, blocked: false }], 'a network is one, told once; nobody is refused')
   })
 })
 
@@ -768,13 +768,13 @@ t.test('WebSockets', async (t) => {
 
   t.test('have what arrived by a form of another site, and leave it to a request', async (t) => {
     const { store, cookie } = await withOne()
-    const arrival = await saveSession(sessionSet('n', 2)(buildSession(store)))
-    const arrived = `session-arrival=${sessionToken(arrival)}`
+    const crossSite = await saveSession(sessionSet('n', 2)(buildSession(store)))
+    const crossSiteCookie = `session-cross-site=${sessionToken(crossSite)}`
     const { url } = await serve(t, { store })
-    t.equal(await talk(url, { cookie: `${cookie}; ${arrived}` }), '2')
-    t.equal(await talk(url, { cookie: arrived }), '2')
+    t.equal(await talk(url, { cookie: `${cookie}; ${crossSiteCookie}` }), '2')
+    t.equal(await talk(url, { cookie: crossSiteCookie }), '2')
     t.equal(await talk(url, { cookie }), '1')
-    t.ok(await loadSession(store, sessionToken(arrival)))
+    t.ok(await loadSession(store, sessionToken(crossSite)))
   })
 
   t.test('of a page of another origin have none', async (t) => {

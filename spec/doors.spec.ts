@@ -4,8 +4,8 @@
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { quietPools } from './support/databases.js'
-import { arrivalSuite } from './support/door-arrival-suite.js'
 import { browserSuite } from './support/door-browser-suite.js'
+import { crossSiteSuite } from './support/door-cross-site-suite.js'
 import { doorSuite } from './support/door-suite.js'
 import { documentedDoor, doors } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
@@ -25,5 +25,5 @@ for (const door of [...doors, await documentedDoor()])
   t.test(door.name, async (t) => {
     doorSuite(t, door, database)
     browserSuite(t, door, database)
-    arrivalSuite(t, door, database)
+    crossSiteSuite(t, door, database)
   })

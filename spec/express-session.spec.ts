@@ -533,7 +533,7 @@ withEach('a store that is down is an error, for the error handler', async (t) =>
   })
   const { cookie } = await ask(`${url}/`)
   isDown = true
-  t.equal((await ask(`${url}/`, cookie)).status, 500)
+  t.equal((await ask(`${url}/`, cookie)).status, 503)
 })
 
 for (const { version, fastify, fastifyCookie, fastifySession } of [

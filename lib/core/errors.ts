@@ -3,58 +3,7 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
-import { shared } from './process.js'
-
-// `instanceof` recognizes an error of another copy of keyrow in this process by a brand and its tag.
-const BRAND = Symbol.for('keyrow:error')
-
-interface ErrorClass {
-  readonly prototype: object
-}
-
-interface Registry {
-  readonly prototypes: Set<object>
-  readonly visitors: ((prototype: object) => void)[]
-}
-
-const known = shared('error-prototypes:1', (): Registry => ({ prototypes: new Set(), visitors: [] }))
-
-/** Makes `instanceof` recognize the errors of these classes by `family` and tag, whichever copy made them. */
-export const brandErrors = (
-  base: ErrorClass,
-  family: string,
-  classes: Readonly<Record<string, ErrorClass>>,
-): void => {
-  Object.defineProperty(base.prototype, BRAND, { value: family })
-  recognize(base, (error) => error[BRAND] === family)
-  for (const [tag, type] of Object.entries(classes))
-    recognize(type, (error) => error[BRAND] === family && error._tag === tag)
-  known.prototypes.add(base.prototype)
-  for (const visitor of known.visitors) visitor(base.prototype)
-}
-
-interface MaybeError {
-  readonly [BRAND]?: unknown
-  readonly _tag?: unknown
-}
-
-const recognize = (type: ErrorClass, isCrossSite: (error: MaybeError) => boolean): void => {
-  Object.defineProperty(type, Symbol.hasInstance, {
-    value(this: ErrorClass, value: unknown): boolean {
-      if (typeof value !== 'object' || value === null) return false
-      // A class derived by a program recognizes its own instances only.
-      return (
-        Object.prototype.isPrototypeOf.call(this.prototype, value) || (this === type && isCrossSite(value))
-      )
-    },
-  })
-}
-
-/** Calls `visitor` with the prototype of each family of errors, of all copies of keyrow, now and in the future. */
-export const eachErrorPrototype = (visitor: (prototype: object) => void): void => {
-  for (const prototype of known.prototypes) visitor(prototype)
-  known.visitors.push(visitor)
-}
+import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-base.js'
 
 /**
  * The reason of a failed statement, for the cases that a program may want to handle.
@@ -112,12 +61,7 @@ const CERTAIN = /^0800[14]/
 const effectOfState = (sqlState: string): Effect =>
   UNCERTAIN.test(sqlState) && !CERTAIN.test(sqlState) ? 'unknown' : 'none'
 
-abstract class KeyrowError extends Error {
-  abstract readonly _tag: string
-  override get name(): string {
-    return this._tag
-  }
-}
+abstract class KeyrowError extends ErrorWithStatus {}
 
 interface DriverErrorDetail {
   readonly sqlState?: string | undefined
@@ -140,6 +84,7 @@ interface DriverErrorDetail {
  * - `retryable`: the same operation may succeed if repeated (a lost connection, a deadlock, a timeout).
  * - `effect`: `none` if it was never sent, or the server rejected it; the statement or transaction had no effect.
  *   `unknown` if the connection was lost or the answer did not come in time; it may have taken effect.
+ * - `status`: 503 if it is `retryable` or of the kind `unavailable`, else 500.
  * - `cause`: the driver's own error.
  *
  * @example
@@ -158,6 +103,8 @@ export class DriverError extends KeyrowError {
   readonly column: string | undefined
   readonly retryable: boolean
   readonly effect: Effect
+  readonly status: 500 | 503
+  declare readonly headers?: Readonly<Record<string, string>>
 
   constructor(message: string, detail: DriverErrorDetail) {
     super(message, { cause: detail.cause })
@@ -168,6 +115,8 @@ export class DriverError extends KeyrowError {
     this.column = detail.column
     this.retryable = detail.retryable
     this.effect = detail.effect ?? (sqlState === undefined ? 'unknown' : effectOfState(sqlState))
+    this.status = this.retryable || this.kind === 'unavailable' ? 503 : 500
+    if (this.status === 503) this.headers = RETRY_LATER
   }
 }
 
@@ -177,6 +126,7 @@ export class DriverError extends KeyrowError {
  */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
+  readonly status = 500
 
   constructor(
     readonly key: string,
@@ -191,6 +141,7 @@ export class DecodeError extends KeyrowError {
 /** A key or a value that cannot be stored. `path` is the position in the value: `['lines', '0', 'price']`. */
 export class EncodeError extends KeyrowError {
   readonly _tag = 'EncodeError'
+  readonly status = 400
 
   constructor(
     readonly key: string,
@@ -211,6 +162,7 @@ export class EncodeError extends KeyrowError {
 /** The session was destroyed or has expired. Nothing was stored. */
 export class SessionGone extends KeyrowError {
   readonly _tag = 'SessionGone'
+  readonly status = 409
 
   constructor(readonly id: string) {
     super(`session ${id} is gone: it was destroyed or has expired`)
@@ -220,6 +172,7 @@ export class SessionGone extends KeyrowError {
 /** The request of the current session has ended, or its response has begun. Nothing was read or changed. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
+  readonly status = 500
 
   constructor(readonly id: string) {
     super(`session ${id} is closed: its request has ended, or its response has begun`)
@@ -229,6 +182,7 @@ export class SessionClosed extends KeyrowError {
 /** The session was loaded without this key, so its value is unknown. */
 export class KeyNotLoaded extends KeyrowError {
   readonly _tag = 'KeyNotLoaded'
+  readonly status = 500
 
   constructor(readonly key: string) {
     super(
@@ -240,6 +194,7 @@ export class KeyNotLoaded extends KeyrowError {
 /** No current session is bound here: the code runs outside of `withSession` and of every adapter. */
 export class NoCurrentSession extends KeyrowError {
   readonly _tag = 'NoCurrentSession'
+  readonly status = 500
 
   constructor() {
     super('there is no current session here: run inside withSession(session, fn)')
@@ -252,6 +207,7 @@ export class NoCurrentSession extends KeyrowError {
  */
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
+  readonly status = 409
 
   constructor(
     readonly id: string,
@@ -265,6 +221,7 @@ export class SaveConflict extends KeyrowError {
 /** The row of a record is gone. Nothing was stored. */
 export class RecordGone extends KeyrowError {
   readonly _tag = 'RecordGone'
+  readonly status = 500
 
   constructor(
     readonly record: string,
@@ -277,6 +234,8 @@ export class RecordGone extends KeyrowError {
 /** The database has no schema of keyrow, or one of another version. */
 export class SchemaMismatch extends KeyrowError {
   readonly _tag = 'SchemaMismatch'
+  readonly status = 503
+  override readonly headers = RETRY_LATER
 
   constructor(
     readonly schema: string,

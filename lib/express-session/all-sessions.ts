@@ -1,5 +1,5 @@
-// What express-session may ask of all its sessions at once. They are those that hold a `cookie`: there may be
-// others in the same tables.
+// The methods of express-session's stores that concern all sessions: those with a key `cookie`. The same tables may have
+// other sessions.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
@@ -9,13 +9,13 @@ import * as t from 'io-ts'
 import type { Entries } from '../core/edits.js'
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
-import type { Database, Query } from '../db/database.js'
-import { ONCE_ON_PRIMARY, readCommitted } from '../db/database.js'
+import { type Database, ONCE_ON_PRIMARY, type Query, readCommitted } from '../db/database.js'
 import { FENCED } from '../sql/fragments.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { quotedSchema } from '../sql/schema.js'
+import { isOver } from './values.js'
 
-const theirs = (schema: string): string =>
+const hasCookie = (schema: string): string =>
   `exists (select from ${schema}.entry c where c.session_id = s.id and c.key = 'cookie' and c.value is not null)`
 
 const all = (schema: string): Query => ({
@@ -23,13 +23,13 @@ const all = (schema: string): Query => ({
   text: `
 select json_object_agg(e.key, e.value)::text as entries
 from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
-where s.expires_at > now() and e.value is not null and ${theirs(schema)} and ${ONCE_ON_PRIMARY}
+where s.expires_at > now() and e.value is not null and ${hasCookie(schema)} and ${ONCE_ON_PRIMARY}
 group by s.id
 order by s.id`,
 })
 
-// $1 the time by the clock that cookies' times are set by, as JSON writes a `Date`: texts of that form are compared as
-// texts, since a cast of another would fail. All other times are given back for the caller to judge.
+// $1 is the time by this process's clock, which also sets the times of cookies, as JSON writes a `Date`. Times of that
+// form are compared as texts, because a cast fails for other texts. The cookies with other times are returned.
 const count = (schema: string): Query => ({
   name: 'express.count',
   text: `
@@ -44,13 +44,13 @@ from (
 ) c`,
 })
 
-// $1 how many. Locks in the order of ids, as all that ends sessions does, and keeps their ids for a while.
+// $1 is the number of sessions. They are locked in the order of ids, like everywhere, and their ids stay fenced.
 const clear = (schema: string): Query => ({
   name: 'express.clear',
   text: `
 with held as materialized (
   select s.id from ${schema}.session s
-  where ${theirs(schema)}
+  where ${hasCookie(schema)}
   order by s.id
   limit $1::int
   for update
@@ -64,26 +64,23 @@ with held as materialized (
 select count(*)::int as n from ended`,
 })
 
-/** Whether a session with this cookie has ended at a time, in milliseconds since 1970. */
-export type IsOver = (cookie: Json | undefined, now: number) => boolean
-
 export interface AllSessions {
-  /** The sessions that have not ended, by the row's time and by the cookie's. */
+  /** The sessions that are alive by the row's expiration and by the cookie's. */
   readonly all: TE.TaskEither<DriverError, readonly Entries[]>
   readonly length: TE.TaskEither<DriverError, number>
-  /** Ends all of them, and those whose cookie's time is over. */
+  /** Ends all sessions, also those whose cookie has expired. */
   readonly clear: TE.TaskEither<DriverError, void>
 }
 
-const CLEARED_AT_ONCE = 500
+const CLEAR_BATCH_SIZE = 500
 
-export const allSessions = (database: Database, schemaName: string, isOver: IsOver): AllSessions => {
+export const allSessions = (database: Database, schemaName: string): AllSessions => {
   const [own, schema] = [readCommitted(database), quotedSchema(schemaName)]
   const ended = rowAs(t.type({ n: t.number }))
   const counted = rowAs(t.type({ n: t.number, others: t.string }))
   const clearBatches: TE.TaskEither<DriverError, void> = pipe(
-    ended(own, clear(schema), [CLEARED_AT_ONCE]),
-    TE.chain(({ n }) => (n < CLEARED_AT_ONCE ? TE.right(undefined) : clearBatches)),
+    ended(own, clear(schema), [CLEAR_BATCH_SIZE]),
+    TE.chain(({ n }) => (n < CLEAR_BATCH_SIZE ? TE.right(undefined) : clearBatches)),
   )
   return {
     all: pipe(
@@ -91,18 +88,14 @@ export const allSessions = (database: Database, schemaName: string, isOver: IsOv
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
       TE.map(A.filter((entries) => !isOver(entries.get('cookie'), Date.now()))),
     ),
-    length: pipe(
-      TE.fromIO(() => Date.now()),
-      TE.chain((now) =>
-        pipe(
-          counted(own, count(schema), [new Date(now).toISOString()]),
-          TE.map(({ n, others }) => n + stillOpen(JSON.parse(others) as readonly Json[], now, isOver)),
-        ),
-      ),
-    ),
+    length: () => {
+      const now = Date.now()
+      const isAlive = (cookie: Json): boolean => !isOver(cookie, now)
+      return pipe(
+        counted(own, count(schema), [new Date(now).toISOString()]),
+        TE.map(({ n, others }) => n + (JSON.parse(others) as readonly Json[]).filter(isAlive).length),
+      )()
+    },
     clear: clearBatches,
   }
 }
-
-const stillOpen = (cookies: readonly Json[], now: number, isOver: IsOver): number =>
-  cookies.filter((cookie) => !isOver(cookie, now)).length

@@ -1,6 +1,6 @@
-// A store for express-session, which @fastify/session takes too. Each session object that it gives out is
-// remembered as it was, so that of what comes back only the keys that differ are written, and overlapping
-// requests keep each other's. A session that has ended is not written again.
+// A store for express-session and @fastify/session. It keeps the original entries of each session object that it returns,
+// and writes only the keys that differ. So concurrent requests do not overwrite each other's keys. A session that has
+// ended is not written again.
 
 import { callbackify } from 'node:util'
 import session from 'express-session'
@@ -14,18 +14,8 @@ import { destroySession, loadSession, refreshSession, saveSession } from '../req
 import { DEFAULT_SCHEMA } from '../sql/schema.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type AllSessions, allSessions } from './all-sessions.js'
-import type { OldSession, OldSessions } from './migrate.js'
-import { orThrow, sessionWith, takeOver } from './migrate.js'
-import {
-  entriesOf,
-  hasEnded,
-  isOver,
-  objectOf,
-  tokenOfSid,
-  visible,
-  withEdited,
-  worthStoring,
-} from './values.js'
+import { migrateSession, type OldSession, type OldSessions, orThrow, sessionWith } from './migrate.js'
+import { entriesOf, entriesToStore, hasEnded, objectOf, tokenOfSid, visible, withEdited } from './values.js'
 
 export type { OldSession, OldSessions } from './migrate.js'
 export {
@@ -39,23 +29,23 @@ export {
 export interface ExpressSessionStoreOptions {
   /** The database of the store, for `all`, `length` and `clear`. */
   readonly database?: Database
-  /** The schema of its tables. Default: `keyrow`. */
+  /** The schema of the store's tables. Default: `keyrow`. */
   readonly schema?: string
-  /** Another store's sessions: one that is not found here is looked for there, and taken over. */
+  /** The sessions of another store. A session that is not found here is looked up there, and migrated. */
   readonly migrateFrom?: OldSessions
 }
 
-/** What was stored when a session object was given out or last saved. */
+/** What was stored when a session object was returned or last saved. */
 interface LoadedState {
   readonly session: Session
   readonly seen: Entries
-  /** When `session` was read or written, in milliseconds since 1970. */
+  /** The time at which `session` was read or written, in milliseconds since 1970. */
   readonly at: number
   /** The keys of a save that failed, which may have been written. */
-  readonly doubted?: ReadonlySet<string> | undefined
+  readonly uncertain?: ReadonlySet<string> | undefined
 }
 
-/** A member by which an object that was copied from one of ours is known; no JSON shows it. */
+/** A member that identifies copies of our objects. Its value is a function, which JSON leaves out. */
 const STATE_KEY = 'keyrow:known'
 
 const loadedState = (session: Session): LoadedState => ({
@@ -70,8 +60,8 @@ type Done = ((error?: unknown) => void) | undefined
 /**
  * A store for express-session and for @fastify/session: `session({ store: expressSessionStore(store), … })`.
  *
- * A session ends when the store's lifetimes say so, or when its cookie's `maxAge` is over, whichever is first:
- * give the store an `idleMs` and an `absoluteMs` that are not shorter than your cookies' `maxAge`.
+ * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs` and
+ * `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
  *
  * @example
  * ```ts
@@ -98,10 +88,10 @@ export const expressSessionStore = (
 
 class ExpressSessionStore extends session.Store {
   readonly #store: SessionStore
-  readonly #from: OldSessions | undefined
-  readonly #listing: AllSessions | undefined
-  readonly #known = new WeakMap<object, LoadedState>()
-  readonly #writing = new WeakMap<object, Promise<unknown>>()
+  readonly #migrateFrom: OldSessions | undefined
+  readonly #allSessions: AllSessions | undefined
+  readonly #states = new WeakMap<object, LoadedState>()
+  readonly #writes = new WeakMap<object, Promise<unknown>>()
 
   constructor(
     store: SessionStore,
@@ -109,8 +99,8 @@ class ExpressSessionStore extends session.Store {
   ) {
     super()
     this.#store = store
-    this.#from = migrateFrom
-    this.#listing = database === undefined ? undefined : allSessions(database, schema, isOver)
+    this.#migrateFrom = migrateFrom
+    this.#allSessions = database === undefined ? undefined : allSessions(database, schema)
   }
 
   get(sid: string, callback: (error: unknown, data?: Data | null) => void): void {
@@ -120,124 +110,127 @@ class ExpressSessionStore extends session.Store {
   set(sid: string, data: Data, callback?: Done): void {
     callbackify(async () => {
       const now = entriesOf(data)
-      await this.#inTurn(data, async () => {
-        const known =
-          (await this.#cached(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#found(sid))
-        await this.#write(data, known, now)
+      await this.#enqueue(data, async () => {
+        const loaded =
+          (await this.#currentState(sid, data)) ?? (await this.#create(sid, now)) ?? (await this.#load(sid))
+        await this.#write(data, loaded, now)
       })
-    })(ending(callback))
+    })((error: unknown) => callback?.(error ?? undefined))
   }
 
   override touch(sid: string, data: Data, callback?: Done): void {
     callbackify(async () => {
-      // Of what it has, only the cookie's time is looked at.
+      // express-session calls it for an unchanged object: only the cookie's time differs.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
-      await this.#inTurn(data, async () => {
-        const known = (await this.#cached(sid, data)) ?? (await this.#found(sid))
-        // Another object may have moved the end since.
-        if (known !== undefined && hasEnded(known.seen, Date.now()) && !(await this.#get(sid))) return
-        await this.#write(data, known, cookie === undefined ? undefined : known?.seen.set('cookie', cookie))
+      await this.#enqueue(data, async () => {
+        const loaded = (await this.#currentState(sid, data)) ?? (await this.#load(sid))
+        // Another object of the session may have extended its cookie.
+        if (loaded !== undefined && hasEnded(loaded.seen, Date.now()) && !(await this.#get(sid))) return
+        await this.#write(data, loaded, cookie === undefined ? undefined : loaded?.seen.set('cookie', cookie))
       })
-    })(ending(callback))
+    })((error: unknown) => callback?.(error ?? undefined))
   }
 
   destroy(sid: string, callback?: Done): void {
-    callbackify(() => this.#destroy(sid))(ending(callback))
+    callbackify(() => this.#destroy(sid))((error: unknown) => callback?.(error ?? undefined))
   }
 
   override all(callback: (error: unknown, all?: Data[] | null) => void): void {
-    callbackify(() => this.#all())(callback)
+    callbackify(async () => {
+      const all = await orThrow((await this.#prepared()).all)
+      return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
+    })(callback)
   }
 
   override length(callback: (error: unknown, length?: number) => void): void {
-    callbackify(async () => orThrow((await this.#listed()).length))(callback)
+    callbackify(async () => orThrow((await this.#prepared()).length))(callback)
   }
 
   override clear(callback?: Done): void {
-    callbackify(() => this.#clear())(ending(callback))
+    callbackify(() => this.#clear())((error: unknown) => callback?.(error ?? undefined))
   }
 
-  /** express-session makes its own object of what `get` gave: that one will come back. */
+  /** express-session makes an object of its own from the result of `get`, and passes that to `set` later. */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
-    const known = this.#knownOf(data)
+    const loaded = this.#stateOf(data)
     Reflect.deleteProperty(data, STATE_KEY)
     const made = super.createSession(req, data)
-    if (known !== undefined) this.#known.set(made, known)
+    if (loaded !== undefined) this.#states.set(made, loaded)
     return made
   }
 
   async #get(sid: string): Promise<Data | undefined> {
-    const found = await this.#load(sid)
-    if (found === undefined || hasEnded(found.store, Date.now())) return undefined
-    const known = loadedState(found)
-    // @fastify/session copies all members that can be listed into an object of its own.
+    const loaded = await this.#load(sid)
+    if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
+    // @fastify/session copies all enumerable members into an object of its own.
     const state = Object.freeze(() => undefined)
-    const data = { ...objectOf(known.seen), [STATE_KEY]: state }
-    for (const handedOut of [data, state]) this.#known.set(handedOut, known)
+    const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
+    for (const key of [data, state]) this.#states.set(key, loaded)
     return data as unknown as Data
   }
 
-  async #load(sid: string): Promise<Session | undefined> {
-    const load = async () => O.toUndefined(await orThrow(loadSession(this.#store, tokenOfSid(sid).reveal())))
+  async #load(sid: string): Promise<LoadedState | undefined> {
+    const load = async () => {
+      const found = await orThrow(loadSession(this.#store, tokenOfSid(sid).reveal()))
+      return O.isSome(found) ? loadedState(found.value) : undefined
+    }
     const found = await load()
-    if (found !== undefined || this.#from === undefined) return found
-    const old = await orThrow(this.#from.find(sid))
+    if (found !== undefined || this.#migrateFrom === undefined) return found
+    const old = await orThrow(this.#migrateFrom.find(sid))
     if (O.isNone(old)) return undefined
-    const taken = await takeOver(this.#store, this.#from, old.value)
-    if (taken === 'present') return load()
-    return taken === 'rejected' ? undefined : taken
+    const migrated = await migrateSession(this.#store, this.#migrateFrom, old.value)
+    if (migrated === 'present') return load()
+    return migrated === 'rejected' ? undefined : loadedState(migrated)
   }
 
-  #knownOf(data: object): LoadedState | undefined {
+  #stateOf(data: object): LoadedState | undefined {
     const state = (data as { readonly [STATE_KEY]?: unknown })[STATE_KEY]
-    return this.#known.get(data) ?? (typeof state === 'function' ? this.#known.get(state) : undefined)
+    return this.#states.get(data) ?? (typeof state === 'function' ? this.#states.get(state) : undefined)
   }
 
-  /** What is known of the object; keys of a save that failed are read again. */
-  async #cached(sid: string, data: object): Promise<LoadedState | undefined> {
-    const known = this.#knownOf(data)
-    if (known?.doubted === undefined) return known
-    const { seen, doubted } = known
-    const found = await this.#found(sid)
-    // Saving one that has ended meanwhile stores nothing.
-    if (found === undefined) return known
-    const isDoubted = (_: unknown, key: string): boolean => doubted.has(key)
-    return { ...found, seen: seen.filterNot(isDoubted).merge(found.seen.filter(isDoubted)) }
+  /** The state of the object. Keys of a save that failed are read again. */
+  async #currentState(sid: string, data: object): Promise<LoadedState | undefined> {
+    const loaded = this.#stateOf(data)
+    if (loaded?.uncertain === undefined) return loaded
+    const { seen, uncertain } = loaded
+    const found = await this.#load(sid)
+    // The session has ended: its save stores nothing.
+    if (found === undefined) return loaded
+    const isUncertain = (_: unknown, key: string): boolean => uncertain.has(key)
+    return { ...found, seen: seen.filterNot(isUncertain).merge(found.seen.filter(isUncertain)) }
   }
 
-  /** The writes of one object are done one after the other: each differs from what the one before has stored. */
-  #inTurn(data: object, write: () => Promise<void>): Promise<void> {
-    const turn = (this.#writing.get(data) ?? Promise.resolve()).then(write)
-    this.#writing.set(
-      data,
-      turn.catch(() => undefined),
-    )
+  /** Runs the writes of one object one after the other, since each starts from the state that the last one left. */
+  #enqueue(data: object, write: () => Promise<void>): Promise<void> {
+    const turn = (this.#writes.get(data) ?? Promise.resolve()).then(write)
+    const settled = turn.catch(() => undefined)
+    this.#writes.set(data, settled)
     return turn
   }
 
-  /** Writes what differs between what was stored and `now`; not for a session that has ended. */
-  async #write(data: Data, known: LoadedState | undefined, now: Entries | undefined): Promise<void> {
-    if (known === undefined || now === undefined) return
-    const { session, seen } = known
-    const next = worthStoring(this.#store.lifetime, seen, now)
+  /** Writes the differences between the stored entries and `now`, unless the session has ended. */
+  async #write(data: Data, loaded: LoadedState | undefined, now: Entries | undefined): Promise<void> {
+    if (loaded === undefined || now === undefined) return
+    const { session, seen } = loaded
+    const next = entriesToStore(this.#store.lifetime, seen, now)
     const edited = withEdited(session, seen, next)
-    const saved = await (this.#isStale(known, edited) ? refreshSession(edited) : saveSession(edited))()
+    const saved = await (this.#isStale(loaded, edited) ? refreshSession(edited) : saveSession(edited))()
     if (E.isRight(saved)) {
-      const at = saved.right === session ? known.at : Date.now()
-      this.#known.set(data, { session: saved.right, seen: next, at })
+      const at = saved.right === session ? loaded.at : Date.now()
+      this.#states.set(data, { session: saved.right, seen: next, at })
     } else if (!(saved.left instanceof SessionGone)) {
-      this.#known.set(data, { ...known, doubted: new Set(edited.edits.keys()) })
+      this.#states.set(data, { ...loaded, uncertain: new Set(edited.edits.keys()) })
       throw saved.left
     }
   }
 
-  /** Whether its expiration may be due by now, which was not when it was read; one statement finds out, and moves it. */
+  /** Whether the expiration may be due for an extension since the session was read. A refresh extends it if so. */
   #isStale({ at }: LoadedState, { edits }: Session): boolean {
     const { idleMs, touchFraction } = this.#store.lifetime
     return edits.isEmpty() && Date.now() - at >= (idleMs * touchFraction) / 2
   }
 
-  /** Makes the session of an object that is not ours. Not when its id is taken, or was. */
+  /** Creates the session of an object that is not ours, unless its id is or was in use. */
   async #create(sid: string, now: Entries): Promise<LoadedState | undefined> {
     const saved = await saveSession(sessionWith(this.#store, sid, now))()
     if (E.isRight(saved)) return { session: saved.right, seen: now, at: Date.now() }
@@ -245,42 +238,27 @@ class ExpressSessionStore extends session.Store {
     throw saved.left
   }
 
-  async #found(sid: string): Promise<LoadedState | undefined> {
-    const found = await this.#load(sid)
-    return found && loadedState(found)
-  }
-
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // Afterwards: until then it could be taken over, but not from now on.
-    if (this.#from !== undefined) await orThrow(this.#from.remove(sid))
-  }
-
-  async #all(): Promise<Data[]> {
-    const all = await orThrow((await this.#listed()).all)
-    return all.map((entries) => objectOf(visible(entries)) as unknown as Data)
+    // Last: the ended session's id is fenced now, so a concurrent request cannot migrate it again.
+    if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 
   async #clear(): Promise<void> {
-    await orThrow((await this.#listed()).clear)
-    // Those that were not taken over yet could still be.
-    for (let last: string | undefined = ''; this.#from !== undefined && last !== undefined; ) {
-      const old: readonly OldSession[] = await orThrow(this.#from.after(last, 200))
+    await orThrow((await this.#prepared()).clear)
+    // Sessions that were not migrated yet would be migrated by a later request.
+    for (let last: string | undefined = ''; this.#migrateFrom !== undefined && last !== undefined; ) {
+      const old: readonly OldSession[] = await orThrow(this.#migrateFrom.after(last, 200))
       for (const { sid } of old) await this.#destroy(sid)
       last = old.at(-1)?.sid
     }
   }
 
-  async #listed(): Promise<AllSessions> {
-    if (this.#listing === undefined)
-      throw new TypeError('expressSessionStore: give it the option `database` for all, length and clear')
+  async #prepared(): Promise<AllSessions> {
+    if (this.#allSessions === undefined)
+      throw new TypeError('expressSessionStore: all, length and clear need the option `database`')
     await orThrow(this.#store.prepare)
-    return this.#listing
+    return this.#allSessions
   }
 }
-
-const ending =
-  (callback: Done) =>
-  (error: unknown): void =>
-    callback?.(error ?? undefined)

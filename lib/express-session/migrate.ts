@@ -1,10 +1,9 @@
-// Taking over the sessions of another store, one by one or all of them, while it is still at work. A session is
-// made here once: one that was ended here meanwhile is not made again, since its id is kept for a while, and it
-// is deleted there. What was taken over lives there no longer than here, so that what has expired here is not
-// taken over again.
+// Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
+// here once. A session that ends here is deleted there, and its id stays fenced here. A migrated session expires there no
+// later than here, so that it is not migrated again after it has expired.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { flow, pipe } from 'fp-ts/lib/function.js'
+import { flow, identity, pipe } from 'fp-ts/lib/function.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -19,48 +18,43 @@ import { saveSession } from '../request/verbs.js'
 import { ms } from '../sql/fragments.js'
 import { rowsAs } from '../sql/rows.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { entriesOf, tokenOfSid, withEdited } from './values.js'
+import { entriesOf, isMembers, type Members, tokenOfSid, withEdited } from './values.js'
 
-// The port to a table of sessions that another store has written, from which they are taken over.
-
-/** A session as the other store has it: its credential, and its values. */
+/** A session of the other store: its credential, and its values. */
 export interface OldSession {
   readonly sid: string
   readonly values: Readonly<Record<string, Json>>
 }
 
+/** The sessions of the other store. */
 export interface OldSessions {
-  /** One that is alive by the other store's rules. */
+  /** Returns the session if it is alive by the other store's rules. */
   readonly find: (sid: string) => TaskEither<DriverError, Option<OldSession>>
-  /** The next ones that are alive, by sid. */
+  /** Returns up to `limit` live sessions after `sid`, in the order of sids. */
   readonly after: (sid: string, limit: number) => TaskEither<DriverError, readonly OldSession[]>
-  /** Has it expire there in so many milliseconds at the latest, unless the other store moves that again. */
+  /** Makes the session expire in at most this time, until the other store extends it again. */
   readonly shorten: (sid: string, milliseconds: number) => TaskEither<DriverError, void>
   readonly remove: (sid: string) => TaskEither<DriverError, void>
 }
 
-/** A session of ours with these entries, not stored yet. Throws an `EncodeError`. */
+/** A new session with these entries, not stored yet. @throws `EncodeError` */
 export const sessionWith = (store: SessionStore, sid: string, entries: Entries): Session =>
   withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries)
 
-/** Takes one over; `present` when it was taken over before, or has ended here. */
-export const takeOver = async (
+/** Migrates a session. The result is `present` if it was migrated before, even if it has ended since. */
+export const migrateSession = async (
   store: SessionStore,
   from: OldSessions,
   { sid, values }: OldSession,
 ): Promise<Session | 'present' | 'rejected'> => {
-  const made = E.tryCatch(
-    () => sessionWith(store, sid, entriesOf(values)),
-    (error) => error,
-  )
+  const made = E.tryCatch(() => sessionWith(store, sid, entriesOf(values)), identity)
   if (E.isLeft(made)) {
     if (made.left instanceof EncodeError) return 'rejected'
     throw made.left
   }
   const saved = await saveSession(made.right)()
   if (E.isRight(saved)) {
-    const shortened = await from.shorten(sid, store.lifetime.idleMs)()
-    if (E.isLeft(shortened)) throw shortened.left
+    await orThrow(from.shorten(sid, store.lifetime.idleMs))
     return saved.right
   }
   if (saved.left instanceof SaveConflict) return 'present'
@@ -68,30 +62,31 @@ export const takeOver = async (
 }
 
 export interface MigrateOptions {
-  /** How many are read at once. Default: 200. */
+  /** The number of sessions that are read at once. Default: 200. */
   readonly batchSize?: number
-  /** Ends it after the batch that is under way. */
+  /** Ends the migration after the current batch. */
   readonly signal?: AbortSignal
-  /** Called after each batch, with what was done so far. */
+  /** Called after each batch with the totals so far. */
   readonly onBatch?: (soFar: MigrationResult) => void
 }
 
-/** What a move has done so far. */
+/** The totals of a migration. */
 export interface MigrationResult {
-  /** Sessions that were taken over. */
+  /** Sessions that were migrated. */
   readonly migrated: number
-  /** Sessions that were there already, or have ended here. */
+  /** Sessions that had been migrated before, even if they have ended since. */
   readonly present: number
-  /** Sessions that cannot be stored (U+0000 in a text, say). They stay where they are. */
+  /** Sessions that cannot be stored (U+0000 in a text, say). They stay in the other store. */
   readonly rejected: number
-  /** Whether it came to the end. */
+  /** Whether all sessions were read. */
   readonly finished: boolean
 }
 
 /**
- * Takes over all live sessions of another store while it is at work, in batches. They stay there too, so that
- * processes which still run on it sign nobody out. Doing it again takes over what has come since. A failure is
- * thrown (`DriverError`, `SchemaMismatch`); what was taken over until then stays.
+ * Migrates all live sessions of another store in batches, while that store is in use. The sessions stay there too, so that
+ * processes which still use it sign out no user. Another run migrates the sessions created since.
+ *
+ * @throws `DriverError` or `SchemaMismatch`; sessions migrated before the failure stay migrated
  */
 export const migrateSessions = async (
   store: SessionStore,
@@ -102,8 +97,8 @@ export const migrateSessions = async (
   for (let last = ''; signal?.aborted !== true; ) {
     const rows: readonly OldSession[] = await orThrow(from.after(last, batchSize))
     for (const row of rows) {
-      const taken = await takeOver(store, from, row)
-      const what = typeof taken === 'string' ? taken : 'migrated'
+      const result = await migrateSession(store, from, row)
+      const what = typeof result === 'string' ? result : 'migrated'
       soFar = { ...soFar, [what]: soFar[what] + 1 }
     }
     soFar = { ...soFar, finished: rows.length < batchSize }
@@ -114,27 +109,27 @@ export const migrateSessions = async (
   return soFar
 }
 
-/** A task's result, or its failure as a throw. */
+/** Returns the task's result, or throws its failure. */
 export const orThrow = async <A>(task: TE.TaskEither<DriverError | StoreError, A>): Promise<A> => {
   const result = await task()
   if (E.isLeft(result)) throw result.left
   return result.right
 }
 
-// The table of connect-pg-simple: (sid, sess json, expire timestamp). Its times are without a zone, in that of the
-// connection, so it must be read through connections whose zone is that of its writers.
+// The table of connect-pg-simple: (sid, sess json, expire timestamp). Its times have no zone and are in that of the
+// connection, so the connections that read it must have the same zone as those that write it.
 
 export interface ConnectPgSimpleOptions {
   /** The table's name. Default: `session`. */
   readonly tableName?: string
-  /** Its schema. Default: the first one in the search path that has it. */
+  /** The table's schema. Default: the first one in the search path that has the table. */
   readonly schemaName?: string
 }
 
 const OldRow = t.type({ sid: t.string, sess: t.string, expires: t.number })
 
 /**
- * The sessions in a table of connect-pg-simple, for `migrateSessions`, and for the option `from` of
+ * The sessions in a table of connect-pg-simple, for `migrateSessions`, and for the option `migrateFrom` of
  * `expressSessionStore`.
  *
  * @example
@@ -144,7 +139,7 @@ const OldRow = t.type({ sid: t.string, sess: t.string, expires: t.number })
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()
- * const store = expressSessionStore(sessionStore(database), { from: connectPgSimple(database) })
+ * const store = expressSessionStore(sessionStore(database), { migrateFrom: connectPgSimple(database) })
  * console.log(typeof store.createSession) // function
  * await database.close()
  * ```
@@ -183,16 +178,11 @@ const oldSession = ({ sid, sess, expires }: t.TypeOf<typeof OldRow>): OldSession
   return { sid, values: isMembers(values) ? withTime(values, expires) : {} }
 }
 
-type Members = OldSession['values']
-
-const isMembers = (value: Json | undefined): value is Members =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-// A touch moves the row's time alone: by the cookie's own, a session that is in use would have expired long since.
+// connect-pg-simple's `touch` extends the row's time alone, so the cookie's own time may be long past.
 const withTime = (values: Members, expires: number): Members => {
   const cookie = values['cookie']
   if (!isMembers(cookie) || typeof cookie['expires'] !== 'string') return values
-  // The latest time that a `Date` can hold stands for one that never comes.
+  // The latest time of a `Date` stands for `infinity`.
   const time = new Date(Math.min(expires, 8.64e15)).toISOString()
   return { ...values, cookie: { ...cookie, expires: time } }
 }

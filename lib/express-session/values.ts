@@ -1,5 +1,5 @@
-// The mutable session object of express-session, as entries: its keys are keys, `cookie` among them. What was
-// done to it is told by what it was when it was given out.
+// The mutable session object of express-session as entries: each member is a key, `cookie` too. Its edits are the
+// differences from the entries with which it was made.
 
 import { createHash } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
@@ -11,26 +11,26 @@ import { Token } from '../core/token.js'
 import { sessionDel, sessionSet } from '../core/values.js'
 import type { Lifetime, Session } from '../store/contract.js'
 
-type Members = Readonly<Record<string, Json>>
+export type Members = Readonly<Record<string, Json>>
 
-/** Who copies an object member by member would change what it is by this one. */
+/** A copy of this member would replace the prototype of the copied object. */
 const PROTOTYPE = '__proto__'
 
-/** The entries as express-session sees them: keyrow's own are not among them. */
+/** The entries without keyrow's own keys. */
 export const visible = (entries: Entries): Entries =>
   entries.filterNot((_, key) => key === PROTOTYPE || key.startsWith('keyrow:'))
 
-/** A mutable copy of them, as `JSON.parse` would give it. */
+/** A mutable object of the entries, as `JSON.parse` would return it. */
 export const objectOf = (entries: Entries): Record<string, unknown> => ({
   cookie: { originalMaxAge: null },
   ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
 })
 
-/** What `JSON.stringify` makes of the object: a `Date` becomes text, `undefined` is left out. */
+/** The entries of an object as `JSON.stringify` writes it: a `Date` becomes text, `undefined` is left out. */
 export const entriesOf = (object: object): Entries =>
   HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
 
-/** The session with what was done to its object, from `before` to `after`. */
+/** The session with the edits that lead from `before` to `after`. */
 export const withEdited = (session: Session, before: Entries, after: Entries): Session =>
   before
     .merge(after)
@@ -41,14 +41,14 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** The times in a cookie; express-session moves them in every request. */
+/** The times in a cookie, which express-session extends in every request. */
 const TIMES = ['expires', 'originalExpires']
 
 /**
- * What is to be stored where `before` is stored: `after`. But if nothing differs except that the cookie's time has
- * moved a little, the stored time stays: by the same rule as the expiration of a session.
+ * Returns the entries to store in place of `before`: `after`. If they differ only by a small extension of the cookie's
+ * time, the stored time is kept: the same rule, `touchFraction`, as for the expiration of a session.
  */
-export const worthStoring = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
+export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
   const kept = after.set('cookie', from)
@@ -66,25 +66,26 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
 const withoutTimes = (cookie: Members): Members =>
   Object.fromEntries(Object.entries(cookie).filter(([name]) => !TIMES.includes(name)))
 
-const isMembers = (value: Json | undefined): value is Members => typeof value === 'object' && value !== null
+export const isMembers = (value: Json | undefined): value is Members =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** When the browser forgets the cookie, in milliseconds since 1970, if it says so; a 0 says nothing. */
+/** The time at which the browser drops the cookie, in milliseconds since 1970. A time of 0 counts as none. */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
 }
 
-/** Whether the time of the session's cookie is over, so that the session has ended. */
+/** Whether the session has ended because its cookie has expired. */
 export const hasEnded = (entries: Entries, now: number): boolean => isOver(entries.get('cookie'), now)
 
-/** The same of the cookie alone. */
+/** Whether the cookie has expired at the time `now`, in milliseconds since 1970. */
 export const isOver = (cookie: Json | undefined, now: number): boolean => {
   const time = isMembers(cookie) ? timeOf(cookie) : undefined
   return time !== undefined && time <= now
 }
 
-// The session ids of express-session. A sid is a credential, so no database is told it: keyrow's id and secret
-// are both derived from it, each in its own way, and neither leads back.
+// The session ids of express-session. A sid is a credential and is not stored: keyrow's id and secret are two different
+// digests of it.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()
@@ -92,7 +93,7 @@ const digest = (purpose: string, sid: string): Buffer =>
 /** The token of the session that has this sid. */
 export const tokenOfSid = (sid: string): Token => {
   const id = digest('id', sid).subarray(0, 16)
-  // The bits by which a UUID says that it is one of version 4.
+  // The version and the variant of a UUID of version 4.
   id.writeUInt8((id.readUInt8(6) & 0x0f) | 0x40, 6)
   id.writeUInt8((id.readUInt8(8) & 0x3f) | 0x80, 8)
   const uuid = id.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

@@ -1,4 +1,4 @@
-// What a door is made of, for whoever writes another one: docs/frameworks.md does.
+// The parts of an adapter, for the authors of other adapters: see docs/frameworks.md.
 
 export type { CookieOptions } from './cookie.js'
 export { type CheckedRequest, isPrefetch } from './csrf.js'
@@ -11,9 +11,10 @@ export {
   ResponseRejected,
 } from './errors.js'
 export type { TrustProxy } from './forwarded.js'
-export { type CacheHeaders, cacheHeaders, type SessionHeaders } from './response-headers.js'
 export {
   type AdapterOptions,
+  type CacheHeaders,
+  cacheHeaders,
   createSessionLoader,
   type ErrorOptions,
   type HandledRequest,
@@ -23,6 +24,7 @@ export {
   type RequestInfo,
   requestInfo,
   runRequest,
+  type SessionHeaders,
   type SessionRequest,
   webRequestInfo,
 } from './session-request.js'

@@ -1,6 +1,5 @@
-// Whether a request was made by one of our own pages: by what the browser says of it, and where it says nothing by
-// a token that only our pages can show. `SameSite` alone does not tell: other hosts of the same site, and browsers
-// that do not know it, send the cookie along.
+// Checks whether a request was made by a page of our own: by the headers that browsers set, or else by a token that only
+// our pages have. `SameSite` is not enough: other hosts of the same site, and old browsers, send the cookie too.
 import { timingSafeEqual } from 'node:crypto'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -12,36 +11,33 @@ import { currentSession } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
 import { RequestRejected } from './errors.js'
 
-// What a browser says of a request: which page made it, and whether it is only fetched ahead. The page is known by
-// `Sec-Fetch-Site`, or else by `Origin`, which is compared with the origin that the request was sent to.
-
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
 
-/** A request of any framework: all have these. */
+/** The members that the requests of all frameworks have. */
 export interface CheckedRequest {
   readonly method?: string | undefined
   readonly url?: string | undefined
   readonly headers: HeaderRecord | { readonly get: (name: string) => string | null }
 }
 
-/** What is known of the origin that a request was sent to, beside what the request itself says. */
+/** What is known about the origin to which a request was sent, beside its headers. */
 export interface OwnOrigin {
-  /** The host that a trusted proxy says the client asked for; without it the request's own counts. */
+  /** The host that the client requested, as a trusted proxy reports it. Without it the request's own host counts. */
   readonly host?: string | undefined
   /** Whether the client's connection is known to be secure. */
   readonly secure: boolean
 }
 
-/** What a request says of itself. */
+/** A request as an adapter passes it on. */
 export interface RequestInfo extends OwnOrigin {
   readonly cookieHeader: string | undefined
-  /** The client's address, where it is known. */
+  /** The client's address, if it is known. */
   readonly address?: string | undefined
-  /** Its method and its headers, in which the browser says what kind of a request it is. */
+  /** The request itself, for its method and headers. */
   readonly request?: CheckedRequest | undefined
 }
 
-/** Where a request comes from. `none`: from the user, by the address bar or a bookmark. */
+/** The origin of a request. `none`: the user made it, by the address bar or a bookmark. */
 export type Sender = 'same-origin' | 'same-site' | 'cross-site' | 'none' | 'unknown'
 
 export const headerOf = ({ headers }: CheckedRequest, name: string): string | undefined => {
@@ -49,11 +45,11 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
   return typeof value === 'string' ? value : undefined
 }
 
-/** Whether a request may change something. */
+/** Whether the method of a request may change something. */
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** What the browser says. An `Origin` of another host of the same site counts as `cross-site`. */
+/** By `Sec-Fetch-Site`, or else by `Origin`: there another host of the same site counts as `cross-site`. */
 export const senderOf = (request: CheckedRequest, own: OwnOrigin): Sender => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -65,8 +61,8 @@ export const senderOf = (request: CheckedRequest, own: OwnOrigin): Sender => {
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
 /**
- * Whether a browser says that a page of another origin made the request, or hides which one did. One that says
- * nothing is not foreign: it is no browser, or an old one.
+ * Whether the headers say that a page of another origin made the request, or hide which page did. A request without such
+ * headers is not cross-site: it comes from an old browser, or from another client.
  */
 export const isCrossSite = (request: CheckedRequest, own: OwnOrigin): boolean => {
   const sender = senderOf(request, own)
@@ -74,17 +70,17 @@ export const isCrossSite = (request: CheckedRequest, own: OwnOrigin): boolean =>
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/** Whether `origin` is this host's. A default port, the letters' case and the form of an IPv6 address do not matter. */
+/** Compares origins as browsers do: default ports, case and the notation of IPv6 addresses make no difference. */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = URL.canParse(origin) ? new URL(origin) : undefined
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && !secure))) return false
-  // The scheme is not known behind a proxy that ends TLS and does not say so: the browser's is taken.
+  // A proxy may end TLS without reporting it, so the scheme of `origin` is used.
   const own = `${url.protocol}//${host}`
   return URL.canParse(own) && new URL(own).host === url.host
 }
 
-/** The host that a request asks for. Over HTTP/2 there is no header `Host`, and a `Request` has it in its URL. */
+/** The requested host. HTTP/2 has `:authority` instead of `Host`, and a `Request` has the host in its URL. */
 const requestedHost = (request: CheckedRequest): string | undefined => {
   const { headers, url = '' } = request
   const authority = typeof headers.get === 'function' ? hostOf(url) : headerOf(request, ':authority')
@@ -94,9 +90,9 @@ const requestedHost = (request: CheckedRequest): string | undefined => {
 const hostOf = (url: string): string | undefined => (URL.canParse(url) ? new URL(url).host : undefined)
 
 /**
- * Whether the browser fetches the page ahead (a prefetch or a prerender: `Sec-Purpose`, or the older `Purpose`), so that
- * perhaps nobody ever sees it. keyrow keeps the messages that such a request shows, and moves no expiration. What else
- * its handler does is done: a handler asks this before it counts a visit, say.
+ * Whether the browser prefetches or prerenders the page, which the user may never open (`Sec-Purpose`, or the older
+ * `Purpose`). Flash messages that such a request reads are kept, and no expiration is extended. Other effects of the
+ * handler are not prevented: call this before counting a page view, for instance.
  *
  * @example
  * ```ts
@@ -110,14 +106,12 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
   /\b(prefetch|prerender)\b/i.test(headerOf(request, 'sec-purpose') ?? headerOf(request, 'purpose') ?? '')
 
 /**
- * Checks that a request which changes something comes from a page of ours. One that the browser itself calls
- * same-origin does (`Sec-Fetch-Site`, or without that an `Origin` which is the request's own); one that it calls
- * cross-site is a `RequestRejected` (403). Where the browser says neither, the request has to show the current session's
- * `csrfToken`, as the header `X-CSRF-Token` or as `field`. GET, HEAD, OPTIONS and TRACE are let through: they should
- * change nothing.
+ * Checks that a request which may change something comes from a page of our own. The browser's `Sec-Fetch-Site`, or else
+ * an `Origin`, decides: same-origin passes, cross-site is rejected. Any other request must have the
+ * current session's `csrfToken`, in the header `X-CSRF-Token` or as `field`. GET, HEAD, OPTIONS and TRACE pass.
  *
- * @throws `RequestRejected` (403), also where a token is asked for and there is no stored session; `NoCurrentSession`
- * where a token is asked for outside of a session.
+ * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored;
+ * `NoCurrentSession` if a token is needed outside of a session
  *
  * @example
  * ```ts
@@ -159,17 +153,17 @@ const ACCEPTED = E.right(undefined)
 const checkToken = (session: Session, token: unknown): E.Either<RequestRejected, void> => {
   if (isTokenOf(csrfKey(session), token)) return ACCEPTED
   return O.isNone(session.snapshot)
-    ? rejected('The browser does not say which page sent this form, and shows no session whose token could.')
+    ? rejected('The browser does not say which page sent this form, and sends no session whose token could.')
     : rejected('The form is out of date: load it again.')
 }
 
 const rejected = (message: string): E.Either<RequestRejected, never> =>
   E.left(new RequestRejected(403, message))
 
-/** In a time that does not tell how much of it was right. */
+/** In constant time. The first half of a token is a random mask of the second one. */
 const isTokenOf = (key: Buffer, token: unknown): boolean => {
   if (typeof token !== 'string' || !/^[\w-]{86}$/.test(token)) return false
   const bytes = Buffer.from(token, 'base64url')
-  const shown = bytes.subarray(32).map((byte, index) => byte ^ (bytes[index] ?? 0))
-  return shown.length === key.length && timingSafeEqual(shown, key)
+  const unmasked = bytes.subarray(32).map((byte, index) => byte ^ (bytes[index] ?? 0))
+  return unmasked.length === key.length && timingSafeEqual(unmasked, key)
 }

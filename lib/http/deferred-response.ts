@@ -1,165 +1,238 @@
-// A response whose first byte waits. What a handler writes is kept until it is let go, in order; the head
-// is made at the last moment, so that a header can still be added.
-import type { OutgoingHttpHeaders, ServerResponse } from 'node:http'
+// A response whose first byte waits for the save. The calls of the handler are kept in order until the response is
+// released or reset. The head is made at the last moment, so that headers can still be added.
+import type { ServerResponse } from 'node:http'
+import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick, setImmediate } from '../core/process.js'
-import type { ErrorResponse } from './errors.js'
-import { cacheHeaders, type SessionHeaders } from './response-headers.js'
-import { deferStream, install, type OverStream } from './response-methods.js'
+import { type ErrorResponse, ResponseRejected } from './errors.js'
 import {
   appendHeader,
   type Call,
   callReal,
-  type Deferred,
-  forgetMessage,
-  newDeferred,
-  sendErrorResponse,
-} from './response-state.js'
-import type { PendingResponse } from './session-request.js'
+  clearStatusMessage,
+  type DeferredState,
+  headersSent,
+  installMethods,
+  realMethods,
+} from './response-methods.js'
+import { cacheHeaders, type PendingResponse, type SessionHeaders } from './session-request.js'
 
 export interface DeferredResponse extends PendingResponse {
-  /** Takes back what was written, while nothing of it went out. */
+  /** Drops what was written, if nothing of it was sent. */
   readonly reset: () => void
 }
 
 /**
- * Holds `res`. `isFailure` is asked of the status that is to go out. `answer` says what a client gets instead of
- * a response that failed; or it is a function that has a framework answer, to which the response is given back
- * as it was. One that has begun by then is cut, so that it is not taken for a whole one; one that has ended stays.
+ * Defers `res`. `isFailure` is called with the status of the pending response. `answer` returns the response to a
+ * failure, or a function that has the framework respond; `res` is reset before that function is called. If a response has
+ * begun when the failure occurs, its connection is cut, so that no client takes it for complete. A response that has
+ * ended stays.
  */
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
   isFailure: (status: number | undefined) => boolean = () => false,
 ): DeferredResponse => {
-  const deferral = defer(res)
+  let state = newState(res)
+  deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
-      // Not at once: what a handler does right after (a throw, a last edit) still belongs to it.
-      deferral.deferred.pressSoon = () => void setImmediate(resolve)
+      // Not at once: a throw or a last edit right after the call still belongs to the handler.
+      state.onFlush = () => void setImmediate(resolve)
     }),
-    isAbandoned: () => isGone(res),
-    isFailure: () => isFailure(deferral.deferred.status),
+    isAbandoned: () => isDisconnected(res),
+    isFailure: () => isFailure(state.status),
     reset: () => {
-      if (deferral.deferred.state === 'deferring' && deferral.deferred.headWritten) reset(deferral)
+      if (state.phase === 'deferring' && state.headWritten) state = reset(state)
     },
-    release: (cookie) => release(deferral, addCookie(res, cookie)),
-    fail: (failure, cookie, isHandler = () => false) => {
+    release: (headers) => release(state, addHeaders(res, headers)),
+    fail: (failure, headers, isHandler = () => false) => {
       const instead = answer(failure)
-      const addIt = addCookie(res, cookie)
-      if (typeof instead !== 'function') cutShort(res, deferral.deferred, instead, addIt)
-      else if (deferral.deferred.state === 'released' && res.headersSent) cut(res, deferral.deferred)
+      if (typeof instead !== 'function') replaceResponse(state, instead, addHeaders(res, headers))
+      else if (state.phase === 'released' && res.headersSent) cut(state)
       else {
-        reset(deferral)
-        // A stream goes on; its parts are not the answer's.
-        Object.assign(deferral.deferred, { state: 'released', addCookie: addIt, isStale: isHandler })
+        state = reset(state)
+        // The handler may go on writing a stream, which must not become part of the framework's response.
+        Object.assign(state, { phase: 'released', addHeaders: addHeaders(res, headers), isStale: isHandler })
         instead()
       }
     },
   }
 }
 
-interface Deferral {
-  readonly res: ServerResponse
-  /** As it was when it began to be held. */
-  readonly before: {
-    readonly status: number
-    readonly headers: OutgoingHttpHeaders
-    readonly on: unknown
-  }
-  deferred: Deferred
-  /** The method in its place, under whatever wraps it. */
-  writeHead: Call
-}
+const nothing = (): void => undefined
 
-const defer = (res: ServerResponse): Deferral => {
-  const before = { status: res.statusCode, headers: res.getHeaders(), on: Reflect.get(res, 'on') as unknown }
-  const deferred = newDeferred(res)
-  const deferral: Deferral = { res, before, deferred, writeHead: install(res, deferred) }
-  deferStream(res, () => deferral.deferred.state === 'deferring')
-  return deferral
+const newState = (res: ServerResponse, previous?: DeferredState): DeferredState => {
+  const state: DeferredState = {
+    res,
+    before: previous?.before ?? {
+      status: res.statusCode,
+      headers: res.getHeaders(),
+      on: Reflect.get(res, 'on') as unknown,
+    },
+    real: previous?.real ?? realMethods(res),
+    writeHead: nothing,
+    phase: 'deferring',
+    calls: [],
+    onFlush: previous?.onFlush ?? nothing,
+    addHeaders: nothing,
+    hasHead: false,
+    isHeadImplicit: false,
+    status: undefined,
+    headWritten: false,
+    ended: false,
+    size: 0,
+    needsDrain: false,
+    corked: 0,
+    isStale: () => false,
+  }
+  state.writeHead = installMethods(res, state)
+  return state
 }
 
 /**
- * Takes back what was written. Whatever kept or wrapped a method for that answer has had its turn: a compressing
- * stream, say, may still write the rest of it, and would not write another answer. Its methods lead nowhere from now
- * on, and others are in their place.
+ * Drops what was written. Middleware may have kept or wrapped the old methods for that response: a compressing stream may
+ * still write its rest, and would not compress another response. So the old methods do nothing from now on, and new ones
+ * are installed.
  */
-const reset = (deferral: Deferral): void => {
-  const { res, deferred, before } = deferral
-  if (deferred.headWritten) {
-    deferred.state = 'failed'
-    deferral.deferred = { ...newDeferred(res), real: deferred.real, pressSoon: deferred.pressSoon }
-    deferral.writeHead = install(res, deferral.deferred)
+const reset = (state: DeferredState): DeferredState => {
+  const { res, before } = state
+  let next = state
+  if (state.headWritten) {
+    state.phase = 'failed'
+    next = newState(res, state)
   }
-  deferred.calls.splice(0)
+  state.calls.splice(0)
   for (const name of res.getHeaderNames()) res.removeHeader(name)
   for (const [name, value] of Object.entries(before.headers))
     if (value !== undefined) res.setHeader(name, value)
   res.statusCode = before.status
   if (Reflect.get(res, 'on') !== before.on) Reflect.set(res, 'on', before.on)
-  forgetMessage(res)
+  clearStatusMessage(res)
+  return next
 }
 
-const addCookie = (res: ServerResponse, added: SessionHeaders) => (): void => {
+const addHeaders = (res: ServerResponse, added: SessionHeaders) => (): void => {
   for (const cookie of added.cookies) appendHeader(res, 'Set-Cookie', cookie)
-  const own = { cacheControl: textOf(res, 'Cache-Control'), vary: textOf(res, 'Vary') }
+  const own = { cacheControl: headerText(res, 'Cache-Control'), vary: headerText(res, 'Vary') }
   const { cacheControl, vary } = cacheHeaders(added, own)
   if (cacheControl !== undefined && cacheControl !== own.cacheControl)
     res.setHeader('Cache-Control', cacheControl)
   if (vary !== undefined && vary !== own.vary) res.setHeader('Vary', vary)
 }
 
-const textOf = (res: ServerResponse, name: string): string | undefined => {
+const headerText = (res: ServerResponse, name: string): string | undefined => {
   const value = res.getHeader(name)
   return value === undefined ? undefined : String(value)
 }
 
-const release = (deferral: Deferral, cookie: () => void): void => {
-  const { res, deferred } = deferral
-  deferred.state = 'released'
-  res.statusCode = deferred.status ?? res.statusCode
-  deferred.addCookie = cookie
-  replay(deferral)
-  // Node tells of the drain by itself when what was written just now did not fit either.
-  if (deferred.rejected && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
-}
-
-/** What wraps `writeHead` has had its turn when the head was made for the first time. */
-const replay = ({ res, deferred, writeHead }: Deferral): void => {
+const release = (state: DeferredState, addHeaders: () => void): void => {
+  const { res } = state
+  state.phase = 'released'
+  state.addHeaders = addHeaders
+  res.statusCode = state.status ?? res.statusCode
+  // Wrappers of `writeHead` have run already, when the head was made.
   const wrapped: unknown = Reflect.get(res, 'writeHead')
-  Reflect.set(res, 'writeHead', writeHead)
+  Reflect.set(res, 'writeHead', state.writeHead)
   try {
-    for (const call of deferred.calls.splice(0)) call()
+    for (const call of state.calls.splice(0)) call()
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
+  // Node.js emits the event itself if what was written just now did not fit either.
+  if (state.needsDrain && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
-const cutShort = (
-  res: ServerResponse,
-  deferred: Deferred,
-  instead: ErrorResponse,
-  cookie: () => void,
-): void => {
-  deferred.state = 'failed'
-  if (res.headersSent) {
-    cut(res, deferred)
+const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
+  // First this: `headersSent` of a deferred response is not that of Node.js.
+  state.phase = 'failed'
+  if (state.res.headersSent) {
+    cut(state)
     return
   }
-  // Over HTTP/2 `end` calls `write`.
-  deferred.state = 'released'
-  const real = {
-    writeHead: (status: number) => callReal(deferred, 'writeHead', [status]),
-    end: (body: string) => callReal(deferred, 'end', [body]),
+  // Over HTTP/2 `end` calls `write`, which must reach the client.
+  state.phase = 'released'
+  sendErrorResponse(state, instead, addHeaders)
+  state.phase = 'failed'
+}
+
+const cut = (state: DeferredState): void => {
+  state.phase = 'failed'
+  if (!state.res.writableEnded) state.res.destroy()
+}
+
+/** Sends a plain text. A response that cannot be sent, with the status 0 for instance, becomes a plain 500. */
+const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHeaders: () => void): void => {
+  const { res } = state
+  const fallback: ErrorResponse = { status: 500, body: 'Something went wrong.\n' }
+  for (const { status, headers = {}, body } of [response, fallback])
+    try {
+      for (const name of res.getHeaderNames()) res.removeHeader(name)
+      res.setHeader('Content-Type', 'text/plain; charset=utf-8')
+      res.setHeader('Cache-Control', 'no-store')
+      for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
+      addHeaders()
+      res.setHeader('Content-Length', Buffer.byteLength(body))
+      clearStatusMessage(res)
+      callReal(state, [status], 'writeHead')
+      callReal(state, [body], 'end')
+      return
+    } catch {
+      // The fallback is sent next. If it fails too, the connection is cut.
+    }
+  res.destroy()
+}
+
+/** Responses of HTTP/2 report a disconnected client by their stream. */
+const isDisconnected = (res: ServerResponse & OverHttp2): boolean => res.stream?.destroyed ?? res.destroyed
+
+// The stream of a response over HTTP/2. While the response is deferred, the stream's methods call those of the response:
+// nothing is sent before the save, and the response gets its cookie.
+
+interface OverHttp2 {
+  readonly stream?: ServerHttp2Stream | undefined
+}
+
+type StreamMethods = Record<'respond' | 'respondWithFD' | 'respondWithFile' | 'write' | 'end', Call>
+
+/** Replaces the stream's methods for as long as `isPending` returns true. */
+const deferStream = (res: ServerResponse & OverHttp2, isPending: () => boolean): void => {
+  const { stream } = res
+  if (stream === undefined) return
+  const methods = stream as unknown as StreamMethods
+  const response = res as unknown as StreamMethods
+  const end: Call = methods.end.bind(stream)
+  const replacements: StreamMethods = {
+    respond: (headers, options) => respond(res, headers as StreamHeaders, options as StreamOptions),
+    write: (...args) => response.write(...args),
+    // Node.js itself ends the stream of a client that has disconnected.
+    end: (...args) => (stream.aborted || stream.destroyed ? end(...args) : response.end(...args)),
+    respondWithFD: rejectFile('respondWithFD'),
+    respondWithFile: rejectFile('respondWithFile'),
   }
-  sendErrorResponse(res, real, instead, cookie)
-  deferred.state = 'failed'
+  for (const [key, replacement] of Object.entries(replacements)) {
+    const name = key as keyof StreamMethods
+    const real: Call = methods[name].bind(stream)
+    methods[name] = (...args: readonly unknown[]) => (isPending() ? replacement(...args) : real(...args))
+  }
 }
 
-const cut = (res: ServerResponse, deferred: Deferred): void => {
-  deferred.state = 'failed'
-  if (!res.writableEnded) res.destroy()
+const rejectFile = (name: string) => () => {
+  throw new ResponseRejected(
+    `stream.${name} would respond before the session is saved: pipe the file to the response`,
+  )
 }
 
-/** A response of HTTP/2 tells it of its stream. */
-const isGone = (res: ServerResponse & OverStream): boolean => res.stream?.destroyed ?? res.destroyed
+type StreamHeaders = Readonly<Record<string, number | string | readonly string[] | undefined>> | undefined
+type StreamOptions = { readonly endStream?: boolean; readonly waitForTrailers?: boolean } | undefined
+
+const respond = (res: ServerResponse, headers: StreamHeaders = {}, options: StreamOptions = {}): void => {
+  if (options.waitForTrailers === true)
+    throw new ResponseRejected('stream.respond: add trailers with the method addTrailers of the response')
+  if (res.headersSent) throw headersSent(res, 'respond')
+  const { ':status': status = 200, ...fields } = headers
+  for (const [name, value] of Object.entries(fields))
+    if (value !== undefined && !name.startsWith(':')) appendHeader(res, name, [value].flat().map(String))
+  res.statusCode = Number(status)
+  if (options.endStream === true) res.end()
+  else res.flushHeaders()
+}

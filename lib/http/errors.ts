@@ -1,130 +1,76 @@
-// What a client is told when its request failed: decided here, in one place that a program can replace.
-import { brandErrors, DriverError, eachErrorPrototype, isSessionError } from '../core/errors.js'
+// The response to a request that failed, decided in one place that a program can replace.
+import { brandErrors, ErrorWithStatus, responseBody } from '../core/error-base.js'
+import { isSessionError } from '../core/errors.js'
 
-// What a door refuses by itself: a request, whatever its handler would have done; an answer.
-
-/** Refused, with the status 403: it may be forged. */
-export class RequestRejected extends Error {
+/** The request may be forged. Its response has the status 403. */
+export class RequestRejected extends ErrorWithStatus {
   readonly _tag = 'RequestRejected'
 
   constructor(
     readonly status: 403,
     message: string,
-    readonly headers: Readonly<Record<string, string>> = {},
+    override readonly headers: Readonly<Record<string, string>> = {},
   ) {
     super(message)
   }
-
-  override get name(): string {
-    return this._tag
-  }
 }
 
-/** An answer that an adapter refuses, since it could not be sent, or not with the session's cookie. */
-export class ResponseRejected extends Error {
+/** An adapter cannot send this response, or cannot send it with the session's cookie. */
+export class ResponseRejected extends ErrorWithStatus {
   readonly _tag = 'ResponseRejected'
-
-  override get name(): string {
-    return this._tag
-  }
+  readonly status = 500
 }
 
 brandErrors(RequestRejected, 'RequestRejected', {})
 brandErrors(ResponseRejected, 'ResponseRejected', {})
 
-/** An answer to a request that failed. */
+/** The response to a request that failed. */
 export interface ErrorResponse {
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
   readonly body: string
 }
 
-/** What is known of the request that failed. */
+/** The request that failed. */
 export interface ErrorRequest {
   readonly method: string
-  /** Without its query, which may hold what does not belong in a log. */
+  /** The path without its query, which may contain secrets that a log must not have. */
   readonly path: string
 }
 
 /**
- * Decides the answer to a failed request, and logs it. When the response had begun already the answer is
- * not used, and the connection is cut.
+ * Returns the response to a failed request, and logs the failure. If the first response has already begun, its
+ * connection is cut and this response is not sent.
  */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
-const logged: Readonly<Record<string, (failure: unknown) => unknown>> = {
-  status: (failure) => answerTo(failure).status,
-  statusCode: (failure) => answerTo(failure).status,
-  headers: (failure) => answerTo(failure).headers,
-  expose: () => false,
-  getResponse: (failure) => () => {
-    const { status, headers = {}, body } = answerTo(failure)
-    return new Response(body, { status, headers })
-  },
-}
-
 /**
- * From now on keyrow's errors, of all its copies in this process, say their status, by the names that frameworks look for (`status`, `statusCode`,
- * `headers`, `expose`, `getResponse`), so that a framework's own answer to them has it.
- */
-export const setStatuses = (): void => {
-  if (!given) eachErrorPrototype(giveStatus)
-  given = true
-}
-
-let given = false
-
-const giveStatus = (prototype: object): void => {
-  for (const [name, get] of Object.entries(logged))
-    if (!Object.hasOwn(prototype, name))
-      Object.defineProperty(prototype, name, {
-        get(this: unknown) {
-          return get(this)
-        },
-        // A framework may note there what it has answered.
-        set(this: object, value: unknown) {
-          Object.defineProperty(this, name, { value, writable: true, configurable: true })
-        },
-        configurable: true,
-      })
-}
-
-/**
- * 503 when the database is not available or a later try may succeed, 409 when the session ended or another request was first, 400 for a value that
- * cannot be stored (it most often comes from the client: U+0000 in a field, say), 500 for all else;
- * one line in the log, with the stack of what is not one of keyrow's own errors.
+ * The default `onError`. Its status is the error's `status`: 503 if the database is not available or a retry may
+ * succeed, 409 if the session has ended or another request was first, 400 for a value that cannot be stored (U+0000 in a
+ * form's field, say), 403 for a `RequestRejected`. Any other failure is a 500. It logs one line, with a stack unless the
+ * error is one of keyrow's own.
  */
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
-  const answer = answerTo(failure)
-  const detail = isSessionError(failure) || failure instanceof RequestRejected ? String(failure) : failure
-  // A path with `%c` in it would swallow the detail. Not "answered": a response that had begun is another one.
-  const plain = path.replaceAll('%', '%%')
-  console.error(`keyrow: ${method} ${plain} failed (${String(answer.status)}):`, detail)
-  return answer
+  const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
+  const { status = 500, headers = {} } = error ?? {}
+  // `console.error` would format a `%c` in the path. The text says "failed" because a response that had begun is cut.
+  console.error(
+    `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
+    error ? String(error) : failure,
+  )
+  return { status, headers, body: error ? responseBody(error) : 'Something went wrong.\n' }
 }
 
-const unavailable: ErrorResponse = {
-  status: 503,
-  headers: { 'Retry-After': '5' },
-  body: 'The service is not available at the moment.\n',
-}
-
-/** A statement that the server refused (a duplicate key, an error in the program's SQL) is the program's fault: 500. */
-const answerTo = (failure: unknown): ErrorResponse => {
-  if (failure instanceof RequestRejected)
-    return { status: failure.status, headers: failure.headers, body: `${failure.message}\n` }
-  if (failure instanceof DriverError && (failure.retryable || failure.kind === 'unavailable'))
-    return unavailable
-  switch (isSessionError(failure) ? failure._tag : undefined) {
-    case 'SchemaMismatch':
-      return unavailable
-    case 'EncodeError':
-      return { status: 400, body: 'That cannot be stored.\n' }
-    case 'SessionGone':
-      return { status: 409, body: 'Your session has ended; nothing was stored.\n' }
-    case 'SaveConflict':
-      return { status: 409, body: 'Another request was first; nothing was stored.\n' }
-    default:
-      return { status: 500, body: 'Something went wrong.\n' }
+/** The response of the program's `onError`, or the default one if `onError` itself throws. */
+export const errorResponse = (
+  onError: OnError = defaultErrorResponse,
+  failure: unknown,
+  { method = 'GET', url = '/' }: { readonly method?: string | undefined; readonly url?: string | undefined },
+): ErrorResponse => {
+  const request = { method, path: url.split('?')[0] ?? '/' }
+  try {
+    return onError(failure, request)
+  } catch (error) {
+    return defaultErrorResponse(error, request)
   }
 }

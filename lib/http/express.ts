@@ -4,7 +4,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { noSessionHeaders } from './response-headers.js'
 import {
   type AdapterOptions,
   createSessionLoader,
@@ -15,16 +14,16 @@ import {
 
 export type { AdapterOptions } from './session-request.js'
 
-// How the middleware for Express learns of errors as soon as they happen, before an error handler sees them. The router
-// of Express 5.3 publishes them on a channel. Those of Express 4 and of earlier 5 do not: there the methods by which a
-// router calls its handlers are wrapped, once for each copy of Express, and for the requests that are followed alone.
+// Errors are noted when they occur, before an error handler gets them. The router of Express 5.3 publishes them on a
+// diagnostics channel. For Express 4 and earlier versions of 5, the methods by which a router calls its handlers are
+// wrapped, once for each copy of Express. They note the errors of followed requests only.
 
 type Method = (this: unknown, ...args: readonly unknown[]) => unknown
 type Methods = Record<string, Method | undefined>
 
 interface Followed {
   readonly onError: readonly (() => void)[]
-  /** The errors that were told of already. */
+  /** The errors that were reported already. */
   readonly seen: Set<unknown>
 }
 
@@ -32,7 +31,7 @@ const followed = new WeakMap<object, Followed>()
 const wrapped = new WeakSet()
 let isSubscribed = false
 
-/** Calls `onError` for each error that is thrown, rejected or passed to `next` in this request from now on. */
+/** Calls `onError` for each later error of this request: thrown, rejected, or passed to `next`. */
 const followErrors = (req: object & { readonly app?: unknown }, onError: () => void): void => {
   const { onError: outer = [], seen = new Set() } = followed.get(req) ?? {}
   followed.set(req, { onError: [onError, ...outer], seen })
@@ -42,7 +41,7 @@ const followErrors = (req: object & { readonly app?: unknown }, onError: () => v
   wrapLayers(router)
 }
 
-/** The channel is to be known before the first request is routed. */
+/** Called before the first request is routed: the channel needs its subscriber then. */
 const subscribeOnce = (): void => {
   if (!isSubscribed)
     subscribe('tracing:express.router.request:error', (message) => {
@@ -52,21 +51,19 @@ const subscribeOnce = (): void => {
   isSubscribed = true
 }
 
-/** An error is reported once, where it happens, not again as it leaves one router after another. */
+/** Reports an error once, although it passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
-  // The two texts are how a handler leaves its route or its router.
+  // A handler leaves its route or its router by these two texts.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
   request.seen.add(error)
   for (const onError of request.onError) onError()
 }
 
-interface Router {
-  readonly stack?: readonly object[]
-}
+type Router = { readonly stack?: readonly object[] }
 
-/** The router of an application: `_router` in Express 4, where `router` throws; `router` in Express 5. */
+/** `_router` in Express 4, where reading `router` throws; `router` in Express 5. */
 const routerOf = (app: unknown): Router | undefined => {
   if (typeof app !== 'function') return undefined
   const { _router: old } = app as { readonly _router?: Router }
@@ -80,18 +77,18 @@ const wrapLayers = (router: Router): void => {
   const routers = Object.getPrototypeOf(router) as Methods & object
   for (const name of ['handle_request', 'handleRequest']) wrap(layers, name, { req: 0, next: 2 })
   for (const name of ['handle_error', 'handleError']) wrap(layers, name, { error: 0, req: 1, next: 3 })
-  // The callbacks of parameters; those of Express 5 cannot be reached by way of its router.
+  // The callbacks of parameters. In Express 5 the router does not lead to them.
   wrap(routers, 'process_params', { req: 2, next: 4 })
 }
 
-/** Where in a method's parameters the request, the next handler and an error stand. */
-interface Places {
+/** The positions of the request, the next handler and the error in a method's parameters. */
+interface Positions {
   readonly req: number
   readonly next: number
   readonly error?: number
 }
 
-const wrap = (owner: Methods & object, name: string, { req, next, error }: Places): void => {
+const wrap = (owner: Methods & object, name: string, { req, next, error }: Positions): void => {
   const method = owner[name]
   if (method === undefined || wrapped.has(method)) return
   const noting: Method = function (this: unknown, ...args) {
@@ -110,7 +107,7 @@ const wrap = (owner: Methods & object, name: string, { req, next, error }: Place
 }
 
 declare global {
-  // eslint-disable-next-line @typescript-eslint/no-namespace -- the place that Express's types have for it
+  // eslint-disable-next-line @typescript-eslint/no-namespace -- Express's types are extended here
   namespace Express {
     interface Request {
       /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
@@ -119,7 +116,7 @@ declare global {
   }
 }
 
-/** What the middleware knows of Express's request; `trust proxy` decides on `secure`, `ip` and the host. */
+/** The members of Express's request that the middleware uses. `trust proxy` decides on `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
@@ -128,9 +125,11 @@ export interface ExpressRequest extends IncomingMessage {
 }
 
 /**
- * A middleware for Express that gives what comes after it a current session. It is saved before the first byte
- * of the response goes out. A request that was answered with an error (a status from 500 on; or from 400 on, when
- * an error was thrown, rejected or passed to `next`) leaves nothing behind; a save that fails is passed to `next`.
+ * A middleware for Express. The handlers after it have a current session, which is saved before the first byte of the
+ * response is sent. Nothing is saved if the response is an error: a status from 500 on, or from 400 on after an error was
+ * thrown, rejected or passed to `next`. A failure of the save is passed to `next`.
+ *
+ * @throws `TypeError` for invalid options
  *
  * @example
  * ```ts
@@ -159,20 +158,20 @@ export const sessionMiddleware = (options: AdapterOptions) => {
     )
     followErrors(req, () => {
       hasErred = true
-      // A handler that answers and then fails has failed: Express's error handling can still answer instead.
+      // A handler that responds and then fails has failed: Express's error handling can still respond instead.
       response.reset()
     })
-    runRequest(
+    void runRequest(
       begin(requestInfo(req)),
       (sessionRequest) => {
         bindEvents(sessionRequest, req, res)
         req.currentSession = sessionRequest.session
         next()
-        // The handler is done when it has answered.
+        // The end of the response ends the handler.
         return new Promise(() => undefined)
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, noSessionHeaders))
+    )
   }
 }
 
@@ -184,7 +183,7 @@ const requestInfo = (req: ExpressRequest): RequestInfo => ({
   request: req,
 })
 
-/** Whether the proxy that sent the request is trusted. (`req.host` is without its port in Express 4.) */
+/** Whether the sender of the request is a trusted proxy. (`req.host` would do, but lacks the port in Express 4.) */
 const isTrusted = ({ app, socket }: ExpressRequest): boolean => {
   const trusts = app?.get('trust proxy fn') as TrustProxyFunction | undefined
   return trusts?.(socket.remoteAddress, 0) ?? false

@@ -1,11 +1,10 @@
 // The adapter for Fastify 4 and 5: a plugin.
 
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
-// Beside @fastify/session there is another `Session` in Fastify's own types.
+// @fastify/session declares another `Session` in Fastify's types.
 import type { Session as CurrentSession } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { noSessionHeaders } from './response-headers.js'
 import {
   type AdapterOptions,
   createSessionLoader,
@@ -24,10 +23,12 @@ declare module 'fastify' {
 }
 
 /**
- * A plugin for Fastify that gives all handlers and hooks after it a current session. It is saved before the first
- * byte of the reply goes out, a stream's or a hijacked one's too. A request that was handle with an error (a
- * status from 500 on; or from 400 on, when Fastify's error handling had it) leaves nothing behind; a save that
- * fails goes to the error handler. Behind a proxy, say so to Fastify (`trustProxy`).
+ * A plugin for Fastify. All handlers and hooks after it have a current session, which is saved before the first byte of
+ * the reply is sent, also if the reply is a stream or was hijacked. Nothing is saved if the reply is an error: a status
+ * from 500 on, or from 400 on if Fastify's error handling made it. A failure of the save goes to the error handler. Set
+ * Fastify's own `trustProxy` behind a proxy.
+ *
+ * @throws `TypeError` for invalid options
  *
  * @example
  * ```ts
@@ -46,27 +47,25 @@ declare module 'fastify' {
  */
 export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, options, registered) => {
   const begin = createSessionLoader(options)
-  const isAnswered = new WeakMap<FastifyRequest, SessionRequest>()
+  const sessionRequests = new WeakMap<FastifyRequest, SessionRequest>()
   const erred = new WeakSet<FastifyRequest>()
   instance.decorateRequest('currentSession')
   instance.addHook('onRequest', (request, reply, done) => {
     const isFailure = (status = 500): boolean => status >= (erred.has(request) ? 400 : 500)
-    const response = deferResponse(reply.raw, answering(reply), isFailure)
+    const response = deferResponse(reply.raw, errorReply(reply), isFailure)
     const handle = (sessionRequest: SessionRequest): Promise<never> => {
-      isAnswered.set(request, sessionRequest)
+      sessionRequests.set(request, sessionRequest)
       bindEvents(sessionRequest, request.raw, reply.raw)
       request.currentSession = sessionRequest.session
       done()
-      // The handler is done when it has handle.
+      // The end of the reply ends the handler.
       return new Promise(() => undefined)
     }
-    runRequest(begin(requestInfo(request)), handle, response).catch((failure: unknown) =>
-      response.fail(failure, noSessionHeaders),
-    )
+    void runRequest(begin(requestInfo(request)), handle, response)
   })
-  // A body that a hook replaced by another stream (decompressed, say) comes from elsewhere: the scope is entered again.
+  // A hook may have replaced the body by another stream (decompressed, say), whose events are outside of the scope.
   instance.addHook('preValidation', (request, _, done) => {
-    const sessionRequest = isAnswered.get(request)
+    const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()
     else sessionRequest.enter(done)
   })
@@ -85,14 +84,14 @@ const requestInfo = (request: FastifyRequest): RequestInfo => ({
   request,
 })
 
-// As Fastify's own plugins do: what it adds is not for its own children only.
+// Like Fastify's own plugins, it adds its hooks to the surrounding instance too.
 Object.assign(sessionPlugin, {
   [Symbol.for('skip-override')]: true,
   [Symbol.for('fastify.display-name')]: 'keyrow',
 })
 
-/** Has Fastify answer a failure, without the headers that the handler has set since. */
-const answering = (reply: FastifyReply) => {
+/** Has Fastify respond to a failure, without the headers that the handler has set. */
+const errorReply = (reply: FastifyReply) => {
   const before = new Set(Object.keys(reply.getHeaders()))
   return (failure: unknown) => () => {
     for (const name of Object.keys(reply.getHeaders())) if (!before.has(name)) reply.removeHeader(name)

@@ -1,37 +1,36 @@
-// The door for servers of the fetch kind: a function from `Request` to `Response`, as Bun, Deno, workers and
-// route handlers have it.
-
+// The adapter for servers that call a function from `Request` to `Response`, such as Bun, Deno and workers.
 import * as E from 'fp-ts/lib/Either.js'
+import { errorResponse } from './errors.js'
 import {
   type AdapterOptions,
   attempt,
   createSessionLoader,
-  describe,
   type ErrorOptions,
-  errorResponse,
   handle,
   type ProxyOptions,
   webRequestInfo,
 } from './session-request.js'
-import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
+import { addHeaders, COOKIE_KEPT, canCarry, cannotCarry, checkResponse } from './web-response.js'
 
 export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
 
 export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {
-  /** The client's address, for the guard: what your server knows of the connection. */
+  /** Returns the address of the connection, for the guard and `trustProxy`. */
   readonly addressOf?: (request: Request) => string | undefined
 }
 
 /**
- * A handler: it gives a response, a promise of one, or a `TaskEither`, which is run. One that has upgraded its
- * connection, as Bun does it, gives `undefined`.
+ * A handler: it returns a response, a promise of one, or a `TaskEither`, which is run. A handler that has upgraded its
+ * connection, as in Bun, returns `undefined`.
  */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
- * A `fetch` handler that gives yours a current session. It is saved when yours has given its response, before
- * that goes out; a body that is a stream follows later. One that fails leaves nothing behind, and so
- * does one that gives no response, or `Response.error()`. What a server passes beside the request is passed on.
+ * A `fetch` handler. Your handler has a current session, which is saved before its response is sent; the body may be a
+ * stream that follows later. Nothing is saved if your handler fails, returns no response, or returns `Response.error()`.
+ * Further arguments of the server are passed on.
+ *
+ * @throws `TypeError` or `RangeError` for invalid options
  *
  * @example
  * ```ts
@@ -53,22 +52,20 @@ export const fetchHandler = (options: FetchHandlerOptions) => {
     async (request: Request, ...rest: R): Promise<Response> => {
       const info = webRequestInfo(request, trustProxy, addressOf?.(request))
       const { result, headers } = await handle<Response>(begin(info), async (sessionRequest) => {
-        const given = await attempt(() => handler(request, ...rest))
-        if (E.isRight(given)) checkAnswer(given.right, sessionRequest.peek())
-        return given
+        const outcome = await attempt(() => handler(request, ...rest))
+        if (E.isRight(outcome)) checkResponse(outcome.right, sessionRequest.peek())
+        return outcome
       })
-      const response = E.isRight(result) ? result.right : answerOf(onError, result.left, request)
+      const response = E.isRight(result) ? result.right : responseTo(onError, result.left, request)
       return headers.cookies.length > 0 && !canCarry(response)
-        ? answerOf(onError, cannotCarry(LOST), request)
+        ? responseTo(onError, cannotCarry(COOKIE_KEPT), request)
         : addHeaders(response, headers)
     }
 }
 
-const LOST = 'the browser goes on with the cookie that it has'
-
-const answerOf = (onError: ErrorOptions['onError'], failure: unknown, request: Request): Response => {
+const responseTo = (onError: ErrorOptions['onError'], failure: unknown, request: Request): Response => {
   const { pathname } = new URL(request.url)
-  const { status, headers, body } = errorResponse(onError, failure, describe(request.method, pathname))
+  const { status, headers, body } = errorResponse(onError, failure, { method: request.method, url: pathname })
   const common = { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' }
   return new Response(body, { status, headers: { ...common, ...headers } })
 }

@@ -1,4 +1,4 @@
-// The door for Hono 4: a middleware.
+// The adapter for Hono 4: a middleware.
 import * as E from 'fp-ts/lib/Either.js'
 import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../store/contract.js'
@@ -10,7 +10,7 @@ import {
   type ProxyOptions,
   webRequestInfo,
 } from './session-request.js'
-import { addHeaders, canCarry, cannotCarry, checkAnswer } from './web-response.js'
+import { addHeaders, COOKIE_KEPT, canCarry, cannotCarry, checkResponse } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends AdapterOptions, ProxyOptions {}
 
@@ -21,16 +21,18 @@ declare module 'hono' {
   }
 }
 
-/** What `@hono/node-server` tells of the connection. */
+/** The Node.js objects that `@hono/node-server` passes. */
 interface NodeBindings {
   readonly incoming?: { readonly socket?: { readonly remoteAddress?: string }; readonly emit?: unknown }
   readonly outgoing?: { readonly emit?: unknown }
 }
 
 /**
- * A middleware for Hono that gives what comes after it a current session. It is saved when that is done, before
- * Hono answers; a body that is a stream follows later. A handler that throws leaves nothing behind, and `onError`
- * answers, as it does when a save fails.
+ * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response; the
+ * body may be a stream that follows later. Nothing is saved if a handler throws. Hono's `onError` responds to that error,
+ * or to a failure of the save.
+ *
+ * @throws `TypeError` or `RangeError` for invalid options
  *
  * @example
  * ```ts
@@ -58,22 +60,21 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       bindEvents(sessionRequest, ...[incoming, outgoing].filter(isEmitter))
       c.set('currentSession', sessionRequest.session)
       await next()
-      // Hono has caught and answered it already.
+      // Hono has caught the error, and `onError` has responded to it.
       if (c.error !== undefined) throw c.error
-      checkAnswer(c.res, sessionRequest.peek())
+      checkResponse(c.res, sessionRequest.peek())
     })
-    const unanswered = E.isLeft(result) && result.left !== c.error
-    const given = unanswered ? new Response() : c.res
-    // Hono would add the headers of the answer that was there to the next one: none stays of one that does not go
-    // out, and of one that does, ours replace them.
-    if (headers.cookies.length > 0 && !canCarry(given)) {
+    const isUnhandled = E.isLeft(result) && result.left !== c.error
+    const response = isUnhandled ? new Response() : c.res
+    // Hono would copy the headers of the previous response to the next one. Setting `undefined` first prevents that.
+    if (headers.cookies.length > 0 && !canCarry(response)) {
       c.res = undefined
-      throw cannotCarry('the browser goes on with the cookie that it has')
+      throw cannotCarry(COOKIE_KEPT)
     }
-    const own = addHeaders(given, headers)
-    if (unanswered || own !== given) c.res = undefined
-    if (own !== given) c.res = own
-    if (unanswered) throw result.left
+    const own = addHeaders(response, headers)
+    if (isUnhandled || own !== response) c.res = undefined
+    if (own !== response) c.res = own
+    if (isUnhandled) throw result.left
   }
 }
 

@@ -3,7 +3,6 @@ import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { bindEvents } from './request-events.js'
-import { noSessionHeaders } from './response-headers.js'
 import {
   type AdapterOptions,
   createSessionLoader,
@@ -22,9 +21,11 @@ declare module 'koa' {
 }
 
 /**
- * A middleware for Koa that gives what comes after it a current session. It is saved when that is done, before
- * Koa answers. What it throws leaves nothing behind and goes on to Koa, and so does a save that fails. Behind a
- * proxy, say so to Koa (`app.proxy = true`).
+ * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response.
+ * Nothing is saved if the middleware throws; that error, or a failure of the save, goes on to Koa. Set `app.proxy = true`
+ * behind a proxy.
+ *
+ * @throws `TypeError` for invalid options
  *
  * @example
  * ```ts
@@ -57,8 +58,8 @@ export const sessionMiddleware = (options: AdapterOptions): Middleware => {
         return next()
       },
       response,
-    ).catch((failure: unknown) => response.fail(failure, noSessionHeaders))
-    // Koa answers it, or whoever catches it on the way.
+    )
+    // An outer middleware or Koa itself responds to it.
     for (const failure of failures) throw failure
   }
 }

@@ -1,14 +1,12 @@
-// The door for `node:http`: request handlers with a current session, saved before the first byte goes out.
+// The adapter for `node:http`: a request listener.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { deferResponse } from './deferred-response.js'
+import { errorResponse } from './errors.js'
 import { bindEvents } from './request-events.js'
-import { noSessionHeaders } from './response-headers.js'
 import {
   type AdapterOptions,
   createSessionLoader,
-  describe,
   type ErrorOptions,
-  errorResponse,
   type ProxyOptions,
   requestInfo,
   runRequest,
@@ -21,14 +19,15 @@ export { sessionUpgrade, type UpgradeHandler, type UpgradeOptions } from './webs
 
 export interface SessionListenerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** A handler: plain or `async`, or one that gives a `TaskEither`, which is run. */
+/** A handler: plain, `async`, or one that returns a `TaskEither`, which is run. */
 export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unknown
 
 /**
- * A request listener that gives its handler a current session. The session is saved when the handler is
- * done, or as soon as its response is ended or begins to stream; only then does the first byte go out. A
- * handler that fails before that leaves nothing behind. A visitor for whom nothing is stored gets no cookie
- * and no row.
+ * A request listener whose handler has a current session. The session is saved when the handler is done, or when its
+ * response ends or begins to stream. The first byte is sent after the save. Nothing is saved if the handler fails before
+ * that. A client for whom nothing is stored gets no cookie and no row.
+ *
+ * @throws `TypeError` or `RangeError` for invalid options
  *
  * @example
  * ```ts
@@ -52,15 +51,11 @@ export const sessionListener = (
 ): ((handler: SessionHandler) => RequestListener) => {
   const begin = createSessionLoader(options)
   return (handler) => (req, res) => {
-    const response = deferResponse(res, (failure) =>
-      errorResponse(options.onError, failure, describe(req.method, req.url)),
-    )
+    const response = deferResponse(res, (failure) => errorResponse(options.onError, failure, req))
     const handle = (sessionRequest: SessionRequest): unknown => {
       bindEvents(sessionRequest, req, res)
       return handler(req, res)
     }
-    runRequest(begin(requestInfo(req, options.trustProxy ?? false)), handle, response).catch(
-      (failure: unknown) => response.fail(failure, noSessionHeaders),
-    )
+    void runRequest(begin(requestInfo(req, options.trustProxy ?? false)), handle, response)
   }
 }

@@ -1,24 +1,22 @@
-// Listeners on a request and on its response run with the current session. Node.js emits these events from the
-// connection's own async context, in which nothing is bound; so `emit` itself runs in the scope of the request.
+// Runs listeners on a request and on its response with the current session. Node.js emits these events in the async
+// context of the connection, which has no current session; so `emit` itself is called in the scope of the request.
 import type { SessionRequest } from './session-request.js'
 
-// Members that are added to an object of Node.js's own, a request or a response, without making it slow.
-
 /**
- * Before version 13 (Node.js 24) V8 makes a new shape for each member that is added to an object whose prototype was
- * set anew, as Express does: so each one has its own shapes, and is slow in all that is done with it. From an
- * object that has lost a member it makes no more of them; all such objects have one shape.
+ * Before version 13 (Node.js 24) V8 makes a new hidden class for each member that is added to an object whose prototype
+ * was replaced, as Express does. Each request then has its own hidden classes, which makes all access to it slow. Objects
+ * from which a member was deleted share one hidden class.
  */
-const MAKES_SHAPES = Number.parseInt(process.versions.v8, 10) < 13
-const LOST = Symbol('deleted at once')
+const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
+const DELETED = Symbol('deleted by keyrow')
 
-/** Adds the first of a row of members; the others may be set plainly after it. */
+/** Adds the first member to a request or a response. Others may then be assigned as usual. */
 export const addMember = (object: object, symbol: symbol, value: unknown): void => {
   const members = object as Record<symbol, unknown>
-  const isReset = MAKES_SHAPES && Object.getPrototypeOf(object) !== object.constructor.prototype
-  if (isReset) members[LOST] = undefined
+  const isReset = MAKES_CLASSES && Object.getPrototypeOf(object) !== object.constructor.prototype
+  if (isReset) members[DELETED] = undefined
   members[symbol] = value
-  if (isReset) Reflect.deleteProperty(members, LOST)
+  if (isReset) Reflect.deleteProperty(members, DELETED)
 }
 
 type Emit = (...args: readonly unknown[]) => boolean
@@ -29,7 +27,7 @@ interface Emitter {
 
 interface Bound {
   readonly enter: SessionRequest['enter']
-  /** The emitter's own. */
+  /** The original method of the emitter. */
   readonly emit: Emit
 }
 
@@ -37,13 +35,13 @@ const BOUND = Symbol('bound by keyrow')
 
 type BoundEmitter = Emitter & Record<symbol, Bound | undefined>
 
-/** One function for all emitters: each with a function of its own would be of a shape of its own to the engine. */
+/** One function for all emitters: functions of their own would give them hidden classes of their own. */
 function emitBound(this: BoundEmitter, ...args: readonly unknown[]): boolean {
   const { enter, emit } = this[BOUND] as Bound
   return enter(() => Reflect.apply(emit, this, args))
 }
 
-/** From now on the listeners of these emitters run in the scope of the request. A scope further in takes its place. */
+/** Makes the listeners of these emitters run in the scope of the request. A later call replaces the scope. */
 export const bindEvents = (sessionRequest: SessionRequest, ...emitters: readonly object[]): void => {
   for (const emitter of emitters as readonly BoundEmitter[]) {
     const before = emitter[BOUND]

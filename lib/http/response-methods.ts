@@ -1,97 +1,221 @@
-// The methods in place of a response's own. They stay in place: a program may have kept one, or wrapped it, and each
-// still has to lead to the response later on. They are the same functions for every response, and find what is held
-// by a symbol: one with functions of its own would be of a shape of its own to the engine, and slow in all that
-// Node.js does with it.
-import type { ServerResponse } from 'node:http'
-import type { ServerHttp2Stream } from 'node:http2'
-import { ResponseRejected } from './errors.js'
+// The state of a deferred response, and its methods. They stay installed, because a program may have kept or wrapped one, and each must
+// lead to the response later. All responses share the same functions, which find the state by a symbol: functions of its
+// own would give each response a hidden class of its own, and V8 would run all code of Node.js on it slowly.
+import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import { nextTick } from '../core/process.js'
 import { addMember } from './request-events.js'
-import {
-  appendHeader,
-  type Call,
-  type Change,
-  called,
-  changed,
-  type Deferred,
-  headersSent,
-  type Method,
-} from './response-state.js'
 
-type Methods = Record<Method | Change, Call>
-type Of = (res: unknown) => Deferred
+export type Call = (...args: readonly unknown[]) => unknown
 
-interface Layer {
-  readonly symbol: symbol
-  readonly methods: Methods
-  readonly shown: PropertyDescriptorMap
+type Method =
+  | ('writeHead' | 'write' | 'end' | 'flushHeaders' | 'flush' | 'cork' | 'uncork' | 'addTrailers')
+  | ('writeEarlyHints' | 'writeProcessing')
+  | ('setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader')
+export type Methods = Readonly<Record<Method, Call>>
+
+/** The state of a deferred response. A reset replaces it, so that calls to the old methods have no effect. */
+export interface DeferredState {
+  readonly res: ServerResponse
+  /** The response as it was when it was deferred. */
+  readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
+  readonly real: Methods
+  /** The installed `writeHead`, without the wrappers of other middleware. */
+  writeHead: Call
+  /** Calls are kept while `deferring`, and passed on once `released`. Once `failed`, the handler's calls do nothing. */
+  phase: 'deferring' | 'released' | 'failed'
+  readonly calls: (() => unknown)[]
+  /** Called when the response cannot wait much longer. */
+  onFlush: () => void
+  /** Adds the session's headers, once, right before the head is made. */
+  addHeaders: () => void
+  /** Whether the head is made: no header can be added. */
+  hasHead: boolean
+  /** Whether the head is being made for the first byte, not by a call of the program. */
+  isHeadImplicit: boolean
+  /** The status in the head. */
+  status: number | undefined
+  /** What the program reads as `headersSent`. */
+  headWritten: boolean
+  ended: boolean
+  size: number
+  needsDrain: boolean
+  corked: number
+  /** Whether the caller is the failed handler, while the framework responds to the failure. */
+  isStale: () => boolean
 }
 
-/** One for each depth: a response may be held more than once, by doors within doors. */
-const layers: Layer[] = []
+type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** Puts the methods in place; gives the function of `writeHead`. */
-export const install = (res: ServerResponse, deferred: Deferred): Call => {
-  const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
-  addMember(res, layer.symbol, deferred)
-  replaceMethods(layer.methods, res as unknown as Methods)
-  Object.defineProperties(res, layer.shown)
-  return layer.methods.writeHead
+/** What a method does in each phase, and for a handler that has failed. */
+interface Behaviours {
+  readonly deferring: Behaviour
+  readonly released: Behaviour
+  readonly failed: Behaviour
+  readonly stale: Behaviour
 }
 
-const newLayer = (): Layer => {
-  const symbol = Symbol('held by keyrow')
-  const of: Of = (res) => {
-    const deferred = (res as Readonly<Record<symbol, Deferred | undefined>> | undefined)?.[symbol]
-    if (deferred === undefined) throw new TypeError('a method of a response was called without the response')
-    return deferred
-  }
-  const shown = {
-    headersSent: showing(of, 'headersSent', ({ headWritten }) => headWritten),
-    writableEnded: showing(of, 'writableEnded', ({ ended }) => ended),
-    writableNeedDrain: showing(of, 'writableNeedDrain', ({ rejected, ended }) => rejected && !ended),
-    writableCorked: showing(of, 'writableCorked', ({ corked }) => corked),
-  }
-  const layer = { symbol, methods: methodsOf(of), shown }
-  layers.push(layer)
-  return layer
+export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
+
+const returnResponse: Behaviour = ({ res }) => res
+
+const keep: Behaviour = (state, args, name) => {
+  state.calls.push(() => METHODS[name].released(state, args, name))
 }
 
-const methodsOf = (of: Of): Methods => {
-  const method = (name: Method): Call =>
-    function (this: unknown, ...args) {
-      return called(of(this), name, args)
+/**
+ * Node.js makes the head with the first byte, by calling `writeHead`, which programs wrap. The wrappers run at the same
+ * moment as without keyrow, so the `write` and `end` that they wrap find the head made.
+ */
+const begin: Behaviour = (state, args, name) => {
+  if (!state.hasHead) {
+    state.isHeadImplicit = true
+    try {
+      state.res.writeHead(state.res.statusCode)
+    } finally {
+      state.isHeadImplicit = false
     }
-  const change = (name: Change): Call =>
-    function (this: unknown, ...args) {
-      return changed(of(this), name, args)
-    }
+  }
+  state.headWritten = true
+  keep(state, args, name)
+  state.onFlush()
+}
+
+const deferHead: Behaviour = (state, args) => {
+  const { res } = state
+  if (state.ended) return res
+  if (state.hasHead) throw headersSent(res, 'writeHead')
+  setHead(res, args)
+  state.hasHead = state.headWritten = true
+  state.status = res.statusCode
+  // An implicit head is left to Node.js, which can then add the length of a body that ends at once.
+  if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
+  return res
+}
+
+/** Node.js calls `writeHead` for each head, also if the program does not. */
+const sendHead: Behaviour = (state, args) => {
+  const { res, addHeaders } = state
+  // A second call is left to Node.js, which throws.
+  if (!res.headersSent) setHead(res, args)
+  state.addHeaders = () => undefined
+  addHeaders()
+  return callReal(state, [res.statusCode], 'writeHead')
+}
+
+const deferEnd: Behaviour = (state, args) => {
+  const [chunk] = args
+  const hasChunk = typeof chunk !== 'function' && chunk !== undefined && chunk !== null
+  if (hasChunk) sizeOf(chunk)
+  if (state.ended) ignoreSecond(state, args, hasChunk)
+  else {
+    begin(state, args, 'end')
+    state.ended = true
+    state.corked = 0
+  }
+  return state.res
+}
+
+const deferWrite: Behaviour = (state, args) => {
+  const size = sizeOf(args[0])
+  if (state.ended) {
+    ignoreSecond(state, args, true)
+    return false
+  }
+  state.size += size
+  begin(state, args, 'write')
+  state.needsDrain ||= state.size >= state.res.writableHighWaterMark
+  return !state.needsDrain
+}
+
+const sizeOf = (chunk: unknown): number => {
+  if (typeof chunk === 'string') return chunk.length
+  if (chunk instanceof Uint8Array) return chunk.byteLength
+  throw chunk === null
+    ? coded(TypeError, 'ERR_STREAM_NULL_VALUES', 'May not write null values to stream')
+    : coded(TypeError, 'ERR_INVALID_ARG_TYPE', 'the chunk of a response must be a string or a Uint8Array')
+}
+
+/** Of two responses the first one is sent. The callback of the second one is called, with an error if it wrote a chunk. */
+const ignoreSecond = ({ res }: DeferredState, args: readonly unknown[], hasChunk: boolean): void => {
+  const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
+  if (hasChunk) nextTick(() => callback?.(coded(Error, 'ERR_STREAM_WRITE_AFTER_END', 'write after end')))
+  else if (callback !== undefined) res.once('finish', callback)
+}
+
+const deferCork =
+  (corked: (before: number) => number): Behaviour =>
+  (state, args, name) => {
+    state.corked = corked(state.corked)
+    keep(state, args, name)
+  }
+
+/** Changes of a head that is made throw, as without keyrow. After the end of the response they do nothing. */
+const changeHead: Behaviour = (state, args, name) => {
+  if (state.ended) return state.res
+  if (state.hasHead) throw headersSent(state.res, name)
+  return callReal(state, args, name)
+}
+
+const method = (
+  deferring: Behaviour,
+  failed: Behaviour = () => undefined,
+  released = callReal,
+): Behaviours => ({
+  deferring,
+  released,
+  failed,
+  stale: failed,
+})
+
+const header: Behaviours = { ...method(changeHead, callReal), stale: returnResponse }
+
+const METHODS: Readonly<Record<Method, Behaviours>> = {
+  writeHead: method(deferHead, returnResponse, sendHead),
+  write: method(deferWrite, () => true),
+  end: method(deferEnd, returnResponse),
+  flushHeaders: method(begin),
+  flush: method(keep),
+  cork: method(deferCork((corked) => corked + 1)),
+  uncork: method(deferCork((corked) => Math.max(0, corked - 1))),
+  addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
+  writeEarlyHints: method(keep),
+  // Not a part of the response: it makes the client wait.
+  writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
+  setHeader: header,
+  setHeaders: header,
+  appendHeader: header,
+  removeHeader: header,
+}
+
+// By name and not in a loop, here and below: V8 then knows the hidden class. Responses of HTTP/2 lack some methods.
+export const realMethods = (response: ServerResponse): Methods => {
+  const res = response as unknown as Methods
   return {
-    writeHead: method('writeHead'),
-    write: method('write'),
-    end: method('end'),
-    flushHeaders: method('flushHeaders'),
-    flush: method('flush'),
-    cork: method('cork'),
-    uncork: method('uncork'),
-    addTrailers: method('addTrailers'),
-    writeEarlyHints: method('writeEarlyHints'),
-    writeProcessing: method('writeProcessing'),
-    setHeader: change('setHeader'),
-    setHeaders: change('setHeaders'),
-    appendHeader: change('appendHeader'),
-    removeHeader: change('removeHeader'),
+    writeHead: res.writeHead,
+    write: res.write,
+    end: res.end,
+    flushHeaders: res.flushHeaders,
+    flush: res.flush,
+    cork: res.cork,
+    uncork: res.uncork,
+    addTrailers: res.addTrailers,
+    writeEarlyHints: res.writeEarlyHints,
+    writeProcessing: res.writeProcessing,
+    setHeader: res.setHeader,
+    setHeaders: res.setHeaders,
+    appendHeader: res.appendHeader,
+    removeHeader: res.removeHeader,
   }
 }
 
-// By name and not in a loop: the engine then knows of what shape it is. One of HTTP/2 does not have all.
-const replaceMethods = (methods: Methods, res: Methods): void => {
+const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   res.writeHead = methods.writeHead
   res.write = methods.write
   res.end = methods.end
   res.setHeader = methods.setHeader
   res.removeHeader = methods.removeHeader
   res.addTrailers = methods.addTrailers
-  // Of a middleware that compresses.
+  // Compressing middleware adds `flush`.
   if ('flush' in res) res.flush = methods.flush
   if ('cork' in res) res.cork = methods.cork
   if ('uncork' in res) res.uncork = methods.uncork
@@ -102,68 +226,130 @@ const replaceMethods = (methods: Methods, res: Methods): void => {
   if ('appendHeader' in res) res.appendHeader = methods.appendHeader
 }
 
-/** What a program looks at before it answers once more, or goes on. */
-const showing = (
-  of: Of,
+type StateOf = (res: unknown) => DeferredState
+
+interface Layer {
+  readonly symbol: symbol
+  readonly methods: Methods
+  readonly properties: PropertyDescriptorMap
+}
+
+/** One layer for each depth: nested adapters defer a response more than once. */
+const layers: Layer[] = []
+
+/** Installs the methods, and returns `writeHead`. */
+export const installMethods = (res: ServerResponse, state: DeferredState): Call => {
+  const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
+  addMember(res, layer.symbol, state)
+  replaceMethods(res as unknown as Record<Method, Call>, layer.methods)
+  Object.defineProperties(res, layer.properties)
+  return layer.methods.writeHead
+}
+
+const newLayer = (): Layer => {
+  const symbol = Symbol('deferred by keyrow')
+  const stateOf: StateOf = (res) => {
+    const state = (res as Readonly<Record<symbol, DeferredState | undefined>> | undefined)?.[symbol]
+    if (state === undefined) throw new TypeError('a method of a response was called without the response')
+    return state
+  }
+  const names = Object.keys(METHODS) as Method[]
+  const layer: Layer = {
+    symbol,
+    methods: Object.fromEntries(names.map((name) => [name, methodOf(stateOf, name)])) as Methods,
+    properties: {
+      headersSent: property(stateOf, 'headersSent', ({ headWritten }) => headWritten),
+      writableEnded: property(stateOf, 'writableEnded', ({ ended }) => ended),
+      writableNeedDrain: property(
+        stateOf,
+        'writableNeedDrain',
+        ({ needsDrain, ended }) => needsDrain && !ended,
+      ),
+      writableCorked: property(stateOf, 'writableCorked', ({ corked }) => corked),
+    },
+  }
+  layers.push(layer)
+  return layer
+}
+
+const methodOf = (stateOf: StateOf, name: Method): Call => {
+  const behaviours = METHODS[name]
+  return function (this: unknown, ...args) {
+    const state = stateOf(this)
+    return behaviours[state.isStale() ? 'stale' : state.phase](state, args, name)
+  }
+}
+
+/** A property that programs read before they respond a second time, or go on writing. */
+const property = (
+  stateOf: StateOf,
   name: keyof ServerResponse,
-  shown: (deferred: Deferred) => unknown,
+  deferred: (state: DeferredState) => unknown,
 ): PropertyDescriptor => ({
   get(this: unknown) {
-    const deferred = of(this)
-    if (deferred.state === 'deferring') return shown(deferred)
-    return Reflect.get(Object.getPrototypeOf(deferred.res) as object, name, deferred.res) as unknown
+    const state = stateOf(this)
+    if (state.phase === 'deferring') return deferred(state)
+    return Reflect.get(Object.getPrototypeOf(state.res) as object, name, state.res) as unknown
   },
   configurable: true,
 })
 
-// The stream of a response over HTTP/2, which a program can reach past the response. What it does there is done by
-// the response while that waits: nothing goes out before the save, and the cookie is not missing.
+// The head, in all the forms that `writeHead` takes.
 
-export interface OverStream {
-  readonly stream?: ServerHttp2Stream | undefined
+type HeaderValue = string | readonly string[]
+type GivenHeaders = OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined
+
+/** Sets the head as `writeHead` does: a header given there replaces the one set before. It throws what `writeHead` throws. */
+const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): void => {
+  const status = Math.trunc(Number(given))
+  if (!(status >= 100 && status <= 999))
+    throw coded(RangeError, 'ERR_HTTP_INVALID_STATUS_CODE', `Invalid status code: ${String(given)}`)
+  const [message, headers] = typeof rest[0] === 'string' ? rest : [undefined, rest[0] ?? rest[1]]
+  const text = message ?? (res.req.httpVersionMajor < 2 ? res.statusMessage : undefined)
+  if (typeof text === 'string' && /[^\t\u0020-\u007e\u0080-\u00ff]/.test(text))
+    throw coded(TypeError, 'ERR_INVALID_CHAR', 'Invalid character in statusMessage')
+  const pairs = headerPairs(headers as GivenHeaders)
+  for (const [name] of pairs) res.removeHeader(name)
+  for (const [name, value] of pairs) appendHeader(res, name, value)
+  res.statusCode = status
+  if (typeof message === 'string') res.statusMessage = message
 }
 
-type StreamMethods = Record<'respond' | 'respondWithFD' | 'respondWithFile' | 'write' | 'end', Call>
-
-/** Has the stream's own methods lead to the response for as long as `isWaiting` says so. */
-export const deferStream = (res: ServerResponse & OverStream, isPending: () => boolean): void => {
-  const { stream } = res
-  if (stream === undefined) return
-  const methods = stream as unknown as StreamMethods
-  const replaceMethods = (name: keyof StreamMethods, instead: Call): void => {
-    const real: Call = methods[name].bind(stream)
-    methods[name] = (...args: readonly unknown[]) => (isPending() ? instead(...args) : real(...args))
-  }
-  const answer = res as unknown as StreamMethods
-  replaceMethods('respond', (headers, options) =>
-    respond(res, headers as Headers | undefined, options as Options),
+/** The pairs of an object, of `[name, value, name, value]`, or of `[[name, value], [name, value]]`. */
+const headerPairs = (headers: GivenHeaders = {}): readonly (readonly [string, HeaderValue])[] => {
+  const text = (value: OutgoingHttpHeader = ''): HeaderValue =>
+    Array.isArray(value) ? value.map(String) : String(value)
+  if (!Array.isArray(headers))
+    return Object.entries(headers).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, text(value)] as const],
+    )
+  const list = headers as readonly OutgoingHttpHeader[]
+  if (list.every((pair) => Array.isArray(pair)))
+    return list.map(([name, value]) => [String(name), text(value)])
+  return list.flatMap((name, index) =>
+    index % 2 === 0 ? [[String(name), text(list[index + 1])] as const] : [],
   )
-  replaceMethods('write', (...args) => answer.write(...args))
-  const end: Call = methods.end.bind(stream)
-  // Node.js itself ends the stream of a client that has gone.
-  replaceMethods('end', (...args) =>
-    stream.aborted || stream.destroyed ? end(...args) : answer.end(...args),
-  )
-  for (const name of ['respondWithFD', 'respondWithFile'] as const)
-    replaceMethods(name, () => {
-      throw new ResponseRejected(
-        `stream.${name} would answer before the session is saved: pipe the file to the response`,
-      )
-    })
 }
 
-type Headers = Readonly<Record<string, number | string | readonly string[] | undefined>>
+/** Old versions of Node.js have no `appendHeader` on responses of HTTP/2. */
+export const appendHeader = (res: ServerResponse, name: string, value: HeaderValue): void => {
+  const before = res.getHeader(name)
+  res.setHeader(name, before === undefined ? value : [before, value].flat().map(String))
+}
 
-type Options = { readonly endStream?: boolean; readonly waitForTrailers?: boolean } | undefined
+/** HTTP/2 has no status message, and Node.js warns of one. */
+export const clearStatusMessage = (res: ServerResponse): void => {
+  if (res.req.httpVersionMajor < 2) res.statusMessage = ''
+}
 
-const respond = (res: ServerResponse, headers: Headers = {}, options: Options = {}): void => {
-  if (options.waitForTrailers === true)
-    throw new ResponseRejected('stream.respond: trailers are added by the method addTrailers of the response')
-  if (res.headersSent) throw headersSent(res, 'respond')
-  const { ':status': status = 200, ...hasName } = headers
-  for (const [name, value] of Object.entries(hasName))
-    if (value !== undefined && !name.startsWith(':')) appendHeader(res, name, [value].flat().map(String))
-  res.statusCode = Number(status)
-  if (options.endStream === true) res.end()
-  else res.flushHeaders()
+// Errors with the codes of Node.js, which programs and frameworks look for.
+
+const coded = (kind: ErrorConstructor, code: string, message: string): Error =>
+  Object.assign(new kind(message), { code })
+
+export const headersSent = ({ req }: ServerResponse, method: string): Error => {
+  const verb = /^(set|append|remove|write)/.exec(method)?.[0] ?? 'set'
+  return req.httpVersionMajor < 2
+    ? coded(Error, 'ERR_HTTP_HEADERS_SENT', `Cannot ${verb} headers after they are sent to the client`)
+    : coded(Error, 'ERR_HTTP2_HEADERS_SENT', 'Response has already been initiated.')
 }

@@ -1,5 +1,5 @@
-// What all doors share: their options, how a request begins, and what it says of itself.
-
+// What all adapters share: their options, a request from the load of its session to the save, and the headers that the
+// session adds to the response.
 import type { IncomingMessage } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -14,142 +14,223 @@ import { buildSession, sessionToken } from '../request/verbs.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type CookieOptions, type SessionCookies, sessionCookies } from './cookie.js'
 import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
+import type { OnError } from './errors.js'
 import {
-  defaultErrorResponse,
-  type ErrorRequest,
-  type ErrorResponse,
-  type OnError,
-  setStatuses,
-} from './errors.js'
-import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
-import {
-  isAhead,
+  endCrossSite,
+  type FoundSession,
+  findSession,
+  isPrefetchOf,
   type LoaderOptions,
-  mergeCrossSite,
-  noSessionHeaders,
-  type Presented,
-  presentedBy,
-  type SessionHeaders,
   withCrossSite,
-} from './response-headers.js'
+} from './find-session.js'
+import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
 import type { TokenGuard } from './token-guard.js'
 
 export type { RequestInfo } from './csrf.js'
 
-// A request's life, the same behind every door: find the session that the cookie opens, or a new one in
-// memory; run the handler with it as the current one; save; and say which cookie the answer carries.
+/** The options of every adapter. */
+export interface AdapterOptions extends CookieOptions {
+  readonly store: SessionStore
+  /** Made by `tokenGuard`. It counts the foreign tokens of each client; adapters may share one. Default: none. */
+  readonly guard?: TokenGuard
+  /** The keys that every request needs. `loadCurrentKeys` loads others. Default: all. */
+  readonly keys?: KeyNames
+}
 
-/** What a handler gives back: nothing, a value, a promise, or a task that is still to be run. */
+/** Options of the adapters whose framework does not read forwarded headers itself. */
+export interface ProxyOptions {
+  /**
+   * The trusted proxies in front of the server: `true` for one, a number of proxies, or their addresses and networks
+   * (`['10.0.0.0/8', 'loopback']`). The scheme, address and host of the client are read from their `X-Forwarded-Proto`,
+   * `X-Forwarded-For` and `X-Forwarded-Host`, or from `Forwarded`. Clients can forge these headers if no such proxy is
+   * there. Default: false.
+   */
+  readonly trustProxy?: TrustProxy
+}
+
+/** Options of the adapters whose framework does not respond to failures itself. */
+export interface ErrorOptions {
+  /** Returns the response to a failed request, and logs the failure. Default: `defaultErrorResponse`. */
+  readonly onError?: OnError
+}
+
+/** The result of a handler: nothing, a value, a promise, or a task to run. */
 export type Handled = unknown
 
 export interface SessionRequest {
   /**
-   * The session as it is now. A handler that asks for it has looked at it.
+   * The session as it is now. The call counts as a read by the handler, so the response becomes private.
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
-  /** The same for the adapter itself, whose look does not count. */
+  /** The session as it is now, for the adapter itself: the call does not count as a read. */
   readonly peek: () => Session
-  /** Whether what runs now was begun by the handler. */
+  /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean
-  /** Calls `f` with the session as the current one, for it and all that it begins. */
+  /** Calls `f` with the session as the current one, also in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection are a `Left`. */
+  /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection become a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
-  /** Fulfilled when no transaction is open in which the session was changed; the handler has then gone on from its end. */
+  /** Resolves when no open transaction has changed the session and the handler has gone on after it. */
   readonly finished: () => Promise<void>
-  /** Saves, once; gives what the answer's head has to say. */
+  /** Saves once, and returns the headers of the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
-  /** Ends the life without saving; a secret that was rotated already is still given to the browser. */
+  /** Ends the request without a save. The headers still contain a token that was already rotated. */
   readonly drop: () => SessionHeaders
 }
 
-/** A response that waits. It is told once what becomes of it: let go, or failed. */
+/** A response that waits for the save. It is released, or fails. */
 export interface PendingResponse {
-  /** Settles when the response cannot wait for the handler any longer. */
+  /** Resolves when the response cannot wait for the handler any longer. */
   readonly mustFlush: Promise<void>
-  /** Whether the client has left, so that there is nobody to answer. */
+  /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /** Whether what waits is the answer to a failure already, which goes out as it is; asked when it is pressed. */
+  /** Whether the pending response answers a failure already, and is sent without a save. Read at `mustFlush`. */
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
-   * Also told of a failure after the release, when it is too late for another answer. What `isHandler` says of
-   * itself does not belong to the answer: a stream goes on after its request has failed.
+   * Called for each failure, also after the release, when another response is no longer possible. `isHandler` says
+   * whether the running code belongs to the failed handler: what it still writes is dropped.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
 
-const loadForRequest =
-  (opening: LoaderOptions) =>
-  (info: RequestInfo): TE.TaskEither<StoreError, SessionRequest> =>
-  async () => {
-    const found = await presentedBy(opening)(info)()
+/** What the session adds to the headers of a response. */
+export interface SessionHeaders {
+  /** The `Set-Cookie` headers: none in most responses. */
+  readonly cookies: readonly string[]
+  /** Whether the handler has read a session by now. */
+  readonly looked: () => boolean
+}
+
+const noSessionHeaders: SessionHeaders = { cookies: [], looked: () => false }
+
+/** The headers of a response that control caches. */
+export interface CacheHeaders {
+  readonly cacheControl: string | undefined
+  readonly vary: string | undefined
+}
+
+/**
+ * Returns the cache headers of a response, given its own. A response with a session cookie is `no-store`: a cache would
+ * give the session to another client. A response whose handler has read a session is `no-store` unless it has its own
+ * `Cache-Control`, and it varies with the cookie.
+ */
+export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
+  const vary = looked() ? varyByCookie(own.vary) : own.vary
+  if (cookies.length > 0) return { cacheControl: 'no-store', vary }
+  return { cacheControl: own.cacheControl ?? (looked() ? 'no-store' : undefined), vary }
+}
+
+const varyByCookie = (vary: string | undefined): string => {
+  if (vary === undefined || vary.trim() === '') return 'Cookie'
+  const names = vary.split(',').map((name) => name.trim().toLowerCase())
+  return names.includes('*') || names.includes('cookie') ? vary : `${vary}, Cookie`
+}
+
+/**
+ * Returns the function that loads the session of a request: the one that its cookie opens, or a new one in memory.
+ *
+ * @throws `TypeError` or `RangeError` for invalid options
+ */
+export const createSessionLoader = (
+  options: AdapterOptions & ProxyOptions,
+): ((info: RequestInfo) => TE.TaskEither<StoreError, SessionRequest>) => {
+  const loader = loaderOptions(options)
+  return (info) => async () => {
+    const found = await findSession(loader)(info)()
     if (E.isLeft(found)) return found
-    const shown = found.right
-    const request = { isPrefetch: isAhead(info), origin: info, looked: false }
-    const session = O.getOrElse(() => buildSession(opening.store))(withCrossSite(shown))
-    return E.right(
-      sessionRequestOf(openScope(session, request), shown, cookiesGiven(opening.cookies, info, shown)),
-    )
+    const request = { isPrefetch: isPrefetchOf(info), origin: info, looked: false }
+    const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(found.right))
+    const cookies = cookiesFor(loader.cookies, info, found.right)
+    return E.right(sessionRequestOf(openScope(session, request), found.right, cookies))
   }
+}
 
-type Given = (sessionScope: Scope, finished: boolean) => readonly string[]
+export const loaderOptions = (options: AdapterOptions & ProxyOptions): LoaderOptions => {
+  forwardedBy(options.trustProxy)
+  return { store: options.store, cookies: sessionCookies(options), guard: options.guard, options }
+}
 
-const NOTHING_CAME = E.right(false)
+/** Returns the `Set-Cookie` headers, given whether the cross-site cookie is to be deleted. */
+type CookiesFor = (scope: Scope, endsCrossSite: boolean) => readonly string[]
 
-const sessionRequestOf = (sessionScope: Scope, shown: Presented, given: Given): SessionRequest => {
-  const scope = chainOf(sessionScope)
-  const looked = (): boolean => sessionScope.request?.looked ?? false
+const sessionRequestOf = (scope: Scope, found: FoundSession, cookiesFor: CookiesFor): SessionRequest => {
+  const chain = chainOf(scope)
+  const looked = (): boolean => scope.request?.looked ?? false
   return {
     session: () => {
-      const session = sessionOf(sessionScope)
+      const session = sessionOf(scope)
       if (E.isLeft(session)) throw session.left
       return session.right
     },
-    peek: () => sessionScope.session,
-    isInside: () => isInside(sessionScope),
-    enter: (f) => inScope(scope, f),
-    run: (handler) => inScope(scope, () => attempt(handler)),
-    finished: () => untilSettled(sessionScope),
+    peek: () => scope.session,
+    isInside: () => isInside(scope),
+    enter: (f) => inScope(chain, f),
+    run: (handler) => inScope(chain, () => attempt(handler)),
+    finished: () => untilSettled(scope),
     commit: async () => {
-      const saved = await closeScope(sessionScope)()
+      const saved = await closeScope(scope)()
       if (E.isLeft(saved)) return saved
-      const { crossSite } = shown
-      const finished =
-        crossSite === undefined ? NOTHING_CAME : await mergeCrossSite(sessionScope, shown, crossSite)
-      return E.isLeft(finished) ? finished : E.right({ cookies: given(sessionScope, finished.right), looked })
+      const { crossSite } = found
+      const ended = crossSite === undefined ? E.right(false) : await endCrossSite(scope, found, crossSite)
+      return E.isLeft(ended) ? ended : E.right({ cookies: cookiesFor(scope, ended.right), looked })
     },
     drop: () => {
-      dropScope(sessionScope)
-      return { cookies: given(sessionScope, false), looked }
+      dropScope(scope)
+      return { cookies: cookiesFor(scope, false), looked }
     },
   }
 }
 
-const untilSettled = async (sessionScope: Scope): Promise<void> => {
-  for (
-    let changes = changesWithin(sessionScope);
-    changes !== undefined;
-    changes = changesWithin(sessionScope)
-  ) {
+const untilSettled = async (scope: Scope): Promise<void> => {
+  for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
     await changes
-    // What a handler does right after (a throw, a last edit) still belongs to it.
+    // A throw or a last edit right after the transaction still belongs to the handler.
     await new Promise((resolve) => setImmediate(resolve))
   }
 }
 
-/** From the first line to the last: begin, run the handler, save, answer. */
+// A token that opens nothing is not deleted from the browser: a concurrent response may just have replaced it.
+const cookiesFor =
+  (cookies: SessionCookies, { secure }: RequestInfo, found: FoundSession): CookiesFor =>
+  ({ session, state }, endsCrossSite) => {
+    const { absoluteMs, idleMs } = session.handle.lifetime
+    const isCrossSite = found.cookie === 'crossSite'
+    const clearCrossSite = (): readonly string[] => cookies.crossSite?.clear(secure) ?? []
+    const cleared = endsCrossSite ? clearCrossSite() : []
+    if (state === 'destroyed') {
+      if (O.isNone(found.session)) return []
+      return isCrossSite ? clearCrossSite() : [cookies.session.clear(secure), ...cleared]
+    }
+    const token = sessionToken(session)
+    const becomesRegular = endsCrossSite && found.crossSite?.id === session.id
+    const isSent = O.isSome(found.session) && sessionToken(found.session.value) === token && !becomesRegular
+    if (isSent || state === 'gone' || O.isNone(session.snapshot)) return cleared
+    const set = isCrossSite
+      ? (cookies.crossSite?.serialize(token, secure, idleMs) ?? [])
+      : [cookies.session.serialize(token, secure, absoluteMs, ownLifetimeOf(session.store)?.absoluteMs)]
+    return [...set, ...cleared]
+  }
+
+/**
+ * Runs a request whose handler writes to a response: loads the session, runs the handler, saves, and releases the
+ * response. It never rejects unless `response.fail` throws.
+ */
 export const runRequest = async (
   begin: TE.TaskEither<unknown, SessionRequest>,
   handler: (sessionRequest: SessionRequest) => Handled,
   response: PendingResponse,
 ): Promise<void> => {
-  const sessionRequest = await begin()
-  if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
-  // A handler that starts only now would never hear that its client has gone.
-  else if (response.isAbandoned()) sessionRequest.right.drop()
-  else await run(sessionRequest.right, () => handler(sessionRequest.right), response)
+  try {
+    const sessionRequest = await begin()
+    if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
+    // A handler that starts only now would miss the event of its disconnected client.
+    else if (response.isAbandoned()) sessionRequest.right.drop()
+    else await run(sessionRequest.right, () => handler(sessionRequest.right), response)
+  } catch (failure) {
+    response.fail(failure, noSessionHeaders)
+  }
 }
 
 const run = async (
@@ -172,7 +253,7 @@ const run = async (
   try {
     response.release(committed.right)
   } catch (error) {
-    // What the handler wrote cannot be sent: a header that is not one, say.
+    // The handler's response cannot be sent: it has an invalid header, say.
     response.fail(error, committed.right, sessionRequest.isInside)
     return
   }
@@ -180,14 +261,14 @@ const run = async (
   if (E.isLeft(late)) response.fail(late.left, committed.right, sessionRequest.isInside)
 }
 
-/** What became of a request whose handler gives its answer as a value. */
+/** The outcome of a request whose handler returns its response. */
 export interface HandledRequest<A> {
   readonly result: E.Either<unknown, A>
-  /** What the answer's head has to say; `cacheHeaders` does half of it. */
+  /** What the session adds to the response's headers. `cacheHeaders` returns the cache headers for it. */
   readonly headers: SessionHeaders
 }
 
-/** The same from begin to end where the answer is a value, of which nothing goes out before it is given. */
+/** Runs a request whose handler returns its response: loads the session, runs the handler, and saves. */
 export const handle = async <A>(
   begin: TE.TaskEither<unknown, SessionRequest>,
   handler: (sessionRequest: SessionRequest) => Handled,
@@ -201,31 +282,10 @@ export const handle = async <A>(
   return E.isLeft(committed) ? { result: committed, headers: drop() } : { result, headers: committed.right }
 }
 
-// The token that a browser shows in vain is not taken away from it: another answer may just have given it
-// a new one, by a rotation that overtook this request.
-const cookiesGiven =
-  (cookies: SessionCookies, { secure }: RequestInfo, { session: found, by, crossSite }: Presented): Given =>
-  ({ session, state }, finished) => {
-    const { absoluteMs, idleMs } = session.handle.lifetime
-    const serialize = (token: string): readonly string[] =>
-      by === 'session'
-        ? [cookies.session.serialize(token, secure, absoluteMs, ownLifetimeOf(session.store)?.absoluteMs)]
-        : (cookies.crossSite?.serialize(token, secure, idleMs) ?? [])
-    const clearCrossSite = (): readonly string[] => cookies.crossSite?.clear(secure) ?? []
-    const gone = finished ? clearCrossSite() : []
-    if (state === 'destroyed' && by === 'crossSite') return O.isSome(found) ? clearCrossSite() : []
-    if (state === 'destroyed') return O.isSome(found) ? [cookies.session.clear(secure), ...gone] : []
-    const isNamedAnew = finished && crossSite?.id === session.id
-    const known = O.isSome(found) && sessionToken(found.value) === sessionToken(session) && !isNamedAnew
-    return known || state === 'gone' || O.isNone(session.snapshot)
-      ? gone
-      : [...serialize(sessionToken(session)), ...gone]
-  }
-
 export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
-    // A function is a task: plain handlers give values or promises, functional ones a `TaskEither`.
+    // A function is a task: plain handlers return values or promises, functional ones a `TaskEither`.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isEither(result) ? result : E.right(result)
   } catch (error) {
@@ -239,55 +299,11 @@ const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
   '_tag' in value &&
   ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
 
-/** The options of every door. */
-export interface AdapterOptions extends CookieOptions {
-  readonly store: SessionStore
-  /** Made by `tokenGuard`, it counts the tokens of each client that were never ours; adapters may share one. Default: none. */
-  readonly guard?: TokenGuard
-  /** The keys that every request needs; the others are there by `loadCurrentKeys`. Default: all. */
-  readonly keys?: KeyNames
-}
-
-/** Of the doors that have no framework that says it. */
-export interface ProxyOptions {
-  /**
-   * The proxies in front of the server whose word counts: `true` for one, a number of them, or their addresses and
-   * networks (`['10.0.0.0/8', 'loopback']`). They say in `X-Forwarded-Proto`, `X-Forwarded-For` and `X-Forwarded-Host`,
-   * or else in `Forwarded`, whether the client's connection is secure, where it comes from, and which host it asked
-   * for. Without such a proxy anybody could say so. Default: false.
-   */
-  readonly trustProxy?: TrustProxy
-}
-
-/** Of the doors that have no framework that answers failures. */
-export interface ErrorOptions {
-  /** Answers and logs what failed. Default: `defaultErrorResponse`. */
-  readonly onError?: OnError
-}
-
-/**
- * Begins the life of a request. Throws a `TypeError` or `RangeError` for options that make no sense.
- */
-export const createSessionLoader = (
-  options: AdapterOptions & ProxyOptions,
-): ((info: RequestInfo) => TE.TaskEither<StoreError, SessionRequest>) => {
-  setStatuses()
-  forwardedBy(options.trustProxy)
-  return loadForRequest(loaderOptions(options))
-}
-
-export const loaderOptions = (options: AdapterOptions): LoaderOptions => ({
-  store: options.store,
-  cookies: sessionCookies(options),
-  guard: options.guard,
-  options,
-})
-
-/** What a request to `node:http` says of itself. */
+/** The `RequestInfo` of a request of `node:http`. */
 export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
   requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 
-/** The same of a `Request`; what it knows of its connection is its URL. */
+/** The `RequestInfo` of a `Request`. `address` is the client's, if the server passes it. */
 export const webRequestInfo = (request: Request, trustProxy: TrustProxy, address?: string): RequestInfo =>
   requestInfoFrom(request, request.url.startsWith('https:'), address, trustProxy)
 
@@ -297,29 +313,19 @@ const requestInfoFrom = (
   peer: string | undefined,
   trustProxy: TrustProxy,
 ): RequestInfo => {
-  const { address = addressOf(peer), proto, host } = forwardedOf(request, trustProxy, peer)
-  const secure = encrypted || proto === 'https'
-  return { cookieHeader: headerOf(request, 'cookie'), secure, address, host, request }
-}
-
-/** What the trusted proxies say of a request. */
-export const forwardedOf = (request: CheckedRequest, trustProxy: TrustProxy, peer?: string): Forwarded =>
-  forwardedBy(trustProxy)((name) => headerOf(request, name), peer)
-
-/** A program's own `onError` may fail too; the client still gets an answer. */
-export const errorResponse = (
-  onError: OnError = defaultErrorResponse,
-  failure: unknown,
-  request: ErrorRequest,
-): ErrorResponse => {
-  try {
-    return onError(failure, request)
-  } catch (error) {
-    return defaultErrorResponse(error, request)
+  const forwarded = forwardedOf(request, trustProxy, peer)
+  return {
+    cookieHeader: headerOf(request, 'cookie'),
+    secure: encrypted || forwarded.proto === 'https',
+    // Parsed only if it is read: most adapters have no token guard.
+    get address() {
+      return forwarded.address ?? addressOf(peer)
+    },
+    host: forwarded.host,
+    request,
   }
 }
 
-export const describe = (method: string | undefined, url: string | undefined): ErrorRequest => ({
-  method: method ?? 'GET',
-  path: (url ?? '/').split('?')[0] ?? '/',
-})
+/** What the trusted proxies report about a request. */
+export const forwardedOf = (request: CheckedRequest, trustProxy: TrustProxy, peer?: string): Forwarded =>
+  forwardedBy(trustProxy)((name) => headerOf(request, name), peer)

@@ -1,6 +1,6 @@
-// A guard against guessing: how many different tokens that were never ours a client has shown lately. A browser goes on
-// showing the cookie of a session that has ended, and that one was ours: it does not count. Nor is anybody refused: who
-// has shown too many is served, only that what he shows next is not looked up.
+// A guard against guessed tokens. It counts the different tokens of each client that no store of this installation made.
+// The cookie of a session that has ended does not count: browsers go on sending it. No client is locked out: the guard
+// only stops the lookup of further such tokens.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { numberOption } from '../core/options.js'
@@ -8,32 +8,28 @@ import { publish } from '../store/events.js'
 import { addressOf, networkOf } from './forwarded.js'
 
 export interface TokenGuardOptions {
-  /** More different tokens of one address than this that were never ours are suspicious. Default: 50. */
+  /** The number of different foreign tokens above which an address is suspicious. Default: 50. */
   readonly limit?: number
-  /** They are counted for so many milliseconds, from the first one on. Default: 10 minutes. */
+  /** The time for which they are counted, in milliseconds from the first one on. Default: 10 minutes. */
   readonly windowMs?: number
-  /** At most so many addresses are remembered, the latest ones. Default: 5,000. */
+  /** The number of addresses that are kept, the latest ones. Default: 5,000. */
   readonly maxAddresses?: number
-  /**
-   * Whether tokens of a suspicious address that were never ours are no longer looked up, and open nothing; or the address
-   * is only reported. Default: true.
-   */
+  /** Whether foreign tokens of a suspicious address are no longer looked up; if not, they are only reported. Default: true. */
   readonly block?: boolean
 }
 
 export interface TokenGuard {
-  /** @internal Whether what this address shows, and was never ours, is to be looked up no more. */
+  /** @internal Whether foreign tokens of this address are not to be looked up. */
   readonly refuses: (address: string | undefined) => boolean
-  /** @internal Counts a token that was never ours. */
+  /** @internal Counts a foreign token. */
   readonly count: (address: string | undefined, token: string) => void
 }
 
 /**
- * A guard for the option `guard` of one or several adapters. A client whose address has shown too many different tokens
- * that were never ours (forged, malformed, of another installation) is reported by the event `tokenAbuse`; from then on
- * such tokens of that address open nothing and cost no statement. Its requests are served all the same, as those of a
- * visitor without a session, who can sign in; and a session of ours is opened for every client that shows its token. Tokens of
- * sessions that have ended do not count. All addresses of an IPv6 network (/64) count as one.
+ * A guard for the option `guard` of one or several adapters. It counts foreign tokens: forged, malformed, or made by
+ * another installation. An address with more than `limit` of them is reported by the event `tokenAbuse`. From then on its
+ * foreign tokens open no session and cost no statement. Its other requests are served: a valid token opens its session,
+ * and a client without one can sign in. All addresses of an IPv6 network (/64) count as one.
  *
  * @example
  * ```ts
@@ -57,23 +53,23 @@ export interface TokenGuard {
  */
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
-  // A set of small numbers for each address: no token is kept.
+  // A set of hashes for each address: no token is kept.
   numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
-  const shown = new LRUCache<string, Set<number>>({
+  const guesses = new LRUCache<string, Set<number>>({
     max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
     ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),
     noUpdateTTL: true,
   })
   return {
     refuses: (address) =>
-      block && address !== undefined && (shown.get(networkOf(address))?.size ?? 0) > limit,
+      block && address !== undefined && (guesses.get(networkOf(address))?.size ?? 0) > limit,
     count: (address, token) => {
       if (address === undefined) return
       const client = networkOf(address)
-      const tokens = shown.get(client) ?? new Set()
+      const tokens = guesses.get(client) ?? new Set()
       const before = tokens.size
       if (before <= limit) tokens.add(createHash('sha256').update(token).digest().readUInt32LE() >>> 2)
-      shown.set(client, tokens)
+      guesses.set(client, tokens)
       if (before <= limit && tokens.size > limit)
         publish('tokenAbuse', { address: addressOf(address) ?? address, tokens: tokens.size, blocked: block })
     },

@@ -1,5 +1,5 @@
-// WebSockets: the session of an upgrade request, to be read. It outlives any request, so it cannot be changed:
-// what is written here could not be saved before an answer, nor could a cookie be given.
+// WebSockets: the session of an upgrade request. It is read-only, because it outlives the request: there is no response
+// before which it could be saved, or that could carry a cookie.
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import * as E from 'fp-ts/lib/Either.js'
@@ -8,13 +8,11 @@ import * as O from 'fp-ts/lib/Option.js'
 import { makeReadOnly } from '../request/current-scope.js'
 import type { Session } from '../store/contract.js'
 import { isCrossSite } from './csrf.js'
-import type { ErrorResponse } from './errors.js'
-import { presentedBy, withCrossSite } from './response-headers.js'
+import { type ErrorResponse, errorResponse } from './errors.js'
+import { findSession, withCrossSite } from './find-session.js'
 import {
   type AdapterOptions,
-  describe,
   type ErrorOptions,
-  errorResponse,
   loaderOptions,
   type ProxyOptions,
   requestInfo,
@@ -22,7 +20,7 @@ import {
 
 export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** What is done with an upgrade request, plain or `async`; `session` is `undefined` for a visitor without one. */
+/** Handles an upgrade request, plain or `async`. `session` is `undefined` for a client without one. */
 export type UpgradeHandler = (
   req: IncomingMessage,
   socket: Duplex,
@@ -31,10 +29,12 @@ export type UpgradeHandler = (
 ) => unknown
 
 /**
- * A listener for a server's `upgrade` event, whichever door serves its requests, with the session that the
- * request's cookie opens. The session can be read, and destroyed; saving, rotating or refreshing it fails with
- * `SessionClosed`. A page of another origin gets no session (with `sameSite: 'none'` it does). When the store
- * fails the socket is answered and closed, and the handler does not run; one that fails is closed too.
+ * A listener for a server's `upgrade` event, beside any adapter, with the session that the request's cookie opens. The
+ * session can be read and destroyed; saving, rotating or refreshing it fails with `SessionClosed`. A page of another
+ * origin gets no session, unless `sameSite` is `none`. If the store fails, the handler does not run, and the socket gets
+ * an error response and is closed. A failure of the handler closes the socket too.
+ *
+ * @throws `TypeError` or `RangeError` for invalid options
  *
  * @example
  * ```ts
@@ -58,30 +58,30 @@ export const sessionUpgrade = (
   options: UpgradeOptions,
 ): ((handler: UpgradeHandler) => (req: IncomingMessage, socket: Duplex, head: Buffer) => void) => {
   const { onError, sameSite, trustProxy = false } = options
-  const shown = presentedBy(loaderOptions(options))
+  const find = findSession(loaderOptions(options))
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
     const info = requestInfo(req, trustProxy)
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
-    const found = await shown(info)()
+    const found = await find(info)()
     if (E.isLeft(found)) throw found.left
-    // What arrived is shown, and left to a request that can store it.
+    // The cross-site session is merged in memory only; a later request stores the result.
     return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }
   return (handler) => (req, socket, head) => {
-    // Until the handler has it, nobody else hears of a connection that is lost.
-    const lost = (): void => void socket.destroy()
-    socket.on('error', lost)
+    // Until the handler gets the socket, an error without a listener would end the process.
+    const destroy = (): void => void socket.destroy()
+    socket.on('error', destroy)
     const before = writtenTo(socket)
     load(req)
       .then((session) => {
-        socket.off('error', lost)
+        socket.off('error', destroy)
         return socket.destroyed ? undefined : handler(req, socket, head, session)
       })
       .catch((failure: unknown) => {
-        socket.on('error', lost)
-        const answer = errorResponse(onError, failure, describe(req.method, req.url))
-        // What has begun to speak another protocol understands no answer.
-        if (writtenTo(socket) === before) reject(socket, answer)
+        socket.on('error', destroy)
+        const response = errorResponse(onError, failure, req)
+        // A socket that already speaks another protocol cannot get an HTTP response.
+        if (writtenTo(socket) === before) reject(socket, response)
         else socket.destroy()
       })
   }
@@ -90,7 +90,7 @@ export const sessionUpgrade = (
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0
 
 const reject = (socket: Duplex, { status, body }: ErrorResponse): void => {
-  // A client that does not close its side would keep the socket open.
+  // The client might not close its side.
   socket.once('finish', () => socket.destroy())
   socket.end(
     `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,

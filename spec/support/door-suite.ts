@@ -603,7 +603,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     }
     t.strictSame(
       told.filter(([name]) => name === 'tokenAbuse'),
-      [['tokenAbuse', { address: '203.0.113.1', tokens: 4, refused: true }]],
+      [['tokenAbuse', { address: '203.0.113.1', tokens: 4, blocked: true }]],
       'one token counts once, and none that was ours',
     )
     events.splice(0)

@@ -160,7 +160,7 @@ const administer = async (watched: Database, schemaName: string): Promise<void> 
   const [one] = await right(operator.sessions(10, 'ada'))
   const id = one?.id ?? FIRST_ID
   await right(operator.show(id, true))
-  const listing = allSessions(watched, schemaName, () => false)
+  const listing = allSessions(watched, schemaName)
   await right(listing.all)
   await right(listing.length)
   await right(listing.clear)

@@ -98,7 +98,7 @@ const shop = async ({ path, query }: Call): Promise<Reply> => {
 const ADA = { who: 'ada', basket: 'tea', paid: true }
 
 /** A door that is tested, on this database. */
-export const arrivalSuite = (t: Test, door: SpecDoor, database: Database): void => {
+export const crossSiteSuite = (t: Test, door: SpecDoor, database: Database): void => {
   const open = async (t: Test, options: Partial<Serving> = {}, wrap = (store: SessionStore) => store) => {
     const schema = freshSchema()
     const store = wrap(sessionStore(database, { schema, idleMs: 60_000 }))
@@ -119,7 +119,7 @@ export const arrivalSuite = (t: Test, door: SpecDoor, database: Database): void 
         await go('/in')
         const before = jar.get('session')
         t.strictSame(said(await go('/pay', 'other', 'POST')), { who: null, paid: true }, 'it sees no session')
-        t.strictSame([jar.get('session'), names()], [before, ['session', 'session-arrival']])
+        t.strictSame([jar.get('session'), names()], [before, ['session', 'session-cross-site']])
         t.strictSame(said(await go('/')), ADA, 'then both are one')
         t.strictSame([jar.get('session'), names()], [before, ['session']], 'with the same secret')
         t.equal(await rows(), 1, 'no row is left over')
@@ -187,11 +187,11 @@ export const arrivalSuite = (t: Test, door: SpecDoor, database: Database): void 
       })
   })
 
-  t.test('the cookie of an arrival is short-lived, and __Host- where it can be', async (t) => {
+  t.test('the cross-site cookie is short-lived, and __Host- where it can be', async (t) => {
     const { url } = await open(t, { trustProxy: true })
     const lines = (await browserOf(url, true).send('/pay', 'other', 'POST', { 'x-forwarded-proto': 'https' }))
       .setCookie
-    t.match(lines, [/^__Host-session-arrival=[^;]+; Max-Age=60; Path=\/; HttpOnly; Secure; SameSite=Lax$/])
+    t.match(lines, [/^__Host-session-cross-site=[^;]+; Max-Age=60; Path=\/; HttpOnly; Secure; SameSite=Lax$/])
     const none = await open(t, { sameSite: 'none' })
     const { setCookie } = await browserOf(none.url, true).send('/pay', 'other', 'POST')
     t.match(setCookie, [/^session=/], 'a cookie that is never kept back needs none')
@@ -243,18 +243,25 @@ export const arrivalSuite = (t: Test, door: SpecDoor, database: Database): void 
 
     await go('/basket')
     await go('/pay', 'other', 'POST')
-    const arrival = jar.get('session-arrival')
+    const crossSite = jar.get('session-cross-site')
     await age(database, schema, 50_000)
     await go('/', 'own', 'GET', { 'sec-purpose': 'prefetch' })
-    t.strictSame(jar.get('session-arrival'), arrival, 'a page that is fetched ahead leaves it to the visit')
+    t.strictSame(
+      jar.get('session-cross-site'),
+      crossSite,
+      'a page that is fetched ahead leaves it to the visit',
+    )
     await rowsOf(database, `delete from ${schema}.entry where key = 'paid'`)
-    await rowsOf(database, `delete from ${schema}.session where id = '${arrival?.value.split('.')[0] ?? ''}'`)
+    await rowsOf(
+      database,
+      `delete from ${schema}.session where id = '${crossSite?.value.split('.')[0] ?? ''}'`,
+    )
     t.strictSame(said(await go('/')), { who: 'ada', basket: 'tea' }, 'what arrived is gone')
     t.equal(await rows(), 2)
   })
 
   t.test(
-    'a process that dies before the arrival is destroyed loses nothing; a failed request neither',
+    'a process that dies before the cross-site session is destroyed loses nothing; a failed request neither',
     async (t) => {
       let dies = true
       const { url, rows } = await open(t, {}, (store) => ({
@@ -271,10 +278,10 @@ export const arrivalSuite = (t: Test, door: SpecDoor, database: Database): void 
       await go('/pay', 'other', 'GET')
       const both = { who: 'ada', basket: 'tea', paid: true }
       t.strictSame(said(await go('/')), both)
-      t.strictSame([names(), await rows()], [['session', 'session-arrival'], 2])
+      t.strictSame([names(), await rows()], [['session', 'session-cross-site'], 2])
       dies = false
       t.equal((await go('/fail')).status, 500)
-      t.strictSame([names(), await rows()], [['session', 'session-arrival'], 2])
+      t.strictSame([names(), await rows()], [['session', 'session-cross-site'], 2])
       t.strictSame(said(await go('/')), both)
       t.strictSame([names(), await rows()], [['session'], 1])
     },
@@ -298,7 +305,7 @@ export const arrivalSuite = (t: Test, door: SpecDoor, database: Database): void 
     const { jar, go } = browserOf(url, true)
     await go('/basket')
     const token = jar.get('session')?.value ?? ''
-    const both = await ask(`${url}/`, `session=${token}; session-arrival=${token}`)
+    const both = await ask(`${url}/`, `session=${token}; session-cross-site=${token}`)
     t.strictSame([said(both), await rows()], [{ who: null, basket: 'tea' }, 1])
   })
 }

@@ -1,0 +1,153 @@
+// Finds the session of a request: by its session cookie, by its cross-site cookie, or by both. Two sessions are merged in
+// an order that loses nothing if a process dies: the values of the cross-site session are put on top of the other one,
+// the handler runs, the session is saved, and only then the cross-site session is destroyed. Repeating it is harmless.
+import * as E from 'fp-ts/lib/Either.js'
+import * as O from 'fp-ts/lib/Option.js'
+import type * as TE from 'fp-ts/lib/TaskEither.js'
+import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
+import { emptySnapshot, keysOf } from '../core/session.js'
+import { Token } from '../core/token.js'
+import { PRINCIPAL, withEntries } from '../core/well-known-keys.js'
+import { replace, type Scope } from '../request/scope.js'
+import {
+  destroySession,
+  type LoadOptions,
+  loadSession,
+  openSession,
+  originOf,
+  publishUnopened,
+  rotateSession,
+  sessionToken,
+} from '../request/verbs.js'
+import type { Session, SessionStore } from '../store/contract.js'
+import type { SessionCookies } from './cookie.js'
+import { isPrefetch, type RequestInfo } from './csrf.js'
+import type { TokenGuard } from './token-guard.js'
+
+export interface FoundSession {
+  /** The session that a cookie of the request has opened. */
+  readonly session: O.Option<Session>
+  /** The cookie that gives the session to the browser. */
+  readonly cookie: keyof SessionCookies
+  /** The session to merge into `session`, or `session` itself if it becomes the regular one. */
+  readonly crossSite?: Session
+}
+
+export interface LoaderOptions {
+  readonly store: SessionStore
+  readonly cookies: SessionCookies
+  readonly guard: TokenGuard | undefined
+  readonly options?: LoadOptions | undefined
+}
+
+export const findSession =
+  (loader: LoaderOptions) =>
+  (info: RequestInfo): TE.TaskEither<StoreError, FoundSession> =>
+  async () => {
+    const { session, crossSite } = loader.cookies
+    const tokens = session.read(info.cookieHeader, info.secure)
+    const hasToken = tokens.length > 0
+    const crossSiteToken = crossSite?.read(info)
+    const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
+    // A prefetched page leaves the merge to a page that is displayed.
+    if (crossSiteToken === undefined || (hasToken && isPrefetchOf(info))) {
+      const found = await open(loader, info, tokens, loader.options)()
+      return E.isLeft(found) ? found : E.right({ session: found.right, cookie })
+    }
+    // In this order: a request that misses the cross-site session then loads what it was merged into.
+    const second = await open(loader, info, [crossSiteToken])()
+    if (E.isLeft(second)) return second
+    const found = await open(loader, info, tokens, loader.options)()
+    if (E.isLeft(found) || O.isNone(second.right))
+      return E.isLeft(found) ? found : E.right({ session: found.right, cookie })
+    if (O.isSome(found.right))
+      return E.right({ session: found.right, cookie: 'session', crossSite: second.right.value })
+    const ended = await haveEnded(loader.store, tokens)
+    if (E.isLeft(ended)) return ended
+    const stays = isPrefetchOf(info) || !ended.right || (!hasToken && crossSite?.carriesBoth(info) === false)
+    return E.right(
+      stays
+        ? { session: second.right, cookie: 'crossSite' }
+        : { session: second.right, cookie: 'session', crossSite: second.right.value },
+    )
+  }
+
+/** Whether all sessions of tokens that open nothing have ended. A session that was rotated has not. */
+const haveEnded = async (
+  store: SessionStore,
+  tokens: readonly string[],
+): Promise<E.Either<StoreError, boolean>> => {
+  for (const token of tokens) {
+    const parsed = Token.parse(token)
+    if (O.isNone(parsed)) continue
+    const found = await store.refresh(parsed.value.id, emptySnapshot, keysOf([]))()
+    if (E.isLeft(found)) return found
+    if (O.isSome(found.right)) return E.right(false)
+  }
+  return E.right(true)
+}
+
+export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
+  request !== undefined && isPrefetch(request)
+
+/** Opens the session of the first token that has one. If none has, the guard counts the first foreign token. */
+const open =
+  (
+    { store, guard }: LoaderOptions,
+    info: RequestInfo,
+    tokens: readonly string[],
+    options?: LoadOptions,
+  ): TE.TaskEither<StoreError, O.Option<Session>> =>
+  async () => {
+    let foreign: string | undefined
+    for (const token of tokens) {
+      if (guard?.refuses(info.address) === true && originOf(store, token) === 'foreign') {
+        publishUnopened(token)
+        continue
+      }
+      const found = await openSession(store, token, options)()
+      if (E.isLeft(found)) return found
+      if (E.isRight(found.right)) return E.right(O.some(found.right.right))
+      // After the lookup, which prepares the store: only then the origin of its ids can be determined.
+      if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
+    }
+    if (foreign !== undefined) guard?.count(info.address, foreign)
+    return E.right(O.none)
+  }
+
+/** The session with the values of the cross-site session on top of it. */
+export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Session> =>
+  O.isSome(session) && crossSite !== undefined && crossSite.id !== session.value.id
+    ? O.some(withEntries(crossSite.store)(session.value))
+    : session
+
+/**
+ * Destroys the cross-site session after the save, and returns whether its cookie is to be deleted. If a process dies or
+ * the store fails before that, the next request merges again.
+ */
+export const endCrossSite = async (
+  scope: Scope,
+  found: FoundSession,
+  crossSite: Session,
+): Promise<E.Either<SessionError, boolean>> => {
+  const { session, state } = scope
+  if (state === 'gone') return E.right(false)
+  if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
+  // Before the rotation: a request that finds the old secret invalid must not find the cross-site session.
+  if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
+  const isRotated = O.isNone(found.session) || sessionToken(session) !== sessionToken(found.session.value)
+  if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
+  const rotated = await rotateSession(session)()
+  if (E.isRight(rotated)) replace(scope, rotated.right)
+  // Another request has rotated or ended the session first.
+  const isOver =
+    E.isLeft(rotated) && (rotated.left instanceof SaveConflict || rotated.left instanceof SessionGone)
+  return E.isRight(rotated) || isOver ? E.right(true) : rotated
+}
+
+/** False if a concurrent sign-in has given the browser another token for the session. */
+const isRegular = async ({ session, state }: Scope, crossSite: Session): Promise<boolean> => {
+  if (state === 'destroyed' || sessionToken(session) !== sessionToken(crossSite)) return true
+  const found = await loadSession(session.handle, sessionToken(session), { keys: [] })()
+  return E.isRight(found) && O.isSome(found.right)
+}
