@@ -30,10 +30,10 @@ import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
 import { type BatchOptions, batched } from '../lib/store/batched.js'
 import { cached, type MemoryLimit } from '../lib/store/cached.js'
 import { counting, quietPool, quietPools, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const proxy = await startProxy(server.url)
 t.teardown(async () => {
   await proxy.close()

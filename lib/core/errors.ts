@@ -98,7 +98,7 @@ const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ]
 
-export const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
+const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
   sqlState === undefined ? undefined : KINDS.find(([states]) => states.test(sqlState))?.[1]
 
 export const isRetryableState = (sqlState: string): boolean =>
@@ -109,7 +109,7 @@ export const isRetryableState = (sqlState: string): boolean =>
 const UNCERTAIN = /^(08|40003|57P0[1245]|58|XX)/
 const CERTAIN = /^0800[14]/
 
-export const effectOfState = (sqlState: string): Effect =>
+const effectOfState = (sqlState: string): Effect =>
   UNCERTAIN.test(sqlState) && !CERTAIN.test(sqlState) ? 'unknown' : 'none'
 
 abstract class KeyrowError extends Error {
@@ -336,7 +336,7 @@ export const isSessionError = (error: unknown): error is SessionError =>
  *
  * @example
  * ```ts
- * import { isRecordError, RecordGone } from 'keyrow'
+ * import { isRecordError, RecordGone } from 'keyrow/records'
  *
  * console.log(isRecordError(new RecordGone('notes', '1')), isRecordError(new Error('other'))) // true false
  * ```

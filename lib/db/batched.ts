@@ -18,7 +18,8 @@ type Rows = E.Either<DriverError, readonly Row[]>
  *
  * @example
  * ```ts
- * import { batchedDatabase, int8, queryMany, record, sql, text } from 'keyrow'
+ * import { int8, queryMany, record, sql, text } from 'keyrow/records'
+ * import { batchedDatabase } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  * import * as t from 'io-ts'
  *

@@ -114,7 +114,7 @@ export interface QueryEvent {
  *
  * @example
  * ```ts
- * import { observedDatabase, sessionStore } from 'keyrow'
+ * import { observedDatabase, sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = observedDatabase(pgliteDatabase(), ({ query, milliseconds }) => {
@@ -172,7 +172,7 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { transact } from 'keyrow'
+ * import { transact } from 'keyrow/records'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

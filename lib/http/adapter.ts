@@ -1,6 +1,7 @@
 // What a door is made of, for whoever writes another one: docs/frameworks.md does.
 
 export type { CookieOptions } from './cookie.js'
+export { type CheckedRequest, isPrefetch } from './csrf.js'
 export { deferResponse } from './deferred-response.js'
 export {
   defaultErrorResponse,
@@ -25,3 +26,4 @@ export {
   type SessionRequest,
   webRequestInfo,
 } from './session-request.js'
+export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './token-guard.js'

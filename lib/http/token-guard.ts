@@ -38,7 +38,8 @@ export interface TokenGuard {
  * @example
  * ```ts
  * import { createServer } from 'node:http'
- * import { onSessionEvent, tokenGuard } from 'keyrow'
+ * import { onSessionEvent } from 'keyrow'
+ * import { tokenGuard } from 'keyrow/adapter'
  * import { memoryStore } from 'keyrow/memory'
  * import { sessionListener } from 'keyrow/node'
  *

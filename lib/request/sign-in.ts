@@ -10,6 +10,7 @@ import {
   type OwnLifetime,
   ownLifetimeKey,
   sessionClearFlashes,
+  sessionFlash,
   sessionFlashes,
   sessionFor,
 } from '../core/well-known-keys.js'
@@ -126,6 +127,28 @@ const masked = (key: Buffer): string => {
   const mask = randomBytes(key.length)
   return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
 }
+
+/**
+ * Adds a message to the current session, for the next page that shows messages. `kind` is a name for its look, such
+ * as `info`.
+ *
+ * @throws `EncodeError` (as a `Left`) for text with U+0000
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, flash, takeFlashes, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(flash('info', 'Hi'), TE.chain(() => takeFlashes), TE.map((taken) => taken.map(({ text }) => text))),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: [ 'Hi' ] }
+ * ```
+ */
+export const flash = (kind: string, text: string): TE.TaskEither<SessionError, Session> =>
+  updateCurrentSession(sessionFlash(kind, text))
 
 /**
  * Takes the current session's messages: they are removed when the request is saved. A prefetch (`isPrefetch`) returns

@@ -252,7 +252,7 @@ const saveEach = async (
  *
  * @example
  * ```ts
- * import { batched, cached, sessionStore } from 'keyrow'
+ * import { batched, cached, sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

@@ -26,7 +26,7 @@ export interface MemoryLimit {
  *
  * @example
  * ```ts
- * import { batched, cached, sessionStore } from 'keyrow'
+ * import { batched, cached, sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

@@ -50,7 +50,7 @@ const limitsOf = ({
  *
  * @example
  * ```ts
- * import { deleteExpiredSessions } from 'keyrow'
+ * import { deleteExpiredSessions } from 'keyrow/store'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const result = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
@@ -129,7 +129,7 @@ export interface Cleanup {
  *
  * @example
  * ```ts
- * import { startCleanup } from 'keyrow'
+ * import { startCleanup } from 'keyrow/store'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const cleanup = startCleanup(memoryStore(), { everyMs: 60_000 })

@@ -55,7 +55,7 @@ export interface PostgresOptions {
  * @example
  * ```ts
  * import postgres from 'postgres'
- * import { sessionStore } from 'keyrow'
+ * import { sessionStore } from 'keyrow/store'
  * import { poolOptions, postgresDatabase } from 'keyrow/postgres'
  *
  * const pool = () => postgres(process.env['DATABASE_URL'] ?? '', poolOptions)

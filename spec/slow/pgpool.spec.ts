@@ -2,9 +2,9 @@
 // `npm run spec:pgpool`. It needs pgpool2, which is no npm package.
 
 import t, { type Test } from 'tap'
-import { batchedDatabase } from '../lib/db/batched.js'
-import type { Database } from '../lib/db/database.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { batchedDatabase } from '../../lib/db/batched.js'
+import type { Database } from '../../lib/db/database.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
@@ -21,15 +21,15 @@ import {
   sessionToken,
   text,
   transact,
-} from '../lib/promise/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import type { SessionStore } from '../lib/store/contract.js'
-import { sessionStoreLaws } from '../lib/testing/index.js'
-import { startKeyrow } from './support/cli.js'
-import { quietPool, quietPools, rowsOf } from './support/databases.js'
-import { type Pgpool, type PgpoolSettings, startPgpool } from './support/pgpool.js'
-import { startPair } from './support/postgres-pair.js'
-import { fast, freshSchema, openIn, right } from './support/stores.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import type { SessionStore } from '../../lib/store/contract.js'
+import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { startKeyrow } from '../support/cli.js'
+import { quietPool, quietPools, rowsOf } from '../support/databases.js'
+import { type Pgpool, type PgpoolSettings, startPgpool } from '../support/pgpool.js'
+import { startPair } from '../support/postgres-pair.js'
+import { fast, freshSchema, openIn, right } from '../support/stores.js'
 
 const pair = await startPair()
 t.teardown(() => pair.stop())

@@ -5,32 +5,29 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
-import type { Database, Row } from '../lib/db/database.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
+import type { Database, Row } from '../../lib/db/database.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { batchedDatabase } from '../../lib/entry/store.js'
 import {
-  batchedDatabase,
   buildSession,
-  int4,
   loadSession,
-  record,
   rotateSession,
   saveSession,
   sessionFor,
   sessionSet,
   sessionToken,
   sessionUpdate,
-  transact,
-  withHandle,
-} from '../lib/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import type { Session, SessionStore } from '../lib/store/contract.js'
-import { sessionStoreLaws } from '../lib/testing/index.js'
-import { quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
-import { type RoleSettings, roleWith } from './support/roles.js'
-import { fast, freshSchema, openIn, right } from './support/stores.js'
+} from '../../lib/index.js'
+import { int4, record, transact, withHandle } from '../../lib/records/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import type { Session, SessionStore } from '../../lib/store/contract.js'
+import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { quietPool, rowsOf } from '../support/databases.js'
+import { newDatabase } from '../support/postgres-server.js'
+import { type RoleSettings, roleWith } from '../support/roles.js'
+import { fast, freshSchema, openIn, right } from '../support/stores.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 t.teardown(() => server.stop())
 
 const openAs = async (t: Test, settings: RoleSettings, max = 10): Promise<Database> => {

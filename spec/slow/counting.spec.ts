@@ -1,11 +1,11 @@
 // Law 5 between real processes, on a PostgreSQL that is durable: no increment is lost, and no error reaches
-// a caller. COUNT says how many increments each of the eight processes makes (the long run: 2,000).
+// a caller. COUNT says how many increments each of the eight processes makes (`npm run spec:faults`: 2,000).
 
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
 import {
   buildSession,
   closeDatabase,
@@ -15,18 +15,18 @@ import {
   saveSession,
   sessionSet,
   sessionToken,
-} from '../lib/promise/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import { quietPool } from './support/databases.js'
-import { specDatabaseUrl } from './support/postgres-server.js'
-import { freshSchema } from './support/stores.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { quietPool } from '../support/databases.js'
+import { durableDatabaseUrl } from '../support/postgres-server.js'
+import { freshSchema } from '../support/stores.js'
 
 const run = promisify(execFile)
-const script = (name: string): string => fileURLToPath(new URL(`./support/${name}`, import.meta.url))
+const script = (name: string): string => fileURLToPath(new URL(`../support/${name}`, import.meta.url))
 const count = Number(process.env['COUNT'] ?? 100)
 const processes = Array.from({ length: 8 }, (_, index) => index)
 
-const { url, stop } = await specDatabaseUrl()
+const { url, stop } = await durableDatabaseUrl()
 const database = postgresDatabase(quietPool(url))
 const schema = freshSchema()
 const store = sessionStore(database, { schema })

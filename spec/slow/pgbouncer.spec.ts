@@ -5,12 +5,12 @@ import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { sessionStoreLaws } from '../lib/testing/index.js'
-import { quietPool, rowsOf } from './support/databases.js'
-import { startPgBouncer } from './support/pgbouncer.js'
-import { startPostgres } from './support/postgres-server.js'
-import { freshSchema, openIn } from './support/stores.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { quietPool, rowsOf } from '../support/databases.js'
+import { startPgBouncer } from '../support/pgbouncer.js'
+import { startPostgres } from '../support/postgres-server.js'
+import { freshSchema, openIn } from '../support/stores.js'
 
 const server = await startPostgres()
 const bouncer = await startPgBouncer(server)
@@ -59,7 +59,7 @@ t.test('a wait for a lock is no reason for another pool, nor to end what is answ
 
 t.test('ten processes that start together make the schema once', async (t) => {
   const schema = freshSchema()
-  const child = fileURLToPath(new URL('./support/starter-child.mjs', import.meta.url))
+  const child = fileURLToPath(new URL('../../support/starter-child.mjs', import.meta.url))
   const start = () =>
     promisify(execFile)(process.execPath, [child, bouncer.url, schema], {
       env: { ...process.env, PREPARE: 'false' },

@@ -3,8 +3,8 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import t, { type Test } from 'tap'
-import type { Database, Queryable } from '../lib/db/database.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
+import type { Database, Queryable } from '../../lib/db/database.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
 import {
   buildSession,
   destroySession,
@@ -14,13 +14,13 @@ import {
   sessionRef,
   sessionSet,
   sessionToken,
-} from '../lib/promise/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import { startKeyrow } from './support/cli.js'
-import { quietPool } from './support/databases.js'
-import { startHaProxy } from './support/haproxy.js'
-import { startPair } from './support/postgres-pair.js'
-import { fast, freshSchema, right } from './support/stores.js'
+} from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { startKeyrow } from '../support/cli.js'
+import { quietPool } from '../support/databases.js'
+import { startHaProxy } from '../support/haproxy.js'
+import { startPair } from '../support/postgres-pair.js'
+import { fast, freshSchema, right } from '../support/stores.js'
 
 const pair = await startPair()
 const [PRIMARY, STANDBY] = [0, 1]

@@ -3,12 +3,12 @@
 
 import type postgres from 'postgres'
 import t from 'tap'
-import { quietPool } from './support/databases.js'
-import { makeHistory } from './support/history-run.js'
-import { inTime } from './support/in-time.js'
-import { startPair } from './support/postgres-pair.js'
-import { startPostgres } from './support/postgres-server.js'
-import { startProxy } from './support/proxy.js'
+import { quietPool } from '../support/databases.js'
+import { makeHistory } from '../support/history-run.js'
+import { inTime } from '../support/in-time.js'
+import { startPair } from '../support/postgres-pair.js'
+import { startPostgres } from '../support/postgres-server.js'
+import { startProxy } from '../support/proxy.js'
 
 const runs = Number(process.env['RUNS'] ?? 4)
 const fastRuns = Number(process.env['FAST_RUNS'] ?? 2)

@@ -8,8 +8,8 @@ import type { AddressInfo } from 'node:net'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
-import type { CookieOptions } from '../lib/http/cookie.js'
-import { type SessionHandler, sessionListener } from '../lib/http/node.js'
+import type { CookieOptions } from '../../lib/http/cookie.js'
+import { type SessionHandler, sessionListener } from '../../lib/http/node.js'
 import {
   currentSession,
   sessionFlash,
@@ -21,12 +21,12 @@ import {
   signOut,
   takeFlashes,
   updateCurrentSession,
-} from '../lib/promise/index.js'
-import { memoryStore } from '../lib/store/memory.js'
-import { codeBlocks } from './support/code-blocks.js'
-import { listening } from './support/doors.js'
-import { startExample, startProgram } from './support/example.js'
-import { startPostgres } from './support/postgres-server.js'
+} from '../../lib/promise/index.js'
+import { memoryStore } from '../../lib/store/memory.js'
+import { codeBlocks } from '../support/code-blocks.js'
+import { listening } from '../support/doors.js'
+import { startExample, startProgram } from '../support/example.js'
+import { startPostgres } from '../support/postgres-server.js'
 
 const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
   (path) => path !== undefined && existsSync(path),

@@ -11,16 +11,16 @@ import type fastify from 'fastify'
 import type { Hono } from 'hono'
 import type Koa from 'koa'
 import t from 'tap'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { quietPools } from './support/databases.js'
-import { doorSuite } from './support/door-suite.js'
-import { expressDoor, fastifyDoor, honoDoor, koaDoor, type SpecDoor } from './support/doors.js'
-import { visits } from './support/package-consumer.js'
-import { install, openWorkshop, pack, project, succeed } from './support/package-workshop.js'
-import { specDatabaseUrl } from './support/postgres-server.js'
-import { dropSchemas } from './support/stores.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { quietPools } from '../support/databases.js'
+import { doorSuite } from '../support/door-suite.js'
+import { expressDoor, fastifyDoor, honoDoor, koaDoor, type SpecDoor } from '../support/doors.js'
+import { visits } from '../support/package-consumer.js'
+import { install, openWorkshop, pack, project, succeed } from '../support/package-workshop.js'
+import { specDatabaseUrl } from '../support/postgres-server.js'
+import { dropSchemas } from '../support/stores.js'
 
-const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   readonly peerDependencies: Readonly<Record<string, string>>
 }
 
@@ -52,7 +52,7 @@ const home = await project(
   'oldest',
   ...oldest.map(({ name, version }) => `${name}-${version}@npm:${name}@${version}`),
 )
-const tarball = await pack(workshop, fileURLToPath(new URL('..', import.meta.url)), [])
+const tarball = await pack(workshop, fileURLToPath(new URL('../..', import.meta.url)), [])
 const load = createRequire(join(home, 'package.json'))
 
 t.equal(oldest.length, 7)

@@ -6,11 +6,11 @@ import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { SchemaMismatch } from '../lib/core/errors.js'
-import { RELEASE } from '../lib/core/process.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import type * as keyrow from '../lib/index.js'
-import type * as promises from '../lib/promise/index.js'
+import { SchemaMismatch } from '../../lib/core/errors.js'
+import { RELEASE } from '../../lib/core/process.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import type * as storeFace from '../../lib/entry/store.js'
+import type * as promises from '../../lib/promise/index.js'
 import {
   buildSession,
   destroySession,
@@ -24,17 +24,17 @@ import {
   sessionUpdate,
   signIn,
   withSession,
-} from '../lib/promise/index.js'
-import { schemaSql } from '../lib/sql/schema.js'
-import { sessionStore } from '../lib/sql/store.js'
-import { deleteExpiredSessions } from '../lib/store/cleanup.js'
-import { quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
-import { unpackRelease } from './support/releases.js'
-import { freshSchema, left, right } from './support/stores.js'
+} from '../../lib/promise/index.js'
+import { schemaSql } from '../../lib/sql/schema.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { deleteExpiredSessions } from '../../lib/store/cleanup.js'
+import { quietPool, rowsOf } from '../support/databases.js'
+import { startPostgres } from '../support/postgres-server.js'
+import { unpackRelease } from '../support/releases.js'
+import { freshSchema, left, right } from '../support/stores.js'
 
 const run = promisify(execFile)
-const script = (name: string): string => fileURLToPath(new URL(`./support/${name}.mjs`, import.meta.url))
+const script = (name: string): string => fileURLToPath(new URL(`../support/${name}.mjs`, import.meta.url))
 
 const releases = { 1: unpackRelease(1), 2: unpackRelease(2) } as const
 const server = await startPostgres({ settings: { max_connections: '200' } })
@@ -197,7 +197,7 @@ t.test('so do ten whose role has another default of isolation', async (t) => {
 t.test('a role with the documented rights can do all but upgrade', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
-  const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')
+  const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
   const [, grants = 'there are none'] = /```sql\n(grant [\s\S]*?)```/.exec(page) ?? []
   const owner = quietPool(server.url, { max: 1 })
   await owner`create role app login`
@@ -343,7 +343,7 @@ interface Driver {
 /** A store of the release before, in this process, that has looked at the schema already. */
 const oldStore = async (schema: string) => {
   const from = (path: string) => import(new URL(path, releases[2]).href) as Promise<unknown>
-  const { sessionStore } = (await from('index.js')) as typeof keyrow
+  const { sessionStore } = (await from('index.js')) as typeof storeFace
   const { postgresDatabase: open } = (await from('driver/postgres.js')) as Driver
   const api = (await from('promise.js')) as typeof promises
   const database = open(quietPool(server.url, { max: 2 }))

@@ -1,9 +1,9 @@
 // The adapters for `fetch` and Hono on Bun and Deno, whose executables come from the npm registry. So it is not part
-// of `npm test`; `npm run spec:runtimes` runs it.
+// of `npm test`; `npm run test:slow` runs it.
 import { join } from 'node:path'
 import t from 'tap'
-import { openWorkshop, project } from './support/package-workshop.js'
-import { specDatabaseUrl } from './support/postgres-server.js'
+import { openWorkshop, project } from '../support/package-workshop.js'
+import { specDatabaseUrl } from '../support/postgres-server.js'
 
 const versions = { bun: '1.4.5', deno: '2.9.6' }
 

@@ -7,14 +7,14 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as D from 'io-ts'
 import t, { type Test } from 'tap'
-import type { Database } from '../lib/db/database.js'
-import { pgliteDatabase } from '../lib/db/pglite.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import * as K from '../lib/index.js'
-import { drivers, quietPools, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
-import { startProxy } from './support/proxy.js'
-import { freshSchema, left, right } from './support/stores.js'
+import type { Database } from '../../lib/db/database.js'
+import { pgliteDatabase } from '../../lib/db/pglite.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import * as R from '../../lib/records/index.js'
+import { drivers, quietPools, rowsOf } from '../support/databases.js'
+import { startPostgres } from '../support/postgres-server.js'
+import { startProxy } from '../support/proxy.js'
+import { freshSchema, left, right } from '../support/stores.js'
 
 /** The right of an `Either`; a left fails the test with its error. */
 const ok = <A>(either: E.Either<unknown, A>): A => {
@@ -30,16 +30,16 @@ const pagesIn = async (database: Database) => {
     `create table ${schema}.page (id bigserial primary key, body text, bytes bytea, tree jsonb, words text[],
        views int not null default 0)`,
   )
-  const pages = K.record({
+  const pages = R.record({
     table: `${schema}.page`,
     key: 'id',
     columns: {
-      id: K.generated(K.int8),
-      body: K.text,
-      bytes: K.bytea,
-      tree: K.jsonb(D.array(D.type({ n: D.number }))),
-      words: K.array(K.text),
-      views: K.generated(K.int4),
+      id: R.generated(R.int8),
+      body: R.text,
+      bytes: R.bytea,
+      tree: R.jsonb(D.array(D.type({ n: D.number }))),
+      words: R.array(R.text),
+      views: R.generated(R.int4),
     },
   })
   const build = (handle: Database, body = 'tea') =>
@@ -59,7 +59,7 @@ const huge = {
 }
 
 const sameAs = (
-  found: K.DeepReadonly<Omit<typeof huge, 'bytes'>> & { readonly bytes: Uint8Array },
+  found: R.DeepReadonly<Omit<typeof huge, 'bytes'>> & { readonly bytes: Uint8Array },
 ): Readonly<Record<string, boolean>> => ({
   body: found.body === huge.body,
   bytes: Buffer.compare(found.bytes, huge.bytes) === 0,
@@ -141,7 +141,7 @@ t.test(
     const edited = pipe(page, pages.set('body', 'milk'), seen)
     const fresh = ok(build(database, 'new'))
 
-    const inside = await K.transact(database, (tx) => async () => {
+    const inside = await R.transact(database, (tx) => async () => {
       const { save } = pages
       await right(save(ok(build(tx, 'never'))))
       await server.kill()
@@ -150,7 +150,7 @@ t.test(
     })()
     t.match(inside, { _tag: 'Left', left: { _tag: 'DriverError' } })
 
-    const every = K.sql`select ${pages.row} from page`
+    const every = R.sql`select ${pages.row} from page`
     const asked: Readonly<Record<string, TE.TaskEither<unknown, unknown>>> = {
       find: pages.find(database, page.id),
       findMany: pages.findMany(database, [page.id]),
@@ -159,9 +159,9 @@ t.test(
       save: pages.save(edited),
       refresh: pages.refresh(edited),
       destroy: pages.destroy(page),
-      queryMany: K.queryMany(database, pages, every),
-      queryStream: K.queryStream(database, pages, every, () => TE.right('never')),
-      transact: K.transact(database, () => TE.right('never')),
+      queryMany: R.queryMany(database, pages, every),
+      queryStream: R.queryStream(database, pages, every, () => TE.right('never')),
+      transact: R.transact(database, () => TE.right('never')),
     }
     for (const [name, task] of Object.entries(asked)) t.match(await left(task), lost, name)
     t.strictSame([edited.body, edited.views], ['milk', 1], 'the record is what it was')
@@ -193,9 +193,9 @@ t.test('an answer that is lost: an error says so, and what was done is found by 
   t.match(await left(pages.save(ok(build(database)))), lost)
   t.strictSame(await count(), [{ n: 2 }], 'an insert is not tried again by itself')
   proxy.loseNextAnswer(() => Promise.resolve(), 'a commit')
-  const both = K.transact(database, (tx) =>
+  const both = R.transact(database, (tx) =>
     pipe(
-      pages.save(K.withHandle(tx)(pages.set('body', 'milk')(page))),
+      pages.save(R.withHandle(tx)(pages.set('body', 'milk')(page))),
       TE.chainW(() => TE.fromEither(build(tx))),
       TE.chainW(pages.save),
     ),
@@ -216,7 +216,7 @@ t.test('a database that was closed refuses in the same way', async (t) => {
     pages.save(seen(page)),
     pages.save(ok(build(database))),
     pages.destroy(page),
-    K.transact(database, () => TE.right('never')),
+    R.transact(database, () => TE.right('never')),
   ]
   for (const task of asked) t.match(await left(task), { _tag: 'DriverError' })
 })

@@ -5,9 +5,9 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSyn
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { RELEASE } from '../lib/core/process.js'
-import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
-import * as consumer from './support/package-consumer.js'
+import { RELEASE } from '../../lib/core/process.js'
+import { type CodeBlock, codeBlocks } from '../support/code-blocks.js'
+import * as consumer from '../support/package-consumer.js'
 import {
   filesIn,
   install,
@@ -19,10 +19,10 @@ import {
   run,
   sizeOf,
   succeed,
-} from './support/package-workshop.js'
+} from '../support/package-workshop.js'
 
-const repository = fileURLToPath(new URL('..', import.meta.url))
-const nodes = [20, 22, 24]
+const repository = fileURLToPath(new URL('../..', import.meta.url))
+const nodes = [20, 22, 24, 26]
 const compilers = { typescript6: '6.0.3', typescript7: '7.0.2' }
 const peerless = [
   'keyrow',

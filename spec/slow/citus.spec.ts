@@ -3,13 +3,13 @@
 
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { buildSession, saveSession, sessionSet } from '../lib/promise/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import { sessionStoreLaws } from '../lib/testing/index.js'
-import { counting, quietPool, rowsOf } from './support/databases.js'
-import { makeHistory } from './support/history-run.js'
-import { dropSchemas, freshSchema, openIn, right } from './support/stores.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { buildSession, saveSession, sessionSet } from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { counting, quietPool, rowsOf } from '../support/databases.js'
+import { makeHistory } from '../support/history-run.js'
+import { dropSchemas, freshSchema, openIn, right } from '../support/stores.js'
 
 const url = process.env['CITUS_URL']
 if (url === undefined) throw new Error('CITUS_URL: the address of a coordinator of Citus is needed')
@@ -20,7 +20,7 @@ t.teardown(async () => {
   await right(database.close)
 })
 
-const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')
+const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
 const [, documented = 'there is none'] = /## Citus\n[^#]*?```sql\n([\s\S]*?)```/.exec(page) ?? []
 
 const distribute = async (schema: string): Promise<void> => {

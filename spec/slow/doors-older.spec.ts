@@ -6,12 +6,12 @@ import express from 'express4'
 import fastify from 'fastify4'
 import Koa from 'koa2'
 import t from 'tap'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { quietPools } from './support/databases.js'
-import { doorSuite } from './support/door-suite.js'
-import { expressDoor, fastifyDoor, koaDoor } from './support/doors.js'
-import { specDatabaseUrl } from './support/postgres-server.js'
-import { dropSchemas } from './support/stores.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { quietPools } from '../support/databases.js'
+import { doorSuite } from '../support/door-suite.js'
+import { expressDoor, fastifyDoor, koaDoor } from '../support/doors.js'
+import { specDatabaseUrl } from '../support/postgres-server.js'
+import { dropSchemas } from '../support/stores.js'
 
 const { url, stop } = await specDatabaseUrl()
 const database = postgresDatabase(quietPools(url))
@@ -33,9 +33,9 @@ for (const door of [
   })
 
 t.test("the peers' ranges are what the suites run on", async (t) => {
-  const { peerDependencies } = await manifestIn('..')
+  const { peerDependencies } = await manifestIn('../..')
   // spec/doors.spec.ts and spec/express-session.spec.ts have the first of each, this one and that have the others;
-  // spec/peers.check.ts has the lower ends of the ranges.
+  // spec/slow/peers.spec.ts has the lower ends of the ranges.
   const run: Readonly<Record<string, readonly string[]>> = {
     express: ['express', 'express4'],
     fastify: ['fastify', 'fastify4'],
@@ -45,7 +45,7 @@ t.test("the peers' ranges are what the suites run on", async (t) => {
   }
   for (const [name, packages] of Object.entries(run)) {
     const versions = await Promise.all(
-      packages.map(async (one) => (await manifestIn(`../node_modules/${one}`)).version),
+      packages.map(async (one) => (await manifestIn(`../../node_modules/${one}`)).version),
     )
     const ranges = (peerDependencies[name] ?? '').split(' || ')
     t.ok(

@@ -11,13 +11,13 @@ import { fileURLToPath } from 'node:url'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import type { Queryable } from '../lib/db/database.js'
-import { pgliteDatabase } from '../lib/db/pglite.js'
-import { closeDatabase, loadSession, queryDatabase } from '../lib/promise/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import { left } from './support/stores.js'
+import type { Queryable } from '../../lib/db/database.js'
+import { pgliteDatabase } from '../../lib/db/pglite.js'
+import { closeDatabase, loadSession, queryDatabase } from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { left } from '../support/stores.js'
 
-const script = fileURLToPath(new URL('./support/pglite-child.mjs', import.meta.url))
+const script = fileURLToPath(new URL('../support/pglite-child.mjs', import.meta.url))
 
 class Child {
   readonly process: ChildProcessByStdio<Writable, Readable, null>

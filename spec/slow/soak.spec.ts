@@ -5,14 +5,14 @@
 
 import type { Sql } from 'postgres'
 import t, { type Test } from 'tap'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { type Database, deleteExpiredSessions, type SessionStore } from '../lib/promise/index.js'
-import { sessionStore } from '../lib/sql/store.js'
-import { quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
-import { lastingSessions, type Sample, soak } from './support/soak.js'
-import { type Bound, grows, thirdsOf } from './support/soak-judge.js'
-import { age, freshSchema, right } from './support/stores.js'
+import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { type Database, deleteExpiredSessions, type SessionStore } from '../../lib/promise/index.js'
+import { sessionStore } from '../../lib/sql/store.js'
+import { quietPool, rowsOf } from '../support/databases.js'
+import { startPostgres } from '../support/postgres-server.js'
+import { lastingSessions, type Sample, soak } from '../support/soak.js'
+import { type Bound, grows, thirdsOf } from '../support/soak-judge.js'
+import { age, freshSchema, right } from '../support/stores.js'
 
 const minutes = Number(process.env['SOAK_MINUTES'] ?? 10)
 const MIB = 1024 * 1024
