@@ -1,6 +1,5 @@
 // keyrow: a functional active-record toolkit, and its main record, the web session.
 
-export type { ActiveRecord } from './core/active-record.js'
 export {
   DecodeError,
   DriverError,
@@ -16,6 +15,7 @@ export {
 } from './core/errors.js'
 export type { Json } from './core/json.js'
 export { type SessionKey, sessionKey } from './core/key.js'
+export type { ActiveRecord } from './core/session.js'
 export type { SessionId } from './core/token.js'
 export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './core/values.js'
 export {

@@ -2,7 +2,6 @@
 // Nothing here does I/O.
 import * as O from 'fp-ts/lib/Option.js'
 import { Set as HashSet } from 'immutable'
-import type { ActiveRecord } from './active-record.js'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
 import { type AnyKey, isStorable, nameOf, OWN } from './key.js'
 import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
@@ -93,6 +92,22 @@ export const emptySnapshot: Snapshot = Object.freeze({
   versionTag: '' as IdempotencyKey,
   entries: noEntries,
 })
+
+/**
+ * The common part of all records: the `handle` through which a record is saved and destroyed, and its `id` there.
+ *
+ * @example
+ * ```ts
+ * import type { ActiveRecord } from 'keyrow'
+ *
+ * const invoice: ActiveRecord<'ledger', number> = { handle: 'ledger', id: 42 }
+ * console.log(invoice.id) // 42
+ * ```
+ */
+export interface ActiveRecord<H, I> {
+  readonly handle: H
+  readonly id: I
+}
 
 /** A session in a store of type `H`. `Session` is this with any `SessionStore`. */
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {

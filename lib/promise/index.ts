@@ -2,7 +2,6 @@
 // error, an `Option` becomes `undefined`, and the left of an `Either` is thrown. Everything here converts; nothing is
 // implemented here.
 
-export type { ActiveRecord } from '../core/active-record.js'
 export {
   DecodeError,
   DriverError,
@@ -21,6 +20,7 @@ export {
 } from '../core/errors.js'
 export type { DeepReadonly, Json } from '../core/json.js'
 export { type SessionKey, sessionKey } from '../core/key.js'
+export type { ActiveRecord } from '../core/session.js'
 export type { SessionId } from '../core/token.js'
 export { sessionDel, sessionSet } from '../core/values.js'
 export type { OwnLifetime } from '../core/well-known-keys.js'

@@ -8,7 +8,6 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { Map as HashMap } from 'immutable'
-import type { ActiveRecord } from '../core/active-record.js'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
 import {
   type DecodeError,
@@ -19,6 +18,7 @@ import {
   SaveConflict,
   tagged,
 } from '../core/errors.js'
+import type { ActiveRecord } from '../core/session.js'
 import { type Database, type Param, type Query, type Row, runReadCommitted } from '../db/database.js'
 import { paramText } from '../db/text-format.js'
 import type { RecordStatements } from './statements.js'

@@ -132,7 +132,7 @@ const masked = (key: Buffer): string => {
  * Adds a message to the current session, for the next page that shows messages. `kind` is a name for its look, such
  * as `info`.
  *
- * @throws `EncodeError` for text with U+0000
+ * @throws `EncodeError` (as a `Left`) for text with U+0000
  *
  * @example
  * ```ts
@@ -142,9 +142,9 @@ const masked = (key: Buffer): string => {
  * import { memoryStore } from 'keyrow/memory'
  *
  * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(flash('info', 'Hi'), TE.chain(() => takeFlashes)),
+ *   pipe(flash('info', 'Hi'), TE.chain(() => takeFlashes), TE.map((taken) => taken.map(({ text }) => text))),
  * )
- * console.log(await request()) // { _tag: 'Right', right: [ { kind: 'info', text: 'Hi' } ] }
+ * console.log(await request()) // { _tag: 'Right', right: [ 'Hi' ] }
  * ```
  */
 export const flash = (kind: string, text: string): TE.TaskEither<SessionError, Session> =>
