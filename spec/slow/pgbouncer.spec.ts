@@ -59,7 +59,7 @@ t.test('a wait for a lock is no reason for another pool, nor to end what is answ
 
 t.test('ten processes that start together make the schema once', async (t) => {
   const schema = freshSchema()
-  const child = fileURLToPath(new URL('../../support/starter-child.mjs', import.meta.url))
+  const child = fileURLToPath(new URL('../support/starter-child.mjs', import.meta.url))
   const start = () =>
     promisify(execFile)(process.execPath, [child, bouncer.url, schema], {
       env: { ...process.env, PREPARE: 'false' },
