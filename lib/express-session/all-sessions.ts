@@ -11,7 +11,7 @@ import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import type { Database, Query } from '../db/database.js'
 import { ONCE_ON_PRIMARY, readCommitted } from '../db/database.js'
-import { FENCED } from '../sql/fragments.js'
+import { endingOf, fenceListed } from '../sql/fragments.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { quotedSchema } from '../sql/schema.js'
 
@@ -44,24 +44,19 @@ from (
 ) c`,
 })
 
-// $1 how many. Locks in the order of ids, as all that ends sessions does, and keeps their ids for a while.
+// $1 batch size
 const clear = (schema: string): Query => ({
   name: 'express.clear',
-  text: `
-with held as materialized (
+  text: endingOf(schema, {
+    held: `
   select s.id from ${schema}.session s
   where ${theirs(schema)}
   order by s.id
   limit $1::int
-  for update
-), fenced as (
-  update ${schema}.listing l set principal = null, collect_at = ${FENCED}
-  from held where l.session_id = held.id
-), ended as (
-  delete from ${schema}.session s using held where s.id = held.id
-  returning true
-)
-select count(*)::int as n from ended`,
+  for update`,
+    fenced: fenceListed(schema),
+    result: 'select count(*)::int as n from ended',
+  }),
 })
 
 /** Whether a session with this cookie has ended at a time, in milliseconds since 1970. */
