@@ -230,7 +230,7 @@ t.test(
     }
     const mine = count(await now(far))
     proxy.loseNextAnswer(others(64))
-    await t.rejects(saveSession(mine), { _tag: 'DriverError', retryable: false, message: /cannot be told/ })
+    await t.rejects(saveSession(mine), { _tag: 'DriverError', retryable: false, message: /is unknown whether/ })
     t.equal((await now()).store.get('n'), 3)
     const again = count(await now(far))
     proxy.loseNextAnswer(others(62))

@@ -191,7 +191,7 @@ order by leaf.name`,
 export const hazardsQuery: Query = {
   name: 'admin.hazards',
   text: `
-with ours as (
+with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
@@ -204,14 +204,14 @@ with ours as (
      or exists (select from unnest(p.polroles) as r (oid) where pg_has_role(current_user, r.oid, 'usage'))
 )
 select coalesce((
-         select json_agg(o.name order by o.name) from ours o
+         select json_agg(o.name order by o.name) from tables o
          where row_security_active(o.oid)
            and (not exists (select from policy p where p.polrelid = o.oid and p.polpermissive and p.whole)
                 or exists (select from policy p where p.polrelid = o.oid and not p.polpermissive and not p.whole))
        ), '[]')::text as hidden,
        coalesce((
          select json_agg(o.name || '.' || a.attname order by o.name, a.attname)
-         from ours o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
+         from tables o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
               join pg_collation l on l.oid = a.attcollation
          where to_jsonb(l) ->> 'collisdeterministic' = 'false'
        ), '[]')::text as merging,

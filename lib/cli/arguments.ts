@@ -4,7 +4,6 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import { LATEST } from '../sql/migrations.js'
 import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema.js'
-import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
 import { EXIT, Rejection, usage } from './terminal.js'
 
@@ -29,23 +28,16 @@ export type Command =
   | { readonly verb: 'schema print'; readonly schema: string; readonly from: number }
   | DatabaseCommand
 
-export type DatabaseCommand = { readonly target: Target } & (
-  | { readonly verb: 'schema status' | 'schema upgrade' | 'doctor' }
-  | {
-      readonly verb: 'cleanup'
-      readonly limits: Pick<DeleteExpiredOptions, 'batchSize' | 'delayMs' | 'totalTimeoutMs'>
-    }
-  | { readonly verb: 'sessions'; readonly principal: string | undefined; readonly limit: number }
-  | { readonly verb: 'show'; readonly id: string; readonly values: boolean }
-  | {
-      readonly verb: 'migrate'
-      readonly from: OldTable
-      readonly idleMs: number
-      readonly absoluteMs: number
-      readonly batch: number
-    }
-  | { readonly verb: 'end'; readonly scope: Scope; readonly batch: number; readonly yes: boolean }
-)
+type Verb = keyof typeof VERBS
+
+export type CommandOf<V extends Verb> = ReturnType<(typeof VERBS)[V]['parse']> & {
+  readonly verb: V
+  readonly target: Target
+}
+
+type DatabaseVerb = Exclude<Verb, 'schema print'>
+
+export type DatabaseCommand = { [V in DatabaseVerb]: CommandOf<V> }[DatabaseVerb]
 
 const OPTIONS = {
   url: { type: 'string' },
@@ -70,22 +62,9 @@ const OPTIONS = {
 
 type Values = ReturnType<typeof parsed>['values']
 
-/** The own options of each verb, and the number of its operands. */
-const VERBS: Readonly<
-  Record<string, { readonly own: readonly (keyof Values)[]; readonly operands: number }>
-> = {
-  'schema status': { own: [], operands: 0 },
-  'schema print': { own: ['from'], operands: 0 },
-  'schema upgrade': { own: [], operands: 0 },
-  cleanup: { own: ['batch', 'delay', 'total-timeout'], operands: 0 },
-  migrate: { own: ['from', 'idle', 'absolute', 'batch'], operands: 0 },
-  sessions: { own: ['limit'], operands: 1 },
-  show: { own: ['values'], operands: 1 },
-  end: { own: ['principal', 'all', 'batch'], operands: 1 },
-  doctor: { own: [], operands: 0 },
-}
+type Option = keyof Values
 
-const COMMON: readonly (keyof Values)[] = ['url', 'directory', 'schema', 'timeout', 'json', 'yes']
+const COMMON: readonly Option[] = ['url', 'directory', 'schema', 'timeout', 'json', 'yes']
 
 const parsed = (argv: readonly string[]) =>
   parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true, strict: true })
@@ -102,9 +81,9 @@ export const commandOf = (
       if (values.version === true) return { verb: 'version' }
       if (positionals.length === 0 && Object.keys(values).every((name) => name === 'json'))
         return { verb: 'help', exitCode: EXIT.usage }
-      const { verb, operands } = verbOf(positionals)
+      const { verb, operand } = verbOf(positionals)
       checkOptions(verb, values)
-      return commandWith(verb, operands, values, databaseUrl)
+      return commandWith(verb, operand, values, databaseUrl)
     },
     (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
   )
@@ -120,50 +99,37 @@ const verbOf = (positionals: readonly string[]) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
   const words = first === 'schema' ? 2 : 1
   const verb = first === 'schema' ? `schema ${second ?? ''}` : first
-  const found = Object.hasOwn(VERBS, verb) ? VERBS[verb] : undefined
-  if (found === undefined)
+  if (!isVerb(verb))
     throw usage(
       first === 'schema'
         ? 'schema: say status, print or upgrade'
         : `there is no such command${/^[a-z-]{1,20}$/.test(first) ? `: ${first}` : ''}; see keyrow --help`,
     )
   const operands = positionals.slice(words)
-  if (operands.length > found.operands)
+  if (operands.length > VERBS[verb].operands)
     throw usage(`${verb}: too many arguments; quote an argument that has spaces`)
-  return { verb, operands }
+  return { verb, operand: operands[0] }
 }
 
-const checkOptions = (verb: string, values: Values): void => {
-  const own = VERBS[verb]?.own ?? []
-  for (const name of Object.keys(values) as (keyof Values)[])
-    if (!COMMON.includes(name) && !own.includes(name)) throw usage(`${verb} has no option --${name}`)
+const isVerb = (verb: string): verb is Verb => Object.hasOwn(VERBS, verb)
+
+const checkOptions = (verb: Verb, values: Values): void => {
+  for (const name of Object.keys(values) as Option[])
+    if (!COMMON.includes(name) && !VERBS[verb].own.includes(name))
+      throw usage(`${verb} has no option --${name}`)
 }
 
 const commandWith = (
-  verb: string,
-  [operand]: readonly string[],
+  verb: Verb,
+  operand: string | undefined,
   values: Values,
   databaseUrl: string | undefined,
 ): Command => {
   const schema = schemaOf(values.schema)
-  if (verb === 'schema print') return { verb, schema, from: whole('from', values.from, 0, LATEST) ?? 0 }
-  const target = { ...databaseOf(values, databaseUrl), schema, timeoutMs: timeoutOf(values) }
-  switch (verb) {
-    case 'cleanup':
-      return { verb, target, limits: cleanupLimits(values) }
-    case 'migrate':
-      return { verb, target, ...migrationOf(values) }
-    case 'sessions':
-      return { verb, target, principal: operand, limit: whole('limit', values.limit, 1, 100_000) ?? 50 }
-    case 'show':
-      return { verb, target, id: idOf(verb, operand), values: values.values === true }
-    case 'end': {
-      const batch = whole('batch', values.batch, 1, 10_000) ?? 200
-      return { verb, target, scope: scopeOf(operand, values), batch, yes: values.yes === true }
-    }
-    default:
-      return { verb: verb as 'schema status' | 'schema upgrade' | 'doctor', target }
-  }
+  const own = VERBS[verb].parse(values, operand)
+  if (verb === 'schema print') return { verb, schema, ...own } as Command
+  const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
+  return { verb, target: { ...databaseOf(values, databaseUrl), schema, timeoutMs }, ...own } as Command
 }
 
 const cleanupLimits = (values: Values) => {
@@ -187,7 +153,7 @@ const migrationOf = (values: Values) => {
     from: oldTableOf(values.from),
     idleMs: idle * 1000,
     absoluteMs: absolute * 1000,
-    batch: whole('batch', values.batch, 1, 10_000) ?? 200,
+    batch: batchOf(values),
   }
 }
 
@@ -198,8 +164,6 @@ const oldTableOf = (text = ''): OldTable => {
     throw usage('migrate: say --from TABLE, or --from SCHEMA.TABLE')
   return second === undefined ? { tableName: first } : { schemaName: first, tableName: second }
 }
-
-const timeoutOf = (values: Values): number | undefined => whole('timeout', values.timeout, 1, 2 ** 31 - 1)
 
 const schemaOf = (name = DEFAULT_SCHEMA): string =>
   pipe(
@@ -247,6 +211,41 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
   if (principal !== undefined) return { kind: 'principal', principal }
   return operand === undefined ? { kind: 'all' } : { kind: 'one', id: idOf('end', operand) }
 }
+
+/** A command with its own options, the number of its operands, and the parser of both. */
+const verb = <A>(
+  own: readonly Option[],
+  operands: number,
+  parse: (values: Values, operand?: string) => A,
+) => ({
+  own,
+  operands,
+  parse,
+})
+
+const withoutOptions = verb([], 0, () => ({}))
+
+const VERBS = {
+  'schema status': withoutOptions,
+  'schema print': verb(['from'], 0, ({ from }) => ({ from: whole('from', from, 0, LATEST) ?? 0 })),
+  'schema upgrade': withoutOptions,
+  cleanup: verb(['batch', 'delay', 'total-timeout'], 0, (values) => ({ limits: cleanupLimits(values) })),
+  migrate: verb(['from', 'idle', 'absolute', 'batch'], 0, (values) => migrationOf(values)),
+  sessions: verb(['limit'], 1, ({ limit }, principal) => ({
+    principal,
+    limit: whole('limit', limit, 1, 100_000) ?? 50,
+  })),
+  show: verb(['values'], 1, ({ values }, id) => ({ id: idOf('show', id), values: values === true })),
+  end: verb(['principal', 'all', 'batch'], 1, (values, id) => ({
+    scope: scopeOf(id, values),
+    batch: batchOf(values),
+    yes: values.yes === true,
+  })),
+  doctor: withoutOptions,
+}
+
+/** The batch size of a command that ends or migrates sessions. */
+const batchOf = ({ batch }: Values): number => whole('batch', batch, 1, 10_000) ?? 200
 
 export const HELP = `Usage: keyrow COMMAND [options]
 

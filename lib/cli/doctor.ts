@@ -29,6 +29,12 @@ export interface Check {
   readonly says: string
 }
 
+const stated =
+  (state: Check['state']) =>
+  (check: string, says: string): Check => ({ check, state, says })
+
+const [ok, warning, problem] = [stated('ok'), stated('warning'), stated('problem')]
+
 const MINUTE = 60_000
 
 const serverChecks = (server: ServerStats, roundTripMs: number): readonly Check[] => [
@@ -38,47 +44,40 @@ const serverChecks = (server: ServerStats, roundTripMs: number): readonly Check[
     says: `database "${server.database}" answers "${server.role}" in ${duration(roundTripMs)}`,
   },
   server.number < 130_000
-    ? { check: 'server', state: 'problem', says: `PostgreSQL ${server.version}: keyrow needs 13 or later` }
-    : { check: 'server', state: 'ok', says: `PostgreSQL ${server.version}` },
+    ? problem('server', `PostgreSQL ${server.version}: keyrow needs 13 or later`)
+    : ok('server', `PostgreSQL ${server.version}`),
   writable(server),
 ]
 
 const writable = ({ standby, readonly }: ServerStats): Check =>
   standby || readonly
-    ? {
-        check: 'writing',
-        state: 'problem',
-        says: standby ? 'this is a standby: it cannot write' : 'transactions are read only',
-      }
-    : { check: 'writing', state: 'ok', says: 'this is a primary, and transactions can write' }
+    ? problem('writing', standby ? 'this is a standby: it cannot write' : 'transactions are read only')
+    : ok('writing', 'this is a primary, and transactions can write')
 
 /** Whether one server answers all statements: a pooler may balance reads, and an address may have several servers. */
 const routeCheck = ({ plain, own }: RouteStats): Check => {
   const [first] = own
   const isAnother = ({ server }: { readonly server: string }): boolean => server !== first?.server
   if (own.some(isAnother))
-    return {
-      check: 'routing',
-      state: 'problem',
-      says: 'several servers answer at this address: connect to the primary (target_session_attrs=primary)',
-    }
+    return problem(
+      'routing',
+      'several servers answer at this address: connect to the primary (target_session_attrs=primary)',
+    )
   const others = plain.filter(isAnother)
-  if (others.length === 0) return { check: 'routing', state: 'ok', says: 'one server answers all statements' }
+  if (others.length === 0) return ok('routing', 'one server answers all statements')
   const other = others.some(({ standby }) => standby) ? 'a standby' : 'another server'
-  return {
-    check: 'routing',
-    state: 'warning',
-    says:
-      `a pooler sends plain reads to ${other} (${String(others.length)} of ${String(plain.length)}), which may lag behind. ` +
+  return warning(
+    'routing',
+    `a pooler sends plain reads to ${other} (${String(others.length)} of ${String(plain.length)}), which may lag behind. ` +
       "keyrow's own reads go to the primary; your own reads do so only if they call a volatile function",
-  }
+  )
 }
 
 /** Sessions expire by the database's clock; logs and cookies use other clocks. */
 const clockCheck = ({ ahead, uncertain }: ClockStats): Check => {
   const off = Math.max(0, Math.abs(ahead) - uncertain)
   const says = `the database's clock is ${duration(Math.abs(ahead))} ${ahead < 0 ? 'behind' : 'ahead'} (± ${duration(uncertain)})`
-  if (off < 2_000) return { check: 'clock', state: 'ok', says }
+  if (off < 2_000) return ok('clock', says)
   return {
     check: 'clock',
     state: off < MINUTE ? 'warning' : 'problem',
@@ -88,36 +87,26 @@ const clockCheck = ({ ahead, uncertain }: ClockStats): Check => {
 
 const hazardChecks = ({ hidden, merging, role, synchronousCommit }: HazardStats): readonly Check[] => [
   hidden.length === 0
-    ? { check: 'row security', state: 'ok', says: `no policy hides rows from "${role}"` }
-    : {
-        check: 'row security',
-        state: 'problem',
-        says: `row-level security hides rows of ${hidden.join(', ')} from "${role}": disable it for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
-      },
+    ? ok('row security', `no policy hides rows from "${role}"`)
+    : problem(
+        'row security',
+        `row-level security hides rows of ${hidden.join(', ')} from "${role}": disable it for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
+      ),
   merging.length === 0
-    ? { check: 'collation', state: 'ok', says: 'different keys are distinct' }
-    : {
-        check: 'collation',
-        state: 'problem',
-        says: `the collation of ${merging.join(', ')} treats different texts as equal: use a deterministic one (alter table … alter column … type text collate "C")`,
-      },
+    ? ok('collation', 'different keys are distinct')
+    : problem(
+        'collation',
+        `the collation of ${merging.join(', ')} treats different texts as equal: use a deterministic one (alter table … alter column … type text collate "C")`,
+      ),
   synchronousCommit === 'off'
-    ? {
-        check: 'durability',
-        state: 'warning',
-        says: 'synchronous_commit is off: a crash of the server can lose the latest saves',
-      }
-    : {
-        check: 'durability',
-        state: 'ok',
-        says: `a save is on disk when it is answered (synchronous_commit: ${synchronousCommit})`,
-      },
+    ? warning('durability', 'synchronous_commit is off: a crash of the server can lose the latest saves')
+    : ok('durability', `a save is on disk when it is answered (synchronous_commit: ${synchronousCommit})`),
 ]
 
 const schemaCheck = ({ version, made }: SchemaState): Check => {
   const last = made.at(-1)
   const by = last === undefined ? '' : `, made ${time(last.madeAt)} by keyrow ${last.madeBy}`
-  return { check: 'schema', state: 'ok', says: `version ${String(version)}${by}` }
+  return ok('schema', `version ${String(version)}${by}`)
 }
 
 const schemaChecks = (stats: SchemaStats): readonly Check[] => [
@@ -145,17 +134,16 @@ const indexCheck = (indexes: readonly IndexStats[]): Check => {
     ...(invalid.length > 0 ? [`invalid: ${invalid.join(', ')} (reindex or drop)`] : []),
   ]
   return problems.length === 0
-    ? { check: 'indexes', state: 'ok', says: `${String(indexes.length)}, all valid` }
-    : { check: 'indexes', state: 'problem', says: problems.join('; ') }
+    ? ok('indexes', `${String(indexes.length)}, all valid`)
+    : problem('indexes', problems.join('; '))
 }
 
 const backlogCheck = (waiting: number | null): Check => {
-  if (waiting === null || waiting <= 0)
-    return { check: 'cleanup', state: 'ok', says: 'no session waits for the cleanup' }
+  if (waiting === null || waiting <= 0) return ok('cleanup', 'no session waits for the cleanup')
   const says = `the longest wait for the cleanup is ${duration(waiting)}`
   return waiting < 60 * MINUTE
-    ? { check: 'cleanup', state: 'ok', says }
-    : { check: 'cleanup', state: 'warning', says: `${says}: is it running? (startCleanup, keyrow cleanup)` }
+    ? ok('cleanup', says)
+    : warning('cleanup', `${says}: is it running? (startCleanup, keyrow cleanup)`)
 }
 
 const about = ({ estimated }: RowStats): string => (estimated ? 'about ' : '')
@@ -167,34 +155,30 @@ const expiredCheck = (rows: RowStats): Check => {
   const { counted, dead } = rows
   const says = `${about(rows)}${plural(counted - dead, 'live session')}, ${about(rows)}${plural(dead, 'expired session')} (expired: ${percent(dead, counted)})`
   return dead > 1_000 && dead > counted / 2
-    ? { check: 'sessions', state: 'warning', says: `${says}: keyrow cleanup deletes them` }
-    : { check: 'sessions', state: 'ok', says }
+    ? warning('sessions', `${says}: keyrow cleanup deletes them`)
+    : ok('sessions', says)
 }
 
 const principalsCheck = (sessions: RowStats, principals: RowStats): Check => {
   if (sessions.orphans === 0 && principals.orphans === 0)
-    return { check: 'listing', state: 'ok', says: 'it has exactly the sessions that exist' }
+    return ok('listing', 'it has exactly the sessions that exist')
   const missing = `it lacks ${about(sessions)}${plural(sessions.orphans, 'session')}`
   const extra = `has ${about(principals)}${plural(principals.orphans, 'row')} without a session`
-  return {
-    check: 'listing',
-    state: 'warning',
-    says: `${missing}, ${extra}: keyrow cleanup repairs that in time`,
-  }
+  return warning('listing', `${missing}, ${extra}: keyrow cleanup repairs that in time`)
 }
 
-const keysCheck = (rows: RowStats): Check => ({
-  check: 'keys',
-  state: 'ok',
-  says: `${about(rows)}${plural(rows.counted - rows.dead, 'key')}, ${about(rows)}${String(rows.dead)} tombstones (${percent(rows.dead, rows.counted)})`,
-})
+const keysCheck = (rows: RowStats): Check =>
+  ok(
+    'keys',
+    `${about(rows)}${plural(rows.counted - rows.dead, 'key')}, ${about(rows)}${String(rows.dead)} tombstones (${percent(rows.dead, rows.counted)})`,
+  )
 
 const vacuumCheck = ({ name, live, dead, vacuumed }: TableStats): Check => {
   const when = vacuumed === null ? 'never vacuumed' : `vacuumed ${time(vacuumed)}`
   const says = `${name}: ${plural(dead, 'dead tuple')}, ${when}`
   return dead > 10_000 && dead > live / 2
-    ? { check: 'vacuum', state: 'warning', says: `${says}: autovacuum lags behind` }
-    : { check: 'vacuum', state: 'ok', says }
+    ? warning('vacuum', `${says}: autovacuum lags behind`)
+    : ok('vacuum', says)
 }
 
 const sizesOf = (tables: readonly TableStats[]): readonly (readonly string[])[] =>
@@ -252,7 +236,7 @@ const schemaDiagnosis = (database: Database, schema: string): TE.TaskEither<Driv
     TE.orElse((error) =>
       error instanceof SchemaMismatch
         ? TE.right<DriverError, Diagnosis>({
-            checks: [{ check: 'schema', state: 'problem', says: error.problem }],
+            checks: [problem('schema', error.problem)],
           })
         : TE.left(error),
     ),

@@ -2,9 +2,9 @@
 import * as E from 'fp-ts/lib/Either.js'
 import { RELEASE } from '../core/process.js'
 import { readCommitted } from '../db/database.js'
-import { type Command, commandOf, type DatabaseCommand, HELP } from './arguments.js'
+import { type Command, type CommandOf, commandOf, type DatabaseCommand, HELP } from './arguments.js'
+import { cleanup, end, migrate } from './batch-commands.js'
 import { doctor } from './doctor.js'
-import { cleanup, end, migrate } from './end.js'
 import { type Context, openDatabase, type Task } from './open.js'
 import { printSchema, schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
 import { EXIT, type Failure, Rejection, type Terminal } from './terminal.js'
@@ -60,8 +60,6 @@ const performOnDatabase = async (
 type Verb = DatabaseCommand['verb']
 
 type Handlers = { readonly [V in Verb]: (context: Context, command: CommandOf<V>) => Task }
-
-type CommandOf<V extends Verb> = DatabaseCommand & { readonly verb: V }
 
 const HANDLERS: Handlers = {
   'schema status': schemaStatus,

@@ -13,7 +13,7 @@ import {
   upgradeSchema,
 } from '../sql/schema.js'
 import { adminOver, type SessionSummary, type ShownRow } from './admin.js'
-import type { DatabaseCommand } from './arguments.js'
+import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, type Task } from './open.js'
 import {
   duration,
@@ -29,8 +29,8 @@ import {
   time,
 } from './terminal.js'
 
-type SessionsCommand = Extract<DatabaseCommand, { readonly verb: 'sessions' }>
-type ShowCommand = Extract<DatabaseCommand, { readonly verb: 'show' }>
+type SessionsCommand = CommandOf<'sessions'>
+type ShowCommand = CommandOf<'show'>
 
 export const sessions = (context: Context, { principal, limit }: SessionsCommand): Task =>
   pipe(

@@ -4,7 +4,7 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { SessionKey } from '../core/key.js'
-import type { SessionValue } from '../core/session.js'
+import type { KeyNames, SessionValue } from '../core/session.js'
 import * as values from '../core/values.js'
 import type { Flash } from '../core/well-known-keys.js'
 import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
@@ -26,7 +26,7 @@ export const saveSession = lifted(verbs.saveSession)
 export const refreshSession = lifted(verbs.refreshSession)
 
 /** Loads these keys too, if the session was loaded without them. */
-export const loadKeys = flow(verbs.loadKeys, lifted)
+export const loadKeys = (...keys: KeyNames) => lifted(verbs.loadKeys(...keys))
 
 /** Gives the session a new secret, and so a new token. */
 export const rotateSession = lifted(verbs.rotateSession)
@@ -74,10 +74,13 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
   orThrowNow(() => current.updatedHere(f))
 
 /** Loads more keys of the current session; gives the current session. */
-export const loadCurrentKeys = lifted(verbs.loadCurrentKeys)
+export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
+  orThrow(verbs.loadCurrentKeys(...keys))
 
 /** Signs the current session in: sets its principal, gives it a new secret and, with `lifetime`, a lifetime of its own. */
-export const signIn = lifted(signing.signIn)
+export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
+  signing.signIn(principal, options),
+)
 
 /** Signs out: deletes the current session, and clears its cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)

@@ -25,8 +25,8 @@ export const lifted =
     orThrow(verb(...input))
 
 /** A synchronous result as a promise. */
-export const orThrowNow = <L extends Error, A>(ask: () => E.Either<L, A>): Promise<A> =>
-  new Promise((resolve) => resolve(given(ask())))
+export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
+  new Promise((resolve) => resolve(given(read())))
 
 /** The body of `verb` as a task that rejects with what the body throws. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>

@@ -17,7 +17,7 @@ import { FENCED, statementsOf } from './fragments.js'
 import { principalStatements } from './principals.js'
 import { listedSessions, rowAs, sessionIds } from './rows.js'
 
-export const citusStatements = statementsOf('citus', {
+const citusStatements = statementsOf('citus', {
   // $1 principal, $2 id of the session to keep, or null, $3 id of the only session to end, or null
   idsOf: (schema) => `
 select session_id::text as id from ${schema}.listing
@@ -51,7 +51,7 @@ limit $1::int`,
   // $1 id
   deleteExpired: (schema) => `
 with held as materialized (
-  select id, created_at <= now() - interval '1 hour' as settled from ${schema}.session
+  select id, created_at <= now() - interval '1 hour' as aged from ${schema}.session
   where id = $1::uuid and expires_at <= now()
   for update skip locked
 ), emptied as (
@@ -61,7 +61,7 @@ with held as materialized (
   returning id
 ), fenced as (
   update ${schema}.listing set principal = null, collect_at = ${FENCED}
-  where session_id = $1::uuid and exists (select from held where not settled)
+  where session_id = $1::uuid and exists (select from held where not aged)
   returning true
 ), postponed as (
   update ${schema}.listing l set collect_at = s.expires_at
@@ -70,15 +70,15 @@ with held as materialized (
 ), unlisted as (
   delete from ${schema}.listing
   where session_id = $1::uuid
-    and (exists (select from held where settled)
+    and (exists (select from held where aged)
          or not exists (select from ${schema}.session where id = $1::uuid))
   returning true
 )
 select (select count(*) from ended)::int as sessions,
-       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled`,
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled`,
 })
 
-const ExpiredRow = t.type({ sessions: t.number, settled: t.number })
+const ExpiredRow = t.type({ sessions: t.number, handled: t.number })
 
 export const citusPrincipals = (
   database: Database,
@@ -100,7 +100,7 @@ export const citusPrincipals = (
         TE.chain(each((id) => rowAs(ExpiredRow)(database, sql.deleteExpired, [id]))),
         TE.map((done) => ({
           sessions: done.reduce((sum, { sessions }) => sum + sessions, 0),
-          more: done.length === limit && done.some(({ settled }) => settled > 0),
+          more: done.length === limit && done.some(({ handled }) => handled > 0),
           busy: false,
         })),
       ),

@@ -70,11 +70,11 @@ select (select id::text from examined order by id desc limit 1) as last`,
 )`,
       ],
       held: `
-  select id, created_at <= now() - interval '1 hour' as settled from ${schema}.session
+  select id, created_at <= now() - interval '1 hour' as aged from ${schema}.session
   where id in (select session_id from due) and expires_at <= now()
   for update skip locked`,
       deletesEntries: true,
-      fenced: fenceListed(schema, ' and not held.settled'),
+      fenced: fenceListed(schema, ' and not held.aged'),
       after: [
         `postponed as (
   update ${schema}.listing l set collect_at = s.expires_at
@@ -84,20 +84,20 @@ select (select id::text from examined order by id desc limit 1) as last`,
         `unlisted as (
   delete from ${schema}.listing l using due
   where l.session_id = due.session_id
-    and (exists (select from held where held.id = due.session_id and held.settled)
+    and (exists (select from held where held.id = due.session_id and held.aged)
          or not exists (select from ${schema}.session s where s.id = due.session_id))
   returning true
 )`,
       ],
       result: `select (select count(*) from ended)::int as sessions, (select count(*) from due)::int as due,
-       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled,
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled,
        not (select held from single) as busy`,
     }),
 })
 
 type Principals = Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'>
 
-const ExpiredRow = t.type({ sessions: t.number, due: t.number, settled: t.number, busy: t.boolean })
+const ExpiredRow = t.type({ sessions: t.number, due: t.number, handled: t.number, busy: t.boolean })
 
 export const principalsOver = (database: Database, schema: string): Principals => {
   const sql = principalStatements(schema)
@@ -110,10 +110,10 @@ export const principalsOver = (database: Database, schema: string): Principals =
       const unlisted = await listMissing()
       return pipe(
         await rowAs(ExpiredRow)(database, sql.deleteExpired, [limit])(),
-        E.map(({ sessions, due, settled, busy }) => ({
+        E.map(({ sessions, due, handled, busy }) => ({
           sessions,
           // Locked sessions stay due. If nothing else is left, they wait for a later cleanup.
-          more: (due === limit && settled > 0) || unlisted,
+          more: (due === limit && handled > 0) || unlisted,
           busy,
         })),
       )

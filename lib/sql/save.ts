@@ -183,7 +183,7 @@ const lockOf = ({ sql, database }: Saving): Query =>
 const undecidable = ({ sql }: Saving): DriverError =>
   new DriverError(
     `${sql.save.name}: its first attempt got no answer, and since then too many saves were made: ` +
-      'it cannot be told whether that attempt was stored',
+      'it is unknown whether that attempt was stored',
     { retryable: false },
   )
 

@@ -118,7 +118,7 @@ const unrecorded = (
   if (present.length === 0) return E.right({ version: 0, exists, made: [] })
   return lacking(version, present) === undefined && !present.some((column) => column.startsWith('listing.'))
     ? E.right({ version, exists, made: [] })
-    : E.left(notOurs(schema, `it lacks ${lacking(version, present) ?? 'metadata.version integer'}`))
+    : E.left(foreign(schema, `it lacks ${lacking(version, present) ?? 'metadata.version integer'}`))
 }
 
 const recorded = (
@@ -129,7 +129,7 @@ const recorded = (
   const strange = columnsOf(FIRST_RECORDED).find(
     (column) => column.startsWith('metadata.') && !present.includes(column),
   )
-  if (strange !== undefined) return TE.left(notOurs(schema, `it lacks ${strange}`))
+  if (strange !== undefined) return TE.left(foreign(schema, `it lacks ${strange}`))
   return pipe(
     rowsAs(VersionRow)(database, versions(schema)),
     TE.chainW((rows) => {
@@ -179,17 +179,17 @@ const whole = (
   made: readonly MadeVersion[],
 ): E.Either<SchemaMismatch, SchemaState> => {
   const version = made.at(-1)?.version ?? 0
-  if (version < FIRST_RECORDED) return E.left(notOurs(schema, 'its table metadata names no version'))
+  if (version < FIRST_RECORDED) return E.left(foreign(schema, 'its table metadata names no version'))
   const lacks = lacking(version, present)
   return version <= LATEST && lacks !== undefined
-    ? E.left(notOurs(schema, `its metadata says version ${String(version)}, but it lacks ${lacks}`))
+    ? E.left(foreign(schema, `its metadata says version ${String(version)}, but it lacks ${lacks}`))
     : E.right({ version, exists: true, made })
 }
 
 const lacking = (version: number, present: readonly string[]): string | undefined =>
   columnsOf(version).find((column) => !present.includes(column))
 
-const notOurs = (schema: string, why: string): SchemaMismatch =>
+const foreign = (schema: string, why: string): SchemaMismatch =>
   new SchemaMismatch(
     bare(schema),
     `it has tables of these names (session, entry, listing, metadata) that are not keyrow's, or incomplete: ${why}; ` +

@@ -126,7 +126,7 @@ export type SessionStatements = ReturnType<typeof sessionStatements>
 export const sessionStatements = statementsOf('session', {
   // $1 id, $2 {"set": [value], "deleted": []}, $3 idle, $4 save, $5 base revision, $6 its version tag, $7 whether the header
   // must still have that revision: updates need it, since their values were computed from it. No row if the session is
-  // gone or has another revision, if this save was done before, or if the revision is too old to tell. A deletion is an
+  // gone or has another revision, if this save was done before, or if the revision is too old to check that. A deletion is an
   // upsert too: a DELETE would miss a row that a concurrent save inserted. `seen` is the header's revision in the
   // statement's snapshot. If it is not the revision before this save, the save waited for others, and `changes` lacks
   // their writes. `since` uses the header after the save: a base revision 63 revisions old is one too old then.

@@ -73,9 +73,9 @@ export const currentLaws: readonly Law[] = [
         const session = await stored(store, sessionSet('user', 'ada'))
         const ended = (body: TE.TaskEither<unknown, unknown>) =>
           withSession(session, () =>
-            pipe(
+            inOrder(
               TE.fromTask(() => right(store.destroy(session.id))),
-              TE.chainW(() => body),
+              body,
             ),
           )
         assert.equal(tagOf(await left(ended(set('late', 1)))), 'SessionGone')
@@ -94,12 +94,7 @@ export const currentLaws: readonly Law[] = [
         throw mine
       }
       const failing = (failure: TE.TaskEither<unknown, never>) =>
-        withSession(session, () =>
-          pipe(
-            set('visits', 2),
-            TE.chainW(() => failure),
-          ),
-        )
+        withSession(session, () => inOrder(set('visits', 2), failure))
       assert.equal(await left(failing(TE.left(mine))), mine)
       await assert.rejects(
         failing(() => Promise.reject(mine)),
@@ -114,21 +109,13 @@ export const currentLaws: readonly Law[] = [
     'except with saveOnFailure': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
       const mine = new Error('mine')
-      const body = () =>
-        pipe(
-          set('visits', 2),
-          TE.chainW(() => TE.left(mine)),
-        )
+      const body = () => inOrder(set('visits', 2), TE.left(mine))
       assert.equal(await left(withSession(session, body, { saveOnFailure: true })), mine)
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
     'a value that cannot be stored fails the set, and so the body': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
-      const body = () =>
-        pipe(
-          set('visits', 2),
-          TE.chain(() => set('bad', Number.NaN)),
-        )
+      const body = () => inOrder(set('visits', 2), set('bad', Number.NaN))
       assert.equal(tagOf(await left(withSession(session, body))), 'EncodeError')
       assert.deepEqual(await storedValues(session), { visits: 1 })
     },
@@ -138,11 +125,11 @@ export const currentLaws: readonly Law[] = [
       const session = await stored(store, sessionSet('visits', 1))
       const [ended, go] = gate()
       let late: Promise<unknown> = Promise.resolve()
-      const body = pipe(
+      const body = inOrder(
         TE.fromIO(() => {
           late = ended.then(() => left(set('late', 1)))
         }),
-        TE.chainW(() => set('visits', 2)),
+        set('visits', 2),
       )
       await right(withSession(session, () => body))
       go()
@@ -297,14 +284,7 @@ export const currentLaws: readonly Law[] = [
         TE.chainFirstW(rotateSession),
         TE.chainW((before) => withSession(before, () => add)),
       )
-      const last = await right(
-        withSession(session, () =>
-          pipe(
-            body,
-            TE.chainW(() => currentSession),
-          ),
-        ),
-      )
+      const last = await right(withSession(session, () => inOrder(body, currentSession)))
       assert.deepEqual(await storedValues(last), { n: 2 })
     },
   }),

@@ -59,10 +59,10 @@ const saveTogether = async ({ batch }: SessionStore, session: Session): Promise<
 }
 
 export const lifetimeLaws: readonly Law[] = [
-  ...lawsOf(11, {
-    'a session with a lifetime of its own expires by that, however it is used': withLifetime(
-      store,
-      async (subject) => {
+  ...lawsOf(
+    11,
+    {
+      'a session with a lifetime of its own expires by that, however it is used': async (subject) => {
         const ada = newPrincipal()
         const session = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, long)
         await subject.elapse(101_000)
@@ -81,10 +81,7 @@ export const lifetimeLaws: readonly Law[] = [
         await subject.elapse(5_000_000 - 101_000 - 550_000 * Object.keys(uses).length)
         assert.equal(await reloaded(session), undefined, 'its absolute time ends it')
       },
-    ),
-    'an own lifetime decides when a touch is due, and a rotation keeps it': withLifetime(
-      store,
-      async (subject) => {
+      'an own lifetime decides when a touch is due, and a rotation keeps it': async (subject) => {
         const first = await signedIn(await stored(subject.store, sessionSet('a', 1)), newPrincipal(), long)
         assert.ok(
           expirationOf(first) - expirationOf(await stored(subject.store, sessionSet('a', 1))) > 500_000,
@@ -102,28 +99,25 @@ export const lifetimeLaws: readonly Law[] = [
         assert.equal(await dueAfter(50_000), false)
         assert.equal(await dueAfter(51_000), true)
       },
-    ),
-    'a session with a shorter lifetime of its own expires by that, and is then deleted': withLifetime(
-      { idleMs: 1_000_000, absoluteMs: 5_000_000 },
-      async (subject) => {
-        const [ada, short] = [newPrincipal(), { idleMs: 10_000, absoluteMs: 15_000 }]
-        const used = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, short)
-        const unused = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, short)
-        await subject.elapse(9_000)
-        for (const use of Object.values(uses)) await use(await reload(used))
-        await subject.elapse(2_000)
-        assert.ok(await reload(used))
-        assert.equal(await reloaded(unused), undefined)
-        await subject.elapse(5_000)
-        assert.equal(await reloaded(used), undefined)
-        assert.deepEqual(await right(sessionsOf(subject.store, ada)), [])
-        const { sessions } = await right(deleteExpiredSessions(subject.store))
-        assert.ok(sessions >= 2, 'both are deleted')
-      },
-    ),
-    "a later sign-in restarts its own lifetime, or gives it the store's again": withLifetime(
-      store,
-      async (subject) => {
+      'a session with a shorter lifetime of its own expires by that, and is then deleted': withLifetime(
+        { idleMs: 1_000_000, absoluteMs: 5_000_000 },
+        async (subject) => {
+          const [ada, short] = [newPrincipal(), { idleMs: 10_000, absoluteMs: 15_000 }]
+          const used = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, short)
+          const unused = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, short)
+          await subject.elapse(9_000)
+          for (const use of Object.values(uses)) await use(await reload(used))
+          await subject.elapse(2_000)
+          assert.ok(await reload(used))
+          assert.equal(await reloaded(unused), undefined)
+          await subject.elapse(5_000)
+          assert.equal(await reloaded(used), undefined)
+          assert.deepEqual(await right(sessionsOf(subject.store, ada)), [])
+          const { sessions } = await right(deleteExpiredSessions(subject.store))
+          assert.ok(sessions >= 2, 'both are deleted')
+        },
+      ),
+      "a later sign-in restarts its own lifetime, or gives it the store's again": async (subject) => {
         const ada = newPrincipal()
         let session = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, long)
         for (let second = 0; second < 6; second += 1) {
@@ -143,10 +137,7 @@ export const lifetimeLaws: readonly Law[] = [
         assert.equal(await reloaded(other), undefined, "the store's idle time")
         assert.ok((await right(deleteExpiredSessions(subject.store))).sessions >= 2, 'both are deleted')
       },
-    ),
-    'an invalid lifetime is rejected, and the session stays as it is': withLifetime(
-      store,
-      async (subject) => {
+      'an invalid lifetime is rejected, and the session stays as it is': async (subject) => {
         const session = await stored(subject.store, sessionSet('a', 1))
         for (const wrong of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1e30, '60000' as unknown as number])
           for (const lifetime of [
@@ -159,8 +150,9 @@ export const lifetimeLaws: readonly Law[] = [
             })
         assert.equal((await reload(session)).store.size, 1)
       },
-    ),
-  }),
+    },
+    store,
+  ),
 ]
 
 const loadedWithOthers = async ({ id, token, handle }: Session): Promise<readonly O.Option<Snapshot>[]> =>

@@ -26,6 +26,7 @@ import {
   counted,
   currentVisits,
   gate,
+  inOrder,
   type Law,
   lawsOf,
   lazily,
@@ -154,11 +155,11 @@ export const partialLoadingLaws: readonly Law[] = [
     },
     'saving a value with fewer keys loses no update of the current session': async ({ store }) => {
       const session = await lazily(await stored(store, ...abc), 'a')
-      const body = pipe(
+      const body = inOrder(
         loadCurrentKeys('b'),
-        TE.chainW(() => updateCurrentSession(add('b', 10))),
-        TE.chainW(() => saveSession(add('a', 10)(session))),
-        TE.chainW(() => updateCurrentSession(add('b', 100))),
+        updateCurrentSession(add('b', 10)),
+        saveSession(add('a', 10)(session)),
+        updateCurrentSession(add('b', 100)),
       )
       await right(withSession(session, () => body))
       assert.deepEqual(await storedValues(session), { a: 11, b: 112, c: 3 })

@@ -54,11 +54,16 @@ const TITLES = {
   13: 'collection is polite',
 } as const
 
-/** Checks of one law, each under the title of that law and a name of its own. */
-export const lawsOf = (law: keyof typeof TITLES, checks: Readonly<Record<string, Check>>): readonly Law[] =>
+/** Checks of one law, by name, on stores with this lifetime. */
+export const lawsOf = (
+  law: keyof typeof TITLES,
+  checks: Readonly<Record<string, Check>>,
+  lifetime: Partial<Lifetime> = {},
+): readonly Law[] =>
   Object.entries(checks).map(([name, check]) => ({
     law,
     name: `${TITLES[law]}: ${name}`,
+    lifetime,
     ...(typeof check === 'function' ? { check } : check),
   }))
 
@@ -159,19 +164,16 @@ export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)
 
 export const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
 
-/** Runs the tasks one after the other; gives what the last one gave. */
-export const inOrder = <L, A>(
-  first: TE.TaskEither<L, A>,
-  ...rest: readonly TE.TaskEither<L, A>[]
-): TE.TaskEither<L, A> =>
-  rest.reduce(
-    (before, next) =>
-      pipe(
-        before,
-        TE.chain(() => next),
-      ),
-    first,
-  )
+type Task = TaskEither<unknown, unknown>
+
+/** Runs the tasks one after the other, until one fails; gives the result of the last one. */
+export const inOrder = <A>(...tasks: readonly [...Task[], TaskEither<unknown, A>]): TaskEither<unknown, A> =>
+  (tasks as readonly Task[]).reduce((before, next) =>
+    pipe(
+      before,
+      TE.chain(() => next),
+    ),
+  ) as TaskEither<unknown, A>
 
 /** A promise, and the function that fulfils it. */
 export const gate = (): readonly [Promise<void>, () => void] => {

@@ -196,10 +196,10 @@ export const tokenLaws: readonly Law[] = [
       assert.equal(tagOf(await left(saveSession(sessionSet('more', 1)(here)))), 'SessionGone')
     },
   }),
-  ...lawsOf(13, {
-    'batches are bounded, and hold only expired sessions': withLifetime(
-      { idleMs: 60_000 },
-      async ({ store, elapse }) => {
+  ...lawsOf(
+    13,
+    {
+      'batches are bounded, and hold only expired sessions': async ({ store, elapse }) => {
         const old = await several(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
         await elapse(40_000)
         const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, sessionSet('a', 1)))]
@@ -214,10 +214,7 @@ export const tokenLaws: readonly Law[] = [
         await elapse(61_000)
         assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
       },
-    ),
-    'any number of cleanups may run at once, beside the requests': withLifetime(
-      { idleMs: 60_000 },
-      async ({ store, elapse }) => {
+      'any number of cleanups may run at once, beside the requests': async ({ store, elapse }) => {
         await several(60, () => stored(store, sessionSet('a', 1)))
         await elapse(61_000)
         const live = await several(10, () => stored(store, sessionSet('n', 0)))
@@ -231,6 +228,7 @@ export const tokenLaws: readonly Law[] = [
         assert.deepEqual([sessions, saved.length], [60, 50])
         for (const session of live) assert.equal((await reload(session)).store.size, 6)
       },
-    ),
-  }),
+    },
+    { idleMs: 60_000 },
+  ),
 ]

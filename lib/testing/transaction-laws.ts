@@ -49,7 +49,7 @@ export const transactionLaws: readonly Law[] = [
       for (const end of [TE.right('done'), fail]) {
         const session = await stored(store, sessionSet('n', 1))
         const request = withSession(session, () =>
-          inOrder<unknown, unknown>(
+          inOrder(
             set('before', 1),
             transact(database, () =>
               inOrder(increment('n'), set('inside', 1), updateCurrentSession(sessionFlash('info', 'x'))),
@@ -72,7 +72,7 @@ export const transactionLaws: readonly Law[] = [
       const request = withSession(session, () =>
         pipe(
           transact(database, (tx) =>
-            inOrder<unknown, unknown>(
+            inOrder(
               increment('n'),
               transact(tx, () => inOrder(increment('n'), set('kept', 1))),
               ignoringFailure(tx, (inner) =>
@@ -98,7 +98,7 @@ export const transactionLaws: readonly Law[] = [
         for (const end of [TE.right('done'), fail]) {
           const session = await stored(store, sessionSet('a', 1), sessionSet('b', 1), sessionSet('c', 1))
           const request = withSession(session, () =>
-            inOrder<unknown, unknown>(
+            inOrder(
               set('a', 10),
               increment('b'),
               set('c', 10),
@@ -119,7 +119,7 @@ export const transactionLaws: readonly Law[] = [
     'concurrent transactions write an unsaved update once': withDatabase(async (store, database) => {
       const session = await stored(store, sessionSet('n', 0))
       const both = TE.fromTask(() => several(2, () => right(transact(database, () => increment('n')))))
-      await right(withSession(session, () => inOrder<unknown, unknown>(increment('n'), both, increment('n'))))
+      await right(withSession(session, () => inOrder(increment('n'), both, increment('n'))))
       assert.deepEqual(await storedValues(session), { n: 4 })
     }),
     'a sign-in in a transaction is kept by its commit, and undone by its rollback': withDatabase(
@@ -128,7 +128,7 @@ export const transactionLaws: readonly Law[] = [
           const seen: Session[] = []
           const signing = (outcome: Body) =>
             withSession(visitor, () =>
-              inOrder<unknown, unknown>(
+              inOrder(
                 ignoringFailure(database, () => inOrder(signIn('ada'), outcome)),
                 pipe(
                   currentSession,
@@ -152,15 +152,15 @@ export const transactionLaws: readonly Law[] = [
         const session = await stored(store, sessionSet('n', 1))
         const rotate = pipe(currentSession, TE.chainW(rotateSession))
         const request = withSession(session, () =>
-          inOrder<unknown, unknown>(
-            ignoringFailure(database, () => inOrder<unknown, unknown>(rotate, signOut, fail)),
+          inOrder(
+            ignoringFailure(database, () => inOrder(rotate, signOut, fail)),
             increment('n'),
           ),
         )
         await right(request)
         assert.deepEqual(await storedValues(session), { n: 2 })
         const ended = withSession(session, () =>
-          inOrder<unknown, unknown>(
+          inOrder(
             transact(database, () => signOut),
             increment('n'),
           ),
@@ -177,7 +177,7 @@ export const transactionLaws: readonly Law[] = [
         const request = (index: number) =>
           right(
             withSession(session, () =>
-              inOrder<unknown, unknown>(
+              inOrder(
                 increment('n'),
                 transact(database, () => inOrder(increment('n'), set(`key ${String(index)}`, index))),
                 increment('n'),
@@ -194,7 +194,7 @@ export const transactionLaws: readonly Law[] = [
     'a transaction that edits an ended session is rolled back': withDatabase(async (store, database) => {
       const session = await stored(store, sessionSet('n', 0))
       const late = withSession(session, () =>
-        inOrder<unknown, unknown>(
+        inOrder(
           // As another request does it: this one gets no event.
           store.destroy(session.id),
           transact(database, () => increment('n')),

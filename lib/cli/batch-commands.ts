@@ -10,7 +10,7 @@ import { sessionStore } from '../sql/store.js'
 import { type DeletedExpired, deleteExpiredSessions } from '../store/cleanup.js'
 import { type Admin, adminOver, FIRST_ID, type Scope } from './admin.js'
 import { COUNT_LIMIT } from './admin-sql.js'
-import type { DatabaseCommand } from './arguments.js'
+import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, PATIENT, type Task } from './open.js'
 import { EXIT, type Failure, plural, Rejection, usage } from './terminal.js'
 
@@ -32,7 +32,7 @@ const INTERRUPTED = 'Interrupted: there may be more.'
 const failedAfter = (error: DriverError, done: string): DriverError =>
   withMessage(error, `${error.message}; before that ${done}`)
 
-type EndOptions = Extract<DatabaseCommand, { readonly verb: 'end' }>
+type EndOptions = CommandOf<'end'>
 
 export const end = (context: Context, options: EndOptions): Task => {
   const { database, schema, terminal } = context
@@ -106,7 +106,7 @@ const endBatches =
     return E.right({ ended, finished: true })
   }
 
-type CleanupCommand = Extract<DatabaseCommand, { readonly verb: 'cleanup' }>
+type CleanupCommand = CommandOf<'cleanup'>
 
 export const cleanup = (context: Context, { limits }: CleanupCommand): Task => {
   const { database, schema, signal, terminal } = context
@@ -128,7 +128,7 @@ const restOf = ({ finished, batches }: DeletedExpired, signal: AbortSignal): str
   return batches === 0 ? 'Another cleanup is running.' : 'The time limit was reached: there may be more.'
 }
 
-type MigrateCommand = Extract<DatabaseCommand, { readonly verb: 'migrate' }>
+type MigrateCommand = CommandOf<'migrate'>
 
 export const migrate = (context: Context, command: MigrateCommand): Task =>
   pipe(migrateBatches(context, command), TE.map(printResult(context, migratedText)), onCurrentSchema(context))
