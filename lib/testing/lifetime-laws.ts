@@ -8,7 +8,7 @@ import { newIdempotencyKey } from '../core/token.js'
 import { sessionSet } from '../core/values.js'
 import type { OwnLifetime } from '../core/well-known-keys.js'
 import { sessionsOf, signIn } from '../request/sign-in.js'
-import { buildSession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
+import { buildSession, refreshSession, rotateSession } from '../request/verbs.js'
 import { withSession } from '../request/with-session.js'
 import { deleteExpiredSessions } from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
@@ -20,6 +20,7 @@ import {
   reload,
   reloaded,
   right,
+  saveNow,
   snapshotOf,
   stored,
   withLifetime,
@@ -39,10 +40,10 @@ const newPrincipal = (): string => `ada ${String(Math.random())}`
 /** Every use of a session that may extend its expiration. */
 const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
   touch: (session) => right(session.handle.touch(session.id)),
-  'a save of nothing': (session) => right(saveSession(session)),
-  'a save': (session) => right(saveSession(sessionSet('a', Math.random())(session))),
+  'a save of nothing': (session) => saveNow(session),
+  'a save': (session) => saveNow(sessionSet('a', Math.random())(session)),
   'a save of some keys': async (session) =>
-    right(saveSession(sessionSet('a', Math.random())(await lazily(session, 'b')))),
+    saveNow(sessionSet('a', Math.random())(await lazily(session, 'b'))),
   'a refresh': (session) => right(refreshSession(session)),
   'a refresh of some keys': async (session) => right(refreshSession(await lazily(session, 'b'))),
   'a save with others': (session) => saveTogether(session.handle, session),
@@ -126,7 +127,7 @@ export const lifetimeLaws: readonly Law[] = [
         }
         session = await signedIn(session, ada)
         await subject.elapse(50_000)
-        await right(saveSession(sessionSet('a', 2)(await reload(session))))
+        await saveNow(sessionSet('a', 2)(await reload(session)))
         await subject.elapse(51_000)
         assert.equal(await reloaded(session), undefined, "the store's absolute time")
         const other = await signedIn(

@@ -34,6 +34,7 @@ import {
   notLoaded,
   reload,
   right,
+  saveNow,
   several,
   snapshotOf,
   stored,
@@ -71,17 +72,17 @@ export const partialLoadingLaws: readonly Law[] = [
     'loading more keys keeps unsaved edits, and gives all values of one snapshot': async ({ store }) => {
       const whole = await stored(store, ...abc)
       const mine = pipe(await lazily(whole, 'a'), sessionSet('c', 30), add('a', 10))
-      await right(saveSession(pipe(await reload(whole), sessionSet('a', 5), sessionSet('b', 6))))
+      await saveNow(await reload(whole), sessionSet('a', 5), sessionSet('b', 6))
       assert.equal(sessionRef('a', 0)(mine), 11)
       const fetched = await right(loadKeys('b', 'c', 'nothing')(mine))
       assert.deepEqual(fetched.store.toObject(), { a: 15, b: 6, c: 30 })
       assert.equal(sessionRef('nothing', 0)(fetched), 0)
       assert.equal(snapshotOf(fetched).revision, snapshotOf(mine).revision + 1)
-      await right(saveSession(sessionDel('b')(await reload(whole))))
+      await saveNow(sessionDel('b')(await reload(whole)))
       const refreshed = await right(refreshSession(fetched))
       assert.deepEqual(refreshed.store.toObject(), { a: 15, c: 30 })
       assert.equal(sessionRef('b', 0)(refreshed), 0)
-      assert.deepEqual((await right(saveSession(refreshed))).store.toObject(), { a: 15, c: 30 })
+      assert.deepEqual((await saveNow(refreshed)).store.toObject(), { a: 15, c: 30 })
     },
     'a snapshot of a store says which keys it has, and holds no others': async ({ store }) => {
       const session = await stored(store, ...abc)
@@ -105,8 +106,8 @@ export const partialLoadingLaws: readonly Law[] = [
       await right(loadKeys('a')(session))
       await right(loadKeys('b')(sessionSet('b', 1)(session)))
       await right(loadKeys('b')(whole))
-      await right(saveSession(session))
-      const saved = await right(saveSession(pipe(session, add('a'), sessionSet('b', 7))))
+      await saveNow(session)
+      const saved = await saveNow(session, add('a'), sessionSet('b', 7))
       assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
       assert.deepEqual(saved.store.toObject(), { a: 2, b: 7 })
       await right(loadKeys('b')(saved))
@@ -194,11 +195,7 @@ export const partialLoadingLaws: readonly Law[] = [
       const loaded = await several(20, (index) => lazily(whole, `old ${String((index + 1) % 20)}`))
       const saved = await Promise.all(
         loaded.map((mine, index) =>
-          right(
-            saveSession(
-              pipe(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
-            ),
-          ),
+          saveNow(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
         ),
       )
       assert.deepEqual(
@@ -216,8 +213,8 @@ export const partialLoadingLaws: readonly Law[] = [
     }) => {
       const whole = await stored(store, ...abc)
       const mine = await lazily(whole, 'a', 'b')
-      await right(saveSession(pipe(await lazily(whole, 'c'), sessionDel('a'), sessionSet('c', 33))))
-      const saved = await right(saveSession(sessionSet('d', 4)(mine)))
+      await saveNow(await lazily(whole, 'c'), sessionDel('a'), sessionSet('c', 33))
+      const saved = await saveNow(sessionSet('d', 4)(mine))
       assert.deepEqual(saved.store.toObject(), { b: 2, d: 4 })
       assert.equal(sessionRef('a', 0)(saved), 0)
       assert.throws(() => sessionRef('c')(saved), notLoaded('c'))
@@ -227,7 +224,7 @@ export const partialLoadingLaws: readonly Law[] = [
     'a save keeps the set of loaded keys, whatever concurrent requests loaded': async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
       const loaded = await several(12, (index) => (index % 2 === 0 ? lazily(session, 'n') : reload(session)))
-      const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
+      const saved = await Promise.all(loaded.map((mine) => saveNow(add('n')(mine))))
       for (const [index, mine] of saved.entries())
         if (index % 2 === 0) assert.throws(() => sessionRef('other')(mine), notLoaded('other'))
         else assert.equal(sessionRef('other', '')(mine), 'x')
@@ -246,9 +243,7 @@ export const partialLoadingLaws: readonly Law[] = [
         () => lazily(whole),
       ]
       const loaded = await several(24, (index) => (loads[index % 4] ?? assert.fail())())
-      const saved = await Promise.all(
-        loaded.map((mine) => right(saveSession(pipe(mine, add('n'), add('m', 10))))),
-      )
+      const saved = await Promise.all(loaded.map((mine) => saveNow(mine, add('n'), add('m', 10))))
       assert.deepEqual(await storedValues(whole), { n: 24, m: 240, other: 'x' })
       for (const mine of saved) assert.equal(sessionRef('m', 0)(mine), Number(sessionRef('n', 0)(mine)) * 10)
     },
@@ -262,10 +257,10 @@ export const partialLoadingLaws: readonly Law[] = [
       const fetched = await right(loadKeys('b')(mine))
       assert.deepEqual([sessionRef('b', 0)(fetched), fetched.edits.size], [112, 2])
       assert.equal(sessionRef('b', 0)(pipe(mine, sessionSet('b', 1), add('b', 1))), 2)
-      const saved = await right(saveSession(mine))
+      const saved = await saveNow(mine)
       assert.deepEqual(saved.store.toObject(), { a: 1, b: 112, new: 1000 })
       assert.deepEqual(await storedValues(whole), { a: 1, b: 112, c: 3, new: 1000 })
-      const second = await right(saveSession(add('b', 1)(saved)))
+      const second = await saveNow(add('b', 1)(saved))
       assert.equal(sessionRef('b', 0)(second), 113)
     },
     'an update of a key that was not loaded, if it throws, fails the save and writes nothing': async ({

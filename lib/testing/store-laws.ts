@@ -16,6 +16,7 @@ import {
   reloaded,
   right,
   saveEdits,
+  saveNow,
   several,
   stored,
   storedValues,
@@ -31,11 +32,7 @@ export const storeLaws: readonly Law[] = [
       const loaded = await several(20, () => reload(session))
       await Promise.all(
         loaded.map((mine, index) =>
-          right(
-            saveSession(
-              pipe(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
-            ),
-          ),
+          saveNow(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
         ),
       )
       const expected = Object.fromEntries(names.map((_, index) => [`new ${String(index)}`, index]))
@@ -93,7 +90,7 @@ export const storeLaws: readonly Law[] = [
     }),
     'a session that was destroyed before any load is not created again': async ({ store }) => {
       const built = pipe(buildSession(store), sessionSet('user', 'ada'))
-      await right(saveSession(built))
+      await saveNow(built)
       await right(destroySession(built))
       for (const second of [built, sessionSet('more', 1)(built), await right(rotateSession(built))])
         assert.equal(tagOf(await left(saveSession(second))), 'SessionGone')
@@ -104,7 +101,7 @@ export const storeLaws: readonly Law[] = [
     },
     'creating is an insert, and destroying twice is no error': async ({ store }) => {
       const built = pipe(buildSession(store), sessionSet('first', 1))
-      await right(saveSession(built))
+      await saveNow(built)
       assert.equal(tagOf(await left(saveSession(sessionSet('second', 2)(built)))), 'SaveConflict')
       const [save, entries] = [newIdempotencyKey(), built.store.set('third', 3)]
       assert.equal(tagOf(await left(store.create(built.id, built.token.hash, save, entries))), 'SaveConflict')
@@ -117,9 +114,7 @@ export const storeLaws: readonly Law[] = [
   ...lawsOf(11, {
     'a load that begins after a save or an end was answered sees it': async ({ store }) => {
       const sessions = await several(20, (n) => stored(store, sessionSet('n', n)))
-      const saved = await several(20, (n) =>
-        right(saveSession(sessionSet('n', n + 20)(sessions[n] ?? assert.fail()))),
-      )
+      const saved = await several(20, (n) => saveNow(sessionSet('n', n + 20)(sessions[n] ?? assert.fail())))
       for (const [n, session] of saved.entries()) assert.deepEqual(await storedValues(session), { n: n + 20 })
       for (const session of saved) {
         await right(destroySession(session))
@@ -133,7 +128,7 @@ export const storeLaws: readonly Law[] = [
         let last = 0
         for (let use = 0; use < 3; use += 1) {
           await subject.elapse(40_000)
-          const now = expirationOf(await right(saveSession(await reload(session))))
+          const now = expirationOf(await saveNow(await reload(session)))
           assert.ok(now > last, 'the expiration moves forward')
           last = now
         }
@@ -146,10 +141,10 @@ export const storeLaws: readonly Law[] = [
       async (subject) => {
         const session = await stored(subject.store, sessionSet('a', 1))
         await subject.elapse(50_000)
-        await right(saveSession(sessionSet('a', 2)(await reload(session))))
+        await saveNow(sessionSet('a', 2)(await reload(session)))
         await subject.elapse(49_000)
         await right(refreshSession(await reload(session)))
-        await right(saveSession(sessionSet('a', 3)(await reload(session))))
+        await saveNow(sessionSet('a', 3)(await reload(session)))
         await subject.elapse(2_000)
         assert.equal(await reloaded(session), undefined)
       },
@@ -160,7 +155,7 @@ export const storeLaws: readonly Law[] = [
         const session = await stored(subject.store, sessionSet('a', 1))
         const { revision } = await right(subject.store.touch(session.id))
         assert.equal(revision, 1, 'a touch is no save')
-        await right(saveSession(sessionSet('a', 2)(await reload(session))))
+        await saveNow(sessionSet('a', 2)(await reload(session)))
         await subject.elapse(51_000)
         assert.equal(await reloaded(session), undefined)
       },
@@ -180,7 +175,7 @@ export const storeLaws: readonly Law[] = [
         const refreshed = expirationOf(await right(refreshSession(due)))
         assert.ok(refreshed > expirationOf(due), 'a refresh moves it when it is due')
         assert.equal(refreshed, expirationOf(await reload(session)))
-        const saved = expirationOf(await right(saveSession(sessionSet('a', 2)(await reload(session)))))
+        const saved = expirationOf(await saveNow(sessionSet('a', 2)(await reload(session))))
         assert.ok(saved >= refreshed && Math.abs(atFirst - saved) < 60_000 * 60)
       },
     ),

@@ -89,11 +89,15 @@ export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
 
 export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: unknown })._tag
 
+type Editing = (session: Session) => Session
+
+/** Edits the session and saves it; gives it as saved. */
+export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
+  right(saveSession(edits.reduce((edited, edit) => edit(edited), session)))
+
 /** Edits a new session and stores it. */
-export const stored = (
-  store: SessionStore,
-  ...edits: readonly ((session: Session) => Session)[]
-): Promise<Session> => right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
+export const stored = (store: SessionStore, ...edits: readonly Editing[]): Promise<Session> =>
+  saveNow(buildSession(store), ...edits)
 
 /** Loads the session by its token; `undefined` if there is none. */
 export const reloaded = async (session: Session): Promise<Session | undefined> =>

@@ -28,6 +28,7 @@ import {
   reload,
   reloaded,
   right,
+  saveNow,
   several,
   stored,
   storedValues,
@@ -105,7 +106,7 @@ export const tokenLaws: readonly Law[] = [
       assert.equal(after.edits, before.edits)
       assert.equal(await reloaded(before), undefined)
       assert.deepEqual(await storedValues(after), { user: 'ada' })
-      assert.deepEqual(await storedValues(await right(saveSession(after))), { user: 'ada', unsaved: 1 })
+      assert.deepEqual(await storedValues(await saveNow(after)), { user: 'ada', unsaved: 1 })
     },
     'exactly one of many concurrent rotations wins': async ({ store }) => {
       const session = await stored(store, sessionSet('user', 'ada'))
@@ -144,14 +145,14 @@ export const tokenLaws: readonly Law[] = [
     'the sessions of a principal are listed, whenever the principal was set': async ({ store }) => {
       const [ada, bob] = [`ada ${String(Math.random())}`, `bob ${String(Math.random())}`]
       const first = await stored(store, sessionFor(ada))
-      const second = await right(saveSession(sessionFor(ada)(await stored(store, sessionSet('a', 1)))))
+      const second = await saveNow(sessionFor(ada)(await stored(store, sessionSet('a', 1))))
       const other = await stored(store, sessionFor(bob))
       assert.deepEqual(await idsOf(store, ada), ids(first, second))
       const [listed] = await right(sessionsOf(store, bob))
       assert.ok(listed !== undefined && listed.createdAt < listed.expiration)
       assert.equal(sessionRef(sessionPrincipal, '')(await reload(second)), ada)
-      await right(saveSession(sessionFor(bob)(first)))
-      await right(saveSession(sessionDel(sessionPrincipal)(other)))
+      await saveNow(sessionFor(bob)(first))
+      await saveNow(sessionDel(sessionPrincipal)(other))
       assert.deepEqual([await idsOf(store, ada), await idsOf(store, bob)], [ids(second), ids(first)])
       const current = withSession(first, () => sessionsOf(store, bob))
       assert.deepEqual(
@@ -203,7 +204,7 @@ export const tokenLaws: readonly Law[] = [
         const old = await several(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
         await elapse(40_000)
         const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, sessionSet('a', 1)))]
-        for (const session of used) await right(saveSession(sessionSet('a', 2)(await reload(session))))
+        for (const session of used) await saveNow(sessionSet('a', 2)(await reload(session)))
         await elapse(21_000)
         const first = await right(store.deleteExpired(10))
         assert.ok(first.sessions <= 10, 'a batch is bounded')
@@ -220,9 +221,7 @@ export const tokenLaws: readonly Law[] = [
         const live = await several(10, () => stored(store, sessionSet('n', 0)))
         const cleanups = several(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
         const saved = await several(50, async (index) =>
-          right(
-            saveSession(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session))),
-          ),
+          saveNow(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session))),
         )
         const sessions = (await cleanups).reduce((sum, each) => sum + each.sessions, 0)
         assert.deepEqual([sessions, saved.length], [60, 50])

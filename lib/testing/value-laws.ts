@@ -18,6 +18,7 @@ import {
   left,
   reload,
   right,
+  saveNow,
   several,
   snapshotOf,
   stored,
@@ -110,17 +111,17 @@ export const valueLaws: readonly Law[] = [
       calls.length = 0
       const load = async () =>
         O.toNullable(await right(loadSession(store, token))) ?? assert.fail('not loaded')
-      await right(saveSession(pipe(await load(), sessionSet('a', 2), sessionDel('b'))))
+      await saveNow(await load(), sessionSet('a', 2), sessionDel('b'))
       assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
       calls.length = 0
-      await right(saveSession(pipe(await load(), sessionSet('a', 2))))
+      await saveNow(await load(), sessionSet('a', 2))
       await right(withSession(await load(), () => currentVisits))
       assert.deepEqual(calls, ['load', 'load'])
     },
     'a visitor who stored nothing has no row': async (subject) => {
       const { store, calls } = counted(subject.store)
       const visitor = pipe(buildSession(store), sessionSet('a', 1), sessionDel('a'))
-      const saved = await right(saveSession(visitor))
+      const saved = await saveNow(visitor)
       assert.deepEqual(calls, [])
       assert.ok(O.isNone(saved.expiration))
       assert.ok(O.isNone(await right(loadSession(store, sessionToken(visitor)))))
@@ -131,10 +132,10 @@ export const valueLaws: readonly Law[] = [
         const { store, calls } = counted(subject.store)
         const session = await stored(store, sessionSet('a', 1))
         await subject.elapse(29_000)
-        await right(saveSession(await reload(session)))
+        await saveNow(await reload(session))
         await subject.elapse(2_000)
-        await right(saveSession(await reload(session)))
-        await right(saveSession(await reload(session)))
+        await saveNow(await reload(session))
+        await saveNow(await reload(session))
         assert.deepEqual(calls, ['create', 'load', 'load', 'touch', 'load'])
       },
     ),
@@ -146,9 +147,7 @@ export const valueLaws: readonly Law[] = [
       const session = await reload(await stored(store, ...names.map((name) => sessionSet(name, { name }))))
       assert.equal(session.store.size, 5_000)
       calls.length = 0
-      await right(
-        saveSession(pipe(session, sessionSet('key 7', 1), sessionSet('key 4999', 2), sessionDel('key 0'))),
-      )
+      await saveNow(session, sessionSet('key 7', 1), sessionSet('key 4999', 2), sessionDel('key 0'))
       assert.deepEqual(calls.toSorted(), ['edit key 0', 'edit key 4999', 'edit key 7', 'save'])
       const values = await storedValues(session)
       assert.equal(Object.keys(values).length, 4_999)
@@ -159,7 +158,7 @@ export const valueLaws: readonly Law[] = [
     'n concurrent updates of one key are all applied': async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0))
       const loaded = await several(20, () => reload(session))
-      const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
+      const saved = await Promise.all(loaded.map((mine) => saveNow(add('n')(mine))))
       assert.deepEqual(await storedValues(session), { n: 20 })
       const seen = saved.map((mine) => Number(sessionRef('n', 0)(mine)))
       assert.ok(new Set(seen).size > 0 && seen.every((n) => n >= 1 && n <= 20))
@@ -180,12 +179,12 @@ export const valueLaws: readonly Law[] = [
         sessionDel('deleted'),
         sessionSet('new', 3),
       )
-      await right(saveSession(other))
-      const saved = await right(saveSession(mine))
+      await saveNow(other)
+      const saved = await saveNow(mine)
       const expected = { changed: 12, deleted: 10, same: 11, new: 13 }
       assert.deepEqual(saved.store.toObject(), expected)
       assert.deepEqual(await storedValues(first), expected)
-      await right(saveSession(add('changed', 100)(saved)))
+      await saveNow(add('changed', 100)(saved))
       assert.equal((await storedValues(first))['changed'], 112)
     },
     'mixed edits of one key in one request compose in their order': async ({ store }) => {
@@ -206,12 +205,13 @@ export const valueLaws: readonly Law[] = [
         flow(add('c'), sessionSet('c', 50)),
       )
       const mine = edit(await reload(session))
-      await right(
-        saveSession(
-          pipe(await reload(session), sessionSet('a', 1000), sessionSet('b', 1000), sessionSet('c', 1000)),
-        ),
+      await saveNow(
+        await reload(session),
+        sessionSet('a', 1000),
+        sessionSet('b', 1000),
+        sessionSet('c', 1000),
       )
-      assert.deepEqual((await right(saveSession(mine))).store.toObject(), { a: 7, b: 1111, c: 50 })
+      assert.deepEqual((await saveNow(mine)).store.toObject(), { a: 7, b: 1111, c: 50 })
       assert.deepEqual(await storedValues(session), { a: 7, b: 1111, c: 50 })
     },
     'an update that throws fails the edit or the save with its own error, and writes nothing': async ({
@@ -235,7 +235,7 @@ export const valueLaws: readonly Law[] = [
         sessionSet('m', 2),
         sessionUpdate('n', (n) => (n === 1 ? 1 : Number.NaN), 0),
       )
-      await right(saveSession(sessionSet('n', 2)(session)))
+      await saveNow(sessionSet('n', 2)(session))
       await assert.rejects(saveSession(full), mine)
       assert.equal(tagOf(await left(saveSession(bad))), 'EncodeError')
       assert.deepEqual(await storedValues(session), { n: 2, m: 1 })
@@ -244,10 +244,8 @@ export const valueLaws: readonly Law[] = [
   ...lawsOf(5, {
     "a save gives the session as saved, with other requests' changes": async ({ store }) => {
       const session = await reload(await stored(store, sessionSet('a', 1), sessionSet('b', 1)))
-      const other = await right(
-        saveSession(pipe(session, sessionSet('a', 2), sessionDel('b'), sessionSet('c', 2))),
-      )
-      const mine = await right(saveSession(sessionSet('d', 3)(session)))
+      const other = await saveNow(session, sessionSet('a', 2), sessionDel('b'), sessionSet('c', 2))
+      const mine = await saveNow(sessionSet('d', 3)(session))
       assert.deepEqual(mine.store.toObject(), { a: 2, c: 2, d: 3 })
       const [before, after] = [snapshotOf(other).revision, snapshotOf(mine).revision]
       assert.equal(after, before + 1)
@@ -262,7 +260,7 @@ export const valueLaws: readonly Law[] = [
       const since = snapshotOf(mine)
       const change = { save: newIdempotencyKey(), edits: mine.edits, since, entries: mine.store }
       const first = await right(store.save(built.id, change))
-      await right(saveSession(add('n', 10)(await reload(built))))
+      await saveNow(add('n', 10)(await reload(built)))
       const second = await right(store.save(built.id, change))
       assert.deepEqual([first.entries.toObject(), second.entries.toObject()], [{ n: 2 }, { n: 12 }])
       assert.deepEqual(await storedValues(built), { n: 12 })

@@ -205,7 +205,7 @@ where (select clock_timestamp() is not null)
 --       Sample Scan on entry
 
 -- admin.hazards
-with ours as (
+with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
@@ -218,14 +218,14 @@ with ours as (
      or exists (select from unnest(p.polroles) as r (oid) where pg_has_role(current_user, r.oid, 'usage'))
 )
 select coalesce((
-         select json_agg(o.name order by o.name) from ours o
+         select json_agg(o.name order by o.name) from tables o
          where row_security_active(o.oid)
            and (not exists (select from policy p where p.polrelid = o.oid and p.polpermissive and p.whole)
                 or exists (select from policy p where p.polrelid = o.oid and not p.polpermissive and not p.whole))
        ), '[]')::text as hidden,
        coalesce((
          select json_agg(o.name || '.' || a.attname order by o.name, a.attname)
-         from ours o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
+         from tables o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
               join pg_collation l on l.oid = a.attcollation
          where to_jsonb(l) ->> 'collisdeterministic' = 'false'
        ), '[]')::text as merging,
@@ -233,19 +233,19 @@ select coalesce((
 where (select clock_timestamp() is not null)
 -- plan:
 --   Result
---     CTE ours: Index Scan using pg_class_relname_nsp_index on pg_class
+--     CTE tables: Index Scan using pg_class_relname_nsp_index on pg_class
 --     CTE policy: Seq Scan on pg_policy
 --       SubPlan 2: Function Scan on unnest
 --     InitPlan 8: Aggregate
 --       Sort
---         CTE Scan on ours
+--         CTE Scan on tables
 --           SubPlan 5: CTE Scan on policy
 --           SubPlan 7: CTE Scan on policy
 --     InitPlan 9: Aggregate
 --       Sort
 --         Nested Loop Inner
 --           Nested Loop Inner
---             CTE Scan on ours
+--             CTE Scan on tables
 --             Index Scan using pg_attribute_relid_attnum_index on pg_attribute
 --           Memoize
 --             Index Scan using pg_collation_oid_index on pg_collation

@@ -1,6 +1,6 @@
 -- citus.deleteExpired
 with held as materialized (
-  select id, created_at <= now() - interval '1 hour' as settled from "keyrow".session
+  select id, created_at <= now() - interval '1 hour' as aged from "keyrow".session
   where id = $1::uuid and expires_at <= now()
   for update skip locked
 ), emptied as (
@@ -10,7 +10,7 @@ with held as materialized (
   returning id
 ), fenced as (
   update "keyrow".listing set principal = null, collect_at = now() + interval '1 hour'
-  where session_id = $1::uuid and exists (select from held where not settled)
+  where session_id = $1::uuid and exists (select from held where not aged)
   returning true
 ), postponed as (
   update "keyrow".listing l set collect_at = s.expires_at
@@ -19,12 +19,12 @@ with held as materialized (
 ), unlisted as (
   delete from "keyrow".listing
   where session_id = $1::uuid
-    and (exists (select from held where settled)
+    and (exists (select from held where aged)
          or not exists (select from "keyrow".session where id = $1::uuid))
   returning true
 )
 select (select count(*) from ended)::int as sessions,
-       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled
 -- plan:
 --   Result
 --     CTE held: LockRows

@@ -8,7 +8,7 @@ with single as materialized (
   limit $1::int
   for update skip locked
 ), held as materialized (
-  select id, created_at <= now() - interval '1 hour' as settled from "keyrow".session
+  select id, created_at <= now() - interval '1 hour' as aged from "keyrow".session
   where id in (select session_id from due) and expires_at <= now()
   for update skip locked
 ), emptied as (
@@ -17,7 +17,7 @@ with single as materialized (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
-  from held where l.session_id = held.id and not held.settled
+  from held where l.session_id = held.id and not held.aged
   returning true
 ), postponed as (
   update "keyrow".listing l set collect_at = s.expires_at
@@ -26,12 +26,12 @@ with single as materialized (
 ), unlisted as (
   delete from "keyrow".listing l using due
   where l.session_id = due.session_id
-    and (exists (select from held where held.id = due.session_id and held.settled)
+    and (exists (select from held where held.id = due.session_id and held.aged)
          or not exists (select from "keyrow".session s where s.id = due.session_id))
   returning true
 )
 select (select count(*) from ended)::int as sessions, (select count(*) from due)::int as due,
-       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled,
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled,
        not (select held from single) as busy
 -- plan:
 --   Result
