@@ -176,9 +176,8 @@ const lockAndReapply = (
   )
 }
 
-/** A transaction of the program has the program's timeouts. */
 const lockOf = ({ sql, database }: Saving): Query =>
-  database.transactionScope === undefined ? sql.lockInTime : sql.lock
+  database.transactionScope === undefined ? sql.lock : sql.lockInTransaction
 
 const undecidable = ({ sql }: Saving): DriverError =>
   new DriverError(

@@ -141,16 +141,17 @@ export const sessionStatements = statementsOf('session', {
   saveKeysFull: (schema, isAlive) =>
     saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
 
-  // $1 id, $2 save, $3 base revision, $4 its version tag. The first statement of a save under the row lock.
-  lock: locked,
-
-  // As `lock`, in the save's own transaction. If the client stops responding, the server ends the transaction: between
-  // statements, and since PostgreSQL 17 also in the middle of one.
-  lockInTime: (schema, isAlive) =>
+  // $1 id, $2 save, $3 base revision, $4 its version tag. The first statement of a save under the row lock, in the save's own
+  // transaction. If the client stops responding, the server ends the transaction: between statements, and since
+  // PostgreSQL 17 also in the middle of one.
+  lock: (schema, isAlive) =>
     locked(schema, isAlive, [
       atMost('idle_in_transaction_session_timeout', 'idle'),
       atMost('transaction_timeout', 'bound'),
     ]),
+
+  // As `lock`, in a transaction of the program, which has the program's timeouts.
+  lockInTransaction: locked,
 
   // $1 id, $2 revision. The second statement of a save under the row lock: it sees all commits before that lock.
   changes: (schema) =>

@@ -120,7 +120,7 @@ where s.id = $1::uuid and
 --     InitPlan 1: Aggregate
 --       Index Scan using entry_pkey on entry
 
--- session.lockInTime
+-- session.lock
 select revision::float8 as revision,
        date_part('epoch', expires_at) * 1000 as expiration,
        position(decode($2::text, 'hex') in recent_saves) > 0 as done,
@@ -141,7 +141,7 @@ for update
 --   LockRows
 --     Index Scan using session_pkey on session
 
--- session.lockInTime
+-- session.lock
 select revision::float8 as revision,
        date_part('epoch', expires_at) * 1000 as expiration,
        position(decode($2::text, 'hex') in recent_saves) > 0 as done,
