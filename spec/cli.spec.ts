@@ -95,8 +95,8 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     'schema status',
     'schema print',
     'schema upgrade',
-    'collect',
-    'move',
+    'cleanup',
+    'migrate',
     'sessions',
     'show',
     'end',
@@ -108,30 +108,36 @@ t.test('--help, --version, and what makes no sense', async (t) => {
   t.strictSame(await keyrow(['--version']), { code: 0, stdout: `${RELEASE}\n`, stderr: '' })
   t.strictSame(parsedJson(await keyrow(['--version', '--json'])), { version: RELEASE })
 
+  for (const json of [[], ['--json']]) {
+    const bare = await keyrow(json)
+    t.match(bare, { code: 2, stderr: '' }, 'without arguments it says what it can do')
+    t.equal(bare.stdout, (await keyrow(['--help', ...json])).stdout)
+  }
+
   const token = `${UNKNOWN}.tokensecret`
   const wrong: readonly (readonly [RegExp, ...string[]])[] = [
-    [/say what to do/],
-    [/no such verb: nonsense/, 'nonsense'],
-    [/no such verb;/, url],
-    [/no such verb;/, 'constructor.x'],
-    [/no such verb: constructor/, 'constructor'],
+    [/say a command/, '--url', url],
+    [/no such command: nonsense/, 'nonsense'],
+    [/no such command;/, url],
+    [/no such command;/, 'constructor.x'],
+    [/no such command: constructor/, 'constructor'],
     [/status, print or upgrade/, 'schema'],
     [/status, print or upgrade/, 'schema', url],
     [/Unknown option '--foo'/, 'doctor', '--foo'],
-    [/an option is not known/, 'doctor', `--${url}`],
+    [/unknown option/, 'doctor', `--${url}`],
     [/argument missing/, 'doctor', '--url'],
-    [/collect has no option --values/, 'collect', '--values'],
+    [/cleanup has no option --values/, 'cleanup', '--values'],
     [/sessions has no option --all/, 'sessions', '--all'],
     [/too many arguments/, 'sessions', 'ada', 'lovelace'],
     [/too many arguments/, 'doctor', token],
-    [/--batch: .* from 1 to/, 'collect', '--batch', '0'],
-    [/--pause: /, 'collect', '--pause', '1e3'],
-    [/--within: /, 'collect', '--within=-1'],
-    [/say --idle and --absolute/, 'move', '--from', 'session'],
-    [/say --idle and --absolute/, 'move', '--from', 'session', '--idle', '60'],
-    [/say --from TABLE/, 'move', '--idle', '60', '--absolute', '60'],
-    [/say --from TABLE/, 'move', '--from', 'a.b.c', '--idle', '60', '--absolute', '60'],
-    [/--idle: .* from 1 to/, 'move', '--from', 'session', '--idle', '0', '--absolute', '60'],
+    [/--batch: .* from 1 to/, 'cleanup', '--batch', '0'],
+    [/--delay: /, 'cleanup', '--delay', '1e3'],
+    [/--total-timeout: /, 'cleanup', '--total-timeout=-1'],
+    [/say --idle and --absolute/, 'migrate', '--from', 'session'],
+    [/say --idle and --absolute/, 'migrate', '--from', 'session', '--idle', '60'],
+    [/say --from TABLE/, 'migrate', '--idle', '60', '--absolute', '60'],
+    [/say --from TABLE/, 'migrate', '--from', 'a.b.c', '--idle', '60', '--absolute', '60'],
+    [/--idle: .* from 1 to/, 'migrate', '--from', 'session', '--idle', '0', '--absolute', '60'],
     [/--limit: /, 'sessions', '--limit', 'many'],
     [/--from: .* from 0 to 3/, 'schema', 'print', '--from', '4'],
     [/--timeout: /, 'doctor', '--timeout', '0'],
@@ -162,7 +168,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
   })
   t.match(await keyrow(['doctor']), {
     code: 2,
-    stderr: /say which database: by DATABASE_URL, --url or --dir/,
+    stderr: /say a database by DATABASE_URL, --url or --dir/,
   })
   t.match(failure(await keyrow(['show', token, '--json'], { env })), { name: 'Usage', code: 2 })
 })
@@ -180,7 +186,7 @@ t.test('schema', async (t) => {
       release: RELEASE,
       made: [],
     })
-    for (const args of [['collect'], ['sessions'], ['show', UNKNOWN], ['end', '--all', '--yes']]) {
+    for (const args of [['cleanup'], ['sessions'], ['show', UNKNOWN], ['end', '--all', '--yes']]) {
       t.match(await run(schema, ...args), { code: 4, stdout: '', stderr: /run npx keyrow schema upgrade/ })
       t.match(failure(await run(schema, ...args, '--json')), { name: 'SchemaMismatch', code: 4 })
     }
@@ -213,14 +219,14 @@ t.test('schema', async (t) => {
     t.strictSame(json, { schema, from: 0, to: 3, sql: printed.stdout.trimEnd() })
   })
 
-  await t.test('an older version is told, upgraded when asked to, or by hand', async (t) => {
+  await t.test('an older version is reported, and upgraded by hand', async (t) => {
     const schema = freshSchema()
     await sql.unsafe(`create schema ${schema}`)
     for (const { text } of migrations[0]?.steps(`"${schema}"`) ?? []) await sql.unsafe(text)
     const status = parsedJson(await run(schema, 'schema', 'status', '--json'))
     t.match(status, { state: 'older', version: 1, made: [] })
     t.match(await run(schema, 'sessions'), { code: 4, stderr: /it has version 1/ })
-    t.match(await run(schema, 'collect'), { code: 4 })
+    t.match(await run(schema, 'cleanup'), { code: 4 })
     t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { version: 1 })
     const { stdout } = await keyrow(['schema', 'print', '--from', '1', '--schema', schema])
     t.notMatch(stdout, /create table \S+\.session /)
@@ -228,7 +234,7 @@ t.test('schema', async (t) => {
     t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 3 })
   })
 
-  await t.test('a newer one and a stranger are told and left alone', async (t) => {
+  await t.test('a newer and a foreign schema are reported and not changed', async (t) => {
     const newer = await ready()
     await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (4, E'9.9.9\\u001b[2J')`)
     const status = await run(newer, 'schema', 'status')
@@ -241,16 +247,19 @@ t.test('schema', async (t) => {
     t.match(parsedJson(await run(foreign, 'schema', 'status', '--json')), {
       state: 'foreign',
       version: null,
-      problem: /left alone/,
+      problem: /not changed/,
     })
     for (const schema of [newer, foreign])
-      for (const args of [['schema', 'upgrade'], ['sessions'], ['collect'], ['end', '--all', '--yes']]) {
+      for (const args of [['schema', 'upgrade'], ['sessions'], ['cleanup'], ['end', '--all', '--yes']]) {
         const ran = await run(schema, ...args)
         t.match(ran, { code: 4, stdout: '' }, args.join(' '))
         t.notMatch(ran.stderr, '\u001b')
       }
     t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 4/ })
-    t.match(await run(foreign, 'doctor'), { code: 5, stdout: /problem +schema +it has tables of our names/ })
+    t.match(await run(foreign, 'doctor'), {
+      code: 5,
+      stdout: /problem +schema +it has tables of these names/,
+    })
   })
 })
 
@@ -399,7 +408,7 @@ t.test('end', async (t) => {
       t.match(
         await run(schema, 'end', ...scope),
         { code: 2, stdout: '', stderr: /say --yes/ },
-        'nobody to ask',
+        'nobody can confirm',
       )
       await forEach(['n\n', '\n', 'yes!\n', ''], async (answer) => {
         const ran = await keyrow(['end', ...scope, '--schema', schema], {
@@ -464,37 +473,37 @@ const waitingForLock = (name: string): Promise<void> =>
     return waiting.length > 0
   })
 
-t.test('collect', async (t) => {
+t.test('cleanup', async (t) => {
   await t.test('deletes what has expired, and nothing else', async (t) => {
     const schema = await ready()
     await many(schema, 5)
     await age(database, schema, 86_400_000)
     await sql.unsafe(`update ${schema}.listing set collect_at = now()`)
     const live = await saved(schema, plain)
-    const ran = await run(schema, 'collect', '--batch', '2', '--pause', '0', '--json')
+    const ran = await run(schema, 'cleanup', '--batch', '2', '--delay', '0', '--json')
     t.match(ran, { code: 0, stderr: '' })
     t.match(parsedJson(ran), { sessions: 5, finished: true, batches: Number })
     t.strictSame(await rowsOf(database, `select id::text from ${schema}.session`), [{ id: live.id }])
-    t.match(await run(schema, 'collect'), {
+    t.match(await run(schema, 'cleanup'), {
       code: 0,
-      stdout: /^Deleted 0 expired sessions in 1 batch. Nothing is left/,
+      stdout: /^Deleted 0 expired sessions in 1 batch. No expired session is left/,
     })
   })
 
-  await t.test('ends in time, and when another collector is at work', async (t) => {
+  await t.test('ends in time, and when another cleanup is running', async (t) => {
     const schema = await ready()
     await many(schema, 3)
     await age(database, schema, 86_400_000)
     await sql.unsafe(`update ${schema}.listing set collect_at = now()`)
-    const args = ['collect', '--batch', '1', '--within', '0']
+    const args = ['cleanup', '--batch', '1', '--total-timeout', '0']
     t.match(await run(schema, ...args), {
       code: 0,
-      stdout: /^Deleted 1 expired session in 1 batch. The time was up/,
+      stdout: /^Deleted 1 expired session in 1 batch. The time limit was reached/,
     })
     const other = await sql.reserve()
     await other.unsafe('begin')
     await other.unsafe(`select pg_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('"${schema}"'))`)
-    t.match(await run(schema, ...args), { code: 0, stdout: /^Deleted 0 .*Another collector is at work/ })
+    t.match(await run(schema, ...args), { code: 0, stdout: /^Deleted 0 .*Another cleanup is running/ })
     await other.unsafe('rollback')
     other.release()
   })
@@ -506,7 +515,7 @@ t.test('collect', async (t) => {
     await sql.unsafe(`update ${schema}.listing set collect_at = now()`)
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       const before = await countOf(schema)
-      const args = ['collect', '--batch', '1', '--pause', '500', '--json', '--schema', schema]
+      const args = ['cleanup', '--batch', '1', '--delay', '500', '--json', '--schema', schema]
       const running = startKeyrow(args, { env })
       await until('it has begun', async () => (await countOf(schema)) < before)
       running.child.kill(signal)
@@ -518,7 +527,7 @@ t.test('collect', async (t) => {
   })
 })
 
-t.test('move', async (t) => {
+t.test('migrate', async (t) => {
   /** A table as connect-pg-simple makes it, with as many sessions; its sids open them. */
   const oldTable = async (schema: string, count: number): Promise<void> => {
     const sids = Array.from({ length: count }, (_, n) => `sid-not-to-be-seen-${String(n)}`)
@@ -532,17 +541,17 @@ t.test('move', async (t) => {
   }
   const lifetimes = ['--idle', '3600', '--absolute', '7200']
 
-  await t.test('takes over what is there, once, with the lifetimes that it was told', async (t) => {
+  await t.test('takes over what is there, once, with the given lifetimes', async (t) => {
     const schema = await ready()
     await oldTable(schema, 5)
-    const args = ['move', '--from', `${schema}.Old`, ...lifetimes]
+    const args = ['migrate', '--from', `${schema}.Old`, ...lifetimes]
     await script(`
       insert into ${schema}."Old" values ('zero', '{"text":"\\u0000"}', now() + interval '1 hour');
       insert into ${schema}."Old" values ('dead', '{"user":"dead"}', now() - interval '1 hour');
     `)
     t.strictSame(await run(schema, ...args, '--batch', '2', '--json'), {
       code: 0,
-      stdout: '{"moved":5,"present":0,"refused":1,"finished":true}\n',
+      stdout: '{"migrated":5,"present":0,"rejected":1,"finished":true}\n',
       stderr: '',
     })
     t.equal(await countOf(schema), 5)
@@ -557,15 +566,15 @@ t.test('move', async (t) => {
     t.match(await run(schema, ...args), {
       code: 0,
       stdout:
-        'Moved 0 sessions; 5 had been moved before, or have ended. ' +
-        '1 session cannot be stored (U+0000 in a text, say), and stayed where they are.\n',
+        'Migrated 0 sessions; 5 were migrated before, or have ended. ' +
+        '1 session cannot be stored (a text with U+0000, for example), and stayed there.\n',
     })
     t.equal(await countOf(schema, '"Old"'), 7, 'they stay there too')
   })
 
   await t.test('a table that is not there, and a schema that is not ours', async (t) => {
     const schema = await ready()
-    const args = ['move', '--from', 'nowhere', ...lifetimes]
+    const args = ['migrate', '--from', 'nowhere', ...lifetimes]
     t.match(failure(await run(schema, ...args, '--json')), {
       name: 'DriverError',
       code: 1,
@@ -580,7 +589,7 @@ t.test('move', async (t) => {
     const holding = await sql.reserve()
     await holding.unsafe('begin')
     await holding.unsafe(`select from ${schema}."Old" where sid like '%-1' for update`)
-    const args = ['move', '--from', `${schema}.Old`, ...lifetimes, '--batch', '1', '--json']
+    const args = ['migrate', '--from', `${schema}.Old`, ...lifetimes, '--batch', '1', '--json']
     const running = startKeyrow([...args, '--schema', schema], { env: named(schema) })
     await waitingForLock(schema)
     running.child.kill('SIGINT')
@@ -589,7 +598,7 @@ t.test('move', async (t) => {
     holding.release()
     const ran = await running.ended
     t.match(ran, { code: 130, stderr: '' })
-    t.strictSame(parsedJson(ran), { moved: 2, present: 0, refused: 0, finished: false })
+    t.strictSame(parsedJson(ran), { migrated: 2, present: 0, rejected: 0, finished: false })
     t.equal(await countOf(schema), 2)
   })
 })
@@ -618,7 +627,7 @@ t.test('a dead database', async (t) => {
   const verbs = [
     ['schema', 'status'],
     ['schema', 'upgrade'],
-    ['collect'],
+    ['cleanup'],
     ['sessions'],
     ['show', UNKNOWN],
     ['end', '--all', '--yes'],
@@ -669,7 +678,7 @@ t.test('a dead database', async (t) => {
 
 interface Diagnosis {
   readonly checks: readonly { readonly check: string; readonly state: string; readonly says: string }[]
-  readonly figures: { readonly sessions: { readonly counted: number; readonly dead: number } }
+  readonly stats: { readonly sessions: { readonly counted: number; readonly dead: number } }
 }
 
 const diagnosed = async (t: Test, schema: string, code: number, ...args: string[]): Promise<Diagnosis> => {
@@ -687,9 +696,9 @@ t.test('doctor', async (t) => {
     await sql.unsafe(`update ${schema}.entry set value = null where session_id = '${id}'`)
     const found = await diagnosed(t, schema, 0)
     t.strictSame([...new Set(found.checks.map(({ state }) => state))], ['ok'])
-    t.match(found.figures, {
-      sessions: { counted: 4, dead: 0, alone: 0, estimated: false },
-      listing: { counted: 4, alone: 0, estimated: false },
+    t.match(found.stats, {
+      sessions: { counted: 4, dead: 0, orphans: 0, estimated: false },
+      principals: { counted: 4, orphans: 0, estimated: false },
       entries: { counted: 4, dead: 1, estimated: false },
       tables: [
         { name: 'entry' },
@@ -707,12 +716,12 @@ t.test('doctor', async (t) => {
       'clock',
       'schema',
       'indexes',
-      'collection',
+      'cleanup',
       'sessions',
       'vacuum',
     ])
       t.match(text.stdout, new RegExp(`^ok +${check} `, 'm'))
-    t.match(text.stdout, /^In all: \d+ kB$/m)
+    t.match(text.stdout, /^Total: \d+ kB$/m)
   })
 
   await t.test('indexes that are missing or invalid', async (t) => {
@@ -731,14 +740,14 @@ t.test('doctor', async (t) => {
     t.match(await run(schema, 'doctor'), { code: 5, stdout: /^problem +indexes /m })
   })
 
-  await t.test('a listing with gaps, and garbage that nobody collects', async (t) => {
+  await t.test('a listing with gaps, and expired sessions that nothing deletes', async (t) => {
     const schema = await ready()
     const [id = ''] = await many(schema, 3)
     await sql.unsafe(`delete from ${schema}.listing where session_id = '${id}'`)
     await sql.unsafe(`insert into ${schema}.listing values ('${UNKNOWN}', null, now() - interval '3 hours')`)
     const found = await diagnosed(t, schema, 0)
     t.match(checkOf(found, 'listing'), { state: 'warning', says: /lacks 1 session, has 1 row without/ })
-    t.match(checkOf(found, 'collection'), { state: 'warning', says: /3 hours/ })
+    t.match(checkOf(found, 'cleanup'), { state: 'warning', says: /3 hours/ })
     await sql.unsafe(`update ${schema}.session set expires_at = now() where id = '${id}'`)
     t.match(checkOf(await diagnosed(t, schema, 0), 'sessions'), {
       state: 'ok',
@@ -755,10 +764,10 @@ t.test('doctor', async (t) => {
       from generate_series(1, 120000) as n`)
     await sql.unsafe(`insert into ${schema}.listing select id, null, expires_at from ${schema}.session`)
     const found = await diagnosed(t, schema, 0)
-    t.match(found.figures.sessions, { estimated: true, alone: 0 })
-    t.ok(Math.abs(found.figures.sessions.counted - 120_000) < 24_000, String(found.figures.sessions.counted))
-    t.ok(Math.abs(found.figures.sessions.dead - 90_000) < 18_000, String(found.figures.sessions.dead))
-    t.match(checkOf(found, 'sessions'), { state: 'warning', says: /^about .*garbage: 7\d %.*keyrow collect/ })
+    t.match(found.stats.sessions, { estimated: true, orphans: 0 })
+    t.ok(Math.abs(found.stats.sessions.counted - 120_000) < 24_000, String(found.stats.sessions.counted))
+    t.ok(Math.abs(found.stats.sessions.dead - 90_000) < 18_000, String(found.stats.sessions.dead))
+    t.match(checkOf(found, 'sessions'), { state: 'warning', says: /^about .*expired: 7\d %.*keyrow cleanup/ })
     const more = parsedJson(await run(schema, 'sessions', '--limit', '3', '--json'))
     t.match(more, { more: true, sessions: { length: 3 } })
     await sql.unsafe(`drop schema ${schema} cascade`)
@@ -803,7 +812,7 @@ t.test('a directory of PGlite', async (t) => {
     entries: [{ key: 'keyrow:principal' }, { key: 'note' }],
   })
   t.match(await on('doctor'), { code: 0, stdout: /^ok +indexes +6, all valid/m })
-  t.match(await on('collect'), { code: 0, stdout: /^Deleted 0/ })
+  t.match(await on('cleanup'), { code: 0, stdout: /^Deleted 0/ })
   t.match(await on('end', '--principal', 'ada', '--yes'), { code: 0, stdout: 'Ended 1 session.\n' })
   t.match(await on('show', session.id), { code: 3 })
 

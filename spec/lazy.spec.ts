@@ -145,12 +145,12 @@ t.test('a save of one entry, and a refresh, look at none of the 10,000 others', 
     return revision + 1
   }
   let revision = await saveNext('session.save', '4')
-  // From here on deleted keys may have to be swept.
+  // From here on a save may have to delete tombstones.
   while (revision < 192) {
     saved = await saveSession(sessionSet('key 2', revision)(saved))
     revision += 1
   }
-  revision = await saveNext('session.saveTidy', '6')
+  revision = await saveNext('session.saveFull', '6')
   const mark = '6'.repeat(16)
   // It finds the revision that it knows, though the statement before has made another one.
   t.equal(await rowsRead((params) => params.with(3, revision).with(4, mark)), 0)

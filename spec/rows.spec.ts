@@ -237,7 +237,7 @@ const rowsSpec = (t: Test, database: Database): void => {
     await rowsOf(database, `drop table ${schema}.entry`)
     t.match(await left(loadSession(store, sessionToken(next))), {
       _tag: 'SchemaMismatch',
-      message: /not ours, or not whole.*Choose another schema, or repair this one/,
+      message: /not keyrow's, or incomplete.*Choose another schema, or repair this one/,
     })
   })
 

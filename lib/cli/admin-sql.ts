@@ -1,27 +1,11 @@
-// The statements for whoever runs the database: what sessions there are, what one holds, ending them, and the
-// figures of a diagnosis. All parameters and results are as in statements.ts.
+// The administrator's statements: lists of sessions, the content of one, ending sessions, and the statistics of doctor. For
+// parameters and results see session-statements.ts.
 //
-// Why they are safe: none reads a secret's hash, and values are read only when asked for. Whoever ends sessions
-// locks their headers first, in the order of their ids, and a bounded number in one statement. The figures come
-// from the catalogue, or from a sample of pages, so that their cost does not grow with the tables.
+// None reads the hash of a secret; values are read only on request. A statement that ends sessions first locks their headers,
+// in the order of their ids, and ends a bounded number. Statistics come from the catalogue or from a sample of pages, so that
+// their cost does not grow with the tables.
 import { ON_PRIMARY, ONCE_ON_PRIMARY, type Query } from '../db/database.js'
-import { epoch, FENCED } from '../sql/fragments.js'
-
-export interface AdminStatements {
-  readonly sessions: Query
-  readonly sessionsOf: Query
-  readonly show: Query
-  readonly countOne: Query
-  readonly countOf: Query
-  readonly countAll: Query
-  readonly endOne: Query
-  readonly endOf: Query
-  readonly endAll: Query
-  readonly sessionSample: Query
-  readonly entrySample: Query
-  readonly principalsSample: Query
-  readonly due: Query
-}
+import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
 
 const times = (session: string): string =>
   `${epoch(`${session}.created_at`)} as created, ${epoch(`${session}.expires_at`)} as expiration`
@@ -31,10 +15,35 @@ const stored = (schema: string, id: string): string => `(
   from ${schema}.entry e
   where e.session_id = ${id} and e.value is not null)`
 
-// $1 how many
-const sessions = (schema: string): Query => ({
-  name: 'admin.sessions',
-  text: `
+/** Counting stops here: the question before an end needs no larger number. */
+export const COUNT_LIMIT = 10_000
+
+const counted = (from: string): string => `
+select count(*)::int as count, current_database()::text as database
+from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
+where ${ONCE_ON_PRIMARY}`
+
+// One batch. `chosen` is not locked, so it has all sessions that were there, even if others end some of them meanwhile. The
+// next batch continues after `last`.
+const ended = (schema: string, chosen: string): string =>
+  endingOf(schema, {
+    before: [`chosen as materialized (\n  ${chosen}\n)`],
+    held: `
+  select id from ${schema}.session
+  where id in (select id from chosen)
+  order by id
+  for update`,
+    deletesEntries: true,
+    fenced: fence(schema, `select id, ${FENCED} from held`),
+    result: `select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
+       (select id::text from chosen order by id desc limit 1) as last`,
+  })
+
+export type AdminStatements = ReturnType<typeof adminStatements>
+
+export const adminStatements = statementsOf('admin', {
+  // $1 limit
+  sessions: (schema) => `
 with newest as (
   select id, created_at, expires_at from ${schema}.session
   where expires_at > now()
@@ -45,12 +54,9 @@ select n.id::text as id, l.principal as principal, ${times('n')}, h.keys as keys
 from newest n left join ${schema}.listing l on l.session_id = n.id cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
-})
 
-// $1 how many, $2 principal
-const sessionsOf = (schema: string): Query => ({
-  name: 'admin.sessions.of',
-  text: `
+  // $1 limit, $2 principal
+  sessionsOf: (schema) => `
 with newest as (
   select s.id, s.created_at, s.expires_at, l.principal
   from ${schema}.listing l join ${schema}.session s on s.id = l.session_id
@@ -62,12 +68,9 @@ select n.id::text as id, n.principal as principal, ${times('n')}, h.keys as keys
 from newest n cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
-})
 
-// $1 id, $2 whether to give the values. One row for each key; one without a key for a session that has none.
-const show = (schema: string): Query => ({
-  name: 'admin.show',
-  text: `
+  // $1 id, $2 whether to give the values. One row for each key, or one without a key if the session has none.
+  show: (schema) => `
 select s.id::text as id, l.principal as principal, ${times('s')},
        ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
        s.expires_at > now() as live, e.key as key, pg_column_size(e.value)::float8 as bytes,
@@ -77,115 +80,63 @@ from ${schema}.session s
      left join ${schema}.entry e on e.session_id = s.id and e.value is not null
 where s.id = $1::uuid and ${ONCE_ON_PRIMARY}
 order by e.key`,
-})
 
-/** Counting ends here: what is counted is for a question, or to say that there are many. */
-export const COUNT_LIMIT = 10_000
+  // $1 id
+  countOne: (schema) => counted(`${schema}.session where id = $1::uuid`),
 
-const counted = (from: string): string => `
-select count(*)::int as count, current_database()::text as database
-from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
-where ${ONCE_ON_PRIMARY}`
+  // $1 principal
+  countOf: (schema) =>
+    counted(
+      `${schema}.listing l join ${schema}.session s on s.id = l.session_id where l.principal = $1::text`,
+    ),
 
-// $1 id
-const countOne = (schema: string): Query => ({
-  name: 'admin.count.one',
-  text: counted(`${schema}.session where id = $1::uuid`),
-})
+  countAll: (schema) => counted(`${schema}.session`),
 
-// $1 principal
-const countOf = (schema: string): Query => ({
-  name: 'admin.count.of',
-  text: counted(
-    `${schema}.listing l join ${schema}.session s on s.id = l.session_id where l.principal = $1::text`,
-  ),
-})
+  // $1 id
+  endOne: (schema) => ended(schema, 'select $1::uuid as id'),
 
-const countAll = (schema: string): Query => ({
-  name: 'admin.count.all',
-  text: counted(`${schema}.session`),
-})
-
-// One batch: those that are chosen end, with all that hangs from them. `chosen` is not locked, so that it has as
-// many as there were, even when others end some of them meanwhile; the next batch goes on after `last`.
-const ending = (schema: string, name: string, chosen: string): Query => ({
-  name,
-  text: `
-with chosen as materialized (
-  ${chosen}
-), held as materialized (
-  select id from ${schema}.session
-  where id in (select id from chosen)
-  order by id
-  for update
-), emptied as (
-  delete from ${schema}.entry e using held where e.session_id = held.id
-), ended as (
-  delete from ${schema}.session s using held where s.id = held.id returning s.id
-), fenced as (
-  insert into ${schema}.listing (session_id, collect_at) select id, ${FENCED} from held
-  on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
-)
-select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
-       (select id::text from chosen order by id desc limit 1) as last`,
-})
-
-// $1 id
-const endOne = (schema: string): Query => ending(schema, 'admin.end.one', `select $1::uuid as id`)
-
-// $1 how many, $2 the last id of the batch before, $3 principal
-const endOf = (schema: string): Query =>
-  ending(
-    schema,
-    'admin.end.of',
-    `select session_id as id from ${schema}.listing
+  // $1 batch size, $2 the last id of the batch before, $3 principal
+  endOf: (schema) =>
+    ended(
+      schema,
+      `select session_id as id from ${schema}.listing
   where principal = $3::text and session_id > $2::uuid
   order by session_id
   limit $1::int`,
-  )
+    ),
 
-// $1 how many, $2 the last id of the batch before
-const endAll = (schema: string): Query =>
-  ending(
-    schema,
-    'admin.end.all',
-    `select id from ${schema}.session
+  // $1 batch size, $2 the last id of the batch before
+  endAll: (schema) =>
+    ended(
+      schema,
+      `select id from ${schema}.session
   where id > $2::uuid
   order by id
   limit $1::int`,
-  )
+    ),
 
-// $1 how many of a hundred pages to look at
-const sessionSample = (schema: string): Query => ({
-  name: 'admin.sample.session',
-  text: `
+  // $1 percentage of the pages. `orphans` are sessions that the listing lacks.
+  sessionSample: (schema) => `
 select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
-       (count(*) filter (where l.session_id is null))::float8 as alone
+       (count(*) filter (where l.session_id is null))::float8 as orphans
 from ${schema}.session as s tablesample system ($1::real) left join ${schema}.listing l on l.session_id = s.id
 where ${ONCE_ON_PRIMARY}`,
-})
 
-const entrySample = (schema: string): Query => ({
-  name: 'admin.sample.entry',
-  text: `
-select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as alone
+  entrySample: (schema) => `
+select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as orphans
 from ${schema}.entry tablesample system ($1::real)
 where ${ONCE_ON_PRIMARY}`,
-})
 
-const principalsSample = (schema: string): Query => ({
-  name: 'admin.sample.listing',
-  text: `
+  // `orphans` are rows of the listing without a session, which the cleanup should have deleted.
+  principalsSample: (schema) => `
 select count(*)::float8 as counted, 0::float8 as dead,
-       (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
+       (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as orphans
 from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id
 where ${ONCE_ON_PRIMARY}`,
-})
 
-// For how many milliseconds the session has waited that a collector should look at first.
-const due = (schema: string): Query => ({
-  name: 'admin.due',
-  text: `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
+  // How long the first due session has waited for the cleanup, in milliseconds.
+  due: (schema) =>
+    `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
 })
 
 export const serverQuery: Query = {
@@ -197,22 +148,22 @@ select current_setting('server_version') as version, current_setting('server_ver
 where ${ON_PRIMARY}`,
 }
 
-const answering = `
+const answeringServer = `
 select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
        current_setting('in_hot_standby', true) = 'on' is true as standby`
 
-/** Which server answers a plain read, which a pooler may balance: on purpose without the condition of all others. */
-export const plainRouteQuery: Query = { name: 'admin.route.plain', text: answering }
+/** The server that answers a plain read, which a pooler may balance. It omits ON_PRIMARY on purpose. */
+export const plainRouteQuery: Query = { name: 'admin.route.plain', text: answeringServer }
 
-/** Which server answers the reads of this library. */
-export const routeQuery: Query = { name: 'admin.route', text: `${answering}\nwhere ${ON_PRIMARY}` }
+/** The server that answers the library's own reads. */
+export const routeQuery: Query = { name: 'admin.route', text: `${answeringServer}\nwhere ${ON_PRIMARY}` }
 
 export const clockQuery: Query = {
   name: 'admin.clock',
   text: `select ${epoch('clock_timestamp()')} as now`,
 }
 
-// $1 quoted schema. `rows` is null where nobody has counted yet (then PostgreSQL has -1).
+// $1 quoted schema. `rows` is null if the table was never analyzed (PostgreSQL has -1 then).
 export const tablesQuery: Query = {
   name: 'admin.tables',
   text: `
@@ -234,13 +185,13 @@ group by leaf.name
 order by leaf.name`,
 }
 
-// $1 quoted schema. `hidden`: whether row-level security applies to this role and lets through less than all, so whether
-// no policy of all rows applies, or a restrictive one does. `merging`: text columns whose collation calls different texts
-// equal. (By JSON: servers before PostgreSQL 12 have no such collations, and no such column.)
+// $1 quoted schema. `hidden`: tables of which row-level security hides rows from this role, because no policy allows all rows
+// or a restrictive one applies. `merging`: text columns with a nondeterministic collation. (`to_jsonb`: servers before
+// PostgreSQL 12 have no such column.)
 export const hazardsQuery: Query = {
   name: 'admin.hazards',
   text: `
-with ours as (
+with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
@@ -253,14 +204,14 @@ with ours as (
      or exists (select from unnest(p.polroles) as r (oid) where pg_has_role(current_user, r.oid, 'usage'))
 )
 select coalesce((
-         select json_agg(o.name order by o.name) from ours o
+         select json_agg(o.name order by o.name) from tables o
          where row_security_active(o.oid)
            and (not exists (select from policy p where p.polrelid = o.oid and p.polpermissive and p.whole)
                 or exists (select from policy p where p.polrelid = o.oid and not p.polpermissive and not p.whole))
        ), '[]')::text as hidden,
        coalesce((
          select json_agg(o.name || '.' || a.attname order by o.name, a.attname)
-         from ours o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
+         from tables o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
               join pg_collation l on l.oid = a.attcollation
          where to_jsonb(l) ->> 'collisdeterministic' = 'false'
        ), '[]')::text as merging,
@@ -279,20 +230,3 @@ where c.relnamespace = to_regnamespace($1::text)
   and c.relname in ('session', 'entry', 'listing', 'metadata') and ${ONCE_ON_PRIMARY}
 order by i.relname`,
 }
-
-/** `schema` is a quoted identifier. */
-export const adminStatements = (schema: string): AdminStatements => ({
-  sessions: sessions(schema),
-  sessionsOf: sessionsOf(schema),
-  show: show(schema),
-  countOne: countOne(schema),
-  countOf: countOf(schema),
-  countAll: countAll(schema),
-  endOne: endOne(schema),
-  endOf: endOf(schema),
-  endAll: endAll(schema),
-  sessionSample: sessionSample(schema),
-  entrySample: entrySample(schema),
-  principalsSample: principalsSample(schema),
-  due: due(schema),
-})

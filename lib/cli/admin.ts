@@ -1,5 +1,5 @@
-// What an operator asks of a database, as typed functions over the statements of operator.ts. Each supposes that
-// the database holds our version of the schema.
+// The administrator's operations: typed functions over the statements of admin-sql.ts. Each needs this release's version of
+// the schema.
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
@@ -8,7 +8,7 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { adminStatements } from './admin-sql.js'
 
-/** Which sessions are meant. */
+/** The sessions to count or to end. */
 export type Scope =
   | { readonly kind: 'one'; readonly id: string }
   | { readonly kind: 'principal'; readonly principal: string }
@@ -17,7 +17,7 @@ export type Scope =
 const text = t.union([t.string, t.null])
 const number = t.union([t.number, t.null])
 
-/** A session in a list; times are milliseconds since 1970, `bytes` what its values take as they are stored. */
+/** A session in a list. Times are milliseconds since 1970; `bytes` is the stored size of its values. */
 export type SessionSummary = t.TypeOf<typeof SessionRow>
 
 const SessionRow = t.type({
@@ -29,7 +29,7 @@ const SessionRow = t.type({
   bytes: t.number,
 })
 
-/** One key of a session, with the session's header. `value` is JSON, when it was asked for. */
+/** One key of a session, with the session's header. `value` is JSON, or null if values were not requested. */
 export type ShownRow = t.TypeOf<typeof Shown>
 
 const Shown = t.type({
@@ -49,7 +49,7 @@ const Counted = t.type({ count: t.number, database: t.string })
 
 const Ended = t.type({ ended: t.number, chosen: t.number, last: text })
 
-/** What one batch of an ending did; `next` is where the one after it begins, if there may be one. */
+/** The result of one batch; `next` is the start of the next one, if there may be more sessions. */
 interface EndedBatch {
   readonly ended: number
   readonly next: string | undefined
@@ -61,17 +61,16 @@ export interface Admin {
     limit: number,
     principal: string | undefined,
   ) => TE.TaskEither<DriverError, readonly SessionSummary[]>
-  /** No rows: there is no such session. */
+  /** No rows if there is no such session. */
   readonly show: (id: string, values: boolean) => TE.TaskEither<DriverError, readonly ShownRow[]>
-  /** How many sessions there are, expired ones too, up to one more than `COUNT_LIMIT`; and where. */
+  /** The number of sessions, expired ones included, up to `COUNT_LIMIT + 1`; and the database's name. */
   readonly count: (scope: Scope) => TE.TaskEither<DriverError, t.TypeOf<typeof Counted>>
   readonly endBatch: (scope: Scope, after: string, limit: number) => TE.TaskEither<DriverError, EndedBatch>
 }
 
-/** The id that comes before all others. */
+/** The smallest id. */
 export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
-/** `schema` is a quoted identifier. */
 export const adminOver = (database: Queryable, schema: string): Admin => {
   const sql = adminStatements(schema)
   const count = (query: Query, params: readonly Param[]) => rowAs(Counted)(database, query, params)

@@ -1,5 +1,4 @@
-// The figures of a diagnosis. What would cost as much as the tables are large is counted in a sample of their
-// pages, and says so: `estimated`.
+// The statistics for doctor. Rows of large tables are counted in a sample of their pages, and are then `estimated`.
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
@@ -33,7 +32,7 @@ const number = t.union([t.number, t.null])
 
 const Table = t.type({
   name: t.string,
-  /** None: nobody has counted them yet. */
+  /** `null` if the table was never analyzed. */
   rows: number,
   heap: t.number,
   indexes: t.number,
@@ -50,27 +49,26 @@ const Index = t.type({ name: t.string, owner: t.string, main: t.boolean, valid: 
 
 export type IndexStats = t.TypeOf<typeof Index>
 
-const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, synchronousCommit: t.string })
+const Hazards = t.type({ hidden: t.string, merging: t.string, role: t.string, commits: t.string })
 
-/** What others have set that breaks promises of keyrow. */
+/** Settings of the database that break guarantees of keyrow. */
 export interface HazardStats {
-  /** The tables of which row-level security hides rows from this role. */
+  /** Tables of which row-level security hides rows from this role. */
   readonly hidden: readonly string[]
-  /** The columns whose collation calls different texts equal. */
+  /** Columns whose collation treats different texts as equal. */
   readonly merging: readonly string[]
   readonly role: string
-  /** `synchronous_commit`. */
   readonly synchronousCommit: string
 }
 
-const Sample = t.type({ counted: t.number, dead: t.number, single: t.number })
+const Sample = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
-/** Rows of a table: all, the dead (expired, or deleted keys), and those that another table lacks. */
+/** Rows of a table: all, the dead ones (expired sessions, tombstones), and those without a row in another table. */
 export interface RowStats extends t.TypeOf<typeof Sample> {
   readonly estimated: boolean
 }
 
-/** The database's clock against this process's, in milliseconds: how far it is ahead, give or take. */
+/** The offset of the database's clock from this process's, and its uncertainty, in milliseconds. */
 export interface ClockStats {
   readonly ahead: number
   readonly uncertain: number
@@ -79,7 +77,7 @@ export interface ClockStats {
 
 const Route = t.type({ server: t.string, standby: t.boolean })
 
-/** By which servers reads were answered, each named by when it was started, and where: plain ones, and the library's. */
+/** The servers that answered plain reads and the library's own. A server is named by its start time and its address. */
 export interface RouteStats {
   readonly plain: readonly t.TypeOf<typeof Route>[]
   readonly own: readonly t.TypeOf<typeof Route>[]
@@ -91,25 +89,26 @@ export interface SchemaStats {
   readonly sessions: RowStats
   readonly entries: RowStats
   readonly principals: RowStats
-  /** For how long the session has waited that a collector should look at first, if there is any. */
+  /** How long the first due session has waited for the cleanup, in milliseconds; `null` if there is none. */
   readonly waiting: number | null
 }
 
 export const serverStats = (database: Queryable): TE.TaskEither<DriverError, ServerStats> =>
   rowAs(Server)(database, serverQuery)
 
-/** `schema` is a quoted identifier. What is not there has no hazards. */
+/** `schema` is a quoted identifier. Missing tables have no hazards. */
 export const hazardStats = (database: Queryable, schema: string): TE.TaskEither<DriverError, HazardStats> =>
   pipe(
     rowAs(Hazards)(database, hazardsQuery, [schema]),
-    TE.map(({ hidden, merging, role, synchronousCommit }) => ({
+    TE.map(({ hidden, merging, role, commits }) => ({
       hidden: JSON.parse(hidden) as readonly string[],
       merging: JSON.parse(merging) as readonly string[],
       role,
-      synchronousCommit,
+      synchronousCommit: commits,
     })),
   )
-/** A pooler may choose a server for a connection: of each this many are asked at once, for as many connections. */
+
+/** The number of concurrent queries of each kind, on as many connections: a pooler may choose a server per connection. */
 export const ROUTES = 8
 
 export const routeStats = (database: Queryable): TE.TaskEither<DriverError, RouteStats> => {
@@ -122,15 +121,15 @@ export const routeStats = (database: Queryable): TE.TaskEither<DriverError, Rout
   )
 }
 
-/** Of three questions the one that was answered fastest; the answer is as old as half its round trip. */
+/** The fastest of three measurements. An answer is as old as half its round trip. */
 export const clockStats = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =>
   pipe(
     [1, 2, 3],
-    TE.traverseSeqArray(() => askClock(database)),
+    TE.traverseSeqArray(() => measureClock(database)),
     TE.map((answer) => answer.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
   )
 
-const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =>
+const measureClock = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =>
   pipe(
     TE.fromIO(() => ({ sent: Date.now(), began: performance.now() })),
     TE.chain(({ sent, began }) =>
@@ -138,14 +137,14 @@ const askClock = (database: Queryable): TE.TaskEither<DriverError, ClockStats> =
         rowAs(t.type({ now: t.number }))(database, clockQuery),
         TE.map(({ now }) => {
           const roundTrip = performance.now() - began
-          // One more: `Date.now` counts whole milliseconds.
+          // Plus one: `Date.now` counts whole milliseconds.
           return { ahead: now - (sent + roundTrip / 2), uncertain: roundTrip / 2 + 1, roundTrip }
         }),
       ),
     ),
   )
 
-/** `schema` is a quoted identifier of a schema of our version. */
+/** `schema` is a quoted identifier of a schema of this release's version. */
 export const schemaStats = (database: Queryable, schema: string): TE.TaskEither<DriverError, SchemaStats> => {
   const sql = adminStatements(schema)
   return pipe(
@@ -169,17 +168,17 @@ const counts = (database: Queryable, sql: AdminStatements, tables: readonly Tabl
   )
 }
 
-/** Sixteen megabytes: whole tables of some tens of thousands of rows. */
+/** 16 MB: tables of some tens of thousands of rows are read whole. */
 const SAMPLE_PAGES = 2048
 
 const sample = (database: Queryable, query: Query, pages: number): TE.TaskEither<DriverError, RowStats> => {
   const share = Math.min(1, SAMPLE_PAGES / Math.max(pages, 1))
   return pipe(
     rowAs(Sample)(database, query, [share * 100]),
-    TE.map(({ counted, dead, single }) => ({
+    TE.map(({ counted, dead, orphans }) => ({
       counted: Math.round(counted / share),
       dead: Math.round(dead / share),
-      single: Math.round(single / share),
+      orphans: Math.round(orphans / share),
       estimated: share < 1,
     })),
   )

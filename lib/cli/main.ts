@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 import { run } from './run.js'
-// `npx keyrow`: the process around a command. Ctrl-C ends it in good order; pressed again, at once.
+// `npx keyrow`: the process of a command. Ctrl-C ends it cleanly; a second Ctrl-C ends it at once.
 import { EXIT, secretsIn, terminalOf } from './terminal.js'
 
 const { DATABASE_URL: databaseUrl, PGPASSWORD: password } = process.env
 const argv = process.argv.slice(2)
 const terminal = terminalOf(argv.includes('--json'), secretsIn([databaseUrl, ...argv], password))
 
-/** npx passes on the signal that a terminal has sent to both: that is not yet a second one. */
+/** npx forwards a signal that the terminal has sent to both processes: that is not a second one. */
 const SAME_SIGNAL_MS = 1_000
 
 const interruption = new AbortController()
@@ -22,15 +22,15 @@ for (const [signal, code] of [
     interruption.abort(code)
   })
 
-// A reader that has enough, such as head, is no failure.
+// A reader that closes the pipe early, such as head, is no failure.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) =>
   process.exit(code === 'EPIPE' ? EXIT.done : EXIT.failed),
 )
 process.stderr.on('error', () => undefined)
-// Not with a stack, in which there may be anything.
+// Without the stack, which may quote any data.
 process.on('uncaughtException', (error) => process.exit(terminal.fail(error)))
 
 const exitCode = await run(argv, databaseUrl, terminal, interruption.signal)
-// What was abandoned may still wait for its deadline.
+// An abandoned statement may still wait for its deadline.
 if (interruption.signal.aborted) process.stdout.write('', () => process.exit(exitCode))
 process.exitCode = exitCode

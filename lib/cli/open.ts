@@ -1,4 +1,4 @@
-// The database that a command works on. Each driver is loaded when it is asked for: its package is optional.
+// Opens the database of a command. A driver is loaded only when it is needed: its package is optional.
 import { readdir } from 'node:fs/promises'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -11,12 +11,12 @@ import { EXIT, type Failure, Rejection, type Terminal, usage } from './terminal.
 
 export interface Opened {
   readonly database: Database
-  /** Closes the connection without waiting for what it is doing. */
+  /** Closes the connections without waiting for their statements. */
   readonly abandon: () => Promise<unknown>
 }
 
 const TIMEOUT_MS = 30_000
-/** An upgrade that is cut short is undone; and one of large tables takes long. */
+/** An upgrade of large tables takes long, and a timeout would undo all of it. */
 const UPGRADE_TIMEOUT_MS = 3_600_000
 const CONNECT_SECONDS = 10
 
@@ -40,7 +40,7 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
       return postgres(url, {
         ...poolOptions,
         max,
-        // A pooler between may give each statement another connection.
+        // A pooler may give each statement another connection.
         prepare: false,
         connect_timeout: Math.min(CONNECT_SECONDS, timeoutMs / 1000),
         connection: { application_name: 'keyrow' },
@@ -61,8 +61,8 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
 }
 
 /**
- * Whether it is an address of PostgreSQL in which the password is where a password belongs. One with a `/`, `?` or
- * `#` that is not encoded would end up in the host's or the database's name, and from there in messages.
+ * Whether the URL is an address of PostgreSQL whose password is encoded. A password with a plain `/`, `?` or `#` would be
+ * parsed as part of the host's or the database's name, and appear in messages.
  */
 const isAddress = (url: string): boolean => {
   const match = /^postgres(?:ql)?:\/\/([^/?#]*)([^?#]*)(?:[?]([^#]*))?$/i.exec(url)
@@ -71,8 +71,8 @@ const isAddress = (url: string): boolean => {
 
 const notAnAddress = (): Rejection =>
   usage(
-    'the URL of the database (--url or DATABASE_URL) is not a postgres:// address, ' +
-      'or has a password with characters that need percent-encoding',
+    'the database URL (--url or DATABASE_URL) is not a postgres:// address, ' +
+      'or its password has characters that need percent-encoding',
   )
 
 const openPglite = async (directory: string, timeoutMs: number, make: boolean): Promise<Opened> => {
@@ -82,7 +82,7 @@ const openPglite = async (directory: string, timeoutMs: number, make: boolean): 
   return { database, abandon: () => database.close() }
 }
 
-// PGlite would make a database of a name that was mistyped.
+// PGlite would create a database for a mistyped name.
 const checkDirectory = async (directory: string, make: boolean): Promise<void> => {
   if (/^[a-z]{2,}:/i.test(directory)) throw usage('--directory: that is an address, not a directory')
   const files = await filesIn(directory, make)
@@ -90,7 +90,7 @@ const checkDirectory = async (directory: string, make: boolean): Promise<void> =
   throw new Rejection(EXIT.failed, `there is no database of PGlite in ${directory}`)
 }
 
-/** `undefined`: it cannot be read. */
+/** `undefined` if the directory cannot be read. */
 const filesIn = async (directory: string, make: boolean): Promise<readonly string[] | undefined> => {
   try {
     return await readdir(directory)
@@ -106,10 +106,8 @@ const missingPackage = (error: unknown, { directory }: Target): Rejection => {
     : new Rejection(EXIT.failed, `the package ${name} could not be loaded`)
 }
 
-/** No bound but the statements' own, which `--timeout` sets. */
+/** Retries are bounded only by the statements' own timeout, which `--timeout` sets. */
 export const PATIENT = { totalTimeoutMs: 3_600_000 }
-
-// What a verb gets, and what it gives: an exit code.
 
 export interface Context {
   readonly database: Database
@@ -120,13 +118,14 @@ export interface Context {
   readonly signal: AbortSignal
 }
 
-export type Ending = TE.TaskEither<Failure, number>
+/** A command: a failure, or an exit code. */
+export type Task = TE.TaskEither<Failure, number>
 
-/** Goes on only if the database holds our version; never upgrades. */
-export const onOurSchema =
+/** Runs the command only if the schema has this release's version. It never upgrades. */
+export const onCurrentSchema =
   ({ database, schema }: Context) =>
-  (verb: Ending): Ending =>
+  (command: Task): Task =>
     pipe(
       prepareSchema(database, schema, false),
-      TE.chainW(() => verb),
+      TE.chainW(() => command),
     )

@@ -1,11 +1,11 @@
-// One command from its arguments to its exit code: the database is opened, used and closed.
+// Runs one command from its arguments to its exit code: opens the database, and closes it.
 import * as E from 'fp-ts/lib/Either.js'
 import { RELEASE } from '../core/process.js'
 import { readCommitted } from '../db/database.js'
-import { type Command, commandOf, type DatabaseCommand, HELP } from './arguments.js'
+import { type Command, type CommandOf, commandOf, type DatabaseCommand, HELP } from './arguments.js'
+import { cleanup, end, migrate } from './batch-commands.js'
 import { doctor } from './doctor.js'
-import { cleanup, end, migrate } from './end.js'
-import { type Context, type Ending, openDatabase } from './open.js'
+import { type Context, openDatabase, type Task } from './open.js'
 import { printSchema, schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
 import { EXIT, type Failure, Rejection, type Terminal } from './terminal.js'
 
@@ -21,7 +21,7 @@ export const run = async (
   return E.isLeft(result) ? terminal.fail(result.left) : result.right
 }
 
-const perform = (
+const perform = async (
   command: Command,
   terminal: Terminal,
   signal: AbortSignal,
@@ -29,18 +29,18 @@ const perform = (
   switch (command.verb) {
     case 'help':
       terminal.print({ help: HELP }, () => HELP)
-      return Promise.resolve(E.right(EXIT.done))
+      return E.right(command.exitCode)
     case 'version':
       terminal.print({ version: RELEASE }, () => RELEASE)
-      return Promise.resolve(E.right(EXIT.done))
+      return E.right(EXIT.done)
     case 'schema print':
-      return Promise.resolve(E.right(printSchema(terminal, command.schema, command.from)))
+      return E.right(printSchema(terminal, command.schema, command.from))
     default:
-      return performOn(command, terminal, signal)
+      return performOnDatabase(command, terminal, signal)
   }
 }
 
-const performOn = async (
+const performOnDatabase = async (
   command: DatabaseCommand,
   terminal: Terminal,
   signal: AbortSignal,
@@ -48,39 +48,32 @@ const performOn = async (
   const opened = await openDatabase(command)()
   if (E.isLeft(opened)) return opened
   const { database, abandon } = opened.right
-  const task = endingOf(command, {
-    database: readCommitted(database),
-    schema: command.target.schema,
-    terminal,
-    signal,
-  })
-  // What goes in batches ends by itself, after the one that is under way.
-  const patient = ['cleanup', 'migrate', 'end'].includes(command.verb)
-  const result = patient ? await task() : await Promise.race([task(), interrupted(signal)])
+  const { schema } = command.target
+  const task = taskOf(command, { database: readCommitted(database), schema, terminal, signal })
+  // A command that works in batches ends by itself after the current one.
+  const hasBatches = ['cleanup', 'migrate', 'end'].includes(command.verb)
+  const result = hasBatches ? await task() : await Promise.race([task(), interrupted(signal)])
   await (signal.aborted ? abandon() : database.close())
   return result
 }
 
-const endingOf = (command: DatabaseCommand, context: Context): Ending => {
-  switch (command.verb) {
-    case 'schema status':
-      return schemaStatus(context)
-    case 'schema upgrade':
-      return schemaUpgrade(context)
-    case 'doctor':
-      return doctor(context)
-    case 'cleanup':
-      return cleanup(context, command)
-    case 'migrate':
-      return migrate(context, command)
-    case 'sessions':
-      return sessions(context, command)
-    case 'show':
-      return show(context, command)
-    case 'end':
-      return end(context, command)
-  }
+type Verb = DatabaseCommand['verb']
+
+type Handlers = { readonly [V in Verb]: (context: Context, command: CommandOf<V>) => Task }
+
+const HANDLERS: Handlers = {
+  'schema status': schemaStatus,
+  'schema upgrade': schemaUpgrade,
+  doctor,
+  cleanup,
+  migrate,
+  sessions,
+  show,
+  end,
 }
+
+const taskOf = <V extends Verb>(command: CommandOf<V>, context: Context): Task =>
+  HANDLERS[command.verb](context, command)
 
 const interrupted = (signal: AbortSignal): Promise<E.Either<Rejection, number>> =>
   new Promise((resolve) => {

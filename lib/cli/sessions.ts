@@ -1,4 +1,4 @@
-// `sessions` and `show`: what is there. Secrets' hashes are never read, and values only when they are asked for.
+// `sessions`, `show` and `schema`. The hash of a secret is never read; values are read only on request.
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { SchemaMismatch } from '../core/errors.js'
@@ -13,8 +13,8 @@ import {
   upgradeSchema,
 } from '../sql/schema.js'
 import { adminOver, type SessionSummary, type ShownRow } from './admin.js'
-import type { DatabaseCommand } from './arguments.js'
-import { type Context, type Ending, onOurSchema } from './open.js'
+import type { CommandOf } from './arguments.js'
+import { type Context, onCurrentSchema, type Task } from './open.js'
 import {
   duration,
   EXIT,
@@ -29,29 +29,29 @@ import {
   time,
 } from './terminal.js'
 
-type SessionList = Extract<DatabaseCommand, { readonly verb: 'sessions' }>
-type Showing = Extract<DatabaseCommand, { readonly verb: 'show' }>
+type SessionsCommand = CommandOf<'sessions'>
+type ShowCommand = CommandOf<'show'>
 
-export const sessions = (context: Context, { principal, limit }: SessionList): Ending =>
+export const sessions = (context: Context, { principal, limit }: SessionsCommand): Task =>
   pipe(
     adminOver(context.database, context.schema).sessions(limit + 1, principal),
     TE.map((found) => {
       printSessions(context.terminal, found.slice(0, limit), found.length > limit)
       return EXIT.done
     }),
-    onOurSchema(context),
+    onCurrentSchema(context),
   )
 
 const printSessions = (terminal: Terminal, found: readonly SessionSummary[], more: boolean): void => {
-  const data = found.map((line) => ({
-    ...line,
-    created: iso(line.created),
-    expiration: iso(line.expiration),
+  const data = found.map((session) => ({
+    ...session,
+    created: iso(session.created),
+    expiration: iso(session.expiration),
   }))
   terminal.print({ sessions: data, more }, () =>
     found.length === 0
       ? 'There are no live sessions.'
-      : [linesOf(found), ...(more ? [`There are more; say --limit N.`] : [])].join('\n'),
+      : [linesOf(found), ...(more ? ['There are more; say --limit N.'] : [])].join('\n'),
   )
 }
 
@@ -68,7 +68,7 @@ const linesOf = (found: readonly SessionSummary[]): string =>
     ]),
   )
 
-export const show = (context: Context, { id, values }: Showing): Ending =>
+export const show = (context: Context, { id, values }: ShowCommand): Task =>
   pipe(
     adminOver(context.database, context.schema).show(id, values),
     TE.filterOrElseW(
@@ -79,7 +79,7 @@ export const show = (context: Context, { id, values }: Showing): Ending =>
       printShown(context.terminal, rows, values)
       return EXIT.done
     }),
-    onOurSchema(context),
+    onCurrentSchema(context),
   )
 
 const printShown = (terminal: Terminal, rows: readonly ShownRow[], values: boolean): void => {
@@ -121,11 +121,11 @@ const entriesOf = (stored: readonly Stored[], values: boolean): string =>
     stored.map(({ key, bytes, value }) => [bytes, key, ...(values ? [value ?? ''] : [])]),
   )
 
-// `schema status`, `print` and `upgrade`: they work whatever the database holds, and only the last one changes it.
+// The schema commands work with any state of the database. Only `schema upgrade` changes it.
 
 interface Found {
   readonly state: 'current' | 'missing' | 'older' | 'newer' | 'foreign'
-  /** `null`: not ours, so it has none. */
+  /** `null` if the tables are not keyrow's. */
   readonly version: number | null
   readonly problem?: string
   readonly made: readonly MadeVersion[]
@@ -137,7 +137,7 @@ const stateOf = ({ version }: SchemaState): Found['state'] => {
   return version < LATEST ? 'older' : 'newer'
 }
 
-export const schemaStatus = ({ database, schema, terminal }: Context): Ending =>
+export const schemaStatus = ({ database, schema, terminal }: Context): Task =>
   pipe(
     schemaState(database, schema),
     TE.map((state): Found => ({ state: stateOf(state), version: state.version, made: state.made })),
@@ -159,7 +159,7 @@ const printStatus = (terminal: Terminal, schema: string, found: Found): void => 
     [
       pairs([
         ['schema', bare(schema)],
-        ['state', SAID[found.state]],
+        ['state', STATES[found.state]],
         ['version', found.version === null ? 'none' : String(found.version)],
         ['wanted', `${String(LATEST)} by keyrow ${RELEASE}`],
         ...(found.problem === undefined ? [] : [['problem', found.problem] as const]),
@@ -169,12 +169,12 @@ const printStatus = (terminal: Terminal, schema: string, found: Found): void => 
   )
 }
 
-const SAID: Readonly<Record<Found['state'], string>> = {
+const STATES: Readonly<Record<Found['state'], string>> = {
   current: 'current',
-  missing: 'missing: keyrow schema upgrade makes the tables',
+  missing: 'missing: keyrow schema upgrade creates the tables',
   older: 'older: keyrow schema upgrade upgrades the tables',
   newer: 'newer: a newer release of keyrow is needed',
-  foreign: 'foreign: its tables are not of keyrow',
+  foreign: "foreign: its tables are not keyrow's",
 }
 
 const historyOf = (made: readonly MadeVersion[]): string =>
@@ -189,7 +189,7 @@ export const printSchema = (terminal: Terminal, schema: string, from: number): n
   return EXIT.done
 }
 
-export const schemaUpgrade = ({ database, schema, terminal }: Context): Ending =>
+export const schemaUpgrade = ({ database, schema, terminal }: Context): Task =>
   pipe(
     upgradeSchema(database, schema),
     TE.map(({ from, to }) => {
@@ -203,10 +203,10 @@ export const schemaUpgrade = ({ database, schema, terminal }: Context): Ending =
     reporting(terminal),
   )
 
-/** One statement may take minutes: it says for how long. */
+/** Reports the elapsed time: one statement may take minutes. */
 const reporting =
   (terminal: Terminal) =>
-  (task: Ending): Ending =>
+  (task: Task): Task =>
   async () => {
     const began = performance.now()
     const report = (): void => terminal.progress(`upgrading for ${duration(performance.now() - began)}`)

@@ -1,9 +1,7 @@
-// The terminal, or the program at the other end: data to stdout, and what is said about it to stderr.
+// Output: data go to stdout, errors, questions and progress to stderr, as text or as JSON.
 
 import { createInterface } from 'node:readline'
 import { DriverError, type SchemaMismatch } from '../core/errors.js'
-
-// How a command ends: exit codes that mean something, and failures as one line in which no password is.
 
 export const EXIT = {
   done: 0,
@@ -15,7 +13,7 @@ export const EXIT = {
   interrupted: 130,
 } as const
 
-/** What the command line itself has to say. */
+/** An error of the command line itself, with its exit code. */
 export class Rejection extends Error {
   constructor(
     readonly code: number,
@@ -35,7 +33,7 @@ const NAMES: Readonly<Record<number, string>> = {
   [EXIT.interrupted]: 'Interrupted',
 }
 
-/** A failure as it is told: to programs as it is, to people as its message. */
+/** An error as it is printed: whole as JSON, as its message for a person. */
 interface TerminalMessage {
   readonly name: string
   readonly message: string
@@ -43,7 +41,7 @@ interface TerminalMessage {
   readonly sqlState?: string
 }
 
-/** What the server or a library said may quote what it was given; `secrets` are struck out of that. */
+/** The message of a server or a library may quote its input, so `secrets` are removed from it. */
 const messageOf = (failure: unknown, secrets: readonly string[]): TerminalMessage => {
   if (failure instanceof Rejection)
     return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }
@@ -61,7 +59,7 @@ const messageOf = (failure: unknown, secrets: readonly string[]): TerminalMessag
 const withoutSecrets = (message: string, secrets: readonly string[]): string =>
   secrets.reduce((rest, secret) => rest.replaceAll(secret, '***'), message)
 
-/** Whatever may be a password in these texts, the longest first: any of them may be the address of a database. */
+/** Possible passwords in these texts, the longest first. Any text may be the address of a database. */
 export const secretsIn = (texts: readonly (string | undefined)[], password?: string): readonly string[] => {
   const found = texts.flatMap((text) => (text === undefined ? [] : passwordsIn(text)))
   const all = [...found, ...(password === undefined ? [] : [password])]
@@ -69,7 +67,7 @@ export const secretsIn = (texts: readonly (string | undefined)[], password?: str
   return [...new Set(decoded)].filter((secret) => secret !== '').sort((a, b) => b.length - a.length)
 }
 
-// From the first colon to each `@` that follows: a password may have one that is not encoded.
+// From the first colon to each `@` after it: a password may hold an `@` that is not encoded.
 const passwordsIn = (text: string): readonly string[] => {
   const rest = text.slice(text.indexOf('://') + 3)
   if (!text.includes('://')) return []
@@ -90,21 +88,19 @@ const decodedUri = (text: string): string => {
   }
 }
 
-// What is printed, as text: tables, sizes, times. Ids, principals and keys may hold anything: what would act on a
-// terminal is shown instead.
+// Text output. Ids, principals and keys may hold any characters; those that a terminal would interpret are escaped:
+// control and formatting characters (among them those that change the writing direction), and line separators.
+const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
 
-// Control and formatting characters (among them those that turn the direction of writing), and line separators.
-const ACTING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
-
-/** The text as one line that does nothing: ESC as `\u{1b}`. */
+/** The text with unsafe characters escaped, for example ESC as `\u{1b}`. */
 const visible = (text: string): string =>
-  text.replace(ACTING, (found) => `\\u{${(found.codePointAt(0) ?? 0).toString(16)}}`)
+  text.replace(UNSAFE, (found) => `\\u{${(found.codePointAt(0) ?? 0).toString(16)}}`)
 
-/** The same for text of several lines. */
+/** `visible` for text of several lines. */
 const visibleLines = (text: string): string => text.split('\n').map(visible).join('\n')
 
-/** JSON in one line, in which the same characters are escaped as JSON escapes them. */
-const json = (data: unknown): string => JSON.stringify(data).replace(ACTING, escaped)
+/** JSON in one line, with unsafe characters as JSON escapes. */
+const json = (data: unknown): string => JSON.stringify(data).replace(UNSAFE, escaped)
 
 const escaped = (found: string): string =>
   found
@@ -112,7 +108,7 @@ const escaped = (found: string): string =>
     .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
     .join('')
 
-/** A table with its columns below each other; numbers stand to the right. */
+/** A table with aligned columns; numbers are aligned to the right. */
 export const table = (heads: readonly string[], rows: readonly (readonly (string | number)[])[]): string => {
   const cells = rows.map((row) => row.map((cell) => visible(String(cell))))
   const widths = heads.map((head, column) =>
@@ -134,7 +130,7 @@ const CHARACTERS = new Intl.Segmenter('en')
 
 const width = (text: string): number => Array.from(CHARACTERS.segment(text)).length
 
-/** Names and what they stand for, below each other. */
+/** Lines of a name and a value, aligned. */
 export const pairs = (entries: readonly (readonly [string, string])[]): string => {
   const longest = Math.max(...entries.map(([name]) => name.length))
   return entries.map(([name, value]) => `${name.padEnd(longest)}  ${visible(value)}`).join('\n')
@@ -143,17 +139,17 @@ export const pairs = (entries: readonly (readonly [string, string])[]): string =
 /** `2026-01-31T12:00:00Z` */
 export const time = (milliseconds: number): string => iso(milliseconds).replace(/[.]\d+Z$/, 'Z')
 
-/** The same to the millisecond; a time that no `Date` can hold (a session that never ends) is the last that can. */
+/** A time to the millisecond. A time later than any `Date` (a session that never ends) becomes the last possible one. */
 export const iso = (milliseconds: number): string =>
   new Date(Math.max(-8.64e15, Math.min(8.64e15, milliseconds))).toISOString()
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB', 'PB']
 
-/** `16 kB`: in powers of 1,024, as PostgreSQL counts them. */
+/** `16 kB`: in powers of 1,024, as PostgreSQL prints sizes. */
 export const size = (bytes: number): string => {
   const power = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1)
-  const figure = bytes / 1024 ** power
-  return `${figure < 10 && power > 0 ? figure.toFixed(1) : String(Math.round(figure))} ${UNITS[power] ?? ''}`
+  const count = bytes / 1024 ** power
+  return `${count < 10 && power > 0 ? count.toFixed(1) : String(Math.round(count))} ${UNITS[power] ?? ''}`
 }
 
 /** `3 days`, `5 minutes`, `12 ms` */
@@ -176,34 +172,34 @@ export const plural = (count: number, one: string, plural = `${one}s`): string =
   `${count.toLocaleString('en-US')} ${count === 1 ? one : plural}`
 
 export interface Terminal {
-  /** The data of a command: `data` for programs, `text` for people. */
+  /** Prints the data of a command: `data` as JSON, or `text`. */
   readonly print: (data: unknown, text: () => string) => void
-  /** Says what went wrong, in one line; gives the exit code. */
+  /** Prints an error in one line; gives the exit code. */
   readonly fail: (failure: unknown) => number
-  /** Says how far long work has come; nothing for programs. */
+  /** Reports the progress of long work; not with JSON. */
   readonly progress: (text: string) => void
-  /** Whether somebody is there to answer a question. */
+  /** Whether stdin is a terminal, so that a person can answer. */
   readonly canAsk: boolean
-  /** Whether the answer was yes; anything else is no, and so is the end of the input or of the command. */
+  /** Whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
   readonly ask: (question: string, signal: AbortSignal) => Promise<boolean>
 }
 
-export const terminalOf = (forPrograms: boolean, secrets: readonly string[]): Terminal => {
+export const terminalOf = (asJson: boolean, secrets: readonly string[]): Terminal => {
   const progress = progressOn(process.stderr)
   return {
     print: (data, text) => {
       progress.end()
-      process.stdout.write(`${forPrograms ? json(data) : visibleLines(text())}\n`)
+      process.stdout.write(`${asJson ? json(data) : visibleLines(text())}\n`)
     },
     fail: (failure) => {
       progress.end()
       const found = messageOf(failure, secrets)
-      const line = forPrograms ? json({ error: found }) : `keyrow: ${visible(oneLine(found.message))}`
+      const line = asJson ? json({ error: found }) : `keyrow: ${visible(oneLine(found.message))}`
       process.stderr.write(`${line}\n`)
       return found.code
     },
     progress: (text) => {
-      if (!forPrograms) progress.report(visible(text))
+      if (!asJson) progress.report(visible(text))
     },
     canAsk: process.stdin.isTTY,
     ask,
@@ -215,7 +211,7 @@ const oneLine = (text: string): string => text.trim().replaceAll(/\s*\n\s*/g, ' 
 const REDRAWN_MS = 100
 const LINE_MS = 10_000
 
-/** One line that is written over on a terminal; elsewhere, a line now and then. */
+/** On a terminal one line that is overwritten; elsewhere a line every ten seconds. */
 const progressOn = (stream: NodeJS.WriteStream) => {
   const every = stream.isTTY ? REDRAWN_MS : LINE_MS
   let last = performance.now()
@@ -234,7 +230,7 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   }
 }
 
-// Not as a terminal's own line editor: that would take Ctrl-C for itself.
+// `terminal: false`: the line editor of readline would handle Ctrl-C itself.
 const ask = (question: string, signal: AbortSignal): Promise<boolean> =>
   new Promise((resolve) => {
     if (signal.aborted) {

@@ -10,7 +10,7 @@ import type { Entries } from '../core/edits.js'
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { type Database, ONCE_ON_PRIMARY, type Query, readCommitted } from '../db/database.js'
-import { FENCED } from '../sql/fragments.js'
+import { endingOf, fenceListed } from '../sql/fragments.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { quotedSchema } from '../sql/schema.js'
 import { isOver } from './values.js'
@@ -44,24 +44,19 @@ from (
 ) c`,
 })
 
-// $1 is the number of sessions. They are locked in the order of ids, like everywhere, and their ids stay fenced.
+// $1 is the batch size. Sessions are locked in the order of their ids, and their ids stay fenced.
 const clear = (schema: string): Query => ({
   name: 'express.clear',
-  text: `
-with held as materialized (
+  text: endingOf(schema, {
+    held: `
   select s.id from ${schema}.session s
   where ${hasCookie(schema)}
   order by s.id
   limit $1::int
-  for update
-), fenced as (
-  update ${schema}.listing l set principal = null, collect_at = ${FENCED}
-  from held where l.session_id = held.id
-), ended as (
-  delete from ${schema}.session s using held where s.id = held.id
-  returning true
-)
-select count(*)::int as n from ended`,
+  for update`,
+    fenced: fenceListed(schema),
+    result: 'select count(*)::int as n from ended',
+  }),
 })
 
 export interface AllSessions {

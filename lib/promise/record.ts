@@ -20,11 +20,9 @@ import type {
   PureRecordOf,
   Saved,
 } from '../records/table.js'
-import { given, orThrow } from './sql.js'
+import { given, lifted, orThrow } from './sql.js'
 
-// The types of records of your own whose verbs are promises.
-
-/** The records of a table that belong to a parent, and those of many parents by one statement. */
+/** The records of a parent; `preload` reads those of many parents by one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): Promise<readonly V[]>
   /** Each parent, in the given order, with its records. */
@@ -33,16 +31,16 @@ export interface Relation<I, V> {
   ) => Promise<readonly (readonly [P, readonly V[]])[]>
 }
 
-/** A record's definition: the functions that go with its values. */
+/** A record's definition: the functions for its values. */
 export interface RecordOf<
   T extends string,
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends PureRecordOf<T, C, K, R> {
-  /** An id from what came from elsewhere: from a text, for example. Throws an `EncodeError`. */
+  /** An id from any value, for example from a text. Throws an `EncodeError`. */
   readonly id: (value: unknown) => IdOf<T, C, K>
-  /** A new record, in memory until its first save. Throws an `EncodeError` that names the column which does not fit. */
+  /** A new record, in memory until its first save. Throws an `EncodeError` that names a column that does not fit. */
   readonly build: (handle: Database, given: Given<C>) => New<T, C>
   /** The record with this id, or `undefined`. One statement. */
   readonly find: (handle: Database, id: IdOf<T, C, K>) => Promise<Saved<T, C, K> | undefined>
@@ -52,17 +50,17 @@ export interface RecordOf<
     ids: readonly IdOf<T, C, K>[],
   ) => Promise<readonly (Saved<T, C, K> | undefined)[]>
   /**
-   * Inserts a new record, or sends the columns that were edited, if any; gives the record as the database has it.
-   * Rejects with `RecordGone` when its row is; with `SaveConflict` for a stale set, if the record has a revision.
+   * Inserts a new record, or updates the edited columns; gives the record as stored. Rejects with `RecordGone` if its row is
+   * gone, and with `SaveConflict` for a set of a column that changed since, if the record has a revision.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => Promise<Saved<T, C, K>>
-  /** Reads the row again, under the unsaved edits. Rejects with `RecordGone` when it is. */
+  /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row is gone. */
   readonly refresh: (record: Saved<T, C, K>) => Promise<Saved<T, C, K>>
-  /** Deletes the row. What is gone already is no error. */
+  /** Deletes the row. A row that is gone is no error. */
   readonly destroy: (record: Saved<T, C, K>) => Promise<void>
-  /** These records by a column that holds a parent's id, in the order of their keys. */
+  /** The records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
-  /** These records through a table between: by its column of the parent's id, and its column of theirs. */
+  /** The records related through the table `between`, by its columns of the parent's id and of the record's own id. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,
@@ -71,9 +69,9 @@ export interface RecordOf<
 }
 
 /**
- * Defines a record by its table: gives the functions that go with its values. `id` and `build` throw an `EncodeError`,
- * what goes to the database rejects with the tagged error, and what is not found is `undefined`. Throws a `RangeError`
- * for a definition that makes no sense.
+ * Defines a record by its table; gives the functions for its values. `id` and `build` throw an `EncodeError`. Functions
+ * that query the database reject with the tagged error, and give `undefined` for a record that does not exist. Throws a
+ * `RangeError` for an invalid definition.
  *
  * @example
  * ```ts
@@ -110,26 +108,20 @@ export const record = <
     ...core,
     id: flow(core.id, given),
     build: flow(core.build, given),
-    find: rejecting(flow(core.find, TE.map(O.toUndefined))),
-    findMany: rejecting(flow(core.findMany, TE.map(A.map(O.toUndefined)))),
-    save: rejecting(core.save),
-    refresh: rejecting(core.refresh),
-    destroy: rejecting(core.destroy),
+    find: lifted(flow(core.find, TE.map(O.toUndefined))),
+    findMany: lifted(flow(core.findMany, TE.map(A.map(O.toUndefined)))),
+    save: lifted(core.save),
+    refresh: lifted(core.refresh),
+    destroy: lifted(core.destroy),
     hasMany: flow(core.hasMany, relation),
     hasManyThrough: flow(core.hasManyThrough, relation),
   })
   return table.facing(face, core)
 }
 
-/** Whatever goes wrong, the promise rejects: also where something is given that is no record at all. */
-const rejecting =
-  <I extends readonly unknown[], L extends Error, B>(verb: (...input: I) => TE.TaskEither<L, B>) =>
-  async (...input: I): Promise<B> =>
-    orThrow(verb(...input))
-
 const relation = <I, V>(core: types.Relation<I, V>): Relation<I, V> =>
   Object.freeze(
-    Object.assign(rejecting(core), {
+    Object.assign(lifted(core), {
       preload: async <P extends ActiveRecord<Database, I>>(parents: readonly P[]) =>
         orThrow(core.preload(parents)),
     }),

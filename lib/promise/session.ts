@@ -1,65 +1,41 @@
 // The verbs of sessions, as promises.
+import { flow } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { SessionKey } from '../core/key.js'
 import type { KeyNames, SessionValue } from '../core/session.js'
-import type { SessionId } from '../core/token.js'
 import * as values from '../core/values.js'
 import type { Flash } from '../core/well-known-keys.js'
 import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
-import type { CheckedRequest } from '../http/csrf.js'
-import * as forgery from '../http/csrf.js'
-import * as principals from '../request/sign-in.js'
-import * as edges from '../request/sign-in.js'
-import * as reading from '../request/verbs.js'
+import * as csrf from '../http/csrf.js'
+import * as signing from '../request/sign-in.js'
 import * as verbs from '../request/verbs.js'
 import * as current from '../request/with-session.js'
-import * as collecting from '../store/cleanup.js'
 import * as background from '../store/cleanup.js'
-import type { Session, SessionStore, Which } from '../store/contract.js'
-import { bodyTask, given, orThrow, orThrowNow } from './sql.js'
+import type { Session, SessionStore } from '../store/contract.js'
+import { bodyTask, given, lifted, orThrow, orThrowNow } from './sql.js'
 
-/** The session that a token opens, or `undefined`; with `keys`, only what is in those is read. */
-export const loadSession = async (
-  store: SessionStore,
-  token: string,
-  options?: verbs.LoadOptions,
-): Promise<Session | undefined> => O.toUndefined(await orThrow(verbs.loadSession(store, token, options)))
+/** Loads the session of a token, or `undefined`; with `keys`, only these keys. */
+export const loadSession = lifted(flow(verbs.loadSession, TE.map(O.toUndefined)))
 
-/** Stores what was edited since the load; gives the session as saved. */
-export const saveSession = (session: Session): Promise<Session> => orThrow(verbs.saveSession(session))
+/** Stores the edits since the load; gives the session as saved. */
+export const saveSession = lifted(verbs.saveSession)
 
-/** Reads the rows again, under the unsaved edits. */
-export const refreshSession = (session: Session): Promise<Session> => orThrow(reading.refreshSession(session))
+/** Reads the session again, and keeps its unsaved edits. */
+export const refreshSession = lifted(verbs.refreshSession)
 
-/**
- * The session with these keys known as well, where it was loaded without them.
- *
- * @example
- * ```ts
- * import { memoryStore } from 'keyrow/memory'
- * import { buildSession, loadSession, saveSession, loadKeys, sessionRef, sessionSet, sessionToken } from 'keyrow/promise'
- *
- * const store = memoryStore()
- * const saved = await saveSession(sessionSet('basket', ['tea'])(buildSession(store)))
- * const session = await loadSession(store, sessionToken(saved), { keys: ['user'] })
- * if (session) console.log(sessionRef('basket')(await loadKeys('basket')(session))) // [ 'tea' ]
- * ```
- */
-export const loadKeys =
-  (...keys: KeyNames) =>
-  (session: Session): Promise<Session> =>
-    orThrow(reading.loadKeys(...keys)(session))
+/** Loads these keys too, if the session was loaded without them. */
+export const loadKeys = (...keys: KeyNames) => lifted(verbs.loadKeys(...keys))
 
-/** Gives the session a new secret. */
-export const rotateSession = (session: Session): Promise<Session> => orThrow(verbs.rotateSession(session))
+/** Gives the session a new secret, and so a new token. */
+export const rotateSession = lifted(verbs.rotateSession)
 
 /** Deletes the session with all its rows. */
-export const destroySession = (session: Session): Promise<void> => orThrow(verbs.destroySession(session))
+export const destroySession = lifted(verbs.destroySession)
 
 /**
- * Runs `fn` with `session` as the current one, then saves it once. What `fn` throws comes out as itself.
+ * Runs `fn` with `session` as the current session, then saves it once. Rejects with what `fn` throws.
  *
  * @example
  * ```ts
@@ -79,7 +55,7 @@ export const withSession = <A>(
   options?: current.WithSessionOptions,
 ): Promise<A> => orThrow(current.withSession(session, () => bodyTask('withSession', fn), options))
 
-/** Passes the session to `f`, which gives a value and the session to save; gives the value and the saved session. */
+/** Calls `f` with the session; `f` gives a value and the session to save. Gives the value and the saved session. */
 export const callWithSession = <A>(
   session: Session,
   f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
@@ -89,7 +65,7 @@ export const callWithSession = <A>(
 /**
  * The current session.
  *
- * @throws `NoCurrentSession` where there is none, `SessionClosed` where its request has ended or its response has begun.
+ * @throws `NoCurrentSession` if there is none, `SessionClosed` if its request has ended or its response has begun.
  */
 export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
@@ -97,65 +73,55 @@ export const currentSession = (): Promise<Session> => orThrowNow(current.session
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   orThrowNow(() => current.updatedHere(f))
 
-/** Reads keys that the current session was loaded without; gives the current session, which knows them from now on. */
+/** Loads more keys of the current session; gives the current session. */
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
-  orThrow(reading.loadCurrentKeys(...keys))
+  orThrow(verbs.loadCurrentKeys(...keys))
 
-/** Signs the current session in: a new secret, whose it is, and, if it is told, how long it lives. */
-export const signIn = async (principal: string, options?: edges.SignInOptions): Promise<Session> =>
-  orThrow(edges.signIn(principal, options))
+/** Signs the current session in: sets its principal, gives it a new secret and, with `lifetime`, a lifetime of its own. */
+export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
+  signing.signIn(principal, options),
+)
 
-/** Signs out: deletes the current session, and has the door take its cookie away. */
-export const signOut = (): Promise<void> => orThrow(edges.signOut)
+/** Signs out: deletes the current session, and clears its cookie. */
+export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
-/** The token that the current session's forms show; see `verifyCsrf`. It makes no session by itself. */
-export const csrfToken = (): Promise<string> => orThrow(edges.csrfToken)
+/** The token for the forms of the current session; see `verifyCsrf`. It creates no session. */
+export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 
 /**
- * Checks that a request which changes something comes from a page of ours: the browser says so, or it shows the
- * session's token as `field` or as the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
+ * Checks that a request with an unsafe method comes from a page of this site: by the browser's headers, or by the session's
+ * token as `field` or in the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
  */
-export const verifyCsrf = (request: CheckedRequest, field?: unknown): Promise<void> =>
-  orThrow(forgery.verifyCsrf(request, field))
+export const verifyCsrf = lifted(csrf.verifyCsrf)
 
 /** Adds a message to the current session, for the next page that shows messages. */
-export const flash = (kind: string, text: string): Promise<Session> => orThrow(edges.flash(kind, text))
+export const flash = (kind: string, text: string): Promise<Session> => orThrow(signing.flash(kind, text))
 
-/** The current session's messages, which are then shown: they are taken away, unless a page is only fetched ahead. */
-export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(edges.takeFlashes)
+/** The flash messages of the current session. They are removed, except by a request that only prefetches a page. */
+export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.takeFlashes)
 
 /** The live sessions of a principal, the newest first: ids and times, never a token. */
-export const sessionsOf = (
-  store: SessionStore,
-  principal: string,
-): Promise<readonly principals.ListedSession[]> => orThrow(principals.sessionsOf(store, principal))
+export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys all sessions of a principal, all but one, or only one of them; gives the ids of those that it ended. */
-export const destroySessionsOf = (
-  store: SessionStore,
-  principal: string,
-  which?: Which,
-): Promise<readonly SessionId[]> => orThrow(principals.destroySessionsOf(store, principal, which))
+/** Destroys the sessions of a principal: all, all but one, or one. Gives the ids of the destroyed ones. */
+export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
-/** Deletes expired sessions with all that hangs from them. */
-export const deleteExpiredSessions = (
-  store: SessionStore,
-  options?: collecting.DeleteExpiredOptions,
-): Promise<collecting.DeletedExpired> => orThrow(collecting.deleteExpiredSessions(store, options))
+/** Deletes expired sessions with all their rows. */
+export const deleteExpiredSessions = lifted(background.deleteExpiredSessions)
 
-/** A collector that runs beside a server, until it is stopped. */
+/** A cleanup in the background, until it is stopped. */
 export interface Cleanup {
   readonly stop: () => Promise<void>
 }
 
-/** Starts collecting garbage in the background; it keeps no process alive. */
+/** Deletes expired sessions in the background, from time to time. It keeps no process alive. */
 export const startCleanup = (store: SessionStore, options?: background.CleanupOptions): Cleanup =>
   background.startCleanup(store, options)
 
-/** Makes the store ready for use: run it at the start to fail early. */
+/** Prepares the store: creates or upgrades its tables. Call it at the start to fail early. */
 export const prepareStore = (store: SessionStore): Promise<void> => orThrow(store.prepare)
 
-/** Ends the database's connections. */
+/** Closes the database's connections. */
 export const closeDatabase = (database: Database): Promise<void> => orThrow(database.close)
 
 /** Runs one statement; gives its rows. */
@@ -165,23 +131,10 @@ export const queryDatabase = (
   params: readonly Param[],
 ): Promise<readonly Row[]> => orThrow(database.query(query, params))
 
-// The values of a session, with `undefined` for what is absent.
-
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/**
- * The value of a key, or the fallback, or `undefined`.
- *
- * @example
- * ```ts
- * import { memoryStore } from 'keyrow/memory'
- * import { buildSession, sessionRef, sessionSet } from 'keyrow/promise'
- *
- * const session = sessionSet('theme', 'dark')(buildSession(memoryStore()))
- * console.log(sessionRef('theme')(session), sessionRef('language', 'en')(session)) // dark en
- * ```
- */
+/** The value of a key; the fallback or `undefined` if it has none. */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -191,23 +144,15 @@ export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown
   return values.sessionRef(key as string, fallback)
 }
 
-/** The value of a typed key, or `undefined`; throws a `DecodeError` for a stored value that does not fit. */
+/** The value of a typed key, or `undefined`. Throws a `DecodeError` for a stored value that does not fit. */
 export const sessionRefStrict =
   <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
   (session) =>
     O.toUndefined(given(values.sessionRefStrict(key)(session)))
 
 /**
- * Replaces a key's value by `f` of it, or of the fallback, or of `undefined`; replayed when it is saved.
- *
- * @example
- * ```ts
- * import { memoryStore } from 'keyrow/memory'
- * import { buildSession, sessionRef, sessionUpdate } from 'keyrow/promise'
- *
- * const session = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)(buildSession(memoryStore()))
- * console.log(sessionRef('visits')(session)) // 1
- * ```
+ * Replaces a key's value by `f` of it; `f` gets the fallback or `undefined` if it has none. `f` runs again on the stored
+ * value when the session is saved.
  */
 export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
 export function sessionUpdate<A>(

@@ -1,14 +1,12 @@
-// SQL of your own, as promises.
+// How the TaskEither face becomes the promise face; SQL of your own and transactions, as promises.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Sql } from 'sql-template-tag'
 import type { Database } from '../db/database.js'
-import * as port from '../db/database.js'
-import * as table from '../records/query.js'
-
-// How one face becomes the other: an effect a promise, a failure a throw.
+import * as core from '../db/database.js'
+import * as records from '../records/query.js'
 
 /** The right of an `Either`; its left is thrown. */
 export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
@@ -16,27 +14,35 @@ export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
   return either.right
 }
 
-/** Runs a task; its left is what the promise rejects with. */
+/** Runs a task; the promise rejects with its left. */
 export const orThrow = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
   given(await task())
 
-/** What is known without waiting, as a promise. */
-export const orThrowNow = <L extends Error, A>(ask: () => E.Either<L, A>): Promise<A> =>
-  new Promise((resolve) => resolve(given(ask())))
+/** Runs a task's function; the promise rejects with its left, and with anything that it throws. */
+export const lifted =
+  <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
+  async (...input: P): Promise<A> =>
+    orThrow(verb(...input))
 
-/** The body of `verb` as a task; what it throws comes out as itself. */
+/** A synchronous result as a promise. */
+export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
+  new Promise((resolve) => resolve(given(read())))
+
+/** The body of `verb` as a task that rejects with what the body throws. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
   TE.fromTask(async () => notTask(verb, await body()))
 
-/** A `TaskEither` of the other face that slipped in would never be run, and what it does lost in silence. */
+/** Rejects a `TaskEither` that the body gave: nobody would run it. */
 const notTask = <A>(verb: string, value: A): A => {
   if (typeof value === 'function')
-    throw new TypeError(`${verb}: the body gave a function; is it a task of \`keyrow\`, which has to be run?`)
+    throw new TypeError(
+      `${verb}: the body returned a function; run the TaskEither that \`keyrow\` gave, and return its result`,
+    )
   return value
 }
 
 /**
- * All rows of a statement. Rejects with a `DecodeError` that names the column and counts the row which does not fit.
+ * All rows of a statement. Rejects with a `DecodeError` that names the column and the number of a row that does not fit.
  *
  * @example
  * ```ts
@@ -50,17 +56,23 @@ const notTask = <A>(verb: string, value: A): A => {
  * await database.close()
  * ```
  */
-export const queryMany = <A>(handle: Database, as: table.RowsAs<A>, statement: Sql): Promise<readonly A[]> =>
-  orThrow(table.queryMany(handle, as, statement))
+export const queryMany = <A>(
+  handle: Database,
+  as: records.RowsAs<A>,
+  statement: Sql,
+): Promise<readonly A[]> => orThrow(records.queryMany(handle, as, statement))
 
 /** The first row of a statement, or `undefined`. */
-export const queryOne = <A>(handle: Database, as: table.RowsAs<A>, statement: Sql): Promise<A | undefined> =>
-  orThrow(pipe(table.queryOne(handle, as, statement), TE.map(O.toUndefined)))
+export const queryOne = <A>(
+  handle: Database,
+  as: records.RowsAs<A>,
+  statement: Sql,
+): Promise<A | undefined> => orThrow(pipe(records.queryOne(handle, as, statement), TE.map(O.toUndefined)))
 
 /**
- * The rows of a statement one after the other, a hundred in memory at once, for `consume`, which runs in a
- * transaction of its own: it ends when `consume` has, however early, and rolls back when that rejects. A row that does
- * not fit, or a statement that fails, is thrown by the iteration. Records belong to the transaction's handle.
+ * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
+ * which commits when it resolves and rolls back when it rejects. The iteration throws the error of the statement, or of a
+ * row that does not fit. Records have the transaction's handle.
  *
  * @example
  * ```ts
@@ -80,12 +92,12 @@ export const queryOne = <A>(handle: Database, as: table.RowsAs<A>, statement: Sq
  */
 export const queryStream = <A, B>(
   handle: Database,
-  as: table.RowsAs<A>,
+  as: records.RowsAs<A>,
   statement: Sql,
   consume: (rows: AsyncIterable<A>, tx: Database) => B | Promise<B>,
 ): Promise<B> =>
   orThrow(
-    table.queryStream(handle, as, statement, (rows, tx) =>
+    records.queryStream(handle, as, statement, (rows, tx) =>
       bodyTask('queryStream', () => consume(thrown(rows), tx)),
     ),
   )
@@ -96,13 +108,10 @@ async function* thrown<L extends Error, A>(
   for await (const row of rows) yield given(row)
 }
 
-// Transactions whose body is an `async` function.
-
 /**
- * Runs `body` in a transaction and commits it when that is done. When `body` rejects, it is rolled back, and what it
- * rejected with comes out as itself. Within a transaction it is a savepoint. In `body` only its own handle is used:
- * `withHandle` gives it to a record, or to a session. A statement that failed in it fails the transaction, also when
- * `body` caught it. Nothing is tried again.
+ * Runs `body` in a transaction: commits when it resolves; rolls back when it rejects, and rejects with the same error. In
+ * a transaction it is a savepoint. `body` must use only its handle `tx`; `withHandle` gives it to a record or a session. A
+ * statement that fails in `body` fails the transaction, even if `body` catches the error. Nothing is retried.
  *
  * @example
  * ```ts
@@ -125,4 +134,4 @@ async function* thrown<L extends Error, A>(
  * ```
  */
 export const transact = <A>(database: Database, body: (tx: Database) => A | Promise<A>): Promise<A> =>
-  orThrow(port.transact(database, (tx) => bodyTask('transact', () => body(tx))))
+  orThrow(core.transact(database, (tx) => bodyTask('transact', () => body(tx))))

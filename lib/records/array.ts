@@ -1,10 +1,10 @@
-// Columns that are arrays: PostgreSQL's text of an array on the way out, JSON on the way in.
+// Array columns. They are written as PostgreSQL's text of an array, and read as JSON.
 import * as t from 'io-ts'
 import { problemsOf } from '../core/key.js'
 import { arrayText } from '../db/text-format.js'
 import type { Column } from './column.js'
 
-/** The elements of what came back, the first that does not fit as the failure. */
+/** The decoded elements, or a failure for the first element that does not fit. */
 const elementsOf =
   <A>({ codec }: Column<A>): t.Validate<unknown, readonly A[]> =>
   (wire, context) => {
@@ -21,8 +21,8 @@ const elementsOf =
   }
 
 /**
- * An array of one dimension. Elements are never null, unless their column is: `array(nullable(text))`. Throws a
- * `RangeError` for an array of arrays.
+ * A column of arrays of one dimension. Elements may be null only if their column is nullable: `array(nullable(text))`.
+ * Throws a `RangeError` for an array of arrays.
  */
 export const array = <A>(of: Column<A>): Column<readonly A[]> => {
   if (of.sql.endsWith('[]')) throw new RangeError('an array of arrays is not supported: keep it as jsonb')

@@ -1,30 +1,30 @@
-// Columns: what a database's value is in a program. Each is a codec between that value and PostgreSQL's own text of
-// it, as which it travels (`$1::text::int8`): so it is the same through every driver. It is read as text too: then a
-// prepared statement still fits when the column's type was widened, and a save can compare a value of any type.
+// Columns: codecs between a program's values and PostgreSQL's text of them. Values are sent as text (`$1::text::int8`), so
+// that every driver handles them alike. They are read as text too: a prepared statement survives a wider column type, and a
+// save can compare values of any type.
 import * as t from 'io-ts'
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
 import { moment } from '../db/text-format.js'
 
-/** A column of values of type `A`, or anything else that has a type in the database, such as a parameter. */
+/** A column of values of type `A`, or a parameter of that type. */
 export interface Column<A> {
-  /** Its type's name in the database. */
+  /** The name of its type in the database. */
   readonly sql: string
-  /** To PostgreSQL's text of the value, and from what comes back. */
+  /** Encodes to PostgreSQL's text of the value; decodes what `read` selects. */
   readonly codec: t.Type<A, string | null>
-  /** What comes back once the value was stored. */
+  /** What `read` selects after this value was stored. */
   readonly wire: (value: A) => unknown
-  /** What is asked for, of a column by its name; and of one that is an array of these. */
+  /** The expression that selects the column, and one that selects an array column of these. */
   readonly read: (column: string) => string
   readonly readArray: (column: string) => string
 }
 
-/** One that the database makes when a row is inserted: a key, a default. */
+/** A column whose value the database generates at the insert: a key, a default. */
 export interface Generated<A> extends Column<A> {
   readonly generated: true
 }
 
-/** Any column: what needs to be known of it where its values do not matter. */
+/** Any column, for code that does not depend on the type of its values. */
 export interface AnyColumn {
   readonly sql: string
   readonly codec: {
@@ -44,17 +44,17 @@ export interface AnyColumn {
 export type ColumnValue<C extends AnyColumn> = C['codec']['_A']
 
 const asText = (column: string): string => `${column}::text`
-// By JSON, whose reader every program has; by its elements' text, since JSON's own numbers lose digits.
+// As JSON, which JavaScript can parse, of the elements' texts: JSON numbers would lose digits.
 const elements = (column: string): string => `to_json(${column}::text[])::text`
 
-/** An array of what an expression makes of its elements, each called `e`. */
+/** An array whose elements, named `e`, are mapped by an expression. */
 const each = (column: string, expression: string): string =>
   `case when ${column} is not null then to_json(array(select ${expression} from unnest(${column}) with ordinality as u (e, n) order by n))::text end`
 
 interface Plain<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
-  /** Of the value's text, of what a driver makes of it; `undefined` for what it cannot be. */
+  /** From the value's text, or from what a driver makes of it; anything else stays as it is. */
   readonly from: (wire: unknown) => unknown
   readonly to: (value: A) => string
   readonly read?: (column: string) => string
@@ -75,7 +75,7 @@ const plain = <A>({ sql, is, from, to, read = asText, readArray = elements }: Pl
   })
 }
 
-/** Any text that PostgreSQL can store: not U+0000, nor half a surrogate pair. */
+/** Any text that PostgreSQL can store: without U+0000 and without lone surrogates. */
 export const text: Column<string> = plain({
   sql: 'text',
   is: (value): value is string => typeof value === 'string' && textProblem(value) === undefined,
@@ -106,7 +106,7 @@ export const int8: Column<bigint> = plain({
 
 const float = /^(-?\d+(\.\d+)?(e[+-]\d+)?|-?Infinity|NaN)$/
 
-/** Any number, `NaN` and the infinities among them. */
+/** Any number, including `NaN` and the infinities. */
 export const float8: Column<number> = plain({
   sql: 'float8',
   is: (value) => typeof value === 'number',
@@ -121,7 +121,7 @@ export const boolean: Column<boolean> = plain({
   to: String,
 })
 
-/** A UUID as text; it comes back in lower case. */
+/** A UUID as text; it is read in lower case. */
 export const uuid: Column<string> = plain({
   sql: 'uuid',
   is: (value): value is string =>
@@ -132,14 +132,14 @@ export const uuid: Column<string> = plain({
 
 const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-// Not as text, which depends on the server's time zone and its style of dates.
+// A number: the text depends on the server's time zone and date style.
 const milliseconds = (time: string): string => `floor(extract(epoch from ${time}) * 1000)::float8`
 
 const inRange = (date: Date): boolean => date.getTime() >= -62135596800000 && date.getTime() < 253402300800000
 
 /**
- * A moment of the years 1 to 9999, as a `Date` whose setters throw. It is read to the millisecond; the database keeps
- * the microseconds of a column that is not edited.
+ * A time in the years 1 to 9999, as a `Date` whose setters throw. It is read to the millisecond; a column that is not edited
+ * keeps its microseconds.
  */
 export const timestamptz: Column<Date> = plain({
   sql: 'timestamptz',
@@ -151,14 +151,14 @@ export const timestamptz: Column<Date> = plain({
   readArray: (column) => each(column, milliseconds('e')),
 })
 
-// `E`: what a backslash means in a plain text is a setting.
+// `E`: the meaning of a backslash in a plain literal depends on a setting.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// Looks for one character that is none: a pattern of repeated groups exhausts the stack on some megabytes.
+// Searches for a wrong character: a pattern of repeated groups exhausts the stack on megabytes.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 
-/** Bytes. JavaScript cannot freeze them: what is changed in place is not noticed, so set new ones. */
+/** Bytes. JavaScript cannot freeze them, and a change in place is not detected: set new ones. */
 export const bytea: Column<Uint8Array> = plain({
   sql: 'bytea',
   is: (value) => value instanceof Uint8Array,
@@ -167,16 +167,16 @@ export const bytea: Column<Uint8Array> = plain({
       ? Uint8Array.from(Buffer.from(wire.slice(2), 'hex'))
       : wire,
   to: (value) => `\\x${Buffer.from(value).toString('hex')}`,
-  // As hexadecimal digits, whatever the server's own way is: drivers take that for granted.
+  // Always hexadecimal: drivers expect that, whatever the server's `bytea_output` is.
   read: hexadecimal,
   readArray: (column) => each(column, hexadecimal('e')),
 })
 
-/** A type of the database's own by its text, with a codec for what the text may be: `textual('numeric', t.string)`. */
+/** Any type of the database, as its text, with a codec for the text: `textual('numeric', t.string)`. */
 export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
   refined({ ...text, sql }, codec)
 
-/** One of these texts: an enum of the database, by its type's name there. */
+/** One of these texts: an enum of the database; `sql` is the name of its type. */
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
   plain({
     sql,
@@ -185,7 +185,7 @@ export const enumeration = <const N extends string>(sql: string, names: readonly
     to: (value) => value,
   })
 
-/** The same column with a codec on top: for a branded type, or another type of the program's. */
+/** The column with another codec on top: for a branded type, or another type of the program. */
 export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B> =>
   Object.freeze({
     ...column,
@@ -204,7 +204,7 @@ const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Ty
     (value) => outer.encode(inner.encode(value)),
   )
 
-/** Any JSON that the codec makes of the program's value, or the value of it. */
+/** Any JSON; the codec converts between it and the program's value. */
 export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
   const is = (value: unknown): value is DeepReadonly<A> => codec.is(value)
   const validate: t.Validate<unknown, DeepReadonly<A>> = (wire, context) => {
@@ -224,7 +224,7 @@ export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
   })
 }
 
-/** The same column where it may be null. */
+/** The column, but nullable. */
 export const nullable = <A>(column: Column<A>): Column<A | null> =>
   Object.freeze({
     ...column,
@@ -237,5 +237,5 @@ export const nullable = <A>(column: Column<A>): Column<A | null> =>
     wire: (value: A | null) => (value === null ? null : column.wire(value)),
   })
 
-/** The same column where the database makes the value of a new row: it is not given at the build, and known after the save. */
+/** The column, but the database generates its value in a new row: `build` does not take it, and the save gives it. */
 export const generated = <A>(column: Column<A>): Generated<A> => Object.freeze({ ...column, generated: true })

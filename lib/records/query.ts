@@ -1,6 +1,5 @@
-// SQL of your own: a tagged template, whole and explicit, run on a `Database` and decoded by a record or any codec.
-// Statements have names in events and logs: that of a comment in their first line (`-- notes.recent`), or else `sql`
-// and their first word.
+// Hand-written SQL: a tagged template, run on a `Database` and decoded by a record or a codec. A comment in the first line
+// names the statement in events and logs (`-- notes.recent`); else its name is `sql.` and its first word.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -16,9 +15,9 @@ import { recordIn } from './save.js'
 import { encode, type Rows } from './table.js'
 
 /**
- * A statement, or a part of one. An interpolated value is a parameter, another part goes in as it is. A parameter means
- * what its text would mean as a quoted literal in its place, on every driver: `${'{"a": 1}'}::jsonb` is an object,
- * `${'true'}::bool` is true. Say which type it is of (`${id}::int8`) where the statement does not, or let `param` say it.
+ * A statement, or a part of one. An interpolated value becomes a parameter; an interpolated part is inserted. On every driver
+ * a parameter means the same as its text as a quoted literal: `${'{"a": 1}'}::jsonb` is an object, `${'true'}::bool` is true.
+ * Add its type (`${id}::int8`) if the statement does not imply it, or use `param`.
  *
  * @example
  * ```ts
@@ -33,8 +32,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
   tag(strings, ...values)
 
 /**
- * A parameter from a value of the program's, by a column: a `Date`, bytes, an array, JSON from an object. Throws an
- * `EncodeError` for a value that does not fit the column.
+ * A parameter from a program's value by a column: a `Date`, bytes, an array, an object as JSON. Throws an `EncodeError` for a
+ * value that does not fit the column.
  *
  * @example
  * ```ts
@@ -49,7 +48,7 @@ export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql => {
   return tag(['', `::text::${type}`], encode(type, column, value))
 }
 
-/** What decodes a row: a codec of the whole row, or a record, whose `row` the statement selects. */
+/** The decoder of a row: a codec of the whole row, or a record whose `row` the statement selects. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
 
 type Failure = DriverError | DecodeError
@@ -61,19 +60,19 @@ const queryOf = ({ text }: Sql): Query => {
   return { name: withName ?? `sql.${(word ?? 'statement').toLowerCase()}`, text }
 }
 
-/** A row by its place in the result. */
+/** Decodes a row; `ordinal` is its index in the result. */
 type Decode<A> = (row: Row, ordinal: number) => E.Either<DecodeError, A>
 
 const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   const shape = shapeIn(as)
-  // A shape is kept for records alone, whose values are of the type that they say.
+  // Only records have a shape, and their values have the declared type.
   if (shape !== undefined)
     return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
   return (row, ordinal) => pipe(decode(codec, row), E.mapLeft(misfit(ordinal)))
 }
 
-// A codec is the user's code: when it throws, the row does not fit.
+// A codec is user code: if it throws, the row does not fit.
 const decode = <A>(codec: t.Decoder<unknown, A>, row: Row): E.Either<t.Errors | string, A> => {
   try {
     return codec.decode(row)
@@ -86,14 +85,14 @@ const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
     if (typeof errors === 'string') return new DecodeError('row', [errors], ordinal)
-    // Members of an intersection are counted in the path; columns have names.
+    // In the path, numbers are members of an intersection; columns have names.
     const path = errors[0]?.context.slice(1).map(({ key }) => key) ?? []
     return new DecodeError(path.find((key) => !/^\d+$/.test(key)) ?? 'row', problemsOf(errors), ordinal)
   }
 
 /**
- * All rows of a statement. A row that does not fit is a `DecodeError` that names its column and counts its row. A
- * record is decoded from its own `row`.
+ * All rows of a statement. A row that does not fit gives a `DecodeError` with its column and the row's number. A record is
+ * decoded from its own `row`.
  *
  * @example
  * ```ts
@@ -131,7 +130,7 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // `sql` takes nothing else, and what an untyped caller gives is for the driver to refuse.
+  // `sql` accepts only params; the driver rejects values of untyped callers.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[], first: number) => {
@@ -144,10 +143,10 @@ const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[], first: number) =>
   return E.right(values)
 }
 
-/** How many rows are held at once. */
+/** The number of rows in memory. */
 const BATCH = 100
 
-/** Names of cursors that are open; they are used again, so that there are few statements to prepare. */
+/** Numbers of the open cursors. They are reused, so that few statements are prepared. */
 const cursors = new Set<number>()
 
 const freeCursor = (): number => {
@@ -158,10 +157,9 @@ const freeCursor = (): number => {
 }
 
 /**
- * The rows of a statement one after the other, a hundred in memory at once, for `consume`, which runs in a
- * transaction of its own: it ends when `consume` has, however early, and rolls back when that gives a `Left` or
- * throws, which comes out as itself. A row that does not fit, or a statement that fails, is the last element, as a
- * `Left`. Records belong to the transaction's handle.
+ * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own, which
+ * commits when `consume` ends, and rolls back when it gives a `Left` or throws; the result is the same `Left` or error. If the
+ * statement fails, or a row does not fit, the last element is a `Left`. Records have the transaction's handle.
  *
  * @example
  * ```ts
@@ -202,7 +200,7 @@ export const queryStream = <A, L, B>(
     }
     try {
       const result = await consume(fetched(stream), tx)()
-      if (E.isRight(result) && stream.open) await say(stream, 'close')
+      if (E.isRight(result) && stream.open) await onCursor(stream, 'close')
       return result
     } finally {
       cursors.delete(number)
@@ -218,7 +216,7 @@ interface Stream<A> {
   open: boolean
 }
 
-const say = ({ tx, query, cursor }: Stream<unknown>, what: string) =>
+const onCursor = ({ tx, query, cursor }: Stream<unknown>, what: string) =>
   tx.query({ name: `${query.name}.${what.replace(/ .*/, '')}`, text: `${what} ${cursor}` }, [])()
 
 async function* fetched<A>(stream: Stream<A>): AsyncGenerator<E.Either<Failure, A>, void, undefined> {
@@ -228,7 +226,7 @@ async function* fetched<A>(stream: Stream<A>): AsyncGenerator<E.Either<Failure, 
   if (E.isLeft(declared)) return yield declared
   stream.open = true
   for (let first = 0; ; first += BATCH) {
-    const rows = await say(stream, `fetch ${String(BATCH)} from`)
+    const rows = await onCursor(stream, `fetch ${String(BATCH)} from`)
     if (E.isLeft(rows)) return yield rows
     for (const [index, row] of rows.right.entries()) {
       const value = decode(row, first + index)

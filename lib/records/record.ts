@@ -1,5 +1,5 @@
-// Records of your own: a table's name, its columns and its key, and the functions that go with them. All SQL is made
-// here, once, when the record is defined.
+// Records: the functions for a table's values, from its name, its columns and its key. All SQL is made once, at the
+// definition.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
@@ -27,11 +27,9 @@ import {
 } from './table.js'
 import { buildRecord, setColumn, updateColumn } from './value.js'
 
-// Relations: the records that hang from one parent, or from many of them, by one statement made at its definition.
-
 type AnyActive = ActiveRecord<Database, unknown>
 
-/** Keys as parameters, one array for each of the key's columns; throws an `EncodeError`. */
+/** Keys as parameters: an array for each column of the key. Throws an `EncodeError`. */
 const arrayParams = (
   columns: readonly (readonly [string, AnyColumn])[],
   keys: readonly (readonly unknown[])[],
@@ -44,7 +42,7 @@ const arrayParams = (
     ),
   )
 
-/** Rows with their place in what was asked for: by that place, from 0. */
+/** The records of the rows, grouped by the ordinal of the requested key. */
 const grouped = (
   shape: Shape,
   handle: Database,
@@ -60,7 +58,7 @@ const grouped = (
   return E.right(groups)
 }
 
-/** The query of a relation by a column of the records' own table. */
+/** The query of a relation by a column of the records' table. */
 const byColumn = (shape: Shape, field: Field): Query => ({
   name: `${shape.table}.by.${field.name}`,
   text: selectEach(
@@ -115,13 +113,13 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   return Object.freeze(Object.assign(one, { preload }))
 }
 
-// A parent's id that no such column can hold: an untyped caller's.
+// Only an untyped caller can have a parent id that does not fit the column.
 const asDriverError = (error: EncodeError): DriverError =>
   new DriverError(error.message, { retryable: false, effect: 'none', cause: error })
 
 /**
- * Defines a record by its table: gives the functions that go with its values. A value is the handle, the id and the
- * columns, frozen. Throws a `RangeError` for a definition that makes no sense.
+ * Defines a record by its table; gives the functions for its values. A value has the handle, the id and the columns, and is
+ * frozen. Throws a `RangeError` for an invalid definition.
  *
  * @example
  * ```ts
@@ -172,16 +170,16 @@ export const record = <
     ...made,
   })
   shapes.set(bundle, shape)
-  // What is typed here is not what is checked: every value goes through its column's codec.
+  // The types are not checked here: every value passes its column's codec.
   return bundle as unknown as RecordOf<T, C, K, R>
 }
 
 const shapes = new WeakMap<object, Shape>()
 
-/** The shape of a record's definition; none for anything else. */
+/** The shape of a record's definition; `undefined` for anything else. */
 export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
 
-/** Another face of a definition, which decodes rows and relates as that does. */
+/** Registers another face of a definition, so that it can decode rows and take part in relations. */
 export const facing = <F extends object>(face: F, definition: object): F => {
   const shape = shapeIn(definition)
   if (shape !== undefined) shapes.set(face, shape)
@@ -224,7 +222,7 @@ const normalId = ({ key, simple }: Shape, id: unknown): unknown => {
   )
 }
 
-/** A value that came as text: `'42'` of a bigint. */
+/** A value from its text: `'42'` for a bigint. */
 const decodedText = ({ type }: Field, value: unknown): unknown =>
   typeof value === 'string'
     ? pipe(
@@ -276,7 +274,7 @@ const relating = (shape: Shape) => ({
   hasManyThrough: (between: object, parent: PropertyKey, own: PropertyKey) => {
     const other = shapeIn(between)
     if (other === undefined || !shape.simple)
-      throw new RangeError(`record ${shape.table}: it cannot be related so`)
+      throw new RangeError(`record ${shape.table}: hasManyThrough needs a record, and a key of one column`)
     const field = fieldOf(other, parent)
     return relation(shape, throughTable(shape, other, field, fieldOf(other, own)), field)
   },

@@ -1,6 +1,6 @@
-// How a record is stored. What was not edited is not sent; and what was, is written in one statement if the row is
-// still as it was read, or else, like a session, in a transaction that looks before it writes: it locks the row, runs
-// the updates again on what that holds, and refuses a stale set, if the record has a revision to tell one by.
+// The save of a record. It sends only edited columns. One optimistic statement writes them if the row is still as it was
+// read. Otherwise a transaction locks the row, applies the updates again, and writes. If the record has a revision, a set of
+// a column that changed since is a `SaveConflict`.
 import { isDeepStrictEqual } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -39,7 +39,7 @@ const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | n
 
 const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
 
-/** The record in a row as it was just read, with `edits` on top of it. */
+/** The record of a row that was just read. */
 export const recordIn = (
   shape: Shape,
   handle: Database,
@@ -75,7 +75,7 @@ const insert = (
     TE.chainEitherKW(([row]) => recordIn(shape, handle, row ?? {})),
   )
 
-// Plain `async` here and in `findRecord`: what is done for each row of a busy program shows in its throughput.
+// Plain `async` here and in `findRecord`: the cost per row shows in a busy program's throughput.
 const update =
   (table: Table, handle: Database, state: State): TE.TaskEither<RecordError, AnyActive> =>
   async () => {
@@ -89,7 +89,7 @@ const update =
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
 
-/** Writes the edited columns' values; guarded, only if the row is as it was read. */
+/** Writes the values of the edited columns; if `guarded`, only if the row is as it was read. */
 const write = (
   { shape, sql }: Table,
   handle: Database,
@@ -134,20 +134,20 @@ const anyParams = (
   ]
 }
 
-/** Under the row's lock: nothing comes between what is looked at and what is written. */
+/** Reads and writes under the row's lock. */
 const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
   const { shape, sql } = table
   return pipe(
     tx.query(sql.lock, keyOf(shape, state.values)),
     TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
-    TE.chainEitherKW((row) => afresh(table, state, row)),
+    TE.chainEitherKW((row) => reapplied(table, state, row)),
     TE.chainW((values) => write(table, tx, state, values, false)),
     TE.chainW(TE.fromOption(() => gone(table, state))),
   )
 }
 
-/** The edited columns' values from what the row holds now. */
-const afresh = (
+/** The values of the row with the edits applied again. */
+const reapplied = (
   { shape }: Table,
   { edits, values: read, row: before }: State,
   row: Row,
@@ -185,7 +185,7 @@ export const findRecord = (
   }
 }
 
-/** An id as parameters; throws an `EncodeError`. */
+/** An id as parameters. Throws an `EncodeError`. */
 const keyParams = ({ key, simple }: Shape, id: unknown): readonly (string | null)[] =>
   key.map((field) =>
     textOf(
@@ -208,7 +208,7 @@ export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<Re
       TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
       TE.bindTo('row'),
       TE.bindW('values', ({ row }) =>
-        TE.fromEither(afresh({ ...table, shape: { ...shape, revision: undefined } }, state, row)),
+        TE.fromEither(reapplied({ ...table, shape: { ...shape, revision: undefined } }, state, row)),
       ),
       TE.map(({ row, values }) => makeRecord(record.handle, { ...state, row, values })),
     ),

@@ -1,10 +1,10 @@
-// The statements of a record's table, each made whole once, when the record is defined. Parameters are text, cast to
-// their columns' types; a row's columns are asked for by names that no pool renames.
+// The statements of a record's table, made once at the definition. Parameters are text, cast to the types of their columns.
+// Columns of a result have names that no pool renames.
 //
-// Why a save loses nothing: it writes the edited columns alone. Where a new value was computed from the present one,
-// or the record has a revision, it is guarded: the row must still be as it was read. If it is not, it is locked,
-// looked at, and then written. Whether a value is as it was read is seen by its text, byte by byte: many a type's own
-// `=` takes different values for one (`1 day` and `24:00:00`, 1.0 and 1.00, what a collation ignores), and some have none.
+// Concurrency: a save writes only edited columns. If a new value was computed from the present one, or the record has a
+// revision, the save is guarded: the row must still be as it was read. If it is not, a transaction locks and reads it first.
+// The guard compares a value's text byte by byte: the `=` of many types treats different values as equal (`1 day` and
+// `24:00:00`, 1.0 and 1.00, texts by collation), and some types have none.
 import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
@@ -15,7 +15,7 @@ export interface RecordStatements {
   readonly findMany: Query
   readonly lock: Query
   readonly destroy: Query
-  /** Sets one column, by its name: at once, or guarded. */
+  /** Sets one column, by its name; `swap` is guarded. */
   readonly set: ReadonlyMap<string, Query>
   readonly swap: ReadonlyMap<string, Query>
   /** Sets any of the columns. */
@@ -23,7 +23,7 @@ export interface RecordStatements {
   readonly swapAny: Query
 }
 
-/** What selects a record from its table, or from an alias of it. */
+/** The columns that select a record from its table, or from an alias of it. */
 export const rowFrom = ({ fields }: Shape, from: string): string =>
   fields.map(({ column, alias, type }) => `${type.read(`${from}.${column}`)} as "${alias}"`).join(', ')
 
@@ -45,17 +45,17 @@ const insert = (shape: Shape): string => {
 const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
 
-/** What the rows of parameters are called: as no table is. */
-export const SELECTED = '"00 asked"'
+/** The alias of the rows of parameters. No table has such a name. */
+export const SELECTED = '"00 keys"'
 
-/** Arrays of keys, or of other parameters, as rows. */
+/** Parameters that are arrays, as rows. */
 const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
   const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
   const names = columns.map((_, index) => `k${String(index)}`)
   return `unnest(${texts.join(', ')}) with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
 }
 
-/** Rows for many keys at once. */
+/** Selects the rows of many keys. */
 export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string =>
   `select ${SELECTED}.n::float8 as "${ORDINAL}", ${rowFrom(shape, shape.from)}
 from ${arrays(keys)}
@@ -63,22 +63,22 @@ ${join}
 where ${ONCE_ON_PRIMARY}
 order by ${order}`
 
-/** Whether a column holds what was read of it, which `wire` is the text of. */
+/** Whether a column still has the text that was read, which `wire` is. */
 const isAsRead = ({ column, type }: Field, from: string, wire: string): string =>
   `(${type.read(`${from}.${column}`)})::text collate "C" is not distinct from ${wire}`
 
 const bySameKey = ({ key }: Shape, table: string): string =>
   key.map(({ column }, index) => `${table}.${column} = ${SELECTED}.k${String(index)}`).join(' and ')
 
-// Each by itself, by the index: of a small table the planner would read all.
+// `lateral` with `limit`: one index lookup per key. The planner would scan a small table.
 const selectMany = (shape: Shape): string => `select ${SELECTED}.n::float8 as "${ORDINAL}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
 ) as r
 where ${ONCE_ON_PRIMARY}`
 
-// As `setOne`, with an array in place of each parameter. Rows that somebody has locked are left out: those who wait
-// for them do so alone. (What was moved since by another's save has no longer this place, and goes alone, too.)
+// As `setOne`, with an array for each parameter. It skips locked rows, and rows that another save has moved since (their
+// `ctid` differs): these get a save of their own.
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
@@ -108,7 +108,7 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// $… key, value, and for the guard the revision or the text that was read
+// $… key, value; for the guard the revision, or the text that was read
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1
@@ -120,8 +120,8 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
 }
 
-// $… key, for each column whether it is set and its value; and for the guard the revision, or for each column
-// whether it is guarded and the text that was read
+// $… key; for each column whether it is set, and its value; for the guard the revision, or for each column whether it is
+// guarded, and the text that was read
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]
@@ -149,7 +149,7 @@ export const recordStatements = (shape: Shape): RecordStatements => {
     new Map(
       [...shape.settable].map(([column, field]) => {
         const one = namedQuery(`${name}.${column}`, setOne(shape, field, guarded))
-        // There are no arrays of arrays.
+        // PostgreSQL has no arrays of arrays.
         if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [column, one]
         const batchable: BatchableQuery = Object.freeze({
           ...namedQuery(`${name}.${column}.each`, setEach(shape, field, guarded)),

@@ -1,4 +1,4 @@
-// A record's table as its functions see it: its columns in order, and what goes between a row and their values.
+// The shape of a record's table, the conversion between its rows and values, and the types of records.
 
 import type { Either } from 'fp-ts/lib/Either.js'
 import * as E from 'fp-ts/lib/Either.js'
@@ -14,7 +14,7 @@ import type { AnyColumn, Column, ColumnValue } from './column.js'
 
 export interface Field {
   readonly index: number
-  /** Its name in the program; in the database, quoted; and in a row that was asked for. */
+  /** The name in the program, the quoted name in the database, and the name in a result. */
   readonly name: string
   readonly column: string
   readonly alias: string
@@ -23,12 +23,12 @@ export interface Field {
 }
 
 export interface Shape {
-  /** The table's name as it was given, and quoted. */
+  /** The table's name as given, and quoted. */
   readonly table: string
   readonly from: string
   readonly fields: readonly Field[]
   readonly key: readonly Field[]
-  /** The id is the key's value, or, of a key of several columns, an object of them. */
+  /** Whether the key is one column. The id of a key of several columns is an object of their values. */
   readonly simple: boolean
   /** The columns that can be set, by name. */
   readonly settable: ReadonlyMap<string, Field>
@@ -47,7 +47,7 @@ const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-/** Throws a `RangeError` for what cannot be a record. */
+/** Throws a `RangeError` for an invalid definition. */
 export const shapeOf = (options: ShapeOptions): Shape => {
   const { table, key, revision } = options
   const invalid = (reason: string): never => {
@@ -60,7 +60,7 @@ export const shapeOf = (options: ShapeOptions): Shape => {
   if (keys.length === 0) invalid('it has no key')
   for (const { name } of fields)
     if (name === 'handle' || (name === 'id' && key !== 'id'))
-      invalid(`'${name}' is every record's own: call the column otherwise (names)`)
+      invalid(`'${name}' is a property of every record: give the column another name (names)`)
   const revised = revision === undefined ? undefined : field(revision)
   const settable = fields.filter((field) => !keys.includes(field) && field !== revised)
   return Object.freeze({
@@ -80,11 +80,11 @@ const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[
     return { index, name, column, alias: aliasOf(table, index), type, generated: type.generated === true }
   })
 
-// No pool's way of renaming columns does anything to such a name, and it is no longer than a name may be.
+// No pool renames such a column, and it fits PostgreSQL's limit for names.
 const aliasOf = (table: string, index: number): string =>
   `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
 
-/** The values of a row, by the fields' indices. `row` counts the rows of a result. */
+/** The values of a row, by the fields' indices. `row` is the index in the result. */
 export const decodeRow = (
   { fields }: Shape,
   found: Row,
@@ -102,7 +102,7 @@ export const decodeRow = (
   return E.right(values)
 }
 
-// A codec is the user's code: when its `decode` throws, the value does not fit.
+// A codec is user code: if its `decode` throws, the value does not fit.
 const decodeWire = (type: AnyColumn, wire: unknown): E.Either<readonly string[], unknown> => {
   try {
     const decoded = type.codec.decode(wire)
@@ -112,7 +112,7 @@ const decodeWire = (type: AnyColumn, wire: unknown): E.Either<readonly string[],
   }
 }
 
-/** A value as text for the database; throws an `EncodeError` that names the column. */
+/** A value as text for the database. Throws an `EncodeError` with the column. */
 export const encode = (name: string, { codec }: AnyColumn, value: unknown): string | null =>
   checked(name, codec, value, () => codec.encode(value as never))
 
@@ -126,7 +126,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** A frozen copy of the value, as it comes back once it was saved; throws an `EncodeError`. */
+/** A frozen copy of the value as it is read after a save. Throws an `EncodeError`. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const decoded = decodeWire(
     type,
@@ -136,7 +136,7 @@ export const normalised = (name: string, type: AnyColumn, value: unknown): unkno
   return deepFreeze(decoded.right)
 }
 
-/** What encodes, or the `EncodeError` that it threw. */
+/** The result of `act`, or the `EncodeError` that it throws. */
 export const attempt = <A>(act: () => A): E.Either<EncodeError, A> => {
   try {
     return E.right(act())
@@ -148,21 +148,19 @@ export const attempt = <A>(act: () => A): E.Either<EncodeError, A> => {
 
 export const textOf = (field: Field, value: unknown): string | null => encode(field.name, field.type, value)
 
-// The types of records of your own: what a definition says of them, and what it gives.
-
 declare const recordId: unique symbol
 declare const newOf: unique symbol
 declare const rowsOf: unique symbol
 declare const columnsOf: unique symbol
 
-/** The id of a record of the table `T`: no other record's id is one, nor is any plain value. */
+/** The id of a record of the table `T`. Ids of other records and plain values have other types. */
 export type RecordId<T extends string, A> = A & { readonly [recordId]: T }
 
 export type Columns = Readonly<Record<string, AnyColumn>>
 
 type Name<C> = keyof C & string
 
-/** The name of the key's column, or of its columns. */
+/** The name of the key's column, or the names of its columns. */
 export type Key<C> = Name<C> | readonly Name<C>[]
 
 type KeyName<K> = K extends readonly (infer N)[] ? N : K
@@ -171,7 +169,7 @@ export type GeneratedName<C extends Columns> = {
   [N in keyof C]: C[N] extends { readonly generated: true } ? N : never
 }[keyof C]
 
-/** What a record is made from. */
+/** The definition of a record. */
 export interface Definition<
   T extends string,
   C extends Columns,
@@ -183,11 +181,11 @@ export interface Definition<
   readonly columns: C
   readonly key: K
   /**
-   * An integer column that counts the saves of a row: then a set of a column that somebody else has changed since is
-   * a `SaveConflict`. Its default is the database's.
+   * An integer column that counts the saves of a row, with a default in the database. With it, a set of a column that changed
+   * since it was read is a `SaveConflict`.
    */
   readonly revision?: R
-  /** Names in the database, of columns whose name is not the program's in snake_case. */
+  /** Names in the database, for columns whose name is not the program's name in snake_case. */
   readonly names?: { readonly [N in keyof C]?: string }
 }
 
@@ -201,12 +199,12 @@ export type Saved<T extends string, C extends Columns, K> = ActiveRecord<Databas
   readonly [N in keyof C]: N extends K ? IdOf<T, C, K> : ColumnValue<C[N]>
 }
 
-/** What a new record is built from: all columns but those that the database makes. */
+/** The values of a new record: of all columns that the database does not generate. */
 export type Given<C extends Columns> = {
   readonly [N in Exclude<keyof C, GeneratedName<C>>]: ColumnValue<C[N]>
 }
 
-/** A record that was built, and not saved yet. */
+/** A record that was built but not saved. */
 export type New<T extends string, C extends Columns> = Given<C> & {
   readonly handle: Database
   readonly [newOf]?: T
@@ -217,14 +215,14 @@ type Settable<C extends Columns, K, R> = {
   readonly [N in Exclude<keyof C, KeyName<K> | R>]: ColumnValue<C[N]>
 }
 
-/** Edits any of a record's values, with a row, or still without; a column that the database makes, only with one. */
+/** Edits a record, saved or new; a generated column only of a saved one. */
 type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Given<C>]
   ? <V extends Saved<T, C, K> | New<T, C>>(record: V) => V
   : <V extends Saved<T, C, K>>(record: V) => V
 
 type Reading = DriverError | DecodeError
 
-/** The records of a table that belong to a parent, and those of many parents by one statement. */
+/** The records of a parent; `preload` reads those of many parents by one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): TaskEither<Reading, readonly V[]>
   /** Each parent, in the given order, with its records. */
@@ -233,21 +231,21 @@ export interface Relation<I, V> {
   ) => TaskEither<Reading, readonly (readonly [P, readonly V[]])[]>
 }
 
-/** What decodes a result's rows: a record. */
+/** A record as the decoder of rows. */
 export interface Rows<V> {
   readonly [rowsOf]?: V
-  /** What a statement of your own has to select, to be decoded by this record: `sql\`select ${notes.row} from notes\``. */
+  /** The columns that a hand-written statement must select: `sql\`select ${notes.row} from notes\``. */
   readonly row: Sql
 }
 
 /** The columns of a definition. */
 export interface Defined<C> {
   readonly [columnsOf]?: C
-  /** The statements by their names, whole. */
+  /** The statements by their names. */
   readonly statements: Readonly<Record<string, Query>>
 }
 
-/** What of a definition does no I/O. */
+/** The part of a definition that does no I/O. */
 export interface PureRecordOf<
   T extends string,
   C extends Columns,
@@ -256,9 +254,9 @@ export interface PureRecordOf<
 > extends Rows<Saved<T, C, K>>,
     Defined<C> {
   readonly table: T
-  /** The same as `row`, where the statement calls the table by another name. */
+  /** `row` for a statement that gives the table an alias. */
   readonly rowOf: (alias: string) => Sql
-  /** A column of another table that holds an id of these records. Of a key of one column only. */
+  /** A column of another table that holds an id of these records. Only for a key of one column. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
   /** Sets a column; a value equal to the present one gives the same record. Throws an `EncodeError`. */
   readonly set: <N extends keyof Settable<C, K, R>>(
@@ -266,8 +264,8 @@ export interface PureRecordOf<
     value: Settable<C, K, R>[N],
   ) => Editor<T, C, K, N>
   /**
-   * Replaces a column's value by `f` of it, and again when it is saved, should somebody else have changed it
-   * meanwhile. Pure: it may run any number of times.
+   * Replaces a column's value by `f` of it. If the value has changed at the save, `f` runs again on the stored value, so `f`
+   * must be pure.
    */
   readonly update: <N extends keyof Settable<C, K, R>>(
     column: N,
@@ -275,16 +273,16 @@ export interface PureRecordOf<
   ) => Editor<T, C, K, N>
 }
 
-/** A record's definition: the functions that go with its values. */
+/** A record's definition: the functions for its values. */
 export interface RecordOf<
   T extends string,
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends PureRecordOf<T, C, K, R> {
-  /** An id from what came from elsewhere: from a text, for example. */
+  /** An id from any value, for example from a text. */
   readonly id: (value: unknown) => Either<EncodeError, IdOf<T, C, K>>
-  /** A new record, in memory until its first save. An `EncodeError` names the column that does not fit. */
+  /** A new record, in memory until its first save. An `EncodeError` names a column that does not fit. */
   readonly build: (handle: Database, given: Given<C>) => Either<EncodeError, New<T, C>>
   /** The record with this id. One statement. */
   readonly find: (
@@ -297,17 +295,17 @@ export interface RecordOf<
     ids: readonly IdOf<T, C, K>[],
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
   /**
-   * Inserts a new record, or sends the columns that were edited, if any; gives the record as the database has it.
-   * `RecordGone` when its row is; `SaveConflict` for a stale set, if the record has a revision.
+   * Inserts a new record, or updates the edited columns; gives the record as stored. `RecordGone` if its row is gone;
+   * `SaveConflict` for a set of a column that changed since, if the record has a revision.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Reads the row again, under the unsaved edits. `RecordGone` when it is. */
+  /** Reads the row again, and keeps the unsaved edits. `RecordGone` if the row is gone. */
   readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Deletes the row. What is gone already is no error. */
+  /** Deletes the row. A row that is gone is no error. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
-  /** These records by a column that holds a parent's id, in the order of their keys. */
+  /** The records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
-  /** These records through a table between: by its column of the parent's id, and its column of theirs. */
+  /** The records related through the table `between`, by its columns of the parent's id and of the record's own id. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,

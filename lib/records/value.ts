@@ -1,5 +1,5 @@
-// Records as values: what a program sees is the handle, the id and the columns, frozen; what its table was known to
-// hold, and what was done since, is kept apart, and goes from value to value through the functions here alone.
+// Records as values: a program sees the handle, the id and the columns, frozen. The state (the row as read, and the edits
+// since) is hidden, and only the functions here pass it from value to value.
 import { isDeepStrictEqual } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 import { Map as HashMap } from 'immutable'
@@ -15,25 +15,25 @@ type AnyRecord = { readonly handle: Database }
 
 export interface State {
   readonly shape: Shape
-  /** By the fields' indices; `undefined` for what the database has yet to make. */
+  /** By the fields' indices; `undefined` for a value that the database has not generated yet. */
   readonly values: readonly unknown[]
-  /** The row as it was last read; none before the first save. */
+  /** The row as last read; `undefined` before the first save. */
   readonly row: Row | undefined
-  /** What was done since. */
+  /** The edits since. */
   readonly edits: Edits<unknown>
 }
 
-/** Gives back what it is called with, so that a class can put a private field on it. */
+/** A class whose constructor returns its argument, so that a subclass can put a private field on it. */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class
 class Given {
   constructor(value: object) {
-    // biome-ignore lint/correctness/noConstructorReturn: that is what it is for
+    // biome-ignore lint/correctness/noConstructorReturn: the purpose of the class
     return value
   }
 }
 
-// A private field of the very object: nobody else can see it, and unlike a WeakMap's entries it costs the garbage
-// collector nothing, where every row of every result is such an object.
+// A private field of the record itself: invisible outside, and unlike the entries of a WeakMap it costs the garbage
+// collector nothing. Every row of every result is such an object.
 class Stamped extends Given {
   readonly #state: State
 
@@ -49,13 +49,13 @@ class Stamped extends Given {
 
 const stateOf = (record: object): State | undefined => Stamped.stateOf(record)
 
-/** The state of a record of this table; throws a `TypeError` for what is none. */
+/** The state of a record of this table. Throws a `TypeError` for anything else. */
 export const stateIn = (shape: Shape, record: object): State => {
   const state = stateOf(record)
   if (state?.shape === shape) return state
   throw new TypeError(
     state === undefined
-      ? `this is no record of ${shape.table}: was it copied by a spread, or made by hand?`
+      ? `this is not a record of ${shape.table}: was it copied by a spread, or made by hand?`
       : `a record of ${state.shape.table} was given for one of ${shape.table}`,
   )
 }
@@ -63,7 +63,7 @@ export const stateIn = (shape: Shape, record: object): State => {
 const hidden = (value: object, name: string, content: unknown): unknown =>
   Object.defineProperty(value, name, { value: content })
 
-/** The id of a row with these values: of a single key its value, of a key of several columns an object of them. */
+/** The id of a row with these values: the value of a single key, or an object of the values of its columns. */
 const idOf = ({ key, simple }: Shape, values: readonly unknown[]): unknown => {
   const parts = key.map(({ index }) => values[index])
   if (parts.includes(undefined)) return undefined
@@ -81,17 +81,13 @@ export const makeRecord = (handle: Database, state: State): ActiveRecord<Databas
     if (name === '__proto__') Object.defineProperty(record, name, { value, enumerable: true })
     else record[name] = value
   }
-  // Neither shows when a record is printed, compared or spread: a handle is no data.
+  // Not enumerable: a handle is no data when a record is printed, compared or spread.
   hidden(record, 'handle', handle)
   const id = idOf(shape, values)
   if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id')) hidden(record, 'id', id)
   new Stamped(record, state)
   return Object.freeze(record) as unknown as ActiveRecord<Database, unknown>
 }
-
-/** The same record through another handle. */
-const rehandled = (handle: Database, state: State): ActiveRecord<Database, unknown> =>
-  makeRecord(handle, state)
 
 type Editor = <R extends AnyRecord>(record: R) => R
 
@@ -106,12 +102,12 @@ const edited = <R extends AnyRecord>(
   if (field === undefined)
     throw new EncodeError(name, [], `${shape.table} has no such column that can be set`)
   const present = state.values[field.index]
-  if (present === undefined) throw new EncodeError(name, [], 'the database makes it at the first save')
+  if (present === undefined) throw new EncodeError(name, [], 'the database generates it at the first save')
   const next = edit(present, field.index)
   if (next === undefined) return record
   const value = O.toUndefined(applyEdit(next, O.some(present)))
   const composed = composeEdit(state.edits.get(name), next)
-  // A new record is inserted as it is: what was done to it is of no interest.
+  // A new record is inserted whole: its edits do not matter.
   const edits = state.row === undefined ? state.edits : state.edits.set(name, composed)
   return makeRecord(record.handle, {
     ...state,
@@ -134,7 +130,7 @@ export const updateColumn = (shape: Shape, name: string, f: (value: unknown) => 
   return (record) => edited(shape, record, name, () => updatedBy(step))
 }
 
-/** The columns of a new record, checked one by one; throws an `EncodeError` that names the first that does not fit. */
+/** A new record. Throws an `EncodeError` that names the first column that does not fit. */
 export const buildRecord = (
   shape: Shape,
   handle: Database,
@@ -143,7 +139,7 @@ export const buildRecord = (
   for (const name of Object.keys(given)) {
     const field = shape.fields.find((field) => field.name === name)
     if (field === undefined) throw new EncodeError(name, [], `${shape.table} has no such column`)
-    if (field.generated) throw new EncodeError(name, [], 'the database makes it at the first save')
+    if (field.generated) throw new EncodeError(name, [], 'the database generates it at the first save')
   }
   const values = shape.fields.map(({ name, type, generated }) =>
     generated
@@ -153,12 +149,10 @@ export const buildRecord = (
   return makeRecord(handle, { shape, values, row: undefined, edits: HashMap() })
 }
 
-// The same record through another handle: a transaction's, or, after it, the database's own again.
-
 /**
- * The same record, or session, through another handle of its database: what is done to it then is part of that
- * transaction, and only a commit is told to the current session. The current session itself needs no other handle. Throws a `TypeError` for what is neither, and for a
- * session whose store is not in a database.
+ * The record, or session, with another handle of its database: a transaction's, or the database's own again. Its operations
+ * are then part of that transaction; the current session sees them once it commits. The current session itself needs no other
+ * handle. Throws a `TypeError` for anything else, and for a session whose store is not in a database.
  *
  * @example
  * ```ts
@@ -185,10 +179,10 @@ export const withHandle =
   (handle: Database) =>
   <R extends { readonly handle: Database } | Session>(record: R): R => {
     const state = stateOf(record)
-    if (state !== undefined) return rehandled(handle, state) as unknown as R
+    if (state !== undefined) return makeRecord(handle, state) as unknown as R
     const session = record as Session
-    const { using: over } = session.handle
-    if (over === undefined)
+    const { using } = session.handle
+    if (using === undefined)
       throw new TypeError('withHandle: neither a record, nor a session whose store is in a database')
-    return withStore(session, over(handle)) as R
+    return withStore(session, using(handle)) as R
   }

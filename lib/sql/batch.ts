@@ -1,16 +1,17 @@
-// The store's operations on several sessions in one statement.
+// The operations on several sessions in one statement: `session.load` and `session.save` for each of them. A statement is
+// one transaction, and one flush of the log.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as t from 'io-ts'
 import { hasUpdates } from '../core/edits.js'
-import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { hasUnloadedUpdates, type Keys, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey } from '../core/token.js'
 import { LIFETIME, PRINCIPAL } from '../core/well-known-keys.js'
-import { type Database, ONCE_ON_PRIMARY, type Param, type Query, type Row } from '../db/database.js'
+import { type Database, ONCE_ON_PRIMARY, type Param, type Query } from '../db/database.js'
 import { arrayOfJson } from '../db/text-format.js'
 import type {
   Absence,
@@ -33,63 +34,57 @@ import {
   loadedKeys,
   RECENT_SAVES,
   secretMatches,
+  statementsOf,
   TOMBSTONE_REVISIONS,
   withSaves,
 } from './fragments.js'
-import { array, keysParams, loadedKeysRow, loadedRow, texts, writtenRow } from './rows.js'
-import { mayBeDone, merged, mergedAtOnce, type Written } from './save.js'
+import {
+  array,
+  fullSnapshot,
+  keysParams,
+  LoadedRow,
+  loadedKeysSnapshot,
+  loadedSnapshot,
+  rowsAs,
+  texts,
+  WrittenRow,
+} from './rows.js'
+import { isAmbiguous, merged, mergedWithoutRead } from './save.js'
 
-// The statements for several sessions at once: what `session.load` and `session.save` do, for each of many. All of a
-// statement is one transaction, and one flush of the log.
-//
-// Why they are safe: a save takes only headers that nobody else has (`skip locked`), so it waits for no lock and is
-// part of no deadlock; the others are left to a save of their own. Under the header's lock it is as in a save of one.
+// Concurrency: a save skips headers that are locked (`skip locked`), so it waits for no lock and is part of no deadlock.
+// The skipped sessions get a save of their own. Under the header's lock a batch works as a single save does.
 
-export interface BatchStatements {
-  readonly load: Query
-  readonly loadKeys: Query
-  readonly save: Query
-}
-
-// Arrays, as text: $1 ids, $2 hashes, $3 the revisions that are known, $4 their marks; $5 idle, $6 touch fraction.
-const load = (schema: string): Query => ({
-  name: 'batch.load',
-  text: `
+export const batchStatements = statementsOf('batch', {
+  // Arrays, as text: $1 ids, $2 hashes, $3 base revisions, $4 their version tags; $5 idle, $6 touch fraction
+  load: (schema) => `
 select i.n::int as n, ${loadedColumns(schema, '$5', '$6')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
        with ordinality as i (id, secret, revision, tag, n)
 join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
-cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) known
+cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
 where ${ONCE_ON_PRIMARY}`,
-})
 
-// As `load`, of some keys of each, as arrays in text: $7 those that are wanted, $8 those of them that are not known.
-const loadKeys = (schema: string): Query => ({
-  name: 'batch.loadKeys',
-  text: `
+  // As `load`; arrays in text: $7 wanted keys, $8 those of them that are not loaded
+  loadKeys: (schema) => `
 select i.n::int as n, ${loadedKeys(schema, 's.id', ['$5', '$6'], ['i.wanted', 'i.missing'])}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
        with ordinality as i (id, secret, revision, tag, wanted, missing, n)
 join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
-cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) known
+cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
 where ${ONCE_ON_PRIMARY}`,
-})
 
-// Arrays, as text, of sessions: $1 ids, $2 the revisions that the edits were made on, $3 their marks, $4 whether the
-// header must still be as it was then, $5 the ids of the saves, all of a session's in one; and of edits: $7 whose, by
-// place, $8 keys, $9 values, null to delete. $6 idle. A session for which nothing was done gives no row. `seen` is the
-// header's revision in the statement's snapshot (known without looking where nobody has saved since $2), from which it
-// also sees what changed. Principals are not listed here.
-const save = (schema: string): Query => ({
-  name: 'batch.save',
-  text: `
+  // Arrays, as text, for sessions: $1 ids, $2 base revisions, $3 their version tags, $4 whether the header must still have
+  // that revision, $5 the ids of a session's saves in one text; $6 idle; for edits: $7 ordinal of the session, $8 key,
+  // $9 value, null to delete. A session that was not saved gives no row. `seen` is the header's revision in the statement's
+  // snapshot, which `changes` comes from. It does not write principals.
+  save: (schema) => `
 with held as materialized (
-  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, known.since
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
   from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
          with ordinality as i (id, revision, tag, strict, saves, n)
   join ${schema}.session s on s.id = i.id
-  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) known
-  where ${ALIVE_NOW} and (not i.strict or known.since = s.revision)
+  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
+  where ${ALIVE_NOW} and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
   for update of s skip locked
 ), head as (
@@ -113,12 +108,7 @@ select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expire
 from head`,
 })
 
-/** `schema` is a quoted identifier. */
-export const batchStatements = (schema: string): BatchStatements => ({
-  load: load(schema),
-  loadKeys: loadKeys(schema),
-  save: save(schema),
-})
+type BatchStatements = ReturnType<typeof batchStatements>
 
 export const batchOver = (
   database: Database,
@@ -131,47 +121,42 @@ export const batchOver = (
   save: saveBatch(database, sql.save, lifetime, refresh, ambiguous),
 })
 
-/** The rows by the place of their request, decoded with it; `undefined` where there is none. */
-const placed = <R, A>(
-  requests: readonly R[],
-  rows: readonly Row[],
-  decode: (row: Row, request: R) => E.Either<DriverError, A>,
-): E.Either<DriverError, readonly (A | undefined)[]> => {
-  const results: (A | undefined)[] = new Array<undefined>(requests.length).fill(undefined)
-  for (const row of rows) {
-    const n = row['n']
-    const index = typeof n === 'number' ? n - 1 : 0
-    const decoded = decode(row, requests[index] as R)
-    if (E.isLeft(decoded)) return decoded
-    results[index] = decoded.right
-  }
-  return E.right(results)
-}
+const Ordinal = t.type({ n: t.number })
+const BatchLoadedRow = t.intersection([LoadedRow, Ordinal])
+const BatchWrittenRow = t.intersection([WrittenRow, Ordinal])
+
+/** The rows by the ordinals of their requests; `undefined` for a request without a row. */
+const byOrdinal = <R extends t.TypeOf<typeof Ordinal>>(rows: readonly R[]): ReadonlyMap<number, R> =>
+  new Map(rows.map((row) => [row.n - 1, row]))
 
 const loadBatch = (database: Database, sql: BatchStatements, lifetime: Lifetime): BatchOperations['load'] => {
-  const [loaded, loadedKeys] = [loadedRow(sql.load), loadedKeysRow(sql.loadKeys)]
-  const ask = <R extends LoadRequest>(
+  const read = <R extends LoadRequest>(
     query: Query,
     requests: readonly R[],
     keys: readonly string[],
-    decode: (row: Row, request: R) => E.Either<DriverError, E.Either<Absence, Snapshot>>,
+    snapshot: (row: LoadedRow, request: R) => E.Either<Absence, Snapshot>,
   ) =>
     pipe(
-      database.query(query, [...loadParams(requests, lifetime), ...keys]),
-      TE.chainEitherK((rows) => placed(requests, rows, decode)),
-      TE.map((results) => results.map((found): E.Either<Absence, Snapshot> => found ?? E.left('unknown'))),
+      rowsAs(BatchLoadedRow)(database, query, [...loadParams(requests, lifetime), ...keys]),
+      TE.map(byOrdinal),
+      TE.map((rows) =>
+        requests.map((request, index): E.Either<Absence, Snapshot> => {
+          const row = rows.get(index)
+          return row === undefined ? E.left('unknown') : snapshot(row, request)
+        }),
+      ),
     )
   return (requests) => {
-    if (requests.every(isOfKeys)) {
+    if (requests.every(hasKeys)) {
       const keys = requests.map(({ keys, known }) => keysParams(keys, known))
       const params = [texts(keys.map(([wanted]) => wanted)), texts(keys.map(([, missing]) => missing))]
-      return ask(sql.loadKeys, requests, params, (row, { known, keys }) => loadedKeys(known, keys)(row))
+      return read(sql.loadKeys, requests, params, (row, { known, keys }) =>
+        loadedKeysSnapshot(row, known, keys),
+      )
     }
-    // Where any asks for all, all are given all.
-    const whole = requests.map((request) =>
-      request.known?.keys === undefined ? request : { ...request, known: undefined },
-    )
-    return ask(sql.load, whole, [], (row, { known }) => loaded(known)(row))
+    // If one request needs all keys, every request gets all keys.
+    const full = requests.map((request) => ({ ...request, known: fullSnapshot(request.known) }))
+    return read(sql.load, full, [], (row, { known }) => loadedSnapshot(row, known))
   }
 }
 
@@ -187,76 +172,71 @@ const loadParams = (
   touchFraction,
 ]
 
-const isOfKeys = (request: LoadRequest): request is LoadRequest & { readonly keys: Keys } =>
+const hasKeys = (request: LoadRequest): request is LoadRequest & { readonly keys: Keys } =>
   request.keys !== undefined
 
-const saveBatch = (
-  database: Database,
-  query: Query,
-  { idleMs }: Lifetime,
-  refresh: SessionStore['refresh'],
-  ambiguous: WeakSet<Change>,
-): BatchOperations['save'] => {
-  const written = writtenRow(query)
-  return (requests) => {
-    const plain = requests.filter(isBatchable)
+const saveBatch =
+  (
+    database: Database,
+    query: Query,
+    { idleMs }: Lifetime,
+    refresh: SessionStore['refresh'],
+    ambiguous: WeakSet<Change>,
+  ): BatchOperations['save'] =>
+  (requests) => {
+    const batchable = requests.filter(isBatchable)
     return async () => {
-      const results = await database.query(query, saveParams(plain, idleMs))()
-      const rows = E.isLeft(results) ? results : placed(plain, results.right, written)
+      const rows = await rowsAs(BatchWrittenRow)(database, query, saveParams(batchable, idleMs))()
       if (E.isLeft(rows)) {
-        if (mayBeDone(rows.left))
-          for (const { changes } of plain) for (const change of changes) ambiguous.add(change)
+        if (isAmbiguous(rows.left))
+          for (const { changes } of batchable) for (const change of changes) ambiguous.add(change)
         return rows
       }
-      const outcomes = await outcomesOf(refresh, ambiguous, plain, rows.right)
+      const outcomes = await outcomesOf(refresh, ambiguous, batchable, byOrdinal(rows.right))
       return E.right(requests.map((request) => outcomes.get(request) ?? O.none))
     }
   }
-}
 
 type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
 
-/** What each was saved as; most of them can be told from the row alone. */
+/** The outcome of each save. Most follow from the row alone; the others read the session again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
   ambiguous: WeakSet<Change>,
   requests: readonly SaveRequest[],
-  rows: readonly (Written | undefined)[],
+  rows: ReadonlyMap<number, WrittenRow>,
 ): Promise<Outcomes> => {
   const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
-  const looking: Promise<void>[] = []
-  const look = async (request: SaveRequest, row: Written): Promise<void> => {
+  const reading: Promise<void>[] = []
+  const read = async (request: SaveRequest, row: WrittenRow): Promise<void> => {
     outcomes.set(request, await outcome(refresh, ambiguous, request, row))
   }
   for (const [index, request] of requests.entries()) {
-    const row = rows[index]
-    const saved = row && mergedAtOnce(request, versionTagOf(request), row)
+    const row = rows.get(index)
+    const saved = row && mergedWithoutRead(request, versionTagOf(request), row)
     if (saved !== undefined) outcomes.set(request, O.some(saved))
-    else if (row !== undefined) looking.push(look(request, row))
+    else if (row !== undefined) reading.push(read(request, row))
   }
-  await Promise.all(looking)
+  await Promise.all(reading)
   return outcomes
 }
 
-/**
- * Not when a principal has to be listed, the session gets another lifetime, deleted keys are to be swept, or a value that is not known is to be updated:
- * that is left to a save by itself.
- */
+/** False for a save that needs a statement of its own: of a principal, a lifetime, an unloaded update, or old tombstones. */
 const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
   !edits.has(PRINCIPAL) &&
   !edits.has(LIFETIME) &&
   !hasUnloadedUpdates(since, edits) &&
   (revision % TOMBSTONE_REVISIONS) + changes.length < TOMBSTONE_REVISIONS
 
-/** The last of the saves that are one. */
+/** The last of the saves that are merged into one. */
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
-/** What is stored, but could not be looked at, is left to a save by itself: it finds that it was done. */
+/** `none` if the session was saved but could not be read: a single save then finds that it was done. */
 const outcome = async (
   refresh: SessionStore['refresh'],
   ambiguous: WeakSet<Change>,
   request: SaveRequest,
-  row: Written,
+  row: WrittenRow,
 ): Promise<O.Option<SavedSnapshot>> => {
   const saved = await merged(refresh, request.id, request, versionTagOf(request), row)()
   if (E.isRight(saved)) return O.some(saved.right)

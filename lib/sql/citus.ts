@@ -1,47 +1,32 @@
-// The store's operations on many sessions at once, where those are spread over several servers: session by session.
+// The operations of principals.ts for tables that Citus distributes by the session's id over several servers. Citus
+// rejects a statement that locks rows on several servers. So one statement finds the sessions, and then each session is
+// locked and ended by a statement of its own, on its server.
+//
+// Concurrency: each statement checks again under the header's lock. Cleanup skips locked headers. The listing's row is
+// written after the header's.
 
-import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
 import type { SessionId } from '../core/token.js'
-import { type Database, ON_PRIMARY, type Param, type Query } from '../db/database.js'
-import type { ExpiredBatch, SessionStore } from '../store/contract.js'
-import { FENCED } from './fragments.js'
-import { sessionsOf } from './principals.js'
-import { decodedRow, endedRow, listedRow } from './rows.js'
+import { type Database, ON_PRIMARY } from '../db/database.js'
+import type { SessionStore } from '../store/contract.js'
+import { FENCED, statementsOf } from './fragments.js'
+import { principalStatements } from './principals.js'
+import { listedSessions, rowAs, sessionIds } from './rows.js'
 
-// What listing.ts has, for a database that spreads the tables by the session's id over several servers (Citus).
-// It refuses locks on many servers in one statement, so sessions are found by one statement, and then each is locked
-// and ended by one of its own, on the server that has it.
-//
-// Why they are safe: each of these looks again under the header's lock. Whoever collects takes a header only if
-// nobody else has it; the listing's row is written after the header's, as by listing.end.
-
-export interface CitusStatements {
-  readonly sessionsOf: Query
-  readonly whose: Query
-  readonly end: Query
-  readonly due: Query
-  readonly deleteExpired: Query
-}
-
-// $1 principal, $2 id of the one that stays, or null, $3 id of the only one that is meant, or null
-const whose = (schema: string): Query => ({
-  name: 'citus.whose',
-  text: `
+const citusStatements = statementsOf('citus', {
+  // $1 principal, $2 id of the session to keep, or null, $3 id of the only session to end, or null
+  idsOf: (schema) => `
 select session_id::text as id from ${schema}.listing
 where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
   and ($3::uuid is null or session_id = $3::uuid) and ${ON_PRIMARY}
 order by session_id`,
-})
 
-// $1 id, $2 principal. As listing.end, for one session, where it is still this principal's.
-const end = (schema: string): Query => ({
-  name: 'citus.end',
-  text: `
+  // $1 id, $2 principal. Ends the session if it is still this principal's.
+  end: (schema) => `
 with held as materialized (
   select id from ${schema}.session where id = $1::uuid for update
 ), fenced as (
@@ -55,24 +40,18 @@ with held as materialized (
   returning id
 )
 select id::text as id from ended`,
-})
 
-// $1 how many
-const due = (schema: string): Query => ({
-  name: 'citus.due',
-  text: `
+  // $1 batch size
+  due: (schema) => `
 select session_id::text as id from ${schema}.listing
 where collect_at <= now() and ${ON_PRIMARY}
 order by collect_at
 limit $1::int`,
-})
 
-// $1 id. As listing.collect, for one session.
-const deleteExpired = (schema: string): Query => ({
-  name: 'citus.collect',
-  text: `
+  // $1 id
+  deleteExpired: (schema) => `
 with held as materialized (
-  select id, created_at <= now() - interval '1 hour' as settled from ${schema}.session
+  select id, created_at <= now() - interval '1 hour' as aged from ${schema}.session
   where id = $1::uuid and expires_at <= now()
   for update skip locked
 ), emptied as (
@@ -82,84 +61,61 @@ with held as materialized (
   returning id
 ), fenced as (
   update ${schema}.listing set principal = null, collect_at = ${FENCED}
-  where session_id = $1::uuid and exists (select from held where not settled)
+  where session_id = $1::uuid and exists (select from held where not aged)
   returning true
-), moved as (
+), postponed as (
   update ${schema}.listing l set collect_at = s.expires_at
   from ${schema}.session s where l.session_id = $1::uuid and s.id = $1::uuid and s.expires_at > now()
   returning true
 ), unlisted as (
   delete from ${schema}.listing
   where session_id = $1::uuid
-    and (exists (select from held where settled)
+    and (exists (select from held where aged)
          or not exists (select from ${schema}.session where id = $1::uuid))
   returning true
 )
 select (select count(*) from ended)::int as sessions,
-       ((select count(*) from moved) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled`,
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled`,
 })
 
-/** `schema` is a quoted identifier. */
-export const citusStatements = (schema: string): CitusStatements => ({
-  sessionsOf: sessionsOf(schema),
-  whose: whose(schema),
-  end: end(schema),
-  due: due(schema),
-  deleteExpired: deleteExpired(schema),
-})
-
-type Ids = TE.TaskEither<DriverError, readonly SessionId[]>
+const ExpiredRow = t.type({ sessions: t.number, handled: t.number })
 
 export const citusPrincipals = (
   database: Database,
-  sql: CitusStatements,
+  schema: string,
 ): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => {
-  const ids = (query: Query, params: readonly Param[]): Ids =>
-    pipe(database.query(query, params), TE.chainEitherK(E.traverseArray(endedRow(query))))
+  const sql = citusStatements(schema)
+  const { sessionsOf } = principalStatements(schema)
   return {
-    sessionsOf: (principal) =>
-      pipe(
-        database.query(sql.sessionsOf, [principal]),
-        TE.chainEitherK(E.traverseArray(listedRow(sql.sessionsOf))),
-      ),
+    sessionsOf: (principal) => listedSessions(database, sessionsOf, [principal]),
     endAll: (principal, { except, only }) =>
       pipe(
-        ids(sql.whose, [principal, except ?? null, only ?? null]),
-        TE.chain(each((id) => ids(sql.end, [id, principal]))),
+        sessionIds(database, sql.idsOf, [principal, except ?? null, only ?? null]),
+        TE.chain(each((id) => sessionIds(database, sql.end, [id, principal]))),
         TE.map(A.flatten),
       ),
-    deleteExpired: (limit) => pipe(ids(sql.due, [limit]), TE.chain(deleteExpiredEach(database, sql, limit))),
+    deleteExpired: (limit) =>
+      pipe(
+        sessionIds(database, sql.due, [limit]),
+        TE.chain(each((id) => rowAs(ExpiredRow)(database, sql.deleteExpired, [id]))),
+        TE.map((done) => ({
+          sessions: done.reduce((sum, { sessions }) => sum + sessions, 0),
+          more: done.length === limit && done.some(({ handled }) => handled > 0),
+          busy: false,
+        })),
+      ),
   }
 }
 
-const deleteExpiredEach = (database: Database, sql: CitusStatements, limit: number) => {
-  const expired = decodedRow(t.type({ sessions: t.number, settled: t.number }), sql.deleteExpired)
-  const deleteExpiredOne = (id: SessionId) =>
-    pipe(
-      database.query(sql.deleteExpired, [id]),
-      TE.chainEitherK(([row]) => expired(row ?? {})),
-    )
-  return (due: readonly SessionId[]): TE.TaskEither<DriverError, ExpiredBatch> =>
-    pipe(
-      due,
-      each(deleteExpiredOne),
-      TE.map((done) => ({
-        sessions: done.reduce((sum, { sessions }) => sum + sessions, 0),
-        more: done.length === limit && done.some(({ settled }) => settled > 0),
-        busy: false,
-      })),
-    )
-}
-
-/** A few at a time, so that a batch leaves connections to the requests. */
-const AT_ONCE = 4
+/** A batch leaves connections to the requests. */
+const CONCURRENCY = 4
 
 const each =
   <A>(act: (id: SessionId) => TE.TaskEither<DriverError, A>) =>
   (ids: readonly SessionId[]): TE.TaskEither<DriverError, readonly A[]> =>
     pipe(
       ids,
-      A.chunksOf(AT_ONCE),
+      A.chunksOf(CONCURRENCY),
       TE.traverseSeqArray((chunk) => pipe(chunk, TE.traverseArray(act))),
       TE.map(A.flatten),
     )

@@ -1,4 +1,5 @@
-// Expressions that several statements share. `s` is a row of `session`.
+// Parts of SQL that several statements share. `s` is a row of `session`; `schema` is a quoted identifier.
+import type { Query } from '../db/database.js'
 
 /** A parameter in milliseconds, as an interval. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
@@ -6,25 +7,81 @@ export const ms = (parameter: string): string => `${parameter}::float8 * interva
 /** A timestamp as milliseconds since 1970. */
 export const epoch = (timestamp: string): string => `date_part('epoch', ${timestamp}) * 1000`
 
-/** Until when the id of an ended session is kept: longer than a network can hold up what was sent. */
+/** How long the id of an ended session is fenced: longer than a network can delay a statement. */
 export const FENCED = "now() + interval '1 hour'"
 
-/** By the time that it is: what asks may have waited for a lock. */
+/** By the current time: the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** By the start of the statement: for a database that refuses to be asked more often. */
+/** By the start of the statement: for Citus, which rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
-/**
- * A deleted key leaves a row without a value, which is kept for at least this many revisions: longer than anybody asks
- * what has changed since.
- */
+/** A tombstone is kept for at least this many revisions: longer than any reader asks for changes since. */
 export const TOMBSTONE_REVISIONS = 256
 
-/** A header remembers so many saves, so that one whose answer was lost is not done twice. */
+/** A header keeps the ids of this many saves, so that a save is not repeated after an ambiguous outcome. */
 export const RECENT_SAVES = 64
 
-/** The remembered saves, with new ones (in hexadecimal, of as many bytes as `size` says) at their end. */
+type Text = (schema: string, isAlive: string) => string
+
+/** A group of statements, each named `group.name`, from the text of each. `isAlive` is the condition of a live session. */
+export const statementsOf =
+  <N extends string>(group: string, texts: Readonly<Record<N, Text>>) =>
+  (schema: string, isAlive = ALIVE_NOW): Readonly<Record<N, Query>> => {
+    const names = Object.keys(texts) as N[]
+    const query = (name: N): Query => ({ name: `${group}.${name}`, text: texts[name](schema, isAlive) })
+    return Object.fromEntries(names.map((name) => [name, query(name)])) as Record<N, Query>
+  }
+
+/** Fences ids: a late creation finds its id taken. `ids` selects or lists pairs of an id and `FENCED`. */
+export const fence = (schema: string, ids: string): string => `
+insert into ${schema}.listing (session_id, collect_at) ${ids}
+on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`
+
+/** Fences the ids of those sessions of `held` that the listing has. */
+export const fenceListed = (schema: string, condition = ''): string => `
+  update ${schema}.listing l set principal = null, collect_at = ${FENCED}
+  from held where l.session_id = held.id${condition}
+  returning true`
+
+interface EndingParts {
+  /** Common table expressions before the locks. */
+  readonly before?: readonly string[]
+  /** Selects and locks the sessions to end, in the order of their ids unless it skips locked ones. */
+  readonly held: string
+  /** Whether entries are deleted in one scan: the cascade alone deletes them session by session. */
+  readonly deletesEntries?: boolean
+  /** A statement that fences the ids of `held`. */
+  readonly fenced: string
+  /** Common table expressions after the deletion. */
+  readonly after?: readonly string[]
+  readonly result: string
+}
+
+/**
+ * A statement that ends sessions: it locks their headers, deletes them, and fences their ids. It locks first, as every save
+ * does, so that no save comes in between.
+ */
+export const endingOf = (schema: string, parts: EndingParts): string => {
+  const emptied = `emptied as (
+  delete from ${schema}.entry e using held where e.session_id = held.id
+)`
+  const ended = `ended as (
+  delete from ${schema}.session s using held where s.id = held.id returning s.id
+)`
+  return `
+with ${[
+    ...(parts.before ?? []),
+    `held as materialized (${parts.held}\n)`,
+    ...(parts.deletesEntries === true ? [emptied] : []),
+    ended,
+    `fenced as (${parts.fenced}\n)`,
+    ...(parts.after ?? []),
+  ].join(', ')}
+${parts.result}`
+}
+
+/** The ids of recent saves with new ones at their end: `ids` in hexadecimal, of `size` bytes. */
 export const withSaves = (ids: string, size: string): string =>
   `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
@@ -37,8 +94,8 @@ export const versionTagOf = (ids: string): string =>
   `encode(substring(${ids} from greatest(1, length(${ids}) - 7)), 'hex')`
 
 /**
- * The revision that is known, if what is here came from it: the save that made it is where it should be among the
- * remembered ones. Else 0, from which on all is read: it is too far back, or the database was restored since.
+ * The caller's revision, if the session descends from it: the save of its version tag is at the right place among the
+ * recent ones. Else 0, from which everything is read: the revision is too old, or the database was restored.
  */
 export const baseRevision = (s: string, revision: string, tag: string): string => `
          case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
@@ -47,39 +104,42 @@ export const baseRevision = (s: string, revision: string, tag: string): string =
                        = decode(${tag}::text, 'hex')
               then ${revision}::float8 else 0 end`
 
-/** {"set": [value], "deleted": []}: what was written after a revision. */
-export const changesSince = (schema: string, id: string, revision: string): string => `
+/** The entries written after a revision, as `{"set": [value], "deleted": []}`. */
+export const changesSince = (schema: string, id: string, revision: string, condition?: string): string => `
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from ${schema}.entry e
-        where e.session_id = ${id} and e.revision > ${revision})`
+        where e.session_id = ${id} and ${condition ?? `e.revision > ${revision}`})`
 
 /**
- * The same of some keys: those that are `wanted`, if they were written after it, and those that are `missing` in what is
- * known. By the primary key, so that it costs as much as there are keys, however many entries the session has.
+ * The `wanted` entries written after a revision, and all `missing` ones, which the caller has never loaded. It reads by
+ * the primary key: the cost grows with these keys, not with the session's entries.
  */
 export const changesOfKeysSince = (
   schema: string,
   id: string,
   revision: string,
   [wanted, missing]: readonly [string, string],
-): string => `
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from ${schema}.entry e
-        where e.session_id = ${id} and e.key = any(${wanted}::text::text[])
-          and (e.revision > ${revision} or e.key = any(${missing}::text::text[])))`
+): string =>
+  changesSince(
+    schema,
+    id,
+    revision,
+    `e.key = any(${wanted}::text::text[])
+          and (e.revision > ${revision} or e.key = any(${missing}::text::text[]))`,
+  )
 
 /** The idle time of a session: its own one, or the store's. */
 const idleOf = (idle: string): string => `coalesce(idle_ms, ${idle}::float8) * interval '1 millisecond'`
 
-/** Not greatest(now() + idle, …) alone: an expiration never moves backwards, nor past the absolute one. */
+/** An expiration never moves backwards, nor past the absolute one. */
 export const extendedExpiry = (idle: string): string =>
   `greatest(expires_at, least(now() + ${idleOf(idle)}, absolute_expires_at))`
 
-/** When a session expires that begins now, unless it is used. */
+/** The expiration of a session that begins now. */
 export const initialExpiry = (idle: string, absolute: string): string =>
   `now() + least(${ms(idle)}, ${ms(absolute)})`
 
-/** Worth a write: it can still move, and by at least this fraction of the idle time. */
+/** Whether a touch would extend the expiration by at least this fraction of the idle time. */
 export const touchDue = (idle: string, fraction: string): string =>
   `(expires_at < absolute_expires_at and now() + ${idleOf(idle)} - expires_at >= ${idleOf(idle)} * ${fraction}::float8)`
 
@@ -89,18 +149,18 @@ export const secretMatches = (secret: string): string => `
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
 /**
- * What a load gives of `s`, with `known.since`: nothing of an expired session, no entries when all is known, what
- * changed since, or all. An expired session is told from one that never was.
+ * The columns of a load of `s`, from the revision `base.since`: no entries if the caller has them all, else the changes, or
+ * all entries. `expired` distinguishes an expired session from one that never existed.
  */
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
-       case when s.expires_at <= now() or known.since = s.revision then null
-            when known.since > 0 then ${changesSince(schema, 's.id', 'known.since')}
+       case when s.expires_at <= now() or base.since = s.revision then null
+            when base.since > 0 then ${changesSince(schema, 's.id', 'base.since')}
             else (select json_object_agg(e.key, e.value)::text
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
 
-/** The same of some keys: nothing when all is known of them, else what `keysWrittenAfter` gives. */
+/** The columns of a load of some keys: no entries if the caller has these keys, else the changes of them. */
 export const loadedKeys = (
   schema: string,
   id: string,
@@ -108,9 +168,9 @@ export const loadedKeys = (
   [wanted, missing]: readonly [string, string],
 ): string => `
        ${loadedHeader(idle, fraction)},
-       case when s.expires_at <= now() or (known.since = s.revision and ${missing}::text = '{}') then null
-            else ${changesOfKeysSince(schema, id, 'known.since', [wanted, missing])} end as entries`
+       case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
+            else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
 const loadedHeader = (idle: string, fraction: string): string => `
        s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${touchDue(idle, fraction)} as "touchDue",
-       s.expires_at <= now() as expired, ${versionTagOf('s.recent_saves')} as "versionTag", known.since`
+       s.expires_at <= now() as expired, ${versionTagOf('s.recent_saves')} as "versionTag", base.since`

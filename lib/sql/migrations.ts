@@ -1,11 +1,11 @@
-// The versions of the schema, in order, each as the plain SQL that leads to it from the one before. All of a
-// version's steps run in one transaction. They only add, so that a release that knows the version before goes
-// on serving while they run and afterwards; and none of them rewrites a table that is in use, nor locks one for long.
+// The versions of the schema in order, each as the SQL that upgrades the version before. All steps run in one transaction.
+// They only add, so that a release for the version before continues to work while they run and afterwards. No step rewrites
+// a table in use, or locks one for long.
 import type { Query } from '../db/database.js'
 
 /**
- * One statement of a migration. One that does a part of its work at a time, so that it is answered within any
- * deadline, is run until it gives no row; `byHand` does the same at once.
+ * One statement of a migration. A step with `byHand` does its work in batches, each within the deadline: it runs until it
+ * gives no row. `byHand` does all of it at once, for psql.
  */
 export interface Step extends Query {
   readonly byHand?: string
@@ -14,22 +14,19 @@ export interface Step extends Query {
 export interface Migration {
   readonly version: number
   readonly what: string
-  /** What its locks keep waiting, and how long. */
+  /** The statements that its locks block, and for how long. */
   readonly locks: string
   /** `schema` is a quoted identifier. */
   readonly steps: (schema: string) => readonly Step[]
-  /** The columns that a database of this version has, with their types; of later versions too. */
+  /** The columns that this version adds, with their types. */
   readonly columns: readonly string[]
 }
 
-/**
- * Fill factors leave room in each page, so that the update of a header or of a value stays in its page and
- * touches no index.
- */
+// Fill factors leave room in each page: an update of a header or a value stays in its page and touches no index.
 const sessionAndEntry: Migration = {
   version: 1,
   what: 'sessions and their entries',
-  locks: 'makes new tables; nothing waits',
+  locks: 'creates new tables; blocks nothing',
   steps: (schema) => [
     {
       name: 'schema.session',
@@ -75,17 +72,15 @@ create table ${schema}.entry (
   ],
 }
 
-/**
- * Where sessions are found otherwise than by their id. It is a table of its own so that a save, which moves
- * `expires_at` each time, has no index to keep. For the same reason `collect_at` is not the expiration but a
- * time before which it is not worth looking; whoever looks moves it. No foreign key: making one would lock
- * the sessions, and releases of version 1 do not know the table. What they leave out, the collector mends.
- */
+// The index of sessions by principal and by expiry. It is a table of its own: a save moves `expires_at`, and so maintains
+// no index. For the same reason `collect_at` is not the expiration but a time before which the session cannot expire; the
+// cleanup moves it. There is no foreign key: creating one would lock the sessions, and releases of version 1 do not write
+// the table. The cleanup adds sessions that they omit.
 const listing: Migration = {
   version: 2,
-  what: 'a listing of sessions, by principal and by when to collect them; the schema knows its version',
+  what: 'a listing of sessions by principal and by expiry; the version of the schema',
   locks:
-    'reads the sessions (access share) and locks only what is new; takes about a second for 100,000 sessions',
+    'reads the sessions (access share) and locks only new tables; takes about a second for 100,000 sessions',
   steps: (schema) => [
     {
       name: 'schema.listing',
@@ -143,16 +138,14 @@ create table ${schema}.metadata (
   ],
 }
 
-/**
- * A column that is null in all rows that are there is an entry in the catalogue, and no row is written. But it takes
- * the lock that waits for everybody, and for which everybody then waits: so it gives up soon, to be tried again, and
- * comes last. Of the defaults of the key only that of this version's row is used.
- */
+// A new column that is null in all rows changes only the catalogue. But it needs a lock that waits for all transactions and
+// blocks all others, so it comes last, and fails after a second to be retried. Of the key's defaults only that of this
+// version's row is used.
 const ownTimesAndIds: Migration = {
   version: 3,
-  what: 'a lifetime of its own for a session; a key by which the ids that were made here are known',
+  what: 'a lifetime of its own for a session; a key for verifiable ids',
   locks:
-    'locks the sessions for a moment (access exclusive), and gives up after a second when a transaction has them for longer',
+    'locks the sessions for a moment (access exclusive), and fails after a second if a transaction holds them longer',
   steps: (schema) => [
     {
       name: 'schema.patience',
@@ -184,12 +177,12 @@ export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTi
 /** The version that this release works with. */
 export const LATEST = migrations.length
 
-/** The first version that says in the database which one it is. */
+/** The first version that is recorded in the database. */
 export const FIRST_RECORDED = 2
 
-/** The first version that keeps a key for ids. */
+/** The first version with a key for verifiable ids. */
 export const FIRST_WITH_IDS = 3
 
-/** What every database of a version has. */
+/** The columns of every database of a version. */
 export const columnsOf = (version: number): readonly string[] =>
   migrations.slice(0, version).flatMap(({ columns }) => columns)

@@ -1,4 +1,4 @@
-// How a database comes to hold our version of the schema: by whoever comes first, once, under a lock.
+// The version of the schema: how it is found, and how one process upgrades it under a lock.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -16,9 +16,7 @@ import {
   migrations,
   type Step,
 } from './migrations.js'
-import { decodedRow } from './rows.js'
-
-// Which version of the schema a database holds: told by itself, or, before it had a place to say it, by its tables.
+import { rowAs, rowsAs } from './rows.js'
 
 export const DEFAULT_SCHEMA = 'keyrow'
 
@@ -29,7 +27,7 @@ export const quotedSchema = (schema: string): string => {
   return `"${schema}"`
 }
 
-/** A version as the database remembers it. */
+/** A version as the table `metadata` has it. */
 export interface MadeVersion {
   readonly version: number
   /** Milliseconds since 1970. */
@@ -39,16 +37,16 @@ export interface MadeVersion {
 }
 
 export interface SchemaState {
-  /** 0: nothing of ours is there. */
+  /** 0 if there are no tables. */
   readonly version: number
-  /** Whether the PostgreSQL schema is there. */
+  /** Whether the PostgreSQL schema exists. */
   readonly exists: boolean
   readonly made: readonly MadeVersion[]
   /** From version 3 on. */
   readonly ids?: IdKey
 }
 
-/** The key of the ids that are made here, and for how many milliseconds there has been one. */
+/** The key of verifiable ids, and its age in milliseconds. */
 interface IdKey {
   readonly key: string
   readonly age: number
@@ -59,20 +57,21 @@ export type SchemaError = DriverError | SchemaMismatch
 /** A quoted identifier without its quotes. */
 export const bare = (schema: string): string => schema.slice(1, -1)
 
-// The names of types come in quotes where `quote_all_identifiers` is on.
-const FOUND = `
+// Types have quoted names if `quote_all_identifiers` is on.
+const found: Query = {
+  name: 'schema.found',
+  text: `
 select to_regnamespace($1::text) is not null as exists, current_setting('session_replication_role') as replication,
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
                    and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
-where ${ON_PRIMARY}`
+where ${ON_PRIMARY}`,
+}
 
-const found: Query = { name: 'schema.found', text: FOUND }
+const FoundRow = t.type({ exists: t.boolean, replication: t.string, columns: t.string })
 
-const foundRow = decodedRow(t.type({ exists: t.boolean, replication: t.string, columns: t.string }), found)
-
-// As JSON, in which a column may be missing.
+// `to_jsonb`: version 2 has no column `id_key`.
 const versions = (schema: string): Query => ({
   name: 'schema.versions',
   text: `
@@ -84,10 +83,7 @@ where ${ON_PRIMARY}
 order by version`,
 })
 
-/**
- * What the database holds. A `SchemaMismatch` for tables of our names that are not ours, or not whole: they
- * are left alone.
- */
+/** The state of the schema. A `SchemaMismatch` if tables of these names are foreign or incomplete. */
 export const schemaState = (database: Queryable, schema: string): TE.TaskEither<SchemaError, SchemaState> =>
   pipe(
     columnsIn(database, schema),
@@ -100,20 +96,19 @@ export const schemaState = (database: Queryable, schema: string): TE.TaskEither<
 
 const columnsIn = (database: Queryable, schema: string) =>
   pipe(
-    database.query(found, [schema]),
-    TE.chainEitherKW(([row]) => foundRow(row ?? {})),
+    rowAs(FoundRow)(database, found, [schema]),
     TE.filterOrElseW(({ replication }) => replication !== 'replica', noForeignKeys),
     TE.map(({ exists, columns }) => ({ exists, present: JSON.parse(columns) as readonly string[] })),
   )
 
 const noForeignKeys = (): DriverError =>
   new DriverError(
-    'session_replication_role of the role or the database is replica: foreign keys do nothing, and entries would outlive ' +
-      'their sessions; set it to origin (alter role … set …), and connect again',
+    'session_replication_role of the role or the database is replica: foreign keys have no effect, and entries would ' +
+      'outlive their sessions; set it to origin (alter role … set …), and connect again',
     { kind: 'setting', retryable: false, effect: 'none' },
   )
 
-// Before there was a place to say it: told by the tables themselves.
+// Version 1 has no table `metadata`: its columns identify it.
 const unrecorded = (
   schema: string,
   exists: boolean,
@@ -123,7 +118,7 @@ const unrecorded = (
   if (present.length === 0) return E.right({ version: 0, exists, made: [] })
   return lacking(version, present) === undefined && !present.some((column) => column.startsWith('listing.'))
     ? E.right({ version, exists, made: [] })
-    : E.left(notOurs(schema, `it lacks ${lacking(version, present) ?? 'metadata.version integer'}`))
+    : E.left(foreign(schema, `it lacks ${lacking(version, present) ?? 'metadata.version integer'}`))
 }
 
 const recorded = (
@@ -134,17 +129,16 @@ const recorded = (
   const strange = columnsOf(FIRST_RECORDED).find(
     (column) => column.startsWith('metadata.') && !present.includes(column),
   )
-  if (strange !== undefined) return TE.left(notOurs(schema, `it lacks ${strange}`))
+  if (strange !== undefined) return TE.left(foreign(schema, `it lacks ${strange}`))
   return pipe(
-    database.query(versions(schema), []),
-    TE.chainEitherKW(E.traverseArray(decodedRow(VersionRow, versions(schema)))),
+    rowsAs(VersionRow)(database, versions(schema)),
     TE.chainW((rows) => {
       const state = (columns: readonly string[]) =>
         pipe(
           whole(schema, columns, rows.map(madeVersion)),
           E.map((found) => ({ ...found, ...idsOf(rows) })),
         )
-      // An upgrade may have ended since the columns were read: they are read again, after the versions.
+      // An upgrade may have committed between the two reads: the columns are read again.
       return pipe(
         TE.fromEither(state(present)),
         TE.orElse(() =>
@@ -185,27 +179,24 @@ const whole = (
   made: readonly MadeVersion[],
 ): E.Either<SchemaMismatch, SchemaState> => {
   const version = made.at(-1)?.version ?? 0
-  if (version < FIRST_RECORDED) return E.left(notOurs(schema, 'its table metadata names no version'))
+  if (version < FIRST_RECORDED) return E.left(foreign(schema, 'its table metadata names no version'))
   const lacks = lacking(version, present)
   return version <= LATEST && lacks !== undefined
-    ? E.left(notOurs(schema, `its metadata say version ${String(version)}, but it lacks ${lacks}`))
+    ? E.left(foreign(schema, `its metadata says version ${String(version)}, but it lacks ${lacks}`))
     : E.right({ version, exists: true, made })
 }
 
 const lacking = (version: number, present: readonly string[]): string | undefined =>
   columnsOf(version).find((column) => !present.includes(column))
 
-const notOurs = (schema: string, why: string): SchemaMismatch =>
+const foreign = (schema: string, why: string): SchemaMismatch =>
   new SchemaMismatch(
     bare(schema),
-    `it has tables of our names (session, entry, listing, metadata) that are not ours, or not whole: ${why}; ` +
-      `they were left alone. Choose another schema, or repair this one`,
+    `it has tables of these names (session, entry, listing, metadata) that are not keyrow's, or incomplete: ${why}; ` +
+      `they were not changed. Choose another schema, or repair this one`,
   )
 
-/**
- * Makes sure that the database holds our version: makes or upgrades the tables, unless `upgrade` is false. Gives what it
- * holds then.
- */
+/** Makes sure that the schema has this release's version; creates or upgrades the tables if `upgrade`. Gives the state. */
 export const prepareSchema = (
   database: Database,
   schema: string,
@@ -248,13 +239,13 @@ const tooOld = (schema: string, version: number): SchemaMismatch =>
     { found: version, wanted: LATEST },
   )
 
-/** An upgrade that was done: from version, to version; they are equal when somebody else was first. */
+/** An upgrade; `from` equals `to` if another process was first. */
 interface Upgraded {
   readonly from: number
   readonly to: number
 }
 
-/** Leads the schema to our version, in one transaction. */
+/** Upgrades the schema to this release's version, in one transaction. */
 export const upgradeSchema = (database: Database, schema: string): TE.TaskEither<SchemaError, Upgraded> => {
   const start = performance.now()
   return pipe(
@@ -274,7 +265,7 @@ export const upgradeSchema = (database: Database, schema: string): TE.TaskEither
   )
 }
 
-// `if not exists` alone is not safe between processes that start together.
+// `if not exists` alone is not safe for processes that start together.
 const lock: Query = {
   name: 'schema.lock',
   text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))`,
@@ -287,7 +278,7 @@ const migrate = (
 ): TE.TaskEither<DriverError, unknown> =>
   pipe(
     [
-      // A role may have rights in the schema without the right to make one.
+      // A role may have rights in a schema without the right to create one.
       ...(exists ? [] : [{ name: 'schema.create', text: `create schema ${schema}` }]),
       ...migrations.slice(version).flatMap(({ steps }) => steps(schema)),
     ],
@@ -311,7 +302,7 @@ const recording = (schema: string): Query => ({
   text: `insert into ${schema}.metadata (version, made_by) values ($1::int, $2::text)`,
 })
 
-/** The SQL that leads from a version to ours, to be read, or run by hand. */
+/** The SQL that upgrades a version to this release's, for psql. */
 export const schemaSql = (schema: string, from: number): string => {
   const done = migrations.slice(from)
   const records = done.map(
@@ -321,9 +312,7 @@ export const schemaSql = (schema: string, from: number): string => {
   return [
     'begin;',
     `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext('${schema}'));`,
-    ...(from === 0
-      ? [`create schema if not exists ${schema}; -- or nothing, where you have it already`]
-      : []),
+    ...(from === 0 ? [`create schema if not exists ${schema}; -- not needed if the schema exists`] : []),
     ...done.map(({ version, what, locks, steps }) =>
       [`-- version ${String(version)}: ${what}`, `-- ${locks}`, ...steps(schema).map(printed)].join('\n'),
     ),
@@ -334,6 +323,6 @@ export const schemaSql = (schema: string, from: number): string => {
 
 const printed = ({ text, byHand }: Step): string => `${byHand ?? text};`
 
-/** Whether the server said that a table or column of ours does not exist. */
-export const saysMissing = (error: DriverError): boolean =>
+/** Whether the error says that a table or column of keyrow does not exist. */
+export const isMissing = (error: DriverError): boolean =>
   ['42P01', '42703', '3F000'].includes(error.sqlState ?? '')

@@ -1,14 +1,12 @@
-// The session store over any `Database`: one statement for each operation.
+// The session store over a `Database`. Most operations are one statement.
 import * as E from 'fp-ts/lib/Either.js'
 import { constVoid, identity, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError } from '../core/errors.js'
-import type { Snapshot } from '../core/session.js'
 import { type IdempotencyKey, type SessionId, type VerifiableIds, verifiableIds } from '../core/token.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
-import { type Database, type Param, type Query, type Row, readCommitted } from '../db/database.js'
+import { type Database, type Row, readCommitted } from '../db/database.js'
 import { type RetryPolicy, retried, retryPolicyOf } from '../db/retry.js'
 import {
   type Absence,
@@ -20,27 +18,26 @@ import {
 } from '../store/contract.js'
 import { withTransactions } from '../store/in-transaction.js'
 import { batchOver, batchStatements } from './batch.js'
-import { citusPrincipals, citusStatements } from './citus.js'
+import { citusPrincipals } from './citus.js'
 import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
-import { principalStatements, principalsOver } from './principals.js'
+import { principalsOver } from './principals.js'
 import {
-  type Decode,
   entriesParam,
+  fullSnapshot,
   keysParams,
-  loadedKeysRow,
-  loadedRow,
-  refreshedRow,
-  savedRow,
+  LoadedRow,
+  loadedKeysSnapshot,
+  loadedSnapshot,
+  optionalRowAs,
+  RefreshedRow,
+  rowAs,
+  SavedRow,
   snapshotAfter,
-  wholeOf,
 } from './rows.js'
 import { saveOver } from './save.js'
-import { bare, DEFAULT_SCHEMA, prepareSchema, quotedSchema, saysMissing } from './schema.js'
+import { bare, DEFAULT_SCHEMA, isMissing, prepareSchema, quotedSchema } from './schema.js'
 import { type SessionStatements, sessionStatements } from './session-statements.js'
 
-// The store's operations on one session: one statement for each, most of the time.
-
-/** What the operations share. */
 interface Shared {
   readonly database: Database
   readonly sql: SessionStatements
@@ -51,66 +48,58 @@ interface Shared {
 const operationsOver = (
   shared: Shared,
 ): Pick<SessionStore, 'load' | 'refresh' | 'create' | 'touch' | 'save' | 'rotate' | 'destroy'> => {
-  const reads = reading(shared)
-  const save = saveOver({ ...shared, refresh: reads.refresh })
-  return { ...reads, ...writing(shared), ...ending(shared), save }
+  const refresh = refreshOver(shared)
+  const save = saveOver({ ...shared, refresh })
+  return { load: loadOver(shared), refresh, ...writing(shared), ...rotating(shared), save }
 }
 
-const reading = (shared: Shared): Pick<SessionStore, 'load' | 'refresh'> => ({
-  load: loadOver(shared),
-  refresh: refreshOver(shared),
-})
-
-const timesOf = ({ idleMs, touchFraction }: Lifetime) => [idleMs, touchFraction] as const
-
 const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => {
-  const [loaded, loadedKeys] = [loadedRow(sql.load), loadedKeysRow(sql.loadKeys)]
-  const ask = (
-    query: Query,
-    params: readonly Param[],
-    known: Snapshot | undefined,
-    keys: readonly string[],
-    decode: Decode<E.Either<Absence, Snapshot>>,
-  ) =>
-    pipe(
-      database.query(query, [
-        ...params,
-        ...timesOf(lifetime),
-        known?.revision ?? 0,
-        known?.versionTag ?? '',
-        ...keys,
-      ]),
-      TE.chainEitherKW(optional(decode)),
-      TE.map(O.getOrElse((): E.Either<Absence, Snapshot> => E.left('unknown'))),
-    )
+  const read = optionalRowAs(LoadedRow)
+  const { idleMs, touchFraction } = lifetime
+  const absent: E.Either<Absence, never> = E.left('unknown')
   return (id, secret, { known, keys } = {}) => {
-    const whole = wholeOf(known)
+    const base = keys === undefined ? fullSnapshot(known) : known
+    const params = [id, secret, idleMs, touchFraction, base?.revision ?? 0, base?.versionTag ?? '']
     return keys === undefined
-      ? ask(sql.load, [id, secret], whole, [], loaded(whole))
-      : ask(sql.loadKeys, [id, secret], known, keysParams(keys, known), loadedKeys(known, keys))
+      ? pipe(
+          read(database, sql.load, params),
+          TE.map(
+            O.matchW(
+              () => absent,
+              (row) => loadedSnapshot(row, base),
+            ),
+          ),
+        )
+      : pipe(
+          read(database, sql.loadKeys, [...params, ...keysParams(keys, known)]),
+          TE.map(
+            O.matchW(
+              () => absent,
+              (row) => loadedKeysSnapshot(row, known, keys),
+            ),
+          ),
+        )
   }
 }
 
 const refreshOver =
-  ({ database, sql, lifetime }: Shared): SessionStore['refresh'] =>
+  ({ database, sql, lifetime: { idleMs, touchFraction } }: Shared): SessionStore['refresh'] =>
   (id, known, wanted = known.keys) => {
-    // Who knows all keeps all.
+    // A fully loaded session stays fully loaded, even if only some keys were requested.
     const keys = known.keys && wanted
-    const query = keys === undefined ? sql.refresh : sql.refreshKeys
-    const own = keys === undefined ? [] : keysParams(keys, known)
+    const params = [id, idleMs, touchFraction, known.revision, known.versionTag]
     return pipe(
-      database.query(query, [id, ...timesOf(lifetime), known.revision, known.versionTag, ...own]),
-      TE.chainEitherKW(optional(refreshedRow(query))),
+      keys === undefined
+        ? optionalRowAs(RefreshedRow)(database, sql.refresh, params)
+        : optionalRowAs(RefreshedRow)(database, sql.refreshKeys, [...params, ...keysParams(keys, known)]),
       TE.map(
-        O.map(({ revision, expiration, versionTag, ...row }) => {
-          return {
-            revision,
-            expiration,
-            touchDue: false,
-            versionTag: versionTag as IdempotencyKey,
-            ...snapshotAfter(known, keys, row),
-          }
-        }),
+        O.map(({ revision, expiration, versionTag, ...row }) => ({
+          revision,
+          expiration,
+          touchDue: false,
+          versionTag: versionTag as IdempotencyKey,
+          ...snapshotAfter(known, keys, row),
+        })),
       ),
     )
   }
@@ -121,18 +110,20 @@ const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'creat
     const { idleMs, absoluteMs } = own ?? lifetime
     const params = [id, secret, entriesParam(entries), idleMs, absoluteMs, save, own?.idleMs ?? null]
     return pipe(
-      database.query(sql.create, params),
-      TE.chainEitherKW(one(sql.create, savedRow(sql.create))),
+      rowAs(SavedRow)(database, sql.create, params),
       TE.orElse((error) =>
         error.sqlState === '23505' ? ownCreation(database, sql, id, save) : TE.left(error),
       ),
     )
   },
   touch: (id) =>
-    pipe(database.query(sql.touch, [id, lifetime.idleMs]), TE.chainEitherKW(living(id, savedRow(sql.touch)))),
+    pipe(
+      optionalRowAs(SavedRow)(database, sql.touch, [id, lifetime.idleMs]),
+      TE.chainW(TE.fromOption(() => new SessionGone(id))),
+    ),
 })
 
-// The id is taken: by this very save, if its first answer was lost.
+// The id is taken. It was this save that took it, if its first answer was lost.
 const ownCreation = (
   database: Database,
   sql: SessionStatements,
@@ -140,12 +131,11 @@ const ownCreation = (
   save: IdempotencyKey,
 ): TE.TaskEither<DriverError | SaveConflict, Saved> =>
   pipe(
-    database.query(sql.created, [id, save]),
-    TE.chainEitherK(optional(savedRow(sql.created))),
+    optionalRowAs(SavedRow)(database, sql.created, [id, save]),
     TE.chainW(TE.fromOption(() => new SaveConflict(id, 'create'))),
   )
 
-const ending = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate' | 'destroy'> => ({
+const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate' | 'destroy'> => ({
   rotate: (id, from, to) =>
     pipe(
       database.query(sql.rotate, [id, from, to, lifetime.rotationGraceMs]),
@@ -157,12 +147,12 @@ const ending = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rotate
     pipe(
       database.query(sql.fence, [id]),
       TE.chain(() => database.query(sql.destroy, [id])),
-      TE.map(() => undefined),
+      TE.map(constVoid),
     ),
 })
 
-// The secret is another one: this very rotation's, if its first answer was lost. Of those who rotate at once one
-// wins; the others are told whether the session still lives.
+// The secret is another one. It was this rotation that set it, if its first answer was lost. One of several concurrent
+// rotations wins; the others get a conflict, or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
@@ -175,46 +165,23 @@ const ownRotation = (
     }),
   )
 
-const optional =
-  <A>(decode: Decode<A>) =>
-  (rows: readonly Row[]): E.Either<DriverError, O.Option<A>> =>
-    pipe(A.head(rows), O.traverse(E.Applicative)(decode))
-
-const living =
-  <A>(id: SessionId, decode: Decode<A>) =>
-  (rows: readonly Row[]): E.Either<DriverError | SessionGone, A> =>
-    pipe(
-      A.head(rows),
-      E.fromOption(() => new SessionGone(id)),
-      E.chainW(decode),
-    )
-
-const one =
-  <A>(query: Query, decode: Decode<A>) =>
-  (rows: readonly Row[]): E.Either<DriverError, A> =>
-    pipe(
-      A.head(rows),
-      E.fromOption(() => new DriverError(`${query.name} gave no row`, { retryable: false })),
-      E.chain(decode),
-    )
-
 export interface SessionStoreOptions extends Partial<Lifetime> {
   /** The PostgreSQL schema that holds the tables: lower-case letters, digits and `_`. Default: `keyrow`. */
   readonly schema?: string
-  /** Whether to make the tables where they are missing, and to upgrade older ones. Default: true. */
+  /** Whether to create missing tables and to upgrade older ones. Default: true. */
   readonly upgradeSchema?: boolean
-  /** How an operation that failed on its way is tried again. */
+  /** How a failed operation is retried. */
   readonly retry?: Partial<RetryPolicy>
   /**
-   * Whether the tables are spread over several servers (Citus): then only forms of statements are used that
-   * run there. Default: false.
+   * Whether Citus distributes the tables over several servers. The store then uses only statements that Citus supports.
+   * Default: false.
    */
   readonly citus?: boolean
 }
 
 /**
- * A session store in a database. It is ready at once; the tables are made (or found) before its first
- * statement. Throws a `RangeError` for options that make no sense.
+ * A session store in a database. It creates or upgrades its tables before its first statement. Throws a `RangeError` for
+ * invalid options.
  *
  * @example
  * ```ts
@@ -245,7 +212,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     ),
   )
   return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
-    // What is made there may be rolled back: nothing is learned from it.
+    // Tables made in a transaction may be rolled back, so the root store learns nothing from them.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
@@ -253,8 +220,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   })
 }
 
-/** What a store's operations are made of, and how they are offered. */
-interface Offer {
+interface StoreParts {
   readonly database: Database
   readonly schema: string
   readonly lifetime: Lifetime
@@ -265,37 +231,37 @@ interface Offer {
   readonly withRetry: ReturnType<typeof retried>
 }
 
-const storeOver = (offer: Offer): SessionStore => {
-  const withRetry = offering(offer)
-  const inner = operations(offer)
+const storeOver = (parts: StoreParts): SessionStore => {
+  const prepared = preparedOver(parts)
+  const inner = operations(parts)
   return {
-    lifetime: offer.lifetime,
-    ids: offer.ids,
-    prepare: offer.withRetry(offer.preparation.run),
-    load: withRetry(inner.load),
-    refresh: withRetry(inner.refresh),
-    create: withRetry(inner.create),
-    touch: withRetry(inner.touch),
-    save: withRetry(inner.save),
-    rotate: withRetry(inner.rotate),
-    destroy: withRetry(inner.destroy),
-    sessionsOf: withRetry(inner.sessionsOf),
-    endAll: withRetry(inner.endAll),
-    deleteExpired: withRetry(inner.deleteExpired),
-    ...(offer.database.misuse === undefined ? {} : { misuse: offer.database.misuse }),
-    ...(offer.database.current === undefined ? {} : { current: offer.database.current }),
+    lifetime: parts.lifetime,
+    ids: parts.ids,
+    prepare: parts.withRetry(parts.preparation.run),
+    load: prepared(inner.load),
+    refresh: prepared(inner.refresh),
+    create: prepared(inner.create),
+    touch: prepared(inner.touch),
+    save: prepared(inner.save),
+    rotate: prepared(inner.rotate),
+    destroy: prepared(inner.destroy),
+    sessionsOf: prepared(inner.sessionsOf),
+    endAll: prepared(inner.endAll),
+    deleteExpired: prepared(inner.deleteExpired),
+    ...(parts.database.misuse === undefined ? {} : { misuse: parts.database.misuse }),
+    ...(parts.database.current === undefined ? {} : { current: parts.database.current }),
     ...(inner.batch === undefined
       ? {}
-      : { batch: { load: withRetry(inner.batch.load), save: withRetry(inner.batch.save) } }),
+      : { batch: { load: prepared(inner.batch.load), save: prepared(inner.batch.save) } }),
   }
 }
 
 /**
- * An operation as the store offers it: once the tables are there, tried again where that helps. When it finds that they
- * are gone (or of an older version, after a restore), they are prepared again, and it is run once more.
+ * An operation that waits for the preparation of the tables, and is retried. If the tables are missing or older (after a
+ * restore), it prepares them again and runs once more.
  */
-const offering =
-  ({ schema, database, preparation, withRetry }: Offer) =>
+const preparedOver =
+  ({ schema, database, preparation, withRetry }: StoreParts) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
   (...params: P): TE.TaskEither<L | StoreError, A> => {
     const attempt = async (): Promise<E.Either<L | StoreError, A>> => {
@@ -304,25 +270,25 @@ const offering =
     }
     return withRetry(async () => {
       let result = await attempt()
-      if (!isMissing(result)) return result
+      if (!tablesAreMissing(result)) return result
       preparation.forget()
-      // A transaction in which a statement has failed does nothing more.
+      // A transaction runs no statement after a failed one.
       if (database.transactionScope === undefined) result = await attempt()
-      return isMissing(result) ? E.left(new SchemaMismatch(bare(schema), gone(result.left))) : result
+      return tablesAreMissing(result)
+        ? E.left(new SchemaMismatch(bare(schema), changedTables(result.left)))
+        : result
     })
   }
 
-const isMissing = (result: E.Either<unknown, unknown>): result is E.Left<DriverError> =>
-  E.isLeft(result) && result.left instanceof DriverError && saysMissing(result.left)
+const tablesAreMissing = (result: E.Either<unknown, unknown>): result is E.Left<DriverError> =>
+  E.isLeft(result) && result.left instanceof DriverError && isMissing(result.left)
 
-const gone = ({ message }: DriverError): string =>
+const changedTables = ({ message }: DriverError): string =>
   `${message}; its tables were changed while this process used them, and the next operation prepares them again`
 
-const operations = ({ database, schema, lifetime, citus, ambiguous }: Offer) => {
+const operations = ({ database, schema, lifetime, citus, ambiguous }: StoreParts) => {
   const sql = sessionStatements(schema, citus ? ALIVE_AT_START : ALIVE_NOW)
-  const principals = citus
-    ? citusPrincipals(database, citusStatements(schema))
-    : principalsOver(database, principalStatements(schema))
+  const principals = citus ? citusPrincipals(database, schema) : principalsOver(database, schema)
   const own = operationsOver({ database, sql, lifetime, ambiguous })
   const batch = citus
     ? undefined
@@ -331,7 +297,7 @@ const operations = ({ database, schema, lifetime, citus, ambiguous }: Offer) => 
 }
 
 interface Preparation {
-  /** Runs the preparation for the first call, and again only after it has failed or was forgotten. */
+  /** Runs the preparation at the first call, and again only after a failure or `forget`. */
   readonly run: TE.TaskEither<StoreError, void>
   readonly isDone: () => boolean
   readonly forget: () => void
@@ -350,7 +316,7 @@ const preparation = (task: TE.TaskEither<StoreError, void>): Preparation => {
       return running
     },
     isDone: () => done,
-    // Not while it runs: what found the tables missing began before that.
+    // Not while it runs: a statement that found no tables started before.
     forget: () => {
       if (done) running = undefined
       done = false

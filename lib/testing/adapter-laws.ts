@@ -1,4 +1,4 @@
-// Law 10, and the others as a client sees them, through the `node:http` door.
+// Law 10, and laws 2, 7 and 8 as a client sees them, through the `node:http` adapter.
 import assert from 'node:assert/strict'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -9,7 +9,7 @@ import { sessionRef, sessionSet } from '../core/values.js'
 import { sessionListener } from '../http/node.js'
 import { currentSession, updateCurrentSession } from '../request/with-session.js'
 import type { SessionStore } from '../store/contract.js'
-import type { Law } from './subject.js'
+import { gate, type Law, lawsOf } from './subject.js'
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => unknown
 
@@ -29,7 +29,8 @@ const served = async (
   }
 }
 
-const info = pipe(
+/** Counts the visit; gives the number of visits. */
+const visit = pipe(
   updateCurrentSession((session) =>
     sessionSet('visits', Number(sessionRef('visits', 0)(session)) + 1)(session),
   ),
@@ -38,26 +39,21 @@ const info = pipe(
 
 const counting: Handler = (_, res) =>
   pipe(
-    info,
+    visit,
     TE.map((visits) => res.end(String(visits))),
   )
 
-/** The store, with its writes waiting until they are let go. */
-const slow = (store: SessionStore) => {
-  let letGo = (): void => undefined
-  const gate = new Promise<void>((resolve) => {
-    letGo = resolve
-  })
+/** The store, whose writes wait until `opened` is resolved. */
+const held = (store: SessionStore, opened: Promise<void>): SessionStore => {
   const wait =
     <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
     () =>
-      gate.then(() => task())
-  const pending: SessionStore = {
+      opened.then(() => task())
+  return {
     ...store,
     create: (...params) => wait(store.create(...params)),
     save: (...params) => wait(store.save(...params)),
   }
-  return { store: pending, letGo }
 }
 
 const failing = (store: SessionStore): SessionStore => ({
@@ -71,7 +67,7 @@ const answers: Readonly<Record<string, Handler>> = {
   'an ended response': counting,
   'a streamed response': (_, res) =>
     pipe(
-      info,
+      visit,
       TE.chainTaskK((visits) => async () => {
         for (let part = 0; part < 20; part += 1)
           if (!res.write(`${String(visits)}${' '.repeat(9_999)}`))
@@ -81,7 +77,7 @@ const answers: Readonly<Record<string, Handler>> = {
     ),
   'a flushed head': (_, res) =>
     pipe(
-      info,
+      visit,
       TE.map((visits) => {
         res.writeHead(200, { 'Content-Type': 'text/plain' })
         res.flushHeaders()
@@ -90,14 +86,25 @@ const answers: Readonly<Record<string, Handler>> = {
     ),
 }
 
+const hello: Handler = (_, res) =>
+  pipe(
+    currentSession,
+    TE.map(() => res.end('hello')),
+  )
+
+/** Fails unless the response has this status and body, and sets no cookie. */
+const assertNoCookie = async (url: string, status: number, body: string): Promise<void> => {
+  const response = await fetch(url)
+  assert.deepEqual([response.status, await response.text()], [status, body])
+  assert.deepEqual(response.headers.getSetCookie(), [])
+}
+
 export const adapterLaws: readonly Law[] = [
-  ...Object.entries(answers).map(
-    ([kind, handler]): Law => ({
-      law: 10,
-      name: `saved before answered: not a byte of ${kind} goes out before the save is done`,
-      check: async (subject) => {
-        const { store, letGo } = slow(subject.store)
-        await served(store, handler, async (url) => {
+  ...Object.entries(answers).flatMap(([kind, handler]) =>
+    lawsOf(10, {
+      [`not a byte of ${kind} is sent before the save is done`]: async (subject) => {
+        const [open, letGo] = gate()
+        await served(held(subject.store, open), handler, async (url) => {
           let responded = false
           const response = fetch(url).finally(() => {
             responded = true
@@ -112,20 +119,10 @@ export const adapterLaws: readonly Law[] = [
       },
     }),
   ),
-  {
-    law: 10,
-    name: 'saved before answered: a failed save is an error response, not a success with lost data',
-    check: ({ store }) =>
-      served(failing(store), counting, async (url) => {
-        const response = await fetch(url)
-        assert.deepEqual([response.status, await response.text()], [503, 'failed'])
-        assert.deepEqual(response.headers.getSetCookie(), [])
-      }),
-  },
-  {
-    law: 10,
-    name: 'saved before answered: an answer that read a session is for that visitor alone',
-    check: ({ store }) =>
+  ...lawsOf(10, {
+    'a failed save gives an error response, not a success with lost data': ({ store }) =>
+      served(failing(store), counting, (url) => assertNoCookie(url, 503, 'failed')),
+    'a response whose handler read a session may not be cached': ({ store }) =>
       served(
         store,
         (req, res) =>
@@ -140,35 +137,19 @@ export const adapterLaws: readonly Law[] = [
           assert.deepEqual(caching(plain), [null, null])
         },
       ),
-  },
-  {
-    law: 2,
-    name: 'one load, one save: a visitor who stored nothing gets no cookie',
-    check: ({ store }) =>
-      served(
-        store,
-        (_, res) =>
-          pipe(
-            currentSession,
-            TE.map(() => res.end('hello')),
-          ),
-        async (url) => {
-          const response = await fetch(url)
-          assert.deepEqual([response.status, await response.text()], [200, 'hello'])
-          assert.deepEqual(response.headers.getSetCookie(), [])
-        },
-      ),
-  },
-  {
-    law: 8,
-    name: 'nothing after the end, and all before: listeners on the request have the current session',
-    check: ({ store }) =>
+  }),
+  ...lawsOf(2, {
+    'a visitor who stored nothing gets no cookie': ({ store }) =>
+      served(store, hello, (url) => assertNoCookie(url, 200, 'hello')),
+  }),
+  ...lawsOf(8, {
+    'listeners on the request have the current session': ({ store }) =>
       served(
         store,
         async (req, res) => {
-          await info()
+          await visit()
           req.resume()
-          const ended = new Promise((resolve) => req.on('end', () => resolve(info())))
+          const ended = new Promise((resolve) => req.on('end', () => resolve(visit())))
           res.end(JSON.stringify(await ended))
         },
         async (url) => {
@@ -176,26 +157,20 @@ export const adapterLaws: readonly Law[] = [
           assert.deepEqual(await response.json(), { _tag: 'Right', right: 2 })
         },
       ),
-  },
-  {
-    law: 7,
-    name: 'a failed request leaves nothing behind: a handler that fails after its edits stores none of them',
-    check: ({ store }) =>
+  }),
+  ...lawsOf(7, {
+    'a handler that fails after its edits stores none of them': ({ store }) =>
       served(
         store,
         (_, res) =>
           pipe(
-            info,
+            visit,
             TE.chainW(() => {
               res.end('done')
               return TE.left('mine')
             }),
           ),
-        async (url) => {
-          const response = await fetch(url)
-          assert.deepEqual([response.status, await response.text()], [503, 'failed'])
-          assert.deepEqual(response.headers.getSetCookie(), [])
-        },
+        (url) => assertNoCookie(url, 503, 'failed'),
       ),
-  },
+  }),
 ]

@@ -1,4 +1,4 @@
-// Laws 6 to 8 as the current session keeps them.
+// Laws 5 to 9 and 12 for the current session.
 import assert from 'node:assert/strict'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -19,6 +19,7 @@ import {
   gate,
   inOrder,
   type Law,
+  lawsOf,
   left,
   reload,
   reloaded,
@@ -27,13 +28,26 @@ import {
   stored,
   storedValues,
   tagOf,
+  withLifetime,
 } from './subject.js'
 
-const failureLaws: readonly Law[] = [
-  {
-    law: 6,
-    name: 'no resurrection: a session destroyed within its own request is not saved at its end',
-    check: async (subject) => {
+/** Every way to write a session value. */
+const writes = (given: TE.TaskEither<never, Session>): readonly TE.TaskEither<SessionError, unknown>[] => [
+  pipe(given, TE.chainW(saveSession)),
+  pipe(given, TE.chainW(rotateSession)),
+  pipe(
+    given,
+    TE.chainW((late) => withSession(late, () => set('late', 2))),
+  ),
+  pipe(
+    given,
+    TE.chainW((late) => callWithSession(late, (session) => TE.right([1, session] as const))),
+  ),
+]
+
+export const currentLaws: readonly Law[] = [
+  ...lawsOf(6, {
+    'a session destroyed within its own request is not saved at its end': async (subject) => {
       const { store, calls } = counted(subject.store)
       const session = await stored(store, sessionSet('user', 'ada'))
       const body = pipe(
@@ -53,29 +67,25 @@ const failureLaws: readonly Law[] = [
       )
       assert.equal(tagOf(await left(late)), 'SessionGone')
     },
-  },
-  {
-    law: 6,
-    name: 'no resurrection: a request whose session was ended by another fails if it had something to store',
-    lifetime: { touchFraction: 0 },
-    check: async ({ store }) => {
-      const session = await stored(store, sessionSet('user', 'ada'))
-      const ended = (body: TE.TaskEither<unknown, unknown>) =>
-        withSession(session, () =>
-          pipe(
-            TE.fromTask(() => right(store.destroy(session.id))),
-            TE.chainW(() => body),
-          ),
-        )
-      assert.equal(tagOf(await left(ended(set('late', 1)))), 'SessionGone')
-      assert.equal(await right(ended(currentVisits)), 0)
-      assert.equal(await reloaded(session), undefined)
-    },
-  },
-  {
-    law: 7,
-    name: 'a failed request leaves nothing behind, and its own error comes out',
-    check: async (subject) => {
+    'a request whose session was ended by another fails if it had something to store': withLifetime(
+      { touchFraction: 0 },
+      async ({ store }) => {
+        const session = await stored(store, sessionSet('user', 'ada'))
+        const ended = (body: TE.TaskEither<unknown, unknown>) =>
+          withSession(session, () =>
+            inOrder(
+              TE.fromTask(() => right(store.destroy(session.id))),
+              body,
+            ),
+          )
+        assert.equal(tagOf(await left(ended(set('late', 1)))), 'SessionGone')
+        assert.equal(await right(ended(currentVisits)), 0)
+        assert.equal(await reloaded(session), undefined)
+      },
+    ),
+  }),
+  ...lawsOf(7, {
+    'the request fails with its own error': async (subject) => {
       const { store, calls } = counted(subject.store)
       const session = await reload(await stored(store, sessionSet('visits', 1)))
       calls.length = 0
@@ -84,12 +94,7 @@ const failureLaws: readonly Law[] = [
         throw mine
       }
       const failing = (failure: TE.TaskEither<unknown, never>) =>
-        withSession(session, () =>
-          pipe(
-            set('visits', 2),
-            TE.chainW(() => failure),
-          ),
-        )
+        withSession(session, () => inOrder(set('visits', 2), failure))
       assert.equal(await left(failing(TE.left(mine))), mine)
       await assert.rejects(
         failing(() => Promise.reject(mine)),
@@ -101,76 +106,39 @@ const failureLaws: readonly Law[] = [
       assert.deepEqual(calls, [])
       assert.deepEqual(await storedValues(session), { visits: 1 })
     },
-  },
-  {
-    law: 7,
-    name: 'a failed request leaves nothing behind, unless it was asked to',
-    check: async ({ store }) => {
+    'except with saveOnFailure': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
       const mine = new Error('mine')
-      const body = () =>
-        pipe(
-          set('visits', 2),
-          TE.chainW(() => TE.left(mine)),
-        )
+      const body = () => inOrder(set('visits', 2), TE.left(mine))
       assert.equal(await left(withSession(session, body, { saveOnFailure: true })), mine)
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
-  },
-  {
-    law: 7,
-    name: "a failed request leaves nothing behind: what cannot be stored is refused at the set, as the body's failure",
-    check: async ({ store }) => {
+    'a value that cannot be stored fails the set, and so the body': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
-      const body = () =>
-        pipe(
-          set('visits', 2),
-          TE.chain(() => set('bad', Number.NaN)),
-        )
+      const body = () => inOrder(set('visits', 2), set('bad', Number.NaN))
       assert.equal(tagOf(await left(withSession(session, body))), 'EncodeError')
       assert.deepEqual(await storedValues(session), { visits: 1 })
     },
-  },
-]
-
-/** All that writes a session value. */
-const writes = (given: TE.TaskEither<never, Session>): readonly TE.TaskEither<SessionError, unknown>[] => [
-  pipe(given, TE.chainW(saveSession)),
-  pipe(given, TE.chainW(rotateSession)),
-  pipe(
-    given,
-    TE.chainW((late) => withSession(late, () => set('late', 2))),
-  ),
-  pipe(
-    given,
-    TE.chainW((late) => callWithSession(late, (session) => TE.right([1, session] as const))),
-  ),
-]
-
-const endLaws: readonly Law[] = [
-  {
-    law: 8,
-    name: 'nothing after the end: what outlives its request cannot change the session',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(8, {
+    'code that outlives its request cannot change the session': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
       const [ended, go] = gate()
       let late: Promise<unknown> = Promise.resolve()
-      const body = pipe(
+      const body = inOrder(
         TE.fromIO(() => {
           late = ended.then(() => left(set('late', 1)))
         }),
-        TE.chainW(() => set('visits', 2)),
+        set('visits', 2),
       )
       await right(withSession(session, () => body))
       go()
       assert.equal(tagOf(await late), 'SessionClosed')
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
-  },
-  {
-    law: 8,
-    name: 'nothing after the end: what outlives its request cannot save, rotate or go on with its session',
-    check: async ({ store }) => {
+    'code that outlives its request cannot save, rotate or open a scope with its session': async ({
+      store,
+    }) => {
       const session = await stored(store, sessionSet('visits', 1))
       let current = session
       const attempts = writes(TE.fromIO(() => sessionSet('late', 1)(current)))
@@ -193,11 +161,7 @@ const endLaws: readonly Law[] = [
       )
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
-  },
-  {
-    law: 8,
-    name: 'nothing after the end: an ended scope gives nobody a session; a session value can still be read',
-    check: async ({ store }) => {
+    'an ended scope has no current session; a session value can still be read': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
       const tasks: readonly TE.TaskEither<unknown, unknown>[] = [
         currentSession,
@@ -224,11 +188,7 @@ const endLaws: readonly Law[] = [
       }
       assert.deepEqual(await storedValues(session), { visits: 1 })
     },
-  },
-  {
-    law: 8,
-    name: "nobody else's: code of an ended request has no session of a request around it, nor one begun elsewhere",
-    check: async ({ store }) => {
+    "code of an ended request gets neither an outer nor another request's session": async ({ store }) => {
       const [one, two] = [await stored(store, sessionSet('n', 1)), await stored(store, sessionSet('n', 2))]
       const [ended, end] = gate()
       let late: Promise<unknown> = Promise.resolve()
@@ -245,11 +205,7 @@ const endLaws: readonly Law[] = [
       )
       assert.deepEqual(await right(withSession(one, () => outer)), ['SessionClosed', one.id])
     },
-  },
-  {
-    law: 8,
-    name: 'nothing after the end: there is no current session outside, and a task is bound when it runs',
-    check: async ({ store }) => {
+    'there is no current session outside a request, and a task is bound when it runs': async ({ store }) => {
       const [one, two] = [buildSession(store), buildSession(store)]
       const task = currentSession
       assert.equal(tagOf(await left(task)), 'NoCurrentSession')
@@ -258,18 +214,9 @@ const endLaws: readonly Law[] = [
       assert.equal((await right(withSession(two, () => task))).id, two.id)
       assert.equal((await right(built)).id, one.id)
     },
-  },
-]
-
-export const currentLaws: readonly Law[] = [...failureLaws, ...endLaws]
-
-// Law 9, and what the current session makes of older states of itself.
-
-const joinLaws: readonly Law[] = [
-  {
-    law: 9,
-    name: 'nesting joins: one frame and one save for the same session',
-    check: async (subject) => {
+  }),
+  ...lawsOf(9, {
+    'one scope and one save for the same session': async (subject) => {
       const { store, calls } = counted(subject.store)
       const session = await reload(await stored(store, sessionSet('visits', 1)))
       calls.length = 0
@@ -279,11 +226,7 @@ const joinLaws: readonly Law[] = [
       assert.deepEqual(calls.toSorted(), ['edit brought', 'edit inner', 'edit outer', 'edit visits', 'save'])
       assert.deepEqual(await storedValues(session), { visits: 3, inner: 1, brought: 1, outer: 1 })
     },
-  },
-  {
-    law: 9,
-    name: 'nesting joins: different sessions nest independently',
-    check: async ({ store }) => {
+    'different sessions nest independently': async ({ store }) => {
       const [one, two] = [await stored(store, sessionSet('n', 1)), await stored(store, sessionSet('n', 2))]
       const innermost = withSession(one, () => set('back', 1))
       const inner = withSession(two, () => inOrder(set('inner', 2), innermost, set('after', 2)))
@@ -291,11 +234,7 @@ const joinLaws: readonly Law[] = [
       assert.deepEqual(await storedValues(one), { n: 1, back: 1, outer: 1 })
       assert.deepEqual(await storedValues(two), { n: 2, inner: 2, after: 2 })
     },
-  },
-  {
-    law: 9,
-    name: 'nesting joins: what the store did within a request is not done again at its end',
-    check: async (subject) => {
+    'an operation that ran within a request is not repeated at its end': async (subject) => {
       const { store, calls } = counted(subject.store)
       const session = await reload(await stored(store, sessionSet('visits', 1)))
       calls.length = 0
@@ -311,14 +250,9 @@ const joinLaws: readonly Law[] = [
       assert.deepEqual(calls, ['save', 'edit visits', 'rotate', 'refresh', 'save', 'edit after'])
       assert.deepEqual(await storedValues(last), { visits: 2, after: 1 })
     },
-  },
-]
-
-const stateLaws: readonly Law[] = [
-  {
-    law: 12,
-    name: 'the credential is not the id: an older state of the session does not bring the old secret back',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(12, {
+    'an older state of the session does not bring the old secret back': async ({ store }) => {
       const session = await stored(store, sessionSet('visits', 1))
       const acts = [
         (before: Session) => saveSession(sessionSet('user', 'ada')(before)),
@@ -338,11 +272,9 @@ const stateLaws: readonly Law[] = [
       }
       assert.deepEqual(await storedValues(current), { visits: 1, user: 'ada' })
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: an older state of the session does not rewind the current one',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(5, {
+    'an older state of the session does not undo changes of the current one': async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0))
       const add = updateCurrentSession(sessionUpdate('n', (n) => Number(n) + 1, 0))
       const body = pipe(
@@ -352,17 +284,8 @@ const stateLaws: readonly Law[] = [
         TE.chainFirstW(rotateSession),
         TE.chainW((before) => withSession(before, () => add)),
       )
-      const last = await right(
-        withSession(session, () =>
-          pipe(
-            body,
-            TE.chainW(() => currentSession),
-          ),
-        ),
-      )
+      const last = await right(withSession(session, () => inOrder(body, currentSession)))
       assert.deepEqual(await storedValues(last), { n: 2 })
     },
-  },
+  }),
 ]
-
-export const nestingLaws: readonly Law[] = [...joinLaws, ...stateLaws]

@@ -1,15 +1,14 @@
-// The laws as checks that any `SessionStore` can be given to, with any test runner. Time passes by the
-// subject's `elapse`, never by waiting.
+// The laws as checks on any `SessionStore`, for any test runner. Time passes by the subject's `elapse`, never by waiting.
 
 import { adapterLaws } from './adapter-laws.js'
-import { currentLaws, nestingLaws } from './current-laws.js'
+import { currentLaws } from './current-laws.js'
 import { lifetimeLaws } from './lifetime-laws.js'
-import { lazyLaws, lazySaveLaws } from './partial-loading-laws.js'
+import { partialLoadingLaws } from './partial-loading-laws.js'
 import { storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
-import { sessionsOfLaws, tokenLaws } from './token-laws.js'
+import { tokenLaws } from './token-laws.js'
 import { transactionLaws } from './transaction-laws.js'
-import { updateLaws, valueLaws } from './value-laws.js'
+import { valueLaws } from './value-laws.js'
 
 export type { Law, OpenSubject, Subject } from './subject.js'
 
@@ -17,14 +16,10 @@ const laws: readonly Law[] = [
   ...valueLaws,
   ...storeLaws,
   ...lifetimeLaws,
-  ...updateLaws,
   ...tokenLaws,
   ...currentLaws,
   ...transactionLaws,
-  ...nestingLaws,
-  ...lazyLaws,
-  ...lazySaveLaws,
-  ...sessionsOfLaws,
+  ...partialLoadingLaws,
   ...adapterLaws,
 ].sort((a, b) => a.law - b.law)
 

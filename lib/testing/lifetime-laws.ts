@@ -1,4 +1,4 @@
-// Law 11 of a session with a lifetime of its own ("remember me"): every operation goes by that, and not by the store's.
+// Law 11 for sessions with a lifetime of their own ("remember me"), which overrides the store's in every operation.
 import assert from 'node:assert/strict'
 import * as O from 'fp-ts/lib/Option.js'
 import { noEdits, setTo } from '../core/edits.js'
@@ -8,156 +8,152 @@ import { newIdempotencyKey } from '../core/token.js'
 import { sessionSet } from '../core/values.js'
 import type { OwnLifetime } from '../core/well-known-keys.js'
 import { sessionsOf, signIn } from '../request/sign-in.js'
-import { buildSession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
+import { buildSession, refreshSession, rotateSession } from '../request/verbs.js'
 import { withSession } from '../request/with-session.js'
 import { deleteExpiredSessions } from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { type Law, lazily, reload, reloaded, right, stored } from './subject.js'
+import {
+  expirationOf,
+  type Law,
+  lawsOf,
+  lazily,
+  reload,
+  reloaded,
+  right,
+  saveNow,
+  snapshotOf,
+  stored,
+  withLifetime,
+} from './subject.js'
 
 const store = { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0.1 }
 const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }
 
-/** Signs a session in; gives it as it is stored then. */
+/** Signs a session in and loads it again. */
 const signedIn = async (session: Session, principal: string, lifetime?: OwnLifetime): Promise<Session> => {
   const ended = await right(withSession(session, () => signIn(principal, { lifetime })))
   return reload(ended)
 }
 
-const someone = (): string => `ada ${String(Math.random())}`
+const newPrincipal = (): string => `ada ${String(Math.random())}`
 
-const left = (session: Session): number => O.toNullable(session.expiration) ?? assert.fail('never stored')
-
-/** Uses the session in one of the ways that move its expiration. */
+/** Every use of a session that may extend its expiration. */
 const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
   touch: (session) => right(session.handle.touch(session.id)),
-  'a save of nothing': (session) => right(saveSession(session)),
-  'a save': (session) => right(saveSession(sessionSet('a', Math.random())(session))),
+  'a save of nothing': (session) => saveNow(session),
+  'a save': (session) => saveNow(sessionSet('a', Math.random())(session)),
   'a save of some keys': async (session) =>
-    right(saveSession(sessionSet('a', Math.random())(await lazily(session, 'b')))),
+    saveNow(sessionSet('a', Math.random())(await lazily(session, 'b'))),
   'a refresh': (session) => right(refreshSession(session)),
   'a refresh of some keys': async (session) => right(refreshSession(await lazily(session, 'b'))),
   'a save with others': (session) => saveTogether(session.handle, session),
 }
 
-const saveTogether = async ({ batch: several }: SessionStore, session: Session): Promise<unknown> => {
-  const since = O.toNullable(session.snapshot) ?? assert.fail('never stored')
+const saveTogether = async ({ batch }: SessionStore, session: Session): Promise<unknown> => {
+  const since = snapshotOf(session)
   const [edits, entries] = [noEdits.set('a', setTo<Json>(1)), since.entries.set('a', 1)]
   const change = { save: newIdempotencyKey(), edits, since, entries }
-  if (several === undefined) return right(session.handle.save(session.id, change))
-  const [saved] = await right(several.save([{ id: session.id, changes: [change], edits, since, entries }]))
+  if (batch === undefined) return right(session.handle.save(session.id, change))
+  const [saved] = await right(batch.save([{ id: session.id, changes: [change], edits, since, entries }]))
   assert.ok(saved !== undefined && O.isSome(saved))
   return saved
 }
 
 export const lifetimeLaws: readonly Law[] = [
-  {
-    law: 11,
-    name: "time is the database's: a session with times of its own lives by them, however it is used",
-    lifetime: store,
-    check: async (subject) => {
-      const ada = someone()
-      const session = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, long)
-      await subject.elapse(101_000)
-      assert.ok(await reload(session), "it outlives the store's times")
-      for (const [name, use] of Object.entries(uses)) {
-        await subject.elapse(550_000)
-        const before = await reload(session)
-        await use(before)
+  ...lawsOf(
+    11,
+    {
+      'a session with a lifetime of its own expires by that, however it is used': async (subject) => {
+        const ada = newPrincipal()
+        const session = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, long)
+        await subject.elapse(101_000)
+        assert.ok(await reload(session), "it outlives the store's times")
+        for (const [name, use] of Object.entries(uses)) {
+          await subject.elapse(550_000)
+          const before = await reload(session)
+          await use(before)
+          assert.ok(
+            expirationOf(await reload(session)) - expirationOf(before) > 400_000,
+            `${name} moves it by its own idle time`,
+          )
+        }
+        await right(deleteExpiredSessions(subject.store))
+        assert.equal((await right(sessionsOf(subject.store, ada))).length, 1)
+        await subject.elapse(5_000_000 - 101_000 - 550_000 * Object.keys(uses).length)
+        assert.equal(await reloaded(session), undefined, 'its absolute time ends it')
+      },
+      'an own lifetime decides when a touch is due, and a rotation keeps it': async (subject) => {
+        const first = await signedIn(await stored(subject.store, sessionSet('a', 1)), newPrincipal(), long)
         assert.ok(
-          left(await reload(session)) - left(before) > 400_000,
-          `${name} moves it by its own idle time`,
+          expirationOf(first) - expirationOf(await stored(subject.store, sessionSet('a', 1))) > 500_000,
         )
-      }
-      await right(deleteExpiredSessions(subject.store))
-      assert.equal((await right(sessionsOf(subject.store, ada))).length, 1)
-      await subject.elapse(5_000_000 - 101_000 - 550_000 * Object.keys(uses).length)
-      assert.equal(await reloaded(session), undefined, 'its absolute time ends it')
-    },
-  },
-  {
-    law: 11,
-    name: "time is the database's: of times of its own only what is worth a write is written, and a rotation keeps them",
-    lifetime: store,
-    check: async (subject) => {
-      const first = await signedIn(await stored(subject.store, sessionSet('a', 1)), someone(), long)
-      assert.ok(left(first) - left(await stored(subject.store, sessionSet('a', 1))) > 500_000)
-      const session = await reload(await right(rotateSession(first)))
-      const dueAfter = async (ms: number): Promise<boolean> => {
-        await subject.elapse(ms)
-        const loaded = [await reload(session), await lazily(session, 'a')].map(({ snapshot }) => snapshot)
-        const due = [...loaded, ...(await loadedWithOthers(session))].map(
-          (snapshot) => O.isSome(snapshot) && snapshot.value.touchDue,
+        const session = await reload(await right(rotateSession(first)))
+        const dueAfter = async (ms: number): Promise<boolean> => {
+          await subject.elapse(ms)
+          const loaded = [await reload(session), await lazily(session, 'a')].map(({ snapshot }) => snapshot)
+          const due = [...loaded, ...(await loadedWithOthers(session))].map(
+            (snapshot) => O.isSome(snapshot) && snapshot.value.touchDue,
+          )
+          assert.equal(new Set(due).size, 1)
+          return due[0] ?? assert.fail('not loaded')
+        }
+        assert.equal(await dueAfter(50_000), false)
+        assert.equal(await dueAfter(51_000), true)
+      },
+      'a session with a shorter lifetime of its own expires by that, and is then deleted': withLifetime(
+        { idleMs: 1_000_000, absoluteMs: 5_000_000 },
+        async (subject) => {
+          const [ada, short] = [newPrincipal(), { idleMs: 10_000, absoluteMs: 15_000 }]
+          const used = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, short)
+          const unused = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, short)
+          await subject.elapse(9_000)
+          for (const use of Object.values(uses)) await use(await reload(used))
+          await subject.elapse(2_000)
+          assert.ok(await reload(used))
+          assert.equal(await reloaded(unused), undefined)
+          await subject.elapse(5_000)
+          assert.equal(await reloaded(used), undefined)
+          assert.deepEqual(await right(sessionsOf(subject.store, ada)), [])
+          const { sessions } = await right(deleteExpiredSessions(subject.store))
+          assert.ok(sessions >= 2, 'both are deleted')
+        },
+      ),
+      "a later sign-in restarts its own lifetime, or gives it the store's again": async (subject) => {
+        const ada = newPrincipal()
+        let session = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, long)
+        for (let second = 0; second < 6; second += 1) {
+          await subject.elapse(900_000)
+          session = await signedIn(await reload(session), ada, long)
+        }
+        session = await signedIn(session, ada)
+        await subject.elapse(50_000)
+        await saveNow(sessionSet('a', 2)(await reload(session)))
+        await subject.elapse(51_000)
+        assert.equal(await reloaded(session), undefined, "the store's absolute time")
+        const other = await signedIn(
+          await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, long),
+          ada,
         )
-        assert.equal(new Set(due).size, 1)
-        return due[0] ?? assert.fail('not loaded')
-      }
-      assert.equal(await dueAfter(50_000), false)
-      assert.equal(await dueAfter(51_000), true)
+        await subject.elapse(61_000)
+        assert.equal(await reloaded(other), undefined, "the store's idle time")
+        assert.ok((await right(deleteExpiredSessions(subject.store))).sessions >= 2, 'both are deleted')
+      },
+      'an invalid lifetime is rejected, and the session stays as it is': async (subject) => {
+        const session = await stored(subject.store, sessionSet('a', 1))
+        for (const wrong of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1e30, '60000' as unknown as number])
+          for (const lifetime of [
+            { ...long, idleMs: wrong },
+            { ...long, absoluteMs: wrong },
+          ])
+            assert.throws(() => signIn('ada', { lifetime }), {
+              name: 'RangeError',
+              message: new RegExp(String(wrong).replace('+', '\\+')),
+            })
+        assert.equal((await reload(session)).store.size, 1)
+      },
     },
-  },
-  {
-    law: 11,
-    name: "time is the database's: a session with shorter times of its own ends by them, and is collected then",
-    lifetime: { idleMs: 1_000_000, absoluteMs: 5_000_000 },
-    check: async (subject) => {
-      const [ada, short] = [someone(), { idleMs: 10_000, absoluteMs: 15_000 }]
-      const used = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, short)
-      const unused = await signedIn(sessionSet('a', 1)(buildSession(subject.store)), ada, short)
-      await subject.elapse(9_000)
-      for (const use of Object.values(uses)) await use(await reload(used))
-      await subject.elapse(2_000)
-      assert.ok(await reload(used))
-      assert.equal(await reloaded(unused), undefined)
-      await subject.elapse(5_000)
-      assert.equal(await reloaded(used), undefined)
-      assert.deepEqual(await right(sessionsOf(subject.store, ada)), [])
-      const { sessions } = await right(deleteExpiredSessions(subject.store))
-      assert.ok(sessions >= 2, 'both are collected')
-    },
-  },
-  {
-    law: 11,
-    name: "time is the database's: a later sign-in begins its times anew, or gives the session the store's again",
-    lifetime: store,
-    check: async (subject) => {
-      const ada = someone()
-      let session = await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, long)
-      for (let second = 0; second < 6; second += 1) {
-        await subject.elapse(900_000)
-        session = await signedIn(await reload(session), ada, long)
-      }
-      session = await signedIn(session, ada)
-      await subject.elapse(50_000)
-      await right(saveSession(sessionSet('a', 2)(await reload(session))))
-      await subject.elapse(51_000)
-      assert.equal(await reloaded(session), undefined, "the store's absolute time")
-      const other = await signedIn(
-        await signedIn(await stored(subject.store, sessionSet('a', 1)), ada, long),
-        ada,
-      )
-      await subject.elapse(61_000)
-      assert.equal(await reloaded(other), undefined, "the store's idle time")
-      assert.ok((await right(deleteExpiredSessions(subject.store))).sessions >= 2, 'both are collected')
-    },
-  },
-  {
-    law: 11,
-    name: "time is the database's: times that make no sense are refused, and the session stays as it is",
-    lifetime: store,
-    check: async (subject) => {
-      const session = await stored(subject.store, sessionSet('a', 1))
-      for (const wrong of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1e30, '60000' as unknown as number])
-        for (const lifetime of [
-          { ...long, idleMs: wrong },
-          { ...long, absoluteMs: wrong },
-        ])
-          assert.throws(() => signIn('ada', { lifetime }), {
-            name: 'RangeError',
-            message: new RegExp(String(wrong).replace('+', '\\+')),
-          })
-      assert.equal((await reload(session)).store.size, 1)
-    },
-  },
+    store,
+  ),
 ]
 
 const loadedWithOthers = async ({ id, token, handle }: Session): Promise<readonly O.Option<Snapshot>[]> =>

@@ -1,5 +1,4 @@
-// Laws 1, 2, 6 to 9 and 12 of sessions of which only some keys were read: that these are as any others, and that a key
-// which was not read is never taken for one that is absent.
+// Laws 1, 2, 4 to 9 and 12 for partially loaded sessions. A key that was not loaded never counts as absent.
 import assert from 'node:assert/strict'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -21,32 +20,31 @@ import {
   sessionToken,
 } from '../request/verbs.js'
 import { updateCurrentSession, withSession } from '../request/with-session.js'
-import type { Session } from '../store/contract.js'
 import {
   abc,
   add,
   counted,
   currentVisits,
   gate,
+  inOrder,
   type Law,
+  lawsOf,
   lazily,
   left,
   notLoaded,
   reload,
   right,
+  saveNow,
   several,
+  snapshotOf,
   stored,
   storedValues,
   tagOf,
 } from './subject.js'
 
-const revisionOf = ({ snapshot }: Session): number => O.toNullable(snapshot)?.revision ?? assert.fail()
-
-const readingLaws: readonly Law[] = [
-  {
-    law: 1,
-    name: 'pure: a key that was not read is not taken for one that is absent',
-    check: async ({ store }) => {
+export const partialLoadingLaws: readonly Law[] = [
+  ...lawsOf(1, {
+    'a key that was not loaded does not count as absent': async ({ store }) => {
       const session = await lazily(await stored(store, ...abc), 'a', 'nothing')
       assert.deepEqual(session.store.toObject(), { a: 1 })
       assert.deepEqual([sessionRef('a', 0)(session), sessionRef('nothing', 0)(session)], [1, 0])
@@ -57,15 +55,11 @@ const readingLaws: readonly Law[] = [
       assert.equal(sessionRef('never \u0000 stored', 0)(session), 0)
       const [set, del] = [sessionSet('b', 2)(session), sessionDel('b')(session)]
       assert.deepEqual([sessionRef('b', 0)(set), sessionRef('b', 0)(del)], [2, 0])
-      assert.deepEqual([set.edits.size, del.edits.size], [1, 1], 'nobody knows whether that changes anything')
+      assert.deepEqual([set.edits.size, del.edits.size], [1, 1], 'an edit of an unloaded key always counts')
       assert.equal(sessionSet('b', 2)(set), set)
       assert.equal(sessionDel('b')(del), del)
     },
-  },
-  {
-    law: 1,
-    name: "pure: keyrow's own keys are known of every session",
-    check: async ({ store }) => {
+    "keyrow's own keys are loaded with every session": async ({ store }) => {
       const whole = await stored(store, ...abc, sessionFor('ada'), sessionFlash('info', 'Hello.'))
       const session = await lazily(whole)
       assert.deepEqual(sessionRef(sessionPrincipal, '')(session), 'ada')
@@ -75,30 +69,22 @@ const readingLaws: readonly Law[] = [
       )
       assert.throws(() => sessionRef('a')(session), notLoaded('a'))
     },
-  },
-  {
-    law: 1,
-    name: 'pure: what is fetched is known, under the unsaved edits, and all of it is of one moment',
-    check: async ({ store }) => {
+    'loading more keys keeps unsaved edits, and gives all values of one snapshot': async ({ store }) => {
       const whole = await stored(store, ...abc)
       const mine = pipe(await lazily(whole, 'a'), sessionSet('c', 30), add('a', 10))
-      await right(saveSession(pipe(await reload(whole), sessionSet('a', 5), sessionSet('b', 6))))
+      await saveNow(await reload(whole), sessionSet('a', 5), sessionSet('b', 6))
       assert.equal(sessionRef('a', 0)(mine), 11)
       const fetched = await right(loadKeys('b', 'c', 'nothing')(mine))
       assert.deepEqual(fetched.store.toObject(), { a: 15, b: 6, c: 30 })
       assert.equal(sessionRef('nothing', 0)(fetched), 0)
-      assert.equal(revisionOf(fetched), revisionOf(mine) + 1)
-      await right(saveSession(sessionDel('b')(await reload(whole))))
+      assert.equal(snapshotOf(fetched).revision, snapshotOf(mine).revision + 1)
+      await saveNow(sessionDel('b')(await reload(whole)))
       const refreshed = await right(refreshSession(fetched))
       assert.deepEqual(refreshed.store.toObject(), { a: 15, c: 30 })
       assert.equal(sessionRef('b', 0)(refreshed), 0)
-      assert.deepEqual((await right(saveSession(refreshed))).store.toObject(), { a: 15, c: 30 })
+      assert.deepEqual((await saveNow(refreshed)).store.toObject(), { a: 15, c: 30 })
     },
-  },
-  {
-    law: 1,
-    name: 'pure: what a store gives says what it is: all keys, or these, and nothing of others',
-    check: async ({ store }) => {
+    'a snapshot of a store says which keys it has, and holds no others': async ({ store }) => {
       const session = await stored(store, ...abc)
       const keys = keysOf(['a', 'b', 'nothing'])
       const loaded = await right(store.load(session.id, session.token.hash, { keys }))
@@ -110,14 +96,9 @@ const readingLaws: readonly Law[] = [
         assert.deepEqual([entries.get('a'), entries.get('b')], [1, 2])
       }
     },
-  },
-]
-
-const costLaws: readonly Law[] = [
-  {
-    law: 2,
-    name: 'one load, one save: so it is of some keys, and of what is known already nothing is fetched',
-    check: async (subject) => {
+  }),
+  ...lawsOf(2, {
+    'this holds for some keys too, and loaded keys are not loaded again': async (subject) => {
       const { store, calls } = counted(subject.store)
       const whole = await stored(store, ...abc)
       calls.length = 0
@@ -125,8 +106,8 @@ const costLaws: readonly Law[] = [
       await right(loadKeys('a')(session))
       await right(loadKeys('b')(sessionSet('b', 1)(session)))
       await right(loadKeys('b')(whole))
-      await right(saveSession(session))
-      const saved = await right(saveSession(pipe(session, add('a'), sessionSet('b', 7))))
+      await saveNow(session)
+      const saved = await saveNow(session, add('a'), sessionSet('b', 7))
       assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
       assert.deepEqual(saved.store.toObject(), { a: 2, b: 7 })
       await right(loadKeys('b')(saved))
@@ -134,14 +115,9 @@ const costLaws: readonly Law[] = [
       assert.deepEqual(calls.slice(4), ['refresh'])
       assert.deepEqual(fetched.store.toObject(), { a: 2, b: 7, c: 3 })
     },
-  },
-]
-
-const endLaws: readonly Law[] = [
-  {
-    law: 6,
-    name: 'no resurrection: of a session that is gone nothing can be fetched, and nothing is written',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(6, {
+    'no key of a destroyed session can be loaded or written': async ({ store }) => {
       const mine = await lazily(await stored(store, ...abc), 'a')
       await right(destroySession(await lazily(mine)))
       const attempts = [loadKeys('b')(mine), refreshSession(mine), saveSession(add('b')(mine))]
@@ -149,11 +125,9 @@ const endLaws: readonly Law[] = [
       const { handle, token } = mine
       assert.ok(O.isNone(await right(loadSession(handle, token.reveal(), { keys: ['a'] }))))
     },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: a rotation keeps what is known, and the old secret opens no key',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(12, {
+    'a rotation keeps the loaded keys, and the old secret opens no key': async ({ store }) => {
       const before = await lazily(await stored(store, ...abc), 'a')
       const after = await right(rotateSession(sessionSet('b', 7)(before)))
       assert.deepEqual(after.store.toObject(), { a: 1, b: 7 })
@@ -161,14 +135,9 @@ const endLaws: readonly Law[] = [
       assert.ok(O.isNone(await right(loadSession(store, sessionToken(before), { keys: ['a'] }))))
       assert.deepEqual((await lazily(after, 'c')).store.toObject(), { c: 3 })
     },
-  },
-]
-
-const scopeLaws: readonly Law[] = [
-  {
-    law: 9,
-    name: 'nesting joins: what is fetched of the current session is known to all in it, and saved once',
-    check: async (subject) => {
+  }),
+  ...lawsOf(9, {
+    'keys loaded in the current session are visible in all of its scope, and saved once': async (subject) => {
       const { store, calls } = counted(subject.store)
       const session = await lazily(await stored(store, ...abc), 'a')
       calls.length = 0
@@ -185,26 +154,20 @@ const scopeLaws: readonly Law[] = [
       assert.deepEqual(calls.toSorted(), [...edits, 'load', 'refresh', 'refresh', 'save'].toSorted())
       assert.deepEqual(await storedValues(session), { a: 1, b: 3, c: 4, visits: 1 })
     },
-  },
-  {
-    law: 9,
-    name: 'nesting joins: a save by whoever knows less of the current session loses no update of it',
-    check: async ({ store }) => {
+    'saving a value with fewer keys loses no update of the current session': async ({ store }) => {
       const session = await lazily(await stored(store, ...abc), 'a')
-      const body = pipe(
+      const body = inOrder(
         loadCurrentKeys('b'),
-        TE.chainW(() => updateCurrentSession(add('b', 10))),
-        TE.chainW(() => saveSession(add('a', 10)(session))),
-        TE.chainW(() => updateCurrentSession(add('b', 100))),
+        updateCurrentSession(add('b', 10)),
+        saveSession(add('a', 10)(session)),
+        updateCurrentSession(add('b', 100)),
       )
       await right(withSession(session, () => body))
       assert.deepEqual(await storedValues(session), { a: 11, b: 112, c: 3 })
     },
-  },
-  {
-    law: 8,
-    name: 'nothing after the end: nothing is fetched for code that outlived its request',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(8, {
+    'code that outlives its request cannot load keys': async ({ store }) => {
       assert.equal(tagOf(await left(loadCurrentKeys('b'))), 'NoCurrentSession')
       const session = await lazily(await stored(store, ...abc), 'a')
       const [ended, end] = gate()
@@ -216,38 +179,23 @@ const scopeLaws: readonly Law[] = [
       end()
       assert.equal(tagOf(await fetched), 'SessionClosed')
     },
-  },
-  {
-    law: 7,
-    name: 'a failed request leaves nothing behind: whoever looks at what was not loaded gets that error',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(7, {
+    'reading a key that was not loaded fails the request': async ({ store }) => {
       const session = await lazily(await stored(store, ...abc), 'a')
       const body = pipe(updateCurrentSession(sessionSet('a', 2)), TE.map(sessionRef('b', 0)))
       assert.equal(tagOf(await left(withSession(session, () => body))), 'KeyNotLoaded')
       assert.deepEqual(await storedValues(session), { a: 1, b: 2, c: 3 })
     },
-  },
-]
-
-export const lazyLaws: readonly Law[] = [...readingLaws, ...costLaws, ...endLaws, ...scopeLaws]
-
-// Laws 4 and 5 of sessions of which only some keys were read: what is saved of them, by requests that know different keys.
-
-const mergeLaws: readonly Law[] = [
-  {
-    law: 4,
-    name: 'no lost keys: requests that know different keys, and change others, all keep their changes',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(4, {
+    'requests that loaded different keys, and change others, all keep their changes': async ({ store }) => {
       const names = Array.from({ length: 20 }, (_, index) => `old ${String(index)}`)
       const whole = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
       const loaded = await several(20, (index) => lazily(whole, `old ${String((index + 1) % 20)}`))
       const saved = await Promise.all(
         loaded.map((mine, index) =>
-          right(
-            saveSession(
-              pipe(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
-            ),
-          ),
+          saveNow(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
         ),
       )
       assert.deepEqual(
@@ -260,42 +208,33 @@ const mergeLaws: readonly Law[] = [
         assert.throws(() => sessionRef(`old ${String((index + 2) % 20)}`)(mine), KeyNotLoaded)
       }
     },
-  },
-  {
-    law: 4,
-    name: 'no lost keys: a save brings what others changed of what is known, and whoever loads all has all',
-    check: async ({ store }) => {
+    "a save gives other requests' changes of the loaded keys, and a full load gives all": async ({
+      store,
+    }) => {
       const whole = await stored(store, ...abc)
       const mine = await lazily(whole, 'a', 'b')
-      await right(saveSession(pipe(await lazily(whole, 'c'), sessionDel('a'), sessionSet('c', 33))))
-      const saved = await right(saveSession(sessionSet('d', 4)(mine)))
+      await saveNow(await lazily(whole, 'c'), sessionDel('a'), sessionSet('c', 33))
+      const saved = await saveNow(sessionSet('d', 4)(mine))
       assert.deepEqual(saved.store.toObject(), { b: 2, d: 4 })
       assert.equal(sessionRef('a', 0)(saved), 0)
       assert.throws(() => sessionRef('c')(saved), notLoaded('c'))
       assert.deepEqual((await lazily(whole, 'c')).store.toObject(), { c: 33 })
       assert.deepEqual(await storedValues(whole), { b: 2, c: 33, d: 4 })
     },
-  },
-  {
-    law: 4,
-    name: 'no lost keys: a save leaves known what was known, whatever others know who save at once',
-    check: async ({ store }) => {
+    'a save keeps the set of loaded keys, whatever concurrent requests loaded': async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
       const loaded = await several(12, (index) => (index % 2 === 0 ? lazily(session, 'n') : reload(session)))
-      const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
+      const saved = await Promise.all(loaded.map((mine) => saveNow(add('n')(mine))))
       for (const [index, mine] of saved.entries())
         if (index % 2 === 0) assert.throws(() => sessionRef('other')(mine), notLoaded('other'))
         else assert.equal(sessionRef('other', '')(mine), 'x')
       assert.deepEqual(await storedValues(session), { n: 12, other: 'x' })
     },
-  },
-]
-
-const updateLaws: readonly Law[] = [
-  {
-    law: 5,
-    name: 'no lost updates: of requests at once that know different keys of one session, all are applied',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(5, {
+    'concurrent requests that loaded different keys of one session apply all their updates': async ({
+      store,
+    }) => {
       const whole = await stored(store, sessionSet('n', 0), sessionSet('other', 'x'))
       const loads = [
         () => lazily(whole, 'n'),
@@ -304,17 +243,13 @@ const updateLaws: readonly Law[] = [
         () => lazily(whole),
       ]
       const loaded = await several(24, (index) => (loads[index % 4] ?? assert.fail())())
-      const saved = await Promise.all(
-        loaded.map((mine) => right(saveSession(pipe(mine, add('n'), add('m', 10))))),
-      )
+      const saved = await Promise.all(loaded.map((mine) => saveNow(mine, add('n'), add('m', 10))))
       assert.deepEqual(await storedValues(whole), { n: 24, m: 240, other: 'x' })
       for (const mine of saved) assert.equal(sessionRef('m', 0)(mine), Number(sessionRef('n', 0)(mine)) * 10)
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: an update of a key that was not read runs on what is there when it is saved, or fetched',
-    check: async ({ store }) => {
+    'an update of a key that was not loaded is applied to its stored value at the save or load': async ({
+      store,
+    }) => {
       const whole = await stored(store, ...abc)
       const mine = pipe(await lazily(whole, 'a'), add('b', 10), add('b', 100), add('new', 1000))
       assert.throws(() => sessionRef('b')(mine), notLoaded('b'))
@@ -322,17 +257,15 @@ const updateLaws: readonly Law[] = [
       const fetched = await right(loadKeys('b')(mine))
       assert.deepEqual([sessionRef('b', 0)(fetched), fetched.edits.size], [112, 2])
       assert.equal(sessionRef('b', 0)(pipe(mine, sessionSet('b', 1), add('b', 1))), 2)
-      const saved = await right(saveSession(mine))
+      const saved = await saveNow(mine)
       assert.deepEqual(saved.store.toObject(), { a: 1, b: 112, new: 1000 })
       assert.deepEqual(await storedValues(whole), { a: 1, b: 112, c: 3, new: 1000 })
-      const second = await right(saveSession(add('b', 1)(saved)))
+      const second = await saveNow(add('b', 1)(saved))
       assert.equal(sessionRef('b', 0)(second), 113)
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: one of a key that was not read, and that throws, fails the save and writes nothing',
-    check: async ({ store }) => {
+    'an update of a key that was not loaded, if it throws, fails the save and writes nothing': async ({
+      store,
+    }) => {
       const whole = await stored(store, ...abc)
       const own = new Error('of its own')
       const failing = sessionUpdate('b', () => {
@@ -344,7 +277,5 @@ const updateLaws: readonly Law[] = [
       assert.equal(tagOf(await left(saveSession(bad(await lazily(whole))))), 'EncodeError')
       assert.deepEqual(await storedValues(whole), { a: 1, b: 2, c: 3 })
     },
-  },
+  }),
 ]
-
-export const lazySaveLaws: readonly Law[] = [...mergeLaws, ...updateLaws]

@@ -1,52 +1,46 @@
-// Laws 4, 5, 6 and 11: what a store keeps when requests overlap, sessions end and time passes.
+// Laws 4, 5, 6 and 11 for a store: overlapping requests, ended sessions, expiry.
 import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
 import { deleted, noEdits, setTo } from '../core/edits.js'
 import type { Json } from '../core/json.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { sessionDel, sessionSet } from '../core/values.js'
 import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
-import type { Session } from '../store/contract.js'
 import {
+  expirationOf,
   type Law,
+  lawsOf,
   left,
   reload,
   reloaded,
   right,
   saveEdits,
+  saveNow,
   several,
   stored,
   storedValues,
   tagOf,
+  withLifetime,
 } from './subject.js'
 
-const keyLaws: readonly Law[] = [
-  {
-    law: 4,
-    name: 'no lost keys: requests that change different keys at once all keep their changes',
-    check: async ({ store }) => {
+export const storeLaws: readonly Law[] = [
+  ...lawsOf(4, {
+    'requests that change different keys at once all keep their changes': async ({ store }) => {
       const names = Array.from({ length: 20 }, (_, index) => `old ${String(index)}`)
       const session = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
       const loaded = await several(20, () => reload(session))
       await Promise.all(
         loaded.map((mine, index) =>
-          right(
-            saveSession(
-              pipe(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
-            ),
-          ),
+          saveNow(mine, sessionSet(`new ${String(index)}`, index), sessionDel(`old ${String(index)}`)),
         ),
       )
       const expected = Object.fromEntries(names.map((_, index) => [`new ${String(index)}`, index]))
       assert.deepEqual(await storedValues(session), expected)
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: sets and deletes are blind, and of two the later revision wins, for that key only',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(5, {
+    'sets and deletes are blind writes: the later revision wins, for that key only': async ({ store }) => {
       for (let round = 0; round < 25; round += 1) {
         const session = await stored(store, sessionSet('other', round))
         const [set, del] = [noEdits.set('key', setTo<Json>(round)), noEdits.set('key', deleted())]
@@ -55,7 +49,7 @@ const keyLaws: readonly Law[] = [
           right(saveEdits(session, del)),
         ])
         const values = await storedValues(session)
-        // Whoever had to look again after its own save shows what is there, with the revision of that.
+        // A save that read again after its write returns the stored state with the revision of that.
         for (const { revision, entries } of [first, second])
           if (revision === 3) assert.deepEqual(entries.toObject(), values)
           else assert.equal(revision, 2)
@@ -67,14 +61,9 @@ const keyLaws: readonly Law[] = [
           )
       }
     },
-  },
-]
-
-const endLaws: readonly Law[] = [
-  {
-    law: 6,
-    name: 'no resurrection: a destroyed session is never written again, whoever still holds it',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(6, {
+    'a destroyed session is never written again by requests that still hold it': async ({ store }) => {
       const session = await stored(store, sessionSet('user', 'ada'))
       const current = await several(10, () => reload(session))
       const results = await Promise.all([
@@ -90,12 +79,7 @@ const endLaws: readonly Law[] = [
       assert.equal(tagOf(await left(rotateSession(session))), 'SessionGone')
       assert.equal(await reloaded(session), undefined)
     },
-  },
-  {
-    law: 6,
-    name: 'no resurrection: an expired session is never written again',
-    lifetime: { idleMs: 60_000 },
-    check: async (subject) => {
+    'an expired session is never written again': withLifetime({ idleMs: 60_000 }, async (subject) => {
       const session = await reload(await stored(subject.store, sessionSet('user', 'ada')))
       await subject.elapse(61_000)
       assert.equal(tagOf(await left(saveSession(sessionSet('late', true)(session)))), 'SessionGone')
@@ -103,14 +87,10 @@ const endLaws: readonly Law[] = [
       assert.equal(tagOf(await left(rotateSession(session))), 'SessionGone')
       assert.equal(tagOf(await left(subject.store.touch(session.id))), 'SessionGone')
       assert.equal(await reloaded(session), undefined)
-    },
-  },
-  {
-    law: 6,
-    name: 'no resurrection: a session that was never loaded is not created again once it was destroyed',
-    check: async ({ store }) => {
+    }),
+    'a session that was destroyed before any load is not created again': async ({ store }) => {
       const built = pipe(buildSession(store), sessionSet('user', 'ada'))
-      await right(saveSession(built))
+      await saveNow(built)
       await right(destroySession(built))
       for (const second of [built, sessionSet('more', 1)(built), await right(rotateSession(built))])
         assert.equal(tagOf(await left(saveSession(second))), 'SessionGone')
@@ -119,13 +99,9 @@ const endLaws: readonly Law[] = [
       await right(destroySession(never))
       assert.equal(tagOf(await left(saveSession(never))), 'SessionGone')
     },
-  },
-  {
-    law: 6,
-    name: 'no resurrection: creating is an insert, and destroying twice is no error',
-    check: async ({ store }) => {
+    'creating is an insert, and destroying twice is no error': async ({ store }) => {
       const built = pipe(buildSession(store), sessionSet('first', 1))
-      await right(saveSession(built))
+      await saveNow(built)
       assert.equal(tagOf(await left(saveSession(sessionSet('second', 2)(built)))), 'SaveConflict')
       const [save, entries] = [newIdempotencyKey(), built.store.set('third', 3)]
       assert.equal(tagOf(await left(store.create(built.id, built.token.hash, save, entries))), 'SaveConflict')
@@ -134,94 +110,74 @@ const endLaws: readonly Law[] = [
       await right(destroySession(built))
       await right(destroySession(buildSession(store)))
     },
-  },
-]
-
-const timeLaws: readonly Law[] = [
-  {
-    law: 11,
-    name: "time, and truth, are the primary's: a load that begins after a save or an end was answered sees it",
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(11, {
+    'a load that begins after a save or an end was answered sees it': async ({ store }) => {
       const sessions = await several(20, (n) => stored(store, sessionSet('n', n)))
-      const saved = await several(20, (n) =>
-        right(saveSession(sessionSet('n', n + 20)(sessions[n] ?? assert.fail()))),
-      )
+      const saved = await several(20, (n) => saveNow(sessionSet('n', n + 20)(sessions[n] ?? assert.fail())))
       for (const [n, session] of saved.entries()) assert.deepEqual(await storedValues(session), { n: n + 20 })
       for (const session of saved) {
         await right(destroySession(session))
         assert.equal(await reloaded(session), undefined)
       }
     },
-  },
-  {
-    law: 11,
-    name: "time, and truth, are the primary's: a session unused for the idle time expires, a used one lives on",
-    lifetime: { idleMs: 60_000, absoluteMs: 3_600_000, touchFraction: 0 },
-    check: async (subject) => {
-      const session = await stored(subject.store, sessionSet('a', 1))
-      let last = 0
-      for (let use = 0; use < 3; use += 1) {
-        await subject.elapse(40_000)
-        const now = expirationOf(await right(saveSession(await reload(session))))
-        assert.ok(now > last, 'the expiration moves forward')
-        last = now
-      }
-      await subject.elapse(61_000)
-      assert.equal(await reloaded(session), undefined)
-    },
-  },
-  {
-    law: 11,
-    name: "time, and truth, are the primary's: the absolute time ends a session, however much it is used",
-    lifetime: { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0 },
-    check: async (subject) => {
-      const session = await stored(subject.store, sessionSet('a', 1))
-      await subject.elapse(50_000)
-      await right(saveSession(sessionSet('a', 2)(await reload(session))))
-      await subject.elapse(49_000)
-      await right(refreshSession(await reload(session)))
-      await right(saveSession(sessionSet('a', 3)(await reload(session))))
-      await subject.elapse(2_000)
-      assert.equal(await reloaded(session), undefined)
-    },
-  },
-  {
-    law: 11,
-    name: "time, and truth, are the primary's: a session never outlives the absolute time, nor from its first moment on",
-    lifetime: { idleMs: 100_000, absoluteMs: 50_000 },
-    check: async (subject) => {
-      const session = await stored(subject.store, sessionSet('a', 1))
-      const { revision } = await right(subject.store.touch(session.id))
-      assert.equal(revision, 1, 'a touch is no save')
-      await right(saveSession(sessionSet('a', 2)(await reload(session))))
-      await subject.elapse(51_000)
-      assert.equal(await reloaded(session), undefined)
-    },
-  },
-  {
-    law: 11,
-    name: "time, and truth, are the primary's: the expiration moves only when it is worth a write, and never backwards",
-    lifetime: { idleMs: 100_000, touchFraction: 0.1 },
-    check: async (subject) => {
-      const session = await stored(subject.store, sessionSet('a', 1))
-      const atFirst = expirationOf(await reload(session))
-      await subject.elapse(5_000)
-      assert.equal(
-        expirationOf(await right(refreshSession(await reload(session)))),
-        expirationOf(await reload(session)),
-      )
-      await subject.elapse(6_000)
-      const due = await reload(session)
-      const refreshed = expirationOf(await right(refreshSession(due)))
-      assert.ok(refreshed > expirationOf(due), 'a refresh moves it when it is due')
-      assert.equal(refreshed, expirationOf(await reload(session)))
-      const saved = expirationOf(await right(saveSession(sessionSet('a', 2)(await reload(session)))))
-      assert.ok(saved >= refreshed && Math.abs(atFirst - saved) < 60_000 * 60)
-    },
-  },
+    'a session unused for the idle time expires, a used one lives on': withLifetime(
+      { idleMs: 60_000, absoluteMs: 3_600_000, touchFraction: 0 },
+      async (subject) => {
+        const session = await stored(subject.store, sessionSet('a', 1))
+        let last = 0
+        for (let use = 0; use < 3; use += 1) {
+          await subject.elapse(40_000)
+          const now = expirationOf(await saveNow(await reload(session)))
+          assert.ok(now > last, 'the expiration moves forward')
+          last = now
+        }
+        await subject.elapse(61_000)
+        assert.equal(await reloaded(session), undefined)
+      },
+    ),
+    'the absolute time ends a session, however much it is used': withLifetime(
+      { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0 },
+      async (subject) => {
+        const session = await stored(subject.store, sessionSet('a', 1))
+        await subject.elapse(50_000)
+        await saveNow(sessionSet('a', 2)(await reload(session)))
+        await subject.elapse(49_000)
+        await right(refreshSession(await reload(session)))
+        await saveNow(sessionSet('a', 3)(await reload(session)))
+        await subject.elapse(2_000)
+        assert.equal(await reloaded(session), undefined)
+      },
+    ),
+    'no expiration is later than the absolute time, from the creation on': withLifetime(
+      { idleMs: 100_000, absoluteMs: 50_000 },
+      async (subject) => {
+        const session = await stored(subject.store, sessionSet('a', 1))
+        const { revision } = await right(subject.store.touch(session.id))
+        assert.equal(revision, 1, 'a touch is no save')
+        await saveNow(sessionSet('a', 2)(await reload(session)))
+        await subject.elapse(51_000)
+        assert.equal(await reloaded(session), undefined)
+      },
+    ),
+    'the expiration moves only when a touch is due, and never backwards': withLifetime(
+      { idleMs: 100_000, touchFraction: 0.1 },
+      async (subject) => {
+        const session = await stored(subject.store, sessionSet('a', 1))
+        const atFirst = expirationOf(await reload(session))
+        await subject.elapse(5_000)
+        assert.equal(
+          expirationOf(await right(refreshSession(await reload(session)))),
+          expirationOf(await reload(session)),
+        )
+        await subject.elapse(6_000)
+        const due = await reload(session)
+        const refreshed = expirationOf(await right(refreshSession(due)))
+        assert.ok(refreshed > expirationOf(due), 'a refresh moves it when it is due')
+        assert.equal(refreshed, expirationOf(await reload(session)))
+        const saved = expirationOf(await saveNow(sessionSet('a', 2)(await reload(session))))
+        assert.ok(saved >= refreshed && Math.abs(atFirst - saved) < 60_000 * 60)
+      },
+    ),
+  }),
 ]
-
-const expirationOf = (session: Session): number =>
-  O.toNullable(session.expiration) ?? assert.fail('it has no expiration')
-
-export const storeLaws: readonly Law[] = [...keyLaws, ...endLaws, ...timeLaws]

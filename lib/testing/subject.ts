@@ -1,4 +1,4 @@
-// What a store must give to be tested, and small tools for writing laws.
+// The contract of a store under test, and helpers for writing laws.
 import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -7,6 +7,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Edits } from '../core/edits.js'
 import { KeyNotLoaded } from '../core/errors.js'
+import type { Snapshot } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import type { Database } from '../db/database.js'
@@ -14,12 +15,12 @@ import { buildSession, loadSession, saveSession, sessionToken } from '../request
 import { currentSession, updateCurrentSession } from '../request/with-session.js'
 import type { Lifetime, Session, SessionStore } from '../store/contract.js'
 
-/** A store that is being tested, empty or shared with others. */
+/** A store under test, empty or shared with others. */
 export interface Subject {
   readonly store: SessionStore
-  /** The database that the store is in, if it has transactions that sessions take part in. */
+  /** The database of the store, if sessions take part in its transactions. */
   readonly database?: Database
-  /** Lets this many milliseconds pass for the store's sessions, by its own clock. */
+  /** Lets this many milliseconds pass by the store's own clock. */
   readonly elapse: (milliseconds: number) => Promise<void>
   readonly close: () => Promise<void>
 }
@@ -34,6 +35,43 @@ export interface Law {
   readonly lifetime?: Partial<Lifetime>
   readonly check: (subject: Subject) => Promise<void>
 }
+
+type Check = Law['check'] | Pick<Law, 'lifetime' | 'check'>
+
+const TITLES = {
+  1: 'pure',
+  2: 'one load, one save',
+  3: 'cost follows the change',
+  4: 'no lost keys',
+  5: 'no lost updates',
+  6: 'no resurrection',
+  7: 'a failed request leaves nothing behind',
+  8: "nothing after the end, nobody else's",
+  9: 'nesting joins',
+  10: 'saved before answered',
+  11: "time, and truth, are the primary's",
+  12: 'the credential is not the id',
+  13: 'collection is polite',
+} as const
+
+/** Checks of one law, by name, on stores with this lifetime. */
+export const lawsOf = (
+  law: keyof typeof TITLES,
+  checks: Readonly<Record<string, Check>>,
+  lifetime: Partial<Lifetime> = {},
+): readonly Law[] =>
+  Object.entries(checks).map(([name, check]) => ({
+    law,
+    name: `${TITLES[law]}: ${name}`,
+    lifetime,
+    ...(typeof check === 'function' ? { check } : check),
+  }))
+
+/** A check of a store with this lifetime. */
+export const withLifetime = (lifetime: Partial<Lifetime>, check: Law['check']): Check => ({
+  lifetime,
+  check,
+})
 
 /** Runs the task and gives its `Right`; a `Left` fails the law with its error. */
 export const right = async <L, A>(task: TaskEither<L, A>): Promise<A> => {
@@ -51,17 +89,21 @@ export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
 
 export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: unknown })._tag
 
-/** Edits a new session and stores it. */
-export const stored = (
-  store: SessionStore,
-  ...edits: readonly ((session: Session) => Session)[]
-): Promise<Session> => right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
+type Editing = (session: Session) => Session
 
-/** The session that this one's token opens now, or `undefined`. */
+/** Edits the session and saves it; gives it as saved. */
+export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
+  right(saveSession(edits.reduce((edited, edit) => edit(edited), session)))
+
+/** Edits a new session and stores it. */
+export const stored = (store: SessionStore, ...edits: readonly Editing[]): Promise<Session> =>
+  saveNow(buildSession(store), ...edits)
+
+/** Loads the session by its token; `undefined` if there is none. */
 export const reloaded = async (session: Session): Promise<Session | undefined> =>
   pipe(await right(loadSession(session.handle, sessionToken(session))), O.toUndefined)
 
-/** The same, where it must be there. */
+/** Loads the session by its token; fails if there is none. */
 export const reload = async (session: Session): Promise<Session> =>
   (await reloaded(session)) ?? assert.fail('the session is not there')
 
@@ -69,9 +111,15 @@ export const reload = async (session: Session): Promise<Session> =>
 export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
   (await reload(session)).store.toObject()
 
-/** Saves these edits of a stored session, as they are. */
+export const snapshotOf = ({ snapshot }: Session): Snapshot =>
+  O.toNullable(snapshot) ?? assert.fail('it was never stored')
+
+export const expirationOf = ({ expiration }: Session): number =>
+  O.toNullable(expiration) ?? assert.fail('it was never stored')
+
+/** Saves these edits of a stored session without composing them. */
 export const saveEdits = (session: Session, edits: Edits) => {
-  const since = O.toNullable(session.snapshot) ?? assert.fail('it was never stored')
+  const since = snapshotOf(session)
   return session.handle.save(session.id, {
     save: newIdempotencyKey(),
     edits,
@@ -80,7 +128,7 @@ export const saveEdits = (session: Session, edits: Edits) => {
   })
 }
 
-/** The same store, with the calls of its operations counted by name and the edits of its last save kept. */
+/** The store, with the name of each call and the key of each saved edit recorded in `calls`. */
 export const counted = (store: SessionStore) => {
   const calls: string[] = []
   const count =
@@ -105,34 +153,31 @@ export const counted = (store: SessionStore) => {
     destroy: count('destroy', store.destroy),
     sessionsOf: count('sessionsOf', store.sessionsOf),
     endAll: count('endAll', store.endAll),
-    deleteExpired: count('collect', store.deleteExpired),
+    deleteExpired: count('deleteExpired', store.deleteExpired),
   }
   return { store: countedStore, calls }
 }
 
-/** As many at once as asked for. */
+/** Makes `count` values concurrently. */
 export const several = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
-// Small bodies for `withSession`, for the laws of the current session.
+// Bodies for `withSession`.
 
 export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)))
 
 export const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
 
-/** Runs the tasks one after the other; gives what the last one gave. */
-export const inOrder = <L, A>(
-  first: TE.TaskEither<L, A>,
-  ...rest: readonly TE.TaskEither<L, A>[]
-): TE.TaskEither<L, A> =>
-  rest.reduce(
-    (before, next) =>
-      pipe(
-        before,
-        TE.chain(() => next),
-      ),
-    first,
-  )
+type Task = TaskEither<unknown, unknown>
+
+/** Runs the tasks one after the other, until one fails; gives the result of the last one. */
+export const inOrder = <A>(...tasks: readonly [...Task[], TaskEither<unknown, A>]): TaskEither<unknown, A> =>
+  (tasks as readonly Task[]).reduce((before, next) =>
+    pipe(
+      before,
+      TE.chain(() => next),
+    ),
+  ) as TaskEither<unknown, A>
 
 /** A promise, and the function that fulfils it. */
 export const gate = (): readonly [Promise<void>, () => void] => {
@@ -143,11 +188,11 @@ export const gate = (): readonly [Promise<void>, () => void] => {
   return [opened, open]
 }
 
-// Sessions of which only some keys are read, for the laws of them.
+// Partially loaded sessions.
 
 export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
 
-/** The session as a request finds it that asked for these keys. */
+/** Loads only these keys of the session. */
 export const lazily = async (session: Session, ...keys: readonly string[]): Promise<Session> =>
   O.toNullable(await right(loadSession(session.handle, sessionToken(session), { keys }))) ??
   assert.fail('the session is not there')

@@ -1,4 +1,4 @@
-// Law 12: tokens, secrets and their rotation.
+// Laws 6, 12 and 13: tokens, sessions of a principal, cleanup of expired sessions.
 import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
@@ -23,14 +23,17 @@ import type { Session, SessionStore } from '../store/contract.js'
 import {
   counted,
   type Law,
+  lawsOf,
   left,
   reload,
   reloaded,
   right,
+  saveNow,
   several,
   stored,
   storedValues,
   tagOf,
+  withLifetime,
 } from './subject.js'
 
 const malformed = (token: string): readonly string[] => [
@@ -49,22 +52,21 @@ const malformed = (token: string): readonly string[] => [
   token.repeat(20_000),
 ]
 
+const idsOf = async (store: SessionStore, principal: string): Promise<readonly string[]> =>
+  (await right(sessionsOf(store, principal))).map(({ id }) => id).toSorted()
+
+const ids = (...sessions: readonly Session[]): readonly string[] => sessions.map(({ id }) => id).toSorted()
+
 export const tokenLaws: readonly Law[] = [
-  {
-    law: 12,
-    name: 'the credential is not the id: a malformed token is no session and costs no query',
-    check: async (subject) => {
+  ...lawsOf(12, {
+    'a malformed token is no session and costs no query': async (subject) => {
       const session = await stored(subject.store, sessionSet('user', 'ada'))
       const { store, calls } = counted(subject.store)
       for (const token of malformed(sessionToken(session)))
         assert.ok(O.isNone(await right(loadSession(store, token))), token.slice(0, 100))
       assert.deepEqual(calls, [])
     },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: an unknown, forged or swapped token opens nothing and is never adopted',
-    check: async ({ store }) => {
+    'an unknown, forged or swapped token opens nothing and is never adopted': async ({ store }) => {
       const [ada, bob] = [
         await stored(store, sessionSet('user', 'ada')),
         await stored(store, sessionSet('user', 'bob')),
@@ -79,44 +81,34 @@ export const tokenLaws: readonly Law[] = [
       for (const token of forged) assert.ok(O.isNone(await right(loadSession(store, token))), token)
       assert.deepEqual(await storedValues(ada), { user: 'ada' })
     },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: a store that knows its ids knows those of ended sessions, and no others',
-    lifetime: { idleMs: 60_000 },
-    check: async ({ store, elapse }) => {
-      await right(store.prepare)
-      const { ids } = store
-      if (ids === undefined) return
-      const [ended, expired] = [
-        await stored(store, sessionSet('a', 1)),
-        await stored(store, sessionSet('a', 1)),
-      ]
-      await right(destroySession(ended))
-      await elapse(61_000)
-      await right(deleteExpiredSessions(store))
-      for (const { id } of [ended, expired, buildSession(store)]) assert.equal(ids.originOf(id), 'own')
-      assert.notEqual(ended.id, expired.id)
-      for (let n = 0; n < 100; n += 1) assert.notEqual(ids.originOf(freshId()), 'own')
-    },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: rotation changes the secret alone, and the old one is dead',
-    check: async ({ store }) => {
+    'a store with verifiable ids recognises those of ended sessions, and no others': withLifetime(
+      { idleMs: 60_000 },
+      async ({ store, elapse }) => {
+        await right(store.prepare)
+        const { ids } = store
+        if (ids === undefined) return
+        const [ended, expired] = [
+          await stored(store, sessionSet('a', 1)),
+          await stored(store, sessionSet('a', 1)),
+        ]
+        await right(destroySession(ended))
+        await elapse(61_000)
+        await right(deleteExpiredSessions(store))
+        for (const { id } of [ended, expired, buildSession(store)]) assert.equal(ids.originOf(id), 'own')
+        assert.notEqual(ended.id, expired.id)
+        for (let n = 0; n < 100; n += 1) assert.notEqual(ids.originOf(freshId()), 'own')
+      },
+    ),
+    'rotation changes only the secret, and the old one is invalid': async ({ store }) => {
       const before = sessionSet('unsaved', 1)(await stored(store, sessionSet('user', 'ada')))
       const after = await right(rotateSession(before))
       assert.equal(after.id, before.id)
       assert.equal(after.edits, before.edits)
       assert.equal(await reloaded(before), undefined)
       assert.deepEqual(await storedValues(after), { user: 'ada' })
-      assert.deepEqual(await storedValues(await right(saveSession(after))), { user: 'ada', unsaved: 1 })
+      assert.deepEqual(await storedValues(await saveNow(after)), { user: 'ada', unsaved: 1 })
     },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: of many rotations at once exactly one wins',
-    check: async ({ store }) => {
+    'exactly one of many concurrent rotations wins': async ({ store }) => {
       const session = await stored(store, sessionSet('user', 'ada'))
       const results = await several(10, () => rotateSession(session)())
       const winners = results.filter(E.isRight)
@@ -124,26 +116,20 @@ export const tokenLaws: readonly Law[] = [
       assert.equal(winners.length, 1)
       for (const winner of winners) assert.deepEqual(await storedValues(winner.right), { user: 'ada' })
     },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: within its grace the previous secret opens, but does not rotate',
-    lifetime: { rotationGraceMs: 10_000 },
-    check: async (subject) => {
-      const before = await stored(subject.store, sessionSet('user', 'ada'))
-      const after = await right(rotateSession(before))
-      await subject.elapse(5_000)
-      assert.deepEqual(await storedValues(before), { user: 'ada' })
-      assert.equal(tagOf(await left(rotateSession(before))), 'SaveConflict')
-      await subject.elapse(6_000)
-      assert.equal(await reloaded(before), undefined)
-      assert.deepEqual(await storedValues(after), { user: 'ada' })
-    },
-  },
-  {
-    law: 12,
-    name: 'the credential is not the id: a session that is printed does not show its secret',
-    check: async ({ store }) => {
+    'during the grace period the previous secret opens the session, but does not rotate it': withLifetime(
+      { rotationGraceMs: 10_000 },
+      async (subject) => {
+        const before = await stored(subject.store, sessionSet('user', 'ada'))
+        const after = await right(rotateSession(before))
+        await subject.elapse(5_000)
+        assert.deepEqual(await storedValues(before), { user: 'ada' })
+        assert.equal(tagOf(await left(rotateSession(before))), 'SaveConflict')
+        await subject.elapse(6_000)
+        assert.equal(await reloaded(before), undefined)
+        assert.deepEqual(await storedValues(after), { user: 'ada' })
+      },
+    ),
+    'a session that is printed does not show its secret': async ({ store }) => {
       const session = await reload(await stored(store, sessionSet('user', 'ada')))
       const secret = sessionToken(session).split('.')[1] ?? assert.fail('no secret')
       for (const print of [
@@ -154,31 +140,19 @@ export const tokenLaws: readonly Law[] = [
         assert.ok(!print.includes(secret), print)
       assert.ok(sessionToken(session).includes(session.id))
     },
-  },
-]
-
-// Laws 6 and 13: whose sessions there are, ending them while they are in use, and collecting what has expired.
-
-const idsOf = async (store: SessionStore, principal: string): Promise<readonly string[]> =>
-  (await right(sessionsOf(store, principal))).map(({ id }) => id).toSorted()
-
-const ids = (...sessions: readonly Session[]): readonly string[] => sessions.map(({ id }) => id).toSorted()
-
-const principalLaws: readonly Law[] = [
-  {
-    law: 6,
-    name: 'no resurrection: the sessions of a principal are listed, whenever it was said whose they are',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(6, {
+    'the sessions of a principal are listed, whenever the principal was set': async ({ store }) => {
       const [ada, bob] = [`ada ${String(Math.random())}`, `bob ${String(Math.random())}`]
       const first = await stored(store, sessionFor(ada))
-      const second = await right(saveSession(sessionFor(ada)(await stored(store, sessionSet('a', 1)))))
+      const second = await saveNow(sessionFor(ada)(await stored(store, sessionSet('a', 1))))
       const other = await stored(store, sessionFor(bob))
       assert.deepEqual(await idsOf(store, ada), ids(first, second))
       const [listed] = await right(sessionsOf(store, bob))
       assert.ok(listed !== undefined && listed.createdAt < listed.expiration)
       assert.equal(sessionRef(sessionPrincipal, '')(await reload(second)), ada)
-      await right(saveSession(sessionFor(bob)(first)))
-      await right(saveSession(sessionDel(sessionPrincipal)(other)))
+      await saveNow(sessionFor(bob)(first))
+      await saveNow(sessionDel(sessionPrincipal)(other))
       assert.deepEqual([await idsOf(store, ada), await idsOf(store, bob)], [ids(second), ids(first)])
       const current = withSession(first, () => sessionsOf(store, bob))
       assert.deepEqual(
@@ -186,11 +160,7 @@ const principalLaws: readonly Law[] = [
         [true],
       )
     },
-  },
-  {
-    law: 6,
-    name: 'no resurrection: of sessions that are ended while requests are in flight on them, none comes back',
-    check: async ({ store }) => {
+    'sessions that are ended while requests use them do not come back': async ({ store }) => {
       const ada = `ada ${String(Math.random())}`
       const mine = await several(5, () => stored(store, sessionFor(ada), sessionSet('n', 0)))
       const other = await stored(store, sessionSet('n', 0))
@@ -205,18 +175,16 @@ const principalLaws: readonly Law[] = [
       for (const session of current) assert.equal(await reloaded(session), undefined)
       assert.deepEqual([await idsOf(store, ada), (await reload(other)).id], [[], other.id])
     },
-  },
-  {
-    law: 6,
-    name: 'no resurrection: ending all but one, or only one, leaves the others; ending the current one ends its request',
-    check: async ({ store }) => {
+    'ending all but one, or only one, keeps the others; ending the current one closes its request': async ({
+      store,
+    }) => {
       const ada = `ada ${String(Math.random())}`
       const [here, there] = [await stored(store, sessionFor(ada)), await stored(store, sessionFor(ada))]
       assert.deepEqual(await right(destroySessionsOf(store, ada, { except: here.id })), [there.id])
       assert.deepEqual(await idsOf(store, ada), [here.id])
       const foreign = await stored(store, sessionFor(`bob ${ada}`))
       assert.deepEqual(await right(destroySessionsOf(store, ada, { only: foreign.id })), [])
-      assert.ok(await reload(foreign), "nobody ends another's session")
+      assert.ok(await reload(foreign), 'a session of another principal is not ended')
       const another = await stored(store, sessionFor(ada))
       assert.deepEqual(await right(destroySessionsOf(store, ada, { only: another.id })), [another.id])
       assert.equal(await reloaded(another), undefined)
@@ -228,47 +196,38 @@ const principalLaws: readonly Law[] = [
       assert.deepEqual(await right(withSession(await reload(here), () => everywhere)), [here.id])
       assert.equal(tagOf(await left(saveSession(sessionSet('more', 1)(here)))), 'SessionGone')
     },
-  },
-]
-
-const collectionLaws: readonly Law[] = [
-  {
-    law: 13,
-    name: 'collection is polite: bounded batches of what has expired, and nothing that lives',
-    lifetime: { idleMs: 60_000 },
-    check: async ({ store, elapse }) => {
-      const old = await several(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
-      await elapse(40_000)
-      const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, sessionSet('a', 1)))]
-      for (const session of used) await right(saveSession(sessionSet('a', 2)(await reload(session))))
-      await elapse(21_000)
-      const first = await right(store.deleteExpired(10))
-      assert.ok(first.sessions <= 10, 'a batch is bounded')
-      const rest = await right(deleteExpiredSessions(store, { batchSize: 10, delayMs: 0 }))
-      assert.deepEqual([first.sessions + rest.sessions, rest.finished], [20, true])
-      for (const session of [...used, ...young]) assert.ok((await reload(session)).store.size > 0)
-      // What lived on is looked at again.
-      await elapse(61_000)
-      assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
+  }),
+  ...lawsOf(
+    13,
+    {
+      'batches are bounded, and hold only expired sessions': async ({ store, elapse }) => {
+        const old = await several(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
+        await elapse(40_000)
+        const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, sessionSet('a', 1)))]
+        for (const session of used) await saveNow(sessionSet('a', 2)(await reload(session)))
+        await elapse(21_000)
+        const first = await right(store.deleteExpired(10))
+        assert.ok(first.sessions <= 10, 'a batch is bounded')
+        const rest = await right(deleteExpiredSessions(store, { batchSize: 10, delayMs: 0 }))
+        assert.deepEqual([first.sessions + rest.sessions, rest.finished], [20, true])
+        for (const session of [...used, ...young]) assert.ok((await reload(session)).store.size > 0)
+        // Cleanup examines sessions that were used again later.
+        await elapse(61_000)
+        assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
+      },
+      'any number of cleanups may run at once, beside the requests': async ({ store, elapse }) => {
+        await several(60, () => stored(store, sessionSet('a', 1)))
+        await elapse(61_000)
+        const live = await several(10, () => stored(store, sessionSet('n', 0)))
+        const cleanups = several(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
+        const saved = await several(50, async (index) =>
+          saveNow(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session))),
+        )
+        const sessions = (await cleanups).reduce((sum, each) => sum + each.sessions, 0)
+        assert.deepEqual([sessions, saved.length], [60, 50])
+        for (const session of live) assert.equal((await reload(session)).store.size, 6)
+      },
     },
-  },
-  {
-    law: 13,
-    name: 'collection is polite: any number of collectors may run, beside the requests',
-    lifetime: { idleMs: 60_000 },
-    check: async ({ store, elapse }) => {
-      await several(60, () => stored(store, sessionSet('a', 1)))
-      await elapse(61_000)
-      const live = await several(10, () => stored(store, sessionSet('n', 0)))
-      const collectors = several(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
-      const saved = await several(50, async (index) =>
-        right(saveSession(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session)))),
-      )
-      const sessions = (await collectors).reduce((sum, each) => sum + each.sessions, 0)
-      assert.deepEqual([sessions, saved.length], [60, 50])
-      for (const session of live) assert.equal((await reload(session)).store.size, 6)
-    },
-  },
+    { idleMs: 60_000 },
+  ),
 ]
-
-export const sessionsOfLaws: readonly Law[] = [...principalLaws, ...collectionLaws]

@@ -1,9 +1,9 @@
-// Laws 5 and 7 as the current session keeps them inside of transactions of its own database.
+// Laws 5 to 7 for the current session in transactions of its own database.
 import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
+import { sessionRef, sessionSet } from '../core/values.js'
 import { sessionFlash, sessionFlashes, sessionPrincipal } from '../core/well-known-keys.js'
 import { type Database, transact } from '../db/database.js'
 import { signIn, signOut } from '../request/sign-in.js'
@@ -11,8 +11,10 @@ import { buildSession, rotateSession } from '../request/verbs.js'
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import {
+  add,
   inOrder,
   type Law,
+  lawsOf,
   left,
   reload,
   reloaded,
@@ -26,41 +28,33 @@ import {
 
 type Body = TE.TaskEither<unknown, unknown>
 
-/** A law of stores that live in a database with transactions; of another store it says nothing. */
-const inDatabase = (
-  law: number,
-  name: string,
-  check: (store: SessionStore, database: Database) => Promise<void>,
-): Law => ({
-  law,
-  name,
-  check: async ({ store, database }) => {
+/** Checks only stores that are in a database with transactions. */
+const withDatabase =
+  (check: (store: SessionStore, database: Database) => Promise<void>): Law['check'] =>
+  async ({ store, database }) => {
     if (database !== undefined) await check(store, database)
-  },
-})
+  }
 
-const add = (key: string) => updateCurrentSession(sessionUpdate(key, (n) => Number(n) + 1, 0))
+const increment = (key: string) => updateCurrentSession(add(key))
 
 const fail: Body = TE.left('failed')
 
-/** A transaction whose failure the body around it overlooks. */
-const attempts = (database: Database, body: (tx: Database) => Body): Body =>
+/** A transaction whose failure does not fail the body around it. */
+const ignoringFailure = (database: Database, body: (tx: Database) => Body): Body =>
   TE.fromTask(transact(database, body))
 
-const keepingLaws: readonly Law[] = [
-  inDatabase(
-    7,
-    'a failed request leaves nothing behind, but for what a transaction of it committed, and not what was rolled back',
-    async (store, database) => {
+export const transactionLaws: readonly Law[] = [
+  ...lawsOf(7, {
+    'except for edits that its transactions committed': withDatabase(async (store, database) => {
       for (const end of [TE.right('done'), fail]) {
         const session = await stored(store, sessionSet('n', 1))
         const request = withSession(session, () =>
-          inOrder<unknown, unknown>(
+          inOrder(
             set('before', 1),
             transact(database, () =>
-              inOrder(add('n'), set('inside', 1), updateCurrentSession(sessionFlash('info', 'x'))),
+              inOrder(increment('n'), set('inside', 1), updateCurrentSession(sessionFlash('info', 'x'))),
             ),
-            attempts(database, () => inOrder(set('inside', 2), add('n'), fail)),
+            ignoringFailure(database, () => inOrder(set('inside', 2), increment('n'), fail)),
             set('after', 1),
             end,
           ),
@@ -72,27 +66,23 @@ const keepingLaws: readonly Law[] = [
         assert.deepEqual({ n, inside, flashes: sessionFlashes(now).length }, { n: 2, inside: 1, flashes: 1 })
         assert.deepEqual([before, after], end === fail ? [undefined, undefined] : [1, 1])
       }
-    },
-  ),
-  inDatabase(
-    7,
-    'a failed request leaves nothing behind: a savepoint that went back takes its edits along',
-    async (store, database) => {
+    }),
+    'edits made in a savepoint are dropped when it rolls back': withDatabase(async (store, database) => {
       const session = await stored(store, sessionSet('n', 0))
       const request = withSession(session, () =>
         pipe(
           transact(database, (tx) =>
-            inOrder<unknown, unknown>(
-              add('n'),
-              transact(tx, () => inOrder(add('n'), set('kept', 1))),
-              attempts(tx, (inner) =>
+            inOrder(
+              increment('n'),
+              transact(tx, () => inOrder(increment('n'), set('kept', 1))),
+              ignoringFailure(tx, (inner) =>
                 inOrder(
-                  add('n'),
+                  increment('n'),
                   transact(inner, () => set('gone', 1)),
                   fail,
                 ),
               ),
-              add('n'),
+              increment('n'),
             ),
           ),
           TE.chainW(() => currentSession),
@@ -102,134 +92,116 @@ const keepingLaws: readonly Law[] = [
       const [n, pending] = await right(request)
       assert.deepEqual([n, pending], [{ _tag: 'Some', value: 3 }, 0])
       assert.deepEqual(await storedValues(session), { n: 3, kept: 1 })
-    },
-  ),
-  inDatabase(
-    7,
-    'a failed request leaves nothing behind: an update in a transaction brings the unsaved edits of its key, once',
-    async (store, database) => {
-      for (const end of [TE.right('done'), fail]) {
-        const session = await stored(store, sessionSet('a', 1), sessionSet('b', 1), sessionSet('c', 1))
-        const request = withSession(session, () =>
-          inOrder<unknown, unknown>(
-            set('a', 10),
-            add('b'),
-            set('c', 10),
-            transact(database, () => inOrder(add('a'), add('b'))),
-            TE.fromTask(() => several(2, () => right(transact(database, () => inOrder(add('b'), add('b')))))),
-            add('b'),
-            end,
-          ),
-        )
-        await request()
-        const expected = end === fail ? { a: 11, b: 7, c: 1 } : { a: 11, b: 8, c: 10 }
-        assert.deepEqual(await storedValues(session), expected)
-      }
-    },
-  ),
-  inDatabase(
-    7,
-    'a failed request leaves nothing behind: transactions at the same time write an unsaved update of it once',
-    async (store, database) => {
-      const session = await stored(store, sessionSet('n', 0))
-      const both = TE.fromTask(() => several(2, () => right(transact(database, () => add('n')))))
-      await right(withSession(session, () => inOrder<unknown, unknown>(add('n'), both, add('n'))))
-      assert.deepEqual(await storedValues(session), { n: 4 })
-    },
-  ),
-]
-
-const secretLaws: readonly Law[] = [
-  inDatabase(
-    7,
-    'a failed request leaves nothing behind: a sign-in in a transaction stays with its commit, and goes with its rollback',
-    async (store, database) => {
-      for (const visitor of [buildSession(store), await stored(store, sessionSet('cart', 'tea'))]) {
-        const seen: Session[] = []
-        const signing = (outcome: Body) =>
-          withSession(visitor, () =>
-            inOrder<unknown, unknown>(
-              attempts(database, () => inOrder(signIn('ada'), outcome)),
-              pipe(
-                currentSession,
-                TE.map((session) => seen.push(session)),
+    }),
+    'an update in a transaction also writes the unsaved edits of its key, once': withDatabase(
+      async (store, database) => {
+        for (const end of [TE.right('done'), fail]) {
+          const session = await stored(store, sessionSet('a', 1), sessionSet('b', 1), sessionSet('c', 1))
+          const request = withSession(session, () =>
+            inOrder(
+              set('a', 10),
+              increment('b'),
+              set('c', 10),
+              transact(database, () => inOrder(increment('a'), increment('b'))),
+              TE.fromTask(() =>
+                several(2, () => right(transact(database, () => inOrder(increment('b'), increment('b'))))),
               ),
-              fail,
+              increment('b'),
+              end,
             ),
           )
-        await left(signing(fail))
-        assert.equal(seen[0]?.token, visitor.token)
-        assert.deepEqual((await reloaded(visitor))?.store.has('keyrow:principal') ?? false, false)
-        await left(signing(TE.right('done')))
-        const signedIn = seen[1] ?? assert.fail('it has none')
-        assert.equal(sessionRef(sessionPrincipal, '')(await reload(signedIn)), 'ada')
-        assert.equal(await reloaded(visitor), undefined)
-      }
-    },
-  ),
-  inDatabase(
-    7,
-    'a failed request leaves nothing behind: a sign-out, or a rotation, in a transaction is undone by its rollback',
-    async (store, database) => {
-      const session = await stored(store, sessionSet('n', 1))
-      const rotate = pipe(currentSession, TE.chainW(rotateSession))
-      const request = withSession(session, () =>
-        inOrder<unknown, unknown>(
-          attempts(database, () => inOrder<unknown, unknown>(rotate, signOut, fail)),
-          add('n'),
-        ),
-      )
-      await right(request)
-      assert.deepEqual(await storedValues(session), { n: 2 })
-      const ended = withSession(session, () =>
-        inOrder<unknown, unknown>(
-          transact(database, () => signOut),
-          add('n'),
-        ),
-      )
-      assert.equal(tagOf(await left(ended)), 'SessionGone')
-      assert.equal(await reloaded(session), undefined)
-    },
-  ),
-]
-
-const overlapLaws: readonly Law[] = [
-  inDatabase(
-    5,
-    'no lost updates: overlapping requests that update in transactions are all done',
-    async (store, database) => {
+          await request()
+          const expected = end === fail ? { a: 11, b: 7, c: 1 } : { a: 11, b: 8, c: 10 }
+          assert.deepEqual(await storedValues(session), expected)
+        }
+      },
+    ),
+    'concurrent transactions write an unsaved update once': withDatabase(async (store, database) => {
       const session = await stored(store, sessionSet('n', 0))
-      const request = (index: number) =>
-        right(
-          withSession(session, () =>
-            inOrder<unknown, unknown>(
-              add('n'),
-              transact(database, () => inOrder(add('n'), set(`key ${String(index)}`, index))),
-              add('n'),
-            ),
+      const both = TE.fromTask(() => several(2, () => right(transact(database, () => increment('n')))))
+      await right(withSession(session, () => inOrder(increment('n'), both, increment('n'))))
+      assert.deepEqual(await storedValues(session), { n: 4 })
+    }),
+    'a sign-in in a transaction is kept by its commit, and undone by its rollback': withDatabase(
+      async (store, database) => {
+        for (const visitor of [buildSession(store), await stored(store, sessionSet('cart', 'tea'))]) {
+          const seen: Session[] = []
+          const signing = (outcome: Body) =>
+            withSession(visitor, () =>
+              inOrder(
+                ignoringFailure(database, () => inOrder(signIn('ada'), outcome)),
+                pipe(
+                  currentSession,
+                  TE.map((session) => seen.push(session)),
+                ),
+                fail,
+              ),
+            )
+          await left(signing(fail))
+          assert.equal(seen[0]?.token, visitor.token)
+          assert.deepEqual((await reloaded(visitor))?.store.has('keyrow:principal') ?? false, false)
+          await left(signing(TE.right('done')))
+          const signedIn = seen[1] ?? assert.fail('it has none')
+          assert.equal(sessionRef(sessionPrincipal, '')(await reload(signedIn)), 'ada')
+          assert.equal(await reloaded(visitor), undefined)
+        }
+      },
+    ),
+    'a sign-out or a rotation in a transaction is undone by its rollback': withDatabase(
+      async (store, database) => {
+        const session = await stored(store, sessionSet('n', 1))
+        const rotate = pipe(currentSession, TE.chainW(rotateSession))
+        const request = withSession(session, () =>
+          inOrder(
+            ignoringFailure(database, () => inOrder(rotate, signOut, fail)),
+            increment('n'),
           ),
         )
-      await several(8, request)
-      const { n, ...keys } = await storedValues(session)
-      assert.deepEqual([n, Object.keys(keys).length], [24, 8])
-    },
-  ),
-  inDatabase(
-    6,
-    'no resurrection: a transaction whose edit meets an ended session is rolled back',
-    async (store, database) => {
+        await right(request)
+        assert.deepEqual(await storedValues(session), { n: 2 })
+        const ended = withSession(session, () =>
+          inOrder(
+            transact(database, () => signOut),
+            increment('n'),
+          ),
+        )
+        assert.equal(tagOf(await left(ended)), 'SessionGone')
+        assert.equal(await reloaded(session), undefined)
+      },
+    ),
+  }),
+  ...lawsOf(5, {
+    'overlapping requests that update in transactions are all applied': withDatabase(
+      async (store, database) => {
+        const session = await stored(store, sessionSet('n', 0))
+        const request = (index: number) =>
+          right(
+            withSession(session, () =>
+              inOrder(
+                increment('n'),
+                transact(database, () => inOrder(increment('n'), set(`key ${String(index)}`, index))),
+                increment('n'),
+              ),
+            ),
+          )
+        await several(8, request)
+        const { n, ...keys } = await storedValues(session)
+        assert.deepEqual([n, Object.keys(keys).length], [24, 8])
+      },
+    ),
+  }),
+  ...lawsOf(6, {
+    'a transaction that edits an ended session is rolled back': withDatabase(async (store, database) => {
       const session = await stored(store, sessionSet('n', 0))
       const late = withSession(session, () =>
-        inOrder<unknown, unknown>(
-          // By another request: this one does not hear of it.
+        inOrder(
+          // As another request does it: this one gets no event.
           store.destroy(session.id),
-          transact(database, () => add('n')),
+          transact(database, () => increment('n')),
         ),
       )
       assert.equal(tagOf(await left(late)), 'SessionGone')
       assert.equal(await reloaded(session), undefined)
-    },
-  ),
+    }),
+  }),
 ]
-
-export const transactionLaws: readonly Law[] = [...keepingLaws, ...secretLaws, ...overlapLaws]

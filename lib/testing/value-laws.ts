@@ -1,26 +1,30 @@
-// Laws 1 to 3: the session as a value, and what reading and writing it cost.
+// Laws 1 to 3 and 5: the session as a value, the cost of reading and writing it, and the replay of updates.
 import assert from 'node:assert/strict'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
-import type { Json } from '../core/json.js'
 import { sessionKey } from '../core/key.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import { buildSession, loadSession, refreshSession, saveSession, sessionToken } from '../request/verbs.js'
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
 import {
+  add,
   counted,
   currentVisits,
   type Law,
+  lawsOf,
   left,
   reload,
   right,
+  saveNow,
   several,
+  snapshotOf,
   stored,
   storedValues,
   tagOf,
+  withLifetime,
 } from './subject.js'
 
 const IsoDate = new t.Type<Date, string>(
@@ -33,7 +37,7 @@ const IsoDate = new t.Type<Date, string>(
   (date) => date.toISOString(),
 )
 
-/** Values and names that a careless store would bend, break or lose. */
+/** Keys and values that stores tend to alter or lose. */
 const hardValues = {
   null: null,
   no: false,
@@ -48,10 +52,8 @@ const hardValues = {
 } as const
 
 export const valueLaws: readonly Law[] = [
-  {
-    law: 1,
-    name: 'pure: editing does no I/O and changes no session that is there already',
-    check: async (subject) => {
+  ...lawsOf(1, {
+    'editing does no I/O and changes no existing session value': async (subject) => {
       const { store, calls } = counted(subject.store)
       const before = pipe(buildSession(store), sessionSet('a', 1))
       const after = pipe(before, sessionSet('b', 2), sessionDel('a'))
@@ -59,11 +61,7 @@ export const valueLaws: readonly Law[] = [
       assert.deepEqual(calls, [])
       await Promise.resolve()
     },
-  },
-  {
-    law: 1,
-    name: 'pure: a set to an equal value, and a delete of nothing, give the same session',
-    check: async ({ store }) => {
+    'a set to an equal value, and a delete of an absent key, give the same session': async ({ store }) => {
       const session = await reload(
         await stored(store, sessionSet('cart', { lines: [1, { tea: 2 }], aa: 0, b: null })),
       )
@@ -71,11 +69,7 @@ export const valueLaws: readonly Law[] = [
       assert.equal(sessionDel('basket')(session), session)
       assert.notEqual(sessionSet('cart', { b: null, lines: [1, { tea: 3 }], aa: 0 })(session), session)
     },
-  },
-  {
-    law: 1,
-    name: 'pure: a value that was read cannot be changed in place',
-    check: async ({ store }) => {
+    'a value that was read cannot be changed in place': async ({ store }) => {
       const since = sessionKey('since', t.type({ dates: t.array(IsoDate) }))
       const session = await reload(
         await stored(
@@ -92,11 +86,7 @@ export const valueLaws: readonly Law[] = [
       assert.equal(date?.getTime(), 0)
       assert.deepEqual(sessionRef('cart', null)(session), { lines: [{ tea: 1 }] })
     },
-  },
-  {
-    law: 1,
-    name: 'pure: what is stored comes back as it was, whatever its names and values',
-    check: async ({ store }) => {
+    'any key and any value comes back as it was stored': async ({ store }) => {
       const sets = Object.entries(hardValues).map(([key, value]) => sessionSet(key, value))
       const odd: unknown = JSON.parse('{"__proto__": {"polluted": true}, "a": {"__proto__": 1}}')
       const session = await stored(
@@ -113,93 +103,67 @@ export const valueLaws: readonly Law[] = [
       assert.equal(back.get('__proto__'), 'a key')
       assert.equal(({} as { polluted?: boolean }).polluted, undefined)
     },
-  },
-  {
-    law: 2,
-    name: 'one load, one save: a request costs one of each, and an unchanged one writes nothing',
-    check: async (subject) => {
+  }),
+  ...lawsOf(2, {
+    'a request costs one of each, and an unchanged one writes nothing': async (subject) => {
       const { store, calls } = counted(subject.store)
       const token = sessionToken(await stored(store, sessionSet('a', 1), sessionSet('b', 2)))
       calls.length = 0
       const load = async () =>
         O.toNullable(await right(loadSession(store, token))) ?? assert.fail('not loaded')
-      await right(saveSession(pipe(await load(), sessionSet('a', 2), sessionDel('b'))))
+      await saveNow(await load(), sessionSet('a', 2), sessionDel('b'))
       assert.deepEqual(calls, ['load', 'save', 'edit a', 'edit b'])
       calls.length = 0
-      await right(saveSession(pipe(await load(), sessionSet('a', 2))))
+      await saveNow(await load(), sessionSet('a', 2))
       await right(withSession(await load(), () => currentVisits))
       assert.deepEqual(calls, ['load', 'load'])
     },
-  },
-  {
-    law: 2,
-    name: 'one load, one save: a visitor who stored nothing has no row',
-    check: async (subject) => {
+    'a visitor who stored nothing has no row': async (subject) => {
       const { store, calls } = counted(subject.store)
       const visitor = pipe(buildSession(store), sessionSet('a', 1), sessionDel('a'))
-      const saved = await right(saveSession(visitor))
+      const saved = await saveNow(visitor)
       assert.deepEqual(calls, [])
       assert.ok(O.isNone(saved.expiration))
       assert.ok(O.isNone(await right(loadSession(store, sessionToken(visitor)))))
     },
-  },
-  {
-    law: 2,
-    name: 'one load, one save: an expiration that is due is moved by one write',
-    lifetime: { idleMs: 60_000, touchFraction: 0.5 },
-    check: async (subject) => {
-      const { store, calls } = counted(subject.store)
-      const session = await stored(store, sessionSet('a', 1))
-      await subject.elapse(29_000)
-      await right(saveSession(await reload(session)))
-      await subject.elapse(2_000)
-      await right(saveSession(await reload(session)))
-      await right(saveSession(await reload(session)))
-      assert.deepEqual(calls, ['create', 'load', 'load', 'touch', 'load'])
-    },
-  },
-  {
-    law: 3,
-    name: 'cost follows the change: of 5,000 keys the 3 that changed are written',
-    check: async (subject) => {
+    'a touch that is due costs one write': withLifetime(
+      { idleMs: 60_000, touchFraction: 0.5 },
+      async (subject) => {
+        const { store, calls } = counted(subject.store)
+        const session = await stored(store, sessionSet('a', 1))
+        await subject.elapse(29_000)
+        await saveNow(await reload(session))
+        await subject.elapse(2_000)
+        await saveNow(await reload(session))
+        await saveNow(await reload(session))
+        assert.deepEqual(calls, ['create', 'load', 'load', 'touch', 'load'])
+      },
+    ),
+  }),
+  ...lawsOf(3, {
+    '3 changed keys of 5,000 write 3 rows': async (subject) => {
       const { store, calls } = counted(subject.store)
       const names = Array.from({ length: 5_000 }, (_, index) => `key ${String(index)}`)
       const session = await reload(await stored(store, ...names.map((name) => sessionSet(name, { name }))))
       assert.equal(session.store.size, 5_000)
       calls.length = 0
-      await right(
-        saveSession(pipe(session, sessionSet('key 7', 1), sessionSet('key 4999', 2), sessionDel('key 0'))),
-      )
+      await saveNow(session, sessionSet('key 7', 1), sessionSet('key 4999', 2), sessionDel('key 0'))
       assert.deepEqual(calls.toSorted(), ['edit key 0', 'edit key 4999', 'edit key 7', 'save'])
       const values = await storedValues(session)
       assert.equal(Object.keys(values).length, 4_999)
       assert.deepEqual([values['key 7'], values['key 4999'], values['key 1']], [1, 2, { name: 'key 1' }])
     },
-  },
-]
-
-// Law 5: updates are replayed on what is stored, so that none of them is lost.
-
-const plus = (by: number) => (value: Json) => Number(value) + by
-const add = (key: string, by = 1) => sessionUpdate(key, plus(by), 0)
-
-const replayLaws: readonly Law[] = [
-  {
-    law: 5,
-    name: 'no lost updates: of n requests at once that update one key, all n are applied',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(5, {
+    'n concurrent updates of one key are all applied': async ({ store }) => {
       const session = await stored(store, sessionSet('n', 0))
       const loaded = await several(20, () => reload(session))
-      const saved = await Promise.all(loaded.map((mine) => right(saveSession(add('n')(mine)))))
+      const saved = await Promise.all(loaded.map((mine) => saveNow(add('n')(mine))))
       assert.deepEqual(await storedValues(session), { n: 20 })
       const seen = saved.map((mine) => Number(sessionRef('n', 0)(mine)))
       assert.ok(new Set(seen).size > 0 && seen.every((n) => n >= 1 && n <= 20))
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: an update is applied to what is there when it is saved: changed, deleted or new',
-    check: async ({ store }) => {
+    'an update is applied to the value at the save: changed, deleted or new': async ({ store }) => {
       const first = await stored(
         store,
         sessionSet('changed', 1),
@@ -215,19 +179,15 @@ const replayLaws: readonly Law[] = [
         sessionDel('deleted'),
         sessionSet('new', 3),
       )
-      await right(saveSession(other))
-      const saved = await right(saveSession(mine))
+      await saveNow(other)
+      const saved = await saveNow(mine)
       const expected = { changed: 12, deleted: 10, same: 11, new: 13 }
       assert.deepEqual(saved.store.toObject(), expected)
       assert.deepEqual(await storedValues(first), expected)
-      await right(saveSession(add('changed', 100)(saved)))
+      await saveNow(add('changed', 100)(saved))
       assert.equal((await storedValues(first))['changed'], 112)
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: what a request mixes on one key folds to what it says',
-    check: async ({ store }) => {
+    'mixed edits of one key in one request compose in their order': async ({ store }) => {
       const session = await stored(store, sessionSet('a', 1), sessionSet('b', 1), sessionSet('c', 1))
       const edit = flow(
         flow(sessionSet('a', 5), add('a'), sessionDel('a'), add('a', 7)),
@@ -236,25 +196,27 @@ const replayLaws: readonly Law[] = [
           add('b', 10),
           sessionUpdate(
             'b',
-            O.match(() => 0, plus(100)),
+            O.match(
+              () => 0,
+              (value) => Number(value) + 100,
+            ),
           ),
         ),
         flow(add('c'), sessionSet('c', 50)),
       )
       const mine = edit(await reload(session))
-      await right(
-        saveSession(
-          pipe(await reload(session), sessionSet('a', 1000), sessionSet('b', 1000), sessionSet('c', 1000)),
-        ),
+      await saveNow(
+        await reload(session),
+        sessionSet('a', 1000),
+        sessionSet('b', 1000),
+        sessionSet('c', 1000),
       )
-      assert.deepEqual((await right(saveSession(mine))).store.toObject(), { a: 7, b: 1111, c: 50 })
+      assert.deepEqual((await saveNow(mine)).store.toObject(), { a: 7, b: 1111, c: 50 })
       assert.deepEqual(await storedValues(session), { a: 7, b: 1111, c: 50 })
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: one that throws fails the edit or the save with its own error, and writes nothing',
-    check: async ({ store }) => {
+    'an update that throws fails the edit or the save with its own error, and writes nothing': async ({
+      store,
+    }) => {
       const session = await stored(store, sessionSet('n', 1), sessionSet('m', 1))
       const mine = new Error('too many')
       const atMost = (most: number) =>
@@ -273,52 +235,37 @@ const replayLaws: readonly Law[] = [
         sessionSet('m', 2),
         sessionUpdate('n', (n) => (n === 1 ? 1 : Number.NaN), 0),
       )
-      await right(saveSession(sessionSet('n', 2)(session)))
+      await saveNow(sessionSet('n', 2)(session))
       await assert.rejects(saveSession(full), mine)
       assert.equal(tagOf(await left(saveSession(bad))), 'EncodeError')
       assert.deepEqual(await storedValues(session), { n: 2, m: 1 })
     },
-  },
-]
-
-const wholeLaws: readonly Law[] = [
-  {
-    law: 5,
-    name: 'no lost updates: a save gives the session as saved, with what others saved meanwhile',
-    check: async ({ store }) => {
+  }),
+  ...lawsOf(5, {
+    "a save gives the session as saved, with other requests' changes": async ({ store }) => {
       const session = await reload(await stored(store, sessionSet('a', 1), sessionSet('b', 1)))
-      const other = await right(
-        saveSession(pipe(session, sessionSet('a', 2), sessionDel('b'), sessionSet('c', 2))),
-      )
-      const mine = await right(saveSession(sessionSet('d', 3)(session)))
+      const other = await saveNow(session, sessionSet('a', 2), sessionDel('b'), sessionSet('c', 2))
+      const mine = await saveNow(sessionSet('d', 3)(session))
       assert.deepEqual(mine.store.toObject(), { a: 2, c: 2, d: 3 })
-      const [before, after] = [other, mine].map((each) => O.toNullable(each.snapshot)?.revision ?? 0)
-      assert.equal(after, (before ?? 0) + 1)
+      const [before, after] = [snapshotOf(other).revision, snapshotOf(mine).revision]
+      assert.equal(after, before + 1)
       const refreshed = await right(refreshSession(add('a')(other)))
       assert.deepEqual([refreshed.store.toObject(), refreshed.edits.size], [{ a: 3, c: 2, d: 3 }, 1])
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: the same save or creation, sent twice, is done once',
-    check: async ({ store }) => {
+    'a save or a creation that is sent twice is done once': async ({ store }) => {
       const [built, save] = [sessionSet('n', 1)(buildSession(store)), newIdempotencyKey()]
       const create = store.create(built.id, built.token.hash, save, built.store)
       assert.deepEqual(await right(create), await right(create))
       const mine = add('n')(await reload(built))
-      const since = O.toNullable(mine.snapshot) ?? assert.fail('it was loaded')
+      const since = snapshotOf(mine)
       const change = { save: newIdempotencyKey(), edits: mine.edits, since, entries: mine.store }
       const first = await right(store.save(built.id, change))
-      await right(saveSession(add('n', 10)(await reload(built))))
+      await saveNow(add('n', 10)(await reload(built)))
       const second = await right(store.save(built.id, change))
       assert.deepEqual([first.entries.toObject(), second.entries.toObject()], [{ n: 2 }, { n: 12 }])
       assert.deepEqual(await storedValues(built), { n: 12 })
     },
-  },
-  {
-    law: 5,
-    name: 'no lost updates: an update that was saved within its request is not applied again at its end',
-    check: async (subject) => {
+    'an update that was saved within its request is not applied again at its end': async (subject) => {
       const { store, calls } = counted(subject.store)
       const session = await reload(await stored(store, sessionSet('n', 0)))
       const update = updateCurrentSession(add('n'))
@@ -338,7 +285,5 @@ const wholeLaws: readonly Law[] = [
       assert.deepEqual(await storedValues(session), { n: 4 })
       assert.equal(calls.filter((call) => call === 'save').length, 2)
     },
-  },
+  }),
 ]
-
-export const updateLaws: readonly Law[] = [...replayLaws, ...wholeLaws]

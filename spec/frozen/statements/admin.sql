@@ -3,7 +3,7 @@ select date_part('epoch', clock_timestamp()) * 1000 as now
 -- plan:
 --   Result
 
--- admin.count.all
+-- admin.countAll
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".session limit 10001) as found
 where (select clock_timestamp() is not null)
@@ -14,7 +14,7 @@ where (select clock_timestamp() is not null)
 --       Limit
 --         Index Only Scan using session_pkey on session
 
--- admin.count.of
+-- admin.countOf
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".listing l join "keyrow".session s on s.id = l.session_id where l.principal = $1::text limit 10001) as found
 where (select clock_timestamp() is not null)
@@ -27,7 +27,7 @@ where (select clock_timestamp() is not null)
 --           Index Scan using listing_principal on listing
 --           Index Only Scan using session_pkey on session
 
--- admin.count.one
+-- admin.countOne
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".session where id = $1::uuid limit 10001) as found
 where (select clock_timestamp() is not null)
@@ -47,7 +47,7 @@ select date_part('epoch', now()) * 1000 - date_part('epoch', min(collect_at)) * 
 --       Result
 --         Index Only Scan using listing_collect_at on listing
 
--- admin.end.all
+-- admin.endAll
 with chosen as materialized (
   select id from "keyrow".session
   where id > $2::uuid
@@ -63,8 +63,8 @@ with chosen as materialized (
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
 ), fenced as (
-  insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
-  on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
+insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
+on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
 )
 select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
        (select id::text from chosen order by id desc limit 1) as last
@@ -97,7 +97,7 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Sort
 --         CTE Scan on chosen
 
--- admin.end.of
+-- admin.endOf
 with chosen as materialized (
   select session_id as id from "keyrow".listing
   where principal = $3::text and session_id > $2::uuid
@@ -113,8 +113,8 @@ with chosen as materialized (
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
 ), fenced as (
-  insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
-  on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
+insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
+on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
 )
 select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
        (select id::text from chosen order by id desc limit 1) as last
@@ -148,7 +148,7 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Sort
 --         CTE Scan on chosen
 
--- admin.end.one
+-- admin.endOne
 with chosen as materialized (
   select $1::uuid as id
 ), held as materialized (
@@ -161,8 +161,8 @@ with chosen as materialized (
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
 ), fenced as (
-  insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
-  on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
+insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
+on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
 )
 select (select count(*) from ended)::int as ended, (select count(*) from chosen)::int as chosen,
        (select id::text from chosen order by id desc limit 1) as last
@@ -194,8 +194,18 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Sort
 --         CTE Scan on chosen
 
+-- admin.entrySample
+select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as orphans
+from "keyrow".entry tablesample system ($1::real)
+where (select clock_timestamp() is not null)
+-- plan:
+--   Aggregate
+--     InitPlan 1: Result
+--     Result
+--       Sample Scan on entry
+
 -- admin.hazards
-with ours as (
+with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
@@ -208,14 +218,14 @@ with ours as (
      or exists (select from unnest(p.polroles) as r (oid) where pg_has_role(current_user, r.oid, 'usage'))
 )
 select coalesce((
-         select json_agg(o.name order by o.name) from ours o
+         select json_agg(o.name order by o.name) from tables o
          where row_security_active(o.oid)
            and (not exists (select from policy p where p.polrelid = o.oid and p.polpermissive and p.whole)
                 or exists (select from policy p where p.polrelid = o.oid and not p.polpermissive and not p.whole))
        ), '[]')::text as hidden,
        coalesce((
          select json_agg(o.name || '.' || a.attname order by o.name, a.attname)
-         from ours o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
+         from tables o join pg_attribute a on a.attrelid = o.oid and not a.attisdropped
               join pg_collation l on l.oid = a.attcollation
          where to_jsonb(l) ->> 'collisdeterministic' = 'false'
        ), '[]')::text as merging,
@@ -223,19 +233,19 @@ select coalesce((
 where (select clock_timestamp() is not null)
 -- plan:
 --   Result
---     CTE ours: Index Scan using pg_class_relname_nsp_index on pg_class
+--     CTE tables: Index Scan using pg_class_relname_nsp_index on pg_class
 --     CTE policy: Seq Scan on pg_policy
 --       SubPlan 2: Function Scan on unnest
 --     InitPlan 8: Aggregate
 --       Sort
---         CTE Scan on ours
+--         CTE Scan on tables
 --           SubPlan 5: CTE Scan on policy
 --           SubPlan 7: CTE Scan on policy
 --     InitPlan 9: Aggregate
 --       Sort
 --         Nested Loop Inner
 --           Nested Loop Inner
---             CTE Scan on ours
+--             CTE Scan on tables
 --             Index Scan using pg_attribute_relid_attnum_index on pg_attribute
 --           Memoize
 --             Index Scan using pg_collation_oid_index on pg_collation
@@ -259,6 +269,20 @@ order by i.relname
 --             Index Scan using pg_class_relname_nsp_index on pg_class
 --         Index Scan using pg_class_oid_index on pg_class
 
+-- admin.principalsSample
+select count(*)::float8 as counted, 0::float8 as dead,
+       (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as orphans
+from "keyrow".listing as l tablesample system ($1::real) left join "keyrow".session s on s.id = l.session_id
+where (select clock_timestamp() is not null)
+-- plan:
+--   Aggregate
+--     InitPlan 1: Result
+--     Result
+--       Hash Join Left
+--         Sample Scan on listing
+--         Hash
+--           Index Only Scan using session_pkey on session
+
 -- admin.route
 select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
        current_setting('in_hot_standby', true) = 'on' is true as standby
@@ -272,33 +296,17 @@ select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_serve
 -- plan:
 --   Result
 
--- admin.sample.entry
-select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as alone
-from "keyrow".entry tablesample system ($1::real)
-where (select clock_timestamp() is not null)
+-- admin.server
+select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+       current_database()::text as database, current_user::text as role,
+       pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
+where clock_timestamp() is not null
 -- plan:
---   Aggregate
---     InitPlan 1: Result
---     Result
---       Sample Scan on entry
+--   Result
 
--- admin.sample.listing
-select count(*)::float8 as counted, 0::float8 as dead,
-       (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as alone
-from "keyrow".listing as l tablesample system ($1::real) left join "keyrow".session s on s.id = l.session_id
-where (select clock_timestamp() is not null)
--- plan:
---   Aggregate
---     InitPlan 1: Result
---     Result
---       Hash Join Left
---         Sample Scan on listing
---         Hash
---           Index Only Scan using session_pkey on session
-
--- admin.sample.session
+-- admin.sessionSample
 select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
-       (count(*) filter (where l.session_id is null))::float8 as alone
+       (count(*) filter (where l.session_id is null))::float8 as orphans
 from "keyrow".session as s tablesample system ($1::real) left join "keyrow".listing l on l.session_id = s.id
 where (select clock_timestamp() is not null)
 -- plan:
@@ -309,14 +317,6 @@ where (select clock_timestamp() is not null)
 --         Sample Scan on session
 --         Hash
 --           Seq Scan on listing
-
--- admin.server
-select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
-       current_database()::text as database, current_user::text as role,
-       pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
-where clock_timestamp() is not null
--- plan:
---   Result
 
 -- admin.sessions
 with newest as (
@@ -345,7 +345,7 @@ order by n.created_at desc, n.id
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
--- admin.sessions.of
+-- admin.sessionsOf
 with newest as (
   select s.id, s.created_at, s.expires_at, l.principal
   from "keyrow".listing l join "keyrow".session s on s.id = l.session_id

@@ -2,12 +2,12 @@
 select i.n::int as n, 
        
        s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as "touchDue",
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
-       case when s.expires_at <= now() or known.since = s.revision then null
-            when known.since > 0 then 
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
+       case when s.expires_at <= now() or base.since = s.revision then null
+            when base.since > 0 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = s.id and e.revision > known.since)
+        where e.session_id = s.id and e.revision > base.since)
             else (select json_object_agg(e.key, e.value)::text
                   from "keyrow".entry e
                   where e.session_id = s.id and e.value is not null) end as entries
@@ -21,7 +21,7 @@ cross join lateral (select
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
-              then i.revision::float8 else 0 end as since) known
+              then i.revision::float8 else 0 end as since) base
 where (select clock_timestamp() is not null)
 -- plan:
 --   Result
@@ -40,13 +40,13 @@ where (select clock_timestamp() is not null)
 select i.n::int as n, 
        
        s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as "touchDue",
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
-       case when s.expires_at <= now() or (known.since = s.revision and i.missing::text = '{}') then null
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
+       case when s.expires_at <= now() or (base.since = s.revision and i.missing::text = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = s.id and e.key = any(i.wanted::text::text[])
-          and (e.revision > known.since or e.key = any(i.missing::text::text[]))) end as entries
+          and (e.revision > base.since or e.key = any(i.missing::text::text[]))) end as entries
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
        with ordinality as i (id, secret, revision, tag, wanted, missing, n)
 join "keyrow".session s on s.id = i.id and 
@@ -57,7 +57,7 @@ cross join lateral (select
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
-              then i.revision::float8 else 0 end as since) known
+              then i.revision::float8 else 0 end as since) base
 where (select clock_timestamp() is not null)
 -- plan:
 --   Result
@@ -71,7 +71,7 @@ where (select clock_timestamp() is not null)
 
 -- batch.save
 with held as materialized (
-  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, known.since
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
   from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
          with ordinality as i (id, revision, tag, strict, saves, n)
   join "keyrow".session s on s.id = i.id
@@ -80,8 +80,8 @@ with held as materialized (
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
-              then i.revision::float8 else 0 end as since) known
-  where expires_at > clock_timestamp() and (not i.strict or known.since = s.revision)
+              then i.revision::float8 else 0 end as since) base
+  where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
   for update of s skip locked
 ), head as (

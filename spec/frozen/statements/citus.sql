@@ -1,6 +1,6 @@
--- citus.collect
+-- citus.deleteExpired
 with held as materialized (
-  select id, created_at <= now() - interval '1 hour' as settled from "keyrow".session
+  select id, created_at <= now() - interval '1 hour' as aged from "keyrow".session
   where id = $1::uuid and expires_at <= now()
   for update skip locked
 ), emptied as (
@@ -10,21 +10,21 @@ with held as materialized (
   returning id
 ), fenced as (
   update "keyrow".listing set principal = null, collect_at = now() + interval '1 hour'
-  where session_id = $1::uuid and exists (select from held where not settled)
+  where session_id = $1::uuid and exists (select from held where not aged)
   returning true
-), moved as (
+), postponed as (
   update "keyrow".listing l set collect_at = s.expires_at
   from "keyrow".session s where l.session_id = $1::uuid and s.id = $1::uuid and s.expires_at > now()
   returning true
 ), unlisted as (
   delete from "keyrow".listing
   where session_id = $1::uuid
-    and (exists (select from held where settled)
+    and (exists (select from held where aged)
          or not exists (select from "keyrow".session where id = $1::uuid))
   returning true
 )
 select (select count(*) from ended)::int as sessions,
-       ((select count(*) from moved) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled
 -- plan:
 --   Result
 --     CTE held: LockRows
@@ -42,7 +42,7 @@ select (select count(*) from ended)::int as sessions,
 --       InitPlan 6: CTE Scan on held
 --       Result
 --         Index Scan using listing_pkey on listing
---     CTE moved: Update on listing
+--     CTE postponed: Update on listing
 --       Nested Loop Inner
 --         Index Scan using listing_pkey on listing
 --         Index Scan using session_pkey on session
@@ -54,7 +54,7 @@ select (select count(*) from ended)::int as sessions,
 --     InitPlan 12: Aggregate
 --       CTE Scan on ended
 --     InitPlan 13: Aggregate
---       CTE Scan on moved
+--       CTE Scan on postponed
 --     InitPlan 14: Aggregate
 --       CTE Scan on fenced
 --     InitPlan 15: Aggregate
@@ -97,7 +97,7 @@ select id::text as id from ended
 --       Result
 --         Index Scan using session_pkey on session
 
--- citus.whose
+-- citus.idsOf
 select session_id::text as id from "keyrow".listing
 where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
   and ($3::uuid is null or session_id = $3::uuid) and clock_timestamp() is not null

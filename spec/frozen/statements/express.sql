@@ -22,11 +22,11 @@ with held as materialized (
   order by s.id
   limit $1::int
   for update
+), ended as (
+  delete from "keyrow".session s using held where s.id = held.id returning s.id
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
   from held where l.session_id = held.id
-), ended as (
-  delete from "keyrow".session s using held where s.id = held.id
   returning true
 )
 select count(*)::int as n from ended
@@ -38,14 +38,14 @@ select count(*)::int as n from ended
 --           Nested Loop Inner
 --             Seq Scan on entry
 --             Index Scan using session_pkey on session
---     CTE fenced: Update on listing
---       Nested Loop Inner
---         CTE Scan on held
---         Index Scan using listing_pkey on listing
 --     CTE ended: Delete on session
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE fenced: Update on listing
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using listing_pkey on listing
 --     CTE Scan on ended
 
 -- express.count

@@ -1,44 +1,43 @@
--- principals.collect
-with alone as materialized (
+-- principals.deleteExpired
+with single as materialized (
   select pg_try_advisory_xact_lock(hashtext('keyrow.collect'), hashtext('"keyrow"')) as held
 ), due as materialized (
   select session_id from "keyrow".listing
-  where collect_at <= now() and (select held from alone)
+  where collect_at <= now() and (select held from single)
   order by collect_at
   limit $1::int
   for update skip locked
 ), held as materialized (
-  select id, created_at <= now() - interval '1 hour' as settled from "keyrow".session
+  select id, created_at <= now() - interval '1 hour' as aged from "keyrow".session
   where id in (select session_id from due) and expires_at <= now()
   for update skip locked
 ), emptied as (
   delete from "keyrow".entry e using held where e.session_id = held.id
 ), ended as (
-  delete from "keyrow".session s using held where s.id = held.id
-  returning s.id
+  delete from "keyrow".session s using held where s.id = held.id returning s.id
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
-  from held where l.session_id = held.id and not held.settled
+  from held where l.session_id = held.id and not held.aged
   returning true
-), moved as (
+), postponed as (
   update "keyrow".listing l set collect_at = s.expires_at
   from "keyrow".session s where l.session_id = s.id and s.id in (select session_id from due) and s.expires_at > now()
   returning true
 ), unlisted as (
   delete from "keyrow".listing l using due
   where l.session_id = due.session_id
-    and (exists (select from held where held.id = due.session_id and held.settled)
+    and (exists (select from held where held.id = due.session_id and held.aged)
          or not exists (select from "keyrow".session s where s.id = due.session_id))
   returning true
 )
 select (select count(*) from ended)::int as sessions, (select count(*) from due)::int as due,
-       ((select count(*) from moved) + (select count(*) from fenced) + (select count(*) from unlisted))::int as settled,
-       not (select held from alone) as busy
+       ((select count(*) from postponed) + (select count(*) from fenced) + (select count(*) from unlisted))::int as handled,
+       not (select held from single) as busy
 -- plan:
 --   Result
---     CTE alone: Result
+--     CTE single: Result
 --     CTE due: Limit
---       InitPlan 2: CTE Scan on alone
+--       InitPlan 2: CTE Scan on single
 --       LockRows
 --         Result
 --           Index Scan using listing_collect_at on listing
@@ -61,7 +60,7 @@ select (select count(*) from ended)::int as sessions, (select count(*) from due)
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using listing_pkey on listing
---     CTE moved: Update on listing
+--     CTE postponed: Update on listing
 --       Nested Loop Inner
 --         Nested Loop Inner
 --           Hashed Aggregate
@@ -79,14 +78,14 @@ select (select count(*) from ended)::int as sessions, (select count(*) from due)
 --     InitPlan 15: Aggregate
 --       CTE Scan on due
 --     InitPlan 16: Aggregate
---       CTE Scan on moved
+--       CTE Scan on postponed
 --     InitPlan 17: Aggregate
 --       CTE Scan on fenced
 --     InitPlan 18: Aggregate
 --       CTE Scan on unlisted
---     InitPlan 19: CTE Scan on alone
+--     InitPlan 19: CTE Scan on single
 
--- principals.end
+-- principals.endAll
 with held as materialized (
   select id from "keyrow".session
   where id in (select session_id from "keyrow".listing where principal = $1::text)
@@ -98,6 +97,7 @@ with held as materialized (
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
   from held where l.session_id = held.id
+  returning true
 )
 select id::text as id from ended order by id
 -- plan:
@@ -117,19 +117,8 @@ select id::text as id from ended order by id
 --         Index Scan using listing_pkey on listing
 --     CTE Scan on ended
 
--- principals.sessions
-select s.id::text as id, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration
-from "keyrow".listing l join "keyrow".session s on s.id = l.session_id
-where l.principal = $1::text and s.expires_at > now() and clock_timestamp() is not null
-order by s.created_at desc, s.id
--- plan:
---   Sort
---     Nested Loop Inner
---       Index Scan using listing_principal on listing
---       Index Scan using session_pkey on session
-
--- principals.strays
-with looked as materialized (
+-- principals.listMissing
+with examined as materialized (
   select id, expires_at from "keyrow".session
   where ($2::uuid is null or id > $2::uuid)
     and not exists (select from "keyrow".metadata where version = 1)
@@ -138,15 +127,15 @@ with looked as materialized (
   limit $1::int
 ), listed as (
   insert into "keyrow".listing (session_id, collect_at)
-  select id, expires_at from looked
-  where not exists (select from "keyrow".listing l where l.session_id = looked.id)
+  select id, expires_at from examined
+  where not exists (select from "keyrow".listing l where l.session_id = examined.id)
   order by id
   on conflict do nothing
 )
-select (select id::text from looked order by id desc limit 1) as last
+select (select id::text from examined order by id desc limit 1) as last
 -- plan:
 --   Result
---     CTE looked: Limit
+--     CTE examined: Limit
 --       InitPlan 1: Seq Scan on metadata
 --       InitPlan 2: Seq Scan on metadata
 --       Sort
@@ -156,9 +145,20 @@ select (select id::text from looked order by id desc limit 1) as last
 --       Subquery Scan
 --         Sort
 --           Hash Join Anti
---             CTE Scan on looked
+--             CTE Scan on examined
 --             Hash
 --               Seq Scan on listing
 --     InitPlan 5: Limit
 --       Sort
---         CTE Scan on looked
+--         CTE Scan on examined
+
+-- principals.sessionsOf
+select s.id::text as id, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration
+from "keyrow".listing l join "keyrow".session s on s.id = l.session_id
+where l.principal = $1::text and s.expires_at > now() and clock_timestamp() is not null
+order by s.created_at desc, s.id
+-- plan:
+--   Sort
+--     Nested Loop Inner
+--       Index Scan using listing_principal on listing
+--       Index Scan using session_pkey on session

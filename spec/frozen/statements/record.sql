@@ -1,9 +1,9 @@
 -- keyrow.note.by.owner
-select "00 asked".n::float8 as "00 ordinal", "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"::text as "1 keyrow note", "keyrow"."note"."title"::text as "2 keyrow note"
-from unnest($1::text::int8[]) with ordinality as "00 asked" (k0, n)
-join "keyrow"."note" on "keyrow"."note"."owner" = "00 asked".k0
+select "00 keys".n::float8 as "00 ordinal", "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"::text as "1 keyrow note", "keyrow"."note"."title"::text as "2 keyrow note"
+from unnest($1::text::int8[]) with ordinality as "00 keys" (k0, n)
+join "keyrow"."note" on "keyrow"."note"."owner" = "00 keys".k0
 where (select clock_timestamp() is not null)
-order by "00 asked".n, "keyrow"."note"."id"
+order by "00 keys".n, "keyrow"."note"."id"
 -- plan:
 --   Incremental Sort
 --     InitPlan 1: Result
@@ -20,9 +20,9 @@ where "keyrow"."note"."id" = $1::text::int8 and clock_timestamp() is not null
 --   Index Scan using note_pkey on note
 
 -- keyrow.note.findMany
-select "00 asked".n::float8 as "00 ordinal", r.*
-from unnest($1::text::int8[]) with ordinality as "00 asked" (k0, n) cross join lateral (
-  select "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"::text as "1 keyrow note", "keyrow"."note"."title"::text as "2 keyrow note" from "keyrow"."note" where "keyrow"."note"."id" = "00 asked".k0 limit 1
+select "00 keys".n::float8 as "00 ordinal", r.*
+from unnest($1::text::int8[]) with ordinality as "00 keys" (k0, n) cross join lateral (
+  select "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"::text as "1 keyrow note", "keyrow"."note"."title"::text as "2 keyrow note" from "keyrow"."note" where "keyrow"."note"."id" = "00 keys".k0 limit 1
 ) as r
 where (select clock_timestamp() is not null)
 -- plan:
@@ -61,12 +61,12 @@ returning "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"
 --     Index Scan using note_pkey on note
 
 -- keyrow.tag.through.keyrow.tagged
-select "00 asked".n::float8 as "00 ordinal", "keyrow"."tag"."id"::text as "0 keyrow tag", "keyrow"."tag"."name"::text as "1 keyrow tag"
-from unnest($1::text::int8[]) with ordinality as "00 asked" (k0, n)
-join "keyrow"."tagged" on "keyrow"."tagged"."note" = "00 asked".k0
+select "00 keys".n::float8 as "00 ordinal", "keyrow"."tag"."id"::text as "0 keyrow tag", "keyrow"."tag"."name"::text as "1 keyrow tag"
+from unnest($1::text::int8[]) with ordinality as "00 keys" (k0, n)
+join "keyrow"."tagged" on "keyrow"."tagged"."note" = "00 keys".k0
 join "keyrow"."tag" on "keyrow"."tag"."id" = "keyrow"."tagged"."tag"
 where (select clock_timestamp() is not null)
-order by "00 asked".n, "keyrow"."tag"."id"
+order by "00 keys".n, "keyrow"."tag"."id"
 -- plan:
 --   Incremental Sort
 --     InitPlan 1: Result

@@ -71,12 +71,12 @@ on conflict (session_id) do update set principal = null, collect_at = excluded.c
 select 
        
        s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as "touchDue",
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
-       case when s.expires_at <= now() or known.since = s.revision then null
-            when known.since > 0 then 
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
+       case when s.expires_at <= now() or base.since = s.revision then null
+            when base.since > 0 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = s.id and e.revision > known.since)
+        where e.session_id = s.id and e.revision > base.since)
             else (select json_object_agg(e.key, e.value)::text
                   from "keyrow".entry e
                   where e.session_id = s.id and e.value is not null) end as entries
@@ -85,7 +85,7 @@ from "keyrow".session s cross join lateral (select
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
-              then $5::float8 else 0 end as since) known
+              then $5::float8 else 0 end as since) base
 where s.id = $1::uuid and 
       (s.secret_hash = decode($2::text, 'hex')
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now())) and clock_timestamp() is not null
@@ -99,19 +99,19 @@ where s.id = $1::uuid and
 select 
        
        s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as "touchDue",
-       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", known.since,
-       case when s.expires_at <= now() or (known.since = s.revision and $8::text = '{}') then null
+       s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
+       case when s.expires_at <= now() or (base.since = s.revision and $8::text = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.key = any($7::text::text[])
-          and (e.revision > known.since or e.key = any($8::text::text[]))) end as entries
+          and (e.revision > base.since or e.key = any($8::text::text[]))) end as entries
 from "keyrow".session s cross join lateral (select 
          case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
-              then $5::float8 else 0 end as since) known
+              then $5::float8 else 0 end as since) base
 where s.id = $1::uuid and 
       (s.secret_hash = decode($2::text, 'hex')
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now())) and clock_timestamp() is not null
@@ -163,12 +163,12 @@ for update
 --     Index Scan using session_pkey on session
 
 -- session.refresh
-with moved as (
+with extended as (
   update "keyrow".session
   set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
   where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
-), known as (
+), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
@@ -179,30 +179,30 @@ with moved as (
   from "keyrow".session s
   where id = $1::uuid and expires_at > now()
 )
-select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known."versionTag", known.since, case when known.revision > known.since then 
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, case when base.revision > base.since then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > known.since) end as changes
-from known left join moved on true
-where moved.expires_at is not null or not known."touchDue"
+        where e.session_id = $1::uuid and e.revision > base.since) end as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
---     CTE moved: Update on session
+--     CTE extended: Update on session
 --       Index Scan using session_pkey on session
 --     Index Scan using session_pkey on session
---     CTE Scan on moved
+--     CTE Scan on extended
 --     SubPlan 2: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
 -- session.refresh
-with moved as (
+with extended as (
   update "keyrow".session
   set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
   where id = $1::uuid and expires_at > now() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
-), known as (
+), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
@@ -213,30 +213,30 @@ with moved as (
   from "keyrow".session s
   where id = $1::uuid and expires_at > now()
 )
-select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known."versionTag", known.since, case when known.revision > known.since then 
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, case when base.revision > base.since then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > known.since) end as changes
-from known left join moved on true
-where moved.expires_at is not null or not known."touchDue"
+        where e.session_id = $1::uuid and e.revision > base.since) end as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
---     CTE moved: Update on session
+--     CTE extended: Update on session
 --       Index Scan using session_pkey on session
 --     Index Scan using session_pkey on session
---     CTE Scan on moved
+--     CTE Scan on extended
 --     SubPlan 2: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
 -- session.refreshKeys
-with moved as (
+with extended as (
   update "keyrow".session
   set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
   where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
-), known as (
+), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
@@ -247,30 +247,30 @@ with moved as (
   from "keyrow".session s
   where id = $1::uuid and expires_at > now()
 )
-select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known."versionTag", known.since, 
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.key = any($6::text::text[])
-          and (e.revision > known.since or e.key = any($7::text::text[]))) as changes
-from known left join moved on true
-where moved.expires_at is not null or not known."touchDue"
+          and (e.revision > base.since or e.key = any($7::text::text[]))) as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
---     CTE moved: Update on session
+--     CTE extended: Update on session
 --       Index Scan using session_pkey on session
 --     Index Scan using session_pkey on session
---     CTE Scan on moved
+--     CTE Scan on extended
 --     SubPlan 2: Aggregate
 --       Index Scan using entry_pkey on entry
 
 -- session.refreshKeys
-with moved as (
+with extended as (
   update "keyrow".session
   set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
   where id = $1::uuid and expires_at > now() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
-), known as (
+), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
          case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
@@ -281,20 +281,20 @@ with moved as (
   from "keyrow".session s
   where id = $1::uuid and expires_at > now()
 )
-select known.revision::float8 as revision, date_part('epoch', coalesce(moved.expires_at, known.expires_at)) * 1000 as expiration,
-       known."versionTag", known.since, 
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
         where e.session_id = $1::uuid and e.key = any($6::text::text[])
-          and (e.revision > known.since or e.key = any($7::text::text[]))) as changes
-from known left join moved on true
-where moved.expires_at is not null or not known."touchDue"
+          and (e.revision > base.since or e.key = any($7::text::text[]))) as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
---     CTE moved: Update on session
+--     CTE extended: Update on session
 --       Index Scan using session_pkey on session
 --     Index Scan using session_pkey on session
---     CTE Scan on moved
+--     CTE Scan on extended
 --     SubPlan 2: Aggregate
 --       Index Scan using entry_pkey on entry
 
@@ -417,6 +417,146 @@ from head
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
+-- session.saveFull
+with head as (
+  update "keyrow".session s
+  set revision = revision + 1, 
+      expires_at = case when $8::boolean then now() + least(coalesce($9::float8, $3::float8)::float8 * interval '1 millisecond', $10::float8 * interval '1 millisecond') else greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)) end,
+      absolute_expires_at = case when $8::boolean then now() + $10::float8 * interval '1 millisecond' else absolute_expires_at end,
+      idle_ms = case when $8::boolean then $9::float8 else idle_ms end,
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
+  where id = $1::uuid and expires_at > clock_timestamp()
+    and (not $7::boolean or 
+         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
+    and revision - $5::float8 < 64
+  returning revision, expires_at, 
+         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end as since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select $1::uuid, e.key, e.value -> 0, head.revision
+  from head cross join jsonb_each($2::text::jsonb) as e
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), tombstones as (
+  delete from "keyrow".entry e
+  where (select head.revision % 256 = 0 from head)
+    and e.session_id = $1::uuid and e.value is null
+    and e.revision <= (select head.revision from head) - 256
+    and not $2::text::jsonb ? e.key
+), listed as (
+  insert into "keyrow".listing (session_id, principal, collect_at)
+  select $1::uuid, $2::text::jsonb -> 'keyrow:principal' ->> 0, head.expires_at
+  from head where $2::text::jsonb ? 'keyrow:principal' or $8::boolean
+  on conflict (session_id) do update
+  set principal = case when $2::text::jsonb ? 'keyrow:principal' then excluded.principal else listing.principal end,
+      collect_at = case when $8::boolean then excluded.collect_at else listing.collect_at end
+)
+select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.revision - 1 then head.since
+            else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
+       case when head.since between 1 and head.revision - 2 then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from "keyrow".entry e
+        where e.session_id = $1::uuid and e.revision > head.since) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE head: Update on session
+--       Index Scan using session_pkey on session
+--     CTE written: Insert on entry
+--       Nested Loop Inner
+--         CTE Scan on head
+--         Function Scan on jsonb_each
+--     CTE tombstones: Delete on entry
+--       InitPlan 3: CTE Scan on head
+--       InitPlan 4: CTE Scan on head
+--       Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+--     CTE listed: Insert on listing
+--       CTE Scan on head
+--     InitPlan 7: Index Scan using session_pkey on session
+--     SubPlan 8: Aggregate
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
+
+-- session.saveFull
+with head as (
+  update "keyrow".session s
+  set revision = revision + 1, 
+      expires_at = case when $8::boolean then now() + least(coalesce($9::float8, $3::float8)::float8 * interval '1 millisecond', $10::float8 * interval '1 millisecond') else greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)) end,
+      absolute_expires_at = case when $8::boolean then now() + $10::float8 * interval '1 millisecond' else absolute_expires_at end,
+      idle_ms = case when $8::boolean then $9::float8 else idle_ms end,
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
+  where id = $1::uuid and expires_at > now()
+    and (not $7::boolean or 
+         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
+    and revision - $5::float8 < 64
+  returning revision, expires_at, 
+         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end as since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select $1::uuid, e.key, e.value -> 0, head.revision
+  from head cross join jsonb_each($2::text::jsonb) as e
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), tombstones as (
+  delete from "keyrow".entry e
+  where (select head.revision % 256 = 0 from head)
+    and e.session_id = $1::uuid and e.value is null
+    and e.revision <= (select head.revision from head) - 256
+    and not $2::text::jsonb ? e.key
+), listed as (
+  insert into "keyrow".listing (session_id, principal, collect_at)
+  select $1::uuid, $2::text::jsonb -> 'keyrow:principal' ->> 0, head.expires_at
+  from head where $2::text::jsonb ? 'keyrow:principal' or $8::boolean
+  on conflict (session_id) do update
+  set principal = case when $2::text::jsonb ? 'keyrow:principal' then excluded.principal else listing.principal end,
+      collect_at = case when $8::boolean then excluded.collect_at else listing.collect_at end
+)
+select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.revision - 1 then head.since
+            else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
+       case when head.since between 1 and head.revision - 2 then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from "keyrow".entry e
+        where e.session_id = $1::uuid and e.revision > head.since) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE head: Update on session
+--       Index Scan using session_pkey on session
+--     CTE written: Insert on entry
+--       Nested Loop Inner
+--         CTE Scan on head
+--         Function Scan on jsonb_each
+--     CTE tombstones: Delete on entry
+--       InitPlan 3: CTE Scan on head
+--       InitPlan 4: CTE Scan on head
+--       Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+--     CTE listed: Insert on listing
+--       CTE Scan on head
+--     InitPlan 7: Index Scan using session_pkey on session
+--     SubPlan 8: Aggregate
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
+
 -- session.saveKeys
 with head as (
   update "keyrow".session s
@@ -509,7 +649,7 @@ from head
 --     SubPlan 4: Aggregate
 --       Index Scan using entry_pkey on entry
 
--- session.saveKeysTidy
+-- session.saveKeysFull
 with head as (
   update "keyrow".session s
   set revision = revision + 1, 
@@ -536,7 +676,7 @@ with head as (
   select $1::uuid, e.key, e.value -> 0, head.revision
   from head cross join jsonb_each($2::text::jsonb) as e
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-), swept as (
+), tombstones as (
   delete from "keyrow".entry e
   where (select head.revision % 256 = 0 from head)
     and e.session_id = $1::uuid and e.value is null
@@ -567,7 +707,7 @@ from head
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
---     CTE swept: Delete on entry
+--     CTE tombstones: Delete on entry
 --       InitPlan 3: CTE Scan on head
 --       InitPlan 4: CTE Scan on head
 --       Result
@@ -579,7 +719,7 @@ from head
 --     SubPlan 8: Aggregate
 --       Index Scan using entry_pkey on entry
 
--- session.saveKeysTidy
+-- session.saveKeysFull
 with head as (
   update "keyrow".session s
   set revision = revision + 1, 
@@ -606,7 +746,7 @@ with head as (
   select $1::uuid, e.key, e.value -> 0, head.revision
   from head cross join jsonb_each($2::text::jsonb) as e
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-), swept as (
+), tombstones as (
   delete from "keyrow".entry e
   where (select head.revision % 256 = 0 from head)
     and e.session_id = $1::uuid and e.value is null
@@ -637,7 +777,7 @@ from head
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
---     CTE swept: Delete on entry
+--     CTE tombstones: Delete on entry
 --       InitPlan 3: CTE Scan on head
 --       InitPlan 4: CTE Scan on head
 --       Result
@@ -649,168 +789,28 @@ from head
 --     SubPlan 8: Aggregate
 --       Index Scan using entry_pkey on entry
 
--- session.saveTidy
-with head as (
-  update "keyrow".session s
-  set revision = revision + 1, 
-      expires_at = case when $8::boolean then now() + least(coalesce($9::float8, $3::float8)::float8 * interval '1 millisecond', $10::float8 * interval '1 millisecond') else greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)) end,
-      absolute_expires_at = case when $8::boolean then now() + $10::float8 * interval '1 millisecond' else absolute_expires_at end,
-      idle_ms = case when $8::boolean then $9::float8 else idle_ms end,
-      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
-  where id = $1::uuid and expires_at > clock_timestamp()
-    and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
-                       = decode($6::text, 'hex')
-              then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
-    and revision - $5::float8 < 64
-  returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
-                       = decode($6::text, 'hex')
-              then $5::float8 else 0 end as since
-), written as (
-  insert into "keyrow".entry (session_id, key, value, revision)
-  select $1::uuid, e.key, e.value -> 0, head.revision
-  from head cross join jsonb_each($2::text::jsonb) as e
-  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-), swept as (
-  delete from "keyrow".entry e
-  where (select head.revision % 256 = 0 from head)
-    and e.session_id = $1::uuid and e.value is null
-    and e.revision <= (select head.revision from head) - 256
-    and not $2::text::jsonb ? e.key
-), listed as (
-  insert into "keyrow".listing (session_id, principal, collect_at)
-  select $1::uuid, $2::text::jsonb -> 'keyrow:principal' ->> 0, head.expires_at
-  from head where $2::text::jsonb ? 'keyrow:principal' or $8::boolean
-  on conflict (session_id) do update
-  set principal = case when $2::text::jsonb ? 'keyrow:principal' then excluded.principal else listing.principal end,
-      collect_at = case when $8::boolean then excluded.collect_at else listing.collect_at end
-)
-select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
-       case when head.since = head.revision - 1 then head.since
-            else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
-       case when head.since between 1 and head.revision - 2 then 
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > head.since) end as changes
-from head
--- plan:
---   CTE Scan on head
---     CTE head: Update on session
---       Index Scan using session_pkey on session
---     CTE written: Insert on entry
---       Nested Loop Inner
---         CTE Scan on head
---         Function Scan on jsonb_each
---     CTE swept: Delete on entry
---       InitPlan 3: CTE Scan on head
---       InitPlan 4: CTE Scan on head
---       Result
---         Bitmap Heap Scan on entry
---           Bitmap Index Scan using entry_pkey
---     CTE listed: Insert on listing
---       CTE Scan on head
---     InitPlan 7: Index Scan using session_pkey on session
---     SubPlan 8: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
-
--- session.saveTidy
-with head as (
-  update "keyrow".session s
-  set revision = revision + 1, 
-      expires_at = case when $8::boolean then now() + least(coalesce($9::float8, $3::float8)::float8 * interval '1 millisecond', $10::float8 * interval '1 millisecond') else greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)) end,
-      absolute_expires_at = case when $8::boolean then now() + $10::float8 * interval '1 millisecond' else absolute_expires_at end,
-      idle_ms = case when $8::boolean then $9::float8 else idle_ms end,
-      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
-  where id = $1::uuid and expires_at > now()
-    and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
-                       = decode($6::text, 'hex')
-              then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
-    and revision - $5::float8 < 64
-  returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
-                       = decode($6::text, 'hex')
-              then $5::float8 else 0 end as since
-), written as (
-  insert into "keyrow".entry (session_id, key, value, revision)
-  select $1::uuid, e.key, e.value -> 0, head.revision
-  from head cross join jsonb_each($2::text::jsonb) as e
-  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-), swept as (
-  delete from "keyrow".entry e
-  where (select head.revision % 256 = 0 from head)
-    and e.session_id = $1::uuid and e.value is null
-    and e.revision <= (select head.revision from head) - 256
-    and not $2::text::jsonb ? e.key
-), listed as (
-  insert into "keyrow".listing (session_id, principal, collect_at)
-  select $1::uuid, $2::text::jsonb -> 'keyrow:principal' ->> 0, head.expires_at
-  from head where $2::text::jsonb ? 'keyrow:principal' or $8::boolean
-  on conflict (session_id) do update
-  set principal = case when $2::text::jsonb ? 'keyrow:principal' then excluded.principal else listing.principal end,
-      collect_at = case when $8::boolean then excluded.collect_at else listing.collect_at end
-)
-select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
-       case when head.since = head.revision - 1 then head.since
-            else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
-       case when head.since between 1 and head.revision - 2 then 
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > head.since) end as changes
-from head
--- plan:
---   CTE Scan on head
---     CTE head: Update on session
---       Index Scan using session_pkey on session
---     CTE written: Insert on entry
---       Nested Loop Inner
---         CTE Scan on head
---         Function Scan on jsonb_each
---     CTE swept: Delete on entry
---       InitPlan 3: CTE Scan on head
---       InitPlan 4: CTE Scan on head
---       Result
---         Bitmap Heap Scan on entry
---           Bitmap Index Scan using entry_pkey
---     CTE listed: Insert on listing
---       CTE Scan on head
---     InitPlan 7: Index Scan using session_pkey on session
---     SubPlan 8: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
-
 -- session.touch
-with moved as (
+with extended as (
   update "keyrow".session
   set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
   where id = $1::uuid and expires_at > clock_timestamp()
   returning revision, expires_at
 )
-select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as expiration from moved
+select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as expiration from extended
 -- plan:
---   CTE Scan on moved
---     CTE moved: Update on session
+--   CTE Scan on extended
+--     CTE extended: Update on session
 --       Index Scan using session_pkey on session
 
 -- session.touch
-with moved as (
+with extended as (
   update "keyrow".session
   set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
   where id = $1::uuid and expires_at > now()
   returning revision, expires_at
 )
-select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as expiration from moved
+select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as expiration from extended
 -- plan:
---   CTE Scan on moved
---     CTE moved: Update on session
+--   CTE Scan on extended
+--     CTE extended: Update on session
 --       Index Scan using session_pkey on session
