@@ -80,7 +80,7 @@ const stores: readonly (readonly [string, number, Break])[] = [
         pipe(
           store.save(id, change),
           TE.orElse(() => store.create(id, lastSecret.get(id) as SecretHash, change.save, change.entries)),
-          TE.map((saved) => ({ due: false, entries: change.entries, ...saved })),
+          TE.map((saved) => ({ touchDue: false, entries: change.entries, ...saved })),
         ),
     }),
   ],
@@ -99,7 +99,8 @@ const stores: readonly (readonly [string, number, Break])[] = [
     'moves the expiration at every load',
     2,
     (store) => ({
-      load: (id, secret) => pipe(store.load(id, secret), TE.map(E.map((found) => ({ ...found, due: true })))),
+      load: (id, secret) =>
+        pipe(store.load(id, secret), TE.map(E.map((found) => ({ ...found, touchDue: true })))),
     }),
   ],
   [

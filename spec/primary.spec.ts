@@ -28,9 +28,22 @@ t.test('each statement of the library was run', (t) => {
   const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
     .map((name) => readFileSync(new URL(name, folder), 'utf8'))
-  const written = new Set(
-    sources.join('\n').match(/(?<=')(?:session|batch|principals|citus|admin|express|schema)\.[\w.]+(?=')/g),
+  const source = sources.join('\n')
+  const literal =
+    source.match(/(?<=')(?:session|batch|principals|citus|admin|express|schema)\.[\w.]+(?=')/g) ?? []
+  // The keys of `statementsOf('group', { … })` are names of statements.
+  const grouped = [...source.matchAll(/ statementsOf\('(\w+)', \{\n([\s\S]*?)\n\}\)/g)].flatMap(
+    ([, group = '', texts = '']) =>
+      [...texts.matchAll(/^ {2}(\w+): (?=\(schema|locked)/gm)].map(([, key = '']) => `${group}.${key}`),
   )
+  t.strictSame([...new Set(grouped.map((name) => name.replace(/\..*/, '')))].sort(), [
+    'admin',
+    'batch',
+    'citus',
+    'principals',
+    'session',
+  ])
+  const written = new Set([...literal, ...grouped])
   t.ok(written.size > 50, `${String(written.size)} names`)
   t.strictSame(
     [...written].filter((name) => !names.has(name)),

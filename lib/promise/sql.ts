@@ -36,7 +36,7 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
 const notTask = <A>(verb: string, value: A): A => {
   if (typeof value === 'function')
     throw new TypeError(
-      `${verb}: the body returned a function; run the TaskEither that \`keyrow\` gave, and return its result`,
+      `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
     )
   return value
 }

@@ -24,6 +24,8 @@ import {
   sessionsOf,
   sessionToken,
   sessionUpdate,
+  transact,
+  withHandle,
 } from '../../lib/promise/index.js'
 import { int8, record, text } from '../../lib/records/index.js'
 import { quotedSchema } from '../../lib/sql/schema.js'
@@ -119,7 +121,7 @@ const four = <A>(act: (index: number) => Promise<A>): Promise<A[]> => Promise.al
 const increment = (key: string) => sessionUpdate(key, (n) => Number(n) + 1, 0)
 
 /** Each operation on a session: on whole ones, and on one of which some keys were loaded. */
-const useSessions = async (store: SessionStore): Promise<void> => {
+const useSessions = async (watched: Database, store: SessionStore): Promise<void> => {
   const first = await saveSession(sessionFor('ada')(sessionSet('n', 1)(buildSession(store))))
   const loaded = async (...keys: readonly string[]): Promise<Session> => {
     const session = await loadSession(store, sessionToken(first), keys.length > 0 ? { keys } : {})
@@ -135,6 +137,8 @@ const useSessions = async (store: SessionStore): Promise<void> => {
     await refreshSession(one)
   }
   await loadKeys('other')(await loaded('n'))
+  const unloaded = increment('other')(await loaded('n'))
+  await transact(watched, (tx) => saveSession(withHandle(tx)(unloaded)))
   await right(store.touch(first.id))
   const before = await loaded()
   await rotateSession(before)
@@ -213,8 +217,8 @@ export const runStatements = async (database: Database, schema: string): Promise
   const seen: Seen = new Map()
   const watched = recorded(database, seen)
   await load(watched, database, schema)
-  await useSessions(sessionStore(watched, { schema }))
-  await useSessions(sessionStore(watched, { schema, citus: true }))
+  await useSessions(watched, sessionStore(watched, { schema }))
+  await useSessions(watched, sessionStore(watched, { schema, citus: true }))
   await useBatches(() => fast(sessionStore(watched, { schema })))
   await administer(watched, schema)
   await useRecords(watched, schema)

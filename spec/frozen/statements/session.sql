@@ -162,6 +162,40 @@ for update
 --   LockRows
 --     Index Scan using session_pkey on session
 
+-- session.lockInTransaction
+select revision::float8 as revision,
+       date_part('epoch', expires_at) * 1000 as expiration,
+       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
+       
+         case when $3::float8 > 0 and s.revision - $3::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
+                       = decode($4::text, 'hex')
+              then $3::float8 else 0 end as since
+from "keyrow".session s
+where id = $1::uuid and expires_at > clock_timestamp()
+for update
+-- plan:
+--   LockRows
+--     Index Scan using session_pkey on session
+
+-- session.lockInTransaction
+select revision::float8 as revision,
+       date_part('epoch', expires_at) * 1000 as expiration,
+       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
+       
+         case when $3::float8 > 0 and s.revision - $3::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
+                       = decode($4::text, 'hex')
+              then $3::float8 else 0 end as since
+from "keyrow".session s
+where id = $1::uuid and expires_at > now()
+for update
+-- plan:
+--   LockRows
+--     Index Scan using session_pkey on session
+
 -- session.refresh
 with extended as (
   update "keyrow".session
