@@ -6,7 +6,7 @@ import { type CookieOptions, sessionCookies } from '../lib/http/cookie.js'
 import { sessionListener } from '../lib/http/node.js'
 import { sessionUpdate, signIn, signOut, updateCurrentSession } from '../lib/promise/index.js'
 import { memoryStore } from '../lib/store/memory.js'
-import { listening } from './support/doors.js'
+import { listening } from './support/adapters.js'
 
 const none = { sameSite: 'none' } as const
 

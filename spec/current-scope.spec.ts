@@ -30,8 +30,8 @@ import {
   withSession,
 } from '../lib/promise/index.js'
 import { memoryStore } from '../lib/store/memory.js'
+import { listening, type Served } from './support/adapters.js'
 import { quietPool } from './support/databases.js'
-import { listening, type Served } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 
 const deferred = <A = unknown>() => {

@@ -29,8 +29,8 @@ import {
   withSession,
 } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
+import { listening } from './support/adapters.js'
 import { counting, drivers, quietPools, rowsOf } from './support/databases.js'
-import { listening } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, fast, freshSchema, right } from './support/stores.js'
 

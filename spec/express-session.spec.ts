@@ -20,8 +20,8 @@ import { connectPgSimple, expressSessionStore, migrateSessions } from '../lib/ex
 import { sessionStore } from '../lib/sql/store.js'
 import type { Lifetime } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
+import { listening } from './support/adapters.js'
 import { counting, quietPools, rowsOf } from './support/databases.js'
-import { listening } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { age, dropSchemas, freshSchema, right } from './support/stores.js'
 

@@ -17,7 +17,7 @@ import * as expressDoor from '../lib/http/express.js'
 import { sessionSet, updateCurrentSession } from '../lib/promise/index.js'
 import type { SessionStore } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
-import { listening } from './support/doors.js'
+import { listening } from './support/adapters.js'
 import { inTime } from './support/in-time.js'
 import { type Exchange, type Kind, type Middleware, observe, type Row } from './support/response-pair.js'
 

@@ -22,7 +22,7 @@ import {
 } from '../lib/promise/index.js'
 import { batched } from '../lib/store/batched.js'
 import './support/pglite.mjs'
-import { listening } from './support/doors.js'
+import { listening } from './support/adapters.js'
 
 const database = pgliteDatabase()
 const store = batched(sessionStore(database))

@@ -11,7 +11,7 @@ import type * as Functional from '../lib/index.js'
 import type * as Promised from '../lib/promise/index.js'
 import type * as Records from '../lib/records/index.js'
 import type * as Memory from '../lib/store/memory.js'
-import { listening } from './support/doors.js'
+import { listening } from './support/adapters.js'
 
 const root = new URL('../', import.meta.url)
 const copies = new URL('build/copies/', root)

@@ -23,8 +23,8 @@ import {
   updateCurrentSession,
 } from '../../lib/promise/index.js'
 import { memoryStore } from '../../lib/store/memory.js'
+import { listening } from '../support/adapters.js'
 import { codeBlocks } from '../support/code-blocks.js'
-import { listening } from '../support/doors.js'
 import { startExample, startProgram } from '../support/example.js'
 import { startPostgres } from '../support/postgres-server.js'
 

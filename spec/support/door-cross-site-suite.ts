@@ -16,9 +16,9 @@ import {
 } from '../../lib/promise/index.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import type { SessionStore } from '../../lib/store/contract.js'
+import { ask, post, set } from './adapter-suite.js'
+import type { Call, Reply, Serving, SpecDoor } from './adapters.js'
 import { rowsOf } from './databases.js'
-import { ask, post, set } from './door-suite.js'
-import type { Call, Reply, Serving, SpecDoor } from './doors.js'
 import { age, freshSchema } from './stores.js'
 
 type From = 'own' | 'other'

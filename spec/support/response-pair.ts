@@ -15,7 +15,7 @@ import * as expressDoor from '../../lib/http/express.js'
 import { sessionListener } from '../../lib/http/node.js'
 import { sessionSet, updateCurrentSession } from '../../lib/promise/index.js'
 import { memoryStore } from '../../lib/store/memory.js'
-import { listening } from './doors.js'
+import { listening } from './adapters.js'
 import { inTime } from './in-time.js'
 
 export type Middleware = (req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void) => void

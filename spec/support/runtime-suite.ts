@@ -15,9 +15,9 @@ import {
   sessionToken,
   updateCurrentSession,
 } from '../../lib/promise/index.js'
+import { doorSuite } from './adapter-suite.js'
+import { honoApp, respond, type Served, type SpecDoor } from './adapters.js'
 import { quietPools } from './databases.js'
-import { doorSuite } from './door-suite.js'
-import { honoApp, respond, type Served, type SpecDoor } from './doors.js'
 import { runTests } from './plain-tap.js'
 import { dropSchemas, freshSchema } from './stores.js'
 

@@ -3,11 +3,11 @@
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { doorSuite } from './support/adapter-suite.js'
+import { documentedDoor, doors } from './support/adapters.js'
+import { browserSuite } from './support/browser-headers-suite.js'
 import { quietPools } from './support/databases.js'
-import { browserSuite } from './support/door-browser-suite.js'
 import { crossSiteSuite } from './support/door-cross-site-suite.js'
-import { doorSuite } from './support/door-suite.js'
-import { documentedDoor, doors } from './support/doors.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas } from './support/stores.js'
 

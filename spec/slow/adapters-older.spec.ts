@@ -1,4 +1,4 @@
-// The adapters with the older major versions of their frameworks that the package allows, as spec/doors.spec.ts has them
+// The adapters with the older major versions of their frameworks that the package allows, as spec/adapters.spec.ts has them
 // with the newest.
 
 import { readFile } from 'node:fs/promises'
@@ -7,9 +7,9 @@ import fastify from 'fastify4'
 import Koa from 'koa2'
 import t from 'tap'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
+import { doorSuite } from '../support/adapter-suite.js'
+import { expressDoor, fastifyDoor, koaDoor } from '../support/adapters.js'
 import { quietPools } from '../support/databases.js'
-import { doorSuite } from '../support/door-suite.js'
-import { expressDoor, fastifyDoor, koaDoor } from '../support/doors.js'
 import { specDatabaseUrl } from '../support/postgres-server.js'
 import { dropSchemas } from '../support/stores.js'
 
@@ -34,7 +34,7 @@ for (const door of [
 
 t.test("the peers' ranges are what the suites run on", async (t) => {
   const { peerDependencies } = await manifestIn('../..')
-  // spec/doors.spec.ts and spec/express-session.spec.ts have the first of each, this one and that have the others;
+  // spec/adapters.spec.ts and spec/express-session.spec.ts have the first of each, this one and that have the others;
   // spec/slow/peers.spec.ts has the lower ends of the ranges.
   const run: Readonly<Record<string, readonly string[]>> = {
     express: ['express', 'express4'],

@@ -46,7 +46,7 @@ import {
 import type { SessionStore } from '../lib/store/contract.js'
 import { onSessionEvent } from '../lib/store/events.js'
 import { memoryStore } from '../lib/store/memory.js'
-import { listening } from './support/doors.js'
+import { listening } from './support/adapters.js'
 
 const count = () => updateCurrentSession(sessionUpdate('n', (n) => Number(n) + 1, 0))
 

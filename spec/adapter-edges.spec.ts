@@ -42,7 +42,7 @@ import {
 } from '../lib/promise/index.js'
 import type { SessionStore } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
-import { listening } from './support/doors.js'
+import { listening } from './support/adapters.js'
 
 const { NGHTTP2_CANCEL } = constants
 

@@ -18,9 +18,9 @@ import {
 } from '../../lib/promise/index.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import { memoryStore } from '../../lib/store/memory.js'
+import { ask, post, set, shown } from './adapter-suite.js'
+import type { Call, CallHandler, Serving, SpecDoor } from './adapters.js'
 import { counting } from './databases.js'
-import { ask, post, set, shown } from './door-suite.js'
-import type { Call, CallHandler, Serving, SpecDoor } from './doors.js'
 import { age, freshSchema } from './stores.js'
 
 type Sent = Readonly<Record<string, string>>

@@ -32,9 +32,9 @@ import { sessionStore } from '../../lib/sql/store.js'
 import type { SessionStore } from '../../lib/store/contract.js'
 import { onSessionEvent } from '../../lib/store/events.js'
 import { memoryStore } from '../../lib/store/memory.js'
+import type { Call, CallHandler, Reply, Serving, SpecDoor } from './adapters.js'
 import { times } from './at-length.js'
 import { counting } from './databases.js'
-import type { Call, CallHandler, Reply, Serving, SpecDoor } from './doors.js'
 import { age, freshSchema } from './stores.js'
 
 const TRIES = times(100, 1_000)
