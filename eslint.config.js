@@ -14,6 +14,7 @@ const floors = [
   'sql',
   'http',
   'express-session',
+  'entry',
   'cli',
   'promise',
   'testing',
@@ -21,7 +22,7 @@ const floors = [
 
 /** Modules that only some files of lib may import, as a pattern of their path; null means none. */
 const gates = {
-  postgres: '(db/postgres/.+|cli/open)[.]ts',
+  postgres: '(entry/postgres|cli/open)[.]ts',
   '@electric-sql/pglite': 'db/pglite[.]ts',
   http: '(http|express-session|testing)/.+',
   // Of each framework the types, by its own adapter; express-session's classes are what its stores are made of.

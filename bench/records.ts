@@ -9,18 +9,9 @@ import { bigint, integer, pgTable, text as pgText, timestamp } from 'drizzle-orm
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { isRight } from 'fp-ts/lib/Either.js'
 import { isSome } from 'fp-ts/lib/Option.js'
-import {
-  batchedDatabase,
-  type Database,
-  generated,
-  int4,
-  int8,
-  nullable,
-  record,
-  text,
-  timestamptz,
-} from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import { generated, int4, int8, nullable, record, text, timestamptz } from 'keyrow/records'
+import { batchedDatabase, type Database } from 'keyrow/store'
 import { type Generated, Kysely } from 'kysely'
 import { PostgresJSDialect } from 'kysely-postgres-js'
 import postgres from 'postgres'

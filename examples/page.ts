@@ -1,5 +1,5 @@
-// What the small shops of all frameworks have in common. None of it is passed a request: the session is the
-// current one, wherever it is called.
+// The common part of the small shops of all frameworks. No function takes a request: each uses the current
+// session.
 import { memoryStore } from 'keyrow/memory'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
@@ -21,7 +21,7 @@ const { DATABASE_URL: url, PORT = '3000' } = process.env
 
 export const port = Number(PORT)
 
-/** In PostgreSQL if there is one, else in memory. */
+/** In PostgreSQL if `DATABASE_URL` is set, otherwise in memory. */
 export const store = url
   ? batched(cached(sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))))
   : memoryStore()

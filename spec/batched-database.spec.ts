@@ -6,16 +6,8 @@ import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import { type Database, transact } from '../lib/db/database.js'
-import {
-  type BatchOptions,
-  batchedDatabase,
-  generated,
-  int4,
-  int8,
-  nullable,
-  record,
-  text,
-} from '../lib/index.js'
+import { type BatchOptions, batchedDatabase } from '../lib/entry/store.js'
+import { generated, int4, int8, nullable, record, text } from '../lib/records/index.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { freshSchema, right } from './support/stores.js'
 

@@ -30,10 +30,10 @@ import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
 import { type BatchOptions, batched } from '../lib/store/batched.js'
 import { cached, type MemoryLimit } from '../lib/store/cached.js'
 import { counting, quietPool, quietPools, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const proxy = await startProxy(server.url)
 t.teardown(async () => {
   await proxy.close()
@@ -285,7 +285,7 @@ t.test('whoever waited too long for a turn is told so', async (t) => {
     })
     await ahead
     for (const outcome of (await behind) ?? [])
-      t.match(outcome, { reason: { _tag: 'DriverError', retryable: true, message: /turn has not come/ } })
+      t.match(outcome, { reason: { _tag: 'DriverError', retryable: true, message: /not sent within/ } })
   }
   await holder.end()
   t.strictSame((await again(others[0] as Session)).store.get('n'), 1, 'nothing of it was done')
@@ -314,7 +314,12 @@ t.test('more than may wait is refused at once, and nothing of it is done', async
     const session = sessions[index] as Session
     t.equal((await again(session, other)).store.get('n'), index)
   }
-  for (const wrong of [{ batch: 0 }, { concurrency: 1.5 }, { queue: Number.NaN }, { maxBytes: -1 }])
+  for (const wrong of [
+    { maxBatchSize: 0 },
+    { concurrency: 1.5 },
+    { maxQueueSize: Number.NaN },
+    { maxBytes: -1 },
+  ])
     t.throws(() => open(wrong), RangeError)
 })
 

@@ -12,6 +12,7 @@ import { LIFETIME } from '../lib/core/well-known-keys.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import type { Change, SessionStore } from '../lib/store/contract.js'
 import { type OpenSubject, sessionStoreLaws } from '../lib/testing/index.js'
+import './support/pglite.mjs'
 import { openIn, openMemory, right } from './support/stores.js'
 
 const breaking =

@@ -13,7 +13,9 @@ import { batchedDatabase } from '../lib/db/batched.js'
 import type { Database } from '../lib/db/database.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import * as S from '../lib/entry/store.js'
 import * as K from '../lib/index.js'
+import * as R from '../lib/records/index.js'
 import { quietPools, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, fast, freshSchema, left, right } from './support/stores.js'
@@ -57,20 +59,20 @@ const widenings = (table: string): readonly string[] => [
 
 const as = D.UnknownRecord
 
-const star = (table: string, id: number) => K.sql`select * from ${raw(table)} where id = ${id}`
+const star = (table: string, id: number) => R.sql`select * from ${raw(table)} where id = ${id}`
 
 const recordsOf = (table: string) =>
-  K.record({
+  R.record({
     table,
     key: 'id',
     columns: {
-      id: K.int4,
-      n: K.int4,
-      small: K.text,
-      half: K.float8,
-      amount: K.textual('numeric', D.string),
-      tree: K.textual('json', D.string),
-      at: K.timestamptz,
+      id: R.int4,
+      n: R.int4,
+      small: R.text,
+      half: R.float8,
+      amount: R.textual('numeric', D.string),
+      tree: R.textual('json', D.string),
+      at: R.timestamptz,
     },
   })
 
@@ -131,7 +133,7 @@ for (const [name, options] of Object.entries(pools))
           return right(records.save(edited))
         },
         async () => right(records.refresh(await row(anyId()))),
-        async () => right(K.queryMany(handle, as, star(table, anyId()))),
+        async () => right(R.queryMany(handle, as, star(table, anyId()))),
         async () =>
           right(
             handle.query(
@@ -156,7 +158,7 @@ for (const [name, options] of Object.entries(pools))
 t.test('sessions, whose tables are changed in the same way', async (t) => {
   const schema = freshSchema()
   const stores = [open(t), open(t)].flatMap((database) => {
-    const store = K.sessionStore(database, { schema })
+    const store = S.sessionStore(database, { schema })
     return [store, fast(store)]
   })
   const [first] = stores
@@ -202,12 +204,12 @@ t.test('sessions, whose tables are changed in the same way', async (t) => {
 t.test('in a transaction: one error that says so, and every connection is right again', async (t) => {
   const table = await narrow()
   const database = open(t)
-  const inside = (handle: Database) => K.queryMany(handle, as, star(table, 1))
-  const many = () => Promise.all(Array.from({ length: 12 }, () => K.transact(database, inside)()))
+  const inside = (handle: Database) => R.queryMany(handle, as, star(table, 1))
+  const many = () => Promise.all(Array.from({ length: 12 }, () => R.transact(database, inside)()))
   t.ok((await many()).every(E.isRight))
   t.ok((await many()).every(E.isRight))
   await rowsOf(owner, `alter table ${table} alter n type bigint`)
-  const twice = K.transact(database, (tx) =>
+  const twice = R.transact(database, (tx) =>
     pipe(
       inside(tx),
       TE.chain(() => inside(tx)),
@@ -219,7 +221,7 @@ t.test('in a transaction: one error that says so, and every connection is right 
   t.strictSame(await right(twice), [...(await right(inside(owner)))])
 
   await rowsOf(owner, `alter table ${table} alter n type numeric`)
-  const together = await K.transact(database, (tx) => async () => {
+  const together = await R.transact(database, (tx) => async () => {
     const results = await Promise.all([inside(tx)(), inside(tx)(), inside(tx)()])
     return results.find(E.isLeft) ?? E.right('done')
   })()
@@ -228,7 +230,7 @@ t.test('in a transaction: one error that says so, and every connection is right 
     { _tag: 'Left', left: { sqlState: '0A000', retryable: true } },
     'also of statements that go together',
   )
-  t.strictSame((await right(K.transact(database, inside)))[0]?.['n'], '0')
+  t.strictSame((await right(R.transact(database, inside)))[0]?.['n'], '0')
 })
 
 t.test('many at once on one connection: none of them hangs', async (t) => {
@@ -236,7 +238,7 @@ t.test('many at once on one connection: none of them hangs', async (t) => {
   const database = open(t, { max: 1 })
   const many = () =>
     Promise.all(
-      Array.from({ length: 40 }, (_, index) => right(K.queryOne(database, as, star(table, 1 + (index % 8))))),
+      Array.from({ length: 40 }, (_, index) => right(R.queryOne(database, as, star(table, 1 + (index % 8))))),
     )
   await many()
   for (const type of ['bigint', 'numeric', 'bigint', 'int']) {
@@ -251,9 +253,9 @@ t.test('a connection that forgot its statements, once or all the time', async (t
   const echo = (n: number) => database.query({ name: 'echo', text: 'select $1::int as n' }, [n])
   const forget = () => right(database.query({ name: 'discard', text: 'discard all' }, []))
   const echoes = (handle: Database) => handle.query({ name: 'echo', text: 'select $1::int as n' }, [7])
-  await Promise.all(Array.from({ length: 9 }, () => right(K.transact(database, echoes))))
+  await Promise.all(Array.from({ length: 9 }, () => right(R.transact(database, echoes))))
   await Promise.all([forget(), forget()])
-  const inside = await Promise.all(Array.from({ length: 9 }, () => K.transact(database, echoes)()))
+  const inside = await Promise.all(Array.from({ length: 9 }, () => R.transact(database, echoes)()))
   for (const result of inside.filter(E.isLeft)) t.match(result.left, { sqlState: '26000', retryable: true })
   for (let round = 0; round < 30; round += 1) {
     const rows = await Promise.all(Array.from({ length: 10 }, (_, n) => right(echo(n))))
@@ -300,7 +302,7 @@ t.test('PGlite', async (t) => {
     if (found === null) throw new Error('it is not there')
     const saved = await right(records.save(records.update('n', (n) => n + 1)(found)))
     t.equal(saved.n, found.n + 1)
-    const [row] = await right(K.queryMany(database, as, star('t', 1)))
+    const [row] = await right(R.queryMany(database, as, star('t', 1)))
     t.equal(Number(row?.['n']), saved.n)
   }
 })

@@ -402,9 +402,11 @@ t.test('end', async (t) => {
         'nobody to ask',
       )
       await forEach(['n\n', '\n', 'yes!\n', ''], async (answer) => {
-        const asked = startKeyrow(['end', ...scope, '--schema', schema], { env, terminal: true })
-        asked.child.stdin.end(answer)
-        const ran = await asked.ended
+        const ran = await keyrow(['end', ...scope, '--schema', schema], {
+          env,
+          terminal: true,
+          input: answer,
+        })
         t.match(ran, { code: 130, stdout: '', stderr: /\? \[y\/N\] / }, JSON.stringify(answer))
         for (const acting of ['\u001b', '\u009b', '\u202e']) t.notMatch(ran.stderr, acting)
       })
@@ -418,9 +420,13 @@ t.test('end', async (t) => {
     asked.child.kill('SIGINT')
     t.match(await asked.ended, { code: 130, stdout: '', stderr: /no session was ended/ }, 'Ctrl-C is no yes')
     t.equal(await countOf(schema), 3)
-    const agreed = startKeyrow(['end', '--all', '--schema', schema], { env, terminal: true })
-    agreed.child.stdin.end('Y\n')
-    t.match(await agreed.ended, { code: 0, stdout: 'Ended 3 sessions.\n' })
+    const agreed = await keyrow(['end', '--all', '--schema', schema], {
+      env,
+      terminal: true,
+      input: 'Y\n',
+      alone: true,
+    })
+    t.match(agreed, { code: 0, stdout: 'Ended 3 sessions.\n' })
   })
 
   await t.test('Ctrl-C ends it after the batch under way, and it says what it did', async (t) => {

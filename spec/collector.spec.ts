@@ -172,7 +172,7 @@ t.test('a collector in the background collects again and again, survives failure
   }
   const failed = next('failed')
   const collector = startCleanup(flaky, { everyMs: 10 })
-  t.match(await failed, { operation: 'collect', error: 'DriverError', sqlState: '57P01' })
+  t.match(await failed, { operation: 'deleteExpired', error: 'DriverError', sqlState: '57P01' })
   failing = false
   await next('expiredDeleted', ({ sessions }) => sessions === 12)
   t.strictSame(await rows(), [0, 0, 0])
@@ -217,7 +217,7 @@ t.test('what the program itself throws does not end a collector', async (t) => {
   }
   const [failed, collected] = [next('failed'), next('expiredDeleted')]
   const collector = startCleanup(store, { everyMs: 5, onBatch })
-  t.strictSame(await failed, { operation: 'collect', error: 'unknown' })
+  t.strictSame(await failed, { operation: 'deleteExpired', error: 'unknown' })
   await collected
   await collector.stop()
 })
@@ -228,8 +228,8 @@ t.test('a process with a collector ends by itself, also between two batches', as
     import { startCleanup } from 'keyrow'
     import { memoryStore } from 'keyrow/memory'
     let batches = 0
-    const collect = () => TE.fromIO(() => ({ sessions: 1, more: ++batches > 0, busy: false }))
-    startCleanup({ ...memoryStore(), collect }, { everyMs: 1, delayMs: 3_600_000, totalTimeoutMs: 1e9 })
+    const deleteExpired = () => TE.fromIO(() => ({ sessions: 1, more: ++batches > 0, busy: false }))
+    startCleanup({ ...memoryStore(), deleteExpired }, { everyMs: 1, delayMs: 3_600_000, totalTimeoutMs: 1e9 })
     setTimeout(() => console.log(batches > 0 ? 'started' : 'not yet'), 500)`
   const cwd = fileURLToPath(new URL('.', import.meta.url))
   const args = ['--input-type=module', '--eval', script]

@@ -1,5 +1,6 @@
-// Every code block in README and docs, and every example in a docstring, as a program of its own: it
-// compiles as a user's strict TypeScript against the built package, runs, and prints what it says.
+// Every code block in README and docs, and every example in a docstring, as a program: it compiles as a user's strict
+// TypeScript against the built package, runs, ends, and prints what it says. Programs that are no servers share two
+// processes; in slow/docs.spec.ts each has one of its own.
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,8 +10,10 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { isLong } from './support/at-length.js'
 import { type CodeBlock, codeBlocks } from './support/code-blocks.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
+import { runsIn } from './support/runs.js'
 
 const run = promisify(execFile)
 const root = new URL('../', import.meta.url).pathname
@@ -39,7 +42,7 @@ await t.test('they compile', async (t) => {
 })
 
 // The examples use the default schema, so never a database that stays.
-const server = await startPostgres()
+const server = await newDatabase()
 t.teardown(() => server.stop())
 const env = { ...process.env, DATABASE_URL: server.url, NODE_OPTIONS: '' }
 
@@ -81,6 +84,18 @@ const visit = async (address: string, headers: Record<string, string>): Promise<
   throw new Error('it does not listen')
 }
 
+const runShared = runsIn(2, './pglite.mjs')
+
+/** A listener for events would print those of later programs in the same process. */
+const listens = ({ code }: CodeBlock): boolean => /onSessionEvent|diagnostics_channel/.test(code)
+
+const printed = (block: CodeBlock): Promise<{ readonly stdout: string }> => {
+  const program = join(out, `${nameOf(block)}.js`)
+  return isLong || listens(block)
+    ? run(process.execPath, [program], { cwd: out, env, timeout: 60_000 })
+    : runShared({ program, env: { DATABASE_URL: server.url } })
+}
+
 t.jobs = 2
 for (const block of blocks)
   t.test(block.place, { buffered: true }, async (t) => {
@@ -88,10 +103,6 @@ for (const block of blocks)
       t.match(await serve(block), [/1/, /2/])
       return
     }
-    const { stdout } = await run(process.execPath, [`${nameOf(block)}.js`], {
-      cwd: out,
-      env,
-      timeout: 60_000,
-    })
+    const { stdout } = await printed(block)
     if (block.prints.length > 0) t.strictSame(stdout.trimEnd().split('\n'), block.prints)
   })

@@ -6,11 +6,11 @@ import { buildSession, saveSession, sessionSet } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { keyrow } from './support/cli.js'
 import { quietPool } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { roleWith } from './support/roles.js'
 import { freshSchema, right } from './support/stores.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const sql = quietPool(server.url, { max: 2 })
 const database = postgresDatabase(sql)
 t.teardown(async () => {

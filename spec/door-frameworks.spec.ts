@@ -17,13 +17,13 @@ import Koa2 from 'koa2'
 import t, { type Test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { DriverError, NoCurrentSession, SessionClosed } from '../lib/core/errors.js'
+import { tokenGuard } from '../lib/http/adapter.js'
 import * as ourExpress from '../lib/http/express.js'
 import { sessionPlugin } from '../lib/http/fastify.js'
 import { fetchHandler } from '../lib/http/fetch.js'
 import * as honoDoor from '../lib/http/hono.js'
 import * as koaDoor from '../lib/http/koa.js'
 import { sessionUpgrade, type UpgradeOptions } from '../lib/http/node.js'
-import { tokenGuard } from '../lib/index.js'
 import {
   buildSession,
   currentSession,

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 
 const program = fileURLToPath(new URL('../build/examples/notes/main.js', import.meta.url))
 if (!existsSync(program)) {
@@ -31,7 +31,7 @@ const told = [
 t.test('on PGlite', async (t) => t.strictSame(await tell(''), told))
 
 t.test('on PostgreSQL', async (t) => {
-  const server = await startPostgres()
+  const server = await newDatabase()
   t.teardown(() => server.stop())
   t.strictSame(await tell(server.url), told)
 })

@@ -12,7 +12,7 @@ import { text } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 
 const program = fileURLToPath(new URL('../build/examples/shop/main.js', import.meta.url))
 if (!existsSync(program)) {
@@ -343,7 +343,7 @@ t.test('in a directory', async (t) => {
 })
 
 t.test('on PostgreSQL', async (t) => {
-  const server = await startPostgres()
+  const server = await newDatabase()
   t.teardown(() => server.stop())
   const cwd = t.testdir({})
   const env = { DATABASE_URL: server.url }

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { startExample } from './support/example.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 
 const file = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url))
 if (!existsSync(file('build/examples/node.js'))) {
@@ -13,7 +13,7 @@ if (!existsSync(file('build/examples/node.js'))) {
 }
 
 // The examples use the default schema, so never a database that stays.
-const server = await startPostgres()
+const server = await newDatabase()
 t.teardown(() => server.stop())
 
 /** A browser with cookies; it says of its forms where they come from, unless they bring a token of their own. */

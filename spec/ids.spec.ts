@@ -7,6 +7,7 @@ import { buildSession, destroySession, saveSession, sessionSet } from '../lib/pr
 import { sessionStore } from '../lib/sql/store.js'
 import type { SessionStore } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
+import './support/pglite.mjs'
 import { fast, freshSchema, right } from './support/stores.js'
 
 const database = pgliteDatabase()

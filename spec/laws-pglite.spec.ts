@@ -1,6 +1,7 @@
 import t from 'tap'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
+import './support/pglite.mjs'
 import { fast, openIn, right } from './support/stores.js'
 
 const database = pgliteDatabase()

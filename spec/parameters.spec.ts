@@ -12,7 +12,8 @@ import { batchedDatabase } from '../lib/db/batched.js'
 import type { Database, Param, Queryable, Row } from '../lib/db/database.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import * as K from '../lib/index.js'
+import type * as K from '../lib/index.js'
+import * as R from '../lib/records/index.js'
 import { quietPools, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, freshSchema, left, right } from './support/stores.js'
@@ -248,12 +249,12 @@ const suite = async (t: Test, database: Database): Promise<void> => {
   t.test('sql and param, alone and in a transaction', async (t) => {
     const as = D.UnknownRecord
     const json = '{"a": 1}'
-    const text = K.sql`select ${json}::jsonb as j, ${'true'}::bool as b, ${K.param(K.int8, 7n)} as n`
-    const asked = (handle: Database) => K.queryOne(handle, as, text)
+    const text = R.sql`select ${json}::jsonb as j, ${'true'}::bool as b, ${R.param(R.int8, 7n)} as n`
+    const asked = (handle: Database) => R.queryOne(handle, as, text)
     const found = { _tag: 'Some', value: { j: { a: 1 }, b: true, n: 7n } }
     t.strictSame({ ...(await right(asked(database))) }, found)
-    t.strictSame({ ...(await right(K.transact(database, asked))) }, found)
-    const streamed = K.queryStream(
+    t.strictSame({ ...(await right(R.transact(database, asked))) }, found)
+    const streamed = R.queryStream(
       database,
       as,
       text,
@@ -265,11 +266,11 @@ const suite = async (t: Test, database: Database): Promise<void> => {
     t.strictSame(await right(streamed), found.value)
   })
   t.test('in a transaction and its savepoints', async (t) => {
-    const both = K.transact(database, (tx) =>
+    const both = R.transact(database, (tx) =>
       pipe(
         tx.query({ name: 'spec', text: `select $1::jsonb as j, $2::timestamptz::text as at` }, [json, at]),
         TE.chainW((outer) =>
-          K.transact(tx, (inner) =>
+          R.transact(tx, (inner) =>
             pipe(
               inner.query({ name: 'spec', text: `select $1::jsonb as j, $2::timestamptz::text as at` }, [
                 json,

@@ -1,6 +1,6 @@
-// Every read of the library says by itself that it is for the primary (lib/port/primary.ts), and that costs nothing:
+// Every read of the library says by itself that it is for the primary (lib/db/database.ts), and that costs nothing:
 // each statement is run once on loaded tables, read, and planned with and without it. What a pooler makes of it is shown
-// by pgpool.check.ts.
+// by slow/pgpool.spec.ts.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'

@@ -4,8 +4,10 @@
 import * as D from 'io-ts'
 import t, { type Test } from 'tap'
 import type { Database } from '../lib/db/database.js'
+import * as S from '../lib/entry/store.js'
 import * as K from '../lib/index.js'
 import * as P from '../lib/promise/index.js'
+import * as R from '../lib/records/index.js'
 import { drivers, rowsOf } from './support/databases.js'
 import { freshSchema } from './support/stores.js'
 
@@ -60,7 +62,7 @@ const notesIn = async (database: Database) => {
     columns: { authorId: authors.reference, noteId: notes.reference },
   })
   const author = (name: string, handle = database) => authors.save(authors.build(handle, { name }))
-  const note = (authorId: K.RecordValue<typeof authors>['id'], title: string) =>
+  const note = (authorId: R.RecordValue<typeof authors>['id'], title: string) =>
     notes.save(notes.build(database, { authorId, title }))
   return { schema, authors, notes, readers, author, note }
 }
@@ -120,7 +122,7 @@ const recordSpec = (t: Test, database: Database): void => {
       [bob, [tea]],
     ])
     const every = P.sql`select ${authors.row} from ${part(authors.table)} order by name`
-    t.match(await K.queryMany(database, authors, every)(), { _tag: 'Right', right: [ada, bob] })
+    t.match(await R.queryMany(database, authors, every)(), { _tag: 'Right', right: [ada, bob] })
   })
 
   t.test('statements of your own: many, one, none, a misfit, a failure', async (t) => {
@@ -255,7 +257,7 @@ const transactionSpec = (t: Test, database: Database): void => {
 }
 
 t.test('every name of the one face is one of the other', async (t) => {
-  const missing = Object.keys(K).filter((name) => !(name in P))
+  const missing = Object.keys({ ...K, ...R, ...S }).filter((name) => !(name in P))
   t.strictSame(missing, [])
 })
 

@@ -8,14 +8,14 @@ import * as D from 'io-ts'
 import t, { type Test } from 'tap'
 import { batchedDatabase } from '../lib/db/batched.js'
 import type { Database } from '../lib/db/database.js'
-import * as K from '../lib/index.js'
+import * as R from '../lib/records/index.js'
 import { drivers, rowsOf } from './support/databases.js'
 import { freshSchema, left, right } from './support/stores.js'
 
 interface Kind {
   /** The column's type in the database. */
   readonly type: string
-  readonly column: K.Column<unknown>
+  readonly column: R.Column<unknown>
   /** Texts of what is stored first, and of what takes its place. */
   readonly first: string
   readonly second: string
@@ -27,21 +27,21 @@ interface Kind {
 
 const kind = <A>(
   type: string,
-  column: K.Column<A>,
+  column: R.Column<A>,
   first: string,
   second: string,
   made: (value: A) => NoInfer<A>,
   equal?: boolean,
 ): Kind => ({
   type,
-  column: column as K.Column<unknown>,
+  column: column as R.Column<unknown>,
   first,
   second,
   made,
   ...(equal === undefined ? {} : { equal }),
 })
 
-const other = (sql: string) => K.textual(sql, D.string)
+const other = (sql: string) => R.textual(sql, D.string)
 
 /** A value that a text stands for, so that what is made of one shows which one it was. */
 const either = (first: string, one: string, two: string) => (text: string) => (text === first ? one : two)
@@ -51,20 +51,20 @@ const Tree = D.type({ n: D.number })
 const kinds: readonly Kind[] = [
   // Without `=`
   kind('json', other('json'), '{"n": 1}', '{"n":  1}', (text) => text.replace('1', '12')),
-  kind('json', { ...K.jsonb(Tree), sql: 'json' }, '{"n": 1}', '{"n": 2}', ({ n }) => ({ n: n * 10 })),
+  kind('json', { ...R.jsonb(Tree), sql: 'json' }, '{"n": 1}', '{"n": 2}', ({ n }) => ({ n: n * 10 })),
   kind('xml', other('xml'), '<a/>', '<a></a>', (text) => `${text}<b/>`),
   kind('point', other('point'), '(1,2)', '(1,2.0000000001)', either('(1,2)', '(3,3)', '(4,4)')),
-  kind('json[]', K.array(other('json')), '{1}', '{"1 "}', (items) => [...items, '2']),
-  kind('point[]', K.array(other('point')), '{"(1,2)"}', '{"(2,1)"}', (items) => [...items, '(0,0)']),
+  kind('json[]', R.array(other('json')), '{1}', '{"1 "}', (items) => [...items, '2']),
+  kind('point[]', R.array(other('point')), '{"(1,2)"}', '{"(2,1)"}', (items) => [...items, '(0,0)']),
   kind('leaf', other('leaf'), '(1,{})', '(1,"{ }")', (text) => text.replace('1', '12')),
   kind('tree', other('tree'), '{"n": 1}', '{"n": 1 }', (text) => text.replace('1', '12')),
   // Looser than the same
   kind('numeric', other('numeric'), '1.0', '1.00', (text) => `${text}5`, true),
-  kind('numeric[]', K.array(other('numeric')), '{1.0}', '{1.00}', ([one]) => [`${String(one)}5`], true),
+  kind('numeric[]', R.array(other('numeric')), '{1.0}', '{1.00}', ([one]) => [`${String(one)}5`], true),
   kind('numrange', other('numrange'), '[1.0,2)', '[1.00,2)', (text) => text.replace('2', '3'), true),
   kind('priced', other('priced'), '(1.0)', '(1.00)', (text) => text.replace(')', '5)'), true),
-  kind('float8', K.float8, '0', '-0', (n) => (Object.is(n, -0) ? 2 : 1), true),
-  kind('float4', K.float8, '0', '-0', (n) => (Object.is(n, -0) ? 2 : 1), true),
+  kind('float8', R.float8, '0', '-0', (n) => (Object.is(n, -0) ? 2 : 1), true),
+  kind('float4', R.float8, '0', '-0', (n) => (Object.is(n, -0) ? 2 : 1), true),
   kind('interval', other('interval'), '1 day', '24:00:00', either('1 day', '2 days', '02:00:00'), true),
   kind('jsonb', other('jsonb'), '{"n": 1.0}', '{"n": 1.00}', (text) => text.replace('}', ', "z": 2}'), true),
   kind(
@@ -91,9 +91,9 @@ const kinds: readonly Kind[] = [
     true,
   ),
   kind('path', other('path'), '((0,0),(1,1))', '((0,0),(2,2))', (text) => text.replace('((0', '((9'), true),
-  kind('text collate loosely', K.text, 'straße', 'STRASSE', (text) => `${text}!`, true),
+  kind('text collate loosely', R.text, 'straße', 'STRASSE', (text) => `${text}!`, true),
   kind('varchar(20) collate loosely', other('varchar(20)'), 'a', 'A', (text) => `${text}!`, true),
-  kind('text[] collate loosely', K.array(K.text), '{a}', '{A}', (items) => [...items, 'b'], true),
+  kind('text[] collate loosely', R.array(R.text), '{a}', '{A}', (items) => [...items, 'b'], true),
   kind('loose', other('loose'), 'a', 'A', (text) => `${text}!`, true),
   kind(
     'inet',
@@ -104,17 +104,17 @@ const kinds: readonly Kind[] = [
     false,
   ),
   // As different as they look
-  kind('text', K.text, 'a', 'a ', (text) => `${text}|`, false),
-  kind('char(4)', K.text, 'a', 'b', (text) => `${text.trim()}c`, false),
-  kind('float8', K.float8, 'NaN', 'Infinity', (n) => (Number.isNaN(n) ? 1 : 2), false),
-  kind('int4', K.int4, '1', '2', (n) => n * 10, false),
-  kind('int8', K.int8, '9007199254740993', '9007199254740992', (n) => n + 10n, false),
-  kind('int2', K.int4, '1', '2', (n) => n * 10, false),
-  kind('boolean', K.nullable(K.boolean), 'true', 'false', (is) => (is === true ? null : true), false),
-  kind('bytea', K.bytea, '\\x01', '\\x0100', (bytes) => Uint8Array.of(7, bytes.length), false),
+  kind('text', R.text, 'a', 'a ', (text) => `${text}|`, false),
+  kind('char(4)', R.text, 'a', 'b', (text) => `${text.trim()}c`, false),
+  kind('float8', R.float8, 'NaN', 'Infinity', (n) => (Number.isNaN(n) ? 1 : 2), false),
+  kind('int4', R.int4, '1', '2', (n) => n * 10, false),
+  kind('int8', R.int8, '9007199254740993', '9007199254740992', (n) => n + 10n, false),
+  kind('int2', R.int4, '1', '2', (n) => n * 10, false),
+  kind('boolean', R.nullable(R.boolean), 'true', 'false', (is) => (is === true ? null : true), false),
+  kind('bytea', R.bytea, '\\x01', '\\x0100', (bytes) => Uint8Array.of(7, bytes.length), false),
   kind(
     'uuid',
-    K.uuid,
+    R.uuid,
     '00000000-0000-4000-8000-000000000001',
     '00000000-0000-4000-8000-000000000002',
     (id) => id.replace('4', '5'),
@@ -122,7 +122,7 @@ const kinds: readonly Kind[] = [
   ),
   kind(
     'timestamptz',
-    K.timestamptz,
+    R.timestamptz,
     '2024-01-01 00:00:00.001+00',
     '2024-01-01 00:00:00.002+00',
     (at) => new Date(at.getTime() + 1000),
@@ -130,7 +130,7 @@ const kinds: readonly Kind[] = [
   ),
   kind(
     'timestamptz[]',
-    K.array(K.timestamptz),
+    R.array(R.timestamptz),
     '{2024-01-01 00:00:00.001+00}',
     '{2024-01-01 00:00:00.002+00}',
     (all) => [...all, ...all],
@@ -138,7 +138,7 @@ const kinds: readonly Kind[] = [
   ),
   kind(
     'mood',
-    K.enumeration('mood', ['glad', 'sad', 'both', 'none']),
+    R.enumeration('mood', ['glad', 'sad', 'both', 'none']),
     'glad',
     'sad',
     (mood) => (mood === 'glad' ? 'both' : 'none'),
@@ -146,14 +146,14 @@ const kinds: readonly Kind[] = [
   ),
   kind(
     'mood[]',
-    K.array(K.enumeration('mood', ['glad', 'sad'])),
+    R.array(R.enumeration('mood', ['glad', 'sad'])),
     '{glad}',
     '{sad}',
     (all) => [...all, 'sad' as const],
     false,
   ),
-  kind('jsonb', K.jsonb(Tree), '{"n": 1}', '{"n": 2}', ({ n }) => ({ n: n * 10 }), false),
-  kind('int4[]', K.array(K.nullable(K.int4)), '{1,NULL}', '{NULL,1}', (all) => [...all, 7], false),
+  kind('jsonb', R.jsonb(Tree), '{"n": 1}', '{"n": 2}', ({ n }) => ({ n: n * 10 }), false),
+  kind('int4[]', R.array(R.nullable(R.int4)), '{1,NULL}', '{NULL,1}', (all) => [...all, 7], false),
   kind('money', other('money'), '1', '2', (text) => text.replace('.00', '.50'), false),
   kind('bit(3)', other('bit(3)'), '101', '110', either('101', '111', '000'), false),
   kind('tsvector', other('tsvector'), `'a':1`, `'a':2`, (text) => `${text} 'b':7`, false),
@@ -197,16 +197,16 @@ const tableOf = async (database: Database, schema: string, { type, column, first
   )
   await rowsOf(database, `insert into ${table} (id, v) values (1, ${literal(first)})`)
   const columns = {
-    id: K.int4,
+    id: R.int4,
     v: Object.freeze({ ...column, sql: qualified(schema, column.sql) }),
-    w: K.text,
-    x: K.generated(K.int4),
+    w: R.text,
+    x: R.generated(R.int4),
   }
-  const plain = K.record({ table, key: 'id', columns })
-  const revised = K.record({
+  const plain = R.record({ table, key: 'id', columns })
+  const revised = R.record({
     table,
     key: 'id',
-    columns: { ...columns, revision: K.generated(K.int4) },
+    columns: { ...columns, revision: R.generated(R.int4) },
     revision: 'revision',
   })
   const id = E.getOrElseW((error: Error) => {
@@ -287,10 +287,10 @@ const eachKind = (t: Test, database: Database, schema: string, kind: Kind): void
     await rowsOf(database, `update ${table} set v = null`)
     const [nothing] = await rowsOf(database, `select x, v is null as nothing from ${table}`)
     t.strictSame(nothing, { x: 11, nothing: true })
-    const nullable = K.record({
+    const nullable = R.record({
       table,
       key: 'id',
-      columns: { id: K.int4, v: K.nullable({ ...column, sql: qualified(schema, column.sql) }) },
+      columns: { id: R.int4, v: R.nullable({ ...column, sql: qualified(schema, column.sql) }) },
     })
     const none = O.toNullable(await right(nullable.find(database, 1 as never)))
     if (none === null) throw new Error('there is no row')
@@ -342,7 +342,7 @@ for (const driver of drivers)
 
     t.test('many at once on one value without an `=`: each counts', async (t) => {
       const counted = {
-        ...kind('json', { ...K.jsonb(Tree), sql: 'json' }, '{"n": 0}', '{"n": 0}', (value) => value),
+        ...kind('json', { ...R.jsonb(Tree), sql: 'json' }, '{"n": 0}', '{"n": 0}', (value) => value),
       }
       const { plain, found } = await tableOf(database, schema, counted)
       const row = await found<PlainRow>(plain, database)
@@ -350,7 +350,7 @@ for (const driver of drivers)
       const more = plain.update('v', (value) => ({ n: (value as { n: number }).n + 1 }))
       await Promise.all(
         Array.from({ length: 20 }, (_, index) =>
-          right(plain.save(more(index % 2 === 0 ? row : K.withHandle(batched)(row)))),
+          right(plain.save(more(index % 2 === 0 ? row : R.withHandle(batched)(row)))),
         ),
       )
       t.strictSame((await found<PlainRow>(plain, database)).v, { n: 20 })
@@ -359,7 +359,7 @@ for (const driver of drivers)
     t.test('a time whose microseconds were not read is left as it is', async (t) => {
       const at = kind(
         'timestamptz',
-        K.timestamptz,
+        R.timestamptz,
         '2024-01-01 00:00:00.001002+00',
         '2024-01-01 00:00:00.001003+00',
         (value) => value,
@@ -388,10 +388,10 @@ for (const driver of drivers)
       )
       const row = await found<PlainRow>(plain, database)
       const saved = await right(
-        K.transact(database, (tx) => async () => {
+        R.transact(database, (tx) => async () => {
           await right(tx.query({ name: 'zone', text: `set local timezone to 'Asia/Kolkata'` }, []))
           return plain.save(
-            plain.update('v', (text) => String(text).replace('2024', '2025'))(K.withHandle(tx)(row)),
+            plain.update('v', (text) => String(text).replace('2024', '2025'))(R.withHandle(tx)(row)),
           )()
         }),
       )

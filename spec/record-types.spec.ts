@@ -24,17 +24,28 @@ const options: ts.CompilerOptions = {
   types: ['node'],
 }
 
+// The declarations that all programs share are parsed once.
+const host = ts.createCompilerHost(options)
+const parse = host.getSourceFile.bind(host)
+const parsed = new Map<string, ts.SourceFile | undefined>()
+host.getSourceFile = (name, ...rest) => {
+  if (name.startsWith(folder)) return parse(name, ...rest)
+  if (!parsed.has(name)) parsed.set(name, parse(name, ...rest))
+  return parsed.get(name)
+}
+
 /** What the compiler says of a program, each message as it is printed. */
 const said = (name: string, code: string): readonly string[] => {
   const file = join(folder, `${name}.ts`)
   writeFileSync(file, code)
   return ts
-    .getPreEmitDiagnostics(ts.createProgram([file], options))
+    .getPreEmitDiagnostics(ts.createProgram([file], options, host))
     .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'))
 }
 
 const head = `
-import { type Database, generated, int4, int8, nullable, record, text, uuid } from 'keyrow'
+import { generated, int4, int8, nullable, record, text, uuid } from 'keyrow/records'
+import { type Database } from 'keyrow/store'
 declare const database: Database
 const users = record({ table: 'users', key: 'id', columns: { id: generated(uuid), name: text } })
 const notes = record({

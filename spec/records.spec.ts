@@ -8,6 +8,7 @@ import * as D from 'io-ts'
 import t, { type Test } from 'tap'
 import type { Database } from '../lib/db/database.js'
 import * as K from '../lib/index.js'
+import * as R from '../lib/records/index.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { freshSchema, left, right } from './support/stores.js'
 
@@ -45,31 +46,31 @@ const thingsIn = async (database: Database) => {
        at timestamptz, point jsonb, bytes bytea, mood ${schema}.mood, price numeric, words text[], bigs int8[], times timestamptz[],
        moods ${schema}.mood[], points jsonb[], blobs bytea[], flags boolean[], "odd ""name" text, "__proto__" text)`,
   )
-  const mood = K.enumeration(`${schema}.mood`, ['glad', 'so "so"', 'sad,\\'])
-  const things = K.record({
+  const mood = R.enumeration(`${schema}.mood`, ['glad', 'so "so"', 'sad,\\'])
+  const things = R.record({
     table: `${schema}.thing`,
     key: 'id',
     columns: {
-      id: K.generated(K.int8),
-      small: K.int4,
-      big: K.int8,
-      half: K.float8,
-      yes: K.boolean,
-      u: K.uuid,
-      at: K.timestamptz,
-      point: K.jsonb(Point),
-      bytes: K.bytea,
-      mood: K.nullable(mood),
-      price: K.textual('numeric', D.string),
-      words: K.array(K.nullable(K.text)),
-      bigs: K.array(K.int8),
-      times: K.array(K.timestamptz),
-      moods: K.array(mood),
-      points: K.array(K.jsonb(Point)),
-      blobs: K.array(K.bytea),
-      flags: K.array(K.boolean),
-      odd: K.nullable(K.text),
-      ['__proto__']: K.text,
+      id: R.generated(R.int8),
+      small: R.int4,
+      big: R.int8,
+      half: R.float8,
+      yes: R.boolean,
+      u: R.uuid,
+      at: R.timestamptz,
+      point: R.jsonb(Point),
+      bytes: R.bytea,
+      mood: R.nullable(mood),
+      price: R.textual('numeric', D.string),
+      words: R.array(R.nullable(R.text)),
+      bigs: R.array(R.int8),
+      times: R.array(R.timestamptz),
+      moods: R.array(mood),
+      points: R.array(R.jsonb(Point)),
+      blobs: R.array(R.bytea),
+      flags: R.array(R.boolean),
+      odd: R.nullable(R.text),
+      ['__proto__']: R.text,
     },
     names: { odd: 'odd "name' },
   })
@@ -111,10 +112,10 @@ const decodingSpec = (t: Test, database: Database): void => {
     t.equal(found.handle, database)
     t.equal(Object.getPrototypeOf(found.bytes), Uint8Array.prototype)
     const [first] = await right(
-      K.queryMany(database, things, K.sql`select ${things.rowOf('t')} from ${part(`${schema}.thing`)} t`),
+      R.queryMany(database, things, R.sql`select ${things.rowOf('t')} from ${part(`${schema}.thing`)} t`),
     )
     t.strictSame(first, { id: 1n, ...thing })
-    const elsewhere = K.transact(database, (tx) => async () => {
+    const elsewhere = R.transact(database, (tx) => async () => {
       const here = `set local timezone to 'Asia/Kathmandu'; `
       await run(tx, here)
       await run(tx, `set local datestyle to 'German, DMY'`)
@@ -210,31 +211,31 @@ const decodingSpec = (t: Test, database: Database): void => {
     ] as const
     for (const [spoil, column] of spoiled) {
       const result = await left(
-        K.transact(database, (tx) => async () => {
+        R.transact(database, (tx) => async () => {
           await right(
             tx.query({ name: 'spoil', text: `update ${schema}.thing set ${spoil} where id = 2` }, []),
           )
           const id = ok(things.id('2'))
           t.match(await left(things.find(tx, id)), { _tag: 'DecodeError', key: column }, spoil)
-          return K.queryMany(
+          return R.queryMany(
             tx,
             things,
-            K.sql`select ${things.row} from ${part(`${schema}.thing`)} order by 1`,
+            R.sql`select ${things.row} from ${part(`${schema}.thing`)} order by 1`,
           )()
         }),
       )
       t.match(result, { _tag: 'DecodeError', key: column, row: 1 }, spoil)
     }
-    t.match(await left(K.queryMany(database, things, K.sql`select * from ${part(`${schema}.thing`)}`)), {
+    t.match(await left(R.queryMany(database, things, R.sql`select * from ${part(`${schema}.thing`)}`)), {
       _tag: 'DecodeError',
       key: 'id',
       row: 0,
     })
     const codec = D.type({ n: D.number, s: D.string })
-    const mixed = K.sql`select 1 as n, case n when 3 then null else 'x' end as s from generate_series(1, 3) as n`
-    t.match(await left(K.queryMany(database, codec, mixed)), { _tag: 'DecodeError', key: 's', row: 2 })
-    t.match(await right(K.queryOne(database, codec, mixed)), O.some({ n: 1, s: 'x' }))
-    t.match(await right(K.queryOne(database, codec, K.sql`select 1 where false`)), O.none)
+    const mixed = R.sql`select 1 as n, case n when 3 then null else 'x' end as s from generate_series(1, 3) as n`
+    t.match(await left(R.queryMany(database, codec, mixed)), { _tag: 'DecodeError', key: 's', row: 2 })
+    t.match(await right(R.queryOne(database, codec, mixed)), O.some({ n: 1, s: 'x' }))
+    t.match(await right(R.queryOne(database, codec, R.sql`select 1 where false`)), O.none)
     const throwing = new D.Type<number>(
       'throwing',
       D.number.is,
@@ -243,7 +244,7 @@ const decodingSpec = (t: Test, database: Database): void => {
       },
       D.identity,
     )
-    t.match(await left(K.queryMany(database, throwing, K.sql`select 1`)), {
+    t.match(await left(R.queryMany(database, throwing, R.sql`select 1`)), {
       _tag: 'DecodeError',
       key: 'row',
       row: 0,
@@ -253,7 +254,7 @@ const decodingSpec = (t: Test, database: Database): void => {
 }
 
 /** A part of a statement that this spec made itself. */
-const part = (text: string) => K.sql(Object.assign([text], { raw: [text] }))
+const part = (text: string) => R.sql(Object.assign([text], { raw: [text] }))
 
 const notesIn = async (database: Database) => {
   const schema = freshSchema()
@@ -268,17 +269,17 @@ const notesIn = async (database: Database) => {
     `create table ${schema}.counted (id uuid primary key default gen_random_uuid(), ${columns}, revision int8 not null default 1)`,
   )
   const shared = {
-    id: K.generated(K.uuid),
-    title: K.text,
-    body: K.nullable(K.text),
-    wordCount: K.generated(K.int4),
-    tags: K.array(K.text),
+    id: R.generated(R.uuid),
+    title: R.text,
+    body: R.nullable(R.text),
+    wordCount: R.generated(R.int4),
+    tags: R.array(R.text),
   }
-  const notes = K.record({ table: `${schema}.note`, key: 'id', columns: shared })
-  const counted = K.record({
+  const notes = R.record({ table: `${schema}.note`, key: 'id', columns: shared })
+  const counted = R.record({
     table: `${schema}.counted`,
     key: 'id',
-    columns: { ...shared, revision: K.generated(K.int8) },
+    columns: { ...shared, revision: R.generated(R.int8) },
     revision: 'revision',
   })
   // With a revision and without: what must hold of both.
@@ -434,9 +435,9 @@ const savingSpec = (t: Test, plain: Database): void => {
           t.match(await left(record.save(edit(note))), { _tag: 'RecordGone', id: note.id })
         t.match(await left(record.refresh(note)), { _tag: 'RecordGone' })
       }
-      t.equal(K.isSessionError(new K.RecordGone('x', '1')), false)
-      t.equal(K.isRecordError(new K.RecordGone('x', '1')), true)
-      t.equal(K.isRecordError(new K.SessionGone('x')), false)
+      t.equal(K.isSessionError(new R.RecordGone('x', '1')), false)
+      t.equal(R.isRecordError(new R.RecordGone('x', '1')), true)
+      t.equal(R.isRecordError(new K.SessionGone('x')), false)
     },
   )
 }
@@ -460,21 +461,21 @@ const relationSpec = (t: Test, plain: Database): void => {
         plain,
         `create table ${schema}.place (book_id int8 references ${schema}.book, shelf_name text references ${schema}.shelf, at int default 0, primary key (book_id, shelf_name))`,
       )
-      const authors = K.record({
+      const authors = R.record({
         table: `${schema}.author`,
         key: 'id',
-        columns: { id: K.generated(K.int4), name: K.text },
+        columns: { id: R.generated(R.int4), name: R.text },
       })
-      const books = K.record({
+      const books = R.record({
         table: `${schema}.book`,
         key: 'id',
-        columns: { id: K.generated(K.int8), authorId: K.nullable(authors.reference), title: K.text },
+        columns: { id: R.generated(R.int8), authorId: R.nullable(authors.reference), title: R.text },
       })
-      const shelves = K.record({ table: `${schema}.shelf`, key: 'name', columns: { name: K.text } })
-      const places = K.record({
+      const shelves = R.record({ table: `${schema}.shelf`, key: 'name', columns: { name: R.text } })
+      const places = R.record({
         table: `${schema}.place`,
         key: ['bookId', 'shelfName'],
-        columns: { bookId: books.reference, shelfName: shelves.reference, at: K.generated(K.int4) },
+        columns: { bookId: books.reference, shelfName: shelves.reference, at: R.generated(R.int4) },
       })
       const booksOf = books.hasMany('authorId')
       const shelvesOf = shelves.hasManyThrough(places, 'bookId', 'shelfName')
@@ -522,7 +523,7 @@ const relationSpec = (t: Test, plain: Database): void => {
 
 const streamSpec = (t: Test, plain: Database): void => {
   const Row = D.type({ n: D.number })
-  const numbers = K.sql`-- numbers.all
+  const numbers = R.sql`-- numbers.all
     select n from generate_series(1, ${100_000}::int) as n`
 
   t.test('a stream holds a hundred rows at once and ends its transaction with its consumer', async (t) => {
@@ -536,7 +537,7 @@ const streamSpec = (t: Test, plain: Database): void => {
         }
         return E.right(total)
       }
-    t.equal(await right(K.queryStream(database, Row, numbers, (rows) => sum(rows, 250))), (250 * 251) / 2)
+    t.equal(await right(R.queryStream(database, Row, numbers, (rows) => sum(rows, 250))), (250 * 251) / 2)
     t.strictSame(
       events.map(({ query }) => query.name),
       ['numbers.all', ...Array.from({ length: 3 }, () => 'numbers.all.fetch'), 'numbers.all.close'],
@@ -544,18 +545,18 @@ const streamSpec = (t: Test, plain: Database): void => {
     t.ok(events.every(({ rows }) => (rows?.length ?? 0) <= 100))
     const all = (rows: AsyncIterable<E.Either<unknown, { readonly n: number }>>) =>
       sum(rows, Number.POSITIVE_INFINITY)
-    const thousand = K.sql`select n from generate_series(1, 1000) as n`
-    t.equal(await right(K.queryStream(database, Row, thousand, all)), (1000 * 1001) / 2)
+    const thousand = R.sql`select n from generate_series(1, 1000) as n`
+    t.equal(await right(R.queryStream(database, Row, thousand, all)), (1000 * 1001) / 2)
     t.strictSame(await run(database, "select name from pg_cursors where name like 'keyrow%'"), [])
     const thrown = new Error('mine')
-    const throwing = K.queryStream(database, Row, numbers, (rows) => async () => {
+    const throwing = R.queryStream(database, Row, numbers, (rows) => async () => {
       for await (const row of rows) if (E.isRight(row)) throw thrown
       return E.right(1)
     })
     await t.rejects(throwing(), thrown)
-    t.equal(await left(K.queryStream(database, Row, numbers, () => TE.left('no'))), 'no')
+    t.equal(await left(R.queryStream(database, Row, numbers, () => TE.left('no'))), 'no')
     let kept: AsyncIterable<E.Either<unknown, unknown>> | undefined
-    await right(K.queryStream(database, Row, numbers, (rows) => TE.fromIO(() => (kept = rows))))
+    await right(R.queryStream(database, Row, numbers, (rows) => TE.fromIO(() => (kept = rows))))
     for await (const late of kept ?? []) t.match(late, { left: { kind: 'transactionOver' } })
   })
 
@@ -565,10 +566,10 @@ const streamSpec = (t: Test, plain: Database): void => {
       plain,
       `insert into ${schema}.note (title, tags) select 'n' || n, '{}' from generate_series(1, 150) n`,
     )
-    const every = K.sql`select ${notes.row} from ${part(`${schema}.note`)}`
-    const shout = K.queryStream(plain, notes, every, (rows, tx) => async () => {
+    const every = R.sql`select ${notes.row} from ${part(`${schema}.note`)}`
+    const shout = R.queryStream(plain, notes, every, (rows, tx) => async () => {
       for await (const row of rows) {
-        const inner = K.queryStream(tx, Row, numbers, (more) => async () => {
+        const inner = R.queryStream(tx, Row, numbers, (more) => async () => {
           for await (const first of more) return E.right(ok(first).n)
           return E.right(0)
         })
@@ -582,18 +583,18 @@ const streamSpec = (t: Test, plain: Database): void => {
     t.strictSame(await run(plain, `select count(*)::int as n from ${schema}.note where body = 'loud'`), [
       { n: 150 },
     ])
-    const failing = K.sql`select 10 / (3 - n) as n from generate_series(1, 5) as n`
+    const failing = R.sql`select 10 / (3 - n) as n from generate_series(1, 5) as n`
     const seen: unknown[] = []
-    const outcome = await K.queryStream(plain, Row, failing, (rows) => async () => {
+    const outcome = await R.queryStream(plain, Row, failing, (rows) => async () => {
       for await (const row of rows) seen.push(row._tag)
       return E.right('done')
     })()
     t.match(outcome, { _tag: 'Left', left: { sqlState: '22012' } })
     t.strictSame(seen, ['Left'])
-    const odd = K.sql`select case n when 2 then null else n end as n from generate_series(1, 5) as n`
+    const odd = R.sql`select case n when 2 then null else n end as n from generate_series(1, 5) as n`
     const rows: unknown[] = []
     await right(
-      K.queryStream(plain, Row, odd, (found) => async () => {
+      R.queryStream(plain, Row, odd, (found) => async () => {
         for await (const row of found) rows.push(row)
         return E.right(undefined)
       }),

@@ -18,9 +18,9 @@ import {
   rotateSession,
   saveSession,
   sessionToken,
-  withHandle,
   withSession,
 } from '../lib/index.js'
+import { withHandle } from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import type { Session } from '../lib/store/contract.js'
 import { saveEdits } from '../lib/testing/subject.js'

@@ -5,25 +5,27 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
+import * as S from '../lib/entry/store.js'
 import * as K from '../lib/index.js'
+import * as R from '../lib/records/index.js'
 import { memoryStore } from '../lib/store/memory.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { freshSchema, left, right } from './support/stores.js'
 
-const shopIn = async (database: K.Database) => {
+const shopIn = async (database: S.Database) => {
   const schema = freshSchema()
-  const store = K.sessionStore(database, { schema })
+  const store = S.sessionStore(database, { schema })
   await right(store.prepare)
   await rowsOf(
     database,
     `create table ${schema}.orders (id bigserial primary key, sku text not null, amount int not null check (amount > 0))`,
   )
-  const orders = K.record({
+  const orders = R.record({
     table: `${schema}.orders`,
     key: 'id',
-    columns: { id: K.generated(K.int8), sku: K.text, amount: K.int4 },
+    columns: { id: R.generated(R.int8), sku: R.text, amount: R.int4 },
   })
-  const order = (tx: K.Database, amount = 1) =>
+  const order = (tx: S.Database, amount = 1) =>
     pipe(
       TE.fromEither(orders.build(tx, { sku: 'tea', amount })),
       TE.chainW((built) => orders.save(built)),
@@ -36,12 +38,12 @@ const shopIn = async (database: K.Database) => {
 const reload = async (session: K.Session) =>
   O.toUndefined(await right(K.loadSession(session.handle, K.sessionToken(session))))
 
-const spec = (t: Test, database: K.Database): void => {
+const spec = (t: Test, database: S.Database): void => {
   t.test('the order and the session that refers to it: both, or neither when any step fails', async (t) => {
     const { store, order, count } = await shopIn(database)
     const stored = await right(K.saveSession(K.sessionSet('cart', ['tea'])(K.buildSession(store))))
     const checkout = (session: K.Session, failAt: number) =>
-      K.transact(database, (tx) => {
+      R.transact(database, (tx) => {
         const step =
           (number: number) =>
           <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L | number, A> =>
@@ -55,7 +57,7 @@ const spec = (t: Test, database: K.Database): void => {
           TE.chainW(({ id }) =>
             pipe(
               session,
-              K.withHandle(tx),
+              R.withHandle(tx),
               K.sessionSet('order', String(id)),
               K.sessionDel('cart'),
               K.saveSession,
@@ -81,7 +83,7 @@ const spec = (t: Test, database: K.Database): void => {
       const saved = await right(checkout(session, 0))
       t.match((await reload(session))?.store.keySeq().toArray(), ['order'])
       t.match(await left(K.saveSession(K.sessionSet('late', 1)(saved))), { kind: 'transactionOver' })
-      const again = pipe(saved, K.withHandle(database), K.sessionSet('thanked', true))
+      const again = pipe(saved, R.withHandle(database), K.sessionSet('thanked', true))
       t.equal(again.handle, store)
       t.ok((await right(K.saveSession(again))).store.has('thanked'))
     }
@@ -93,13 +95,13 @@ const spec = (t: Test, database: K.Database): void => {
     async (t) => {
       const { store, order } = await shopIn(database)
       const { events, database: counted } = counting(database)
-      const watched = K.sessionStore(counted, { schema: 'unused' })
+      const watched = S.sessionStore(counted, { schema: 'unused' })
       t.ok(watched.using)
       const visits = K.sessionUpdate('visits', (n) => Number(n) + 1, 0)
-      const within = (tx: K.Database, outcome: TE.TaskEither<string, string>) =>
+      const within = (tx: S.Database, outcome: TE.TaskEither<string, string>) =>
         pipe(
           K.currentSession,
-          TE.map(K.withHandle(tx)),
+          TE.map(R.withHandle(tx)),
           TE.chainW(K.saveSession),
           TE.chainFirstW(() => order(tx)),
           TE.chainW(() => outcome),
@@ -110,8 +112,8 @@ const spec = (t: Test, database: K.Database): void => {
             K.updateCurrentSession(visits),
             TE.chainW(() =>
               TE.fromTask(
-                K.transact(database, (tx) =>
-                  nested ? K.transact(tx, (tx2) => within(tx2, outcome)) : within(tx, outcome),
+                R.transact(database, (tx) =>
+                  nested ? R.transact(tx, (tx2) => within(tx2, outcome)) : within(tx, outcome),
                 ),
               ),
             ),
@@ -147,12 +149,12 @@ const spec = (t: Test, database: K.Database): void => {
       const outcome = (good: boolean) => (good ? TE.right('yes') : TE.left('no'))
       const nested = K.withSession(stored, () =>
         TE.fromTask(
-          K.transact(database, (tx) =>
+          R.transact(database, (tx) =>
             pipe(
               TE.fromTask(
-                K.transact(tx, (tx2) =>
+                R.transact(tx, (tx2) =>
                   pipe(
-                    K.withSession(K.withHandle(tx2)(stored), () => K.updateCurrentSession(visits)),
+                    K.withSession(R.withHandle(tx2)(stored), () => K.updateCurrentSession(visits)),
                     TE.chainW(() => outcome(inner)),
                   ),
                 ),
@@ -178,9 +180,9 @@ const spec = (t: Test, database: K.Database): void => {
         const request = K.withSession(stored, () =>
           pipe(
             TE.fromTask(
-              K.transact(database, (tx) =>
+              R.transact(database, (tx) =>
                 pipe(
-                  K.destroySession(K.withHandle(tx)(stored)),
+                  K.destroySession(R.withHandle(tx)(stored)),
                   TE.tapIO(() => () => t.strictSame(told, [])),
                   TE.chainW(() => (good ? TE.right('yes') : TE.left('no'))),
                 ),
@@ -212,26 +214,26 @@ const spec = (t: Test, database: K.Database): void => {
     const request = K.withSession(stored, () =>
       TE.fromIO(() => {
         late = ended.then(() =>
-          K.transact(database, (tx) => K.saveSession(K.sessionSet('late', 1)(K.withHandle(tx)(stored))))(),
+          R.transact(database, (tx) => K.saveSession(K.sessionSet('late', 1)(R.withHandle(tx)(stored))))(),
         )
       }),
     )
     await right(request)
     end()
     t.match(await late, { _tag: 'Left', left: { _tag: 'SessionClosed' } })
-    const inside = K.transact(database, () => K.saveSession(K.sessionSet('b', 2)(stored)))
+    const inside = R.transact(database, () => K.saveSession(K.sessionSet('b', 2)(stored)))
     t.match(await left(inside), { _tag: 'DriverError', kind: 'outerHandle' })
     t.strictSame((await reload(stored))?.store.toObject(), { a: 1 })
   })
 
   t.test('tables that were never looked for are made in the transaction', async (t) => {
     const schema = freshSchema()
-    const store = K.sessionStore(database, { schema })
+    const store = S.sessionStore(database, { schema })
     const session = K.sessionSet('a', 1)(K.buildSession(store))
     const saving = (outcome: TE.TaskEither<string, string>) =>
-      K.transact(database, (tx) =>
+      R.transact(database, (tx) =>
         pipe(
-          K.saveSession(K.withHandle(tx)(session)),
+          K.saveSession(R.withHandle(tx)(session)),
           TE.chainW(() => outcome),
         ),
       )
@@ -242,9 +244,9 @@ const spec = (t: Test, database: K.Database): void => {
   })
 
   t.test('what is in no database cannot be given a handle of one', async (t) => {
-    t.throws(() => K.withHandle(database)(K.buildSession(memoryStore())), TypeError)
+    t.throws(() => R.withHandle(database)(K.buildSession(memoryStore())), TypeError)
     const note = { handle: database, id: 1 }
-    t.throws(() => K.withHandle(database)(note), TypeError)
+    t.throws(() => R.withHandle(database)(note), TypeError)
   })
 }
 

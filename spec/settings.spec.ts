@@ -15,38 +15,40 @@ import type { Database } from '../lib/db/database.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
-  array,
-  boolean,
   buildSession,
-  bytea,
   destroySession,
   destroySessionsOf,
-  enumeration,
-  float8,
-  int4,
-  int8,
-  jsonb,
   loadSession,
-  nullable,
-  record,
   saveSession,
   sessionFor,
   sessionSet,
   sessionsOf,
   sessionToken,
   sessionUpdate,
+} from '../lib/index.js'
+import {
+  array,
+  boolean,
+  bytea,
+  enumeration,
+  float8,
+  int4,
+  int8,
+  jsonb,
+  nullable,
+  record,
   text,
   textual,
   timestamptz,
   uuid,
-} from '../lib/index.js'
+} from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { type RoleSettings, roleWith } from './support/roles.js'
 import { freshSchema, left, right } from './support/stores.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const admin = postgresDatabase(quietPool(server.url, { max: 1 }))
 t.teardown(async () => {
   await right(admin.close)

@@ -21,12 +21,13 @@ import {
 } from '../lib/promise/index.js'
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
 import type { Session } from '../lib/store/contract.js'
+import { times } from './support/at-length.js'
 import { quietPool, quietPools, rowsOf } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 import { left } from './support/stores.js'
 
-const tries = 500
+const tries = times(100, 500)
 const server = await startPostgres()
 const proxy = await startProxy(server.url)
 t.teardown(async () => {

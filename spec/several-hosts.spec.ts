@@ -8,11 +8,11 @@ import type { Database, Queryable, Row } from '../lib/db/database.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { quietPool, quietPools } from './support/databases.js'
 import { startPair } from './support/postgres-pair.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 import { right } from './support/stores.js'
 
-const server = await startPostgres()
+const server = await newDatabase()
 const proxy = await startProxy(server.url)
 const pair = await startPair()
 t.teardown(async () => {

@@ -21,6 +21,7 @@ import {
   updateCurrentSession,
 } from '../lib/promise/index.js'
 import { batched } from '../lib/store/batched.js'
+import './support/pglite.mjs'
 import { listening } from './support/doors.js'
 
 const database = pgliteDatabase()

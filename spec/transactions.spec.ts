@@ -10,9 +10,10 @@ import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import type { Database, Param, Queryable } from '../lib/db/database.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { observedDatabase, transact } from '../lib/index.js'
+import { observedDatabase } from '../lib/entry/store.js'
+import { transact } from '../lib/records/index.js'
 import { drivers, quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { newDatabase } from './support/postgres-server.js'
 import { freshSchema, left, right } from './support/stores.js'
 
 const run = (database: Queryable, text: string, ...params: readonly Param[]) =>
@@ -269,7 +270,7 @@ for (const driver of drivers)
   })
 
 t.test('on PostgreSQL', async (t) => {
-  const server = await startPostgres()
+  const server = await newDatabase()
   t.teardown(() => server.stop())
   const open = (options: postgres.Options<Record<string, never>> = {}) => {
     const database = postgresDatabase(quietPool(server.url, { backoff: () => 0.05, ...options }))

@@ -9,6 +9,7 @@ import type * as Pglite from '../lib/db/pglite.js'
 import type * as ExpressAdapter from '../lib/http/express.js'
 import type * as Functional from '../lib/index.js'
 import type * as Promised from '../lib/promise/index.js'
+import type * as Records from '../lib/records/index.js'
 import type * as Memory from '../lib/store/memory.js'
 import { listening } from './support/doors.js'
 
@@ -25,10 +26,11 @@ const copyOf = async (name: string) => {
   const load = (path: string): Promise<unknown> => import(new URL(`dist/${path}`, folder).href)
   return {
     F: (await load('index.js')) as typeof Functional,
-    P: (await load('promise.js')) as typeof Promised,
-    memory: (await load('driver/memory.js')) as typeof Memory,
-    pglite: (await load('driver/pglite.js')) as typeof Pglite,
-    adapter: (await load('door/express.js')) as typeof ExpressAdapter,
+    R: (await load('records/index.js')) as typeof Records,
+    P: (await load('promise/index.js')) as typeof Promised,
+    memory: (await load('store/memory.js')) as typeof Memory,
+    pglite: (await load('db/pglite.js')) as typeof Pglite,
+    adapter: (await load('http/express.js')) as typeof ExpressAdapter,
   }
 }
 
@@ -124,7 +126,7 @@ t.test('a transaction of one copy has the current session, and the rules, of the
 })
 
 t.test('the errors of one copy are known to the other, and nothing else is', async (t) => {
-  const { F } = one
+  const { F, R } = one
   const errors = [
     new F.DriverError('x', { retryable: false }),
     new F.DecodeError('k', []),
@@ -139,10 +141,10 @@ t.test('the errors of one copy are known to the other, and nothing else is', asy
   for (const error of errors) {
     t.ok(two.F.isSessionError(error), error._tag)
     t.ok(error instanceof two.F[error._tag], error._tag)
-    t.equal(two.F.isRecordError(error), F.isRecordError(error), error._tag)
+    t.equal(two.R.isRecordError(error), R.isRecordError(error), error._tag)
   }
-  const gone = new F.RecordGone('notes', '1')
-  t.ok(two.F.isRecordError(gone) && gone instanceof two.F.RecordGone)
+  const gone = new R.RecordGone('notes', '1')
+  t.ok(two.R.isRecordError(gone) && gone instanceof two.R.RecordGone)
   t.notOk(two.F.isSessionError(gone))
   t.ok(new F.RequestRejected(403, 'x') instanceof two.F.RequestRejected)
   t.notOk(two.F.isSessionError(new F.RequestRejected(403, 'x')))

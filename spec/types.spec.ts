@@ -10,6 +10,7 @@ import * as D from 'io-ts'
 import postgres from 'postgres'
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import type * as S from '../lib/entry/store.js'
 import * as F from '../lib/index.js'
 import * as P from '../lib/promise/index.js'
 import { memoryStore } from '../lib/store/memory.js'
@@ -93,7 +94,7 @@ t.test('effects say how they fail', (t) => {
     >
   >()
   expectTypeOf(F.loadSession(memoryStore(), '')).toEqualTypeOf<
-    TE.TaskEither<F.StoreError, Option<F.Session>>
+    TE.TaskEither<S.StoreError, Option<F.Session>>
   >()
   expectTypeOf(F.withSession(session, () => TE.left(7))).toEqualTypeOf<
     TE.TaskEither<number | F.SessionError, never>
@@ -122,7 +123,7 @@ t.test('effects say how they fail', (t) => {
 t.test('some keys are named as anywhere: by names, or by typed keys', (t) => {
   const session = F.buildSession(memoryStore())
   const load = () => F.loadSession(memoryStore(), '', { keys: ['name', cart, user] })
-  expectTypeOf(load).returns.toEqualTypeOf<TE.TaskEither<F.StoreError, Option<F.Session>>>()
+  expectTypeOf(load).returns.toEqualTypeOf<TE.TaskEither<S.StoreError, Option<F.Session>>>()
   expectTypeOf(F.loadKeys(cart, 'name')(session)).toEqualTypeOf<
     TE.TaskEither<F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed, F.Session>
   >()
@@ -152,6 +153,6 @@ t.test('a pool of postgres.js fits, whatever its options', (t) => {
     postgresDatabase(postgres()),
     postgresDatabase(postgres({ types: { bigint: postgres.BigInt }, transform: postgres.camel })),
   ]
-  expectTypeOf(pools).returns.toEqualTypeOf<F.Database[]>()
+  expectTypeOf(pools).returns.toEqualTypeOf<S.Database[]>()
   t.end()
 })

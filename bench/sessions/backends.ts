@@ -1,8 +1,9 @@
 // What sessions are kept in: the same with HTTP and without.
 
-import { batched, cached, type Database, type SessionStore, sessionStore } from 'keyrow'
+import type { SessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { prepareStore } from 'keyrow/promise'
+import { batched, cached, type Database, sessionStore } from 'keyrow/store'
 import pg from 'pg'
 import postgres from 'postgres'
 import { createClient } from 'redis'

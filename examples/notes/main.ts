@@ -1,11 +1,12 @@
-// Two people write notes: on PGlite, or on the PostgreSQL that DATABASE_URL names. `node build/examples/notes/main.js`
+// Two people write notes, on PGlite or on the PostgreSQL of DATABASE_URL. `node build/examples/notes/main.js`
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { buildSession, type Database, sessionRef, sessionStore } from 'keyrow'
+import { buildSession, sessionRef } from 'keyrow'
 import { pgliteDatabase } from 'keyrow/pglite'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import { type Database, sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 import { notesOf, prepare, signUp, view, withTags, write, written } from './notes.js'
 
@@ -22,7 +23,7 @@ const story = pipe(
     write(buildSession(sessionStore(database)), ada, 'On engines', ['machines', 'numbers']),
   ),
   TE.bindW('second', ({ ada, first }) => write(first.session, ada, 'On notes', ['numbers'])),
-  // A title that the database refuses: neither the note, nor its tags, nor the session.
+  // The database rejects this title, so neither the note, nor its tags, nor the session is changed.
   TE.bindW('refused', ({ ada, second }) => TE.fromTask(write(second.session, ada, '', ['lost']))),
   TE.chainFirstW(({ first }) => view(first.note)),
   TE.chainFirstW(({ first }) => view(first.note)),

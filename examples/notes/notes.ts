@@ -1,28 +1,25 @@
-// Notes with tags, and who wrote them: three records, their relations, and what is done with them. Nothing here knows
-// which database it is.
+// Notes with tags and authors: three records, their relations, and operations on them. The code is the same for every
+// database.
 
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as RA from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
+import { type Session, saveSession, sessionKey, sessionUpdate } from 'keyrow'
 import {
-  type Database,
   generated,
   int4,
   int8,
   queryMany,
   type RecordValue,
   record,
-  type Session,
-  saveSession,
-  sessionKey,
-  sessionUpdate,
   sql,
   text,
   timestamptz,
   transact,
   withHandle,
-} from 'keyrow'
+} from 'keyrow/records'
+import type { Database } from 'keyrow/store'
 
 const users = record({
   table: 'notes_user',
@@ -65,7 +62,7 @@ const tables = [
         primary key (note_id, tag_name))`,
 ]
 
-/** Makes the tables where they are missing. */
+/** Creates missing tables. */
 export const prepare = (database: Database) =>
   pipe(
     tables,
@@ -96,7 +93,7 @@ const tagged = (note: Note) => (name: string) =>
 const remembered = (note: Note) =>
   flow(withHandle(note.handle)<Session>, sessionUpdate(written, RA.append(String(note.id)), []), saveSession)
 
-/** The note, its tags, and the session that remembers it: all of them, or nothing. */
+/** The note, its tags, and its entry in the session: all of them are stored, or none. */
 export const write = (session: Session, author: User, title: string, names: readonly string[]) =>
   transact(author.handle, (tx) =>
     pipe(
@@ -118,7 +115,7 @@ export const view = flow(
   notes.save,
 )
 
-/** Each of the notes with its tags' names, by one statement. */
+/** Each note with the names of its tags, by one statement. */
 export const withTags = (found: readonly Note[]) =>
   pipe(
     tagsOf.preload(found),

@@ -1,5 +1,5 @@
-// Requests in, answers out: a form becomes a typed value, an answer is a value until it is sent, and a
-// request that failed gets a page that says why.
+// Forms become typed values, answers are values until they are sent, and a failed request gets a page with the
+// reason.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
@@ -14,7 +14,7 @@ const MAX_BODY_BYTES = 16 * 1024
 
 type Headers = Readonly<Record<string, string>>
 
-/** A request whose failure is its own fault. */
+/** A request with a fault of its own. */
 export class Refused {
   readonly _tag = 'Refused'
 
@@ -31,10 +31,10 @@ export interface Answer {
   readonly body: string
 }
 
-/** The path alone: a query may hold what does not belong in a log. */
+/** The path alone: a query may contain data that do not belong in a log. */
 export const pathOf = (req: IncomingMessage): string => (req.url ?? '/').replace(/\?.*$/s, '')
 
-/** What `parse` makes of the form that a request sends. */
+/** Reads the form of a request, and parses it. */
 export const readForm =
   <A>(parse: (fields: URLSearchParams) => O.Option<A>) =>
   (req: IncomingMessage): TE.TaskEither<Refused, A> =>
@@ -48,7 +48,7 @@ const readBody = async (req: IncomingMessage): Promise<E.Either<Refused, string>
   const chunks: Uint8Array[] = []
   let bytes = 0
   try {
-    // Whoever sends too much is still told so: the connection stays open for the answer.
+    // The connection stays open, so that a client that sends too much gets an answer.
     for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
       bytes += chunk.length
       if (bytes > MAX_BODY_BYTES) return E.left(new Refused(413, 'That is more than a form can hold.'))
@@ -69,7 +69,7 @@ const pageHeaders: Headers = {
 
 export const page = (body: string): Answer => ({ status: 200, headers: pageHeaders, body })
 
-/** After a POST: the browser gets the page, so that reloading it sends nothing again. */
+/** After a POST: the browser loads the page by GET, so that a reload sends no form. */
 export const seeOther = (location: string): Answer => ({
   status: 303,
   headers: { Location: location },
@@ -82,7 +82,7 @@ export const send =
     res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
   }
 
-/** keyrow's own answer (and line in the log) for all that is not the request's fault, as a page. */
+/** keyrow's own answer and log line, as a page, for all other failures. */
 export const onError: OnError = (failure, request) => {
   if (failure instanceof Refused) {
     const { status, headers, message } = failure

@@ -1,5 +1,5 @@
-// HTML that is escaped by construction: `html` escapes everything that is put into it, except what `html`
-// itself has made. Values go between tags or into quoted attributes, nowhere else.
+// HTML that is escaped by construction: `html` escapes every interpolated value, except the results of `html` itself.
+// Values may stand between tags or in quoted attributes only.
 
 import { createHash } from 'node:crypto'
 
@@ -89,5 +89,5 @@ td, code { font-family: ui-monospace, monospace; font-size: .9em }
 
 const hash = createHash('sha256').update(style.toString()).digest('base64')
 
-/** Nothing is loaded from anywhere, no script runs, and forms lead nowhere else. */
+/** No resource is loaded, no script runs, and forms are sent to this server only. */
 export const contentSecurityPolicy = `default-src 'none'; style-src 'sha256-${hash}'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`

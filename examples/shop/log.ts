@@ -1,18 +1,18 @@
-// One line for each request: what came of it, how long it took, and what it cost in the database. A request
-// carries its own list of statements with it, as its async context.
+// One log line for each request: its status, its duration, and its statements in the database. Each request has its own
+// list of statements, by its async context.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { RequestListener } from 'node:http'
-import { type Database, observedDatabase, type QueryEvent } from 'keyrow'
+import { type Database, observedDatabase, type QueryEvent } from 'keyrow/store'
 import { pathOf } from './exchange.js'
 
 const costs = new AsyncLocalStorage<QueryEvent[]>()
 
-/** The same database; each statement is put on the bill of the request that runs it. */
+/** The same database; each statement is added to the list of its request. */
 export const counted = (database: Database): Database =>
   observedDatabase(database, (event) => void costs.getStore()?.push(event))
 
-/** The same listener, with a bill for each request, which is printed once the response is over. */
+/** The same listener, with a list for each request, which is printed when the response ends. */
 export const logged =
   (listener: RequestListener): RequestListener =>
   (req, res) => {

@@ -1,5 +1,5 @@
-// Starts the shop: opens its database, serves on PORT until SIGTERM or SIGINT, and then stops in order:
-// no new connections, the running requests to their end, the collector, the database. `npm start` runs this.
+// Starts the shop: opens its database, and serves on PORT until SIGTERM or SIGINT. Then it stops in order: new
+// connections, running requests, the cleanup, the database. `npm start` runs this.
 
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
@@ -9,18 +9,18 @@ import { counted, logged } from './log.js'
 import { shopListener } from './routes.js'
 import { openDatabase } from './storage.js'
 
-/** How long running requests may take to end once the shop was told to stop. */
+/** How long running requests may take to end after the signal. */
 const DRAIN_MS = 5000
 
 const { DATABASE_URL, HOST = '127.0.0.1', PORT = '3000', TRUST_PROXY } = process.env
 
-// From the first moment on, so that a stop during the start is not missed.
-const toldToStop = new Promise((resolve) => {
+// Registered first, so that a signal during the start is not missed.
+const stopSignal = new Promise((resolve) => {
   process.on('SIGTERM', resolve)
   process.on('SIGINT', resolve)
 })
 
-// A request's failure is logged with the request. Nobody waits for the collector, so its failures are heard of here.
+// A request's failure is logged with the request. The cleanup has no caller, so its failures are logged here.
 onSessionEvent('failed', ({ operation, error, sqlState = '' }) => {
   if (operation === 'collect') console.error('keyrow shop: cannot collect:', error, sqlState)
 })
@@ -33,10 +33,10 @@ const run = async (): Promise<void> => {
     await prepareStore(store)
     const server = createServer(logged(shopListener(database, { store, trustProxy: TRUST_PROXY === '1' })))
     console.log(`keyrow shop: ${await listen(server)}`)
-    const collector = startCleanup(store)
-    await toldToStop
+    const cleanup = startCleanup(store)
+    await stopSignal
     await drain(server)
-    await collector.stop()
+    await cleanup.stop()
   } finally {
     await closeDatabase(database)
   }
@@ -54,7 +54,7 @@ const listen = async (server: Server): Promise<string> => {
 const drain = async (server: Server): Promise<void> => {
   const closed = once(server, 'close')
   server.close()
-  // A connection that was kept alive ends as soon as its last answer is out.
+  // A keep-alive connection ends after its last answer.
   const idle = setInterval(() => server.closeIdleConnections(), 50)
   const late = setTimeout(() => server.closeAllConnections(), DRAIN_MS)
   await closed

@@ -1,10 +1,11 @@
-// The shop's pages. Each is a pure function of what it shows; only the frame around them looks at the
-// current session by itself, for the customer's name and the number of things in the cart.
+// The shop's pages. Each is a pure function of its data. Only the layout reads the current session, for the customer's
+// name and the number of things in the cart.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { currentSession, type Row, type Session, type SessionError } from 'keyrow'
+import { currentSession, type Session, type SessionError } from 'keyrow'
+import type { Row } from 'keyrow/store'
 import { document, type Html, html, nothing } from './html.js'
 import {
   type Cart,
@@ -20,14 +21,14 @@ import {
 } from './shop.js'
 import type { SessionRows } from './storage.js'
 
-/** What every customer's password is. It is shown on the page: this is a demonstration. */
+/** Every customer's password. The page shows it, because this is a demonstration. */
 export const DEMO_PASSWORD = 'sesame'
 
 const euros = new Intl.NumberFormat('en', { style: 'currency', currency: 'EUR' })
 
 const price = (cents: number): Html => html`<span class="cents">${euros.format(cents / 100)}</span>`
 
-// No handler passes the session down to here.
+// No handler passes the session.
 export const framed =
   (title: string) =>
   (main: Html): TE.TaskEither<SessionError, string> =>
@@ -126,6 +127,6 @@ const table = (rows: readonly Row[]): Html => html`
 ${rows.map((row) => html`<tr>${Object.values(row).map((cell) => html`<td>${String(cell)}</td>`)}</tr>`)}
 </table></div>`
 
-/** For a request that failed: it has no session to look at. */
+/** For a failed request, which has no session. */
 export const failurePage = (message: string): string =>
   document('Sorry', nothing, html`<p>${message}</p><p><a href="/">Back to the shop</a></p>`)

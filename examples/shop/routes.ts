@@ -1,13 +1,14 @@
-// Which request does what. A handler is a task that gives its answer as a value. One that ends in a `Left`
-// has failed: then nothing is stored, and `onError` answers.
+// The routes. A handler is a task that returns its answer as a value. If it ends in a `Left`, nothing is stored, and
+// `onError` answers.
 
 import type { IncomingMessage, RequestListener } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { currentSession, type Database, type Session, type SessionError } from 'keyrow'
+import { currentSession, type Session, type SessionError } from 'keyrow'
 import { type SessionListenerOptions, sessionListener } from 'keyrow/node'
+import type { Database } from 'keyrow/store'
 import { type Answer, onError, page, pathOf, Refused, readForm, seeOther, send } from './exchange.js'
 import type { Html } from './html.js'
 import { cartPage, DEMO_PASSWORD, framed, frontPage, sessionPage, signInPage } from './pages.js'
@@ -74,7 +75,7 @@ const storedRows =
   ({ id }: Session): Task<Html> =>
     pipe(sessionRows(database, id), TE.map(sessionPage))
 
-/** A form, what to do with what it holds, and the page to see after that. */
+/** A form, the action on its fields, and the next page. */
 const takes = <A>(
   parse: (fields: URLSearchParams) => O.Option<A>,
   act: (sent: A) => Task<unknown>,
@@ -96,7 +97,7 @@ const handlerOf = (routes: ReadonlyMap<string, Route>, req: IncomingMessage): E.
   return isForeign(req) ? E.left(new Refused(403, 'That form was sent from elsewhere.')) : E.right(handler)
 }
 
-// `SameSite=Lax` keeps the session out of forms that other sites send; this keeps them from starting one.
+// `SameSite=Lax` withholds the cookie from forms of other sites; this check keeps them from starting a session.
 const isForeign = (req: IncomingMessage): boolean =>
   req.method === 'POST' && /^(cross|same)-site$/.test(String(req.headers['sec-fetch-site']))
 

@@ -1,5 +1,5 @@
-// The shop itself: what it sells, and what it keeps in a visitor's session. Pure functions over typed keys;
-// nothing here waits, or knows of HTTP or SQL. The tasks at the end do the same to the current session.
+// The shop's products, and its data in a visitor's session: pure functions on typed keys, without I/O, HTTP or SQL.
+// The tasks at the end apply them to the current session.
 
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as N from 'fp-ts/lib/number.js'
@@ -48,7 +48,7 @@ interface QuantityBrand {
 
 const MOST = 99
 
-/** How many of one product: 1 to 99. None of a product is no row at all. */
+/** The quantity of one product: 1 to 99. A quantity of 0 is no row. */
 export const Quantity = t.brand(
   t.number,
   (n): n is t.Branded<number, QuantityBrand> => Number.isInteger(n) && n >= 1 && n <= MOST,
@@ -60,7 +60,7 @@ interface NameBrand {
   readonly Name: unique symbol
 }
 
-/** What a customer is called: 1 to 40 characters, without spaces around them. */
+/** A customer's name: 1 to 40 characters, without spaces around them. */
 export const Name = t.brand(
   t.string,
   (text): text is t.Branded<string, NameBrand> => text === text.trim() && /^\P{Cc}{1,40}$/u.test(text),
@@ -68,7 +68,7 @@ export const Name = t.brand(
 )
 export type Name = t.TypeOf<typeof Name>
 
-/** The product, quantity or name that a text stands for. */
+/** Parses a product, a quantity or a name. */
 export const productOf = (sku: string): O.Option<Product> =>
   pipe(
     products,
@@ -93,7 +93,7 @@ type Change = (session: Session) => Session
 // two tabs that put different products into the cart at the same moment both keep theirs.
 const quantityKey = ({ sku }: Product): SessionKey<Quantity> => sessionKey(`cart/${sku}`, Quantity)
 
-/** Whose session it is: the customer's, from the sign-in on. */
+/** The owner of the session: the customer, from the sign-in on. */
 export const customerOf: (session: Session) => O.Option<Name> = flow(
   sessionRef(sessionPrincipal),
   O.chain(nameOf),
@@ -121,8 +121,8 @@ const withQuantity = (product: Product, quantity: Quantity): Change =>
   sessionSet(quantityKey(product), quantity)
 
 /**
- * One more of it; a cart that has 99 of it stays as it is. An update and not a set: of two tabs at once that
- * put the same product into the cart, both count.
+ * Adds one; a cart with 99 of the product stays as it is. It is an update and not a set, so that two tabs that add the same
+ * product at once both count.
  */
 const withOneMore = (product: Product): Change => sessionUpdate(quantityKey(product), oneMore)
 
@@ -133,7 +133,7 @@ const oneMore: (quantity: O.Option<Quantity>) => Quantity = flow(
 
 const without: (product: Product) => Change = flow(quantityKey, sessionDel)
 
-// From here on: tasks on the current session, which nobody had to hand down to them.
+// Tasks on the current session. No caller passes it.
 
 type Task<A> = TE.TaskEither<SessionError, A>
 
@@ -144,14 +144,14 @@ export const changeInCart: (line: Line) => Task<Session> = ({ product, quantity 
 
 export const takeFromCart: (product: Product) => Task<Session> = flow(without, updateCurrentSession)
 
-/** The session gets a new secret, so that a token known to others before the sign-in is worth nothing after. */
+/** The session gets a new secret, so that a token that others had before the sign-in opens nothing afterwards. */
 export const signIn = (name: Name): Task<Session> =>
   pipe(updateCurrentSession(sessionFor(name)), TE.chainW(rotateSession))
 
-/** The session is deleted with all its rows, the cart among them. */
+/** Deletes the session with all its rows, the cart included. */
 export const signOut: Task<void> = pipe(currentSession, TE.chainW(destroySession))
 
-/** The same for all of the customer's sessions, in whatever browsers they are; for a stranger, nothing. */
+/** Deletes all sessions of the customer, in all browsers; does nothing for a visitor who is not signed in. */
 export const signOutEverywhere: Task<unknown> = pipe(
   currentSession,
   TE.chainW((session) =>

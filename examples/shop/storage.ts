@@ -1,13 +1,14 @@
-// Where the shop keeps its sessions: in PGlite, in a directory of its own, or in the PostgreSQL that
-// DATABASE_URL names. And the shop's own statements, which show a session's rows as they are.
+// The shop's database: PGlite in a directory of its own, or the PostgreSQL of DATABASE_URL; and the shop's own
+// statements, which show a session's rows.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as RA from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type { Database, DriverError, Query, Row, SessionId } from 'keyrow'
+import type { DriverError, SessionId } from 'keyrow'
 import { pgliteDatabase } from 'keyrow/pglite'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import type { Database, Query, Row } from 'keyrow/store'
 import postgres from 'postgres'
 
 const DIRECTORY = '.data/shop'
@@ -46,7 +47,7 @@ export const sessionRows = (
     ),
   )
 
-// The id may be shown: it opens nothing. The columns with the secret's hash are not asked for.
+// The id is public. The columns with the secret's hash are not selected.
 const HEADER: Query = {
   name: 'shop.header',
   text: `
@@ -56,7 +57,7 @@ from keyrow.session
 where id = $1::uuid`,
 }
 
-// A deleted key leaves a row without a value, until enough later saves have swept it away.
+// A deleted key leaves a tombstone, a row without a value, until enough later saves have deleted it.
 const ENTRIES: Query = {
   name: 'shop.entries',
   text: `

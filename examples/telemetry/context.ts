@@ -1,5 +1,5 @@
-// What carries the active span through `await`. A program takes it from @opentelemetry/sdk-node, or from
-// @opentelemetry/context-async-hooks, which does little more than this.
+// The context manager that carries the active span through `await`. A program uses the one of @opentelemetry/sdk-node,
+// or of @opentelemetry/context-async-hooks, which does little more than this.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { type Context, type ContextManager, ROOT_CONTEXT } from '@opentelemetry/api'

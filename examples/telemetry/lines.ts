@@ -1,10 +1,10 @@
-// Spans and metrics as lines for the terminal. A program sends them to a collector instead.
+// Spans and metrics as lines for the terminal. A program sends them to an OpenTelemetry backend instead.
 
 import type { Attributes } from '@opentelemetry/api'
 import { DataPointType, type MetricData, type ResourceMetrics } from '@opentelemetry/sdk-metrics'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace-base'
 
-/** Each root span, with what is below it. */
+/** Each root span, with its descendants. */
 export const spanLines = (spans: readonly ReadableSpan[]): readonly string[] =>
   spans.filter(({ parentSpanContext }) => parentSpanContext === undefined).flatMap(branch(spans, '  '))
 

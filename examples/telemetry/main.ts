@@ -1,4 +1,4 @@
-// A visitor's few requests, each one a span; what keyrow did in them comes out as spans below, and as metrics.
+// A few requests of a visitor, each with a span. keyrow's work in them is shown as child spans, and as metrics.
 // `npm run build && npm run build:examples && node build/examples/telemetry/main.js` shows them.
 
 import { context, trace } from '@opentelemetry/api'

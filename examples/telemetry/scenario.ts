@@ -1,4 +1,4 @@
-// What happens: a sign-in, two tabs at once, a token that somebody made up, a sign-out, a collection.
+// The scenario: a sign-in, two tabs at once, an invented token, a sign-out, a cleanup.
 
 import { SpanStatusCode, type Tracer } from '@opentelemetry/api'
 import {

@@ -1,5 +1,5 @@
-// keyrow's events as OpenTelemetry spans and metrics. Events are told at once, in the async context of the
-// operation that they are about: so the span that is active here is the one that the operation belongs to.
+// keyrow's events as OpenTelemetry spans and metrics. Events are published synchronously, in the async context of their
+// operation, so the active span here is the operation's parent.
 
 import { type Attributes, type AttributeValue, type Meter, type Tracer, trace } from '@opentelemetry/api'
 import { onSessionEvent, type SessionEventName, type SessionEvents } from 'keyrow'
@@ -11,7 +11,7 @@ export interface Instruments {
 
 type Stop = () => void
 
-/** Turns events into spans and metrics, until the function that it gives is called. */
+/** Turns events into spans and metrics, until the returned function is called. */
 export const instrument = ({ tracer, meter }: Instruments): Stop => {
   const stops = [...timedSpans(tracer), ...spanEvents(), ...durations(meter), ...counters(meter)]
   return () => {
@@ -19,7 +19,7 @@ export const instrument = ({ tracer, meter }: Instruments): Stop => {
   }
 }
 
-/** The events that tell how long something took, and what that was: the same names as in `failed`. */
+/** The events with a duration, and the name of their operation, as in `failed`. */
 const operations = {
   created: 'create',
   loaded: 'load',
@@ -32,7 +32,7 @@ const operations = {
 
 const timed = Object.keys(operations) as readonly (keyof typeof operations)[]
 
-/** It is over when it is told: so the span began that much earlier. */
+/** An event is published at the end of its operation, so the span began earlier by its duration. */
 const timedSpans = (tracer: Tracer): readonly Stop[] =>
   timed.map((name) =>
     onSessionEvent(name, ({ durationMs, ...about }) => {
@@ -42,17 +42,17 @@ const timedSpans = (tracer: Tracer): readonly Stop[] =>
     }),
   )
 
-/** What takes no time of its own is an event of the span around it, if there is one. */
+/** An event without a duration becomes an event of the active span, if there is one. */
 const spanEvents = (): readonly Stop[] =>
   (['conflict', 'expired', 'badToken', 'failed'] as const).map((name) =>
     onSessionEvent(name, (event) => trace.getActiveSpan()?.addEvent(`keyrow.${name}`, named(event))),
   )
 
-/** An event holds nothing secret, so all of it may be shown; ids too, for a span is about one session. */
+/** An event has no secrets, so a span may have all its fields, and the id, since a span describes one session. */
 const named = (about: Readonly<Record<string, AttributeValue | undefined>>): Attributes =>
   Object.fromEntries(Object.entries(about).map(([field, value]) => [`keyrow.${field}`, value]))
 
-// In seconds, as OpenTelemetry's conventions have it; its default bounds are made for milliseconds.
+// In seconds, by OpenTelemetry's conventions. The default bounds are for milliseconds.
 const bounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 const durations = (meter: Meter): readonly Stop[] => {
@@ -68,7 +68,7 @@ const durations = (meter: Meter): readonly Stop[] => {
   )
 }
 
-/** Attributes of metrics have few values. An id is never among them: each would be a time series for ever. */
+/** Attributes of metrics need few values. An id is never among them: each id would be a new time series. */
 const counters = (meter: Meter): readonly Stop[] => {
   const count = counting(meter)
   return [
@@ -90,10 +90,10 @@ const counting =
     add: (event: SessionEvents[N]) => readonly [number, Attributes?],
   ): Stop => {
     const counter = meter.createCounter(metric, { unit })
-    return onSessionEvent(event, (told) => counter.add(...add(told)))
+    return onSessionEvent(event, (published) => counter.add(...add(published)))
   }
 
-/** By the names that OpenTelemetry has for these. */
+/** The names are OpenTelemetry's. */
 const failure = ({ operation, error, sqlState }: SessionEvents['failed']): Attributes => ({
   'keyrow.operation': operation,
   'error.type': error,

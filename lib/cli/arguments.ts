@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
+import { isNumberWithin } from '../core/options.js'
 import { LATEST } from '../sql/migrations.js'
 import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema.js'
 import type { Scope } from './admin.js'
@@ -223,7 +224,7 @@ const databaseOf = (values: Values, databaseUrl: string | undefined): Pick<Targe
 const whole = (name: string, text: string | undefined, least: number, most: number): number | undefined => {
   if (text === undefined) return undefined
   const figure = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
-  if (figure >= least && figure <= most) return figure
+  if (isNumberWithin(figure, least, most, 'integer')) return figure
   throw usage(`--${name}: say a whole number from ${String(least)} to ${String(most)}`)
 }
 

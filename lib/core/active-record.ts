@@ -1,8 +1,7 @@
-// An active record is a handle and an id: the handle says where the record lives, the id says which one
-// it is. All else is pure functions over immutable values.
+// An active record is an immutable value with a handle and an id. Pure functions do the rest.
 
 /**
- * What every record has: the `handle` through which it is saved and destroyed, and its `id` there.
+ * The common part of all records: the `handle` through which a record is saved and destroyed, and its `id` there.
  *
  * @example
  * ```ts

@@ -1,27 +1,25 @@
-// What was done to named values since they were read: at most one edit for each name. An edit is a pure function
-// on one value, which may be absent:
+// Edits of named values: at most one for each name. Sessions edit their keys with them, records their columns. An
+// edit is a pure function of one value, which may be absent:
 //
-//   Set v        x ↦ v           blind: what was there does not matter
+//   Set v        x ↦ v           blind: independent of the stored value
 //   Del          x ↦ nothing     blind
-//   Update f g … x ↦ … g(f(x))   replayed: it is applied to what is in the row when it is saved
+//   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
 //
-// Two edits of one name make one, so that applying it is applying the first and then the second:
+// Composing two edits of one name gives one edit with the effect of both. After a blind edit the value is known, so
+// the composition is blind too:
 //
 //   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
 //   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
 //                                  compose(Del, Update gs)       = Set (gs of nothing)
 //
-// After a blind edit all is known, so what follows it is blind as well. And what was done between two states
-// of one request can be told, which is how a save in its middle is not done again at its end:
+// `since` is the difference of two states of one request. A save at the end thus skips what an earlier one stored:
 //
-//   compose(earlier, since(earlier, later)) = later   where later came from earlier
-//
-// Sessions edit their keys by it, and records of your own their columns.
+//   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
 import * as O from 'fp-ts/lib/Option.js'
 import { Map as HashMap } from 'immutable'
 import type { Json } from './json.js'
 
-/** A new value from the present one. Pure: it may be run again on a newer value. */
+/** A new value, computed from the present one. It must be pure: it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V
 
 export type Edit<V = Json> =
@@ -45,7 +43,6 @@ const update = <V>(steps: readonly Step<V>[]): Edit<V> => Object.freeze({ _tag: 
 
 export const updatedBy = <V>(step: Step<V>): Edit<V> => update([step])
 
-/** The value after the edit. */
 export const applyEdit = <V>(edit: Edit<V>, value: O.Option<V>): O.Option<V> => {
   if (edit._tag === 'Set') return O.some(edit.value)
   if (edit._tag === 'Del') return O.none
@@ -58,12 +55,12 @@ export const composeEdit = <V>(first: Edit<V> | undefined, second: Edit<V>): Edi
   return O.matchW(deleted, setTo<V>)(applyEdit(second, applyEdit(first, O.none)))
 }
 
-/** What `later` has beyond `earlier`; `undefined` when that is nothing. */
+/** Returns the part of `later` that `earlier` lacks, or `undefined` for none. */
 const sinceEdit = <V>(earlier: Edit<V> | undefined, later: Edit<V>): Edit<V> | undefined => {
   if (earlier === later) return undefined
   if (earlier?._tag !== 'Update' || later._tag !== 'Update') return later
-  const known = later.steps.findIndex((step, index) => step !== earlier.steps[index])
-  return known < 0 ? undefined : update(later.steps.slice(known))
+  const first = later.steps.findIndex((step, index) => step !== earlier.steps[index])
+  return first < 0 ? undefined : update(later.steps.slice(first))
 }
 
 export const composeEdits = <V>(first: Edits<V>, second: Edits<V>): Edits<V> =>
@@ -77,24 +74,21 @@ export const sinceEdits = <V>(earlier: Edits<V>, later: Edits<V>): Edits<V> =>
         return since === undefined ? edits : edits.set(key, since)
       }, HashMap<string, Edit<V>>())
 
-/** The edits whose outcome depends on what is stored. */
+/** Whether the result of any edit depends on the stored value. */
 export const hasUpdates = <V>(edits: Edits<V>): boolean => edits.some((edit) => edit._tag === 'Update')
 
-// What a request did to a session since it was loaded: the algebra of edits, on a hash of JSON.
-
-/** The named values of a session, as an immutable hash. */
+/** The named values of a session. */
 export type Entries = HashMap<string, Json>
 
 export const noEntries: Entries = HashMap()
 
-/** The entries after one edit. */
 export const applyAt = (entries: Entries, key: string, edit: Edit): Entries =>
   O.match(
     () => entries.delete(key),
     (value: Json) => entries.set(key, value),
   )(applyEdit(edit, valueAt(entries, key)))
 
-// Not `fromNullable`: null is a value.
+// `fromNullable` would lose null, which is a value.
 const valueAt = (entries: Entries, key: string): O.Option<Json> => {
   const value = entries.get(key)
   return value === undefined ? O.none : O.some(value)

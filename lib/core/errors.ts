@@ -1,23 +1,19 @@
-// Everything that can go wrong, as one small closed union. Each error is an `Error` with a readonly
-// `_tag`, so that the same value sits in a `Left` or is thrown, and a `switch` on `_tag` is exhaustive.
-// What is merely absent is never an error: that is `Option`.
+// All errors, as one closed union. Each is an `Error` with a readonly `_tag`, so that the same value can be a `Left`
+// or be thrown, and a `switch` on `_tag` is exhaustive. Absence is an `Option`, never an error.
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-base.js'
 
-// What PostgreSQL's five-character codes (SQLSTATE) say about a failed statement: its kind, whether the same statement
-// may succeed later, and whether it may have taken effect.
-
 /**
- * Why a statement failed, where a program may want to answer it.
+ * The reason of a failed statement, for the cases that a program may want to handle.
  *
  * - `unique`, `foreignKey`, `check`, `notNull`, `exclusion`: a constraint was violated.
- * - `serialization`, `deadlock`: the server gave up this transaction in favour of another one.
- * - `timeout`: a deadline of keyrow, or a timeout of the server, has passed.
- * - `unavailable`: no connection, a lost connection, a server that starts or stops, has no resources left, or only reads.
+ * - `serialization`, `deadlock`: the server aborted this transaction in favour of another one.
+ * - `timeout`: a deadline of keyrow or a timeout of the server has passed.
+ * - `unavailable`: no connection, a lost one, or a server that starts, stops, is read-only or out of resources.
  * - `setting`: a setting of the role or the database makes results wrong; the message names it.
- * - `outerHandle`: the database, or an outer transaction, was used inside of a transaction of its own.
+ * - `outerHandle`: the handle of the database, or of an outer transaction, was used inside a transaction.
  * - `transactionOver`: a transaction's handle was used after its end.
  */
 export type DriverErrorKind =
@@ -34,7 +30,7 @@ export type DriverErrorKind =
   | 'outerHandle'
   | 'transactionOver'
 
-/** `none`: the statement, or the whole transaction, certainly did nothing. `unknown`: it may be done. */
+/** `none`: the statement or transaction had no effect. `unknown`: it may have taken effect. */
 export type Effect = 'none' | 'unknown'
 
 const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
@@ -45,50 +41,49 @@ const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
   [/^23P01/, 'exclusion'],
   [/^40001/, 'serialization'],
   [/^40P01/, 'deadlock'],
-  // Cancelled or too long: a statement, a lock, a transaction that was idle, a whole transaction.
+  // A statement was cancelled, or a statement, a lock, an idle or a whole transaction took too long.
   [/^(57014|55P03|25P03|25P04)/, 'timeout'],
-  // Connections, a standby that was the primary, authentication, no such database, resources, the server going down
-  // or starting, its disks.
+  // Connections, a read-only server, authentication, no such database, resources, shutdown or startup, disks.
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ]
 
-export const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
+const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
   sqlState === undefined ? undefined : KINDS.find(([states]) => states.test(sqlState))?.[1]
 
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
-// An error says "not done", with a few exceptions: a pooler that lost its server, a server that ended the connection,
-// what the server does not know either, and errors of the system, which may come from something in between.
+// A SQLSTATE normally means no effect. Exceptions: a lost connection or server, an unknown completion, and system
+// errors, which a proxy between client and server may have sent.
 const UNCERTAIN = /^(08|40003|57P0[1245]|58|XX)/
 const CERTAIN = /^0800[14]/
 
-export const effectOfState = (sqlState: string): Effect =>
+const effectOfState = (sqlState: string): Effect =>
   UNCERTAIN.test(sqlState) && !CERTAIN.test(sqlState) ? 'unknown' : 'none'
 
 abstract class KeyrowError extends ErrorWithStatus {}
 
 interface DriverErrorDetail {
   readonly sqlState?: string | undefined
-  /** Default: by the SQLSTATE. */
+  /** Default: derived from the SQLSTATE. */
   readonly kind?: DriverErrorKind | undefined
   readonly constraint?: string | undefined
   readonly column?: string | undefined
   readonly retryable: boolean
-  /** Default: by the SQLSTATE; without one `unknown`. */
+  /** Default: derived from the SQLSTATE; `unknown` without one. */
   readonly effect?: Effect | undefined
   readonly cause?: unknown
 }
 
 /**
- * The database could not be reached, did not answer in time, or refused a statement.
+ * The database was not reached, did not answer in time, or rejected a statement.
  *
- * - `sqlState`: PostgreSQL's five-character code, when the server itself answered.
- * - `kind`: the kind of failure that a program may want to answer; `undefined` for all else.
- * - `constraint`, `column`: the names of what was violated, where the server tells them.
- * - `retryable`: the same operation may succeed if tried again (a lost connection, a deadlock, a timeout).
- * - `effect`: `none` if the statement, or the whole transaction, certainly did nothing: it was never sent, or the server
- *   answered that it is not done. `unknown` if it may be done: the connection was lost, or the answer did not come in time.
+ * - `sqlState`: PostgreSQL's five-character code, if the server answered.
+ * - `kind`: the reason, for the cases that a program may want to handle; else `undefined`.
+ * - `constraint`, `column`: what was violated, if the server names it.
+ * - `retryable`: the same operation may succeed if repeated (a lost connection, a deadlock, a timeout).
+ * - `effect`: `none` if it was never sent, or the server rejected it; the statement or transaction had no effect.
+ *   `unknown` if the connection was lost or the answer did not come in time; it may have taken effect.
  * - `status`: 503 if it is `retryable` or of the kind `unavailable`, else 500.
  * - `cause`: the driver's own error.
  *
@@ -126,8 +121,8 @@ export class DriverError extends KeyrowError {
 }
 
 /**
- * A stored value does not fit the codec of its key, or of its column; `row` counts the rows of a result from 0.
- * `problems` has one line for each misfit.
+ * A stored value does not fit the codec of its key or column. `row` is its row in the result, counted from 0.
+ * `problems` has one line for each mismatch.
  */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
@@ -143,7 +138,7 @@ export class DecodeError extends KeyrowError {
   }
 }
 
-/** A key or a value that cannot be stored. `path` leads into the value: `['lines', '0', 'price']`. */
+/** A key or a value that cannot be stored. `path` is the position in the value: `['lines', '0', 'price']`. */
 export class EncodeError extends KeyrowError {
   readonly _tag = 'EncodeError'
   readonly status = 400
@@ -164,7 +159,7 @@ export class EncodeError extends KeyrowError {
   }
 }
 
-/** The session was destroyed or has expired; nothing was stored. */
+/** The session was destroyed or has expired. Nothing was stored. */
 export class SessionGone extends KeyrowError {
   readonly _tag = 'SessionGone'
   readonly status = 409
@@ -174,7 +169,7 @@ export class SessionGone extends KeyrowError {
   }
 }
 
-/** The request that the current session belonged to has ended, or its response has begun; nothing was read or changed. */
+/** The request of the current session has ended, or its response has begun. Nothing was read or changed. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
   readonly status = 500
@@ -184,7 +179,7 @@ export class SessionClosed extends KeyrowError {
   }
 }
 
-/** A key was asked for that this session was loaded without. Whether it is stored is not known. */
+/** The session was loaded without this key, so its value is unknown. */
 export class KeyNotLoaded extends KeyrowError {
   readonly _tag = 'KeyNotLoaded'
   readonly status = 500
@@ -196,7 +191,7 @@ export class KeyNotLoaded extends KeyrowError {
   }
 }
 
-/** Nothing has bound a current session here: the code does not run inside `withSession` or a door. */
+/** No current session is bound here: the code runs outside of `withSession` and of every adapter. */
 export class NoCurrentSession extends KeyrowError {
   readonly _tag = 'NoCurrentSession'
   readonly status = 500
@@ -207,8 +202,8 @@ export class NoCurrentSession extends KeyrowError {
 }
 
 /**
- * Another request changed the same thing first. Of a session its secret (`what` is 'secret') or its first save
- * ('create'); of a record of your own the column that `what` names. `record` is `session`, or the record's table.
+ * Another request was first to make the same change. For a session, `what` is 'secret' (a rotation) or 'create'. For a
+ * record, `what` is a column. `record` is `session`, or the record's table.
  */
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
@@ -223,7 +218,7 @@ export class SaveConflict extends KeyrowError {
   }
 }
 
-/** The row of a record is gone; nothing was stored. */
+/** The row of a record is gone. Nothing was stored. */
 export class RecordGone extends KeyrowError {
   readonly _tag = 'RecordGone'
   readonly status = 500
@@ -236,7 +231,7 @@ export class RecordGone extends KeyrowError {
   }
 }
 
-/** The database does not hold the schema that this release of keyrow works with. */
+/** The database has no schema of keyrow, or one of another version. */
 export class SchemaMismatch extends KeyrowError {
   readonly _tag = 'SchemaMismatch'
   readonly status = 503
@@ -245,7 +240,7 @@ export class SchemaMismatch extends KeyrowError {
   constructor(
     readonly schema: string,
     readonly problem: string,
-    /** The versions, when it is these that differ; `found` is 0 when nothing is there. */
+    /** The versions, if they differ; `found` is 0 without a schema. */
     readonly versions?: { readonly found: number; readonly wanted: number },
   ) {
     super(`schema "${schema}": ${problem}`)
@@ -276,15 +271,14 @@ export type SessionError =
   | SaveConflict
   | SchemaMismatch
 
-/** The store itself failed: the database did not do what was asked, or does not hold keyrow's schema. */
+/** The store itself failed: a database error, or another version of keyrow's schema. */
 export type StoreError = DriverError | SchemaMismatch
 
-/** What can go wrong with a record of your own. */
+/** The errors of records. */
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
 
 /**
- * Tells one of the errors of sessions from anything else that was thrown; also when another copy of keyrow in this
- * process made it.
+ * Whether a thrown value is one of the errors of sessions, also one of another copy of keyrow in this process.
  *
  * @example
  * ```ts
@@ -297,11 +291,11 @@ export const isSessionError = (error: unknown): error is SessionError =>
   error instanceof KeyrowError && !(error instanceof RecordGone)
 
 /**
- * Tells one of the errors of records from anything else that was thrown.
+ * Whether a thrown value is one of the errors of records.
  *
  * @example
  * ```ts
- * import { isRecordError, RecordGone } from 'keyrow'
+ * import { isRecordError, RecordGone } from 'keyrow/records'
  *
  * console.log(isRecordError(new RecordGone('notes', '1')), isRecordError(new Error('other'))) // true false
  * ```
@@ -309,15 +303,13 @@ export const isSessionError = (error: unknown): error is SessionError =>
 export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
-// What a replayed update throws.
-
-/** One of our errors, thrown by a replayed update, is the save's `Left`; anything else stays a throw. */
+/** A session error that `task` throws, for example in a replayed update, becomes its `Left`. Other errors stay thrown. */
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>
     attempted(task)
 
-/** Runs it at once. */
+/** Runs `task` as `tagged` does. */
 export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Either<L, A>> => {
   try {
     return await task()
@@ -327,13 +319,11 @@ export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Eith
   }
 }
 
-// Errors of a driver with something else in them: they are never changed in place.
-
-/** The same error with another effect. */
+/** Returns a copy of the error with another effect. */
 export const withEffect = (error: DriverError, effect: Effect): DriverError =>
   error.effect === effect ? error : rebuilt(error.message, error, effect)
 
-/** The same error with another message. */
+/** Returns a copy of the error with another message. */
 export const withMessage = (error: DriverError, message: string): DriverError =>
   rebuilt(message, error, error.effect)
 

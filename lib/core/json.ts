@@ -1,15 +1,15 @@
-// JSON as a type and as a fact: what is not JSON is refused when it is set, long before a save, and what
-// is kept is a deeply frozen copy. PostgreSQL's own limits on text and jsonb are part of the check.
+// JSON as a type and a check. A value that is not JSON is rejected when it is set, long before a save. PostgreSQL's
+// own limits on text and jsonb are part of the check. A deeply frozen copy is kept.
 import { EncodeError } from './errors.js'
 
-/** Any JSON value, read only all the way down. */
+/** Any JSON value, deeply read-only. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
 
-/** The longest value, in characters of JSON (16 Mi), and the deepest (500 levels). */
+// In characters of JSON (16 Mi), and in levels.
 const MAX_JSON_SIZE = 16 * 1024 * 1024
 const MAX_JSON_DEPTH = 500
 
-/** Why PostgreSQL cannot hold this text, or `undefined` when it can. */
+/** The reason why PostgreSQL cannot hold this text; `undefined` if it can. */
 export const textProblem = (text: string): string | undefined =>
   text.includes('\u0000')
     ? 'U+0000 cannot be stored by PostgreSQL'
@@ -17,7 +17,7 @@ export const textProblem = (text: string): string | undefined =>
       ? undefined
       : 'a lone surrogate is not valid Unicode'
 
-/** About how many characters of JSON it is. */
+/** Estimates the number of characters of JSON. */
 export const jsonSize = (value: Json): number => {
   if (typeof value === 'string') return value.length + 2
   if (typeof value !== 'object' || value === null) return 8
@@ -34,10 +34,11 @@ interface Walk {
 }
 
 /**
- * A deeply frozen JSON copy of `value`; throws an `EncodeError` that names `key` and the path to what is
- * not JSON: functions, symbols, BigInt, NaN and infinities, `undefined` inside arrays, cycles, class
- * instances, U+0000 and lone surrogates. As in `JSON.stringify`, an object's `undefined` members are left
- * out and -0 becomes 0.
+ * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members of an object are left out
+ * and -0 becomes 0.
+ *
+ * @throws `EncodeError`, with `key` and the path, for functions, symbols, BigInt, NaN, infinities, `undefined` in
+ * arrays, cycles, class instances, U+0000 and lone surrogates.
  */
 export const toJson = (key: string, value: unknown): Json =>
   copy({ key, path: [], above: new Set(), size: 0 }, value)
@@ -63,7 +64,7 @@ const copy = (walk: Walk, value: unknown): Json => {
 
 const copyNumber = (walk: Walk, value: number): number => {
   if (!Number.isFinite(value)) reject(walk, `${String(value)} is not JSON`)
-  // PostgreSQL gives numbers back with all their digits: 1e308 as 309 of them.
+  // PostgreSQL returns numbers with all their digits: 1e308 as 309 of them.
   grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
 }
@@ -74,8 +75,8 @@ const copyText = (walk: Walk, value: string): string => {
   return problem === undefined ? value : reject(walk, problem)
 }
 
-// Written as \u0001 in JSON.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+// JSON has these as \u0001, six characters.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern finds control characters
 const CONTROLS = /[\u0001-\u001f]/g
 
 const copyObject = (walk: Walk, value: object): Json => {
@@ -88,7 +89,7 @@ const copyObject = (walk: Walk, value: object): Json => {
 }
 
 const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
-  // Array.from also visits holes, which are `undefined`.
+  // `Array.from` visits holes too, as `undefined`.
   Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
 
 const copyMembers = (walk: Walk, value: object): Json => {
@@ -97,7 +98,7 @@ const copyMembers = (walk: Walk, value: object): Json => {
   const members = Object.entries(value as Record<string, unknown>)
     .filter(([, member]) => member !== undefined)
     .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
-  // Object.fromEntries defines members, so that one named `__proto__` is a member like any other.
+  // `Object.fromEntries` defines members, so `__proto__` is a member like any other.
   return Object.freeze(Object.fromEntries(members))
 }
 
@@ -113,7 +114,7 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
   return copied
 }
 
-/** An object literal, of this realm or another, or one without a prototype. */
+/** An object literal of any realm, or an object without a prototype. */
 const isPlainObject = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
   return (
@@ -122,10 +123,7 @@ const isPlainObject = (value: object): boolean => {
   )
 }
 
-// Values that cannot be changed in place, in types and in fact: an attempt throws, it is never lost in
-// silence.
-
-/** `A`, read only all the way down. A `Date` keeps its type, though its setters throw. */
+/** `A`, deeply read-only. A `Date` keeps its type; its setters throw. */
 export type DeepReadonly<A> = unknown extends A
   ? A
   : A extends string | number | boolean | bigint | symbol | null | undefined | Date
@@ -138,16 +136,16 @@ export type DeepReadonly<A> = unknown extends A
           ? ReadonlySet<DeepReadonly<V>>
           : { readonly [K in keyof A]: DeepReadonly<A[K]> }
 
-const refuseChange = (): never => {
+const rejectChange = (): never => {
   throw new TypeError('a value read from a session cannot be changed in place: set a new one')
 }
 
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 const collectionSetters = ['set', 'add', 'delete', 'clear']
 
-const setterError = { value: refuseChange, writable: false, enumerable: false, configurable: false }
+const setterError = { value: rejectChange, writable: false, enumerable: false, configurable: false }
 
-// One by one, and with a descriptor that says all: that takes two thirds of the time of `defineProperties`.
+// Single calls with a complete descriptor take two thirds of the time of `defineProperties`.
 const lock = (value: object, setters: readonly string[]): void => {
   if (!Object.isExtensible(value)) return
   for (const setter of setters) Object.defineProperty(value, setter, setterError)
@@ -155,8 +153,8 @@ const lock = (value: object, setters: readonly string[]): void => {
 }
 
 /**
- * Freezes arrays and plain objects deeply, and locks the setters of `Date`, `Map` and `Set` within them.
- * Instances of other classes are their authors' concern; typed arrays cannot be frozen in JavaScript.
+ * Freezes arrays and plain objects deeply, and makes the setters of each `Date`, `Map` and `Set` in them throw.
+ * Instances of other classes stay as they are. JavaScript cannot freeze typed arrays.
  */
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
@@ -168,7 +166,7 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   return value as DeepReadonly<A>
 }
 
-// Not `Object.isFrozen`, which says nothing of what is below.
+// `Object.isFrozen` would not cover nested values.
 const deeplyFrozen = new WeakSet<object>()
 
 const freezeObject = (value: object): void => {

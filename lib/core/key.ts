@@ -1,5 +1,5 @@
-// Typed keys: a name and a codec. The codec turns the program's value into JSON on the way out and JSON
-// into the program's value on the way in, so that a `Date` or a branded type comes back as itself.
+// Typed keys: a name and a codec. The codec turns a value of the program into JSON and back, so that a `Date` or a
+// branded type keeps its type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'
@@ -10,7 +10,6 @@ export interface SessionKey<A> {
   readonly codec: Type<A, unknown>
 }
 
-/** A key of any type: what the functions below need to know of it. */
 export interface AnyKey {
   readonly name: string
   readonly codec: {
@@ -21,12 +20,13 @@ export interface AnyKey {
   }
 }
 
-/** The longest name of a key, in bytes of UTF-8: it is part of an index. */
+/** The longest name of a key, in bytes of UTF-8. The name is part of an index. */
 const MAX_KEY_BYTES = 1024
 
 /**
- * A typed key, usable wherever a name is. Throws an `EncodeError` for a name that cannot be stored
- * (longer than 1,024 bytes, U+0000, a lone surrogate).
+ * Makes a typed key, which can be used wherever a name can.
+ *
+ * @throws `EncodeError` for a name that cannot be stored: over 1,024 bytes, with U+0000 or a lone surrogate.
  *
  * @example
  * ```ts
@@ -43,7 +43,7 @@ const MAX_KEY_BYTES = 1024
 export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
   Object.freeze({ name: storableName(name), codec })
 
-/** keyrow's own keys: they are known of every session. */
+/** The keys of keyrow itself. They are part of every load. */
 export const OWN = {
   principal: 'keyrow:principal',
   lifetime: 'keyrow:lifetime',
@@ -57,7 +57,6 @@ const problemOf = (name: string): string | undefined =>
     ? `a key is at most ${String(MAX_KEY_BYTES)} bytes long`
     : textProblem(name)
 
-/** Whether a store can have a key of this name. */
 export const isStorable = (name: string): boolean => problemOf(name) === undefined
 
 const storableName = (name: unknown): string => {
@@ -73,22 +72,21 @@ const open = (name: string): string => {
   return name
 }
 
-/** The JSON that stands for `value` under `key`; throws an `EncodeError`. */
+/** Returns the JSON of `value` under `key`. Throws an `EncodeError`. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
-  // Not every caller is type-checked: what is no key at all is refused as a name, and a misfit by the codec.
+  // Callers in JavaScript are not type-checked.
   const name = storableName(typeof key === 'object' ? key.name : key)
   try {
     if (typeof key !== 'object') return toJson(open(name), value)
     if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {
-    // A codec's or a getter's own: an invalid `Date` has no ISO string, for example.
+    // A codec or a getter may throw: an invalid `Date` has no ISO string, for example.
     throw error instanceof EncodeError ? error : new EncodeError(name, [], String(error))
   }
 }
 
-// What io-ts says of a misfit, in words: the paths and the codecs' names only, since a value may be a secret.
-
+/** Describes io-ts errors by path and codec only, since a value may be a secret. */
 export const problemsOf = (errors: Errors): readonly string[] =>
   errors.map((error) => {
     const path = error.context.slice(1).map((step) => step.key)

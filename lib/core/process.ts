@@ -1,10 +1,13 @@
-// What all copies of keyrow in one process have in common: a bundler, or a development server, may load the package
-// more than once, and the session that one copy binds has to be the other's current one too.
+// What all copies of keyrow in one process share. A bundler or a development server may load the package twice, and
+// both copies must have the same current session.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')
 
-/** The one value of this name in the process. A name ends in a version, which changes with the value's shape. */
+/**
+ * Returns the process-wide value of this name, which the first copy of keyrow makes. The name ends in a version, which
+ * changes with the value's shape.
+ */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
   const all = holder[KEY] ?? new Map<string, unknown>()
@@ -14,12 +17,15 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   return found as A
 }
 
-// The timers as they were when keyrow was imported. A test that puts fake ones in their place, to let a session or a
-// cache of its own expire, must not stop what keyrow waits for: a turn of the event loop, a database's answer.
+// The timers at the time of the import. A test may fake timers to let a session or a cache expire; keyrow's waits for
+// the event loop or a database must go on.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
+/** Node.js fires a timer with a longer delay at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1
+
 export const nextTick = process.nextTick.bind(process)
 
-/** The version of this package: a database is told which release made its tables. */
+/** The version of this package. The database stores it with the tables. */
 export const RELEASE = '0.1.0'

@@ -1,6 +1,5 @@
-// The session as a value: what the store held when it was last read (the snapshot), and what this request
-// did since (the edits). Nothing here does I/O, and nothing is ever changed in place.
-
+// The session as an immutable value: a snapshot of the store at the last read, and the edits of this request since.
+// Nothing here does I/O.
 import * as O from 'fp-ts/lib/Option.js'
 import { Set as HashSet } from 'immutable'
 import type { ActiveRecord } from './active-record.js'
@@ -8,56 +7,52 @@ import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edit
 import { type AnyKey, isStorable, nameOf, OWN } from './key.js'
 import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
 
-// What is known of a session of which only some keys were read. A key that was not read is never taken for one that
-// is absent: it cannot be looked at, and what depends on its value waits until a store has it.
-
-/** The names of keys. */
 export type Keys = HashSet<string>
 
-/** Entries, and of which keys they are all there is. */
+/** Entries, and the keys they cover. A key outside of `keys` is unknown, never absent; only a store can update it. */
 export interface PartialSnapshot {
   readonly entries: Entries
-  /** Absent: of all keys. */
+  /** `undefined` means all keys. */
   readonly keys?: Keys | undefined
 }
 
-/** What a program names. */
+/** Keys as a program names them. */
 export type KeyNames = readonly (string | AnyKey)[]
 
-/** The names of these keys, and keyrow's own. What cannot be stored is not there to be read. */
+/** The storable names of these keys, and keyrow's own. */
 export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
-/** Whether the value of this key is known, as it is after the edits. */
+/** Whether the value of this key is known after the edits. */
 const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boolean => {
   if (keys === undefined || keys.has(name)) return true
   const edit = edits.get(name)
   return edit === undefined ? !isStorable(name) : edit._tag !== 'Update'
 }
 
-/** Whether there are updates of values that are not known, so that only a store can run them. */
+/** Whether an update depends on a value that is not loaded. Only a store can run it. */
 export const hasUnloadedUpdates = ({ keys }: PartialSnapshot, edits: Edits): boolean =>
   keys !== undefined && edits.some((edit, key) => edit._tag === 'Update' && !keys.has(key))
 
-/** The entries after the edits, without those whose outcome is not known. */
-const applyLoaded = (edits: Edits, known: PartialSnapshot): Entries =>
+/** Applies the edits whose result is known. */
+const applyLoaded = (edits: Edits, snapshot: PartialSnapshot): Entries =>
   applyEdits(
-    hasUnloadedUpdates(known, edits) ? edits.filter((_, key) => isLoadedKey(known, edits, key)) : edits,
-    known.entries,
+    hasUnloadedUpdates(snapshot, edits) ? edits.filter((_, key) => isLoadedKey(snapshot, edits, key)) : edits,
+    snapshot.entries,
   )
 
-/** The keys that are known once these edits are saved. */
+/** The keys that are loaded once these edits are saved. */
 export const keysAfter = ({ keys }: PartialSnapshot, edits: Edits): Keys | undefined =>
   keys?.union(edits.keySeq())
 
-/** Of what is known these keys, and no others; all when none are named. */
-export const pick = <K extends PartialSnapshot>(known: K, keys: Keys | undefined): K => {
-  if (keys === undefined || keys === known.keys) return known
-  const both = known.keys === undefined ? keys : keys.intersect(known.keys)
-  return { ...known, entries: entriesOf(known.entries, both), keys: both }
+/** Restricts a snapshot to these keys, or to all keys if `keys` is `undefined`. */
+export const pick = <K extends PartialSnapshot>(snapshot: K, keys: Keys | undefined): K => {
+  if (keys === undefined || keys === snapshot.keys) return snapshot
+  const both = snapshot.keys === undefined ? keys : keys.intersect(snapshot.keys)
+  return { ...snapshot, entries: entriesOf(snapshot.entries, both), keys: both }
 }
 
-/** Two views of one moment as one. */
+/** Unites two snapshots of the same revision. */
 export const union = <K extends PartialSnapshot>(one: K, other: K): K =>
   other.keys === undefined || one.keys === other.keys
     ? other
@@ -75,19 +70,22 @@ export const entriesOf = (entries: Entries, keys: Keys): Entries =>
     }
   })
 
-/** A session's rows as one consistent read saw them. */
+/** A session's rows, from one consistent read. */
 export interface Snapshot extends PartialSnapshot {
-  /** Rises with every save; rows are stamped with it. */
+  /** Rises by one with every save. Each row has the revision that wrote it. */
   readonly revision: number
-  /** When the session will have expired, in milliseconds since 1970, by the store's clock. */
+  /** The time of expiry in milliseconds since 1970, by the store's clock. */
   readonly expiration: number
-  /** Whether moving the expiration is worth a write by now, by the store's clock. */
+  /** Whether moving the expiration is worth a write. */
   readonly touchDue: boolean
-  /** The save that made this revision: a number alone might mean another one, after a database was restored. */
+  /** Identifies the save that made this revision. After a restore of the database, its number may be used again. */
   readonly versionTag: IdempotencyKey
 }
 
-/** What is known of a session that was not read: nothing. */
+export const isSameRevision = (one: Snapshot, other: Snapshot): boolean =>
+  one.revision === other.revision && one.versionTag === other.versionTag
+
+/** The snapshot of a session that was not read. */
 export const emptySnapshot: Snapshot = Object.freeze({
   revision: 0,
   expiration: 0,
@@ -96,36 +94,33 @@ export const emptySnapshot: Snapshot = Object.freeze({
   entries: noEntries,
 })
 
-/** A session held by a store of type `H`; `Session` is this with any `SessionStore`. */
+/** A session in a store of type `H`. `Session` is this with any `SessionStore`. */
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   /** Milliseconds since 1970 by the store's clock; `None` before the first save. */
   readonly expiration: O.Option<number>
-  /** The values as this request sees them: the snapshot with the edits applied. Of keys that are known. */
+  /** The values that this request sees: the snapshot with the edits applied, for keys that are loaded. */
   readonly store: Entries
-  /** What was done since the last load, save or refresh. */
+  /** The changes since the last load, save or refresh. */
   readonly edits: Edits
-  /** What the store is known to hold; `None` before the first save. */
+  /** The last read or written state of the store; `None` before the first save. */
   readonly snapshot: O.Option<Snapshot>
   readonly token: Token
 }
 
-// Member by member: to spread a frozen object takes the engine three times as long.
+type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
+
+// Listed member by member: spreading a frozen object takes V8 three times as long.
 const make = <H>(
-  {
-    handle,
-    token,
-    expiration,
-    snapshot,
-  }: Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>,
+  { handle, token, expiration, snapshot }: Stored<H>,
   edits: Edits,
   store: Entries,
 ): SessionValue<H> => Object.freeze({ handle, id: token.id, expiration, store, edits, snapshot, token })
 
-/** A new session, with a fresh id and secret unless it is given a token; in memory only. */
+/** A new session in memory only; its id and secret are fresh unless a token is given. */
 export const newSession = <H>(handle: H, token = Token.fresh(freshId())): SessionValue<H> =>
   make({ handle, token, expiration: O.none, snapshot: O.none }, noEdits, noEntries)
 
-/** The session that a store holds, with `edits` on top of what it holds. */
+/** A session that a store holds, with unsaved `edits`. */
 export const storedSession = <H>(
   handle: H,
   token: Token,
@@ -141,7 +136,6 @@ export const storedSession = <H>(
 export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
   make({ ...session, token }, session.edits, session.store)
 
-/** The same session in another store. */
 export const withStore = <H>(session: SessionValue<H>, handle: H): SessionValue<H> =>
   handle === session.handle ? session : make({ ...session, handle }, session.edits, session.store)
 
@@ -156,14 +150,14 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
           : applyEdits(edits, noEntries),
       )
 
-/** One more edit, whose result on the visible values is `store`. */
+/** Adds one edit; `store` is its result. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   make(session, edits, store)
 
-/** Whether the value of this key can be told: it was read or set, or the session is new. */
+/** Whether the value of this key is known: it was read or set, or the session is new. */
 export const isLoaded = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>
   O.isNone(snapshot) || isLoadedKey(snapshot.value, edits, name)
 
-/** Whether there is nothing that a store would have to keep: a session that was never saved, with no values. */
+/** Whether the session was never saved and has no values. Such a session is never stored. */
 export const isBlank = <H>(session: SessionValue<H>): boolean =>
   O.isNone(session.snapshot) && session.store.isEmpty()

@@ -1,20 +1,17 @@
-// The credential of a session: its public id and a 256-bit secret, written `id.secret` in a cookie. Stores
-// see the id and the secret's hash, never the secret. A token never shows itself when it is printed.
+// The credential of a session: its public id and a 256-bit secret, written `id.secret` in a cookie. A store gets the
+// id and the hash of the secret, never the secret. Printing a token shows neither.
 import crypto, { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 
-// Randomness from the operating system: public ids, and secrets.
+const randomId = (): SessionId => randomUUID() as string as SessionId
 
-/** A random UUID (version 4, 122 random bits), in lower case. */
-const randomId = (): string => randomUUID()
-
-/** 32 random bytes (256 bits) as 43 characters of base64url. */
+/** 32 random bytes as 43 characters of base64url. */
 export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/** 64 random bits as 16 hexadecimal digits. No secret: they come from a supply that is drawn all at once. */
+/** 64 random bits as 16 hexadecimal digits. They are drawn in bulk, so they are no secret. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -24,12 +21,12 @@ export const randomBits64 = (): string => {
 
 declare const sessionId: unique symbol
 
-/** The id of a session: public, meaningless, fit for logs. It opens nothing. */
+/** The id of a session: public, meaningless, fit for logs. It is no credential. */
 export type SessionId = string & { readonly [sessionId]: true }
 
 declare const secretHash: unique symbol
 
-/** The SHA-256 of a secret, as 64 hexadecimal digits: all that a store ever sees of it. */
+/** The SHA-256 of a secret as 64 hexadecimal digits. A store gets nothing else of it. */
 export type SecretHash = string & { readonly [secretHash]: true }
 
 export class Token {
@@ -38,7 +35,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** The same for all tokens of a session that was built here. */
+    /** All tokens of one session share this object. It holds what became of a session that was built here. */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -46,32 +43,30 @@ export class Token {
   }
 
   static fresh(id: SessionId): Token {
-    return new Token(id, randomSecret(), Object.freeze({}))
+    return new Token(id, randomSecret(), {})
   }
 
-  /** The same session with another secret. */
+  /** A token of the same session with a new secret. */
   next(): Token {
     return new Token(this.id, randomSecret(), this.origin)
   }
 
-  /** `None` for whatever is not exactly a token; so a malformed one never costs a query. */
+  /** Returns `None` for any text that is not exactly a token, so that a malformed one costs no query. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
-    return match === null
-      ? O.none
-      : O.some(new Token(match[1] as SessionId, match[2] as string, Object.freeze({})))
+    return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string, {}))
   }
 
   get hash(): SecretHash {
     return sha256(this.#secret) as SecretHash
   }
 
-  /** 256 bits that only whoever knows the secret can tell, other ones for each purpose. */
+  /** Derives 256 bits from the secret, different for each purpose. */
   derived(purpose: string): Buffer {
     return createHmac('sha256', this.#secret).update(`keyrow ${purpose}`).digest()
   }
 
-  /** The credential itself, for the cookie and nothing else. */
+  /** Returns the credential, for the cookie and nothing else. */
   reveal(): string {
     return `${this.id}.${this.#secret}`
   }
@@ -90,34 +85,32 @@ export class Token {
   }
 }
 
-// In one call a third of the time; Node.js has that from 20.12 on.
+// One call takes a third of the time. Node.js has it since 20.12.
 const sha256 = (text: string): string =>
   (crypto as Partial<typeof crypto>).hash?.('sha256', text, 'hex') ??
   createHash('sha256').update(text).digest('hex')
 
-// 43 characters of base64url hold 258 bits; the last one's two spare bits must be zero.
+// 43 characters of base64url hold 258 bits. The two spare bits of the last one must be zero.
 const TOKEN =
   /^([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])$/
 
 declare const saveId: unique symbol
 
-/** 64 random bits in hexadecimal, which a store remembers for a while. */
+/** 64 random bits in hexadecimal. A store keeps those of the last saves, so that a repeated save is done once. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
 
-export const freshId = (): SessionId => randomId() as SessionId
+export const freshId = (): SessionId => randomId()
 
-// Ids that can be told from all others: of their 122 random bits the last 40 are a tag, an HMAC of the other 82 under
-// a key that lives where the sessions live. They are UUIDs of version 4 like any other, and open nothing.
-
+// Ids that a store recognizes as its own. Of their 122 random bits the last 40 are a tag: an HMAC of the other 82 with
+// a key that is stored beside the sessions. They are UUIDs of version 4 like any other.
 /**
- * Who made an id. `own`: this store, once, whether its session still lives or not. `foreign`: somebody else, and no
- * session that lives has it. `unknown`: that cannot be told.
+ * The origin of an id. `own`: this store made it; its session may have ended. `foreign`: this store did not make it,
+ * so it has no such session. `unknown`: the store cannot tell.
  */
 export type IdOrigin = 'own' | 'foreign' | 'unknown'
 
-/** Makes ids, and knows them. */
 export interface Ids {
   readonly fresh: () => SessionId
   readonly originOf: (id: SessionId) => IdOrigin
@@ -125,15 +118,15 @@ export interface Ids {
 
 const TAG_DIGITS = 10
 
-const tagged = (key: string, id: string): SessionId => {
+const tagged = (key: string, id: SessionId): SessionId => {
   const random = id.slice(0, -TAG_DIGITS)
   const tag = createHmac('sha256', key).update(`keyrow id ${random}`).digest('hex')
   return `${random}${tag.slice(0, TAG_DIGITS)}` as SessionId
 }
 
-/** What a store knows of its ids: nothing until it has read the key. */
+/** Ids of a store that reads its key later. Until then each origin is `unknown`. */
 export interface VerifiableIds extends Ids {
-  /** `untaggedMs`: for so long ids without a tag may still be alive, those that were made before there was a key. */
+  /** Ids from before there was a key have no tag; they may live for `untaggedMs` more. */
   readonly learn: (key: string, untaggedMs: number) => void
 }
 
@@ -144,7 +137,7 @@ export const verifiableIds = (): VerifiableIds => {
       key = learned
       until = performance.now() + untaggedMs
     },
-    fresh: () => (key === undefined ? (randomId() as SessionId) : tagged(key, randomId())),
+    fresh: () => (key === undefined ? randomId() : tagged(key, randomId())),
     originOf: (id) => {
       if (key === undefined) return 'unknown'
       if (tagged(key, id) === id) return 'own'

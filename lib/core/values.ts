@@ -1,5 +1,4 @@
-// Reading and editing a session's values: pure functions, configuration first and the session last, so
-// that they compose with `pipe` and `flow`.
+// Reads and edits a session's values. All functions are pure and take the session last, for `pipe` and `flow`.
 import { isDeepStrictEqual } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -11,13 +10,14 @@ import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from '.
 import { isLoaded, type SessionValue, withEdit } from './session.js'
 
 type Reader<B> = <H>(session: SessionValue<H>) => B
-type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
+export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
- * The value of a key: as an `Option`, or with a fallback for when there is none. A stored value that does
- * not fit the key's codec counts as none (and stays in its row until the program sets another); to be told
- * of it use `sessionRefStrict`. What comes back cannot be changed in place. Throws `KeyNotLoaded` for a key
- * that the session was loaded without.
+ * The value of a key: an `Option`, or the value with a fallback. A stored value that does not fit the key's codec
+ * counts as absent; it stays in its row until it is set anew. `sessionRefStrict` reports it. The result is deeply
+ * frozen.
+ *
+ * @throws `KeyNotLoaded` for a key that the session was loaded without
  *
  * @example
  * ```ts
@@ -47,8 +47,9 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
 }
 
 /**
- * The value of a typed key, with a stored value that does not fit the codec as a `DecodeError`. Throws
- * `KeyNotLoaded` for a key that the session was loaded without.
+ * The value of a typed key. A stored value that does not fit the codec is a `DecodeError`.
+ *
+ * @throws `KeyNotLoaded` for a key that the session was loaded without
  *
  * @example
  * ```ts
@@ -68,9 +69,10 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. A value equal to the present one gives the same session back. Throws an `EncodeError` when
- * the value is not JSON, does not fit the codec, or the name cannot be stored. The last set saved wins,
- * for this key only.
+ * Sets a key. A value equal to the present one returns the same session. Among saves that set the same key, the last
+ * one wins.
+ *
+ * @throws `EncodeError` for a value that is not JSON or does not fit the codec, or a name that cannot be stored
  *
  * @example
  * ```ts
@@ -95,14 +97,14 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key, also to the value that it has: the store is to do something on each set. */
+/** Sets a key, even to its present value: the store acts on each set. */
 export const sessionSetAnew =
   <A>(key: SessionKey<A>, value: A): Editor =>
   (session) =>
     edited(session, key.name, setTo(encodeValue(key, value)))
 
 /**
- * Deletes a key; a session without it comes back as it is.
+ * Deletes a key. A session without it is returned unchanged.
  *
  * @example
  * ```ts
@@ -122,11 +124,11 @@ export const sessionDel =
       : session
 
 /**
- * Replaces a key's value by `f` of it: of an `Option`, or with a fallback of the value itself. The session
- * shows the result at once. When it is saved and another request has changed the key meanwhile, `f` runs
- * again on the new value, so that of several updates at once none is lost. `f` must be pure: it may run any
- * number of times. What it throws fails the edit or the save, and nothing is stored. Of a key that the session
- * was loaded without, `f` runs when that is saved or fetched.
+ * Replaces a key's value by `f` of it. `f` gets an `Option`, or the value if there is a fallback. The session shows the
+ * result at once. If another request has changed the key by the time of the save, `f` runs again on the newer value,
+ * so no concurrent update is lost. For a key that was not loaded, `f` runs at the save or when the key is loaded.
+ *
+ * `f` must be pure, since it may run any number of times. An error of `f` fails the edit or the save; nothing is stored.
  *
  * @example
  * ```ts
@@ -172,7 +174,7 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// What follows a blind edit is blind too, and known already: `f` runs once.
+// After a blind edit the value is known, so `f` runs once.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   if (composed._tag === 'Update' && !isLoaded(session, key))
@@ -197,7 +199,7 @@ const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded =>
         E.map((value) => O.some(deepFreeze(value))),
       )
 
-// A codec is the user's code: when its `decode` throws, the value does not fit.
+// A codec is the program's code. If its `decode` throws, the value does not fit.
 const decode = (key: AnyKey, json: Json): E.Either<DecodeError, unknown> =>
   pipe(
     E.tryCatch(

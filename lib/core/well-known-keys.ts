@@ -1,29 +1,31 @@
-// Whose session it is: an entry like any other, which stores also keep a listing of.
-
+// The keys of keyrow itself: the principal, flash messages, and a session's own lifetime.
 import * as E from 'fp-ts/lib/Either.js'
 import * as t from 'io-ts'
 import { composeEdits, type Edits, type Entries, noEdits, setTo } from './edits.js'
 import type { Json } from './json.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
+import { isNumberWithin, MAX_LIFETIME_MS } from './options.js'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
-import { sessionRef, sessionSet, sessionUpdate } from './values.js'
+import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
-/** The entry's key. */
+/** The key of the principal. Stores also keep an index of it. */
 export const PRINCIPAL = OWN.principal
 
 const isPrincipal = (value: unknown): value is string =>
   typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 1024
 
-const Principal = new t.Type<string>(
-  'string of 1 to 1,024 bytes',
-  isPrincipal,
-  (value, context) => (isPrincipal(value) ? t.success(value) : t.failure(value, context)),
-  t.identity,
-)
+/** The codec of the values that `is` accepts. */
+const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
+  new t.Type(
+    name,
+    is,
+    (value, context) => (is(value) ? t.success(value) : t.failure(value, context)),
+    t.identity,
+  )
 
 /**
- * The key under which a session says whose it is. `sessionDel(sessionPrincipal)` makes it nobody's.
+ * The key of a session's principal. `sessionDel(sessionPrincipal)` removes it.
  *
  * @example
  * ```ts
@@ -31,14 +33,17 @@ const Principal = new t.Type<string>(
  * import { memoryStore } from 'keyrow/memory'
  *
  * const session = sessionFor('ada')(buildSession(memoryStore()))
- * console.log(sessionRef(sessionPrincipal, 'nobody')(session)) // ada
+ * console.log(sessionRef(sessionPrincipal, 'none')(session)) // ada
  * ```
  */
-export const sessionPrincipal: SessionKey<string> = sessionKey(PRINCIPAL, Principal)
+export const sessionPrincipal: SessionKey<string> = sessionKey(
+  PRINCIPAL,
+  codec('string of 1 to 1,024 bytes', isPrincipal),
+)
 
 /**
- * Says whose session it is: a user's id, or whatever tells one party from another. `sessionsOf` then lists it,
- * and `destroySessionsOf` ends it. Do this at sign-in, with `rotateSession`.
+ * Sets the session's principal: a user's id, or the id of any other party. `sessionsOf` then lists the session, and
+ * `destroySessionsOf` ends it. Do this at sign-in, with `rotateSession`.
  *
  * @example
  * ```ts
@@ -58,10 +63,7 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(PRINCIPAL, Princi
 export const sessionFor = (principal: string): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionSet(sessionPrincipal, principal)
 
-// Messages for the page that comes next: added by one request, shown by a later one. Each is added and taken
-// away by an update, so that overlapping requests lose none.
-
-/** A message; its `kind` is yours to choose (`info`, `error`). */
+/** A message for the next page. The program chooses its `kind`, such as `info` or `error`. */
 export interface Flash {
   readonly id: string
   readonly kind: string
@@ -73,11 +75,11 @@ const messages = sessionKey(
   t.readonlyArray(t.readonly(t.type({ id: t.string, kind: t.string, text: t.string }))),
 )
 
-/** So many are kept, the latest ones: a page that is never looked at fills no session. */
+/** The number of messages that a session keeps. Without a bound a page that is never shown would fill it. */
 const KEPT = 20
 
 /**
- * Adds a message.
+ * Adds a message. It is an update, so concurrent requests lose none.
  *
  * @example
  * ```ts
@@ -96,18 +98,18 @@ export const sessionFlash = (
   return sessionUpdate(messages, (present) => [...present, message].slice(-KEPT), [])
 }
 
-/** The messages, the oldest first. */
+/** Returns the messages, the oldest first. */
 export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
   sessionRef(messages, [])(session)
 
-/** Takes these messages away; others that came meanwhile stay. */
+/** Removes these messages. Messages that were added meanwhile stay. */
 export const sessionClearFlashes = (
   shown: readonly Flash[],
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
-/** Adds the messages of another session, once. */
-const addFlashes = (others: Json): (<H>(session: SessionValue<H>) => SessionValue<H>) => {
+/** Adds the messages of another session; a second time adds none. */
+const addFlashes = (others: Json): Editor => {
   const added = messages.codec.decode(others)
   const more = E.isRight(added) ? added.right : []
   return sessionUpdate(
@@ -120,49 +122,32 @@ const addFlashes = (others: Json): (<H>(session: SessionValue<H>) => SessionValu
   )
 }
 
-// A session's own lifetime ("remember me"): an entry like any other, which stores obey instead of their own times.
-
-/** The entry's key. */
+/** The key of a session's own lifetime ("remember me"). Stores apply it instead of their default. */
 export const LIFETIME = OWN.lifetime
 
-/** How long one session lives, in milliseconds. */
+/** How long one session lives, in milliseconds, from 1 to ten thousand years. */
 export interface OwnLifetime {
-  /** Unused for so long it expires. */
+  /** An unused session expires after this time. */
   readonly idleMs: number
-  /** So long after the sign-in it expires, used or not. */
+  /** A session expires this long after the sign-in, used or not. */
   readonly absoluteMs: number
 }
-
-/** Ten thousand years in milliseconds: more would not fit a PostgreSQL timestamp. */
-export const LONGEST_MS = 10_000 * 365 * 24 * 60 * 60_000
-
-const isTime = (figure: unknown): figure is number =>
-  typeof figure === 'number' && figure >= 1 && figure <= LONGEST_MS
 
 const isOwn = (value: unknown): value is OwnLifetime =>
   typeof value === 'object' &&
   value !== null &&
-  isTime((value as Partial<OwnLifetime>).idleMs) &&
-  isTime((value as Partial<OwnLifetime>).absoluteMs)
+  isNumberWithin((value as Partial<OwnLifetime>).idleMs, 1, MAX_LIFETIME_MS) &&
+  isNumberWithin((value as Partial<OwnLifetime>).absoluteMs, 1, MAX_LIFETIME_MS)
 
-const Own = new t.Type<OwnLifetime>(
-  'lifetime',
-  isOwn,
-  (value, context) => (isOwn(value) ? t.success(value) : t.failure(value, context)),
-  ({ idleMs, absoluteMs }) => ({ idleMs, absoluteMs }),
-)
+export const ownLifetimeKey: SessionKey<OwnLifetime> = sessionKey(LIFETIME, codec('lifetime', isOwn))
 
-export const ownLifetimeKey: SessionKey<OwnLifetime> = sessionKey(LIFETIME, Own)
-
-/** The lifetime that these entries give the session, if they do. */
+/** The session's own lifetime in these entries, if any. */
 export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   const value: unknown = entries.get(LIFETIME)
   return isOwn(value) ? value : undefined
 }
 
-// Entries of another session, on top of a session's own.
-
-/** Sets all of them, but for messages, which are added. Doing it twice changes nothing. */
+/** Sets all entries of another session; its messages are added. A second time changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

@@ -1,18 +1,19 @@
-// Gathers what arrives while earlier batches are under way, and sends it as the next one. Whoever comes when nothing
-// is under way waits for nothing.
+// A queue that batches requests of the same kind. While batches run, new requests wait and form the next batch; a
+// request to an idle queue waits for nothing. A request that a batch could not answer is retried alone.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type StoreError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** At most so many in one statement. Default: 128. */
+  /** Most requests in one statement. Default: 128. */
   readonly maxBatchSize?: number
-  /** At most so many statements of a kind at once. Default: 2. */
+  /** Most statements of a kind at once. Default: 2. */
   readonly concurrency?: number
-  /** At most so many loads, and as many saves, have no answer yet; one more fails at once with a `DriverError`. Default: 10,000. */
+  /** Most unanswered loads, and most unanswered saves. One more fails at once with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** At most so many milliseconds does one wait for its turn; then it fails with a `DriverError`. Default: 12,000. */
+  /** Most milliseconds in the queue. After that a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -21,69 +22,62 @@ export const limitsOf = ({
   concurrency = 2,
   maxQueueSize = 10_000,
   queueTimeoutMs = 12_000,
-}: BatchOptions): Required<BatchOptions> => {
-  for (const [name, figure, most] of [
-    ['maxBatchSize', maxBatchSize, 1_000],
-    ['concurrency', concurrency, 100],
-    ['maxQueueSize', maxQueueSize, 1e7],
-    ['queueTimeoutMs', queueTimeoutMs, 1e9],
-  ] as const)
-    if (!(Number.isInteger(figure) && figure >= 1 && figure <= most))
-      throw new RangeError(`${name} is ${String(figure)}; it must be from 1 to ${String(most)}`)
-  return { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs }
-}
+}: BatchOptions): Required<BatchOptions> => ({
+  maxBatchSize: numberOption('maxBatchSize', maxBatchSize, 1, 1_000, 'integer'),
+  concurrency: numberOption('concurrency', concurrency, 1, 100, 'integer'),
+  maxQueueSize: numberOption('maxQueueSize', maxQueueSize, 1, 1e7, 'integer'),
+  queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
+})
 
-/** Something that waits, in an order of its own. */
 export interface BatchSource<B> {
-  /** The next batch, out of the line, where so many could go now; `undefined` when there is none. */
+  /** Removes and returns the next batch if `places` batches could start now; `undefined` if none is ready. */
   readonly next: (places: number) => B | undefined
-  /** Sends a batch, whose place is free again when this has ended, however it ended. */
+  /** Sends a batch. Its slot is free once the promise has settled. */
   readonly send: (batch: B) => Promise<void>
 }
 
-/** Gives the function to call whenever something has joined the line. */
-export const scheduler = <B>(queueState: BatchSource<B>, concurrency: number): (() => void) => {
-  // Not in the async context of whoever came first: a batch is nobody's.
+/** Returns the function to call after each addition to the source. */
+export const scheduler = <B>(source: BatchSource<B>, concurrency: number): (() => void) => {
+  // A batch must not run in the async context of its first request.
   const neutral = AsyncLocalStorage.snapshot()
   let running = 0
   let scheduled = false
   const pump = (): void => {
     scheduled = false
     while (running < concurrency) {
-      const batch = queueState.next(concurrency - running)
+      const batch = source.next(concurrency - running)
       if (batch === undefined) return
       running += 1
       const done = (): void => {
         running -= 1
         pump()
       }
-      void queueState.send(batch).then(done, done)
+      void source.send(batch).then(done, done)
     }
   }
   return () => {
     if (scheduled || running >= concurrency) return
     scheduled = true
-    // Whoever asks in the same turn of the event loop still joins: those, for one, whom a batch has just answered.
+    // Requests of the same turn of the event loop still join, such as those that follow a batch's answers.
     neutral(setImmediate, pump)
   }
 }
 
-export const queueFull = (what: string, maxQueueSize: number): DriverError =>
-  new DriverError(`${what}: ${String(maxQueueSize)} are waiting already; the database does not keep up`, {
-    kind: 'unavailable',
-    retryable: true,
-    effect: 'none',
-  })
+/** The database is too slow for the load. The request was not sent. */
+const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
+  new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
-/** One who waits for its turn. */
+export const queueFull = (what: string, maxQueueSize: number): DriverError =>
+  overload(`${what}: ${String(maxQueueSize)} requests are waiting already`, 'unavailable')
+
 export interface PendingRequest {
-  /** When it came, by `performance.now()`. */
+  /** The time of its arrival, by `performance.now()`. */
   readonly since: number
   readonly resolve: (outcome: E.Either<DriverError, never>) => void
   readonly reject: (thrown: unknown) => void
 }
 
-/** Those who have not waited too long; the others are told that they have. */
+/** Rejects requests whose time in the queue is up, and returns the others. */
 export const dropTimedOut = <W extends PendingRequest>(
   pending: readonly W[],
   what: string,
@@ -92,31 +86,25 @@ export const dropTimedOut = <W extends PendingRequest>(
   const earliest = performance.now() - queueTimeoutMs
   return pending.filter(({ since, resolve }) => {
     if (since >= earliest) return true
-    resolve(E.left(queueTimeout(what, queueTimeoutMs)))
+    resolve(E.left(overload(`${what}: not sent within ${String(queueTimeoutMs)} ms`, 'timeout')))
     return false
   })
 }
 
-const queueTimeout = (what: string, queueTimeoutMs: number): DriverError =>
-  new DriverError(
-    `${what}: its turn has not come within ${String(queueTimeoutMs)} ms; the database does not keep up`,
-    { kind: 'timeout', retryable: true, effect: 'none' },
-  )
-
 /**
- * Whether all of a batch failed for the same reason; else each is tried by itself, for one may be what is wrong: what
- * cannot be stored, what deadlocked, what took so long that the server cancelled it.
+ * Whether an error concerns all of a batch. Otherwise each request is retried alone, since one of them may be the
+ * cause: by a value that cannot be stored, a deadlock, or a lock that took until the timeout.
  */
 export const isBatchWideFailure = (error: StoreError): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** What may wait for a lock keeps its place for as long as one does that has none to wait for. */
-const PLACE_MS = 50
+/** A batch that may wait for a lock holds its slot for this long, about as long as a batch without a lock. */
+const SLOT_MS = 50
 
 export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
   new Promise((resolve) => {
-    const timer = setTimeout(resolve, PLACE_MS)
+    const timer = setTimeout(resolve, SLOT_MS)
     const done = (): void => {
       clearTimeout(timer)
       resolve()
@@ -124,24 +112,20 @@ export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
     void doing.then(done, done)
   })
 
-/** About as much text in one statement; what is larger goes alone. */
+/** The approximate size of the text in one statement, in characters. Larger requests go alone. */
 export const BATCH_SIZE = 4 * 1024 * 1024
 
-// A line of those who ask alike: who wait go together, each gets its own answer, and who cannot be answered so asks
-// by itself.
-
 export interface BatchQueueOptions<I, A, L extends StoreError> {
-  /** Its name in errors. */
   readonly what: string
   readonly limits: Required<BatchOptions>
-  /** Why nobody may ask here and now. */
+  /** The reason why no request can be sent here and now, if any. */
   readonly misuse: (() => L | undefined) | undefined
-  /** The answers in the order of the items; `undefined` for one that must ask by itself. */
+  /** Returns the results in the order of the items; `undefined` for an item that must be retried alone. */
   readonly all: (items: readonly I[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   readonly one: (item: I) => Promise<E.Either<L, A>>
-  /** Of what may wait for a lock: its name. Two of one name are never asked at once. */
+  /** The key of the lock that an item takes. Two items of one key are never sent at once. */
   readonly lock?: (item: I) => string
-  /** The length of its text. Default: nothing worth counting. */
+  /** The length of the item's text. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
@@ -152,9 +136,8 @@ interface PendingItem<I, A, L> extends PendingRequest {
 
 interface Queue<I, A, L> {
   readonly pending: PendingItem<I, A, L>[]
-  /** By the name of a lock, those who wait for one who waits or asks. */
+  /** By the key of a lock: the items behind one that is queued or sent. */
   readonly blockedByKey: Map<string, PendingItem<I, A, L>[]>
-  /** How many were not answered yet. */
   size: number
 }
 
@@ -191,24 +174,24 @@ export const batchQueue = <I, A, L extends StoreError>(
 
 const enqueue = <I, A, L>(
   queue: Queue<I, A, L>,
-  name: string | undefined,
+  key: string | undefined,
   one: PendingItem<I, A, L>,
 ): void => {
   queue.size += 1
-  const same = name === undefined ? undefined : queue.blockedByKey.get(name)
+  const same = key === undefined ? undefined : queue.blockedByKey.get(key)
   if (same !== undefined) {
     same.push(one)
     return
   }
-  if (name !== undefined) queue.blockedByKey.set(name, [])
+  if (key !== undefined) queue.blockedByKey.set(key, [])
   queue.pending.push(one)
 }
 
-const complete = <I, A, L>(queue: Queue<I, A, L>, name: string | undefined): void => {
+const complete = <I, A, L>(queue: Queue<I, A, L>, key: string | undefined): void => {
   queue.size -= 1
-  if (name === undefined) return
-  const next = queue.blockedByKey.get(name)?.shift()
-  if (next === undefined) queue.blockedByKey.delete(name)
+  if (key === undefined) return
+  const next = queue.blockedByKey.get(key)?.shift()
+  if (next === undefined) queue.blockedByKey.delete(key)
   else queue.pending.push(next)
 }
 
@@ -218,7 +201,7 @@ const takeBatch = <I, A, L extends StoreError>(
   places: number,
 ): readonly PendingItem<I, A, L>[] | undefined => {
   while (pending.length > 0) {
-    // What writes goes together as far as it can: each statement flushes the log.
+    // Batches of writes are as large as possible, since each statement costs a WAL flush.
     const most = Math.min(
       limits.maxBatchSize,
       lock === undefined ? splitEvenly(pending.length, places) : pending.length,
@@ -233,8 +216,8 @@ const takeBatch = <I, A, L extends StoreError>(
 }
 
 /**
- * So many of those who wait make the next batch: the places get alike, so that the process works on one batch while the
- * server works on another. But a statement of its own is worth while for no fewer than sixteen.
+ * The size of the next batch of reads. The slots share the queue evenly, so that the process works on one batch while
+ * the server works on another. A separate statement pays off from 16 requests on.
  */
 const splitEvenly = (pending: number, places: number): number =>
   Math.ceil(pending / Math.min(places, Math.max(1, Math.floor(pending / 16))))
@@ -244,17 +227,17 @@ const send = async <I, A, L extends StoreError>(
   pending: readonly PendingItem<I, A, L>[],
 ): Promise<void> => {
   try {
-    const left = pending.length === 1 ? pending : await sendBatch(options, pending)
-    const each = Promise.all(left.map((one) => sendSingle(options, one)))
-    // One that may wait for a lock does not hold up those behind it.
+    const rest = pending.length === 1 ? pending : await sendBatch(options, pending)
+    const each = Promise.all(rest.map((one) => sendSingle(options, one)))
+    // A request that may wait for a lock does not block the queue.
     await (options.lock === undefined ? each : releaseSlotAfter(each))
   } catch (thrown) {
-    // A statement's observer may throw: that is everybody's, and the place of the batch is free again.
+    // An observer of statements may throw.
     for (const { reject } of pending) reject(thrown)
   }
 }
 
-/** Those who have to ask by themselves; the others have their answers. */
+/** Resolves the requests that the batch answers, and returns the others. */
 const sendBatch = async <I, A, L extends StoreError>(
   { all }: BatchQueueOptions<I, A, L>,
   pending: readonly PendingItem<I, A, L>[],

@@ -1,4 +1,4 @@
-// A database in which statements alike share one: many a `find` of a record, many a `save` of one column.
+// A database that sends several statements of the same kind as one.
 import * as E from 'fp-ts/lib/Either.js'
 import type { DriverError } from '../core/errors.js'
 import { type BatchOptions, batchQueue, limitsOf } from './batch-queue.js'
@@ -9,15 +9,17 @@ type Params = readonly Param[]
 type Rows = E.Either<DriverError, readonly Row[]>
 
 /**
- * The same database, in which statements that have an `each` share one when they arrive together: the `find` of a
- * record of yours, and the `save` of one column of it. A lone one is sent as before, and waits for nothing. Each gets
- * its own result or its own error; one whose row is locked by somebody else waits for it alone. What is in a
- * transaction is sent one by one. When more wait than `queue` allows, the next fails at once with a retryable
- * `DriverError`. Throws a `RangeError` for options that make no sense.
+ * Wraps a database so that statements with a `batchable` form that arrive together are sent as one: a record's `find`,
+ * and a `save` of one column. A lone statement is sent at once. Each gets its own result or its own error; one whose row
+ * is locked elsewhere waits for it alone. Statements in a transaction are not batched. Beyond `maxQueueSize` waiting
+ * statements, the next fails at once with a retryable `DriverError`.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
- * import { batchedDatabase, int8, queryMany, record, sql, text } from 'keyrow'
+ * import { int8, queryMany, record, sql, text } from 'keyrow/records'
+ * import { batchedDatabase } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  * import * as t from 'io-ts'
  *
@@ -34,10 +36,10 @@ type Rows = E.Either<DriverError, readonly Row[]>
  */
 export const batchedDatabase = (database: Database, options: BatchOptions = {}): Database => {
   const limits = limitsOf(options)
-  const lines = new WeakMap<Query, (params: Params) => Promise<Rows>>()
-  const queueOf = (query: Query, each: BatchableQuery) => {
-    const queue = lines.get(query) ?? queueIn(database, query, each, limits)
-    lines.set(query, queue)
+  const queues = new WeakMap<Query, (params: Params) => Promise<Rows>>()
+  const queueOf = (query: Query, batchable: BatchableQuery) => {
+    const queue = queues.get(query) ?? queueIn(database, query, batchable, limits)
+    queues.set(query, queue)
     return queue
   }
   return {
@@ -52,20 +54,20 @@ export const batchedDatabase = (database: Database, options: BatchOptions = {}):
 const queueIn = (
   database: Database,
   query: Query,
-  each: BatchableQuery,
+  batchable: BatchableQuery,
   limits: Required<BatchOptions>,
 ): ((params: Params) => Promise<Rows>) => {
-  const { keyParams } = each
+  const { keyParams } = batchable
   const one = (params: Params): Promise<Rows> => database.query(query, params)()
-  let unfit = false
-  const ask = batchQueue({
+  let unsupported = false
+  const request = batchQueue({
     what: query.name,
     limits,
     misuse: database.misuse,
     all: async (items: readonly Params[]) => {
-      const rows = await database.query(each, arraysOf(items))()
-      if (E.isLeft(rows) && isUnfit(rows.left)) unfit = true
-      return E.isLeft(rows) ? rows : E.right(byPlace(rows.right, items.length, keyParams !== undefined))
+      const rows = await database.query(batchable, arraysOf(items))()
+      if (E.isLeft(rows) && isUnsupported(rows.left)) unsupported = true
+      return E.isLeft(rows) ? rows : E.right(byItem(rows.right, items.length, keyParams !== undefined))
     },
     one,
     sizeOf: (params) => params.reduce<number>((size, param) => size + String(param).length, 0),
@@ -73,21 +75,21 @@ const queueIn = (
       ? {}
       : { lock: (params: Params) => arrayText(params.slice(0, keyParams).map(paramText)) }),
   })
-  return (params) => (unfit ? one(params) : ask(params))
+  return (params) => (unsupported ? one(params) : request(params))
 }
 
-// What not every database can do: Citus cannot, nor a view that is not as simple as a table.
-const UNFIT = /^(0A000|42703|42809|55000)$/
+// Citus does not support the batch form, nor do some views.
+const UNSUPPORTED = /^(0A000|42703|42809|55000)$/
 
-// A prepared statement whose result has changed has the same SQLSTATE, and may be tried again.
-const isUnfit = ({ sqlState, retryable }: DriverError): boolean => !retryable && UNFIT.test(sqlState ?? '')
+// A stale prepared statement has the same SQLSTATE, but is retryable.
+const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
+  !retryable && UNSUPPORTED.test(sqlState ?? '')
 
-/** An array for each parameter. */
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
-/** The rows of each; `undefined` for one who has none, if he must ask by himself then. */
-const byPlace = (
+/** Groups the rows by item. With `mustHave`, an item without rows is `undefined` and is retried alone. */
+const byItem = (
   rows: readonly Row[],
   count: number,
   mustHave: boolean,

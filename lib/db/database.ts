@@ -1,98 +1,95 @@
-// The port to a database: whole named statements with positional parameters, and transactions. It makes
-// the drivers one: the contract below is what every driver keeps, whatever its library does by itself.
+// The contract of a database: named statements with positional parameters, and transactions. Every driver keeps it,
+// whatever its library does by default.
 
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SessionError } from '../core/errors.js'
 
-/** A statement of SQL: its name in logs and counts, and its whole text with `$1`, `$2`, … */
+/** An SQL statement: its name in logs and statistics, and its text with `$1`, `$2`, … */
 export interface Query {
   readonly name: string
   readonly text: string
-  /** The same statement for many who run it at once, where there is one. */
+  /** The form of this statement that runs it for several callers at once, if there is one. */
   readonly batchable?: BatchableQuery
 }
 
 /**
- * One statement in place of many alike. Its parameters are arrays in PostgreSQL's text, one for each parameter of
- * those; its rows say in the column `00 ordinal` whose they are, counted from 1.
+ * One statement in place of several of the same kind. Each parameter is an array of theirs, in PostgreSQL's text. The
+ * column `00 ordinal` of a row is the number of its caller, counted from 1.
  */
 export interface BatchableQuery extends Query {
   /**
-   * Of a statement that writes: so many of its first parameters name the row. Two of one row never go together; and
-   * whoever gets no row, because somebody else has it locked or it is not there, runs the statement by itself.
+   * For a statement that writes: the number of leading parameters that identify the row. Two callers with the same row
+   * are never batched together. A caller without a row of its own (it is locked or gone) runs the statement alone.
    */
   readonly keyParams?: number
 }
 
-/** The column of an `BatchableQuery` that counts those for whom it is run: named as no column of a record's row is. */
+/** The column with the caller's number in the rows of a `BatchableQuery`. No column of a record has this name. */
 export const ORDINAL = '00 ordinal'
 
 /**
- * A parameter of a statement. It means what PostgreSQL's text of it means as a quoted literal in its place, on every
- * driver: `'{"a": 1}'` for a `jsonb` is an object, `true` where no type is known is the text `true`.
+ * A parameter of a statement. Every driver sends PostgreSQL's text of it, which means what it would mean as a quoted
+ * literal: `'{"a": 1}'` for a `jsonb` is an object; `true` without a known type is the text `true`.
  */
 export type Param = string | number | boolean | bigint | null
 
 /**
- * A row by the names of its columns, the same on every driver, whatever types or transforms of values a pool has.
- * `int8` is a `bigint`; other integers and floats are a `number`; `boolean` is one; `bytea` is a `Uint8Array`; `json`
- * and `jsonb` are what they hold. `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are a `Date` to
- * the millisecond, and `infinity` a `number`. Arrays of these, and of other built-in scalar types, are arrays. All else
- * is PostgreSQL's text: `numeric`, `uuid`, `interval`, types of your own.
+ * A row by column names, the same on every driver, whatever types or transforms a pool has. `int8` is a `bigint`; other
+ * integers and floats are a `number`; `boolean` is a boolean; `bytea` is a `Uint8Array`; `json` and `jsonb` are parsed.
+ * `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are a `Date` to the millisecond; `infinity` is a
+ * `number`. Arrays of these and of other built-in scalar types are arrays. All else is PostgreSQL's text: `numeric`,
+ * `uuid`, `interval`, types of your own.
  */
 export type Row = Readonly<Record<string, unknown>>
 
-/** What every database does, and what it does inside one of its transactions. */
+/** What a database and each of its transactions can do. */
 export interface Queryable {
   /**
-   * Runs one statement and gives all its rows. Fails with a `DriverError`, never throws, and never takes
-   * longer than the database's deadline; after a deadline it is unknown whether the statement took effect.
-   * Text with U+0000, and a value that is no `Param`, are refused before anything is sent. A statement whose prepared
-   * form does not fit any more, since a column has changed its type, is prepared anew and run; in a transaction, which
-   * cannot go on after that failure, it is a retryable error.
+   * Runs one statement and returns all its rows. It never throws. Failures are a `DriverError`, which comes at the
+   * latest when the database's deadline has passed; then the effect of the statement is unknown. Text with U+0000, and
+   * a value that is no `Param`, are rejected before anything is sent. A prepared statement that a change of a column
+   * made stale is prepared anew and run; in a transaction, which that failure has aborted, it is a retryable error.
    */
   readonly query: (query: Query, params: readonly Param[]) => TaskEither<DriverError, readonly Row[]>
 }
 
 export interface Database extends Queryable {
   /**
-   * Runs `body` in a transaction and commits it when `body` gives a `Right`. A `Left` rolls back and comes
-   * out as itself; so does what `body` throws. A transaction in which a statement has failed cannot be
-   * committed: its failure comes out. One whose connection was lost stays lost: later statements in it fail,
-   * and none is ever sent outside of it.
+   * Runs `body` in a transaction and commits it when `body` returns a `Right`. A `Left` or a throw rolls back and comes
+   * out unchanged. A transaction in which a statement failed is never committed; its first failure comes out. After the
+   * loss of its connection all later statements fail, and none is sent outside of the transaction.
    *
-   * A transaction within a transaction is a savepoint, to which a failure of its own goes back. Inside of
-   * `body` only the innermost handle may be used; another one is a `DriverError` of the kind `outerHandle`,
-   * at once. After its end a handle is one of the kind `transactionOver`. A task given to `beforeCommit` that fails
-   * rolls back too, and its error comes out.
+   * A nested transaction is a savepoint: its failure rolls back to its beginning. Inside `body` only the innermost
+   * handle may be used; any other one fails at once with the kind `outerHandle`. A handle fails with the kind
+   * `transactionOver` after its end. A task of `beforeCommit` that fails rolls back too, and its error comes out.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
-  /** Ends all connections; what comes after fails with a `DriverError`. Idempotent. */
+  /** Ends all connections. Later statements fail with a `DriverError`. Idempotent. */
   readonly close: TaskEither<DriverError, void>
-  /** Why a statement through this handle would be refused here and now: inside of a transaction that is further in. */
+  /** The error of a statement through this handle, here and now, if an inner transaction is open. */
   readonly misuse?: () => DriverError | undefined
-  /** The handle of the innermost transaction of this database that is open here; `undefined` outside of all. */
+  /** The handle of the innermost open transaction of this database here; `undefined` outside of all. */
   readonly current?: () => Database | undefined
-  /** What a transaction's handle is in. */
+  /** The transaction of this handle, if it is one's. */
   readonly transactionScope?: TransactionScope
 }
 
 export interface TransactionScope {
-  /** Tells this transaction, or savepoint, from all others, whatever wraps its handle. */
+  /** Identifies the transaction or savepoint, whatever wraps its handle. */
   readonly transaction: object
-  /** The handle that the transaction was begun on. */
+  /** The handle on which the transaction was begun. */
   readonly outer: Database
-  /** Runs `task` in the transaction after its body has succeeded, before the commit or the savepoint's release. */
+  /** Runs `task` in the transaction after a successful body, before the commit or the savepoint's release. */
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
-  /**
-   * Calls `tell` when the transaction has ended, at once if it has: whether it was committed, or, for a savepoint,
-   * handed over to the transaction around it.
-   */
+  /** Calls `listener` at the end, or at once after it. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
-/** What a driver has to give: `scopedDatabase` makes a `Database` of it. */
+/** The result of a running operation. */
+export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
+
+/** What a driver provides. `scopedDatabase` makes a `Database` of it. */
 export interface Driver extends Queryable {
   readonly transaction: DriverTransaction['savepoint']
   readonly close: TaskEither<DriverError, void>
@@ -104,22 +101,20 @@ export interface DriverTransaction extends Queryable {
   ) => TaskEither<E | DriverError, A>
 }
 
-/** One statement that was run: how long it took in milliseconds, and its rows, or `undefined` when it failed. */
+/** One statement that has run. `rows` is `undefined` if it failed. */
 export interface QueryEvent {
   readonly query: Query
   readonly milliseconds: number
   readonly rows: readonly Row[] | undefined
 }
 
-// A database that tells of every statement it runs: for counts, logs and specs.
-
 /**
- * The same database; `observer` is called after each statement, in the statement's async context. What it
- * throws is the statement's caller's to see, so it should not.
+ * Wraps a database so that `observer` is called after each statement, in the statement's async context. An error that
+ * `observer` throws rejects the caller of the statement.
  *
  * @example
  * ```ts
- * import { observedDatabase, sessionStore } from 'keyrow'
+ * import { observedDatabase, sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = observedDatabase(pgliteDatabase(), ({ query, milliseconds }) => {
@@ -131,8 +126,8 @@ export interface QueryEvent {
  * ```
  */
 export const observedDatabase = (database: Database, observer: (event: QueryEvent) => void): Database => {
-  const known = new WeakMap<Database, Database>()
-  const wrapped = (inner: Database): Database => known.get(inner) ?? make(inner)
+  const wrappers = new WeakMap<Database, Database>()
+  const wrapped = (inner: Database): Database => wrappers.get(inner) ?? make(inner)
   const make = (inner: Database): Database => {
     const { transactionScope, current } = inner
     const made: Database = {
@@ -144,7 +139,7 @@ export const observedDatabase = (database: Database, observer: (event: QueryEven
         : { transactionScope: { ...transactionScope, outer: wrapped(transactionScope.outer) } }),
       ...(current === undefined ? {} : { current: () => wrappedIf(current()) }),
     }
-    known.set(inner, made)
+    wrappers.set(inner, made)
     return made
   }
   const wrappedIf = (inner: Database | undefined): Database | undefined => inner && wrapped(inner)
@@ -161,27 +156,23 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
   },
 })
 
-// The verb of transactions. What it promises is the port's, and every driver keeps it.
-
 /**
- * Runs `body` in a transaction, commits what ends in a `Right`, and rolls back what ends in a `Left` or a throw,
- * which comes out as itself. Within a transaction it is a savepoint, so that a failure goes back to where it began,
- * and no further. In `body` only its own handle is used: `withHandle` gives a record, or a session, that handle; the
- * outer one is a `DriverError` of the kind `outerHandle`, at once. A statement that failed in it is a `Left` of the
- * transaction, also when `body` overlooks it. Nothing is tried again.
+ * Runs `body` in a transaction. It commits a `Right`, and rolls back a `Left` or a throw, which comes out unchanged.
+ * A nested call is a savepoint. Inside `body` use its own handle (`withHandle` gives it to a record or a session); an
+ * outer handle fails at once with the kind `outerHandle`. A failed statement is a `Left` of the transaction even if
+ * `body` ignores it. Nothing is retried.
  *
- * What `body` does to the current session, if that is stored in the same database, belongs to the transaction: it is
- * written right before the commit, and dropped by a rollback. When it cannot be written, the transaction is rolled
- * back.
+ * Changes of the current session in `body` belong to the transaction if the session is stored in the same database.
+ * They are written right before the commit and dropped by a rollback. A failure to write them rolls back.
  *
- * @throws as a `Left`: `DriverError` of a statement or of the commit; and, where `body` changed the current session,
- * what `saveSession` fails with (`SessionGone`, `SaveConflict`, …), or `SessionClosed` when the request ended first.
+ * @throws as a `Left`: `DriverError` of a statement or of the commit. If `body` changed the current session, also the
+ * errors of `saveSession` (`SessionGone`, `SaveConflict`, …), and `SessionClosed` if the request has ended.
  *
  * @example
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { transact } from 'keyrow'
+ * import { transact } from 'keyrow/records'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()
@@ -201,25 +192,21 @@ export const transact = <L, A>(
   body: (tx: Database) => TaskEither<L, A>,
 ): TaskEither<L | SessionError, A> => database.transaction(body)
 
-// Reads that must be current. A pooler that balances reads (pgpool-II) sends a plain `select` to a standby, which may
-// lag behind: a session would open after its end. It leaves to the primary what may write, and so every statement with
-// a function that PostgreSQL calls volatile. Each read of this library therefore has one: a condition that always holds.
-// A comment in front of the statement would do only where `allow_sql_comments` is off.
+// Reads on the primary. A pooler that balances reads (pgpool-II) sends a plain `select` to a standby, which may lag
+// behind: an ended session would open. It sends statements with a volatile function to the primary, so each read of
+// keyrow has one, in a condition that is always true. A leading comment would need `allow_sql_comments`.
 
-/**
- * For a statement of few rows, and for all that run on Citus: asked of each row that the other conditions leave. It
- * changes no access path, and keeps a statement of one shard one.
- */
+/** For statements of few rows, and all on Citus: evaluated per row. It changes no access path and no sharding. */
 export const ON_PRIMARY = 'clock_timestamp() is not null'
 
-/** The same for a statement of many rows: asked once, before the first of them. */
+/** For statements of many rows: evaluated once. */
 export const ONCE_ON_PRIMARY = `(select ${ON_PRIMARY})`
 
-// Statements of keyrow's own under any default isolation of the role. They are written for read committed: one that
-// waited for another transaction goes on with what that one left. Under a stricter default the server ends it instead
-// (40001), and nothing of it is done. It is then run again in a transaction of its own, which is read committed.
-
-/** Runs one statement of keyrow's own. A transaction's handle is used as it is. */
+/**
+ * Runs one statement of keyrow under read committed, which all of them need: after a wait for another transaction they
+ * continue with its result. Under a stricter default of the role the server rejects such a statement (40001) without
+ * effect; it is then run again in a transaction that is read committed. A transaction's handle is used as it is.
+ */
 export const runReadCommitted =
   (database: Database, query: Query, params: readonly Param[]): TaskEither<DriverError, readonly Row[]> =>
   async () => {
@@ -229,7 +216,7 @@ export const runReadCommitted =
       : result
   }
 
-/** The same database for keyrow's own statements. */
+/** Wraps a database for keyrow's own statements. */
 export const readCommitted = (database: Database): Database =>
   database.transactionScope === undefined
     ? { ...database, query: (query, params) => runReadCommitted(database, query, params) }

@@ -1,33 +1,37 @@
-// A bound on waiting, and one way to tell what went wrong, for every driver.
+// The deadline of an operation, and the conversion of drivers' errors.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
-import { clearTimeout, setTimeout } from '../core/process.js'
-import type { Query } from './database.js'
+import { numberOption } from '../core/options.js'
+import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
+import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
-// Errors of a prepared statement that does not fit any more: a column that it reads has another type now, or its
-// connection has forgotten it (DISCARD ALL, a pooler that gave the connection to somebody else). The server says so
-// before it runs anything.
-
-/** Whether a driver's own error is one of these: nothing was done, and the statement can be prepared anew. */
+/**
+ * Whether a prepared statement is stale: a column has another type now, or the connection lost the statement (DISCARD
+ * ALL, a pooler that gave the connection to another client). The server checks that first, so nothing was done, and the
+ * statement can be prepared anew.
+ */
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
-  // By the routine: the same SQLSTATE stands for all that PostgreSQL does not support, and messages are translated.
+  // The SQLSTATE alone covers all that PostgreSQL does not support, and its messages are translated.
   return code === '0A000' ? routine === 'RevalidateCachedQuery' : isForgotten(error)
 }
 
-/** Whether the connection has no statement of that name, or another one. */
+/** Whether the connection has no such prepared statement, or another one of its name. */
 export const isForgotten = (error: unknown): boolean => {
   const { code } = (error ?? {}) as { readonly code?: unknown }
   return code === '26000' || code === '42P05'
 }
 
-/** How long one statement may take, its wait for a connection included, when nothing else is said. */
-export const DEFAULT_TIMEOUT_MS = 5_000
+const DEFAULT_TIMEOUT_MS = 5_000
+
+/** Returns the option `timeoutMs` in milliseconds. Throws a `RangeError`. */
+export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
+  numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
 /**
- * What `start` gives, or a `DriverError` once `timeoutMs` have passed, of which `spentMs` have gone by already; then
- * `abandon` is called, which tells what is known of the effect, and what comes later is ignored.
+ * Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. Then it calls
+ * `abandon`, which returns the effect, and ignores a later result.
  */
 export const withDeadline = <A>(
   name: string,
@@ -35,7 +39,7 @@ export const withDeadline = <A>(
   start: () => PromiseLike<A>,
   abandon: () => Effect = () => 'unknown',
   spentMs = 0,
-): Promise<E.Either<DriverError, A>> =>
+): Outcome<A> =>
   new Promise((resolve) => {
     const timer = setTimeout(() => {
       const effect = abandon()
@@ -54,7 +58,7 @@ export const withDeadline = <A>(
     }
   })
 
-/** A driver's own error as ours. Drivers differ in classes and fields; all of them have `code`. */
+/** Converts a driver's error. Drivers differ in classes and fields; all of them have `code`. */
 export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: unknown }
@@ -62,7 +66,7 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   const [isStale, isLost] = [isStalePlan(cause), sqlState === undefined && isLostCode(code)]
   const statementError = typeof message === 'string' && message !== '' ? message : String(code ?? cause)
   return new DriverError(
-    `${name}: ${statementError}${isStale ? '; nothing was done: it succeeds when it is tried again' : ''}`,
+    `${name}: ${statementError}${isStale ? '; nothing was done, and another attempt succeeds' : ''}`,
     {
       sqlState,
       retryable: isLost || isStale || (sqlState !== undefined && isRetryableState(sqlState)),
@@ -73,7 +77,7 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   )
 }
 
-/** The names of what was violated: postgres.js and PGlite call them differently. */
+/** The names of the violated constraint and column. postgres.js and PGlite have other fields for them. */
 const violated = (cause: unknown): { readonly constraint?: string; readonly column?: string } => {
   const fields = (cause ?? {}) as Readonly<Record<string, unknown>>
   const constraint = fields['constraint_name'] ?? fields['constraint']
@@ -84,19 +88,19 @@ const violated = (cause: unknown): { readonly constraint?: string; readonly colu
   }
 }
 
-// Five characters, at least one a digit, which tells them from EPIPE.
+// A SQLSTATE has five characters and at least one digit, unlike EPIPE.
 const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 
 const isLostCode = (code: unknown): boolean =>
   typeof code === 'string' && /^(E[A-Z0-9_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
-/** Whether this says that a connection broke off which had been made. */
+/** Whether an established connection was lost. */
 export const hasBrokenOff = (error: unknown): boolean => {
   const { code } = (error ?? {}) as { readonly code?: unknown }
   return isLostCode(code) && !isOfConnecting(error)
 }
 
-/** Whether no connection could be made. */
+/** Whether no connection could be established. */
 const isOfConnecting = (error: unknown): boolean => {
   const { code, syscall } = (error ?? {}) as { readonly code?: unknown; readonly syscall?: unknown }
   return (
@@ -107,11 +111,11 @@ const isOfConnecting = (error: unknown): boolean => {
   )
 }
 
-/** Whether the connection itself went, as against a refusal by the server or a deadline. */
+/** Whether the connection was lost; neither the server rejected the statement, nor a deadline passed. */
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
-/** Why these parameters must not be sent, if so: drivers would each do something else with them. */
+/** The error of the first parameter that is no `Param`, if any. Drivers would treat it differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)

@@ -1,24 +1,24 @@
-// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services.
-// It serves one process, which this file makes sure of, and its statements block the event loop.
+// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services. It serves one
+// process, and its statements block the event loop.
 import { mkdir, open, realpath } from 'node:fs/promises'
 import { PGlite, type Results } from '@electric-sql/pglite'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
-import type { Database, DriverTransaction, Param, Query, Row } from './database.js'
-import { closedError, DEFAULT_TIMEOUT_MS, driverError, invalidParams, withDeadline } from './deadline.js'
+import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
+import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from './deadline.js'
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
 
-// One process at a time in a directory: PGlite does not see to it, and two on one directory lose data.
-// The lock is the operating system's, so it is free again as soon as its process is gone, however it went.
+// PGlite does not prevent that two processes open one directory, which loses data. The operating system frees this lock
+// with the end of the process, however it ends.
 
-/** Takes the lock and gives the function that frees it; rejects when another holder has it, or none can be had. */
+/** Locks the directory and returns the function that unlocks it. Rejects if the lock is held or not available. */
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
-  // Beside the directory, which must be empty when PGlite first makes its files; and one for all its names.
+  // PGlite needs an empty directory at first, so the lock is beside it, under its real path.
   const path = `${await realpath(directory)}.lock`
   const file = await open(path, 'a')
   if (locks.tryLock(file.fd)) return () => file.close()
@@ -26,17 +26,21 @@ const lockDirectory = async (directory: string): Promise<() => Promise<void>> =>
   throw new Error(`${directory} is in use by another process, or opened twice in this one (lock: ${path})`)
 }
 
+interface Locks {
+  /** Takes an exclusive lock, which the operating system frees when the process ends; false when it is held. */
+  tryLock(fd: number): boolean
+}
+
 /**
- * The native module of the lock calls functions of libuv, which Bun and Deno do not have: it ends a process of Deno
- * when it is loaded, and one of Bun when the lock is held elsewhere. Their own locks are of another kind, which does
- * not keep a process of Node.js out.
+ * The lock's native module uses functions of libuv, which Bun and Deno lack: loading it ends a process of Deno, and a
+ * held lock ends one of Bun. Their own locks are of another kind and do not exclude a process of Node.js.
  */
-const nativeLocks = async () => {
+const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
   try {
-    const { default: locks } = await import('fs-native-extensions')
-    return locks
+    // @ts-expect-error the module has no types
+    return ((await import('fs-native-extensions')) as { readonly default: Locks }).default
   } catch (cause) {
     throw unlocked('its native module cannot be loaded on this platform', cause)
   }
@@ -49,11 +53,10 @@ const unlocked = (why: string, cause?: unknown): Error =>
   )
 
 export interface PgliteOptions {
-  /** How long one statement may take, in milliseconds, once the database is open. Default: 5,000. */
+  /** The time of one statement once the database is open, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
-/** What PGlite and its transactions have in common. */
 interface Sender {
   query(text: string, params: unknown[], options: { readonly rowMode: 'array' }): Promise<Results<unknown>>
 }
@@ -64,10 +67,11 @@ interface Opened {
 }
 
 /**
- * A database in a directory, or in memory when none is named. It opens (3 to 5 seconds for a new one)
- * with its first statement. A directory that another process has open is a `DriverError`, and so is every
- * directory on Bun and Deno, where the lock does not work; what is no directory but an address (`file://`,
- * `idb://`) throws a `RangeError`.
+ * Makes a database in a directory, or in memory if there is none. The first statement opens it, which takes 3 to 5
+ * seconds for a new one. A directory that another process has open is a `DriverError`; so is any directory on Bun and
+ * Deno, where the lock does not work.
+ *
+ * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *
  * @example
  * ```ts
@@ -82,7 +86,7 @@ interface Opened {
 export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}): Database => {
   if (directory !== undefined && /^[a-z]{2,}:/i.test(directory))
     throw new RangeError(`"${directory}" is no directory; name none for a database in memory`)
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const timeoutMs = timeoutOf(options)
   const { opened, close } = opening(directory)
   return scopedDatabase({
     query: (query, params) => async () => {
@@ -97,12 +101,12 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
   })
 }
 
-// Opened by the first who asks; again by the next, when that failed; never again once closed.
+/** Opens the database with the first call, and again after a failed one, but never after `close`. */
 const opening = (directory: string | undefined) => {
-  let opened: Promise<E.Either<DriverError, Opened>> | undefined
-  let closed: Promise<E.Either<DriverError, void>> | undefined
+  let opened: Outcome<Opened> | undefined
+  let closed: Outcome<void> | undefined
   return {
-    opened: (): Promise<E.Either<DriverError, Opened>> => {
+    opened: (): Outcome<Opened> => {
       if (closed !== undefined) return Promise.resolve(E.left(closedError()))
       opened ??= openDatabase(directory).catch((cause: unknown) => {
         opened = undefined
@@ -110,14 +114,14 @@ const opening = (directory: string | undefined) => {
       })
       return opened
     },
-    close: (): Promise<E.Either<DriverError, void>> => {
+    close: (): Outcome<void> => {
       closed ??= shut(opened)
       return closed
     },
   }
 }
 
-const openDatabase = async (directory: string | undefined): Promise<E.Either<DriverError, Opened>> => {
+const openDatabase = async (directory: string | undefined): Outcome<Opened> => {
   if (directory === undefined)
     return E.right({ db: await independent(await PGlite.create()), unlock: () => Promise.resolve() })
   const unlock = await lockDirectory(directory)
@@ -129,23 +133,18 @@ const openDatabase = async (directory: string | undefined): Promise<E.Either<Dri
   }
 }
 
-/**
- * The same, which takes parameters as they are and gives values as their text. What the directory's roles and databases
- * have as settings changes nothing of what is read or written.
- */
+/** Disables PGlite's own conversions, and overrides settings of roles and databases that would change values. */
 const independent = async (db: PGlite): Promise<PGlite> => {
-  const asItIs = (value: string): string => value
+  const identity = (value: string): string => value
   for (const table of [db.serializers, db.parsers])
-    for (const type of Object.keys(table)) table[type] = asItIs
+    for (const type of Object.keys(table)) table[type] = identity
   await db.exec(
     'set DateStyle = ISO; set bytea_output = hex; set extra_float_digits = 1; set array_nulls = on; set client_encoding = UTF8; set session_replication_role = origin',
   )
   return db
 }
 
-const shut = async (
-  opened: Promise<E.Either<DriverError, Opened>> | undefined,
-): Promise<E.Either<DriverError, void>> => {
+const shut = async (opened: Outcome<Opened> | undefined): Outcome<void> => {
   const database = await opened
   if (database === undefined || E.isLeft(database)) return E.right(undefined)
   try {
@@ -163,7 +162,7 @@ const send = async (
   query: Query,
   params: readonly Param[],
   timeoutMs: number,
-): Promise<E.Either<DriverError, readonly Row[]>> => {
+): Outcome<readonly Row[]> => {
   const failure = invalidParams(query, params)
   if (failure !== undefined) return E.left(failure)
   return withDeadline(query.name, timeoutMs, async () =>
@@ -185,24 +184,20 @@ class RolledBack<L> extends Error {
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** How far a transaction has come: it may wait for the one before it until it is too late. */
+/** The progress of a transaction. It waits for the transaction before it, at most until its deadline. */
 interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }
 }
 
-const transact = async <L, A>(
-  db: PGlite,
-  body: Body<L, A>,
-  timeoutMs: number,
-): Promise<E.Either<L | DriverError, A>> => {
-  const course: TxState = { state: 'waiting' }
-  const run = db.transaction((tx) => runBody(course, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
+const transact = async <L, A>(db: PGlite, body: Body<L, A>, timeoutMs: number): Outcome<A, L> => {
+  const txState: TxState = { state: 'waiting' }
+  const run = db.transaction((tx) => runBody(txState, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      if (course.state !== 'waiting') return
-      course.state = 'late'
+      if (txState.state !== 'waiting') return
+      txState.state = 'late'
       const message = `begin: no turn within ${String(timeoutMs)} ms`
       reject(new DriverError(message, { kind: 'timeout', retryable: true, effect: 'none' }))
     }, timeoutMs)
@@ -212,28 +207,27 @@ const transact = async <L, A>(
     return await Promise.race([run, late])
   } catch (error) {
     if (error instanceof RolledBack) return error.left as E.Left<L>
-    if (course.thrown !== undefined) throw course.thrown.error
+    if (txState.thrown !== undefined) throw txState.thrown.error
     return E.left(driverError('transaction', error))
   } finally {
     clearTimeout(timer)
   }
 }
 
-const runBody = async <L, A>(course: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
-  // PGlite lets the next one wait, and for ever when it is inside of the one before.
-  if (course.state === 'late') throw new Error('its turn came too late')
-  course.state = 'begun'
+const runBody = async <L, A>(txState: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
+  // PGlite queues transactions; one inside another would wait for ever.
+  if (txState.state === 'late') throw new Error('its turn came too late')
+  txState.state = 'begun'
   try {
     const result = await body()
     if (E.isLeft(result)) throw new RolledBack(result)
     return result
   } catch (error) {
-    if (!(error instanceof RolledBack)) course.thrown = { error }
+    if (!(error instanceof RolledBack)) txState.thrown = { error }
     throw error
   }
 }
 
-/** A transaction under way, and how many savepoints it has had. */
 interface TxLink {
   readonly tx: Sender
   readonly timeoutMs: number
@@ -245,20 +239,20 @@ const handleOf = (txLink: TxLink): DriverTransaction => ({
   savepoint: (body) => () => savepoint(txLink, body),
 })
 
-const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Promise<E.Either<L | DriverError, A>> => {
+const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Outcome<A, L> => {
   txLink.savepoints += 1
   const name = `keyrow_${String(txLink.savepoints)}`
-  const say = (text: string) =>
+  const run = (text: string) =>
     send(txLink.tx, { name: 'savepoint', text: `${text} ${name}` }, [], txLink.timeoutMs)
-  const isBegun = await say('savepoint')
+  const isBegun = await run('savepoint')
   if (E.isLeft(isBegun)) return isBegun
   let result: E.Either<L, A>
   try {
     result = await body(handleOf(txLink))()
   } catch (error) {
-    await say('rollback to savepoint')
+    await run('rollback to savepoint')
     throw error
   }
-  const ended = await say(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
+  const ended = await run(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
   return E.isRight(result) && E.isLeft(ended) ? ended : result
 }

@@ -1,39 +1,36 @@
-// Trying again. Every operation of the store may be done twice: what it does the second time changes nothing
-// more (a save carries an id that the header remembers, a rotation and a creation know their own work). So
-// one whose connection was lost, that was chosen as a deadlock's victim, or that met a server on its way up
-// or down, is tried again: a bounded number of times, within a bounded time, with random pauses.
+// Retries operations of the store. Each is idempotent: the header keeps the ids of the last saves, and a rotation and
+// a creation recognize their own effect. An operation is retried after a lost connection, a deadlock, or a server that
+// starts or stops. Attempts and total time are bounded, and the pauses are random.
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
 
 export interface RetryPolicy {
-  /** How often an operation is tried in all. 1 never tries again. Default: 6. */
+  /** Attempts in all; 1 never retries. Default: 6. */
   readonly attempts: number
-  /** An operation takes at most this many milliseconds, with all its attempts and pauses. Default: 12,000. */
+  /** The time for all attempts and pauses, in milliseconds. Default: 12,000. */
   readonly totalTimeoutMs: number
-  /** The first pause is from 0 to this many milliseconds; each one after it from 0 to twice as many. Default: 20. */
+  /** The longest first pause, in milliseconds; it doubles with each attempt. Default: 20. */
   readonly baseDelayMs: number
 }
 
-/** The policy with defaults filled in; throws a `RangeError` for a figure that makes no sense. */
+/** Fills in the defaults of a policy. Throws a `RangeError`. */
 export const retryPolicyOf = ({
   attempts = 6,
   totalTimeoutMs = 12_000,
   baseDelayMs = 20,
-}: Partial<RetryPolicy>): RetryPolicy => {
-  for (const [name, figure, least] of [
-    ['attempts', attempts, 1],
-    ['totalTimeoutMs', totalTimeoutMs, 0],
-    ['baseDelayMs', baseDelayMs, 0],
-  ] as const)
-    if (!(figure >= least && figure <= 1e9)) throw new RangeError(`retry.${name} is ${String(figure)}`)
-  return Object.freeze({ attempts, totalTimeoutMs, baseDelayMs })
-}
+}: Partial<RetryPolicy>): RetryPolicy =>
+  Object.freeze({
+    attempts: numberOption('retry.attempts', attempts, 1, 1e9, 'integer'),
+    totalTimeoutMs: numberOption('retry.totalTimeoutMs', totalTimeoutMs, 0, 1e9),
+    baseDelayMs: numberOption('retry.baseDelayMs', baseDelayMs, 0, 1e9),
+  })
 
 /**
- * The same task, tried again by the policy while it fails with a `DriverError` that says it may be. When its time
- * is up it fails with such an error, and what comes later is ignored.
+ * Runs the task again, by the policy, as long as it fails with a retryable `DriverError`. When the total time is up it
+ * fails with such an error and ignores a later result.
  */
 export const retried =
   (policy: RetryPolicy) =>
@@ -55,7 +52,7 @@ export const retried =
     })
 
 const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
-  new DriverError(`not done within ${String(totalTimeoutMs)} ms, all tries included`, {
+  new DriverError(`not done within ${String(totalTimeoutMs)} ms, all attempts included`, {
     kind: 'timeout',
     retryable: true,
   })

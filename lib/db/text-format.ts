@@ -1,15 +1,14 @@
-// A parameter on its way to the database. Every driver sends PostgreSQL's own text of it and leaves the type to the
-// server, which takes it from the statement as it does for a quoted literal: so a parameter means the same everywhere.
-
+// PostgreSQL's text format of parameters and values, which every driver sends and receives. The server infers the type
+// of a parameter as it does for a quoted literal, so it means the same on every driver.
 import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
 
-/** The text that is sent: of `true` it is `true`, of a number its shortest form. */
+/** Returns the text of a parameter: `true` for `true`, the shortest form of a number. */
 export const paramText = (param: Param): string | null =>
   param === null ? null : Object.is(param, -0) ? '-0' : String(param)
 
-/** Why a value is no parameter, if so. */
+/** The reason why a value is no parameter, if any. */
 export const paramProblem = (param: unknown): string | undefined => {
   if (typeof param === 'string') return textProblem(param)
   if (param === undefined) return 'is undefined'
@@ -18,9 +17,8 @@ export const paramProblem = (param: unknown): string | undefined => {
     : 'is no text, number, bigint, boolean or null: `param` makes text of a value by its column'
 }
 
-// PostgreSQL's text of dates and times as a `Date`, to the millisecond. `infinity` is the number. Text of another style
-// than ISO (a setting of the role) stays text: it may mean two dates.
-
+// Dates and times become a `Date` to the millisecond, and `infinity` becomes the number. Text in another style than ISO
+// (a setting of the role) stays text, since it may be ambiguous.
 const TIME =
   /^(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(?:([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)?( BC)?$/
 
@@ -29,7 +27,7 @@ type Parts = readonly [year: number, month: number, day: number, hour: number, m
 interface Time {
   readonly parts: Parts
   readonly millisecond: number
-  /** East of Greenwich, in seconds. */
+  /** Seconds east of Greenwich. */
   readonly offset: number
 }
 
@@ -57,7 +55,7 @@ const made =
     return typeof time === 'object' ? make(time) : time
   }
 
-// Not `Date.UTC(year, …)`, nor `new Date(year, …)`, to which the years from 0 to 99 are of the twentieth century.
+// `Date.UTC(year, …)` and `new Date(year, …)` move the years 0 to 99 to the twentieth century.
 const inUtc = ({ parts: [year, month, day, hour, minute, second], millisecond }: Time): Date => {
   const date = new Date(0)
   date.setUTCFullYear(year, month, day)
@@ -70,7 +68,7 @@ const dateOf = made(inUtc)
 
 const momentOf = made((time) => new Date(inUtc(time).getTime() - time.offset * 1000))
 
-/** A time without a zone is one of the process's own. */
+/** A time without a zone, in the zone of the process. */
 const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], millisecond }) => {
   const date = new Date(2000, 0, 1)
   date.setFullYear(year, month, day)
@@ -78,21 +76,18 @@ const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], mil
   return date
 })
 
-// What a row holds. Both drivers give each value as PostgreSQL's text of it, which becomes here what its type says,
-// whatever the driver or the program's own pool would make of it.
-
+// Values of rows. A value is decoded from its text by the type of its column, whatever a driver or a pool would do.
 export interface Column {
   readonly name: string
-  /** The type's number in the database. */
   readonly type: number
 }
 
-/** A value's text, or the bytes of that. */
+/** The text of a value, or its bytes. */
 export type Wire = string | Uint8Array | null
 
 type Decode = (text: string) => unknown
 
-/** Bytes as hexadecimal digits, or, by the older setting of `bytea_output`, as characters with octal escapes. */
+/** Decodes hexadecimal digits, or, with `bytea_output = escape`, characters with octal escapes. */
 const bytesOf: Decode = (text) =>
   Uint8Array.from(
     text.startsWith('\\x')
@@ -108,8 +103,8 @@ const bytesOf: Decode = (text) =>
 const asText: Decode = (text) => text
 const json: Decode = (text) => JSON.parse(text)
 
-/** By the type's number, with that of its arrays. Of all other types a value is its text. */
-const known: readonly (readonly [type: number, arrays: number, decode: Decode])[] = [
+/** Types by their OID and that of their arrays. Values of all other types stay text. */
+const types: readonly (readonly [type: number, arrays: number, decode: Decode])[] = [
   [16, 1000, (text) => text === 't'], // boolean
   [17, 1001, bytesOf],
   [20, 1016, BigInt], // int8
@@ -123,28 +118,21 @@ const known: readonly (readonly [type: number, arrays: number, decode: Decode])[
   [1082, 1182, dateOf], // date
   [1114, 1115, localTimeOf], // timestamp
   [1184, 1185, momentOf], // timestamptz
-  [18, 1002, asText], // "char"
-  [19, 1003, asText], // name
-  [25, 1009, asText], // text
-  [1042, 1014, asText], // char(n)
-  [1043, 1015, asText], // varchar(n)
-  [1083, 1183, asText], // time
-  [1186, 1187, asText], // interval
-  [1266, 1270, asText], // timetz
-  [1700, 1231, asText], // numeric
-  [2950, 2951, asText], // uuid
-  [869, 1041, asText], // inet
-  [650, 651, asText], // cidr
 ]
 
-const decoders: ReadonlyMap<number, Decode> = new Map(
-  known.flatMap(([type, arrays, decode]) => [
-    [type, decode] as const,
-    [arrays, (text: string) => parseArray(text, decode)] as const,
-  ]),
-)
+/** Arrays of "char", name, text, char(n), varchar(n), time, interval, timetz, numeric, uuid, inet and cidr. */
+const TEXT_ARRAYS = [1002, 1003, 1009, 1014, 1015, 1183, 1187, 1270, 1231, 2951, 1041, 651]
 
-/** Rows of texts as objects by their columns' names. A loop by index: this is done for each value of each row. */
+const arrayOf =
+  (decode: Decode): Decode =>
+  (text) =>
+    parseArray(text, decode)
+
+const decoders = new Map<number, Decode>([
+  ...types.flatMap(([type, arrays, decode]) => [[type, decode] as const, [arrays, arrayOf(decode)] as const]),
+  ...TEXT_ARRAYS.map((arrays) => [arrays, arrayOf(asText)] as const),
+])
+
 export const decodedRows = (
   columns: readonly Column[],
   rows: readonly (readonly (Wire | undefined)[])[],
@@ -152,11 +140,11 @@ export const decodedRows = (
   const reads = columns.map(({ name, type }) => ({ name, decode: decoders.get(type) ?? asText }))
   const count = reads.length
   const decoded: Row[] = []
-  // Not `map`, which keeps holes: postgres.js 3.4.9 goes on counting rows where it was when a statement failed, or its
-  // connection was lost, and the next result begins with as many holes.
+  // `map` would keep holes. After a failed statement or a lost connection postgres.js 3.4.9 does not reset its count of
+  // rows, and the next result begins with as many holes.
   rows.forEach((wires) => {
     const row: Record<string, unknown> = {}
-    // Counted: an iterator for each row costs as much as the rest.
+    // An iterator for each row would double the cost.
     for (let index = 0; index < count; index += 1) {
       const { name, decode } = reads[index] as (typeof reads)[number]
       const wire = wires[index] ?? null
@@ -167,24 +155,24 @@ export const decodedRows = (
   return decoded
 }
 
-// Moments of time as values that cannot be changed. Locking a `Date` takes longer than all else of a row: of rows that
-// are read again and again, the last ones are kept, each in the place that its milliseconds give it.
+// Immutable dates. Making a `Date` immutable costs more than the rest of a row, so the last ones are cached, each in the
+// slot of its milliseconds.
 
-const PLACES = 1024
+const SLOTS = 1024
 
-const kept: Date[] = []
+const cache: Date[] = []
 
-/** Milliseconds since 1970, or an ISO 8601 date, as a `Date` whose setters throw. */
+/** Returns milliseconds since 1970, or an ISO 8601 date, as a `Date` whose setters throw. */
 export const moment = (time: string | number): Date => {
   const date = new Date(time)
-  const slot = date.getTime() & (PLACES - 1)
-  const known = kept[slot]
-  if (known?.getTime() === date.getTime()) return known
-  kept[slot] = date
+  const slot = date.getTime() & (SLOTS - 1)
+  const cached = cache[slot]
+  if (cached?.getTime() === date.getTime()) return cached
+  cache[slot] = date
   return deepFreeze(date)
 }
 
-// Quoted always: then only the quote and the backslash mean anything.
+// Always quoted: then only quotes and backslashes need an escape.
 const arrayElement = (element: string | null): string =>
   element === null
     ? 'NULL'
@@ -192,10 +180,10 @@ const arrayElement = (element: string | null): string =>
       ? `"${element.replaceAll(/["\\]/g, '\\$&')}"`
       : `"${element}"`
 
-/** An array in PostgreSQL's text, of its elements' texts. */
+/** Returns PostgreSQL's text of an array, from the texts of its elements. */
 export const arrayText = (elements: readonly (string | null)[]): string =>
   `{${elements.map(arrayElement).join()}}`
 
-/** The same, of texts of JSON: those have no character that JSON would write in another way than the array. */
+/** Returns PostgreSQL's text of an array of JSON. Its escapes are those of a JSON string. */
 export const arrayOfJson = (elements: readonly (string | null)[]): string =>
   `{${elements.map((element) => (element === null ? 'NULL' : JSON.stringify(element))).join()}}`

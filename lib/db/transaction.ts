@@ -1,39 +1,35 @@
-// Transactions as scopes, the same over every driver: which handle may be used where, what happens at their end,
-// and that none is committed in which a statement has failed.
+// Transactions as scopes, for every driver. It rules which handle may be used where, runs what depends on the end, and
+// commits no transaction in which a statement has failed.
 //
-// A scope is bound while its body runs and reaches all that the body awaits. So the outer handle, used inside, is
-// known to be: it would wait for a connection that only the body's own end can free, or work outside of the
-// transaction that it was meant for.
+// A scope is bound while its body runs, for all that the body awaits. So the use of an outer handle is detected: it
+// would wait for a connection that only the end of the body frees, or work outside of the transaction.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type DriverErrorKind, type SessionError, withEffect } from '../core/errors.js'
 import { shared } from '../core/process.js'
-import type { Database, Driver, DriverTransaction } from './database.js'
+import type { Database, Driver, DriverTransaction, Outcome } from './database.js'
 
 interface Scope {
-  /** The database, the same for all its scopes. */
   readonly root: object
-  /** The scope that was bound where this one was begun: perhaps one of another database. */
+  /** The scope in which this one was begun, perhaps of another database. */
   readonly around: Scope | undefined
-  readonly ends: ((committed: boolean) => void)[]
-  readonly befores: TaskEither<SessionError, unknown>[]
-  /** Its handle, once its body has that. */
+  readonly endListeners: ((committed: boolean) => void)[]
+  readonly commitTasks: TaskEither<SessionError, unknown>[]
   handle: Database | undefined
-  using: boolean
-  /** Whether it was committed, once that is known. */
+  over: boolean
+  /** `undefined` until the end. */
   committed: boolean | undefined
   failed: DriverError | undefined
-  /** The savepoint that is open in it, until its end. */
+  /** The end of the open savepoint. */
   savepoint: Promise<unknown> | undefined
 }
 
-/** The scopes, and how many are open. */
 const all = shared('transactions:1', () => ({ scopes: new AsyncLocalStorage<Scope>(), open: 0 }))
 const { scopes } = all
 
-// Once it was used, AsyncLocalStorage (before Node.js 24) makes every promise of the process dearer: so it is off
-// while no transaction is under way. What was bound before is over.
+// Before Node.js 24 each promise of the process is more expensive once AsyncLocalStorage was used. It is therefore
+// disabled while no transaction is open.
 const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   all.open += 1
   try {
@@ -44,18 +40,17 @@ const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   }
 }
 
-/** A driver as a `Database`. */
 export const scopedDatabase = (driver: Driver): Database => {
   const root = {}
   const database: Database = {
     query: (query, params) => () =>
-      isAround(root, undefined) ? misuseError(OUTER) : driver.query(query, params)(),
+      innermost(root) === undefined ? driver.query(query, params)() : misuseError(OUTER),
     transaction: (body) => () =>
-      isAround(root, undefined)
-        ? misuseError(OUTER)
-        : counted(() => run(opened(root), driver.transaction, database, body)),
+      innermost(root) === undefined
+        ? counted(() => run(opened(root), driver.transaction, database, body))
+        : misuseError(OUTER),
     close: driver.close,
-    misuse: () => (isAround(root, undefined) ? OUTER() : undefined),
+    misuse: () => (innermost(root) === undefined ? undefined : OUTER()),
     current: () => innermost(root)?.handle,
   }
   return database
@@ -64,71 +59,65 @@ export const scopedDatabase = (driver: Driver): Database => {
 const opened = (root: object): Scope => ({
   root,
   around: scopes.getStore(),
-  ends: [],
-  befores: [],
+  endListeners: [],
+  commitTasks: [],
   handle: undefined,
-  using: false,
+  over: false,
   committed: undefined,
   failed: undefined,
   savepoint: undefined,
 })
 
-/** The innermost open scope of this database that we are in, as far as it is further in than `handle`. */
+/** The innermost open scope of this database around us, if it is further in than `handle`. */
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
-    if (scope.root === root && !scope.using) return scope
+    if (scope.root === root && !scope.over) return scope
   return undefined
 }
-
-const isAround = (root: object, handle: Scope | undefined): boolean => innermost(root, handle) !== undefined
 
 const misuse = (kind: DriverErrorKind, message: string) => (): DriverError =>
   new DriverError(message, { kind, retryable: false, effect: 'none' })
 
 const OUTER = misuse(
   'outerHandle',
-  'the outer handle was used inside of a transaction: use the one of its body',
+  'an outer handle was used inside a transaction: use the handle of its body',
 )
-const OVER = misuse('transactionOver', 'the transaction has ended: its handle does nothing any more')
+const OVER = misuse('transactionOver', 'the transaction of this handle has ended')
 const NOT_CLOSED = misuse('outerHandle', 'a transaction cannot close its database')
 
-const misuseError = (error: () => DriverError): Promise<E.Either<DriverError, never>> =>
-  Promise.resolve(E.left(error()))
+const misuseError = (error: () => DriverError): Outcome<never> => Promise.resolve(E.left(error()))
 
-/** Runs `body` in the scope: bound while it runs, over when it has ended, and told of its end. */
+/** Runs `body` in the scope, which is bound meanwhile and ends with it. */
 const run = async <L, A>(
   scope: Scope,
   begin: DriverTransaction['savepoint'],
   outer: Database,
   body: (tx: Database) => TaskEither<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
-  // A driver may call back from a context of its own.
+): Outcome<A, L> => {
+  // A driver may call back in another async context.
   const inContext = AsyncLocalStorage.snapshot()
   let committed = false
   try {
     const result = await begin<L | DriverError, A>(
       (tx) => () =>
-        inContext(() => scopes.run(scope, () => followed(scope, body(handleOf(scope, tx, outer))))),
+        inContext(() => scopes.run(scope, () => runBody(scope, body(handleOf(scope, tx, outer))))),
     )()
     committed = E.isRight(result)
     return result
   } finally {
-    scope.using = true
+    scope.over = true
     scope.committed = committed
-    for (const publish of scope.ends) publish(committed)
+    for (const listener of scope.endListeners) listener(committed)
   }
 }
 
-const followed = async <L, A>(
-  scope: Scope,
-  body: TaskEither<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
+const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Outcome<A, L> => {
   try {
     const result = await body()
     while (scope.savepoint !== undefined) await scope.savepoint
     if (E.isLeft(result)) return result
-    // A task may bring others along.
-    for (const task of scope.befores) {
+    // A task may add further ones.
+    for (const task of scope.commitTasks) {
       if (scope.failed !== undefined) break
       const done = await task()
       // `transact` has these errors in its type.
@@ -136,31 +125,31 @@ const followed = async <L, A>(
     }
     return scope.failed === undefined ? result : E.left(scope.failed)
   } finally {
-    scope.using = true
+    scope.over = true
   }
 }
 
 const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Database => {
   const whileOpen =
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
-    async (): Promise<E.Either<L | DriverError, A>> => {
-      if (!scope.using && isAround(scope.root, scope)) return misuseError(OUTER)
-      // What comes from beside an open savepoint waits for its end, or it would go back with it.
+    async (): Outcome<A, L> => {
+      if (!scope.over && innermost(scope.root, scope) !== undefined) return misuseError(OUTER)
+      // A concurrent statement waits for the end of an open savepoint, which could roll it back.
       while (scope.savepoint !== undefined) await scope.savepoint
-      return scope.using ? misuseError(OVER) : act()
+      return scope.over ? misuseError(OVER) : act()
     }
   const handle: Database = {
-    query: (query, params) => whileOpen(() => noted(scope, tx.query(query, params))),
+    query: (query, params) => whileOpen(() => recorded(scope, tx.query(query, params))),
     transaction: (body) => whileOpen(() => nested(scope, tx, handle, body)),
     close: () => misuseError(NOT_CLOSED),
     current: () => innermost(scope.root)?.handle,
     transactionScope: {
       transaction: scope,
       outer,
-      beforeCommit: (task) => void scope.befores.push(task),
-      onEnd: (publish) => {
-        if (scope.committed === undefined) scope.ends.push(publish)
-        else publish(scope.committed)
+      beforeCommit: (task) => void scope.commitTasks.push(task),
+      onEnd: (listener) => {
+        if (scope.committed === undefined) scope.endListeners.push(listener)
+        else listener(scope.committed)
       },
     },
   }
@@ -168,13 +157,10 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
   return handle
 }
 
-const noted = async <A>(
-  scope: Scope,
-  statement: TaskEither<DriverError, A>,
-): Promise<E.Either<DriverError, A>> => {
+const recorded = async <A>(scope: Scope, statement: TaskEither<DriverError, A>): Outcome<A> => {
   const result = await statement()
   if (E.isRight(result)) return result
-  // Its transaction is never committed, whatever came of the statement.
+  // The transaction is never committed, so the statement has no effect.
   const failure = withEffect(result.left, 'none')
   scope.failed ??= failure
   return E.left(failure)
@@ -185,7 +171,7 @@ const nested = async <L, A>(
   tx: DriverTransaction,
   handle: Database,
   body: (tx: Database) => TaskEither<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
+): Outcome<A, L> => {
   const running = run(opened(scope.root), tx.savepoint, handle, body)
   const end = (): void => {
     scope.savepoint = undefined

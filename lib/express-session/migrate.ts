@@ -135,7 +135,7 @@ const OldRow = t.type({ sid: t.string, sess: t.string, expires: t.number })
  * @example
  * ```ts
  * import { connectPgSimple, expressSessionStore } from 'keyrow/express-session'
- * import { sessionStore } from 'keyrow'
+ * import { sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

@@ -1,6 +1,7 @@
 // The parts of an adapter, for the authors of other adapters: see docs/frameworks.md.
 
 export type { CookieOptions } from './cookie.js'
+export { type CheckedRequest, isPrefetch } from './csrf.js'
 export { deferResponse } from './deferred-response.js'
 export {
   defaultErrorResponse,
@@ -27,3 +28,4 @@ export {
   type SessionRequest,
   webRequestInfo,
 } from './session-request.js'
+export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './token-guard.js'

@@ -96,7 +96,7 @@ const hostOf = (url: string): string | undefined => (URL.canParse(url) ? new URL
  *
  * @example
  * ```ts
- * import { isPrefetch } from 'keyrow'
+ * import { isPrefetch } from 'keyrow/adapter'
  *
  * console.log(isPrefetch({ headers: { 'sec-purpose': 'prefetch;prerender' } })) // true
  * console.log(isPrefetch(new Request('http://shop.example/'))) // false

@@ -3,6 +3,7 @@
 // only stops the lookup of further such tokens.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import { numberOption } from '../core/options.js'
 import { publish } from '../store/events.js'
 import { addressOf, networkOf } from './forwarded.js'
 
@@ -33,7 +34,8 @@ export interface TokenGuard {
  * @example
  * ```ts
  * import { createServer } from 'node:http'
- * import { onSessionEvent, tokenGuard } from 'keyrow'
+ * import { onSessionEvent } from 'keyrow'
+ * import { tokenGuard } from 'keyrow/adapter'
  * import { memoryStore } from 'keyrow/memory'
  * import { sessionListener } from 'keyrow/node'
  *
@@ -51,8 +53,13 @@ export interface TokenGuard {
  */
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
+  numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
   // A set of hashes for each address: no token is kept.
-  const guesses = new LRUCache<string, Set<number>>({ max: maxAddresses, ttl: windowMs, noUpdateTTL: true })
+  const guesses = new LRUCache<string, Set<number>>({
+    max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
+    ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),
+    noUpdateTTL: true,
+  })
   return {
     refuses: (address) =>
       block && address !== undefined && (guesses.get(networkOf(address))?.size ?? 0) > limit,

@@ -118,6 +118,9 @@ export const csrfToken = (): Promise<string> => orThrow(edges.csrfToken)
 export const verifyCsrf = (request: CheckedRequest, field?: unknown): Promise<void> =>
   orThrow(forgery.verifyCsrf(request, field))
 
+/** Adds a message to the current session, for the next page that shows messages. */
+export const flash = (kind: string, text: string): Promise<Session> => orThrow(edges.flash(kind, text))
+
 /** The current session's messages, which are then shown: they are taken away, unless a page is only fetched ahead. */
 export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(edges.takeFlashes)
 

@@ -22,7 +22,7 @@ import { encode, type Rows } from './table.js'
  *
  * @example
  * ```ts
- * import { sql } from 'keyrow'
+ * import { sql } from 'keyrow/records'
  *
  * const recent = sql`created_at > now() - interval '1 day'`
  * const statement = sql`select title from notes where author = ${'ada'}::text and ${recent}`
@@ -38,7 +38,7 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
  *
  * @example
  * ```ts
- * import { array, param, sql, uuid } from 'keyrow'
+ * import { array, param, sql, uuid } from 'keyrow/records'
  *
  * const ids = ['2f6d1a52-8ac5-4b7e-9a37-0d1f6c1f0a11']
  * console.log(sql`select title from notes where id = any(${param(array(uuid), ids)})`.text) // select title from notes where id = any($1::text::uuid[])
@@ -98,7 +98,7 @@ const misfit =
  * @example
  * ```ts
  * import * as t from 'io-ts'
- * import { queryMany, sql } from 'keyrow'
+ * import { queryMany, sql } from 'keyrow/records'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()
@@ -167,7 +167,7 @@ const freeCursor = (): number => {
  * ```ts
  * import * as E from 'fp-ts/lib/Either.js'
  * import * as t from 'io-ts'
- * import { queryStream, sql } from 'keyrow'
+ * import { queryStream, sql } from 'keyrow/records'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

@@ -128,7 +128,7 @@ const asDriverError = (error: EncodeError): DriverError =>
  * import * as E from 'fp-ts/lib/Either.js'
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { generated, int8, queryMany, record, sql, text } from 'keyrow'
+ * import { generated, int8, queryMany, record, sql, text } from 'keyrow/records'
  * import { pgliteDatabase } from 'keyrow/pglite'
  * import * as t from 'io-ts'
  *

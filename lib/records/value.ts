@@ -165,7 +165,9 @@ export const buildRecord = (
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, saveSession, sessionSet, sessionStore, transact, withHandle } from 'keyrow'
+ * import { buildSession, saveSession, sessionSet } from 'keyrow'
+ * import { transact, withHandle } from 'keyrow/records'
+ * import { sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

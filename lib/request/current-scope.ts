@@ -1,5 +1,4 @@
-// Where we are: the current frame, the frame of a session, what becomes of it when its store has done something, and
-// how it ends.
+// The scope in effect here, the scope of a session, their changes by the store, and their end.
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { composeEdit, type Edits, sinceEdits } from '../core/edits.js'
@@ -24,35 +23,34 @@ import {
   type TransactionScope,
 } from './scope.js'
 
-// The current session inside of a transaction of its own database. There it has a frame of its own, made when it is
-// first used: what is done in it belongs to the transaction. The transaction writes it right before its commit, so
-// that the session's row is locked only then; and only a commit is handed over to the frame around it.
+// Inside a transaction of its own database a session has a scope of its own, made at its first use. Its changes belong to
+// the transaction, which writes them right before its commit: the session's row is thus locked only shortly. A commit
+// hands them over to the outer scope.
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** The frame's counterpart where we are: in the innermost transaction of its database that is open here. */
+/** The counterpart of a scope in the innermost open transaction of its database here. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
   return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
-/** The session through the handle that can be used where we are. */
+/** The session through the handle that is usable here. */
 export const sessionThere = (session: Session): Session => {
   const { using, current } = session.handle
   const tx = current?.()
   return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
-/** The frame's counterpart in the transaction of `store`; `undefined` when that is not within the frame's own. */
+/** The counterpart of a scope in the transaction of `store`; `undefined` if that is not inside the scope's own. */
 const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
-  if (store.transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
-  if (store.transactionScope === undefined) return undefined
-  const around = scopeIn(scope, store.transactionScope.outer)
+  const { transactionScope } = store
+  if (transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
+  if (transactionScope === undefined) return undefined
+  const around = scopeIn(scope, transactionScope.outer)
   return (
-    around &&
-    (around.inner?.get(store.transactionScope.transaction) ??
-      openInner(around, store, store.transactionScope))
+    around && (around.inner?.get(transactionScope.transaction) ?? openInner(around, store, transactionScope))
   )
 }
 
@@ -61,7 +59,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   const scope: TransactionScope = {
     ...openScope(withStore(around.session, store)),
     state: around.state,
-    // A session value of the request stays one inside.
+    // A session value of the request stays one inside the transaction.
     stored: around.stored,
     tokens: around.tokens,
     writes: undefined,
@@ -71,7 +69,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   }
   around.inner ??= new Map()
   around.inner.set(transactionScope.transaction, scope)
-  // A savepoint hands over what is to be written.
+  // A savepoint hands its changes over to the transaction, which writes them.
   if (transactionScope.outer.transactionScope === undefined)
     transactionScope.beforeCommit(writing(around, scope))
   transactionScope.onEnd((committed) => {
@@ -83,7 +81,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   return scope
 }
 
-/** Writes what was done in the transaction, and what of the request's unsaved edits an update of the same key needs. */
+/** Writes the changes made in the transaction, with the unsaved edits of the request that their updates build on. */
 const writing =
   (around: Scope, scope: TransactionScope): TaskEither<SessionError, unknown> =>
   async () => {
@@ -101,7 +99,7 @@ const writing =
     return saved
   }
 
-/** Two transactions of one request never write the same unsaved edit of it: the later one waits for the other's end. */
+/** Two transactions of one request must not write the same unsaved edit, so the second waits for the first one's end. */
 const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Promise<void> => {
   const mine = scope.opened.edits.filter((edit, key) => edit._tag === 'Update' && inside.has(key))
   const isRival = (other: TransactionScope): boolean =>
@@ -114,21 +112,20 @@ const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Pr
   scope.writes = mine
 }
 
-/** What is written: without the unsaved edits of the request that another transaction of it has written meanwhile. */
+/** The edits to write, without those of the request that another transaction has written meanwhile. */
 const needed = (around: Scope, { opened }: TransactionScope, inside: Edits): Edits => {
   const written = sinceEdits(around.session.edits, opened.edits)
   const own = sinceEdits(opened.edits, inside)
   return inside.map((edit, key) => (written.has(key) ? (own.get(key) ?? edit) : edit))
 }
 
-/** Whether the session was changed in the transaction. */
 const isChanged = (scope: Scope): boolean =>
   scope.session !== scope.opened || scope.state !== 'open' || changedWithin(scope) !== undefined
 
 const changedWithin = ({ inner }: Scope): TransactionScope | undefined =>
   inner === undefined ? undefined : [...inner.values()].find(isChanged)
 
-/** Waits for the open transactions in which the session was changed; `undefined` when there are none. */
+/** Waits for the open transactions that changed the session; `undefined` if there are none. */
 export const changesWithin = (scope: Scope): Promise<void> | undefined => {
   const changed = changedWithin(scope)
   return changed?.end.then(() => changesWithin(scope))
@@ -146,8 +143,8 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 }
 
 /**
- * The edits of the frame around: of those that it had when the transaction began (`before`), the ones that are written
- * are done; what is still to be written of the transaction is done on top of what it has by now.
+ * The edits of the outer scope after a commit. The edits it had at the begin (`before`) and that were written are
+ * removed. The transaction's unwritten edits are applied on top of its present ones.
  */
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
@@ -164,17 +161,17 @@ const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
     .reduce((edits, edit, key) => edits.set(key, composeEdit(edits.get(key), edit)), left)
 }
 
-/** The current frame; inside of a transaction of its database, its counterpart there. */
+/** The current scope, or its counterpart in the innermost transaction of its database. */
 export const currentScope = (): Scope | undefined => {
   const scope = chainHere()?.scope
   return scope && scopeHere(scope)
 }
 
-/** The frame's session as it is where we are, until the frame's scope has ended. */
+/** The scope's session as seen here, until the scope has ended. */
 export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
   scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
-/** The open frame, here or around us, of the same session in the same store. */
+/** The open scope, here or around, of the same session in the same store. */
 export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
 const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
@@ -186,8 +183,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
 }
 
 /**
- * The frame that this very session came from, when that is closed: code that still holds the session outlived
- * its request. One that was loaded anew, with a token of its own, is free.
+ * The closed scope of this session value, if any: the code that holds the value has outlived its request. A session that
+ * was loaded anew has a token of its own and is not affected.
  */
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
@@ -196,29 +193,28 @@ const closedScopeOf = (session: Session): Scope | undefined => {
   return undefined
 }
 
-/** Tokens of sessions that were given out to be read only. */
 const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
-/** From now on nothing that is made of this very session can be written; one that is loaded anew can. */
+/** Makes the session value read-only, with all values derived from it. A session that is loaded anew can be written. */
 export const makeReadOnly = (session: Session): Session => {
   readOnly.add(session.token)
   return session
 }
 
-/** Why this session, in the hands of code that outlived its request, cannot be written any more. */
+/** The reason why a session value cannot be written: it is read-only, or its request has ended. */
 export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
   if (readOnly.has(session.token)) return new SessionClosed(session.id)
   const scope = closedScopeOf(session)
   return scope === undefined ? undefined : closedReason(scope)
 }
 
-/** The frame of the session goes on from what its store did. */
+/** Updates the session's scope after the store has changed the session. */
 const publishStored = (before: Session, after: Session): void => {
   const scope = after === before ? undefined : scopeFor(before)
   if (scope !== undefined) sync(scope, before, after)
 }
 
-/** Refused to what outlived its request; else done, and told to the frame of the session. */
+/** Fails for a session value that cannot be written. Otherwise runs the task and updates the session's scope. */
 export const guarded =
   <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
   async () => {
@@ -229,13 +225,13 @@ export const guarded =
     return done
   }
 
-/** The store destroyed the session: its frame ends, and saves nothing. */
+/** Marks the session's scope as destroyed, so that it saves nothing. */
 export const syncDestroyed = (session: Session): void => {
   const scope = scopeFor(session)
   if (scope !== undefined) scope.state = 'destroyed'
 }
 
-/** The same, for a store that ended several sessions at once: any of them may be open around us. */
+/** Marks all scopes here and around of these sessions as destroyed. */
 export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void => {
   for (const id of ids)
     for (let chain = chainHere(); chain !== undefined; chain = chain.outer) {
@@ -245,8 +241,8 @@ export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void 
 }
 
 /**
- * Closes the frame and saves its session, both once; a destroyed one is not saved. Transactions that are open in it,
- * and in which the session was changed, come to their end before.
+ * Closes the scope and saves its session, once. It waits for open transactions that changed the session. A destroyed
+ * session is not saved.
  */
 export const closeScope =
   (scope: Scope): TaskEither<SessionError, Session> =>
@@ -255,7 +251,7 @@ export const closeScope =
     return scope.saved
   }
 
-/** Closes the frame without saving: what was done in it is dropped. */
+/** Closes the scope without saving. */
 export const dropScope = (scope: Scope): void => {
   scope.ended = true
   if (scope.state === 'open') scope.state = 'closed'
@@ -266,14 +262,14 @@ const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>
   dropScope(scope)
   if (!isOpen) return E.right(scope.session)
   const before = scope.session
-  // Perhaps nobody ever sees the page: only what was stored moves the expiration.
+  // The page may never be seen, so a prefetch without edits does not move the expiration.
   if (scope.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
   const saved = await storeSession(before)()
   if (E.isRight(saved)) {
     replace(scope, saved.right)
     publishStored(before, saved.right)
   }
-  // Ended by another request while this one only looked at it: there was nothing to lose.
+  // Another request ended the session. This one had nothing to store, so nothing is lost.
   else if (saved.left instanceof SessionGone && scope.session.edits.isEmpty()) {
     scope.state = 'gone'
     return E.right(scope.session)

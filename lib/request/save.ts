@@ -1,11 +1,10 @@
-// The one place where a session is written: what there is to write, and what the session is afterwards.
+// Writes a session to its store. This file alone decides what is written, and what the session is afterwards.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
-import { shared } from '../core/process.js'
 import { isBlank, keysAfter, pick, type Snapshot, storedSession } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import type { SavedSnapshot, Session } from '../store/contract.js'
@@ -14,53 +13,51 @@ import { onceCommitted } from '../store/in-transaction.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
-/** Writes the session if there is anything to write: a row for each edit, or the expiration when that is due. */
-export const storeSession = (session: Session): Stored =>
-  O.isNone(session.snapshot)
-    ? isBlank(session)
-      ? TE.right(session)
-      : create(session)
-    : storeEdits(session, session.snapshot.value)
-
-const storeEdits = (session: Session, snapshot: Snapshot): Stored => {
-  if (!session.edits.isEmpty()) return save(session, snapshot)
-  return snapshot.touchDue ? touch(session, snapshot) : TE.right(session)
+/** Writes a row for each edit, or only the expiration if that is due, or nothing. */
+export const storeSession = (session: Session): Stored => {
+  const { snapshot, edits } = session
+  if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : create(session)
+  if (!edits.isEmpty()) return save(session, snapshot.value)
+  return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
 }
 
-// A session that was never loaded knows nothing of its rows. But it cannot have left this process, so here
-// it is known whether a save has created it, or it was destroyed: it is not created again.
-const born = shared('born:1', () => new WeakMap<object, 'created' | 'destroyed'>())
+/**
+ * What became of a session that was built in this process: a value from before its first save does not show that. All
+ * tokens of the session share this object.
+ */
+interface Birth {
+  /** A creation was sent at least once. */
+  sent?: boolean
+  fate?: 'created' | 'destroyed' | undefined
+}
 
-/** From now on no save creates this session any more. */
+const birthOf = ({ token }: Session): Birth => token.origin
+
+/** From now on no save creates this session. */
 export const endBirth = (session: Session): void => {
   if (O.isNone(session.snapshot)) settle(session, 'destroyed')
 }
 
-/** Notes what became of it; a rollback makes that as it was. */
 const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
-  const { origin } = session.token
-  const before = born.get(origin)
-  born.set(origin, fate)
-  const forget = (): void => {
-    if (before === undefined) born.delete(origin)
-    else born.set(origin, before)
+  const birth = birthOf(session)
+  const before = birth.fate
+  birth.fate = fate
+  const undo = (): void => {
+    birth.fate = before
   }
-  onceCommitted(session.handle, () => undefined, forget)
+  onceCommitted(session.handle, () => undefined, undo)
 }
 
-/** Sessions whose creation was sent at least once. */
-const sent = shared('sent:1', () => new WeakSet())
-
-/** Whether a store may hold it: one that never left this process needs no destruction. */
+/** Whether a store may hold the session. One that was never sent costs no statement to destroy. */
 export const mayBeStored = (session: Session): boolean =>
-  O.isSome(session.snapshot) || sent.has(session.token.origin)
+  O.isSome(session.snapshot) || birthOf(session).sent === true
 
 const create =
   (session: Session): Stored =>
   () =>
     publishing(
       'create',
-      born.has(session.token.origin) ? notAgain(session) : createNow(session),
+      birthOf(session).fate === undefined ? createNow(session) : createdBefore(session),
       ({ id, store }, durationMs) =>
         onceCommitted(session.handle, () => publish('created', { id, entries: store.size, durationMs })),
     )()
@@ -68,32 +65,32 @@ const create =
 const createNow = (session: Session): Stored =>
   pipe(
     TE.fromIO(() => {
-      sent.add(session.token.origin)
+      birthOf(session).sent = true
       return newIdempotencyKey()
     }),
     TE.chain((versionTag) =>
       pipe(
         session.handle.create(session.id, session.token.hash, versionTag, session.store),
-        TE.map((saved) => ({ ...saved, versionTag })),
+        TE.map((saved) => ({ ...saved, touchDue: false, versionTag, entries: session.store })),
       ),
     ),
-    TE.chainW(({ revision, expiration, versionTag }): Stored => {
-      // Destroyed while it was being created: that is the later one of the two.
-      if (born.has(session.token.origin)) return notAgain(session)
+    // The store keeps the id of a session that was destroyed meanwhile.
+    TE.orElseW((error) =>
+      error instanceof SaveConflict && birthOf(session).fate === 'destroyed'
+        ? createdBefore(session)
+        : TE.left(error),
+    ),
+    TE.chainW((snapshot): Stored => {
+      if (birthOf(session).fate !== undefined) return createdBefore(session)
       settle(session, 'created')
-      return TE.right(
-        stored(session, { revision, expiration, touchDue: false, versionTag, entries: session.store }),
-      )
+      return TE.right(stored(session, snapshot))
     }),
   )
 
-const notAgain = (session: Session): Stored =>
+const createdBefore = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, never> =>
   pipe(
-    born.get(session.token.origin) === 'destroyed'
-      ? pipe(
-          session.handle.destroy(session.id),
-          TE.map(() => false),
-        )
+    birthOf(session).fate === 'destroyed'
+      ? TE.right(false)
       : pipe(session.handle.load(session.id, session.token.hash), TE.map(E.isRight)),
     TE.chainW((isAlive) =>
       TE.left(isAlive ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),

@@ -1,52 +1,51 @@
-// The current session's cell. A frame holds one immutable session, which code below it replaces by another,
-// and it is closed once: from then on nothing changes. `AsyncLocalStorage` stands in for the dynamic extent
-// of Scheme's parameters: a scope is bound while a task runs, and reaches all that the task awaits.
+// The scope of the current session. It holds one immutable session, which code inside replaces, until it is closed.
+// `AsyncLocalStorage` binds it while a task runs, for all that the task awaits, like Scheme's parameters.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
 import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
 import { shared } from '../core/process.js'
-import { type Snapshot, storedSession, union, withEdits, withToken } from '../core/session.js'
+import { isSameRevision, type Snapshot, storedSession, union, withEdits, withToken } from '../core/session.js'
 import type { Token } from '../core/token.js'
 import type { Session } from '../store/contract.js'
 
-/** The request that a frame belongs to, as far as the functions of sessions look at it. */
+/** The part of a request that the functions of sessions use. */
 export interface ScopeRequest {
-  /** Whether the browser fetches a page ahead, which may never be visited. */
+  /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
-  /** What the adapter knows of the origin that the request was sent to. */
+  /** The origin that the request was sent to, as far as the adapter can tell. */
   readonly origin: { readonly host?: string | undefined; readonly secure: boolean }
-  /** Whether its handler has looked at a session, so that the answer is for this visitor alone. */
+  /** Whether the handler has read a session, so that the response must not be cached for others. */
   looked: boolean
 }
 
 export interface Scope {
   session: Session
-  /** `destroyed` here, or found to be `gone`: ended elsewhere. */
+  /** `destroyed` by this scope; `gone` if found to be ended elsewhere. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
-  /** Whether its scope has ended: from then on it gives its session to nobody. */
+  /** Once ended, it returns no session any more. */
   ended: boolean
-  /** The session that it came in with: what differs from its edits was done since. */
+  /** The session at its begin. Edits that differ from this one's are new. */
   readonly opened: Session
-  /** Every session that it held. */
+  /** Every session value that it held. */
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   readonly request: ScopeRequest | undefined
-  /** Its counterparts in the transactions that are open in it, by the transaction. */
+  /** Its counterparts in open transactions, by the transaction. */
   inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
+  /** The last load of further keys. */
+  loading: Promise<unknown> | undefined
 }
 
-/** A frame of the same session in a transaction of its database. */
+/** A scope of the same session in a transaction of its database. */
 export interface TransactionScope extends Scope {
-  /** Fulfilled when the transaction has ended. */
   readonly end: Promise<void>
-  /** The request's unsaved updates that it writes along. */
+  /** The request's unsaved updates that it also writes. */
   writes: Edits | undefined
 }
 
-/** Frames nest: a scope knows the one around it. */
 export interface ScopeChain {
   readonly scope: Scope
   readonly outer: ScopeChain | undefined
@@ -54,7 +53,7 @@ export interface ScopeChain {
 
 const scopes = shared('current-session:1', () => new AsyncLocalStorage<ScopeChain>())
 
-/** Without a request of its own it belongs to that of the frame around it. */
+/** Makes a scope. Without a request of its own it belongs to that of the scope around it. */
 export const openScope = (session: Session, request = currentRequest()): Scope => ({
   session,
   state: 'open',
@@ -65,15 +64,14 @@ export const openScope = (session: Session, request = currentRequest()): Scope =
   request,
   inner: undefined,
   saved: undefined,
+  loading: undefined,
 })
 
-/** A scope of the frame, within the one that is here. */
 export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.getStore() })
 
-/** Runs `task`, and all that it begins, with `frame` as the current one. */
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the scope; where an open scope within it is bound already, in that one. */
+/** Runs `task` in the chain, or in the present scope if that is an open one inside the chain's. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
@@ -83,44 +81,43 @@ export const chainHere = (): ScopeChain | undefined => scopes.getStore()
 
 export const currentRequest = (): ScopeRequest | undefined => chainHere()?.scope.request
 
-/** Notes that the handler looks at the frame's session. */
+/** Returns the scope's session, and records that the handler has read it. */
 export const lookAt = (scope: Scope): Session => {
   if (scope.request !== undefined) scope.request.looked = true
   return scope.session
 }
 
-/** Whether this frame is here or around us. */
+/** Whether this scope is the present one or around it. */
 export const isInside = (scope: Scope): boolean => {
   for (let chain = scopes.getStore(); chain !== undefined; chain = chain.outer)
     if (chain.scope === scope) return true
   return false
 }
 
-/** Whether both are one session of one store, inside of a transaction or not. */
+/** Whether both are the same session of the same store, inside a transaction or not. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** All handles of a store in a database share one function `over`. */
+/** All handles of a store in a database share one function `using`. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
-/** Why this frame's session cannot be changed, or `undefined` when it can. */
+/** The reason why the scope's session cannot be changed, if any. */
 export const closedReason = ({ state, session }: Scope): SessionClosed | SessionGone | undefined => {
   if (state === 'open') return undefined
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 
 /**
- * A nested `withSession` joins: what its session has beyond the frame's, and beyond what the frame came with,
- * is done on top; and what it knows beyond the frame's, if that is of the same moment. A session that the frame held
- * itself, earlier or now, brings nothing.
+ * Joins the session of a nested `withSession` to a scope. Edits that neither the scope nor its first session has are
+ * applied on top. Further keys are added if both have the same revision. A value that the scope held adds nothing.
  */
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
-  const brought = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
-  const knowing = scope.session.snapshot
-  if (O.isSome(knowing) && O.isSome(session.snapshot) && isSameMoment(knowing.value, session.snapshot.value))
-    addKeys(scope, union(session.snapshot.value, knowing.value))
-  if (!brought.isEmpty()) replace(scope, withEdits(scope.session, composeEdits(scope.session.edits, brought)))
+  const added = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
+  const [mine, other] = [scope.session.snapshot, session.snapshot]
+  if (O.isSome(mine) && O.isSome(other) && isSameRevision(mine.value, other.value))
+    addKeys(scope, union(other.value, mine.value))
+  if (!added.isEmpty()) replace(scope, withEdits(scope.session, composeEdits(scope.session.edits, added)))
 }
 
 const addKeys = (scope: Scope, snapshot: Snapshot): void => {
@@ -129,17 +126,16 @@ const addKeys = (scope: Scope, snapshot: Snapshot): void => {
     replace(scope, storedSession(handle, token, snapshot, edits))
 }
 
-/** Replaces the frame's session. */
 export const replace = (scope: Scope, session: Session): void => {
   scope.session = session
   scope.stored.add(session)
   scope.tokens.add(session.token)
 }
 
-/** What a frame's session becomes: other edits, another token, and what is known by now. */
-export const replaceState = (scope: Scope, edits: Edits, token: Token, known: Session['snapshot']): void => {
+/** Replaces the edits and the token of the scope's session, and its snapshot by a newer one. */
+export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: Session['snapshot']): void => {
   const { session } = scope
-  const snapshot = newest(session.snapshot, known)
+  const snapshot = newest(session.snapshot, stored)
   replace(
     scope,
     O.isSome(snapshot)
@@ -149,9 +145,8 @@ export const replaceState = (scope: Scope, edits: Edits, token: Token, known: Se
 }
 
 /**
- * The store turned `before` into `after`: saved it, refreshed it, or gave it another secret. The frame of
- * that session goes on from there. `before` may be an older state than the frame's: so of what the frame
- * knows only that is replaced which is newer, and only those of its edits are done that the store has taken.
+ * Applies a change of the store to a scope: `before` was saved, refreshed or rotated, which gave `after`. `before` may be
+ * older than the scope's session. So only older snapshots are replaced, and only the edits that were stored are removed.
  */
 export const sync = (scope: Scope, before: Session, after: Session): void => {
   const { session } = scope
@@ -160,12 +155,9 @@ export const sync = (scope: Scope, before: Session, after: Session): void => {
   replaceState(scope, sinceEdits(taken, session.edits), token, after.snapshot)
 }
 
-// Never of two moments: what is known of an older one is not known of a newer one.
+// Snapshots of different revisions are never united.
 const newest = (sessions: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
   if (O.isNone(after) || O.isNone(sessions)) return O.isNone(after) ? sessions : after
-  if (isSameMoment(sessions.value, after.value)) return O.some(union(sessions.value, after.value))
+  if (isSameRevision(sessions.value, after.value)) return O.some(union(sessions.value, after.value))
   return sessions.value.revision <= after.value.revision ? after : sessions
 }
-
-const isSameMoment = (one: Snapshot, other: Snapshot): boolean =>
-  one.revision === other.revision && one.versionTag === other.versionTag

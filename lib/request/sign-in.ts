@@ -1,5 +1,4 @@
-// Signing in and out, and the token that a form shows: what a program does with the current session at the
-// edges of its life.
+// Signing in and out, the CSRF token, flash messages, and the sessions of a principal.
 import { randomBytes } from 'node:crypto'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -11,6 +10,7 @@ import {
   type OwnLifetime,
   ownLifetimeKey,
   sessionClearFlashes,
+  sessionFlash,
   sessionFlashes,
   sessionFor,
 } from '../core/well-known-keys.js'
@@ -29,18 +29,18 @@ import { destroySession, rotateSession } from './verbs.js'
 import { currentSession, updateCurrentSession } from './with-session.js'
 
 export interface SignInOptions {
-  /** How long this session lives, in milliseconds: unused, and at all from now on. Default: as the store says. */
+  /** The session's own lifetime in milliseconds. Default: the store's. */
   readonly lifetime?: OwnLifetime | undefined
 }
 
 /**
- * Signs the current session in: it gets a new secret, so that whoever knew the old one is left outside, and
- * says whose it is. What the visitor had in it stays.
+ * Signs the current session in: sets its principal and rotates its secret, so that the old token no longer works. Its
+ * values stay.
  *
- * With `lifetime` ("remember me") the session has times of its own from now on instead of the store's, and its cookie
- * outlives the browser; a later sign-in without it gives it the store's again.
+ * With `lifetime` ("remember me") the session has its own times from now on, and its cookie outlives the browser. A later
+ * sign-in without it restores the store's times.
  *
- * @throws `RangeError` for times that are not from 1 ms to 10,000 years, at once; `EncodeError` for what cannot be a
+ * @throws `RangeError` at once for times outside of 1 ms to 10,000 years; `EncodeError` (a `Left`) for an invalid
  * principal
  *
  * @example
@@ -51,7 +51,7 @@ export interface SignInOptions {
  * import { memoryStore } from 'keyrow/memory'
  *
  * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'nobody'))),
+ *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'none'))),
  * )
  * console.log(await request()) // { _tag: 'Right', right: 'user 17' }
  *
@@ -67,7 +67,7 @@ export const signIn = (
 ): TE.TaskEither<SessionError, Session> => {
   const own = lifetime && checkedLifetime(lifetime)
   return pipe(
-    // Before the rotation, which is not undone: a principal that cannot be stored rotates nothing.
+    // A rotation cannot be undone, so a principal that cannot be stored must fail before it.
     updateCurrentSession(
       flow(sessionFor(principal), own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey)),
     ),
@@ -77,7 +77,7 @@ export const signIn = (
 }
 
 /**
- * Signs out: deletes the current session with all that is in it, and has the door take its cookie away.
+ * Signs out: destroys the current session. The adapter then clears its cookie.
  *
  * @example
  * ```ts
@@ -97,16 +97,15 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
   TE.chainW(destroySession),
 )
 
-/** What the forms of this session show, unmasked. Derived from its secret: another one after each rotation. */
+/** The key of the session's CSRF tokens. It is derived from the secret, so a rotation changes it. */
 export const csrfKey = (session: Session): Buffer => session.token.derived('csrf')
 
 /**
- * The token that the current session's forms show, for a hidden field or for the header `X-CSRF-Token`; see
- * `verifyCsrf`. 86 characters, another text each time, all of them good until the session is rotated or ends. A
- * visitor without a session gets one of the same form, which is good only if this request stores something: the
- * token by itself makes no session, and no row.
+ * A CSRF token of the current session, for a hidden field or the header `X-CSRF-Token`; see `verifyCsrf`. It has 86
+ * characters, differs each time, and is valid until the session is rotated or ends. Without a stored session it is valid
+ * only if this request stores one; the token itself stores nothing.
  *
- * @throws `NoCurrentSession`
+ * @throws `NoCurrentSession`, `SessionClosed` (as a `Left`)
  *
  * @example
  * ```ts
@@ -123,15 +122,37 @@ export const csrfToken: TE.TaskEither<NoCurrentSession | SessionClosed, string> 
   TE.map((session) => masked(csrfKey(session))),
 )
 
-// A text that is the same in every compressed answer could be guessed by their lengths.
+// A constant secret in compressed responses could be guessed by their lengths.
 const masked = (key: Buffer): string => {
   const mask = randomBytes(key.length)
   return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
 }
 
 /**
- * The current session's messages, which are then shown: they are taken away when the request is saved. A request that
- * only fetches a page ahead (`isPrefetch`) shows them and keeps them, since perhaps nobody sees that page.
+ * Adds a message to the current session, for the next page that shows messages. `kind` is a name for its look, such
+ * as `info`.
+ *
+ * @throws `EncodeError` for text with U+0000
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, flash, takeFlashes, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(flash('info', 'Hi'), TE.chain(() => takeFlashes)),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: [ { kind: 'info', text: 'Hi' } ] }
+ * ```
+ */
+export const flash = (kind: string, text: string): TE.TaskEither<SessionError, Session> =>
+  updateCurrentSession(sessionFlash(kind, text))
+
+/**
+ * Takes the current session's messages: they are removed when the request is saved. A prefetch (`isPrefetch`) returns
+ * them and keeps them, since its page may never be shown.
  *
  * @example
  * ```ts
@@ -160,8 +181,6 @@ export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
   ),
 )
 
-// Whose sessions there are, and ending them: "where am I signed in", "sign out everywhere".
-
 /** One of a principal's sessions. */
 export interface ListedSession extends Listed {
   /** Whether it is the current session. */
@@ -169,7 +188,7 @@ export interface ListedSession extends Listed {
 }
 
 /**
- * The live sessions of a principal, the newest first: ids and times, never a token.
+ * The live sessions of a principal, the newest first, with ids and times and without tokens.
  *
  * @example
  * ```ts
@@ -207,8 +226,9 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
 }
 
 /**
- * Destroys all sessions of a principal, all but one, or only one of them (an id that is somebody else's ends
- * nothing); gives the ids of those that it ended. They may be in use: whoever saves one later gets `SessionGone`. One that is created while this runs may stay.
+ * Destroys all sessions of a principal, all but one, or only one, and returns the ids of those it destroyed. An id of
+ * another principal's session has no effect. A later save of a destroyed session fails with `SessionGone`. A session that
+ * is created concurrently may stay.
  *
  * @example
  * ```ts

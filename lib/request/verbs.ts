@@ -1,6 +1,5 @@
-// What is done to a session through its store: the effects, each a task that does nothing until it runs.
-// A session that is current somewhere around us is told what became of it, so that its frame goes on from
-// there instead of saving the same edits again.
+// The operations on a session through its store. Each is a task. If the session is current here or around, its scope is
+// updated, so that it does not save the same edits again.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -14,7 +13,6 @@ import {
   SessionGone,
   type StoreError,
 } from '../core/errors.js'
-import { shared } from '../core/process.js'
 import {
   isLoaded,
   type KeyNames,
@@ -35,7 +33,7 @@ import { endBirth, mayBeStored, storeSession } from './save.js'
 import { lookAt, type Scope } from './scope.js'
 
 /**
- * A new session, in memory until its first save; a session without values is never stored.
+ * Builds a new session. It is in memory only until its first save, and never stored without values.
  *
  * @example
  * ```ts
@@ -51,16 +49,15 @@ export const buildSession = (store: SessionStore): Session =>
 
 export interface LoadOptions {
   /**
-   * Only these keys are read (and keyrow's own); others may be set, deleted and updated, but are not seen before
-   * `loadKeys`. Default: all.
+   * The keys to load, besides keyrow's own. Other keys can be set, deleted and updated, but not read before `loadKeys`.
+   * Default: all.
    */
   readonly keys?: KeyNames | undefined
 }
 
 /**
- * The session that a token opens. `None` for a token that is malformed (which costs no query), unknown or
- * expired: such a token is simply no session. One statement. With `keys` it costs what is in those, however much
- * else the session holds.
+ * Loads the session of a token with one statement. The result is `None` for a token that is malformed (without a query),
+ * unknown or expired. With `keys` the cost does not depend on the rest of the session.
  *
  * @example
  * ```ts
@@ -85,7 +82,7 @@ export const loadSession = (
 
 const NOTHING = E.right(O.none) as E.Right<O.None>
 
-/** The session that a token opens, or why it opens none. */
+/** Loads the session of a token, or returns the reason why there is none. */
 export const openSession = (
   store: SessionStore,
   token: string,
@@ -93,10 +90,10 @@ export const openSession = (
 ): TE.TaskEither<StoreError, E.Either<Absence | 'malformed', Session>> => {
   const parsed = Token.parse(token)
   const keys = options.keys && keysOf(options.keys)
-  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : Promise.resolve(failure()))
+  return () => (O.isSome(parsed) ? opened(store, parsed.value, keys) : Promise.resolve(malformed()))
 }
 
-const failure = () => {
+const malformed = () => {
   publish('badToken', { reason: 'malformed' })
   return MALFORMED
 }
@@ -116,24 +113,24 @@ const opened = async (
   return E.right(E.right(storedSession(store, token, loaded.right.right, noEdits)))
 }
 
-/** Who made the id of a token: `foreign` when it is no token at all. */
+/** The origin of the id in a token; `foreign` for a malformed token. */
 export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
   const parsed = Token.parse(token)
   if (O.isNone(parsed)) return 'foreign'
   return ids?.originOf(parsed.value.id) ?? 'unknown'
 }
 
-/** Publishes that a token was shown which is not looked up. */
+/** Publishes a bad token that is not looked up. */
 export const publishUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
-  else failure()
+  else malformed()
 }
 
 type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
 
-// What is read is what was asked for, also where a store has more at hand: so that a program that asks for too little
-// finds out in its first specs.
+// A store may return more keys than requested. They are dropped, so that a program with too few keys fails in its first
+// tests.
 const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
   keys === undefined || E.isLeft(loaded) || E.isLeft(loaded.right)
     ? loaded
@@ -148,10 +145,11 @@ const publishLoaded =
   }
 
 /**
- * Stores what was edited since the load, and gives the session as saved. One statement, or none when
- * nothing changed and the expiration need not move yet. `SessionGone` when it was destroyed or has expired:
- * then nothing is stored. `SaveConflict` when a new session was saved twice. `SessionClosed` when the request
- * that the session came from has ended.
+ * Stores the edits since the load and returns the session as saved, with one statement. Without edits it stores nothing,
+ * or only the expiration if that is due.
+ *
+ * @throws as a `Left`: `SessionGone` for a session that was destroyed or has expired; `SaveConflict` for a new session
+ * that was saved before; `SessionClosed` if the session's request has ended
  *
  * @example
  * ```ts
@@ -173,9 +171,10 @@ export const saveSession = (
   guarded(session, storeSession(session))
 
 /**
- * Gives the session a new secret; its id, rows and unsaved edits stay, and the old token opens nothing any
- * more (unless the store has a grace). Do this at every sign-in and change of privilege. Of several
- * rotations at once one wins; the others get `SaveConflict`.
+ * Gives the session a new secret. Its id, rows and unsaved edits stay. The old token stops working, after the store's
+ * grace. Do this at each sign-in and change of privilege.
+ *
+ * @throws as a `Left`: `SaveConflict` for all but one of concurrent rotations; `SessionGone`; `SessionClosed`
  *
  * @example
  * ```ts
@@ -212,8 +211,7 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
   )
 
 /**
- * Deletes the session with all its rows. It is never written again: a later save fails with `SessionGone`.
- * Destroying what is gone already is no error.
+ * Deletes the session with all its rows. A later save fails with `SessionGone`. Destroying it again is no error.
  *
  * @example
  * ```ts
@@ -245,8 +243,7 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
   )
 
 /**
- * The session's credential, for its cookie and nothing else: never log it. It opens the session once that
- * has been saved.
+ * The session's credential, for its cookie. Never log it. It is valid once the session was saved.
  *
  * @example
  * ```ts
@@ -258,13 +255,11 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
  */
 export const sessionToken = (session: Session): string => session.token.reveal()
 
-// Reading a session again: what changed since, or keys that it was loaded without.
-
 type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
 
 /**
- * Reads the rows again, keeps the unsaved edits on top, and moves the expiration forward if that is due.
- * A session that was never saved comes back as it is; of one that was loaded with `keys` it reads those.
+ * Reads the session again, keeps its unsaved edits, and moves the expiration if that is due. A session that was never
+ * saved is returned unchanged. A session that was loaded with `keys` reads those.
  *
  * @example
  * ```ts
@@ -285,7 +280,6 @@ type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
 export const refreshSession = (session: Session): Read =>
   ifStored(session, (known) => reread(session, known, 'refresh', known.keys))
 
-/** Of a session that was never saved there is nothing to read. */
 const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
   guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value))
 
@@ -302,9 +296,8 @@ const reread = (
   )
 
 /**
- * The session with these keys known as well, where it was loaded without them; the unsaved edits stay on top. One
- * statement, or none when all of them are known. All that is known afterwards is of one moment: what other requests
- * saved since the load is read along, as by `refreshSession`.
+ * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. It takes one statement, or
+ * none if all are loaded. The result is consistent: other requests' saves since the load are read too.
  *
  * @example
  * ```ts
@@ -335,8 +328,8 @@ const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
     : reread(session, known, 'fetch', known.keys?.union(wanted))
 
 /**
- * Reads keys that the current session was loaded without; gives the current session, which knows them from now on.
- * Several at once go one after the other, so that each adds to what is known.
+ * Loads further keys of the current session and returns it. Concurrent calls run one after the other, and each adds its
+ * keys.
  *
  * @example
  * ```ts
@@ -365,14 +358,8 @@ export const loadCurrentKeys =
         )
   }
 
-/** Tasks that wait for their frame's fetches before them. */
-const latest = shared('fetches:1', () => new WeakMap<Scope, Promise<unknown>>())
-
 const afterOthers = <A>(scope: Scope, act: () => Promise<A>): Promise<A> => {
-  const done = (latest.get(scope) ?? Promise.resolve()).then(act)
-  latest.set(
-    scope,
-    done.catch(() => undefined),
-  )
-  return done
+  const result = (scope.loading ?? Promise.resolve()).then(act)
+  scope.loading = result.catch(() => undefined)
+  return result
 }

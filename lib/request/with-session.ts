@@ -1,10 +1,15 @@
-// `with-session` and the `current-session` parameter. The Scheme original saves on every exit: after a
-// failure, after a destroy, and on re-entry with a stale session. Here a body that fails leaves nothing
-// behind, a destroyed session is not saved, and what outlives its request can no longer change it.
+// `withSession` and the current session. Unlike the Scheme original, a failed body changes nothing, a destroyed session
+// is not saved, and code that outlives its request cannot change the session.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { isSessionError, NoCurrentSession, type SessionClosed, type SessionError } from '../core/errors.js'
+import {
+  attempted,
+  isSessionError,
+  NoCurrentSession,
+  type SessionClosed,
+  type SessionError,
+} from '../core/errors.js'
 import { withStore } from '../core/session.js'
 import type { Session } from '../store/contract.js'
 import {
@@ -29,16 +34,18 @@ import {
 import { saveSession } from './verbs.js'
 
 export interface WithSessionOptions {
-  /** Whether to save what was done before the body failed. Default: false. */
+  /** Whether to save the changes of a body that failed. Default: false. */
   readonly saveOnFailure?: boolean
 }
 
 /**
- * Runs `fn`'s task with `session` as the current one, then saves it once. A body that fails (a `Left`, a
- * throw, a rejection) comes out as itself, and what it did is dropped. Inside a `withSession` of the same
- * session it joins that one, which saves at its own end (with what a nested body did before it failed, if the
- * outer one overcomes that). The session is bound while the task runs. `SessionClosed` for a session whose
- * own request has ended.
+ * Runs the task of `fn` with `session` as the current one, then saves the session once. A failed body (a `Left`, a throw,
+ * a rejection) comes out unchanged, and its changes are dropped.
+ *
+ * A nested call with the same session joins the outer one, which saves at its end. That includes the changes of a nested
+ * body that failed, if the outer body succeeds all the same.
+ *
+ * @throws as a `Left`: `SessionClosed` for a session whose own request has ended; the errors of `saveSession`
  *
  * @example
  * ```ts
@@ -76,7 +83,7 @@ const runScope = async <L, A>(
   saveOnFailure: boolean,
 ): Promise<E.Either<L | SessionError, A>> => {
   const failed = async (): Promise<void> => {
-    // The body's own error is the one that comes out, also when the save fails too.
+    // If the save fails too, the body's own error comes out.
     if (saveOnFailure) await closeScope(scope)()
     else dropScope(scope)
   }
@@ -94,19 +101,12 @@ const runScope = async <L, A>(
   }
 }
 
-/** One of our errors, thrown by a pure function inside a body, is that body's `Left`; anything else stays a throw. */
-const settle = async <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | SessionError, A>> => {
-  try {
-    return await fn()()
-  } catch (error) {
-    if (isSessionError(error)) return E.left(error)
-    throw error
-  }
-}
+const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | SessionError, A>> =>
+  attempted<L | SessionError, A>(() => fn()())
 
 /**
- * Passes the session to `f`, state in and state out, and saves what comes back; it binds no current session.
- * A failure comes out as itself, and nothing is saved.
+ * Passes the session to `f` and saves the session that `f` returns. It binds no current session. A failure comes out
+ * unchanged, and nothing is saved.
  *
  * @example
  * ```ts
@@ -136,11 +136,11 @@ export const callWithSession = <L, A>(
   )
 
 /**
- * The current session, as it is when the task runs. A session value that code holds already can still be read
- * after the end of its request; this task gives none there.
+ * The current session at the time when the task runs. A session value that code holds can be read after the end of its
+ * request; this task then fails.
  *
- * @throws `NoCurrentSession` (as a `Left`) where nothing has bound a session, `SessionClosed` where the request of
- * the session has ended or its response has begun.
+ * @throws as a `Left`: `NoCurrentSession` if no session is bound; `SessionClosed` if its request has ended or its
+ * response has begun
  *
  * @example
  * ```ts
@@ -153,15 +153,17 @@ export const callWithSession = <L, A>(
 export const currentSession: TE.TaskEither<NoCurrentSession | SessionClosed, Session> = () =>
   Promise.resolve(sessionHere())
 
-/** The current session at once, without a task. */
+/** The current session, synchronously. */
 export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Session> => {
   const scope = currentScope()
   return scope === undefined ? E.left(new NoCurrentSession()) : sessionOf(scope)
 }
 
 /**
- * Replaces the current session by `f` of it. `SessionClosed` once its request has ended, `SessionGone` once
- * it was destroyed, `NoCurrentSession` where there is none; and what `f` throws of ours (`EncodeError`).
+ * Replaces the current session by `f` of it.
+ *
+ * @throws as a `Left`: `SessionClosed` if its request has ended; `SessionGone` if it was destroyed; `NoCurrentSession`;
+ * a session error that `f` throws, such as `EncodeError`
  *
  * @example
  * ```ts
@@ -176,7 +178,7 @@ export const updateCurrentSession =
   () =>
     new Promise((resolve) => resolve(updatedHere(f)))
 
-/** Replaces the current session at once, without a task. */
+/** Replaces the current session, synchronously. */
 export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
   try {
     return update(f)
@@ -193,8 +195,8 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   if (reason !== undefined) return E.left(reason)
   const session = f(lookAt(scope))
   if (!isSameRow(scope.session, session))
-    throw new TypeError('updateCurrentSession: the function gave another session')
-  // Another state of it, from before a save or a rotation, brings its edits, not what it knew.
+    throw new TypeError('updateCurrentSession: the function returned another session')
+  // A value from before a save or a rotation adds its edits, not its snapshot.
   if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
     replace(scope, withStore(session, scope.session.handle))
   else mergeInto(scope, session)

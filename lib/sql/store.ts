@@ -218,7 +218,7 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
  *
  * @example
  * ```ts
- * import { sessionStore } from 'keyrow'
+ * import { sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

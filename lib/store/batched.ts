@@ -1,6 +1,5 @@
-// A store whose loads and saves share statements: those that arrive while others are under way go together, each with
-// its own result. So a durable write costs one flush of the log for many requests.
-
+// A store that batches loads and saves. Requests that arrive while others run form the next batch, each with its own
+// result. So one flush of the WAL makes many saves durable.
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { jsonSize } from '../core/json.js'
@@ -20,26 +19,24 @@ import {
 } from '../db/batch-queue.js'
 import type { BatchOperations, Change, SavedSnapshot, SessionStore } from './contract.js'
 import { wrapStore } from './in-transaction.js'
-import { alike, type Folded, folded, unfolded } from './merge-saves.js'
+import { countMergeable, type Merged, mergeSaves, splitResult } from './merge-saves.js'
 
 export type { BatchOptions } from '../db/batch-queue.js'
 
-// Loads that are done together.
+type Batching<K extends 'load' | 'save'> = (
+  store: SessionStore,
+  batch: BatchOperations,
+  limits: Required<BatchOptions>,
+) => SessionStore[K]
 
-/** Those of some keys go together, and those of all: they are two statements. */
-const batchedLoads = (
-  ...params: readonly [SessionStore, BatchOperations, Required<BatchOptions>]
-): SessionStore['load'] => {
+/** Loads of all keys and loads of some keys are two statements, and thus two queues. */
+const batchedLoads: Batching<'load'> = (...params) => {
   const [loadAllKeys, loadSomeKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
   return (id, secret, reading) =>
     (reading?.keys === undefined ? loadAllKeys : loadSomeKeys)(id, secret, reading)
 }
 
-const queueOfLoads = (
-  store: SessionStore,
-  batch: BatchOperations,
-  limits: Required<BatchOptions>,
-): SessionStore['load'] => {
+const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
   const load = batchQueue({
     what: 'load',
     limits,
@@ -52,8 +49,6 @@ const queueOfLoads = (
       load({ id, secret, ...reading })
 }
 
-// The line of saves that wait: those of one session together, and never two batches of one session at once.
-
 type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
 
 interface PendingSave extends PendingRequest {
@@ -61,7 +56,7 @@ interface PendingSave extends PendingRequest {
   readonly change: Change
 }
 
-/** The saves of one session that are done as one; `base` is what an earlier save of this process left. */
+/** Saves of one session that are merged into one. `base` is the result of an earlier save of this process. */
 interface Group {
   readonly id: SessionId
   readonly pending: readonly PendingSave[]
@@ -69,19 +64,19 @@ interface Group {
 }
 
 interface SaveQueue {
-  /** How many were not answered yet. */
+  /** The number of unanswered saves. */
   readonly size: () => number
   readonly enqueue: (id: SessionId, one: PendingSave) => void
   readonly next: () => readonly Group[] | undefined
-  /** The group was answered; its session is as this, if that is known. The second time does nothing. */
-  readonly left: (group: Group, snapshot: Snapshot | undefined) => void
+  /** Ends a group, once. `snapshot` is the session's new state, if known. */
+  readonly complete: (group: Group, snapshot: Snapshot | undefined) => void
 }
 
-/** Of one session, half as many as a header remembers saves: so that a retry can be told from its first try. */
-const AT_MOST = 32
+/** Half the number of saves that a header keeps, so that a retry of merged saves is recognized. */
+const MAX_MERGED = 32
 
 interface State {
-  /** By session, in the order in which the first of each came. */
+  /** By session, in the order of their first save. */
   readonly pending: Map<SessionId, PendingSave[]>
   readonly underWay: Map<SessionId, Group>
   readonly bases: Map<SessionId, Snapshot>
@@ -100,7 +95,7 @@ const saveQueue = (batch: number, queueTimeoutMs: number): SaveQueue => {
       state.size += 1
     },
     next: () => nextGroups(state, batch, queueTimeoutMs),
-    left: (group, snapshot) => {
+    complete: (group, snapshot) => {
       if (underWay.get(group.id) !== group) return
       underWay.delete(group.id)
       state.size -= group.pending.length
@@ -114,7 +109,7 @@ const nextGroups = (state: State, batch: number, queueTimeoutMs: number): readon
   let size = 0
   for (const [id, all] of state.pending) {
     if (state.underWay.has(id)) continue
-    const group = taken(state, id, all, queueTimeoutMs)
+    const group = takeGroup(state, id, all, queueTimeoutMs)
     if (group === undefined) continue
     groups.push(group)
     size += sizeOf(group)
@@ -123,15 +118,15 @@ const nextGroups = (state: State, batch: number, queueTimeoutMs: number): readon
   return groups.length === 0 ? undefined : groups
 }
 
-/** Out of the line, those of a session that go together; none, if they have all waited too long. */
-const taken = (
+/** Removes saves of a session that can be merged. Returns `undefined` if all of them have timed out. */
+const takeGroup = (
   state: State,
   id: SessionId,
   all: PendingSave[],
   queueTimeoutMs: number,
 ): Group | undefined => {
   const { pending, underWay, bases } = state
-  const some = all.splice(0, alike(all, AT_MOST))
+  const some = all.splice(0, countMergeable(all, MAX_MERGED))
   if (all.length === 0) pending.delete(id)
   const group = { id, pending: dropTimedOut(some, 'save', queueTimeoutMs), base: bases.get(id) }
   bases.delete(id)
@@ -148,36 +143,32 @@ const sizeOf = ({ pending }: Group): number => {
   return size
 }
 
-// Saves that are done together: of several sessions in one statement, and those of one session folded into one save,
-// in the order in which they came. While a session's save is under way its next ones wait, and then go on from what that
-// one left: so updates of one key by many requests of a process take one statement for many, not one for each.
+// Saves of several sessions share a statement; saves of one session are merged in their order. While a session is being
+// saved, its next saves wait and continue from the result. So many updates of one key take one statement.
 
-const batchedSaves = (
-  store: SessionStore,
-  batch: BatchOperations,
-  { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs }: Required<BatchOptions>,
-): SessionStore['save'] => {
+const batchedSaves: Batching<'save'> = (store, batch, limits) => {
+  const { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs } = limits
   const queue = saveQueue(maxBatchSize, queueTimeoutMs)
-  const left = (group: Group, snapshot: Snapshot | undefined): void => {
-    queue.left(group, snapshot)
-    joined()
+  const complete = (group: Group, snapshot: Snapshot | undefined): void => {
+    queue.complete(group, snapshot)
+    schedule()
   }
-  // A statement's observer may throw: that is everybody's, and their places are free again.
+  // An observer of statements may throw.
   const send = (groups: readonly Group[]): Promise<void> =>
-    saveAll({ store, batch, left, queueTimeoutMs }, groups).catch((thrown: unknown) => {
+    saveAll({ store, batch, complete, queueTimeoutMs }, groups).catch((thrown: unknown) => {
       for (const group of groups) {
-        left(group, undefined)
+        complete(group, undefined)
         for (const { reject } of group.pending) reject(thrown)
       }
     })
-  const joined = scheduler({ next: queue.next, send }, concurrency)
+  const schedule = scheduler({ next: queue.next, send }, concurrency)
   return (id, change) => () => {
     const failure =
       store.misuse?.() ?? (queue.size() >= maxQueueSize ? queueFull('save', maxQueueSize) : undefined)
     if (failure !== undefined) return Promise.resolve(E.left(failure))
     return new Promise((resolve, reject) => {
       queue.enqueue(id, { change, since: performance.now(), resolve, reject })
-      joined()
+      schedule()
     })
   }
 }
@@ -186,46 +177,56 @@ interface Saving {
   readonly store: SessionStore
   readonly batch: BatchOperations
   readonly queueTimeoutMs: number
-  /** Tells that a group was answered. */
-  readonly left: (group: Group, snapshot: Snapshot | undefined) => void
+  readonly complete: SaveQueue['complete']
 }
 
 const saveAll = async (saving: Saving, groups: readonly Group[]): Promise<void> => {
-  const { batch, left } = saving
-  const folds = groups.map((group) => ({ group, fold: folded(group.id, group.pending, group.base) }))
-  const ready = folds.filter(({ fold }) => fold.pending.length > 0)
-  for (const { group, fold } of folds) if (fold.pending.length === 0) left(group, undefined)
+  const { batch, complete } = saving
+  const all = groups.map((group) => ({ group, merged: mergeSaves(group.id, group.pending, group.base) }))
+  const ready = all.filter(({ merged }) => merged.pending.length > 0)
+  for (const { group, merged } of all) if (merged.pending.length === 0) complete(group, undefined)
   const [first] = ready
   if (first === undefined) return
-  if (ready.length === 1 && first.fold.pending.length === 1) {
-    await releaseSlotAfter(saveEach(saving, first.group, first.fold.pending))
+  if (ready.length === 1 && first.merged.pending.length === 1) {
+    await releaseSlotAfter(saveEach(saving, first.group, first.merged.pending))
     return
   }
-  const results = await batch.save(ready.map(({ fold }) => fold.request))()
-  for (const [index, { group, fold }] of ready.entries()) {
-    if (E.isLeft(results) && isBatchWideFailure(results.left)) fail(saving, group, fold.pending, results)
+  const results = await batch.save(ready.map(({ merged }) => merged.request))()
+  for (const [index, { group, merged }] of ready.entries()) {
+    if (E.isLeft(results) && isBatchWideFailure(results.left)) fail(saving, group, merged.pending, results)
     else {
       const saved = E.isRight(results) ? (results.right[index] ?? O.none) : O.none
-      if (O.isSome(saved)) succeed(saving, group, fold, saved.value)
-      // Not awaited: it may wait for a lock, and those behind need not.
-      else void saveEach(saving, group, fold.pending)
+      if (O.isSome(saved)) succeed(saving, group, merged, saved.value)
+      // Not awaited, since it may wait for a lock.
+      else void saveEach(saving, group, merged.pending)
     }
   }
 }
 
-const succeed = ({ left }: Saving, group: Group, fold: Folded<PendingSave>, saved: SavedSnapshot): void => {
-  left(group, saved)
-  for (const [index, one] of unfolded(fold, saved).entries()) fold.pending[index]?.resolve(E.right(one))
+const succeed = (
+  { complete }: Saving,
+  group: Group,
+  merged: Merged<PendingSave>,
+  saved: SavedSnapshot,
+): void => {
+  complete(group, saved)
+  for (const [index, one] of splitResult(merged, saved).entries())
+    merged.pending[index]?.resolve(E.right(one))
 }
 
-const fail = ({ left }: Saving, group: Group, pending: readonly PendingSave[], failure: Outcome): void => {
-  left(group, undefined)
+const fail = (
+  { complete }: Saving,
+  group: Group,
+  pending: readonly PendingSave[],
+  failure: Outcome,
+): void => {
+  complete(group, undefined)
   for (const { resolve } of pending) resolve(failure)
 }
 
-/** One after the other, each by itself, for as long as their turn may take. */
+/** Saves one after the other, each alone, within its time in the queue. */
 const saveEach = async (
-  { store, left, queueTimeoutMs }: Saving,
+  { store, complete, queueTimeoutMs }: Saving,
   group: Group,
   pending: readonly PendingSave[],
 ): Promise<void> => {
@@ -239,17 +240,19 @@ const saveEach = async (
     } catch (thrown) {
       one.reject(thrown)
     }
-  left(group, latest)
+  complete(group, latest)
 }
 
 /**
- * The same store, with loads and saves that arrive together sharing statements, each of which is one transaction. A lone
- * one is done as before, and waits for nothing. When more wait than `queue` allows, the next fails at once with a retryable
- * `DriverError`. A store without `many` comes back as it is. Throws a `RangeError` for options that make no sense.
+ * Wraps a store so that loads and saves that arrive together share a statement, which is one transaction. A lone one is
+ * sent at once. Beyond `maxQueueSize` waiting requests, the next fails at once with a retryable `DriverError`. A store
+ * without `batch` is returned unchanged.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
- * import { batched, cached, sessionStore } from 'keyrow'
+ * import { batched, cached, sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()

@@ -1,6 +1,5 @@
-// A store that remembers what this process has read and saved, in bounded memory. It never answers from memory: each
-// load asks the database, which says what has changed since; what has not is not sent again. So a request sees what
-// the database holds at its load, and a session of ten thousand values costs what changed.
+// A store that caches in bounded memory what this process has read and saved. Each load asks the database, which sends
+// only what has changed since. So a load is never stale, and a session of ten thousand values costs what changed.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -8,24 +7,26 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
 import { jsonSize } from '../core/json.js'
-import type { Snapshot } from '../core/session.js'
+import { numberOption } from '../core/options.js'
+import { isSameRevision, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import type { Absence, BatchOperations, LoadRequest, SaveRequest, SessionStore } from './contract.js'
 import { wrapStore } from './in-transaction.js'
 
 export interface MemoryLimit {
-  /** About how many bytes of memory may be used, at most. Default: 128 MiB. */
+  /** The approximate memory of the cache, in bytes. Default: 128 MiB. */
   readonly maxBytes?: number
 }
 
 /**
- * The same store; of what this process knows, a load reads only what has changed since. A session that was changed,
- * ended or opened with another secret elsewhere is so here at its next load. What was not used for longest is forgotten
- * when more than `maxBytes` would be used. Throws a `RangeError` for options that make no sense.
+ * Wraps a store with a cache in this process. A load reads only what has changed since the cached state, so changes and
+ * ends elsewhere are seen by the next load. Beyond `maxBytes` the least recently used sessions are dropped.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
- * import { batched, cached, sessionStore } from 'keyrow'
+ * import { batched, cached, sessionStore } from 'keyrow/store'
  * import { pgliteDatabase } from 'keyrow/pglite'
  *
  * const database = pgliteDatabase()
@@ -35,58 +36,56 @@ export interface MemoryLimit {
  * ```
  */
 export const cached = (store: SessionStore, options: MemoryLimit = {}): SessionStore => {
-  const memory = memoryOf(options)
+  const cache = cacheOf(options)
   return wrapStore(store, {
-    ...reading(store, memory),
-    ...writing(store, memory),
-    ...(store.batch === undefined ? {} : { batch: cachedBatch(store.batch, memory) }),
+    ...reading(store, cache),
+    ...writing(store, cache),
+    ...(store.batch === undefined ? {} : { batch: cachedBatch(store.batch, cache) }),
   })
 }
 
-const reading = (store: SessionStore, memory: Memory): Pick<SessionStore, 'load' | 'refresh'> => ({
+const reading = (store: SessionStore, cache: Cache): Pick<SessionStore, 'load' | 'refresh'> => ({
   load:
     (id, secret, { keys } = {}) =>
     async () => {
-      const found = await store.load(id, secret, { known: memory.get(id), keys })()
-      if (E.isRight(found)) memory.found(id, found.right)
-      return found
+      const result = await store.load(id, secret, { known: cache.get(id), keys })()
+      if (E.isRight(result)) cache.loaded(id, result.right)
+      return result
     },
   refresh: (id, known, keys) =>
     pipe(
       store.refresh(id, known, keys),
-      TE.tapIO((found) => () => (O.isSome(found) ? memory.remember(id, found.value) : memory.drop(id))),
+      TE.tapIO((found) => () => (O.isSome(found) ? cache.put(id, found.value) : cache.drop(id))),
     ),
 })
 
-const writing = (store: SessionStore, memory: Memory): Pick<SessionStore, 'create' | 'save' | 'destroy'> => ({
+const writing = (store: SessionStore, cache: Cache): Pick<SessionStore, 'create' | 'save' | 'destroy'> => ({
   create: (id, secret, save, entries) =>
     pipe(
       store.create(id, secret, save, entries),
-      TE.tapIO(
-        (saved) => () => memory.remember(id, { ...saved, touchDue: false, versionTag: save, entries }),
-      ),
+      TE.tapIO((saved) => () => cache.put(id, { ...saved, touchDue: false, versionTag: save, entries })),
     ),
   save: (id, change) =>
     pipe(
       store.save(id, change),
-      TE.tapIO((saved) => () => memory.saved(id, change, 1, saved)),
+      TE.tapIO((saved) => () => cache.saved(id, change, 1, saved)),
     ),
   destroy: (id) =>
     pipe(
-      TE.fromIO(() => memory.drop(id)),
+      TE.fromIO(() => cache.drop(id)),
       TE.chain(() => store.destroy(id)),
     ),
 })
 
-const cachedBatch = (batch: BatchOperations, memory: Memory): BatchOperations => ({
+const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => ({
   load: (requests) => async () => {
-    const known = requests.map(
-      ({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: memory.get(id) }),
+    const withKnown = requests.map(
+      ({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: cache.get(id) }),
     )
-    const results = await batch.load(known)()
+    const results = await batch.load(withKnown)()
     if (E.isRight(results))
-      for (const [index, found] of results.right.entries())
-        memory.found(requests[index]?.id as SessionId, found)
+      for (const [index, result] of results.right.entries())
+        cache.loaded(requests[index]?.id as SessionId, result)
     return results
   },
   save: (requests) =>
@@ -96,62 +95,65 @@ const cachedBatch = (batch: BatchOperations, memory: Memory): BatchOperations =>
         for (const [index, saved] of results.entries())
           if (O.isSome(saved)) {
             const request = requests[index] as SaveRequest
-            memory.saved(request.id, request, request.changes.length, saved.value)
+            cache.saved(request.id, request, request.changes.length, saved.value)
           }
       }),
     ),
 })
 
-type Made = Pick<SaveRequest, 'since' | 'edits'>
-
-/** Of whole sessions: what is known of some keys takes no place of what is known of all, and is cheaply read again. */
-interface Memory {
+/** Only whole sessions are cached. A partial one must not replace a whole one, and is cheap to read again. */
+interface Cache {
   readonly get: (id: SessionId) => Snapshot | undefined
-  readonly remember: (id: SessionId, snapshot: Snapshot) => void
+  readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
-  readonly found: (id: SessionId, found: E.Either<Absence, Snapshot>) => void
-  /** What so many saves left. If nobody else came in between, its size differs by the edits. */
-  readonly saved: (id: SessionId, made: Made, times: number, snapshot: Snapshot) => void
+  readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
+  /** Caches the result of `saves` saves. Without saves in between, only the size of the edits is counted. */
+  readonly saved: (
+    id: SessionId,
+    change: Pick<SaveRequest, 'since' | 'edits'>,
+    saves: number,
+    snapshot: Snapshot,
+  ) => void
 }
 
-interface Kept {
+interface Cached {
   readonly snapshot: Snapshot
   readonly size: number
 }
 
-const memoryOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Memory => {
-  if (!(Number.isInteger(maxBytes) && maxBytes > 0)) throw new RangeError(`maxBytes is ${String(maxBytes)}`)
-  const cache = new LRUCache<SessionId, Kept>({ maxSize: maxBytes, sizeCalculation: ({ size }) => size })
-  const keep = (id: SessionId, snapshot: Snapshot, size: number): void => {
+const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
+  const maxSize = numberOption('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER, 'integer')
+  const cache = new LRUCache<SessionId, Cached>({ maxSize, sizeCalculation: ({ size }) => size })
+  const set = (id: SessionId, snapshot: Snapshot, size: number): void => {
     cache.set(id, { snapshot, size: Math.max(1, size) })
   }
-  const remember = (id: SessionId, snapshot: Snapshot): void => {
+  const put = (id: SessionId, snapshot: Snapshot): void => {
     if (snapshot.keys !== undefined) return
     const present = cache.peek(id)
-    if (present?.snapshot.entries !== snapshot.entries) keep(id, snapshot, sizeOf(snapshot.entries))
-    else if (!isOfOneSave(present.snapshot, snapshot)) keep(id, snapshot, present.size)
+    if (present?.snapshot.entries !== snapshot.entries) set(id, snapshot, sizeOf(snapshot.entries))
+    else if (!isSameRevision(present.snapshot, snapshot)) set(id, snapshot, present.size)
   }
   const drop = (id: SessionId): void => void cache.delete(id)
   return {
     get: (id) => cache.get(id)?.snapshot,
-    remember,
+    put,
     drop,
-    // With a wrong secret it is unknown to whoever asked, and may well be there.
-    found: (id, found) => {
-      if (E.isRight(found)) remember(id, found.right)
-      else if (found.left === 'expired') drop(id)
+    // The absence `unknown` may be due to a wrong secret, so it drops nothing.
+    loaded: (id, result) => {
+      if (E.isRight(result)) put(id, result.right)
+      else if (result.left === 'expired') drop(id)
     },
-    saved: (id, { since, edits }, times, snapshot) => {
+    saved: (id, { since, edits }, saves, snapshot) => {
       const before = cache.peek(id)
-      const isAlone = snapshot.revision === since.revision + times
+      const isAlone = snapshot.revision === since.revision + saves
       if (snapshot.keys === undefined && isAlone && before?.snapshot.entries === since.entries)
-        keep(id, snapshot, before.size + grownBy(edits, since.entries, snapshot.entries))
-      else remember(id, snapshot)
+        set(id, snapshot, before.size + growth(edits, since.entries, snapshot.entries))
+      else put(id, snapshot)
     },
   }
 }
 
-/** What a session costs without its values, and a value without its text, about. */
+// Approximate bytes of a session without values, and of an entry without its text.
 const PER_SESSION = 500
 const PER_ENTRY = 150
 
@@ -161,11 +163,8 @@ const entrySize = (key: string, value: Parameters<typeof jsonSize>[0] | undefine
 const sizeOf = (entries: Entries): number =>
   entries.reduce((size, value, key) => size + entrySize(key, value), PER_SESSION)
 
-const grownBy = (edits: Edits, before: Entries, after: Entries): number => {
-  let by = 0
-  for (const key of edits.keys()) by += entrySize(key, after.get(key)) - entrySize(key, before.get(key))
-  return by
+const growth = (edits: Edits, before: Entries, after: Entries): number => {
+  let bytes = 0
+  for (const key of edits.keys()) bytes += entrySize(key, after.get(key)) - entrySize(key, before.get(key))
+  return bytes
 }
-
-const isOfOneSave = (one: Snapshot, other: Snapshot): boolean =>
-  one.revision === other.revision && one.versionTag === other.versionTag

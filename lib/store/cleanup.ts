@@ -1,105 +1,90 @@
-// Collecting garbage: expired sessions and what hangs from them, in batches, with pauses in between, so that
-// the requests being served hardly notice.
+// Deletes expired sessions in batches, with pauses between them, so that requests are hardly slowed down.
 import { setTimeout as delay } from 'node:timers/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import type { Task } from 'fp-ts/lib/Task.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { StoreError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
 export interface DeleteExpiredOptions {
-  /** At most so many sessions in one batch, which is one transaction. Default: 200. */
+  /** Most sessions in one batch, which is one transaction. Default: 200. */
   readonly batchSize?: number
-  /** The least pause between two batches, in milliseconds; it is never shorter than the batch took. Default: 20. */
+  /** The least pause between two batches, in milliseconds. It lasts at least as long as the batch. Default: 20. */
   readonly delayMs?: number
-  /** No batch begins later than this many milliseconds after the first. Default: 10 minutes. */
+  /** No batch begins later than this many milliseconds after the first one. Default: 10 minutes. */
   readonly totalTimeoutMs?: number
-  /** Ends the collection after the batch that is under way. */
+  /** Ends the run after the current batch. */
   readonly signal?: AbortSignal
   /** Called after each batch. */
   readonly onBatch?: (soFar: DeletedExpired) => void
 }
 
-/** What a collection did. */
+/** The result of a run so far. */
 export interface DeletedExpired {
-  /** How many sessions were deleted. */
+  /** The number of deleted sessions. */
   readonly sessions: number
   readonly batches: number
-  /** Whether nothing was left to do; else its time was up, it was told to end, or another one is at work. */
+  /** Whether none was left. Otherwise its time was up, it was aborted, or another run was busy. */
   readonly finished: boolean
 }
 
-interface Limits {
-  readonly batchSize: number
-  readonly delayMs: number
-  readonly totalTimeoutMs: number
-}
+type Limits = Required<Pick<DeleteExpiredOptions, 'batchSize' | 'delayMs' | 'totalTimeoutMs'>>
 
 const limitsOf = ({
   batchSize = 200,
   delayMs = 20,
   totalTimeoutMs = 600_000,
-}: DeleteExpiredOptions): Limits => {
-  for (const [name, figure, least, most] of [
-    ['batchSize', batchSize, 1, 100_000],
-    ['delayMs', delayMs, 0, 3_600_000],
-    ['totalTimeoutMs', totalTimeoutMs, 0, Number.MAX_SAFE_INTEGER],
-  ] as const)
-    if (!(figure >= least && figure <= most)) throw new RangeError(`${name} is ${String(figure)}`)
-  return { batchSize: Math.floor(batchSize), delayMs, totalTimeoutMs }
-}
+}: DeleteExpiredOptions): Limits => ({
+  batchSize: numberOption('batchSize', batchSize, 1, 100_000, 'integer'),
+  delayMs: numberOption('delayMs', delayMs, 0, 3_600_000),
+  totalTimeoutMs: numberOption('totalTimeoutMs', totalTimeoutMs, 0, Number.MAX_SAFE_INTEGER),
+})
 
 /**
- * Deletes expired sessions with all that hangs from them. It never waits for a lock, never deletes what is
- * alive, and may run anywhere and any number of times: on one database one batch is done at a time. Throws a
- * `RangeError` for options that make no sense.
+ * Deletes expired sessions with all their rows, in batches. It waits for no lock and deletes no live session. Any number
+ * of processes may run it; one batch runs at a time on each database.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
- * import { deleteExpiredSessions } from 'keyrow'
+ * import { deleteExpiredSessions } from 'keyrow/store'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const collected = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
- * console.log(collected) // { _tag: 'Right', right: { sessions: 0, batches: 1, finished: true } }
+ * const result = await deleteExpiredSessions(memoryStore(), { totalTimeoutMs: 60_000 })()
+ * console.log(result) // { _tag: 'Right', right: { sessions: 0, batches: 1, finished: true } }
  * ```
  */
 export const deleteExpiredSessions = (
   store: SessionStore,
   options: DeleteExpiredOptions = {},
-): TaskEither<StoreError, DeletedExpired> => {
-  const limits = limitsOf(options)
-  return deleting(store, limits, options, true)
-}
+): TaskEither<StoreError, DeletedExpired> => deleting(store, options, true)
 
-/** The same; with `holds` false its pauses keep no process alive. */
-const deleteQuietly = (
+/** Without `ref` the pauses do not keep the process alive. */
+const deleting = (
   store: SessionStore,
   options: DeleteExpiredOptions,
-): TaskEither<StoreError, DeletedExpired> => deleting(store, limitsOf(options), options, false)
-
-const deleting =
-  (
-    store: SessionStore,
-    limits: Limits,
-    options: DeleteExpiredOptions,
-    holds: boolean,
-  ): TaskEither<StoreError, DeletedExpired> =>
-  async () => {
+  ref: boolean,
+): TaskEither<StoreError, DeletedExpired> => {
+  const limits = limitsOf(options)
+  return async () => {
     const start = performance.now()
-    const result = await deleteExpired(store, limits, options, start, holds)
+    const result = await deleteBatches(store, limits, options, start, ref)
     if (E.isRight(result))
       publish('expiredDeleted', { ...result.right, durationMs: performance.now() - start })
     else publishFailure('deleteExpired', result.left)
     return result
   }
+}
 
-const deleteExpired = async (
+const deleteBatches = async (
   store: SessionStore,
   { batchSize, delayMs, totalTimeoutMs }: Limits,
   { signal, onBatch }: DeleteExpiredOptions,
   start: number,
-  holds: boolean,
+  ref: boolean,
 ): Promise<E.Either<StoreError, DeletedExpired>> => {
   const until = start + totalTimeoutMs
   for (let [sessions, batches] = [0, 0]; ; ) {
@@ -111,57 +96,57 @@ const deleteExpired = async (
     onBatch?.({ sessions, batches, finished: !more && !busy })
     if (!more && !busy) return E.right({ sessions, batches, finished: true })
     const pause = Math.max(delayMs, performance.now() - began, busy ? BUSY_PAUSE_MS : 0)
-    if (performance.now() + pause > until || !(await waited(pause, signal, holds)))
+    if (performance.now() + pause > until || !(await waited(pause, signal, ref)))
       return E.right({ sessions, batches, finished: false })
   }
 }
 
-/** While another collector is at work. */
+/** The pause while another run is busy. */
 const BUSY_PAUSE_MS = 500
 
-/** Whether the pause came to its end. */
-const waited = (pause: number, signal: AbortSignal | undefined, holds: boolean): Promise<boolean> =>
+/** Returns whether the pause was not aborted. */
+const waited = (pause: number, signal: AbortSignal | undefined, ref: boolean): Promise<boolean> =>
   signal?.aborted === true
     ? Promise.resolve(false)
-    : delay(pause, true, { ref: holds, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
-
-// A collector that runs beside a server: now and then, in any number of processes.
+    : delay(pause, true, { ref, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
 
 export interface CleanupOptions extends Omit<DeleteExpiredOptions, 'signal'> {
-  /** From the end of one collection to the next, on average, in milliseconds. Default: 5 minutes. */
+  /** The average time from the end of one run to the next, in milliseconds. Default: 5 minutes. */
   readonly everyMs?: number
 }
 
 export interface Cleanup {
-  /** Ends it, after the batch that is under way. */
+  /** Ends the cleanup after the current batch. */
   readonly stop: Task<void>
 }
 
 /**
- * Starts collecting garbage in the background. Its times are spread at random, so that processes which start
- * together do not come together. Failures are told as events (`failed`), and it goes on. It keeps no process
- * alive. Throws a `RangeError` for options that make no sense.
+ * Starts deleting expired sessions in the background. The times are random, so that processes that start together run
+ * at different times. Failures are published as `failed` events, and the cleanup continues. It does not keep the
+ * process alive.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
- * import { startCleanup } from 'keyrow'
+ * import { startCleanup } from 'keyrow/store'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const collector = startCleanup(memoryStore(), { everyMs: 60_000 })
- * await collector.stop()
+ * const cleanup = startCleanup(memoryStore(), { everyMs: 60_000 })
+ * await cleanup.stop()
  * ```
  */
 export const startCleanup = (store: SessionStore, options: CleanupOptions = {}): Cleanup => {
   const { everyMs = 300_000, ...rest } = options
-  if (!(everyMs >= 1 && everyMs <= 2 ** 30)) throw new RangeError(`everyMs is ${String(everyMs)}`)
+  numberOption('everyMs', everyMs, 1, 2 ** 30)
   const end = new AbortController()
-  const deleteExpired = deleteQuietly(store, { ...rest, signal: end.signal })
+  const deleteExpired = deleting(store, { ...rest, signal: end.signal }, false)
   let running: Promise<unknown> = Promise.resolve()
   let timer: NodeJS.Timeout
   const later = (milliseconds: number): void => {
     timer = setTimeout(() => {
       running = deleteExpired()
-        // The program's own: `onBatch`, or a store of its own, that throws.
+        // `onBatch`, or a store of the program, may throw.
         .catch((error: unknown) => publishFailure('deleteExpired', error))
         .then(() => {
           if (!end.signal.aborted) later(everyMs * (0.5 + Math.random()))

@@ -1,118 +1,101 @@
-// The port to where sessions live. Whoever writes a store keeps this contract; the suite in
-// `keyrow/testing` proves it.
+// The contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - What is missing, expired, destroyed or opened with the wrong secret is `None`, or `SessionGone` where
-//    something was to be written. An error means that the store itself failed.
-//  - Time is the store's own clock; a caller never sends a time.
-//  - Each operation is atomic, and has a bound on how long it takes.
-//  - Nothing here is called with a secret, only with its hash.
+//  - A session that is missing, expired, destroyed or opened with a wrong secret is `None`, or `SessionGone` for a
+//    write. An error means that the store itself failed.
+//  - Times are by the store's own clock. A caller never sends one.
+//  - Each operation is atomic, and bounded in time.
+//  - A store gets the hash of a secret, never the secret.
 
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { Edits, Entries } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
+import { MAX_LIFETIME_MS, numberOption } from '../core/options.js'
 import type { Keys, SessionValue, Snapshot } from '../core/session.js'
 import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.js'
-import { LONGEST_MS, type OwnLifetime } from '../core/well-known-keys.js'
+import type { OwnLifetime } from '../core/well-known-keys.js'
 import type { Database, TransactionScope } from '../db/database.js'
 
-// How long a session lives, and when moving its expiration is worth a write. All enforced by the store, on
-// its own clock.
-
+/** How long a session lives. The store enforces it. */
 export interface Lifetime {
   /** A session unused for this many milliseconds expires. Default: 30 minutes. */
   readonly idleMs: number
   /** A session this many milliseconds old expires, used or not. Default: 12 hours. */
   readonly absoluteMs: number
   /**
-   * The expiration is moved by a request that stores nothing once it can move forward by this fraction of
-   * `idleMs`; a request that stores something moves it anyway. From 0 (always) to 1. Default: 0.1.
+   * A request that stores nothing moves the expiration only if it gains this fraction of `idleMs`, from 0 (always) to 1.
+   * A request that stores something always moves it. Default: 0.1.
    */
   readonly touchFraction: number
-  /** For this many milliseconds after a rotation the old secret still opens the session. Default: 0. */
+  /** For this many milliseconds after a rotation the old secret still works. Default: 0. */
   readonly rotationGraceMs: number
 }
 
-const minute = 60_000
+const MINUTE_MS = 60_000
 
-const defaults: Lifetime = {
-  idleMs: 30 * minute,
-  absoluteMs: 12 * 60 * minute,
-  touchFraction: 0.1,
-  rotationGraceMs: 0,
-}
+/** Fills in the defaults of a lifetime. Throws a `RangeError`. */
+export const lifetimeOf = ({
+  idleMs = 30 * MINUTE_MS,
+  absoluteMs = Math.max(12 * 60 * MINUTE_MS, idleMs),
+  touchFraction = 0.1,
+  rotationGraceMs = 0,
+}: Partial<Lifetime>): Lifetime =>
+  Object.freeze({
+    idleMs: numberOption('idleMs', idleMs, 1, MAX_LIFETIME_MS),
+    absoluteMs: numberOption('absoluteMs', absoluteMs, 1, MAX_LIFETIME_MS),
+    touchFraction: numberOption('touchFraction', touchFraction, 0, 1),
+    rotationGraceMs: numberOption('rotationGraceMs', rotationGraceMs, 0, MAX_LIFETIME_MS),
+  })
 
-/** The lifetime with defaults filled in; throws a `RangeError` for a figure that makes no sense. */
-export const lifetimeOf = (options: Partial<Lifetime>): Lifetime => {
-  const lifetime: Lifetime = {
-    idleMs: options.idleMs ?? defaults.idleMs,
-    absoluteMs: options.absoluteMs ?? Math.max(defaults.absoluteMs, options.idleMs ?? 0),
-    touchFraction: options.touchFraction ?? defaults.touchFraction,
-    rotationGraceMs: options.rotationGraceMs ?? defaults.rotationGraceMs,
-  }
-  transactionScope('idleMs', lifetime.idleMs, 1, LONGEST_MS)
-  transactionScope('absoluteMs', lifetime.absoluteMs, 1, LONGEST_MS)
-  transactionScope('touchFraction', lifetime.touchFraction, 0, 1)
-  transactionScope('rotationGraceMs', lifetime.rotationGraceMs, 0, LONGEST_MS)
-  return Object.freeze(lifetime)
-}
+/** Checks a session's own lifetime. Throws a `RangeError`. */
+export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => ({
+  idleMs: numberOption('lifetime.idleMs', idleMs, 1, MAX_LIFETIME_MS),
+  absoluteMs: numberOption('lifetime.absoluteMs', absoluteMs, 1, MAX_LIFETIME_MS),
+})
 
-/** The same figures; throws a `RangeError` for one that makes no sense. */
-export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => {
-  transactionScope('lifetime.idleMs', idleMs, 1, LONGEST_MS)
-  transactionScope('lifetime.absoluteMs', absoluteMs, 1, LONGEST_MS)
-  return { idleMs, absoluteMs }
-}
-
-// Not every caller is type-checked: a text of digits would be compared like a number, and added like a text.
-const transactionScope = (name: string, figure: unknown, least: number, most: number): void => {
-  if (!(typeof figure === 'number' && figure >= least && figure <= most))
-    throw new RangeError(`${name} is ${String(figure)}; it must be from ${String(least)} to ${String(most)}`)
-}
-
-/** Why a token opens nothing. */
+/** The reason why a token opens no session. */
 export type Absence = 'expired' | 'unknown'
 
-/** One of a principal's sessions; times are milliseconds since 1970 by the store's clock. */
+/** One of a principal's sessions, with times in milliseconds since 1970 by the store's clock. */
 export interface Listed {
   readonly id: SessionId
   readonly createdAt: number
   readonly expiration: number
 }
 
-/** Which of a principal's sessions are meant: all when it says nothing, all but one, or one. */
+/** A choice of a principal's sessions: all, all but one, or one. */
 export interface Which {
   readonly except?: SessionId | undefined
   readonly only?: SessionId | undefined
 }
 
-/** What one batch of a collection did. */
+/** The result of deleting one batch of expired sessions. */
 export interface ExpiredBatch {
-  /** How many sessions were deleted. */
+  /** The number of deleted sessions. */
   readonly sessions: number
-  /** Whether there may be more to do at once. */
+  /** Whether there may be more. */
   readonly more: boolean
-  /** Whether another collector was at work, so that nothing was done. */
+  /** Whether nothing was done because another cleanup was busy. */
   readonly busy: boolean
 }
 
-/** A session as saved. `rounds`: how many it took; 2 when it had to look at others' saves first. */
+/** A saved session. `rounds` is 2 if the save had to apply its updates again after others' saves, else 1. */
 export interface SavedSnapshot extends Snapshot {
   readonly rounds?: number
 }
 
-/** What a write did: the header's new revision, and its expiration in milliseconds since 1970. */
+/** The result of a write: the new revision, and the expiration in milliseconds since 1970. */
 export interface Saved {
   readonly revision: number
   readonly expiration: number
 }
 
-/** What the caller of a load has already, and what he wants. */
+/** The caller's part of a load. */
 export interface Reading {
-  /** Rows that are not newer need not be read again. */
+  /** The caller's state. Rows that are not newer need not be read. */
   readonly known?: Snapshot | undefined
-  /** Only these keys are asked for. What comes may be more, and says by its own `keys` what it is. */
+  /** The wanted keys; `undefined` means all. The result may have more, as its own `keys` says. */
   readonly keys?: Keys | undefined
 }
 
@@ -121,55 +104,53 @@ export interface LoadRequest extends Reading {
   readonly secret: SecretHash
 }
 
-/** Changes of one session that are saved as one, in their order. `edits` and `entries` are of all of them. */
+/** Changes of one session that are saved as one, in order. `edits` and `entries` are the combination of all. */
 export interface SaveRequest extends Omit<Change, 'save'> {
   readonly id: SessionId
   readonly changes: readonly Change[]
 }
 
 /**
- * Operations on several sessions in one statement and one transaction. Each session has a result of its own, in the
- * order of the requests; an error means that none was done, or that this is unknown.
+ * Operations on several sessions in one statement and one transaction. Results are in the order of the requests. An error
+ * means that nothing was done, or that the effect is unknown.
  */
 export interface BatchOperations {
   readonly load: (
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
-   * The sessions are different ones. `None`: not done now, because another save is under way or came first, or because
-   * the session is gone; `save` does it, or tells why not.
+   * Saves different sessions. `None` means not done, because of another save or the end of the session; `save` then does
+   * it or returns the reason.
    */
   readonly save: (
     requests: readonly SaveRequest[],
   ) => TaskEither<StoreError, readonly Option<SavedSnapshot>[]>
 }
 
-/** A session's edits, and what they were made on. */
+/** A session's edits, and the state they were made on. */
 export interface Change {
-  /** Tells this save from all others, so that one whose answer was lost is not done twice. */
+  /** Identifies this save, so that a repetition after a lost answer is not done twice. */
   readonly save: IdempotencyKey
   readonly edits: Edits
-  /** It may know only some keys. */
+  /** The state before the edits. It may cover only some keys. */
   readonly since: Snapshot
-  /** `since.entries` with the edits applied; without updates of keys that `since` does not know. */
+  /** `since.entries` with the edits applied, except updates of keys that `since` does not cover. */
   readonly entries: Entries
 }
 
 export interface SessionStore {
   readonly lifetime: Lifetime
 
-  /**
-   * Makes ids that it knows again, if the store can do that: of a token that opens nothing it then can be told whether
-   * it is of a session that was here once. Without it ids are random ones.
-   */
+  /** Makes ids that the store recognizes, if it can. Without it ids are random, and the origin of a token is unknown. */
   readonly ids?: Ids
 
-  /** Makes the store ready for use. Runs by itself before the first operation; run it to fail early. */
+  /** Makes the store ready for use. It runs before the first operation; run it to fail early. */
   readonly prepare: TaskEither<StoreError, void>
 
   /**
-   * A new session with all its entries, at revision 1. An entry `keyrow:lifetime` gives it a lifetime of its own. An insert, never an upsert: when the id is taken (by
-   * another save than this one) it is a `SaveConflict` and nothing changes.
+   * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives it a lifetime of its own.
+   * Repeating the same creation changes nothing. An id that is taken, or belonged to a session that ended within the
+   * last hour, is a `SaveConflict`.
    */
   readonly create: (
     id: SessionId,
@@ -178,7 +159,7 @@ export interface SessionStore {
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
-  /** One consistent read of a live session that this secret (or, within its grace, the previous one) opens. */
+  /** Reads a live session consistently. The secret must be its present one, or within its grace the previous one. */
   readonly load: (
     id: SessionId,
     secret: SecretHash,
@@ -186,31 +167,30 @@ export interface SessionStore {
   ) => TaskEither<StoreError, Either<Absence, Snapshot>>
 
   /**
-   * Applies the edits, all or none, if the session still lives; raises the revision by one and moves the
-   * expiration forward. Keys that are not in the edits are not written. Of two saves, the one with the
-   * higher revision wins on a key that both set or delete; an update is applied to what the saves before it
-   * left. An edit of `keyrow:lifetime` begins another lifetime, its own or again the store's: only then may the
-   * expiration move backwards. The same save twice is done once. What a step throws comes out as a rejection, and nothing is
-   * written. Gives the session as saved, with what other requests saved meanwhile: all keys, or at least those that
-   * `since` knows and those of the edits.
+   * Applies all edits or none, if the session lives. Raises the revision by one and moves the expiration forward. Keys
+   * without an edit are not written. For sets and deletions of one key, the higher revision wins; an update applies to
+   * the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime, and only then may the
+   * expiration move backwards. Repeating the same save changes nothing. An error thrown by an update rejects, and nothing
+   * is written. Returns the session with the saves of other requests: all keys, or at least those of `since` and the
+   * edits.
    */
   readonly save: (
     id: SessionId,
     change: Change,
   ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot>
 
-  /** Moves the expiration forward if the session still lives, never backwards; nothing else changes. */
+  /** Moves the expiration of a live session forward, never backwards. Nothing else changes. */
   readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
 
   /**
-   * One consistent read of a live session by its id, whose expiration is moved if that is due. Rows that
-   * `known` has already need not be read again. Of the keys that `known` knows, or of these.
+   * Reads a live session consistently by its id, and moves its expiration if that is due. Rows that `known` has need not
+   * be read. It covers `keys`, or else the keys of `known`.
    */
   readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
-   * Replaces the secret `from` by `to`, for exactly one of those who try; for the others it is a
-   * `SaveConflict`. Entries, revision and expiration stay.
+   * Replaces the secret `from` by `to`. Of concurrent rotations exactly one succeeds; the others are a `SaveConflict`.
+   * Entries, revision and expiration stay.
    */
   readonly rotate: (
     id: SessionId,
@@ -218,38 +198,33 @@ export interface SessionStore {
     to: SecretHash,
   ) => TaskEither<StoreError | SaveConflict | SessionGone, void>
 
-  /** Deletes the session and all that hangs from it. Idempotent. */
+  /** Deletes the session with all its rows. Idempotent. For an hour no creation can take its id. */
   readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
 
-  /** The live sessions whose entry `keyrow:principal` is this, the newest first. */
+  /** Returns the live sessions with this entry `keyrow:principal`, the newest first. */
   readonly sessionsOf: (principal: string) => TaskEither<StoreError, readonly Listed[]>
 
-  /** Destroys those of them that are meant; gives the ids of those that it destroyed. */
+  /** Destroys the chosen sessions of a principal and returns their ids. */
   readonly endAll: (principal: string, which: Which) => TaskEither<StoreError, readonly SessionId[]>
 
-  /**
-   * Deletes at most so many expired sessions and all that hangs from them. Never waits for a lock, never deletes
-   * what is alive, and any number may run.
-   */
+  /** Deletes at most `limit` expired sessions. It waits for no lock, deletes no live session, and may run concurrently. */
   readonly deleteExpired: (limit: number) => TaskEither<StoreError, ExpiredBatch>
 
-  /** What the store can do for several sessions at once, if it can: `batched` makes use of it. */
+  /** Operations on several sessions at once, if the store has them. `batched` uses them. */
   readonly batch?: BatchOperations
 
-  /** Why nothing can be done through this store here and now: it is the outer one, inside of a transaction. */
+  /** The error of any operation here and now, if an inner transaction is open. */
   readonly misuse?: () => StoreError | undefined
 
-  /** Of a store in a database: the same store through another handle of that, which tries nothing again. */
+  /** For a store in a database: the same store through another handle. It retries nothing. */
   readonly using?: (handle: Database) => SessionStore
 
-  /** Of a store in a database: the handle of that database's innermost transaction that is open here. */
+  /** For a store in a database: the handle of the innermost open transaction here. */
   readonly current?: Database['current']
 
-  /** Of a store through a transaction's handle: the transaction, and the same store outside of it. */
+  /** For a store through a transaction's handle: the transaction, and the same store outside of it. */
   readonly transactionScope?: Omit<TransactionScope, 'outer'> & { readonly outer: SessionStore }
 }
 
-/**
- * A session: an immutable value. It is edited by `sessionSet` and `sessionDel`, and stored by `saveSession`.
- */
+/** A session: an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
 export type Session = SessionValue<SessionStore>

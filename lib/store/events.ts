@@ -1,55 +1,54 @@
-// What happens to sessions, told on `node:diagnostics_channel`: one channel for each kind of event, named
-// `keyrow:` and the kind. Telling costs nothing while nobody listens. An event has ids, counts and times, and
-// never a token, a secret or a value.
+// Events about sessions on `node:diagnostics_channel`, one channel for each kind: `keyrow:` and the kind. Without
+// subscribers an event costs nothing. Events have ids, counts and times, never a token, a secret or a value.
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, type SessionError, SessionGone } from '../core/errors.js'
 import type { SessionId } from '../core/token.js'
 
-/** The kinds of events, and what each of them tells. Durations are milliseconds. */
+/** The kinds of events and their data. Durations are in milliseconds. */
 export interface SessionEvents {
   /** A session was stored for the first time. */
   readonly created: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
   /** A token opened a session. */
   readonly loaded: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
-  /** Edits were stored. `rounds`: 2 when other requests had saved in between, so that updates ran again. */
+  /** Edits were stored. `rounds` is 2 if updates ran again because of other requests' saves, else 1. */
   readonly saved: {
     readonly id: SessionId
     readonly edits: number
     readonly rounds: number
     readonly durationMs: number
   }
-  /** Another request was first, and this one failed with a `SaveConflict`. */
+  /** A request failed with a `SaveConflict`, since another one was first. */
   readonly conflict: { readonly id: SessionId; readonly what: string }
   /** A session has a new secret. */
   readonly rotated: { readonly id: SessionId; readonly durationMs: number }
-  /** A session was ended: by `destroySession`, or by `destroySessionsOf`. */
+  /** A session was ended by `destroySession` or `destroySessionsOf`. */
   readonly destroyed: { readonly id: SessionId; readonly durationMs: number }
-  /** The right token of an expired session was shown. */
+  /** A request had the token of an expired session. */
   readonly expired: { readonly id: SessionId }
-  /** A token was shown that opens nothing: not a token at all, or one that nobody was given (any more). */
+  /** A request had a token that opens no session: malformed, of an ended session, or never issued. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client has shown more different bad tokens than a guard allows; told once for each window of time. */
+  /** A client exceeded a guard's number of different bad tokens. Published once for each window of time. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
-  /** Garbage was collected: how many sessions, in how many batches. */
+  /** Expired sessions were deleted. */
   readonly expiredDeleted: {
     readonly sessions: number
     readonly batches: number
     readonly finished: boolean
     readonly durationMs: number
   }
-  /** The schema was made (`from` is 0) or upgraded. */
+  /** The schema was created (`from` is 0) or upgraded. */
   readonly upgraded: {
     readonly schema: string
     readonly from: number
     readonly to: number
     readonly durationMs: number
   }
-  /** The store failed: the database was not reached, refused, or does not hold our schema. */
+  /** The store failed: a database error, or another version of keyrow's schema. */
   readonly failed: {
     readonly operation: string
-    /** `unknown`: not an error of keyrow's, but one that the program's own code threw. */
+    /** `unknown` is an error of the program's own code. */
     readonly error: SessionError['_tag'] | 'unknown'
     readonly sqlState?: string | undefined
     readonly retryable?: boolean | undefined
@@ -60,8 +59,8 @@ export type SessionEventName = keyof SessionEvents
 
 const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
-// Looked up once: Node.js keeps them by weak references, which cost more than what is told; and Bun forgets a channel
-// that nobody else keeps together with those who listen to it.
+// Node.js holds channels by weak references, which makes the look-up expensive; Bun would drop them with their
+// subscribers. So they are kept.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
@@ -70,15 +69,15 @@ const channelOf = (name: SessionEventName): Channel => {
   return found
 }
 
-/** Tells whoever listens. */
+/** Publishes an event if the channel has subscribers. */
 export const publish = <N extends SessionEventName>(name: N, event: SessionEvents[N]): void => {
   const found = channelOf(name)
   if (found.hasSubscribers) found.publish(Object.freeze(event))
 }
 
 /**
- * Calls `listener` for each event of one kind, at once and in the async context that it happens in. Gives the
- * function that ends this. What the listener throws is an uncaught exception of the process, not the request's.
+ * Calls `listener` for each event of one kind, synchronously and in its async context. Returns the function that removes
+ * the listener. An error thrown by the listener becomes an uncaught exception of the process.
  *
  * @example
  * ```ts
@@ -94,15 +93,15 @@ export const onSessionEvent = <N extends SessionEventName>(
   name: N,
   listener: (event: SessionEvents[N]) => void,
 ): (() => void) => {
-  const heard = (event: unknown): void => listener(event as SessionEvents[N])
+  const subscriber = (event: unknown): void => listener(event as SessionEvents[N])
   channelOf(name)
-  subscribe(channelName(name), heard)
+  subscribe(channelName(name), subscriber)
   return () => {
-    unsubscribe(channelName(name), heard)
+    unsubscribe(channelName(name), subscriber)
   }
 }
 
-/** Tells why an operation failed, if the store did. Not the error's message: the server may have quoted what was sent. */
+/** Publishes a failure of the store, without its message, in which the server may quote values. */
 export const publishFailure = (operation: string, error: unknown): void => {
   if (error instanceof SaveConflict) publish('conflict', { id: error.id as SessionId, what: error.what })
   else if (error instanceof DriverError || error instanceof SchemaMismatch) {
@@ -111,9 +110,7 @@ export const publishFailure = (operation: string, error: unknown): void => {
   } else if (!(error instanceof SessionGone)) publish('failed', { operation, error: 'unknown' })
 }
 
-// Tells what an operation did, or why it failed, as events.
-
-/** The same task; when it has succeeded, `tell` is called with its result and how long it took. */
+/** Wraps a task so that `publishResult` is called with its result and duration, or its failure is published. */
 export const publishing =
   <L, A>(
     operation: string,
@@ -127,7 +124,7 @@ export const publishing =
     return result
   }
 
-/** The same of what has come out of an operation begun at `start`: for those that run in each request. */
+/** Does what `publishing` does, for the outcome of an operation that began at `start`. */
 export const publishOutcome = <A>(
   operation: string,
   start: number,

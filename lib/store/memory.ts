@@ -1,5 +1,4 @@
-// The session store in memory: for specs, for trying things out, and for one process that may forget. It
-// keeps the same contract as the databases, on the process's clock.
+// The session store in memory, for tests, for trying things out, and for one process whose sessions may be lost.
 import * as E from 'fp-ts/lib/Either.js'
 import { constVoid, flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -26,15 +25,12 @@ import {
   type SessionStore,
 } from './contract.js'
 
-// Time for what has no database to ask: the memory store, and nothing else.
-
-/** Milliseconds since 1970-01-01T00:00:00Z. */
+/** Returns milliseconds since 1970-01-01T00:00:00Z. */
 export type Clock = () => number
 
 const systemClock: Clock = () => Date.now()
 
-// The rows of the memory store: one immutable value for each session, put in the place of the one before.
-
+/** The rows of one session: an immutable value, replaced by each change. */
 interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
@@ -43,21 +39,25 @@ interface Rows {
   readonly absoluteExpiration: number
   readonly revision: number
   readonly entries: Entries
-  /** The last saves, the latest first. */
+  /** The last saves, the newest first. */
   readonly recent: readonly IdempotencyKey[]
 }
 
 type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 
-/** Whether this save is among the last ones. */
 const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
-/** Expired rows are as good as gone, and swept when the table has doubled. */
+/** An ended session's id stays reserved for this long, in milliseconds. */
+const FENCE_MS = 3_600_000
+
+/** Expired rows count as absent. The table deletes them whenever it has doubled. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
+  /** By the id of an ended session, in the order of their ends: the end of its reservation. */
+  readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
-  #sweepAt = 1024
+  #deleteAt = 1024
 
   constructor(now: Clock) {
     this.#now = now
@@ -76,7 +76,7 @@ class MemoryTable {
     return rows.expiration > this.#now() ? E.right(rows) : E.left('expired')
   }
 
-  /** The live ones of a principal, the oldest first. */
+  /** The live sessions of a principal, the oldest first. */
   whose(principal: string): readonly (readonly [SessionId, Rows])[] {
     return [...this.#rows].filter(
       ([, { entries, expiration }]) => entries.get(PRINCIPAL) === principal && expiration > this.#now(),
@@ -87,9 +87,10 @@ class MemoryTable {
     const present = this.#rows.get(id)
     if (present !== undefined)
       return isDone(present, rows.recent[0]) ? E.right(present) : E.left(new SaveConflict(id, 'create'))
-    if (this.#rows.size >= this.#sweepAt) {
-      this.sweep(Number.POSITIVE_INFINITY)
-      this.#sweepAt = Math.max(1024, this.#rows.size * 2)
+    if ((this.#fenced.get(id) ?? 0) > this.#now()) return E.left(new SaveConflict(id, 'create'))
+    if (this.#rows.size >= this.#deleteAt) {
+      this.deleteExpired(Number.POSITIVE_INFINITY)
+      this.#deleteAt = Math.max(1024, this.#rows.size * 2)
     }
     return E.right(this.#put(id, rows))
   }
@@ -103,8 +104,15 @@ class MemoryTable {
     )
   }
 
-  /** Whether it was there. */
+  /** Deletes a session and reserves its id. Returns whether it was there. */
   remove(id: SessionId): boolean {
+    const now = this.#now()
+    for (const [old, until] of this.#fenced) {
+      if (until > now) break
+      this.#fenced.delete(old)
+    }
+    this.#fenced.delete(id)
+    this.#fenced.set(id, now + FENCE_MS)
     return this.#rows.delete(id)
   }
 
@@ -113,24 +121,26 @@ class MemoryTable {
     return rows
   }
 
-  /** Removes at most so many expired ones; gives how many. */
-  sweep(limit: number): number {
-    let tombstones = 0
+  /** Deletes at most `limit` expired sessions and returns their number. */
+  deleteExpired(limit: number): number {
+    let deleted = 0
     for (const [id, rows] of this.#rows) {
-      if (tombstones >= limit) break
-      if (rows.expiration <= this.#now() && this.#rows.delete(id)) tombstones += 1
+      if (deleted >= limit) break
+      if (rows.expiration <= this.#now() && this.remove(id)) deleted += 1
     }
-    return tombstones
+    return deleted
   }
 }
 
 export interface MemoryOptions extends Partial<Lifetime> {
-  /** Gives the time in milliseconds since 1970. Default: the system's clock. */
+  /** Returns the time in milliseconds since 1970. Default: the system's clock. */
   readonly clock?: Clock
 }
 
 /**
- * A session store in this process's memory; it is gone with the process.
+ * Makes a session store in the memory of this process. Its sessions end with the process.
+ *
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
@@ -146,9 +156,11 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const now = options.clock ?? systemClock
   const [table, ids] = [new MemoryTable(now), verifiableIds()]
   ids.learn(randomSecret(), 0)
-  const { extendedExpiry, touched, relived, snapshot } = expiry(lifetime, now)
+  const { extendedExpiry, touched, withNewLifetime, snapshot } = expiry(lifetime, now)
   const saved = (change: Change) => (rows: Rows) =>
-    isDone(rows, change.save) ? rows : { ...relived(extendedExpiry(rows), change), ...edited(rows, change) }
+    isDone(rows, change.save)
+      ? rows
+      : { ...withNewLifetime(extendedExpiry(rows), change), ...edited(rows, change) }
   return {
     lifetime,
     ids,
@@ -176,7 +188,7 @@ const principals = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endA
     }),
   deleteExpired: (limit) =>
     step(() => {
-      const sessions = table.sweep(limit)
+      const sessions = table.deleteExpired(limit)
       return E.right({ sessions, more: sessions === limit, busy: false })
     }),
 })
@@ -196,17 +208,17 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
     ...rows,
     expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows), rows.absoluteExpiration)),
   })
-  const relived = (rows: Rows, { edits, entries }: Change): Rows =>
+  const withNewLifetime = (rows: Rows, { edits, entries }: Change): Rows =>
     edits.has(LIFETIME) ? { ...rows, ...initialExpiry(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
   const touched = (rows: Rows): Rows => (isDue(rows) ? extendedExpiry(rows) : rows)
   const snapshot = (rows: Rows): Snapshot => {
     const { revision, expiration, entries, recent } = rows
     return { revision, expiration, touchDue: isDue(rows), versionTag: recent[0] as IdempotencyKey, entries }
   }
-  return { extendedExpiry, touched, relived, snapshot }
+  return { extendedExpiry, touched, withNewLifetime, snapshot }
 }
 
-/** Each operation runs whole, when its task runs. */
+/** Each operation runs synchronously, and thus atomically, when its task runs. */
 const step =
   <L, A>(operation: () => E.Either<L, A>): TaskEither<L, A> =>
   async () =>

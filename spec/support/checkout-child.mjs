@@ -1,6 +1,5 @@
 // A process that commits an order and an edit of the session in one transaction, and is killed before its request ends.
 
-import { sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   loadSession,
@@ -10,6 +9,7 @@ import {
   updateCurrentSession,
   withSession,
 } from 'keyrow/promise'
+import { sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 
 const [url, schema, token] = process.argv.slice(2)

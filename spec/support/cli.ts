@@ -1,17 +1,16 @@
-// The command line as its users run it: the built program, as a process of its own. What all runs said is kept,
-// to be searched for secrets.
+// The command line as its users run it: the built program. What all runs said is kept, to be searched for secrets.
+// Most runs share two processes (runs.ts);
+// in slow/cli.spec.ts each has one of its own.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { isLong } from './at-length.js'
+import { type Ran, runsIn } from './runs.js'
+
+export type { Ran } from './runs.js'
 
 export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
-
-export interface Ran {
-  readonly code: number | null
-  readonly stdout: string
-  readonly stderr: string
-}
 
 export interface Running {
   readonly child: ChildProcessByStdio<Writable, Readable, Readable>
@@ -25,6 +24,10 @@ interface RunOptions {
   readonly main?: string
   /** Whether it finds a terminal at its input. */
   readonly terminal?: boolean
+  /** All of its input. Default: none. */
+  readonly input?: string
+  /** Whether it needs a process of its own. Default: where `node` or `main` is given. */
+  readonly alone?: boolean
 }
 
 const said: string[] = []
@@ -59,10 +62,22 @@ const outcome = async (child: Running['child']): Promise<Ran> => {
   return { code, stdout, stderr }
 }
 
-/** Runs it to its end; its input is empty. */
+const runShared = runsIn(2)
+
+const inShared = async (args: readonly string[], options: RunOptions): Promise<Ran> => {
+  const env = { DATABASE_URL: '', PGPASSWORD: '', ...options.env }
+  const { input = '', terminal = false } = options
+  const ran = await runShared({ program: MAIN, args, env, input, terminal })
+  said.push(ran.stdout, ran.stderr)
+  return ran
+}
+
+/** Runs it to its end. */
 export const keyrow = (args: readonly string[], options: RunOptions = {}): Promise<Ran> => {
+  const { node, main, alone = isLong || node !== undefined || main !== undefined } = options
+  if (!alone) return inShared(args, options)
   const { child, ended } = startKeyrow(args, options)
-  child.stdin.end()
+  child.stdin.end(options.input ?? '')
   return ended
 }
 

@@ -38,7 +38,7 @@ const blocksOf = async (name: string): Promise<readonly CodeBlock[]> => {
       place: `${name}:${String(line)}`,
       code,
       prints: [...code.matchAll(/^.*console\.log\(.*\) \/\/ (.*)$/gm)].map((printed) => printed[1] ?? ''),
-      serves: code.includes('.listen(') && !code.includes('.close('),
+      serves: code.includes('.listen(') && (!code.includes('.close(') || code.includes("once('SIGTERM'")),
     }
   })
 }

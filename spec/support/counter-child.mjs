@@ -2,9 +2,9 @@
 // and saves. Reports, as JSON, the errors that reached it.
 //   counter-child.mjs URL SCHEMA COUNT AT_ONCE KEYS TOKEN…
 
-import { sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionUpdate } from 'keyrow/promise'
+import { sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 
 const [url, schema, count, concurrency, keys, ...tokens] = process.argv.slice(2)

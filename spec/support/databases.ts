@@ -4,6 +4,7 @@ import postgres from 'postgres'
 import { type Database, observedDatabase, type QueryEvent, type Row } from '../../lib/db/database.js'
 import { pgliteDatabase } from '../../lib/db/pglite.js'
 import { poolOptions, postgresDatabase } from '../../lib/db/postgres/index.js'
+import './pglite.mjs'
 import { specDatabaseUrl } from './postgres-server.js'
 import { dropSchemas, right } from './stores.js'
 

@@ -3,7 +3,6 @@
 //   history-child.mjs '{"url", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
 
 import { createHash } from 'node:crypto'
-import { batched, cached, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   destroySession,
@@ -14,6 +13,7 @@ import {
   sessionSet,
   sessionUpdate,
 } from 'keyrow/promise'
+import { batched, cached, sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 import { broken } from './broken-store.mjs'
 

@@ -184,12 +184,10 @@ export const withoutPeersDone = {
 
 /** What needs a peer: a database in the directory `data`, its lock, and a pool that never connects. */
 export const withPeers = `
-import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { buildSession, type Database, loadSession, observedDatabase, saveSession } from 'keyrow'
-import { sessionRef, sessionSet, sessionStore, sessionToken } from 'keyrow'
+import { buildSession, loadSession, saveSession, sessionRef, sessionSet, sessionToken } from 'keyrow'
+import { type Database, observedDatabase, sessionStore } from 'keyrow/store'
 import { type PgliteOptions, pgliteDatabase } from 'keyrow/pglite'
-import { postgresDatabase } from 'keyrow/postgres'
 import postgres from 'postgres'
 
 const options: PgliteOptions = { timeoutMs: 20_000 }
@@ -232,8 +230,6 @@ export const withPeersDone = {
 
 /** Counts the visits of one browser, with the adapter of the framework that is there, and with the drop-in store. */
 export const visits = `
-import { createServer } from 'node:http'
-import { memoryStore } from 'keyrow/memory'
 import { sessionRef, sessionUpdate, updateCurrentSession } from 'keyrow/promise'
 
 const store = memoryStore()

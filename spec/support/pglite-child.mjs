@@ -2,9 +2,9 @@
 // session's token each time.
 
 import { createInterface } from 'node:readline'
-import { sessionStore } from 'keyrow'
 import { pgliteDatabase } from 'keyrow/pglite'
 import { buildSession, closeDatabase, saveSession, sessionSet, sessionToken } from 'keyrow/promise'
+import { sessionStore } from 'keyrow/store'
 
 const database = pgliteDatabase(process.argv[2])
 let session = buildSession(sessionStore(database))

@@ -2,6 +2,7 @@
 // The server belongs to a separate process (postgres-watcher.mjs), which outlives this one by the
 // moment it needs to stop the server and remove its files, however this process ends.
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { tmpdir } from 'node:os'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -13,6 +14,8 @@ interface PostgresOptions {
   readonly settings?: Settings
   /** Default: one that is free. */
   readonly port?: number | undefined
+  /** The directory of PostgreSQL's programs and libraries. Default: that of the installed package. */
+  readonly native?: string
   /** A server at work, of which the new one is to be a streaming standby. */
   readonly standbyOf?: PostgresServer
 }
@@ -35,12 +38,16 @@ export interface PostgresServer {
 
 export interface SpecDatabase {
   readonly url: string
-  readonly server?: PostgresServer
   readonly stop: () => Promise<void>
 }
 
 type Order =
-  | { readonly name: 'start'; readonly settings: Settings; readonly port?: number | undefined }
+  | {
+      readonly name: 'start'
+      readonly settings: Settings
+      readonly port?: number | undefined
+      readonly native?: string | undefined
+    }
   | { readonly name: 'copy'; readonly from: string }
   | { readonly name: 'write'; readonly files: Settings }
   | { readonly name: 'kill'; readonly signal: NodeJS.Signals }
@@ -131,8 +138,12 @@ const stopWatcher = async (watcher: Watcher) => {
   await watcher.ended()
 }
 
-const serve = async (watcher: Watcher, settings: Settings, port?: number): Promise<PostgresServer> => {
-  let state = await watcher.order({ name: 'start', settings, port })
+const serve = async (
+  watcher: Watcher,
+  settings: Settings,
+  { port, native }: Pick<PostgresOptions, 'port' | 'native'>,
+): Promise<PostgresServer> => {
+  let state = await watcher.order({ name: 'start', settings, port, native })
   let stopping: Promise<void> | undefined
   return {
     url: `postgres://postgres@127.0.0.1:${state.port}/postgres`,
@@ -173,22 +184,54 @@ const copyServer = async (watcher: Watcher, { url, dataDir }: PostgresServer): P
 export const startPostgres = async (options: PostgresOptions = {}): Promise<PostgresServer> => {
   const watcher = startWatcher()
   const settings = { ...SETTINGS, ...options.settings }
-  const { standbyOf, port } = options
+  const { standbyOf } = options
   try {
-    if (standbyOf === undefined) return await serve(watcher, settings, port)
+    if (standbyOf === undefined) return await serve(watcher, settings, options)
     await copyServer(watcher, standbyOf)
     const source = `host=127.0.0.1 port=${standbyOf.port} user=postgres`
-    return await serve(watcher, { ...settings, primary_conninfo: source }, port)
+    return await serve(watcher, { ...settings, primary_conninfo: source }, options)
   } catch (error) {
     await stopWatcher(watcher).catch(() => undefined)
     throw error
   }
 }
 
-/** The database that DATABASE_URL names, or else a server of its own. */
+/** The server that the spec files of a run share: `npm run spec` starts it (run.ts). Nobody kills it. */
+export const SHARED_SERVER = 'KEYROW_SPEC_SERVER'
+
+const onServer = async (url: string, statement: string): Promise<void> => {
+  const sql = postgres(url, { max: 1, fetch_types: false, onnotice: () => undefined })
+  try {
+    await sql.unsafe(statement)
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+/** A new database, empty and used by nobody else: on the server that the run shares, or else on a server of its own. */
+export const newDatabase = async (): Promise<SpecDatabase> => {
+  const shared = process.env[SHARED_SERVER]
+  if (!shared) {
+    const server = await startPostgres()
+    return { url: server.url, stop: () => server.stop() }
+  }
+  const name = `spec_${randomUUID().replaceAll('-', '')}`
+  await onServer(shared, `create database ${name}`)
+  const url = new URL(shared)
+  url.pathname = name
+  return { url: url.href, stop: () => onServer(shared, `drop database if exists ${name} with (force)`) }
+}
+
+/** The database that DATABASE_URL names, or else a new one. */
 export const specDatabaseUrl = async (): Promise<SpecDatabase> => {
+  const url = process.env['DATABASE_URL']
+  return url ? { url, stop: () => Promise.resolve() } : newDatabase()
+}
+
+/** Such a database, where a commit is on the disk when it is answered: never the shared server. */
+export const durableDatabaseUrl = async (): Promise<SpecDatabase> => {
   const url = process.env['DATABASE_URL']
   if (url) return { url, stop: () => Promise.resolve() }
   const server = await startPostgres()
-  return { url: server.url, server, stop: () => server.stop() }
+  return { url: server.url, stop: () => server.stop() }
 }

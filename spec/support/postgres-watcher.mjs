@@ -58,7 +58,7 @@ const copyNative = () => {
 }
 
 const makeDirectories = () => {
-  native = findNative()
+  native ??= findNative()
   root = fs.realpathSync(fs.mkdtempSync(join(tmpdir(), 'keyrow-pg-')))
   dataDir = join(root, 'data')
   fs.mkdirSync(dataDir, { mode: 0o700 })
@@ -163,6 +163,7 @@ const launch = async (settings, candidate) => {
 // hand out for outgoing connections, so that none of these takes the port between kill and start.
 const start = async ({ settings, ...order }) => {
   port ??= order.port
+  native ??= order.native
   const { exitCode, signalCode } = postmaster?.child ?? {}
   if (exitCode === null && signalCode === null) return
   await halt('SIGKILL', 500)

@@ -1,5 +1,5 @@
 // The suite of the adapters for `fetch` and Hono on the runtime that runs this, Bun or Deno, with that runtime's own
-// server; and what is particular to it. `spec/runtimes.check.ts` starts it.
+// server; and what is particular to it. `spec/slow/runtimes.spec.ts` starts it.
 
 import { Hono } from 'hono'
 import type { Test } from 'tap'

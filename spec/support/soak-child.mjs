@@ -3,7 +3,6 @@
 //   soak-child.mjs '{"url", "schema", "lasting", "visitors", "perSecond", "idleMs", "maxBytes"}'   (with --expose-gc and IPC)
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { batched, cached, observedDatabase, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   buildSession,
@@ -17,6 +16,7 @@ import {
   sessionUpdate,
   startCleanup,
 } from 'keyrow/promise'
+import { batched, cached, observedDatabase, sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 
 const { gc } = globalThis

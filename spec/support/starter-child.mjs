@@ -1,6 +1,6 @@
 // A process of this release that starts: makes its store ready, and serves one visitor.
 //   starter-child.mjs URL SCHEMA
-import { sessionStore } from 'keyrow'
+
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   buildSession,
@@ -10,6 +10,7 @@ import {
   sessionSet,
   sessionToken,
 } from 'keyrow/promise'
+import { sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 
 const [url, schema] = process.argv.slice(2)

@@ -9,7 +9,6 @@ import { batchedDatabase } from '../../lib/db/batched.js'
 import type { Database, Param, Query } from '../../lib/db/database.js'
 import { allSessions } from '../../lib/express-session/all-sessions.js'
 import { connectPgSimple } from '../../lib/express-session/index.js'
-import { int8, record, text } from '../../lib/index.js'
 import {
   buildSession,
   destroySession,
@@ -26,6 +25,7 @@ import {
   sessionToken,
   sessionUpdate,
 } from '../../lib/promise/index.js'
+import { int8, record, text } from '../../lib/records/index.js'
 import { quotedSchema } from '../../lib/sql/schema.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import type { SessionStore } from '../../lib/store/contract.js'

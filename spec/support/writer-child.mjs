@@ -1,9 +1,9 @@
 // One of several processes that write to one session at the same time: it sets as many keys of its own as
 // it is told, then deletes every second one, each in a request of its own with a load and a save.
 
-import { sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionDel, sessionSet } from 'keyrow/promise'
+import { sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 
 const [url, schema, token, name, count] = process.argv.slice(2)

@@ -1,26 +1,21 @@
-// PostgreSQL through postgres.js: statements and transactions, each within its deadline. The pool is the program's
-// own, or made by a function of its own; which one is in use is for postgres-pool.ts, which also names the few
-// members that are used of it, since the library's own types have changed between patch releases.
+// PostgreSQL through postgres.js: a `Database` on a pool of the program, or on a function that makes pools.
 import type { Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
-import type { DriverError } from '../../core/errors.js'
-import type { Database } from '../database.js'
-import { closedError, DEFAULT_TIMEOUT_MS } from '../deadline.js'
+import type { Database, Outcome } from '../database.js'
+import { closedError, timeoutOf } from '../deadline.js'
 import { scopedDatabase } from '../transaction.js'
 import { type PoolInUse, type PostgresJs, poolInUse } from './pool.js'
 import { independent, type SettingsCheck, settingsCheck } from './settings.js'
 import { type Link, send } from './statement.js'
 import { isBegun, transact } from './transaction.js'
-import { untilSent } from './unsent.js'
-import { openSocket, type PoolAddress } from './workarounds.js'
+import { openSocket, type PoolAddress, untilSent } from './workarounds.js'
 
 export type { PostgresJs } from './pool.js'
 
 /**
- * The options that a pool for keyrow should have. It does not ask for types, which in postgres.js 3.4.9 can end
- * the process when a connection is cut just then; it gives up a connection that cannot be made within 5 seconds;
- * its sockets are closed for certain when it ends; and no connection is ever so full of statements that it cannot
- * be reserved for a transaction, which postgres.js would begin all the same.
+ * The options that a pool for keyrow needs. Without `fetch_types`, postgres.js 3.4.9 sends no query for types, which can
+ * end the process if the connection is cut meanwhile. A connection attempt is given up after 5 seconds. The sockets are
+ * closed for certain at the end. A connection is never full of statements, so BEGIN always reserves it.
  *
  * @example
  * ```ts
@@ -39,24 +34,28 @@ export const poolOptions: {
 } = Object.freeze({ fetch_types: false, connect_timeout: 5, max_pipeline: 1_000_000, socket: openSocket })
 
 export interface PostgresOptions {
-  /** How long one statement may take, its wait for a connection included, in milliseconds. Default: 5,000. */
+  /** The time of one statement, including its wait for a connection, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
 /**
- * A database on a postgres.js pool. Given as a function that makes the pool, it is made again when its connections
- * have fallen silent, or when one was lost that several servers may be behind; given as the pool itself, that waits for
- * the operating system. Statements are prepared unless the pool says `prepare: false` (which pgbouncer in transaction
- * mode needs). Closing the database ends the pool. Throws a `RangeError` for a pool made without `poolOptions`, and for
- * a pool itself that knows several hosts or `target_session_attrs`, and for a pool that asks for another `DateStyle` than
- * ISO, or another `client_encoding` than UTF8. Where the role or the database has settings that would give wrong values in
- * silence (`extra_float_digits` below 1, `array_nulls` off), a statement that they concern is a `DriverError` of the kind
- * `setting`.
+ * Makes a database on a postgres.js pool. Closing the database ends the pool. Statements are prepared unless the pool
+ * has `prepare: false`, which pgbouncer in transaction mode needs.
+ *
+ * With a function that makes pools, the pool is replaced if its connections are silent, or if one is lost and its
+ * address may stand for several servers. With a pool itself, silent connections last until the operating system ends
+ * them.
+ *
+ * If a setting of the role or database would silently give wrong values (`extra_float_digits` below 1, `array_nulls`
+ * off), the affected statements fail with a `DriverError` of the kind `setting`.
+ *
+ * @throws `RangeError` for a timeout out of range, a pool without `poolOptions`, a `DateStyle` other than ISO, a
+ * `client_encoding` other than UTF8, and a pool itself (no function) with several hosts or `target_session_attrs`
  *
  * @example
  * ```ts
  * import postgres from 'postgres'
- * import { sessionStore } from 'keyrow'
+ * import { sessionStore } from 'keyrow/store'
  * import { poolOptions, postgresDatabase } from 'keyrow/postgres'
  *
  * const pool = () => postgres(process.env['DATABASE_URL'] ?? '', poolOptions)
@@ -70,13 +69,13 @@ export const postgresDatabase = (
   pool: PostgresJs | (() => PostgresJs),
   options: PostgresOptions = {},
 ): Database => {
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
+  const timeoutMs = timeoutOf(options)
   const pools = poolInUse('begin' in pool ? independent(pool) : () => independent(pool()), timeoutMs)
   const settings = settingsCheck()
-  let closed: Promise<E.Either<DriverError, void>> | undefined
+  let closed: Outcome<void> | undefined
   const whileOpen =
-    <L, A>(name: string, act: (link: Link) => Promise<E.Either<L | DriverError, A>>) =>
-    (): Promise<E.Either<L | DriverError, A>> => {
+    <L, A>(name: string, act: (link: Link) => Outcome<A, L>) =>
+    (): Outcome<A, L> => {
       const attempt = (own?: Pick<Link, 'spentMs' | 'unsent'>) =>
         closed === undefined
           ? act(linkTo(pools, timeoutMs, settings, own))

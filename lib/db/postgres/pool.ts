@@ -1,15 +1,13 @@
-// The postgres.js pool in use, and how it is replaced. A connection that is neither answered nor closed (a black
-// hole: a firewall that forgot it, a machine that went without a word) keeps its place in a pool until the
-// operating system gives it up, after a quarter of an hour, and postgres.js can close no single connection. So
-// when a statement missed its deadline, the server is asked on a new pool's connection: if it answers, and is not
-// still busy with what the old one waits for, then it is the connections that failed, and the new pool takes over.
-// Another one also takes over, without any question, from one that is in doubt (postgres-backend.ts).
+// The postgres.js pool in use, and its replacement. A silent connection, neither answered nor closed (a firewall dropped
+// it, or its host vanished), keeps its place in the pool for about 15 minutes, until the operating system ends it.
+// postgres.js cannot close a single connection. So after a missed deadline a new pool asks the server. If the server
+// answers and is no longer busy with the late statements, the old connections are at fault, and the new pool takes over.
+// A suspect pool (see workarounds.ts) is replaced without that question.
 import * as E from 'fp-ts/lib/Either.js'
-import type { DriverError } from '../../core/errors.js'
 import { setTimeout } from '../../core/process.js'
-import { ON_PRIMARY } from '../database.js'
+import { ON_PRIMARY, type Outcome } from '../database.js'
 import { withDeadline } from '../deadline.js'
-import { closeSockets, newHealth, type PoolHealth } from './workarounds.js'
+import { closeSockets, newHealth, type ObservedPool, RENEWAL_MS } from './workarounds.js'
 
 export interface Sender {
   unsafe(
@@ -19,12 +17,12 @@ export interface Sender {
   ): Pending
 }
 
-/** A statement that is sent once it is waited for; `raw` asks for its rows as they come over the network. */
+/** A statement that is sent when it is awaited. `raw` returns its rows as received. */
 interface Pending extends PromiseLike<unknown> {
   raw(): PromiseLike<unknown>
 }
 
-/** What a transaction of postgres.js can do. */
+/** A transaction of postgres.js. */
 export interface Scoped extends Sender {
   savepoint(body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
 }
@@ -37,7 +35,7 @@ interface PoolOptions {
   readonly target_session_attrs?: unknown
 }
 
-/** What keyrow uses of a postgres.js pool: what `postgres(url)` gives. */
+/** The members of a postgres.js pool (`postgres(url)`) that keyrow uses. */
 export interface PostgresJs extends Sender {
   typed(value: string | null, type: number): unknown
   begin(options: string, body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
@@ -45,37 +43,21 @@ export interface PostgresJs extends Sender {
   readonly options: PoolOptions
 }
 
-/** A pool while it is in use, what was sent through it and not answered yet, and when something was last. */
-export interface Pool {
+export interface Pool extends ObservedPool {
   readonly sql: PostgresJs
   readonly pending: Set<PromiseLike<unknown>>
   answeredAt: number
-  /** Where there may be several servers behind its address. */
-  readonly health: PoolHealth | undefined
-  /** When it ends, once it is an old one. */
+  /** The time at which a replaced pool ends. */
   endsAt: number
-  /** When a server that it reached was not what it looks for, and the search for another one. */
-  rejectedAt: number
-  search: Search | undefined
-}
-
-/** While it goes on, nothing else is sent through the pool. */
-export interface Search {
-  /** Why it began. */
-  readonly cause: DriverError
-  readonly end: Promise<void>
-  /** When those who wait for it will have given up. */
-  until: number
-  found: boolean
 }
 
 export interface PoolInUse {
-  /** Whether there may be several servers behind its address. */
+  /** Whether its address may stand for several servers. */
   readonly hasChoice: boolean
   readonly pool: () => Pool
-  /** A statement of this pool, sent at this time, was not answered in time. */
+  /** A statement of `pool`, sent at `sentAt`, has missed its deadline. */
   readonly late: (pool: Pool, sentAt: number) => void
-  readonly close: () => Promise<E.Either<DriverError, void>>
+  readonly close: () => Outcome<void>
 }
 
 const opened = (sql: PostgresJs): Pool => ({
@@ -91,8 +73,7 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// postgres.js 3.4.9 sends BEGIN on a connection that is full, too, and leaves it in a transaction of nobody's, in
-// which others' statements are answered before they are committed.
+// On a connection with too many statements postgres.js sends BEGIN without reserving it (see `isBegun`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql
@@ -102,11 +83,11 @@ const suitable = (sql: PostgresJs): PostgresJs => {
 }
 
 export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: number): PoolInUse => {
-  const lasts = 'begin' in given
+  const isFixed = 'begin' in given
   const uses: Uses = {
-    make: lasts ? () => undefined : () => made(given),
+    make: isFixed ? () => undefined : () => made(given),
     timeoutMs,
-    pool: lasts ? lasting(given) : opened(given()),
+    pool: isFixed ? fixed(given) : opened(given()),
     renewedAt: Number.NEGATIVE_INFINITY,
     closed: false,
     probing: false,
@@ -120,7 +101,7 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
       return uses.pool
     },
     late: (of, sentAt) => {
-      // Where servers answer that they are not what is looked for, no connection has fallen silent.
+      // A server of the wrong role has answered, so no connection is silent.
       const isSilent = of.rejectedAt < sentAt
       if (isSilent && of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
@@ -140,9 +121,9 @@ interface Uses {
   renewedAt: number
   closed: boolean
   probing: boolean
-  /** Those of which no more is asked, the oldest first. */
+  /** Replaced pools, the oldest first. */
   readonly old: Set<Pool>
-  /** What is waited for before all is closed. */
+  /** What `close` waits for. */
   readonly ending: Set<Promise<unknown>>
 }
 
@@ -151,9 +132,7 @@ const until = ({ ending }: Uses, done: Promise<unknown>): void => {
   void done.then(() => ending.delete(done))
 }
 
-/** Where no server can be had, each attempt is a loss: in milliseconds from one pool to the next. */
-export const RENEWAL_MS = 100
-/** An old pool keeps its connections for as long as something is asked through it, such as a long transaction. */
+/** A replaced pool ends after this time at the latest, for example because of a long transaction. */
 const OLD_MS = 60_000
 const MOST_OLD = 3
 
@@ -197,16 +176,15 @@ const probe = (uses: Uses, sentAt: number): void => {
   until(uses, replace())
 }
 
-/** One that cannot be made again. */
-const lasting = (sql: PostgresJs): Pool => {
+const fixed = (sql: PostgresJs): Pool => {
   if (hasChoice(sql))
     throw new RangeError(
-      'a pool of several hosts has to be made anew at times: give a function that makes one each time',
+      'a pool with several hosts or target_session_attrs must be replaceable: pass a function that makes it',
     )
   return opened(sql)
 }
 
-/** A new pool; none when the program's own function throws: then the old one has to do. */
+/** Makes a pool. If the program's function throws, the old pool stays. */
 const made = (make: () => PostgresJs): Pool | undefined => {
   try {
     return opened(make())
@@ -216,8 +194,8 @@ const made = (make: () => PostgresJs): Pool | undefined => {
 }
 
 /**
- * Whether the server is at fault, not the old pool's connections: it does not answer, or is still at work. Behind
- * a proxy such as pgbouncer it knows none of the connections: then it is slow if the old pool is answered at all.
+ * Whether the server is at fault and not the old pool's connections: it does not answer, or is busy. Behind a proxy such
+ * as pgbouncer it has none of the connections; then it is slow if the old pool was answered since.
  */
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
@@ -232,19 +210,15 @@ const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number):
   return row?.known === true ? row.busy : old.answeredAt > sentAt
 }
 
-// One that waits for its client has done what it was sent; it is the answer that did not arrive.
+// A process that waits for its client has done its work; its answer was lost.
 const BUSY = `
 select count(*) > 0 as known,
        count(*) filter (where state = 'active' and wait_event_type is distinct from 'Client') > 0 as busy
 from pg_stat_activity
 where pid::text = any(string_to_array($1::text, ',')) and ${ON_PRIMARY}`
 
-// Without a timeout `end` can wait for ever on a connection whose server is gone.
-const ended = async (
-  { sql }: Pool,
-  timeoutMs: number,
-  patienceMs = timeoutMs,
-): Promise<E.Either<DriverError, void>> => {
+// Without a timeout `end` can wait for ever on a connection to a dead server.
+const ended = async ({ sql }: Pool, timeoutMs: number, patienceMs = timeoutMs): Outcome<void> => {
   const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: patienceMs / 1000 }))
   closeSockets(sql.options)
   return result

@@ -1,18 +1,16 @@
-// Settings of a role or a database that change what is read or written. What can be made independent of them is: the
-// style of dates is asked for when a connection is made (every pooler passes that on), and columns.ts reads both forms
-// of `bytea`. What cannot is refused: the settings are looked at once, with the first statement that they concern.
+// Settings of a role or database that change values. keyrow sets the style of dates at each connect, which every pooler
+// passes on, and decodes both forms of `bytea`. The other settings are checked once, with the first affected statement.
 import * as E from 'fp-ts/lib/Either.js'
 import { DriverError } from '../../core/errors.js'
-import type { Param, Query, Row } from '../database.js'
+import type { Outcome, Param, Query, Row } from '../database.js'
 import type { Column } from '../text-format.js'
 import type { PostgresJs } from './pool.js'
 
-/** What a pool's connections are made with. */
 interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/** The same pool; connections that it makes from now on do not depend on these settings. */
+/** Makes new connections of this pool independent of the settings. Throws a `RangeError` for a contrary option. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -36,21 +34,17 @@ const SETTINGS: Query = {
 select current_setting('extra_float_digits')::int4 as digits, current_setting('array_nulls') as nulls`,
 }
 
-type Rows = Promise<E.Either<DriverError, readonly Row[]>>
+type Rows = Outcome<readonly Row[]>
 
-/** Looks at the settings once, and again after a failure; `isRight` once they are known to be right. */
 export interface SettingsCheck {
   isRight: boolean
-  looking: Promise<E.Either<DriverError, void>> | undefined
+  looking: Outcome<void> | undefined
 }
 
 export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
 
-/** Why values would be wrong, if so. */
-export const checkSettings = (
-  check: SettingsCheck,
-  send: (query: Query) => Rows,
-): Promise<E.Either<DriverError, void>> =>
+/** Fails with the settings that give wrong values. */
+export const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
   (check.looking ??= send(SETTINGS).then((rows) => {
     const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
     check.looking = undefined
@@ -58,11 +52,11 @@ export const checkSettings = (
     return result
   }))
 
-/** Whether `array_nulls` matters: an array, or what may be one, has a null in it. */
+/** Whether `array_nulls` matters: a parameter that looks like an array has a null. */
 export const hasNulls = (params: readonly Param[]): boolean =>
   params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
 
-// Numbers with a fraction, arrays of them, and what is made of them.
+// Floats, geometric types, and arrays of them.
 const ROUNDED = new Set([
   600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
 ])
@@ -76,7 +70,7 @@ const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
     ...(Number(digits) < 1
       ? [`extra_float_digits is ${String(digits)} and rounds numbers; set it to 1`]
       : []),
-    ...(nulls === 'off' ? ['array_nulls is off and makes a text of a null; set it to on'] : []),
+    ...(nulls === 'off' ? ['array_nulls is off and turns a null into text; set it to on'] : []),
   ]
   if (faults.length === 0) return E.right(undefined)
   const message = `settings of the role or the database give wrong values: ${faults.join('; ')} (alter role … set …), and connect again`

@@ -1,36 +1,34 @@
-// Transactions through postgres.js, which by itself would go on with a transaction whose connection has gone.
-// Savepoints are the library's own: it rolls a whole transaction back in which it saw any statement fail.
+// Transactions through postgres.js. By default it would continue a transaction whose connection was lost. In a savepoint
+// it rolls back the whole transaction after any failed statement.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
-import type { DriverTransaction } from '../database.js'
+import type { DriverTransaction, Outcome } from '../database.js'
 import { driverError, isLostConnection, withDeadline } from '../deadline.js'
 import type { Scoped } from './pool.js'
 import { type Link, send } from './statement.js'
-import { notSent } from './unsent.js'
-import { isAnothers, lost, noteFailure } from './workarounds.js'
+import { isAnothers, lost, noteFailure, notSent } from './workarounds.js'
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** A transaction's connection; once it is `lost`, nothing more is sent in the transaction. */
+/** A transaction's connection. Once it is `lost`, nothing more is sent in the transaction. */
 interface TxLink extends Link {
   lost: DriverError | undefined
-  /** Whether the connection has gone, and its place in the pool may serve another one. */
+  /** Whether the connection's place in the pool may serve another transaction. */
   gone: boolean
 }
 
-/** What came of a transaction's body. */
 interface TxState<L, A> {
   result?: E.Either<L, A>
   thrown?: { readonly error: unknown }
 }
 
-/** How postgres.js runs something in a transaction, or in a savepoint. */
+/** Runs `act` in a transaction or a savepoint of postgres.js. */
 type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
-export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Either<L | DriverError, A>> => {
-  // Once the body runs, none of its statements is a reason to begin again.
+export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L> => {
+  // Once the body runs, none of its statements may begin the transaction again.
   const txLink: TxLink = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
   const begin: Begin = (act) => {
@@ -62,15 +60,14 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Promise<E.Ei
 }
 
 /**
- * The last resort, where a socket that is not ours (the program's own, or TLS around it) said just then that it is
- * full: postgres.js 3.4.9 does not reserve that connection, sends BEGIN all the same, and reports UNSAFE_TRANSACTION.
- * No body has run, so another attempt is safe; and a COMMIT for each free connection ends the transaction of nobody's
- * with all that was sent in it. (Where there is none it is a mere warning.)
+ * Defect: BEGIN on a full connection (postgres.js 3.4.9).
+ * Symptom: If the socket reports that it is full, or has too many statements, BEGIN is sent without reserving the
+ * connection, with the error UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are
+ * answered before it is committed. A socket of the program's own, or TLS, can still be full.
+ * Workaround: No body has run, so another attempt is safe. A COMMIT on each free connection ends the transaction; where
+ * there is none, it is a mere warning.
  */
-export const isBegun = async <L, A>(
-  transact: () => Promise<E.Either<L | DriverError, A>>,
-  link: Link,
-): Promise<E.Either<L | DriverError, A>> => {
+export const isBegun = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
   for (let attempt = 1; ; attempt += 1) {
     const result = await transact()
@@ -83,7 +80,7 @@ export const isBegun = async <L, A>(
 const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
   withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
-// postgres.js puts the text that it sent on the error, which is none for what it never came to send.
+// postgres.js adds the sent text to the error. Without it nothing was sent.
 const isUnsentBegin = (error: unknown): boolean =>
   (error as { readonly query?: unknown } | undefined)?.query === undefined
 
@@ -91,24 +88,19 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// Whatever the role's default is: what looks before it writes must see what was committed before its lock.
+// A check before a write must see what was committed before its lock, whatever the role's default is.
 const READ_COMMITTED = 'isolation level read committed'
 
-const savepoint = async <L, A>(
-  tx: Scoped,
-  txLink: TxLink,
-  body: Body<L, A>,
-): Promise<E.Either<L | DriverError, A>> =>
+const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
   txLink.lost === undefined
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
-/** `first` and `last` name what is waited for; the end of a savepoint is not, once the connection is lost. */
+/** `first` and `last` name the steps in errors. Once the connection is lost, no savepoint's end is awaited. */
 interface Around {
   readonly begin: Begin
   readonly first: string
   readonly last: string | undefined
-  /** How a transaction is begun. */
   readonly link?: Link
 }
 
@@ -116,8 +108,8 @@ const runWithin = async <L, A>(
   txLink: TxLink,
   { begin, first, last, link }: Around,
   body: Body<L, A>,
-): Promise<E.Either<L | DriverError, A>> => {
-  const course: TxState<L, A> = {}
+): Outcome<A, L> => {
+  const txState: TxState<L, A> = {}
   let started = (): void => undefined
   let ended = (): void => undefined
   const start = new Promise<void>((resolve) => (started = resolve))
@@ -125,22 +117,22 @@ const runWithin = async <L, A>(
   const late = lateReporter(txLink)
   const run = begin(async (tx) => {
     started()
-    if (txLink.lost === undefined) await runBody(course, body(guarded(tx, txLink)))
+    if (txLink.lost === undefined) await runBody(txState, body(guarded(tx, txLink)))
     ended()
-    return finish(course, txLink)
+    return finish(txState, txLink)
   })
   run.catch(() => undefined)
   const opening = () => Promise.race([start, run])
   const opened = await withDeadline(first, txLink.timeoutMs, opening, late, link?.spentMs)
   if (E.isLeft(opened)) return unopened(txLink, opened.left, link)
   await end
-  if (last === undefined && txLink.lost !== undefined) return outcome(course, undone(E.left(txLink.lost)))
+  if (last === undefined && txLink.lost !== undefined) return outcome(txState, undone(E.left(txLink.lost)))
   const isUndone = last === undefined || txLink.lost !== undefined
   const done = await withDeadline(last ?? 'release', txLink.timeoutMs, () => run, late)
-  return outcome(course, isUndone ? undone(done) : done)
+  return outcome(txState, isUndone ? undone(done) : done)
 }
 
-/** Tells the pool that something which was sent now was not answered in time. */
+/** Returns a function that reports to the pool that a step begun now is late. */
 const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
@@ -149,14 +141,14 @@ const lateReporter = (txLink: TxLink): (() => Effect) => {
   }
 }
 
-/** What fails before the commit was sent has done nothing: the server rolls it back. */
+/** A failure before the commit was sent has no effect: the server rolls back. */
 const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =>
   pipe(
     result,
     E.mapLeft((error) => withEffect(error, 'none')),
   )
 
-/** Nothing was done. Where its time was up it does not matter whether BEGIN was sent: nothing is done after it. */
+/** Nothing was done. After a missed deadline it does not matter whether BEGIN was sent, since nothing follows it. */
 const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
   txLink.lost ??= error
   const failure = withEffect(error, 'none')
@@ -164,16 +156,17 @@ const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E
   return E.left(failure) as E.Left<DriverError>
 }
 
-const runBody = async <L, A>(course: TxState<L, A>, body: TaskEither<L, A>): Promise<void> => {
+const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Promise<void> => {
   try {
-    course.result = await body()
+    txState.result = await body()
   } catch (error) {
-    course.thrown = { error }
+    txState.thrown = { error }
   }
 }
 
-// postgres.js sends the rollback or commit on the connection's slot, which by then may serve somebody
-// else's transaction: so once the connection has gone, the callback must not return at all.
+// Defect: the end of a lost transaction (postgres.js 3.4.9).
+// Symptom: It sends the rollback or commit on the connection's slot, which may serve another transaction by then.
+// Workaround: After a loss the callback never returns.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))
     await new Promise(() => undefined)

@@ -1,16 +1,34 @@
-// Which answers of a pool can be believed. postgres.js 3.4.9 looks at a server's role when it connects, but not where
-// it still has an error to give away from before: one that it read of a statement whose connection was then lost, or
-// when it connected again in vain. It gives that to whom it connects for, takes whatever it finds there, be it a
-// standby, and asks it from then on. And with several hosts it overlooks that the first statement of a connection was
-// lost, and answers that with nothing. So from the first loss on a pool is in doubt: believed are only those of the
-// server's processes that had answered before, and another pool takes its place.
+// Workarounds for defects of postgres.js 3.4.9, each in a block of its own. Three more stand where they belong:
+// `isBegun` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { DriverError } from '../../core/errors.js'
-import { hasBrokenOff } from '../deadline.js'
+import * as E from 'fp-ts/lib/Either.js'
+import { DriverError, withEffect } from '../../core/errors.js'
+import type { Outcome } from '../database.js'
+import { driverError, hasBrokenOff, withDeadline } from '../deadline.js'
 
-/** The server's process behind a connection. postgres.js has one such object for each connection, and changes it. */
+/** The part of a pool that the workarounds use. */
+export interface ObservedPool {
+  readonly sql: {
+    unsafe(text: string): PromiseLike<unknown>
+    readonly options: { readonly target_session_attrs?: unknown }
+  }
+  /** Only for a pool whose address may stand for several servers. */
+  readonly health: PoolHealth | undefined
+  /** The last time at which a server had the wrong role. */
+  rejectedAt: number
+  search: Search | undefined
+}
+
+// Defect: untrusted answers (3.4.9).
+// Symptom: A new connection may be given the error of an earlier one: of a lost statement, or of a failed attempt to
+// connect. postgres.js then skips the check of the server's role, and may use a standby from then on. With several
+// hosts it also answers a lost first statement of a connection with an empty result.
+// Workaround: After the first loss a pool is suspect. Then only server processes that had answered before are trusted,
+// statements to others are neutralised, and another pool takes over.
+
+/** The server process of a connection. postgres.js has one object for each connection, and changes it. */
 interface Backend {
   readonly pid: number | null
   readonly secret: number | null
@@ -18,38 +36,31 @@ interface Backend {
 
 export interface PoolHealth {
   suspect: boolean
-  /** By connection, the process that was known before there was any doubt. */
-  readonly known: WeakMap<object, Backend>
+  /** By connection: the server process that was trusted before the pool became suspect. */
+  readonly trusted: WeakMap<object, Backend>
 }
 
-/** What is seen of one statement: whether its answer, or its error, is one, and can be believed. */
 export interface Observation {
   readonly isAnswerTrusted: () => boolean
   readonly isErrorTrusted: (error: unknown) => boolean
-  /** Whether another statement was sent in its place, which does nothing. */
+  /** Whether a statement without effect was sent in its place. */
   readonly isNeutralised: () => boolean
 }
 
-export const newHealth = (): PoolHealth => ({ suspect: false, known: new WeakMap() })
+export const newHealth = (): PoolHealth => ({ suspect: false, trusted: new WeakMap() })
 
-interface Sent {
-  state: Backend | null
-  strings: readonly string[]
-  args: readonly unknown[]
-}
-
-/** To be asked before the statement is sent. In doubt, a process that is not known is sent one that does nothing. */
+/** Observes a statement. Call it before the statement is sent. */
 export const observe = (pending: object, health: PoolHealth): Observation => {
   let state: Backend | null = null
   let sentTo: Backend | null = null
   let isNeutralised = false
-  const isKnownBackend = (): boolean => state !== null && isSame(health.known.get(state), sentTo)
+  const isTrustedBackend = (): boolean => state !== null && isSame(health.trusted.get(state), sentTo)
   Object.defineProperty(pending, 'state', {
     get: () => state,
     set: (backend: Backend) => {
       state = backend
       sentTo = { ...backend }
-      if (!health.suspect || isKnownBackend()) return
+      if (!health.suspect || isTrustedBackend()) return
       isNeutralised = true
       neutralise(pending)
     },
@@ -58,26 +69,21 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
     isNeutralised: () => isNeutralised,
     isAnswerTrusted: () => {
       if (!isSame(state, sentTo)) health.suspect = true
-      if (!health.suspect && state !== null && sentTo !== null) health.known.set(state, sentTo)
-      return isSame(state, sentTo) && isKnownBackend()
+      if (!health.suspect && state !== null && sentTo !== null) health.trusted.set(state, sentTo)
+      return isSame(state, sentTo) && isTrustedBackend()
     },
     isErrorTrusted: (error) => {
       const isSent = sentTo !== null
       noteFailure(health, error, isSent)
       if (!isSame(state, sentTo)) health.suspect = true
-      return !isAnothers(error, isSent) && !(isStatements(error) && health.suspect && !isKnownBackend())
+      return !isAnothers(error, isSent) && !(isStatements(error) && health.suspect && !isTrustedBackend())
     },
   }
 }
 
-/** What was not sent yet becomes a statement that does nothing. */
-export const neutralise = (pending: unknown): void => {
-  Object.assign(pending as Sent, { strings: ['select'], args: [] })
-}
-
 /**
- * Something failed; `isSent`, if it is known to have been sent, and `isUnsent`, if it is known that it was not. What was
- * not sent has lost nothing with its connection, and what a server says to who connects is of no statement before.
+ * Makes the pool suspect after a loss. An unsent statement lost nothing with its connection, and a server's rejection of
+ * a new connection concerns no earlier statement.
  */
 export const noteFailure = (
   health: PoolHealth | undefined,
@@ -90,7 +96,7 @@ export const noteFailure = (
   if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
-/** Whether an error is what came of another statement, since this one was not sent. */
+/** Whether an error belongs to another statement, since this one was not sent. */
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
@@ -102,79 +108,242 @@ const isSame = (one: Backend | null | undefined, other: Backend | null): boolean
 const severityOf = (error: unknown): unknown =>
   (error as { readonly severity?: unknown } | undefined)?.severity
 
+const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown } | undefined)?.code
+
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-// It is starting or shutting down, or has no connection left; a refused password, role or database.
-const isOfConnecting = (error: unknown): boolean =>
-  /^(57P03|53300|28|3D)/.test(String((error as { readonly code?: unknown } | undefined)?.code))
+/** The server starts, shuts down or has no connection left, or rejects the password, role or database. */
+const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
-/** Of a connection, also of one that could not be made. */
+/** The error of a connection, established or not. */
 const isFatal = (error: unknown): boolean => /^(FATAL|PANIC)$/.test(String(severityOf(error)))
 
 const isStatements = (error: unknown): boolean => isOfServer(error) && !isFatal(error)
 
-// The sockets of postgres.js pools, made here so that they can be closed: postgres.js itself only says good-bye
-// to a server that may not hear it any more, which keeps the process alive; and where no host can be reached it
-// tries again without a pause.
+// Defect: cancelled statements (3.4.9).
+// Symptom: Cancelling a statement while its connection is being made costs the pool that connection for good.
+// Workaround: The statement becomes one without effect. A sent statement is left alone, since a cancel request names a
+// connection and could end another statement.
 
-/** Where a pool connects to: what postgres.js makes of its address. */
+/** Replaces an unsent statement by one without effect. */
+export const neutralise = (pending: unknown): void => {
+  Object.assign(pending as object, { strings: ['select'], args: [] })
+}
+
+// Defect: retries of prepared statements (3.4.9).
+// Symptom: postgres.js sends a stale prepared statement again on a connection that may have other statements under way.
+// It takes their answers for its own, and all of them hang.
+// Workaround: postgres.js reads `prepared` in the turn in which it sets it, and once more after a failure; then it is
+// false. keyrow itself repeats the statement.
+
+export const withoutRetry = (pending: object): void => {
+  let prepared: unknown = false
+  Object.defineProperty(pending, 'prepared', {
+    get: () => prepared,
+    set: (value: unknown) => {
+      prepared = value
+      queueMicrotask(() => {
+        prepared = false
+      })
+    },
+  })
+}
+
+// Defect: sockets (3.4.9).
+// Symptom: `end` only sends a goodbye, so a connection to a dead server keeps the process alive. An ended pool goes on
+// reconnecting, and a pool whose hosts are down reconnects without a pause. On a full socket BEGIN is sent without
+// reserving the connection (see `isBegun`).
+// Workaround: The option `socket` makes the sockets. They are destroyed after `end`, limited in rate, and never full.
+
+/** The address of a pool, as postgres.js parses it. */
 export interface PoolAddress {
   readonly host: readonly string[]
   readonly port: readonly number[]
   readonly path?: string | false | undefined
 }
 
-interface Family {
-  readonly sockets: Set<Socket>
-  /** When its last sockets were made. */
+interface PoolSockets {
+  readonly open: Set<Socket>
   times: readonly number[]
   closed: boolean
 }
 
-const families = new WeakMap<object, Family>()
+const pools = new WeakMap<object, PoolSockets>()
 
-const familyOf = (pool: object): Family => {
-  const known = families.get(pool)
-  if (known !== undefined) return known
-  const family: Family = { sockets: new Set(), times: [], closed: false }
-  families.set(pool, family)
-  return family
+const socketsOf = (pool: object): PoolSockets => {
+  const sockets = pools.get(pool) ?? { open: new Set(), times: [], closed: false }
+  pools.set(pool, sockets)
+  return sockets
 }
 
-/** No more than this many new sockets within a second; then one each tenth of a second. */
+/** Most new sockets of a pool within a second. Further ones wait a tenth of a second each. */
 const BURST = 50
 
-const MANY_BYTES = 2 ** 30
+/** Unsent bytes are held in memory anyway. */
+const HIGH_WATER_MARK = 2 ** 30
 
-/** A socket on its way to one of the pool's hosts; postgres.js calls this with the pool's options. */
+/** Makes a socket to one of the pool's hosts. postgres.js calls this with the pool's options. */
 export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
-  const family = familyOf(pool)
+  const sockets = socketsOf(pool)
   const now = performance.now()
-  family.times = [...family.times.filter((time) => time > now - 1_000), now]
-  if (family.times.length > BURST) await delay(100)
-  // A pool that was closed tries for ever to reach hosts that are down: it gets nothing to wait for.
-  if (family.closed) return new Promise<never>(() => undefined)
-  // What waits to be sent is held either way. If the socket said that it is full, postgres.js would not reserve the
-  // connection for the transaction that it begins on it.
-  const socket = new Socket({ writableHighWaterMark: MANY_BYTES } as SocketConstructorOpts)
-  // A listener for its end would not do: postgres.js removes all listeners when it begins with TLS.
-  for (const other of family.sockets) if (other.destroyed) family.sockets.delete(other)
-  family.sockets.add(socket)
+  sockets.times = [...sockets.times.filter((time) => time > now - 1_000), now]
+  if (sockets.times.length > BURST) await delay(100)
+  if (sockets.closed) return new Promise<never>(() => undefined)
+  const socket = new Socket({ writableHighWaterMark: HIGH_WATER_MARK } as SocketConstructorOpts)
+  // postgres.js removes all listeners when TLS begins, so a listener for the end would be lost.
+  for (const other of sockets.open) if (other.destroyed) sockets.open.delete(other)
+  sockets.open.add(socket)
   return connected(socket, pool)
 }
 
 const connected = (socket: Socket, { host, port, path }: PoolAddress): Socket => {
   if (typeof path === 'string') return socket.connect(path)
-  // At random, so that each try has a chance at another host: one host may be down, or no primary.
+  // A random host: each attempt thus has a chance to find another one if this is down, or no primary.
   const index = Math.floor(Math.random() * host.length)
   const address = { host: host[index] ?? 'localhost', port: port[index] ?? 5432 }
-  // postgres.js reads the server's name for TLS, and names the address in its errors, from here.
+  // postgres.js reads the address from the socket, for TLS and for its errors.
   return Object.assign(socket.connect(address), address)
 }
 
-/** For a pool that was ended: closes what is left, and opens nothing more. */
+/** Destroys the sockets of an ended pool, and prevents new ones. */
 export const closeSockets = (pool: object): void => {
-  const family = familyOf(pool)
-  family.closed = true
-  for (const socket of family.sockets) socket.destroy()
+  const sockets = socketsOf(pool)
+  sockets.closed = true
+  for (const socket of sockets.open) socket.destroy()
 }
+
+// Defect: no further search for a primary (3.4.9).
+// Symptom: With `target_session_attrs`, a statement that waited for the connection to a server of the wrong role fails
+// with CONNECTION_DESTROYED. It was never sent.
+// Workaround: One connection at a time searches the pool for a server. Then each statement is tried again, until its
+// time is up.
+
+/** A search. Meanwhile nothing else is sent through the pool. */
+interface Search {
+  readonly cause: DriverError
+  readonly end: Promise<void>
+  /** The latest deadline of the waiting statements. */
+  until: number
+  found: boolean
+}
+
+/** The least time from one pool to the next, in milliseconds. */
+export const RENEWAL_MS = 100
+
+export const notSent = (name: string, pool: ObservedPool, cause: unknown): DriverError => {
+  const { target_session_attrs: wanted } = pool.sql.options
+  if (typeof wanted !== 'string' || codeOf(cause) !== 'CONNECTION_DESTROYED')
+    return withEffect(driverError(name, cause), 'none')
+  pool.rejectedAt = performance.now()
+  return new DriverError(`${name}: the server that was reached is not ${wanted}`, {
+    kind: 'unavailable',
+    retryable: true,
+    effect: 'none',
+    cause,
+  })
+}
+
+interface Sending<L, A> {
+  readonly name: string
+  readonly timeoutMs: number
+  readonly pool: () => ObservedPool
+  /** Sends once. `spentMs` of its time have passed. It calls `unsent` for an error before which nothing was sent. */
+  readonly attempt: (own: {
+    readonly spentMs: number
+    readonly unsent: (error: DriverError) => void
+  }) => Outcome<A, L>
+}
+
+/** Repeats a statement, or the begin of a transaction, until it was sent or its time is up. */
+export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => {
+  const { name, timeoutMs, attempt } = sending
+  const start = performance.now()
+  const spent = (): number => performance.now() - start
+  let cause: DriverError | undefined
+  for (;;) {
+    const pool = await renewedPool(sending.pool, timeoutMs)
+    const search = searchIn(pool, cause, start + timeoutMs)
+    if (search !== undefined) {
+      await waitAtMost(timeoutMs - spent(), search.end)
+      cause = search.cause
+      if (!search.found || spent() >= timeoutMs) return E.left(neverSent(name, timeoutMs, cause))
+    }
+    // A transaction's body may return such an error of another statement, so this attempt's own is recorded.
+    let unsent: DriverError | undefined
+    const record = (error: DriverError): void => {
+      unsent = error
+    }
+    const result = await attempt({ spentMs: spent(), unsent: record })
+    if (unsent?.retryable !== true || E.isRight(result) || result.left !== unsent) return result
+    if (spent() >= timeoutMs) return cause === undefined ? result : E.left(neverSent(name, timeoutMs, cause))
+    cause = unsent
+  }
+}
+
+/** Waits a moment if the pool is suspect, since its replacement may have to wait for `RENEWAL_MS`. */
+const renewedPool = async (poolInUse: () => ObservedPool, timeoutMs: number): Promise<ObservedPool> => {
+  const deadline = performance.now() + Math.min(timeoutMs, 2 * RENEWAL_MS)
+  for (;;) {
+    const pool = poolInUse()
+    if (pool.health?.suspect !== true || performance.now() > deadline) return pool
+    await delay(10)
+  }
+}
+
+const neverSent = (name: string, timeoutMs: number, why: DriverError): DriverError => {
+  const reason = why.message.replace(/^[^:]*: /, '')
+  const message = `${name}: not sent within ${String(timeoutMs)} ms: ${reason}`
+  const cause = why.cause ?? why
+  return new DriverError(message, { kind: 'timeout', retryable: true, effect: 'none', cause })
+}
+
+const waitAtMost = async (ms: number, end: Promise<void>): Promise<void> => {
+  const timer = new AbortController()
+  await Promise.race([end, delay(ms, undefined, { signal: timer.signal }).catch(() => undefined)])
+  timer.abort()
+}
+
+const searchIn = (pool: ObservedPool, cause: DriverError | undefined, until: number): Search | undefined => {
+  if (pool.search !== undefined) pool.search.until = Math.max(pool.search.until, until)
+  else if (cause !== undefined) pool.search = startSearch(pool, cause, until)
+  return pool.search
+}
+
+const SHORTEST_PAUSE_MS = 5
+const LONGEST_PAUSE_MS = 250
+
+const startSearch = (pool: ObservedPool, cause: DriverError, until: number): Search => {
+  const run = async (): Promise<void> => {
+    for (let delayMs = SHORTEST_PAUSE_MS; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
+      await delay(delayMs)
+      const left = search.until - performance.now()
+      if (left <= 0) break
+      const answer = await withDeadline('search', left, () => sendProbe(pool))
+      // A suspect pool finds nothing more; another one takes over.
+      search.found =
+        pool.health?.suspect === true || E.isRight(answer) || !searchError(pool, answer.left).retryable
+      if (search.found) break
+    }
+    pool.search = undefined
+  }
+  const search: Search = { cause, until, found: false, end: Promise.resolve().then(run) }
+  return search
+}
+
+const sendProbe = (pool: ObservedPool): PromiseLike<unknown> => {
+  const pending = pool.sql.unsafe('select')
+  const observed = pool.health && observe(pending, pool.health)
+  return pending.then(
+    (result) => {
+      if (observed?.isAnswerTrusted() === false) throw lost('search')
+      return result
+    },
+    (error: unknown) => {
+      throw observed?.isErrorTrusted(error) === false ? lost('search', error) : error
+    },
+  )
+}
+
+/** The error of a probe. One that missed its deadline has no cause. */
+const searchError = (pool: ObservedPool, error: DriverError): DriverError =>
+  error.cause === undefined ? error : notSent('search', pool, error.cause)

@@ -1,0 +1,34 @@
+// The check of numbers in options. Not every caller is type-checked: a string of digits would be compared like a
+// number and added like a string.
+import { inspect } from 'node:util'
+
+/** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */
+export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
+
+/** Whether `value` is a number from `min` to `max`; with 'integer', a whole one. */
+export const isNumberWithin = (
+  value: unknown,
+  min: number,
+  max: number,
+  kind: 'number' | 'integer' = 'number',
+): value is number =>
+  typeof value === 'number' && value >= min && value <= max && (kind === 'number' || Number.isInteger(value))
+
+/**
+ * Checks the option `name` and returns its value.
+ *
+ * @throws `RangeError` for any other value; its message has the value, and what the option must be.
+ */
+export const numberOption = (
+  name: string,
+  value: unknown,
+  min: number,
+  max: number,
+  kind: 'number' | 'integer' = 'number',
+): number => {
+  if (isNumberWithin(value, min, max, kind)) return value
+  const article = kind === 'integer' ? 'an' : 'a'
+  throw new RangeError(
+    `${name} is ${inspect(value, { depth: 0 })}; it must be ${article} ${kind} from ${String(min)} to ${String(max)}`,
+  )
+}

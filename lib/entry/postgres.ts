@@ -1,0 +1,46 @@
+// PostgreSQL through postgres.js: a store that is ready for an application, and a database on a pool of the program's own.
+
+import postgres from 'postgres'
+import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
+import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
+
+export { type PostgresJs, type PostgresOptions, poolOptions, postgresDatabase } from '../db/postgres/index.js'
+export type { ReadyStore } from './ready-store.js'
+
+export interface PostgresStoreOptions extends ReadyStoreOptions {
+  /** Connections that the pool may open. Default: 10. */
+  readonly connections?: number
+  /** Whether statements are prepared. PgBouncer in transaction mode needs `false`. Default: true. */
+  readonly prepare?: boolean
+}
+
+/**
+ * A session store on the PostgreSQL at `url`. Its loads and saves are batched and cached, it makes its tables on first
+ * use, and it deletes expired sessions in the background until it is closed.
+ *
+ * @throws `TypeError` for text that is no address
+ * @throws `RangeError` for options that make no sense
+ *
+ * @example
+ * ```ts
+ * import { buildSession, saveSession, sessionSet } from 'keyrow/promise'
+ * import { postgresStore } from 'keyrow/postgres'
+ *
+ * const store = postgresStore(process.env['DATABASE_URL'] ?? '', { idleMs: 3_600_000 })
+ * const session = await saveSession(sessionSet('theme', 'dark')(buildSession(store)))
+ * console.log(session.store.get('theme')) // dark
+ * await store.close()
+ * ```
+ */
+export const postgresStore = (url: string, options: PostgresStoreOptions = {}): ReadyStore => {
+  if (!/^postgres(ql)?:\/\//.test(url)) throw new TypeError(`${REQUIRED}, not ${startOf(url)}`)
+  const { connections = 10, prepare = true, timeoutMs } = options
+  const pool = () => postgres(url, { ...poolOptions, max: connections, prepare })
+  return readyStore(postgresDatabase(pool, timeoutMs === undefined ? {} : { timeoutMs }), options)
+}
+
+const REQUIRED = 'the address of the database has to be text that begins with postgres://'
+
+/** What a wrong address begins with. The rest may hold a password. */
+const startOf = (url: unknown): string =>
+  typeof url === 'string' ? `"${url.slice(0, url.indexOf(':') + 1)}…"` : String(url)

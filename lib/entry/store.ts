@@ -1,0 +1,48 @@
+// For authors of stores, databases and layers, and for programs that put a store together themselves.
+
+export type { Edit, Edits, Entries, Step } from '../core/edits.js'
+export type { StoreError } from '../core/errors.js'
+export type { Keys, PartialSnapshot, SessionValue, Snapshot } from '../core/session.js'
+export type { IdempotencyKey, IdOrigin, Ids, SecretHash, SessionId } from '../core/token.js'
+export type { OwnLifetime } from '../core/well-known-keys.js'
+export { batchedDatabase } from '../db/batched.js'
+export {
+  type BatchableQuery,
+  type Database,
+  observedDatabase,
+  type Param,
+  type Query,
+  type Queryable,
+  type QueryEvent,
+  type Row,
+  type TransactionScope,
+  transact,
+} from '../db/database.js'
+export type { RetryPolicy } from '../db/retry.js'
+export { type SessionStoreOptions, sessionStore } from '../sql/store.js'
+export { type BatchOptions, batched } from '../store/batched.js'
+export { cached, type MemoryLimit } from '../store/cached.js'
+export {
+  type Cleanup,
+  type CleanupOptions,
+  type DeletedExpired,
+  type DeleteExpiredOptions,
+  deleteExpiredSessions,
+  startCleanup,
+} from '../store/cleanup.js'
+export type {
+  Absence,
+  BatchOperations,
+  Change,
+  ExpiredBatch,
+  Lifetime,
+  Listed,
+  LoadRequest,
+  Reading,
+  Saved,
+  SavedSnapshot,
+  SaveRequest,
+  Session,
+  SessionStore,
+  Which,
+} from '../store/contract.js'

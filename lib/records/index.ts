@@ -1,0 +1,30 @@
+// Active records of the program's own: tables, columns, relations, statements and transactions.
+
+export { isRecordError, type RecordError, RecordGone } from '../core/errors.js'
+export type { DeepReadonly } from '../core/json.js'
+export { transact } from '../db/database.js'
+export { array } from './array.js'
+export {
+  type AnyColumn,
+  boolean,
+  bytea,
+  type Column,
+  type ColumnValue,
+  enumeration,
+  float8,
+  type Generated,
+  generated,
+  int4,
+  int8,
+  jsonb,
+  nullable,
+  refined,
+  text,
+  textual,
+  timestamptz,
+  uuid,
+} from './column.js'
+export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './query.js'
+export { record } from './record.js'
+export type { Definition, RecordId, RecordOf, RecordValue, Relation } from './table.js'
+export { withHandle } from './value.js'

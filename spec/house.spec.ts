@@ -1,0 +1,182 @@
+// What keeps the house legible: the names of its declarations, the words of its prose, the sizes of its rooms, and the
+// two ways through it that ARCHITECTURE.md describes.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import t from 'tap'
+import ts from 'typescript'
+
+const root = new URL('../', import.meta.url)
+const read = (path: string): string => readFileSync(new URL(path, root), 'utf8')
+const filesIn = (folder: string, ending: string): readonly string[] =>
+  readdirSync(new URL(folder, root), { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith(ending))
+    .map((path) => `${folder}${path.replaceAll('\\', '/')}`)
+    .sort()
+
+const library = filesIn('lib/', '.ts')
+const sources = new Map(library.map((path) => [path, read(path)]))
+
+/** Names that were replaced by the field's own, each by the pattern of the files where it would mean the old thing. */
+const replaced: readonly (readonly [names: string, files?: RegExp])[] = [
+  [
+    'openDoor DoorOptions doorLaws beginLife conduct lifeOf RequestLife Visit visitOf checkForgery RequestRefused',
+  ],
+  ['asking gathering folding Asked InLine Waiting nextOf shareOf concernsAll briefly inTime overloaded'],
+  [
+    'remembered SaveId freshSaveId mark tried offered grave swept tidy isTidy GRAVE_REVISIONS REMEMBERED_SAVES',
+  ],
+  [
+    'knownSince writtenAfter keysWrittenAfter lookAndWrite LIVES STILL_LIVES nothingKnown narrowed united knows',
+  ],
+  ['frame Frame openFrame closeFrame joinFrame frameOf inFrame absorb tellStored telling told onceTold'],
+  ['outermost layered refusal Trust inDoubt witness Witness believes silence Course begun'],
+  ['held Held HeldResponse holdResponse holding Holding plainAnswer retract pressed answered Answered'],
+  ['collectGarbage startCollector Collector endSessions sessionFetch fetchCurrentSession'],
+  [
+    'ManyOperations manyOver manyStatements EachQuery PLACE operator Operator figures distributed listingOver',
+  ],
+  ['atOnce waitMs withinMs pauseMs guessing collected garbage collector'],
+  ['opens moved due worth', /^lib\/(core|request|sql\/fragments|store)/],
+  ['join leave behind together alone tooLate line Line', /^lib\/(db|store)\//],
+  ['put know', /^lib\/request\//],
+  ['over within', /^lib\/(store|request)\//],
+  ['give take live', /^lib\/http\//],
+  ['by through each', /^lib\/(records\/(record|table)|promise\/record)/],
+  ['addresses refuse', /^lib\/http\/token-guard/],
+  ['settled follow', /^lib\/db\//],
+]
+
+const declared = (path: string): readonly string[] => {
+  const names: string[] = []
+  const visit = (node: ts.Node): void => {
+    if (
+      ts.isVariableDeclaration(node) ||
+      ts.isBindingElement(node) ||
+      ts.isParameter(node) ||
+      ts.isPropertySignature(node) ||
+      ts.isPropertyDeclaration(node) ||
+      ts.isPropertyAssignment(node) ||
+      ts.isShorthandPropertyAssignment(node) ||
+      ts.isMethodSignature(node) ||
+      ts.isMethodDeclaration(node) ||
+      ts.isFunctionDeclaration(node) ||
+      ts.isClassDeclaration(node) ||
+      ts.isInterfaceDeclaration(node) ||
+      ts.isTypeAliasDeclaration(node)
+    )
+      if (node.name !== undefined && ts.isIdentifier(node.name)) names.push(node.name.text)
+    ts.forEachChild(node, visit)
+  }
+  visit(ts.createSourceFile(path, sources.get(path) ?? '', ts.ScriptTarget.Latest))
+  return names
+}
+
+t.test('no declaration has a name that the field calls otherwise', async (t) => {
+  const wrong = library.flatMap((path) => {
+    const names = new Set(declared(path))
+    return replaced.flatMap(([list, files]) =>
+      files === undefined || files.test(path)
+        ? list.split(' ').flatMap((name) => (names.has(name) ? [`${path}: ${name}`] : []))
+        : [],
+    )
+  })
+  t.strictSame(wrong, [])
+})
+
+t.test('no file or folder has one either', async (t) => {
+  const old =
+    /(^|\/|-)(door|combinator|port|base|collector|garbage|asking|gathering|folding|held|holding|operator|figures|distributed|remembered)s?([./-]|$)/
+  const all = [
+    ...library,
+    ...filesIn('docs/', '.md'),
+    ...filesIn('spec/', '.ts'),
+    ...filesIn('examples/', '.ts'),
+  ]
+  t.strictSame(
+    all.filter((path) => old.test(path)),
+    [],
+  )
+})
+
+/** The comments of a source: what it says to a reader. */
+const commentsOf = (source: string): string =>
+  (source.match(/\/\*\*?[\s\S]*?\*\/|(?<=^|\s)\/\/ .*/g) ?? []).join('\n')
+
+const phrases =
+  /\b(doors?|whoever|so many|is told of|are told of|believe[sd]?|graves?|tidy|who waits|who wait|what waits|nobody's|garbage(?! collection)|somebody's|the same, of|combinators?|swept|whosoever)\b/gi
+
+t.test('no prose has the phrases of the old dialect', async (t) => {
+  const pages = [
+    'README.md',
+    'ARCHITECTURE.md',
+    'SECURITY.md',
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    ...filesIn('docs/', '.md'),
+  ]
+  const texts = [
+    ...pages.map((path) => [path, read(path)] as const),
+    ...[...sources].map(([path, source]) => [path, commentsOf(source)] as const),
+  ]
+  const found = texts.flatMap(([path, text]) =>
+    [...text.matchAll(phrases)].map(
+      (match) =>
+        `${path}: ${text.slice(Math.max(0, match.index - 30), match.index + 30).replaceAll('\n', ' ')}`,
+    ),
+  )
+  t.strictSame(found, [])
+})
+
+const roomOf = (path: string): string => path.slice(0, path.lastIndexOf('/'))
+const isFace = (path: string): boolean => /\/(index|adapter|main)\.ts$|^lib\/entry\//.test(path)
+
+t.test('there are few rooms, and none of their files is too small or too large', async (t) => {
+  t.ok(new Set(library.map(roomOf)).size <= 14, `${String(new Set(library.map(roomOf)).size)} rooms`)
+  t.ok(library.length <= 105, `${String(library.length)} files`)
+  const lines = (path: string): number => (sources.get(path) ?? '').trimEnd().split('\n').length
+  t.strictSame(
+    library.filter((path) => (lines(path) < 30 && !isFace(path)) || lines(path) > 400),
+    [],
+  )
+})
+
+interface Stop {
+  readonly path: string
+  readonly name: string
+  /** The file of the interface by which the stop before reaches this one. */
+  readonly through: string | undefined
+}
+
+/** The stops that a section of ARCHITECTURE.md lists, in their order. */
+const wayOf = (heading: string): readonly Stop[] => {
+  const section = read('ARCHITECTURE.md').split(`## ${heading}`)[1]?.split('\n## ')[0] ?? ''
+  const stops = section.matchAll(/^\d+\. `(lib\/[\w/.-]+\.ts)` `(\w+)`(?:.*\(Through `(.*?)`\.\))?/gm)
+  return [...stops].map(([, path = '', name = '', through]) => ({ path, name, through }))
+}
+
+const importsOf = (path: string): ReadonlySet<string> =>
+  new Set(
+    [...(sources.get(path) ?? '').matchAll(/from '(\.[^']+)\.js'/g)].map(([, name]) =>
+      new URL(`${name ?? ''}.ts`, new URL(path, root)).pathname.slice(root.pathname.length),
+    ),
+  )
+
+for (const [heading, most] of [
+  ['The way of a key from `sessionSet` to its row', 12],
+  ['The way of a cookie from Express to the load', 10],
+] as const)
+  t.test(heading, async (t) => {
+    const way = wayOf(heading)
+    const paths = way.map(({ path }) => path)
+    t.ok(paths.length > 3 && new Set(paths).size <= most, `${String(new Set(paths).size)} files`)
+    for (const { path, name } of way) t.ok(new Set(declared(path)).has(name), `${path} declares ${name}`)
+    // A stop is tied by an import to one before it, or both to the interface between them.
+    const isTied = ({ path, through }: Stop, before: readonly string[]): boolean =>
+      before.some((other) =>
+        through === undefined
+          ? other === path || importsOf(other).has(path) || importsOf(path).has(other)
+          : importsOf(other).has(through) && importsOf(path).has(through),
+      )
+    const apart = way.filter((stop, index) => index > 0 && !isTied(stop, paths.slice(0, index)))
+    t.strictSame(apart, [])
+  })

@@ -1,0 +1,4 @@
+// ../doors.spec.ts with ten times as many redirects, and more requests at once.
+
+process.env['LONG'] = '1'
+await import('../doors.spec.js')

@@ -1,0 +1,30 @@
+// Runs tap on spec files: `npm run spec -- spec/cookie.spec.ts`. All of them share one PostgreSQL server, unless
+// DATABASE_URL names one, and texts that are compiled once.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { SHARED_SERVER, startPostgres } from './postgres-server.js'
+
+const tap = fileURLToPath(new URL('../../node_modules/.bin/tap', import.meta.url))
+const typescript = new URL('./typescript.mjs', import.meta.url).href
+const { NODE_OPTIONS = '', DATABASE_URL = '' } = process.env
+
+// Two files at a time, some with several pools. No spec kills it, and its data need not outlive the machine.
+const settings = { max_connections: '400', shared_buffers: '128MB', fsync: 'off', full_page_writes: 'off' }
+const server = DATABASE_URL === '' ? await startPostgres({ settings }) : undefined
+
+const child = spawn(process.execPath, [tap, ...process.argv.slice(2)], {
+  stdio: 'inherit',
+  env: {
+    ...process.env,
+    NODE_OPTIONS: `${NODE_OPTIONS} --import=${typescript}`.trim(),
+    ...(server === undefined ? {} : { [SHARED_SERVER]: server.url }),
+  },
+})
+// A terminal sends Ctrl-C to both. The server goes when the specs have ended, or when this process is killed.
+process.on('SIGINT', () => undefined)
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal))
+
+const [code] = (await once(child, 'exit')) as [number | null]
+await server?.stop()
+process.exitCode = code ?? 1

@@ -1,0 +1,81 @@
+// Runs TypeScript without a build: `node --import ./spec/support/typescript.mjs FILE.ts`. The compiler only removes the
+// types, once for each text: what it made is kept in build/transpiled. `npm run typecheck` checks the types.
+
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import * as nodeModule from 'node:module'
+import { join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { isMainThread } from 'node:worker_threads'
+
+// What tap loads into each process before a spec: a compiler of TypeScript without a cache, a loader for mocks and one
+// for coverage. No spec uses them, and together they take a second of each process.
+const UNUSED = /\/node_modules\/@tapjs\/(typescript|mock|processinfo)\/dist\/esm\/import\.mjs$/
+const NOTHING = { url: 'data:text/javascript,', format: 'module', shortCircuit: true }
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const cache = join(root, 'build', 'transpiled')
+const require = nodeModule.createRequire(import.meta.url)
+
+const OPTIONS = {
+  target: 'ES2022',
+  module: 'ESNext',
+  moduleDetection: 'force',
+  verbatimModuleSyntax: true,
+  inlineSourceMap: true,
+  inlineSources: true,
+}
+
+// The compiler takes half a second to load, so only a text that is new loads it.
+const transpile = (fileName, text) => {
+  const ts = require('typescript')
+  const compilerOptions = { ...OPTIONS, target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
+  return ts.transpileModule(text, { fileName, compilerOptions }).outputText
+}
+
+const { version } = require('typescript/package.json')
+
+const transpiled = (url) => {
+  const path = fileURLToPath(url)
+  const text = readFileSync(path, 'utf8')
+  const name = relative(root, path).replaceAll(/[/\\]/g, '-')
+  const hash = createHash('sha256')
+    .update(`${version} ${JSON.stringify(OPTIONS)}\n${text}`)
+    .digest('hex')
+  const file = join(cache, `${name}.${hash.slice(0, 16)}.js`)
+  if (existsSync(file)) return readFileSync(file, 'utf8')
+  const made = transpile(url, text)
+  mkdirSync(cache, { recursive: true })
+  // Other processes read it as soon as it has its name.
+  const draft = `${file}.${process.pid}`
+  writeFileSync(draft, made)
+  renameSync(draft, file)
+  return made
+}
+
+/** An import of `./x.js` is one of `./x.ts` where there is that file. */
+export const resolve = (specifier, context, nextResolve) => {
+  if (UNUSED.test(specifier)) return NOTHING
+  const { parentURL } = context
+  if (
+    /^\.{1,2}\/.*\.js$/.test(specifier) &&
+    parentURL?.startsWith('file:') &&
+    !parentURL.includes('/node_modules/')
+  ) {
+    const url = new URL(specifier.replace(/js$/, 'ts'), parentURL)
+    if (existsSync(url)) return { url: url.href, format: 'module', shortCircuit: true }
+  }
+  return nextResolve(specifier, context)
+}
+
+export const load = (url, context, nextLoad) =>
+  url.startsWith('file:') && /\.ts(\?|$)/.test(url) && !url.includes('/node_modules/')
+    ? { format: 'module', source: transpiled(url), shortCircuit: true }
+    : nextLoad(url, context)
+
+// Node 20 runs hooks in a thread of their own, which imports this file as well.
+if (isMainThread) {
+  process.setSourceMapsEnabled(true)
+  if (nodeModule.registerHooks === undefined) nodeModule.register(import.meta.url)
+  else nodeModule.registerHooks({ resolve, load })
+}
