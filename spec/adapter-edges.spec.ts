@@ -516,7 +516,7 @@ t.test('static files behind a door keep what they say to caches', async (t) => {
     .use(express.static(import.meta.dirname, { maxAge: 60_000 }))
   const { url, close } = await listening(createServer(app))
   t.teardown(close)
-  const file = await fetch(`${url}/doors.spec.ts`)
+  const file = await fetch(`${url}/adapters.spec.ts`)
   t.strictSame([file.headers.get('cache-control'), file.headers.get('vary')], ['public, max-age=60', null])
   await file.text()
 })

@@ -645,9 +645,9 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
     batchSize: 10,
     onBatch: (soFar) => batches.push(soFar.migrated),
   })
-  t.strictSame(moved, { moved: 23, present: 1, refused: 1, finished: true })
+  t.strictSame(moved, { migrated: 23, present: 1, rejected: 1, finished: true })
   t.equal(batches.length, 3)
-  t.match(await migrateSessions(keyrow, from), { moved: 0, present: 24 })
+  t.match(await migrateSessions(keyrow, from), { migrated: 0, present: 24 })
   for (const [n, { cookie }] of people.entries())
     t.strictSame(await values(newApp, cookie), n === 1 ? {} : { user: `/user${String(n)}` })
   t.strictSame(await values(oldApp, early), { user: '/user0' }, 'nobody is signed out of the old one either')
@@ -669,7 +669,7 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
         newStore.get(sid, (_error, data) => resolve(data))
       })
     t.match(await get('touched'), { user: 'bob', cookie: { originalMaxAge: 3_600_000 } })
-    t.match(await migrateSessions(keyrow, from), { moved: 1, finished: true })
+    t.match(await migrateSessions(keyrow, from), { migrated: 1, finished: true })
     t.match(await get('endless'), { user: 'eve' })
   })
 
@@ -683,7 +683,7 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
         return read
       },
     }
-    t.match(await migrateSessions(keyrow, torn, { batchSize: 1_000 }), { moved: 0 })
+    t.match(await migrateSessions(keyrow, torn, { batchSize: 1_000 }), { migrated: 0 })
     t.strictSame(await values(newApp, cookie), {})
   })
 
@@ -699,7 +699,7 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
       events.some(({ query }) => query.name === 'old.find'),
       'it was looked for',
     )
-    t.match(await migrateSessions(keyrow, from), { moved: 1 }, 'the one that an old process went on using')
+    t.match(await migrateSessions(keyrow, from), { migrated: 1 }, 'the one that an old process went on using')
   })
 
   t.test('clear ends what was not taken over yet, too', async (t) => {
@@ -707,6 +707,6 @@ withEach('moving over from connect-pg-simple, live', async (t) => {
     await new Promise((resolve) => newStore.clear?.(resolve))
     t.strictSame(await values(newApp, cookie), {})
     t.strictSame(await values(oldApp, cookie), {})
-    t.match(await migrateSessions(keyrow, from), { moved: 0, present: 0 })
+    t.match(await migrateSessions(keyrow, from), { migrated: 0, present: 0 })
   })
 })

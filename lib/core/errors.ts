@@ -3,7 +3,7 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
-import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-base.js'
+import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-status.js'
 
 /**
  * The reason of a failed statement, for the cases that a program may want to handle.

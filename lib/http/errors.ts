@@ -1,5 +1,5 @@
 // The response to a request that failed, decided in one place that a program can replace.
-import { brandErrors, ErrorWithStatus, responseBody } from '../core/error-base.js'
+import { brandErrors, ErrorWithStatus, responseBody } from '../core/error-status.js'
 import { isSessionError } from '../core/errors.js'
 
 /** The request may be forged. Its response has the status 403. */

@@ -53,8 +53,8 @@ export interface TokenGuard {
  */
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
-  // A set of hashes for each address: no token is kept.
   numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
+  // A set of hashes for each address: no token is kept.
   const guesses = new LRUCache<string, Set<number>>({
     max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
     ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),
