@@ -230,7 +230,11 @@ t.test(
     }
     const mine = count(await now(far))
     proxy.loseNextAnswer(others(64))
-    await t.rejects(saveSession(mine), { _tag: 'DriverError', retryable: false, message: /is unknown whether/ })
+    await t.rejects(saveSession(mine), {
+      _tag: 'DriverError',
+      retryable: false,
+      message: /is unknown whether/,
+    })
     t.equal((await now()).store.get('n'), 3)
     const again = count(await now(far))
     proxy.loseNextAnswer(others(62))
