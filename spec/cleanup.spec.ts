@@ -225,7 +225,7 @@ t.test('what the program itself throws does not end a collector', async (t) => {
 t.test('a process with a collector ends by itself, also between two batches', async (t) => {
   const script = `
     import * as TE from 'fp-ts/lib/TaskEither.js'
-    import { startCleanup } from 'keyrow'
+    import { startCleanup } from 'keyrow/store'
     import { memoryStore } from 'keyrow/memory'
     let batches = 0
     const deleteExpired = () => TE.fromIO(() => ({ sessions: 1, more: ++batches > 0, busy: false }))

@@ -324,7 +324,7 @@ const checkBills = (t: Test, ended: Ended) => {
   t.same(bills(ended, 'POST /sign-out 303'), [
     'session.load: 1 row, session.fence: 0 rows, session.destroy: 0 rows',
   ])
-  const all = 'session.load: 1 row, listing.end: 2 rows'
+  const all = 'session.load: 1 row, principals.endAll: 2 rows'
   t.same(bills(ended, 'POST /sign-out/everywhere 303'), [all, 'session.load: 0 rows'])
   const looks = bills(ended, 'GET / 200').slice(0, 10)
   t.same(looks, Array(10).fill('session.load: 1 row'), 'each request pays its own')

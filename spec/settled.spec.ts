@@ -8,8 +8,8 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import { generate } from 'selfsigned'
 import t from 'tap'
 import { DriverError } from '../lib/core/errors.js'
+import { retried, retryPolicyOf } from '../lib/db/deadline.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { retried, retryPolicyOf } from '../lib/db/retry.js'
 import {
   buildSession,
   loadSession,

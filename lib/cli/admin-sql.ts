@@ -28,7 +28,7 @@ where ${ONCE_ON_PRIMARY}`
 const ended = (schema: string, chosen: string): string =>
   endingOf(schema, {
     before: [`chosen as materialized (\n  ${chosen}\n)`],
-    held: `
+    lockedSessions: `
   select id from ${schema}.session
   where id in (select id from chosen)
   order by id

@@ -18,7 +18,7 @@ export {
   type TransactionScope,
   transact,
 } from '../db/database.js'
-export type { RetryPolicy } from '../db/retry.js'
+export type { RetryPolicy } from '../db/deadline.js'
 export { type SessionStoreOptions, sessionStore } from '../sql/store.js'
 export { type BatchOptions, batched } from '../store/batched.js'
 export { cached, type MemoryLimit } from '../store/cached.js'

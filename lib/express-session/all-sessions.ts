@@ -48,7 +48,7 @@ from (
 const clear = (schema: string): Query => ({
   name: 'express.clear',
   text: endingOf(schema, {
-    held: `
+    lockedSessions: `
   select s.id from ${schema}.session s
   where ${hasCookie(schema)}
   order by s.id

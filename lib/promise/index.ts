@@ -38,9 +38,9 @@ export { observedDatabase } from '../db/database.js'
 export { type CheckedRequest, isPrefetch } from '../http/csrf.js'
 export { RequestRejected } from '../http/errors.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from '../http/token-guard.js'
-export { array } from '../records/array.js'
 export {
   type AnyColumn,
+  array,
   boolean,
   bytea,
   type Column,

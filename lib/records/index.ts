@@ -3,9 +3,9 @@
 export { isRecordError, type RecordError, RecordGone } from '../core/errors.js'
 export type { DeepReadonly } from '../core/json.js'
 export { transact } from '../db/database.js'
-export { array } from './array.js'
 export {
   type AnyColumn,
+  array,
   boolean,
   bytea,
   type Column,

@@ -32,8 +32,8 @@ class Given {
   }
 }
 
-// A private field of the record itself: invisible outside, and unlike the entries of a WeakMap it costs the garbage
-// collector nothing. Every row of every result is such an object.
+// A private field of the record itself is invisible outside. It costs less than an entry of a WeakMap, and each row of a
+// result is such an object.
 class Stamped extends Given {
   readonly #state: State
 

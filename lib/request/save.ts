@@ -7,9 +7,8 @@ import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
 import { isBlank, keysAfter, pick, type Snapshot, storedSession } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
-import type { SavedSnapshot, Session } from '../store/contract.js'
+import { onceCommitted, type SavedSnapshot, type Session } from '../store/contract.js'
 import { publish, publishing, publishOutcome } from '../store/events.js'
-import { onceCommitted } from '../store/in-transaction.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 

@@ -17,12 +17,12 @@ import {
 import {
   checkedLifetime,
   type Listed,
+  onceCommitted,
   type Session,
   type SessionStore,
   type Which,
 } from '../store/contract.js'
 import { publish, publishing } from '../store/events.js'
-import { onceCommitted } from '../store/in-transaction.js'
 import { currentScope, syncEnded } from './current-scope.js'
 import { currentRequest, isSameStore, lookAt } from './scope.js'
 import { destroySession, rotateSession } from './verbs.js'

@@ -25,9 +25,8 @@ import {
   withToken,
 } from '../core/session.js'
 import { type IdOrigin, type SessionId, Token } from '../core/token.js'
-import type { Absence, Session, SessionStore } from '../store/contract.js'
+import { type Absence, onceCommitted, type Session, type SessionStore } from '../store/contract.js'
 import { publish, publishing, publishOutcome } from '../store/events.js'
-import { onceCommitted } from '../store/in-transaction.js'
 import { currentScope, guarded, syncDestroyed } from './current-scope.js'
 import { endBirth, mayBeStored, storeSession } from './save.js'
 import { lookAt, type Scope } from './scope.js'

@@ -48,7 +48,7 @@ interface EndingParts {
   /** Common table expressions before the locks. */
   readonly before?: readonly string[]
   /** Selects and locks the sessions to end, in the order of their ids unless it skips locked ones. */
-  readonly held: string
+  readonly lockedSessions: string
   /** Whether entries are deleted in one scan: the cascade alone deletes them session by session. */
   readonly deletesEntries?: boolean
   /** A statement that fences the ids of `held`. */
@@ -72,7 +72,7 @@ export const endingOf = (schema: string, parts: EndingParts): string => {
   return `
 with ${[
     ...(parts.before ?? []),
-    `held as materialized (${parts.held}\n)`,
+    `held as materialized (${parts.lockedSessions}\n)`,
     ...(parts.deletesEntries === true ? [emptied] : []),
     ended,
     `fenced as (${parts.fenced}\n)`,

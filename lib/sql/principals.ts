@@ -23,7 +23,7 @@ order by s.created_at desc, s.id`,
   // $1 principal, $2 id of the session to keep, or null, $3 id of the only session to end, or null
   endAll: (schema) =>
     endingOf(schema, {
-      held: `
+      lockedSessions: `
   select id from ${schema}.session
   where id in (select session_id from ${schema}.listing where principal = $1::text)
     and ($2::uuid is null or id <> $2::uuid) and ($3::uuid is null or id = $3::uuid)
@@ -69,7 +69,7 @@ select (select id::text from examined order by id desc limit 1) as last`,
   for update skip locked
 )`,
       ],
-      held: `
+      lockedSessions: `
   select id, created_at <= now() - interval '1 hour' as aged from ${schema}.session
   where id in (select session_id from due) and expires_at <= now()
   for update skip locked`,

@@ -7,7 +7,7 @@ import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError
 import { type IdempotencyKey, type SessionId, type VerifiableIds, verifiableIds } from '../core/token.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
 import { type Database, type Row, readCommitted } from '../db/database.js'
-import { type RetryPolicy, retried, retryPolicyOf } from '../db/retry.js'
+import { type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
 import {
   type Absence,
   type Change,
@@ -15,8 +15,8 @@ import {
   lifetimeOf,
   type Saved,
   type SessionStore,
+  withTransactions,
 } from '../store/contract.js'
-import { withTransactions } from '../store/in-transaction.js'
 import { batchOver, batchStatements } from './batch.js'
 import { citusPrincipals } from './citus.js'
 import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'

@@ -10,8 +10,14 @@ import { jsonSize } from '../core/json.js'
 import { numberOption } from '../core/options.js'
 import { isSameRevision, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
-import type { Absence, BatchOperations, LoadRequest, SaveRequest, SessionStore } from './contract.js'
-import { wrapStore } from './in-transaction.js'
+import {
+  type Absence,
+  type BatchOperations,
+  type LoadRequest,
+  type SaveRequest,
+  type SessionStore,
+  wrapStore,
+} from './contract.js'
 
 export interface MemoryLimit {
   /** The approximate memory of the cache, in bytes. Default: 128 MiB. */

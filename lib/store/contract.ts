@@ -5,7 +5,6 @@
 //  - Times are by the store's own clock. A caller never sends one.
 //  - Each operation is atomic, and bounded in time.
 //  - A store gets the hash of a secret, never the secret.
-
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -228,3 +227,51 @@ export interface SessionStore {
 
 /** A session: an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
 export type Session = SessionValue<SessionStore>
+
+// A session store in a database, and the same store inside transactions of that database.
+
+/** Adds `using` to a store. It returns what `inner` makes of a transaction's handle, the same for each transaction. */
+export const withTransactions = (
+  store: SessionStore,
+  inner: (tx: Database) => SessionStore,
+): SessionStore => {
+  const stores = new WeakMap<object, SessionStore>()
+  const using = (handle: Database): SessionStore => {
+    if (handle.transactionScope === undefined) return root
+    const { outer, transaction } = handle.transactionScope
+    const made = stores.get(transaction)
+    if (made !== undefined) return made
+    const store = {
+      ...inner(handle),
+      using,
+      transactionScope: { ...handle.transactionScope, outer: using(outer) },
+    }
+    stores.set(transaction, store)
+    return store
+  }
+  const root: SessionStore = { ...store, using }
+  return root
+}
+
+/** Replaces operations of `inner`, but not inside a transaction. */
+export const wrapStore = (inner: SessionStore, own: Partial<SessionStore>): SessionStore => {
+  const { using } = inner
+  const store = { ...inner, ...own }
+  return using === undefined ? store : withTransactions(store, using)
+}
+
+/**
+ * Runs `effect` once the work through this store is committed, or at once outside of a transaction. A rollback, also of
+ * an outer transaction, runs `undone` instead.
+ */
+export const onceCommitted = (
+  { transactionScope }: SessionStore,
+  effect: () => void,
+  undone: () => void = () => undefined,
+): void => {
+  if (transactionScope === undefined) effect()
+  else
+    transactionScope.onEnd((committed) =>
+      committed ? onceCommitted(transactionScope.outer, effect, undone) : undone(),
+    )
+}

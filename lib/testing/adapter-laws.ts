@@ -44,7 +44,7 @@ const counting: Handler = (_, res) =>
   )
 
 /** The store, whose writes wait until `opened` is resolved. */
-const held = (store: SessionStore, opened: Promise<void>): SessionStore => {
+const blockedStore = (store: SessionStore, opened: Promise<void>): SessionStore => {
   const wait =
     <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
     () =>
@@ -104,7 +104,7 @@ export const adapterLaws: readonly Law[] = [
     lawsOf(10, {
       [`not a byte of ${kind} is sent before the save is done`]: async (subject) => {
         const [open, letGo] = gate()
-        await served(held(subject.store, open), handler, async (url) => {
+        await served(blockedStore(subject.store, open), handler, async (url) => {
           let responded = false
           const response = fetch(url).finally(() => {
             responded = true

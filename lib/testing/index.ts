@@ -2,9 +2,8 @@
 
 import { adapterLaws } from './adapter-laws.js'
 import { currentLaws } from './current-laws.js'
-import { lifetimeLaws } from './lifetime-laws.js'
 import { partialLoadingLaws } from './partial-loading-laws.js'
-import { storeLaws } from './store-laws.js'
+import { lifetimeLaws, storeLaws } from './store-laws.js'
 import type { Law, OpenSubject } from './subject.js'
 import { tokenLaws } from './token-laws.js'
 import { transactionLaws } from './transaction-laws.js'

@@ -105,7 +105,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 /** All of them end well, and there was no deadlock. */
 const collectIn = async (processes: number): Promise<readonly unknown[]> => {
-  const child = fileURLToPath(new URL('./collect-child.mjs', import.meta.url))
+  const child = fileURLToPath(new URL('./cleanup-child.mjs', import.meta.url))
   const run = promisify(execFile)
   const all = await Promise.all(
     Array.from({ length: processes }, () => run(process.execPath, [child, server.url, schema])),
