@@ -17,6 +17,7 @@ import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { connectPgSimple, expressSessionStore, migrateSessions } from '../lib/express-session/index.js'
+import { entriesOf, entriesToStore } from '../lib/express-session/values.js'
 import { sessionStore } from '../lib/sql/store.js'
 import type { Lifetime } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
@@ -189,6 +190,19 @@ withEach('100 overlapping requests of one browser keep 100 keys', async (t) => {
   const { cookie } = await ask(`${url}/first`)
   await Promise.all(Array.from({ length: 100 }, (_, index) => ask(`${url}/${String(index)}`, cookie)))
   t.equal(Object.keys(await values(url, cookie)).length, 101)
+})
+
+t.test('a cookie whose time differs by a step of the clock is not stored again', async (t) => {
+  const lifetime = memoryStore().lifetime
+  const at = (expires: number) =>
+    entriesOf({ cookie: { originalMaxAge: 599_999, expires: new Date(expires) }, n: 1 })
+  const stored = at(1_000_000)
+  for (const step of [-5, 0, 59_000])
+    t.equal(entriesToStore(lifetime, stored, at(1_000_000 + step)).equals(stored), true)
+  for (const step of [-1_000, -300_000, 60_000]) {
+    const moved = at(1_000_000 + step)
+    t.equal(entriesToStore(lifetime, stored, moved), moved)
+  }
 })
 
 withEach('only what differs is written, and the touch is throttled', async (t) => {

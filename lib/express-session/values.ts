@@ -60,8 +60,14 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
   if (!isDeepStrictEqual(withoutTimes(before), withoutTimes(after))) return false
   const [from, to, maxAge] = [timeOf(before), timeOf(after), after['originalMaxAge']]
   if (from === undefined || to === undefined) return from === to
-  return to >= from && to - from < touchFraction * (typeof maxAge === 'number' ? maxAge : 0)
+  return to > from - CLOCK_STEP_MS && to - from < touchFraction * (typeof maxAge === 'number' ? maxAge : 0)
 }
+
+/**
+ * express-session 1.19 reads the clock twice for a new cookie: `originalMaxAge` is shorter than `maxAge` if a millisecond
+ * passes in between. A request that follows at once then has an earlier time.
+ */
+const CLOCK_STEP_MS = 1_000
 
 const withoutTimes = (cookie: Members): Members =>
   Object.fromEntries(Object.entries(cookie).filter(([name]) => !TIMES.includes(name)))
