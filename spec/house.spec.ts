@@ -180,3 +180,19 @@ for (const [heading, most] of [
     const apart = way.filter((stop, index) => index > 0 && !isTied(stop, paths.slice(0, index)))
     t.strictSame(apart, [])
   })
+
+t.test('ARCHITECTURE.md names what is there to be changed', async (t) => {
+  const table = read('ARCHITECTURE.md').split('## Where to change what')[1]?.split('\n## ')[0] ?? ''
+  const rows = [...table.matchAll(/^\|[^|]*\|([^|]*)\|([^|]*)\|$/gm)].slice(2)
+  t.ok(rows.length > 20, `${String(rows.length)} rows`)
+  const quoted = (cell: string): readonly string[] =>
+    [...cell.matchAll(/`([^`]+)`/g)].map(([, name]) => name ?? '')
+  const missing = rows.flatMap(([, files = '', names = '']) => {
+    const texts = quoted(files).map((path) => (path.endsWith('/') ? '' : read(path)))
+    const [name] = quoted(names)
+    return texts.includes('') || name === undefined || texts.some((text) => text.includes(name))
+      ? []
+      : [`${files}: ${name}`]
+  })
+  t.strictSame(missing, [])
+})

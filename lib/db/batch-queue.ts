@@ -113,7 +113,7 @@ export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
   })
 
 /** The approximate size of the text in one statement, in characters. Larger requests go alone. */
-export const BATCH_SIZE = 4 * 1024 * 1024
+export const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
 export interface BatchQueueOptions<I, A, L extends StoreError> {
   readonly what: string
@@ -207,7 +207,7 @@ const takeBatch = <I, A, L extends StoreError>(
       lock === undefined ? splitEvenly(pending.length, places) : pending.length,
     )
     let [count, size] = [0, 0]
-    for (; count < most && size < BATCH_SIZE; count += 1)
+    for (; count < most && size < MAX_BATCH_CHARS; count += 1)
       size += sizeOf?.((pending[count] as PendingItem<I, A, L>).item) ?? 0
     const batch = dropTimedOut(pending.splice(0, count), what, limits.queueTimeoutMs)
     if (batch.length > 0) return batch

@@ -6,6 +6,8 @@ import * as O from 'fp-ts/lib/Option.js'
 import { Token } from '../core/token.js'
 import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 
+const DEFAULT_NAME = 'session'
+
 export interface CookieOptions {
   /**
    * The cookie's name. Over a secure connection it gets the prefix `__Host-`, or `__Secure-` with a `domain` or another
@@ -46,7 +48,7 @@ interface SessionCookie {
 /** @throws `TypeError` for an invalid cookie name, and for options with which browsers drop the cookie */
 const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   checkOptions(options)
-  const { cookieName = 'session', sameSite = 'lax', persistent = false, domain, path = '/' } = options
+  const { cookieName = DEFAULT_NAME, sameSite = 'lax', persistent = false, domain, path = '/' } = options
   const prefix = domain === undefined && path === '/' ? '__Host-' : '__Secure-'
   const nameFor = (secure: boolean): string => (secure ? `${prefix}${cookieName}` : cookieName)
   const write = (value: string, secure: boolean, maxAge?: number): string =>
@@ -134,7 +136,7 @@ export const sessionCookies = (options: CookieOptions): SessionCookies => ({
 })
 
 const crossSiteCookie = (options: CookieOptions): CrossSiteCookie => {
-  const { cookieName = 'session', sameSite } = options
+  const { cookieName = DEFAULT_NAME, sameSite } = options
   const cookieNamed = (suffix: string, sameSite: 'lax' | 'strict'): SessionCookie =>
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // `Lax`, so that the page to which the response redirects gets it.

@@ -19,6 +19,8 @@ export interface TokenGuardOptions {
 }
 
 export interface TokenGuard {
+  /** An address is suspicious once it has shown more foreign tokens than this. */
+  readonly limit: number
   /** @internal Whether foreign tokens of this address are not to be looked up. */
   readonly refuses: (address: string | undefined) => boolean
   /** @internal Counts a foreign token. */
@@ -61,6 +63,7 @@ export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
     noUpdateTTL: true,
   })
   return {
+    limit,
     refuses: (address) =>
       block && address !== undefined && (guesses.get(networkOf(address))?.size ?? 0) > limit,
     count: (address, token) => {

@@ -29,7 +29,7 @@ import {
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** The counterpart of a scope in the innermost open transaction of its database here. */
+/** The scope to use at this point: inside a transaction of the scope's database, that of the innermost transaction. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
@@ -59,7 +59,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   const scope: TransactionScope = {
     ...openScope(withStore(around.session, store)),
     state: around.state,
-    // A session value of the request stays one inside the transaction.
+    // A session value that the request holds stays valid inside the transaction.
     stored: around.stored,
     tokens: around.tokens,
     writes: undefined,

@@ -161,7 +161,7 @@ export const snapshotAfter = (
     : { entries: entriesOf(withChanges(before, changes), keys), keys }
 }
 
-/** The snapshot if it is fully loaded: a statement for all keys can start from no other. */
+/** The snapshot, if all of its keys are loaded. A statement for all keys can only start from such a snapshot. */
 export const fullSnapshot = (known: Snapshot | undefined): Snapshot | undefined =>
   known?.keys === undefined ? known : undefined
 

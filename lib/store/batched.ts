@@ -9,12 +9,12 @@ import { jsonSize } from '../core/json.js'
 import { hasUnloadedUpdates, keysAfter, pick, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {
-  BATCH_SIZE,
   type BatchOptions,
   batchQueue,
   dropTimedOut,
   isBatchWideFailure,
   limitsOf,
+  MAX_BATCH_CHARS,
   type PendingRequest,
   queueFull,
   releaseSlotAfter,
@@ -216,7 +216,7 @@ const nextGroups = (state: State, batch: number, queueTimeoutMs: number): readon
     if (group === undefined) continue
     groups.push(group)
     size += sizeOf(group)
-    if (groups.length >= batch || size > BATCH_SIZE) break
+    if (groups.length >= batch || size > MAX_BATCH_CHARS) break
   }
   return groups.length === 0 ? undefined : groups
 }
