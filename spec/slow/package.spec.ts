@@ -36,9 +36,10 @@ const peerless = [
   'keyrow/fetch',
   'keyrow/adapter',
   'keyrow/testing',
-  'keyrow/postgres',
+  'keyrow/records',
+  'keyrow/store',
 ]
-const entries = [...peerless, 'keyrow/pglite', 'keyrow/express-session']
+const entries = [...peerless, 'keyrow/postgres', 'keyrow/pglite', 'keyrow/express-session']
 const inside = ['keyrow/dist/index.js', 'keyrow/lib/index.ts', 'keyrow/package.json', 'keyrow/session/token']
 const strays = [
   'dist/gone.js',
@@ -99,8 +100,12 @@ t.test('the tarball holds the built modules, their sources and the texts, and no
     .filter((file) => !file.endsWith('.d.ts'))
     .map((file) => file.slice(0, -'.ts'.length))
     .flatMap((file) => ['.js', '.js.map', '.d.ts', '.d.ts.map'].map((ending) => `dist/${file}${ending}`))
-  const texts = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']
-  t.strictSame(filesIn(home), [...texts, ...built, ...sources.map((file) => `lib/${file}`)].sort())
+  const pages = filesIn(join(workshop.directory, 'repository', 'docs')).map((file) => `docs/${file}`)
+  const texts = [
+    ...['ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'README.md', 'SECURITY.md'],
+    'package.json',
+  ]
+  t.strictSame(filesIn(home), [...texts, ...pages, ...built, ...sources.map((file) => `lib/${file}`)].sort())
 })
 
 t.test('every map leads to sources inside the package', async (t) => {
@@ -117,7 +122,7 @@ t.test('every map leads to sources inside the package', async (t) => {
   t.strictSame(lost, [])
 })
 
-t.test('there are fourteen entry points', async (t) => {
+t.test('there are sixteen entry points', async (t) => {
   const paths = Object.keys(manifest.exports).map((path) => path.replace('.', 'keyrow'))
   t.strictSame(new Set(paths), new Set(entries))
 })
@@ -142,7 +147,7 @@ for (const major of nodes) {
   const node = nodeProgram(tools, major)
 
   t.test(
-    `Node ${major}: everything but keyrow/pglite and keyrow/express-session imports without peers`,
+    `Node ${major}: everything but the drivers and keyrow/express-session imports without peers`,
     async (t) => {
       t.match(await succeed(alone, node, '--version'), `v${major}.`)
       const found = await importAll(node, alone)
@@ -150,6 +155,7 @@ for (const major of nodes) {
         const names = found[name]?.names ?? []
         t.not(names.length, 0, `${name}: ${names.join(' ')}`)
       }
+      t.match(found['keyrow/postgres'], { code: 'ERR_MODULE_NOT_FOUND', message: "'postgres'" })
       t.match(found['keyrow/pglite'], { code: 'ERR_MODULE_NOT_FOUND', message: "'@electric-sql/pglite'" })
       t.match(found['keyrow/express-session'], {
         code: 'ERR_MODULE_NOT_FOUND',
@@ -159,9 +165,10 @@ for (const major of nodes) {
     },
   )
 
-  t.test(`Node ${major}: keyrow/pglite and keyrow/express-session import with their peers`, async (t) => {
+  t.test(`Node ${major}: the drivers and keyrow/express-session import with their peers`, async (t) => {
     const found = await importAll(node, full)
-    t.strictSame(found['keyrow/pglite'], { names: ['pgliteDatabase'] })
+    t.strictSame(found['keyrow/postgres'], { names: ['poolOptions', 'postgresDatabase', 'postgresStore'] })
+    t.strictSame(found['keyrow/pglite'], { names: ['pgliteDatabase', 'pgliteStore'] })
     t.strictSame(found['keyrow/express-session'], {
       names: ['connectPgSimple', 'expressSessionStore', 'migrateSessions'],
     })
