@@ -541,7 +541,8 @@ t.test('the responses of Express are of one shape to the engine', async (t) => {
     })
   const { url, close } = await listening(createServer(app))
   t.teardown(close)
-  for (let times = 0; times < 4; times += 1) t.equal(await (await fetch(url)).text(), 'done')
-  const [, , third, fourth] = responses as [object, object, object, object]
-  t.ok(haveSameShape(third, fourth))
+  // The engine settles on a shape after the first few objects of a class.
+  for (let times = 0; times < 12; times += 1) t.equal(await (await fetch(url)).text(), 'done')
+  const [one, another] = responses.slice(-2) as [object, object]
+  t.ok(haveSameShape(one, another))
 })

@@ -1,4 +1,4 @@
-// The deadline of an operation, and the conversion of drivers' errors.
+// The deadline of an operation, its retries, and the conversion of drivers' errors.
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'

@@ -244,8 +244,8 @@ const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Outcome<A, L> 
   const name = `keyrow_${String(txLink.savepoints)}`
   const run = (text: string) =>
     send(txLink.tx, { name: 'savepoint', text: `${text} ${name}` }, [], txLink.timeoutMs)
-  const isBegun = await run('savepoint')
-  if (E.isLeft(isBegun)) return isBegun
+  const opening = await run('savepoint')
+  if (E.isLeft(opening)) return opening
   let result: E.Either<L, A>
   try {
     result = await body(handleOf(txLink))()

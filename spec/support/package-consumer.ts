@@ -38,6 +38,7 @@ import * as t from 'io-ts'
 import * as k from 'keyrow'
 import { type MemoryOptions, memoryStore } from 'keyrow/memory'
 import { defaultErrorResponse, type SessionListenerOptions, sessionListener } from 'keyrow/node'
+import type { PostgresOptions } from 'keyrow/postgres'
 import * as p from 'keyrow/promise'
 import { type OpenSubject, sessionStoreLaws } from 'keyrow/testing'
 

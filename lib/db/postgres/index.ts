@@ -6,7 +6,7 @@ import { closedError, timeoutOf } from '../deadline.js'
 import { scopedDatabase } from '../transaction.js'
 import { type PoolInUse, type PostgresJs, poolInUse } from './pool.js'
 import { independent, type Link, type SettingsCheck, send, settingsCheck } from './statement.js'
-import { isBegun, transact } from './transaction.js'
+import { retryUnsafeBegin, transact } from './transaction.js'
 import { openSocket, type PoolAddress, untilSent } from './workarounds.js'
 
 export type { PostgresJs } from './pool.js'
@@ -83,7 +83,7 @@ export const postgresDatabase = (
     }
   return scopedDatabase({
     query: (query, params) => whileOpen(query.name, (link) => send(link.pool.sql, query, params, link)),
-    transaction: (body) => whileOpen('begin', (link) => isBegun(() => transact(body, link), link)),
+    transaction: (body) => whileOpen('begin', (link) => retryUnsafeBegin(() => transact(body, link), link)),
     close: () => {
       closed ??= pools.close()
       return closed

@@ -73,7 +73,7 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// On a connection with too many statements postgres.js sends BEGIN without reserving it (see `isBegun`).
+// On a connection with too many statements postgres.js sends BEGIN without reserving it (see `retryUnsafeBegin`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql

@@ -67,7 +67,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
  * Workaround: No body has run, so another attempt is safe. A COMMIT on each free connection ends the transaction; where
  * there is none, it is a mere warning.
  */
-export const isBegun = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
+export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
   for (let attempt = 1; ; attempt += 1) {
     const result = await transact()

@@ -1,5 +1,5 @@
 // Workarounds for defects of postgres.js 3.4.9, each in a block of its own. Three more stand where they belong:
-// `isBegun` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
+// `retryUnsafeBegin` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -152,7 +152,7 @@ export const withoutRetry = (pending: object): void => {
 // Defect: sockets (3.4.9).
 // Symptom: `end` only sends a goodbye, so a connection to a dead server keeps the process alive. An ended pool goes on
 // reconnecting, and a pool whose hosts are down reconnects without a pause. On a full socket BEGIN is sent without
-// reserving the connection (see `isBegun`).
+// reserving the connection (see `retryUnsafeBegin`).
 // Workaround: The option `socket` makes the sockets. They are destroyed after `end`, limited in rate, and never full.
 
 /** The address of a pool, as postgres.js parses it. */
