@@ -69,10 +69,10 @@ export const composeEdits = <V>(first: Edits<V>, second: Edits<V>): Edits<V> =>
 export const sinceEdits = <V>(earlier: Edits<V>, later: Edits<V>): Edits<V> =>
   earlier === later
     ? HashMap()
-    : later.reduce<Edits<V>>((edits, edit, key) => {
+    : later.flatMap((edit, key) => {
         const since = sinceEdit(earlier.get(key), edit)
-        return since === undefined ? edits : edits.set(key, since)
-      }, HashMap<string, Edit<V>>())
+        return since === undefined ? [] : [[key, since]]
+      })
 
 /** Whether the result of any edit depends on the stored value. */
 export const hasUpdates = <V>(edits: Edits<V>): boolean => edits.some((edit) => edit._tag === 'Update')
@@ -82,16 +82,13 @@ export type Entries = HashMap<string, Json>
 
 export const noEntries: Entries = HashMap()
 
-export const applyAt = (entries: Entries, key: string, edit: Edit): Entries =>
-  O.match(
-    () => entries.delete(key),
-    (value: Json) => entries.set(key, value),
-  )(applyEdit(edit, valueAt(entries, key)))
-
 // `fromNullable` would lose null, which is a value.
-const valueAt = (entries: Entries, key: string): O.Option<Json> => {
-  const value = entries.get(key)
-  return value === undefined ? O.none : O.some(value)
+export const valueAt = (entries: Entries, key: string): O.Option<Json> =>
+  entries.has(key) ? O.some(entries.get(key) as Json) : O.none
+
+export const applyAt = (entries: Entries, key: string, edit: Edit): Entries => {
+  const applied = applyEdit(edit, valueAt(entries, key))
+  return O.isSome(applied) ? entries.set(key, applied.value) : entries.delete(key)
 }
 
 export const applyEdits = (edits: Edits, entries: Entries): Entries =>

@@ -14,24 +14,16 @@ export const brandErrors = (
   classes: Readonly<Record<string, ErrorClass>>,
 ): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
-  recognize(base, (error) => error[BRAND] === family)
-  for (const [tag, type] of Object.entries(classes))
-    recognize(type, (error) => error[BRAND] === family && error._tag === tag)
-}
-
-interface MaybeError {
-  readonly [BRAND]?: unknown
-  readonly _tag?: unknown
-}
-
-const recognize = (type: ErrorClass, isOfType: (error: MaybeError) => boolean): void => {
-  Object.defineProperty(type, Symbol.hasInstance, {
-    value(this: ErrorClass, value: unknown): boolean {
-      if (typeof value !== 'object' || value === null) return false
-      // A class that a program derives has instances of its own only.
-      return Object.prototype.isPrototypeOf.call(this.prototype, value) || (this === type && isOfType(value))
-    },
-  })
+  for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
+    Object.defineProperty(type, Symbol.hasInstance, {
+      value(this: ErrorClass, value: unknown): boolean {
+        if (typeof value !== 'object' || value === null) return false
+        if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
+        // A class that a program derives has instances of its own only.
+        if (this !== type || Reflect.get(value, BRAND) !== family) return false
+        return tag === undefined || Reflect.get(value, '_tag') === tag
+      },
+    })
 }
 
 const BODIES: Readonly<Record<string, string>> = {

@@ -47,19 +47,13 @@ const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ]
 
-const kindOfState = (sqlState: string | undefined): DriverErrorKind | undefined =>
-  sqlState === undefined ? undefined : KINDS.find(([states]) => states.test(sqlState))?.[1]
-
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
 // A SQLSTATE normally means no effect. Exceptions: a lost connection or server, an unknown completion, and system
 // errors, which a proxy between client and server may have sent.
-const UNCERTAIN = /^(08|40003|57P0[1245]|58|XX)/
-const CERTAIN = /^0800[14]/
-
 const effectOfState = (sqlState: string): Effect =>
-  UNCERTAIN.test(sqlState) && !CERTAIN.test(sqlState) ? 'unknown' : 'none'
+  /^(08(?!00[14])|40003|57P0[1245]|58|XX)/.test(sqlState) ? 'unknown' : 'none'
 
 abstract class KeyrowError extends ErrorWithStatus {}
 
@@ -110,7 +104,7 @@ export class DriverError extends KeyrowError {
     super(message, { cause: detail.cause })
     const { sqlState } = detail
     this.sqlState = sqlState
-    this.kind = detail.kind ?? kindOfState(sqlState)
+    this.kind = detail.kind ?? KINDS.find(([states]) => states.test(sqlState ?? ''))?.[1]
     this.constraint = detail.constraint
     this.column = detail.column
     this.retryable = detail.retryable
@@ -148,14 +142,8 @@ export class EncodeError extends KeyrowError {
     readonly path: readonly string[],
     readonly reason: string,
   ) {
-    super(
-      `cannot store ${JSON.stringify(
-        [key, ...path]
-          .map((name) => name.slice(0, 80))
-          .join('.')
-          .slice(0, 400),
-      )}: ${reason.slice(0, 400)}`,
-    )
+    const names = [key, ...path].map((name) => name.slice(0, 80))
+    super(`cannot store ${JSON.stringify(names.join('.').slice(0, 400))}: ${reason.slice(0, 400)}`)
   }
 }
 
@@ -321,14 +309,8 @@ export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Eith
 
 /** Returns a copy of the error with another effect. */
 export const withEffect = (error: DriverError, effect: Effect): DriverError =>
-  error.effect === effect ? error : rebuilt(error.message, error, effect)
+  error.effect === effect ? error : new DriverError(error.message, { ...error, effect, cause: error.cause })
 
 /** Returns a copy of the error with another message. */
 export const withMessage = (error: DriverError, message: string): DriverError =>
-  rebuilt(message, error, error.effect)
-
-const rebuilt = (
-  message: string,
-  { sqlState, kind, constraint, column, retryable, cause }: DriverError,
-  effect: Effect,
-): DriverError => new DriverError(message, { sqlState, kind, constraint, column, retryable, effect, cause })
+  new DriverError(message, { ...error, cause: error.cause })

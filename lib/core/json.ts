@@ -83,28 +83,26 @@ const copyObject = (walk: Walk, value: object): Json => {
   if (walk.above.has(value)) reject(walk, 'a cycle is not JSON')
   if (walk.above.size >= MAX_JSON_DEPTH) reject(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
   walk.above.add(value)
-  const copied = Array.isArray(value) ? copyArray(walk, value) : copyMembers(walk, value)
+  const copied = Array.isArray(value)
+    ? // `Array.from` visits holes too, as `undefined`.
+      Array.from(value, (item, index) => below(walk, String(index), item))
+    : copyMembers(walk, value)
   walk.above.delete(value)
-  return copied
+  return Object.freeze(copied)
 }
 
-const copyArray = (walk: Walk, value: readonly unknown[]): Json =>
-  // `Array.from` visits holes too, as `undefined`.
-  Object.freeze(Array.from(value, (item, index) => below(walk, String(index), item)))
-
-const copyMembers = (walk: Walk, value: object): Json => {
-  if (!isPlainObject(value)) reject(walk, `a ${className(value)} is not JSON: give its key a codec`)
+const copyMembers = (walk: Walk, value: object): { [name: string]: Json } => {
+  if (!isPlainObject(value)) {
+    const made: unknown = Reflect.get(value, 'constructor')
+    const className = typeof made === 'function' ? made.name : 'value without a class'
+    reject(walk, `a ${className} is not JSON: give its key a codec`)
+  }
   if (Object.getOwnPropertySymbols(value).length > 0) reject(walk, 'a symbol cannot name a member in JSON')
   const members = Object.entries(value as Record<string, unknown>)
     .filter(([, member]) => member !== undefined)
     .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
   // `Object.fromEntries` defines members, so `__proto__` is a member like any other.
-  return Object.freeze(Object.fromEntries(members))
-}
-
-const className = (value: object): string => {
-  const made = (value as { readonly constructor?: unknown }).constructor
-  return typeof made === 'function' ? made.name : 'value without a class'
+  return Object.fromEntries(members)
 }
 
 const below = (walk: Walk, name: string, value: unknown): Json => {
@@ -136,14 +134,17 @@ export type DeepReadonly<A> = unknown extends A
           ? ReadonlySet<DeepReadonly<V>>
           : { readonly [K in keyof A]: DeepReadonly<A[K]> }
 
-const rejectChange = (): never => {
-  throw new TypeError('a value read from a session cannot be changed in place: set a new one')
+const setterError = {
+  value: (): never => {
+    throw new TypeError('a value read from a session cannot be changed in place: set a new one')
+  },
+  writable: false,
+  enumerable: false,
+  configurable: false,
 }
 
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 const collectionSetters = ['set', 'add', 'delete', 'clear']
-
-const setterError = { value: rejectChange, writable: false, enumerable: false, configurable: false }
 
 // Single calls with a complete descriptor take two thirds of the time of `defineProperties`.
 const lock = (value: object, setters: readonly string[]): void => {
@@ -159,25 +160,17 @@ const lock = (value: object, setters: readonly string[]): void => {
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
   if (value instanceof Date) lock(value, dateSetters)
-  else if (!deeplyFrozen.has(value)) {
-    deeplyFrozen.add(value)
-    freezeObject(value)
+  if (deeplyFrozen.has(value)) return value as DeepReadonly<A>
+  deeplyFrozen.add(value)
+  if (Array.isArray(value) || isPlainObject(value)) {
+    Object.freeze(value)
+    for (const member of Object.values(value)) deepFreeze(member)
+  } else if (value instanceof Map || value instanceof Set) {
+    lock(value, collectionSetters)
+    for (const member of [...value.entries()].flat()) deepFreeze(member)
   }
   return value as DeepReadonly<A>
 }
 
 // `Object.isFrozen` would not cover nested values.
 const deeplyFrozen = new WeakSet<object>()
-
-const freezeObject = (value: object): void => {
-  if (Array.isArray(value) || isPlainObject(value)) {
-    Object.freeze(value)
-    for (const member of Object.values(value)) deepFreeze(member)
-  } else if (value instanceof Map || value instanceof Set) {
-    lock(value, collectionSetters)
-    for (const [key, member] of value.entries()) {
-      deepFreeze(key)
-      deepFreeze(member)
-    }
-  }
-}

@@ -66,18 +66,15 @@ const storableName = (name: unknown): string => {
   return name
 }
 
-const open = (name: string): string => {
-  if (name.startsWith('keyrow:'))
-    throw new EncodeError(name, [], "keys that begin with 'keyrow:' are keyrow's own: use its functions")
-  return name
-}
-
 /** Returns the JSON of `value` under `key`. Throws an `EncodeError`. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
   // Callers in JavaScript are not type-checked.
   const name = storableName(typeof key === 'object' ? key.name : key)
   try {
-    if (typeof key !== 'object') return toJson(open(name), value)
+    if (typeof key !== 'object') {
+      if (!name.startsWith('keyrow:')) return toJson(name, value)
+      throw new EncodeError(name, [], "keys that begin with 'keyrow:' are keyrow's own: use its functions")
+    }
     if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {

@@ -27,8 +27,7 @@ export const numberOption = (
   kind: 'number' | 'integer' = 'number',
 ): number => {
   if (isNumberWithin(value, min, max, kind)) return value
-  const article = kind === 'integer' ? 'an' : 'a'
-  throw new RangeError(
-    `${name} is ${inspect(value, { depth: 0 })}; it must be ${article} ${kind} from ${String(min)} to ${String(max)}`,
-  )
+  const type = kind === 'integer' ? 'an integer' : 'a number'
+  const got = inspect(value, { depth: 0 })
+  throw new RangeError(`${name} is ${got}; it must be ${type} from ${String(min)} to ${String(max)}`)
 }

@@ -4,8 +4,6 @@ import crypto, { createHash, createHmac, randomBytes, randomUUID } from 'node:cr
 import { inspect } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 
-const randomId = (): SessionId => randomUUID() as string as SessionId
-
 /** 32 random bytes as 43 characters of base64url. */
 export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
@@ -101,7 +99,7 @@ export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
 
-export const freshId = (): SessionId => randomId()
+export const freshId = (): SessionId => randomUUID() as string as SessionId
 
 // Ids that a store recognizes as its own. Of their 122 random bits the last 40 are a tag: an HMAC of the other 82 with
 // a key that is stored beside the sessions. They are UUIDs of version 4 like any other.
@@ -116,29 +114,25 @@ export interface Ids {
   readonly originOf: (id: SessionId) => IdOrigin
 }
 
-const TAG_DIGITS = 10
-
 const tagged = (key: string, id: SessionId): SessionId => {
-  const random = id.slice(0, -TAG_DIGITS)
+  const random = id.slice(0, -10)
   const tag = createHmac('sha256', key).update(`keyrow id ${random}`).digest('hex')
-  return `${random}${tag.slice(0, TAG_DIGITS)}` as SessionId
+  return `${random}${tag.slice(0, 10)}` as SessionId
 }
+
+export type VerifiableIds = ReturnType<typeof verifiableIds>
 
 /** Ids of a store that reads its key later. Until then each origin is `unknown`. */
-export interface VerifiableIds extends Ids {
-  /** Ids from before there was a key have no tag; they may live for `untaggedMs` more. */
-  readonly learn: (key: string, untaggedMs: number) => void
-}
-
-export const verifiableIds = (): VerifiableIds => {
+export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    learn: (learned, untaggedMs) => {
+    /** Ids from before there was a key have no tag; they may live for `untaggedMs` more. */
+    learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs
     },
-    fresh: () => (key === undefined ? randomId() : tagged(key, randomId())),
-    originOf: (id) => {
+    fresh: (): SessionId => (key === undefined ? freshId() : tagged(key, freshId())),
+    originOf: (id: SessionId): IdOrigin => {
       if (key === undefined) return 'unknown'
       if (tagged(key, id) === id) return 'own'
       return performance.now() < until ? 'unknown' : 'foreign'

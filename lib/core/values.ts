@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy } from './edits.js'
+import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy, valueAt } from './edits.js'
 import { DecodeError, KeyNotLoaded } from './errors.js'
 import { type DeepReadonly, deepFreeze, type Json } from './json.js'
 import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from './key.js'
@@ -36,14 +36,14 @@ export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
 export function sessionRef<A>(key: SessionKey<A>, fallback: NoInfer<DeepReadonly<A>>): Reader<DeepReadonly<A>>
 export function sessionRef<A, B>(key: SessionKey<A>, fallback: B): Reader<DeepReadonly<A> | B>
 export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]): Reader<unknown> {
-  return (session) => {
-    const found = pipe(
-      read(session, key),
-      E.getOrElseW(() => O.none),
-    )
-    if (fallback.length === 0) return found
-    return O.isSome(found) ? found.value : fallback[0]
-  }
+  return (session) => valueOr(fallback, read(session, key))
+}
+
+/** The value, or the fallback if there is one. A value that does not fit its codec counts as absent. */
+const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
+  const value = E.isRight(decoded) ? decoded.right : O.none
+  if (fallback.length === 0) return value
+  return O.isSome(value) ? value.value : fallback[0]
 }
 
 /**
@@ -163,48 +163,35 @@ export function sessionUpdate(
   f: (value: never) => unknown,
   ...fallback: readonly unknown[]
 ): Editor {
-  const step = (json: O.Option<Json>): Json => {
-    const value = pipe(
-      decodeAt(key, json),
-      E.getOrElseW(() => O.none),
-    )
-    const given = fallback.length === 0 ? value : O.isSome(value) ? value.value : fallback[0]
-    return encodeValue(key, f(given as never))
-  }
+  const step = (json: O.Option<Json>): Json =>
+    encodeValue(key, f(valueOr(fallback, decodeAt(key, json)) as never))
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
 // After a blind edit the value is known, so `f` runs once.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
-  if (composed._tag === 'Update' && !isLoaded(session, key))
-    return withEdit(session, session.edits.set(key, composed), session.store)
-  const applied = composed._tag === 'Update' ? edit : composed
-  return withEdit(session, session.edits.set(key, composed), applyAt(session.store, key, applied))
+  const edits = session.edits.set(key, composed)
+  if (composed._tag !== 'Update') return withEdit(session, edits, applyAt(session.store, key, composed))
+  return withEdit(session, edits, isLoaded(session, key) ? applyAt(session.store, key, edit) : session.store)
 }
 
 const read = <H>(session: SessionValue<H>, key: string | AnyKey): Decoded => {
-  const json = session.store.get(nameOf(key))
-  if (json === undefined && !isLoaded(session, nameOf(key))) throw new KeyNotLoaded(nameOf(key))
-  return decodeAt(key, json === undefined ? O.none : O.some(json))
+  const json = valueAt(session.store, nameOf(key))
+  if (O.isNone(json) && !isLoaded(session, nameOf(key))) throw new KeyNotLoaded(nameOf(key))
+  return decodeAt(key, json)
 }
 
 type Decoded = E.Either<DecodeError, O.Option<unknown>>
 
-const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded =>
-  typeof key === 'string' || O.isNone(json)
-    ? E.right(json)
-    : pipe(
-        decode(key, json.value),
-        E.map((value) => O.some(deepFreeze(value))),
-      )
-
-// A codec is the program's code. If its `decode` throws, the value does not fit.
-const decode = (key: AnyKey, json: Json): E.Either<DecodeError, unknown> =>
-  pipe(
-    E.tryCatch(
-      () => key.codec.decode(json),
-      (thrown) => new DecodeError(key.name, [String(thrown)]),
-    ),
-    E.chainW(E.mapLeft((errors) => new DecodeError(key.name, problemsOf(errors)))),
+const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded => {
+  if (typeof key === 'string' || O.isNone(json)) return E.right(json)
+  // A codec is the program's code. If its `decode` throws, the value does not fit.
+  const decode = () => key.codec.decode(json.value)
+  return pipe(
+    E.tryCatch(decode, (thrown): readonly string[] => [String(thrown)]),
+    E.chainW(E.mapLeft(problemsOf)),
+    E.mapLeft((problems) => new DecodeError(key.name, problems)),
+    E.map((value) => O.some(deepFreeze(value))),
   )
+}

@@ -1,8 +1,7 @@
 // The keys of keyrow itself: the principal, flash messages, and a session's own lifetime.
 import * as E from 'fp-ts/lib/Either.js'
 import * as t from 'io-ts'
-import { composeEdits, type Edits, type Entries, noEdits, setTo } from './edits.js'
-import type { Json } from './json.js'
+import { composeEdits, type Edits, type Entries, setTo } from './edits.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
 import { isNumberWithin, MAX_LIFETIME_MS } from './options.js'
 import { type SessionValue, withEdits } from './session.js'
@@ -11,9 +10,6 @@ import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
 /** The key of the principal. Stores also keep an index of it. */
 export const PRINCIPAL = OWN.principal
-
-const isPrincipal = (value: unknown): value is string =>
-  typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 1024
 
 /** The codec of the values that `is` accepts. */
 const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
@@ -38,7 +34,10 @@ const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =
  */
 export const sessionPrincipal: SessionKey<string> = sessionKey(
   PRINCIPAL,
-  codec('string of 1 to 1,024 bytes', isPrincipal),
+  codec(
+    'string of 1 to 1,024 bytes',
+    (value): value is string => typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 1024,
+  ),
 )
 
 /**
@@ -93,10 +92,18 @@ const KEPT = 20
 export const sessionFlash = (
   kind: string,
   text: string,
-): (<H>(session: SessionValue<H>) => SessionValue<H>) => {
-  const message = { id: randomBits64(), kind, text }
-  return sessionUpdate(messages, (present) => [...present, message].slice(-KEPT), [])
-}
+): (<H>(session: SessionValue<H>) => SessionValue<H>) => addMessages([{ id: randomBits64(), kind, text }])
+
+/** Adds messages, but none a second time. */
+const addMessages = (added: readonly Flash[]): Editor =>
+  sessionUpdate(
+    messages,
+    (present) => {
+      const isNew = ({ id }: Flash): boolean => present.every((message) => message.id !== id)
+      return [...present, ...added.filter(isNew)].slice(-KEPT)
+    },
+    [],
+  )
 
 /** Returns the messages, the oldest first. */
 export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
@@ -107,20 +114,6 @@ export const sessionClearFlashes = (
   shown: readonly Flash[],
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
-
-/** Adds the messages of another session; a second time adds none. */
-const addFlashes = (others: Json): Editor => {
-  const added = messages.codec.decode(others)
-  const more = E.isRight(added) ? added.right : []
-  return sessionUpdate(
-    messages,
-    (present) => {
-      const isNew = ({ id }: Flash): boolean => present.every((message) => message.id !== id)
-      return [...present, ...more.filter(isNew)].slice(-KEPT)
-    },
-    [],
-  )
-}
 
 /** The key of a session's own lifetime ("remember me"). Stores apply it instead of their default. */
 export const LIFETIME = OWN.lifetime
@@ -151,9 +144,9 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {
-    const sets: Edits = noEdits.withMutations((edits) => {
-      for (const [key, value] of entries) if (key !== OWN.sessionFlash) edits.set(key, setTo(value))
-    })
+    const sets: Edits = entries.delete(OWN.sessionFlash).map((value) => setTo(value))
     const edited = withEdits(session, composeEdits(session.edits, sets))
-    return entries.has(OWN.sessionFlash) ? addFlashes(entries.get(OWN.sessionFlash) as Json)(edited) : edited
+    if (!entries.has(OWN.sessionFlash)) return edited
+    const added = messages.codec.decode(entries.get(OWN.sessionFlash))
+    return addMessages(E.isRight(added) ? added.right : [])(edited)
   }
