@@ -29,24 +29,8 @@ export interface CookieOptions {
   readonly path?: string
 }
 
-interface SessionCookie {
-  /**
-   * The tokens in a `Cookie` header, in its order. Usually it is one. A browser sends several cookies of one name if
-   * another page or server of the host has set one for another path or domain: the result is then those that are
-   * well-formed, at most three.
-   */
-  readonly read: (header: string | undefined, secure: boolean) => readonly string[]
-  /**
-   * The `Set-Cookie` header with this token. `absoluteMs` is the store's lifetime in milliseconds; `ownMs` is the session's
-   * own, and makes the cookie persistent.
-   */
-  readonly serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number) => string
-  /** The `Set-Cookie` header that deletes the cookie. */
-  readonly clear: (secure: boolean) => string
-}
-
 /** @throws `TypeError` for an invalid cookie name, and for options with which browsers drop the cookie */
-const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
+const sessionCookie = (options: CookieOptions) => {
   checkOptions(options)
   const { cookieName = DEFAULT_NAME, sameSite = 'lax', persistent = false, domain, path = '/' } = options
   const prefix = domain === undefined && path === '/' ? '__Host-' : '__Secure-'
@@ -67,11 +51,15 @@ const sessionCookie = (options: CookieOptions = {}): SessionCookie => {
   // Throws now what `serialize` would throw later.
   for (const secure of [true, false]) write('', secure)
   return {
-    read: (header = '', secure) => tokensIn(header, nameFor(secure)),
-    serialize: (token, secure, absoluteMs, ownMs = persistent ? absoluteMs : undefined) =>
+    read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
+    /** `absoluteMs` is the store's lifetime. `ownMs` is the session's own, and makes the cookie persistent. */
+    serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
+      const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
       // Rounded up: zero seconds would delete the cookie.
-      write(token, secure, ownMs === undefined ? undefined : Math.ceil(ownMs / 1000)),
-    clear: (secure) => write('', secure, 0),
+      return write(token, secure, lifetimeMs === undefined ? undefined : Math.ceil(lifetimeMs / 1000))
+    },
+    /** The `Set-Cookie` header that deletes the cookie. */
+    clear: (secure: boolean): string => write('', secure, 0),
   }
 }
 
@@ -97,6 +85,10 @@ const checkOptions = (options: CookieOptions): void => {
 /** Each token that is tried costs a load. */
 const MAX_TOKENS = 3
 
+/**
+ * The tokens in a `Cookie` header, in its order. Usually it is one. A browser sends several cookies of one name if another
+ * page or server of the host has set one for another path or domain. Then the well-formed ones count.
+ */
 const tokensIn = (header: string, name: string): readonly string[] => {
   const first = parseCookie(header)[name]
   if (first === undefined) return []
@@ -112,48 +104,37 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 // a second session, with the cookie `session-cross-site`. The first request that carries both cookies merges the second
 // session into the first one: see find-session.ts.
 
-export interface SessionCookies {
-  readonly session: SessionCookie
-  /** `undefined` with `sameSite: 'none'`: browsers never withhold such a cookie. */
-  readonly crossSite: CrossSiteCookie | undefined
-}
-
-interface CrossSiteCookie {
-  readonly read: (info: RequestInfo) => string | undefined
-  /** The `Set-Cookie` headers with this token. The browser drops the cookie after `idleMs` milliseconds. */
-  readonly serialize: (token: string, secure: boolean, idleMs: number) => readonly string[]
-  readonly clear: (secure: boolean) => readonly string[]
-  /** Whether the browser withholds the session's cookie from this request. */
-  readonly isWithheld: (info: RequestInfo) => boolean
-  /** Whether a request with a cross-site cookie would carry the session's cookie too. */
-  readonly carriesBoth: (info: RequestInfo) => boolean
-}
+export type SessionCookies = ReturnType<typeof sessionCookies>
 
 /** @throws `TypeError` as `sessionCookie` does */
-export const sessionCookies = (options: CookieOptions): SessionCookies => ({
+export const sessionCookies = (options: CookieOptions) => ({
   session: sessionCookie(options),
+  /** `undefined` with `sameSite: 'none'`: browsers never withhold such a cookie. */
   crossSite: options.sameSite === 'none' ? undefined : crossSiteCookie(options),
 })
 
-const crossSiteCookie = (options: CookieOptions): CrossSiteCookie => {
+const crossSiteCookie = (options: CookieOptions) => {
   const { cookieName = DEFAULT_NAME, sameSite } = options
-  const cookieNamed = (suffix: string, sameSite: 'lax' | 'strict'): SessionCookie =>
+  const cookieNamed = (suffix: string, sameSite: 'lax' | 'strict') =>
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // `Lax`, so that the page to which the response redirects gets it.
   const token = cookieNamed('cross-site', 'lax')
   // Its presence shows that the browser sends `Strict` cookies, even without `Sec-Fetch-Site`.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
-  const read = (cookie: SessionCookie, { cookieHeader, secure }: RequestInfo) =>
-    cookie.read(cookieHeader, secure)[0]
   return {
-    read: (info) => read(token, info),
-    serialize: (text, secure, idleMs) => [
+    read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
+    /** The browser drops the cookie after `idleMs`. */
+    serialize: (text: string, secure: boolean, idleMs: number): readonly string[] => [
       token.serialize(text, secure, idleMs),
       ...(strict === undefined ? [] : [strict.serialize('1', secure, idleMs)]),
     ],
-    clear: (secure) => [token, strict].flatMap((cookie) => cookie?.clear(secure) ?? []),
-    isWithheld: (info) => isWithheld(info, sameSite === 'strict'),
-    carriesBoth: (info) => strict === undefined || read(strict, info) !== undefined,
+    clear: (secure: boolean): readonly string[] =>
+      [token, strict].flatMap((cookie) => cookie?.clear(secure) ?? []),
+    /** Whether the browser withholds the session's cookie from this request. */
+    isWithheld: (info: RequestInfo) => isWithheld(info, sameSite === 'strict'),
+    /** Whether a request with a cross-site cookie would carry the session's cookie too. */
+    carriesBoth: ({ cookieHeader, secure }: RequestInfo) =>
+      strict === undefined || strict.read(cookieHeader, secure).length > 0,
   }
 }
 

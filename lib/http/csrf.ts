@@ -8,7 +8,6 @@ import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
 import { currentRequest } from '../request/scope.js'
 import { csrfKey } from '../request/sign-in.js'
 import { currentSession } from '../request/with-session.js'
-import type { Session } from '../store/contract.js'
 import { RequestRejected } from './errors.js'
 
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
@@ -20,16 +19,12 @@ export interface CheckedRequest {
   readonly headers: HeaderRecord | { readonly get: (name: string) => string | null }
 }
 
-/** What is known about the origin to which a request was sent, beside its headers. */
-export interface OwnOrigin {
+/** A request as an adapter passes it on. */
+export interface RequestInfo {
   /** The host that the client requested, as a trusted proxy reports it. Without it the request's own host counts. */
   readonly host?: string | undefined
   /** Whether the client's connection is known to be secure. */
   readonly secure: boolean
-}
-
-/** A request as an adapter passes it on. */
-export interface RequestInfo extends OwnOrigin {
   readonly cookieHeader: string | undefined
   /** The client's address, if it is known. */
   readonly address?: string | undefined
@@ -37,8 +32,8 @@ export interface RequestInfo extends OwnOrigin {
   readonly request?: CheckedRequest | undefined
 }
 
-/** The origin of a request. `none`: the user made it, by the address bar or a bookmark. */
-export type Sender = 'same-origin' | 'same-site' | 'cross-site' | 'none' | 'unknown'
+/** What is known about the origin to which a request was sent, beside its headers. */
+type OwnOrigin = Pick<RequestInfo, 'host' | 'secure'>
 
 export const headerOf = ({ headers }: CheckedRequest, name: string): string | undefined => {
   const value = typeof headers.get === 'function' ? headers.get(name) : (headers as HeaderRecord)[name]
@@ -50,7 +45,7 @@ export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
 /** By `Sec-Fetch-Site`, or else by `Origin`: there another host of the same site counts as `cross-site`. */
-export const senderOf = (request: CheckedRequest, own: OwnOrigin): Sender => {
+export const senderOf = (request: CheckedRequest, own: OwnOrigin) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
   const origin = headerOf(request, 'origin')
@@ -58,6 +53,7 @@ export const senderOf = (request: CheckedRequest, own: OwnOrigin): Sender => {
   return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
+/** The origins of a request. `none`: the user made it, by the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
 /**
@@ -72,22 +68,21 @@ export const isCrossSite = (request: CheckedRequest, own: OwnOrigin): boolean =>
 
 /** Compares origins as browsers do: default ports, case and the notation of IPv6 addresses make no difference. */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
-  const url = URL.canParse(origin) ? new URL(origin) : undefined
+  const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && !secure))) return false
   // A proxy may end TLS without reporting it, so the scheme of `origin` is used.
-  const own = `${url.protocol}//${host}`
-  return URL.canParse(own) && new URL(own).host === url.host
+  return parseUrl(`${url.protocol}//${host}`)?.host === url.host
 }
 
 /** The requested host. HTTP/2 has `:authority` instead of `Host`, and a `Request` has the host in its URL. */
 const requestedHost = (request: CheckedRequest): string | undefined => {
   const { headers, url = '' } = request
-  const authority = typeof headers.get === 'function' ? hostOf(url) : headerOf(request, ':authority')
+  const authority = typeof headers.get === 'function' ? parseUrl(url)?.host : headerOf(request, ':authority')
   return headerOf(request, 'host') ?? authority
 }
 
-const hostOf = (url: string): string | undefined => (URL.canParse(url) ? new URL(url).host : undefined)
+const parseUrl = (url: string): URL | undefined => (URL.canParse(url) ? new URL(url) : undefined)
 
 /**
  * Whether the browser prefetches or prerenders the page, which the user may never open (`Sec-Purpose`, or the older
@@ -145,17 +140,16 @@ export const verifyCsrf =
     if (sender === 'same-origin') return ACCEPTED
     if (sender === 'cross-site') return rejected('The request comes from another site.')
     const session = await currentSession()
-    return E.isLeft(session) ? session : checkToken(session.right, field ?? headerOf(request, 'x-csrf-token'))
+    if (E.isLeft(session)) return session
+    if (isTokenOf(csrfKey(session.right), field ?? headerOf(request, 'x-csrf-token'))) return ACCEPTED
+    return O.isNone(session.right.snapshot)
+      ? rejected(
+          'The browser does not say which page sent this form, and sends no session whose token could.',
+        )
+      : rejected('The form is out of date: load it again.')
   }
 
 const ACCEPTED = E.right(undefined)
-
-const checkToken = (session: Session, token: unknown): E.Either<RequestRejected, void> => {
-  if (isTokenOf(csrfKey(session), token)) return ACCEPTED
-  return O.isNone(session.snapshot)
-    ? rejected('The browser does not say which page sent this form, and sends no session whose token could.')
-    : rejected('The form is out of date: load it again.')
-}
 
 const rejected = (message: string): E.Either<RequestRejected, never> =>
   E.left(new RequestRejected(403, message))

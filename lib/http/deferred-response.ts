@@ -4,17 +4,9 @@ import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick, setImmediate } from '../core/process.js'
 import { type ErrorResponse, ResponseRejected } from './errors.js'
-import {
-  appendHeader,
-  type Call,
-  callReal,
-  clearStatusMessage,
-  type DeferredState,
-  headersSent,
-  installMethods,
-  realMethods,
-} from './response-methods.js'
-import { cacheHeaders, type PendingResponse, type SessionHeaders } from './session-request.js'
+import type { Call } from './request-events.js'
+import { appendHeader, callReal, clearStatusMessage, DeferredState, headersSent } from './response-methods.js'
+import { changedHeaders, type PendingResponse, type SessionHeaders } from './session-request.js'
 
 export interface DeferredResponse extends PendingResponse {
   /** Drops what was written, if nothing of it was sent. */
@@ -32,14 +24,15 @@ export const deferResponse = (
   answer: (failure: unknown) => ErrorResponse | (() => void),
   isFailure: (status: number | undefined) => boolean = () => false,
 ): DeferredResponse => {
-  let state = newState(res)
+  let state = new DeferredState(res)
   deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
       // Not at once: a throw or a last edit right after the call still belongs to the handler.
       state.onFlush = () => void setImmediate(resolve)
     }),
-    isAbandoned: () => isDisconnected(res),
+    // Responses of HTTP/2 report a disconnected client by their stream.
+    isAbandoned: () => (res as OverHttp2).stream?.destroyed ?? res.destroyed,
     isFailure: () => isFailure(state.status),
     reset: () => {
       if (state.phase === 'deferring' && state.headWritten) state = reset(state)
@@ -59,36 +52,6 @@ export const deferResponse = (
   }
 }
 
-const nothing = (): void => undefined
-
-const newState = (res: ServerResponse, previous?: DeferredState): DeferredState => {
-  const state: DeferredState = {
-    res,
-    before: previous?.before ?? {
-      status: res.statusCode,
-      headers: res.getHeaders(),
-      on: Reflect.get(res, 'on') as unknown,
-    },
-    real: previous?.real ?? realMethods(res),
-    writeHead: nothing,
-    phase: 'deferring',
-    calls: [],
-    onFlush: previous?.onFlush ?? nothing,
-    addHeaders: nothing,
-    hasHead: false,
-    isHeadImplicit: false,
-    status: undefined,
-    headWritten: false,
-    ended: false,
-    size: 0,
-    needsDrain: false,
-    corked: 0,
-    isStale: () => false,
-  }
-  state.writeHead = installMethods(res, state)
-  return state
-}
-
 /**
  * Drops what was written. Middleware may have kept or wrapped the old methods for that response: a compressing stream may
  * still write its rest, and would not compress another response. So the old methods do nothing from now on, and new ones
@@ -99,7 +62,7 @@ const reset = (state: DeferredState): DeferredState => {
   let next = state
   if (state.headWritten) {
     state.phase = 'failed'
-    next = newState(res, state)
+    next = new DeferredState(res, state)
   }
   state.calls.splice(0)
   for (const name of res.getHeaderNames()) res.removeHeader(name)
@@ -113,16 +76,8 @@ const reset = (state: DeferredState): DeferredState => {
 
 const addHeaders = (res: ServerResponse, added: SessionHeaders) => (): void => {
   for (const cookie of added.cookies) appendHeader(res, 'Set-Cookie', cookie)
-  const own = { cacheControl: headerText(res, 'Cache-Control'), vary: headerText(res, 'Vary') }
-  const { cacheControl, vary } = cacheHeaders(added, own)
-  if (cacheControl !== undefined && cacheControl !== own.cacheControl)
-    res.setHeader('Cache-Control', cacheControl)
-  if (vary !== undefined && vary !== own.vary) res.setHeader('Vary', vary)
-}
-
-const headerText = (res: ServerResponse, name: string): string | undefined => {
-  const value = res.getHeader(name)
-  return value === undefined ? undefined : String(value)
+  const changed = changedHeaders(added, (name) => res.getHeader(name)?.toString())
+  for (const [name, value] of changed) res.setHeader(name, value)
 }
 
 const release = (state: DeferredState, addHeaders: () => void): void => {
@@ -143,15 +98,10 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // First this: `headersSent` of a deferred response is not that of Node.js.
-  state.phase = 'failed'
-  if (state.res.headersSent) {
-    cut(state)
-    return
-  }
-  // Over HTTP/2 `end` calls `write`, which must reach the client.
+  // `headersSent` of a deferred response is not that of Node.js. Over HTTP/2 `end` calls `write`, which must reach the client.
   state.phase = 'released'
-  sendErrorResponse(state, instead, addHeaders)
+  if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
+  else if (!state.res.writableEnded) state.res.destroy()
   state.phase = 'failed'
 }
 
@@ -182,20 +132,15 @@ const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHea
   res.destroy()
 }
 
-/** Responses of HTTP/2 report a disconnected client by their stream. */
-const isDisconnected = (res: ServerResponse & OverHttp2): boolean => res.stream?.destroyed ?? res.destroyed
-
 // The stream of a response over HTTP/2. While the response is deferred, the stream's methods call those of the response:
 // nothing is sent before the save, and the response gets its cookie.
 
-interface OverHttp2 {
-  readonly stream?: ServerHttp2Stream | undefined
-}
+type OverHttp2 = ServerResponse & { readonly stream?: ServerHttp2Stream }
 
 type StreamMethods = Record<'respond' | 'respondWithFD' | 'respondWithFile' | 'write' | 'end', Call>
 
 /** Replaces the stream's methods for as long as `isPending` returns true. */
-const deferStream = (res: ServerResponse & OverHttp2, isPending: () => boolean): void => {
+const deferStream = (res: OverHttp2, isPending: () => boolean): void => {
   const { stream } = res
   if (stream === undefined) return
   const methods = stream as unknown as StreamMethods

@@ -3,14 +3,8 @@ import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
-import { bindEvents } from './request-events.js'
-import {
-  type AdapterOptions,
-  createSessionLoader,
-  forwardedOf,
-  type RequestInfo,
-  runRequest,
-} from './session-request.js'
+import { type Call, runWithEvents } from './request-events.js'
+import { type AdapterOptions, createSessionLoader, forwardedOf, type RequestInfo } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 
@@ -18,16 +12,11 @@ export type { AdapterOptions } from './session-request.js'
 // diagnostics channel. For Express 4 and earlier versions of 5, the methods by which a router calls its handlers are
 // wrapped, once for each copy of Express. They note the errors of followed requests only.
 
-type Method = (this: unknown, ...args: readonly unknown[]) => unknown
-type Methods = Record<string, Method | undefined>
-
-interface Followed {
-  readonly onError: readonly (() => void)[]
-  /** The errors that were reported already. */
-  readonly seen: Set<unknown>
-}
-
-const followed = new WeakMap<object, Followed>()
+/** What to call for each error of a request, and the errors that were reported already. */
+const followed = new WeakMap<
+  object,
+  { readonly onError: readonly (() => void)[]; readonly seen: Set<unknown> }
+>()
 const wrapped = new WeakSet()
 let isSubscribed = false
 
@@ -62,6 +51,7 @@ const note = (req: unknown, error: unknown): void => {
 }
 
 type Router = { readonly stack?: readonly object[] }
+type Methods = Record<string, Call | undefined>
 
 /** `_router` in Express 4, where reading `router` throws; `router` in Express 5. */
 const routerOf = (app: unknown): Router | undefined => {
@@ -73,8 +63,8 @@ const routerOf = (app: unknown): Router | undefined => {
 const wrapLayers = (router: Router): void => {
   const [layer] = router.stack ?? []
   if (layer === undefined) return
-  const layers = Object.getPrototypeOf(layer) as Methods & object
-  const routers = Object.getPrototypeOf(router) as Methods & object
+  const layers = Object.getPrototypeOf(layer) as Methods
+  const routers = Object.getPrototypeOf(router) as Methods
   for (const name of ['handle_request', 'handleRequest']) wrap(layers, name, { req: 0, next: 2 })
   for (const name of ['handle_error', 'handleError']) wrap(layers, name, { error: 0, req: 1, next: 3 })
   // The callbacks of parameters. In Express 5 the router does not lead to them.
@@ -88,14 +78,14 @@ interface Positions {
   readonly error?: number
 }
 
-const wrap = (owner: Methods & object, name: string, { req, next, error }: Positions): void => {
+const wrap = (owner: Methods, name: string, { req, next, error }: Positions): void => {
   const method = owner[name]
   if (method === undefined || wrapped.has(method)) return
-  const noting: Method = function (this: unknown, ...args) {
+  const noting: Call = function (this: unknown, ...args) {
     const request = args[req]
     if (!followed.has(request as object)) return Reflect.apply(method, this, args)
     if (error !== undefined) note(request, args[error])
-    const passOn = args[next] as Method
+    const passOn = args[next] as Call
     const noted = (...passed: readonly unknown[]): unknown => {
       note(request, passed[0])
       return passOn(...passed)
@@ -161,17 +151,12 @@ export const sessionMiddleware = (options: AdapterOptions) => {
       // A handler that responds and then fails has failed: Express's error handling can still respond instead.
       response.reset()
     })
-    void runRequest(
-      begin(requestInfo(req)),
-      (sessionRequest) => {
-        bindEvents(sessionRequest, req, res)
-        req.currentSession = sessionRequest.session
-        next()
-        // The end of the response ends the handler.
-        return new Promise(() => undefined)
-      },
-      response,
-    )
+    void runWithEvents([req, res], begin(requestInfo(req)), response, ({ session }) => {
+      req.currentSession = session
+      next()
+      // The end of the response ends the handler.
+      return new Promise(() => undefined)
+    })
   }
 }
 

@@ -4,12 +4,11 @@ import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastif
 // @fastify/session declares another `Session` in Fastify's types.
 import type { Session as CurrentSession } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
-import { bindEvents } from './request-events.js'
+import { runWithEvents } from './request-events.js'
 import {
   type AdapterOptions,
   createSessionLoader,
   type RequestInfo,
-  runRequest,
   type SessionRequest,
 } from './session-request.js'
 
@@ -55,13 +54,12 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
     const response = deferResponse(reply.raw, errorReply(reply), isFailure)
     const handle = (sessionRequest: SessionRequest): Promise<never> => {
       sessionRequests.set(request, sessionRequest)
-      bindEvents(sessionRequest, request.raw, reply.raw)
       request.currentSession = sessionRequest.session
       done()
       // The end of the reply ends the handler.
       return new Promise(() => undefined)
     }
-    void runRequest(begin(requestInfo(request)), handle, response)
+    void runWithEvents([request.raw, reply.raw], begin(requestInfo(request)), response, handle)
   })
   // A hook may have replaced the body by another stream (decompressed, say), whose events are outside of the scope.
   instance.addHook('preValidation', (request, _, done) => {

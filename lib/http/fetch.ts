@@ -10,7 +10,7 @@ import {
   type ProxyOptions,
   webRequestInfo,
 } from './session-request.js'
-import { addHeaders, COOKIE_KEPT, canCarry, cannotCarry, checkResponse } from './web-response.js'
+import { addHeaders, checkResponse } from './web-response.js'
 
 export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
 
@@ -57,9 +57,8 @@ export const fetchHandler = (options: FetchHandlerOptions) => {
         return outcome
       })
       const response = E.isRight(result) ? result.right : responseTo(onError, result.left, request)
-      return headers.cookies.length > 0 && !canCarry(response)
-        ? responseTo(onError, cannotCarry(COOKIE_KEPT), request)
-        : addHeaders(response, headers)
+      const own = addHeaders(response, headers)
+      return E.isRight(own) ? own.right : responseTo(onError, own.left, request)
     }
 }
 

@@ -50,16 +50,13 @@ export const findSession =
     const crossSiteToken = crossSite?.read(info)
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
     // A prefetched page leaves the merge to a page that is displayed.
-    if (crossSiteToken === undefined || (hasToken && isPrefetchOf(info))) {
-      const found = await open(loader, info, tokens, loader.options)()
-      return E.isLeft(found) ? found : E.right({ session: found.right, cookie })
-    }
+    const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
     // In this order: a request that misses the cross-site session then loads what it was merged into.
-    const second = await open(loader, info, [crossSiteToken])()
+    const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
-    const found = await open(loader, info, tokens, loader.options)()
-    if (E.isLeft(found) || O.isNone(second.right))
-      return E.isLeft(found) ? found : E.right({ session: found.right, cookie })
+    const found = await open(loader, info, tokens, loader.options)
+    if (E.isLeft(found)) return found
+    if (O.isNone(second.right)) return E.right({ session: found.right, cookie })
     if (O.isSome(found.right))
       return E.right({ session: found.right, cookie: 'session', crossSite: second.right.value })
     const ended = await haveEnded(loader.store, tokens)
@@ -91,29 +88,27 @@ export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
 /** Opens the session of the first token that has one. If none has, the guard counts the first foreign token. */
-const open =
-  (
-    { store, guard }: LoaderOptions,
-    info: RequestInfo,
-    tokens: readonly string[],
-    options?: LoadOptions,
-  ): TE.TaskEither<StoreError, O.Option<Session>> =>
-  async () => {
-    let foreign: string | undefined
-    for (const token of tokens) {
-      if (guard?.refuses(info.address) === true && originOf(store, token) === 'foreign') {
-        publishUnopened(token)
-        continue
-      }
-      const found = await openSession(store, token, options)()
-      if (E.isLeft(found)) return found
-      if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-      // After the lookup, which prepares the store: only then the origin of its ids can be determined.
-      if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
+const open = async (
+  { store, guard }: LoaderOptions,
+  info: RequestInfo,
+  tokens: readonly string[],
+  options?: LoadOptions,
+): Promise<E.Either<StoreError, O.Option<Session>>> => {
+  let foreign: string | undefined
+  for (const token of tokens) {
+    if (guard?.refuses(info.address) === true && originOf(store, token) === 'foreign') {
+      publishUnopened(token)
+      continue
     }
-    if (foreign !== undefined) guard?.count(info.address, foreign)
-    return E.right(O.none)
+    const found = await openSession(store, token, options)()
+    if (E.isLeft(found)) return found
+    if (E.isRight(found.right)) return E.right(O.some(found.right.right))
+    // After the lookup, which prepares the store: only then the origin of its ids can be determined.
+    if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
   }
+  if (foreign !== undefined) guard?.count(info.address, foreign)
+  return E.right(O.none)
+}
 
 /** The session with the values of the cross-site session on top of it. */
 export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Session> =>

@@ -22,9 +22,9 @@ export interface Forwarded {
 }
 
 /** Reads what the trusted proxies report. `peer` is the address of the connection. */
-export type ReadForwarded = (header: ReadHeader, peer: string | undefined) => Forwarded
+type ReadForwarded = (header: ReadHeader, peer: string | undefined) => Forwarded
 
-/** Returns the index of the client in a list of addresses, the most distant one first. */
+/** Returns the index of the client in a list of addresses, the most distant one first; below 0 it is the first one. */
 type ClientIndex = (addresses: readonly (string | undefined)[]) => number
 
 const NAMED: Readonly<Record<string, readonly string[]>> = {
@@ -51,8 +51,7 @@ const byHops = (hops: number): ReadForwarded => {
   if (!(Number.isInteger(hops) && hops >= 0))
     throw new RangeError(`trustProxy is ${String(hops)}; a number of proxies is a whole number from 0 on`)
   if (hops === 0) return () => ({})
-  // A request from inside may have passed fewer proxies.
-  return (header) => readHeaders(header, (addresses) => Math.max(0, addresses.length - hops))
+  return (header) => readHeaders(header, (addresses) => addresses.length - hops)
 }
 
 const byNetworks = (networks: readonly string[]): ReadForwarded => {
@@ -63,11 +62,7 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
       ([network, bits]) => address?.kind() === network.kind() && address.match(network, bits),
     )
   }
-  const clientIndex: ClientIndex = (addresses) =>
-    Math.max(
-      0,
-      addresses.findLastIndex((address) => !isTrusted(address)),
-    )
+  const clientIndex: ClientIndex = (addresses) => addresses.findLastIndex((address) => !isTrusted(address))
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
@@ -76,15 +71,17 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
  * client made up.
  */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
+  // A request from inside may have passed fewer proxies, or trusted ones only.
+  const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
   const [chain, proto, host] = ['for', 'proto', 'host'].map((name) =>
     header(`x-forwarded-${name}`)
       ?.split(',')
       .map((item) => item.trim()),
   )
   if (chain !== undefined || proto !== undefined || host !== undefined)
-    return forwarded(chain?.[clientIndex(chain)], proto?.[0], host?.[0])
+    return forwarded(chain?.[indexIn(chain)], proto?.[0], host?.[0])
   const hops = parseForwarded(header('forwarded') ?? '')
-  const hop = hops[clientIndex(hops.map(({ for: address }) => address))]
+  const hop = hops[indexIn(hops.map(({ for: address }) => address))]
   return forwarded(hop?.['for'], hop?.['proto'], hop?.['host'])
 }
 

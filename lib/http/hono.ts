@@ -10,7 +10,7 @@ import {
   type ProxyOptions,
   webRequestInfo,
 } from './session-request.js'
-import { addHeaders, COOKIE_KEPT, canCarry, cannotCarry, checkResponse } from './web-response.js'
+import { addHeaders, checkResponse } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends AdapterOptions, ProxyOptions {}
 
@@ -57,7 +57,7 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     const address = incoming?.socket?.remoteAddress
     const info = webRequestInfo(c.req.raw, options.trustProxy ?? false, address)
     const { result, headers } = await handle(begin(info), async (sessionRequest) => {
-      bindEvents(sessionRequest, ...[incoming, outgoing].filter(isEmitter))
+      bindEvents(sessionRequest, [incoming, outgoing].filter(isEmitter))
       c.set('currentSession', sessionRequest.session)
       await next()
       // Hono has caught the error, and `onError` has responded to it.
@@ -67,13 +67,10 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     const isUnhandled = E.isLeft(result) && result.left !== c.error
     const response = isUnhandled ? new Response() : c.res
     // Hono would copy the headers of the previous response to the next one. Setting `undefined` first prevents that.
-    if (headers.cookies.length > 0 && !canCarry(response)) {
-      c.res = undefined
-      throw cannotCarry(COOKIE_KEPT)
-    }
     const own = addHeaders(response, headers)
-    if (isUnhandled || own !== response) c.res = undefined
-    if (own !== response) c.res = own
+    if (isUnhandled || E.isLeft(own) || own.right !== response) c.res = undefined
+    if (E.isLeft(own)) throw own.left
+    if (own.right !== response) c.res = own.right
     if (isUnhandled) throw result.left
   }
 }

@@ -2,14 +2,8 @@
 import type { Middleware, ParameterizedContext } from 'koa'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
-import { bindEvents } from './request-events.js'
-import {
-  type AdapterOptions,
-  createSessionLoader,
-  forwardedOf,
-  type RequestInfo,
-  runRequest,
-} from './session-request.js'
+import { runWithEvents } from './request-events.js'
+import { type AdapterOptions, createSessionLoader, forwardedOf, type RequestInfo } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 
@@ -50,15 +44,10 @@ export const sessionMiddleware = (options: AdapterOptions): Middleware => {
       failures.push(failure)
       return () => undefined
     })
-    await runRequest(
-      begin(requestInfo(ctx)),
-      (sessionRequest) => {
-        bindEvents(sessionRequest, ctx.req, ctx.res)
-        ctx.currentSession = sessionRequest.session
-        return next()
-      },
-      response,
-    )
+    await runWithEvents([ctx.req, ctx.res], begin(requestInfo(ctx)), response, ({ session }) => {
+      ctx.currentSession = session
+      return next()
+    })
     // An outer middleware or Koa itself responds to it.
     for (const failure of failures) throw failure
   }

@@ -1,21 +1,27 @@
-// The adapter for `node:http`: a request listener.
+// The adapter for `node:http`: a request listener, and a listener for the upgrade requests of WebSockets.
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
+import * as O from 'fp-ts/lib/Option.js'
+import { makeReadOnly } from '../request/current-scope.js'
+import type { Session } from '../store/contract.js'
+import { isCrossSite } from './csrf.js'
 import { deferResponse } from './deferred-response.js'
-import { errorResponse } from './errors.js'
-import { bindEvents } from './request-events.js'
+import { type ErrorResponse, errorResponse } from './errors.js'
+import { findSession, withCrossSite } from './find-session.js'
+import { runWithEvents } from './request-events.js'
 import {
   type AdapterOptions,
   createSessionLoader,
   type ErrorOptions,
+  loaderOptions,
   type ProxyOptions,
   requestInfo,
-  runRequest,
-  type SessionRequest,
 } from './session-request.js'
 
 export type { CookieOptions } from './cookie.js'
 export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
-export { sessionUpgrade, type UpgradeHandler, type UpgradeOptions } from './websocket.js'
 
 export interface SessionListenerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
@@ -52,10 +58,89 @@ export const sessionListener = (
   const begin = createSessionLoader(options)
   return (handler) => (req, res) => {
     const response = deferResponse(res, (failure) => errorResponse(options.onError, failure, req))
-    const handle = (sessionRequest: SessionRequest): unknown => {
-      bindEvents(sessionRequest, req, res)
-      return handler(req, res)
-    }
-    void runRequest(begin(requestInfo(req, options.trustProxy ?? false)), handle, response)
+    const info = requestInfo(req, options.trustProxy ?? false)
+    void runWithEvents([req, res], begin(info), response, () => handler(req, res))
   }
+}
+
+// WebSockets: the session of an upgrade request. It is read-only, because it outlives the request: there is no response
+// before which it could be saved, or that could carry a cookie.
+
+export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
+
+/** Handles an upgrade request, plain or `async`. `session` is `undefined` for a client without one. */
+export type UpgradeHandler = (
+  req: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  session: Session | undefined,
+) => unknown
+
+/**
+ * A listener for a server's `upgrade` event, beside any adapter, with the session that the request's cookie opens. The
+ * session can be read and destroyed; saving, rotating or refreshing it fails with `SessionClosed`. A page of another
+ * origin gets no session, unless `sameSite` is `none`. If the store fails, the handler does not run, and the socket gets
+ * an error response and is closed. A failure of the handler closes the socket too.
+ *
+ * @throws `TypeError` or `RangeError` for invalid options
+ *
+ * @example
+ * ```ts
+ * import { createServer } from 'node:http'
+ * import { sessionUpgrade } from 'keyrow/node'
+ * import { memoryStore } from 'keyrow/memory'
+ * import { WebSocketServer } from 'ws'
+ *
+ * const webSockets = new WebSocketServer({ noServer: true })
+ * const server = createServer()
+ * server.on(
+ *   'upgrade',
+ *   sessionUpgrade({ store: memoryStore() })((req, socket, head, session) => {
+ *     if (session === undefined) socket.end('HTTP/1.1 401 Unauthorized\r\n\r\n')
+ *     else webSockets.handleUpgrade(req, socket, head, (opened) => webSockets.emit('connection', opened, session))
+ *   }),
+ * )
+ * ```
+ */
+export const sessionUpgrade = (
+  options: UpgradeOptions,
+): ((handler: UpgradeHandler) => (req: IncomingMessage, socket: Duplex, head: Buffer) => void) => {
+  const { onError, sameSite, trustProxy = false } = options
+  const find = findSession(loaderOptions(options))
+  const load = async (req: IncomingMessage): Promise<Session | undefined> => {
+    const info = requestInfo(req, trustProxy)
+    if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
+    const found = await find(info)()
+    if (E.isLeft(found)) throw found.left
+    // The cross-site session is merged in memory only; a later request stores the result.
+    return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
+  }
+  return (handler) => (req, socket, head) => {
+    // Until the handler gets the socket, an error without a listener would end the process.
+    const destroy = (): void => void socket.destroy()
+    socket.on('error', destroy)
+    const before = writtenTo(socket)
+    load(req)
+      .then((session) => {
+        socket.off('error', destroy)
+        return socket.destroyed ? undefined : handler(req, socket, head, session)
+      })
+      .catch((failure: unknown) => {
+        socket.on('error', destroy)
+        const response = errorResponse(onError, failure, req)
+        // A socket that already speaks another protocol cannot get an HTTP response.
+        if (writtenTo(socket) === before) reject(socket, response)
+        else socket.destroy()
+      })
+  }
+}
+
+const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0
+
+const reject = (socket: Duplex, { status, body }: ErrorResponse): void => {
+  // The client might not close its side.
+  socket.once('finish', () => socket.destroy())
+  socket.end(
+    `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,
+  )
 }

@@ -1,6 +1,7 @@
 // Runs listeners on a request and on its response with the current session. Node.js emits these events in the async
 // context of the connection, which has no current session; so `emit` itself is called in the scope of the request.
-import type { SessionRequest } from './session-request.js'
+import type * as TE from 'fp-ts/lib/TaskEither.js'
+import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
 /**
  * Before version 13 (Node.js 24) V8 makes a new hidden class for each member that is added to an object whose prototype
@@ -19,36 +20,41 @@ export const addMember = (object: object, symbol: symbol, value: unknown): void 
   if (isReset) Reflect.deleteProperty(members, DELETED)
 }
 
-type Emit = (...args: readonly unknown[]) => boolean
-
-interface Emitter {
-  emit: Emit
-}
-
-interface Bound {
-  readonly enter: SessionRequest['enter']
-  /** The original method of the emitter. */
-  readonly emit: Emit
-}
+export type Call = (...args: readonly unknown[]) => unknown
 
 const BOUND = Symbol('bound by keyrow')
 
-type BoundEmitter = Emitter & Record<symbol, Bound | undefined>
+interface BoundEmitter {
+  emit: Call
+  /** The original method of the emitter, and how to enter the scope of its request. */
+  readonly [BOUND]: { readonly enter: SessionRequest['enter']; readonly emit: Call } | undefined
+}
 
 /** One function for all emitters: functions of their own would give them hidden classes of their own. */
-function emitBound(this: BoundEmitter, ...args: readonly unknown[]): boolean {
-  const { enter, emit } = this[BOUND] as Bound
-  return enter(() => Reflect.apply(emit, this, args))
+function emitBound(this: BoundEmitter, ...args: readonly unknown[]): unknown {
+  const bound = this[BOUND]
+  return bound?.enter(() => Reflect.apply(bound.emit, this, args))
 }
 
 /** Makes the listeners of these emitters run in the scope of the request. A later call replaces the scope. */
-export const bindEvents = (sessionRequest: SessionRequest, ...emitters: readonly object[]): void => {
+export const bindEvents = ({ enter }: SessionRequest, emitters: readonly object[]): void => {
   for (const emitter of emitters as readonly BoundEmitter[]) {
     const before = emitter[BOUND]
-    addMember(emitter, BOUND, {
-      enter: sessionRequest.enter,
-      emit: before?.emit ?? emitter.emit,
-    } satisfies Bound)
+    addMember(emitter, BOUND, { enter, emit: before?.emit ?? emitter.emit })
     if (before === undefined) emitter.emit = emitBound
   }
+}
+
+/** Runs a request as `runRequest` does, and binds the events of these emitters to it. */
+export const runWithEvents = (
+  emitters: readonly object[],
+  begin: TE.TaskEither<unknown, SessionRequest>,
+  response: PendingResponse,
+  handler: (sessionRequest: SessionRequest) => Handled,
+): Promise<void> => {
+  const bound = (sessionRequest: SessionRequest): Handled => {
+    bindEvents(sessionRequest, emitters)
+    return handler(sessionRequest)
+  }
+  return runRequest(begin, bound, response)
 }

@@ -1,58 +1,63 @@
-// The state of a deferred response, and its methods. They stay installed, because a program may have kept or wrapped one, and each must
-// lead to the response later. All responses share the same functions, which find the state by a symbol: functions of its
-// own would give each response a hidden class of its own, and V8 would run all code of Node.js on it slowly.
+// The state of a deferred response, and its methods. They stay installed, because a program may have kept or wrapped one,
+// and each must lead to the response later. All responses share the same functions, which find the state by a symbol:
+// functions of its own would give each response a hidden class of its own, on which V8 runs all code of Node.js slowly.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
-import { addMember } from './request-events.js'
-
-export type Call = (...args: readonly unknown[]) => unknown
+import { addMember, type Call } from './request-events.js'
 
 type Method =
   | ('writeHead' | 'write' | 'end' | 'flushHeaders' | 'flush' | 'cork' | 'uncork' | 'addTrailers')
   | ('writeEarlyHints' | 'writeProcessing')
   | ('setHeader' | 'setHeaders' | 'appendHeader' | 'removeHeader')
-export type Methods = Readonly<Record<Method, Call>>
+type Methods = Readonly<Record<Method, Call>>
+
+const doNothing = (): void => undefined
 
 /** The state of a deferred response. A reset replaces it, so that calls to the old methods have no effect. */
-export interface DeferredState {
-  readonly res: ServerResponse
+export class DeferredState {
   /** The response as it was when it was deferred. */
   readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
   readonly real: Methods
   /** The installed `writeHead`, without the wrappers of other middleware. */
-  writeHead: Call
+  readonly writeHead: Call
   /** Calls are kept while `deferring`, and passed on once `released`. Once `failed`, the handler's calls do nothing. */
-  phase: 'deferring' | 'released' | 'failed'
-  readonly calls: (() => unknown)[]
+  phase: 'deferring' | 'released' | 'failed' = 'deferring'
+  readonly calls: (() => unknown)[] = []
   /** Called when the response cannot wait much longer. */
   onFlush: () => void
   /** Adds the session's headers, once, right before the head is made. */
-  addHeaders: () => void
+  addHeaders = doNothing
   /** Whether the head is made: no header can be added. */
-  hasHead: boolean
+  hasHead = false
   /** Whether the head is being made for the first byte, not by a call of the program. */
-  isHeadImplicit: boolean
+  isHeadImplicit = false
   /** The status in the head. */
   status: number | undefined
   /** What the program reads as `headersSent`. */
-  headWritten: boolean
-  ended: boolean
-  size: number
-  needsDrain: boolean
-  corked: number
+  headWritten = false
+  ended = false
+  size = 0
+  needsDrain = false
+  corked = 0
   /** Whether the caller is the failed handler, while the framework responds to the failure. */
-  isStale: () => boolean
+  isStale = (): boolean => false
+
+  constructor(
+    readonly res: ServerResponse,
+    previous?: DeferredState,
+  ) {
+    const on: unknown = Reflect.get(res, 'on')
+    this.before = previous?.before ?? { status: res.statusCode, headers: res.getHeaders(), on }
+    this.real = previous?.real ?? realMethods(res)
+    this.onFlush = previous?.onFlush ?? doNothing
+    this.writeHead = installMethods(res, this)
+  }
 }
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
 /** What a method does in each phase, and for a handler that has failed. */
-interface Behaviours {
-  readonly deferring: Behaviour
-  readonly released: Behaviour
-  readonly failed: Behaviour
-  readonly stale: Behaviour
-}
+type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
 
@@ -97,7 +102,7 @@ const sendHead: Behaviour = (state, args) => {
   const { res, addHeaders } = state
   // A second call is left to Node.js, which throws.
   if (!res.headersSent) setHead(res, args)
-  state.addHeaders = () => undefined
+  state.addHeaders = doNothing
   addHeaders()
   return callReal(state, [res.statusCode], 'writeHead')
 }
@@ -156,11 +161,7 @@ const changeHead: Behaviour = (state, args, name) => {
   return callReal(state, args, name)
 }
 
-const method = (
-  deferring: Behaviour,
-  failed: Behaviour = () => undefined,
-  released = callReal,
-): Behaviours => ({
+const method = (deferring: Behaviour, failed: Behaviour = doNothing, released = callReal): Behaviours => ({
   deferring,
   released,
   failed,
@@ -188,7 +189,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
 }
 
 // By name and not in a loop, here and below: V8 then knows the hidden class. Responses of HTTP/2 lack some methods.
-export const realMethods = (response: ServerResponse): Methods => {
+const realMethods = (response: ServerResponse): Methods => {
   const res = response as unknown as Methods
   return {
     writeHead: res.writeHead,
@@ -226,73 +227,55 @@ const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   if ('appendHeader' in res) res.appendHeader = methods.appendHeader
 }
 
-type StateOf = (res: unknown) => DeferredState
-
-interface Layer {
-  readonly symbol: symbol
-  readonly methods: Methods
-  readonly properties: PropertyDescriptorMap
+/** The properties that programs read before they respond a second time, or go on writing. */
+const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = {
+  headersSent: ({ headWritten }) => headWritten,
+  writableEnded: ({ ended }) => ended,
+  writableNeedDrain: ({ needsDrain, ended }) => needsDrain && !ended,
+  writableCorked: ({ corked }) => corked,
 }
 
-/** One layer for each depth: nested adapters defer a response more than once. */
-const layers: Layer[] = []
+/** One layer of methods for each depth: nested adapters defer a response more than once. */
+const layers: ReturnType<typeof newLayer>[] = []
 
 /** Installs the methods, and returns `writeHead`. */
-export const installMethods = (res: ServerResponse, state: DeferredState): Call => {
-  const layer = layers.find(({ symbol }) => !(symbol in res)) ?? newLayer()
+const installMethods = (res: ServerResponse, state: DeferredState): Call => {
+  let layer = layers.find(({ symbol }) => !(symbol in res))
+  if (layer === undefined) {
+    layer = newLayer()
+    layers.push(layer)
+  }
   addMember(res, layer.symbol, state)
   replaceMethods(res as unknown as Record<Method, Call>, layer.methods)
   Object.defineProperties(res, layer.properties)
   return layer.methods.writeHead
 }
 
-const newLayer = (): Layer => {
+const newLayer = () => {
   const symbol = Symbol('deferred by keyrow')
-  const stateOf: StateOf = (res) => {
+  const stateOf = (res: unknown): DeferredState => {
     const state = (res as Readonly<Record<symbol, DeferredState | undefined>> | undefined)?.[symbol]
     if (state === undefined) throw new TypeError('a method of a response was called without the response')
     return state
   }
-  const names = Object.keys(METHODS) as Method[]
-  const layer: Layer = {
-    symbol,
-    methods: Object.fromEntries(names.map((name) => [name, methodOf(stateOf, name)])) as Methods,
-    properties: {
-      headersSent: property(stateOf, 'headersSent', ({ headWritten }) => headWritten),
-      writableEnded: property(stateOf, 'writableEnded', ({ ended }) => ended),
-      writableNeedDrain: property(
-        stateOf,
-        'writableNeedDrain',
-        ({ needsDrain, ended }) => needsDrain && !ended,
-      ),
-      writableCorked: property(stateOf, 'writableCorked', ({ corked }) => corked),
-    },
-  }
-  layers.push(layer)
-  return layer
+  const methods: Partial<Record<Method, Call>> = {}
+  for (const [name, behaviours] of Object.entries(METHODS) as [Method, Behaviours][])
+    methods[name] = function (this: unknown, ...args) {
+      const state = stateOf(this)
+      return behaviours[state.isStale() ? 'stale' : state.phase](state, args, name)
+    }
+  const properties: PropertyDescriptorMap = {}
+  for (const [name, deferred] of Object.entries(PROPERTIES))
+    properties[name] = {
+      get(this: unknown) {
+        const state = stateOf(this)
+        if (state.phase === 'deferring') return deferred(state)
+        return Reflect.get(Object.getPrototypeOf(state.res) as object, name, state.res) as unknown
+      },
+      configurable: true,
+    }
+  return { symbol, methods: methods as Methods, properties }
 }
-
-const methodOf = (stateOf: StateOf, name: Method): Call => {
-  const behaviours = METHODS[name]
-  return function (this: unknown, ...args) {
-    const state = stateOf(this)
-    return behaviours[state.isStale() ? 'stale' : state.phase](state, args, name)
-  }
-}
-
-/** A property that programs read before they respond a second time, or go on writing. */
-const property = (
-  stateOf: StateOf,
-  name: keyof ServerResponse,
-  deferred: (state: DeferredState) => unknown,
-): PropertyDescriptor => ({
-  get(this: unknown) {
-    const state = stateOf(this)
-    if (state.phase === 'deferring') return deferred(state)
-    return Reflect.get(Object.getPrototypeOf(state.res) as object, name, state.res) as unknown
-  },
-  configurable: true,
-})
 
 // The head, in all the forms that `writeHead` takes.
 

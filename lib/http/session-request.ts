@@ -122,6 +122,19 @@ export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHead
   return { cacheControl: own.cacheControl ?? (looked() ? 'no-store' : undefined), vary }
 }
 
+/** The cache headers to set on a response, given a function that returns its own headers. */
+export const changedHeaders = (added: SessionHeaders, own: (name: string) => string | undefined) => {
+  const before = { cacheControl: own('Cache-Control'), vary: own('Vary') }
+  const { cacheControl, vary } = cacheHeaders(added, before)
+  const all = [
+    ['Cache-Control', cacheControl, before.cacheControl],
+    ['Vary', vary, before.vary],
+  ] as const
+  return all.flatMap(([name, value, old]) =>
+    value === undefined || value === old ? [] : [[name, value] as const],
+  )
+}
+
 const varyByCookie = (vary: string | undefined): string => {
   if (vary === undefined || vary.trim() === '') return 'Cookie'
   const names = vary.split(',').map((name) => name.trim().toLowerCase())
@@ -250,14 +263,12 @@ const run = async (
     response.fail(committed.left, sessionRequest.drop(), sessionRequest.isInside)
     return
   }
-  try {
-    response.release(committed.right)
-  } catch (error) {
-    // The handler's response cannot be sent: it has an invalid header, say.
-    response.fail(error, committed.right, sessionRequest.isInside)
-    return
-  }
-  const late = await done
+  // A handler's response may be impossible to send: it has an invalid header, say.
+  const released = E.tryCatch(
+    () => response.release(committed.right),
+    (error) => error,
+  )
+  const late = E.isLeft(released) ? released : await done
   if (E.isLeft(late)) response.fail(late.left, committed.right, sessionRequest.isInside)
 }
 

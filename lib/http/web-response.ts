@@ -1,9 +1,9 @@
 // A handler's `Response`: checks it, and adds the session's headers.
-
+import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import type { Session } from '../store/contract.js'
 import { ResponseRejected } from './errors.js'
-import { cacheHeaders, type SessionHeaders } from './session-request.js'
+import { changedHeaders, type SessionHeaders } from './session-request.js'
 
 /**
  * Checks a handler's result before the session is saved. It is `undefined` for an upgraded connection.
@@ -20,9 +20,7 @@ export const checkResponse = (result: unknown, session: Session): void => {
   if (isNew && !canCarry(result)) throw cannotCarry('nothing was stored')
 }
 
-export const COOKIE_KEPT = 'the browser keeps the cookie that it has'
-
-export const cannotCarry = (what: string): ResponseRejected =>
+const cannotCarry = (what: string): ResponseRejected =>
   new ResponseRejected(
     `a response that upgrades its connection cannot carry the session's cookie: ${what}. Change the session in an earlier request`,
   )
@@ -32,7 +30,7 @@ const isResponse = (result: unknown): result is Response =>
   typeof result === 'object' && result !== null && 'status' in result && 'headers' in result
 
 /** A response that cannot be copied (101, of an upgrade) must be changed in place, which some runtimes do not allow. */
-export const canCarry = (response: Response | undefined): boolean => {
+const canCarry = (response: Response | undefined): boolean => {
   if (response === undefined) return false
   if (isCopyable(response)) return true
   try {
@@ -53,22 +51,23 @@ const HIDES_TYPES = typeof Response === 'function' && !new Response('text').head
 
 /**
  * Returns a copy of the response with the session's headers. The original is not changed, because a program may return
- * the same response to every client. A response that needs no change, or cannot be changed, is returned itself.
+ * the same response to every client. A response that needs no change, or cannot be changed, is returned itself; it is a
+ * `ResponseRejected` if it was to carry a cookie.
  */
-export const addHeaders = (response: Response, added: SessionHeaders): Response => {
-  if (!canCarry(response)) return response
-  const own = { cacheControl: headerOf(response, 'Cache-Control'), vary: headerOf(response, 'Vary') }
-  const { cacheControl, vary } = cacheHeaders(added, own)
-  if (added.cookies.length === 0 && cacheControl === own.cacheControl && vary === own.vary) return response
+export const addHeaders = (
+  response: Response,
+  added: SessionHeaders,
+): E.Either<ResponseRejected, Response> => {
+  const hasCookies = added.cookies.length > 0
+  if (!canCarry(response))
+    return hasCookies ? E.left(cannotCarry('the browser keeps the cookie that it has')) : E.right(response)
+  const set = changedHeaders(added, (name) => response.headers.get(name) ?? undefined)
+  if (!hasCookies && set.length === 0) return E.right(response)
   const changed = isCopyable(response) ? copyOf(response) : response
-  const { headers } = changed
-  for (const cookie of added.cookies) headers.append('Set-Cookie', cookie)
-  if (cacheControl !== undefined) headers.set('Cache-Control', cacheControl)
-  if (vary !== undefined) headers.set('Vary', vary)
-  return changed
+  for (const cookie of added.cookies) changed.headers.append('Set-Cookie', cookie)
+  for (const [name, value] of set) changed.headers.set(name, value)
+  return E.right(changed)
 }
-
-const headerOf = ({ headers }: Response, name: string): string | undefined => headers.get(name) ?? undefined
 
 const copyOf = (response: Response): Response => {
   if (HIDES_TYPES && !response.headers.has('Content-Type') && !response.bodyUsed) {
