@@ -5,8 +5,7 @@
 //   Del          x ↦ nothing     blind
 //   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
 //
-// Composing two edits of one name gives one edit with the effect of both. After a blind edit the value is known, so
-// the composition is blind too:
+// Two edits of one name compose to one with both effects. After a blind one the value is known, so it is blind too:
 //
 //   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
 //   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
@@ -33,11 +32,9 @@ export const noEdits: Edits = HashMap()
 
 export const setTo = <V>(value: V): Edit<V> => Object.freeze({ _tag: 'Set', value })
 
-type Del = Extract<Edit, { readonly _tag: 'Del' }>
+const del = Object.freeze({ _tag: 'Del' as const })
 
-const del: Del = Object.freeze({ _tag: 'Del' })
-
-export const deleted = (): Del => del
+export const deleted = () => del
 
 const update = <V>(steps: readonly Step<V>[]): Edit<V> => Object.freeze({ _tag: 'Update', steps })
 

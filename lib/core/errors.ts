@@ -3,7 +3,61 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
-import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-status.js'
+
+const BRAND = Symbol.for('keyrow:error')
+
+type ErrorClass = { readonly prototype: object }
+
+/** Makes `instanceof` accept the errors of all copies of keyrow that a bundler loads into a process: by family and tag. */
+export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
+  Object.defineProperty(base.prototype, BRAND, { value: family })
+  for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
+    Object.defineProperty(type, Symbol.hasInstance, {
+      value(this: ErrorClass, value: unknown): boolean {
+        if (typeof value !== 'object' || value === null) return false
+        if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
+        // A class that a program derives has instances of its own only.
+        if (this !== type || Reflect.get(value, BRAND) !== family) return false
+        return tag === undefined || Reflect.get(value, '_tag') === tag
+      },
+    })
+}
+
+const BODIES: Readonly<Record<string, string>> = {
+  EncodeError: 'That cannot be stored.\n',
+  SessionGone: 'Your session has ended; nothing was stored.\n',
+  SaveConflict: 'Another request was first; nothing was stored.\n',
+  DriverError: 'The service is not available at the moment.\n',
+  SchemaMismatch: 'The service is not available at the moment.\n',
+}
+const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
+
+/** An error with the HTTP response to a request that failed with it. Frameworks read these members, and may assign them. */
+export abstract class ErrorWithStatus extends Error {
+  abstract readonly _tag: string
+  /** The HTTP status of the response to a request that failed with this error. */
+  abstract readonly status: number
+  /** The headers of that response, which Express, Fastify and Koa send. */
+  declare readonly headers?: Readonly<Record<string, string>>
+  override get name(): string {
+    return this._tag
+  }
+  /** `status` by the name that Fastify reads. */
+  get statusCode(): number {
+    return this.status
+  }
+  set statusCode(status: number) {
+    Object.assign(this, { status })
+  }
+  /** The whole response, for Hono. */
+  getResponse(): Response {
+    return new Response(responseBody(this), { status: this.status, headers: this.headers ?? {} })
+  }
+}
+
+/** The text that the client gets. */
+export const responseBody = ({ _tag, status, message }: ErrorWithStatus): string =>
+  status === 403 ? `${message}\n` : (status !== 500 && BODIES[_tag]) || 'Something went wrong.\n'
 
 /**
  * The reason of a failed statement, for the cases that a program may want to handle.
@@ -16,24 +70,12 @@ import { brandErrors, ErrorWithStatus, RETRY_LATER } from './error-status.js'
  * - `outerHandle`: the handle of the database, or of an outer transaction, was used inside a transaction.
  * - `transactionOver`: a transaction's handle was used after its end.
  */
-export type DriverErrorKind =
-  | 'unique'
-  | 'foreignKey'
-  | 'check'
-  | 'notNull'
-  | 'exclusion'
-  | 'serialization'
-  | 'deadlock'
-  | 'timeout'
-  | 'unavailable'
-  | 'setting'
-  | 'outerHandle'
-  | 'transactionOver'
+export type DriverErrorKind = (typeof KINDS)[number][1] | 'setting' | 'outerHandle' | 'transactionOver'
 
 /** `none`: the statement or transaction had no effect. `unknown`: it may have taken effect. */
 export type Effect = 'none' | 'unknown'
 
-const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
+const KINDS = [
   [/^23505/, 'unique'],
   [/^23503/, 'foreignKey'],
   [/^23514/, 'check'],
@@ -45,7 +87,7 @@ const KINDS: readonly (readonly [RegExp, DriverErrorKind])[] = [
   [/^(57014|55P03|25P03|25P04)/, 'timeout'],
   // Connections, a read-only server, authentication, no such database, resources, shutdown or startup, disks.
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
-]
+] as const
 
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
@@ -114,10 +156,7 @@ export class DriverError extends KeyrowError {
   }
 }
 
-/**
- * A stored value does not fit the codec of its key or column. `row` is its row in the result, counted from 0.
- * `problems` has one line for each mismatch.
- */
+/** A stored value does not fit its codec. `row` is counted from 0 in the result. `problems` has a line for each mismatch. */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
   readonly status = 500
@@ -307,10 +346,11 @@ export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Eith
   }
 }
 
-/** Returns a copy of the error with another effect. */
 export const withEffect = (error: DriverError, effect: Effect): DriverError =>
-  error.effect === effect ? error : new DriverError(error.message, { ...error, effect, cause: error.cause })
+  error.effect === effect ? error : new DriverError(error.message, Object.assign(detailOf(error), { effect }))
 
-/** Returns a copy of the error with another message. */
 export const withMessage = (error: DriverError, message: string): DriverError =>
-  new DriverError(message, { ...error, cause: error.cause })
+  new DriverError(message, detailOf(error))
+
+// `cause` is not enumerable.
+const detailOf = (error: DriverError): DriverErrorDetail => Object.assign({ cause: error.cause }, error)

@@ -10,12 +10,10 @@ const MAX_JSON_SIZE = 16 * 1024 * 1024
 const MAX_JSON_DEPTH = 500
 
 /** The reason why PostgreSQL cannot hold this text; `undefined` if it can. */
-export const textProblem = (text: string): string | undefined =>
-  text.includes('\u0000')
-    ? 'U+0000 cannot be stored by PostgreSQL'
-    : text.isWellFormed()
-      ? undefined
-      : 'a lone surrogate is not valid Unicode'
+export const textProblem = (text: string): string | undefined => {
+  if (text.includes('\u0000')) return 'U+0000 cannot be stored by PostgreSQL'
+  return text.isWellFormed() ? undefined : 'a lone surrogate is not valid Unicode'
+}
 
 /** Estimates the number of characters of JSON. */
 export const jsonSize = (value: Json): number => {
@@ -34,8 +32,7 @@ interface Walk {
 }
 
 /**
- * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members of an object are left out
- * and -0 becomes 0.
+ * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members go, and -0 becomes 0.
  *
  * @throws `EncodeError`, with `key` and the path, for functions, symbols, BigInt, NaN, infinities, `undefined` in
  * arrays, cycles, class instances, U+0000 and lone surrogates.
@@ -115,10 +112,8 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
 /** An object literal of any realm, or an object without a prototype. */
 const isPlainObject = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
-  return (
-    prototype === null ||
-    (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf'))
-  )
+  if (prototype === null) return true
+  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')
 }
 
 /** `A`, deeply read-only. A `Date` keeps its type; its setters throw. */
@@ -134,14 +129,11 @@ export type DeepReadonly<A> = unknown extends A
           ? ReadonlySet<DeepReadonly<V>>
           : { readonly [K in keyof A]: DeepReadonly<A[K]> }
 
-const setterError = {
-  value: (): never => {
-    throw new TypeError('a value read from a session cannot be changed in place: set a new one')
-  },
-  writable: false,
-  enumerable: false,
-  configurable: false,
+const rejectChange = (): never => {
+  throw new TypeError('a value read from a session cannot be changed in place: set a new one')
 }
+
+const setterError = { value: rejectChange, writable: false, enumerable: false, configurable: false }
 
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 const collectionSetters = ['set', 'add', 'delete', 'clear']

@@ -1,5 +1,4 @@
-// Typed keys: a name and a codec. The codec turns a value of the program into JSON and back, so that a `Date` or a
-// branded type keeps its type.
+// Typed keys: a name and a codec, which turns a value into JSON and back, so that a `Date` or a brand keeps its type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'

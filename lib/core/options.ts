@@ -1,5 +1,4 @@
-// The check of numbers in options. Not every caller is type-checked: a string of digits would be compared like a
-// number and added like a string.
+// Checks numbers in options. Not every caller is type-checked: a string of digits would compare like one, but not add.
 import { inspect } from 'node:util'
 
 /** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */

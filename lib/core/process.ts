@@ -1,5 +1,4 @@
-// What all copies of keyrow in one process share. A bundler or a development server may load the package twice, and
-// both copies must have the same current session.
+// What all copies of keyrow in a process share. A bundler or a development server may load two, with one current session.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')

@@ -13,9 +13,8 @@ type Reader<B> = <H>(session: SessionValue<H>) => B
 export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
- * The value of a key: an `Option`, or the value with a fallback. A stored value that does not fit the key's codec
- * counts as absent; it stays in its row until it is set anew. `sessionRefStrict` reports it. The result is deeply
- * frozen.
+ * The deeply frozen value of a key: an `Option`, or the value with a fallback. A stored value that does not fit the
+ * key's codec counts as absent; it stays in its row until it is set anew. `sessionRefStrict` reports it.
  *
  * @throws `KeyNotLoaded` for a key that the session was loaded without
  *
@@ -69,8 +68,7 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. A value equal to the present one returns the same session. Among saves that set the same key, the last
- * one wins.
+ * Sets a key. A value equal to the present one returns the same session. Of saves that set the same key, the last wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, or a name that cannot be stored
  *

@@ -11,7 +11,6 @@ import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 /** The key of the principal. Stores also keep an index of it. */
 export const PRINCIPAL = OWN.principal
 
-/** The codec of the values that `is` accepts. */
 const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
   new t.Type(
     name,
@@ -95,15 +94,13 @@ export const sessionFlash = (
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) => addMessages([{ id: randomBits64(), kind, text }])
 
 /** Adds messages, but none a second time. */
-const addMessages = (added: readonly Flash[]): Editor =>
-  sessionUpdate(
-    messages,
-    (present) => {
-      const isNew = ({ id }: Flash): boolean => present.every((message) => message.id !== id)
-      return [...present, ...added.filter(isNew)].slice(-KEPT)
-    },
-    [],
-  )
+const addMessages = (added: readonly Flash[]): Editor => {
+  const withAdded = (present: readonly Flash[]): readonly Flash[] => {
+    const isNew = ({ id }: Flash): boolean => present.every((message) => message.id !== id)
+    return [...present, ...added.filter(isNew)].slice(-KEPT)
+  }
+  return sessionUpdate(messages, withAdded, [])
+}
 
 /** Returns the messages, the oldest first. */
 export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
@@ -134,7 +131,6 @@ const isOwn = (value: unknown): value is OwnLifetime =>
 
 export const ownLifetimeKey: SessionKey<OwnLifetime> = sessionKey(LIFETIME, codec('lifetime', isOwn))
 
-/** The session's own lifetime in these entries, if any. */
 export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   const value: unknown = entries.get(LIFETIME)
   return isOwn(value) ? value : undefined

@@ -1,6 +1,5 @@
 // The session's cookie, and the cross-site cookie. Both are `HttpOnly` with an explicit `SameSite`. Over a secure
-// connection they are `Secure` with the prefix `__Host-`, which demands the path `/` and no `Domain`; with another path,
-// or a domain, the prefix is `__Secure-`.
+// connection they are `Secure` with the prefix `__Host-`, which demands the path `/` and no `Domain`, or `__Secure-`.
 import { parseCookie, stringifySetCookie } from 'cookie'
 import * as O from 'fp-ts/lib/Option.js'
 import { Token } from '../core/token.js'
@@ -9,10 +8,7 @@ import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
-  /**
-   * The cookie's name. Over a secure connection it gets the prefix `__Host-`, or `__Secure-` with a `domain` or another
-   * `path`. Default: `session`.
-   */
+  /** The name, over TLS with the prefix `__Host-`, or `__Secure-` with a `domain` or another `path`. Default: `session`. */
   readonly cookieName?: string
   /** Which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
@@ -85,10 +81,8 @@ const checkOptions = (options: CookieOptions): void => {
 /** Each token that is tried costs a load. */
 const MAX_TOKENS = 3
 
-/**
- * The tokens in a `Cookie` header, in its order. Usually it is one. A browser sends several cookies of one name if another
- * page or server of the host has set one for another path or domain. Then the well-formed ones count.
- */
+// A browser sends several cookies of one name if another page or server of the host has set one for another path or
+// domain. Then the well-formed ones count.
 const tokensIn = (header: string, name: string): readonly string[] => {
   const first = parseCookie(header)[name]
   if (first === undefined) return []
@@ -101,8 +95,7 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 // The cross-site cookie. A browser does not send a `Lax` cookie with a form that a page of another site posts (3-D Secure,
 // SAML, OpenID Connect's `form_post`), nor a `Strict` cookie with any link of another site. But it accepts a cookie from
 // the response, which would replace the session of a user who is signed in. So the edits of such a request are stored in
-// a second session, with the cookie `session-cross-site`. The first request that carries both cookies merges the second
-// session into the first one: see find-session.ts.
+// a second session, with the cookie `session-cross-site`. find-session.ts merges it at the first request with both.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 
@@ -142,15 +135,14 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
   const { request } = info
   if (request === undefined) return false
   const sender = senderOf(request, info)
-  if (headerOf(request, 'sec-fetch-site') !== undefined)
-    return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage(info))
+  if (headerOf(request, 'sec-fetch-site') !== undefined) {
+    // A whole page, not a frame or another part of one.
+    const isPage =
+      headerOf(request, 'sec-fetch-mode') === 'navigate' &&
+      (headerOf(request, 'sec-fetch-dest') ?? 'document') === 'document'
+    return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
+  }
   if (sender === 'same-origin') return false
   // Old browsers send no `Sec-Fetch-Site`; other clients send no `Origin` either.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }
-
-/** Whether the request is for a whole page, not for a frame or another part of one. */
-const isPage = ({ request }: RequestInfo): boolean =>
-  request !== undefined &&
-  headerOf(request, 'sec-fetch-mode') === 'navigate' &&
-  (headerOf(request, 'sec-fetch-dest') ?? 'document') === 'document'

@@ -56,10 +56,7 @@ export const senderOf = (request: CheckedRequest, own: OwnOrigin) => {
 /** The origins of a request. `none`: the user made it, by the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/**
- * Whether the headers say that a page of another origin made the request, or hide which page did. A request without such
- * headers is not cross-site: it comes from an old browser, or from another client.
- */
+/** Whether the headers name a page of another origin, or hide the page. Old browsers and other clients send none. */
 export const isCrossSite = (request: CheckedRequest, own: OwnOrigin): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'

@@ -15,9 +15,8 @@ export interface DeferredResponse extends PendingResponse {
 
 /**
  * Defers `res`. `isFailure` is called with the status of the pending response. `answer` returns the response to a
- * failure, or a function that has the framework respond; `res` is reset before that function is called. If a response has
- * begun when the failure occurs, its connection is cut, so that no client takes it for complete. A response that has
- * ended stays.
+ * failure, or a function that has the framework respond, before which `res` is reset. If a response has begun when the
+ * failure occurs, its connection is cut, so that no client takes it for complete. A response that has ended stays.
  */
 export const deferResponse = (
   res: ServerResponse,
@@ -54,16 +53,12 @@ export const deferResponse = (
 
 /**
  * Drops what was written. Middleware may have kept or wrapped the old methods for that response: a compressing stream may
- * still write its rest, and would not compress another response. So the old methods do nothing from now on, and new ones
- * are installed.
+ * still write its rest, and would not compress another response. So new methods are installed; the old ones do nothing.
  */
 const reset = (state: DeferredState): DeferredState => {
   const { res, before } = state
-  let next = state
-  if (state.headWritten) {
-    state.phase = 'failed'
-    next = new DeferredState(res, state)
-  }
+  if (state.headWritten) state.phase = 'failed'
+  const next = state.headWritten ? new DeferredState(res, state) : state
   state.calls.splice(0)
   for (const name of res.getHeaderNames()) res.removeHeader(name)
   for (const [name, value] of Object.entries(before.headers))
@@ -147,7 +142,7 @@ const deferStream = (res: OverHttp2, isPending: () => boolean): void => {
   const response = res as unknown as StreamMethods
   const end: Call = methods.end.bind(stream)
   const replacements: StreamMethods = {
-    respond: (headers, options) => respond(res, headers as StreamHeaders, options as StreamOptions),
+    respond: respond(res) as Call,
     write: (...args) => response.write(...args),
     // Node.js itself ends the stream of a client that has disconnected.
     end: (...args) => (stream.aborted || stream.destroyed ? end(...args) : response.end(...args)),
@@ -167,17 +162,16 @@ const rejectFile = (name: string) => () => {
   )
 }
 
-type StreamHeaders = Readonly<Record<string, number | string | readonly string[] | undefined>> | undefined
-type StreamOptions = { readonly endStream?: boolean; readonly waitForTrailers?: boolean } | undefined
-
-const respond = (res: ServerResponse, headers: StreamHeaders = {}, options: StreamOptions = {}): void => {
-  if (options.waitForTrailers === true)
-    throw new ResponseRejected('stream.respond: add trailers with the method addTrailers of the response')
-  if (res.headersSent) throw headersSent(res, 'respond')
-  const { ':status': status = 200, ...fields } = headers
-  for (const [name, value] of Object.entries(fields))
-    if (value !== undefined && !name.startsWith(':')) appendHeader(res, name, [value].flat().map(String))
-  res.statusCode = Number(status)
-  if (options.endStream === true) res.end()
-  else res.flushHeaders()
-}
+const respond =
+  (res: ServerResponse): ServerHttp2Stream['respond'] =>
+  (headers = {}, options = {}) => {
+    if (options.waitForTrailers === true)
+      throw new ResponseRejected('stream.respond: add trailers with the method addTrailers of the response')
+    if (res.headersSent) throw headersSent(res, 'respond')
+    const { ':status': status = 200, ...fields } = headers
+    for (const [name, value] of Object.entries(fields))
+      if (value !== undefined && !name.startsWith(':')) appendHeader(res, name, [value].flat().map(String))
+    res.statusCode = Number(status)
+    if (options.endStream === true) res.end()
+    else res.flushHeaders()
+  }

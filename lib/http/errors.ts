@@ -1,6 +1,5 @@
 // The response to a request that failed, decided in one place that a program can replace.
-import { brandErrors, ErrorWithStatus, responseBody } from '../core/error-status.js'
-import { isSessionError } from '../core/errors.js'
+import { brandErrors, ErrorWithStatus, isSessionError, responseBody } from '../core/errors.js'
 
 /** The request may be forged. Its response has the status 403. */
 export class RequestRejected extends ErrorWithStatus {
@@ -38,17 +37,13 @@ export interface ErrorRequest {
   readonly path: string
 }
 
-/**
- * Returns the response to a failed request, and logs the failure. If the first response has already begun, its
- * connection is cut and this response is not sent.
- */
+/** Returns the response to a failed request, and logs the failure. If another one has begun, it is cut instead. */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 /**
  * The default `onError`. Its status is the error's `status`: 503 if the database is not available or a retry may
  * succeed, 409 if the session has ended or another request was first, 400 for a value that cannot be stored (U+0000 in a
- * form's field, say), 403 for a `RequestRejected`. Any other failure is a 500. It logs one line, with a stack unless the
- * error is one of keyrow's own.
+ * form's field, say), 403 for a `RequestRejected`; else 500. It logs one line, with a stack for errors of others.
  */
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined

@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { type Call, runWithEvents } from './request-events.js'
-import { type AdapterOptions, createSessionLoader, forwardedOf, type RequestInfo } from './session-request.js'
+import { type AdapterOptions, createSessionLoader, forwardedOf } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 
@@ -72,11 +72,7 @@ const wrapLayers = (router: Router): void => {
 }
 
 /** The positions of the request, the next handler and the error in a method's parameters. */
-interface Positions {
-  readonly req: number
-  readonly next: number
-  readonly error?: number
-}
+type Positions = { readonly req: number; readonly next: number; readonly error?: number }
 
 const wrap = (owner: Methods, name: string, { req, next, error }: Positions): void => {
   const method = owner[name]
@@ -151,27 +147,18 @@ export const sessionMiddleware = (options: AdapterOptions) => {
       // A handler that responds and then fails has failed: Express's error handling can still respond instead.
       response.reset()
     })
-    void runWithEvents([req, res], begin(requestInfo(req)), response, ({ session }) => {
+    const { secure = false, ip: address, headers } = req
+    // Whether the sender of the request is a trusted proxy. `req.host` would do, but lacks the port in Express 4.
+    const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
+    const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
+    const info = { cookieHeader: headers.cookie, secure, address, host, request: req }
+    void runWithEvents([req, res], begin(info), response, ({ session }) => {
       req.currentSession = session
       next()
       // The end of the response ends the handler.
       return new Promise(() => undefined)
     })
   }
-}
-
-const requestInfo = (req: ExpressRequest): RequestInfo => ({
-  cookieHeader: req.headers.cookie,
-  secure: req.secure ?? false,
-  address: req.ip,
-  host: forwardedOf(req, isTrusted(req)).host,
-  request: req,
-})
-
-/** Whether the sender of the request is a trusted proxy. (`req.host` would do, but lacks the port in Express 4.) */
-const isTrusted = ({ app, socket }: ExpressRequest): boolean => {
-  const trusts = app?.get('trust proxy fn') as TrustProxyFunction | undefined
-  return trusts?.(socket.remoteAddress, 0) ?? false
 }
 
 type TrustProxyFunction = (address: string | undefined, hop: number) => boolean

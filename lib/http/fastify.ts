@@ -5,12 +5,7 @@ import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastif
 import type { Session as CurrentSession } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { runWithEvents } from './request-events.js'
-import {
-  type AdapterOptions,
-  createSessionLoader,
-  type RequestInfo,
-  type SessionRequest,
-} from './session-request.js'
+import { type AdapterOptions, createSessionLoader, type SessionRequest } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 
@@ -23,9 +18,8 @@ declare module 'fastify' {
 
 /**
  * A plugin for Fastify. All handlers and hooks after it have a current session, which is saved before the first byte of
- * the reply is sent, also if the reply is a stream or was hijacked. Nothing is saved if the reply is an error: a status
- * from 500 on, or from 400 on if Fastify's error handling made it. A failure of the save goes to the error handler. Set
- * Fastify's own `trustProxy` behind a proxy.
+ * the reply is sent, also if it is a stream or was hijacked. Nothing is saved if the reply is an error: a status from 500
+ * on, or from 400 on if Fastify's error handling made it, which gets a failed save too. Behind a proxy set `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -52,14 +46,15 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
   instance.addHook('onRequest', (request, reply, done) => {
     const isFailure = (status = 500): boolean => status >= (erred.has(request) ? 400 : 500)
     const response = deferResponse(reply.raw, errorReply(reply), isFailure)
-    const handle = (sessionRequest: SessionRequest): Promise<never> => {
+    const { raw, headers, protocol, ip: address, host } = request
+    const info = { cookieHeader: headers.cookie, secure: protocol === 'https', address, host, request }
+    void runWithEvents([raw, reply.raw], begin(info), response, (sessionRequest) => {
       sessionRequests.set(request, sessionRequest)
       request.currentSession = sessionRequest.session
       done()
       // The end of the reply ends the handler.
       return new Promise(() => undefined)
-    }
-    void runWithEvents([request.raw, reply.raw], begin(requestInfo(request)), response, handle)
+    })
   })
   // A hook may have replaced the body by another stream (decompressed, say), whose events are outside of the scope.
   instance.addHook('preValidation', (request, _, done) => {
@@ -73,14 +68,6 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
   })
   registered()
 }
-
-const requestInfo = (request: FastifyRequest): RequestInfo => ({
-  cookieHeader: request.headers.cookie,
-  secure: request.protocol === 'https',
-  address: request.ip,
-  host: request.host,
-  request,
-})
 
 // Like Fastify's own plugins, it adds its hooks to the surrounding instance too.
 Object.assign(sessionPlugin, {

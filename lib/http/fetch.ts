@@ -1,15 +1,7 @@
 // The adapter for servers that call a function from `Request` to `Response`, such as Bun, Deno and workers.
 import * as E from 'fp-ts/lib/Either.js'
-import { errorResponse } from './errors.js'
-import {
-  type AdapterOptions,
-  attempt,
-  createSessionLoader,
-  type ErrorOptions,
-  handle,
-  type ProxyOptions,
-  webRequestInfo,
-} from './session-request.js'
+import { errorResponse, type OnError } from './errors.js'
+import { type AdapterOptions, type ErrorOptions, type ProxyOptions, webHandler } from './session-request.js'
 import { addHeaders, checkResponse } from './web-response.js'
 
 export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
@@ -19,16 +11,12 @@ export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, Error
   readonly addressOf?: (request: Request) => string | undefined
 }
 
-/**
- * A handler: it returns a response, a promise of one, or a `TaskEither`, which is run. A handler that has upgraded its
- * connection, as in Bun, returns `undefined`.
- */
+/** Returns a response, a promise of one, a `TaskEither` to run, or `undefined` for an upgraded connection (as in Bun). */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
- * A `fetch` handler. Your handler has a current session, which is saved before its response is sent; the body may be a
- * stream that follows later. Nothing is saved if your handler fails, returns no response, or returns `Response.error()`.
- * Further arguments of the server are passed on.
+ * A `fetch` handler. Your handler has a current session, which is saved before its response is sent; a body may stream
+ * later. Nothing is saved if it fails, or returns no response or `Response.error()`. Further arguments are passed on.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -46,23 +34,19 @@ export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...r
  * ```
  */
 export const fetchHandler = (options: FetchHandlerOptions) => {
-  const begin = createSessionLoader(options)
-  const { addressOf, onError, trustProxy = false } = options
+  const handle = webHandler(options, checkResponse)
+  const { addressOf, onError } = options
   return <R extends readonly unknown[]>(handler: FetchHandler<R>) =>
     async (request: Request, ...rest: R): Promise<Response> => {
-      const info = webRequestInfo(request, trustProxy, addressOf?.(request))
-      const { result, headers } = await handle<Response>(begin(info), async (sessionRequest) => {
-        const outcome = await attempt(() => handler(request, ...rest))
-        if (E.isRight(outcome)) checkResponse(outcome.right, sessionRequest.peek())
-        return outcome
-      })
+      const run = (): unknown => handler(request, ...rest)
+      const { result, headers } = await handle<Response>(request, addressOf?.(request), run)
       const response = E.isRight(result) ? result.right : responseTo(onError, result.left, request)
       const own = addHeaders(response, headers)
       return E.isRight(own) ? own.right : responseTo(onError, own.left, request)
     }
 }
 
-const responseTo = (onError: ErrorOptions['onError'], failure: unknown, request: Request): Response => {
+const responseTo = (onError: OnError | undefined, failure: unknown, request: Request): Response => {
   const { pathname } = new URL(request.url)
   const { status, headers, body } = errorResponse(onError, failure, { method: request.method, url: pathname })
   const common = { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' }

@@ -57,32 +57,30 @@ export const findSession =
     const found = await open(loader, info, tokens, loader.options)
     if (E.isLeft(found)) return found
     if (O.isNone(second.right)) return E.right({ session: found.right, cookie })
-    if (O.isSome(found.right))
-      return E.right({ session: found.right, cookie: 'session', crossSite: second.right.value })
-    const ended = await haveEnded(loader.store, tokens)
-    if (E.isLeft(ended)) return ended
-    const stays = isPrefetchOf(info) || !ended.right || (!hasToken && crossSite?.carriesBoth(info) === false)
-    return E.right(
-      stays
-        ? { session: second.right, cookie: 'crossSite' }
-        : { session: second.right, cookie: 'session', crossSite: second.right.value },
-    )
+    if (O.isNone(found.right)) {
+      const ended = await haveEnded(loader.store, tokens)()
+      if (E.isLeft(ended)) return ended
+      const stays =
+        isPrefetchOf(info) || !ended.right || (!hasToken && crossSite?.carriesBoth(info) === false)
+      if (stays) return E.right({ session: second.right, cookie: 'crossSite' })
+    }
+    const opened = O.isSome(found.right) ? found.right : second.right
+    return E.right({ session: opened, cookie: 'session', crossSite: second.right.value })
   }
 
 /** Whether all sessions of tokens that open nothing have ended. A session that was rotated has not. */
-const haveEnded = async (
-  store: SessionStore,
-  tokens: readonly string[],
-): Promise<E.Either<StoreError, boolean>> => {
-  for (const token of tokens) {
-    const parsed = Token.parse(token)
-    if (O.isNone(parsed)) continue
-    const found = await store.refresh(parsed.value.id, emptySnapshot, keysOf([]))()
-    if (E.isLeft(found)) return found
-    if (O.isSome(found.right)) return E.right(false)
+const haveEnded =
+  (store: SessionStore, tokens: readonly string[]): TE.TaskEither<StoreError, boolean> =>
+  async () => {
+    for (const token of tokens) {
+      const parsed = Token.parse(token)
+      if (O.isNone(parsed)) continue
+      const found = await store.refresh(parsed.value.id, emptySnapshot, keysOf([]))()
+      if (E.isLeft(found)) return found
+      if (O.isSome(found.right)) return E.right(false)
+    }
+    return E.right(true)
   }
-  return E.right(true)
-}
 
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
@@ -116,29 +114,24 @@ export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Se
     ? O.some(withEntries(crossSite.store)(session.value))
     : session
 
-/**
- * Destroys the cross-site session after the save, and returns whether its cookie is to be deleted. If a process dies or
- * the store fails before that, the next request merges again.
- */
-export const endCrossSite = async (
-  scope: Scope,
-  found: FoundSession,
-  crossSite: Session,
-): Promise<E.Either<SessionError, boolean>> => {
-  const { session, state } = scope
-  if (state === 'gone') return E.right(false)
-  if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-  // Before the rotation: a request that finds the old secret invalid must not find the cross-site session.
-  if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
-  const isRotated = O.isNone(found.session) || sessionToken(session) !== sessionToken(found.session.value)
-  if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
-  const rotated = await rotateSession(session)()
-  if (E.isRight(rotated)) replace(scope, rotated.right)
-  // Another request has rotated or ended the session first.
-  const isOver =
-    E.isLeft(rotated) && (rotated.left instanceof SaveConflict || rotated.left instanceof SessionGone)
-  return E.isRight(rotated) || isOver ? E.right(true) : rotated
-}
+/** Destroys the cross-site session after the save. If that fails its cookie stays (false), and is merged again later. */
+export const endCrossSite =
+  (scope: Scope, { session: opened, crossSite }: FoundSession): TE.TaskEither<SessionError, boolean> =>
+  async () => {
+    const { session, state } = scope
+    if (crossSite === undefined || state === 'gone') return E.right(false)
+    if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
+    // Before the rotation: a request that finds the old secret invalid must not find the cross-site session.
+    if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
+    const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
+    if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
+    const rotated = await rotateSession(session)()
+    if (E.isRight(rotated)) replace(scope, rotated.right)
+    // Another request has rotated or ended the session first.
+    const isOver =
+      E.isLeft(rotated) && (rotated.left instanceof SaveConflict || rotated.left instanceof SessionGone)
+    return E.isRight(rotated) || isOver ? E.right(true) : rotated
+  }
 
 /** False if a concurrent sign-in has given the browser another token for the session. */
 const isRegular = async ({ session, state }: Scope, crossSite: Session): Promise<boolean> => {

@@ -36,10 +36,7 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
 /** Readers of lists, which are parsed once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
-/**
- * @throws `RangeError` for a number that is not a whole number from 0 on, `TypeError` for an entry that is neither an
- * address nor a network
- */
+/** @throws `RangeError` for a number that is not whole or below 0, `TypeError` for an entry that is no address or network */
 export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
   if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
   const reader = readers.get(trustProxy) ?? byNetworks(trustProxy)
@@ -66,10 +63,7 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/**
- * `Forwarded` counts only without headers of the other kind: a proxy that sets those passes on a `Forwarded` that the
- * client made up.
- */
+/** `Forwarded` counts only without the others: a proxy that sets those passes on a `Forwarded` that a client made up. */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // A request from inside may have passed fewer proxies, or trusted ones only.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
@@ -123,10 +117,7 @@ const parseAddress = (text = '') => {
   return isIP(address) === 0 ? undefined : ipaddr.process(address)
 }
 
-/**
- * The canonical form of an address. A short label that a proxy has put in place of the address (`_hidden`) is kept; any
- * other text gives `undefined`.
- */
+/** The canonical form of an address, or the short label that a proxy has put in its place (`_hidden`). */
 export const addressOf = (text: string | undefined): string | undefined => {
   const label = withoutPort(text ?? '')
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)

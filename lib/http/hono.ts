@@ -3,13 +3,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import type { MiddlewareHandler } from 'hono'
 import type { Session } from '../store/contract.js'
 import { bindEvents } from './request-events.js'
-import {
-  type AdapterOptions,
-  createSessionLoader,
-  handle,
-  type ProxyOptions,
-  webRequestInfo,
-} from './session-request.js'
+import { type AdapterOptions, type ProxyOptions, webHandler } from './session-request.js'
 import { addHeaders, checkResponse } from './web-response.js'
 
 export interface SessionMiddlewareOptions extends AdapterOptions, ProxyOptions {}
@@ -28,9 +22,8 @@ interface NodeBindings {
 }
 
 /**
- * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response; the
- * body may be a stream that follows later. Nothing is saved if a handler throws. Hono's `onError` responds to that error,
- * or to a failure of the save.
+ * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response; a
+ * body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets that error, or a failure of the save.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -51,18 +44,18 @@ interface NodeBindings {
  * ```
  */
 export const sessionMiddleware = (options: SessionMiddlewareOptions): MiddlewareHandler => {
-  const begin = createSessionLoader(options)
+  const handle = webHandler(options, checkResponse)
   return async (c, next) => {
     const { incoming, outgoing } = (c.env as NodeBindings | undefined) ?? {}
     const address = incoming?.socket?.remoteAddress
-    const info = webRequestInfo(c.req.raw, options.trustProxy ?? false, address)
-    const { result, headers } = await handle(begin(info), async (sessionRequest) => {
-      bindEvents(sessionRequest, [incoming, outgoing].filter(isEmitter))
+    const { result, headers } = await handle(c.req.raw, address, async (sessionRequest) => {
+      const emitters = [incoming, outgoing].flatMap((one) => (typeof one?.emit === 'function' ? [one] : []))
+      bindEvents(sessionRequest, emitters)
       c.set('currentSession', sessionRequest.session)
       await next()
       // Hono has caught the error, and `onError` has responded to it.
       if (c.error !== undefined) throw c.error
-      checkResponse(c.res, sessionRequest.peek())
+      return c.res
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
     const response = isUnhandled ? new Response() : c.res
@@ -74,6 +67,3 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     if (isUnhandled) throw result.left
   }
 }
-
-const isEmitter = (of: { readonly emit?: unknown } | undefined): of is { readonly emit: unknown } =>
-  typeof of?.emit === 'function'

@@ -1,9 +1,9 @@
 // The adapter for Koa 2 and 3: a middleware.
-import type { Middleware, ParameterizedContext } from 'koa'
+import type { Middleware } from 'koa'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { runWithEvents } from './request-events.js'
-import { type AdapterOptions, createSessionLoader, forwardedOf, type RequestInfo } from './session-request.js'
+import { type AdapterOptions, createSessionLoader, forwardedOf } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 
@@ -16,8 +16,7 @@ declare module 'koa' {
 
 /**
  * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response.
- * Nothing is saved if the middleware throws; that error, or a failure of the save, goes on to Koa. Set `app.proxy = true`
- * behind a proxy.
+ * Nothing is saved if it throws; that error, or a failure of the save, goes on to Koa. Set `app.proxy = true` behind a proxy.
  *
  * @throws `TypeError` for invalid options
  *
@@ -39,12 +38,15 @@ declare module 'koa' {
 export const sessionMiddleware = (options: AdapterOptions): Middleware => {
   const begin = createSessionLoader(options)
   return async (ctx, next) => {
+    const { req, res, secure, ip: address } = ctx
+    const { host } = forwardedOf(req, ctx.app.proxy)
+    const info = { cookieHeader: req.headers.cookie, secure, address, host, request: req }
     const failures: unknown[] = []
-    const response = deferResponse(ctx.res, (failure) => {
+    const response = deferResponse(res, (failure) => {
       failures.push(failure)
       return () => undefined
     })
-    await runWithEvents([ctx.req, ctx.res], begin(requestInfo(ctx)), response, ({ session }) => {
+    await runWithEvents([req, res], begin(info), response, ({ session }) => {
       ctx.currentSession = session
       return next()
     })
@@ -52,11 +54,3 @@ export const sessionMiddleware = (options: AdapterOptions): Middleware => {
     for (const failure of failures) throw failure
   }
 }
-
-const requestInfo = (ctx: ParameterizedContext): RequestInfo => ({
-  cookieHeader: ctx.req.headers.cookie,
-  secure: ctx.secure,
-  address: ctx.ip,
-  host: forwardedOf(ctx.req, ctx.app.proxy).host,
-  request: ctx.req,
-})

@@ -52,19 +52,15 @@ export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unkn
  * server.listen(0, () => server.close())
  * ```
  */
-export const sessionListener = (
-  options: SessionListenerOptions,
-): ((handler: SessionHandler) => RequestListener) => {
+export const sessionListener = (options: SessionListenerOptions) => {
   const begin = createSessionLoader(options)
-  return (handler) => (req, res) => {
-    const response = deferResponse(res, (failure) => errorResponse(options.onError, failure, req))
-    const info = requestInfo(req, options.trustProxy ?? false)
-    void runWithEvents([req, res], begin(info), response, () => handler(req, res))
-  }
+  return (handler: SessionHandler): RequestListener =>
+    (req, res) => {
+      const response = deferResponse(res, (failure) => errorResponse(options.onError, failure, req))
+      const info = requestInfo(req, options.trustProxy ?? false)
+      void runWithEvents([req, res], begin(info), response, () => handler(req, res))
+    }
 }
-
-// WebSockets: the session of an upgrade request. It is read-only, because it outlives the request: there is no response
-// before which it could be saved, or that could carry a cookie.
 
 export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
@@ -102,9 +98,7 @@ export type UpgradeHandler = (
  * )
  * ```
  */
-export const sessionUpgrade = (
-  options: UpgradeOptions,
-): ((handler: UpgradeHandler) => (req: IncomingMessage, socket: Duplex, head: Buffer) => void) => {
+export const sessionUpgrade = (options: UpgradeOptions) => {
   const { onError, sameSite, trustProxy = false } = options
   const find = findSession(loaderOptions(options))
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
@@ -112,27 +106,29 @@ export const sessionUpgrade = (
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
     const found = await find(info)()
     if (E.isLeft(found)) throw found.left
-    // The cross-site session is merged in memory only; a later request stores the result.
+    // It is read-only, because it outlives the request: no response could carry its cookie. So the cross-site session is
+    // merged in memory only; a later request stores the result.
     return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }
-  return (handler) => (req, socket, head) => {
-    // Until the handler gets the socket, an error without a listener would end the process.
-    const destroy = (): void => void socket.destroy()
-    socket.on('error', destroy)
-    const before = writtenTo(socket)
-    load(req)
-      .then((session) => {
-        socket.off('error', destroy)
-        return socket.destroyed ? undefined : handler(req, socket, head, session)
-      })
-      .catch((failure: unknown) => {
-        socket.on('error', destroy)
-        const response = errorResponse(onError, failure, req)
-        // A socket that already speaks another protocol cannot get an HTTP response.
-        if (writtenTo(socket) === before) reject(socket, response)
-        else socket.destroy()
-      })
-  }
+  return (handler: UpgradeHandler) =>
+    (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
+      // Until the handler gets the socket, an error without a listener would end the process.
+      const destroy = (): void => void socket.destroy()
+      socket.on('error', destroy)
+      const before = writtenTo(socket)
+      load(req)
+        .then((session) => {
+          socket.off('error', destroy)
+          return socket.destroyed ? undefined : handler(req, socket, head, session)
+        })
+        .catch((failure: unknown) => {
+          socket.on('error', destroy)
+          const response = errorResponse(onError, failure, req)
+          // A socket that already speaks another protocol cannot get an HTTP response.
+          if (writtenTo(socket) === before) reject(socket, response)
+          else socket.destroy()
+        })
+    }
 }
 
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0

@@ -31,7 +31,6 @@ export class DeferredState {
   hasHead = false
   /** Whether the head is being made for the first byte, not by a call of the program. */
   isHeadImplicit = false
-  /** The status in the head. */
   status: number | undefined
   /** What the program reads as `headersSent`. */
   headWritten = false
@@ -67,10 +66,7 @@ const keep: Behaviour = (state, args, name) => {
   state.calls.push(() => METHODS[name].released(state, args, name))
 }
 
-/**
- * Node.js makes the head with the first byte, by calling `writeHead`, which programs wrap. The wrappers run at the same
- * moment as without keyrow, so the `write` and `end` that they wrap find the head made.
- */
+/** As in Node.js the first byte calls `writeHead`, which programs wrap: the `write` that they wrap finds the head made. */
 const begin: Behaviour = (state, args, name) => {
   if (!state.hasHead) {
     state.isHeadImplicit = true
@@ -147,12 +143,10 @@ const ignoreSecond = ({ res }: DeferredState, args: readonly unknown[], hasChunk
   else if (callback !== undefined) res.once('finish', callback)
 }
 
-const deferCork =
-  (corked: (before: number) => number): Behaviour =>
-  (state, args, name) => {
-    state.corked = corked(state.corked)
-    keep(state, args, name)
-  }
+const deferCork: Behaviour = (state, args, name) => {
+  state.corked = name === 'cork' ? state.corked + 1 : Math.max(0, state.corked - 1)
+  keep(state, args, name)
+}
 
 /** Changes of a head that is made throw, as without keyrow. After the end of the response they do nothing. */
 const changeHead: Behaviour = (state, args, name) => {
@@ -176,8 +170,8 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   end: method(deferEnd, returnResponse),
   flushHeaders: method(begin),
   flush: method(keep),
-  cork: method(deferCork((corked) => corked + 1)),
-  uncork: method(deferCork((corked) => Math.max(0, corked - 1))),
+  cork: method(deferCork),
+  uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
   // Not a part of the response: it makes the client wait.
@@ -188,27 +182,16 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   removeHeader: header,
 }
 
-// By name and not in a loop, here and below: V8 then knows the hidden class. Responses of HTTP/2 lack some methods.
-const realMethods = (response: ServerResponse): Methods => {
-  const res = response as unknown as Methods
-  return {
-    writeHead: res.writeHead,
-    write: res.write,
-    end: res.end,
-    flushHeaders: res.flushHeaders,
-    flush: res.flush,
-    cork: res.cork,
-    uncork: res.uncork,
-    addTrailers: res.addTrailers,
-    writeEarlyHints: res.writeEarlyHints,
-    writeProcessing: res.writeProcessing,
-    setHeader: res.setHeader,
-    setHeaders: res.setHeaders,
-    appendHeader: res.appendHeader,
-    removeHeader: res.removeHeader,
-  }
+const NAMES = Object.keys(METHODS) as Method[]
+
+/** The methods as they are now: those of the response's prototype, and those that other middleware has replaced. */
+const realMethods = (res: ServerResponse): Methods => {
+  const real = Object.create(Object.getPrototypeOf(res) as object) as Record<Method, unknown>
+  for (const name of NAMES) if (Object.hasOwn(res, name)) real[name] = Reflect.get(res, name)
+  return real as Methods
 }
 
+// By name and not in a loop: V8 then knows the hidden class. Responses of HTTP/2 lack some methods.
 const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   res.writeHead = methods.writeHead
   res.write = methods.write
@@ -259,10 +242,10 @@ const newLayer = () => {
     return state
   }
   const methods: Partial<Record<Method, Call>> = {}
-  for (const [name, behaviours] of Object.entries(METHODS) as [Method, Behaviours][])
+  for (const name of NAMES)
     methods[name] = function (this: unknown, ...args) {
       const state = stateOf(this)
-      return behaviours[state.isStale() ? 'stale' : state.phase](state, args, name)
+      return METHODS[name][state.isStale() ? 'stale' : state.phase](state, args, name)
     }
   const properties: PropertyDescriptorMap = {}
   for (const [name, deferred] of Object.entries(PROPERTIES))
@@ -303,9 +286,9 @@ const headerPairs = (headers: GivenHeaders = {}): readonly (readonly [string, He
   const text = (value: OutgoingHttpHeader = ''): HeaderValue =>
     Array.isArray(value) ? value.map(String) : String(value)
   if (!Array.isArray(headers))
-    return Object.entries(headers).flatMap(([name, value]) =>
-      value === undefined ? [] : [[name, text(value)] as const],
-    )
+    return Object.entries(headers)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, text(value)])
   const list = headers as readonly OutgoingHttpHeader[]
   if (list.every((pair) => Array.isArray(pair)))
     return list.map(([name, value]) => [String(name), text(value)])

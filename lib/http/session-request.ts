@@ -1,9 +1,9 @@
-// What all adapters share: their options, a request from the load of its session to the save, and the headers that the
-// session adds to the response.
+// What all adapters share: options, a request from the load of its session to the save, and the response's headers.
 import type { IncomingMessage } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
+import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type * as TE from 'fp-ts/lib/TaskEither.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { SessionError, StoreError } from '../core/errors.js'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
@@ -15,14 +15,7 @@ import type { Session, SessionStore } from '../store/contract.js'
 import { type CookieOptions, type SessionCookies, sessionCookies } from './cookie.js'
 import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
 import type { OnError } from './errors.js'
-import {
-  endCrossSite,
-  type FoundSession,
-  findSession,
-  isPrefetchOf,
-  type LoaderOptions,
-  withCrossSite,
-} from './find-session.js'
+import { endCrossSite, type FoundSession, findSession, isPrefetchOf, withCrossSite } from './find-session.js'
 import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
 import type { TokenGuard } from './token-guard.js'
 
@@ -41,9 +34,8 @@ export interface AdapterOptions extends CookieOptions {
 export interface ProxyOptions {
   /**
    * The trusted proxies in front of the server: `true` for one, a number of proxies, or their addresses and networks
-   * (`['10.0.0.0/8', 'loopback']`). The scheme, address and host of the client are read from their `X-Forwarded-Proto`,
-   * `X-Forwarded-For` and `X-Forwarded-Host`, or from `Forwarded`. Clients can forge these headers if no such proxy is
-   * there. Default: false.
+   * (`['10.0.0.0/8', 'loopback']`). The client's scheme, address and host are read from their `X-Forwarded-Proto`,
+   * `-For` and `-Host`, or from `Forwarded`. Clients can forge these headers if no such proxy is there. Default: false.
    */
   readonly trustProxy?: TrustProxy
 }
@@ -113,8 +105,7 @@ export interface CacheHeaders {
 
 /**
  * Returns the cache headers of a response, given its own. A response with a session cookie is `no-store`: a cache would
- * give the session to another client. A response whose handler has read a session is `no-store` unless it has its own
- * `Cache-Control`, and it varies with the cookie.
+ * give the session to others. One whose handler has read a session varies with the cookie, and is `no-store` by default.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
@@ -146,29 +137,25 @@ const varyByCookie = (vary: string | undefined): string => {
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
-export const createSessionLoader = (
-  options: AdapterOptions & ProxyOptions,
-): ((info: RequestInfo) => TE.TaskEither<StoreError, SessionRequest>) => {
+export const createSessionLoader = (options: AdapterOptions & ProxyOptions) => {
   const loader = loaderOptions(options)
-  return (info) => async () => {
-    const found = await findSession(loader)(info)()
-    if (E.isLeft(found)) return found
-    const request = { isPrefetch: isPrefetchOf(info), origin: info, looked: false }
-    const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(found.right))
-    const cookies = cookiesFor(loader.cookies, info, found.right)
-    return E.right(sessionRequestOf(openScope(session, request), found.right, cookies))
-  }
+  return (info: RequestInfo): TE.TaskEither<StoreError, SessionRequest> =>
+    async () => {
+      const found = await findSession(loader)(info)()
+      if (E.isLeft(found)) return found
+      const request = { isPrefetch: isPrefetchOf(info), origin: info, looked: false }
+      const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(found.right))
+      const cookies = cookiesFor(loader.cookies, info, found.right)
+      return E.right(sessionRequestOf(openScope(session, request), found.right, cookies))
+    }
 }
 
-export const loaderOptions = (options: AdapterOptions & ProxyOptions): LoaderOptions => {
+export const loaderOptions = (options: AdapterOptions & ProxyOptions) => {
   forwardedBy(options.trustProxy)
   return { store: options.store, cookies: sessionCookies(options), guard: options.guard, options }
 }
 
-/** Returns the `Set-Cookie` headers, given whether the cross-site cookie is to be deleted. */
-type CookiesFor = (scope: Scope, endsCrossSite: boolean) => readonly string[]
-
-const sessionRequestOf = (scope: Scope, found: FoundSession, cookiesFor: CookiesFor): SessionRequest => {
+const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType<typeof cookiesFor>) => {
   const chain = chainOf(scope)
   const looked = (): boolean => scope.request?.looked ?? false
   return {
@@ -179,35 +166,31 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookiesFor: Cookies
     },
     peek: () => scope.session,
     isInside: () => isInside(scope),
-    enter: (f) => inScope(chain, f),
-    run: (handler) => inScope(chain, () => attempt(handler)),
-    finished: () => untilSettled(scope),
-    commit: async () => {
-      const saved = await closeScope(scope)()
-      if (E.isLeft(saved)) return saved
-      const { crossSite } = found
-      const ended = crossSite === undefined ? E.right(false) : await endCrossSite(scope, found, crossSite)
-      return E.isLeft(ended) ? ended : E.right({ cookies: cookiesFor(scope, ended.right), looked })
+    enter: <A>(f: () => A): A => inScope(chain, f),
+    run: (handler: () => Handled) => inScope(chain, () => attempt(handler)),
+    finished: async () => {
+      for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
+        await changes
+        // A throw or a last edit right after the transaction still belongs to the handler.
+        await new Promise((resolve) => setImmediate(resolve))
+      }
     },
+    commit: pipe(
+      closeScope(scope),
+      TE.chain(() => endCrossSite(scope, found)),
+      TE.map((endsCrossSite) => ({ cookies: cookies(scope, endsCrossSite), looked })),
+    ),
     drop: () => {
       dropScope(scope)
-      return { cookies: cookiesFor(scope, false), looked }
+      return { cookies: cookies(scope, false), looked }
     },
-  }
-}
-
-const untilSettled = async (scope: Scope): Promise<void> => {
-  for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
-    await changes
-    // A throw or a last edit right after the transaction still belongs to the handler.
-    await new Promise((resolve) => setImmediate(resolve))
   }
 }
 
 // A token that opens nothing is not deleted from the browser: a concurrent response may just have replaced it.
 const cookiesFor =
-  (cookies: SessionCookies, { secure }: RequestInfo, found: FoundSession): CookiesFor =>
-  ({ session, state }, endsCrossSite) => {
+  (cookies: SessionCookies, { secure }: RequestInfo, found: FoundSession) =>
+  ({ session, state }: Scope, endsCrossSite: boolean): readonly string[] => {
     const { absoluteMs, idleMs } = session.handle.lifetime
     const isCrossSite = found.cookie === 'crossSite'
     const clearCrossSite = (): readonly string[] => cookies.crossSite?.clear(secure) ?? []
@@ -226,10 +209,7 @@ const cookiesFor =
     return [...set, ...cleared]
   }
 
-/**
- * Runs a request whose handler writes to a response: loads the session, runs the handler, saves, and releases the
- * response. It never rejects unless `response.fail` throws.
- */
+/** Loads the session, runs the handler, saves, and releases the response. It rejects only if `response.fail` throws. */
 export const runRequest = async (
   begin: TE.TaskEither<unknown, SessionRequest>,
   handler: (sessionRequest: SessionRequest) => Handled,
@@ -246,19 +226,15 @@ export const runRequest = async (
   }
 }
 
-const run = async (
-  sessionRequest: SessionRequest,
-  handler: () => Handled,
-  response: PendingResponse,
-): Promise<void> => {
+const run = async (sessionRequest: SessionRequest, handler: () => Handled, response: PendingResponse) => {
   const done = sessionRequest.run(handler)
   const outcome = await Promise.race([done, response.mustFlush.then(sessionRequest.finished)])
   if (outcome === undefined && response.isFailure()) {
     response.release(sessionRequest.drop())
     return
   }
-  const failed = outcome !== undefined && E.isLeft(outcome) ? outcome : undefined
-  const committed = failed ?? (await sessionRequest.commit())
+  const hasFailed = outcome !== undefined && E.isLeft(outcome)
+  const committed = hasFailed ? outcome : await sessionRequest.commit()
   if (E.isLeft(committed)) {
     response.fail(committed.left, sessionRequest.drop(), sessionRequest.isInside)
     return
@@ -293,7 +269,27 @@ export const handle = async <A>(
   return E.isLeft(committed) ? { result: committed, headers: drop() } : { result, headers: committed.right }
 }
 
-export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
+type Check = (result: unknown, session: Session) => void
+
+/** Handles the requests of an adapter whose handler returns a `Response`, and checks it before the save. */
+export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
+  const begin = createSessionLoader(options)
+  return <A>(
+    request: Request,
+    address: string | undefined,
+    handler: (sessionRequest: SessionRequest) => Handled,
+  ) =>
+    handle<A>(
+      begin(webRequestInfo(request, options.trustProxy ?? false, address)),
+      async (sessionRequest) => {
+        const outcome = await attempt(() => handler(sessionRequest))
+        if (E.isRight(outcome)) check(outcome.right, sessionRequest.peek())
+        return outcome
+      },
+    )
+}
+
+const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
     // A function is a task: plain handlers return values or promises, functional ones a `TaskEither`.
@@ -337,6 +333,5 @@ const requestInfoFrom = (
   }
 }
 
-/** What the trusted proxies report about a request. */
 export const forwardedOf = (request: CheckedRequest, trustProxy: TrustProxy, peer?: string): Forwarded =>
   forwardedBy(trustProxy)((name) => headerOf(request, name), peer)

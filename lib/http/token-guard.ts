@@ -1,6 +1,5 @@
 // A guard against guessed tokens. It counts the different tokens of each client that no store of this installation made.
-// The cookie of a session that has ended does not count: browsers go on sending it. No client is locked out: the guard
-// only stops the lookup of further such tokens.
+// The cookie of a session that has ended does not count: browsers go on sending it.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { numberOption } from '../core/options.js'
@@ -70,10 +69,10 @@ export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
       if (address === undefined) return
       const client = networkOf(address)
       const tokens = guesses.get(client) ?? new Set()
-      const before = tokens.size
-      if (before <= limit) tokens.add(createHash('sha256').update(token).digest().readUInt32LE() >>> 2)
       guesses.set(client, tokens)
-      if (before <= limit && tokens.size > limit)
+      if (tokens.size > limit) return
+      tokens.add(createHash('sha256').update(token).digest().readUInt32LE() >>> 2)
+      if (tokens.size > limit)
         publish('tokenAbuse', { address: addressOf(address) ?? address, tokens: tokens.size, blocked: block })
     },
   }

@@ -43,16 +43,12 @@ const canCarry = (response: Response | undefined): boolean => {
 
 const isCopyable = ({ status }: Response): boolean => status >= 200 && status <= 599
 
-/**
- * Bun keeps the type of a text or a file outside of the headers, and only `clone` copies it. A response made from such a
- * body is sent as `application/octet-stream`.
- */
+/** Bun keeps the type of a text or a file outside of the headers. `clone` copies it; `new Response(body)` loses it. */
 const HIDES_TYPES = typeof Response === 'function' && !new Response('text').headers.has('Content-Type')
 
 /**
- * Returns a copy of the response with the session's headers. The original is not changed, because a program may return
- * the same response to every client. A response that needs no change, or cannot be changed, is returned itself; it is a
- * `ResponseRejected` if it was to carry a cookie.
+ * Returns a copy of the response with the session's headers, because a program may return one response to every client.
+ * A response that needs no change, or cannot be changed, is returned itself, or rejected if it was to carry a cookie.
  */
 export const addHeaders = (
   response: Response,
