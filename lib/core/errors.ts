@@ -8,7 +8,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` accept the errors of all copies of keyrow that a bundler loads into a process: by family and tag. */
+/** Makes `instanceof` accept the errors of all copies of keyrow that a bundler has loaded: by family and tag. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -156,7 +156,7 @@ export class DriverError extends KeyrowError {
   }
 }
 
-/** A stored value does not fit its codec. `row` is counted from 0 in the result. `problems` has a line for each mismatch. */
+/** A stored value does not fit its codec. `row` counts from 0 in the result. `problems` has a line per mismatch. */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
   readonly status = 500

@@ -1,4 +1,4 @@
-// What all copies of keyrow in a process share. A bundler or a development server may load two, with one current session.
+// What all copies of keyrow in a process share. A bundler or development server may load two, with one current session.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')

@@ -8,7 +8,7 @@ import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
-  /** The name, over TLS with the prefix `__Host-`, or `__Secure-` with a `domain` or another `path`. Default: `session`. */
+  /** The name; over TLS with the prefix `__Host-`, or `__Secure-` if `domain` or `path` is set. Default: `session`. */
   readonly cookieName?: string
   /** Which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'

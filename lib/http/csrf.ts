@@ -32,9 +32,6 @@ export interface RequestInfo {
   readonly request?: CheckedRequest | undefined
 }
 
-/** What is known about the origin to which a request was sent, beside its headers. */
-type OwnOrigin = Pick<RequestInfo, 'host' | 'secure'>
-
 export const headerOf = ({ headers }: CheckedRequest, name: string): string | undefined => {
   const value = typeof headers.get === 'function' ? headers.get(name) : (headers as HeaderRecord)[name]
   return typeof value === 'string' ? value : undefined
@@ -45,7 +42,7 @@ export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
 /** By `Sec-Fetch-Site`, or else by `Origin`: there another host of the same site counts as `cross-site`. */
-export const senderOf = (request: CheckedRequest, own: OwnOrigin) => {
+export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
   const origin = headerOf(request, 'origin')
@@ -57,7 +54,7 @@ export const senderOf = (request: CheckedRequest, own: OwnOrigin) => {
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
 /** Whether the headers name a page of another origin, or hide the page. Old browsers and other clients send none. */
-export const isCrossSite = (request: CheckedRequest, own: OwnOrigin): boolean => {
+export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined

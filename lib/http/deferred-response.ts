@@ -93,7 +93,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // `headersSent` of a deferred response is not that of Node.js. Over HTTP/2 `end` calls `write`, which must reach the client.
+  // A deferred response has a `headersSent` of its own. Over HTTP/2 `end` calls `write`, which must reach the client.
   state.phase = 'released'
   if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
   else if (!state.res.writableEnded) state.res.destroy()

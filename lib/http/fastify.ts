@@ -18,8 +18,9 @@ declare module 'fastify' {
 
 /**
  * A plugin for Fastify. All handlers and hooks after it have a current session, which is saved before the first byte of
- * the reply is sent, also if it is a stream or was hijacked. Nothing is saved if the reply is an error: a status from 500
- * on, or from 400 on if Fastify's error handling made it, which gets a failed save too. Behind a proxy set `trustProxy`.
+ * the reply is sent, also if it is a stream or was hijacked. Nothing is saved if the reply is an error: a status from
+ * 500 on, or from 400 on if Fastify's error handling made it, which also gets failed saves. Behind a proxy set
+ * Fastify's own `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *

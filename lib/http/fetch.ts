@@ -11,7 +11,7 @@ export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, Error
   readonly addressOf?: (request: Request) => string | undefined
 }
 
-/** Returns a response, a promise of one, a `TaskEither` to run, or `undefined` for an upgraded connection (as in Bun). */
+/** Returns a response, a promise of one, a `TaskEither` to run, or `undefined` for a connection that Bun upgraded. */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**

@@ -114,7 +114,7 @@ export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Se
     ? O.some(withEntries(crossSite.store)(session.value))
     : session
 
-/** Destroys the cross-site session after the save. If that fails its cookie stays (false), and is merged again later. */
+/** Destroys the cross-site session after the save. If that fails, its cookie stays (false), to be merged again later. */
 export const endCrossSite =
   (scope: Scope, { session: opened, crossSite }: FoundSession): TE.TaskEither<SessionError, boolean> =>
   async () => {

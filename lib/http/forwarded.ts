@@ -36,7 +36,7 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
 /** Readers of lists, which are parsed once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
-/** @throws `RangeError` for a number that is not whole or below 0, `TypeError` for an entry that is no address or network */
+/** @throws `RangeError` for a number not whole or below 0, `TypeError` for an entry that is no address or network */
 export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
   if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
   const reader = readers.get(trustProxy) ?? byNetworks(trustProxy)
@@ -63,7 +63,7 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/** `Forwarded` counts only without the others: a proxy that sets those passes on a `Forwarded` that a client made up. */
+/** `Forwarded` counts only without the others: a proxy that sets those passes on a `Forwarded` of the client. */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // A request from inside may have passed fewer proxies, or trusted ones only.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))

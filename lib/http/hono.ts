@@ -23,7 +23,7 @@ interface NodeBindings {
 
 /**
  * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response; a
- * body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets that error, or a failure of the save.
+ * body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets that error, or that of the save.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

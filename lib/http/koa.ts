@@ -16,7 +16,7 @@ declare module 'koa' {
 
 /**
  * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response.
- * Nothing is saved if it throws; that error, or a failure of the save, goes on to Koa. Set `app.proxy = true` behind a proxy.
+ * Nothing is saved if it throws; that error, or that of the save, goes on to Koa. Behind a proxy set `app.proxy = true`.
  *
  * @throws `TypeError` for invalid options
  *

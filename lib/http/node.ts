@@ -106,7 +106,7 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
     const found = await find(info)()
     if (E.isLeft(found)) throw found.left
-    // It is read-only, because it outlives the request: no response could carry its cookie. So the cross-site session is
+    // It is read-only, because it outlives the request: no response could carry its cookie. The cross-site session is
     // merged in memory only; a later request stores the result.
     return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }

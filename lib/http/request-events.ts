@@ -5,7 +5,7 @@ import { type Handled, type PendingResponse, runRequest, type SessionRequest } f
 
 /**
  * Before version 13 (Node.js 24) V8 makes a new hidden class for each member that is added to an object whose prototype
- * was replaced, as Express does. All access to it is then slow. Objects from which a member was deleted share one class.
+ * was replaced, as Express does. All access is then slow. Objects from which a member was deleted share one class.
  */
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')

@@ -1,5 +1,5 @@
-// The state of a deferred response, and its methods. They stay installed, because a program may have kept or wrapped one,
-// and each must lead to the response later. All responses share the same functions, which find the state by a symbol:
+// The state of a deferred response, and its methods. They stay installed: a program may have kept or wrapped one, and
+// each must lead to the response later. All responses share the same functions, which find the state by a symbol:
 // functions of its own would give each response a hidden class of its own, on which V8 runs all code of Node.js slowly.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
@@ -66,7 +66,7 @@ const keep: Behaviour = (state, args, name) => {
   state.calls.push(() => METHODS[name].released(state, args, name))
 }
 
-/** As in Node.js the first byte calls `writeHead`, which programs wrap: the `write` that they wrap finds the head made. */
+/** As in Node.js the first byte calls `writeHead`, which programs wrap: the `write` they wrap finds the head made. */
 const begin: Behaviour = (state, args, name) => {
   if (!state.hasHead) {
     state.isHeadImplicit = true

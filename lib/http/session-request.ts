@@ -105,7 +105,7 @@ export interface CacheHeaders {
 
 /**
  * Returns the cache headers of a response, given its own. A response with a session cookie is `no-store`: a cache would
- * give the session to others. One whose handler has read a session varies with the cookie, and is `no-store` by default.
+ * give the session to others. One whose handler has read a session varies with the cookie, by default as `no-store`.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
