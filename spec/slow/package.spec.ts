@@ -9,6 +9,7 @@ import { RELEASE } from '../../lib/core/process.js'
 import { type CodeBlock, codeBlocks } from '../support/code-blocks.js'
 import * as consumer from '../support/package-consumer.js'
 import {
+  bytesIn,
   filesIn,
   install,
   nodePackages,
@@ -70,6 +71,7 @@ const full = await project(
   'full',
   tarball,
   '@electric-sql/pglite',
+  'fs-native-extensions',
   'postgres',
   ...frameworks,
   '@types/express@5',
@@ -106,6 +108,11 @@ t.test('the tarball holds the built modules, their sources and the texts, and no
     'package.json',
   ]
   t.strictSame(filesIn(home), [...texts, ...pages, ...built, ...sources.map((file) => `lib/${file}`)].sort())
+})
+
+t.test('installed without peers, the package and its dependencies take less than 15 MB', async (t) => {
+  const bytes = bytesIn(join(alone, 'node_modules'))
+  t.ok(bytes < 15_000_000, `${bytes} bytes`)
 })
 
 t.test('every map leads to sources inside the package', async (t) => {
