@@ -96,12 +96,17 @@ t.comment(
 
 t.test('the tarball holds the built modules, their sources and the texts, and nothing else', async (t) => {
   const sources = filesIn(join(workshop.directory, 'repository', 'lib')).filter((file) =>
-    file.endsWith('.ts'),
+    /\.c?ts$/.test(file),
   )
   const built = sources
     .filter((file) => !file.endsWith('.d.ts'))
-    .map((file) => file.slice(0, -'.ts'.length))
-    .flatMap((file) => ['.js', '.js.map', '.d.ts', '.d.ts.map'].map((ending) => `dist/${file}${ending}`))
+    .map((file) => `dist/${file.slice(0, -'ts'.length)}`)
+    // A file `x.cts` is built as `x.cjs` and `x.d.cts`.
+    .flatMap((file) => [
+      `${file}js`,
+      `${file}js.map`,
+      ...['ts', 'ts.map'].map((end) => file.replace(/c?$/, `d.$&${end}`)),
+    ])
   const pages = filesIn(join(workshop.directory, 'repository', 'docs')).map((file) => `docs/${file}`)
   const texts = [
     ...['ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'README.md', 'SECURITY.md'],

@@ -29,7 +29,7 @@ const OPTIONS = {
 // The compiler takes half a second to load, so only a text that is new loads it.
 const transpile = (fileName, text) => {
   const ts = require('typescript')
-  const form = `${fileName}`.endsWith('.cts')
+  const form = fileName.endsWith('.cts')
     ? { module: ts.ModuleKind.CommonJS, verbatimModuleSyntax: false }
     : { module: ts.ModuleKind.ESNext }
   const compilerOptions = { ...OPTIONS, target: ts.ScriptTarget.ES2022, ...form }
@@ -48,7 +48,7 @@ const transpiled = (url) => {
     .digest('hex')
   const file = join(cache, `${name}.${hash.slice(0, 16)}${path.endsWith('.cts') ? '.cjs' : '.js'}`)
   if (existsSync(file)) return file
-  const made = transpile(url, text)
+  const made = transpile(path, text)
   mkdirSync(cache, { recursive: true })
   // Other processes read it as soon as it has its name.
   const draft = `${file}.${process.pid}`
