@@ -6,6 +6,8 @@ import type { Case } from './clients.js'
 export interface Figures {
   readonly peer: string
   readonly rates: readonly number[]
+  /** The processor time of the client and the servers for a cycle in each round, in microseconds. */
+  readonly costs: readonly number[]
   readonly p50: number
   readonly p99: number
 }
@@ -27,9 +29,9 @@ const median = (figures: readonly number[]): number => {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
-/** How `peer` compares with `other`, round by round: the median of the ratios, the least and the greatest. */
-const ratio = (peer: Figures, other: Figures): string => {
-  const ratios = peer.rates.map((rate, round) => rate / (other.rates[round] ?? Number.NaN))
+/** How the figures of a peer compare with another's, round by round: the median of the ratios, the least and the greatest. */
+const ratio = (peer: readonly number[], other: readonly number[]): string => {
+  const ratios = peer.map((figure, round) => figure / (other[round] ?? Number.NaN))
   const [least, middle, greatest] = [Math.min(...ratios), median(ratios), Math.max(...ratios)]
   return `${middle.toFixed(2)} (${least.toFixed(2)} to ${greatest.toFixed(2)})`
 }
@@ -37,7 +39,15 @@ const ratio = (peer: Figures, other: Figures): string => {
 const cell = (ours: Figures | undefined, peer: Figures): string => {
   const rate = `${Math.round(median(peer.rates)).toLocaleString('en')} /s`
   const latency = `p50 ${peer.p50.toFixed(2)}, p99 ${peer.p99.toFixed(1)} ms`
-  return [rate, latency, ...(ours === undefined || peer === ours ? [] : [ratio(ours, peer)])].join('<br>')
+  const cost = median(peer.costs)
+  const comparison =
+    ours === undefined || peer === ours
+      ? []
+      : [
+          ratio(ours.rates, peer.rates),
+          ...(Number.isNaN(cost) ? [] : [`processor ${ratio(ours.costs, peer.costs)}`]),
+        ]
+  return [rate, latency, ...(Number.isNaN(cost) ? [] : [`${cost.toFixed(0)} µs`]), ...comparison].join('<br>')
 }
 
 const row = ({ of, figures, missing }: Measured, names: readonly string[]): string => {
