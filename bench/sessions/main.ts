@@ -8,8 +8,9 @@ import { join } from 'node:path'
 import { type Case, type Clients, openClients } from './clients.js'
 import { peersFor } from './peers.js'
 import { processorTime } from './processor-time.js'
-import { drawing, type Figures, type Measured, type Missing, table } from './report.js'
+import { type Cost, drawing, type Figures, type Measured, type Missing, table } from './report.js'
 import { startServers } from './servers.js'
+import type { Ran } from './worker.js'
 
 const environment = process.env
 const rounds = Number(environment['ROUNDS'] ?? 5)
@@ -55,6 +56,12 @@ const opened = async (of: Case): Promise<{ clients: Map<string, Clients>; missin
   return { clients, missing }
 }
 
+/** The processor time of one cycle, in microseconds. */
+const costOf = ({ processor, cycles }: Ran, server: number): Cost => ({
+  client: (processor / cycles) * 1_000,
+  server: (server / cycles) * 1_000,
+})
+
 const measure = async (of: Case): Promise<Measured> => {
   const { clients, missing } = await opened(of)
   const found = new Map<string, Figures>()
@@ -63,12 +70,12 @@ const measure = async (of: Case): Promise<Measured> => {
     for (const [peer, run] of clients) {
       const before = processorTime(pids)
       const ran = await run.run(milliseconds)
-      const processor = ran.processor + processorTime(pids) - before
+      const server = processorTime(pids) - before
       const { rates, costs } = found.get(peer) ?? { rates: [], costs: [] }
       found.set(peer, {
         peer,
         rates: [...rates, (ran.cycles / ran.milliseconds) * 1_000],
-        costs: [...costs, of.http ? Number.NaN : (processor / ran.cycles) * 1_000],
+        costs: of.http ? [] : [...costs, costOf(ran, server)],
         p50: ran.p50,
         p99: ran.p99,
       })

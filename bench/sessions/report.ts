@@ -6,10 +6,16 @@ import type { Case } from './clients.js'
 export interface Figures {
   readonly peer: string
   readonly rates: readonly number[]
-  /** The processor time of the client and the servers for a cycle in each round, in microseconds. */
-  readonly costs: readonly number[]
+  /** In each round; empty where it is not known. */
+  readonly costs: readonly Cost[]
   readonly p50: number
   readonly p99: number
+}
+
+/** The processor time of the client and of the servers for one cycle, in microseconds. */
+export interface Cost {
+  readonly client: number
+  readonly server: number
 }
 
 export interface Measured {
@@ -36,18 +42,23 @@ const ratio = (peer: readonly number[], other: readonly number[]): string => {
   return `${middle.toFixed(2)} (${least.toFixed(2)} to ${greatest.toFixed(2)})`
 }
 
+const costs = ({ costs }: Figures, part: keyof Cost): string =>
+  median(costs.map((cost) => cost[part])).toFixed(0)
+
+const sums = ({ costs }: Figures): readonly number[] => costs.map(({ client, server }) => client + server)
+
 const cell = (ours: Figures | undefined, peer: Figures): string => {
   const rate = `${Math.round(median(peer.rates)).toLocaleString('en')} /s`
   const latency = `p50 ${peer.p50.toFixed(2)}, p99 ${peer.p99.toFixed(1)} ms`
-  const cost = median(peer.costs)
+  const cost = peer.costs.length === 0 ? [] : [`${costs(peer, 'client')} + ${costs(peer, 'server')} µs`]
   const comparison =
     ours === undefined || peer === ours
       ? []
       : [
           ratio(ours.rates, peer.rates),
-          ...(Number.isNaN(cost) ? [] : [`processor ${ratio(ours.costs, peer.costs)}`]),
+          ...(cost.length === 0 ? [] : [`processor ${ratio(sums(ours), sums(peer))}`]),
         ]
-  return [rate, latency, ...(Number.isNaN(cost) ? [] : [`${cost.toFixed(0)} µs`]), ...comparison].join('<br>')
+  return [rate, latency, ...cost, ...comparison].join('<br>')
 }
 
 const row = ({ of, figures, missing }: Measured, names: readonly string[]): string => {
