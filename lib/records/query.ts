@@ -7,12 +7,11 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type * as t from 'io-ts'
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
-import { problemsOf } from '../core/key.js'
 import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
 import type { Column } from './column.js'
 import { shapeIn } from './record.js'
 import { recordIn } from './save.js'
-import { encode, type Rows } from './table.js'
+import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
  * A statement, or a part of one. An interpolated value becomes a parameter; an interpolated part is inserted. On every driver
@@ -69,25 +68,16 @@ const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   if (shape !== undefined)
     return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
-  return (row, ordinal) => pipe(decode(codec, row), E.mapLeft(misfit(ordinal)))
-}
-
-// A codec is user code: if it throws, the row does not fit.
-const decode = <A>(codec: t.Decoder<unknown, A>, row: Row): E.Either<t.Errors | string, A> => {
-  try {
-    return codec.decode(row)
-  } catch (thrown) {
-    return E.left(String(thrown))
-  }
+  return (row, ordinal) => pipe(decodeWith(codec, row), E.mapLeft(misfit(ordinal)))
 }
 
 const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
-    if (typeof errors === 'string') return new DecodeError('row', [errors], ordinal)
+    const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
     // In the path, numbers are members of an intersection; columns have names.
-    const path = errors[0]?.context.slice(1).map(({ key }) => key) ?? []
-    return new DecodeError(path.find((key) => !/^\d+$/.test(key)) ?? 'row', problemsOf(errors), ordinal)
+    const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
+    return new DecodeError(column, reasonsOf(errors), ordinal)
   }
 
 /**
@@ -113,7 +103,7 @@ export const queryMany = <A>(
 ): TE.TaskEither<Failure, readonly A[]> =>
   pipe(
     run(handle, queryOf(statement), statement),
-    TE.chainEitherKW((rows) => decodeAll(decoderOf(handle, as), rows, 0)),
+    TE.chainEitherKW((rows) => decodeAll(decoderOf(handle, as), rows)),
   )
 
 /** The first row of a statement, if it has any. */
@@ -133,10 +123,10 @@ const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<Dr
   // `sql` accepts only params; the driver rejects values of untyped callers.
   handle.query(query, values as readonly Param[])
 
-const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[], first: number) => {
+const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
   const values: A[] = []
   for (const [index, row] of rows.entries()) {
-    const value = decode(row, first + index)
+    const value = decode(row, index)
     if (E.isLeft(value)) return value
     values.push(value.right)
   }
