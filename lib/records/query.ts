@@ -42,10 +42,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
  * console.log(sql`select title from notes where id = any(${param(array(uuid), ids)})`.text) // select title from notes where id = any($1::text::uuid[])
  * ```
  */
-export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql => {
-  const { sql: type } = column
-  return tag(['', `::text::${type}`], encode(type, column, value))
-}
+export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
+  tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
 /** The decoder of a row: a codec of the whole row, or a record whose `row` the statement selects. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
@@ -180,49 +178,36 @@ export const queryStream = <A, L, B>(
 ): TE.TaskEither<L | DriverError, B> =>
   handle.transaction((tx) => async () => {
     const number = freeCursor()
-    const stream: Stream<A> = {
-      tx,
-      statement,
-      query: queryOf(statement),
-      decode: decoderOf(tx, as),
-      cursor: `keyrow_cursor_${String(number)}`,
-      open: false,
-    }
+    const { rows, close } = streamed(tx, decoderOf(tx, as), statement, `keyrow_cursor_${String(number)}`)
     try {
-      const result = await consume(fetched(stream), tx)()
-      if (E.isRight(result) && stream.open) await onCursor(stream, 'close')
+      const result = await consume(rows, tx)()
+      if (E.isRight(result)) await close()
       return result
     } finally {
       cursors.delete(number)
     }
   })
 
-interface Stream<A> {
-  readonly tx: Database
-  readonly statement: Sql
-  readonly query: Query
-  readonly decode: Decode<A>
-  readonly cursor: string
-  open: boolean
-}
-
-const onCursor = ({ tx, query, cursor }: Stream<unknown>, what: string) =>
-  tx.query({ name: `${query.name}.${what.replace(/ .*/, '')}`, text: `${what} ${cursor}` }, [])()
-
-async function* fetched<A>(stream: Stream<A>): AsyncGenerator<E.Either<Failure, A>, void, undefined> {
-  const { tx, statement, query, decode, cursor } = stream
-  const declare = { name: query.name, text: `declare ${cursor} cursor for ${query.text}` }
-  const declared = await run(tx, declare, statement)()
-  if (E.isLeft(declared)) return yield declared
-  stream.open = true
-  for (let first = 0; ; first += BATCH) {
-    const rows = await onCursor(stream, `fetch ${String(BATCH)} from`)
-    if (E.isLeft(rows)) return yield rows
-    for (const [index, row] of rows.right.entries()) {
-      const value = decode(row, first + index)
-      yield value
-      if (E.isLeft(value)) return
+/** The rows that a cursor reads, and the function that closes it if it is open. */
+const streamed = <A>(tx: Database, decode: Decode<A>, statement: Sql, cursor: string) => {
+  const { name, text } = queryOf(statement)
+  let open = false
+  const send = (verb: string, rest: string) =>
+    tx.query({ name: `${name}.${verb}`, text: `${verb} ${rest}${cursor}` }, [])()
+  async function* fetched(): AsyncGenerator<E.Either<Failure, A>, void, undefined> {
+    const declared = await run(tx, { name, text: `declare ${cursor} cursor for ${text}` }, statement)()
+    if (E.isLeft(declared)) return yield declared
+    open = true
+    for (let first = 0; ; first += BATCH) {
+      const rows = await send('fetch', `${String(BATCH)} from `)
+      if (E.isLeft(rows)) return yield rows
+      for (const [index, row] of rows.right.entries()) {
+        const value = decode(row, first + index)
+        yield value
+        if (E.isLeft(value)) return
+      }
+      if (rows.right.length < BATCH) return
     }
-    if (rows.right.length < BATCH) return
   }
+  return { rows: fetched(), close: async () => open && (await send('close', '')) }
 }

@@ -1,5 +1,4 @@
-// Records: the functions for a table's values, from its name, its columns and its key. All SQL is made once, at the
-// definition.
+// Records: the functions for a table's values, from its name, its columns and its key.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
@@ -18,23 +17,15 @@ import {
   type Field,
   fieldOf,
   type GeneratedName,
-  idFrom,
   type Key,
   keyValues,
-  normalised,
+  parsedId,
   quoted,
   type RecordOf,
   type Shape,
   shapeOf,
 } from './table.js'
 import { type AnyActive, buildRecord, setColumn, updateColumn } from './value.js'
-
-/** Keys as parameters: an array for each column of the key. Throws an `EncodeError`. */
-const arrayParams = (columns: readonly Field[], keys: readonly (readonly unknown[])[]): readonly Param[] =>
-  columns.map(({ name, type }, index) => {
-    const values = keys.map((key) => key[index])
-    return encode(name, array(type as Column<unknown>), values)
-  })
 
 /** The records of the rows, grouped by the ordinal of the requested key. */
 const grouped = (
@@ -52,19 +43,26 @@ const grouped = (
   return E.right(groups)
 }
 
-/** The records of each of these keys, by one statement. */
+/** The records of each of these keys, by one statement. Its parameters are an array for each column of the key. */
 const readEach = (
   shape: Shape,
   handle: Database,
   query: Query,
   columns: readonly Field[],
   keys: readonly (readonly unknown[])[],
-) =>
-  pipe(
-    TE.fromEither(attempt(() => arrayParams(columns, keys))),
+) => {
+  const param = ({ name, type }: Field, index: number): Param =>
+    encode(
+      name,
+      array(type as Column<unknown>),
+      keys.map((key) => key[index]),
+    )
+  return pipe(
+    TE.fromEither(attempt(() => columns.map(param))),
     TE.chainW((params) => runReadCommitted(handle, query, params)),
     TE.chainEitherKW((rows) => grouped(shape, handle, rows, keys.length)),
   )
+}
 
 /** The query of a relation by a column of the records' table. */
 const byColumn = (shape: Shape, { name, column, type }: Field): Query => {
@@ -180,38 +178,16 @@ const reference = ({ key, simple }: Shape): Column<unknown> | undefined => {
   return Object.freeze({ sql, codec, wire, read, readArray })
 }
 
-const normalId = (shape: Shape, id: unknown): unknown => {
-  const parts = keyValues(shape, id)
-  const values = shape.key.map((field, index) =>
-    normalised(field.name, field.type, decodedText(field, parts[index])),
-  )
-  return idFrom(shape, values)
-}
-
-/** A value from its text: `'42'` for a bigint. */
-const decodedText = ({ type }: Field, value: unknown): unknown =>
-  typeof value === 'string'
-    ? pipe(
-        type.codec.decode(value),
-        E.getOrElse((): unknown => value),
-      )
-    : value
-
 const operations = (table: Table) => {
   const { shape, sql } = table
-  const findAll = (handle: Database, ids: readonly unknown[]) =>
-    readEach(
-      shape,
-      handle,
-      sql.findMany,
-      shape.key,
-      ids.map((id) => keyValues(shape, id)),
-    )
   return {
-    id: (value: unknown) => attempt(() => normalId(shape, value)),
+    id: (value: unknown) => attempt(() => parsedId(shape, value)),
     find: (handle: Database, id: unknown) => findRecord(table, handle, id),
-    findMany: (handle: Database, ids: readonly unknown[]) =>
-      ids.length === 0 ? TE.right([]) : TE.map(A.map(A.head<AnyActive>))(findAll(handle, ids)),
+    findMany: (handle: Database, ids: readonly unknown[]) => {
+      const keys = ids.map((id) => keyValues(shape, id))
+      const found = readEach(shape, handle, sql.findMany, shape.key, keys)
+      return ids.length === 0 ? TE.right([]) : TE.map(A.map(A.head<AnyActive>))(found)
+    },
     refresh: (value: AnyActive) => refreshRecord(table, value),
     build: (handle: Database, given: object) => attempt(() => buildRecord(shape, handle, given)),
     set: (name: string, value: unknown) => setColumn(shape, name, value),

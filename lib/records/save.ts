@@ -37,17 +37,11 @@ const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | n
 const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
 
 /** The record of a row that was just read. */
-export const recordIn = (
-  shape: Shape,
-  handle: Database,
-  row: Row,
-  ordinal?: number,
-): E.Either<DecodeError, AnyActive> => {
-  const values = decodeRow(shape, row, ordinal)
-  return E.isLeft(values)
-    ? values
-    : E.right(makeRecord(handle, { shape, values: values.right, row, edits: HashMap() }))
-}
+export const recordIn = (shape: Shape, handle: Database, row: Row, ordinal?: number) =>
+  pipe(
+    decodeRow(shape, row, ordinal),
+    E.map((values) => makeRecord(handle, { shape, values, row, edits: HashMap() })),
+  )
 
 const gone = ({ shape, values }: State): RecordGone => new RecordGone(shape.table, idText(shape, values))
 
@@ -57,19 +51,17 @@ export const saveRecord = (table: Table, record: AnyActive): TE.TaskEither<Recor
   return state.edits.isEmpty() ? TE.right(record) : tagged(update(table, record.handle, state))
 }
 
-const insert = (
-  { shape, sql }: Table,
-  handle: Database,
-  { values }: State,
-): TE.TaskEither<DriverError | DecodeError, AnyActive> =>
-  pipe(
+const insert = ({ shape, sql }: Table, handle: Database, { values }: State) => {
+  const given = shape.fields.filter(({ generated }) => !generated)
+  return pipe(
     runReadCommitted(
       handle,
       sql.insert,
-      shape.fields.filter(({ generated }) => !generated).map((field) => textAt(field, values)),
+      given.map((field) => textAt(field, values)),
     ),
     TE.chainEitherKW(([row]) => recordIn(shape, handle, row ?? {})),
   )
+}
 
 // Plain `async` here and in `findRecord`: the cost per row shows in a busy program's throughput.
 const update =
@@ -119,12 +111,10 @@ const anyParams = (
   )
   if (guard === undefined) return sets
   if (shape.revision !== undefined) return [...sets, guard(shape.revision)]
-  return [
-    ...sets,
-    ...fields.flatMap((field) =>
-      edits.get(field.name)?._tag === 'Update' ? [true, guard(field)] : [false, null],
-    ),
-  ]
+  const guards = fields.flatMap((field) =>
+    edits.get(field.name)?._tag === 'Update' ? [true, guard(field)] : [false, null],
+  )
+  return [...sets, ...guards]
 }
 
 /** Reads and writes under the row's lock. */
@@ -132,31 +122,31 @@ const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither
   const { shape, sql } = table
   return pipe(
     tx.query(sql.lock, keyOf(shape, state.values)),
-    TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(state)) : E.right(row))),
-    TE.chainEitherKW((row) => reapplied(shape, state, row)),
-    TE.chainW((values) => write(table, tx, state, values, false)),
+    TE.chainEitherKW((rows) => reapplied(shape, state, rows)),
+    TE.chainW(({ values }) => write(table, tx, state, values, false)),
     TE.chainW(TE.fromOption(() => gone(state))),
   )
 }
 
-/** The values of the row with the edits applied again. */
+/** The state with the row as it is now, and the edits applied again. */
 const reapplied = (
   shape: Shape,
-  { edits, values: read, row: before }: State,
-  row: Row,
-): E.Either<DecodeError | SaveConflict, readonly unknown[]> => {
+  state: State,
+  [row]: readonly Row[],
+): E.Either<DecodeError | SaveConflict | RecordGone, State> => {
+  if (row === undefined) return E.left(gone(state))
   const present = decodeRow(shape, row)
   if (E.isLeft(present)) return present
   const values = [...present.right]
-  for (const [name, edit] of edits) {
+  for (const [name, edit] of state.edits) {
     const field = shape.settable.get(name)
     if (field === undefined) continue
-    const changed = !isDeepStrictEqual(row[field.alias], before?.[field.alias])
+    const changed = !isDeepStrictEqual(row[field.alias], state.row?.[field.alias])
     if (edit._tag === 'Set' && changed && shape.revision !== undefined)
-      return E.left(new SaveConflict(idText(shape, read), name, shape.table))
+      return E.left(new SaveConflict(idText(shape, state.values), name, shape.table))
     values[field.index] = O.toUndefined(applyEdit(edit, O.some(values[field.index])))
   }
-  return E.right(values)
+  return E.right({ ...state, row, values })
 }
 
 export const findRecord = (
@@ -175,22 +165,15 @@ export const findRecord = (
   }
 }
 
-export const refreshRecord = (
-  { shape, sql }: Table,
-  record: AnyActive,
-): TE.TaskEither<RecordError, AnyActive> => {
+export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
+  const { shape, sql } = table
   const state = stateIn(shape, record)
   if (state.row === undefined) return TE.right(record)
   return tagged(
     pipe(
       runReadCommitted(record.handle, sql.find, keyOf(shape, state.values)),
-      TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(state)) : E.right(row))),
-      TE.chainEitherKW((row) =>
-        pipe(
-          reapplied({ ...shape, revision: undefined }, state, row),
-          E.map((values) => makeRecord(record.handle, { ...state, row, values })),
-        ),
-      ),
+      TE.chainEitherKW((rows) => reapplied({ ...shape, revision: undefined }, state, rows)),
+      TE.map((now) => makeRecord(record.handle, now)),
     ),
   )
 }

@@ -1,5 +1,4 @@
 // The statements of a record's table, made once at the definition. Parameters are text, cast to the types of their columns.
-// Columns of a result have names that no pool renames.
 //
 // Concurrency: a save writes only edited columns. If a new value was computed from the present one, or the record has a
 // revision, the save is guarded: the row must still be as it was read. If it is not, a transaction locks and reads it first.

@@ -51,16 +51,15 @@ const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_
 /** Throws a `RangeError` for an invalid definition. */
 export const shapeOf = (options: ShapeOptions): Shape => {
   const { table, key, revision } = options
-  const invalid = (reason: string): never => {
-    throw new RangeError(`record ${table}: ${reason}`)
-  }
   const fields = fieldsOf(options)
   const field = (name: string): Field => fieldOf({ table, fields }, name)
   const keys = (typeof key === 'string' ? [key] : key).map(field)
-  if (keys.length === 0) invalid('it has no key')
-  for (const { name } of fields)
-    if (name === 'handle' || (name === 'id' && key !== 'id'))
-      invalid(`'${name}' is a property of every record: give the column another name (names)`)
+  if (keys.length === 0) throw new RangeError(`record ${table}: it has no key`)
+  const reserved = fields.find(({ name }) => name === 'handle' || (name === 'id' && key !== 'id'))
+  if (reserved !== undefined)
+    throw new RangeError(
+      `record ${table}: '${reserved.name}' is a property of every record: give the column another name (names)`,
+    )
   const revised = revision === undefined ? undefined : field(revision)
   const settable = fields.filter((field) => !keys.includes(field) && field !== revised)
   return Object.freeze({
@@ -101,6 +100,18 @@ export const keyValues = ({ key, simple }: Shape, id: unknown): readonly unknown
 /** The id with these values of the key's columns: the value of a single key, or an object of all. */
 export const idFrom = ({ key, simple }: Shape, values: readonly unknown[]): unknown =>
   simple ? values[0] : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, values[index]])))
+
+/** The id in this value, whose parts may be texts: `'42'` for a bigint. Throws an `EncodeError`. */
+export const parsedId = (shape: Shape, id: unknown): unknown => {
+  const parts = keyValues(shape, id)
+  const values = shape.key.map(({ name, type }, index) => {
+    const part = parts[index]
+    const decoded =
+      typeof part === 'string' ? E.getOrElse((): unknown => part)(type.codec.decode(part)) : part
+    return normalised(name, type, decoded)
+  })
+  return idFrom(shape, values)
+}
 
 /** The values of a row, by the fields' indices. `row` is the index in the result. */
 export const decodeRow = (

@@ -50,11 +50,9 @@ class Stamped extends Given {
   }
 }
 
-const stateOf = (record: object): State | undefined => Stamped.stateOf(record)
-
 /** The state of a record of this table. Throws a `TypeError` for anything else. */
 export const stateIn = (shape: Shape, record: object): State => {
-  const state = stateOf(record)
+  const state = Stamped.stateOf(record)
   if (state?.shape === shape) return state
   throw new TypeError(
     state === undefined
@@ -62,9 +60,6 @@ export const stateIn = (shape: Shape, record: object): State => {
       : `a record of ${state.shape.table} was given for one of ${shape.table}`,
   )
 }
-
-const hidden = (value: object, name: string, content: unknown): unknown =>
-  Object.defineProperty(value, name, { value: content })
 
 /** The id of a row with these values; `undefined` before the database has generated it. */
 const idOf = (shape: Shape, values: readonly unknown[]): unknown => {
@@ -82,9 +77,10 @@ export const makeRecord = (handle: Database, state: State): AnyActive => {
     else record[name] = value
   }
   // Not enumerable: a handle is no data when a record is printed, compared or spread.
-  hidden(record, 'handle', handle)
+  Object.defineProperty(record, 'handle', { value: handle })
   const id = idOf(shape, values)
-  if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id')) hidden(record, 'id', id)
+  if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id'))
+    Object.defineProperty(record, 'id', { value: id })
   new Stamped(record, state)
   return Object.freeze(record) as unknown as AnyActive
 }
@@ -174,7 +170,7 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
 export const withHandle =
   (handle: Database) =>
   <R extends { readonly handle: Database } | Session>(record: R): R => {
-    const state = stateOf(record)
+    const state = Stamped.stateOf(record)
     if (state !== undefined) return makeRecord(handle, state) as unknown as R
     const session = record as Session
     const { using } = session.handle

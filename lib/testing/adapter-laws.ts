@@ -5,9 +5,9 @@ import type { AddressInfo } from 'node:net'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
 import { sessionListener } from '../http/node.js'
-import { currentSession, updateCurrentSession } from '../request/with-session.js'
+import { currentSession } from '../request/with-session.js'
 import type { SessionStore } from '../store/contract.js'
-import { add, currentVisits, gate, inOrder, lawsOf, right } from './subject.js'
+import { currentVisits, gate, increment, inOrder, lawsOf, right } from './subject.js'
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => unknown
 
@@ -28,7 +28,7 @@ const served = async (
 }
 
 /** Counts the visit; gives the number of visits. */
-const visit = inOrder(updateCurrentSession(add('visits')), TE.map(Number)(currentVisits))
+const visit = inOrder(increment('visits'), TE.map(Number)(currentVisits))
 
 const counting: Handler = (_, res) => TE.map((visits) => res.end(String(visits)))(visit)
 

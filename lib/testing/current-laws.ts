@@ -14,11 +14,11 @@ import {
 } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
 import {
-  add,
   assertLeft,
   counted,
   countedSession,
   currentVisits,
+  increment,
   inOrder,
   lawsOf,
   left,
@@ -32,7 +32,6 @@ import {
   storedValues,
   type Task,
   tagOf,
-  withLifetime,
 } from './subject.js'
 
 /** Every way to write a session value. */
@@ -58,9 +57,9 @@ export const currentLaws = [
       const late = request(await stored(store, { user: 'bob' }), onCurrent(destroySession), set('late', 1))
       await assertLeft('SessionGone', late)
     },
-    'a request whose session was ended by another fails if it had something to store': withLifetime(
-      { touchFraction: 0 },
-      async ({ store }) => {
+    'a request whose session was ended by another fails if it had something to store': {
+      lifetime: { touchFraction: 0 },
+      check: async ({ store }) => {
         const session = await stored(store, { user: 'ada' })
         const ended = <A>(body: TE.TaskEither<unknown, A>) =>
           request(session, store.destroy(session.id), body)
@@ -68,7 +67,7 @@ export const currentLaws = [
         assert.equal(await right(ended(currentVisits)), 0)
         assert.equal(await reloaded(session), undefined)
       },
-    ),
+    },
   }),
   ...lawsOf(7, {
     'the request fails with its own error': async (subject) => {
@@ -79,10 +78,8 @@ export const currentLaws = [
       }
       const failing = (failure: Task) => request(session, set('visits', 2), failure)
       assert.equal(await left(failing(TE.left(mine))), mine)
-      await assert.rejects(
-        failing(() => Promise.reject(mine)),
-        mine,
-      )
+      const rejected = failing(() => Promise.reject(mine))
+      await assert.rejects(rejected, mine)
       await assert.rejects(failing(throwing), mine)
       await assert.rejects(withSession(session, throwing), mine)
       assert.equal(await left(callWithSession(session, () => TE.left(mine))), mine)
@@ -116,10 +113,8 @@ export const currentLaws = [
       const session = await stored(store, { visits: 1 })
       const late = (current: Session) => tagsOf(writes(sessionSet('late', 1)(current)))
       const tags = await outlive(session, set('visits', 2), late)
-      assert.deepEqual(
-        tags,
-        writes(session).map(() => 'SessionClosed'),
-      )
+      const closed = writes(session).map(() => 'SessionClosed')
+      assert.deepEqual(tags, closed)
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
     'an ended scope has no current session; a session value can still be read': async ({ store }) => {
@@ -194,13 +189,12 @@ export const currentLaws = [
   ...lawsOf(5, {
     'an older state of the session does not undo changes of the current one': async ({ store }) => {
       const session = await stored(store, { n: 0 })
-      const increment = updateCurrentSession(add('n'))
       const body = onCurrent((before) =>
         inOrder(
-          pipe(increment, TE.chainW(saveSession)),
+          pipe(increment('n'), TE.chainW(saveSession)),
           saveSession(before),
           rotateSession(before),
-          request(before, increment),
+          request(before, increment('n')),
           currentSession,
         ),
       )

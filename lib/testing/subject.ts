@@ -67,12 +67,6 @@ export const lawsOf = (
     ...(typeof check === 'function' ? { check } : check),
   }))
 
-/** A check of a store with this lifetime. */
-export const withLifetime = (lifetime: Partial<Lifetime>, check: Law['check']): Check => ({
-  lifetime,
-  check,
-})
-
 /** Runs the task and gives its `Right`; a `Left` fails the law with its error. */
 export const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   const result = await task()
@@ -119,8 +113,8 @@ export const reloaded = async (session: Session, options?: LoadOptions): Promise
   pipe(await right(loadSession(session.handle, sessionToken(session), options)), O.toUndefined)
 
 /** Loads the session by its token; fails if there is none. */
-export const reload = async (session: Session): Promise<Session> =>
-  (await reloaded(session)) ?? assert.fail('the session is not there')
+export const reload = async (session: Session, options?: LoadOptions): Promise<Session> =>
+  (await reloaded(session, options)) ?? assert.fail('the session is not there')
 
 /** The values that are stored under this session's token. */
 export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
@@ -211,6 +205,8 @@ export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)
 
 export const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
 
+export const increment = (key: string, by?: number) => updateCurrentSession(add(key, by))
+
 /** Runs the operation on the current session. */
 export const onCurrent = <L, A>(operation: (session: Session) => TE.TaskEither<L, A>) =>
   pipe(currentSession, TE.chainW(operation))
@@ -261,8 +257,8 @@ export const outlive = <A>(
 export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
 
 /** Loads only these keys of the session. */
-export const lazily = async (session: Session, ...keys: readonly string[]): Promise<Session> =>
-  (await reloaded(session, { keys })) ?? assert.fail('the session is not there')
+export const lazily = (session: Session, ...keys: readonly string[]): Promise<Session> =>
+  reload(session, { keys })
 
 export const notLoaded = (key: string) => (error: unknown) =>
   error instanceof KeyNotLoaded && error.key === key

@@ -34,7 +34,6 @@ import {
   stored,
   storedValues,
   tagOf,
-  withLifetime,
 } from './subject.js'
 
 const malformed = (token: string): readonly string[] => [
@@ -79,9 +78,9 @@ export const tokenLaws = [
       for (const token of forged) assert.ok(O.isNone(await right(loadSession(store, token))), token)
       assert.deepEqual(await storedValues(ada), { user: 'ada' })
     },
-    'a store with verifiable ids recognises those of ended sessions, and no others': withLifetime(
-      { idleMs: 60_000 },
-      async ({ store, elapse }) => {
+    'a store with verifiable ids recognises those of ended sessions, and no others': {
+      lifetime: { idleMs: 60_000 },
+      check: async ({ store, elapse }) => {
         await right(store.prepare)
         const { ids } = store
         if (ids === undefined) return
@@ -93,7 +92,7 @@ export const tokenLaws = [
         assert.notEqual(ended.id, expired.id)
         for (let n = 0; n < 100; n += 1) assert.notEqual(ids.originOf(freshId()), 'own')
       },
-    ),
+    },
     'rotation changes only the secret, and the old one is invalid': async ({ store }) => {
       const before = sessionSet('unsaved', 1)(await stored(store, { user: 'ada' }))
       const after = await right(rotateSession(before))
@@ -111,9 +110,9 @@ export const tokenLaws = [
       assert.equal(winners.length, 1)
       for (const winner of winners) assert.deepEqual(await storedValues(winner.right), { user: 'ada' })
     },
-    'during the grace period the previous secret opens the session, but does not rotate it': withLifetime(
-      { rotationGraceMs: 10_000 },
-      async (subject) => {
+    'during the grace period the previous secret opens the session, but does not rotate it': {
+      lifetime: { rotationGraceMs: 10_000 },
+      check: async (subject) => {
         const before = await stored(subject.store, { user: 'ada' })
         const after = await right(rotateSession(before))
         await subject.elapse(5_000)
@@ -123,7 +122,7 @@ export const tokenLaws = [
         assert.equal(await reloaded(before), undefined)
         assert.deepEqual(await storedValues(after), { user: 'ada' })
       },
-    ),
+    },
     'a session that is printed does not show its secret': async ({ store }) => {
       const session = await reload(await stored(store, { user: 'ada' }))
       const secret = sessionToken(session).split('.')[1] ?? assert.fail('no secret')

@@ -11,8 +11,8 @@ import { buildSession, rotateSession } from '../request/verbs.js'
 import { currentSession, updateCurrentSession } from '../request/with-session.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import {
-  add,
   assertLeft,
+  increment,
   inOrder,
   lawsOf,
   left,
@@ -39,8 +39,6 @@ const databaseLaws = (law: 5 | 6 | 7, checks: Readonly<Record<string, Check>>) =
       },
     }),
   )
-
-const increment = (key: string) => updateCurrentSession(add(key))
 
 const fail: Task = TE.left('failed')
 
