@@ -3,8 +3,7 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
-import type { DriverError } from '../core/errors.js'
-import type { Param, Query, Queryable } from '../db/database.js'
+import type { Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { adminStatements } from './admin-sql.js'
 
@@ -50,56 +49,47 @@ const Counted = t.type({ count: t.number, database: t.string })
 const Ended = t.type({ ended: t.number, chosen: t.number, last: text })
 
 /** The result of one batch; `next` is the start of the next one, if there may be more sessions. */
-interface EndedBatch {
+export interface EndedBatch {
   readonly ended: number
   readonly next: string | undefined
 }
 
-export interface Admin {
-  /** The newest live sessions, of one principal or of all. */
-  readonly sessions: (
-    limit: number,
-    principal: string | undefined,
-  ) => TE.TaskEither<DriverError, readonly SessionSummary[]>
-  /** No rows if there is no such session. */
-  readonly show: (id: string, values: boolean) => TE.TaskEither<DriverError, readonly ShownRow[]>
-  /** The number of sessions, expired ones included, up to `COUNT_LIMIT + 1`; and the database's name. */
-  readonly count: (scope: Scope) => TE.TaskEither<DriverError, t.TypeOf<typeof Counted>>
-  readonly endBatch: (scope: Scope, after: string, limit: number) => TE.TaskEither<DriverError, EndedBatch>
-}
+export type Admin = ReturnType<typeof adminOver>
 
 /** The smallest id. */
 export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
-export const adminOver = (database: Queryable, schema: string): Admin => {
+export const adminOver = (database: Queryable, schema: string) => {
   const sql = adminStatements(schema)
-  const count = (query: Query, params: readonly Param[]) => rowAs(Counted)(database, query, params)
+  const counts = { one: sql.countOne, principal: sql.countOf, all: sql.countAll }
+  const ends = { one: sql.endOne, principal: sql.endOf, all: sql.endAll }
   return {
-    sessions: (limit, principal) =>
+    /** The newest live sessions, of one principal or of all. */
+    sessions: (limit: number, principal: string | undefined) =>
       principal === undefined
         ? rowsAs(SessionRow)(database, sql.sessions, [limit])
         : rowsAs(SessionRow)(database, sql.sessionsOf, [limit, principal]),
-    show: (id, values) => rowsAs(Shown)(database, sql.show, [id, values]),
-    count: (scope) => {
-      if (scope.kind === 'one') return count(sql.countOne, [scope.id])
-      return scope.kind === 'all' ? count(sql.countAll, []) : count(sql.countOf, [scope.principal])
-    },
-    endBatch: (scope, after, limit) => {
-      const end = (query: Query, params: readonly Param[]) =>
-        pipe(rowAs(Ended)(database, query, params), TE.map(batchOf(limit)))
-      if (scope.kind === 'all') return end(sql.endAll, [limit, after])
-      if (scope.kind === 'principal') return end(sql.endOf, [limit, after, scope.principal])
+    /** No rows if there is no such session. */
+    show: (id: string, values: boolean) => rowsAs(Shown)(database, sql.show, [id, values]),
+    /** The number of sessions, expired ones included, up to `COUNT_LIMIT + 1`; and the database's name. */
+    count: (scope: Scope) => rowAs(Counted)(database, counts[scope.kind], paramsOf(scope)),
+    endBatch: (scope: Scope, after: string, limit: number) => {
+      const isOne = scope.kind === 'one'
+      const params = isOne ? paramsOf(scope) : [limit, after, ...paramsOf(scope)]
       return pipe(
-        end(sql.endOne, [scope.id]),
-        TE.map(({ ended }) => ({ ended, next: undefined })),
+        rowAs(Ended)(database, ends[scope.kind], params),
+        TE.map(
+          ({ ended, chosen, last }): EndedBatch => ({
+            ended,
+            next: isOne || chosen < limit ? undefined : (last ?? undefined),
+          }),
+        ),
       )
     },
   }
 }
 
-const batchOf =
-  (limit: number) =>
-  ({ ended, chosen, last }: t.TypeOf<typeof Ended>): EndedBatch => ({
-    ended,
-    next: chosen < limit ? undefined : (last ?? undefined),
-  })
+const paramsOf = (scope: Scope): readonly string[] => {
+  if (scope.kind === 'one') return [scope.id]
+  return scope.kind === 'principal' ? [scope.principal] : []
+}

@@ -1,10 +1,10 @@
 // The arguments of the command line. A message never repeats an argument that may hold a password or a token.
 import { parseArgs } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
 import { isNumberWithin } from '../core/options.js'
 import { LATEST } from '../sql/migrations.js'
 import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema.js'
+import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
 import { EXIT, Rejection, usage } from './terminal.js'
 
@@ -15,12 +15,6 @@ export interface Target {
   /** A quoted identifier. */
   readonly schema: string
   readonly timeoutMs: number | undefined
-}
-
-/** The table to migrate sessions from. */
-interface OldTable {
-  readonly tableName: string
-  readonly schemaName?: string
 }
 
 export type Command =
@@ -36,36 +30,33 @@ export type CommandOf<V extends Verb> = ReturnType<(typeof VERBS)[V]['parse']> &
   readonly target: Target
 }
 
-type DatabaseVerb = Exclude<Verb, 'schema print'>
+export type DatabaseCommand = { [V in Verb]: CommandOf<V> }[Exclude<Verb, 'schema print'>]
 
-export type DatabaseCommand = { [V in DatabaseVerb]: CommandOf<V> }[DatabaseVerb]
+const TEXT = { type: 'string' } as const
+const FLAG = { type: 'boolean' } as const
+
+/** The options of each command. */
+const COMMON = { url: TEXT, directory: TEXT, schema: TEXT, timeout: TEXT, json: FLAG, yes: FLAG }
 
 const OPTIONS = {
-  url: { type: 'string' },
-  directory: { type: 'string' },
-  schema: { type: 'string' },
-  timeout: { type: 'string' },
-  json: { type: 'boolean' },
-  yes: { type: 'boolean' },
-  help: { type: 'boolean' },
-  version: { type: 'boolean' },
-  from: { type: 'string' },
-  batch: { type: 'string' },
-  delay: { type: 'string' },
-  'total-timeout': { type: 'string' },
-  idle: { type: 'string' },
-  absolute: { type: 'string' },
-  limit: { type: 'string' },
-  values: { type: 'boolean' },
-  principal: { type: 'string' },
-  all: { type: 'boolean' },
-} as const
+  ...COMMON,
+  help: FLAG,
+  version: FLAG,
+  from: TEXT,
+  batch: TEXT,
+  delay: TEXT,
+  'total-timeout': TEXT,
+  idle: TEXT,
+  absolute: TEXT,
+  limit: TEXT,
+  values: FLAG,
+  principal: TEXT,
+  all: FLAG,
+}
 
 type Values = ReturnType<typeof parsed>['values']
 
 type Option = keyof Values
-
-const COMMON: readonly Option[] = ['url', 'directory', 'schema', 'timeout', 'json', 'yes']
 
 const parsed = (argv: readonly string[]) =>
   parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true, strict: true })
@@ -84,7 +75,11 @@ export const commandOf = (
         return { verb: 'help', exitCode: EXIT.usage }
       const { verb, operand } = verbOf(positionals)
       checkOptions(verb, values)
-      return commandWith(verb, operand, values, databaseUrl)
+      const schema = schemaOf(values.schema)
+      const own = VERBS[verb].parse(values, operand)
+      if (verb === 'schema print') return { verb, schema, ...own } as Command
+      const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
+      return { verb, target: { ...databaseOf(values, databaseUrl), schema, timeoutMs }, ...own } as Command
     },
     (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
   )
@@ -95,53 +90,35 @@ const parseProblem = (error: unknown): string => {
   return /:|@|\d/.test(first) ? 'unknown option; see keyrow --help' : `${first}; see keyrow --help`
 }
 
-const verbOf = (positionals: readonly string[]) => {
-  const [first, second] = positionals
+const verbOf = ([first, ...rest]: readonly string[]) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
-  const words = first === 'schema' ? 2 : 1
-  const verb = first === 'schema' ? `schema ${second ?? ''}` : first
+  const isSchema = first === 'schema'
+  const verb = isSchema ? `schema ${rest.shift() ?? ''}` : first
   if (!isVerb(verb))
     throw usage(
-      first === 'schema'
+      isSchema
         ? 'schema: say status, print or upgrade'
         : `there is no such command${/^[a-z-]{1,20}$/.test(first) ? `: ${first}` : ''}; see keyrow --help`,
     )
-  const operands = positionals.slice(words)
-  if (operands.length > VERBS[verb].operands)
+  if (rest.length > VERBS[verb].operands)
     throw usage(`${verb}: too many arguments; quote an argument that has spaces`)
-  return { verb, operand: operands[0] }
+  return { verb, operand: rest[0] }
 }
 
 const isVerb = (verb: string): verb is Verb => Object.hasOwn(VERBS, verb)
 
 const checkOptions = (verb: Verb, values: Values): void => {
   for (const name of Object.keys(values) as Option[])
-    if (!COMMON.includes(name) && !VERBS[verb].own.includes(name))
-      throw usage(`${verb} has no option --${name}`)
-}
-
-const commandWith = (
-  verb: Verb,
-  operand: string | undefined,
-  values: Values,
-  databaseUrl: string | undefined,
-): Command => {
-  const schema = schemaOf(values.schema)
-  const own = VERBS[verb].parse(values, operand)
-  if (verb === 'schema print') return { verb, schema, ...own } as Command
-  const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
-  return { verb, target: { ...databaseOf(values, databaseUrl), schema, timeoutMs }, ...own } as Command
+    if (!(name in COMMON) && !VERBS[verb].own.includes(name)) throw usage(`${verb} has no option --${name}`)
 }
 
 const cleanupLimits = (values: Values) => {
-  const batchSize = whole('batch', values.batch, 1, 100_000)
-  const delayMs = whole('delay', values.delay, 0, 3_600_000)
   const seconds = whole('total-timeout', values['total-timeout'], 0, 1_000_000_000)
   return {
-    ...(batchSize === undefined ? {} : { batchSize }),
-    ...(delayMs === undefined ? {} : { delayMs }),
-    ...(seconds === undefined ? {} : { totalTimeoutMs: seconds * 1000 }),
-  }
+    batchSize: whole('batch', values.batch, 1, 100_000),
+    delayMs: whole('delay', values.delay, 0, 3_600_000),
+    totalTimeoutMs: seconds === undefined ? undefined : seconds * 1000,
+  } as DeleteExpiredOptions
 }
 
 /** Lifetimes have no default: shorter ones than the program's would sign users out. */
@@ -159,23 +136,20 @@ const migrationOf = (values: Values) => {
 }
 
 /** `table`, or `schema.table`. */
-const oldTableOf = (text = ''): OldTable => {
+const oldTableOf = (text = '') => {
   const [first = '', second, ...more] = text.split('.')
   if (first === '' || second === '' || more.length > 0)
     throw usage('migrate: say --from TABLE, or --from SCHEMA.TABLE')
   return second === undefined ? { tableName: first } : { schemaName: first, tableName: second }
 }
 
-const schemaOf = (name = DEFAULT_SCHEMA): string =>
-  pipe(
-    E.tryCatch(
-      () => quotedSchema(name),
-      () => usage('--schema: a name has lower-case letters, digits and _, at most 63'),
-    ),
-    E.getOrElse((usageError): string => {
-      throw usageError
-    }),
-  )
+const schemaOf = (name = DEFAULT_SCHEMA): string => {
+  try {
+    return quotedSchema(name)
+  } catch {
+    throw usage('--schema: a name has lower-case letters, digits and _, at most 63')
+  }
+}
 
 const databaseOf = (values: Values, databaseUrl: string | undefined): Pick<Target, 'url' | 'directory'> => {
   const { url, directory } = values
@@ -213,16 +187,10 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
   return operand === undefined ? { kind: 'all' } : { kind: 'one', id: idOf('end', operand) }
 }
 
+type Parse<A> = (values: Values, operand?: string) => A
+
 /** A command with its own options, the number of its operands, and the parser of both. */
-const verb = <A>(
-  own: readonly Option[],
-  operands: number,
-  parse: (values: Values, operand?: string) => A,
-) => ({
-  own,
-  operands,
-  parse,
-})
+const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))
 
@@ -231,7 +199,7 @@ const VERBS = {
   'schema print': verb(['from'], 0, ({ from }) => ({ from: whole('from', from, 0, LATEST) ?? 0 })),
   'schema upgrade': withoutOptions,
   cleanup: verb(['batch', 'delay', 'total-timeout'], 0, (values) => ({ limits: cleanupLimits(values) })),
-  migrate: verb(['from', 'idle', 'absolute', 'batch'], 0, (values) => migrationOf(values)),
+  migrate: verb(['from', 'idle', 'absolute', 'batch'], 0, migrationOf),
   sessions: verb(['limit'], 1, ({ limit }, principal) => ({
     principal,
     limit: whole('limit', limit, 1, 100_000) ?? 50,
