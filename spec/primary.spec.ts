@@ -39,6 +39,8 @@ t.test('each statement of the library was run', (t) => {
     'admin',
     'batch',
     'citus',
+    'express',
+    'old',
     'principals',
     'session',
   ])

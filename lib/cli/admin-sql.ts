@@ -39,6 +39,11 @@ const ended = (schema: string, chosen: string): string =>
        (select id::text from chosen order by id desc limit 1) as last`,
   })
 
+const next = (id: string, from: string, condition = ''): string => `select ${from}
+  where ${condition}${id} > $2::uuid
+  order by ${id}
+  limit $1::int`
+
 const ANSWERING_SERVER = `
 select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
        current_setting('in_hot_standby', true) = 'on' is true as standby`
@@ -99,23 +104,10 @@ order by e.key`,
 
   // $1 batch size, $2 the last id of the batch before, $3 principal
   endOf: (schema) =>
-    ended(
-      schema,
-      `select session_id as id from ${schema}.listing
-  where principal = $3::text and session_id > $2::uuid
-  order by session_id
-  limit $1::int`,
-    ),
+    ended(schema, next('session_id', `session_id as id from ${schema}.listing`, 'principal = $3::text and ')),
 
   // $1 batch size, $2 the last id of the batch before
-  endAll: (schema) =>
-    ended(
-      schema,
-      `select id from ${schema}.session
-  where id > $2::uuid
-  order by id
-  limit $1::int`,
-    ),
+  endAll: (schema) => ended(schema, next('id', `id from ${schema}.session`)),
 
   // $1 percentage of the pages. `orphans` are sessions that the listing lacks.
   sessionSample: (schema) => `

@@ -8,15 +8,6 @@ import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
 import { EXIT, Rejection, usage } from './terminal.js'
 
-/** The database to use. */
-export interface Target {
-  readonly url: string | undefined
-  readonly directory: string | undefined
-  /** A quoted identifier. */
-  readonly schema: string
-  readonly timeoutMs: number | undefined
-}
-
 export type Command =
   | { readonly verb: 'help'; readonly exitCode: number }
   | { readonly verb: 'version' }
@@ -27,7 +18,8 @@ type Verb = keyof typeof VERBS
 
 export type CommandOf<V extends Verb> = ReturnType<(typeof VERBS)[V]['parse']> & {
   readonly verb: V
-  readonly target: Target
+  /** The database to use. */
+  readonly target: ReturnType<typeof targetOf>
 }
 
 export type DatabaseCommand = { [V in Verb]: CommandOf<V> }[Exclude<Verb, 'schema print'>]
@@ -78,8 +70,7 @@ export const commandOf = (
       const schema = schemaOf(values.schema)
       const own = VERBS[verb].parse(values, operand)
       if (verb === 'schema print') return { verb, schema, ...own } as Command
-      const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
-      return { verb, target: { ...databaseOf(values, databaseUrl), schema, timeoutMs }, ...own } as Command
+      return { verb, target: targetOf(values, schema, databaseUrl), ...own } as Command
     },
     (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
   )
@@ -151,14 +142,15 @@ const schemaOf = (name = DEFAULT_SCHEMA): string => {
   }
 }
 
-const databaseOf = (values: Values, databaseUrl: string | undefined): Pick<Target, 'url' | 'directory'> => {
-  const { url, directory } = values
-  if (url !== undefined && directory !== undefined) throw usage('say --url or --directory, not both')
+/** `schema` is a quoted identifier. */
+const targetOf = (values: Values, schema: string, databaseUrl = '') => {
+  const { url = databaseUrl, directory } = values
+  const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
+  if (values.url !== undefined && directory !== undefined) throw usage('say --url or --directory, not both')
   if (directory === '') throw usage('--directory: say a directory')
-  if (directory !== undefined) return { url: undefined, directory }
-  const found = url ?? databaseUrl
-  if (found === undefined || found === '') throw usage('say a database by DATABASE_URL, --url or --directory')
-  return { url: found, directory: undefined }
+  if (directory === undefined && url === '')
+    throw usage('say a database by DATABASE_URL, --url or --directory')
+  return { url, directory, schema, timeoutMs }
 }
 
 const whole = (name: string, text: string | undefined, least: number, most: number): number | undefined => {

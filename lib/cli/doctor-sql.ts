@@ -9,8 +9,6 @@ import type { Query, Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { adminStatements } from './admin-sql.js'
 
-type Stats<A> = TE.TaskEither<DriverError, A>
-
 const ServerRow = t.type({
   version: t.string,
   number: t.number,
@@ -43,17 +41,18 @@ const IndexRow = t.type({ name: t.string, owner: t.string, main: t.boolean, vali
 
 export type Index = t.TypeOf<typeof IndexRow>
 
-const HazardRow = t.type({ hidden: t.string, merging: t.string, role: t.string, commits: t.string })
+/** Settings of the database that break guarantees of keyrow. Missing tables have no hazards. */
+const HazardRow = t.type({
+  /** JSON of the tables of which row-level security hides rows from this role. */
+  hidden: t.string,
+  /** JSON of the columns whose collation treats different texts as equal. */
+  merging: t.string,
+  role: t.string,
+  /** The setting `synchronous_commit`. */
+  commits: t.string,
+})
 
-/** Settings of the database that break guarantees of keyrow. */
-export interface Hazards {
-  /** Tables of which row-level security hides rows from this role. */
-  readonly hidden: readonly string[]
-  /** Columns whose collation treats different texts as equal. */
-  readonly merging: readonly string[]
-  readonly role: string
-  readonly synchronousCommit: string
-}
+export type Hazards = t.TypeOf<typeof HazardRow>
 
 const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
@@ -81,45 +80,43 @@ export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'prin
   readonly waiting: number | null
 }
 
-export const server = (database: Queryable, schema: string): Stats<Server> =>
-  rowAs(ServerRow)(database, adminStatements(schema).server)
-
-/** Missing tables have no hazards. */
-export const hazards = (database: Queryable, schema: string): Stats<Hazards> =>
-  pipe(
-    rowAs(HazardRow)(database, adminStatements(schema).hazards, [schema]),
-    TE.map(({ hidden, merging, role, commits }) => ({
-      hidden: JSON.parse(hidden) as readonly string[],
-      merging: JSON.parse(merging) as readonly string[],
-      role,
-      synchronousCommit: commits,
-    })),
-  )
-
 /** The number of concurrent queries of each kind, on as many connections: a pooler may choose a server per connection. */
 export const ROUTES = 8
 
-export const routes = (database: Queryable, schema: string): Stats<Routes> => {
+export const statsOver = (database: Queryable, schema: string) => {
   const sql = adminStatements(schema)
-  const answers = (query: Query) =>
+  const routes = (query: Query) =>
     TE.sequenceArray(Array.from({ length: ROUTES }, () => rowAs(RouteRow)(database, query)))
-  return pipe(
-    TE.Do,
-    TE.bind('plain', () => answers(sql['route.plain'])),
-    TE.bind('own', () => answers(sql.route)),
-  )
+  return {
+    server: rowAs(ServerRow)(database, sql.server),
+    hazards: rowAs(HazardRow)(database, sql.hazards, [schema]),
+    routes: pipe(
+      TE.Do,
+      TE.bind('plain', () => routes(sql['route.plain'])),
+      TE.bind('own', () => routes(sql.route)),
+    ),
+    /** The fastest of three measurements. An answer is as old as half its round trip. */
+    clock: pipe(
+      [1, 2, 3],
+      TE.traverseSeqArray(() => measureClock(database, sql.clock)),
+      TE.map((all) => all.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
+    ),
+    /** The schema must have this release's version. */
+    contents: pipe(
+      TE.Do,
+      TE.apS('tables', rowsAs(TableRow)(database, sql.tables, [schema])),
+      TE.bind('indexes', () => rowsAs(IndexRow)(database, sql.indexes, [schema])),
+      TE.bind('sessions', ({ tables }) => sample(database, sql.sessionSample, tables, 'session')),
+      TE.bind('entries', ({ tables }) => sample(database, sql.entrySample, tables, 'entry')),
+      TE.bind('principals', ({ tables }) => sample(database, sql.principalsSample, tables, 'listing')),
+      TE.bind('due', () => rowAs(t.type({ waiting: number }))(database, sql.due)),
+      TE.map(({ due, ...counts }): Contents => ({ ...counts, ...due })),
+    ),
+  }
 }
 
-/** The fastest of three measurements. An answer is as old as half its round trip. */
-export const clock = (database: Queryable, schema: string): Stats<Clock> =>
-  pipe(
-    [1, 2, 3],
-    TE.traverseSeqArray(() => measureClock(database, adminStatements(schema).clock)),
-    TE.map((all) => all.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
-  )
-
 const measureClock =
-  (database: Queryable, query: Query): Stats<Clock> =>
+  (database: Queryable, query: Query): TE.TaskEither<DriverError, Clock> =>
   async () => {
     const [sent, began] = [Date.now(), performance.now()]
     const answer = await rowAs(t.type({ now: t.number }))(database, query)()
@@ -132,34 +129,21 @@ const measureClock =
     )
   }
 
-/** The schema must have this release's version. */
-export const contents = (database: Queryable, schema: string): Stats<Contents> => {
-  const sql = adminStatements(schema)
-  return pipe(
-    TE.Do,
-    TE.apS('tables', rowsAs(TableRow)(database, sql.tables, [schema])),
-    TE.bind('indexes', () => rowsAs(IndexRow)(database, sql.indexes, [schema])),
-    TE.bind('sessions', ({ tables }) => sample(database, sql.sessionSample, tables, 'session')),
-    TE.bind('entries', ({ tables }) => sample(database, sql.entrySample, tables, 'entry')),
-    TE.bind('principals', ({ tables }) => sample(database, sql.principalsSample, tables, 'listing')),
-    TE.bind('due', () => rowAs(t.type({ waiting: number }))(database, sql.due)),
-    TE.map(({ due, ...counts }) => ({ ...counts, ...due })),
-  )
-}
-
 /** 16 MB: tables of some tens of thousands of rows are read whole. */
 const SAMPLE_PAGES = 2048
 
-const sample = (database: Queryable, query: Query, tables: readonly Table[], name: string): Stats<Rows> => {
+const sample = (database: Queryable, query: Query, tables: readonly Table[], name: string) => {
   const pages = tables.find((table) => table.name === name)?.pages ?? 0
   const share = Math.min(1, SAMPLE_PAGES / Math.max(pages, 1))
   return pipe(
     rowAs(SampleRow)(database, query, [share * 100]),
-    TE.map(({ counted, dead, orphans }) => ({
-      counted: Math.round(counted / share),
-      dead: Math.round(dead / share),
-      orphans: Math.round(orphans / share),
-      estimated: share < 1,
-    })),
+    TE.map(
+      ({ counted, dead, orphans }): Rows => ({
+        counted: Math.round(counted / share),
+        dead: Math.round(dead / share),
+        orphans: Math.round(orphans / share),
+        estimated: share < 1,
+      }),
+    ),
   )
 }

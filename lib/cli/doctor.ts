@@ -3,8 +3,9 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SchemaMismatch } from '../core/errors.js'
-import { bare, prepareSchema, type SchemaState, schemaState } from '../sql/schema.js'
-import * as stats from './doctor-sql.js'
+import { bare, prepareSchema, type SchemaState } from '../sql/schema.js'
+import type * as stats from './doctor-sql.js'
+import { statsOver } from './doctor-sql.js'
 import type { Context, Task } from './open.js'
 import { duration, EXIT, iso, joined, type Output, plural, size, table, time } from './terminal.js'
 
@@ -62,23 +63,28 @@ const clockCheck = ({ ahead, uncertain }: stats.Clock): Check => {
   return (off < MINUTE ? warning : problem)('clock', `${says}: correct one of the clocks`)
 }
 
-const hazardChecks = ({ hidden, merging, role, synchronousCommit }: stats.Hazards): readonly Check[] => [
-  hidden.length === 0
-    ? ok('row security', `no policy hides rows from "${role}"`)
-    : problem(
-        'row security',
-        `row-level security hides rows of ${hidden.join(', ')} from "${role}": disable it for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
-      ),
-  merging.length === 0
-    ? ok('collation', 'different keys are distinct')
-    : problem(
-        'collation',
-        `the collation of ${merging.join(', ')} treats different texts as equal: use a deterministic one (alter table … alter column … type text collate "C")`,
-      ),
-  synchronousCommit === 'off'
-    ? warning('durability', 'synchronous_commit is off: a crash of the server can lose the latest saves')
-    : ok('durability', `a save is on disk when it is answered (synchronous_commit: ${synchronousCommit})`),
-]
+const listed = (json: string): string => (JSON.parse(json) as readonly string[]).join(', ')
+
+const hazardChecks = ({ hidden, merging, role, commits }: stats.Hazards): readonly Check[] => {
+  const [tables, columns] = [listed(hidden), listed(merging)]
+  return [
+    tables === ''
+      ? ok('row security', `no policy hides rows from "${role}"`)
+      : problem(
+          'row security',
+          `row-level security hides rows of ${tables} from "${role}": disable it for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
+        ),
+    columns === ''
+      ? ok('collation', 'different keys are distinct')
+      : problem(
+          'collation',
+          `the collation of ${columns} treats different texts as equal: use a deterministic one (alter table … alter column … type text collate "C")`,
+        ),
+    commits === 'off'
+      ? warning('durability', 'synchronous_commit is off: a crash of the server can lose the latest saves')
+      : ok('durability', `a save is on disk when it is answered (synchronous_commit: ${commits})`),
+  ]
+}
 
 const schemaCheck = ({ version, made }: SchemaState): Check => {
   const last = made.at(-1)
@@ -147,42 +153,37 @@ const vacuumCheck = ({ name, live, dead, vacuumed }: stats.Table): Check => {
     : ok('vacuum', says)
 }
 
+export const doctor = (context: Context): Task => {
+  const found = statsOver(context.database, context.schema)
+  return pipe(
+    TE.Do,
+    TE.apS('server', found.server),
+    TE.bind('clock', () => found.clock),
+    TE.bind('routes', () => found.routes),
+    // Before the schema: hidden rows make the schema look like another version.
+    TE.bind('hazards', () => found.hazards),
+    TE.bind('schema', () => schemaDiagnosis(context, found.contents)),
+    TE.map(({ server, clock, routes, hazards, schema: { checks, contents } }) => {
+      const ofServer = [...serverChecks(server, clock.roundTrip), routeCheck(routes), clockCheck(clock)]
+      return outputOf(bare(context.schema), [...ofServer, ...hazardChecks(hazards), ...checks], contents)
+    }),
+  )
+}
+
 interface Diagnosis {
   readonly checks: readonly Check[]
   /** Missing if the schema is not this release's. */
   readonly contents?: stats.Contents
 }
 
-export const doctor = (context: Context): Task =>
-  pipe(
-    TE.Do,
-    TE.apS('server', serverDiagnosis(context)),
-    TE.bind('schema', () => schemaDiagnosis(context)),
-    TE.map(({ server, schema: { checks, contents } }) => outputOf(context, [...server, ...checks], contents)),
-  )
-
-const serverDiagnosis = ({ database, schema }: Context): TE.TaskEither<DriverError, readonly Check[]> =>
-  pipe(
-    TE.Do,
-    TE.apS('server', stats.server(database, schema)),
-    TE.bind('clock', () => stats.clock(database, schema)),
-    TE.bind('routes', () => stats.routes(database, schema)),
-    // Before the schema: hidden rows make the schema look like another version.
-    TE.bind('hazards', () => stats.hazards(database, schema)),
-    TE.map(({ server, clock, routes, hazards }) => [
-      ...serverChecks(server, clock.roundTrip),
-      routeCheck(routes),
-      clockCheck(clock),
-      ...hazardChecks(hazards),
-    ]),
-  )
-
-const schemaDiagnosis = ({ database, schema }: Context): TE.TaskEither<DriverError, Diagnosis> =>
+const schemaDiagnosis = (
+  { database, schema }: Context,
+  contents: TE.TaskEither<DriverError, stats.Contents>,
+): TE.TaskEither<DriverError, Diagnosis> =>
   pipe(
     prepareSchema(database, schema, false),
-    TE.chainW(() => schemaState(database, schema)),
     TE.bindTo('state'),
-    TE.bindW('contents', () => stats.contents(database, schema)),
+    TE.bindW('contents', () => contents),
     TE.map(({ state, contents }): Diagnosis => {
       const { indexes, waiting, sessions, principals, entries, tables } = contents
       const checks = [
@@ -203,13 +204,13 @@ const schemaDiagnosis = ({ database, schema }: Context): TE.TaskEither<DriverErr
     ),
   )
 
-const outputOf = ({ schema }: Context, checks: readonly Check[], contents?: stats.Contents): Output => {
+const outputOf = (schema: string, checks: readonly Check[], contents?: stats.Contents): Output => {
   const tables = contents?.tables.map((one) => ({
     ...one,
     vacuumed: one.vacuumed === null ? null : iso(one.vacuumed),
   }))
   return {
-    data: { schema: bare(schema), checks, stats: contents && { ...contents, tables } },
+    data: { schema, checks, stats: contents && { ...contents, tables } },
     text: () =>
       joined(
         table(

@@ -5,7 +5,7 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Database } from '../db/database.js'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
 import { prepareSchema } from '../sql/schema.js'
-import type { DatabaseCommand, Target } from './arguments.js'
+import type { DatabaseCommand } from './arguments.js'
 import { ROUTES } from './doctor-sql.js'
 import { EXIT, type Failure, type Output, Rejection, type Terminal, usage } from './terminal.js'
 
@@ -26,9 +26,9 @@ export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<R
   return TE.tryCatch(
     () =>
       target.directory === undefined
-        ? openPostgres(target.url ?? '', timeoutMs, verb === 'doctor' ? ROUTES : 1)
+        ? openPostgres(target.url, timeoutMs, verb === 'doctor' ? ROUTES : 1)
         : openPglite(target.directory, timeoutMs, upgrades),
-    (error) => (error instanceof Rejection ? error : missingPackage(error, target)),
+    (error) => (error instanceof Rejection ? error : missingPackage(error, target.directory)),
   )
 }
 
@@ -89,7 +89,7 @@ const checkDirectory = async (directory: string, make: boolean): Promise<void> =
   throw new Rejection(EXIT.failed, `there is no database of PGlite in ${directory}`)
 }
 
-const missingPackage = (error: unknown, { directory }: Target): Rejection => {
+const missingPackage = (error: unknown, directory: string | undefined): Rejection => {
   const name = directory === undefined ? 'postgres' : '@electric-sql/pglite'
   const isMissing = (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND'
   const problem = isMissing ? `is not installed: npm install ${name}` : 'could not be loaded'

@@ -1,4 +1,5 @@
 // Runs one command from its arguments to its exit code: opens the database, and closes it.
+import { once } from 'node:events'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -66,9 +67,7 @@ const HANDLERS: { readonly [V in Verb]: (context: Context, command: CommandOf<V>
 const taskOf = <V extends Verb>(command: CommandOf<V>, context: Context): Task =>
   HANDLERS[command.verb](context, command)
 
-const interrupted = (signal: AbortSignal): Promise<E.Either<Rejection, number>> =>
-  new Promise((resolve) => {
-    const answer = (): void => resolve(E.left(new Rejection(signal.reason as number, 'interrupted')))
-    if (signal.aborted) answer()
-    else signal.addEventListener('abort', answer, { once: true })
-  })
+const interrupted = async (signal: AbortSignal): Promise<E.Either<Rejection, number>> => {
+  if (!signal.aborted) await once(signal, 'abort')
+  return E.left(new Rejection(signal.reason as number, 'interrupted'))
+}

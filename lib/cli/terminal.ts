@@ -1,5 +1,6 @@
 // Output: data go to stdout, errors, questions and progress to stderr, as text or as JSON.
 
+import querystring from 'node:querystring'
 import { createInterface } from 'node:readline'
 import { DriverError, type SchemaMismatch } from '../core/errors.js'
 
@@ -52,16 +53,15 @@ const messageOf = (failure: unknown, secrets: readonly string[]) => {
 
 /** Possible passwords in these texts, the longest first. Any text may be the address of a database. */
 export const secretsIn = (texts: readonly (string | undefined)[], password?: string): readonly string[] => {
-  const found = texts.flatMap((text) => (text === undefined ? [] : passwordsIn(text)))
-  const all = [...found, ...(password === undefined ? [] : [password])]
-  const decoded = all.flatMap((secret) => [secret, decodedUri(secret)])
+  const all = [...texts.flatMap((text = '') => passwordsIn(text)), password ?? '']
+  const decoded = all.flatMap((secret) => [secret, querystring.unescape(secret)])
   return [...new Set(decoded)].filter((secret) => secret !== '').sort((a, b) => b.length - a.length)
 }
 
 // From the first colon to each `@` after it: a password may hold an `@` that is not encoded.
 const passwordsIn = (text: string): readonly string[] => {
-  const rest = text.slice(text.indexOf('://') + 3)
   if (!text.includes('://')) return []
+  const rest = text.slice(text.indexOf('://') + 3)
   const withNames = [...rest.matchAll(/[?&][^=]*pass[^=]*=([^&]*)/gi)].map((match) => match[1] ?? '')
   const colon = rest.indexOf(':')
   const ends = [...rest.matchAll(/@/g)].map(({ index }) => index)
@@ -69,14 +69,6 @@ const passwordsIn = (text: string): readonly string[] => {
     ...withNames,
     ...ends.filter((end) => colon >= 0 && end > colon).map((end) => rest.slice(colon + 1, end)),
   ]
-}
-
-const decodedUri = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }
 
 // Text output. Ids, principals and keys may hold any characters; those that a terminal would interpret are escaped:
@@ -198,17 +190,14 @@ export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   }
 }
 
-const REDRAWN_MS = 100
-const LINE_MS = 10_000
-
 /** On a terminal one line that is overwritten; elsewhere a line every ten seconds. */
 const progressOn = (stream: NodeJS.WriteStream) => {
-  const every = stream.isTTY ? REDRAWN_MS : LINE_MS
+  const everyMs = stream.isTTY ? 100 : 10_000
   let last = performance.now()
   let drawn = false
   return {
     report: (text: string): void => {
-      if (performance.now() - last < every) return
+      if (performance.now() - last < everyMs) return
       last = performance.now()
       drawn = stream.isTTY
       stream.write(drawn ? `\r\u001b[K${text}` : `${text}\n`)
@@ -221,18 +210,16 @@ const progressOn = (stream: NodeJS.WriteStream) => {
 }
 
 /** Whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
-const ask = (question: string, signal: AbortSignal): Promise<boolean> =>
-  new Promise((resolve) => {
-    if (signal.aborted) {
-      resolve(false)
-      return
-    }
-    // `terminal: false`: the line editor of readline would handle Ctrl-C itself.
-    const lines = createInterface({ input: process.stdin, terminal: false, signal })
+const ask = (question: string, signal: AbortSignal): Promise<boolean> => {
+  if (signal.aborted) return Promise.resolve(false)
+  process.stderr.write(`${visible(question)} [y/N] `)
+  // `terminal: false`: the line editor of readline would handle Ctrl-C itself.
+  const lines = createInterface({ input: process.stdin, terminal: false, signal })
+  return new Promise((resolve) => {
     lines.once('line', (line) => {
       resolve(/^y(es)?$/i.test(line.trim()))
       lines.close()
     })
     lines.once('close', () => resolve(false))
-    process.stderr.write(`${visible(question)} [y/N] `)
   })
+}
