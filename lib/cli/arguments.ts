@@ -2,17 +2,15 @@
 import { parseArgs } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
 import { isNumberWithin } from '../core/options.js'
+import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'
-import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema.js'
+import { bare, DEFAULT_SCHEMA, quotedSchema, schemaSql } from '../sql/schema.js'
 import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
-import { EXIT, Rejection, usage } from './terminal.js'
+import { EXIT, type Output, Rejection, usage } from './terminal.js'
 
-export type Command =
-  | { readonly verb: 'help'; readonly exitCode: number }
-  | { readonly verb: 'version' }
-  | { readonly verb: 'schema print'; readonly schema: string; readonly from: number }
-  | DatabaseCommand
+/** A command on a database, or the output of one that needs none. */
+export type Command = DatabaseCommand | Output
 
 type Verb = keyof typeof VERBS
 
@@ -61,19 +59,25 @@ export const commandOf = (
   E.tryCatch(
     () => {
       const { values, positionals } = parsed(argv)
-      if (values.help === true) return { verb: 'help', exitCode: EXIT.done }
-      if (values.version === true) return { verb: 'version' }
+      if (values.help === true) return help(EXIT.done)
+      if (values.version === true) return { data: { version: RELEASE }, text: () => RELEASE }
       if (positionals.length === 0 && Object.keys(values).every((name) => name === 'json'))
-        return { verb: 'help', exitCode: EXIT.usage }
-      const { verb, operand } = verbOf(positionals)
-      checkOptions(verb, values)
+        return help(EXIT.usage)
+      const { verb, operand } = verbOf(positionals, values)
       const schema = schemaOf(values.schema)
+      if (verb === 'schema print') return schemaSqlFrom(schema, VERBS[verb].parse(values).from)
       const own = VERBS[verb].parse(values, operand)
-      if (verb === 'schema print') return { verb, schema, ...own } as Command
       return { verb, target: targetOf(values, schema, databaseUrl), ...own } as Command
     },
     (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
   )
+
+const help = (exitCode: number): Output => ({ data: { help: HELP }, text: () => HELP, exitCode })
+
+const schemaSqlFrom = (schema: string, from: number): Output => {
+  const sql = schemaSql(schema, from)
+  return { data: { schema: bare(schema), from, to: LATEST, sql }, text: () => sql }
+}
 
 // The message of parseArgs repeats an unknown option whole, and an address that was parsed as one.
 const parseProblem = (error: unknown): string => {
@@ -81,7 +85,8 @@ const parseProblem = (error: unknown): string => {
   return /:|@|\d/.test(first) ? 'unknown option; see keyrow --help' : `${first}; see keyrow --help`
 }
 
-const verbOf = ([first, ...rest]: readonly string[]) => {
+/** The verb, and its operand if it has one. Its options are checked too. */
+const verbOf = ([first, ...rest]: readonly string[], values: Values) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
   const isSchema = first === 'schema'
   const verb = isSchema ? `schema ${rest.shift() ?? ''}` : first
@@ -93,15 +98,12 @@ const verbOf = ([first, ...rest]: readonly string[]) => {
     )
   if (rest.length > VERBS[verb].operands)
     throw usage(`${verb}: too many arguments; quote an argument that has spaces`)
+  for (const name of Object.keys(values) as Option[])
+    if (!(name in COMMON) && !VERBS[verb].own.includes(name)) throw usage(`${verb} has no option --${name}`)
   return { verb, operand: rest[0] }
 }
 
 const isVerb = (verb: string): verb is Verb => Object.hasOwn(VERBS, verb)
-
-const checkOptions = (verb: Verb, values: Values): void => {
-  for (const name of Object.keys(values) as Option[])
-    if (!(name in COMMON) && !VERBS[verb].own.includes(name)) throw usage(`${verb} has no option --${name}`)
-}
 
 const cleanupLimits = (values: Values) => {
   const seconds = whole('total-timeout', values['total-timeout'], 0, 1_000_000_000)
@@ -208,7 +210,7 @@ const VERBS = {
 /** The batch size of a command that ends or migrates sessions. */
 const batchOf = ({ batch }: Values): number => whole('batch', batch, 1, 10_000) ?? 200
 
-export const HELP = `Usage: keyrow COMMAND [options]
+const HELP = `Usage: keyrow COMMAND [options]
 
   schema status         prints the version of the tables, and the releases that made them
   schema print          prints the SQL that creates the tables; needs no database

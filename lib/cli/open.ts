@@ -5,8 +5,8 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Database } from '../db/database.js'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
 import { prepareSchema } from '../sql/schema.js'
+import { ROUTES } from './admin.js'
 import type { DatabaseCommand } from './arguments.js'
-import { ROUTES } from './doctor-sql.js'
 import { EXIT, type Failure, type Output, Rejection, type Terminal, usage } from './terminal.js'
 
 interface Opened {
@@ -18,7 +18,6 @@ interface Opened {
 const TIMEOUT_MS = 30_000
 /** An upgrade of large tables takes long, and a timeout would undo all of it. */
 const UPGRADE_TIMEOUT_MS = 3_600_000
-const CONNECT_SECONDS = 10
 
 export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Rejection, Opened> => {
   const upgrades = verb === 'schema upgrade'
@@ -43,7 +42,7 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
         max,
         // A pooler may give each statement another connection.
         prepare: false,
-        connect_timeout: Math.min(CONNECT_SECONDS, timeoutMs / 1000),
+        connect_timeout: Math.min(10, timeoutMs / 1000),
         connection: { application_name: 'keyrow' },
         onnotice: () => undefined,
       })

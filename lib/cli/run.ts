@@ -3,14 +3,13 @@ import { once } from 'node:events'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { RELEASE } from '../core/process.js'
 import { readCommitted } from '../db/database.js'
-import { type Command, type CommandOf, commandOf, type DatabaseCommand, HELP } from './arguments.js'
+import { type CommandOf, commandOf, type DatabaseCommand } from './arguments.js'
 import { cleanup, end, migrate } from './batch-commands.js'
 import { doctor } from './doctor.js'
 import { type Context, openDatabase, type Task } from './open.js'
-import { printSchema, schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
-import { type Failure, type Output, Rejection, type Terminal } from './terminal.js'
+import { schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
+import { type Failure, Rejection, type Terminal } from './terminal.js'
 
 export const run = (
   argv: readonly string[],
@@ -21,19 +20,10 @@ export const run = (
   pipe(
     TE.fromEither(commandOf(argv, databaseUrl)),
     TE.chainW((command) =>
-      'target' in command
-        ? onDatabase(command, terminal, signal)
-        : TE.right(terminal.print(withoutDatabase(command))),
+      'target' in command ? onDatabase(command, terminal, signal) : TE.right(terminal.print(command)),
     ),
     TE.getOrElse((failure) => () => Promise.resolve(terminal.fail(failure))),
   )()
-
-const withoutDatabase = (command: Exclude<Command, DatabaseCommand>): Output => {
-  if (command.verb === 'schema print') return printSchema(command.schema, command.from)
-  return command.verb === 'help'
-    ? { data: { help: HELP }, text: () => HELP, exitCode: command.exitCode }
-    : { data: { version: RELEASE }, text: () => RELEASE }
-}
 
 const onDatabase =
   (command: DatabaseCommand, terminal: Terminal, signal: AbortSignal): TE.TaskEither<Failure, number> =>

@@ -3,10 +3,10 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { type DriverError, SchemaMismatch } from '../core/errors.js'
+import { SchemaMismatch } from '../core/errors.js'
 import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'
-import { bare, type MadeVersion, schemaSql, schemaState, upgradeSchema } from '../sql/schema.js'
+import { bare, type MadeVersion, schemaState, upgradeSchema } from '../sql/schema.js'
 import { adminOver, type SessionSummary, type ShownRow } from './admin.js'
 import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, type Task } from './open.js'
@@ -86,14 +86,6 @@ const headOf = (head: ShownRow, entries: readonly { readonly bytes: number }[]):
 
 // The schema commands work with any state of the database. Only `schema upgrade` changes it.
 
-interface Found {
-  readonly state: keyof typeof STATES
-  /** `null` if the tables are not keyrow's. */
-  readonly version: number | null
-  readonly problem?: string
-  readonly made: readonly MadeVersion[]
-}
-
 const STATES = {
   current: 'current',
   missing: 'missing: keyrow schema upgrade creates the tables',
@@ -102,7 +94,7 @@ const STATES = {
   foreign: "foreign: its tables are not keyrow's",
 }
 
-const stateOf = (version: number): Found['state'] => {
+const stateOf = (version: number): keyof typeof STATES => {
   if (version === 0) return 'missing'
   if (version === LATEST) return 'current'
   return version < LATEST ? 'older' : 'newer'
@@ -111,38 +103,38 @@ const stateOf = (version: number): Found['state'] => {
 export const schemaStatus = ({ database, schema }: Context): Task =>
   pipe(
     schemaState(database, schema),
-    TE.map(({ version, made }): Found => ({ state: stateOf(version), version, made })),
+    TE.map(({ version, made }) => statusOf(bare(schema), stateOf(version), { version, versions: made })),
     TE.orElse((error) =>
       error instanceof SchemaMismatch
-        ? TE.right<DriverError, Found>({ state: 'foreign', version: null, made: [], problem: error.problem })
+        ? TE.right(statusOf(bare(schema), 'foreign', { problem: error.problem }))
         : TE.left(error),
     ),
-    TE.map((found) => statusOf(bare(schema), found)),
   )
 
-const statusOf = (schema: string, found: Found) => {
-  const made = found.made.map(({ version, madeAt, madeBy }) => ({ version, madeAt: iso(madeAt), madeBy }))
-  const history = found.made.map(({ version, madeAt, madeBy }) => [version, time(madeAt), madeBy])
+interface Found {
+  readonly version?: number
+  readonly problem?: string
+  readonly versions?: readonly MadeVersion[]
+}
+
+const statusOf = (schema: string, state: keyof typeof STATES, { version, problem, versions = [] }: Found) => {
+  const made = versions.map((one) => ({ ...one, madeAt: iso(one.madeAt) }))
+  const history = versions.map((one) => [one.version, time(one.madeAt), one.madeBy])
   return {
-    data: { schema, ...found, wanted: LATEST, release: RELEASE, made },
+    data: { schema, state, version: version ?? null, made, problem, wanted: LATEST, release: RELEASE },
     text: () =>
       joined(
         pairs([
           ['schema', schema],
-          ['state', STATES[found.state]],
-          ['version', found.version === null ? 'none' : String(found.version)],
+          ['state', STATES[state]],
+          ['version', String(version ?? 'none')],
           ['wanted', `${String(LATEST)} by keyrow ${RELEASE}`],
-          ...(found.problem === undefined ? [] : [['problem', found.problem] as const]),
+          ...(problem === undefined ? [] : [['problem', problem] as const]),
         ]),
         history.length > 0 && `\n${table(['VERSION', 'MADE AT', 'BY KEYROW'], history)}`,
       ),
-    exitCode: found.state === 'current' ? EXIT.done : EXIT.schema,
+    exitCode: state === 'current' ? EXIT.done : EXIT.schema,
   }
-}
-
-export const printSchema = (schema: string, from: number) => {
-  const sql = schemaSql(schema, from)
-  return { data: { schema: bare(schema), from, to: LATEST, sql }, text: () => sql }
 }
 
 export const schemaUpgrade = ({ database, schema, terminal }: Context): Task => {

@@ -60,15 +60,10 @@ export const secretsIn = (texts: readonly (string | undefined)[], password?: str
 
 // From the first colon to each `@` after it: a password may hold an `@` that is not encoded.
 const passwordsIn = (text: string): readonly string[] => {
-  if (!text.includes('://')) return []
-  const rest = text.slice(text.indexOf('://') + 3)
+  const [, rest = ''] = /:\/\/(.*)/s.exec(text) ?? []
+  const [, afterColon = ''] = /:(.*)/s.exec(rest) ?? []
   const withNames = [...rest.matchAll(/[?&][^=]*pass[^=]*=([^&]*)/gi)].map((match) => match[1] ?? '')
-  const colon = rest.indexOf(':')
-  const ends = [...rest.matchAll(/@/g)].map(({ index }) => index)
-  return [
-    ...withNames,
-    ...ends.filter((end) => colon >= 0 && end > colon).map((end) => rest.slice(colon + 1, end)),
-  ]
+  return [...withNames, ...[...afterColon.matchAll(/@/g)].map(({ index }) => afterColon.slice(0, index))]
 }
 
 // Text output. Ids, principals and keys may hold any characters; those that a terminal would interpret are escaped:

@@ -73,17 +73,13 @@ export const allSessions = (database: Database, schemaName: string) => {
       TE.map(A.filter((entries) => !hasEnded(entries, Date.now()))),
     ),
     /** The number of these sessions. */
-    length: pipe(
-      TE.fromIO(Date.now),
-      TE.chain((now) =>
-        pipe(
-          rowAs(t.type({ n: t.number, others: t.string }))(own, sql.count, [new Date(now).toISOString()]),
-          TE.map(
-            ({ n, others }) =>
-              n + (JSON.parse(others) as readonly Json[]).filter((cookie) => !isOver(cookie, now)).length,
-          ),
-        ),
-      ),
-    ),
+    length: () => {
+      const now = Date.now()
+      const isAlive = (cookie: Json): boolean => !isOver(cookie, now)
+      return pipe(
+        rowAs(t.type({ n: t.number, others: t.string }))(own, sql.count, [new Date(now).toISOString()]),
+        TE.map(({ n, others }) => n + (JSON.parse(others) as readonly Json[]).filter(isAlive).length),
+      )()
+    },
   }
 }

@@ -37,11 +37,7 @@ export interface OldSessions {
 }
 
 /** Creates the session of these entries, unless its id is or was in use. @throws `EncodeError` */
-export const createSession = async (
-  store: SessionStore,
-  sid: string,
-  entries: Entries,
-): Promise<Session | undefined> => {
+export const createSession = async (store: SessionStore, sid: string, entries: Entries) => {
   const saved = await saveSession(withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries))()
   return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
 }

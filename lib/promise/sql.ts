@@ -84,9 +84,7 @@ export const queryStream = <A, B>(
     ),
   )
 
-async function* thrown<L extends Error, A>(
-  rows: AsyncIterable<E.Either<L, A>>,
-): AsyncGenerator<A, void, undefined> {
+async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) {
   for await (const row of rows) yield given(row)
 }
 

@@ -1,8 +1,7 @@
 // Each statement of the library, run on loaded tables and recorded.
 
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import { adminOver, FIRST_ID, type Scope } from '../../lib/cli/admin.js'
-import { statsOver } from '../../lib/cli/doctor-sql.js'
+import { adminOver, FIRST_ID, type Scope, statsOver } from '../../lib/cli/admin.js'
 import { noEntries } from '../../lib/core/edits.js'
 import { newIdempotencyKey } from '../../lib/core/token.js'
 import { batchedDatabase } from '../../lib/db/batched.js'
