@@ -58,6 +58,18 @@ export default defineConfig(
   {
     files: ['lib/**/*.ts'],
     rules: {
+      '@typescript-eslint/no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {
+              group: ['fp-ts/**', 'io-ts', 'io-ts/**', 'immutable'],
+              allowTypeImports: true,
+              message: 'Import values from core/prelude.cjs, which makes a process start sooner.',
+            },
+          ],
+        },
+      ],
       'house/imports-point-down': ['error', floors],
       'house/imports-through-gate': ['error', gates],
       'max-lines': ['error', 400],

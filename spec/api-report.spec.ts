@@ -1,5 +1,5 @@
 // The public types of each entry point equal the reports in spec/frozen/api. Commit the new reports with a deliberate
-// change: `npm run build && UPDATE=1 npx tap spec/api-report.spec.ts` writes them instead of comparing, and passes.
+// change: `npm run build && UPDATE=1 npm run spec -- spec/api-report.spec.ts` writes them instead of comparing, and passes.
 
 import { readFileSync } from 'node:fs'
 import t from 'tap'

@@ -13,7 +13,7 @@ const filesIn = (folder: string, ending: string): readonly string[] =>
     .map((path) => `${folder}${path.replaceAll('\\', '/')}`)
     .sort()
 
-const library = filesIn('lib/', '.ts')
+const library = [...filesIn('lib/', '.ts'), ...filesIn('lib/', '.cts')]
 const sources = new Map(library.map((path) => [path, read(path)]))
 
 /** Names that were replaced by the field's own, each by the pattern of the files where it would mean the old thing. */
@@ -128,7 +128,7 @@ t.test('no prose has the phrases of the old dialect', async (t) => {
 })
 
 const roomOf = (path: string): string => path.slice(0, path.lastIndexOf('/'))
-const isFace = (path: string): boolean => /\/(index|adapter|main)\.ts$|^lib\/entry\//.test(path)
+const isFace = (path: string): boolean => /\/(index|adapter|main|prelude)\.c?ts$|^lib\/entry\//.test(path)
 
 t.test('there are few rooms, and none of their files is too small or too large', async (t) => {
   t.ok(new Set(library.map(roomOf)).size <= 14, `${String(new Set(library.map(roomOf)).size)} rooms`)

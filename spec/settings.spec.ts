@@ -203,19 +203,17 @@ const sessions = async (t: Test, database: Database): Promise<void> => {
 }
 
 const diagnosis = async (t: Test, database: Database): Promise<void> => {
-  let printed: unknown
   const terminal = {
-    print: (data: unknown) => {
-      printed = data
-    },
+    print: () => 0,
     fail: () => 1,
     progress: () => undefined,
     canAsk: false,
     ask: () => Promise.resolve(false),
   }
   const context = { database, schema: `"${schema}"`, terminal, signal: new AbortController().signal }
-  t.equal(await right(doctor(context)), 0)
-  const { checks } = printed as { readonly checks: readonly { readonly state: string }[] }
+  const { data, exitCode } = await right(doctor(context))
+  t.equal(exitCode, 0)
+  const { checks } = data as { readonly checks: readonly { readonly state: string }[] }
   t.strictSame(
     checks.filter(({ state }) => state === 'problem'),
     [],

@@ -1,5 +1,5 @@
 // The text of each statement and the shape of its plan equal the files in spec/frozen/statements. Commit the new files
-// with a deliberate change: `UPDATE=1 npx tap spec/statements.spec.ts` writes them instead of comparing, and passes.
+// with a deliberate change: `UPDATE=1 npm run spec -- spec/statements.spec.ts` writes them instead of comparing, and passes.
 //
 // Plans differ between versions of PostgreSQL. The spec therefore always starts the bundled server, version 18, even
 // if DATABASE_URL names another one. A newer bundled version needs new files.

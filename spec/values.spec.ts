@@ -1,6 +1,6 @@
 // The session as a value, without any store: what may be stored, what codecs do, and the algebra of edits.
 
-import { isDeepStrictEqual } from 'node:util'
+import { inspect, isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import * as E from 'fp-ts/lib/Either.js'
 import { flow } from 'fp-ts/lib/function.js'
@@ -216,6 +216,24 @@ tap.test('typed keys: a codec that throws is a DecodeError, never a crash', (t) 
   t.end()
 })
 
+tap.test(
+  'law 7: a session prints its id and the names of its keys, never its secret, its values or its store',
+  (t) => {
+    const session = setAny('__proto__', 1)(setAny('cart', ['a private thing'])(empty))
+    t.equal(
+      inspect(session),
+      `Session { id: '${session.id}', keys: [ 'cart', '__proto__' ], edits: [ 'cart', '__proto__' ] }`,
+    )
+    t.equal(inspect({ deep: { er: { session } } }, { depth: 1 }).length < 300, true)
+    const large = Array.from({ length: 500 }, (_, n) => setAny(`key ${n}`, n)).reduce(
+      (before, set) => set(before),
+      empty,
+    )
+    t.equal(inspect(large), `Session { id: '${large.id}', keys: 500, edits: 500 }`)
+    t.end()
+  },
+)
+
 // Few names, so that edits meet on the same key.
 const names = fc.constantFrom('a', 'b', '__proto__', '')
 const values = fc.jsonValue({ maxDepth: 3 }).filter((value) => isStorable(value))
@@ -245,6 +263,28 @@ const onTop = (before: Session, after: readonly Step[]): Session => {
     storedSession(before.handle, before.token, snapshot, noEdits),
   )
 }
+
+tap.test(
+  'law 1, pure: the JSON of a session and of its store has every key and value, and no handle or secret',
+  (t) => {
+    const values = { a: 1, ['__proto__']: { ['__proto__']: [2] }, constructor: 3, toJSON: 4 }
+    const edited = Object.entries(values).reduce(
+      (session, [key, value]) => setAny(key, value)(session),
+      empty,
+    )
+    const stored = onTop(edited, [])
+    for (const session of [edited, stored, onTop(edited, [setAny('b', 5), sessionDel('b')])]) {
+      const entries = Object.entries(JSON.parse(JSON.stringify(session.store)) as object)
+      t.strictSame(entries, Object.entries(values))
+      const { id, expiration, store } = JSON.parse(JSON.stringify(session)) as Record<string, unknown>
+      t.strictSame(id, session.id)
+      t.strictSame(expiration, O.toNullable(session.expiration))
+      t.strictSame(Object.entries(store as object), Object.entries(values))
+      t.notMatch(JSON.stringify(session), session.token.reveal().split('.')[1] ?? '')
+    }
+    t.end()
+  },
+)
 
 const equal = (one: Entries, two: Entries): boolean => isDeepStrictEqual(new Map(one), new Map(two))
 

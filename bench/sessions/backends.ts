@@ -1,26 +1,29 @@
 // What sessions are kept in: the same with HTTP and without.
 
 import type { SessionStore } from 'keyrow'
-import { poolOptions, postgresDatabase } from 'keyrow/postgres'
-import { prepareStore } from 'keyrow/promise'
-import { batched, cached, type Database, sessionStore } from 'keyrow/store'
+import type { Database } from 'keyrow/store'
 import pg from 'pg'
 import postgres from 'postgres'
 import { createClient } from 'redis'
+import { current, type Library } from './library.js'
 import type { Servers } from './peer.js'
 
 export const HALF_AN_HOUR = 30 * 60_000
 export const SECRET = 'a secret of thirty-two characters or more'
 
-export const keyrowDatabase = ({ postgres: url }: Servers): Database =>
-  postgresDatabase(() => postgres(url, { ...poolOptions, max: 10, onnotice: () => undefined }))
+export const databaseOf = (keyrow: Library, { postgres: url }: Servers): Database => {
+  const { poolOptions, postgresDatabase } = keyrow.postgres
+  return postgresDatabase(() => postgres(url, { ...poolOptions, max: 10, onnotice: () => undefined }))
+}
 
-/** As README shows it. */
-export const fast = (store: SessionStore): SessionStore => batched(cached(store))
+/** With the layers that `postgresStore` has. */
+export const layered = ({ store: { batched, cached } }: Library, store: SessionStore): SessionStore =>
+  batched(cached(store))
 
 export const keyrowStore = async (servers: Servers): Promise<SessionStore> => {
-  const store = fast(sessionStore(keyrowDatabase(servers)))
-  await prepareStore(store)
+  const keyrow = await current()
+  const store = layered(keyrow, keyrow.store.sessionStore(databaseOf(keyrow, servers)))
+  await keyrow.main.prepareStore(store)
   return store
 }
 

@@ -49,6 +49,7 @@ const sessionsFor = ({ keys, bytes, sessions }: Case): number =>
 const together = (all: readonly Ran[]): Ran => ({
   cycles: all.reduce((sum, { cycles }) => sum + cycles, 0),
   milliseconds: Math.max(...all.map(({ milliseconds }) => milliseconds)),
+  processor: all.reduce((sum, { processor }) => sum + processor, 0),
   p50: Math.max(...all.map(({ p50 }) => p50)),
   p99: Math.max(...all.map(({ p99 }) => p99)),
 })

@@ -1,27 +1,28 @@
-// keyrow: as README shows it, without its layers, and reading no more of a session than the key that is changed.
+// keyrow: as README shows it, without its layers, reading no more of a session than the key that is changed, and as it
+// was in another version.
 
-import type { Session, SessionStore } from 'keyrow'
-import {
-  buildSession,
-  closeDatabase,
-  loadSession,
-  prepareStore,
-  saveSession,
-  sessionSet,
-  sessionStore,
-  sessionToken,
-} from 'keyrow/promise'
-import { fast, keyrowDatabase } from './backends.js'
+import type { Session } from 'keyrow'
+import { databaseOf, layered } from './backends.js'
+import { baseline, current, type Library } from './library.js'
 import { inGroups, type OpenPeer } from './peer.js'
 
+interface Form {
+  readonly library?: () => Promise<Library>
+  readonly layers?: boolean
+  readonly someKeys?: boolean
+}
+
 const open =
-  (layered: (store: SessionStore) => SessionStore, lazy = false): OpenPeer =>
+  ({ library = current, layers = true, someKeys = false }: Form): OpenPeer =>
   async (servers) => {
-    const database = keyrowDatabase(servers)
-    const store = layered(sessionStore(database))
-    await prepareStore(store)
+    const keyrow = await library()
+    const { buildSession, loadSession, saveSession, sessionSet, sessionToken } = keyrow.main
+    const database = databaseOf(keyrow, servers)
+    const plain = keyrow.store.sessionStore(database, { schema: keyrow.schema })
+    const store = layers ? layered(keyrow, plain) : plain
+    await keyrow.main.prepareStore(store)
     const loaded = async (token: string, keys?: readonly string[]): Promise<Session> => {
-      const session = await loadSession(store, token, lazy && keys !== undefined ? { keys } : {})
+      const session = await loadSession(store, token, someKeys && keys !== undefined ? { keys } : {})
       if (session === undefined) throw new Error('there is no such session')
       return session
     }
@@ -40,10 +41,11 @@ const open =
       read: async (token) => {
         await loaded(token)
       },
-      close: () => closeDatabase(database),
+      close: () => keyrow.main.closeDatabase(database),
     }
   }
 
-export const keyrow = open(fast)
-export const plainKeyrow = open((store) => store)
-export const lazyKeyrow = open(fast, true)
+export const keyrow = open({})
+export const plainKeyrow = open({ layers: false })
+export const someKeysKeyrow = open({ someKeys: true })
+export const baselineKeyrow = open({ library: baseline })

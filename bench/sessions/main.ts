@@ -1,13 +1,16 @@
 // Sessions against their peers, in one run on one machine: `npm run bench`. ROUNDS, MS, CASES and PEERS (patterns)
-// make it shorter. It writes results.json, results.md and keys.svg where it is told to (default: build/bench).
+// make it shorter, and BASELINE (the built
+// checkout of another version) adds that version as a peer. It writes results.json, results.md and keys.svg where it is told to (default: build/bench).
 
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { type Case, type Clients, openClients } from './clients.js'
 import { peersFor } from './peers.js'
-import { drawing, type Figures, type Measured, type Missing, table } from './report.js'
+import { processorTime } from './processor-time.js'
+import { type Cost, drawing, type Figures, type Measured, type Missing, table } from './report.js'
 import { startServers } from './servers.js'
+import type { Ran } from './worker.js'
 
 const environment = process.env
 const rounds = Number(environment['ROUNDS'] ?? 5)
@@ -24,6 +27,8 @@ const named: readonly Case[] = [
   { name: 'read only, 5 × 50 B', keys: 5, bytes: 50, ...cycle, readOnly: true },
   { name: 'cycle, 5 × 50 B, 512 at once', keys: 5, bytes: 50, ...cycle, concurrency: 512 },
   { name: 'cycle, 5 × 50 B, 4 processes', keys: 5, bytes: 50, ...cycle, processes: 4 },
+  { name: 'cycle, 500 × 1 kB, 4 processes', keys: 500, bytes: 1_000, ...cycle, processes: 4 },
+  { name: 'cycle, 5 × 50 B, 4 at once', keys: 5, bytes: 50, ...cycle, concurrency: 4 },
   { name: 'cycle, 5 × 50 B, one at a time', keys: 5, bytes: 50, ...cycle, concurrency: 1 },
   { name: 'HTTP through Express, 5 × 50 B, one key changed', keys: 5, bytes: 50, ...cycle, http: true },
 ]
@@ -37,7 +42,7 @@ const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
   sessions: 50,
 }))
 
-const { servers, stop } = await startServers()
+const { servers, pids, stop } = await startServers()
 
 const opened = async (of: Case): Promise<{ clients: Map<string, Clients>; missing: Missing[] }> => {
   const clients = new Map<string, Clients>()
@@ -51,15 +56,29 @@ const opened = async (of: Case): Promise<{ clients: Map<string, Clients>; missin
   return { clients, missing }
 }
 
+/** The processor time of one cycle, in microseconds. */
+const costOf = ({ processor, cycles }: Ran, server: number): Cost => ({
+  client: (processor / cycles) * 1_000,
+  server: (server / cycles) * 1_000,
+})
+
 const measure = async (of: Case): Promise<Measured> => {
   const { clients, missing } = await opened(of)
   const found = new Map<string, Figures>()
   for (const run of clients.values()) await run.run(milliseconds / 2)
   for (let round = 0; round < rounds; round += 1)
     for (const [peer, run] of clients) {
+      const before = processorTime(pids)
       const ran = await run.run(milliseconds)
-      const rates = [...(found.get(peer)?.rates ?? []), (ran.cycles / ran.milliseconds) * 1_000]
-      found.set(peer, { peer, rates, p50: ran.p50, p99: ran.p99 })
+      const server = processorTime(pids) - before
+      const { rates, costs } = found.get(peer) ?? { rates: [], costs: [] }
+      found.set(peer, {
+        peer,
+        rates: [...rates, (ran.cycles / ran.milliseconds) * 1_000],
+        costs: of.http ? [] : [...costs, costOf(ran, server)],
+        p50: ran.p50,
+        p99: ran.p99,
+      })
     }
   for (const run of clients.values()) await run.close()
   return { of, figures: [...found.values()], missing }

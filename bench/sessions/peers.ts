@@ -3,7 +3,7 @@
 import { connectPgSimple, connectRedis } from './express-session-peers.js'
 import { httpNames, httpPeer } from './http-peer.js'
 import { ironSession } from './iron-peer.js'
-import { keyrow, lazyKeyrow, plainKeyrow } from './keyrow-peer.js'
+import { baselineKeyrow, keyrow, plainKeyrow, someKeysKeyrow } from './keyrow-peer.js'
 import { byHand } from './limit-peer.js'
 import type { OpenPeer } from './peer.js'
 
@@ -11,7 +11,8 @@ type Peers = Readonly<Record<string, OpenPeer>>
 
 const stores: Peers = {
   keyrow,
-  'keyrow, some keys': lazyKeyrow,
+  ...(process.env['BASELINE'] === undefined ? {} : { 'keyrow, baseline': baselineKeyrow }),
+  'keyrow, some keys': someKeysKeyrow,
   'keyrow, no layers': plainKeyrow,
   'connect-pg-simple': connectPgSimple,
   'connect-redis': connectRedis,

@@ -6,8 +6,16 @@ import type { Case } from './clients.js'
 export interface Figures {
   readonly peer: string
   readonly rates: readonly number[]
+  /** In each round; empty where it is not known. */
+  readonly costs: readonly Cost[]
   readonly p50: number
   readonly p99: number
+}
+
+/** The processor time of the client and of the servers for one cycle, in microseconds. */
+export interface Cost {
+  readonly client: number
+  readonly server: number
 }
 
 export interface Measured {
@@ -27,17 +35,30 @@ const median = (figures: readonly number[]): number => {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
-/** How `peer` compares with `other`, round by round: the median of the ratios, the least and the greatest. */
-const ratio = (peer: Figures, other: Figures): string => {
-  const ratios = peer.rates.map((rate, round) => rate / (other.rates[round] ?? Number.NaN))
+/** How the figures of a peer compare with another's, round by round: the median of the ratios, the least and the greatest. */
+const ratio = (peer: readonly number[], other: readonly number[]): string => {
+  const ratios = peer.map((figure, round) => figure / (other[round] ?? Number.NaN))
   const [least, middle, greatest] = [Math.min(...ratios), median(ratios), Math.max(...ratios)]
   return `${middle.toFixed(2)} (${least.toFixed(2)} to ${greatest.toFixed(2)})`
 }
 
+const costs = ({ costs }: Figures, part: keyof Cost): string =>
+  median(costs.map((cost) => cost[part])).toFixed(0)
+
+const sums = ({ costs }: Figures): readonly number[] => costs.map(({ client, server }) => client + server)
+
 const cell = (ours: Figures | undefined, peer: Figures): string => {
   const rate = `${Math.round(median(peer.rates)).toLocaleString('en')} /s`
   const latency = `p50 ${peer.p50.toFixed(2)}, p99 ${peer.p99.toFixed(1)} ms`
-  return [rate, latency, ...(ours === undefined || peer === ours ? [] : [ratio(ours, peer)])].join('<br>')
+  const cost = peer.costs.length === 0 ? [] : [`${costs(peer, 'client')} + ${costs(peer, 'server')} µs`]
+  const comparison =
+    ours === undefined || peer === ours
+      ? []
+      : [
+          ratio(ours.rates, peer.rates),
+          ...(cost.length === 0 ? [] : [`processor ${ratio(sums(ours), sums(peer))}`]),
+        ]
+  return [rate, latency, ...cost, ...comparison].join('<br>')
 }
 
 const row = ({ of, figures, missing }: Measured, names: readonly string[]): string => {

@@ -20,7 +20,13 @@ const freePort = (): Promise<number> =>
     })
   })
 
-const startRedis = async (): Promise<{ port: number; stop: () => Promise<void> } | undefined> => {
+interface Redis {
+  readonly port: number
+  readonly pid: number | undefined
+  readonly stop: () => Promise<void>
+}
+
+const startRedis = async (): Promise<Redis | undefined> => {
   const [port, directory] = [await freePort(), await mkdtemp(join(tmpdir(), 'keyrow-redis-'))]
   const options = {
     port,
@@ -46,18 +52,26 @@ const startRedis = async (): Promise<{ port: number; stop: () => Promise<void> }
     await ended
     await rm(directory, { recursive: true, force: true })
   }
-  if (there) return { port, stop }
+  if (there) return { port, pid: child.pid, stop }
   await stop()
   return undefined
 }
 
-export const startServers = async (): Promise<{ servers: Servers; stop: () => Promise<void> }> => {
+interface Started {
+  readonly servers: Servers
+  /** The ids of their processes. */
+  readonly pids: readonly number[]
+  readonly stop: () => Promise<void>
+}
+
+export const startServers = async (): Promise<Started> => {
   const postgres = await startPostgres({
     settings: { shared_buffers: '256MB', max_wal_size: '2GB', max_connections: '300' },
   })
   const redis = await startRedis()
   return {
     servers: { postgres: postgres.url, redis: redis?.port },
+    pids: [postgres.pid, ...(redis?.pid === undefined ? [] : [redis.pid])],
     stop: async () => {
       await redis?.stop()
       await postgres.stop()

@@ -22,6 +22,8 @@ export type Order =
 export interface Ran {
   readonly cycles: number
   readonly milliseconds: number
+  /** The processor time of the process, in milliseconds. */
+  readonly processor: number
   /** Of single cycles, in milliseconds. */
   readonly p50: number
   readonly p99: number
@@ -34,6 +36,7 @@ const pick = <A>(list: readonly A[]): A => list[Math.floor(Math.random() * list.
 const run = async (peer: Peer, order: Order & { do: 'run' }): Promise<Ran> => {
   const took: number[] = []
   const start = performance.now()
+  const before = process.cpuUsage()
   const until = start + order.milliseconds
   let count = 0
   const client = async (): Promise<void> => {
@@ -52,9 +55,16 @@ const run = async (peer: Peer, order: Order & { do: 'run' }): Promise<Ran> => {
   }
   await Promise.all(Array.from({ length: order.concurrency }, client))
   const milliseconds = performance.now() - start
+  const { user, system } = process.cpuUsage(before)
   const sorted = Float64Array.from(took).sort()
   const at = (part: number): number => sorted[Math.floor(sorted.length * part)] ?? Number.NaN
-  return { cycles: took.length, milliseconds, p50: at(0.5), p99: at(0.99) }
+  return {
+    cycles: took.length,
+    milliseconds,
+    processor: (user + system) / 1_000,
+    p50: at(0.5),
+    p99: at(0.99),
+  }
 }
 
 const obey = async (order: Order): Promise<unknown> => {

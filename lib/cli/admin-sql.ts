@@ -4,7 +4,7 @@
 // None reads the hash of a secret; values are read only on request. A statement that ends sessions first locks their headers,
 // in the order of their ids, and ends a bounded number. Statistics come from the catalogue or from a sample of pages, so that
 // their cost does not grow with the tables.
-import { ON_PRIMARY, ONCE_ON_PRIMARY, type Query } from '../db/database.js'
+import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../db/database.js'
 import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
 
 const times = (session: string): string =>
@@ -39,7 +39,14 @@ const ended = (schema: string, chosen: string): string =>
        (select id::text from chosen order by id desc limit 1) as last`,
   })
 
-export type AdminStatements = ReturnType<typeof adminStatements>
+const next = (id: string, from: string, condition = ''): string => `select ${from}
+  where ${condition}${id} > $2::uuid
+  order by ${id}
+  limit $1::int`
+
+const ANSWERING_SERVER = `
+select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
+       current_setting('in_hot_standby', true) = 'on' is true as standby`
 
 export const adminStatements = statementsOf('admin', {
   // $1 limit
@@ -97,23 +104,10 @@ order by e.key`,
 
   // $1 batch size, $2 the last id of the batch before, $3 principal
   endOf: (schema) =>
-    ended(
-      schema,
-      `select session_id as id from ${schema}.listing
-  where principal = $3::text and session_id > $2::uuid
-  order by session_id
-  limit $1::int`,
-    ),
+    ended(schema, next('session_id', `session_id as id from ${schema}.listing`, 'principal = $3::text and ')),
 
   // $1 batch size, $2 the last id of the batch before
-  endAll: (schema) =>
-    ended(
-      schema,
-      `select id from ${schema}.session
-  where id > $2::uuid
-  order by id
-  limit $1::int`,
-    ),
+  endAll: (schema) => ended(schema, next('id', `id from ${schema}.session`)),
 
   // $1 percentage of the pages. `orphans` are sessions that the listing lacks.
   sessionSample: (schema) => `
@@ -137,36 +131,23 @@ where ${ONCE_ON_PRIMARY}`,
   // How long the first due session has waited for the cleanup, in milliseconds.
   due: (schema) =>
     `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
-})
 
-export const serverQuery: Query = {
-  name: 'admin.server',
-  text: `
+  server: () => `
 select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
        current_database()::text as database, current_user::text as role,
        pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
 where ${ON_PRIMARY}`,
-}
 
-const answeringServer = `
-select concat_ws(' ', pg_postmaster_start_time(), inet_server_addr(), inet_server_port()) as server,
-       current_setting('in_hot_standby', true) = 'on' is true as standby`
+  // The server that answers a plain read, which a pooler may balance. It omits ON_PRIMARY on purpose.
+  'route.plain': () => ANSWERING_SERVER,
 
-/** The server that answers a plain read, which a pooler may balance. It omits ON_PRIMARY on purpose. */
-export const plainRouteQuery: Query = { name: 'admin.route.plain', text: answeringServer }
+  // The server that answers the library's own reads.
+  route: () => `${ANSWERING_SERVER}\nwhere ${ON_PRIMARY}`,
 
-/** The server that answers the library's own reads. */
-export const routeQuery: Query = { name: 'admin.route', text: `${answeringServer}\nwhere ${ON_PRIMARY}` }
+  clock: () => `select ${epoch('clock_timestamp()')} as now`,
 
-export const clockQuery: Query = {
-  name: 'admin.clock',
-  text: `select ${epoch('clock_timestamp()')} as now`,
-}
-
-// $1 quoted schema. `rows` is null if the table was never analyzed (PostgreSQL has -1 then).
-export const tablesQuery: Query = {
-  name: 'admin.tables',
-  text: `
+  // $1 quoted schema. `rows` is null if the table was never analyzed (PostgreSQL has -1 then).
+  tables: () => `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
   from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
@@ -183,14 +164,11 @@ from leaf join pg_class c on c.oid = leaf.oid left join pg_stat_user_tables u on
 where ${ONCE_ON_PRIMARY}
 group by leaf.name
 order by leaf.name`,
-}
 
-// $1 quoted schema. `hidden`: tables of which row-level security hides rows from this role, because no policy allows all rows
-// or a restrictive one applies. `merging`: text columns with a nondeterministic collation. (`to_jsonb`: servers before
-// PostgreSQL 12 have no such column.)
-export const hazardsQuery: Query = {
-  name: 'admin.hazards',
-  text: `
+  // $1 quoted schema. `hidden`: tables of which row-level security hides rows from this role, because no policy allows all
+  // rows or a restrictive one applies. `merging`: text columns with a nondeterministic collation. (`to_jsonb`: servers
+  // before PostgreSQL 12 have no such column.)
+  hazards: () => `
 with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
@@ -217,16 +195,13 @@ select coalesce((
        ), '[]')::text as merging,
        current_user::text as role, current_setting('synchronous_commit') as commits
 where ${ONCE_ON_PRIMARY}`,
-}
 
-// $1 quoted schema
-export const indexesQuery: Query = {
-  name: 'admin.indexes',
-  text: `
+  // $1 quoted schema
+  indexes: () => `
 select i.relname::text as name, c.relname::text as owner, x.indisprimary as main,
        x.indisvalid and x.indisready as valid
 from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
 where c.relnamespace = to_regnamespace($1::text)
   and c.relname in ('session', 'entry', 'listing', 'metadata') and ${ONCE_ON_PRIMARY}
 order by i.relname`,
-}
+})

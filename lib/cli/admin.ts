@@ -1,10 +1,12 @@
-// The administrator's operations: typed functions over the statements of admin-sql.ts. Each needs this release's version of
-// the schema.
+// The administrator's operations, and the statistics of doctor: typed functions over the statements of admin-sql.ts. Rows of
+// large tables are counted in a sample of their pages, and are then `estimated`. `schema` is a quoted identifier; the
+// operations need one of this release's version.
+import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
-import type { Param, Query, Queryable } from '../db/database.js'
+import type { Query, Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { adminStatements } from './admin-sql.js'
 
@@ -16,27 +18,18 @@ export type Scope =
 
 const text = t.union([t.string, t.null])
 const number = t.union([t.number, t.null])
+const header = { id: t.string, principal: text, created: t.number, expiration: t.number }
 
 /** A session in a list. Times are milliseconds since 1970; `bytes` is the stored size of its values. */
 export type SessionSummary = t.TypeOf<typeof SessionRow>
 
-const SessionRow = t.type({
-  id: t.string,
-  principal: text,
-  created: t.number,
-  expiration: t.number,
-  keys: t.number,
-  bytes: t.number,
-})
+const SessionRow = t.type({ ...header, keys: t.number, bytes: t.number })
 
 /** One key of a session, with the session's header. `value` is JSON, or null if values were not requested. */
 export type ShownRow = t.TypeOf<typeof Shown>
 
 const Shown = t.type({
-  id: t.string,
-  principal: text,
-  created: t.number,
-  expiration: t.number,
+  ...header,
   absolute: t.number,
   revision: t.number,
   live: t.boolean,
@@ -50,56 +43,184 @@ const Counted = t.type({ count: t.number, database: t.string })
 const Ended = t.type({ ended: t.number, chosen: t.number, last: text })
 
 /** The result of one batch; `next` is the start of the next one, if there may be more sessions. */
-interface EndedBatch {
+export interface EndedBatch {
   readonly ended: number
   readonly next: string | undefined
 }
 
-export interface Admin {
-  /** The newest live sessions, of one principal or of all. */
-  readonly sessions: (
-    limit: number,
-    principal: string | undefined,
-  ) => TE.TaskEither<DriverError, readonly SessionSummary[]>
-  /** No rows if there is no such session. */
-  readonly show: (id: string, values: boolean) => TE.TaskEither<DriverError, readonly ShownRow[]>
-  /** The number of sessions, expired ones included, up to `COUNT_LIMIT + 1`; and the database's name. */
-  readonly count: (scope: Scope) => TE.TaskEither<DriverError, t.TypeOf<typeof Counted>>
-  readonly endBatch: (scope: Scope, after: string, limit: number) => TE.TaskEither<DriverError, EndedBatch>
-}
+export type Admin = ReturnType<typeof adminOver>
 
 /** The smallest id. */
 export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
-export const adminOver = (database: Queryable, schema: string): Admin => {
+export const adminOver = (database: Queryable, schema: string) => {
   const sql = adminStatements(schema)
-  const count = (query: Query, params: readonly Param[]) => rowAs(Counted)(database, query, params)
+  const counts = { one: sql.countOne, principal: sql.countOf, all: sql.countAll }
+  const ends = { one: sql.endOne, principal: sql.endOf, all: sql.endAll }
   return {
-    sessions: (limit, principal) =>
+    /** The newest live sessions, of one principal or of all. */
+    sessions: (limit: number, principal: string | undefined) =>
       principal === undefined
         ? rowsAs(SessionRow)(database, sql.sessions, [limit])
         : rowsAs(SessionRow)(database, sql.sessionsOf, [limit, principal]),
-    show: (id, values) => rowsAs(Shown)(database, sql.show, [id, values]),
-    count: (scope) => {
-      if (scope.kind === 'one') return count(sql.countOne, [scope.id])
-      return scope.kind === 'all' ? count(sql.countAll, []) : count(sql.countOf, [scope.principal])
-    },
-    endBatch: (scope, after, limit) => {
-      const end = (query: Query, params: readonly Param[]) =>
-        pipe(rowAs(Ended)(database, query, params), TE.map(batchOf(limit)))
-      if (scope.kind === 'all') return end(sql.endAll, [limit, after])
-      if (scope.kind === 'principal') return end(sql.endOf, [limit, after, scope.principal])
+    /** No rows if there is no such session. */
+    show: (id: string, values: boolean) => rowsAs(Shown)(database, sql.show, [id, values]),
+    /** The number of sessions, expired ones included, up to `COUNT_LIMIT + 1`; and the database's name. */
+    count: (scope: Scope) => rowAs(Counted)(database, counts[scope.kind], paramsOf(scope)),
+    endBatch: (scope: Scope, after: string, limit: number) => {
+      const isOne = scope.kind === 'one'
+      const params = isOne ? paramsOf(scope) : [limit, after, ...paramsOf(scope)]
       return pipe(
-        end(sql.endOne, [scope.id]),
-        TE.map(({ ended }) => ({ ended, next: undefined })),
+        rowAs(Ended)(database, ends[scope.kind], params),
+        TE.map(({ ended, chosen, last }): EndedBatch => {
+          const mayHaveMore = !isOne && chosen >= limit
+          return { ended, next: mayHaveMore ? (last ?? undefined) : undefined }
+        }),
       )
     },
   }
 }
 
-const batchOf =
-  (limit: number) =>
-  ({ ended, chosen, last }: t.TypeOf<typeof Ended>): EndedBatch => ({
-    ended,
-    next: chosen < limit ? undefined : (last ?? undefined),
-  })
+const paramsOf = (scope: Scope): readonly string[] => {
+  if (scope.kind === 'one') return [scope.id]
+  return scope.kind === 'principal' ? [scope.principal] : []
+}
+
+// The statistics of doctor.
+
+const ServerRow = t.type({
+  version: t.string,
+  number: t.number,
+  database: t.string,
+  role: t.string,
+  standby: t.boolean,
+  readonly: t.boolean,
+})
+
+export type Server = t.TypeOf<typeof ServerRow>
+
+const TableRow = t.type({
+  name: t.string,
+  /** `null` if the table was never analyzed. */
+  rows: number,
+  heap: t.number,
+  indexes: t.number,
+  total: t.number,
+  pages: t.number,
+  live: t.number,
+  dead: t.number,
+  vacuumed: number,
+})
+
+export type Table = t.TypeOf<typeof TableRow>
+
+const IndexRow = t.type({ name: t.string, owner: t.string, main: t.boolean, valid: t.boolean })
+
+export type Index = t.TypeOf<typeof IndexRow>
+
+/** Settings of the database that break guarantees of keyrow. Missing tables have no hazards. */
+const HazardRow = t.type({
+  /** JSON of the tables of which row-level security hides rows from this role. */
+  hidden: t.string,
+  /** JSON of the columns whose collation treats different texts as equal. */
+  merging: t.string,
+  role: t.string,
+  /** The setting `synchronous_commit`. */
+  commits: t.string,
+})
+
+export type Hazards = t.TypeOf<typeof HazardRow>
+
+const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
+
+/** Rows of a table: all, the dead ones (expired sessions, tombstones), and those without a row in another table. */
+export interface Rows extends t.TypeOf<typeof SampleRow> {
+  readonly estimated: boolean
+}
+
+/** The offset of the database's clock from this process's, and its uncertainty, in milliseconds. */
+export interface Clock {
+  readonly ahead: number
+  readonly uncertain: number
+  readonly roundTrip: number
+}
+
+const RouteRow = t.type({ server: t.string, standby: t.boolean })
+
+/** The servers that answered plain reads and the library's own. A server is named by its start time and its address. */
+export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof RouteRow>[]>>
+
+export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
+  readonly tables: readonly Table[]
+  readonly indexes: readonly Index[]
+  /** How long the first due session has waited for the cleanup, in milliseconds; `null` if there is none. */
+  readonly waiting: number | null
+}
+
+/** The number of concurrent queries of each kind, on as many connections: a pooler may choose a server per connection. */
+export const ROUTES = 8
+
+export const statsOver = (database: Queryable, schema: string) => {
+  const sql = adminStatements(schema)
+  const routes = (query: Query) =>
+    TE.sequenceArray(Array.from({ length: ROUTES }, () => rowAs(RouteRow)(database, query)))
+  return {
+    server: rowAs(ServerRow)(database, sql.server),
+    hazards: rowAs(HazardRow)(database, sql.hazards, [schema]),
+    routes: pipe(
+      TE.Do,
+      TE.bind('plain', () => routes(sql['route.plain'])),
+      TE.bind('own', () => routes(sql.route)),
+    ),
+    /** The fastest of three measurements. An answer is as old as half its round trip. */
+    clock: pipe(
+      [1, 2, 3],
+      TE.traverseSeqArray(() => measureClock(database, sql.clock)),
+      TE.map((all) => all.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
+    ),
+    /** The schema must have this release's version. */
+    contents: pipe(
+      TE.Do,
+      TE.apS('tables', rowsAs(TableRow)(database, sql.tables, [schema])),
+      TE.bind('indexes', () => rowsAs(IndexRow)(database, sql.indexes, [schema])),
+      TE.bind('sessions', ({ tables }) => sample(database, sql.sessionSample, tables, 'session')),
+      TE.bind('entries', ({ tables }) => sample(database, sql.entrySample, tables, 'entry')),
+      TE.bind('principals', ({ tables }) => sample(database, sql.principalsSample, tables, 'listing')),
+      TE.bind('due', () => rowAs(t.type({ waiting: number }))(database, sql.due)),
+      TE.map(({ due, ...counts }): Contents => ({ ...counts, ...due })),
+    ),
+  }
+}
+
+const measureClock =
+  (database: Queryable, query: Query): TE.TaskEither<DriverError, Clock> =>
+  async () => {
+    const [sent, began] = [Date.now(), performance.now()]
+    const answer = await rowAs(t.type({ now: t.number }))(database, query)()
+    const roundTrip = performance.now() - began
+    // Plus one: `Date.now` counts whole milliseconds.
+    const uncertain = roundTrip / 2 + 1
+    return pipe(
+      answer,
+      E.map(({ now }) => ({ ahead: now - (sent + roundTrip / 2), uncertain, roundTrip })),
+    )
+  }
+
+/** 16 MB: tables of some tens of thousands of rows are read whole. */
+const SAMPLE_PAGES = 2048
+
+const sample = (database: Queryable, query: Query, tables: readonly Table[], name: string) => {
+  const pages = tables.find((table) => table.name === name)?.pages ?? 0
+  const share = Math.min(1, SAMPLE_PAGES / Math.max(pages, 1))
+  return pipe(
+    rowAs(SampleRow)(database, query, [share * 100]),
+    TE.map(
+      ({ counted, dead, orphans }): Rows => ({
+        counted: Math.round(counted / share),
+        dead: Math.round(dead / share),
+        orphans: Math.round(orphans / share),
+        estimated: share < 1,
+      }),
+    ),
+  )
+}

@@ -1,71 +1,52 @@
 // The arguments of the command line. A message never repeats an argument that may hold a password or a token.
 import { parseArgs } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
 import { isNumberWithin } from '../core/options.js'
+import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'
-import { DEFAULT_SCHEMA, quotedSchema } from '../sql/schema.js'
+import { bare, DEFAULT_SCHEMA, quotedSchema, schemaSql } from '../sql/schema.js'
+import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
-import { EXIT, Rejection, usage } from './terminal.js'
+import { EXIT, type Output, Rejection, usage } from './terminal.js'
 
-/** The database to use. */
-export interface Target {
-  readonly url: string | undefined
-  readonly directory: string | undefined
-  /** A quoted identifier. */
-  readonly schema: string
-  readonly timeoutMs: number | undefined
-}
-
-/** The table to migrate sessions from. */
-interface OldTable {
-  readonly tableName: string
-  readonly schemaName?: string
-}
-
-export type Command =
-  | { readonly verb: 'help'; readonly exitCode: number }
-  | { readonly verb: 'version' }
-  | { readonly verb: 'schema print'; readonly schema: string; readonly from: number }
-  | DatabaseCommand
+/** A command on a database, or the output of one that needs none. */
+export type Command = DatabaseCommand | Output
 
 type Verb = keyof typeof VERBS
 
 export type CommandOf<V extends Verb> = ReturnType<(typeof VERBS)[V]['parse']> & {
   readonly verb: V
-  readonly target: Target
+  /** The database to use. */
+  readonly target: ReturnType<typeof targetOf>
 }
 
-type DatabaseVerb = Exclude<Verb, 'schema print'>
+export type DatabaseCommand = { [V in Verb]: CommandOf<V> }[Exclude<Verb, 'schema print'>]
 
-export type DatabaseCommand = { [V in DatabaseVerb]: CommandOf<V> }[DatabaseVerb]
+const TEXT = { type: 'string' } as const
+const FLAG = { type: 'boolean' } as const
+
+/** The options of each command. */
+const COMMON = { url: TEXT, directory: TEXT, schema: TEXT, timeout: TEXT, json: FLAG, yes: FLAG }
 
 const OPTIONS = {
-  url: { type: 'string' },
-  directory: { type: 'string' },
-  schema: { type: 'string' },
-  timeout: { type: 'string' },
-  json: { type: 'boolean' },
-  yes: { type: 'boolean' },
-  help: { type: 'boolean' },
-  version: { type: 'boolean' },
-  from: { type: 'string' },
-  batch: { type: 'string' },
-  delay: { type: 'string' },
-  'total-timeout': { type: 'string' },
-  idle: { type: 'string' },
-  absolute: { type: 'string' },
-  limit: { type: 'string' },
-  values: { type: 'boolean' },
-  principal: { type: 'string' },
-  all: { type: 'boolean' },
-} as const
+  ...COMMON,
+  help: FLAG,
+  version: FLAG,
+  from: TEXT,
+  batch: TEXT,
+  delay: TEXT,
+  'total-timeout': TEXT,
+  idle: TEXT,
+  absolute: TEXT,
+  limit: TEXT,
+  values: FLAG,
+  principal: TEXT,
+  all: FLAG,
+}
 
 type Values = ReturnType<typeof parsed>['values']
 
 type Option = keyof Values
-
-const COMMON: readonly Option[] = ['url', 'directory', 'schema', 'timeout', 'json', 'yes']
 
 const parsed = (argv: readonly string[]) =>
   parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true, strict: true })
@@ -78,16 +59,25 @@ export const commandOf = (
   E.tryCatch(
     () => {
       const { values, positionals } = parsed(argv)
-      if (values.help === true) return { verb: 'help', exitCode: EXIT.done }
-      if (values.version === true) return { verb: 'version' }
+      if (values.help === true) return help(EXIT.done)
+      if (values.version === true) return { data: { version: RELEASE }, text: () => RELEASE }
       if (positionals.length === 0 && Object.keys(values).every((name) => name === 'json'))
-        return { verb: 'help', exitCode: EXIT.usage }
-      const { verb, operand } = verbOf(positionals)
-      checkOptions(verb, values)
-      return commandWith(verb, operand, values, databaseUrl)
+        return help(EXIT.usage)
+      const { verb, operand } = verbOf(positionals, values)
+      const schema = schemaOf(values.schema)
+      if (verb === 'schema print') return schemaSqlFrom(schema, VERBS[verb].parse(values).from)
+      const own = VERBS[verb].parse(values, operand)
+      return { verb, target: targetOf(values, schema, databaseUrl), ...own } as Command
     },
     (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
   )
+
+const help = (exitCode: number): Output => ({ data: { help: HELP }, text: () => HELP, exitCode })
+
+const schemaSqlFrom = (schema: string, from: number): Output => {
+  const sql = schemaSql(schema, from)
+  return { data: { schema: bare(schema), from, to: LATEST, sql }, text: () => sql }
+}
 
 // The message of parseArgs repeats an unknown option whole, and an address that was parsed as one.
 const parseProblem = (error: unknown): string => {
@@ -95,53 +85,33 @@ const parseProblem = (error: unknown): string => {
   return /:|@|\d/.test(first) ? 'unknown option; see keyrow --help' : `${first}; see keyrow --help`
 }
 
-const verbOf = (positionals: readonly string[]) => {
-  const [first, second] = positionals
+/** The verb, and its operand if it has one. Its options are checked too. */
+const verbOf = ([first, ...rest]: readonly string[], values: Values) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
-  const words = first === 'schema' ? 2 : 1
-  const verb = first === 'schema' ? `schema ${second ?? ''}` : first
+  const isSchema = first === 'schema'
+  const verb = isSchema ? `schema ${rest.shift() ?? ''}` : first
   if (!isVerb(verb))
     throw usage(
-      first === 'schema'
+      isSchema
         ? 'schema: say status, print or upgrade'
         : `there is no such command${/^[a-z-]{1,20}$/.test(first) ? `: ${first}` : ''}; see keyrow --help`,
     )
-  const operands = positionals.slice(words)
-  if (operands.length > VERBS[verb].operands)
+  if (rest.length > VERBS[verb].operands)
     throw usage(`${verb}: too many arguments; quote an argument that has spaces`)
-  return { verb, operand: operands[0] }
+  for (const name of Object.keys(values) as Option[])
+    if (!(name in COMMON) && !VERBS[verb].own.includes(name)) throw usage(`${verb} has no option --${name}`)
+  return { verb, operand: rest[0] }
 }
 
 const isVerb = (verb: string): verb is Verb => Object.hasOwn(VERBS, verb)
 
-const checkOptions = (verb: Verb, values: Values): void => {
-  for (const name of Object.keys(values) as Option[])
-    if (!COMMON.includes(name) && !VERBS[verb].own.includes(name))
-      throw usage(`${verb} has no option --${name}`)
-}
-
-const commandWith = (
-  verb: Verb,
-  operand: string | undefined,
-  values: Values,
-  databaseUrl: string | undefined,
-): Command => {
-  const schema = schemaOf(values.schema)
-  const own = VERBS[verb].parse(values, operand)
-  if (verb === 'schema print') return { verb, schema, ...own } as Command
-  const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
-  return { verb, target: { ...databaseOf(values, databaseUrl), schema, timeoutMs }, ...own } as Command
-}
-
 const cleanupLimits = (values: Values) => {
-  const batchSize = whole('batch', values.batch, 1, 100_000)
-  const delayMs = whole('delay', values.delay, 0, 3_600_000)
   const seconds = whole('total-timeout', values['total-timeout'], 0, 1_000_000_000)
   return {
-    ...(batchSize === undefined ? {} : { batchSize }),
-    ...(delayMs === undefined ? {} : { delayMs }),
-    ...(seconds === undefined ? {} : { totalTimeoutMs: seconds * 1000 }),
-  }
+    batchSize: whole('batch', values.batch, 1, 100_000),
+    delayMs: whole('delay', values.delay, 0, 3_600_000),
+    totalTimeoutMs: seconds === undefined ? undefined : seconds * 1000,
+  } as DeleteExpiredOptions
 }
 
 /** Lifetimes have no default: shorter ones than the program's would sign users out. */
@@ -159,32 +129,30 @@ const migrationOf = (values: Values) => {
 }
 
 /** `table`, or `schema.table`. */
-const oldTableOf = (text = ''): OldTable => {
+const oldTableOf = (text = '') => {
   const [first = '', second, ...more] = text.split('.')
   if (first === '' || second === '' || more.length > 0)
     throw usage('migrate: say --from TABLE, or --from SCHEMA.TABLE')
   return second === undefined ? { tableName: first } : { schemaName: first, tableName: second }
 }
 
-const schemaOf = (name = DEFAULT_SCHEMA): string =>
-  pipe(
-    E.tryCatch(
-      () => quotedSchema(name),
-      () => usage('--schema: a name has lower-case letters, digits and _, at most 63'),
-    ),
-    E.getOrElse((usageError): string => {
-      throw usageError
-    }),
-  )
+const schemaOf = (name = DEFAULT_SCHEMA): string => {
+  try {
+    return quotedSchema(name)
+  } catch {
+    throw usage('--schema: a name has lower-case letters, digits and _, at most 63')
+  }
+}
 
-const databaseOf = (values: Values, databaseUrl: string | undefined): Pick<Target, 'url' | 'directory'> => {
-  const { url, directory } = values
-  if (url !== undefined && directory !== undefined) throw usage('say --url or --directory, not both')
+/** `schema` is a quoted identifier. */
+const targetOf = (values: Values, schema: string, databaseUrl = '') => {
+  const { url = databaseUrl, directory } = values
+  const timeoutMs = whole('timeout', values.timeout, 1, 2 ** 31 - 1)
+  if (values.url !== undefined && directory !== undefined) throw usage('say --url or --directory, not both')
   if (directory === '') throw usage('--directory: say a directory')
-  if (directory !== undefined) return { url: undefined, directory }
-  const found = url ?? databaseUrl
-  if (found === undefined || found === '') throw usage('say a database by DATABASE_URL, --url or --directory')
-  return { url: found, directory: undefined }
+  if (directory === undefined && url === '')
+    throw usage('say a database by DATABASE_URL, --url or --directory')
+  return { url, directory, schema, timeoutMs }
 }
 
 const whole = (name: string, text: string | undefined, least: number, most: number): number | undefined => {
@@ -213,16 +181,10 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
   return operand === undefined ? { kind: 'all' } : { kind: 'one', id: idOf('end', operand) }
 }
 
+type Parse<A> = (values: Values, operand?: string) => A
+
 /** A command with its own options, the number of its operands, and the parser of both. */
-const verb = <A>(
-  own: readonly Option[],
-  operands: number,
-  parse: (values: Values, operand?: string) => A,
-) => ({
-  own,
-  operands,
-  parse,
-})
+const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))
 
@@ -231,7 +193,7 @@ const VERBS = {
   'schema print': verb(['from'], 0, ({ from }) => ({ from: whole('from', from, 0, LATEST) ?? 0 })),
   'schema upgrade': withoutOptions,
   cleanup: verb(['batch', 'delay', 'total-timeout'], 0, (values) => ({ limits: cleanupLimits(values) })),
-  migrate: verb(['from', 'idle', 'absolute', 'batch'], 0, (values) => migrationOf(values)),
+  migrate: verb(['from', 'idle', 'absolute', 'batch'], 0, migrationOf),
   sessions: verb(['limit'], 1, ({ limit }, principal) => ({
     principal,
     limit: whole('limit', limit, 1, 100_000) ?? 50,
@@ -248,7 +210,7 @@ const VERBS = {
 /** The batch size of a command that ends or migrates sessions. */
 const batchOf = ({ batch }: Values): number => whole('batch', batch, 1, 10_000) ?? 200
 
-export const HELP = `Usage: keyrow COMMAND [options]
+const HELP = `Usage: keyrow COMMAND [options]
 
   schema status         prints the version of the tables, and the releases that made them
   schema print          prints the SQL that creates the tables; needs no database

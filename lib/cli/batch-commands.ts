@@ -8,23 +8,20 @@ import { connectPgSimple, type MigrationResult, migrateSessions } from '../expre
 import { bare } from '../sql/schema.js'
 import { sessionStore } from '../sql/store.js'
 import { type DeletedExpired, deleteExpiredSessions } from '../store/cleanup.js'
-import { type Admin, adminOver, FIRST_ID, type Scope } from './admin.js'
+import { type Admin, adminOver, type EndedBatch, FIRST_ID, type Scope } from './admin.js'
 import { COUNT_LIMIT } from './admin-sql.js'
 import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, PATIENT, type Task } from './open.js'
-import { EXIT, type Failure, plural, Rejection, usage } from './terminal.js'
+import { EXIT, type Failure, type Output, plural, Rejection, usage } from './terminal.js'
 
-interface Result {
-  readonly finished: boolean
-}
-
-/** Prints the result of the batches; gives the exit code, which is the signal's after an interruption. */
-const printResult =
-  <R extends Result>({ terminal, signal }: Context, text: (result: R) => string) =>
-  (result: R): number => {
-    terminal.print(result, () => text(result))
-    return result.finished || !signal.aborted ? EXIT.done : (signal.reason as number)
-  }
+/** The output of batches; the exit code is the signal's after an interruption. */
+const outputOf =
+  <R extends { readonly finished: boolean }>({ signal }: Context, text: (result: R) => string) =>
+  (result: R): Output => ({
+    data: result,
+    text: () => text(result),
+    exitCode: result.finished || !signal.aborted ? EXIT.done : (signal.reason as number),
+  })
 
 const INTERRUPTED = 'Interrupted: there may be more.'
 
@@ -32,36 +29,36 @@ const INTERRUPTED = 'Interrupted: there may be more.'
 const failedAfter = (error: DriverError, done: string): DriverError =>
   withMessage(error, `${error.message}; before that ${done}`)
 
+const storeOf = ({ database, schema }: Context, lifetimes = {}) =>
+  sessionStore(database, { schema: bare(schema), upgradeSchema: false, retry: PATIENT, ...lifetimes })
+
 type EndOptions = CommandOf<'end'>
 
+interface Ended {
+  readonly ended: number
+  readonly finished: boolean
+}
+
 export const end = (context: Context, options: EndOptions): Task => {
-  const { database, schema, terminal } = context
-  if (!options.yes && !terminal.canAsk)
+  if (!options.yes && !context.terminal.canAsk)
     return TE.left(usage('end: stdin is not a terminal, so nobody can confirm; say --yes'))
-  const admin = adminOver(database, schema)
+  const admin = adminOver(context.database, context.schema)
   return pipe(
     admin.count(options.scope),
     TE.chainW((found) => confirmed(context, options, found)),
     TE.chainW(() => endBatches(context, admin, options)),
-    TE.map(
-      printResult(
-        context,
-        ({ ended, finished }) => `Ended ${plural(ended, 'session')}.${finished ? '' : ` ${INTERRUPTED}`}`,
-      ),
-    ),
+    TE.map(outputOf(context, endedText)),
     onCurrentSchema(context),
   )
 }
 
-interface Found {
-  readonly count: number
-  readonly database: string
-}
+const endedText = ({ ended, finished }: Ended): string =>
+  `Ended ${plural(ended, 'session')}.${finished ? '' : ` ${INTERRUPTED}`}`
 
 const confirmed = (
   { terminal, schema, signal }: Context,
   { scope, yes }: EndOptions,
-  { count, database }: Found,
+  { count, database }: { readonly count: number; readonly database: string },
 ): TE.TaskEither<Failure, unknown> => {
   if (scope.kind === 'one' && count === 0)
     return TE.left(new Rejection(EXIT.notFound, `there is no session ${scope.id}`))
@@ -90,14 +87,12 @@ const endBatches =
     { terminal, signal }: Context,
     admin: Admin,
     { scope, batch }: EndOptions,
-  ): TE.TaskEither<DriverError, Result & { readonly ended: number }> =>
+  ): TE.TaskEither<DriverError, Ended> =>
   async () => {
     let ended = 0
     for (let after: string | undefined = FIRST_ID; after !== undefined; ) {
       if (signal.aborted) return E.right({ ended, finished: false })
-      const result: Awaited<ReturnType<ReturnType<Admin['endBatch']>>> = await retry(
-        admin.endBatch(scope, after, batch),
-      )()
+      const result: E.Either<DriverError, EndedBatch> = await retry(admin.endBatch(scope, after, batch))()
       if (E.isLeft(result)) return E.left(failedAfter(result.left, `${plural(ended, 'session')} ended`))
       ended += result.right.ended
       after = result.right.next
@@ -106,15 +101,12 @@ const endBatches =
     return E.right({ ended, finished: true })
   }
 
-type CleanupCommand = CommandOf<'cleanup'>
-
-export const cleanup = (context: Context, { limits }: CleanupCommand): Task => {
-  const { database, schema, signal, terminal } = context
-  const store = sessionStore(database, { schema: bare(schema), upgradeSchema: false, retry: PATIENT })
+export const cleanup = (context: Context, { limits }: CommandOf<'cleanup'>): Task => {
+  const { signal, terminal } = context
   const onBatch = (soFar: DeletedExpired): void => terminal.progress(`${deleted(soFar)} so far`)
   return pipe(
-    deleteExpiredSessions(store, { ...limits, signal, onBatch }),
-    TE.map(printResult(context, (result) => `${deleted(result)}. ${restOf(result, signal)}`)),
+    deleteExpiredSessions(storeOf(context), { ...limits, signal, onBatch }),
+    TE.map(outputOf(context, (result) => `${deleted(result)}. ${restOf(result, signal)}`)),
     onCurrentSchema(context),
   )
 }
@@ -128,41 +120,30 @@ const restOf = ({ finished, batches }: DeletedExpired, signal: AbortSignal): str
   return batches === 0 ? 'Another cleanup is running.' : 'The time limit was reached: there may be more.'
 }
 
-type MigrateCommand = CommandOf<'migrate'>
-
-export const migrate = (context: Context, command: MigrateCommand): Task =>
-  pipe(migrateBatches(context, command), TE.map(printResult(context, migratedText)), onCurrentSchema(context))
-
-const migrateBatches =
-  (
-    { database, schema, signal, terminal }: Context,
-    { from, idleMs, absoluteMs, batch }: MigrateCommand,
-  ): TE.TaskEither<Failure, MigrationResult> =>
-  async () => {
-    const common = { upgradeSchema: false, retry: PATIENT }
-    const store = sessionStore(database, { schema: bare(schema), idleMs, absoluteMs, ...common })
-    let soFar = 0
-    const onBatch = ({ migrated }: MigrationResult): void => {
-      soFar = migrated
-      terminal.progress(`Migrated ${plural(migrated, 'session')} so far`)
-    }
-    try {
-      return E.right(
-        await migrateSessions(store, connectPgSimple(database, from), { batchSize: batch, signal, onBatch }),
-      )
-    } catch (error) {
-      if (!(error instanceof DriverError)) return E.left(error as Failure)
-      return E.left(failedAfter(error, `${plural(soFar, 'session')} were migrated`))
-    }
+export const migrate = (context: Context, command: CommandOf<'migrate'>): Task => {
+  const { database, signal, terminal } = context
+  const { idleMs, absoluteMs, from, batch } = command
+  const store = storeOf(context, { idleMs, absoluteMs })
+  let soFar = 0
+  const onBatch = ({ migrated }: MigrationResult): void => {
+    soFar = migrated
+    terminal.progress(`Migrated ${plural(soFar, 'session')} so far`)
   }
+  return pipe(
+    TE.tryCatch(
+      () => migrateSessions(store, connectPgSimple(database, from), { batchSize: batch, signal, onBatch }),
+      (error) =>
+        error instanceof DriverError
+          ? failedAfter(error, `${plural(soFar, 'session')} were migrated`)
+          : (error as Failure),
+    ),
+    TE.map(outputOf(context, migratedText)),
+    onCurrentSchema(context),
+  )
+}
 
-const migratedText = ({ migrated, present, rejected, finished }: MigrationResult): string =>
-  [
-    `Migrated ${plural(migrated, 'session')}; ${present.toLocaleString('en-US')} were migrated before, or have ended.`,
-    ...(rejected === 0
-      ? []
-      : [
-          `${plural(rejected, 'session')} cannot be stored (a text with U+0000, for example), and stayed there.`,
-        ]),
-    ...(finished ? [] : [INTERRUPTED]),
-  ].join(' ')
+const migratedText = ({ migrated, present, rejected, finished }: MigrationResult): string => {
+  const all = `Migrated ${plural(migrated, 'session')}; ${present.toLocaleString('en-US')} were migrated before, or have ended.`
+  const unstorable = `${plural(rejected, 'session')} cannot be stored (a text with U+0000, for example), and stayed there.`
+  return `${all}${rejected === 0 ? '' : ` ${unstorable}`}${finished ? '' : ` ${INTERRUPTED}`}`
+}

@@ -3,27 +3,13 @@
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SchemaMismatch } from '../core/errors.js'
-import type { Database } from '../db/database.js'
-import { bare, prepareSchema, type SchemaState, schemaState } from '../sql/schema.js'
-import {
-  type ClockStats,
-  clockStats,
-  type HazardStats,
-  hazardStats,
-  type IndexStats,
-  type RouteStats,
-  type RowStats,
-  routeStats,
-  type SchemaStats,
-  type ServerStats,
-  schemaStats,
-  serverStats,
-  type TableStats,
-} from './doctor-sql.js'
+import { bare, prepareSchema, type SchemaState } from '../sql/schema.js'
+import type * as stats from './admin.js'
+import { statsOver } from './admin.js'
 import type { Context, Task } from './open.js'
-import { duration, EXIT, iso, plural, size, type Terminal, table, time } from './terminal.js'
+import { duration, EXIT, iso, joined, type Output, plural, size, table, time } from './terminal.js'
 
-export interface Check {
+interface Check {
   readonly check: string
   readonly state: 'ok' | 'warning' | 'problem'
   readonly says: string
@@ -37,25 +23,21 @@ const [ok, warning, problem] = [stated('ok'), stated('warning'), stated('problem
 
 const MINUTE = 60_000
 
-const serverChecks = (server: ServerStats, roundTripMs: number): readonly Check[] => [
-  {
-    check: 'connection',
-    state: roundTripMs > 250 ? 'warning' : 'ok',
-    says: `database "${server.database}" answers "${server.role}" in ${duration(roundTripMs)}`,
-  },
+const serverChecks = (server: stats.Server, roundTripMs: number): readonly Check[] => [
+  (roundTripMs > 250 ? warning : ok)(
+    'connection',
+    `database "${server.database}" answers "${server.role}" in ${duration(roundTripMs)}`,
+  ),
   server.number < 130_000
     ? problem('server', `PostgreSQL ${server.version}: keyrow needs 13 or later`)
     : ok('server', `PostgreSQL ${server.version}`),
-  writable(server),
+  server.standby || server.readonly
+    ? problem('writing', server.standby ? 'this is a standby: it cannot write' : 'transactions are read only')
+    : ok('writing', 'this is a primary, and transactions can write'),
 ]
 
-const writable = ({ standby, readonly }: ServerStats): Check =>
-  standby || readonly
-    ? problem('writing', standby ? 'this is a standby: it cannot write' : 'transactions are read only')
-    : ok('writing', 'this is a primary, and transactions can write')
-
 /** Whether one server answers all statements: a pooler may balance reads, and an address may have several servers. */
-const routeCheck = ({ plain, own }: RouteStats): Check => {
+const routeCheck = ({ plain, own }: stats.Routes): Check => {
   const [first] = own
   const isAnother = ({ server }: { readonly server: string }): boolean => server !== first?.server
   if (own.some(isAnother))
@@ -74,34 +56,35 @@ const routeCheck = ({ plain, own }: RouteStats): Check => {
 }
 
 /** Sessions expire by the database's clock; logs and cookies use other clocks. */
-const clockCheck = ({ ahead, uncertain }: ClockStats): Check => {
+const clockCheck = ({ ahead, uncertain }: stats.Clock): Check => {
   const off = Math.max(0, Math.abs(ahead) - uncertain)
   const says = `the database's clock is ${duration(Math.abs(ahead))} ${ahead < 0 ? 'behind' : 'ahead'} (± ${duration(uncertain)})`
   if (off < 2_000) return ok('clock', says)
-  return {
-    check: 'clock',
-    state: off < MINUTE ? 'warning' : 'problem',
-    says: `${says}: correct one of the clocks`,
-  }
+  return (off < MINUTE ? warning : problem)('clock', `${says}: correct one of the clocks`)
 }
 
-const hazardChecks = ({ hidden, merging, role, synchronousCommit }: HazardStats): readonly Check[] => [
-  hidden.length === 0
-    ? ok('row security', `no policy hides rows from "${role}"`)
-    : problem(
-        'row security',
-        `row-level security hides rows of ${hidden.join(', ')} from "${role}": disable it for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
-      ),
-  merging.length === 0
-    ? ok('collation', 'different keys are distinct')
-    : problem(
-        'collation',
-        `the collation of ${merging.join(', ')} treats different texts as equal: use a deterministic one (alter table … alter column … type text collate "C")`,
-      ),
-  synchronousCommit === 'off'
-    ? warning('durability', 'synchronous_commit is off: a crash of the server can lose the latest saves')
-    : ok('durability', `a save is on disk when it is answered (synchronous_commit: ${synchronousCommit})`),
-]
+const listed = (json: string): string => (JSON.parse(json) as readonly string[]).join(', ')
+
+const hazardChecks = ({ hidden, merging, role, commits }: stats.Hazards): readonly Check[] => {
+  const [tables, columns] = [listed(hidden), listed(merging)]
+  return [
+    tables === ''
+      ? ok('row security', `no policy hides rows from "${role}"`)
+      : problem(
+          'row security',
+          `row-level security hides rows of ${tables} from "${role}": disable it for these tables (alter table … disable row level security), or let the role see all rows (alter role … bypassrls)`,
+        ),
+    columns === ''
+      ? ok('collation', 'different keys are distinct')
+      : problem(
+          'collation',
+          `the collation of ${columns} treats different texts as equal: use a deterministic one (alter table … alter column … type text collate "C")`,
+        ),
+    commits === 'off'
+      ? warning('durability', 'synchronous_commit is off: a crash of the server can lose the latest saves')
+      : ok('durability', `a save is on disk when it is answered (synchronous_commit: ${commits})`),
+  ]
+}
 
 const schemaCheck = ({ version, made }: SchemaState): Check => {
   const last = made.at(-1)
@@ -109,33 +92,22 @@ const schemaCheck = ({ version, made }: SchemaState): Check => {
   return ok('schema', `version ${String(version)}${by}`)
 }
 
-const schemaChecks = (stats: SchemaStats): readonly Check[] => [
-  indexCheck(stats.indexes),
-  backlogCheck(stats.waiting),
-  expiredCheck(stats.sessions),
-  principalsCheck(stats.sessions, stats.principals),
-  keysCheck(stats.entries),
-  ...stats.tables.map(vacuumCheck),
-]
-
 const TABLES = ['session', 'entry', 'listing', 'metadata']
 const INDEXES = ['listing_principal', 'listing_collect_at']
 
-const indexCheck = (indexes: readonly IndexStats[]): Check => {
+const indexCheck = (indexes: readonly stats.Index[]): Check => {
+  const withoutKey = TABLES.filter((table) => !indexes.some(({ owner, main }) => main && owner === table))
   const missing = [
     ...INDEXES.filter((wanted) => !indexes.some(({ name }) => name === wanted)),
-    ...TABLES.filter((table) => !indexes.some(({ owner, main }) => main && owner === table)).map(
-      (table) => `the primary key of ${table}`,
-    ),
+    ...withoutKey.map((table) => `the primary key of ${table}`),
   ]
   const invalid = indexes.filter(({ valid }) => !valid).map(({ name }) => name)
+  if (missing.length + invalid.length === 0) return ok('indexes', `${String(indexes.length)}, all valid`)
   const problems = [
     ...(missing.length > 0 ? [`missing: ${missing.join(', ')} (see keyrow schema print)`] : []),
     ...(invalid.length > 0 ? [`invalid: ${invalid.join(', ')} (reindex or drop)`] : []),
   ]
-  return problems.length === 0
-    ? ok('indexes', `${String(indexes.length)}, all valid`)
-    : problem('indexes', problems.join('; '))
+  return problem('indexes', problems.join('; '))
 }
 
 const backlogCheck = (waiting: number | null): Check => {
@@ -146,20 +118,20 @@ const backlogCheck = (waiting: number | null): Check => {
     : warning('cleanup', `${says}: is it running? (startCleanup, keyrow cleanup)`)
 }
 
-const about = ({ estimated }: RowStats): string => (estimated ? 'about ' : '')
+const about = ({ estimated }: stats.Rows): string => (estimated ? 'about ' : '')
 
-const percent = (part: number, whole: number): string =>
-  `${String(Math.round((100 * part) / Math.max(whole, 1)))} %`
+const deadPercent = ({ counted, dead }: stats.Rows): string =>
+  `${String(Math.round((100 * dead) / Math.max(counted, 1)))} %`
 
-const expiredCheck = (rows: RowStats): Check => {
+const expiredCheck = (rows: stats.Rows): Check => {
   const { counted, dead } = rows
-  const says = `${about(rows)}${plural(counted - dead, 'live session')}, ${about(rows)}${plural(dead, 'expired session')} (expired: ${percent(dead, counted)})`
+  const says = `${about(rows)}${plural(counted - dead, 'live session')}, ${about(rows)}${plural(dead, 'expired session')} (expired: ${deadPercent(rows)})`
   return dead > 1_000 && dead > counted / 2
     ? warning('sessions', `${says}: keyrow cleanup deletes them`)
     : ok('sessions', says)
 }
 
-const principalsCheck = (sessions: RowStats, principals: RowStats): Check => {
+const principalsCheck = (sessions: stats.Rows, principals: stats.Rows): Check => {
   if (sessions.orphans === 0 && principals.orphans === 0)
     return ok('listing', 'it has exactly the sessions that exist')
   const missing = `it lacks ${about(sessions)}${plural(sessions.orphans, 'session')}`
@@ -167,13 +139,13 @@ const principalsCheck = (sessions: RowStats, principals: RowStats): Check => {
   return warning('listing', `${missing}, ${extra}: keyrow cleanup repairs that in time`)
 }
 
-const keysCheck = (rows: RowStats): Check =>
+const keysCheck = (rows: stats.Rows): Check =>
   ok(
     'keys',
-    `${about(rows)}${plural(rows.counted - rows.dead, 'key')}, ${about(rows)}${String(rows.dead)} tombstones (${percent(rows.dead, rows.counted)})`,
+    `${about(rows)}${plural(rows.counted - rows.dead, 'key')}, ${about(rows)}${String(rows.dead)} tombstones (${deadPercent(rows)})`,
   )
 
-const vacuumCheck = ({ name, live, dead, vacuumed }: TableStats): Check => {
+const vacuumCheck = ({ name, live, dead, vacuumed }: stats.Table): Check => {
   const when = vacuumed === null ? 'never vacuumed' : `vacuumed ${time(vacuumed)}`
   const says = `${name}: ${plural(dead, 'dead tuple')}, ${when}`
   return dead > 10_000 && dead > live / 2
@@ -181,98 +153,84 @@ const vacuumCheck = ({ name, live, dead, vacuumed }: TableStats): Check => {
     : ok('vacuum', says)
 }
 
-const sizesOf = (tables: readonly TableStats[]): readonly (readonly string[])[] =>
-  tables.map(({ name, rows, heap, indexes, total }) => [
+export const doctor = (context: Context): Task => {
+  const found = statsOver(context.database, context.schema)
+  return pipe(
+    TE.Do,
+    TE.apS('server', found.server),
+    TE.bind('clock', () => found.clock),
+    TE.bind('routes', () => found.routes),
+    // Before the schema: hidden rows make the schema look like another version.
+    TE.bind('hazards', () => found.hazards),
+    TE.bind('schema', () => schemaDiagnosis(context, found.contents)),
+    TE.map(({ server, clock, routes, hazards, schema: { checks, contents } }) => {
+      const ofServer = [...serverChecks(server, clock.roundTrip), routeCheck(routes), clockCheck(clock)]
+      return outputOf(bare(context.schema), [...ofServer, ...hazardChecks(hazards), ...checks], contents)
+    }),
+  )
+}
+
+interface Diagnosis {
+  readonly checks: readonly Check[]
+  /** Missing if the schema is not this release's. */
+  readonly contents?: stats.Contents
+}
+
+const schemaDiagnosis = (
+  { database, schema }: Context,
+  contents: TE.TaskEither<DriverError, stats.Contents>,
+): TE.TaskEither<DriverError, Diagnosis> =>
+  pipe(
+    prepareSchema(database, schema, false),
+    TE.bindTo('state'),
+    TE.bindW('contents', () => contents),
+    TE.map(({ state, contents }): Diagnosis => {
+      const { indexes, waiting, sessions, principals, entries, tables } = contents
+      const checks = [
+        schemaCheck(state),
+        indexCheck(indexes),
+        backlogCheck(waiting),
+        expiredCheck(sessions),
+        principalsCheck(sessions, principals),
+        keysCheck(entries),
+        ...tables.map(vacuumCheck),
+      ]
+      return { checks, contents }
+    }),
+    TE.orElse((error) =>
+      error instanceof SchemaMismatch
+        ? TE.right<DriverError, Diagnosis>({ checks: [problem('schema', error.problem)] })
+        : TE.left(error),
+    ),
+  )
+
+const outputOf = (schema: string, checks: readonly Check[], contents?: stats.Contents): Output => {
+  const tables = contents?.tables.map((one) => ({
+    ...one,
+    vacuumed: one.vacuumed === null ? null : iso(one.vacuumed),
+  }))
+  return {
+    data: { schema, checks, stats: contents && { ...contents, tables } },
+    text: () =>
+      joined(
+        table(
+          ['STATE', 'CHECK', ''],
+          checks.map(({ state, check, says }) => [state, check, says]),
+        ),
+        contents && `\n${sizes(contents)}`,
+      ),
+    exitCode: checks.some(({ state }) => state === 'problem') ? EXIT.problem : EXIT.done,
+  }
+}
+
+const sizes = ({ tables }: stats.Contents): string => {
+  const rows = tables.map(({ name, rows, heap, indexes, total }) => [
     name,
     rows === null ? 'not counted' : `about ${rows.toLocaleString('en-US')}`,
     size(heap),
     size(indexes),
     size(total),
   ])
-
-interface Diagnosis {
-  readonly checks: readonly Check[]
-  /** Missing if the schema is not this release's. */
-  readonly stats?: SchemaStats
-}
-
-export const doctor = ({ database, schema, terminal }: Context): Task =>
-  pipe(
-    TE.Do,
-    TE.apS('server', serverDiagnosis(database, schema)),
-    TE.bind('schema', () => schemaDiagnosis(database, schema)),
-    TE.map(({ server, schema: { checks, stats } }) => {
-      const all = [...server, ...checks]
-      printDiagnosis(terminal, schema, all, stats)
-      return all.some(({ state }) => state === 'problem') ? EXIT.problem : EXIT.done
-    }),
-  )
-
-const serverDiagnosis = (database: Database, schema: string): TE.TaskEither<DriverError, readonly Check[]> =>
-  pipe(
-    TE.Do,
-    TE.apS('server', serverStats(database)),
-    TE.bind('clock', () => clockStats(database)),
-    TE.bind('routes', () => routeStats(database)),
-    // Before the schema: hidden rows make the schema look like another version.
-    TE.bind('hazards', () => hazardStats(database, schema)),
-    TE.map(({ server, clock, routes, hazards }) => [
-      ...serverChecks(server, clock.roundTrip),
-      routeCheck(routes),
-      clockCheck(clock),
-      ...hazardChecks(hazards),
-    ]),
-  )
-
-const schemaDiagnosis = (database: Database, schema: string): TE.TaskEither<DriverError, Diagnosis> =>
-  pipe(
-    prepareSchema(database, schema, false),
-    TE.chainW(() => schemaState(database, schema)),
-    TE.bindTo('state'),
-    TE.bindW('stats', () => schemaStats(database, schema)),
-    TE.map(({ state, stats }): Diagnosis => {
-      return { checks: [schemaCheck(state), ...schemaChecks(stats)], stats }
-    }),
-    TE.orElse((error) =>
-      error instanceof SchemaMismatch
-        ? TE.right<DriverError, Diagnosis>({
-            checks: [problem('schema', error.problem)],
-          })
-        : TE.left(error),
-    ),
-  )
-
-const printDiagnosis = (
-  terminal: Terminal,
-  schema: string,
-  checks: readonly Check[],
-  stats: SchemaStats | undefined,
-): void => {
-  terminal.print({ schema: bare(schema), checks, ...dataOf(stats) }, () =>
-    [
-      table(
-        ['STATE', 'CHECK', ''],
-        checks.map(({ state, check, says }) => [state, check, says]),
-      ),
-      ...(stats === undefined ? [] : ['', sizes(stats)]),
-    ].join('\n'),
-  )
-}
-
-const dataOf = (stats: SchemaStats | undefined) =>
-  stats === undefined
-    ? {}
-    : {
-        stats: {
-          ...stats,
-          tables: stats.tables.map((one) => ({
-            ...one,
-            vacuumed: one.vacuumed === null ? null : iso(one.vacuumed),
-          })),
-        },
-      }
-
-const sizes = ({ tables }: SchemaStats): string => {
   const all = tables.reduce((sum, { total }) => sum + total, 0)
-  return `${table(['TABLE', 'ROWS', 'ROW SIZE', 'INDEX SIZE', 'TOTAL'], sizesOf(tables))}\nTotal: ${size(all)}`
+  return `${table(['TABLE', 'ROWS', 'ROW SIZE', 'INDEX SIZE', 'TOTAL'], rows)}\nTotal: ${size(all)}`
 }

@@ -5,11 +5,11 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Database } from '../db/database.js'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
 import { prepareSchema } from '../sql/schema.js'
-import type { DatabaseCommand, Target } from './arguments.js'
-import { ROUTES } from './doctor-sql.js'
-import { EXIT, type Failure, Rejection, type Terminal, usage } from './terminal.js'
+import { ROUTES } from './admin.js'
+import type { DatabaseCommand } from './arguments.js'
+import { EXIT, type Failure, type Output, Rejection, type Terminal, usage } from './terminal.js'
 
-export interface Opened {
+interface Opened {
   readonly database: Database
   /** Closes the connections without waiting for their statements. */
   readonly abandon: () => Promise<unknown>
@@ -18,7 +18,6 @@ export interface Opened {
 const TIMEOUT_MS = 30_000
 /** An upgrade of large tables takes long, and a timeout would undo all of it. */
 const UPGRADE_TIMEOUT_MS = 3_600_000
-const CONNECT_SECONDS = 10
 
 export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Rejection, Opened> => {
   const upgrades = verb === 'schema upgrade'
@@ -26,35 +25,32 @@ export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<R
   return TE.tryCatch(
     () =>
       target.directory === undefined
-        ? openPostgres(target.url ?? '', timeoutMs, verb === 'doctor' ? ROUTES : 1)
+        ? openPostgres(target.url, timeoutMs, verb === 'doctor' ? ROUTES : 1)
         : openPglite(target.directory, timeoutMs, upgrades),
-    (error) => (error instanceof Rejection ? error : missingPackage(error, target)),
+    (error) => (error instanceof Rejection ? error : missingPackage(error, target.directory)),
   )
 }
 
 const openPostgres = async (url: string, timeoutMs: number, max: number): Promise<Opened> => {
   if (!isAddress(url)) throw notAnAddress()
   const { default: postgres } = await import('postgres')
-  const connect = () => {
+  const pools: ReturnType<typeof postgres>[] = []
+  const pool = () => {
     try {
-      return postgres(url, {
+      const sql = postgres(url, {
         ...poolOptions,
         max,
         // A pooler may give each statement another connection.
         prepare: false,
-        connect_timeout: Math.min(CONNECT_SECONDS, timeoutMs / 1000),
+        connect_timeout: Math.min(10, timeoutMs / 1000),
         connection: { application_name: 'keyrow' },
         onnotice: () => undefined,
       })
+      pools.push(sql)
+      return sql
     } catch {
       throw notAnAddress()
     }
-  }
-  const pools: ReturnType<typeof connect>[] = []
-  const pool = () => {
-    const sql = connect()
-    pools.push(sql)
-    return sql
   }
   const abandon = () => Promise.all(pools.map((sql) => sql.end({ timeout: 0 })))
   return { database: postgresDatabase(pool, { timeoutMs }), abandon }
@@ -85,25 +81,18 @@ const openPglite = async (directory: string, timeoutMs: number, make: boolean): 
 // PGlite would create a database for a mistyped name.
 const checkDirectory = async (directory: string, make: boolean): Promise<void> => {
   if (/^[a-z]{2,}:/i.test(directory)) throw usage('--directory: that is an address, not a directory')
-  const files = await filesIn(directory, make)
+  const files = await readdir(directory).catch((error: unknown): string[] | undefined =>
+    make && (error as NodeJS.ErrnoException).code === 'ENOENT' ? [] : undefined,
+  )
   if (files?.includes('PG_VERSION') === true || (files?.length === 0 && make)) return
   throw new Rejection(EXIT.failed, `there is no database of PGlite in ${directory}`)
 }
 
-/** `undefined` if the directory cannot be read. */
-const filesIn = async (directory: string, make: boolean): Promise<readonly string[] | undefined> => {
-  try {
-    return await readdir(directory)
-  } catch (error) {
-    return make && (error as NodeJS.ErrnoException).code === 'ENOENT' ? [] : undefined
-  }
-}
-
-const missingPackage = (error: unknown, { directory }: Target): Rejection => {
+const missingPackage = (error: unknown, directory: string | undefined): Rejection => {
   const name = directory === undefined ? 'postgres' : '@electric-sql/pglite'
-  return (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND'
-    ? new Rejection(EXIT.failed, `the package ${name} is not installed: npm install ${name}`)
-    : new Rejection(EXIT.failed, `the package ${name} could not be loaded`)
+  const isMissing = (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND'
+  const problem = isMissing ? `is not installed: npm install ${name}` : 'could not be loaded'
+  return new Rejection(EXIT.failed, `the package ${name} ${problem}`)
 }
 
 /** Retries are bounded only by the statements' own timeout, which `--timeout` sets. */
@@ -118,8 +107,8 @@ export interface Context {
   readonly signal: AbortSignal
 }
 
-/** A command: a failure, or an exit code. */
-export type Task = TE.TaskEither<Failure, number>
+/** A command. */
+export type Task = TE.TaskEither<Failure, Output>
 
 /** Runs the command only if the schema has this release's version. It never upgrades. */
 export const onCurrentSchema =

@@ -1,175 +1,92 @@
 // `sessions`, `show` and `schema`. The hash of a secret is never read; values are read only on request.
 import { pipe } from 'fp-ts/lib/function.js'
+import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { SchemaMismatch } from '../core/errors.js'
 import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'
-import {
-  bare,
-  type MadeVersion,
-  type SchemaState,
-  schemaSql,
-  schemaState,
-  upgradeSchema,
-} from '../sql/schema.js'
+import { bare, type MadeVersion, schemaState, upgradeSchema } from '../sql/schema.js'
 import { adminOver, type SessionSummary, type ShownRow } from './admin.js'
 import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, type Task } from './open.js'
-import {
-  duration,
-  EXIT,
-  type Failure,
-  iso,
-  pairs,
-  plural,
-  Rejection,
-  size,
-  type Terminal,
-  table,
-  time,
-} from './terminal.js'
+import { duration, EXIT, iso, joined, pairs, plural, Rejection, size, table, time } from './terminal.js'
 
-type SessionsCommand = CommandOf<'sessions'>
-type ShowCommand = CommandOf<'show'>
-
-export const sessions = (context: Context, { principal, limit }: SessionsCommand): Task =>
+export const sessions = (context: Context, { principal, limit }: CommandOf<'sessions'>): Task =>
   pipe(
     adminOver(context.database, context.schema).sessions(limit + 1, principal),
-    TE.map((found) => {
-      printSessions(context.terminal, found.slice(0, limit), found.length > limit)
-      return EXIT.done
-    }),
+    TE.map((found) => listed(found.slice(0, limit), found.length > limit)),
     onCurrentSchema(context),
   )
 
-const printSessions = (terminal: Terminal, found: readonly SessionSummary[], more: boolean): void => {
-  const data = found.map((session) => ({
-    ...session,
-    created: iso(session.created),
-    expiration: iso(session.expiration),
-  }))
-  terminal.print({ sessions: data, more }, () =>
-    found.length === 0
-      ? 'There are no live sessions.'
-      : [linesOf(found), ...(more ? ['There are more; say --limit N.'] : [])].join('\n'),
-  )
-}
-
-const linesOf = (found: readonly SessionSummary[]): string =>
-  table(
-    ['ID', 'CREATED', 'EXPIRES', 'KEYS', 'BYTES', 'PRINCIPAL'],
-    found.map(({ id, created, expiration, keys, bytes, principal }) => [
+const listed = (found: readonly SessionSummary[], more: boolean) => ({
+  data: {
+    sessions: found.map((one) => ({ ...one, created: iso(one.created), expiration: iso(one.expiration) })),
+    more,
+  },
+  text: () => {
+    const rows = found.map(({ id, created, expiration, keys, bytes, principal }) => [
       id,
       time(created),
       time(expiration),
       keys,
       bytes,
       principal ?? '',
-    ]),
-  )
+    ])
+    return found.length === 0
+      ? 'There are no live sessions.'
+      : joined(
+          table(['ID', 'CREATED', 'EXPIRES', 'KEYS', 'BYTES', 'PRINCIPAL'], rows),
+          more && 'There are more; say --limit N.',
+        )
+  },
+})
 
-export const show = (context: Context, { id, values }: ShowCommand): Task =>
+export const show = (context: Context, { id, values }: CommandOf<'show'>): Task =>
   pipe(
     adminOver(context.database, context.schema).show(id, values),
-    TE.filterOrElseW(
-      (rows) => rows.length > 0,
-      () => new Rejection(EXIT.notFound, `there is no session ${id}`),
-    ),
-    TE.map((rows) => {
-      printShown(context.terminal, rows, values)
-      return EXIT.done
-    }),
+    TE.filterOrElseW(A.isNonEmpty, () => new Rejection(EXIT.notFound, `there is no session ${id}`)),
+    TE.map((rows) => shown(rows, values)),
     onCurrentSchema(context),
   )
 
-const printShown = (terminal: Terminal, rows: readonly ShownRow[], values: boolean): void => {
+const shown = (rows: ReadonlyNonEmptyArray<ShownRow>, values: boolean) => {
   const [head] = rows
-  if (head === undefined) return
-  const stored = rows.flatMap(({ key, bytes, value }) =>
-    key === null ? [] : [{ key, bytes: bytes ?? 0, value }],
-  )
-  const entries = stored.map(({ key, bytes, value }) =>
-    values ? { key, bytes, value: JSON.parse(value ?? 'null') as unknown } : { key, bytes },
-  )
   const { id, principal, live, revision } = head
   const times = { created: iso(head.created), expiration: iso(head.expiration), absolute: iso(head.absolute) }
-  terminal.print({ id, principal, live, ...times, revision, entries }, () =>
-    [headOf(head, stored), ...(stored.length === 0 ? [] : ['', entriesOf(stored, values)])].join('\n'),
+  const stored = rows.flatMap(({ key, bytes, value }) =>
+    key === null ? [] : [{ key, bytes: bytes ?? 0, value: value ?? 'null' }],
   )
+  const entries = stored.map(({ value, ...entry }) =>
+    values ? { ...entry, value: JSON.parse(value) as unknown } : entry,
+  )
+  const lines = stored.map(({ key, bytes, value }) => [bytes, key, ...(values ? [value] : [])])
+  return {
+    data: { id, principal, live, ...times, revision, entries },
+    text: () =>
+      joined(
+        headOf(head, entries),
+        lines.length > 0 && `\n${table(['BYTES', 'KEY', ...(values ? ['VALUE'] : [])], lines)}`,
+      ),
+  }
 }
 
-interface Stored {
-  readonly key: string
-  readonly bytes: number
-  readonly value: string | null
-}
-
-const headOf = (head: ShownRow, stored: readonly Stored[]): string =>
-  pairs([
+const headOf = (head: ShownRow, entries: readonly { readonly bytes: number }[]): string => {
+  const total = entries.reduce((sum, { bytes }) => sum + bytes, 0)
+  return pairs([
     ['id', head.id],
     ['principal', head.principal ?? ''],
     ['created', time(head.created)],
     ['expires', `${time(head.expiration)}${head.live ? '' : ' (it has expired)'}`],
     ['at the latest', time(head.absolute)],
     ['revision', String(head.revision)],
-    ['holds', `${plural(stored.length, 'key')}, ${size(stored.reduce((sum, { bytes }) => sum + bytes, 0))}`],
+    ['holds', `${plural(entries.length, 'key')}, ${size(total)}`],
   ])
-
-const entriesOf = (stored: readonly Stored[], values: boolean): string =>
-  table(
-    ['BYTES', 'KEY', ...(values ? ['VALUE'] : [])],
-    stored.map(({ key, bytes, value }) => [bytes, key, ...(values ? [value ?? ''] : [])]),
-  )
+}
 
 // The schema commands work with any state of the database. Only `schema upgrade` changes it.
 
-interface Found {
-  readonly state: 'current' | 'missing' | 'older' | 'newer' | 'foreign'
-  /** `null` if the tables are not keyrow's. */
-  readonly version: number | null
-  readonly problem?: string
-  readonly made: readonly MadeVersion[]
-}
-
-const stateOf = ({ version }: SchemaState): Found['state'] => {
-  if (version === 0) return 'missing'
-  if (version === LATEST) return 'current'
-  return version < LATEST ? 'older' : 'newer'
-}
-
-export const schemaStatus = ({ database, schema, terminal }: Context): Task =>
-  pipe(
-    schemaState(database, schema),
-    TE.map((state): Found => ({ state: stateOf(state), version: state.version, made: state.made })),
-    TE.orElse(
-      (error): TE.TaskEither<Failure, Found> =>
-        error instanceof SchemaMismatch
-          ? TE.right({ state: 'foreign', version: null, made: [], problem: error.problem })
-          : TE.left(error),
-    ),
-    TE.map((found) => {
-      printStatus(terminal, schema, found)
-      return found.state === 'current' ? EXIT.done : EXIT.schema
-    }),
-  )
-
-const printStatus = (terminal: Terminal, schema: string, found: Found): void => {
-  const made = found.made.map(({ version, madeAt, madeBy }) => ({ version, madeAt: iso(madeAt), madeBy }))
-  terminal.print({ schema: bare(schema), ...found, wanted: LATEST, release: RELEASE, made }, () =>
-    [
-      pairs([
-        ['schema', bare(schema)],
-        ['state', STATES[found.state]],
-        ['version', found.version === null ? 'none' : String(found.version)],
-        ['wanted', `${String(LATEST)} by keyrow ${RELEASE}`],
-        ...(found.problem === undefined ? [] : [['problem', found.problem] as const]),
-      ]),
-      ...(made.length === 0 ? [] : ['', historyOf(found.made)]),
-    ].join('\n'),
-  )
-}
-
-const STATES: Readonly<Record<Found['state'], string>> = {
+const STATES = {
   current: 'current',
   missing: 'missing: keyrow schema upgrade creates the tables',
   older: 'older: keyrow schema upgrade upgrades the tables',
@@ -177,43 +94,69 @@ const STATES: Readonly<Record<Found['state'], string>> = {
   foreign: "foreign: its tables are not keyrow's",
 }
 
-const historyOf = (made: readonly MadeVersion[]): string =>
-  table(
-    ['VERSION', 'MADE AT', 'BY KEYROW'],
-    made.map(({ version, madeAt, madeBy }) => [version, time(madeAt), madeBy]),
-  )
-
-export const printSchema = (terminal: Terminal, schema: string, from: number): number => {
-  const sql = schemaSql(schema, from)
-  terminal.print({ schema: bare(schema), from, to: LATEST, sql }, () => sql)
-  return EXIT.done
+const stateOf = (version: number): keyof typeof STATES => {
+  if (version === 0) return 'missing'
+  if (version === LATEST) return 'current'
+  return version < LATEST ? 'older' : 'newer'
 }
 
-export const schemaUpgrade = ({ database, schema, terminal }: Context): Task =>
+export const schemaStatus = ({ database, schema }: Context): Task =>
   pipe(
+    schemaState(database, schema),
+    TE.map(({ version, made }) => statusOf(bare(schema), stateOf(version), { version, versions: made })),
+    TE.orElse((error) =>
+      error instanceof SchemaMismatch
+        ? TE.right(statusOf(bare(schema), 'foreign', { problem: error.problem }))
+        : TE.left(error),
+    ),
+  )
+
+interface Found {
+  readonly version?: number
+  readonly problem?: string
+  readonly versions?: readonly MadeVersion[]
+}
+
+const statusOf = (schema: string, state: keyof typeof STATES, { version, problem, versions = [] }: Found) => {
+  const made = versions.map((one) => ({ ...one, madeAt: iso(one.madeAt) }))
+  const history = versions.map((one) => [one.version, time(one.madeAt), one.madeBy])
+  return {
+    data: { schema, state, version: version ?? null, made, problem, wanted: LATEST, release: RELEASE },
+    text: () =>
+      joined(
+        pairs([
+          ['schema', schema],
+          ['state', STATES[state]],
+          ['version', String(version ?? 'none')],
+          ['wanted', `${String(LATEST)} by keyrow ${RELEASE}`],
+          ...(problem === undefined ? [] : [['problem', problem] as const]),
+        ]),
+        history.length > 0 && `\n${table(['VERSION', 'MADE AT', 'BY KEYROW'], history)}`,
+      ),
+    exitCode: state === 'current' ? EXIT.done : EXIT.schema,
+  }
+}
+
+export const schemaUpgrade = ({ database, schema, terminal }: Context): Task => {
+  const upgrade = pipe(
     upgradeSchema(database, schema),
-    TE.map(({ from, to }) => {
-      terminal.print({ schema: bare(schema), from, to }, () =>
+    TE.map(({ from, to }) => ({
+      data: { schema: bare(schema), from, to },
+      text: () =>
         from === to
           ? `Schema ${bare(schema)} has version ${String(to)} already.`
           : `Schema ${bare(schema)}: version ${String(to)}, before ${from === 0 ? 'none' : String(from)}.`,
-      )
-      return EXIT.done
-    }),
-    reporting(terminal),
+    })),
   )
-
-/** Reports the elapsed time: one statement may take minutes. */
-const reporting =
-  (terminal: Terminal) =>
-  (task: Task): Task =>
-  async () => {
+  // One statement may take minutes.
+  return async () => {
     const began = performance.now()
     const report = (): void => terminal.progress(`upgrading for ${duration(performance.now() - began)}`)
     const timer = setInterval(report, 500)
     try {
-      return await task()
+      return await upgrade()
     } finally {
       clearInterval(timer)
     }
   }
+}

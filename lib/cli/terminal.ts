@@ -1,5 +1,6 @@
 // Output: data go to stdout, errors, questions and progress to stderr, as text or as JSON.
 
+import querystring from 'node:querystring'
 import { createInterface } from 'node:readline'
 import { DriverError, type SchemaMismatch } from '../core/errors.js'
 
@@ -33,59 +34,36 @@ const NAMES: Readonly<Record<number, string>> = {
   [EXIT.interrupted]: 'Interrupted',
 }
 
-/** An error as it is printed: whole as JSON, as its message for a person. */
-interface TerminalMessage {
-  readonly name: string
-  readonly message: string
-  readonly code: number
-  readonly sqlState?: string
-}
-
-/** The message of a server or a library may quote its input, so `secrets` are removed from it. */
-const messageOf = (failure: unknown, secrets: readonly string[]): TerminalMessage => {
+/**
+ * An error as it is printed: whole as JSON, as its message for a person. The message of a server or a library may quote
+ * its input, so `secrets` are removed from it.
+ */
+const messageOf = (failure: unknown, secrets: readonly string[]) => {
   if (failure instanceof Rejection)
     return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }
   const { message, _tag } = failure as Partial<Failure & { readonly _tag: string }>
   if (_tag === 'SchemaMismatch') return { name: _tag, message: message ?? '', code: EXIT.schema }
-  const state = failure instanceof DriverError ? failure.sqlState : undefined
   return {
     name: _tag ?? 'Unexpected',
-    message: withoutSecrets(message ?? String(failure), secrets),
+    message: secrets.reduce((rest, secret) => rest.replaceAll(secret, '***'), message ?? String(failure)),
     code: EXIT.failed,
-    ...(state === undefined ? {} : { sqlState: state }),
+    sqlState: failure instanceof DriverError ? failure.sqlState : undefined,
   }
 }
 
-const withoutSecrets = (message: string, secrets: readonly string[]): string =>
-  secrets.reduce((rest, secret) => rest.replaceAll(secret, '***'), message)
-
 /** Possible passwords in these texts, the longest first. Any text may be the address of a database. */
 export const secretsIn = (texts: readonly (string | undefined)[], password?: string): readonly string[] => {
-  const found = texts.flatMap((text) => (text === undefined ? [] : passwordsIn(text)))
-  const all = [...found, ...(password === undefined ? [] : [password])]
-  const decoded = all.flatMap((secret) => [secret, decodedUri(secret)])
+  const all = [...texts.flatMap((text = '') => passwordsIn(text)), password ?? '']
+  const decoded = all.flatMap((secret) => [secret, querystring.unescape(secret)])
   return [...new Set(decoded)].filter((secret) => secret !== '').sort((a, b) => b.length - a.length)
 }
 
 // From the first colon to each `@` after it: a password may hold an `@` that is not encoded.
 const passwordsIn = (text: string): readonly string[] => {
-  const rest = text.slice(text.indexOf('://') + 3)
-  if (!text.includes('://')) return []
+  const [, rest = ''] = /:\/\/(.*)/s.exec(text) ?? []
+  const [, afterColon = ''] = /:(.*)/s.exec(rest) ?? []
   const withNames = [...rest.matchAll(/[?&][^=]*pass[^=]*=([^&]*)/gi)].map((match) => match[1] ?? '')
-  const colon = rest.indexOf(':')
-  const ends = [...rest.matchAll(/@/g)].map(({ index }) => index)
-  return [
-    ...withNames,
-    ...ends.filter((end) => colon >= 0 && end > colon).map((end) => rest.slice(colon + 1, end)),
-  ]
-}
-
-const decodedUri = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
+  return [...withNames, ...[...afterColon.matchAll(/@/g)].map(({ index }) => afterColon.slice(0, index))]
 }
 
 // Text output. Ids, principals and keys may hold any characters; those that a terminal would interpret are escaped:
@@ -96,17 +74,15 @@ const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
 const visible = (text: string): string =>
   text.replace(UNSAFE, (found) => `\\u{${(found.codePointAt(0) ?? 0).toString(16)}}`)
 
-/** `visible` for text of several lines. */
-const visibleLines = (text: string): string => text.split('\n').map(visible).join('\n')
-
 /** JSON in one line, with unsafe characters as JSON escapes. */
-const json = (data: unknown): string => JSON.stringify(data).replace(UNSAFE, escaped)
+const json = (data: unknown): string =>
+  JSON.stringify(data).replace(UNSAFE, (found) =>
+    found.replaceAll(/./gs, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`),
+  )
 
-const escaped = (found: string): string =>
-  found
-    .split('')
-    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
-    .join('')
+/** Blocks of lines as one text; a missing block is left out. */
+export const joined = (...blocks: readonly (string | false | undefined)[]): string =>
+  blocks.filter((block) => typeof block === 'string').join('\n')
 
 /** A table with aligned columns; numbers are aligned to the right. */
 export const table = (heads: readonly string[], rows: readonly (readonly (string | number)[])[]): string => {
@@ -171,54 +147,52 @@ const SPANS = [
 export const plural = (count: number, one: string, plural = `${one}s`): string =>
   `${count.toLocaleString('en-US')} ${count === 1 ? one : plural}`
 
-export interface Terminal {
-  /** Prints the data of a command: `data` as JSON, or `text`. */
-  readonly print: (data: unknown, text: () => string) => void
-  /** Prints an error in one line; gives the exit code. */
-  readonly fail: (failure: unknown) => number
-  /** Reports the progress of long work; not with JSON. */
-  readonly progress: (text: string) => void
-  /** Whether stdin is a terminal, so that a person can answer. */
-  readonly canAsk: boolean
-  /** Whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
-  readonly ask: (question: string, signal: AbortSignal) => Promise<boolean>
+/** The result of a command: `data` is printed as JSON, or `text`. */
+export interface Output {
+  readonly data: unknown
+  readonly text: () => string
+  /** Default: `EXIT.done`. */
+  readonly exitCode?: number
 }
 
-export const terminalOf = (asJson: boolean, secrets: readonly string[]): Terminal => {
+export type Terminal = ReturnType<typeof terminalOf>
+
+export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   const progress = progressOn(process.stderr)
   return {
-    print: (data, text) => {
+    /** Prints the result of a command; gives the exit code. */
+    print: ({ data, text, exitCode = EXIT.done }: Output): number => {
       progress.end()
-      process.stdout.write(`${asJson ? json(data) : visibleLines(text())}\n`)
+      const lines = asJson ? json(data) : text().split('\n').map(visible).join('\n')
+      process.stdout.write(`${lines}\n`)
+      return exitCode
     },
-    fail: (failure) => {
+    /** Prints an error in one line; gives the exit code. */
+    fail: (failure: unknown): number => {
       progress.end()
-      const found = messageOf(failure, secrets)
-      const line = asJson ? json({ error: found }) : `keyrow: ${visible(oneLine(found.message))}`
-      process.stderr.write(`${line}\n`)
-      return found.code
+      const error = messageOf(failure, secrets)
+      const message = error.message.trim().replaceAll(/\s*\n\s*/g, ' ')
+      process.stderr.write(`${asJson ? json({ error }) : `keyrow: ${visible(message)}`}\n`)
+      return error.code
     },
-    progress: (text) => {
+    /** Reports the progress of long work; not with JSON. */
+    progress: (text: string): void => {
       if (!asJson) progress.report(visible(text))
     },
+    /** Whether stdin is a terminal, so that a person can answer. */
     canAsk: process.stdin.isTTY,
     ask,
   }
 }
 
-const oneLine = (text: string): string => text.trim().replaceAll(/\s*\n\s*/g, ' ')
-
-const REDRAWN_MS = 100
-const LINE_MS = 10_000
-
 /** On a terminal one line that is overwritten; elsewhere a line every ten seconds. */
 const progressOn = (stream: NodeJS.WriteStream) => {
-  const every = stream.isTTY ? REDRAWN_MS : LINE_MS
+  const everyMs = stream.isTTY ? 100 : 10_000
   let last = performance.now()
   let drawn = false
   return {
     report: (text: string): void => {
-      if (performance.now() - last < every) return
+      if (performance.now() - last < everyMs) return
       last = performance.now()
       drawn = stream.isTTY
       stream.write(drawn ? `\r\u001b[K${text}` : `${text}\n`)
@@ -230,23 +204,17 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   }
 }
 
-// `terminal: false`: the line editor of readline would handle Ctrl-C itself.
-const ask = (question: string, signal: AbortSignal): Promise<boolean> =>
-  new Promise((resolve) => {
-    if (signal.aborted) {
-      resolve(false)
-      return
-    }
-    const lines = createInterface({ input: process.stdin, terminal: false })
-    const close = (): void => lines.close()
-    signal.addEventListener('abort', close)
+/** Whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
+const ask = (question: string, signal: AbortSignal): Promise<boolean> => {
+  if (signal.aborted) return Promise.resolve(false)
+  process.stderr.write(`${visible(question)} [y/N] `)
+  // `terminal: false`: the line editor of readline would handle Ctrl-C itself.
+  const lines = createInterface({ input: process.stdin, terminal: false, signal })
+  return new Promise((resolve) => {
     lines.once('line', (line) => {
       resolve(/^y(es)?$/i.test(line.trim()))
-      close()
+      lines.close()
     })
-    lines.once('close', () => {
-      signal.removeEventListener('abort', close)
-      resolve(false)
-    })
-    process.stderr.write(`${visible(question)} [y/N] `)
+    lines.once('close', () => resolve(false))
   })
+}

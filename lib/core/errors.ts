@@ -346,6 +346,16 @@ export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Eith
   }
 }
 
+/** The right of an `Either`; its left is thrown. */
+export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
+  if (E.isLeft(either)) throw either.left
+  return either.right
+}
+
+/** Runs a task; the promise rejects with its left. */
+export const orThrow = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
+  given(await task())
+
 export const withEffect = (error: DriverError, effect: Effect): DriverError =>
   error.effect === effect ? error : new DriverError(error.message, Object.assign(detailOf(error), { effect }))
 

@@ -1,5 +1,6 @@
 // The session as an immutable value: a snapshot of the store at the last read, and the edits of this request since.
 // Nothing here does I/O.
+import { type InspectOptions, inspect } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 import { Set as HashSet } from 'immutable'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
@@ -124,16 +125,55 @@ export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
 
 type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
 
-// Listed member by member: spreading a frozen object takes V8 three times as long.
-const make = <H>(
-  { handle, token, expiration, snapshot }: Stored<H>,
-  edits: Edits,
-  store: Entries,
-): SessionValue<H> => Object.freeze({ handle, id: token.id, expiration, store, edits, snapshot, token })
+/** Prints names of keys instead of values, which often are personal data. JSON has the values, and no handle. */
+class FrozenSession<H> implements SessionValue<H> {
+  readonly id: SessionId
+  readonly handle: H
+  readonly token: Token
+  readonly expiration: O.Option<number>
+  readonly snapshot: O.Option<Snapshot>
+
+  constructor(
+    { handle, token, expiration, snapshot }: Stored<H>,
+    readonly edits: Edits,
+    readonly store: Entries,
+  ) {
+    this.id = token.id
+    this.handle = handle
+    this.token = token
+    this.expiration = expiration
+    this.snapshot = snapshot
+    if (store.has('__proto__'))
+      Object.defineProperty(store, 'toJSON', { value: entriesToJson, configurable: true })
+    Object.freeze(this)
+  }
+
+  toJSON(): object {
+    return { id: this.id, expiration: O.toNullable(this.expiration), store: this.store }
+  }
+
+  /** @internal */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const names = ({ size }: Entries | Edits, keys: Iterable<string>): string =>
+      inspect(size > MAX_PRINTED_NAMES ? size : [...keys], {
+        ...options,
+        breakLength: Number.POSITIVE_INFINITY,
+      })
+    const { id, store, edits } = this
+    return `Session { id: '${id}', keys: ${names(store, store.keys())}, edits: ${names(edits, edits.keys())} }`
+  }
+}
+
+const MAX_PRINTED_NAMES = 20
+
+/** Immutable's own `toJSON` assigns each member, which loses a key named `__proto__`. */
+function entriesToJson(this: Entries): object {
+  return Object.fromEntries(this)
+}
 
 /** A new session in memory only; its id and secret are fresh unless a token is given. */
 export const newSession = <H>(handle: H, token = Token.fresh(freshId())): SessionValue<H> =>
-  make({ handle, token, expiration: O.none, snapshot: O.none }, noEdits, noEntries)
+  new FrozenSession({ handle, token, expiration: O.none, snapshot: O.none }, noEdits, noEntries)
 
 /** A session that a store holds, with unsaved `edits`. */
 export const storedSession = <H>(
@@ -142,22 +182,24 @@ export const storedSession = <H>(
   snapshot: Snapshot,
   edits: Edits,
 ): SessionValue<H> =>
-  make(
+  new FrozenSession(
     { handle, token, expiration: O.some(snapshot.expiration), snapshot: O.some(snapshot) },
     edits,
     edits.isEmpty() ? snapshot.entries : applyLoaded(edits, snapshot),
   )
 
 export const withToken = <H>(session: SessionValue<H>, token: Token): SessionValue<H> =>
-  make({ ...session, token }, session.edits, session.store)
+  new FrozenSession({ ...session, token }, session.edits, session.store)
 
 export const withStore = <H>(session: SessionValue<H>, handle: H): SessionValue<H> =>
-  handle === session.handle ? session : make({ ...session, handle }, session.edits, session.store)
+  handle === session.handle
+    ? session
+    : new FrozenSession({ ...session, handle }, session.edits, session.store)
 
 export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionValue<H> =>
   edits === session.edits
     ? session
-    : make(
+    : new FrozenSession(
         session,
         edits,
         O.isSome(session.snapshot)
@@ -167,7 +209,7 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
 
 /** Adds one edit; `store` is its result. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
-  make(session, edits, store)
+  new FrozenSession(session, edits, store)
 
 /** Whether the value of this key is known: it was read or set, or the session is new. */
 export const isLoaded = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>

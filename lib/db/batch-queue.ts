@@ -9,7 +9,7 @@ import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 export interface BatchOptions {
   /** Most requests in one statement. Default: 128. */
   readonly maxBatchSize?: number
-  /** Most statements of a kind at once. Default: 2. */
+  /** Most statements of a kind at once, if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
   /** Most unanswered loads, and most unanswered saves. One more fails at once with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
@@ -30,30 +30,59 @@ export const limitsOf = ({
 })
 
 export interface BatchSource<B> {
-  /** Removes and returns the next batch if `places` batches could start now; `undefined` if none is ready. */
-  readonly next: (places: number) => B | undefined
+  /** The number of requests that wait. */
+  readonly size: () => number
+  /** Removes and returns the next batch; `undefined` if none is ready. */
+  readonly next: () => B | undefined
   /** Sends a batch. Its slot is free once the promise has settled. */
   readonly send: (batch: B) => Promise<void>
 }
 
-/** Returns the function to call after each addition to the source. */
-export const scheduler = <B>(source: BatchSource<B>, concurrency: number): (() => void) => {
+/** After this time a batch is late, and the next one starts beside it. */
+const LATE_MS = 10
+
+/** This many waiting requests are worth a statement beside the one that runs. */
+const WORTH_ANOTHER = 64
+
+/**
+ * Returns the function to call after each addition to the source. One batch runs at a time, since a larger statement costs
+ * less for each request than two smaller ones. Up to `concurrency` run if batches are late, or if many requests wait.
+ */
+export const scheduler = <B>(
+  source: BatchSource<B>,
+  { concurrency, maxBatchSize }: Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>,
+): (() => void) => {
   // A batch must not run in the async context of its first request.
   const neutral = AsyncLocalStorage.snapshot()
+  const worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
   let running = 0
+  let started = 0
   let scheduled = false
+  let watching = false
+  const isDue = (): boolean =>
+    running === 0 || source.size() >= worthAnother || performance.now() - started >= LATE_MS
   const pump = (): void => {
     scheduled = false
-    while (running < concurrency) {
-      const batch = source.next(concurrency - running)
+    while (running < concurrency && isDue()) {
+      const batch = source.next()
       if (batch === undefined) return
       running += 1
+      started = performance.now()
       const done = (): void => {
         running -= 1
         pump()
       }
       void source.send(batch).then(done, done)
     }
+    if (running > 0 && running < concurrency && source.size() > 0) pumpWhenLate()
+  }
+  const pumpWhenLate = (): void => {
+    if (watching) return
+    watching = true
+    setTimeout(() => {
+      watching = false
+      pump()
+    }, LATE_MS)
   }
   return () => {
     if (scheduled || running >= concurrency) return
@@ -149,8 +178,12 @@ export const batchQueue = <I, A, L extends StoreError>(
   const { what, limits, misuse, lock } = options
   const queue: Queue<I, A, L> = { pending: [], blockedByKey: new Map(), size: 0 }
   const schedule = scheduler(
-    { next: (places) => takeBatch(queue, options, places), send: (pending) => send(options, pending) },
-    limits.concurrency,
+    {
+      size: () => queue.pending.length,
+      next: () => takeBatch(queue, options),
+      send: (pending) => send(options, pending),
+    },
+    limits,
   )
   const isFull = (): boolean => queue.size >= limits.maxQueueSize
   return (item) => {
@@ -197,15 +230,10 @@ const complete = <I, A, L>(queue: Queue<I, A, L>, key: string | undefined): void
 
 const takeBatch = <I, A, L extends StoreError>(
   { pending }: Queue<I, A, L>,
-  { what, limits, sizeOf, lock }: BatchQueueOptions<I, A, L>,
-  places: number,
+  { what, limits, sizeOf }: BatchQueueOptions<I, A, L>,
 ): readonly PendingItem<I, A, L>[] | undefined => {
   while (pending.length > 0) {
-    // Batches of writes are as large as possible, since each statement costs a WAL flush.
-    const most = Math.min(
-      limits.maxBatchSize,
-      lock === undefined ? splitEvenly(pending.length, places) : pending.length,
-    )
+    const most = Math.min(limits.maxBatchSize, pending.length)
     let [count, size] = [0, 0]
     for (; count < most && size < MAX_BATCH_CHARS; count += 1)
       size += sizeOf?.((pending[count] as PendingItem<I, A, L>).item) ?? 0
@@ -214,13 +242,6 @@ const takeBatch = <I, A, L extends StoreError>(
   }
   return undefined
 }
-
-/**
- * The size of the next batch of reads. The slots share the queue evenly, so that the process works on one batch while
- * the server works on another. A separate statement pays off from 16 requests on.
- */
-const splitEvenly = (pending: number, places: number): number =>
-  Math.ceil(pending / Math.min(places, Math.max(1, Math.floor(pending / 16))))
 
 const send = async <I, A, L extends StoreError>(
   options: BatchQueueOptions<I, A, L>,

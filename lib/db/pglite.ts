@@ -42,13 +42,15 @@ const nativeLocks = async (): Promise<Locks> => {
     // @ts-expect-error the module has no types
     return ((await import('fs-native-extensions')) as { readonly default: Locks }).default
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND')
+      throw unlocked('the package fs-native-extensions is not installed', cause, 'install it')
     throw unlocked('its native module cannot be loaded on this platform', cause)
   }
 }
 
-const unlocked = (why: string, cause?: unknown): Error =>
+const unlocked = (why: string, cause?: unknown, remedy = 'open it with Node.js'): Error =>
   new Error(
-    `a directory cannot be locked here, since ${why}: open it with Node.js, keep the database in memory (name no directory), or use PostgreSQL`,
+    `a directory cannot be locked here, since ${why}: ${remedy}, keep the database in memory (name no directory), or use PostgreSQL`,
     { cause },
   )
 
@@ -69,7 +71,7 @@ interface Opened {
 /**
  * Makes a database in a directory, or in memory if there is none. The first statement opens it, which takes 3 to 5
  * seconds for a new one. A directory that another process has open is a `DriverError`; so is any directory on Bun and
- * Deno, where the lock does not work.
+ * Deno, where the lock does not work. A directory needs the package `fs-native-extensions`, which locks it.
  *
  * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *

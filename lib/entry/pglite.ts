@@ -23,7 +23,5 @@ export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
  * await store.close()
  * ```
  */
-export const pgliteStore = (directory?: string, options: ReadyStoreOptions = {}): ReadyStore => {
-  const { timeoutMs } = options
-  return readyStore(pgliteDatabase(directory, timeoutMs === undefined ? {} : { timeoutMs }), options)
-}
+export const pgliteStore = (directory?: string, options: ReadyStoreOptions = {}): ReadyStore =>
+  readyStore(pgliteDatabase(directory, options), options)

@@ -34,9 +34,9 @@ export interface PostgresStoreOptions extends ReadyStoreOptions {
  */
 export const postgresStore = (url: string, options: PostgresStoreOptions = {}): ReadyStore => {
   if (!/^postgres(ql)?:\/\//.test(url)) throw new TypeError(`${REQUIRED}, not ${startOf(url)}`)
-  const { connections = 10, prepare = true, timeoutMs } = options
+  const { connections = 10, prepare = true } = options
   const pool = () => postgres(url, { ...poolOptions, max: connections, prepare })
-  return readyStore(postgresDatabase(pool, timeoutMs === undefined ? {} : { timeoutMs }), options)
+  return readyStore(postgresDatabase(pool, options), options)
 }
 
 const REQUIRED = 'the address of the database has to be text that begins with postgres://'

@@ -22,14 +22,7 @@ export type { RetryPolicy } from '../db/deadline.js'
 export { type SessionStoreOptions, sessionStore } from '../sql/store.js'
 export { type BatchOptions, batched } from '../store/batched.js'
 export { cached, type MemoryLimit } from '../store/cached.js'
-export {
-  type Cleanup,
-  type CleanupOptions,
-  type DeletedExpired,
-  type DeleteExpiredOptions,
-  deleteExpiredSessions,
-  startCleanup,
-} from '../store/cleanup.js'
+export * from '../store/cleanup.js'
 export type {
   Absence,
   BatchOperations,

@@ -6,33 +6,28 @@ import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { Map as HashMap } from 'immutable'
 import * as t from 'io-ts'
-import type { Entries } from '../core/edits.js'
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
-import { type Database, ONCE_ON_PRIMARY, type Query, readCommitted } from '../db/database.js'
-import { endingOf, fenceListed } from '../sql/fragments.js'
+import { type Database, ONCE_ON_PRIMARY, readCommitted } from '../db/database.js'
+import { endingOf, fenceListed, statementsOf } from '../sql/fragments.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { quotedSchema } from '../sql/schema.js'
-import { isOver } from './values.js'
+import { hasEnded, isOver } from './values.js'
 
 const hasCookie = (schema: string): string =>
   `exists (select from ${schema}.entry c where c.session_id = s.id and c.key = 'cookie' and c.value is not null)`
 
-const all = (schema: string): Query => ({
-  name: 'express.all',
-  text: `
+const statements = statementsOf('express', {
+  all: (schema) => `
 select json_object_agg(e.key, e.value)::text as entries
 from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
 where s.expires_at > now() and e.value is not null and ${hasCookie(schema)} and ${ONCE_ON_PRIMARY}
 group by s.id
 order by s.id`,
-})
 
-// $1 is the time by this process's clock, which also sets the times of cookies, as JSON writes a `Date`. Times of that
-// form are compared as texts, because a cast fails for other texts. The cookies with other times are returned.
-const count = (schema: string): Query => ({
-  name: 'express.count',
-  text: `
+  // $1 is the time by this process's clock, which also sets the times of cookies, as JSON writes a `Date`. Times of that
+  // form are compared as texts, because a cast fails for other texts. The cookies with other times are returned.
+  count: (schema) => `
 select
   count(*) filter (where c.expires is null or (c.is_date and c.expires collate "C" > $1::text))::int as n,
   coalesce(json_agg(c.value) filter (where c.expires is not null and not c.is_date), '[]')::text as others
@@ -42,55 +37,49 @@ from (
   from ${schema}.session s join ${schema}.entry e on e.session_id = s.id
   where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
-})
 
-// $1 is the batch size. Sessions are locked in the order of their ids, and their ids stay fenced.
-const clear = (schema: string): Query => ({
-  name: 'express.clear',
-  text: endingOf(schema, {
-    lockedSessions: `
+  // $1 is the batch size. Sessions are locked in the order of their ids, and their ids stay fenced.
+  clear: (schema) =>
+    endingOf(schema, {
+      lockedSessions: `
   select s.id from ${schema}.session s
   where ${hasCookie(schema)}
   order by s.id
   limit $1::int
   for update`,
-    fenced: fenceListed(schema),
-    result: 'select count(*)::int as n from ended',
-  }),
+      fenced: fenceListed(schema),
+      result: 'select count(*)::int as n from ended',
+    }),
 })
-
-export interface AllSessions {
-  /** The sessions that are alive by the row's expiration and by the cookie's. */
-  readonly all: TE.TaskEither<DriverError, readonly Entries[]>
-  readonly length: TE.TaskEither<DriverError, number>
-  /** Ends all sessions, also those whose cookie has expired. */
-  readonly clear: TE.TaskEither<DriverError, void>
-}
 
 const CLEAR_BATCH_SIZE = 500
 
-export const allSessions = (database: Database, schemaName: string): AllSessions => {
-  const [own, schema] = [readCommitted(database), quotedSchema(schemaName)]
-  const ended = rowAs(t.type({ n: t.number }))
-  const counted = rowAs(t.type({ n: t.number, others: t.string }))
-  const clearBatches: TE.TaskEither<DriverError, void> = pipe(
-    ended(own, clear(schema), [CLEAR_BATCH_SIZE]),
-    TE.chain(({ n }) => (n < CLEAR_BATCH_SIZE ? TE.right(undefined) : clearBatches)),
+export type AllSessions = ReturnType<typeof allSessions>
+
+export const allSessions = (database: Database, schemaName: string) => {
+  const own = readCommitted(database)
+  const sql = statements(quotedSchema(schemaName))
+  /** Ends all sessions, also those whose cookie has expired. */
+  const clear: TE.TaskEither<DriverError, void> = pipe(
+    rowAs(t.type({ n: t.number }))(own, sql.clear, [CLEAR_BATCH_SIZE]),
+    TE.chain(({ n }) => (n < CLEAR_BATCH_SIZE ? TE.right(undefined) : clear)),
   )
   return {
+    clear,
+    /** The sessions that are alive by the row's expiration and by the cookie's. */
     all: pipe(
-      rowsAs(t.type({ entries: t.string }))(own, all(schema)),
+      rowsAs(t.type({ entries: t.string }))(own, sql.all),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
-      TE.map(A.filter((entries) => !isOver(entries.get('cookie'), Date.now()))),
+      TE.map(A.filter((entries) => !hasEnded(entries, Date.now()))),
     ),
+    /** The number of these sessions. */
     length: () => {
       const now = Date.now()
       const isAlive = (cookie: Json): boolean => !isOver(cookie, now)
       return pipe(
-        counted(own, count(schema), [new Date(now).toISOString()]),
+        rowAs(t.type({ n: t.number, others: t.string }))(own, sql.count, [new Date(now).toISOString()]),
         TE.map(({ n, others }) => n + (JSON.parse(others) as readonly Json[]).filter(isAlive).length),
       )()
     },
-    clear: clearBatches,
   }
 }

@@ -7,24 +7,24 @@ import session from 'express-session'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
 import { type Entries, noEdits } from '../core/edits.js'
-import { SaveConflict, SessionGone } from '../core/errors.js'
+import { orThrow, SessionGone } from '../core/errors.js'
 import { emptySnapshot, storedSession } from '../core/session.js'
 import type { Database } from '../db/database.js'
 import { destroySession, loadSession, refreshSession, saveSession } from '../request/verbs.js'
 import { DEFAULT_SCHEMA } from '../sql/schema.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type AllSessions, allSessions } from './all-sessions.js'
-import { migrateSession, type OldSession, type OldSessions, orThrow, sessionWith } from './migrate.js'
+import { createSession, migrateSession, type OldSession, type OldSessions } from './migrate.js'
 import { entriesOf, entriesToStore, hasEnded, objectOf, tokenOfSid, visible, withEdited } from './values.js'
 
-export type { OldSession, OldSessions } from './migrate.js'
-export {
-  type ConnectPgSimpleOptions,
-  connectPgSimple,
-  type MigrateOptions,
-  type MigrationResult,
-  migrateSessions,
+export type {
+  ConnectPgSimpleOptions,
+  MigrateOptions,
+  MigrationResult,
+  OldSession,
+  OldSessions,
 } from './migrate.js'
+export { connectPgSimple, migrateSessions } from './migrate.js'
 
 export interface ExpressSessionStoreOptions {
   /** The database of the store, for `all`, `length` and `clear`. */
@@ -93,14 +93,12 @@ class ExpressSessionStore extends session.Store {
   readonly #states = new WeakMap<object, LoadedState>()
   readonly #writes = new WeakMap<object, Promise<unknown>>()
 
-  constructor(
-    store: SessionStore,
-    { database, schema = DEFAULT_SCHEMA, migrateFrom }: ExpressSessionStoreOptions,
-  ) {
+  constructor(store: SessionStore, options: ExpressSessionStoreOptions) {
     super()
+    const { database, schema = DEFAULT_SCHEMA } = options
     this.#store = store
-    this.#migrateFrom = migrateFrom
-    this.#allSessions = database === undefined ? undefined : allSessions(database, schema)
+    this.#migrateFrom = options.migrateFrom
+    this.#allSessions = database && allSessions(database, schema)
   }
 
   get(sid: string, callback: (error: unknown, data?: Data | null) => void): void {
@@ -147,7 +145,15 @@ class ExpressSessionStore extends session.Store {
   }
 
   override clear(callback?: Done): void {
-    callbackify(() => this.#clear())((error: unknown) => callback?.(error ?? undefined))
+    callbackify(async () => {
+      await orThrow((await this.#prepared()).clear)
+      // Sessions that were not migrated yet would be migrated by a later request.
+      for (let last: string | undefined = ''; this.#migrateFrom !== undefined && last !== undefined; ) {
+        const old: readonly OldSession[] = await orThrow(this.#migrateFrom.after(last, 200))
+        for (const { sid } of old) await this.#destroy(sid)
+        last = old.at(-1)?.sid
+      }
+    })((error: unknown) => callback?.(error ?? undefined))
   }
 
   /** express-session makes an object of its own from the result of `get`, and passes that to `set` later. */
@@ -214,7 +220,10 @@ class ExpressSessionStore extends session.Store {
     const { session, seen } = loaded
     const next = entriesToStore(this.#store.lifetime, seen, now)
     const edited = withEdited(session, seen, next)
-    const saved = await (this.#isStale(loaded, edited) ? refreshSession(edited) : saveSession(edited))()
+    // The expiration may be due for an extension since the session was read. A refresh extends it if so.
+    const { idleMs, touchFraction } = this.#store.lifetime
+    const isStale = edited.edits.isEmpty() && Date.now() - loaded.at >= (idleMs * touchFraction) / 2
+    const saved = await (isStale ? refreshSession(edited) : saveSession(edited))()
     if (E.isRight(saved)) {
       const at = saved.right === session ? loaded.at : Date.now()
       this.#states.set(data, { session: saved.right, seen: next, at })
@@ -224,18 +233,10 @@ class ExpressSessionStore extends session.Store {
     }
   }
 
-  /** Whether the expiration may be due for an extension since the session was read. A refresh extends it if so. */
-  #isStale({ at }: LoadedState, { edits }: Session): boolean {
-    const { idleMs, touchFraction } = this.#store.lifetime
-    return edits.isEmpty() && Date.now() - at >= (idleMs * touchFraction) / 2
-  }
-
   /** Creates the session of an object that is not ours, unless its id is or was in use. */
   async #create(sid: string, now: Entries): Promise<LoadedState | undefined> {
-    const saved = await saveSession(sessionWith(this.#store, sid, now))()
-    if (E.isRight(saved)) return { session: saved.right, seen: now, at: Date.now() }
-    if (saved.left instanceof SaveConflict) return undefined
-    throw saved.left
+    const created = await createSession(this.#store, sid, now)
+    return created && { session: created, seen: now, at: Date.now() }
   }
 
   async #destroy(sid: string): Promise<void> {
@@ -243,16 +244,6 @@ class ExpressSessionStore extends session.Store {
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
     // Last: the ended session's id is fenced now, so a concurrent request cannot migrate it again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
-  }
-
-  async #clear(): Promise<void> {
-    await orThrow((await this.#prepared()).clear)
-    // Sessions that were not migrated yet would be migrated by a later request.
-    for (let last: string | undefined = ''; this.#migrateFrom !== undefined && last !== undefined; ) {
-      const old: readonly OldSession[] = await orThrow(this.#migrateFrom.after(last, 200))
-      for (const { sid } of old) await this.#destroy(sid)
-      last = old.at(-1)?.sid
-    }
   }
 
   async #prepared(): Promise<AllSessions> {

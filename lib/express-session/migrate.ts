@@ -3,19 +3,18 @@
 // later than here, so that it is not migrated again after it has expired.
 
 import * as E from 'fp-ts/lib/Either.js'
-import { flow, identity, pipe } from 'fp-ts/lib/function.js'
+import { flow, pipe } from 'fp-ts/lib/function.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as t from 'io-ts'
 import { type Entries, noEntries } from '../core/edits.js'
-import { type DriverError, EncodeError, SaveConflict, type StoreError } from '../core/errors.js'
+import { type DriverError, EncodeError, given, orThrow, SaveConflict } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { newSession } from '../core/session.js'
-import { type Database, ON_PRIMARY, type Query, readCommitted } from '../db/database.js'
+import { type Database, ON_PRIMARY, readCommitted } from '../db/database.js'
 import { saveSession } from '../request/verbs.js'
-import { ms } from '../sql/fragments.js'
+import { ms, statementsOf } from '../sql/fragments.js'
 import { rowsAs } from '../sql/rows.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { entriesOf, isMembers, type Members, tokenOfSid, withEdited } from './values.js'
@@ -29,17 +28,19 @@ export interface OldSession {
 /** The sessions of the other store. */
 export interface OldSessions {
   /** Returns the session if it is alive by the other store's rules. */
-  readonly find: (sid: string) => TaskEither<DriverError, Option<OldSession>>
+  readonly find: (sid: string) => TE.TaskEither<DriverError, Option<OldSession>>
   /** Returns up to `limit` live sessions after `sid`, in the order of sids. */
-  readonly after: (sid: string, limit: number) => TaskEither<DriverError, readonly OldSession[]>
+  readonly after: (sid: string, limit: number) => TE.TaskEither<DriverError, readonly OldSession[]>
   /** Makes the session expire in at most this time, until the other store extends it again. */
-  readonly shorten: (sid: string, milliseconds: number) => TaskEither<DriverError, void>
-  readonly remove: (sid: string) => TaskEither<DriverError, void>
+  readonly shorten: (sid: string, milliseconds: number) => TE.TaskEither<DriverError, void>
+  readonly remove: (sid: string) => TE.TaskEither<DriverError, void>
 }
 
-/** A new session with these entries, not stored yet. @throws `EncodeError` */
-export const sessionWith = (store: SessionStore, sid: string, entries: Entries): Session =>
-  withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries)
+/** Creates the session of these entries, unless its id is or was in use. @throws `EncodeError` */
+export const createSession = async (store: SessionStore, sid: string, entries: Entries) => {
+  const saved = await saveSession(withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries))()
+  return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
+}
 
 /** Migrates a session. The result is `present` if it was migrated before, even if it has ended since. */
 export const migrateSession = async (
@@ -47,18 +48,15 @@ export const migrateSession = async (
   from: OldSessions,
   { sid, values }: OldSession,
 ): Promise<Session | 'present' | 'rejected'> => {
-  const made = E.tryCatch(() => sessionWith(store, sid, entriesOf(values)), identity)
-  if (E.isLeft(made)) {
-    if (made.left instanceof EncodeError) return 'rejected'
-    throw made.left
-  }
-  const saved = await saveSession(made.right)()
-  if (E.isRight(saved)) {
+  try {
+    const created = await createSession(store, sid, entriesOf(values))
+    if (created === undefined) return 'present'
     await orThrow(from.shorten(sid, store.lifetime.idleMs))
-    return saved.right
+    return created
+  } catch (error) {
+    if (error instanceof EncodeError) return 'rejected'
+    throw error
   }
-  if (saved.left instanceof SaveConflict) return 'present'
-  throw saved.left
 }
 
 export interface MigrateOptions {
@@ -94,7 +92,7 @@ export const migrateSessions = async (
   { batchSize = 200, signal, onBatch }: MigrateOptions = {},
 ): Promise<MigrationResult> => {
   let soFar: MigrationResult = { migrated: 0, present: 0, rejected: 0, finished: false }
-  for (let last = ''; signal?.aborted !== true; ) {
+  for (let last = ''; signal?.aborted !== true && !soFar.finished; ) {
     const rows: readonly OldSession[] = await orThrow(from.after(last, batchSize))
     for (const row of rows) {
       const result = await migrateSession(store, from, row)
@@ -103,17 +101,9 @@ export const migrateSessions = async (
     }
     soFar = { ...soFar, finished: rows.length < batchSize }
     onBatch?.(soFar)
-    if (soFar.finished) break
     last = rows.at(-1)?.sid ?? ''
   }
   return soFar
-}
-
-/** Returns the task's result, or throws its failure. */
-export const orThrow = async <A>(task: TE.TaskEither<DriverError | StoreError, A>): Promise<A> => {
-  const result = await task()
-  if (E.isLeft(result)) throw result.left
-  return result.right
 }
 
 // The table of connect-pg-simple: (sid, sess json, expire timestamp). Its times have no zone and are in that of the
@@ -127,6 +117,18 @@ export interface ConnectPgSimpleOptions {
 }
 
 const OldRow = t.type({ sid: t.string, sess: t.string, expires: t.number })
+
+const found = (table: string): string => `
+select sid, sess::text as sess, (extract(epoch from expire::timestamptz) * 1000)::float8 as expires
+from ${table}`
+
+const oldStatements = statementsOf('old', {
+  find: (table) => `${found(table)} where sid = $1::text and expire > now() and ${ON_PRIMARY}`,
+  after: (table) =>
+    `${found(table)} where sid > $1::text and expire > now() and ${ON_PRIMARY} order by sid limit $2::int`,
+  shorten: (table) => `update ${table} set expire = least(expire, now() + ${ms('$2')}) where sid = $1::text`,
+  remove: (table) => `delete from ${table} where sid = $1::text`,
+})
 
 /**
  * The sessions in a table of connect-pg-simple, for `migrateSessions`, and for the option `migrateFrom` of
@@ -148,28 +150,15 @@ export const connectPgSimple = (database: Database, options: ConnectPgSimpleOpti
   const table = [options.schemaName, options.tableName ?? 'session']
     .flatMap((name) => (name === undefined ? [] : [`"${name.replaceAll('"', '""')}"`]))
     .join('.')
-  const statement = (name: string, text: string): Query => ({ name: `old.${name}`, text })
-  const select = `
-select sid, sess::text as sess, (extract(epoch from expire::timestamptz) * 1000)::float8 as expires
-from ${table}`
-  const find = statement('find', `${select} where sid = $1::text and expire > now() and ${ON_PRIMARY}`)
-  const after = statement(
-    'after',
-    `${select} where sid > $1::text and expire > now() and ${ON_PRIMARY} order by sid limit $2::int`,
-  )
-  const shorten = statement(
-    'shorten',
-    `update ${table} set expire = least(expire, now() + ${ms('$2')}) where sid = $1::text`,
-  )
-  const remove = statement('remove', `delete from ${table} where sid = $1::text`)
+  const sql = oldStatements(table)
   const rows = rowsAs(OldRow)
   const own = readCommitted(database)
   const done = TE.map(() => undefined)
   return {
-    find: (sid) => pipe(rows(own, find, [sid]), TE.map(flow(A.map(oldSession), A.head))),
-    after: (sid, limit) => pipe(rows(own, after, [sid, limit]), TE.map(A.map(oldSession))),
-    shorten: (sid, milliseconds) => done(own.query(shorten, [sid, milliseconds])),
-    remove: (sid) => done(own.query(remove, [sid])),
+    find: (sid) => pipe(rows(own, sql.find, [sid]), TE.map(flow(A.map(oldSession), A.head))),
+    after: (sid, limit) => pipe(rows(own, sql.after, [sid, limit]), TE.map(A.map(oldSession))),
+    shorten: (sid, milliseconds) => done(own.query(sql.shorten, [sid, milliseconds])),
+    remove: (sid) => done(own.query(sql.remove, [sid])),
   }
 }
 

@@ -41,8 +41,8 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** The times in a cookie, which express-session extends in every request. */
-const TIMES = ['expires', 'originalExpires']
+/** Replaces the times in a cookie, which express-session extends in every request. */
+const NO_TIMES = { expires: null, originalExpires: null }
 
 /**
  * Returns the entries to store in place of `before`: `after`. If they differ only by a small extension of the cookie's
@@ -57,7 +57,7 @@ export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, aft
 
 const isSmallStep = (touchFraction: number, before: Json, after: Json | undefined): boolean => {
   if (!isMembers(before) || !isMembers(after)) return false
-  if (!isDeepStrictEqual(withoutTimes(before), withoutTimes(after))) return false
+  if (!isDeepStrictEqual({ ...before, ...NO_TIMES }, { ...after, ...NO_TIMES })) return false
   const [from, to, maxAge] = [timeOf(before), timeOf(after), after['originalMaxAge']]
   if (from === undefined || to === undefined) return from === to
   return to > from - CLOCK_STEP_MS && to - from < touchFraction * (typeof maxAge === 'number' ? maxAge : 0)
@@ -68,9 +68,6 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
  * passes in between. A request that follows at once then has an earlier time.
  */
 const CLOCK_STEP_MS = 1_000
-
-const withoutTimes = (cookie: Members): Members =>
-  Object.fromEntries(Object.entries(cookie).filter(([name]) => !TIMES.includes(name)))
 
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

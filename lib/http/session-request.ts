@@ -4,7 +4,7 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type { SessionError, StoreError } from '../core/errors.js'
+import { given, type SessionError, type StoreError } from '../core/errors.js'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
@@ -159,11 +159,7 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
   const chain = chainOf(scope)
   const looked = (): boolean => scope.request?.looked ?? false
   return {
-    session: () => {
-      const session = sessionOf(scope)
-      if (E.isLeft(session)) throw session.left
-      return session.right
-    },
+    session: () => given(sessionOf(scope)),
     peek: () => scope.session,
     isInside: () => isInside(scope),
     enter: <A>(f: () => A): A => inScope(chain, f),

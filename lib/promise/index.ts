@@ -38,27 +38,7 @@ export { observedDatabase } from '../db/database.js'
 export { type CheckedRequest, isPrefetch } from '../http/csrf.js'
 export { RequestRejected } from '../http/errors.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from '../http/token-guard.js'
-export {
-  type AnyColumn,
-  array,
-  boolean,
-  bytea,
-  type Column,
-  type ColumnValue,
-  enumeration,
-  float8,
-  type Generated,
-  generated,
-  int4,
-  int8,
-  jsonb,
-  nullable,
-  refined,
-  text,
-  textual,
-  timestamptz,
-  uuid,
-} from '../records/column.js'
+export * from '../records/column.js'
 export { param, type RowsAs, sql } from '../records/query.js'
 export type { Definition, RecordId, RecordValue } from '../records/table.js'
 export { withHandle } from '../records/value.js'
@@ -71,8 +51,6 @@ export { cached, type MemoryLimit } from '../store/cached.js'
 export type { CleanupOptions, DeletedExpired, DeleteExpiredOptions } from '../store/cleanup.js'
 export type { Lifetime, Session, SessionStore, Which } from '../store/contract.js'
 export { onSessionEvent, type SessionEventName, type SessionEvents } from '../store/events.js'
-export type { RecordOf, Relation } from './record.js'
-export { record } from './record.js'
+export { type RecordOf, type Relation, record } from './record.js'
 export * from './session.js'
-export { sessionRef, sessionRefStrict, sessionUpdate } from './session.js'
 export { queryMany, queryOne, queryStream, transact } from './sql.js'

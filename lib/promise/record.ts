@@ -4,23 +4,14 @@ import { flow } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import { given } from '../core/errors.js'
 import type { ActiveRecord } from '../core/session.js'
 import type { Database } from '../db/database.js'
 import type { ColumnValue } from '../records/column.js'
 import * as table from '../records/record.js'
 import type * as types from '../records/table.js'
-import type {
-  Columns,
-  Defined,
-  GeneratedName,
-  Given,
-  IdOf,
-  Key,
-  New,
-  PureRecordOf,
-  Saved,
-} from '../records/table.js'
-import { given, lifted, orThrow } from './sql.js'
+import type { Columns, GeneratedName, Key } from '../records/table.js'
+import { lifted } from './sql.js'
 
 /** The records of a parent; `preload` reads those of many parents by one statement. */
 export interface Relation<I, V> {
@@ -37,35 +28,37 @@ export interface RecordOf<
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
-> extends PureRecordOf<T, C, K, R> {
+> extends types.PureRecordOf<T, C, K, R> {
   /** An id from any value, for example from a text. Throws an `EncodeError`. */
-  readonly id: (value: unknown) => IdOf<T, C, K>
+  readonly id: (value: unknown) => types.IdOf<T, C, K>
   /** A new record, in memory until its first save. Throws an `EncodeError` that names a column that does not fit. */
-  readonly build: (handle: Database, given: Given<C>) => New<T, C>
+  readonly build: (handle: Database, given: types.Given<C>) => types.New<T, C>
   /** The record with this id, or `undefined`. One statement. */
-  readonly find: (handle: Database, id: IdOf<T, C, K>) => Promise<Saved<T, C, K> | undefined>
+  readonly find: (handle: Database, id: types.IdOf<T, C, K>) => Promise<types.Saved<T, C, K> | undefined>
   /** The records with these ids, in their order. One statement. */
   readonly findMany: (
     handle: Database,
-    ids: readonly IdOf<T, C, K>[],
-  ) => Promise<readonly (Saved<T, C, K> | undefined)[]>
+    ids: readonly types.IdOf<T, C, K>[],
+  ) => Promise<readonly (types.Saved<T, C, K> | undefined)[]>
   /**
    * Inserts a new record, or updates the edited columns; gives the record as stored. Rejects with `RecordGone` if its row is
    * gone, and with `SaveConflict` for a set of a column that changed since, if the record has a revision.
    */
-  readonly save: (record: Saved<T, C, K> | New<T, C>) => Promise<Saved<T, C, K>>
+  readonly save: (record: types.Saved<T, C, K> | types.New<T, C>) => Promise<types.Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row is gone. */
-  readonly refresh: (record: Saved<T, C, K>) => Promise<Saved<T, C, K>>
+  readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
   /** Deletes the row. A row that is gone is no error. */
-  readonly destroy: (record: Saved<T, C, K>) => Promise<void>
+  readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
   /** The records whose `column` holds a parent's id, in the order of their keys. */
-  readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
+  readonly hasMany: <N extends keyof C>(
+    column: N,
+  ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>
   /** The records related through the table `between`, by its columns of the parent's id and of the record's own id. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
-    between: Defined<C2>,
+    between: types.Defined<C2>,
     parent: N,
     own: keyof C2,
-  ) => Relation<NonNullable<ColumnValue<C2[N]>>, Saved<T, C, K>>
+  ) => Relation<NonNullable<ColumnValue<C2[N]>>, types.Saved<T, C, K>>
 }
 
 /**
@@ -120,9 +113,4 @@ export const record = <
 }
 
 const relation = <I, V>(core: types.Relation<I, V>): Relation<I, V> =>
-  Object.freeze(
-    Object.assign(lifted(core), {
-      preload: async <P extends ActiveRecord<Database, I>>(parents: readonly P[]) =>
-        orThrow(core.preload(parents)),
-    }),
-  )
+  Object.freeze(Object.assign(lifted(core), { preload: lifted(core.preload) }))

@@ -2,19 +2,20 @@
 import { flow } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { SessionKey } from '../core/key.js'
 import type { KeyNames, SessionValue } from '../core/session.js'
 import * as values from '../core/values.js'
 import type { Flash } from '../core/well-known-keys.js'
-import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
+import type { Database, Param, Query, Queryable } from '../db/database.js'
 import * as csrf from '../http/csrf.js'
 import * as signing from '../request/sign-in.js'
 import * as verbs from '../request/verbs.js'
 import * as current from '../request/with-session.js'
 import * as background from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { bodyTask, given, lifted, orThrow, orThrowNow } from './sql.js'
+import { bodyTask, lifted, orThrowNow } from './sql.js'
 
 /** Loads the session of a token, or `undefined`; with `keys`, only these keys. */
 export const loadSession = lifted(flow(verbs.loadSession, TE.map(O.toUndefined)))
@@ -125,11 +126,9 @@ export const prepareStore = (store: SessionStore): Promise<void> => orThrow(stor
 export const closeDatabase = (database: Database): Promise<void> => orThrow(database.close)
 
 /** Runs one statement; gives its rows. */
-export const queryDatabase = (
-  database: Queryable,
-  query: Query,
-  params: readonly Param[],
-): Promise<readonly Row[]> => orThrow(database.query(query, params))
+export const queryDatabase = lifted((database: Queryable, query: Query, params: readonly Param[]) =>
+  database.query(query, params),
+)
 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>

@@ -1,22 +1,13 @@
 // How the TaskEither face becomes the promise face; SQL of your own and transactions, as promises.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
+import type * as E from 'fp-ts/lib/Either.js'
+import { flow } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Sql } from 'sql-template-tag'
+import { given, orThrow } from '../core/errors.js'
 import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
-
-/** The right of an `Either`; its left is thrown. */
-export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
-  if (E.isLeft(either)) throw either.left
-  return either.right
-}
-
-/** Runs a task; the promise rejects with its left. */
-export const orThrow = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
-  given(await task())
 
 /** Runs a task's function; the promise rejects with its left, and with anything that it throws. */
 export const lifted =
@@ -30,16 +21,15 @@ export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Prom
 
 /** The body of `verb` as a task that rejects with what the body throws. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
-  TE.fromTask(async () => notTask(verb, await body()))
-
-/** Rejects a `TaskEither` that the body gave: nobody would run it. */
-const notTask = <A>(verb: string, value: A): A => {
-  if (typeof value === 'function')
-    throw new TypeError(
-      `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
-    )
-  return value
-}
+  TE.fromTask(async () => {
+    const value = await body()
+    // Nobody would run a `TaskEither` that the body gave.
+    if (typeof value === 'function')
+      throw new TypeError(
+        `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
+      )
+    return value
+  })
 
 /**
  * All rows of a statement. Rejects with a `DecodeError` that names the column and the number of a row that does not fit.
@@ -56,18 +46,10 @@ const notTask = <A>(verb: string, value: A): A => {
  * await database.close()
  * ```
  */
-export const queryMany = <A>(
-  handle: Database,
-  as: records.RowsAs<A>,
-  statement: Sql,
-): Promise<readonly A[]> => orThrow(records.queryMany(handle, as, statement))
+export const queryMany = lifted(records.queryMany)
 
 /** The first row of a statement, or `undefined`. */
-export const queryOne = <A>(
-  handle: Database,
-  as: records.RowsAs<A>,
-  statement: Sql,
-): Promise<A | undefined> => orThrow(pipe(records.queryOne(handle, as, statement), TE.map(O.toUndefined)))
+export const queryOne = lifted(flow(records.queryOne, TE.map(O.toUndefined)))
 
 /**
  * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
@@ -102,9 +84,7 @@ export const queryStream = <A, B>(
     ),
   )
 
-async function* thrown<L extends Error, A>(
-  rows: AsyncIterable<E.Either<L, A>>,
-): AsyncGenerator<A, void, undefined> {
+async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) {
   for await (const row of rows) yield given(row)
 }
 

@@ -1,6 +1,7 @@
 // Columns: codecs between a program's values and PostgreSQL's text of them. Values are sent as text (`$1::text::int8`), so
 // that every driver handles them alike. They are read as text too: a prepared statement survives a wider column type, and a
 // save can compare values of any type.
+import { identity } from 'fp-ts/lib/function.js'
 import * as t from 'io-ts'
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
@@ -51,36 +52,34 @@ const elements = (column: string): string => `to_json(${column}::text[])::text`
 const each = (column: string, expression: string): string =>
   `case when ${column} is not null then to_json(array(select ${expression} from unnest(${column}) with ordinality as u (e, n) order by n))::text end`
 
-interface Plain<A> {
+type Reading<A> = Partial<Pick<Column<A>, 'wire' | 'read' | 'readArray'>>
+
+const columnOf = <A>(
+  sql: string,
+  codec: t.Type<A, string>,
+  { wire = codec.encode, read = asText, readArray = elements }: Reading<A> = {},
+): Column<A> => Object.freeze({ sql, codec, wire, read, readArray })
+
+interface Plain<A> extends Reading<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
   /** From the value's text, or from what a driver makes of it; anything else stays as it is. */
-  readonly from: (wire: unknown) => unknown
-  readonly to: (value: A) => string
-  readonly read?: (column: string) => string
-  readonly readArray?: (column: string) => string
+  readonly from?: (wire: unknown) => unknown
+  readonly to?: (value: A) => string
 }
 
-const plain = <A>({ sql, is, from, to, read = asText, readArray = elements }: Plain<A>): Column<A> => {
+const plain = <A>({ sql, is, from = identity, to = String, ...reading }: Plain<A>): Column<A> => {
   const validate: t.Validate<unknown, A> = (wire, context) => {
     const value = from(wire)
     return is(value) ? t.success(value) : t.failure(wire, context, `expected ${sql}`)
   }
-  return Object.freeze({
-    sql,
-    codec: new t.Type<A, string>(sql, is, validate, to),
-    wire: to,
-    read,
-    readArray,
-  })
+  return columnOf(sql, new t.Type<A, string>(sql, is, validate, to), reading)
 }
 
 /** Any text that PostgreSQL can store: without U+0000 and without lone surrogates. */
 export const text: Column<string> = plain({
   sql: 'text',
   is: (value): value is string => typeof value === 'string' && textProblem(value) === undefined,
-  from: (wire) => wire,
-  to: (value) => value,
 })
 
 const integer = /^-?\d+$/
@@ -90,7 +89,6 @@ export const int4: Column<number> = plain({
   sql: 'int4',
   is: (value): value is number => typeof value === 'number' && (value | 0) === value,
   from: (wire) => (typeof wire === 'string' && integer.test(wire) ? Number(wire) : wire),
-  to: String,
 })
 
 /** A whole number from -2^63 to 2^63 - 1, as a `bigint`. */
@@ -101,7 +99,6 @@ export const int8: Column<bigint> = plain({
     (typeof wire === 'string' && integer.test(wire)) || Number.isSafeInteger(wire)
       ? BigInt(wire as string | number)
       : wire,
-  to: String,
 })
 
 const float = /^(-?\d+(\.\d+)?(e[+-]\d+)?|-?Infinity|NaN)$/
@@ -118,7 +115,6 @@ export const boolean: Column<boolean> = plain({
   sql: 'boolean',
   is: (value) => typeof value === 'boolean',
   from: (wire) => (wire === 'true' ? true : wire === 'false' ? false : wire),
-  to: String,
 })
 
 /** A UUID as text; it is read in lower case. */
@@ -127,7 +123,6 @@ export const uuid: Column<string> = plain({
   is: (value): value is string =>
     typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value),
   from: (wire) => (typeof wire === 'string' ? wire.toLowerCase() : wire),
-  to: (value) => value,
 })
 
 const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
@@ -178,12 +173,7 @@ export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
 
 /** One of these texts: an enum of the database; `sql` is the name of its type. */
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
-  plain({
-    sql,
-    is: (value): value is N => names.some((name) => name === value),
-    from: (wire) => wire,
-    to: (value) => value,
-  })
+  plain({ sql, is: (value): value is N => names.some((name) => name === value) })
 
 /** The column with another codec on top: for a branded type, or another type of the program. */
 export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B> =>
@@ -193,16 +183,12 @@ export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B>
     wire: (value: B) => column.wire(codec.encode(value)),
   })
 
-const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> =>
-  new t.Type<B, string | null>(
-    inner.name,
-    (value): value is B => inner.is(value) && outer.is(inner.encode(value)),
-    (wire, context) => {
-      const base = outer.validate(wire, context)
-      return base._tag === 'Left' ? base : inner.validate(base.right, context)
-    },
-    (value) => outer.encode(inner.encode(value)),
-  )
+// The `is` of io-ts's `pipe` examines only the inner value.
+const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> => {
+  const { validate, encode } = outer.pipe(inner)
+  const is = (value: unknown): value is B => inner.is(value) && outer.is(inner.encode(value))
+  return new t.Type(inner.name, is, validate, encode)
+}
 
 /** Any JSON; the codec converts between it and the program's value. */
 export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
@@ -215,13 +201,7 @@ export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
       : t.failures(decoded.left.map((error) => ({ ...error, message: problemsOf([error]).join() })))
   }
   const encode = (value: DeepReadonly<A>): string => JSON.stringify(toJson('', codec.encode(value as A)))
-  return Object.freeze({
-    sql: 'jsonb',
-    codec: new t.Type<DeepReadonly<A>, string>(codec.name, is, validate, encode),
-    wire: encode,
-    read: asText,
-    readArray: elements,
-  })
+  return columnOf('jsonb', new t.Type(codec.name, is, validate, encode))
 }
 
 /** The column, but nullable. */
@@ -268,10 +248,8 @@ export const array = <A>(of: Column<A>): Column<readonly A[]> => {
   const is = (value: unknown): value is readonly A[] =>
     Array.isArray(value) && Array.from(value).every(codec.is)
   const encode = (values: readonly A[]): string => arrayText(values.map((value) => codec.encode(value)))
-  return Object.freeze({
-    sql: `${of.sql}[]`,
-    codec: new t.Type<readonly A[], string>(`array of ${codec.name}`, is, elementsOf(of), encode),
-    wire: (values: readonly A[]) => values.map((value) => of.wire(value)),
+  return columnOf(`${of.sql}[]`, new t.Type(`array of ${codec.name}`, is, elementsOf(of), encode), {
+    wire: (values) => values.map((value) => of.wire(value)),
     read: of.readArray,
     readArray: of.readArray,
   })

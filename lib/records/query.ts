@@ -7,12 +7,11 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import type * as t from 'io-ts'
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
-import { problemsOf } from '../core/key.js'
 import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
 import type { Column } from './column.js'
 import { shapeIn } from './record.js'
 import { recordIn } from './save.js'
-import { encode, type Rows } from './table.js'
+import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
  * A statement, or a part of one. An interpolated value becomes a parameter; an interpolated part is inserted. On every driver
@@ -43,10 +42,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
  * console.log(sql`select title from notes where id = any(${param(array(uuid), ids)})`.text) // select title from notes where id = any($1::text::uuid[])
  * ```
  */
-export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql => {
-  const { sql: type } = column
-  return tag(['', `::text::${type}`], encode(type, column, value))
-}
+export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
+  tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
 /** The decoder of a row: a codec of the whole row, or a record whose `row` the statement selects. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
@@ -69,25 +66,16 @@ const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   if (shape !== undefined)
     return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
-  return (row, ordinal) => pipe(decode(codec, row), E.mapLeft(misfit(ordinal)))
-}
-
-// A codec is user code: if it throws, the row does not fit.
-const decode = <A>(codec: t.Decoder<unknown, A>, row: Row): E.Either<t.Errors | string, A> => {
-  try {
-    return codec.decode(row)
-  } catch (thrown) {
-    return E.left(String(thrown))
-  }
+  return (row, ordinal) => pipe(decodeWith(codec, row), E.mapLeft(misfit(ordinal)))
 }
 
 const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
-    if (typeof errors === 'string') return new DecodeError('row', [errors], ordinal)
+    const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
     // In the path, numbers are members of an intersection; columns have names.
-    const path = errors[0]?.context.slice(1).map(({ key }) => key) ?? []
-    return new DecodeError(path.find((key) => !/^\d+$/.test(key)) ?? 'row', problemsOf(errors), ordinal)
+    const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
+    return new DecodeError(column, reasonsOf(errors), ordinal)
   }
 
 /**
@@ -113,7 +101,7 @@ export const queryMany = <A>(
 ): TE.TaskEither<Failure, readonly A[]> =>
   pipe(
     run(handle, queryOf(statement), statement),
-    TE.chainEitherKW((rows) => decodeAll(decoderOf(handle, as), rows, 0)),
+    TE.chainEitherKW((rows) => decodeAll(decoderOf(handle, as), rows)),
   )
 
 /** The first row of a statement, if it has any. */
@@ -133,10 +121,10 @@ const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<Dr
   // `sql` accepts only params; the driver rejects values of untyped callers.
   handle.query(query, values as readonly Param[])
 
-const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[], first: number) => {
+const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
   const values: A[] = []
   for (const [index, row] of rows.entries()) {
-    const value = decode(row, first + index)
+    const value = decode(row, index)
     if (E.isLeft(value)) return value
     values.push(value.right)
   }
@@ -190,49 +178,36 @@ export const queryStream = <A, L, B>(
 ): TE.TaskEither<L | DriverError, B> =>
   handle.transaction((tx) => async () => {
     const number = freeCursor()
-    const stream: Stream<A> = {
-      tx,
-      statement,
-      query: queryOf(statement),
-      decode: decoderOf(tx, as),
-      cursor: `keyrow_cursor_${String(number)}`,
-      open: false,
-    }
+    const { rows, close } = streamed(tx, decoderOf(tx, as), statement, `keyrow_cursor_${String(number)}`)
     try {
-      const result = await consume(fetched(stream), tx)()
-      if (E.isRight(result) && stream.open) await onCursor(stream, 'close')
+      const result = await consume(rows, tx)()
+      if (E.isRight(result)) await close()
       return result
     } finally {
       cursors.delete(number)
     }
   })
 
-interface Stream<A> {
-  readonly tx: Database
-  readonly statement: Sql
-  readonly query: Query
-  readonly decode: Decode<A>
-  readonly cursor: string
-  open: boolean
-}
-
-const onCursor = ({ tx, query, cursor }: Stream<unknown>, what: string) =>
-  tx.query({ name: `${query.name}.${what.replace(/ .*/, '')}`, text: `${what} ${cursor}` }, [])()
-
-async function* fetched<A>(stream: Stream<A>): AsyncGenerator<E.Either<Failure, A>, void, undefined> {
-  const { tx, statement, query, decode, cursor } = stream
-  const declare = { name: query.name, text: `declare ${cursor} cursor for ${query.text}` }
-  const declared = await run(tx, declare, statement)()
-  if (E.isLeft(declared)) return yield declared
-  stream.open = true
-  for (let first = 0; ; first += BATCH) {
-    const rows = await onCursor(stream, `fetch ${String(BATCH)} from`)
-    if (E.isLeft(rows)) return yield rows
-    for (const [index, row] of rows.right.entries()) {
-      const value = decode(row, first + index)
-      yield value
-      if (E.isLeft(value)) return
+/** The rows that a cursor reads, and the function that closes it if it is open. */
+const streamed = <A>(tx: Database, decode: Decode<A>, statement: Sql, cursor: string) => {
+  const { name, text } = queryOf(statement)
+  let open = false
+  const send = (verb: string, rest: string) =>
+    tx.query({ name: `${name}.${verb}`, text: `${verb} ${rest}${cursor}` }, [])()
+  async function* fetched(): AsyncGenerator<E.Either<Failure, A>, void, undefined> {
+    const declared = await run(tx, { name, text: `declare ${cursor} cursor for ${text}` }, statement)()
+    if (E.isLeft(declared)) return yield declared
+    open = true
+    for (let first = 0; ; first += BATCH) {
+      const rows = await send('fetch', `${String(BATCH)} from `)
+      if (E.isLeft(rows)) return yield rows
+      for (const [index, row] of rows.right.entries()) {
+        const value = decode(row, first + index)
+        yield value
+        if (E.isLeft(value)) return
+      }
+      if (rows.right.length < BATCH) return
     }
-    if (rows.right.length < BATCH) return
   }
+  return { rows: fetched(), close: async () => open && (await send('close', '')) }
 }

@@ -1,45 +1,31 @@
-// Records: the functions for a table's values, from its name, its columns and its key. All SQL is made once, at the
-// definition.
+// Records: the functions for a table's values, from its name, its columns and its key.
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { raw } from 'sql-template-tag'
 import { type DecodeError, DriverError, type EncodeError } from '../core/errors.js'
-import type { ActiveRecord } from '../core/session.js'
 import { type Database, ORDINAL, type Param, type Query, type Row, runReadCommitted } from '../db/database.js'
-import { type AnyColumn, array, type Column } from './column.js'
+import { array, type Column } from './column.js'
 import { destroyRecord, findRecord, recordIn, refreshRecord, saveRecord, type Table } from './save.js'
-import { type RecordStatements, recordStatements, rowFrom, SELECTED, selectEach } from './statements.js'
+import { recordStatements, rowFrom, SELECTED, selectEach } from './statements.js'
 import {
   attempt,
   type Columns,
   type Definition,
   encode,
   type Field,
+  fieldOf,
   type GeneratedName,
   type Key,
-  normalised,
+  keyValues,
+  parsedId,
+  quoted,
   type RecordOf,
   type Shape,
   shapeOf,
 } from './table.js'
-import { buildRecord, setColumn, updateColumn } from './value.js'
-
-type AnyActive = ActiveRecord<Database, unknown>
-
-/** Keys as parameters: an array for each column of the key. Throws an `EncodeError`. */
-const arrayParams = (
-  columns: readonly (readonly [string, AnyColumn])[],
-  keys: readonly (readonly unknown[])[],
-): readonly Param[] =>
-  columns.map(([name, type], index) =>
-    encode(
-      name,
-      array(type as Column<unknown>),
-      keys.map((key) => key[index]),
-    ),
-  )
+import { type AnyActive, buildRecord, setColumn, updateColumn } from './value.js'
 
 /** The records of the rows, grouped by the ordinal of the requested key. */
 const grouped = (
@@ -57,31 +43,39 @@ const grouped = (
   return E.right(groups)
 }
 
+/** The records of each of these keys, by one statement. Its parameters are an array for each column of the key. */
+const readEach = (
+  shape: Shape,
+  handle: Database,
+  query: Query,
+  columns: readonly Field[],
+  keys: readonly (readonly unknown[])[],
+) => {
+  const param = ({ name, type }: Field, index: number): Param =>
+    encode(
+      name,
+      array(type as Column<unknown>),
+      keys.map((key) => key[index]),
+    )
+  return pipe(
+    TE.fromEither(attempt(() => columns.map(param))),
+    TE.chainW((params) => runReadCommitted(handle, query, params)),
+    TE.chainEitherKW((rows) => grouped(shape, handle, rows, keys.length)),
+  )
+}
+
 /** The query of a relation by a column of the records' table. */
-const byColumn = (shape: Shape, field: Field): Query => ({
-  name: `${shape.table}.by.${field.name}`,
-  text: selectEach(
-    shape,
-    [field.type],
-    `join ${shape.from} on ${shape.from}.${field.column} = ${SELECTED}.k0`,
-    inOrder(shape),
-  ),
-})
+const byColumn = (shape: Shape, { name, column, type }: Field): Query => {
+  const join = `join ${shape.from} on ${shape.from}.${column} = ${SELECTED}.k0`
+  return { name: `${shape.table}.by.${name}`, text: selectEach(shape, type, join) }
+}
 
 /** The query of a relation through another table. */
-const throughTable = (shape: Shape, between: Shape, parent: Field, own: Field): Query => ({
-  name: `${shape.table}.through.${between.table}`,
-  text: selectEach(
-    shape,
-    [parent.type],
-    `join ${between.from} on ${between.from}.${parent.column} = ${SELECTED}.k0
-join ${shape.from} on ${shape.from}.${String(shape.key[0]?.column)} = ${between.from}.${own.column}`,
-    inOrder(shape),
-  ),
-})
-
-const inOrder = ({ key, from }: Shape): string =>
-  [`${SELECTED}.n`, ...key.map(({ column }) => `${from}.${column}`)].join(', ')
+const throughTable = (shape: Shape, between: Shape, parent: Field, own: Field): Query => {
+  const join = `join ${between.from} on ${between.from}.${parent.column} = ${SELECTED}.k0
+join ${shape.from} on ${shape.from}.${String(shape.key[0]?.column)} = ${between.from}.${own.column}`
+  return { name: `${shape.table}.through.${between.table}`, text: selectEach(shape, parent.type, join) }
+}
 
 type Each = TE.TaskEither<DriverError | DecodeError, readonly (readonly [AnyActive, readonly AnyActive[]])[]>
 
@@ -89,18 +83,10 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   const preload = (parents: readonly AnyActive[]): Each => {
     const [first] = parents
     if (first === undefined) return TE.right([])
+    const ids = parents.map(({ id }) => [id])
     return pipe(
-      TE.fromEither(
-        attempt(() =>
-          arrayParams(
-            [[field.name, field.type]],
-            parents.map(({ id }) => [id]),
-          ),
-        ),
-      ),
-      TE.mapLeft(asDriverError),
-      TE.chainW((params) => runReadCommitted(first.handle, query, params)),
-      TE.chainEitherKW((rows) => grouped(shape, first.handle, rows, parents.length)),
+      readEach(shape, first.handle, query, [field], ids),
+      TE.mapLeft((error) => (error._tag === 'EncodeError' ? asDriverError(error) : error)),
       TE.map((groups) => parents.map((parent, index) => [parent, groups[index] ?? []] as const)),
     )
   }
@@ -159,14 +145,14 @@ export const record = <
 ): RecordOf<T, C, K, R> => {
   const shape = shapeOf(definition as Parameters<typeof shapeOf>[0])
   const table: Table = { shape, sql: recordStatements(shape) }
-  const made = { ...reading(table), ...writing(table), ...relating(shape) }
   const bundle = Object.freeze({
     table: shape.table,
-    statements: listed(table.sql),
+    statements: table.sql,
     row: raw(rowFrom(shape, shape.from)),
-    rowOf: (alias: string) => raw(rowFrom(shape, `"${alias.replaceAll('"', '""')}"`)),
+    rowOf: (alias: string) => raw(rowFrom(shape, quoted(alias))),
     reference: reference(shape),
-    ...made,
+    ...operations(table),
+    ...relating(shape),
   })
   shapes.set(bundle, shape)
   // The types are not checked here: every value passes its column's codec.
@@ -185,21 +171,6 @@ export const facing = <F extends object>(face: F, definition: object): F => {
   return face
 }
 
-const listed = ({ set, swap, ...others }: RecordStatements): Readonly<Record<string, Query>> =>
-  Object.freeze(
-    Object.fromEntries([
-      ...Object.entries(others),
-      ...[...set].map(([name, query]) => [`set.${name}`, query] as const),
-      ...[...swap].map(([name, query]) => [`swap.${name}`, query] as const),
-    ]),
-  )
-
-const fieldOf = (shape: Shape, name: PropertyKey): Field => {
-  const field = shape.fields.find((field) => field.name === name)
-  if (field === undefined) throw new RangeError(`record ${shape.table}: it has no column '${String(name)}'`)
-  return field
-}
-
 const reference = ({ key, simple }: Shape): Column<unknown> | undefined => {
   const [first] = key
   if (!simple || first === undefined) return undefined
@@ -207,61 +178,22 @@ const reference = ({ key, simple }: Shape): Column<unknown> | undefined => {
   return Object.freeze({ sql, codec, wire, read, readArray })
 }
 
-const normalId = ({ key, simple }: Shape, id: unknown): unknown => {
-  const [first] = key
-  if (simple && first !== undefined) return normalised(first.name, first.type, decodedText(first, id))
-  const parts = typeof id === 'object' && id !== null ? (id as Readonly<Record<string, unknown>>) : {}
-  return Object.freeze(
-    Object.fromEntries(
-      key.map((field) => [
-        field.name,
-        normalised(field.name, field.type, decodedText(field, parts[field.name])),
-      ]),
-    ),
-  )
-}
-
-/** A value from its text: `'42'` for a bigint. */
-const decodedText = ({ type }: Field, value: unknown): unknown =>
-  typeof value === 'string'
-    ? pipe(
-        type.codec.decode(value),
-        E.getOrElse((): unknown => value),
-      )
-    : value
-
-const reading = (table: Table) => {
+const operations = (table: Table) => {
   const { shape, sql } = table
   return {
-    id: (value: unknown) => attempt(() => normalId(shape, value)),
+    id: (value: unknown) => attempt(() => parsedId(shape, value)),
     find: (handle: Database, id: unknown) => findRecord(table, handle, id),
-    findMany: (handle: Database, ids: readonly unknown[]) =>
-      pipe(
-        TE.fromEither(attempt(() => batchParams(shape, ids))),
-        TE.chainW((params) =>
-          ids.length === 0 ? TE.right([]) : runReadCommitted(handle, sql.findMany, params),
-        ),
-        TE.chainEitherKW((rows) => grouped(shape, handle, rows, ids.length)),
-        TE.map(A.map(A.head)),
-      ),
-    refresh: (value: ActiveRecord<Database, unknown>) => refreshRecord(table, value),
-  }
-}
-
-const batchParams = ({ key, simple }: Shape, ids: readonly unknown[]) =>
-  arrayParams(
-    key.map(({ name, type }) => [name, type] as const),
-    ids.map((id) => (simple ? [id] : key.map(({ name }) => (id as Readonly<Record<string, unknown>>)[name]))),
-  )
-
-const writing = (table: Table) => {
-  const { shape } = table
-  return {
+    findMany: (handle: Database, ids: readonly unknown[]) => {
+      const keys = ids.map((id) => keyValues(shape, id))
+      const found = readEach(shape, handle, sql.findMany, shape.key, keys)
+      return ids.length === 0 ? TE.right([]) : TE.map(A.map(A.head<AnyActive>))(found)
+    },
+    refresh: (value: AnyActive) => refreshRecord(table, value),
     build: (handle: Database, given: object) => attempt(() => buildRecord(shape, handle, given)),
     set: (name: string, value: unknown) => setColumn(shape, name, value),
     update: (name: string, f: (value: unknown) => unknown) => updateColumn(shape, name, f),
-    save: (value: ActiveRecord<Database, unknown>) => saveRecord(table, value),
-    destroy: (value: ActiveRecord<Database, unknown>) => destroyRecord(table, value),
+    save: (value: AnyActive) => saveRecord(table, value),
+    destroy: (value: AnyActive) => destroyRecord(table, value),
   }
 }
 

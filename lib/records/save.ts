@@ -18,14 +18,11 @@ import {
   SaveConflict,
   tagged,
 } from '../core/errors.js'
-import type { ActiveRecord } from '../core/session.js'
-import { type Database, type Param, type Query, type Row, runReadCommitted } from '../db/database.js'
+import { type Database, type Param, type Row, runReadCommitted } from '../db/database.js'
 import { paramText } from '../db/text-format.js'
 import type { RecordStatements } from './statements.js'
-import { attempt, decodeRow, type Field, type Shape, textOf } from './table.js'
-import { makeRecord, type State, stateIn } from './value.js'
-
-type AnyActive = ActiveRecord<Database, unknown>
+import { attempt, decodeRow, type Field, keyValues, type Shape, textOf } from './table.js'
+import { type AnyActive, makeRecord, type State, stateIn } from './value.js'
 
 export interface Table {
   readonly shape: Shape
@@ -40,20 +37,13 @@ const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | n
 const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
 
 /** The record of a row that was just read. */
-export const recordIn = (
-  shape: Shape,
-  handle: Database,
-  row: Row,
-  ordinal?: number,
-): E.Either<DecodeError, AnyActive> => {
-  const values = decodeRow(shape, row, ordinal)
-  return E.isLeft(values)
-    ? values
-    : E.right(makeRecord(handle, { shape, values: values.right, row, edits: HashMap() }))
-}
+export const recordIn = (shape: Shape, handle: Database, row: Row, ordinal?: number) =>
+  pipe(
+    decodeRow(shape, row, ordinal),
+    E.map((values) => makeRecord(handle, { shape, values, row, edits: HashMap() })),
+  )
 
-const gone = ({ shape }: Table, { values }: State): RecordGone =>
-  new RecordGone(shape.table, idText(shape, values))
+const gone = ({ shape, values }: State): RecordGone => new RecordGone(shape.table, idText(shape, values))
 
 export const saveRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
   const state = stateIn(table.shape, record)
@@ -61,19 +51,17 @@ export const saveRecord = (table: Table, record: AnyActive): TE.TaskEither<Recor
   return state.edits.isEmpty() ? TE.right(record) : tagged(update(table, record.handle, state))
 }
 
-const insert = (
-  { shape, sql }: Table,
-  handle: Database,
-  { values }: State,
-): TE.TaskEither<DriverError | DecodeError, AnyActive> =>
-  pipe(
+const insert = ({ shape, sql }: Table, handle: Database, { values }: State) => {
+  const given = shape.fields.filter(({ generated }) => !generated)
+  return pipe(
     runReadCommitted(
       handle,
       sql.insert,
-      shape.fields.filter(({ generated }) => !generated).map((field) => textAt(field, values)),
+      given.map((field) => textAt(field, values)),
     ),
     TE.chainEitherKW(([row]) => recordIn(shape, handle, row ?? {})),
   )
+}
 
 // Plain `async` here and in `findRecord`: the cost per row shows in a busy program's throughput.
 const update =
@@ -84,7 +72,7 @@ const update =
     const written = await write(table, handle, state, state.values, guarded)()
     if (E.isLeft(written)) return written
     if (O.isSome(written.right)) return recordIn(shape, handle, written.right.value)
-    if (!guarded) return E.left(gone(table, state))
+    if (!guarded) return E.left(gone(state))
     const row = await handle.transaction((tx) => lockAndReapply(table, tx, state))()
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
@@ -99,20 +87,17 @@ const write = (
 ): TE.TaskEither<DriverError, O.Option<Row>> => {
   const key = keyOf(shape, read)
   const guard = ({ alias }: Field): Param =>
-    shape.revision === undefined ? paramText(row?.[alias] as Param) : revisionOf(shape.revision, read)
+    shape.revision === undefined ? paramText(row?.[alias] as Param) : textAt(shape.revision, read)
   const [only] = edits.keys()
   const field = edits.size === 1 && only !== undefined ? shape.settable.get(only) : undefined
-  const [query, params]: readonly [Query | undefined, readonly Param[]] =
+  const kind = guarded ? 'swap' : 'set'
+  const query = field === undefined ? sql[`${kind}Any`] : sql[`${kind}.${field.name}`]
+  const params =
     field === undefined
-      ? [guarded ? sql.swapAny : sql.setAny, anyParams(shape, edits, values, guarded ? guard : undefined)]
-      : [
-          (guarded ? sql.swap : sql.set).get(field.name),
-          [textAt(field, values), ...(guarded ? [guard(field)] : [])],
-        ]
+      ? anyParams(shape, edits, values, guarded ? guard : undefined)
+      : [textAt(field, values), ...(guarded ? [guard(field)] : [])]
   return pipe(runReadCommitted(handle, query ?? sql.setAny, [...key, ...params]), TE.map(A.head))
 }
-
-const revisionOf = (revision: Field, values: readonly unknown[]): string | null => textAt(revision, values)
 
 const anyParams = (
   shape: Shape,
@@ -126,12 +111,10 @@ const anyParams = (
   )
   if (guard === undefined) return sets
   if (shape.revision !== undefined) return [...sets, guard(shape.revision)]
-  return [
-    ...sets,
-    ...fields.flatMap((field) =>
-      edits.get(field.name)?._tag === 'Update' ? [true, guard(field)] : [false, null],
-    ),
-  ]
+  const guards = fields.flatMap((field) =>
+    edits.get(field.name)?._tag === 'Update' ? [true, guard(field)] : [false, null],
+  )
+  return [...sets, ...guards]
 }
 
 /** Reads and writes under the row's lock. */
@@ -139,64 +122,48 @@ const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither
   const { shape, sql } = table
   return pipe(
     tx.query(sql.lock, keyOf(shape, state.values)),
-    TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
-    TE.chainEitherKW((row) => reapplied(table, state, row)),
-    TE.chainW((values) => write(table, tx, state, values, false)),
-    TE.chainW(TE.fromOption(() => gone(table, state))),
+    TE.chainEitherKW((rows) => reapplied(shape, state, rows)),
+    TE.chainW(({ values }) => write(table, tx, state, values, false)),
+    TE.chainW(TE.fromOption(() => gone(state))),
   )
 }
 
-/** The values of the row with the edits applied again. */
+/** The state with the row as it is now, and the edits applied again. */
 const reapplied = (
-  { shape }: Table,
-  { edits, values: read, row: before }: State,
-  row: Row,
-): E.Either<DecodeError | SaveConflict, readonly unknown[]> =>
-  pipe(
-    decodeRow(shape, row, undefined),
-    E.chainW((present) => {
-      const values = [...present]
-      for (const [name, edit] of edits) {
-        const field = shape.settable.get(name)
-        if (field === undefined) continue
-        const changed = !isDeepStrictEqual(row[field.alias], before?.[field.alias])
-        if (edit._tag === 'Set' && changed && shape.revision !== undefined)
-          return E.left(new SaveConflict(idText(shape, read), name, shape.table))
-        values[field.index] = O.toUndefined(applyEdit(edit, O.some(present[field.index])))
-      }
-      return E.right(values)
-    }),
-  )
+  shape: Shape,
+  state: State,
+  [row]: readonly Row[],
+): E.Either<DecodeError | SaveConflict | RecordGone, State> => {
+  if (row === undefined) return E.left(gone(state))
+  const present = decodeRow(shape, row)
+  if (E.isLeft(present)) return present
+  const values = [...present.right]
+  for (const [name, edit] of state.edits) {
+    const field = shape.settable.get(name)
+    if (field === undefined) continue
+    const changed = !isDeepStrictEqual(row[field.alias], state.row?.[field.alias])
+    if (edit._tag === 'Set' && changed && shape.revision !== undefined)
+      return E.left(new SaveConflict(idText(shape, state.values), name, shape.table))
+    values[field.index] = O.toUndefined(applyEdit(edit, O.some(values[field.index])))
+  }
+  return E.right({ ...state, row, values })
+}
 
 export const findRecord = (
   { shape, sql }: Table,
   handle: Database,
   id: unknown,
 ): TE.TaskEither<DriverError | DecodeError | EncodeError, O.Option<AnyActive>> => {
-  const key = attempt(() => keyParams(shape, id))
+  const parts = keyValues(shape, id)
+  const key = attempt(() => shape.key.map((field, index) => textOf(field, parts[index])))
   return async () => {
     if (E.isLeft(key)) return key
     const rows = await runReadCommitted(handle, sql.find, key.right)()
     if (E.isLeft(rows)) return rows
     const [row] = rows.right
-    if (row === undefined) return E.right(O.none)
-    const found = recordIn(shape, handle, row)
-    return E.isLeft(found) ? found : E.right(O.some(found.right))
+    return row === undefined ? E.right(O.none) : E.map(O.some<AnyActive>)(recordIn(shape, handle, row))
   }
 }
-
-/** An id as parameters. Throws an `EncodeError`. */
-const keyParams = ({ key, simple }: Shape, id: unknown): readonly (string | null)[] =>
-  key.map((field) =>
-    textOf(
-      field,
-      simple
-        ? id
-        : typeof id === 'object' && id !== null
-          ? (id as Record<string, unknown>)[field.name]
-          : undefined,
-    ),
-  )
 
 export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<RecordError, AnyActive> => {
   const { shape, sql } = table
@@ -205,22 +172,14 @@ export const refreshRecord = (table: Table, record: AnyActive): TE.TaskEither<Re
   return tagged(
     pipe(
       runReadCommitted(record.handle, sql.find, keyOf(shape, state.values)),
-      TE.chainEitherKW(([row]) => (row === undefined ? E.left(gone(table, state)) : E.right(row))),
-      TE.bindTo('row'),
-      TE.bindW('values', ({ row }) =>
-        TE.fromEither(reapplied({ ...table, shape: { ...shape, revision: undefined } }, state, row)),
-      ),
-      TE.map(({ row, values }) => makeRecord(record.handle, { ...state, row, values })),
+      TE.chainEitherKW((rows) => reapplied({ ...shape, revision: undefined }, state, rows)),
+      TE.map((now) => makeRecord(record.handle, now)),
     ),
   )
 }
 
 export const destroyRecord = ({ shape, sql }: Table, record: AnyActive): TE.TaskEither<DriverError, void> => {
   const { row, values } = stateIn(shape, record)
-  return row === undefined
-    ? TE.right(undefined)
-    : pipe(
-        runReadCommitted(record.handle, sql.destroy, keyOf(shape, values)),
-        TE.map(() => undefined),
-      )
+  if (row === undefined) return TE.right(undefined)
+  return TE.asUnit(runReadCommitted(record.handle, sql.destroy, keyOf(shape, values)))
 }

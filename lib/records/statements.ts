@@ -1,5 +1,4 @@
 // The statements of a record's table, made once at the definition. Parameters are text, cast to the types of their columns.
-// Columns of a result have names that no pool renames.
 //
 // Concurrency: a save writes only edited columns. If a new value was computed from the present one, or the record has a
 // revision, the save is guarded: the row must still be as it was read. If it is not, a transaction locks and reads it first.
@@ -9,16 +8,13 @@ import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query }
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
-export interface RecordStatements {
+/** `set.` and a column's name: sets this column. `setAny`: sets any of them. With `swap` they are guarded. */
+export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
   readonly find: Query
   readonly findMany: Query
   readonly lock: Query
   readonly destroy: Query
-  /** Sets one column, by its name; `swap` is guarded. */
-  readonly set: ReadonlyMap<string, Query>
-  readonly swap: ReadonlyMap<string, Query>
-  /** Sets any of the columns. */
   readonly setAny: Query
   readonly swapAny: Query
 }
@@ -55,13 +51,13 @@ const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
   return `unnest(${texts.join(', ')}) with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
 }
 
-/** Selects the rows of many keys. */
-export const selectEach = (shape: Shape, keys: readonly AnyColumn[], join: string, order: string): string =>
+/** Selects the rows that are joined to many values of one type, for each in the order of their keys. */
+export const selectEach = (shape: Shape, type: AnyColumn, join: string): string =>
   `select ${SELECTED}.n::float8 as "${ORDINAL}", ${rowFrom(shape, shape.from)}
-from ${arrays(keys)}
+from ${arrays([type])}
 ${join}
 where ${ONCE_ON_PRIMARY}
-order by ${order}`
+order by ${[`${SELECTED}.n`, ...shape.key.map(({ column }) => `${shape.from}.${column}`)].join(', ')}`
 
 /** Whether a column still has the text that was read, which `wire` is. */
 const isAsRead = ({ column, type }: Field, from: string, wire: string): string =>
@@ -145,29 +141,27 @@ const setAny = (shape: Shape, guarded: boolean): string => {
 export const recordStatements = (shape: Shape): RecordStatements => {
   const namedQuery = (name: string, text: string): Query =>
     Object.freeze({ name: `${shape.table}.${name}`, text })
-  const eachSettable = (name: string, guarded: boolean): ReadonlyMap<string, Query> =>
-    new Map(
-      [...shape.settable].map(([column, field]) => {
-        const one = namedQuery(`${name}.${column}`, setOne(shape, field, guarded))
-        // PostgreSQL has no arrays of arrays.
-        if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [column, one]
-        const batchable: BatchableQuery = Object.freeze({
-          ...namedQuery(`${name}.${column}.each`, setEach(shape, field, guarded)),
-          keyParams: shape.key.length,
-        })
-        return [column, Object.freeze({ ...one, batchable })]
-      }),
-    )
+  const eachSettable = (kind: 'set' | 'swap') =>
+    [...shape.settable].map(([column, field]): readonly [string, Query] => {
+      const name = `${kind}.${column}`
+      const one = namedQuery(name, setOne(shape, field, kind === 'swap'))
+      // PostgreSQL has no arrays of arrays.
+      if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [name, one]
+      const batchable: BatchableQuery = Object.freeze({
+        ...namedQuery(`${name}.each`, setEach(shape, field, kind === 'swap')),
+        keyParams: shape.key.length,
+      })
+      return [name, Object.freeze({ ...one, batchable })]
+    })
   const findMany = namedQuery('findMany', selectMany(shape))
-  return {
+  return Object.freeze({
     insert: namedQuery('insert', insert(shape)),
     find: Object.freeze({ ...namedQuery('find', select(shape)), batchable: findMany }),
     findMany,
     lock: namedQuery('lock', `${select(shape)}\nfor update`),
     destroy: namedQuery('destroy', `delete from ${shape.from}\nwhere ${byKey(shape)}`),
-    set: eachSettable('set', false),
-    swap: eachSettable('swap', true),
     setAny: namedQuery('setAny', shape.settable.size === 0 ? select(shape) : setAny(shape, false)),
     swapAny: namedQuery('swapAny', shape.settable.size === 0 ? select(shape) : setAny(shape, true)),
-  }
+    ...Object.fromEntries([...eachSettable('set'), ...eachSettable('swap')]),
+  })
 }

@@ -4,6 +4,7 @@ import type { Either } from 'fp-ts/lib/Either.js'
 import * as E from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
+import type { Errors, Validation } from 'io-ts'
 import type { Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError, EncodeError, type RecordError } from '../core/errors.js'
 import { deepFreeze } from '../core/json.js'
@@ -43,24 +44,22 @@ export interface ShapeOptions {
   readonly names?: Readonly<Record<string, string | undefined>> | undefined
 }
 
-const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
+export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
 /** Throws a `RangeError` for an invalid definition. */
 export const shapeOf = (options: ShapeOptions): Shape => {
   const { table, key, revision } = options
-  const invalid = (reason: string): never => {
-    throw new RangeError(`record ${table}: ${reason}`)
-  }
   const fields = fieldsOf(options)
-  const field = (name: string): Field =>
-    fields.find((field) => field.name === name) ?? invalid(`it has no column '${name}'`)
+  const field = (name: string): Field => fieldOf({ table, fields }, name)
   const keys = (typeof key === 'string' ? [key] : key).map(field)
-  if (keys.length === 0) invalid('it has no key')
-  for (const { name } of fields)
-    if (name === 'handle' || (name === 'id' && key !== 'id'))
-      invalid(`'${name}' is a property of every record: give the column another name (names)`)
+  if (keys.length === 0) throw new RangeError(`record ${table}: it has no key`)
+  const reserved = fields.find(({ name }) => name === 'handle' || (name === 'id' && key !== 'id'))
+  if (reserved !== undefined)
+    throw new RangeError(
+      `record ${table}: '${reserved.name}' is a property of every record: give the column another name (names)`,
+    )
   const revised = revision === undefined ? undefined : field(revision)
   const settable = fields.filter((field) => !keys.includes(field) && field !== revised)
   return Object.freeze({
@@ -74,6 +73,13 @@ export const shapeOf = (options: ShapeOptions): Shape => {
   })
 }
 
+/** The column of this name. Throws a `RangeError`. */
+export const fieldOf = ({ table, fields }: Pick<Shape, 'table' | 'fields'>, name: PropertyKey): Field => {
+  const field = fields.find((field) => field.name === name)
+  if (field === undefined) throw new RangeError(`record ${table}: it has no column '${String(name)}'`)
+  return field
+}
+
 const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[] =>
   Object.entries(columns).map(([name, type], index) => {
     const column = quoted(Object.hasOwn(names, name) ? (names[name] ?? name) : snake(name))
@@ -84,33 +90,61 @@ const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[
 const aliasOf = (table: string, index: number): string =>
   `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
 
+/** The values of the key's columns in an id. */
+export const keyValues = ({ key, simple }: Shape, id: unknown): readonly unknown[] => {
+  if (simple) return [id]
+  const parts = typeof id === 'object' ? (id as Readonly<Record<string, unknown>> | null) : undefined
+  return key.map(({ name }) => parts?.[name])
+}
+
+/** The id with these values of the key's columns: the value of a single key, or an object of all. */
+export const idFrom = ({ key, simple }: Shape, values: readonly unknown[]): unknown =>
+  simple ? values[0] : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, values[index]])))
+
+/** The id in this value, whose parts may be texts: `'42'` for a bigint. Throws an `EncodeError`. */
+export const parsedId = (shape: Shape, id: unknown): unknown => {
+  const parts = keyValues(shape, id)
+  const values = shape.key.map(({ name, type }, index) => {
+    const part = parts[index]
+    const decoded =
+      typeof part === 'string' ? E.getOrElse((): unknown => part)(type.codec.decode(part)) : part
+    return normalised(name, type, decoded)
+  })
+  return idFrom(shape, values)
+}
+
 /** The values of a row, by the fields' indices. `row` is the index in the result. */
 export const decodeRow = (
   { fields }: Shape,
   found: Row,
-  row: number | undefined,
+  row?: number,
 ): E.Either<DecodeError, readonly unknown[]> => {
   const values: unknown[] = []
   for (const { name, alias, type } of fields) {
     const wire = found[alias]
     if (wire === undefined)
       return E.left(new DecodeError(name, ["it is not in the row: select the record's `row`"], row))
-    const value = decodeWire(type, wire)
-    if (E.isLeft(value)) return E.left(new DecodeError(name, value.left, row))
+    const value = decodeWith(type.codec, wire)
+    if (E.isLeft(value)) return E.left(new DecodeError(name, reasonsOf(value.left), row))
     values.push(deepFreeze(value.right))
   }
   return E.right(values)
 }
 
 // A codec is user code: if its `decode` throws, the value does not fit.
-const decodeWire = (type: AnyColumn, wire: unknown): E.Either<readonly string[], unknown> => {
+export const decodeWith = <A>(
+  codec: { readonly decode: (wire: unknown) => Validation<A> },
+  wire: unknown,
+): E.Either<Errors | string, A> => {
   try {
-    const decoded = type.codec.decode(wire)
-    return E.isLeft(decoded) ? E.left(problemsOf(decoded.left)) : decoded
+    return codec.decode(wire)
   } catch (thrown) {
-    return E.left([String(thrown)])
+    return E.left(String(thrown))
   }
 }
+
+export const reasonsOf = (errors: Errors | string): readonly string[] =>
+  typeof errors === 'string' ? [errors] : problemsOf(errors)
 
 /** A value as text for the database. Throws an `EncodeError` with the column. */
 export const encode = (name: string, { codec }: AnyColumn, value: unknown): string | null =>
@@ -128,11 +162,9 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
 
 /** A frozen copy of the value as it is read after a save. Throws an `EncodeError`. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
-  const decoded = decodeWire(
-    type,
-    checked(name, type.codec, value, () => type.wire(value as never)),
-  )
-  if (E.isLeft(decoded)) throw new EncodeError(name, [], decoded.left.join('; '))
+  const wire = checked(name, type.codec, value, () => type.wire(value as never))
+  const decoded = decodeWith(type.codec, wire)
+  if (E.isLeft(decoded)) throw new EncodeError(name, [], reasonsOf(decoded.left).join('; '))
   return deepFreeze(decoded.right)
 }
 

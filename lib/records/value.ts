@@ -9,9 +9,12 @@ import { deepFreeze } from '../core/json.js'
 import { type ActiveRecord, withStore } from '../core/session.js'
 import type { Database, Row } from '../db/database.js'
 import type { Session } from '../store/contract.js'
-import { normalised, type Shape } from './table.js'
+import { idFrom, normalised, type Shape } from './table.js'
 
 type AnyRecord = { readonly handle: Database }
+
+/** A record of any table. */
+export type AnyActive = ActiveRecord<Database, unknown>
 
 export interface State {
   readonly shape: Shape
@@ -47,11 +50,9 @@ class Stamped extends Given {
   }
 }
 
-const stateOf = (record: object): State | undefined => Stamped.stateOf(record)
-
 /** The state of a record of this table. Throws a `TypeError` for anything else. */
 export const stateIn = (shape: Shape, record: object): State => {
-  const state = stateOf(record)
+  const state = Stamped.stateOf(record)
   if (state?.shape === shape) return state
   throw new TypeError(
     state === undefined
@@ -60,19 +61,13 @@ export const stateIn = (shape: Shape, record: object): State => {
   )
 }
 
-const hidden = (value: object, name: string, content: unknown): unknown =>
-  Object.defineProperty(value, name, { value: content })
-
-/** The id of a row with these values: the value of a single key, or an object of the values of its columns. */
-const idOf = ({ key, simple }: Shape, values: readonly unknown[]): unknown => {
-  const parts = key.map(({ index }) => values[index])
-  if (parts.includes(undefined)) return undefined
-  return simple
-    ? parts[0]
-    : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, parts[index]])))
+/** The id of a row with these values; `undefined` before the database has generated it. */
+const idOf = (shape: Shape, values: readonly unknown[]): unknown => {
+  const parts = shape.key.map(({ index }) => values[index])
+  return parts.includes(undefined) ? undefined : idFrom(shape, parts)
 }
 
-export const makeRecord = (handle: Database, state: State): ActiveRecord<Database, unknown> => {
+export const makeRecord = (handle: Database, state: State): AnyActive => {
   const { shape, values } = state
   const record: Record<string, unknown> = {}
   for (const { name, index } of shape.fields) {
@@ -82,11 +77,12 @@ export const makeRecord = (handle: Database, state: State): ActiveRecord<Databas
     else record[name] = value
   }
   // Not enumerable: a handle is no data when a record is printed, compared or spread.
-  hidden(record, 'handle', handle)
+  Object.defineProperty(record, 'handle', { value: handle })
   const id = idOf(shape, values)
-  if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id')) hidden(record, 'id', id)
+  if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id'))
+    Object.defineProperty(record, 'id', { value: id })
   new Stamped(record, state)
-  return Object.freeze(record) as unknown as ActiveRecord<Database, unknown>
+  return Object.freeze(record) as unknown as AnyActive
 }
 
 type Editor = <R extends AnyRecord>(record: R) => R
@@ -131,11 +127,7 @@ export const updateColumn = (shape: Shape, name: string, f: (value: unknown) => 
 }
 
 /** A new record. Throws an `EncodeError` that names the first column that does not fit. */
-export const buildRecord = (
-  shape: Shape,
-  handle: Database,
-  given: object,
-): ActiveRecord<Database, unknown> => {
+export const buildRecord = (shape: Shape, handle: Database, given: object): AnyActive => {
   for (const name of Object.keys(given)) {
     const field = shape.fields.find((field) => field.name === name)
     if (field === undefined) throw new EncodeError(name, [], `${shape.table} has no such column`)
@@ -178,7 +170,7 @@ export const buildRecord = (
 export const withHandle =
   (handle: Database) =>
   <R extends { readonly handle: Database } | Session>(record: R): R => {
-    const state = stateOf(record)
+    const state = Stamped.stateOf(record)
     if (state !== undefined) return makeRecord(handle, state) as unknown as R
     const session = record as Session
     const { using } = session.handle

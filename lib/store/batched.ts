@@ -169,6 +169,8 @@ interface Group {
 interface SaveQueue {
   /** The number of unanswered saves. */
   readonly size: () => number
+  /** The number of sessions with saves that are not under way. */
+  readonly waiting: () => number
   readonly enqueue: (id: SessionId, one: PendingSave) => void
   readonly next: () => readonly Group[] | undefined
   /** Ends a group, once. `snapshot` is the session's new state, if known. */
@@ -191,6 +193,7 @@ const saveQueue = (batch: number, queueTimeoutMs: number): SaveQueue => {
   const { pending, underWay, bases } = state
   return {
     size: () => state.size,
+    waiting: () => pending.size,
     enqueue: (id, one) => {
       const same = pending.get(id)
       if (same === undefined) pending.set(id, [one])
@@ -250,7 +253,7 @@ const sizeOf = ({ pending }: Group): number => {
 // saved, its next saves wait and continue from the result. Many updates of one key thus take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
-  const { maxBatchSize, concurrency, maxQueueSize, queueTimeoutMs } = limits
+  const { maxBatchSize, maxQueueSize, queueTimeoutMs } = limits
   const queue = saveQueue(maxBatchSize, queueTimeoutMs)
   const complete = (group: Group, snapshot: Snapshot | undefined): void => {
     queue.complete(group, snapshot)
@@ -264,7 +267,7 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
         for (const { reject } of group.pending) reject(thrown)
       }
     })
-  const schedule = scheduler({ next: queue.next, send }, concurrency)
+  const schedule = scheduler({ size: queue.waiting, next: queue.next, send }, limits)
   return (id, change) => () => {
     const failure =
       store.misuse?.() ?? (queue.size() >= maxQueueSize ? queueFull('save', maxQueueSize) : undefined)

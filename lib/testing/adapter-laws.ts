@@ -2,14 +2,12 @@
 import assert from 'node:assert/strict'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
-import { sessionRef, sessionSet } from '../core/values.js'
 import { sessionListener } from '../http/node.js'
-import { currentSession, updateCurrentSession } from '../request/with-session.js'
+import { currentSession } from '../request/with-session.js'
 import type { SessionStore } from '../store/contract.js'
-import { gate, type Law, lawsOf } from './subject.js'
+import { currentVisits, gate, increment, inOrder, lawsOf, right } from './subject.js'
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => unknown
 
@@ -30,25 +28,16 @@ const served = async (
 }
 
 /** Counts the visit; gives the number of visits. */
-const visit = pipe(
-  updateCurrentSession((session) =>
-    sessionSet('visits', Number(sessionRef('visits', 0)(session)) + 1)(session),
-  ),
-  TE.map((session) => Number(sessionRef('visits', 0)(session))),
-)
+const visit = inOrder(increment('visits'), TE.map(Number)(currentVisits))
 
-const counting: Handler = (_, res) =>
-  pipe(
-    visit,
-    TE.map((visits) => res.end(String(visits))),
-  )
+const counting: Handler = (_, res) => TE.map((visits) => res.end(String(visits)))(visit)
 
 /** The store, whose writes wait until `opened` is resolved. */
 const blockedStore = (store: SessionStore, opened: Promise<void>): SessionStore => {
   const wait =
     <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
     () =>
-      opened.then(() => task())
+      opened.then(task)
   return {
     ...store,
     create: (...params) => wait(store.create(...params)),
@@ -65,32 +54,22 @@ const cookieOf = (response: Response): string => response.headers.getSetCookie()
 
 const answers: Readonly<Record<string, Handler>> = {
   'an ended response': counting,
-  'a streamed response': (_, res) =>
-    pipe(
-      visit,
-      TE.chainTaskK((visits) => async () => {
-        for (let part = 0; part < 20; part += 1)
-          if (!res.write(`${String(visits)}${' '.repeat(9_999)}`))
-            await new Promise((resolve) => res.once('drain', resolve))
-        res.end()
-      }),
-    ),
-  'a flushed head': (_, res) =>
-    pipe(
-      visit,
-      TE.map((visits) => {
-        res.writeHead(200, { 'Content-Type': 'text/plain' })
-        res.flushHeaders()
-        return res.end(String(visits))
-      }),
-    ),
+  'a streamed response': async (_, res) => {
+    const visits = await right(visit)
+    for (let part = 0; part < 20; part += 1)
+      if (!res.write(`${visits}${' '.repeat(9_999)}`))
+        await new Promise((resolve) => res.once('drain', resolve))
+    res.end()
+  },
+  'a flushed head': async (_, res) => {
+    const visits = await right(visit)
+    res.writeHead(200, { 'Content-Type': 'text/plain' })
+    res.flushHeaders()
+    res.end(String(visits))
+  },
 }
 
-const hello: Handler = (_, res) =>
-  pipe(
-    currentSession,
-    TE.map(() => res.end('hello')),
-  )
+const hello: Handler = (_, res) => TE.map(() => res.end('hello'))(currentSession)
 
 /** Fails unless the response has this status and body, and sets no cookie. */
 const assertNoCookie = async (url: string, status: number, body: string): Promise<void> => {
@@ -99,7 +78,7 @@ const assertNoCookie = async (url: string, status: number, body: string): Promis
   assert.deepEqual(response.headers.getSetCookie(), [])
 }
 
-export const adapterLaws: readonly Law[] = [
+export const adapterLaws = [
   ...Object.entries(answers).flatMap(([kind, handler]) =>
     lawsOf(10, {
       [`not a byte of ${kind} is sent before the save is done`]: async (subject) => {
@@ -125,11 +104,7 @@ export const adapterLaws: readonly Law[] = [
     'a response whose handler read a session may not be cached': ({ store }) =>
       served(
         store,
-        (req, res) =>
-          pipe(
-            req.url === '/plain' ? TE.right(undefined) : TE.map(() => undefined)(currentSession),
-            TE.map(() => res.end('hello')),
-          ),
+        (req, res) => (req.url === '/plain' ? res.end('hello') : hello(req, res)),
         async (url) => {
           const [read, plain] = [await fetch(url), await fetch(`${url}plain`)]
           const caching = ({ headers }: Response) => [headers.get('cache-control'), headers.get('vary')]
@@ -163,12 +138,10 @@ export const adapterLaws: readonly Law[] = [
       served(
         store,
         (_, res) =>
-          pipe(
+          inOrder(
             visit,
-            TE.chainW(() => {
-              res.end('done')
-              return TE.left('mine')
-            }),
+            TE.fromIO(() => res.end('done')),
+            TE.left('mine'),
           ),
         (url) => assertNoCookie(url, 503, 'failed'),
       ),

@@ -3,17 +3,17 @@ import assert from 'node:assert/strict'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Edits } from '../core/edits.js'
 import { KeyNotLoaded } from '../core/errors.js'
+import type { Json } from '../core/json.js'
 import type { Snapshot } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
-import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
+import { sessionDel, sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import type { Database } from '../db/database.js'
-import { buildSession, loadSession, saveSession, sessionToken } from '../request/verbs.js'
-import { currentSession, updateCurrentSession } from '../request/with-session.js'
-import type { Lifetime, Session, SessionStore } from '../store/contract.js'
+import { buildSession, type LoadOptions, loadSession, saveSession, sessionToken } from '../request/verbs.js'
+import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
+import type { Change, Lifetime, Session, SessionStore } from '../store/contract.js'
 
 /** A store under test, empty or shared with others. */
 export interface Subject {
@@ -67,21 +67,15 @@ export const lawsOf = (
     ...(typeof check === 'function' ? { check } : check),
   }))
 
-/** A check of a store with this lifetime. */
-export const withLifetime = (lifetime: Partial<Lifetime>, check: Law['check']): Check => ({
-  lifetime,
-  check,
-})
-
 /** Runs the task and gives its `Right`; a `Left` fails the law with its error. */
-export const right = async <L, A>(task: TaskEither<L, A>): Promise<A> => {
+export const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   const result = await task()
   if (E.isLeft(result)) throw result.left as Error
   return result.right
 }
 
 /** Runs the task and gives its `Left`; a `Right` fails the law. */
-export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
+export const left = async <L, A>(task: TE.TaskEither<L, A>): Promise<L> => {
   const result = await task()
   if (E.isRight(result)) assert.fail('expected a Left')
   return result.left
@@ -89,23 +83,38 @@ export const left = async <L, A>(task: TaskEither<L, A>): Promise<L> => {
 
 export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: unknown })._tag
 
-type Editing = (session: Session) => Session
+export type Task = TE.TaskEither<unknown, unknown>
+
+/** Runs the tasks one after the other; fails unless each gives a `Left` with this tag. */
+export const assertLeft = async (tag: string, ...tasks: readonly Task[]): Promise<void> => {
+  for (const task of tasks) assert.equal(tagOf(await left(task)), tag)
+}
+
+/** Values to set, or a function that edits a session. */
+type Editing = Readonly<Record<string, Json>> | ((session: Session) => Session)
+
+export const edited = (session: Session, ...edits: readonly Editing[]): Session =>
+  edits
+    .flatMap((edit) =>
+      typeof edit === 'function' ? edit : Object.entries(edit).map(([key, value]) => sessionSet(key, value)),
+    )
+    .reduce((current, edit) => edit(current), session)
 
 /** Edits the session and saves it; gives it as saved. */
 export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
-  right(saveSession(edits.reduce((edited, edit) => edit(edited), session)))
+  right(saveSession(edited(session, ...edits)))
 
 /** Edits a new session and stores it. */
 export const stored = (store: SessionStore, ...edits: readonly Editing[]): Promise<Session> =>
   saveNow(buildSession(store), ...edits)
 
 /** Loads the session by its token; `undefined` if there is none. */
-export const reloaded = async (session: Session): Promise<Session | undefined> =>
-  pipe(await right(loadSession(session.handle, sessionToken(session))), O.toUndefined)
+export const reloaded = async (session: Session, options?: LoadOptions): Promise<Session | undefined> =>
+  pipe(await right(loadSession(session.handle, sessionToken(session), options)), O.toUndefined)
 
 /** Loads the session by its token; fails if there is none. */
-export const reload = async (session: Session): Promise<Session> =>
-  (await reloaded(session)) ?? assert.fail('the session is not there')
+export const reload = async (session: Session, options?: LoadOptions): Promise<Session> =>
+  (await reloaded(session, options)) ?? assert.fail('the session is not there')
 
 /** The values that are stored under this session's token. */
 export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
@@ -117,16 +126,15 @@ export const snapshotOf = ({ snapshot }: Session): Snapshot =>
 export const expirationOf = ({ expiration }: Session): number =>
   O.toNullable(expiration) ?? assert.fail('it was never stored')
 
-/** Saves these edits of a stored session without composing them. */
-export const saveEdits = (session: Session, edits: Edits) => {
+/** These edits of a stored session, as its store takes them. */
+export const changeOf = (session: Session, edits: Edits): Change => {
   const since = snapshotOf(session)
-  return session.handle.save(session.id, {
-    save: newIdempotencyKey(),
-    edits,
-    since,
-    entries: applyEdits(edits, since.entries),
-  })
+  return { save: newIdempotencyKey(), edits, since, entries: applyEdits(edits, since.entries) }
 }
+
+/** Saves these edits of a stored session without composing them. */
+export const saveEdits = (session: Session, edits: Edits) =>
+  session.handle.save(session.id, changeOf(session, edits))
 
 /** The store, with the name of each call and the key of each saved edit recorded in `calls`. */
 export const counted = (store: SessionStore) => {
@@ -158,26 +166,65 @@ export const counted = (store: SessionStore) => {
   return { store: countedStore, calls }
 }
 
+/** A session that was stored and loaded again, and the calls that its store got since. */
+export const countedSession = async (subject: Subject, ...edits: readonly Editing[]) => {
+  const { store, calls } = counted(subject.store)
+  const session = await reload(await stored(store, ...edits))
+  calls.length = 0
+  return { session, store, calls }
+}
+
 /** Makes `count` values concurrently. */
 export const several = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
-// Bodies for `withSession`.
+/**
+ * Stores 20 keys and loads the session as often; then each request, all at once, adds a key and deletes one. Fails if a change
+ * is lost; gives the sessions as saved.
+ */
+export const changedAtOnce = async (
+  store: SessionStore,
+  load: (session: Session, index: number) => Promise<Session>,
+): Promise<readonly Session[]> => {
+  const names = Array.from({ length: 20 }, (_, index) => `old ${index}`)
+  const session = await stored(store, ...names.map((name) => sessionSet(name, 'old')))
+  const loaded = await several(20, (index) => load(session, index))
+  const saved = await Promise.all(
+    loaded.map((mine, index) => saveNow(mine, { [`new ${index}`]: index }, sessionDel(`old ${index}`))),
+  )
+  const expected = Object.fromEntries(names.map((_, index) => [`new ${index}`, index]))
+  assert.deepEqual(await storedValues(session), expected)
+  return saved
+}
+
+export const newPrincipal = (name = 'ada'): string => `${name} ${Math.random()}`
+
+// Requests, and tasks for their bodies.
 
 export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)))
 
 export const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
 
-type Task = TaskEither<unknown, unknown>
+export const increment = (key: string, by?: number) => updateCurrentSession(add(key, by))
+
+/** Runs the operation on the current session. */
+export const onCurrent = <L, A>(operation: (session: Session) => TE.TaskEither<L, A>) =>
+  pipe(currentSession, TE.chainW(operation))
 
 /** Runs the tasks one after the other, until one fails; gives the result of the last one. */
-export const inOrder = <A>(...tasks: readonly [...Task[], TaskEither<unknown, A>]): TaskEither<unknown, A> =>
+export const inOrder = <A>(
+  ...tasks: readonly [...Task[], TE.TaskEither<unknown, A>]
+): TE.TaskEither<unknown, A> =>
   (tasks as readonly Task[]).reduce((before, next) =>
     pipe(
       before,
       TE.chain(() => next),
     ),
-  ) as TaskEither<unknown, A>
+  ) as TE.TaskEither<unknown, A>
+
+/** A request with this session, whose body runs the tasks one after the other. */
+export const request = <A>(session: Session, ...tasks: readonly [...Task[], TE.TaskEither<unknown, A>]) =>
+  withSession(session, () => inOrder(...tasks))
 
 /** A promise, and the function that fulfils it. */
 export const gate = (): readonly [Promise<void>, () => void] => {
@@ -188,16 +235,32 @@ export const gate = (): readonly [Promise<void>, () => void] => {
   return [opened, open]
 }
 
+/** Runs a request, and after its end `late` in the context of its body; gives the answer of `late`. */
+export const outlive = <A>(
+  session: Session,
+  body: Task,
+  late: (current: Session) => Promise<A>,
+  outcome: E.Either<unknown, unknown> = E.right('done'),
+): Promise<A> =>
+  new Promise((resolve, reject) => {
+    const [ended, end] = gate()
+    const lingering = onCurrent((current) => {
+      ended.then(() => late(current)).then(resolve, reject)
+      return TE.fromEither(outcome)
+    })
+    const run: (task: Task) => Promise<unknown> = E.isRight(outcome) ? right : left
+    run(request(session, body, lingering)).then(end, reject)
+  })
+
 // Partially loaded sessions.
 
 export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
 
 /** Loads only these keys of the session. */
-export const lazily = async (session: Session, ...keys: readonly string[]): Promise<Session> =>
-  O.toNullable(await right(loadSession(session.handle, sessionToken(session), { keys }))) ??
-  assert.fail('the session is not there')
+export const lazily = (session: Session, ...keys: readonly string[]): Promise<Session> =>
+  reload(session, { keys })
 
 export const notLoaded = (key: string) => (error: unknown) =>
   error instanceof KeyNotLoaded && error.key === key
 
-export const abc = [sessionSet('a', 1), sessionSet('b', 2), sessionSet('c', 3)] as const
+export const abc = { a: 1, b: 2, c: 3 }

@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
 import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { freshId } from '../core/token.js'
@@ -17,23 +16,24 @@ import {
   saveSession,
   sessionToken,
 } from '../request/verbs.js'
-import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
+import { currentSession } from '../request/with-session.js'
 import { deleteExpiredSessions } from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import {
+  assertLeft,
   counted,
-  type Law,
   lawsOf,
-  left,
+  newPrincipal,
   reload,
   reloaded,
+  request,
   right,
   saveNow,
+  set,
   several,
   stored,
   storedValues,
   tagOf,
-  withLifetime,
 } from './subject.js'
 
 const malformed = (token: string): readonly string[] => [
@@ -57,20 +57,17 @@ const idsOf = async (store: SessionStore, principal: string): Promise<readonly s
 
 const ids = (...sessions: readonly Session[]): readonly string[] => sessions.map(({ id }) => id).toSorted()
 
-export const tokenLaws: readonly Law[] = [
+export const tokenLaws = [
   ...lawsOf(12, {
     'a malformed token is no session and costs no query': async (subject) => {
-      const session = await stored(subject.store, sessionSet('user', 'ada'))
+      const session = await stored(subject.store, { user: 'ada' })
       const { store, calls } = counted(subject.store)
       for (const token of malformed(sessionToken(session)))
         assert.ok(O.isNone(await right(loadSession(store, token))), token.slice(0, 100))
       assert.deepEqual(calls, [])
     },
     'an unknown, forged or swapped token opens nothing and is never adopted': async ({ store }) => {
-      const [ada, bob] = [
-        await stored(store, sessionSet('user', 'ada')),
-        await stored(store, sessionSet('user', 'bob')),
-      ]
+      const [ada, bob] = [await stored(store, { user: 'ada' }), await stored(store, { user: 'bob' })]
       const [adaSecret, bobSecret] = [ada, bob].map((session) => sessionToken(session).split('.')[1])
       const forged = [
         `${ada.id}.${String(bobSecret)}`,
@@ -81,16 +78,13 @@ export const tokenLaws: readonly Law[] = [
       for (const token of forged) assert.ok(O.isNone(await right(loadSession(store, token))), token)
       assert.deepEqual(await storedValues(ada), { user: 'ada' })
     },
-    'a store with verifiable ids recognises those of ended sessions, and no others': withLifetime(
-      { idleMs: 60_000 },
-      async ({ store, elapse }) => {
+    'a store with verifiable ids recognises those of ended sessions, and no others': {
+      lifetime: { idleMs: 60_000 },
+      check: async ({ store, elapse }) => {
         await right(store.prepare)
         const { ids } = store
         if (ids === undefined) return
-        const [ended, expired] = [
-          await stored(store, sessionSet('a', 1)),
-          await stored(store, sessionSet('a', 1)),
-        ]
+        const [ended, expired] = [await stored(store, { a: 1 }), await stored(store, { a: 1 })]
         await right(destroySession(ended))
         await elapse(61_000)
         await right(deleteExpiredSessions(store))
@@ -98,9 +92,9 @@ export const tokenLaws: readonly Law[] = [
         assert.notEqual(ended.id, expired.id)
         for (let n = 0; n < 100; n += 1) assert.notEqual(ids.originOf(freshId()), 'own')
       },
-    ),
+    },
     'rotation changes only the secret, and the old one is invalid': async ({ store }) => {
-      const before = sessionSet('unsaved', 1)(await stored(store, sessionSet('user', 'ada')))
+      const before = sessionSet('unsaved', 1)(await stored(store, { user: 'ada' }))
       const after = await right(rotateSession(before))
       assert.equal(after.id, before.id)
       assert.equal(after.edits, before.edits)
@@ -109,64 +103,57 @@ export const tokenLaws: readonly Law[] = [
       assert.deepEqual(await storedValues(await saveNow(after)), { user: 'ada', unsaved: 1 })
     },
     'exactly one of many concurrent rotations wins': async ({ store }) => {
-      const session = await stored(store, sessionSet('user', 'ada'))
+      const session = await stored(store, { user: 'ada' })
       const results = await several(10, () => rotateSession(session)())
       const winners = results.filter(E.isRight)
       for (const loser of results.filter(E.isLeft)) assert.equal(tagOf(loser.left), 'SaveConflict')
       assert.equal(winners.length, 1)
       for (const winner of winners) assert.deepEqual(await storedValues(winner.right), { user: 'ada' })
     },
-    'during the grace period the previous secret opens the session, but does not rotate it': withLifetime(
-      { rotationGraceMs: 10_000 },
-      async (subject) => {
-        const before = await stored(subject.store, sessionSet('user', 'ada'))
+    'during the grace period the previous secret opens the session, but does not rotate it': {
+      lifetime: { rotationGraceMs: 10_000 },
+      check: async (subject) => {
+        const before = await stored(subject.store, { user: 'ada' })
         const after = await right(rotateSession(before))
         await subject.elapse(5_000)
         assert.deepEqual(await storedValues(before), { user: 'ada' })
-        assert.equal(tagOf(await left(rotateSession(before))), 'SaveConflict')
+        await assertLeft('SaveConflict', rotateSession(before))
         await subject.elapse(6_000)
         assert.equal(await reloaded(before), undefined)
         assert.deepEqual(await storedValues(after), { user: 'ada' })
       },
-    ),
+    },
     'a session that is printed does not show its secret': async ({ store }) => {
-      const session = await reload(await stored(store, sessionSet('user', 'ada')))
+      const session = await reload(await stored(store, { user: 'ada' }))
       const secret = sessionToken(session).split('.')[1] ?? assert.fail('no secret')
-      for (const print of [
-        inspect(session, { depth: 9, showHidden: true }),
-        JSON.stringify(session.token),
-        String(session.token),
-      ])
+      const inspected = inspect(session, { depth: 9, showHidden: true })
+      for (const print of [inspected, JSON.stringify(session.token), String(session.token)])
         assert.ok(!print.includes(secret), print)
       assert.ok(sessionToken(session).includes(session.id))
     },
   }),
   ...lawsOf(6, {
     'the sessions of a principal are listed, whenever the principal was set': async ({ store }) => {
-      const [ada, bob] = [`ada ${String(Math.random())}`, `bob ${String(Math.random())}`]
+      const [ada, bob] = [newPrincipal(), newPrincipal('bob')]
       const first = await stored(store, sessionFor(ada))
-      const second = await saveNow(sessionFor(ada)(await stored(store, sessionSet('a', 1))))
+      const second = await saveNow(await stored(store, { a: 1 }), sessionFor(ada))
       const other = await stored(store, sessionFor(bob))
       assert.deepEqual(await idsOf(store, ada), ids(first, second))
       const [listed] = await right(sessionsOf(store, bob))
       assert.ok(listed !== undefined && listed.createdAt < listed.expiration)
       assert.equal(sessionRef(sessionPrincipal, '')(await reload(second)), ada)
-      await saveNow(sessionFor(bob)(first))
-      await saveNow(sessionDel(sessionPrincipal)(other))
+      await saveNow(first, sessionFor(bob))
+      await saveNow(other, sessionDel(sessionPrincipal))
       assert.deepEqual([await idsOf(store, ada), await idsOf(store, bob)], [ids(second), ids(first)])
-      const current = withSession(first, () => sessionsOf(store, bob))
-      assert.deepEqual(
-        (await right(current)).map((each) => each.current),
-        [true],
-      )
+      const current = (await right(request(first, sessionsOf(store, bob)))).map((each) => each.current)
+      assert.deepEqual(current, [true])
     },
     'sessions that are ended while requests use them do not come back': async ({ store }) => {
-      const ada = `ada ${String(Math.random())}`
-      const mine = await several(5, () => stored(store, sessionFor(ada), sessionSet('n', 0)))
-      const other = await stored(store, sessionSet('n', 0))
+      const ada = newPrincipal()
+      const mine = await several(5, () => stored(store, sessionFor(ada), { n: 0 }))
+      const other = await stored(store, { n: 0 })
       const current = await several(100, (index) => reload(mine[index % 5] ?? other))
-      const save = (session: Session, index: number) =>
-        saveSession(sessionSet(`late ${String(index)}`, 1)(session))()
+      const save = (session: Session, index: number) => saveSession(sessionSet(`late ${index}`, 1)(session))()
       const results = Promise.all(current.slice(0, 50).map(save))
       const ended = await right(destroySessionsOf(store, ada))
       for (const result of [...(await results), ...(await Promise.all(current.slice(50).map(save)))])
@@ -178,7 +165,7 @@ export const tokenLaws: readonly Law[] = [
     'ending all but one, or only one, keeps the others; ending the current one closes its request': async ({
       store,
     }) => {
-      const ada = `ada ${String(Math.random())}`
+      const ada = newPrincipal()
       const [here, there] = [await stored(store, sessionFor(ada)), await stored(store, sessionFor(ada))]
       assert.deepEqual(await right(destroySessionsOf(store, ada, { except: here.id })), [there.id])
       assert.deepEqual(await idsOf(store, ada), [here.id])
@@ -188,23 +175,19 @@ export const tokenLaws: readonly Law[] = [
       const another = await stored(store, sessionFor(ada))
       assert.deepEqual(await right(destroySessionsOf(store, ada, { only: another.id })), [another.id])
       assert.equal(await reloaded(another), undefined)
-      const everywhere = pipe(
-        updateCurrentSession(sessionSet('left', 'behind')),
-        TE.chainW(() => destroySessionsOf(store, ada)),
-        TE.chainFirstW(() => TE.fromTask(() => currentSession())),
-      )
-      assert.deepEqual(await right(withSession(await reload(here), () => everywhere)), [here.id])
-      assert.equal(tagOf(await left(saveSession(sessionSet('more', 1)(here)))), 'SessionGone')
+      const closed = TE.chainFirstTaskK(() => currentSession)(destroySessionsOf(store, ada))
+      assert.deepEqual(await right(request(await reload(here), set('left', 1), closed)), [here.id])
+      await assertLeft('SessionGone', saveSession(sessionSet('more', 1)(here)))
     },
   }),
   ...lawsOf(
     13,
     {
       'batches are bounded, and hold only expired sessions': async ({ store, elapse }) => {
-        const old = await several(25, () => stored(store, sessionSet('a', 1), sessionSet('b', 2)))
+        const old = await several(25, () => stored(store, { a: 1, b: 2 }))
         await elapse(40_000)
-        const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, sessionSet('a', 1)))]
-        for (const session of used) await saveNow(sessionSet('a', 2)(await reload(session)))
+        const [used, young] = [old.slice(0, 5), await several(5, () => stored(store, { a: 1 }))]
+        for (const session of used) await saveNow(await reload(session), { a: 2 })
         await elapse(21_000)
         const first = await right(store.deleteExpired(10))
         assert.ok(first.sessions <= 10, 'a batch is bounded')
@@ -216,12 +199,12 @@ export const tokenLaws: readonly Law[] = [
         assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
       },
       'any number of cleanups may run at once, beside the requests': async ({ store, elapse }) => {
-        await several(60, () => stored(store, sessionSet('a', 1)))
+        await several(60, () => stored(store, { a: 1 }))
         await elapse(61_000)
-        const live = await several(10, () => stored(store, sessionSet('n', 0)))
+        const live = await several(10, () => stored(store, { n: 0 }))
         const cleanups = several(4, () => right(deleteExpiredSessions(store, { batchSize: 7, delayMs: 0 })))
         const saved = await several(50, async (index) =>
-          saveNow(sessionSet(`key ${String(index)}`, 1)(await reload(live[index % 10] as Session))),
+          saveNow(await reload(live[index % 10] as Session), { [`key ${index}`]: 1 }),
         )
         const sessions = (await cleanups).reduce((sum, each) => sum + each.sessions, 0)
         assert.deepEqual([sessions, saved.length], [60, 50])

@@ -9,6 +9,7 @@ import { RELEASE } from '../../lib/core/process.js'
 import { type CodeBlock, codeBlocks } from '../support/code-blocks.js'
 import * as consumer from '../support/package-consumer.js'
 import {
+  bytesIn,
   filesIn,
   install,
   nodePackages,
@@ -70,6 +71,7 @@ const full = await project(
   'full',
   tarball,
   '@electric-sql/pglite',
+  'fs-native-extensions',
   'postgres',
   ...frameworks,
   '@types/express@5',
@@ -94,18 +96,28 @@ t.comment(
 
 t.test('the tarball holds the built modules, their sources and the texts, and nothing else', async (t) => {
   const sources = filesIn(join(workshop.directory, 'repository', 'lib')).filter((file) =>
-    file.endsWith('.ts'),
+    /\.c?ts$/.test(file),
   )
   const built = sources
     .filter((file) => !file.endsWith('.d.ts'))
-    .map((file) => file.slice(0, -'.ts'.length))
-    .flatMap((file) => ['.js', '.js.map', '.d.ts', '.d.ts.map'].map((ending) => `dist/${file}${ending}`))
+    .map((file) => `dist/${file.slice(0, -'ts'.length)}`)
+    // A file `x.cts` is built as `x.cjs` and `x.d.cts`.
+    .flatMap((file) => [
+      `${file}js`,
+      `${file}js.map`,
+      ...['ts', 'ts.map'].map((end) => file.replace(/c?$/, `d.$&${end}`)),
+    ])
   const pages = filesIn(join(workshop.directory, 'repository', 'docs')).map((file) => `docs/${file}`)
   const texts = [
     ...['ARCHITECTURE.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'README.md', 'SECURITY.md'],
     'package.json',
   ]
   t.strictSame(filesIn(home), [...texts, ...pages, ...built, ...sources.map((file) => `lib/${file}`)].sort())
+})
+
+t.test('installed without peers, the package and its dependencies take less than 15 MB', async (t) => {
+  const bytes = bytesIn(join(alone, 'node_modules'))
+  t.ok(bytes < 15_000_000, `${bytes} bytes`)
 })
 
 t.test('every map leads to sources inside the package', async (t) => {

@@ -155,9 +155,12 @@ export const filesIn = (directory: string): readonly string[] =>
     .sort()
 
 /** The bytes of a file, or of all files below a directory, in words. */
-export const sizeOf = (path: string): string => {
-  const bytes = statSync(path).isFile()
+export const bytesIn = (path: string): number =>
+  statSync(path).isFile()
     ? statSync(path).size
     : filesIn(path).reduce((sum, file) => sum + statSync(join(path, file)).size, 0)
+
+export const sizeOf = (path: string): string => {
+  const bytes = bytesIn(path)
   return bytes < 1_000_000 ? `${Math.round(bytes / 1000)} kB` : `${(bytes / 1_000_000).toFixed(1)} MB`
 }

@@ -1,8 +1,7 @@
 // Each statement of the library, run on loaded tables and recorded.
 
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import { adminOver, FIRST_ID, type Scope } from '../../lib/cli/admin.js'
-import { clockStats, hazardStats, routeStats, schemaStats, serverStats } from '../../lib/cli/doctor-sql.js'
+import { adminOver, FIRST_ID, type Scope, statsOver } from '../../lib/cli/admin.js'
 import { noEntries } from '../../lib/core/edits.js'
 import { newIdempotencyKey } from '../../lib/core/token.js'
 import { batchedDatabase } from '../../lib/db/batched.js'
@@ -155,11 +154,12 @@ const useSessions = async (watched: Database, store: SessionStore): Promise<void
 const administer = async (watched: Database, schemaName: string): Promise<void> => {
   const schema = quotedSchema(schemaName)
   const operator = adminOver(watched, schema)
-  await right(serverStats(watched))
-  await right(clockStats(watched))
-  await right(routeStats(watched))
-  await right(hazardStats(watched, schema))
-  await right(schemaStats(watched, schema))
+  const stats = statsOver(watched, schema)
+  await right(stats.server)
+  await right(stats.clock)
+  await right(stats.routes)
+  await right(stats.hazards)
+  await right(stats.contents)
   await right(operator.sessions(10, undefined))
   const [one] = await right(operator.sessions(10, 'ada'))
   const id = one?.id ?? FIRST_ID

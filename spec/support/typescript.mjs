@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import * as nodeModule from 'node:module'
 import { join, relative } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
 
 // What tap loads into each process before a spec: a compiler of TypeScript without a cache, a loader for mocks and one
@@ -29,12 +29,16 @@ const OPTIONS = {
 // The compiler takes half a second to load, so only a text that is new loads it.
 const transpile = (fileName, text) => {
   const ts = require('typescript')
-  const compilerOptions = { ...OPTIONS, target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext }
+  const form = fileName.endsWith('.cts')
+    ? { module: ts.ModuleKind.CommonJS, verbatimModuleSyntax: false }
+    : { module: ts.ModuleKind.ESNext }
+  const compilerOptions = { ...OPTIONS, target: ts.ScriptTarget.ES2022, ...form }
   return ts.transpileModule(text, { fileName, compilerOptions }).outputText
 }
 
 const { version } = require('typescript/package.json')
 
+/** The file with the JavaScript of a TypeScript file. */
 const transpiled = (url) => {
   const path = fileURLToPath(url)
   const text = readFileSync(path, 'utf8')
@@ -42,35 +46,38 @@ const transpiled = (url) => {
   const hash = createHash('sha256')
     .update(`${version} ${JSON.stringify(OPTIONS)}\n${text}`)
     .digest('hex')
-  const file = join(cache, `${name}.${hash.slice(0, 16)}.js`)
-  if (existsSync(file)) return readFileSync(file, 'utf8')
-  const made = transpile(url, text)
+  const file = join(cache, `${name}.${hash.slice(0, 16)}${path.endsWith('.cts') ? '.cjs' : '.js'}`)
+  if (existsSync(file)) return file
+  const made = transpile(path, text)
   mkdirSync(cache, { recursive: true })
   // Other processes read it as soon as it has its name.
   const draft = `${file}.${process.pid}`
   writeFileSync(draft, made)
   renameSync(draft, file)
-  return made
+  return file
 }
 
-/** An import of `./x.js` is one of `./x.ts` where there is that file. */
+/** An import of `./x.js` is one of `./x.ts` where there is that file; one of `./x.cjs` is one of `./x.cts`. */
 export const resolve = (specifier, context, nextResolve) => {
   if (UNUSED.test(specifier)) return NOTHING
   const { parentURL } = context
   if (
-    /^\.{1,2}\/.*\.js$/.test(specifier) &&
+    /^\.{1,2}\/.*\.c?js$/.test(specifier) &&
     parentURL?.startsWith('file:') &&
     !parentURL.includes('/node_modules/')
   ) {
     const url = new URL(specifier.replace(/js$/, 'ts'), parentURL)
-    if (existsSync(url)) return { url: url.href, format: 'module', shortCircuit: true }
+    if (existsSync(url))
+      return url.href.endsWith('.cts')
+        ? { url: pathToFileURL(transpiled(url)).href, format: 'commonjs', shortCircuit: true }
+        : { url: url.href, format: 'module', shortCircuit: true }
   }
   return nextResolve(specifier, context)
 }
 
 export const load = (url, context, nextLoad) =>
   url.startsWith('file:') && /\.ts(\?|$)/.test(url) && !url.includes('/node_modules/')
-    ? { format: 'module', source: transpiled(url), shortCircuit: true }
+    ? { format: 'module', source: readFileSync(transpiled(url), 'utf8'), shortCircuit: true }
     : nextLoad(url, context)
 
 // Node 20 runs hooks in a thread of their own, which imports this file as well.
