@@ -1,11 +1,9 @@
 // The administrator's operations, and the statistics of doctor: typed functions over the statements of admin-sql.ts. Rows of
 // large tables are counted in a sample of their pages, and are then `estimated`. `schema` is a quoted identifier; the
 // operations need one of this release's version.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
+
 import type { DriverError } from '../core/errors.js'
+import { E, pipe, TE, t } from '../core/prelude.cjs'
 import type { Query, Queryable } from '../db/database.js'
 import { rowAs, rowsAs } from '../sql/rows.js'
 import { adminStatements } from './admin-sql.js'

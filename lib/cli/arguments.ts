@@ -1,7 +1,8 @@
 // The arguments of the command line. A message never repeats an argument that may hold a password or a token.
+
 import { parseArgs } from 'node:util'
-import * as E from 'fp-ts/lib/Either.js'
 import { isNumberWithin } from '../core/options.js'
+import { E } from '../core/prelude.cjs'
 import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'
 import { bare, DEFAULT_SCHEMA, quotedSchema, schemaSql } from '../sql/schema.js'

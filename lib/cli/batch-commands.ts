@@ -1,8 +1,7 @@
 // The commands that work in batches: `end`, `cleanup` and `migrate`. Ctrl-C ends them after the current batch.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { DriverError, withMessage } from '../core/errors.js'
+import { E, pipe, TE } from '../core/prelude.cjs'
 import { retried, retryPolicyOf } from '../db/deadline.js'
 import { connectPgSimple, type MigrationResult, migrateSessions } from '../express-session/migrate.js'
 import { bare } from '../sql/schema.js'

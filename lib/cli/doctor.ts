@@ -1,8 +1,7 @@
 // `doctor`: checks the database, and changes nothing. A database that cannot be reached is a failure, not a problem.
 
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { type DriverError, SchemaMismatch } from '../core/errors.js'
+import { pipe, TE } from '../core/prelude.cjs'
 import { bare, prepareSchema, type SchemaState } from '../sql/schema.js'
 import type * as stats from './admin.js'
 import { statsOver } from './admin.js'

@@ -1,7 +1,7 @@
 // Opens the database of a command. A driver is loaded only when it is needed: its package is optional.
+
 import { readdir } from 'node:fs/promises'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import { pipe, TE } from '../core/prelude.cjs'
 import type { Database } from '../db/database.js'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
 import { prepareSchema } from '../sql/schema.js'

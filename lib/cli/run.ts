@@ -1,8 +1,7 @@
 // Runs one command from its arguments to its exit code: opens the database, and closes it.
+
 import { once } from 'node:events'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import { E, pipe, TE } from '../core/prelude.cjs'
 import { readCommitted } from '../db/database.js'
 import { type CommandOf, commandOf, type DatabaseCommand } from './arguments.js'
 import { cleanup, end, migrate } from './batch-commands.js'

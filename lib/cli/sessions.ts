@@ -1,9 +1,8 @@
 // `sessions`, `show` and `schema`. The hash of a secret is never read; values are read only on request.
-import { pipe } from 'fp-ts/lib/function.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
+
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { SchemaMismatch } from '../core/errors.js'
+import { A, pipe, TE } from '../core/prelude.cjs'
 import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'
 import { bare, type MadeVersion, schemaState, upgradeSchema } from '../sql/schema.js'

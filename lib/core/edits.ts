@@ -14,9 +14,9 @@
 // `since` is the difference of two states of one request. A save at the end thus skips what an earlier one stored:
 //
 //   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
-import * as O from 'fp-ts/lib/Option.js'
-import { Map as HashMap } from 'immutable'
+
 import type { Json } from './json.js'
+import { HashMap, O } from './prelude.cjs'
 
 /** A new value, computed from the present one. It must be pure: it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V

@@ -1,8 +1,7 @@
 // All errors, as one closed union. Each is an `Error` with a readonly `_tag`, so that the same value can be a `Left`
 // or be thrown, and a `switch` on `_tag` is exhaustive. Absence is an `Option`, never an error.
 
-import * as E from 'fp-ts/lib/Either.js'
-import type * as TE from 'fp-ts/lib/TaskEither.js'
+import { E, type TE } from './prelude.cjs'
 
 const BRAND = Symbol.for('keyrow:error')
 

@@ -1,10 +1,10 @@
 // The session as an immutable value: a snapshot of the store at the last read, and the edits of this request since.
 // Nothing here does I/O.
+
 import { type InspectOptions, inspect } from 'node:util'
-import * as O from 'fp-ts/lib/Option.js'
-import { Set as HashSet } from 'immutable'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
 import { type AnyKey, isStorable, nameOf, OWN } from './key.js'
+import { HashSet, O } from './prelude.cjs'
 import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
 
 export type Keys = HashSet<string>

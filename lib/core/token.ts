@@ -1,8 +1,9 @@
 // The credential of a session: its public id and a 256-bit secret, written `id.secret` in a cookie. A store gets the
 // id and the hash of the secret, never the secret. Printing a token shows neither.
+
 import crypto, { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'
-import * as O from 'fp-ts/lib/Option.js'
+import { O } from './prelude.cjs'
 
 /** 32 random bytes as 43 characters of base64url. */
 export const randomSecret = (): string => randomBytes(32).toString('base64url')

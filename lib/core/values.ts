@@ -1,12 +1,11 @@
 // Reads and edits a session's values. All functions are pure and take the session last, for `pipe` and `flow`.
+
 import { isDeepStrictEqual } from 'node:util'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy, valueAt } from './edits.js'
 import { DecodeError, KeyNotLoaded } from './errors.js'
 import { type DeepReadonly, deepFreeze, type Json } from './json.js'
 import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from './key.js'
+import { E, O, pipe } from './prelude.cjs'
 import { isLoaded, type SessionValue, withEdit } from './session.js'
 
 type Reader<B> = <H>(session: SessionValue<H>) => B

@@ -1,9 +1,9 @@
 // The keys of keyrow itself: the principal, flash messages, and a session's own lifetime.
-import * as E from 'fp-ts/lib/Either.js'
-import * as t from 'io-ts'
+
 import { composeEdits, type Edits, type Entries, setTo } from './edits.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
 import { isNumberWithin, MAX_LIFETIME_MS } from './options.js'
+import { E, t } from './prelude.cjs'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
 import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'

@@ -1,9 +1,10 @@
 // A queue that batches requests of the same kind. While batches run, new requests wait and form the next batch; a
 // request to an idle queue waits for nothing. A request that a batch could not answer is retried alone.
+
 import { AsyncLocalStorage } from 'node:async_hooks'
-import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, type StoreError } from '../core/errors.js'
 import { numberOption } from '../core/options.js'
+import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {

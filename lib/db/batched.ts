@@ -1,6 +1,7 @@
 // A database that sends several statements of the same kind as one.
-import * as E from 'fp-ts/lib/Either.js'
+
 import type { DriverError } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
 import { type BatchOptions, batchQueue, limitsOf } from './batch-queue.js'
 import { type BatchableQuery, type Database, ORDINAL, type Param, type Query, type Row } from './database.js'
 import { arrayText, paramText } from './text-format.js'

@@ -1,9 +1,9 @@
 // The contract of a database: named statements with positional parameters, and transactions. Every driver keeps it,
 // whatever its library does by default.
 
-import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SessionError } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
 
 /** An SQL statement: its name in logs and statistics, and its text with `$1`, `$2`, … */
 export interface Query {

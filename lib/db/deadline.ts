@@ -1,8 +1,8 @@
 // The deadline of an operation, its retries, and the conversion of drivers' errors.
-import * as E from 'fp-ts/lib/Either.js'
-import type * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
 import { numberOption } from '../core/options.js'
+import { E, type TE } from '../core/prelude.cjs'
 import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'

@@ -1,10 +1,11 @@
 // PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services. It serves one
 // process, and its statements block the event loop.
+
 import { mkdir, open, realpath } from 'node:fs/promises'
 import { PGlite, type Results } from '@electric-sql/pglite'
-import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
 import { clearTimeout, setTimeout } from '../core/process.js'
 import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from './deadline.js'

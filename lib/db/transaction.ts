@@ -3,10 +3,11 @@
 //
 // A scope is bound while its body runs, for all that the body awaits. So the use of an outer handle is detected: it
 // would wait for a connection that only the end of the body frees, or work outside of the transaction.
+
 import { AsyncLocalStorage } from 'node:async_hooks'
-import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type DriverErrorKind, type SessionError, withEffect } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
 import type { Database, Driver, DriverTransaction, Outcome } from './database.js'
 

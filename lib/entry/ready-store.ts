@@ -1,8 +1,7 @@
 // A session store that is ready for an application: batched, cached, and cleaned of expired sessions while it is open.
 
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { DriverError } from '../core/errors.js'
+import { pipe, TE } from '../core/prelude.cjs'
 import type { Database } from '../db/database.js'
 import { type SessionStoreOptions, sessionStore } from '../sql/store.js'
 import { type BatchOptions, batched } from '../store/batched.js'

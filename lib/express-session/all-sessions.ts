@@ -1,13 +1,9 @@
 // The methods of express-session's stores that concern all sessions: those with a key `cookie`. The same tables may have
 // other sessions.
 
-import { pipe } from 'fp-ts/lib/function.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import { Map as HashMap } from 'immutable'
-import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
+import { A, HashMap, pipe, TE, t } from '../core/prelude.cjs'
 import { type Database, ONCE_ON_PRIMARY, readCommitted } from '../db/database.js'
 import { endingOf, fenceListed, statementsOf } from '../sql/fragments.js'
 import { rowAs, rowsAs } from '../sql/rows.js'

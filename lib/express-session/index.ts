@@ -4,10 +4,9 @@
 
 import { callbackify } from 'node:util'
 import session from 'express-session'
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
 import { type Entries, noEdits } from '../core/edits.js'
 import { orThrow, SessionGone } from '../core/errors.js'
+import { E, O } from '../core/prelude.cjs'
 import { emptySnapshot, storedSession } from '../core/session.js'
 import type { Database } from '../db/database.js'
 import { destroySession, loadSession, refreshSession, saveSession } from '../request/verbs.js'

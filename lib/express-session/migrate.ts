@@ -2,15 +2,11 @@
 // here once. A session that ends here is deleted there, and its id stays fenced here. A migrated session expires there no
 // later than here, so that it is not migrated again after it has expired.
 
-import * as E from 'fp-ts/lib/Either.js'
-import { flow, pipe } from 'fp-ts/lib/function.js'
 import type { Option } from 'fp-ts/lib/Option.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
 import { type Entries, noEntries } from '../core/edits.js'
 import { type DriverError, EncodeError, given, orThrow, SaveConflict } from '../core/errors.js'
 import type { Json } from '../core/json.js'
+import { A, E, flow, pipe, TE, t } from '../core/prelude.cjs'
 import { newSession } from '../core/session.js'
 import { type Database, ON_PRIMARY, readCommitted } from '../db/database.js'
 import { saveSession } from '../request/verbs.js'

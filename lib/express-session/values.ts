@@ -3,10 +3,9 @@
 
 import { createHash } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
-import * as O from 'fp-ts/lib/Option.js'
-import { Map as HashMap } from 'immutable'
 import type { Entries } from '../core/edits.js'
 import type { Json } from '../core/json.js'
+import { HashMap, O } from '../core/prelude.cjs'
 import { Token } from '../core/token.js'
 import { sessionDel, sessionSet } from '../core/values.js'
 import type { Lifetime, Session } from '../store/contract.js'

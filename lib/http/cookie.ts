@@ -1,7 +1,8 @@
 // The session's cookie, and the cross-site cookie. Both are `HttpOnly` with an explicit `SameSite`. Over a secure
 // connection they are `Secure` with the prefix `__Host-`, which demands the path `/` and no `Domain`, or `__Secure-`.
+
 import { parseCookie, stringifySetCookie } from 'cookie'
-import * as O from 'fp-ts/lib/Option.js'
+import { O } from '../core/prelude.cjs'
 import { Token } from '../core/token.js'
 import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 

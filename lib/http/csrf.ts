@@ -1,10 +1,9 @@
 // Checks whether a request was made by a page of our own: by the headers that browsers set, or else by a token that only
 // our pages have. `SameSite` is not enough: other hosts of the same site, and old browsers, send the cookie too.
+
 import { timingSafeEqual } from 'node:crypto'
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
-import type * as TE from 'fp-ts/lib/TaskEither.js'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
+import { E, O, type TE } from '../core/prelude.cjs'
 import { currentRequest } from '../request/scope.js'
 import { csrfKey } from '../request/sign-in.js'
 import { currentSession } from '../request/with-session.js'

@@ -1,5 +1,5 @@
 // The adapter for servers that call a function from `Request` to `Response`, such as Bun, Deno and workers.
-import * as E from 'fp-ts/lib/Either.js'
+import { E } from '../core/prelude.cjs'
 import { errorResponse, type OnError } from './errors.js'
 import { type AdapterOptions, type ErrorOptions, type ProxyOptions, webHandler } from './session-request.js'
 import { addHeaders, checkResponse } from './web-response.js'

@@ -1,10 +1,9 @@
 // Finds the session of a request: by its session cookie, by its cross-site cookie, or by both. Two sessions are merged in
 // an order that loses nothing if a process dies: the values of the cross-site session are put on top of the other one,
 // the handler runs, the session is saved, and only then the cross-site session is destroyed. Repeating it is harmless.
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
-import type * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
+import { E, O, type TE } from '../core/prelude.cjs'
 import { emptySnapshot, keysOf } from '../core/session.js'
 import { Token } from '../core/token.js'
 import { PRINCIPAL, withEntries } from '../core/well-known-keys.js'

@@ -1,6 +1,7 @@
 // The adapter for Hono 4: a middleware.
-import * as E from 'fp-ts/lib/Either.js'
+
 import type { MiddlewareHandler } from 'hono'
+import { E } from '../core/prelude.cjs'
 import type { Session } from '../store/contract.js'
 import { bindEvents } from './request-events.js'
 import { type AdapterOptions, type ProxyOptions, webHandler } from './session-request.js'

@@ -1,9 +1,8 @@
 // The adapter for `node:http`: a request listener, and a listener for the upgrade requests of WebSockets.
+
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
+import { E, O, pipe } from '../core/prelude.cjs'
 import { makeReadOnly } from '../request/current-scope.js'
 import type { Session } from '../store/contract.js'
 import { isCrossSite } from './csrf.js'

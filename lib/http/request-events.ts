@@ -1,6 +1,6 @@
 // Runs listeners on a request and on its response with the current session. Node.js emits these events in the async
 // context of the connection, which has no current session; so `emit` itself is called in the scope of the request.
-import type * as TE from 'fp-ts/lib/TaskEither.js'
+import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
 /**

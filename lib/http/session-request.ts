@@ -1,10 +1,8 @@
 // What all adapters share: options, a request from the load of its session to the save, and the response's headers.
+
 import type { IncomingMessage } from 'node:http'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { given, type SessionError, type StoreError } from '../core/errors.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'

@@ -1,6 +1,5 @@
 // A handler's `Response`: checks it, and adds the session's headers.
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
+import { E, O } from '../core/prelude.cjs'
 import type { Session } from '../store/contract.js'
 import { ResponseRejected } from './errors.js'
 import { changedHeaders, type SessionHeaders } from './session-request.js'

@@ -1,10 +1,7 @@
 // Records of your own, as promises.
 
-import { flow } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { given } from '../core/errors.js'
+import { A, flow, O, TE } from '../core/prelude.cjs'
 import type { ActiveRecord } from '../core/session.js'
 import type { Database } from '../db/database.js'
 import type { ColumnValue } from '../records/column.js'

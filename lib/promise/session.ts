@@ -1,10 +1,9 @@
 // The verbs of sessions, as promises.
-import { flow } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { SessionKey } from '../core/key.js'
+import { flow, O, TE } from '../core/prelude.cjs'
 import type { KeyNames, SessionValue } from '../core/session.js'
 import * as values from '../core/values.js'
 import type { Flash } from '../core/well-known-keys.js'

@@ -1,10 +1,8 @@
 // How the TaskEither face becomes the promise face; SQL of your own and transactions, as promises.
-import type * as E from 'fp-ts/lib/Either.js'
-import { flow } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
+import { type E, flow, O, TE } from '../core/prelude.cjs'
 import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'

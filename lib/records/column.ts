@@ -1,10 +1,10 @@
 // Columns: codecs between a program's values and PostgreSQL's text of them. Values are sent as text (`$1::text::int8`), so
 // that every driver handles them alike. They are read as text too: a prepared statement survives a wider column type, and a
 // save can compare values of any type.
-import { identity } from 'fp-ts/lib/function.js'
-import * as t from 'io-ts'
+
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
+import { identity, t } from '../core/prelude.cjs'
 import { arrayText, moment } from '../db/text-format.js'
 
 /** A column of values of type `A`, or a parameter of that type. */

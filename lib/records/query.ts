@@ -1,12 +1,9 @@
 // Hand-written SQL: a tagged template, run on a `Database` and decoded by a record or a codec. A comment in the first line
 // names the statement in events and logs (`-- notes.recent`); else its name is `sql.` and its first word.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import type * as t from 'io-ts'
+
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
+import { E, O, pipe, TE, type t } from '../core/prelude.cjs'
 import type { Database, Param, Query, Queryable, Row } from '../db/database.js'
 import type { Column } from './column.js'
 import { shapeIn } from './record.js'

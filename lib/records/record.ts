@@ -1,10 +1,8 @@
 // Records: the functions for a table's values, from its name, its columns and its key.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { raw } from 'sql-template-tag'
 import { type DecodeError, DriverError, type EncodeError } from '../core/errors.js'
+import { A, E, pipe, TE } from '../core/prelude.cjs'
 import { type Database, ORDINAL, type Param, type Query, type Row, runReadCommitted } from '../db/database.js'
 import { array, type Column } from './column.js'
 import { destroyRecord, findRecord, recordIn, refreshRecord, saveRecord, type Table } from './save.js'

@@ -1,13 +1,8 @@
 // The save of a record. It sends only edited columns. One optimistic statement writes them if the row is still as it was
 // read. Otherwise a transaction locks the row, applies the updates again, and writes. If the record has a revision, a set of
 // a column that changed since is a `SaveConflict`.
+
 import { isDeepStrictEqual } from 'node:util'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import { Map as HashMap } from 'immutable'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
 import {
   type DecodeError,
@@ -18,6 +13,7 @@ import {
   SaveConflict,
   tagged,
 } from '../core/errors.js'
+import { A, E, HashMap, O, pipe, TE } from '../core/prelude.cjs'
 import { type Database, type Param, type Row, runReadCommitted } from '../db/database.js'
 import { paramText } from '../db/text-format.js'
 import type { RecordStatements } from './statements.js'

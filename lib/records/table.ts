@@ -1,7 +1,6 @@
 // The shape of a record's table, the conversion between its rows and values, and the types of records.
 
 import type { Either } from 'fp-ts/lib/Either.js'
-import * as E from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { Errors, Validation } from 'io-ts'
@@ -9,6 +8,7 @@ import type { Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError, EncodeError, type RecordError } from '../core/errors.js'
 import { deepFreeze } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
+import { E } from '../core/prelude.cjs'
 import type { ActiveRecord } from '../core/session.js'
 import type { Database, Query, Row } from '../db/database.js'
 import type { AnyColumn, Column, ColumnValue } from './column.js'

@@ -1,11 +1,11 @@
 // Records as values: a program sees the handle, the id and the columns, frozen. The state (the row as read, and the edits
 // since) is hidden, and only the functions here pass it from value to value.
+
 import { isDeepStrictEqual } from 'node:util'
-import * as O from 'fp-ts/lib/Option.js'
-import { Map as HashMap } from 'immutable'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'
 import { EncodeError } from '../core/errors.js'
 import { deepFreeze } from '../core/json.js'
+import { HashMap, O } from '../core/prelude.cjs'
 import { type ActiveRecord, withStore } from '../core/session.js'
 import type { Database, Row } from '../db/database.js'
 import type { Session } from '../store/contract.js'

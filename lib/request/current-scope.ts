@@ -1,8 +1,9 @@
 // The scope in effect here, the scope of a session, their changes by the store, and their end.
-import * as E from 'fp-ts/lib/Either.js'
+
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { composeEdit, type Edits, sinceEdits } from '../core/edits.js'
 import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
 import { withEdits, withStore } from '../core/session.js'
 import type { SessionId, Token } from '../core/token.js'

@@ -1,10 +1,8 @@
 // Writes a session to its store. This file alone decides what is written, and what the session is afterwards.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { isBlank, keysAfter, pick, type Snapshot, storedSession } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { onceCommitted, type SavedSnapshot, type Session } from '../store/contract.js'

@@ -1,10 +1,10 @@
 // The scope of the current session. It holds one immutable session, which code inside replaces, until it is closed.
 // `AsyncLocalStorage` binds it while a task runs, for all that the task awaits, like Scheme's parameters.
+
 import { AsyncLocalStorage } from 'node:async_hooks'
-import type * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
 import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
+import { type E, O } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
 import { isSameRevision, type Snapshot, storedSession, union, withEdits, withToken } from '../core/session.js'
 import type { Token } from '../core/token.js'

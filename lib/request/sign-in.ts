@@ -1,8 +1,8 @@
 // Signing in and out, the CSRF token, flash messages, and the sessions of a principal.
+
 import { randomBytes } from 'node:crypto'
-import { flow, pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { NoCurrentSession, SessionClosed, SessionError, StoreError } from '../core/errors.js'
+import { flow, pipe, TE } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { sessionDel, sessionSetAnew } from '../core/values.js'
 import {

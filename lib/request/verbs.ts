@@ -1,9 +1,6 @@
 // The operations on a session through its store. Each is a task. If the session is current here or around, its scope is
 // updated, so that it does not save the same edits again.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { noEdits } from '../core/edits.js'
 import {
   NoCurrentSession,
@@ -13,6 +10,7 @@ import {
   SessionGone,
   type StoreError,
 } from '../core/errors.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
 import {
   isLoaded,
   type KeyNames,

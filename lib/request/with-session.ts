@@ -1,8 +1,6 @@
 // `withSession` and the current session. Unlike the Scheme original, a failed body changes nothing, a destroyed session
 // is not saved, and code that outlives its request cannot change the session.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import {
   attempted,
   isSessionError,
@@ -10,6 +8,7 @@ import {
   type SessionClosed,
   type SessionError,
 } from '../core/errors.js'
+import { E, pipe, TE } from '../core/prelude.cjs'
 import { withStore } from '../core/session.js'
 import type { Session } from '../store/contract.js'
 import {

@@ -1,13 +1,9 @@
 // The operations on several sessions in one statement: `session.load` and `session.save` for each of them. A statement is
 // one transaction, and one flush of the log.
 
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
 import { hasUpdates } from '../core/edits.js'
 import type { Json } from '../core/json.js'
+import { E, O, pipe, TE, t } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, type Keys, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey } from '../core/token.js'
 import { LIFETIME, PRINCIPAL } from '../core/well-known-keys.js'

@@ -5,11 +5,8 @@
 // Concurrency: each statement checks again under the header's lock. Cleanup skips locked headers. The listing's row is
 // written after the header's.
 
-import { pipe } from 'fp-ts/lib/function.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
 import type { DriverError } from '../core/errors.js'
+import { A, pipe, TE, t } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { type Database, ON_PRIMARY } from '../db/database.js'
 import type { SessionStore } from '../store/contract.js'

@@ -4,9 +4,7 @@
 // Cleanup waits for no lock: it skips locked rows until a later batch. It locks the listing's row before the header's; a
 // session's own statements may wait for that row while they hold the header, and cleanup never waits for them.
 
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as t from 'io-ts'
+import { E, pipe, t } from '../core/prelude.cjs'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
 import type { SessionStore } from '../store/contract.js'
 import { endingOf, epoch, fenceListed, statementsOf } from './fragments.js'

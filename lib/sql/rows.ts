@@ -1,14 +1,9 @@
 // Between rows and values: the parameters of edits and keys, the shape of each kind of row, and snapshots from rows.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import type * as O from 'fp-ts/lib/Option.js'
-import * as A from 'fp-ts/lib/ReadonlyArray.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import { Map as HashMap } from 'immutable'
-import * as t from 'io-ts'
+
 import { type Edits, type Entries, noEntries } from '../core/edits.js'
 import { DriverError } from '../core/errors.js'
 import { deepFreeze, type Json } from '../core/json.js'
+import { A, E, HashMap, type O, pipe, TE, t } from '../core/prelude.cjs'
 import { entriesOf, type Keys, type PartialSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type { Param, Query, Queryable } from '../db/database.js'

@@ -1,11 +1,10 @@
 // A save. First an optimistic statement: it writes if the session is alive and, for updates, if the header still has the
 // revision that the new values were computed from. Otherwise a transaction locks the header, reads the changes, applies the
 // updates again, and writes. So no update is lost, and an update waits only for the saves before it.
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
 import { DriverError, SessionGone, type StoreError, withEffect } from '../core/errors.js'
+import { O, pipe, TE } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, type PartialSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'

@@ -1,9 +1,7 @@
 // The version of the schema: how it is found, and how one process upgrades it under a lock.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
+
 import { DriverError, SchemaMismatch } from '../core/errors.js'
+import { E, pipe, TE, t } from '../core/prelude.cjs'
 import { RELEASE } from '../core/process.js'
 import { type Database, ON_PRIMARY, type Query, type Queryable } from '../db/database.js'
 import { publish } from '../store/events.js'

@@ -1,9 +1,7 @@
 // The session store over a `Database`. Most operations are one statement.
-import * as E from 'fp-ts/lib/Either.js'
-import { constVoid, identity, pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError } from '../core/errors.js'
+import { constVoid, E, identity, O, pipe, TE } from '../core/prelude.cjs'
 import { type IdempotencyKey, type SessionId, type VerifiableIds, verifiableIds } from '../core/token.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
 import { type Database, type Row, readCommitted } from '../db/database.js'

@@ -1,11 +1,9 @@
 // A store that batches loads and saves. Requests that arrive while others run form the next batch, each with its own
 // result. So one flush of the WAL makes many saves durable.
 
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
-import { is } from 'immutable'
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
 import { jsonSize } from '../core/json.js'
+import { E, is, O } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, pick, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {

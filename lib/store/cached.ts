@@ -1,13 +1,11 @@
 // A store that caches in bounded memory what this process has read and saved. Each load asks the database, which sends
 // only what has changed since. So a load is never stale, and a session of ten thousand values costs what changed.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
 import { jsonSize } from '../core/json.js'
 import { numberOption } from '../core/options.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { isSameRevision, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {

@@ -1,10 +1,11 @@
 // Deletes expired sessions in batches, with pauses between them, so that requests are hardly slowed down.
+
 import { setTimeout as delay } from 'node:timers/promises'
-import * as E from 'fp-ts/lib/Either.js'
 import type { Task } from 'fp-ts/lib/Task.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { StoreError } from '../core/errors.js'
 import { numberOption } from '../core/options.js'
+import { E } from '../core/prelude.cjs'
 import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 

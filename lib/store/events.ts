@@ -1,9 +1,10 @@
 // Events about sessions on `node:diagnostics_channel`, one channel for each kind: `keyrow:` and the kind. Without
 // subscribers an event costs nothing. Events have ids, counts and times, never a token, a secret or a value.
+
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
-import * as E from 'fp-ts/lib/Either.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, SaveConflict, SchemaMismatch, type SessionError, SessionGone } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 
 /** The kinds of events and their data. Durations are in milliseconds. */

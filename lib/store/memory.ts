@@ -1,11 +1,9 @@
 // The session store in memory, for tests, for trying things out, and for one process whose sessions may be lost.
-import * as E from 'fp-ts/lib/Either.js'
-import { constVoid, flow, pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
+
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Entries } from '../core/edits.js'
 import { SaveConflict, SessionGone } from '../core/errors.js'
+import { constVoid, E, flow, O, pipe, TE } from '../core/prelude.cjs'
 import type { Snapshot } from '../core/session.js'
 import {
   type IdempotencyKey,

@@ -1,9 +1,10 @@
 // Law 10, and laws 2, 7 and 8 as a client sees them, through the `node:http` adapter.
+
 import assert from 'node:assert/strict'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { DriverError } from '../core/errors.js'
+import { TE } from '../core/prelude.cjs'
 import { sessionListener } from '../http/node.js'
 import { currentSession } from '../request/with-session.js'
 import type { SessionStore } from '../store/contract.js'

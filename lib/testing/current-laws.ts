@@ -1,8 +1,7 @@
 // Laws 5 to 9 and 12 for the current session.
+
 import assert from 'node:assert/strict'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import { E, pipe, TE } from '../core/prelude.cjs'
 import { sessionRef, sessionSet } from '../core/values.js'
 import { csrfToken, signOut, takeFlashes } from '../request/sign-in.js'
 import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'

@@ -1,11 +1,9 @@
 // Laws 1, 2, 4 to 9 and 12 for partially loaded sessions. A key that was not loaded never counts as absent.
+
 import assert from 'node:assert/strict'
-import { flow, pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
-import * as t from 'io-ts'
 import { KeyNotLoaded } from '../core/errors.js'
 import { sessionKey } from '../core/key.js'
+import { flow, O, pipe, TE, t } from '../core/prelude.cjs'
 import { keysOf } from '../core/session.js'
 import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../core/values.js'
 import { sessionFlash, sessionFlashes, sessionFor, sessionPrincipal } from '../core/well-known-keys.js'

@@ -1,9 +1,9 @@
 // Laws 4, 5, 6 and 11 for a store: overlapping requests, ended sessions, expiry.
+
 import assert from 'node:assert/strict'
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
 import { deleted, noEdits, setTo } from '../core/edits.js'
 import type { Json } from '../core/json.js'
+import { E, O } from '../core/prelude.cjs'
 import type { Snapshot } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { sessionSet } from '../core/values.js'

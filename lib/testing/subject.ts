@@ -1,12 +1,10 @@
 // The contract of a store under test, and helpers for writing laws.
+
 import assert from 'node:assert/strict'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Edits } from '../core/edits.js'
 import { KeyNotLoaded } from '../core/errors.js'
 import type { Json } from '../core/json.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
 import type { Snapshot } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet, sessionUpdate } from '../core/values.js'

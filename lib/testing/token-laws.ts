@@ -1,9 +1,8 @@
 // Laws 6, 12 and 13: tokens, sessions of a principal, cleanup of expired sessions.
+
 import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
-import * as E from 'fp-ts/lib/Either.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import { E, O, TE } from '../core/prelude.cjs'
 import { freshId } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet } from '../core/values.js'
 import { sessionFor, sessionPrincipal } from '../core/well-known-keys.js'

@@ -1,8 +1,7 @@
 // Laws 5 to 7 for the current session in transactions of its own database.
+
 import assert from 'node:assert/strict'
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as TE from 'fp-ts/lib/TaskEither.js'
+import { E, pipe, TE } from '../core/prelude.cjs'
 import { sessionRef } from '../core/values.js'
 import { sessionFlash, sessionFlashes, sessionPrincipal } from '../core/well-known-keys.js'
 import { type Database, transact } from '../db/database.js'

@@ -1,10 +1,9 @@
 // Laws 1 to 3 and 5: the session as a value, the cost of reading and writing it, and the replay of updates.
+
 import assert from 'node:assert/strict'
-import { pipe } from 'fp-ts/lib/function.js'
-import * as O from 'fp-ts/lib/Option.js'
-import * as t from 'io-ts'
 import type { Json } from '../core/json.js'
 import { sessionKey } from '../core/key.js'
+import { O, pipe, t } from '../core/prelude.cjs'
 import { newIdempotencyKey } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import { buildSession, refreshSession, saveSession } from '../request/verbs.js'

@@ -1,6 +1,7 @@
 // PostgreSQL through postgres.js: a `Database` on a pool of the program, or on a function that makes pools.
+
 import type { Socket } from 'node:net'
-import * as E from 'fp-ts/lib/Either.js'
+import { E } from '../../core/prelude.cjs'
 import type { Database, Outcome } from '../database.js'
 import { closedError, timeoutOf } from '../deadline.js'
 import { scopedDatabase } from '../transaction.js'

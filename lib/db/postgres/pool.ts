@@ -3,7 +3,7 @@
 // postgres.js cannot close a single connection. So after a missed deadline a new pool asks the server. If the server
 // answers and is no longer busy with the late statements, the old connections are at fault, and the new pool takes over.
 // A suspect pool (see workarounds.ts) is replaced without that question.
-import * as E from 'fp-ts/lib/Either.js'
+import { E } from '../../core/prelude.cjs'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
 import { withDeadline } from '../deadline.js'

@@ -1,7 +1,8 @@
 // Sends one statement through postgres.js within its deadline. Parameters go as text of unknown type, and values come as
 // text, so no option of the pool matters.
-import * as E from 'fp-ts/lib/Either.js'
+
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
+import { E } from '../../core/prelude.cjs'
 import type { Outcome, Param, Query, Row } from '../database.js'
 import { driverError, invalidParams, isForgotten, isStalePlan, withDeadline } from '../deadline.js'
 import { type Column, decodedRows, paramText, type Wire } from '../text-format.js'

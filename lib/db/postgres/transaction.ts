@@ -1,9 +1,9 @@
 // Transactions through postgres.js. By default it would continue a transaction whose connection was lost. In a savepoint
 // it rolls back the whole transaction after any failed statement.
-import * as E from 'fp-ts/lib/Either.js'
-import { pipe } from 'fp-ts/lib/function.js'
+
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
+import { E, pipe } from '../../core/prelude.cjs'
 import type { DriverTransaction, Outcome } from '../database.js'
 import { driverError, isLostConnection, withDeadline } from '../deadline.js'
 import type { Scoped } from './pool.js'

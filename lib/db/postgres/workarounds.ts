@@ -3,8 +3,8 @@
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import * as E from 'fp-ts/lib/Either.js'
 import { DriverError, withEffect } from '../../core/errors.js'
+import { E } from '../../core/prelude.cjs'
 import type { Outcome } from '../database.js'
 import { driverError, hasBrokenOff, withDeadline } from '../deadline.js'
 
