@@ -1,11 +1,14 @@
 // The library as it is measured: this checkout's build, or that of another version beside it.
 
 import { pathToFileURL } from 'node:url'
+import type * as postgres from 'keyrow/postgres'
+import type * as main from 'keyrow/promise'
+import type * as store from 'keyrow/store'
 
 export interface Library {
-  readonly main: typeof import('keyrow/promise')
-  readonly store: typeof import('keyrow/store')
-  readonly postgres: typeof import('keyrow/postgres')
+  readonly main: typeof main
+  readonly store: typeof store
+  readonly postgres: typeof postgres
   /** The schema of its tables. */
   readonly schema: string
 }

@@ -39,6 +39,8 @@ export interface BatchSource<B> {
   readonly send: (batch: B) => Promise<void>
 }
 
+type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
+
 /** After this time a batch is late, and the next one starts beside it. */
 const LATE_MS = 10
 
@@ -46,51 +48,70 @@ const LATE_MS = 10
 const WORTH_ANOTHER = 64
 
 /**
- * Returns the function to call after each addition to the source. One batch runs at a time, since a larger statement costs
- * less for each request than two smaller ones. Up to `concurrency` run if batches are late, or if many requests wait.
+ * Sends the batches of a source. One runs at a time, since a larger statement costs less for each request than two smaller
+ * ones. Up to `concurrency` run if batches are late, or if many requests wait.
  */
-export const scheduler = <B>(
-  source: BatchSource<B>,
-  { concurrency, maxBatchSize }: Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>,
-): (() => void) => {
+class Scheduler<B> {
   // A batch must not run in the async context of its first request.
-  const neutral = AsyncLocalStorage.snapshot()
-  const worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
-  let running = 0
-  let started = 0
-  let scheduled = false
-  let watching = false
-  const isDue = (): boolean =>
-    running === 0 || source.size() >= worthAnother || performance.now() - started >= LATE_MS
-  const pump = (): void => {
-    scheduled = false
-    while (running < concurrency && isDue()) {
-      const batch = source.next()
-      if (batch === undefined) return
-      running += 1
-      started = performance.now()
-      const done = (): void => {
-        running -= 1
-        pump()
-      }
-      void source.send(batch).then(done, done)
-    }
-    if (running > 0 && running < concurrency && source.size() > 0) pumpWhenLate()
+  readonly #neutral = AsyncLocalStorage.snapshot()
+  readonly #source: BatchSource<B>
+  readonly #concurrency: number
+  readonly #worthAnother: number
+  #running = 0
+  #started = 0
+  #scheduled = false
+  #watching = false
+
+  constructor(source: BatchSource<B>, { concurrency, maxBatchSize }: SchedulerOptions) {
+    this.#source = source
+    this.#concurrency = concurrency
+    this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
   }
-  const pumpWhenLate = (): void => {
-    if (watching) return
-    watching = true
+
+  /** Sends a batch soon. Requests of the same turn of the event loop still join, such as those that follow a batch's answers. */
+  schedule(): void {
+    if (this.#scheduled || this.#running >= this.#concurrency) return
+    this.#scheduled = true
+    this.#neutral(setImmediate, () => {
+      this.#scheduled = false
+      this.#pump()
+    })
+  }
+
+  #pump(): void {
+    while (this.#running < this.#concurrency && this.#isDue()) {
+      const batch = this.#source.next()
+      if (batch === undefined) return
+      this.#running += 1
+      this.#started = performance.now()
+      const done = (): void => {
+        this.#running -= 1
+        this.#pump()
+      }
+      void this.#source.send(batch).then(done, done)
+    }
+    if (this.#running < this.#concurrency && this.#source.size() > 0) this.#pumpWhenLate()
+  }
+
+  #isDue(): boolean {
+    if (this.#running === 0 || this.#source.size() >= this.#worthAnother) return true
+    return performance.now() - this.#started >= LATE_MS
+  }
+
+  #pumpWhenLate(): void {
+    if (this.#watching) return
+    this.#watching = true
     setTimeout(() => {
-      watching = false
-      pump()
+      this.#watching = false
+      this.#pump()
     }, LATE_MS)
   }
-  return () => {
-    if (scheduled || running >= concurrency) return
-    scheduled = true
-    // Requests of the same turn of the event loop still join, such as those that follow a batch's answers.
-    neutral(setImmediate, pump)
-  }
+}
+
+/** Returns the function to call after each addition to the source. */
+export const scheduler = <B>(source: BatchSource<B>, options: SchedulerOptions): (() => void) => {
+  const made = new Scheduler(source, options)
+  return () => made.schedule()
 }
 
 /** The database is too slow for the load. The request was not sent. */
@@ -178,14 +199,12 @@ export const batchQueue = <I, A, L extends StoreError>(
 ): ((item: I) => Answer<A, L>) => {
   const { what, limits, misuse, lock } = options
   const queue: Queue<I, A, L> = { pending: [], blockedByKey: new Map(), size: 0 }
-  const schedule = scheduler(
-    {
-      size: () => queue.pending.length,
-      next: () => takeBatch(queue, options),
-      send: (pending) => send(options, pending),
-    },
-    limits,
-  )
+  const source = {
+    size: () => queue.pending.length,
+    next: () => takeBatch(queue, options),
+    send: (pending: readonly PendingItem<I, A, L>[]) => send(options, pending),
+  }
+  const schedule = scheduler(source, limits)
   const isFull = (): boolean => queue.size >= limits.maxQueueSize
   return (item) => {
     const failure = misuse?.() ?? (isFull() ? queueFull(what, limits.maxQueueSize) : undefined)
