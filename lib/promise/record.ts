@@ -8,7 +8,7 @@ import type { ColumnValue } from '../records/column.js'
 import * as table from '../records/record.js'
 import type * as types from '../records/table.js'
 import type { Columns, GeneratedName, Key } from '../records/table.js'
-import { lifted } from './sql.js'
+import { lifted, liftedOption } from './sql.js'
 
 /** The records of a parent; `preload` reads those of many parents by one statement. */
 export interface Relation<I, V> {
@@ -98,7 +98,7 @@ export const record = <
     ...core,
     id: flow(core.id, given),
     build: flow(core.build, given),
-    find: lifted(flow(core.find, TE.map(O.toUndefined))),
+    find: liftedOption(core.find),
     findMany: lifted(flow(core.findMany, TE.map(A.map(O.toUndefined)))),
     save: lifted(core.save),
     refresh: lifted(core.refresh),

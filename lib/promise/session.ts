@@ -3,7 +3,7 @@
 import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { SessionKey } from '../core/key.js'
-import { flow, O, TE } from '../core/prelude.cjs'
+import { O, TE } from '../core/prelude.cjs'
 import type { KeyNames, SessionValue } from '../core/session.js'
 import * as values from '../core/values.js'
 import type { Flash } from '../core/well-known-keys.js'
@@ -14,10 +14,10 @@ import * as verbs from '../request/verbs.js'
 import * as current from '../request/with-session.js'
 import * as background from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { bodyTask, lifted, orThrowNow } from './sql.js'
+import { bodyTask, lifted, liftedOption, orThrowNow } from './sql.js'
 
 /** Loads the session of a token, or `undefined`; with `keys`, only these keys. */
-export const loadSession = lifted(flow(verbs.loadSession, TE.map(O.toUndefined)))
+export const loadSession = liftedOption(verbs.loadSession)
 
 /** Stores the edits since the load; gives the session as saved. */
 export const saveSession = lifted(verbs.saveSession)

@@ -2,7 +2,7 @@
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
-import { type E, flow, O, TE } from '../core/prelude.cjs'
+import { type E, O, TE } from '../core/prelude.cjs'
 import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
@@ -11,7 +11,13 @@ import * as records from '../records/query.js'
 export const lifted =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
   async (...input: P): Promise<A> =>
-    orThrow(verb(...input))
+    given(await verb(...input)())
+
+/** As `lifted`, with `undefined` for `None`. */
+export const liftedOption =
+  <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, O.Option<A>>) =>
+  async (...input: P): Promise<A | undefined> =>
+    O.toUndefined(given(await verb(...input)()))
 
 /** A synchronous result as a promise. */
 export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
@@ -47,7 +53,7 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
 export const queryMany = lifted(records.queryMany)
 
 /** The first row of a statement, or `undefined`. */
-export const queryOne = lifted(flow(records.queryOne, TE.map(O.toUndefined)))
+export const queryOne = liftedOption(records.queryOne)
 
 /**
  * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
