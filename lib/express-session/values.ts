@@ -40,8 +40,8 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Replaces the times in a cookie, which express-session extends in every request. */
-const NO_TIMES = { expires: null, originalExpires: null }
+/** Replaces the members of a cookie that express-session changes in every request. */
+const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
 /**
  * Returns the entries to store in place of `before`: `after`. If they differ only by a small extension of the cookie's
@@ -57,14 +57,17 @@ export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, aft
 const isSmallStep = (touchFraction: number, before: Json, after: Json | undefined): boolean => {
   if (!isMembers(before) || !isMembers(after)) return false
   if (!isDeepStrictEqual({ ...before, ...NO_TIMES }, { ...after, ...NO_TIMES })) return false
-  const [from, to, maxAge] = [timeOf(before), timeOf(after), after['originalMaxAge']]
-  if (from === undefined || to === undefined) return from === to
-  return to > from - CLOCK_STEP_MS && to - from < touchFraction * (typeof maxAge === 'number' ? maxAge : 0)
+  const [from, to] = [timeOf(before), timeOf(after)]
+  const [maxAge, newMaxAge] = [before['originalMaxAge'], after['originalMaxAge']]
+  if (typeof maxAge !== 'number' || typeof newMaxAge !== 'number' || from === undefined || to === undefined)
+    return from === to && maxAge === newMaxAge
+  if (Math.abs(newMaxAge - maxAge) >= CLOCK_STEP_MS || to <= from - CLOCK_STEP_MS) return false
+  return to - from < touchFraction * newMaxAge
 }
 
 /**
- * express-session 1.19 reads the clock twice for a new cookie: `originalMaxAge` is shorter than `maxAge` if a millisecond
- * passes in between. A request that follows at once then has an earlier time.
+ * Whenever express-session 1.19 sets a cookie's time, it reads the clock twice. `originalMaxAge` becomes shorter if a
+ * millisecond passes in between. So it differs in a request that changes nothing, and a later time may be an earlier one.
  */
 const CLOCK_STEP_MS = 1_000
 
