@@ -29,8 +29,8 @@ export interface TokenGuard {
 /**
  * Makes a guard for the option `guard` of one or several adapters. It counts foreign tokens: forged, malformed, or made by
  * another installation. An address with more than `limit` of them is reported with the event `tokenAbuse`. From then on,
- * unless `block` is false, its foreign tokens cost no statement. Its other requests are served: a valid token opens its
- * session, and a client without one can sign in. All addresses of an IPv6 network (/64) count as one.
+ * unless `block` is false, its foreign tokens open no session and cost no statement. Its other requests are served. So a
+ * valid token opens its session, and a client without one can sign in. All addresses of an IPv6 network (/64) count as one.
  *
  * @example
  * ```ts
