@@ -18,12 +18,12 @@ const text = t.union([t.string, t.null])
 const number = t.union([t.number, t.null])
 const header = { id: t.string, principal: text, created: t.number, expiration: t.number }
 
-/** A session in a list. Times are milliseconds since 1970; `bytes` is the stored size of its values. */
+/** A session in a list. Times are milliseconds since 1970. `bytes` is the stored size of its values. */
 export type SessionSummary = t.TypeOf<typeof SessionRow>
 
 const SessionRow = t.type({ ...header, keys: t.number, bytes: t.number })
 
-/** One key of a session, with the session's header. `value` is JSON, or null if values were not requested. */
+/** One key of a session, with the data of the session. `value` is JSON, or null if values were not requested. */
 export type ShownRow = t.TypeOf<typeof Shown>
 
 const Shown = t.type({
@@ -84,7 +84,7 @@ const paramsOf = (scope: Scope): readonly string[] => {
   return scope.kind === 'principal' ? [scope.principal] : []
 }
 
-// The statistics of doctor.
+// The statistics of `keyrow doctor`.
 
 const ServerRow = t.type({
   version: t.string,

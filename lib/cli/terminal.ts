@@ -151,7 +151,7 @@ export const plural = (count: number, one: string, plural = `${one}s`): string =
 export interface Output {
   readonly data: unknown
   readonly text: () => string
-  /** Default: `EXIT.done`. */
+  /** The exit code of the command. Default: `EXIT.done`. */
   readonly exitCode?: number
 }
 

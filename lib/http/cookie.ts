@@ -61,7 +61,9 @@ const sessionCookie = (options: CookieOptions) => {
   }
 }
 
-/** At least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports. */
+/**
+ * A domain has at least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports.
+ */
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
 const checkOptions = (options: CookieOptions): void => {
@@ -101,7 +103,7 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 
-/** @throws `TypeError` as `sessionCookie` does */
+/** @throws `TypeError` for the same options as `sessionCookie` */
 export const sessionCookies = (options: CookieOptions) => ({
   session: sessionCookie(options),
   /** It is `undefined` with `sameSite: 'none'`, because browsers never withhold such a cookie. */
@@ -118,7 +120,7 @@ const crossSiteCookie = (options: CookieOptions) => {
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
-    /** The browser drops the cookie after `idleMs`. */
+    /** Returns the `Set-Cookie` headers. The browser drops the cookie after `idleMs`. */
     serialize: (text: string, secure: boolean, idleMs: number): readonly string[] => [
       token.serialize(text, secure, idleMs),
       ...(strict === undefined ? [] : [strict.serialize('1', secure, idleMs)]),

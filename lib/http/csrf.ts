@@ -11,7 +11,7 @@ import { RequestRejected } from './errors.js'
 
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
 
-/** The members that the requests of all frameworks have. */
+/** The members of a request that all frameworks have. */
 export interface CheckedRequest {
   readonly method?: string | undefined
   readonly url?: string | undefined
@@ -98,7 +98,7 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
  * decides. A same-origin request passes, and a cross-site one is rejected. Any other request must have the current session's
  * `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
  *
- * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored;
+ * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored, and
  * `NoCurrentSession` if a token is needed outside of a session
  *
  * @example

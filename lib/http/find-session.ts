@@ -48,7 +48,7 @@ export const findSession =
     const hasToken = tokens.length > 0
     const crossSiteToken = crossSite?.read(info)
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
-    // A prefetched page leaves the merge to a page that is displayed.
+    // A request for a prefetched page leaves the merge to the request of a page that is displayed.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
     // The cross-site session comes first. If it was just destroyed, the session into which it was merged is loaded next.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])

@@ -24,7 +24,7 @@ export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
   /** A guard that counts each client's foreign tokens. `tokenGuard` makes one, and adapters may share it. Default: none. */
   readonly guard?: TokenGuard
-  /** The keys that every request needs. `loadCurrentKeys` loads others. Default: all. */
+  /** The keys that are loaded for every request. `loadCurrentKeys` loads others. Default: all. */
   readonly keys?: KeyNames
 }
 
@@ -53,7 +53,7 @@ export interface SessionRequest {
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
-  /** The session as it is now, for the adapter itself: the call does not count as a read. */
+  /** The session as it is now, for the adapter itself. The call does not count as a read. */
   readonly peek: () => Session
   /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean

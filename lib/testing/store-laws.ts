@@ -185,7 +185,7 @@ const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }
 const signedIn = async (session: Session, principal: string, lifetime?: OwnLifetime): Promise<Session> =>
   reload(await right(request(session, signIn(principal, { lifetime }))))
 
-/** Every use of a session that may extend its expiration. */
+/** The uses of a session that may extend its expiration. */
 const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
   touch: (session) => right(session.handle.touch(session.id)),
   'a save of nothing': (session) => saveNow(session),
