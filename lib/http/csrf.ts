@@ -98,8 +98,8 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
  * decides. A same-origin request passes, and a cross-site one is rejected. Any other request must have the current session's
  * `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
  *
- * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored, and
- * `NoCurrentSession` if a token is needed outside of a session
+ * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored
+ * @throws `NoCurrentSession` if a token is needed outside of a session
  *
  * @example
  * ```ts
