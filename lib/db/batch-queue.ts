@@ -2,7 +2,7 @@
 // request to an idle queue waits for nothing. A request that a batch could not answer is retried alone.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { DriverError, type StoreError } from '../core/errors.js'
+import { DriverError } from '../core/errors.js'
 import { numberOption } from '../core/options.js'
 import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
@@ -30,7 +30,7 @@ export const limitsOf = ({
   queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
 })
 
-export interface BatchSource<B> {
+interface BatchSource<B> {
   /** The number of requests that wait. */
   readonly size: () => number
   /** Removes and returns the next batch; `undefined` if none is ready. */
@@ -108,52 +108,22 @@ class Scheduler<B> {
   }
 }
 
-/** Returns the function to call after each addition to the source. */
-export const scheduler = <B>(source: BatchSource<B>, options: SchedulerOptions): (() => void) => {
-  const made = new Scheduler(source, options)
-  return () => made.schedule()
-}
-
 /** The database is too slow for the load. The request was not sent. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
-
-export const queueFull = (what: string, maxQueueSize: number): DriverError =>
-  overload(`${what}: ${String(maxQueueSize)} requests are waiting already`, 'unavailable')
-
-export interface PendingRequest {
-  /** The time of its arrival, by `performance.now()`. */
-  readonly since: number
-  readonly resolve: (outcome: E.Either<DriverError, never>) => void
-  readonly reject: (thrown: unknown) => void
-}
-
-/** Rejects requests whose time in the queue is up, and returns the others. */
-export const dropTimedOut = <W extends PendingRequest>(
-  pending: readonly W[],
-  what: string,
-  queueTimeoutMs: number,
-): readonly W[] => {
-  const earliest = performance.now() - queueTimeoutMs
-  return pending.filter(({ since, resolve }) => {
-    if (since >= earliest) return true
-    resolve(E.left(overload(`${what}: not sent within ${String(queueTimeoutMs)} ms`, 'timeout')))
-    return false
-  })
-}
 
 /**
  * Whether an error concerns all of a batch. Otherwise each request is retried alone, since one of them may be the
  * cause: by a value that cannot be stored, a deadlock, or a lock that took until the timeout.
  */
-export const isBatchWideFailure = (error: StoreError): boolean =>
+const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
 /** A batch that may wait for a lock holds its slot for this long, about as long as a batch without a lock. */
 const SLOT_MS = 50
 
-export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
+const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
   new Promise((resolve) => {
     const timer = setTimeout(resolve, SLOT_MS)
     const done = (): void => {
@@ -164,145 +134,243 @@ export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
   })
 
 /** The approximate size of the text in one statement, in characters. Larger requests go alone. */
-export const MAX_BATCH_CHARS = 4 * 1024 * 1024
+const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
-export interface BatchQueueOptions<I, A, L extends StoreError> {
+/** An item in the queue. */
+export interface Pending<I, A, L> {
+  readonly item: I
+  readonly key: string | undefined
+  /** The time of its arrival, by `performance.now()`. */
+  readonly since: number
+  readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
+  readonly reject: (thrown: unknown) => void
+}
+
+/** Items of one key that are sent as one request. */
+export interface Merged<I, R, A, L> {
+  readonly request: R
+  readonly pending: readonly Pending<I, A, L>[]
+  /** Returns the result of each item from that of the request. */
+  readonly split: (result: A) => readonly A[]
+}
+
+export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
   /** The reason why no request can be sent here and now, if any. */
   readonly misuse: (() => L | undefined) | undefined
-  /** Returns the results in the order of the items; `undefined` for an item that must be retried alone. */
-  readonly all: (items: readonly I[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
+  /** Returns the results in the order of the requests; `undefined` for a request whose items must be retried alone. */
+  readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   readonly one: (item: I) => Promise<E.Either<L, A>>
-  /** The key of the lock that an item takes. Two items of one key are never sent at once. */
-  readonly lock?: (item: I) => string
-  /** The length of the item's text. Default: 0. */
+  /** The key of the lock that an item takes. Two requests of one key are never sent at once, and go in their order. */
+  readonly keyOf?: (item: I) => string
+  /** The maximum number of items of one key in one request. Default: 1. */
+  readonly maxMerged?: number
+  /** Whether an item that waits behind `first` can be sent with it. Default: it can. */
+  readonly canMerge?: (first: I, other: I) => boolean
+  /** `base` is the result of the request before, if the items waited for it. An item that it rejects is left out. */
+  readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
+  /** The length of an item's text. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
-interface PendingItem<I, A, L> extends PendingRequest {
-  readonly item: I
-  readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
+/** The `merge` of a queue whose requests are its items. */
+export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<I, I, A, L> => ({
+  request: (pending[0] as Pending<I, A, L>).item,
+  pending,
+  split: (result) => [result],
+})
+
+/** Items of one key that were taken from the queue. */
+interface Group<I, R, A, L> extends Merged<I, R, A, L> {
+  readonly key: string | undefined
+  /** The number of items before those that `merge` rejected. */
+  readonly size: number
 }
 
-interface Queue<I, A, L> {
-  readonly pending: PendingItem<I, A, L>[]
-  /** By the key of a lock: the items behind one that is queued or sent. */
-  readonly blockedByKey: Map<string, PendingItem<I, A, L>[]>
-  size: number
-}
+class BatchQueue<I, R, A, L> {
+  readonly #options: BatchQueueOptions<I, R, A, L>
+  readonly #scheduler: Scheduler<readonly Group<I, R, A, L>[]>
+  /** The items that can be sent now. */
+  #ready: Pending<I, A, L>[] = []
+  /** By key: the items behind one that is ready or under way. */
+  readonly #behind = new Map<string, Pending<I, A, L>[]>()
+  /** By key: the result of the last request, while items wait behind it. */
+  readonly #bases = new Map<string, A>()
+  readonly #underWay = new Set<Group<I, R, A, L>>()
+  /** The number of unanswered items. */
+  #size = 0
 
-type Answer<A, L> = Promise<E.Either<L | DriverError, A>>
-
-export const batchQueue = <I, A, L extends StoreError>(
-  options: BatchQueueOptions<I, A, L>,
-): ((item: I) => Answer<A, L>) => {
-  const { what, limits, misuse, lock } = options
-  const queue: Queue<I, A, L> = { pending: [], blockedByKey: new Map(), size: 0 }
-  const source = {
-    size: () => queue.pending.length,
-    next: () => takeBatch(queue, options),
-    send: (pending: readonly PendingItem<I, A, L>[]) => send(options, pending),
+  constructor(options: BatchQueueOptions<I, R, A, L>) {
+    this.#options = options
+    const source = {
+      size: () => this.#ready.length,
+      next: () => this.#next(),
+      send: (groups: readonly Group<I, R, A, L>[]) => this.#send(groups),
+    }
+    this.#scheduler = new Scheduler(source, options.limits)
   }
-  const schedule = scheduler(source, limits)
-  const isFull = (): boolean => queue.size >= limits.maxQueueSize
-  return (item) => {
-    const failure = misuse?.() ?? (isFull() ? queueFull(what, limits.maxQueueSize) : undefined)
+
+  request(item: I): Promise<E.Either<L | DriverError, A>> {
+    const { what, limits, misuse, keyOf } = this.#options
+    const failure = misuse?.() ?? (this.#size >= limits.maxQueueSize ? queueFull(what, limits) : undefined)
     if (failure !== undefined) return Promise.resolve(E.left(failure))
-    const key = lock?.(item)
     return new Promise((resolve, reject) => {
-      const completing =
-        <R>(settle: (result: R) => void) =>
-        (result: R): void => {
-          complete(queue, key)
-          schedule()
-          settle(result)
-        }
-      const since = performance.now()
-      enqueue(queue, key, { item, since, resolve: completing(resolve), reject: completing(reject) })
-      schedule()
+      this.#enqueue({ item, key: keyOf?.(item), since: performance.now(), resolve, reject })
+      this.#scheduler.schedule()
     })
   }
-}
 
-const enqueue = <I, A, L>(
-  queue: Queue<I, A, L>,
-  key: string | undefined,
-  one: PendingItem<I, A, L>,
-): void => {
-  queue.size += 1
-  const same = key === undefined ? undefined : queue.blockedByKey.get(key)
-  if (same !== undefined) {
-    same.push(one)
-    return
+  #enqueue(one: Pending<I, A, L>): void {
+    this.#size += 1
+    const { key } = one
+    const behind = key === undefined ? undefined : this.#behind.get(key)
+    if (behind !== undefined) {
+      behind.push(one)
+      return
+    }
+    if (key !== undefined) this.#behind.set(key, [])
+    this.#ready.push(one)
   }
-  if (key !== undefined) queue.blockedByKey.set(key, [])
-  queue.pending.push(one)
-}
 
-const complete = <I, A, L>(queue: Queue<I, A, L>, key: string | undefined): void => {
-  queue.size -= 1
-  if (key === undefined) return
-  const next = queue.blockedByKey.get(key)?.shift()
-  if (next === undefined) queue.blockedByKey.delete(key)
-  else queue.pending.push(next)
-}
-
-const takeBatch = <I, A, L extends StoreError>(
-  { pending }: Queue<I, A, L>,
-  { what, limits, sizeOf }: BatchQueueOptions<I, A, L>,
-): readonly PendingItem<I, A, L>[] | undefined => {
-  while (pending.length > 0) {
-    const most = Math.min(limits.maxBatchSize, pending.length)
-    let [count, size] = [0, 0]
-    for (; count < most && size < MAX_BATCH_CHARS; count += 1)
-      size += sizeOf?.((pending[count] as PendingItem<I, A, L>).item) ?? 0
-    const batch = dropTimedOut(pending.splice(0, count), what, limits.queueTimeoutMs)
-    if (batch.length > 0) return batch
+  #next(): readonly Group<I, R, A, L>[] | undefined {
+    const { limits, sizeOf } = this.#options
+    while (this.#ready.length > 0) {
+      const groups: Group<I, R, A, L>[] = []
+      let [taken, size] = [0, 0]
+      for (
+        ;
+        taken < this.#ready.length && groups.length < limits.maxBatchSize && size <= MAX_BATCH_CHARS;
+        taken += 1
+      ) {
+        const group = this.#take(this.#ready[taken] as Pending<I, A, L>)
+        if (group === undefined) continue
+        groups.push(group)
+        if (sizeOf !== undefined) for (const { item } of group.pending) size += sizeOf(item)
+      }
+      this.#ready.splice(0, taken)
+      if (groups.length > 0) return groups
+    }
+    return undefined
   }
-  return undefined
-}
 
-const send = async <I, A, L extends StoreError>(
-  options: BatchQueueOptions<I, A, L>,
-  pending: readonly PendingItem<I, A, L>[],
-): Promise<void> => {
-  try {
-    const rest = pending.length === 1 ? pending : await sendBatch(options, pending)
-    const each = Promise.all(rest.map((one) => sendSingle(options, one)))
-    // A request that may wait for a lock does not block the queue.
-    await (options.lock === undefined ? each : releaseSlotAfter(each))
-  } catch (thrown) {
-    // An observer of statements may throw.
-    for (const { reject } of pending) reject(thrown)
+  /** Takes an item, with those behind it that can be merged. Returns `undefined` if none of them is to be sent. */
+  #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
+    const { key } = first
+    const taken = [first, ...this.#takeBehind(first)]
+    const pending = this.#inTime(taken)
+    this.#size -= taken.length - pending.length
+    if (pending.length === 0) {
+      this.#release(key, undefined)
+      return undefined
+    }
+    const base = key === undefined ? undefined : this.#bases.get(key)
+    const group = { ...this.#options.merge(pending, base), key, size: pending.length }
+    this.#underWay.add(group)
+    if (group.pending.length > 0) return group
+    this.#complete(group, undefined)
+    return undefined
+  }
+
+  #takeBehind({ item, key }: Pending<I, A, L>): readonly Pending<I, A, L>[] {
+    const { maxMerged = 1, canMerge } = this.#options
+    const behind = key === undefined ? undefined : this.#behind.get(key)
+    if (behind === undefined || behind.length === 0 || maxMerged === 1) return []
+    const most = Math.min(maxMerged - 1, behind.length)
+    let count = 0
+    while (count < most && canMerge?.(item, (behind[count] as Pending<I, A, L>).item) !== false) count += 1
+    return behind.splice(0, count)
+  }
+
+  /** Rejects the items whose time in the queue is up, and returns the others. */
+  #inTime(pending: readonly Pending<I, A, L>[]): readonly Pending<I, A, L>[] {
+    const { what, limits } = this.#options
+    const earliest = performance.now() - limits.queueTimeoutMs
+    return pending.filter(({ since, resolve }) => {
+      if (since >= earliest) return true
+      const message = `${what}: not sent within ${String(limits.queueTimeoutMs)} ms`
+      resolve(E.left(overload(message, 'timeout')))
+      return false
+    })
+  }
+
+  /** Ends a group, once. `result` is the new state of its key, if known. */
+  #complete(group: Group<I, R, A, L>, result: A | undefined): void {
+    if (!this.#underWay.delete(group)) return
+    this.#size -= group.size
+    this.#release(group.key, result)
+    this.#scheduler.schedule()
+  }
+
+  #release(key: string | undefined, result: A | undefined): void {
+    if (key === undefined) return
+    const next = this.#behind.get(key)?.shift()
+    if (next === undefined) this.#behind.delete(key)
+    else this.#ready.push(next)
+    if (next === undefined || result === undefined) this.#bases.delete(key)
+    else this.#bases.set(key, result)
+  }
+
+  async #send(groups: readonly Group<I, R, A, L>[]): Promise<void> {
+    try {
+      const [first] = groups
+      const isSingle = groups.length === 1 && first?.pending.length === 1
+      const each = (isSingle ? groups : await this.#sendBatch(groups)).map((group) => this.#sendEach(group))
+      if (this.#options.keyOf === undefined) await Promise.all(each)
+      // A request may wait for a lock. It does not block the queue.
+      else if (isSingle) await releaseSlotAfter(Promise.all(each))
+    } catch (thrown) {
+      // An observer of statements may throw.
+      for (const group of groups) {
+        this.#complete(group, undefined)
+        for (const { reject } of group.pending) reject(thrown)
+      }
+    }
+  }
+
+  /** Resolves the items that the batch answers, and returns the groups of the others. */
+  async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Group<I, R, A, L>[]> {
+    const results = await this.#options.all(groups.map(({ request }) => request))
+    if (E.isLeft(results)) {
+      if (!isBatchWideFailure(results.left)) return groups
+      for (const group of groups) {
+        this.#complete(group, undefined)
+        for (const { resolve } of group.pending) resolve(results)
+      }
+      return []
+    }
+    return groups.filter((group, index) => {
+      const result = results.right[index]
+      if (result === undefined) return true
+      this.#complete(group, result)
+      for (const [place, own] of group.split(result).entries()) group.pending[place]?.resolve(E.right(own))
+      return false
+    })
+  }
+
+  /** Sends the items one after the other, each alone and within its time in the queue. */
+  async #sendEach(group: Group<I, R, A, L>): Promise<void> {
+    let latest: A | undefined
+    for (const one of group.pending)
+      try {
+        if (this.#inTime([one]).length === 0) continue
+        const outcome = await this.#options.one(one.item)
+        if (E.isRight(outcome)) latest = outcome.right
+        one.resolve(outcome)
+      } catch (thrown) {
+        one.reject(thrown)
+      }
+    this.#complete(group, latest)
   }
 }
 
-/** Resolves the requests that the batch answers, and returns the others. */
-const sendBatch = async <I, A, L extends StoreError>(
-  { all }: BatchQueueOptions<I, A, L>,
-  pending: readonly PendingItem<I, A, L>[],
-): Promise<readonly PendingItem<I, A, L>[]> => {
-  const results = await all(pending.map(({ item }) => item))
-  if (E.isLeft(results)) {
-    if (!isBatchWideFailure(results.left)) return pending
-    for (const { resolve } of pending) resolve(results)
-    return []
-  }
-  return pending.filter(({ resolve }, index) => {
-    const answer = results.right[index]
-    if (answer !== undefined) resolve(E.right(answer))
-    return answer === undefined
-  })
-}
+const queueFull = (what: string, { maxQueueSize }: Required<BatchOptions>): DriverError =>
+  overload(`${what}: ${String(maxQueueSize)} requests are waiting already`, 'unavailable')
 
-const sendSingle = async <I, A, L extends StoreError>(
-  { one }: BatchQueueOptions<I, A, L>,
-  { item, resolve, reject }: PendingItem<I, A, L>,
-): Promise<void> => {
-  try {
-    resolve(await one(item))
-  } catch (thrown) {
-    reject(thrown)
-  }
+/** Returns the function that sends an item with others. */
+export const batchQueue = <I, R, A, L>(
+  options: BatchQueueOptions<I, R, A, L>,
+): ((item: I) => Promise<E.Either<L | DriverError, A>>) => {
+  const queue = new BatchQueue(options)
+  return (item) => queue.request(item)
 }

@@ -2,7 +2,7 @@
 
 import type { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { type BatchOptions, batchQueue, limitsOf } from './batch-queue.js'
+import { type BatchOptions, batchQueue, limitsOf, unmerged } from './batch-queue.js'
 import { type BatchableQuery, type Database, ORDINAL, type Param, type Query, type Row } from './database.js'
 import { arrayText, paramText } from './text-format.js'
 
@@ -71,10 +71,11 @@ const queueIn = (
       return E.isLeft(rows) ? rows : E.right(byItem(rows.right, items.length, keyParams !== undefined))
     },
     one,
+    merge: unmerged,
     sizeOf: (params) => params.reduce<number>((size, param) => size + String(param).length, 0),
     ...(keyParams === undefined
       ? {}
-      : { lock: (params: Params) => arrayText(params.slice(0, keyParams).map(paramText)) }),
+      : { keyOf: (params: Params) => arrayText(params.slice(0, keyParams).map(paramText)) }),
   })
   return (params) => (unsupported ? one(params) : request(params))
 }

@@ -2,6 +2,7 @@
 // result. So one flush of the WAL makes many saves durable.
 
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
+import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
 import { E, is, O } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, pick, type Snapshot } from '../core/session.js'
@@ -9,18 +10,15 @@ import type { SessionId } from '../core/token.js'
 import {
   type BatchOptions,
   batchQueue,
-  dropTimedOut,
-  isBatchWideFailure,
   limitsOf,
-  MAX_BATCH_CHARS,
-  type PendingRequest,
-  queueFull,
-  releaseSlotAfter,
-  scheduler,
+  type Merged,
+  type Pending,
+  unmerged,
 } from '../db/batch-queue.js'
 import {
   type BatchOperations,
   type Change,
+  type LoadRequest,
   type SavedSnapshot,
   type SaveRequest,
   type SessionStore,
@@ -29,39 +27,35 @@ import {
 
 export type { BatchOptions } from '../db/batch-queue.js'
 
-// Merges several saves of one session into one. Each edit applies to the result of the one before it.
-
-interface Merged<W> {
-  readonly request: SaveRequest
-  /** The merged saves. Those whose updates threw are rejected. */
-  readonly pending: readonly W[]
-  readonly results: readonly Entries[]
-}
-
-interface Mergeable {
+interface Save {
+  readonly id: SessionId
   readonly change: Change
-  readonly reject: (thrown: unknown) => void
 }
 
-/** `base` is a newer state of the store than that of the changes, if known. */
-const mergeSaves = <W extends Mergeable>(
-  id: SessionId,
-  pending: readonly W[],
+type SaveError = StoreError | SessionGone | SaveConflict
+type PendingSave = Pending<Save, SavedSnapshot, SaveError>
+
+/**
+ * Merges several saves of one session into one. Each edit applies to the result of the one before it. A save whose update
+ * throws is rejected. `base` is a newer state of the store than that of the changes, if known.
+ */
+const mergeSaves = (
+  pending: readonly PendingSave[],
   base: Snapshot | undefined,
-): Merged<W> => {
-  const [only] = pending
+): Merged<Save, SaveRequest, SavedSnapshot, SaveError> => {
+  const [{ item }] = pending as readonly [PendingSave]
   // The usual case is one save of a session.
-  if (only !== undefined && pending.length === 1 && base === undefined) {
-    const { edits, since, entries } = only.change
-    return { request: { id, changes: [only.change], edits, since, entries }, pending, results: [entries] }
+  if (pending.length === 1 && base === undefined) {
+    const { edits, since, entries } = item.change
+    return merged({ id: item.id, changes: [item.change], edits, since, entries }, pending, [entries])
   }
-  const since = newest(pending, base && isCovered(base, pending[0]?.change) ? base : undefined)
+  const since = newest(pending, base && isCovered(base, item.change) ? base : undefined)
   let [entries, edits]: [Entries, Edits | undefined] = [since.entries, undefined]
-  const included: W[] = []
+  const included: PendingSave[] = []
   const results: Entries[] = []
   for (const one of pending)
     try {
-      const { change } = one
+      const { change } = one.item
       const next =
         edits === undefined && change.since === since ? change.entries : applyEdits(change.edits, entries)
       edits = edits === undefined ? change.edits : composeEdits(edits, change.edits)
@@ -71,23 +65,13 @@ const mergeSaves = <W extends Mergeable>(
     } catch (thrown) {
       one.reject(thrown)
     }
-  const changes = included.map(({ change }) => change)
-  return { request: { id, changes, edits: edits ?? noEdits, since, entries }, pending: included, results }
+  const changes = included.map(({ item: { change } }) => change)
+  return merged({ id: item.id, changes, edits: edits ?? noEdits, since, entries }, included, results)
 }
 
-/**
- * Returns how many saves, from the first on and at most `atMost`, can be merged: those that cover the same keys. A save
- * with an update of a key that is not loaded goes alone.
- */
-const countMergeable = (pending: readonly Mergeable[], atMost: number): number => {
-  if (pending.length === 1) return 1
-  const [first, ...others] = pending.slice(0, atMost).map(({ change }) => change)
-  if (first === undefined || isPartialUpdate(first)) return 1
-  const other = others.findIndex(
-    (change) => !is(change.since.keys, first.since.keys) || isPartialUpdate(change),
-  )
-  return other < 0 ? others.length + 1 : other + 1
-}
+/** Whether two saves cover the same keys. A save with an update of a key that is not loaded goes alone. */
+const canMerge = ({ change: first }: Save, { change: other }: Save): boolean =>
+  is(first.since.keys, other.since.keys) && !isPartialUpdate(first) && !isPartialUpdate(other)
 
 const isPartialUpdate = ({ since, edits }: Change): boolean => hasUnloadedUpdates(since, edits)
 
@@ -96,33 +80,38 @@ const isCovered = ({ keys }: Snapshot, change: Change | undefined): boolean =>
   !isPartialUpdate(change) &&
   (keys === undefined || (change.since.keys?.isSubset(keys) ?? false))
 
-const newest = (pending: readonly Mergeable[], base: Snapshot | undefined): Snapshot =>
+const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Snapshot =>
   pending.reduce<Snapshot | undefined>(
-    (latest, { change }) =>
+    (latest, { item: { change } }) =>
       latest !== undefined && latest.revision >= change.since.revision ? latest : change.since,
     base,
   ) as Snapshot
 
 /**
- * Splits the result of a merged save into one for each save, as if each had been saved alone. With other saves in
- * between, all get the present state.
+ * The merged save. Its result is split into one for each save, as if each had been saved alone. With other saves in between,
+ * all get the present state.
  */
-const splitResult = <W extends Mergeable>(
-  { request, pending, results }: Merged<W>,
-  saved: SavedSnapshot,
-): readonly SavedSnapshot[] =>
-  pending.map(({ change }, index) => {
-    const own =
-      saved.entries === request.entries
-        ? {
-            ...saved,
-            revision: saved.revision - (pending.length - 1 - index),
-            versionTag: change.save,
-            entries: results[index] as Entries,
-          }
-        : saved
-    return pick(own, keysAfter(change.since, change.edits))
-  })
+const merged = (
+  request: SaveRequest,
+  pending: readonly PendingSave[],
+  results: readonly Entries[],
+): Merged<Save, SaveRequest, SavedSnapshot, SaveError> => ({
+  request,
+  pending,
+  split: (saved) =>
+    request.changes.map(({ save, since, edits }, index) => {
+      const own =
+        saved.entries === request.entries
+          ? {
+              ...saved,
+              revision: saved.revision - (pending.length - 1 - index),
+              versionTag: save,
+              entries: results[index] as Entries,
+            }
+          : saved
+      return pick(own, keysAfter(since, edits))
+    }),
+})
 
 type Batching<K extends 'load' | 'save'> = (
   store: SessionStore,
@@ -142,209 +131,41 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
     what: 'load',
     limits,
     misuse: store.misuse,
-    all: (requests: Parameters<BatchOperations['load']>[0]) => batch.load(requests)(),
-    one: (request) => store.load(request.id, request.secret, request)(),
+    all: (requests: readonly LoadRequest[]) => batch.load(requests)(),
+    one: (request: LoadRequest) => store.load(request.id, request.secret, request)(),
+    merge: unmerged,
   })
   return (id, secret, reading = {}) =>
     () =>
       load({ id, secret, ...reading })
 }
 
-type Outcome = Awaited<ReturnType<ReturnType<SessionStore['save']>>>
-
-interface PendingSave extends PendingRequest {
-  readonly resolve: (outcome: Outcome) => void
-  readonly change: Change
-}
-
-/** Saves of one session that are merged into one. `base` is the result of an earlier save of this process. */
-interface Group {
-  readonly id: SessionId
-  readonly pending: readonly PendingSave[]
-  readonly base: Snapshot | undefined
-}
-
-interface SaveQueue {
-  /** The number of unanswered saves. */
-  readonly size: () => number
-  /** The number of sessions with saves that are not under way. */
-  readonly waiting: () => number
-  readonly enqueue: (id: SessionId, one: PendingSave) => void
-  readonly next: () => readonly Group[] | undefined
-  /** Ends a group, once. `snapshot` is the session's new state, if known. */
-  readonly complete: (group: Group, snapshot: Snapshot | undefined) => void
-}
-
 /** Half the number of saves that a header keeps, so that a retry of merged saves is recognized. */
 const MAX_MERGED = 32
 
-interface State {
-  /** By session, in the order of their first save. */
-  readonly pending: Map<SessionId, PendingSave[]>
-  readonly underWay: Map<SessionId, Group>
-  readonly bases: Map<SessionId, Snapshot>
-  size: number
-}
-
-const saveQueue = (batch: number, queueTimeoutMs: number): SaveQueue => {
-  const state: State = { pending: new Map(), underWay: new Map(), bases: new Map(), size: 0 }
-  const { pending, underWay, bases } = state
-  return {
-    size: () => state.size,
-    waiting: () => pending.size,
-    enqueue: (id, one) => {
-      const same = pending.get(id)
-      if (same === undefined) pending.set(id, [one])
-      else same.push(one)
-      state.size += 1
-    },
-    next: () => nextGroups(state, batch, queueTimeoutMs),
-    complete: (group, snapshot) => {
-      if (underWay.get(group.id) !== group) return
-      underWay.delete(group.id)
-      state.size -= group.pending.length
-      if (snapshot !== undefined && pending.has(group.id)) bases.set(group.id, snapshot)
-    },
-  }
-}
-
-const nextGroups = (state: State, batch: number, queueTimeoutMs: number): readonly Group[] | undefined => {
-  const groups: Group[] = []
-  let size = 0
-  for (const [id, all] of state.pending) {
-    if (state.underWay.has(id)) continue
-    const group = takeGroup(state, id, all, queueTimeoutMs)
-    if (group === undefined) continue
-    groups.push(group)
-    size += sizeOf(group)
-    if (groups.length >= batch || size > MAX_BATCH_CHARS) break
-  }
-  return groups.length === 0 ? undefined : groups
-}
-
-/** Removes saves of a session that can be merged. Returns `undefined` if all of them have timed out. */
-const takeGroup = (
-  state: State,
-  id: SessionId,
-  all: PendingSave[],
-  queueTimeoutMs: number,
-): Group | undefined => {
-  const { pending, underWay, bases } = state
-  const some = all.splice(0, countMergeable(all, MAX_MERGED))
-  if (all.length === 0) pending.delete(id)
-  const group = { id, pending: dropTimedOut(some, 'save', queueTimeoutMs), base: bases.get(id) }
-  bases.delete(id)
-  state.size -= some.length - group.pending.length
-  if (group.pending.length === 0) return undefined
-  underWay.set(id, group)
-  return group
-}
-
-const sizeOf = ({ pending }: Group): number => {
-  let size = 0
-  for (const { change } of pending)
-    for (const key of change.edits.keys()) size += key.length + jsonSize(change.entries.get(key) ?? null)
-  return size
-}
-
-// Saves of several sessions share a statement; saves of one session are merged in their order. While a session is being
+// Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is being
 // saved, its next saves wait and continue from the result. Many updates of one key thus take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
-  const { maxBatchSize, maxQueueSize, queueTimeoutMs } = limits
-  const queue = saveQueue(maxBatchSize, queueTimeoutMs)
-  const complete = (group: Group, snapshot: Snapshot | undefined): void => {
-    queue.complete(group, snapshot)
-    schedule()
-  }
-  // An observer of statements may throw.
-  const send = (groups: readonly Group[]): Promise<void> =>
-    saveAll({ store, batch, complete, queueTimeoutMs }, groups).catch((thrown: unknown) => {
-      for (const group of groups) {
-        complete(group, undefined)
-        for (const { reject } of group.pending) reject(thrown)
-      }
-    })
-  const schedule = scheduler({ size: queue.waiting, next: queue.next, send }, limits)
-  return (id, change) => () => {
-    const failure =
-      store.misuse?.() ?? (queue.size() >= maxQueueSize ? queueFull('save', maxQueueSize) : undefined)
-    if (failure !== undefined) return Promise.resolve(E.left(failure))
-    return new Promise((resolve, reject) => {
-      queue.enqueue(id, { change, since: performance.now(), resolve, reject })
-      schedule()
-    })
-  }
-}
-
-interface Saving {
-  readonly store: SessionStore
-  readonly batch: BatchOperations
-  readonly queueTimeoutMs: number
-  readonly complete: SaveQueue['complete']
-}
-
-const saveAll = async (saving: Saving, groups: readonly Group[]): Promise<void> => {
-  const { batch, complete } = saving
-  const all = groups.map((group) => ({ group, merged: mergeSaves(group.id, group.pending, group.base) }))
-  const ready = all.filter(({ merged }) => merged.pending.length > 0)
-  for (const { group, merged } of all) if (merged.pending.length === 0) complete(group, undefined)
-  const [first] = ready
-  if (first === undefined) return
-  if (ready.length === 1 && first.merged.pending.length === 1) {
-    await releaseSlotAfter(saveEach(saving, first.group, first.merged.pending))
-    return
-  }
-  const results = await batch.save(ready.map(({ merged }) => merged.request))()
-  for (const [index, { group, merged }] of ready.entries()) {
-    if (E.isLeft(results) && isBatchWideFailure(results.left)) fail(saving, group, merged.pending, results)
-    else {
-      const saved = E.isRight(results) ? (results.right[index] ?? O.none) : O.none
-      if (O.isSome(saved)) succeed(saving, group, merged, saved.value)
-      // Not awaited, since it may wait for a lock.
-      else void saveEach(saving, group, merged.pending)
-    }
-  }
-}
-
-const succeed = (
-  { complete }: Saving,
-  group: Group,
-  merged: Merged<PendingSave>,
-  saved: SavedSnapshot,
-): void => {
-  complete(group, saved)
-  for (const [index, one] of splitResult(merged, saved).entries())
-    merged.pending[index]?.resolve(E.right(one))
-}
-
-const fail = (
-  { complete }: Saving,
-  group: Group,
-  pending: readonly PendingSave[],
-  failure: Outcome,
-): void => {
-  complete(group, undefined)
-  for (const { resolve } of pending) resolve(failure)
-}
-
-/** Saves one after the other, each alone, within its time in the queue. */
-const saveEach = async (
-  { store, complete, queueTimeoutMs }: Saving,
-  group: Group,
-  pending: readonly PendingSave[],
-): Promise<void> => {
-  let latest: Snapshot | undefined
-  for (const one of pending)
-    try {
-      if (dropTimedOut([one], 'save', queueTimeoutMs).length === 0) continue
-      const outcome = await store.save(group.id, one.change)()
-      if (E.isRight(outcome)) latest = outcome.right
-      one.resolve(outcome)
-    } catch (thrown) {
-      one.reject(thrown)
-    }
-  complete(group, latest)
+  const save = batchQueue({
+    what: 'save',
+    limits,
+    misuse: store.misuse,
+    all: async (
+      requests: readonly SaveRequest[],
+    ): Promise<E.Either<SaveError, readonly (SavedSnapshot | undefined)[]>> => {
+      const results = await batch.save(requests)()
+      return E.isLeft(results) ? results : E.right(results.right.map(O.toUndefined))
+    },
+    one: ({ id, change }: Save) => store.save(id, change)(),
+    keyOf: ({ id }) => id,
+    maxMerged: MAX_MERGED,
+    canMerge,
+    merge: mergeSaves,
+    sizeOf: ({ change: { edits, entries } }) =>
+      edits.reduce((size, _, key) => size + key.length + jsonSize(entries.get(key) ?? null), 0),
+  })
+  return (id, change) => () => save({ id, change })
 }
 
 /**

@@ -1,0 +1,218 @@
+// The batch queue alone, with random requests, limits and answers: no request is lost, none is done twice, requests of one
+// key are never under way together and keep their order, and the queue is bounded.
+
+import fc from 'fast-check'
+import t from 'tap'
+import { DriverError, SessionGone } from '../lib/core/errors.js'
+import { E } from '../lib/core/prelude.cjs'
+import { batchQueue, limitsOf, type Merged, type Pending } from '../lib/db/batch-queue.js'
+
+interface Item {
+  readonly n: number
+  readonly key: string | undefined
+}
+
+interface Request {
+  readonly items: readonly Item[]
+  readonly base: number | undefined
+}
+
+/** What a batch, or an item that is sent alone, comes to. */
+type Fate = 'done' | 'partly' | 'fails' | 'one is at fault' | 'throws'
+
+interface Plan {
+  readonly items: readonly (readonly [key: string | undefined, turns: number])[]
+  readonly batches: readonly (readonly [Fate, turns: number])[]
+  readonly alone: readonly (readonly ['done' | 'fails' | 'throws', turns: number])[]
+  readonly rejects: number
+  readonly keyed: boolean
+  readonly limits: {
+    readonly maxBatchSize: number
+    readonly concurrency: number
+    readonly maxQueueSize: number
+  }
+  readonly maxMerged: number
+}
+
+const turns = fc.nat(3)
+const plans: fc.Arbitrary<Plan> = fc.record({
+  items: fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd'), turns), { maxLength: 40 }),
+  batches: fc.array(
+    fc.tuple(fc.constantFrom<Fate>('done', 'done', 'partly', 'fails', 'one is at fault', 'throws'), turns),
+    { minLength: 1, maxLength: 10 },
+  ),
+  alone: fc.array(
+    fc.tuple(fc.constantFrom<'done' | 'fails' | 'throws'>('done', 'done', 'fails', 'throws'), turns),
+    {
+      minLength: 1,
+      maxLength: 10,
+    },
+  ),
+  rejects: fc.nat(20),
+  keyed: fc.boolean(),
+  limits: fc.record({
+    maxBatchSize: fc.integer({ min: 1, max: 5 }),
+    concurrency: fc.integer({ min: 1, max: 3 }),
+    maxQueueSize: fc.integer({ min: 1, max: 60 }),
+  }),
+  maxMerged: fc.integer({ min: 1, max: 4 }),
+})
+
+const pause = async (turns: number): Promise<void> => {
+  for (let turn = 0; turn < turns; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Carries out a plan and returns the faults that were seen. */
+const faultsOf = async ({
+  items,
+  batches,
+  alone,
+  rejects,
+  keyed,
+  limits,
+  maxMerged,
+}: Plan): Promise<readonly string[]> => {
+  const faults: string[] = []
+  const done: Item[] = []
+  const underWay = new Set<string>()
+  let [running, batch, single] = [0, 0, 0]
+  const enter = (keys: readonly (string | undefined)[]): void => {
+    for (const key of keys) {
+      if (key === undefined) continue
+      if (underWay.has(key)) faults.push(`two requests of ${key} are under way`)
+      underWay.add(key)
+    }
+  }
+  const leave = (keys: readonly (string | undefined)[]): void => {
+    for (const key of keys) if (key !== undefined) underWay.delete(key)
+  }
+  const all = async (
+    requests: readonly Request[],
+  ): Promise<E.Either<Error, readonly (number | undefined)[]>> => {
+    const [fate, turns] = batches[batch % batches.length] as Plan['batches'][number]
+    batch += 1
+    running += 1
+    const keys = requests.map(({ items }) => items[0]?.key)
+    if (running > limits.concurrency) faults.push('too many batches at once')
+    if (requests.length > limits.maxBatchSize) faults.push('too large a batch')
+    enter(keys)
+    await pause(turns)
+    leave(keys)
+    running -= 1
+    if (fate === 'throws') throw new Error('thrown')
+    if (fate === 'fails') return E.left(new DriverError('lost', { retryable: true }))
+    if (fate === 'one is at fault')
+      return E.left(new DriverError('a bad value', { sqlState: '22P02', retryable: false }))
+    return E.right(
+      requests.map(({ items }, index) => {
+        if (fate === 'partly' && index % 2 === 0) return undefined
+        done.push(...items)
+        return items.at(-1)?.n
+      }),
+    )
+  }
+  const one = async (item: Item): Promise<E.Either<Error, number>> => {
+    const [fate, turns] = alone[single % alone.length] as Plan['alone'][number]
+    single += 1
+    enter([item.key])
+    await pause(turns)
+    leave([item.key])
+    if (fate === 'throws') throw new Error('thrown')
+    if (fate === 'fails') return E.left(new SessionGone('x' as never))
+    done.push(item)
+    return E.right(item.n)
+  }
+  const merge = (
+    pending: readonly Pending<Item, number, Error>[],
+    base: number | undefined,
+  ): Merged<Item, Request, number, Error> => {
+    const taken = pending.filter(({ item, reject }) => {
+      if (rejects === 0 || item.n % 7 !== rejects % 7) return true
+      reject(new Error('rejected'))
+      return false
+    })
+    const items = taken.map(({ item }) => item)
+    if (new Set(pending.map(({ item }) => item.key)).size > 1) faults.push('items of two keys were merged')
+    if (pending.length > (keyed ? maxMerged : 1)) faults.push('too many items were merged')
+    if (base !== undefined && !done.some(({ n }) => n === base)) faults.push('the base is no result')
+    if (base !== undefined && items.some(({ n }) => n < base)) faults.push('the base is newer')
+    return { request: { items, base }, pending: taken, split: () => items.map(({ n }) => n) }
+  }
+  const request = batchQueue<Item, Request, number, Error>({
+    what: 'request',
+    limits: limitsOf(limits),
+    misuse: undefined,
+    all,
+    one,
+    merge,
+    maxMerged,
+    ...(keyed ? { keyOf: ({ key }) => key ?? '' } : {}),
+  })
+  const answers = new Map<number, number>()
+  const refused = new Set<number>()
+  const answer = async (item: Item): Promise<void> => {
+    const outcome = await request(item).catch((thrown: unknown) => E.left(thrown as Error))
+    if (E.isLeft(outcome) && /waiting already/.test(outcome.left.message)) refused.add(item.n)
+    answers.set(item.n, (answers.get(item.n) ?? 0) + 1)
+    const times = done.filter(({ n }) => n === item.n).length
+    if (E.isRight(outcome) && outcome.right !== item.n)
+      faults.push(`${String(item.n)} got ${String(outcome.right)}`)
+    if (times !== (E.isRight(outcome) ? 1 : 0))
+      faults.push(`${String(item.n)} was done ${String(times)} times`)
+  }
+  const waiting: Promise<void>[] = []
+  for (const [n, [key, turns]] of items.entries()) {
+    await pause(turns)
+    waiting.push(answer({ n, key: keyed ? key : undefined }))
+  }
+  await Promise.all(waiting)
+  if (answers.size !== items.length || [...answers.values()].some((times) => times !== 1))
+    faults.push('lost answers')
+  // Nothing is sent before the first turn of the event loop ends, so the queue holds what arrives in it.
+  const first = items.findIndex(([, turns]) => turns > 0)
+  const burst = first < 0 ? items.length : first
+  if ([...refused].filter((n) => n < burst).length !== Math.max(0, burst - limits.maxQueueSize))
+    faults.push(`of ${String(burst)} were refused: ${[...refused].join()}`)
+  for (const key of keyed ? ['a', 'b', 'c', 'd'] : []) {
+    const order = done.filter((item) => item.key === key).map(({ n }) => n)
+    if (order.some((n, index) => n < (order[index - 1] ?? -1))) faults.push(`out of order: ${order.join()}`)
+  }
+  return faults
+}
+
+t.test(
+  'no request is lost or done twice; those of one key keep their order; the queue is bounded',
+  async (t) => {
+    let runs = 0
+    await fc.assert(
+      fc.asyncProperty(plans, async (plan) => {
+        runs += 1
+        const faults = await faultsOf(plan)
+        if (faults.length > 0) throw new Error(faults.join('; '))
+      }),
+      { numRuns: 500 },
+    )
+    t.equal(runs, 500)
+  },
+)
+
+t.test('beyond the limit a request fails at once, and has not been sent', async (t) => {
+  const sent: number[] = []
+  const request = batchQueue<number, number, number, Error>({
+    what: 'request',
+    limits: limitsOf({ maxQueueSize: 2 }),
+    misuse: undefined,
+    all: (requests) => Promise.resolve(E.right(requests)),
+    one: (n) => Promise.resolve(E.right(n)),
+    merge: (pending) => {
+      const [{ item }] = pending as readonly [Pending<number, number, Error>]
+      sent.push(item)
+      return { request: item, pending, split: (result) => [result] }
+    },
+  })
+  const [one, two, three] = await Promise.all([request(1), request(2), request(3)])
+  t.strictSame([one, two], [E.right(1), E.right(2)])
+  t.match(three, { left: { _tag: 'DriverError', kind: 'unavailable', retryable: true, effect: 'none' } })
+  t.strictSame(sent, [1, 2])
+  t.strictSame(await request(4), E.right(4))
+})
