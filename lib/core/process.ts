@@ -1,5 +1,4 @@
-// Shares the current session and more between the copies of keyrow in a process. Bundlers and development servers may load
-// two.
+// Shares the current session and more between copies of keyrow in a process. A bundler or development server may load two.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')

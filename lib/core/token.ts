@@ -95,9 +95,7 @@ const TOKEN =
 
 declare const saveId: unique symbol
 
-/**
- * 64 random bits in hexadecimal that identify a save. A store keeps those of the last saves to recognize a repeated save.
- */
+/** 64 random bits in hexadecimal that identify a save. A store keeps those of the last saves, to recognize a repetition. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey

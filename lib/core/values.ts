@@ -13,8 +13,8 @@ export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
  * Returns the deeply frozen value of a key as an `Option` or, with a fallback, as the value itself. A stored value that
- * does not fit the key's codec counts as absent, but stays in its row until the key is set again. `sessionRefStrict`
- * reports it.
+ * does not fit the key's codec counts as absent, but stays stored until the key is set again. `sessionRefStrict` reports
+ * it.
  *
  * @throws `KeyNotLoaded` if the session was loaded without this key
  *
@@ -68,7 +68,7 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. If its value is equal already, the same session is returned. If several saves set the same key, the last one
+ * Sets a key. If its value is equal already, the same session is returned. If several saves set the same key, the last
  * wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored

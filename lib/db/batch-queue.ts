@@ -1,5 +1,5 @@
-// A queue that batches requests of the same kind. While batches run, new requests wait and form the next batch; a
-// request to an idle queue waits for nothing. A request that a batch could not answer is retried alone.
+// Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A request to
+// an idle queue does not wait. A request that a batch could not answer is retried alone.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { DriverError, type StoreError } from '../core/errors.js'
@@ -8,13 +8,13 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** Most requests in one statement. Default: 128. */
+  /** The maximum number of requests in one statement. Default: 128. */
   readonly maxBatchSize?: number
-  /** Most statements of a kind at once, if one is late or many requests wait. Default: 2. */
+  /** The maximum number of statements of one kind at once, reached if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
-  /** Most unanswered loads, and most unanswered saves. One more fails at once with a `DriverError`. Default: 10,000. */
+  /** The maximum number of unanswered loads, and of saves. The next fails at once with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** Most milliseconds in the queue. After that a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. After it a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -33,23 +33,23 @@ export const limitsOf = ({
 export interface BatchSource<B> {
   /** The number of requests that wait. */
   readonly size: () => number
-  /** Removes and returns the next batch; `undefined` if none is ready. */
+  /** Removes and returns the next batch, or returns `undefined` if none is ready. */
   readonly next: () => B | undefined
-  /** Sends a batch. Its slot is free once the promise has settled. */
+  /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
   readonly send: (batch: B) => Promise<void>
 }
 
 type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
 
-/** After this time a batch is late, and the next one starts beside it. */
+/** After this time a running batch is late, and the next one may start beside it. */
 const LATE_MS = 10
 
-/** This many waiting requests are worth a statement beside the one that runs. */
+/** If this many requests wait, another statement starts beside the one that runs. */
 const WORTH_ANOTHER = 64
 
 /**
- * Sends the batches of a source. One runs at a time, since a larger statement costs less for each request than two smaller
- * ones. Up to `concurrency` run if batches are late, or if many requests wait.
+ * Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
+ * ones. Up to `concurrency` batches run if a batch is late or many requests wait.
  */
 class Scheduler<B> {
   // A batch must not run in the async context of its first request.
@@ -68,7 +68,7 @@ class Scheduler<B> {
     this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
   }
 
-  /** Sends a batch soon. Requests of the same turn of the event loop still join, such as those that follow a batch's answers. */
+  /** Sends a batch after this turn of the event loop. Requests of this turn still join it, for example after answers. */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true
@@ -114,7 +114,7 @@ export const scheduler = <B>(source: BatchSource<B>, options: SchedulerOptions):
   return () => made.schedule()
 }
 
-/** The database is too slow for the load. The request was not sent. */
+/** Makes the error of a request that was not sent, because the database is too slow for the load. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
@@ -128,7 +128,7 @@ export interface PendingRequest {
   readonly reject: (thrown: unknown) => void
 }
 
-/** Rejects requests whose time in the queue is up, and returns the others. */
+/** Fails the requests whose time in the queue is up, and returns the others. */
 export const dropTimedOut = <W extends PendingRequest>(
   pending: readonly W[],
   what: string,
@@ -143,14 +143,14 @@ export const dropTimedOut = <W extends PendingRequest>(
 }
 
 /**
- * Whether an error concerns all of a batch. Otherwise each request is retried alone, since one of them may be the
- * cause: by a value that cannot be stored, a deadlock, or a lock that took until the timeout.
+ * Whether an error concerns the whole batch. Otherwise each request is retried alone, since one of them may be the cause.
+ * It may have a value that cannot be stored, or have waited for a lock until a deadlock or the timeout.
  */
 export const isBatchWideFailure = (error: StoreError): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A batch that may wait for a lock holds its slot for this long, about as long as a batch without a lock. */
+/** A batch that may wait for a lock keeps its slot for this long, which is about the time of a batch without locks. */
 const SLOT_MS = 50
 
 export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -163,20 +163,20 @@ export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
     void doing.then(done, done)
   })
 
-/** The approximate size of the text in one statement, in characters. Larger requests go alone. */
+/** The approximate maximum of text in one statement, in characters. A larger request is sent alone. */
 export const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
 export interface BatchQueueOptions<I, A, L extends StoreError> {
   readonly what: string
   readonly limits: Required<BatchOptions>
-  /** The reason why no request can be sent here and now, if any. */
+  /** Returns the reason why no request can be sent here and now, if there is one. */
   readonly misuse: (() => L | undefined) | undefined
-  /** Returns the results in the order of the items; `undefined` for an item that must be retried alone. */
+  /** Sends the items and returns the results in their order. `undefined` means that the item must be retried alone. */
   readonly all: (items: readonly I[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   readonly one: (item: I) => Promise<E.Either<L, A>>
-  /** The key of the lock that an item takes. Two items of one key are never sent at once. */
+  /** Returns the key of the lock that an item takes. Two items with the same key are never sent at once. */
   readonly lock?: (item: I) => string
-  /** The length of the item's text. Default: 0. */
+  /** Returns the length of the item's text. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
@@ -187,7 +187,7 @@ interface PendingItem<I, A, L> extends PendingRequest {
 
 interface Queue<I, A, L> {
   readonly pending: PendingItem<I, A, L>[]
-  /** By the key of a lock: the items behind one that is queued or sent. */
+  /** For each key of a lock, the items that wait behind an item that is queued or sent. */
   readonly blockedByKey: Map<string, PendingItem<I, A, L>[]>
   size: number
 }
