@@ -58,7 +58,8 @@ export interface Database extends Queryable {
   /**
    * Runs `body` in a transaction and commits it when `body` returns a `Right`. If `body` returns a `Left` or throws, the
    * transaction is rolled back, and the caller gets that `Left` or error. A transaction with a failed statement is never
-   * committed, and the caller gets the first failure. Once its connection is lost, all its later statements fail.
+   * committed, and the caller gets the first failure. Once its connection is lost, all later statements fail, and none is
+   * sent outside of it.
    *
    * A nested transaction is a savepoint, and a failure rolls back to its beginning. Inside `body` only the innermost handle
    * may be used. Any other handle fails at once with the kind `outerHandle`. A handle fails with the kind `transactionOver`
@@ -196,9 +197,7 @@ export const transact = <L, A>(
 // lag behind, so an ended session would still open. The pooler sends statements with a volatile function to the primary. So
 // each read of keyrow calls one, in a condition that is always true. A comment would need pgpool's `allow_sql_comments`.
 
-/**
- * For statements on few rows, and for all on Citus. It is evaluated per row, without effect on access paths or sharding.
- */
+/** For statements on few rows, and for all on Citus. It is evaluated per row. Access paths and sharding do not change. */
 export const ON_PRIMARY = 'clock_timestamp() is not null'
 
 /** For statements on many rows. It is evaluated once. */

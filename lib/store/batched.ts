@@ -1,5 +1,5 @@
-// A store that batches loads and saves. Requests that arrive while others run form the next batch, each with its own
-// result. So one flush of the WAL makes many saves durable.
+// Wraps a store so that it batches loads and saves. Requests that arrive while a batch runs form the next batch, and each
+// gets its own result. So one flush of the WAL makes many saves durable.
 
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
 import { jsonSize } from '../core/json.js'
@@ -29,11 +29,11 @@ import {
 
 export type { BatchOptions } from '../db/batch-queue.js'
 
-// Merges several saves of one session into one. Each edit applies to the result of the one before it.
+// Merges several saves of one session into one. Each edit applies to the result of the edit before it.
 
 interface Merged<W> {
   readonly request: SaveRequest
-  /** The merged saves. Those whose updates threw are rejected. */
+  /** The merged saves, without those that were rejected because their updates threw. */
   readonly pending: readonly W[]
   readonly results: readonly Entries[]
 }
@@ -43,7 +43,7 @@ interface Mergeable {
   readonly reject: (thrown: unknown) => void
 }
 
-/** `base` is a newer state of the store than that of the changes, if known. */
+/** `base` is the state after an earlier save of this process, if there was one. It is newer than that of the changes. */
 const mergeSaves = <W extends Mergeable>(
   id: SessionId,
   pending: readonly W[],
@@ -76,8 +76,8 @@ const mergeSaves = <W extends Mergeable>(
 }
 
 /**
- * Returns how many saves, from the first on and at most `atMost`, can be merged: those that cover the same keys. A save
- * with an update of a key that is not loaded goes alone.
+ * Returns how many of the first `atMost` saves can be merged, which are those that cover the same keys as the first save. A
+ * save that updates a key that is not loaded is sent alone.
  */
 const countMergeable = (pending: readonly Mergeable[], atMost: number): number => {
   if (pending.length === 1) return 1
@@ -104,8 +104,8 @@ const newest = (pending: readonly Mergeable[], base: Snapshot | undefined): Snap
   ) as Snapshot
 
 /**
- * Splits the result of a merged save into one for each save, as if each had been saved alone. With other saves in
- * between, all get the present state.
+ * Splits the result of a merged save into one result for each save, as if each had been saved alone. If other saves came in
+ * between, all of them get the present state.
  */
 const splitResult = <W extends Mergeable>(
   { request, pending, results }: Merged<W>,
@@ -130,7 +130,7 @@ type Batching<K extends 'load' | 'save'> = (
   limits: Required<BatchOptions>,
 ) => SessionStore[K]
 
-/** Loads of all keys and loads of some keys are two statements, and thus two queues. */
+/** Loads of all keys and loads of some keys need two different statements, and thus two queues. */
 const batchedLoads: Batching<'load'> = (...params) => {
   const [loadAllKeys, loadSomeKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
   return (id, secret, reading) =>
@@ -167,19 +167,19 @@ interface Group {
 interface SaveQueue {
   /** The number of unanswered saves. */
   readonly size: () => number
-  /** The number of sessions with saves that are not under way. */
+  /** The number of sessions with saves that were not sent yet. */
   readonly waiting: () => number
   readonly enqueue: (id: SessionId, one: PendingSave) => void
   readonly next: () => readonly Group[] | undefined
-  /** Ends a group, once. `snapshot` is the session's new state, if known. */
+  /** Ends a group. Ending it again has no effect. `snapshot` is the session's new state, if known. */
   readonly complete: (group: Group, snapshot: Snapshot | undefined) => void
 }
 
-/** Half the number of saves that a header keeps, so that a retry of merged saves is recognized. */
+/** The maximum number of merged saves: half of what a session's header keeps, so that a retry of them is recognized. */
 const MAX_MERGED = 32
 
 interface State {
-  /** By session, in the order of their first save. */
+  /** The saves that were not sent yet, by session, in the order of each session's first save. */
   readonly pending: Map<SessionId, PendingSave[]>
   readonly underWay: Map<SessionId, Group>
   readonly bases: Map<SessionId, Snapshot>
@@ -222,7 +222,7 @@ const nextGroups = (state: State, batch: number, queueTimeoutMs: number): readon
   return groups.length === 0 ? undefined : groups
 }
 
-/** Removes saves of a session that can be merged. Returns `undefined` if all of them have timed out. */
+/** Takes saves of a session that can be merged from the queue. Returns `undefined` if all of them have timed out. */
 const takeGroup = (
   state: State,
   id: SessionId,
@@ -247,8 +247,8 @@ const sizeOf = ({ pending }: Group): number => {
   return size
 }
 
-// Saves of several sessions share a statement; saves of one session are merged in their order. While a session is being
-// saved, its next saves wait and continue from the result. Many updates of one key thus take one statement.
+// Saves of several sessions share a statement. Saves of one session are merged in their order. While a session is being
+// saved, its next saves wait and then continue from the result. So many updates of one key take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
   const { maxBatchSize, maxQueueSize, queueTimeoutMs } = limits
@@ -301,7 +301,7 @@ const saveAll = async (saving: Saving, groups: readonly Group[]): Promise<void> 
     else {
       const saved = E.isRight(results) ? (results.right[index] ?? O.none) : O.none
       if (O.isSome(saved)) succeed(saving, group, merged, saved.value)
-      // Not awaited, since it may wait for a lock.
+      // This is not awaited, since it may wait for a lock.
       else void saveEach(saving, group, merged.pending)
     }
   }
@@ -328,7 +328,7 @@ const fail = (
   for (const { resolve } of pending) resolve(failure)
 }
 
-/** Saves one after the other, each alone, within its time in the queue. */
+/** Sends the saves one after the other, each alone, unless its time in the queue is up. */
 const saveEach = async (
   { store, complete, queueTimeoutMs }: Saving,
   group: Group,
@@ -348,9 +348,9 @@ const saveEach = async (
 }
 
 /**
- * Wraps a store so that loads and saves that arrive together share a statement, which is one transaction. A lone one is
- * sent at once. Beyond `maxQueueSize` waiting requests, the next fails at once with a retryable `DriverError`. A store
- * without `batch` is returned unchanged.
+ * Wraps a store so that loads that arrive together share a statement, and so do saves. Each statement is one transaction. A
+ * lone request is sent at once. If `maxQueueSize` requests wait, the next one fails at once with a retryable `DriverError`.
+ * A store without `batch` is returned unchanged.
  *
  * @throws `RangeError` for an option that is out of range
  *
