@@ -26,7 +26,7 @@ export interface Scope {
   state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** Whether the scope has ended. It then returns no session any more. */
   ended: boolean
-  /** The session when the scope began. Edits that it does not have are new. */
+  /** The session when the scope began. Edits that this session does not have are new. */
   readonly opened: Session
   /** Every session value that the scope has held. */
   readonly stored: WeakSet<Session>

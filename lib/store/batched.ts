@@ -76,8 +76,8 @@ const mergeSaves = <W extends Mergeable>(
 }
 
 /**
- * Returns how many of the first `atMost` saves can be merged, which are those that cover the same keys as the first save. A
- * save that updates a key that is not loaded is sent alone.
+ * Returns how many saves can be merged, counted from the first and up to `atMost`. They must cover the same keys. A save
+ * that updates a key that is not loaded is sent alone.
  */
 const countMergeable = (pending: readonly Mergeable[], atMost: number): number => {
   if (pending.length === 1) return 1

@@ -23,8 +23,8 @@ export interface MemoryLimit {
 }
 
 /**
- * Wraps a store with a cache in this process. A load reads only the changes since the cached state. So it sees sessions as
- * other processes have changed or ended them. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
+ * Wraps a store with a cache in this process. A load reads only the changes since the cached state. So it also sees what
+ * other processes have changed or ended. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
  *
  * @throws `RangeError` for an option that is out of range
  *

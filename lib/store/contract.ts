@@ -1,7 +1,8 @@
 // Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - A load of a missing, expired or destroyed session, or one with a wrong secret, returns an `Absence`. A refresh returns
-//    `None`. A write fails with `SessionGone` or `SaveConflict`. Other errors are failures of the store itself.
+//  - A load of a missing, expired or destroyed session, or one with a wrong secret, returns an `Absence`. A refresh of such
+//    a session returns `None`. A write fails with `SessionGone` or `SaveConflict`. Other errors are failures of the store
+//    itself.
 //  - Times are by the store's own clock. A caller never sends a time.
 //  - Each operation is atomic, and bounded in time.
 //  - A store gets the hash of a secret, never the secret.
@@ -230,7 +231,7 @@ export type Session = SessionValue<SessionStore>
 
 // Connects a session store with its counterparts inside transactions of the same database.
 
-/** Adds `using` to a store. For each transaction it returns one store, which `inner` makes of the transaction's handle. */
+/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes of its handle. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,

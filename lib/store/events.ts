@@ -30,7 +30,7 @@ export interface SessionEvents {
   readonly expired: { readonly id: SessionId }
   /** A request had a token that opens no session: malformed, of an ended session, or never issued. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client sent more different bad tokens than its guard allows. It is published once for each window of time. */
+  /** A client sent more different bad tokens than its guard allows. The event is published once for each window of time. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Expired sessions were deleted. */
   readonly expiredDeleted: {
