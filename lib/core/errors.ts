@@ -15,7 +15,7 @@ export const brandErrors = (base: ErrorClass, family: string, classes: Record<st
       value(this: ErrorClass, value: unknown): boolean {
         if (typeof value !== 'object' || value === null) return false
         if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
-        // If a program derives a class, only instances of that class count.
+        // If a program derives a class from an error, `instanceof` accepts only instances of that class.
         if (this !== type || Reflect.get(value, BRAND) !== family) return false
         return tag === undefined || Reflect.get(value, '_tag') === tag
       },

@@ -1,4 +1,4 @@
-// Checks numbers in options, since not every caller is type-checked. The text '5' compares like 5, but `+` would append.
+// Checks numbers in options, since not every caller is type-checked. The text '5' compares like 5, but `+` appends it.
 import { inspect } from 'node:util'
 
 /** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */
@@ -16,7 +16,7 @@ export const isNumberWithin = (
 /**
  * Checks the option `name` and returns its value.
  *
- * @throws `RangeError` for any other value. Its message says the value, and what the option must be.
+ * @throws `RangeError` for any other value. Its message shows the value, and says what the option must be.
  */
 export const numberOption = (
   name: string,

@@ -125,7 +125,7 @@ export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
 
 type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
 
-/** Prints the names of keys but no values, which are often personal data. Its JSON has the values, but no handle. */
+/** Prints the names of keys, but no values, which are often personal data. The JSON has the values, but no handle. */
 class FrozenSession<H> implements SessionValue<H> {
   readonly id: SessionId
   readonly handle: H
@@ -207,7 +207,7 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
           : applyEdits(edits, noEntries),
       )
 
-/** Replaces the edits by `edits`, which have one edit more. `store` has the values after that edit. */
+/** Replaces the edits and the values of the session. `store` must have the values after `edits`. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   new FrozenSession(session, edits, store)
 

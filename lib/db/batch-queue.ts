@@ -122,7 +122,7 @@ export const queueFull = (what: string, maxQueueSize: number): DriverError =>
   overload(`${what}: ${String(maxQueueSize)} requests are waiting already`, 'unavailable')
 
 export interface PendingRequest {
-  /** The time of its arrival, by `performance.now()`. */
+  /** The time at which the request arrived, by `performance.now()`. */
   readonly since: number
   readonly resolve: (outcome: E.Either<DriverError, never>) => void
   readonly reject: (thrown: unknown) => void

@@ -82,7 +82,7 @@ const queueIn = (
 // Citus and some views do not support the batch form.
 const UNSUPPORTED = /^(0A000|42703|42809|55000)$/
 
-// A stale prepared statement has the same SQLSTATE, but is retryable.
+// The error of a stale prepared statement has the same SQLSTATE, but is retryable.
 const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
   !retryable && UNSUPPORTED.test(sqlState ?? '')
 

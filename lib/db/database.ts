@@ -66,7 +66,7 @@ export interface Database extends Queryable {
    * after its end. If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets that error.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
-  /** Ends all connections. Later statements fail with a `DriverError`. Idempotent. */
+  /** Ends all connections. Later statements fail with a `DriverError`. Closing it again has no effect. */
   readonly close: TaskEither<DriverError, void>
   /** Returns the error that a statement through this handle gets here and now, if an inner transaction is open. */
   readonly misuse?: () => DriverError | undefined

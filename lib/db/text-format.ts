@@ -27,7 +27,7 @@ type Parts = readonly [year: number, month: number, day: number, hour: number, m
 interface Time {
   readonly parts: Parts
   readonly millisecond: number
-  /** Seconds east of Greenwich. */
+  /** The offset from UTC in seconds. It is positive to the east. */
   readonly offset: number
 }
 

@@ -19,7 +19,7 @@ interface Scope {
   readonly commitTasks: TaskEither<SessionError, unknown>[]
   handle: Database | undefined
   over: boolean
-  /** `undefined` until the end. */
+  /** Whether the transaction was committed. It is `undefined` until the end. */
   committed: boolean | undefined
   failed: DriverError | undefined
   /** Resolves at the end of the open savepoint. */

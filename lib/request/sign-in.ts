@@ -77,7 +77,7 @@ export const signIn = (
 }
 
 /**
- * Signs out: destroys the current session. The adapter then clears its cookie.
+ * Signs out by destroying the current session. The adapter then clears its cookie.
  *
  * @example
  * ```ts

@@ -35,7 +35,7 @@ export interface MadeVersion {
 }
 
 export interface SchemaState {
-  /** 0 if there are no tables. */
+  /** The version, or 0 if there are no tables. */
   readonly version: number
   /** Whether the PostgreSQL schema exists. */
   readonly exists: boolean
@@ -55,7 +55,7 @@ export type SchemaError = DriverError | SchemaMismatch
 /** Returns a quoted identifier without its quotes. */
 export const bare = (schema: string): string => schema.slice(1, -1)
 
-// Types have quoted names if `quote_all_identifiers` is on.
+// `format_type` quotes the names of types if `quote_all_identifiers` is on.
 const found: Query = {
   name: 'schema.found',
   text: `
@@ -194,9 +194,7 @@ const foreign = (schema: string, why: string): SchemaMismatch =>
       `they were not changed. Choose another schema, or repair this one`,
   )
 
-/**
- * Ensures that the schema has this release's version, and returns its state. With `upgrade`, it creates or upgrades tables.
- */
+/** Ensures that the schema has this release's version, and returns its state. `upgrade` allows it to change the tables. */
 export const prepareSchema = (
   database: Database,
   schema: string,
@@ -265,7 +263,7 @@ export const upgradeSchema = (database: Database, schema: string): TE.TaskEither
   )
 }
 
-// `if not exists` alone is not safe for processes that start together.
+// The lock is needed, since `if not exists` alone is not safe for processes that start together.
 const lock: Query = {
   name: 'schema.lock',
   text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))`,

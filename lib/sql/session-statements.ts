@@ -133,7 +133,7 @@ export const sessionStatements = statementsOf('session', {
   // revision 63 revisions old is then one too old.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
-  // As `save`, but $8 are the loaded keys, and `changes` has only these keys.
+  // Like `save`, but $8 are the loaded keys, and `changes` has only these keys.
   saveKeys: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfSome(schema) }),
 
   saveFull: (schema, isAlive) =>
@@ -151,7 +151,7 @@ export const sessionStatements = statementsOf('session', {
       atMost('transaction_timeout', 'bound'),
     ]),
 
-  // As `lock`, but in a transaction of the program, which has the program's timeouts.
+  // Like `lock`, but in a transaction of the program, which has the program's timeouts.
   lockInTransaction: locked,
 
   // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before that lock.
@@ -162,8 +162,8 @@ export const sessionStatements = statementsOf('session', {
   changesOfKeys: (schema) =>
     `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
 
-  // $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute, $6 save, $7 the session's own
-  // idle time or null
+  // $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle time, $5 absolute time, $6 the save's id, $7
+  // the session's own idle time or null
   create: (schema) => `
 with head as (
   insert into ${schema}.session
@@ -196,7 +196,7 @@ select ${loadedColumns(schema, '$3', '$4')}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
 where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
-  // As `load`, but $7 are the wanted keys, and $8 the wanted keys that are not loaded
+  // Like `load`, but $7 are the wanted keys, and $8 the wanted keys that are not loaded
   loadKeys: (schema) => `
 select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
@@ -221,11 +221,12 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
       `case when base.revision > base.since then ${changesSince(schema, '$1::uuid', 'base.since')} end`,
     ),
 
-  // As `refresh`, but $6 are the wanted keys, and $7 the wanted keys that are not loaded
+  // Like `refresh`, but $6 are the wanted keys, and $7 the wanted keys that are not loaded
   refreshKeys: (schema, isAlive) =>
     refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace. The row lock makes this a compare-and-swap that one rotation wins.
+  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes this a compare-and-swap that one rotation
+  // wins.
   rotate: (schema, isAlive) => `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),

@@ -149,7 +149,7 @@ const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rota
     ),
 })
 
-// The secret is another one. If the answer to the first attempt was lost, this same rotation may have set it. One of
+// The session has another secret. If the answer to the first attempt was lost, this same rotation may have set it. One of
 // several concurrent rotations wins. The others fail with `SaveConflict`, or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,

@@ -14,7 +14,7 @@ export interface DeleteExpiredOptions {
   readonly batchSize?: number
   /** The minimum pause after a batch, in milliseconds. A pause also lasts at least as long as the batch. Default: 20. */
   readonly delayMs?: number
-  /** No batch begins later than this many milliseconds after the first one. Default: 10 minutes. */
+  /** No batch begins later than this many milliseconds after the first batch. Default: 10 minutes. */
   readonly totalTimeoutMs?: number
   /** Ends the run after the current batch. */
   readonly signal?: AbortSignal
@@ -63,7 +63,7 @@ export const deleteExpiredSessions = (
   options: DeleteExpiredOptions = {},
 ): TaskEither<StoreError, DeletedExpired> => deleting(store, options, true)
 
-/** Without `ref` the pauses do not keep the process alive. */
+/** If `ref` is false, the pauses do not keep the process alive. */
 const deleting = (
   store: SessionStore,
   options: DeleteExpiredOptions,
@@ -122,8 +122,8 @@ export interface Cleanup {
 }
 
 /**
- * Starts deleting expired sessions in the background. The times are random, so that processes that start together run
- * at different times. Failures are published as `failed` events, and the cleanup continues. It does not keep the
+ * Starts deleting expired sessions in the background. The runs have random times, so that processes that start together run
+ * at different times. Failures are published as `failed` events, and the cleanup continues. The cleanup does not keep the
  * process alive.
  *
  * @throws `RangeError` for an option that is out of range

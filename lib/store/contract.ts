@@ -74,7 +74,7 @@ export interface Which {
 export interface ExpiredBatch {
   /** The number of deleted sessions. */
   readonly sessions: number
-  /** Whether there may be more. */
+  /** Whether there may be more expired sessions. */
   readonly more: boolean
   /** Whether nothing was done because another cleanup was busy. */
   readonly busy: boolean
@@ -127,7 +127,7 @@ export interface BatchOperations {
   ) => TaskEither<StoreError, readonly Option<SavedSnapshot>[]>
 }
 
-/** A session's edits, and the state they were made on. */
+/** A session's edits, and the state on which they were made. */
 export interface Change {
   /** Identifies this save, so that it is not done twice if it is repeated after a lost answer. */
   readonly save: IdempotencyKey

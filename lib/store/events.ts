@@ -20,7 +20,7 @@ export interface SessionEvents {
     readonly rounds: number
     readonly durationMs: number
   }
-  /** A request failed with a `SaveConflict`, since another one was first. */
+  /** A request failed with a `SaveConflict`, since another request was first. */
   readonly conflict: { readonly id: SessionId; readonly what: string }
   /** A session has a new secret. */
   readonly rotated: { readonly id: SessionId; readonly durationMs: number }
@@ -28,7 +28,9 @@ export interface SessionEvents {
   readonly destroyed: { readonly id: SessionId; readonly durationMs: number }
   /** A request had the token of an expired session. */
   readonly expired: { readonly id: SessionId }
-  /** A request had a token that opens no session: malformed, of an ended session, or never issued. */
+  /**
+   * A request had a token that opens no session, since it is malformed, belongs to an ended session, or was never issued.
+   */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
   /** A client sent more different bad tokens than its guard allows. The event is published once for each window of time. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }

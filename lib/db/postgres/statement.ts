@@ -75,7 +75,7 @@ const ROUNDED = new Set([
   600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
 ])
 
-/** Whether `extra_float_digits` matters. */
+/** Whether `extra_float_digits` matters, because a column is of such a type. */
 const hasFloats = (columns: readonly Column[]): boolean => columns.some(({ type }) => ROUNDED.has(type))
 
 const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {

@@ -191,7 +191,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
   if (sockets.times.length > BURST) await delay(100)
   if (sockets.closed) return new Promise<never>(() => undefined)
   const socket = new Socket({ writableHighWaterMark: HIGH_WATER_MARK } as SocketConstructorOpts)
-  // postgres.js removes all listeners when TLS begins, so a listener for the end would be lost.
+  // Destroyed sockets are removed here, since postgres.js removes all listeners, also one for the end, when TLS begins.
   for (const other of sockets.open) if (other.destroyed) sockets.open.delete(other)
   sockets.open.add(socket)
   return connected(socket, pool)
