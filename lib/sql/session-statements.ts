@@ -225,8 +225,7 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
   refreshKeys: (schema, isAlive) =>
     refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes this a compare-and-swap that one rotation
-  // wins.
+  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes it a compare-and-swap with one winner.
   rotate: (schema, isAlive) => `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),

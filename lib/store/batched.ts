@@ -248,7 +248,7 @@ const sizeOf = ({ pending }: Group): number => {
 }
 
 // Saves of several sessions share a statement. Saves of one session are merged in their order. While a session is being
-// saved, its next saves wait and then continue from the result. So many updates of one key take one statement.
+// saved, its next saves wait and then continue from the result. Many updates of one key thus take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
   const { maxBatchSize, maxQueueSize, queueTimeoutMs } = limits

@@ -28,9 +28,7 @@ export interface SessionEvents {
   readonly destroyed: { readonly id: SessionId; readonly durationMs: number }
   /** A request had the token of an expired session. */
   readonly expired: { readonly id: SessionId }
-  /**
-   * A request had a token that opens no session, since it is malformed, belongs to an ended session, or was never issued.
-   */
+  /** A request had a token that opens no session, since it is malformed, was never issued, or its session has ended. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
   /** A client sent more different bad tokens than its guard allows. The event is published once for each window of time. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
