@@ -1,24 +1,24 @@
-// Edits of named values: at most one for each name. Sessions edit their keys with them, records their columns. An
-// edit is a pure function of one value, which may be absent:
+// Edits change named values; each name has at most one edit. They change the keys of a session and the columns of a record.
+// An edit is a pure function of one value, which may be absent:
 //
 //   Set v        x ↦ v           blind: independent of the stored value
 //   Del          x ↦ nothing     blind
 //   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
 //
-// Two edits of one name compose to one with both effects. After a blind one the value is known, so it is blind too:
+// Two edits of one name compose to one edit with both effects. If either is blind, the result is known and thus blind:
 //
 //   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
 //   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
 //                                  compose(Del, Update gs)       = Set (gs of nothing)
 //
-// `since` is the difference of two states of one request. A save at the end thus skips what an earlier one stored:
+// `since` is the difference between two states of one request. With it, a later save skips what an earlier save stored:
 //
 //   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
 
 import type { Json } from './json.js'
 import { HashMap, O } from './prelude.cjs'
 
-/** A new value, computed from the present one. It must be pure: it may run again on a newer value. */
+/** Computes the new value from the present one. It must be pure, because it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V
 
 export type Edit<V = Json> =
@@ -52,7 +52,7 @@ export const composeEdit = <V>(first: Edit<V> | undefined, second: Edit<V>): Edi
   return O.matchW(deleted, setTo<V>)(applyEdit(second, applyEdit(first, O.none)))
 }
 
-/** Returns the part of `later` that `earlier` lacks, or `undefined` for none. */
+/** Returns the part of `later` that `earlier` lacks, or `undefined` if it lacks nothing. */
 const sinceEdit = <V>(earlier: Edit<V> | undefined, later: Edit<V>): Edit<V> | undefined => {
   if (earlier === later) return undefined
   if (earlier?._tag !== 'Update' || later._tag !== 'Update') return later
@@ -79,7 +79,7 @@ export type Entries = HashMap<string, Json>
 
 export const noEntries: Entries = HashMap()
 
-// `fromNullable` would lose null, which is a value.
+// `O.fromNullable` would turn null, which is a valid value, into absence.
 export const valueAt = (entries: Entries, key: string): O.Option<Json> =>
   entries.has(key) ? O.some(entries.get(key) as Json) : O.none
 

@@ -1,5 +1,5 @@
-// All errors, as one closed union. Each is an `Error` with a readonly `_tag`, so that the same value can be a `Left`
-// or be thrown, and a `switch` on `_tag` is exhaustive. Absence is an `Option`, never an error.
+// Defines all errors as one closed union. Each is an `Error` with a readonly `_tag`. So the same value can be returned as a
+// `Left` or thrown, and a `switch` on `_tag` is exhaustive. An absent value is an `Option`, never an error.
 
 import { E, type TE } from './prelude.cjs'
 
@@ -7,7 +7,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` accept the errors of all copies of keyrow that a bundler has loaded: by family and tag. */
+/** Makes `instanceof` accept errors of every copy of keyrow that a bundler has loaded. It compares family and tag. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -15,7 +15,7 @@ export const brandErrors = (base: ErrorClass, family: string, classes: Record<st
       value(this: ErrorClass, value: unknown): boolean {
         if (typeof value !== 'object' || value === null) return false
         if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
-        // A class that a program derives has instances of its own only.
+        // If a program derives a class from an error, `instanceof` accepts only instances of that class.
         if (this !== type || Reflect.get(value, BRAND) !== family) return false
         return tag === undefined || Reflect.get(value, '_tag') === tag
       },
@@ -31,7 +31,7 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/** An error with the HTTP response to a request that failed with it. Frameworks read these members, and may assign them. */
+/** An error that holds the HTTP response to a request that failed with it. Frameworks read and may assign its members. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -41,30 +41,30 @@ export abstract class ErrorWithStatus extends Error {
   override get name(): string {
     return this._tag
   }
-  /** `status` by the name that Fastify reads. */
+  /** The same value as `status`, under the name that Fastify reads. */
   get statusCode(): number {
     return this.status
   }
   set statusCode(status: number) {
     Object.assign(this, { status })
   }
-  /** The whole response, for Hono. */
+  /** Returns the whole response, which Hono sends. */
   getResponse(): Response {
     return new Response(responseBody(this), { status: this.status, headers: this.headers ?? {} })
   }
 }
 
-/** The text that the client gets. */
+/** Returns the text that the client gets. */
 export const responseBody = ({ _tag, status, message }: ErrorWithStatus): string =>
   status === 403 ? `${message}\n` : (status !== 500 && BODIES[_tag]) || 'Something went wrong.\n'
 
 /**
- * The reason of a failed statement, for the cases that a program may want to handle.
+ * The reason why a statement failed, for the cases that a program may want to handle.
  *
  * - `unique`, `foreignKey`, `check`, `notNull`, `exclusion`: a constraint was violated.
  * - `serialization`, `deadlock`: the server aborted this transaction in favour of another one.
  * - `timeout`: a deadline of keyrow or a timeout of the server has passed.
- * - `unavailable`: no connection, a lost one, or a server that starts, stops, is read-only or out of resources.
+ * - `unavailable`: there is no connection, it was lost, or the server starts, stops, is read-only or lacks resources.
  * - `setting`: a setting of the role or the database makes results wrong; the message names it.
  * - `outerHandle`: the handle of the database, or of an outer transaction, was used inside a transaction.
  * - `transactionOver`: a transaction's handle was used after its end.
@@ -82,17 +82,17 @@ const KINDS = [
   [/^23P01/, 'exclusion'],
   [/^40001/, 'serialization'],
   [/^40P01/, 'deadlock'],
-  // A statement was cancelled, or a statement, a lock, an idle or a whole transaction took too long.
+  // A statement was cancelled, or a statement, a wait for a lock, an idle transaction or a whole transaction took too long.
   [/^(57014|55P03|25P03|25P04)/, 'timeout'],
-  // Connections, a read-only server, authentication, no such database, resources, shutdown or startup, disks.
+  // Errors of connections, a read-only server, authentication, a missing database, resources, shutdown, startup and disks.
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ] as const
 
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
-// A SQLSTATE normally means no effect. Exceptions: a lost connection or server, an unknown completion, and system
-// errors, which a proxy between client and server may have sent.
+// A SQLSTATE normally means that the statement had no effect. The exceptions are a lost connection or server, an unknown
+// completion, and system errors, which a proxy between client and server may have sent.
 const effectOfState = (sqlState: string): Effect =>
   /^(08(?!00[14])|40003|57P0[1245]|58|XX)/.test(sqlState) ? 'unknown' : 'none'
 
@@ -105,7 +105,7 @@ interface DriverErrorDetail {
   readonly constraint?: string | undefined
   readonly column?: string | undefined
   readonly retryable: boolean
-  /** Default: derived from the SQLSTATE; `unknown` without one. */
+  /** Default: derived from the SQLSTATE, or `unknown` if there is none. */
   readonly effect?: Effect | undefined
   readonly cause?: unknown
 }
@@ -114,12 +114,12 @@ interface DriverErrorDetail {
  * The database was not reached, did not answer in time, or rejected a statement.
  *
  * - `sqlState`: PostgreSQL's five-character code, if the server answered.
- * - `kind`: the reason, for the cases that a program may want to handle; else `undefined`.
- * - `constraint`, `column`: what was violated, if the server names it.
- * - `retryable`: the same operation may succeed if repeated (a lost connection, a deadlock, a timeout).
- * - `effect`: `none` if it was never sent, or the server rejected it; the statement or transaction had no effect.
- *   `unknown` if the connection was lost or the answer did not come in time; it may have taken effect.
- * - `status`: 503 if it is `retryable` or of the kind `unavailable`, else 500.
+ * - `kind`: the reason, for the cases that a program may want to handle; otherwise `undefined`.
+ * - `constraint`, `column`: the violated constraint and its column, if the server names them.
+ * - `retryable`: whether the same operation may succeed if it is repeated (after a lost connection, a deadlock, a timeout).
+ * - `effect`: `none` if the statement or transaction had no effect, since it was never sent or the server rejected it.
+ *   `unknown` if it may have taken effect, since the connection was lost or no answer came in time.
+ * - `status`: 503 if the error is `retryable` or of the kind `unavailable`, otherwise 500.
  * - `cause`: the driver's own error.
  *
  * @example
@@ -155,7 +155,7 @@ export class DriverError extends KeyrowError {
   }
 }
 
-/** A stored value does not fit its codec. `row` counts from 0 in the result. `problems` has a line per mismatch. */
+/** A stored value does not fit its codec. `row` counts the result's rows from 0. `problems` has one text per mismatch. */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
   readonly status = 500
@@ -170,7 +170,7 @@ export class DecodeError extends KeyrowError {
   }
 }
 
-/** A key or a value that cannot be stored. `path` is the position in the value: `['lines', '0', 'price']`. */
+/** A key or a value cannot be stored. `path` is the position in the value, such as `['lines', '0', 'price']`. */
 export class EncodeError extends KeyrowError {
   readonly _tag = 'EncodeError'
   readonly status = 400
@@ -217,7 +217,7 @@ export class KeyNotLoaded extends KeyrowError {
   }
 }
 
-/** No current session is bound here: the code runs outside of `withSession` and of every adapter. */
+/** No current session is bound here, because the code runs outside of `withSession` and of every adapter. */
 export class NoCurrentSession extends KeyrowError {
   readonly _tag = 'NoCurrentSession'
   readonly status = 500
@@ -257,7 +257,7 @@ export class RecordGone extends KeyrowError {
   }
 }
 
-/** The database has no schema of keyrow, or one of another version. */
+/** The schema of keyrow is missing, has another version, or lacks parts of its tables. */
 export class SchemaMismatch extends KeyrowError {
   readonly _tag = 'SchemaMismatch'
   readonly status = 503
@@ -266,7 +266,7 @@ export class SchemaMismatch extends KeyrowError {
   constructor(
     readonly schema: string,
     readonly problem: string,
-    /** The versions, if they differ; `found` is 0 without a schema. */
+    /** The versions, if they differ. `found` is 0 if there are no tables. */
     readonly versions?: { readonly found: number; readonly wanted: number },
   ) {
     super(`schema "${schema}": ${problem}`)
@@ -297,14 +297,14 @@ export type SessionError =
   | SaveConflict
   | SchemaMismatch
 
-/** The store itself failed: a database error, or another version of keyrow's schema. */
+/** An error of the store itself: the database failed, or keyrow's schema has another version. */
 export type StoreError = DriverError | SchemaMismatch
 
 /** The errors of records. */
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
 
 /**
- * Whether a thrown value is one of the errors of sessions, also one of another copy of keyrow in this process.
+ * Returns whether a thrown value is a session error, including one of another copy of keyrow in this process.
  *
  * @example
  * ```ts
@@ -317,7 +317,7 @@ export const isSessionError = (error: unknown): error is SessionError =>
   error instanceof KeyrowError && !(error instanceof RecordGone)
 
 /**
- * Whether a thrown value is one of the errors of records.
+ * Returns whether a thrown value is a record error.
  *
  * @example
  * ```ts
@@ -329,7 +329,7 @@ export const isSessionError = (error: unknown): error is SessionError =>
 export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
-/** A session error that `task` throws, for example in a replayed update, becomes its `Left`. Other errors stay thrown. */
+/** Turns a session error that `task` throws, such as one of a replayed update, into a `Left`. Other errors stay thrown. */
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>
@@ -345,13 +345,13 @@ export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Eith
   }
 }
 
-/** The right of an `Either`; its left is thrown. */
+/** Returns the right value of an `Either`, or throws its left value. */
 export const given = <L extends Error, A>(either: E.Either<L, A>): A => {
   if (E.isLeft(either)) throw either.left
   return either.right
 }
 
-/** Runs a task; the promise rejects with its left. */
+/** Runs a task. If its result is a `Left`, the promise rejects with the left value. */
 export const orThrow = async <L extends Error, A>(task: TE.TaskEither<L, A>): Promise<A> =>
   given(await task())
 
@@ -361,5 +361,5 @@ export const withEffect = (error: DriverError, effect: Effect): DriverError =>
 export const withMessage = (error: DriverError, message: string): DriverError =>
   new DriverError(message, detailOf(error))
 
-// `cause` is not enumerable.
+// `Object.assign` does not copy `cause`, which is not enumerable.
 const detailOf = (error: DriverError): DriverErrorDetail => Object.assign({ cause: error.cause }, error)

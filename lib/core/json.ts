@@ -1,15 +1,15 @@
-// JSON as a type and a check. A value that is not JSON is rejected when it is set, long before a save. PostgreSQL's
-// own limits on text and jsonb are part of the check. A deeply frozen copy is kept.
+// Defines JSON as a type, and checks that values are JSON. A value that is not JSON is rejected when it is set, long before
+// a save. The check includes PostgreSQL's own limits on text and jsonb. A session keeps a deeply frozen copy of a value.
 import { EncodeError } from './errors.js'
 
 /** Any JSON value, deeply read-only. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
 
-// In characters of JSON (16 Mi), and in levels.
+// The maximum size in characters of JSON (16 Mi), and the maximum depth in levels.
 const MAX_JSON_SIZE = 16 * 1024 * 1024
 const MAX_JSON_DEPTH = 500
 
-/** The reason why PostgreSQL cannot hold this text; `undefined` if it can. */
+/** Returns the reason why PostgreSQL cannot store this text, or `undefined` if it can. */
 export const textProblem = (text: string): string | undefined => {
   if (text.includes('\u0000')) return 'U+0000 cannot be stored by PostgreSQL'
   return text.isWellFormed() ? undefined : 'a lone surrogate is not valid Unicode'
@@ -32,7 +32,7 @@ interface Walk {
 }
 
 /**
- * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members are left out, -0 becomes 0.
+ * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members are left out and -0 becomes 0.
  *
  * @throws `EncodeError`, with `key` and the path, for functions, symbols, BigInt, NaN, infinities, `undefined` in
  * arrays, cycles, class instances, U+0000 and lone surrogates.
@@ -61,7 +61,7 @@ const copy = (walk: Walk, value: unknown): Json => {
 
 const copyNumber = (walk: Walk, value: number): number => {
   if (!Number.isFinite(value)) reject(walk, `${String(value)} is not JSON`)
-  // PostgreSQL returns numbers with all their digits: 1e308 as 309 of them.
+  // PostgreSQL returns numbers with all their digits; 1e308 has 309.
   grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
 }
@@ -72,7 +72,7 @@ const copyText = (walk: Walk, value: string): string => {
   return problem === undefined ? value : reject(walk, problem)
 }
 
-// JSON has these as \u0001, six characters.
+// JSON writes each of these control characters with six characters, such as \u0001.
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern finds control characters
 const CONTROLS = /[\u0001-\u001f]/g
 
@@ -109,14 +109,14 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
   return copied
 }
 
-/** An object literal of any realm, or an object without a prototype. */
+/** Whether the value is an object literal of any realm, or an object without a prototype. */
 const isPlainObject = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
   if (prototype === null) return true
   return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')
 }
 
-/** `A`, deeply read-only. A `Date` keeps its type; its setters throw. */
+/** The deeply read-only form of `A`. A `Date` keeps its type, but its setters throw. */
 export type DeepReadonly<A> = unknown extends A
   ? A
   : A extends string | number | boolean | bigint | symbol | null | undefined | Date
@@ -138,7 +138,7 @@ const setterError = { value: rejectChange, writable: false, enumerable: false, c
 const dateSetters = Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith('set'))
 const collectionSetters = ['set', 'add', 'delete', 'clear']
 
-// Single calls with a complete descriptor take two thirds of the time of `defineProperties`.
+// Calls of `defineProperty` with a complete descriptor take two thirds of the time of one `defineProperties`.
 const lock = (value: object, setters: readonly string[]): void => {
   if (!Object.isExtensible(value)) return
   for (const setter of setters) Object.defineProperty(value, setter, setterError)
@@ -164,5 +164,5 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   return value as DeepReadonly<A>
 }
 
-// `Object.isFrozen` would not cover nested values.
+// `Object.isFrozen` cannot replace this set, since it does not cover nested values.
 const deeplyFrozen = new WeakSet<object>()

@@ -1,4 +1,4 @@
-// Typed keys: a name and a codec, which turns a value into JSON and back, so that a `Date` or a brand keeps its type.
+// A typed key is a name and a codec. The codec converts values to JSON and back, so a `Date` or a brand keeps its type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'
@@ -19,13 +19,13 @@ export interface AnyKey {
   }
 }
 
-/** The longest name of a key, in bytes of UTF-8. The name is part of an index. */
+/** The maximum length of a key's name, in bytes of UTF-8. It is bounded because the name is part of an index. */
 const MAX_KEY_BYTES = 1024
 
 /**
- * Makes a typed key, which can be used wherever a name can.
+ * Makes a typed key. It can be used wherever the name of a key can be used.
  *
- * @throws `EncodeError` for a name that cannot be stored: over 1,024 bytes, with U+0000 or a lone surrogate.
+ * @throws `EncodeError` for a name over 1,024 bytes, with U+0000 or with a lone surrogate, which cannot be stored.
  *
  * @example
  * ```ts
@@ -42,7 +42,7 @@ const MAX_KEY_BYTES = 1024
 export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
   Object.freeze({ name: storableName(name), codec })
 
-/** The keys of keyrow itself. They are part of every load. */
+/** The keys of keyrow itself. Every load includes them. */
 export const OWN = {
   principal: 'keyrow:principal',
   lifetime: 'keyrow:lifetime',
@@ -65,7 +65,7 @@ const storableName = (name: unknown): string => {
   return name
 }
 
-/** Returns the JSON of `value` under `key`. Throws an `EncodeError`. */
+/** Returns the JSON to store for `value` under `key`. Throws an `EncodeError` if it cannot be stored. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
   // Callers in JavaScript are not type-checked.
   const name = storableName(typeof key === 'object' ? key.name : key)
@@ -77,7 +77,7 @@ export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
     if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {
-    // A codec or a getter may throw: an invalid `Date` has no ISO string, for example.
+    // A codec or a getter may throw. For example, an invalid `Date` has no ISO string.
     throw error instanceof EncodeError ? error : new EncodeError(name, [], String(error))
   }
 }

@@ -1,10 +1,10 @@
-// Checks numbers in options. Not every caller is type-checked: a string of digits would compare like one, but not add.
+// Checks numbers in options, since not every caller is type-checked. The text '5' compares like 5, but `+` appends it.
 import { inspect } from 'node:util'
 
 /** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */
 export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
 
-/** Whether `value` is a number from `min` to `max`; with 'integer', a whole one. */
+/** Whether `value` is a number from `min` to `max`. With 'integer' it must also be a whole number. */
 export const isNumberWithin = (
   value: unknown,
   min: number,
@@ -16,7 +16,7 @@ export const isNumberWithin = (
 /**
  * Checks the option `name` and returns its value.
  *
- * @throws `RangeError` for any other value; its message has the value, and what the option must be.
+ * @throws `RangeError` for any other value. Its message shows the value, and says what the option must be.
  */
 export const numberOption = (
   name: string,

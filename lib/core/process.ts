@@ -1,11 +1,11 @@
-// What all copies of keyrow in a process share. A bundler or development server may load two, with one current session.
+// Shares the current session and more between copies of keyrow in a process. A bundler or development server may load two.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')
 
 /**
- * Returns the process-wide value of this name, which the first copy of keyrow makes. The name ends in a version, which
- * changes with the value's shape.
+ * Returns the process-wide value with this name, which the first copy of keyrow makes. The name ends in a version, which
+ * changes when the value's shape changes.
  */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
@@ -16,12 +16,12 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   return found as A
 }
 
-// The timers at the time of the import. A test may fake timers to let a session or a cache expire; keyrow's waits for
-// the event loop or a database must go on.
+// Keeps the timers as they are at the import. A test may fake timers to let a session or a cache expire. keyrow's own waits
+// for the event loop or a database must go on meanwhile.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
-/** Node.js fires a timer with a longer delay at once. */
+/** The maximum delay of a timer. Node.js fires a timer with a longer delay at once. */
 export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const nextTick = process.nextTick.bind(process)

@@ -1,5 +1,5 @@
-// The session as an immutable value: a snapshot of the store at the last read, and the edits of this request since.
-// Nothing here does I/O.
+// Defines the session as an immutable value. It has a snapshot of the store at the last read, and the edits that this
+// request has made since. Nothing here does I/O.
 
 import { type InspectOptions, inspect } from 'node:util'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
@@ -9,17 +9,17 @@ import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
 
 export type Keys = HashSet<string>
 
-/** Entries, and the keys they cover. A key outside of `keys` is unknown, never absent; only a store can update it. */
+/** Entries and the keys that they cover. */
 export interface PartialSnapshot {
   readonly entries: Entries
-  /** `undefined` means all keys. */
+  /** `undefined` means all keys. The value of any other key is unknown, not absent, and only a store can update it. */
   readonly keys?: Keys | undefined
 }
 
-/** Keys as a program names them. */
+/** Keys that a program passes, as names or typed keys. */
 export type KeyNames = readonly (string | AnyKey)[]
 
-/** The storable names of these keys, and keyrow's own. */
+/** Returns the names of these keys that can be stored, and keyrow's own keys. */
 export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
@@ -30,7 +30,7 @@ const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boo
   return edit === undefined ? !isStorable(name) : edit._tag !== 'Update'
 }
 
-/** Whether an update depends on a value that is not loaded. Only a store can run it. */
+/** Whether any update depends on a value that is not loaded. Only a store can run such an update. */
 export const hasUnloadedUpdates = ({ keys }: PartialSnapshot, edits: Edits): boolean =>
   keys !== undefined && edits.some((edit, key) => edit._tag === 'Update' && !keys.has(key))
 
@@ -41,11 +41,11 @@ const applyLoaded = (edits: Edits, snapshot: PartialSnapshot): Entries =>
     snapshot.entries,
   )
 
-/** The keys that are loaded once these edits are saved. */
+/** Returns the keys that are loaded once these edits are saved. */
 export const keysAfter = ({ keys }: PartialSnapshot, edits: Edits): Keys | undefined =>
   keys?.union(edits.keySeq())
 
-/** Restricts a snapshot to these keys, or to all keys if `keys` is `undefined`. */
+/** Restricts a snapshot to these keys. If `keys` is `undefined`, the snapshot stays as it is. */
 export const pick = <K extends PartialSnapshot>(snapshot: K, keys: Keys | undefined): K => {
   if (keys === undefined || keys === snapshot.keys) return snapshot
   const both = snapshot.keys === undefined ? keys : keys.intersect(snapshot.keys)
@@ -70,15 +70,15 @@ export const entriesOf = (entries: Entries, keys: Keys): Entries =>
     }
   })
 
-/** A session's rows, from one consistent read. */
+/** The state of a session's rows, from one consistent read. */
 export interface Snapshot extends PartialSnapshot {
-  /** Rises by one with every save. Each row has the revision that wrote it. */
+  /** The number of the last save. Every save raises it by one, and each row has the revision that wrote it. */
   readonly revision: number
   /** The time of expiry in milliseconds since 1970, by the store's clock. */
   readonly expiration: number
-  /** Whether moving the expiration is worth a write. */
+  /** Whether moving the expiration gains enough time to be worth a write. */
   readonly touchDue: boolean
-  /** Identifies the save that made this revision. After a restore of the database, its number may be used again. */
+  /** Identifies the save that made this revision, since a restored database may use the revision's number again. */
   readonly versionTag: IdempotencyKey
 }
 
@@ -95,7 +95,7 @@ export const emptySnapshot: Snapshot = Object.freeze({
 })
 
 /**
- * The common part of all records: the `handle` through which a record is saved and destroyed, and its `id` there.
+ * The common part of all records: the `handle` through which a record is saved and destroyed, and the record's `id`.
  *
  * @example
  * ```ts
@@ -110,22 +110,22 @@ export interface ActiveRecord<H, I> {
   readonly id: I
 }
 
-/** A session in a store of type `H`. `Session` is this with any `SessionStore`. */
+/** A session in a store of type `H`. `Session` is this type for any `SessionStore`. */
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
-  /** Milliseconds since 1970 by the store's clock; `None` before the first save. */
+  /** The time of expiry in milliseconds since 1970, by the store's clock. It is `None` before the first save. */
   readonly expiration: O.Option<number>
-  /** The values that this request sees: the snapshot with the edits applied, for keys that are loaded. */
+  /** The values that this request sees: the loaded keys of the snapshot, with the edits applied. */
   readonly store: Entries
   /** The changes since the last load, save or refresh. */
   readonly edits: Edits
-  /** The last read or written state of the store; `None` before the first save. */
+  /** The state that was last read from the store or written to it. It is `None` before the first save. */
   readonly snapshot: O.Option<Snapshot>
   readonly token: Token
 }
 
 type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
 
-/** Prints names of keys instead of values, which often are personal data. JSON has the values, and no handle. */
+/** Prints the names of keys, but no values, which are often personal data. The JSON has the values, but no handle. */
 class FrozenSession<H> implements SessionValue<H> {
   readonly id: SessionId
   readonly handle: H
@@ -171,11 +171,11 @@ function entriesToJson(this: Entries): object {
   return Object.fromEntries(this)
 }
 
-/** A new session in memory only; its id and secret are fresh unless a token is given. */
+/** Returns a new session, which is only in memory. Its id and secret are fresh unless a token is given. */
 export const newSession = <H>(handle: H, token = Token.fresh(freshId())): SessionValue<H> =>
   new FrozenSession({ handle, token, expiration: O.none, snapshot: O.none }, noEdits, noEntries)
 
-/** A session that a store holds, with unsaved `edits`. */
+/** Returns a session that a store holds, with unsaved `edits`. */
 export const storedSession = <H>(
   handle: H,
   token: Token,
@@ -207,11 +207,11 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
           : applyEdits(edits, noEntries),
       )
 
-/** Adds one edit; `store` is its result. */
+/** Replaces the edits and the values of the session. `store` must have the values after `edits`. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   new FrozenSession(session, edits, store)
 
-/** Whether the value of this key is known: it was read or set, or the session is new. */
+/** Whether the value of this key is known, because it was read or set, or the session is new. */
 export const isLoaded = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>
   O.isNone(snapshot) || isLoadedKey(snapshot.value, edits, name)
 

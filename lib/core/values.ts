@@ -12,10 +12,11 @@ type Reader<B> = <H>(session: SessionValue<H>) => B
 export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
- * The deeply frozen value of a key: an `Option`, or the value with a fallback. A stored value that does not fit the
- * key's codec counts as absent; it stays in its row until it is set anew. `sessionRefStrict` reports it.
+ * Returns the deeply frozen value of a key as an `Option` or, with a fallback, as the value itself. A stored value that
+ * does not fit the key's codec counts as absent, but stays stored until the key is set again. `sessionRefStrict` reports
+ * it.
  *
- * @throws `KeyNotLoaded` for a key that the session was loaded without
+ * @throws `KeyNotLoaded` if the session was loaded without this key
  *
  * @example
  * ```ts
@@ -37,7 +38,7 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
   return (session) => valueOr(fallback, read(session, key))
 }
 
-/** The value, or the fallback if there is one. A value that does not fit its codec counts as absent. */
+/** Returns an `Option` or, with a fallback, a value. A stored value that does not fit its codec counts as absent. */
 const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
   const value = E.isRight(decoded) ? decoded.right : O.none
   if (fallback.length === 0) return value
@@ -45,9 +46,9 @@ const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
 }
 
 /**
- * The value of a typed key. A stored value that does not fit the codec is a `DecodeError`.
+ * Returns the value of a typed key, or a `DecodeError` if the stored value does not fit the codec.
  *
- * @throws `KeyNotLoaded` for a key that the session was loaded without
+ * @throws `KeyNotLoaded` if the session was loaded without this key
  *
  * @example
  * ```ts
@@ -67,9 +68,10 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. A value equal to the present one returns the same session. Of saves that set the same key, the last wins.
+ * Sets a key. If its value is equal already, the same session is returned. If several saves set the same key, the last
+ * wins.
  *
- * @throws `EncodeError` for a value that is not JSON or does not fit the codec, or a name that cannot be stored
+ * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
  * @example
  * ```ts
@@ -94,14 +96,14 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key, even to its present value: the store acts on each set. */
+/** Sets a key even if it has this value already, because the store acts on each set. */
 export const sessionSetAnew =
   <A>(key: SessionKey<A>, value: A): Editor =>
   (session) =>
     edited(session, key.name, setTo(encodeValue(key, value)))
 
 /**
- * Deletes a key. A session without it is returned unchanged.
+ * Deletes a key. A session without the key is returned unchanged.
  *
  * @example
  * ```ts
@@ -121,11 +123,11 @@ export const sessionDel =
       : session
 
 /**
- * Replaces a key's value by `f` of it. `f` gets an `Option`, or the value if there is a fallback. The session shows the
- * result at once. If another request has changed the key by the time of the save, `f` runs again on the newer value,
- * so no concurrent update is lost. For a key that was not loaded, `f` runs at the save or when the key is loaded.
+ * Replaces a key's value with the result of `f`. `f` gets an `Option` or, with a fallback, a value. The session shows the
+ * result at once. If another request has changed the key by the time of the save, `f` runs again on the newer value, so no
+ * concurrent update is lost. For a key that was not loaded, `f` runs at the save or when the key is loaded.
  *
- * `f` must be pure, since it may run any number of times. An error of `f` fails the edit or the save; nothing is stored.
+ * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails and nothing is stored.
  *
  * @example
  * ```ts
@@ -165,7 +167,7 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// After a blind edit the value is known, so `f` runs once.
+// After a set or a deletion the value is known, so an update is computed here and does not run again.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   const edits = session.edits.set(key, composed)
@@ -183,7 +185,7 @@ type Decoded = E.Either<DecodeError, O.Option<unknown>>
 
 const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded => {
   if (typeof key === 'string' || O.isNone(json)) return E.right(json)
-  // A codec is the program's code. If its `decode` throws, the value does not fit.
+  // A codec is code of the program, so its `decode` may throw. Then the value does not fit the codec.
   const decode = () => key.codec.decode(json.value)
   return pipe(
     E.tryCatch(decode, (thrown): readonly string[] => [String(thrown)]),

@@ -1,4 +1,4 @@
-// The keys of keyrow itself: the principal, flash messages, and a session's own lifetime.
+// Defines keyrow's own keys: the principal, flash messages, and a session's own lifetime.
 
 import { composeEdits, type Edits, type Entries, setTo } from './edits.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
@@ -20,7 +20,7 @@ const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =
   )
 
 /**
- * The key of a session's principal. `sessionDel(sessionPrincipal)` removes it.
+ * The key of a session's principal. `sessionDel(sessionPrincipal)` removes the principal.
  *
  * @example
  * ```ts
@@ -40,8 +40,8 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(
 )
 
 /**
- * Sets the session's principal: a user's id, or the id of any other party. `sessionsOf` then lists the session, and
- * `destroySessionsOf` ends it. Do this at sign-in, with `rotateSession`.
+ * Sets the session's principal, which is the id of a user or of any other party. `sessionsOf` then lists the session, and
+ * `destroySessionsOf` ends it. Set it at sign-in, together with `rotateSession`.
  *
  * @example
  * ```ts
@@ -73,11 +73,11 @@ const messages = sessionKey(
   t.readonlyArray(t.readonly(t.type({ id: t.string, kind: t.string, text: t.string }))),
 )
 
-/** The number of messages that a session keeps. Without a bound a page that is never shown would fill it. */
+/** The maximum number of messages in a session. Without a bound, messages that no page shows would fill the session. */
 const KEPT = 20
 
 /**
- * Adds a message. It is an update, so concurrent requests lose none.
+ * Adds a message. Since this is an update, messages that concurrent requests add are not lost.
  *
  * @example
  * ```ts
@@ -93,7 +93,7 @@ export const sessionFlash = (
   text: string,
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) => addMessages([{ id: randomBits64(), kind, text }])
 
-/** Adds messages, but none a second time. */
+/** Adds the messages that the session does not have yet. */
 const addMessages = (added: readonly Flash[]): Editor => {
   const withAdded = (present: readonly Flash[]): readonly Flash[] => {
     const isNew = ({ id }: Flash): boolean => present.every((message) => message.id !== id)
@@ -115,11 +115,11 @@ export const sessionClearFlashes = (
 /** The key of a session's own lifetime ("remember me"). Stores apply it instead of their default. */
 export const LIFETIME = OWN.lifetime
 
-/** How long one session lives, in milliseconds, from 1 to ten thousand years. */
+/** The lifetime of one session. Both times are in milliseconds, from 1 to ten thousand years. */
 export interface OwnLifetime {
   /** An unused session expires after this time. */
   readonly idleMs: number
-  /** A session expires this long after the sign-in, used or not. */
+  /** A session expires this long after the sign-in, even if it is used. */
   readonly absoluteMs: number
 }
 
@@ -136,7 +136,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Sets all entries of another session; its messages are added. A second time changes nothing. */
+/** Sets all entries of another session, and adds its messages. Applying it a second time changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

@@ -1,5 +1,5 @@
-// A queue that batches requests of the same kind. While batches run, new requests wait and form the next batch; a
-// request to an idle queue waits for nothing. A request that a batch could not answer is retried alone.
+// Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A request to
+// an idle queue does not wait. A request that a batch could not answer is retried alone.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { DriverError } from '../core/errors.js'
@@ -8,13 +8,13 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** Most requests in one statement. Default: 128. */
+  /** The maximum number of requests in one statement. Default: 128. */
   readonly maxBatchSize?: number
-  /** Most statements of a kind at once, if one is late or many requests wait. Default: 2. */
+  /** The maximum number of statements of one kind at once, reached if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
-  /** Most unanswered loads, and most unanswered saves. One more fails at once with a `DriverError`. Default: 10,000. */
+  /** The maximum number of unanswered loads, and of saves. The next fails at once with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** Most milliseconds in the queue. After that a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. After it a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -33,23 +33,23 @@ export const limitsOf = ({
 interface BatchSource<B> {
   /** The number of requests that wait. */
   readonly size: () => number
-  /** Removes and returns the next batch; `undefined` if none is ready. */
+  /** Removes and returns the next batch, or returns `undefined` if none is ready. */
   readonly next: () => B | undefined
-  /** Sends a batch. Its slot is free once the promise has settled. */
+  /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
   readonly send: (batch: B) => Promise<void>
 }
 
 type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
 
-/** After this time a batch is late, and the next one starts beside it. */
+/** After this time a running batch is late, and the next one may start beside it. */
 const LATE_MS = 10
 
-/** This many waiting requests are worth a statement beside the one that runs. */
+/** If this many requests wait, another statement starts beside the one that runs. */
 const WORTH_ANOTHER = 64
 
 /**
- * Sends the batches of a source. One runs at a time, since a larger statement costs less for each request than two smaller
- * ones. Up to `concurrency` run if batches are late, or if many requests wait.
+ * Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
+ * ones. Up to `concurrency` batches run if a batch is late or many requests wait.
  */
 class Scheduler<B> {
   // A batch must not run in the async context of its first request.
@@ -68,7 +68,7 @@ class Scheduler<B> {
     this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
   }
 
-  /** Sends a batch soon. Requests of the same turn of the event loop still join, such as those that follow a batch's answers. */
+  /** Sends a batch after this turn of the event loop. Requests of this turn still join it, for example after answers. */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true
@@ -113,14 +113,14 @@ const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
 /**
- * Whether an error concerns all of a batch. Otherwise each request is retried alone, since one of them may be the
- * cause: by a value that cannot be stored, a deadlock, or a lock that took until the timeout.
+ * Whether an error concerns the whole batch. Otherwise each request is retried alone, since one of them may be the cause.
+ * It may have a value that cannot be stored, or have waited for a lock until a deadlock or the timeout.
  */
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A batch that may wait for a lock holds its slot for this long, about as long as a batch without a lock. */
+/** A batch that may wait for a lock keeps its slot for this long, which is about the time of a batch without locks. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -157,7 +157,7 @@ export interface Merged<I, R, A, L> {
 export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
-  /** The reason why no request can be sent here and now, if any. */
+  /** Returns the reason why no request can be sent here and now, if there is one. */
   readonly misuse: (() => L | undefined) | undefined
   /** Returns the results in the order of the requests; `undefined` for a request whose items must be retried alone. */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>

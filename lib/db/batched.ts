@@ -1,4 +1,4 @@
-// A database that sends several statements of the same kind as one.
+// Wraps a database so that it sends several statements of the same kind as one.
 
 import type { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
@@ -10,10 +10,10 @@ type Params = readonly Param[]
 type Rows = E.Either<DriverError, readonly Row[]>
 
 /**
- * Wraps a database so that statements with a `batchable` form that arrive together are sent as one: a record's `find`,
- * and a `save` of one column. A lone statement is sent at once. Each gets its own result or its own error; one whose row
- * is locked elsewhere waits for it alone. Statements in a transaction are not batched. Beyond `maxQueueSize` waiting
- * statements, the next fails at once with a retryable `DriverError`.
+ * Wraps a database so that statements of the same kind that arrive together are sent as one. The statements must have a
+ * `batchable` form, as a record's `find` and a `save` of one column do. A lone statement is sent at once. Each statement
+ * gets its own result or error. If its row is locked elsewhere, it waits alone. Statements in a transaction are not
+ * batched. If `maxQueueSize` statements wait, the next one fails at once with a retryable `DriverError`.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -80,17 +80,17 @@ const queueIn = (
   return (params) => (unsupported ? one(params) : request(params))
 }
 
-// Citus does not support the batch form, nor do some views.
+// Citus and some views do not support the batch form.
 const UNSUPPORTED = /^(0A000|42703|42809|55000)$/
 
-// A stale prepared statement has the same SQLSTATE, but is retryable.
+// The error of a stale prepared statement has the same SQLSTATE, but is retryable.
 const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
   !retryable && UNSUPPORTED.test(sqlState ?? '')
 
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
-/** Groups the rows by item. With `mustHave`, an item without rows is `undefined` and is retried alone. */
+/** Groups the rows by item. With `mustHave`, an item without rows gets `undefined`, so that it is retried alone. */
 const byItem = (
   rows: readonly Row[],
   count: number,

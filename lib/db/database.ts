@@ -1,5 +1,5 @@
-// The contract of a database: named statements with positional parameters, and transactions. Every driver keeps it,
-// whatever its library does by default.
+// Defines the contract of a database: named statements with positional parameters, and transactions. Every driver keeps the
+// contract, whatever its library does by default.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SessionError } from '../core/errors.js'
@@ -14,13 +14,13 @@ export interface Query {
 }
 
 /**
- * One statement in place of several of the same kind. Each parameter is an array of theirs, in PostgreSQL's text. The
- * column `00 ordinal` of a row is the number of its caller, counted from 1.
+ * One statement that replaces several of the same kind. Each of its parameters is an array of theirs, as PostgreSQL's text.
+ * The column `00 ordinal` of a row is the number of its caller, counted from 1.
  */
 export interface BatchableQuery extends Query {
   /**
-   * For a statement that writes: the number of leading parameters that identify the row. Two callers with the same row
-   * are never batched together. A caller without a row of its own (it is locked or gone) runs the statement alone.
+   * For a statement that writes: the number of leading parameters that identify the row. Two callers with the same row are
+   * never batched together. If a caller gets no row, because it is locked or gone, that caller runs the statement alone.
    */
   readonly keyParams?: number
 }
@@ -29,67 +29,68 @@ export interface BatchableQuery extends Query {
 export const ORDINAL = '00 ordinal'
 
 /**
- * A parameter of a statement. Every driver sends PostgreSQL's text of it, which means what it would mean as a quoted
- * literal: `'{"a": 1}'` for a `jsonb` is an object; `true` without a known type is the text `true`.
+ * A parameter of a statement. Every driver sends it as PostgreSQL's text, which the server reads like a quoted literal.
+ * `'{"a": 1}'` for a `jsonb` is an object, and `true` without a known type is the text `true`.
  */
 export type Param = string | number | boolean | bigint | null
 
 /**
- * A row by column names, the same on every driver, whatever types or transforms a pool has. `int8` is a `bigint`; other
- * integers and floats are a `number`; `boolean` is a boolean; `bytea` is a `Uint8Array`; `json` and `jsonb` are parsed.
- * `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are a `Date` to the millisecond; `infinity` is a
- * `number`. Arrays of these and of other built-in scalar types are arrays. All else is PostgreSQL's text: `numeric`,
- * `uuid`, `interval`, types of your own.
+ * The values of a row by column name. They are the same on every driver, whatever types or transforms a pool has. `int8` is
+ * a `bigint`; other integers and floats are a `number`; `boolean` is a boolean; `bytea` is a `Uint8Array`; `json` and
+ * `jsonb` are parsed. `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are a `Date` to the millisecond;
+ * `infinity` is a `number`. Arrays of these and of other built-in scalar types are arrays. All other values are
+ * PostgreSQL's text, such as `numeric`, `uuid`, `interval` and types of your own.
  */
 export type Row = Readonly<Record<string, unknown>>
 
-/** What a database and each of its transactions can do. */
+/** The part that a database and each of its transactions have in common. */
 export interface Queryable {
   /**
-   * Runs one statement and returns all its rows. It never throws. Failures are a `DriverError`, which comes at the
-   * latest when the database's deadline has passed; then the effect of the statement is unknown. Text with U+0000, and
-   * a value that is no `Param`, are rejected before anything is sent. A prepared statement that a change of a column
-   * made stale is prepared anew and run; in a transaction, which that failure has aborted, it is a retryable error.
+   * Runs one statement and returns all its rows. It never throws. A failure is a `DriverError`. It comes at the latest when
+   * the database's deadline has passed, and the statement's effect is then unknown. Text with U+0000, and a value that is
+   * no `Param`, are rejected before anything is sent. If a change of a column made a prepared statement stale, it is
+   * prepared again and run. In a transaction, which that failure has aborted, it fails with a retryable error.
    */
   readonly query: (query: Query, params: readonly Param[]) => TaskEither<DriverError, readonly Row[]>
 }
 
 export interface Database extends Queryable {
   /**
-   * Runs `body` in a transaction and commits it when `body` returns a `Right`. A `Left` or a throw rolls back and comes
-   * out unchanged. A transaction in which a statement failed is never committed; its first failure comes out. After the
-   * loss of its connection all later statements fail, and none is sent outside of the transaction.
+   * Runs `body` in a transaction and commits it when `body` returns a `Right`. If `body` returns a `Left` or throws, the
+   * transaction is rolled back, and the caller gets that `Left` or error. A transaction with a failed statement is never
+   * committed, and the caller gets the first failure. Once its connection is lost, all later statements fail, and none is
+   * sent outside of it.
    *
-   * A nested transaction is a savepoint: its failure rolls back to its beginning. Inside `body` only the innermost
-   * handle may be used; any other one fails at once with the kind `outerHandle`. A handle fails with the kind
-   * `transactionOver` after its end. A task of `beforeCommit` that fails rolls back too, and its error comes out.
+   * A nested transaction is a savepoint, and a failure rolls back to its beginning. Inside `body` only the innermost handle
+   * may be used. Any other handle fails at once with the kind `outerHandle`. A handle fails with the kind `transactionOver`
+   * after its end. If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets that error.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
-  /** Ends all connections. Later statements fail with a `DriverError`. Idempotent. */
+  /** Ends all connections. Later statements fail with a `DriverError`. Closing it again has no effect. */
   readonly close: TaskEither<DriverError, void>
-  /** The error of a statement through this handle, here and now, if an inner transaction is open. */
+  /** Returns the error that a statement through this handle gets here and now, if an inner transaction is open. */
   readonly misuse?: () => DriverError | undefined
-  /** The handle of the innermost open transaction of this database here; `undefined` outside of all. */
+  /** Returns the handle of this database's innermost transaction that is open here, or `undefined` if there is none. */
   readonly current?: () => Database | undefined
-  /** The transaction of this handle, if it is one's. */
+  /** The transaction to which this handle belongs, if it belongs to one. */
   readonly transactionScope?: TransactionScope
 }
 
 export interface TransactionScope {
-  /** Identifies the transaction or savepoint, whatever wraps its handle. */
+  /** Identifies the transaction or savepoint, even if its handle is wrapped. */
   readonly transaction: object
   /** The handle on which the transaction was begun. */
   readonly outer: Database
   /** Runs `task` in the transaction after a successful body, before the commit or the savepoint's release. */
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
-  /** Calls `listener` at the end, or at once after it. A released savepoint counts as committed. */
+  /** Calls `listener` at the transaction's end, or at once if it has ended. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
 /** The result of a running operation. */
 export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
 
-/** What a driver provides. `scopedDatabase` makes a `Database` of it. */
+/** The functions that a driver provides. `scopedDatabase` makes a `Database` of them. */
 export interface Driver extends Queryable {
   readonly transaction: DriverTransaction['savepoint']
   readonly close: TaskEither<DriverError, void>
@@ -157,13 +158,13 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
 })
 
 /**
- * Runs `body` in a transaction. It commits a `Right`, and rolls back a `Left` or a throw, which comes out unchanged.
- * A nested call is a savepoint. Inside `body` use its own handle (`withHandle` gives it to a record or a session); an
- * outer handle fails at once with the kind `outerHandle`. A failed statement is a `Left` of the transaction even if
- * `body` ignores it. Nothing is retried.
+ * Runs `body` in a transaction. If `body` returns a `Right`, the transaction is committed. If `body` returns a `Left` or
+ * throws, the transaction is rolled back, and the caller gets that `Left` or error. A nested call is a savepoint. Inside
+ * `body` use the handle `tx` (`withHandle` gives it to a record or a session). An outer handle fails at once with the kind
+ * `outerHandle`. If a statement fails, the result is its error as a `Left`, even if `body` ignores it. Nothing is retried.
  *
- * Changes of the current session in `body` belong to the transaction if the session is stored in the same database.
- * They are written right before the commit and dropped by a rollback. A failure to write them rolls back.
+ * Changes of the current session in `body` belong to the transaction if the session is stored in the same database. They
+ * are written right before the commit and dropped by a rollback. If writing them fails, the transaction is rolled back.
  *
  * @throws as a `Left`: `DriverError` of a statement or of the commit. If `body` changed the current session, also the
  * errors of `saveSession` (`SessionGone`, `SaveConflict`, …), and `SessionClosed` if the request has ended.
@@ -192,20 +193,20 @@ export const transact = <L, A>(
   body: (tx: Database) => TaskEither<L, A>,
 ): TaskEither<L | SessionError, A> => database.transaction(body)
 
-// Reads on the primary. A pooler that balances reads (pgpool-II) sends a plain `select` to a standby, which may lag
-// behind: an ended session would open. It sends statements with a volatile function to the primary, so each read of
-// keyrow has one, in a condition that is always true. A leading comment would need `allow_sql_comments`.
+// Makes reads run on the primary. A pooler that balances reads (pgpool-II) sends a plain `select` to a standby. That may
+// lag behind, so an ended session would still open. The pooler sends statements with a volatile function to the primary. So
+// each read of keyrow calls one, in a condition that is always true. A comment would need pgpool's `allow_sql_comments`.
 
-/** For statements of few rows, and all on Citus: evaluated per row. It changes no access path and no sharding. */
+/** For statements on few rows, and for all on Citus. It is evaluated per row. Access paths and sharding do not change. */
 export const ON_PRIMARY = 'clock_timestamp() is not null'
 
-/** For statements of many rows: evaluated once. */
+/** For statements on many rows. It is evaluated once. */
 export const ONCE_ON_PRIMARY = `(select ${ON_PRIMARY})`
 
 /**
- * Runs one statement of keyrow under read committed, which all of them need: after a wait for another transaction they
- * continue with its result. Under a stricter default of the role the server rejects such a statement (40001) without
- * effect; it is then run again in a transaction that is read committed. A transaction's handle is used as it is.
+ * Runs one of keyrow's statements under read committed. They all need it, since they wait for other transactions and
+ * continue with their results. If the role has a stricter default, the server rejects such a statement (40001) without
+ * effect. It is then run again in a read committed transaction. In a transaction, the statement is sent as it is.
  */
 export const runReadCommitted =
   (database: Database, query: Query, params: readonly Param[]): TaskEither<DriverError, readonly Row[]> =>
@@ -216,7 +217,7 @@ export const runReadCommitted =
       : result
   }
 
-/** Wraps a database for keyrow's own statements. */
+/** Wraps a database so that keyrow's own statements run under read committed. */
 export const readCommitted = (database: Database): Database =>
   database.transactionScope === undefined
     ? { ...database, query: (query, params) => runReadCommitted(database, query, params) }

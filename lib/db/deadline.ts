@@ -1,4 +1,4 @@
-// The deadline of an operation, its retries, and the conversion of drivers' errors.
+// Applies a deadline and retries to an operation, and converts the errors of drivers.
 
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
 import { numberOption } from '../core/options.js'
@@ -8,17 +8,17 @@ import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
 /**
- * Whether a prepared statement is stale: a column has another type now, or the connection lost the statement (DISCARD
- * ALL, a pooler that gave the connection to another client). The server checks that first, so nothing was done, and the
- * statement can be prepared anew.
+ * Whether a prepared statement is stale. Either a column has another type now, or the connection has lost the statement (by
+ * DISCARD ALL, or a pooler that gave it to another client). The server checks this before it runs the statement. So nothing
+ * was done, and the statement can be prepared again.
  */
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
-  // The SQLSTATE alone covers all that PostgreSQL does not support, and its messages are translated.
+  // 0A000 stands for everything that PostgreSQL does not support, and messages are translated, so the routine decides.
   return code === '0A000' ? routine === 'RevalidateCachedQuery' : isForgotten(error)
 }
 
-/** Whether the connection has no such prepared statement, or another one of its name. */
+/** Whether the connection has no prepared statement of this name, or a different one. */
 export const isForgotten = (error: unknown): boolean => {
   const { code } = (error ?? {}) as { readonly code?: unknown }
   return code === '26000' || code === '42P05'
@@ -26,13 +26,13 @@ export const isForgotten = (error: unknown): boolean => {
 
 const DEFAULT_TIMEOUT_MS = 5_000
 
-/** Returns the option `timeoutMs` in milliseconds. Throws a `RangeError`. */
+/** Returns the option `timeoutMs`, in milliseconds. Throws a `RangeError` if it is out of range. */
 export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
   numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
 /**
- * Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. Then it calls
- * `abandon`, which returns the effect, and ignores a later result.
+ * Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. The error has the
+ * effect that `abandon` returns. A later result is ignored.
  */
 export const withDeadline = <A>(
   name: string,
@@ -59,7 +59,7 @@ export const withDeadline = <A>(
     }
   })
 
-/** Converts a driver's error. Drivers differ in classes and fields; all of them have `code`. */
+/** Converts a driver's error. The errors of drivers differ in class and fields, but all have a `code`. */
 export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: unknown }
@@ -78,7 +78,7 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   )
 }
 
-/** The names of the violated constraint and column. postgres.js and PGlite have other fields for them. */
+/** Returns the names of the violated constraint and column, for which postgres.js and PGlite use different fields. */
 const violated = (cause: unknown): { readonly constraint?: string; readonly column?: string } => {
   const fields = (cause ?? {}) as Readonly<Record<string, unknown>>
   const constraint = fields['constraint_name'] ?? fields['constraint']
@@ -112,11 +112,11 @@ const isOfConnecting = (error: unknown): boolean => {
   )
 }
 
-/** Whether the connection was lost; neither the server rejected the statement, nor a deadline passed. */
+/** Whether the connection was lost. It is false if the server rejected the statement or a deadline passed. */
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
-/** The error of the first parameter that is no `Param`, if any. Drivers would treat it differently. */
+/** Returns the error of the first parameter that is no `Param`, if there is one. Drivers would treat it differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)
@@ -133,20 +133,21 @@ export const invalidParams = (query: Query, params: readonly unknown[]): DriverE
 export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
-// Retries operations of the store. Each is idempotent: the header keeps the ids of the last saves, and a rotation and
-// a creation recognize their own effect. An operation is retried after a lost connection, a deadlock, or a server that
-// starts or stops. Attempts and total time are bounded, and the pauses are random.
+// Retries operations of the store. Each is idempotent: the session's header keeps the ids of the last saves, and a rotation
+// and a creation recognize their own effect. An operation is retried after a lost connection, a timeout, a deadlock,
+// another serialization failure or a stale prepared statement. It is also retried if the server starts, stops, is read-only
+// or lacks resources. Attempts and total time are bounded, and pauses are random.
 
 export interface RetryPolicy {
-  /** Attempts in all; 1 never retries. Default: 6. */
+  /** The maximum number of attempts, including the first one. Default: 6. */
   readonly attempts: number
   /** The time for all attempts and pauses, in milliseconds. Default: 12,000. */
   readonly totalTimeoutMs: number
-  /** The longest first pause, in milliseconds; it doubles with each attempt. Default: 20. */
+  /** The maximum of the first pause, in milliseconds. It doubles with each attempt. Default: 20. */
   readonly baseDelayMs: number
 }
 
-/** Fills in the defaults of a policy. Throws a `RangeError`. */
+/** Fills in the defaults of a policy. Throws a `RangeError` if an option is out of range. */
 export const retryPolicyOf = ({
   attempts = 6,
   totalTimeoutMs = 12_000,
@@ -159,8 +160,8 @@ export const retryPolicyOf = ({
   })
 
 /**
- * Runs the task again, by the policy, as long as it fails with a retryable `DriverError`. When the total time is up it
- * fails with such an error and ignores a later result.
+ * Runs the task again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is up,
+ * the result is a retryable `DriverError`, and a later result is ignored.
  */
 export const retried =
   (policy: RetryPolicy) =>

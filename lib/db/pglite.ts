@@ -1,5 +1,5 @@
-// PGlite, PostgreSQL in WebAssembly: the embedded database for development, examples and small services. It serves one
-// process, and its statements block the event loop.
+// Makes a database on PGlite, which is PostgreSQL in WebAssembly. It is embedded, for development, examples and small
+// services. It serves one process, and its statements block the event loop.
 
 import { mkdir, open, realpath } from 'node:fs/promises'
 import { PGlite, type Results } from '@electric-sql/pglite'
@@ -12,14 +12,14 @@ import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
 
-// PGlite does not prevent that two processes open one directory, which loses data. The operating system frees this lock
-// with the end of the process, however it ends.
+// PGlite does not prevent two processes from opening one directory, which loses data. So keyrow locks the directory. The
+// operating system frees the lock when the process ends, however it ends.
 
-/** Locks the directory and returns the function that unlocks it. Rejects if the lock is held or not available. */
+/** Locks the directory and returns the function that unlocks it. Rejects if the lock is held, or cannot be used here. */
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
-  // PGlite needs an empty directory at first, so the lock is beside it, under its real path.
+  // PGlite needs an empty directory at first, so the lock's file is beside the directory's real path.
   const path = `${await realpath(directory)}.lock`
   const file = await open(path, 'a')
   if (locks.tryLock(file.fd)) return () => file.close()
@@ -28,13 +28,13 @@ const lockDirectory = async (directory: string): Promise<() => Promise<void>> =>
 }
 
 interface Locks {
-  /** Takes an exclusive lock, which the operating system frees when the process ends; false when it is held. */
+  /** Takes an exclusive lock, which the operating system frees when the process ends. Returns false if it is held. */
   tryLock(fd: number): boolean
 }
 
 /**
- * The lock's native module uses functions of libuv, which Bun and Deno lack: loading it ends a process of Deno, and a
- * held lock ends one of Bun. Their own locks are of another kind and do not exclude a process of Node.js.
+ * Loads the lock's native module. It uses functions of libuv that Bun and Deno lack. Loading it ends a Deno process, and a
+ * held lock ends a Bun process. The locks that Bun and Deno have do not exclude a process of Node.js.
  */
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
@@ -56,7 +56,7 @@ const unlocked = (why: string, cause?: unknown, remedy = 'open it with Node.js')
   )
 
 export interface PgliteOptions {
-  /** The time of one statement once the database is open, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement once the database is open, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
@@ -70,9 +70,9 @@ interface Opened {
 }
 
 /**
- * Makes a database in a directory, or in memory if there is none. The first statement opens it, which takes 3 to 5
- * seconds for a new one. A directory that another process has open is a `DriverError`; so is any directory on Bun and
- * Deno, where the lock does not work. A directory needs the package `fs-native-extensions`, which locks it.
+ * Makes a database in a directory, or in memory if no directory is given. The first statement opens the database, which
+ * takes 3 to 5 seconds for a new one. Statements fail with a `DriverError` if another process has the directory open. On
+ * Bun and Deno, where the lock does not work, they fail for any directory. The lock needs `fs-native-extensions`.
  *
  * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *
@@ -104,7 +104,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
   })
 }
 
-/** Opens the database with the first call, and again after a failed one, but never after `close`. */
+/** Opens the database at the first call, and again after a call that failed, but never after `close`. */
 const opening = (directory: string | undefined) => {
   let opened: Outcome<Opened> | undefined
   let closed: Outcome<void> | undefined
@@ -187,7 +187,7 @@ class RolledBack<L> extends Error {
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** The progress of a transaction. It waits for the transaction before it, at most until its deadline. */
+/** The progress of a transaction. It waits for the transaction before it, until its deadline at most. */
 interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }
@@ -218,7 +218,7 @@ const transact = async <L, A>(db: PGlite, body: Body<L, A>, timeoutMs: number): 
 }
 
 const runBody = async <L, A>(txState: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
-  // PGlite queues transactions; one inside another would wait for ever.
+  // PGlite queues transactions, so one inside another would wait for ever. One that missed its deadline must not run.
   if (txState.state === 'late') throw new Error('its turn came too late')
   txState.state = 'begun'
   try {

@@ -1,14 +1,14 @@
-// PostgreSQL's text format of parameters and values, which every driver sends and receives. The server infers the type
-// of a parameter as it does for a quoted literal, so it means the same on every driver.
+// Converts parameters and values to and from PostgreSQL's text format, which every driver sends and receives. The server
+// infers the type of a parameter as it does for a quoted literal, so a parameter means the same on every driver.
 import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
 
-/** Returns the text of a parameter: `true` for `true`, the shortest form of a number. */
+/** Returns the text of a parameter, such as `true` for true, or the shortest form of a number. */
 export const paramText = (param: Param): string | null =>
   param === null ? null : Object.is(param, -0) ? '-0' : String(param)
 
-/** The reason why a value is no parameter, if any. */
+/** Returns the reason why a value is no parameter, if there is one. */
 export const paramProblem = (param: unknown): string | undefined => {
   if (typeof param === 'string') return textProblem(param)
   if (param === undefined) return 'is undefined'
@@ -17,8 +17,8 @@ export const paramProblem = (param: unknown): string | undefined => {
     : 'is no text, number, bigint, boolean or null: `param` makes text of a value by its column'
 }
 
-// Dates and times become a `Date` to the millisecond, and `infinity` becomes the number. Text in another style than ISO
-// (a setting of the role) stays text, since it may be ambiguous.
+// Dates and times become a `Date` to the millisecond, and `infinity` becomes the number `Infinity`. If a setting of the
+// role selects a style other than ISO, they stay text, since they may be ambiguous.
 const TIME =
   /^(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(?:([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)?( BC)?$/
 
@@ -27,7 +27,7 @@ type Parts = readonly [year: number, month: number, day: number, hour: number, m
 interface Time {
   readonly parts: Parts
   readonly millisecond: number
-  /** Seconds east of Greenwich. */
+  /** The offset from UTC in seconds. It is positive to the east. */
   readonly offset: number
 }
 
@@ -63,12 +63,12 @@ const inUtc = ({ parts: [year, month, day, hour, minute, second], millisecond }:
   return date
 }
 
-/** Midnight in UTC. */
+/** Returns a date as midnight in UTC. */
 const dateOf = made(inUtc)
 
 const momentOf = made((time) => new Date(inUtc(time).getTime() - time.offset * 1000))
 
-/** A time without a zone, in the zone of the process. */
+/** Returns a time without a zone as a time in the zone of the process. */
 const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], millisecond }) => {
   const date = new Date(2000, 0, 1)
   date.setFullYear(year, month, day)
@@ -76,7 +76,7 @@ const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], mil
   return date
 })
 
-// Values of rows. A value is decoded from its text by the type of its column, whatever a driver or a pool would do.
+// Values of rows are decoded from their text by the type of their column, whatever a driver or a pool would do.
 export interface Column {
   readonly name: string
   readonly type: number
@@ -87,7 +87,7 @@ export type Wire = string | Uint8Array | null
 
 type Decode = (text: string) => unknown
 
-/** Decodes hexadecimal digits, or, with `bytea_output = escape`, characters with octal escapes. */
+/** Decodes a `bytea` from hexadecimal digits or, with `bytea_output = escape`, from characters with octal escapes. */
 const bytesOf: Decode = (text) =>
   Uint8Array.from(
     text.startsWith('\\x')
@@ -103,7 +103,7 @@ const bytesOf: Decode = (text) =>
 const asText: Decode = (text) => text
 const json: Decode = (text) => JSON.parse(text)
 
-/** Types by their OID and that of their arrays. Values of all other types stay text. */
+/** The OID of each decoded type, the OID of its arrays, and its decoder. Values of all other types stay text. */
 const types: readonly (readonly [type: number, arrays: number, decode: Decode])[] = [
   [16, 1000, (text) => text === 't'], // boolean
   [17, 1001, bytesOf],
@@ -120,7 +120,7 @@ const types: readonly (readonly [type: number, arrays: number, decode: Decode])[
   [1184, 1185, momentOf], // timestamptz
 ]
 
-/** Arrays of "char", name, text, char(n), varchar(n), time, interval, timetz, numeric, uuid, inet and cidr. */
+/** The OIDs of arrays of "char", name, text, char(n), varchar(n), time, interval, timetz, numeric, uuid, inet and cidr. */
 const TEXT_ARRAYS = [1002, 1003, 1009, 1014, 1015, 1183, 1187, 1270, 1231, 2951, 1041, 651]
 
 const arrayOf =
@@ -140,8 +140,8 @@ export const decodedRows = (
   const reads = columns.map(({ name, type }) => ({ name, decode: decoders.get(type) ?? asText }))
   const count = reads.length
   const decoded: Row[] = []
-  // `map` would keep holes. After a failed statement or a lost connection postgres.js 3.4.9 does not reset its count of
-  // rows, and the next result begins with as many holes.
+  // `forEach` skips holes, which `map` would keep. After a failed statement or a lost connection, postgres.js 3.4.9 does
+  // not reset its count of rows, and the next result begins with that many holes.
   rows.forEach((wires) => {
     const row: Record<string, unknown> = {}
     // An iterator for each row would double the cost.
@@ -155,14 +155,14 @@ export const decodedRows = (
   return decoded
 }
 
-// Immutable dates. Making a `Date` immutable costs more than the rest of a row, so the last ones are cached, each in the
-// slot of its milliseconds.
+// Makes immutable dates. Making a `Date` immutable costs more than decoding the rest of a row, so recent dates are cached.
+// The milliseconds of a date determine its slot in the cache.
 
 const SLOTS = 1024
 
 const cache: Date[] = []
 
-/** Returns milliseconds since 1970, or an ISO 8601 date, as a `Date` whose setters throw. */
+/** Converts milliseconds since 1970, or an ISO 8601 date, to a `Date` whose setters throw. */
 export const moment = (time: string | number): Date => {
   const date = new Date(time)
   const slot = date.getTime() & (SLOTS - 1)
@@ -172,7 +172,7 @@ export const moment = (time: string | number): Date => {
   return deepFreeze(date)
 }
 
-// Always quoted: then only quotes and backslashes need an escape.
+// An element is always quoted, so that only quotes and backslashes need an escape.
 const arrayElement = (element: string | null): string =>
   element === null
     ? 'NULL'
@@ -184,6 +184,6 @@ const arrayElement = (element: string | null): string =>
 export const arrayText = (elements: readonly (string | null)[]): string =>
   `{${elements.map(arrayElement).join()}}`
 
-/** Returns PostgreSQL's text of an array of JSON. Its escapes are those of a JSON string. */
+/** Returns PostgreSQL's text of an array of JSON. Elements are escaped as JSON strings are. */
 export const arrayOfJson = (elements: readonly (string | null)[]): string =>
   `{${elements.map((element) => (element === null ? 'NULL' : JSON.stringify(element))).join()}}`

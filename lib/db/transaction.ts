@@ -1,8 +1,8 @@
-// Transactions as scopes, for every driver. It rules which handle may be used where, runs what depends on the end, and
-// commits no transaction in which a statement has failed.
+// Implements transactions as scopes, for every driver. A scope decides which handle may be used where, and runs tasks that
+// depend on its end. A transaction in which a statement has failed is never committed.
 //
-// A scope is bound while its body runs, for all that the body awaits. So the use of an outer handle is detected: it
-// would wait for a connection that only the end of the body frees, or work outside of the transaction.
+// A scope is bound while its body runs, for everything that the body awaits. So the use of an outer handle is detected.
+// Such a statement would wait for a connection that only the end of the body frees, or run outside of the transaction.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -13,23 +13,23 @@ import type { Database, Driver, DriverTransaction, Outcome } from './database.js
 
 interface Scope {
   readonly root: object
-  /** The scope in which this one was begun, perhaps of another database. */
+  /** The scope in which this scope was begun. It may belong to another database. */
   readonly around: Scope | undefined
   readonly endListeners: ((committed: boolean) => void)[]
   readonly commitTasks: TaskEither<SessionError, unknown>[]
   handle: Database | undefined
   over: boolean
-  /** `undefined` until the end. */
+  /** Whether the transaction was committed. It is `undefined` until the end. */
   committed: boolean | undefined
   failed: DriverError | undefined
-  /** The end of the open savepoint. */
+  /** Resolves at the end of the open savepoint. */
   savepoint: Promise<unknown> | undefined
 }
 
 const all = shared('transactions:1', () => ({ scopes: new AsyncLocalStorage<Scope>(), open: 0 }))
 const { scopes } = all
 
-// Before Node.js 24 each promise of the process is more expensive once AsyncLocalStorage was used. It is therefore
+// Before Node.js 24 each promise of the process costs more once AsyncLocalStorage has been used. So AsyncLocalStorage is
 // disabled while no transaction is open.
 const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   all.open += 1
@@ -69,7 +69,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-/** The innermost open scope of this database around us, if it is further in than `handle`. */
+/** Returns the innermost open scope of this database that is bound here, if it is further in than `handle`. */
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope
@@ -88,14 +88,14 @@ const NOT_CLOSED = misuse('outerHandle', 'a transaction cannot close its databas
 
 const misuseError = (error: () => DriverError): Outcome<never> => Promise.resolve(E.left(error()))
 
-/** Runs `body` in the scope, which is bound meanwhile and ends with it. */
+/** Runs `body` in the scope. The scope is bound while `body` runs, and ends with it. */
 const run = async <L, A>(
   scope: Scope,
   begin: DriverTransaction['savepoint'],
   outer: Database,
   body: (tx: Database) => TaskEither<L, A>,
 ): Outcome<A, L> => {
-  // A driver may call back in another async context.
+  // A driver may call this function in another async context.
   const inContext = AsyncLocalStorage.snapshot()
   let committed = false
   try {
@@ -117,11 +117,11 @@ const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Outcome<A, L
     const result = await body()
     while (scope.savepoint !== undefined) await scope.savepoint
     if (E.isLeft(result)) return result
-    // A task may add further ones.
+    // A task may add further tasks.
     for (const task of scope.commitTasks) {
       if (scope.failed !== undefined) break
       const done = await task()
-      // `transact` has these errors in its type.
+      // The type of `transact` includes these errors.
       if (E.isLeft(done)) return done as E.Left<DriverError>
     }
     return scope.failed === undefined ? result : E.left(scope.failed)
@@ -135,7 +135,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
     async (): Outcome<A, L> => {
       if (!scope.over && innermost(scope.root, scope) !== undefined) return misuseError(OUTER)
-      // A concurrent statement waits for the end of an open savepoint, which could roll it back.
+      // A concurrent statement waits for the end of an open savepoint, whose rollback would undo the statement too.
       while (scope.savepoint !== undefined) await scope.savepoint
       return scope.over ? misuseError(OVER) : act()
     }
@@ -161,7 +161,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
 const recorded = async <A>(scope: Scope, statement: TaskEither<DriverError, A>): Outcome<A> => {
   const result = await statement()
   if (E.isRight(result)) return result
-  // The transaction is never committed, so the statement has no effect.
+  // A transaction with a failed statement is never committed, so the statement has no effect.
   const failure = withEffect(result.left, 'none')
   scope.failed ??= failure
   return E.left(failure)

@@ -1,4 +1,4 @@
-// The scope in effect here, the scope of a session, their changes by the store, and their end.
+// Finds the scope in effect here and the scope of a session, updates scopes after changes in the store, and ends them.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { composeEdit, type Edits, sinceEdits } from '../core/edits.js'
@@ -24,27 +24,27 @@ import {
   type TransactionScope,
 } from './scope.js'
 
-// Inside a transaction of its own database a session has a scope of its own, made at its first use. Its changes belong to
-// the transaction, which writes them right before its commit: the session's row is thus locked only shortly. A commit
-// hands them over to the outer scope.
+// In a transaction of its own database, a session has an inner scope, which is made at its first use there. Changes in the
+// inner scope belong to the transaction, which writes them right before its commit. So the session's row is locked only
+// briefly. A commit hands the changes over to the outer scope.
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** The scope to use at this point: inside a transaction of the scope's database, that of the innermost transaction. */
+/** Returns the scope to use here. In a transaction of the scope's database, it is that of the innermost transaction. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
   return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
-/** The session through the handle that is usable here. */
+/** Returns the session with the handle that can be used here. */
 export const sessionThere = (session: Session): Session => {
   const { using, current } = session.handle
   const tx = current?.()
   return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
-/** The counterpart of a scope in the transaction of `store`; `undefined` if that is not inside the scope's own. */
+/** Returns a scope's counterpart in the transaction of `store`, or `undefined` if that is not inside the scope's own. */
 const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
   const { transactionScope } = store
   if (transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
@@ -82,7 +82,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   return scope
 }
 
-/** Writes the changes made in the transaction, with the unsaved edits of the request that their updates build on. */
+/** Writes the transaction's changes, and the unsaved edits of the request on which these changes build. */
 const writing =
   (around: Scope, scope: TransactionScope): TaskEither<SessionError, unknown> =>
   async () => {
@@ -100,7 +100,7 @@ const writing =
     return saved
   }
 
-/** Two transactions of one request must not write the same unsaved edit, so the second waits for the first one's end. */
+/** Two transactions of one request must not write the same unsaved edit. So the second waits until the first has ended. */
 const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Promise<void> => {
   const mine = scope.opened.edits.filter((edit, key) => edit._tag === 'Update' && inside.has(key))
   const isRival = (other: TransactionScope): boolean =>
@@ -113,7 +113,7 @@ const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Pr
   scope.writes = mine
 }
 
-/** The edits to write, without those of the request that another transaction has written meanwhile. */
+/** Returns the edits to write, without the request's edits that another transaction has written meanwhile. */
 const needed = (around: Scope, { opened }: TransactionScope, inside: Edits): Edits => {
   const written = sinceEdits(around.session.edits, opened.edits)
   const own = sinceEdits(opened.edits, inside)
@@ -126,7 +126,7 @@ const isChanged = (scope: Scope): boolean =>
 const changedWithin = ({ inner }: Scope): TransactionScope | undefined =>
   inner === undefined ? undefined : [...inner.values()].find(isChanged)
 
-/** Waits for the open transactions that changed the session; `undefined` if there are none. */
+/** Waits for the open transactions that changed the session. Returns `undefined` if there are none. */
 export const changesWithin = (scope: Scope): Promise<void> | undefined => {
   const changed = changedWithin(scope)
   return changed?.end.then(() => changesWithin(scope))
@@ -144,8 +144,8 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 }
 
 /**
- * The edits of the outer scope after a commit. The edits it had at the begin (`before`) and that were written are
- * removed. The transaction's unwritten edits are applied on top of its present ones.
+ * Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) that it has written are
+ * removed. Edits that it has not written are applied on top of the outer scope's present edits.
  */
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
@@ -162,17 +162,17 @@ const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
     .reduce((edits, edit, key) => edits.set(key, composeEdit(edits.get(key), edit)), left)
 }
 
-/** The current scope, or its counterpart in the innermost transaction of its database. */
+/** Returns the current scope, or its counterpart in the innermost transaction of its database. */
 export const currentScope = (): Scope | undefined => {
   const scope = chainHere()?.scope
   return scope && scopeHere(scope)
 }
 
-/** The scope's session as seen here, until the scope has ended. */
+/** Returns the scope's session as seen here, or fails if the scope has ended. */
 export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
   scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
-/** The open scope, here or around, of the same session in the same store. */
+/** Returns the open scope of the same session in the same store, among the scopes that are bound here. */
 export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
 const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
@@ -184,8 +184,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
 }
 
 /**
- * The closed scope of this session value, if any: the code that holds the value has outlived its request. A session that
- * was loaded anew has a token of its own and is not affected.
+ * Returns the closed scope of this session value, if there is one. The code that holds the value has then outlived its
+ * request. A session that was loaded again has its own token and is not affected.
  */
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
@@ -196,13 +196,13 @@ const closedScopeOf = (session: Session): Scope | undefined => {
 
 const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
-/** Makes the session value read-only, with all values derived from it. A session that is loaded anew can be written. */
+/** Makes a session value and all values derived from it read-only. A session that is loaded again can be written. */
 export const makeReadOnly = (session: Session): Session => {
   readOnly.add(session.token)
   return session
 }
 
-/** The reason why a session value cannot be written: it is read-only, or its request has ended. */
+/** Returns the reason why a session value cannot be written, if it is read-only or its request has ended. */
 export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
   if (readOnly.has(session.token)) return new SessionClosed(session.id)
   const scope = closedScopeOf(session)
@@ -233,7 +233,7 @@ export const syncDestroyed = (session: Session): void => {
   if (scope !== undefined) scope.state = 'destroyed'
 }
 
-/** Marks all scopes here and around of these sessions as destroyed. */
+/** Marks all scopes of these sessions that are bound here as destroyed. */
 export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void => {
   for (const id of ids)
     for (let chain = chainHere(); chain !== undefined; chain = chain.outer) {
@@ -243,8 +243,8 @@ export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void 
 }
 
 /**
- * Closes the scope and saves its session, once. It waits for open transactions that changed the session. A destroyed
- * session is not saved.
+ * Closes the scope and saves its session. Repeated calls save it once. It waits for open transactions that changed the
+ * session. A destroyed session is not saved.
  */
 export const closeScope =
   (scope: Scope): TaskEither<SessionError, Session> =>
@@ -264,14 +264,14 @@ const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>
   dropScope(scope)
   if (!isOpen) return E.right(scope.session)
   const before = scope.session
-  // The page may never be seen, so a prefetch without edits does not move the expiration.
+  // A prefetched page may never be seen, so a prefetch without edits does not move the expiration.
   if (scope.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
   const saved = await storeSession(before)()
   if (E.isRight(saved)) {
     replace(scope, saved.right)
     publishStored(before, saved.right)
   }
-  // Another request ended the session. This one had nothing to store, so nothing is lost.
+  // Another request ended the session. This request had nothing to store, so nothing is lost.
   else if (saved.left instanceof SessionGone && scope.session.edits.isEmpty()) {
     scope.state = 'gone'
     return E.right(scope.session)

@@ -1,4 +1,4 @@
-// Writes a session to its store. This file alone decides what is written, and what the session is afterwards.
+// Writes a session to its store. This file alone decides what is written, and which session value results.
 
 import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
@@ -10,7 +10,7 @@ import { publish, publishing, publishOutcome } from '../store/events.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
-/** Writes a row for each edit, or only the expiration if that is due, or nothing. */
+/** Stores the session. It writes a row for each edit, or only the expiration if that is due, or nothing. */
 export const storeSession = (session: Session): Stored => {
   const { snapshot, edits } = session
   if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : create(session)
@@ -19,18 +19,18 @@ export const storeSession = (session: Session): Stored => {
 }
 
 /**
- * What became of a session that was built in this process: a value from before its first save does not show that. All
- * tokens of the session share this object.
+ * Records what became of a session that was built in this process. Its values from before the first save do not show that.
+ * All tokens of the session share this object.
  */
 interface Birth {
-  /** A creation was sent at least once. */
+  /** Whether a creation was sent at least once. */
   sent?: boolean
   fate?: 'created' | 'destroyed' | undefined
 }
 
 const birthOf = ({ token }: Session): Birth => token.origin
 
-/** From now on no save creates this session. */
+/** Prevents later saves from creating this session. */
 export const endBirth = (session: Session): void => {
   if (O.isNone(session.snapshot)) settle(session, 'destroyed')
 }
@@ -45,7 +45,7 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
   onceCommitted(session.handle, () => undefined, undo)
 }
 
-/** Whether a store may hold the session. One that was never sent costs no statement to destroy. */
+/** Whether a store may hold the session. If it was never sent, no statement is needed to destroy it. */
 export const mayBeStored = (session: Session): boolean =>
   O.isSome(session.snapshot) || birthOf(session).sent === true
 
@@ -71,7 +71,7 @@ const createNow = (session: Session): Stored =>
         TE.map((saved) => ({ ...saved, touchDue: false, versionTag, entries: session.store })),
       ),
     ),
-    // The store keeps the id of a session that was destroyed meanwhile.
+    // The creation conflicts if the session was destroyed meanwhile, because the store keeps its id.
     TE.orElseW((error) =>
       error instanceof SaveConflict && birthOf(session).fate === 'destroyed'
         ? createdBefore(session)

@@ -1,5 +1,5 @@
-// The scope of the current session. It holds one immutable session, which code inside replaces, until it is closed.
-// `AsyncLocalStorage` binds it while a task runs, for all that the task awaits, like Scheme's parameters.
+// A scope holds the current session, an immutable value that code inside replaces until the scope is closed.
+// `AsyncLocalStorage` binds the scope while a task runs, for everything that the task awaits, like Scheme's parameters.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
@@ -10,7 +10,7 @@ import { isSameRevision, type Snapshot, storedSession, union, withEdits, withTok
 import type { Token } from '../core/token.js'
 import type { Session } from '../store/contract.js'
 
-/** The part of a request that the functions of sessions use. */
+/** The part of a request that functions for sessions use. */
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
@@ -22,17 +22,17 @@ export interface ScopeRequest {
 
 export interface Scope {
   session: Session
-  /** `destroyed` by this scope; `gone` if found to be ended elsewhere. */
+  /** `destroyed`: the session was ended by this scope. `gone`: it was ended elsewhere. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
-  /** Once ended, it returns no session any more. */
+  /** Whether the scope has ended. It then returns no session any more. */
   ended: boolean
-  /** The session at its begin. Edits that differ from this one's are new. */
+  /** The session when the scope began. Edits that this session does not have are new. */
   readonly opened: Session
-  /** Every session value that it held. */
+  /** Every session value that the scope has held. */
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   readonly request: ScopeRequest | undefined
-  /** Its counterparts in open transactions, by the transaction. */
+  /** The scope's counterparts in open transactions, by transaction. */
   inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
   /** The last load of further keys. */
@@ -42,7 +42,7 @@ export interface Scope {
 /** A scope of the same session in a transaction of its database. */
 export interface TransactionScope extends Scope {
   readonly end: Promise<void>
-  /** The request's unsaved updates that it also writes. */
+  /** The request's unsaved updates that this scope also writes. */
   writes: Edits | undefined
 }
 
@@ -53,7 +53,7 @@ export interface ScopeChain {
 
 const scopes = shared('current-session:1', () => new AsyncLocalStorage<ScopeChain>())
 
-/** Makes a scope. Without a request of its own it belongs to that of the scope around it. */
+/** Makes a scope. By default it belongs to the request of the scope around it. */
 export const openScope = (session: Session, request = currentRequest()): Scope => ({
   session,
   state: 'open',
@@ -71,7 +71,7 @@ export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.get
 
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the chain, or in the present scope if that is an open one inside the chain's. */
+/** Runs `task` in the chain, or in the present scope if that is open and inside the chain's scope. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
@@ -87,7 +87,7 @@ export const lookAt = (scope: Scope): Session => {
   return scope.session
 }
 
-/** Whether this scope is the present one or around it. */
+/** Whether this scope is the present scope or one around it. */
 export const isInside = (scope: Scope): boolean => {
   for (let chain = scopes.getStore(); chain !== undefined; chain = chain.outer)
     if (chain.scope === scope) return true
@@ -97,19 +97,19 @@ export const isInside = (scope: Scope): boolean => {
 /** Whether both are the same session of the same store, inside a transaction or not. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** All handles of a store in a database share one function `using`. */
+/** Whether both are the same store. All handles of a store in a database share one function `using`. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
-/** The reason why the scope's session cannot be changed, if any. */
+/** Returns the reason why the scope's session cannot be changed, if there is one. */
 export const closedReason = ({ state, session }: Scope): SessionClosed | SessionGone | undefined => {
   if (state === 'open') return undefined
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 
 /**
- * Joins the session of a nested `withSession` to a scope. Edits that neither the scope nor its first session has are
- * applied on top. Further keys are added if both have the same revision. A value that the scope held adds nothing.
+ * Merges the session of a nested `withSession` into a scope. Edits that neither the scope nor its first session has are
+ * applied on top. Further keys are added if both have the same revision. A value that the scope has held adds nothing.
  */
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
@@ -132,7 +132,7 @@ export const replace = (scope: Scope, session: Session): void => {
   scope.tokens.add(session.token)
 }
 
-/** Replaces the edits and the token of the scope's session, and its snapshot by a newer one. */
+/** Replaces the edits and the token of the scope's session, and its snapshot if `stored` is newer. */
 export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: Session['snapshot']): void => {
   const { session } = scope
   const snapshot = newest(session.snapshot, stored)
@@ -145,8 +145,8 @@ export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: S
 }
 
 /**
- * Applies a change of the store to a scope: `before` was saved, refreshed or rotated, which gave `after`. `before` may be
- * older than the scope's session. So only older snapshots are replaced, and only the edits that were stored are removed.
+ * Updates a scope after `before` was saved, refreshed or rotated, which gave `after`. The scope's session may be newer than
+ * `before`. So its snapshot is replaced only if it is older, and only the edits that were stored are removed.
  */
 export const sync = (scope: Scope, before: Session, after: Session): void => {
   const { session } = scope

@@ -1,4 +1,4 @@
-// Signing in and out, the CSRF token, flash messages, and the sessions of a principal.
+// Signs in and out, makes CSRF tokens, handles flash messages, and lists and ends the sessions of a principal.
 
 import { randomBytes } from 'node:crypto'
 import type { NoCurrentSession, SessionClosed, SessionError, StoreError } from '../core/errors.js'
@@ -29,16 +29,16 @@ import { destroySession, rotateSession } from './verbs.js'
 import { currentSession, updateCurrentSession } from './with-session.js'
 
 export interface SignInOptions {
-  /** The session's own lifetime in milliseconds. Default: the store's. */
+  /** The session's own lifetime in milliseconds. Default: the store's lifetime. */
   readonly lifetime?: OwnLifetime | undefined
 }
 
 /**
- * Signs the current session in: sets its principal and rotates its secret, so that the old token no longer works. Its
- * values stay.
+ * Signs the current session in. It sets the session's principal and rotates its secret, so that the old token no longer
+ * works. The session's values stay.
  *
- * With `lifetime` ("remember me") the session has its own times from now on, and its cookie outlives the browser. A later
- * sign-in without it restores the store's times.
+ * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie outlives the browser. A later
+ * sign-in without `lifetime` restores the store's lifetime.
  *
  * @throws `RangeError` at once for times outside of 1 ms to 10,000 years; `EncodeError` (a `Left`) for an invalid
  * principal
@@ -67,7 +67,7 @@ export const signIn = (
 ): TE.TaskEither<SessionError, Session> => {
   const own = lifetime && checkedLifetime(lifetime)
   return pipe(
-    // A rotation cannot be undone, so a principal that cannot be stored must fail before it.
+    // A rotation cannot be undone, so a principal that cannot be stored must fail before the rotation.
     updateCurrentSession(
       flow(sessionFor(principal), own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey)),
     ),
@@ -77,7 +77,7 @@ export const signIn = (
 }
 
 /**
- * Signs out: destroys the current session. The adapter then clears its cookie.
+ * Signs out by destroying the current session. The adapter then clears its cookie.
  *
  * @example
  * ```ts
@@ -97,13 +97,13 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
   TE.chainW(destroySession),
 )
 
-/** The key of the session's CSRF tokens. It is derived from the secret, so a rotation changes it. */
+/** Returns the key of the session's CSRF tokens. It is derived from the secret, so a rotation changes it. */
 export const csrfKey = (session: Session): Buffer => session.token.derived('csrf')
 
 /**
- * A CSRF token of the current session, for a hidden field or the header `X-CSRF-Token`; see `verifyCsrf`. It has 86
- * characters, differs each time, and is valid until the session is rotated or ends. Without a stored session it is valid
- * only if this request stores one; the token itself stores nothing.
+ * Returns a CSRF token of the current session, for a hidden field or the header `X-CSRF-Token` (see `verifyCsrf`). It has
+ * 86 characters, differs each time, and is valid until the session is rotated or ends. If the session is not stored yet,
+ * the token is valid only if this request stores the session. Making a token stores nothing.
  *
  * @throws `NoCurrentSession`, `SessionClosed` (as a `Left`)
  *
@@ -122,15 +122,14 @@ export const csrfToken: TE.TaskEither<NoCurrentSession | SessionClosed, string> 
   TE.map((session) => masked(csrfKey(session))),
 )
 
-// A constant secret in compressed responses could be guessed by their lengths.
+// A constant secret in compressed responses could be guessed from their lengths, so each token has a random mask.
 const masked = (key: Buffer): string => {
   const mask = randomBytes(key.length)
   return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
 }
 
 /**
- * Adds a message to the current session, for the next page that shows messages. `kind` is a name for its look, such
- * as `info`.
+ * Adds a message to the current session, for the next page that shows messages. `kind` says how to show it, such as `info`.
  *
  * @throws `EncodeError` (as a `Left`) for text with U+0000
  *
@@ -151,8 +150,8 @@ export const flash = (kind: string, text: string): TE.TaskEither<SessionError, S
   updateCurrentSession(sessionFlash(kind, text))
 
 /**
- * Takes the current session's messages: they are removed when the request is saved. A prefetch (`isPrefetch`) returns
- * them and keeps them, since its page may never be shown.
+ * Returns the current session's messages, and removes them when the request is saved. A prefetch (`isPrefetch`) returns
+ * them but does not remove them, since its page may never be shown.
  *
  * @example
  * ```ts
@@ -188,7 +187,7 @@ export interface ListedSession extends Listed {
 }
 
 /**
- * The live sessions of a principal, the newest first, with ids and times and without tokens.
+ * Returns the live sessions of a principal, the newest first. They have ids and times, but no tokens.
  *
  * @example
  * ```ts
@@ -226,7 +225,7 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
 }
 
 /**
- * Destroys all sessions of a principal, all but one, or only one, and returns the ids of those it destroyed. An id of
+ * Destroys all sessions of a principal, all but one, or only one, and returns the ids of the destroyed sessions. An id of
  * another principal's session has no effect. A later save of a destroyed session fails with `SessionGone`. A session that
  * is created concurrently may stay.
  *

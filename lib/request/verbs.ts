@@ -1,5 +1,5 @@
-// The operations on a session through its store. Each is a task. If the session is current here or around, its scope is
-// updated, so that it does not save the same edits again.
+// Defines the operations on a session through its store. Each is a task. If a scope that is bound here holds the session,
+// the scope is updated, so that it does not save the same edits again.
 
 import { noEdits } from '../core/edits.js'
 import {
@@ -30,7 +30,7 @@ import { endBirth, mayBeStored, storeSession } from './save.js'
 import { lookAt, type Scope } from './scope.js'
 
 /**
- * Builds a new session. It is in memory only until its first save, and never stored without values.
+ * Builds a new session. It is only in memory until its first save. A session without values is never stored.
  *
  * @example
  * ```ts
@@ -47,14 +47,14 @@ export const buildSession = (store: SessionStore): Session =>
 export interface LoadOptions {
   /**
    * The keys to load, besides keyrow's own. Other keys can be set, deleted and updated, but not read before `loadKeys`.
-   * Default: all.
+   * Default: all keys.
    */
   readonly keys?: KeyNames | undefined
 }
 
 /**
- * Loads the session of a token with one statement. The result is `None` for a token that is malformed (without a query),
- * unknown or expired. With `keys` the cost does not depend on the rest of the session.
+ * Loads the session of a token with one statement. The result is `None` for a token that is unknown, expired or malformed;
+ * a malformed token costs no query. With `keys`, the cost does not depend on the session's other keys.
  *
  * @example
  * ```ts
@@ -116,14 +116,14 @@ const opened = (
     })
 }
 
-/** The origin of the id in a token; `foreign` for a malformed token. */
+/** Returns the origin of the id in a token. The origin of a malformed token is `foreign`. */
 export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
   const parsed = Token.parse(token)
   if (O.isNone(parsed)) return 'foreign'
   return ids?.originOf(parsed.value.id) ?? 'unknown'
 }
 
-/** Publishes a bad token that is not looked up. */
+/** Publishes the event of a bad token that is not looked up. */
 export const publishUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
@@ -132,8 +132,8 @@ export const publishUnopened = (token: string): void => {
 
 type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
 
-// A store may return more keys than requested. They are dropped, so that a program with too few keys fails in its first
-// tests.
+// A store may return more keys than requested. The others are dropped, so that a program that requests too few keys fails
+// in its first tests.
 const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
   keys === undefined || E.isLeft(loaded) || E.isLeft(loaded.right)
     ? loaded
@@ -148,8 +148,8 @@ const publishLoaded =
   }
 
 /**
- * Stores the edits since the load and returns the session as saved, with one statement. Without edits it stores nothing,
- * or only the expiration if that is due.
+ * Stores the edits since the load with one statement, and returns the saved session. Without edits it stores nothing, or
+ * only the expiration if that is due.
  *
  * @throws as a `Left`: `SessionGone` for a session that was destroyed or has expired; `SaveConflict` for a new session
  * that was saved before; `SessionClosed` if the session's request has ended
@@ -174,8 +174,8 @@ export const saveSession = (
   guarded(session, storeSession(session))
 
 /**
- * Gives the session a new secret. Its id, rows and unsaved edits stay. The old token stops working, after the store's
- * grace. Do this at each sign-in and change of privilege.
+ * Gives the session a new secret. Its id, rows and unsaved edits stay. The old token stops working after the store's
+ * `rotationGraceMs`. Rotate at each sign-in and change of privilege.
  *
  * @throws as a `Left`: `SaveConflict` for all but one of concurrent rotations; `SessionGone`; `SessionClosed`
  *
@@ -246,7 +246,7 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
   )
 
 /**
- * The session's credential, for its cookie. Never log it. It is valid once the session was saved.
+ * Returns the session's credential, for its cookie. Never log it. It is valid once the session has been saved.
  *
  * @example
  * ```ts
@@ -261,8 +261,8 @@ export const sessionToken = (session: Session): string => session.token.reveal()
 type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
 
 /**
- * Reads the session again, keeps its unsaved edits, and moves the expiration if that is due. A session that was never
- * saved is returned unchanged. A session that was loaded with `keys` reads those.
+ * Reads the session again, keeps its unsaved edits, and moves the expiration if that is due. A session that was never saved
+ * is returned unchanged. If the session was loaded with `keys`, only those keys are read.
  *
  * @example
  * ```ts
@@ -300,7 +300,7 @@ const reread = (
 
 /**
  * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. It takes one statement, or
- * none if all are loaded. The result is consistent: other requests' saves since the load are read too.
+ * none if all these keys are loaded. The result is consistent, since saves of other requests since the load are read too.
  *
  * @example
  * ```ts
@@ -331,8 +331,8 @@ const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
     : reread(session, known, 'fetch', known.keys?.union(wanted))
 
 /**
- * Loads further keys of the current session and returns it. Concurrent calls run one after the other, and each adds its
- * keys.
+ * Loads further keys of the current session and returns the session. Concurrent calls run one after the other, and each
+ * adds its keys.
  *
  * @example
  * ```ts

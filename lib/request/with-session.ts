@@ -1,5 +1,5 @@
-// `withSession` and the current session. Unlike the Scheme original, a failed body changes nothing, a destroyed session
-// is not saved, and code that outlives its request cannot change the session.
+// Defines `withSession` and the current session. Three points differ from the original in Scheme. A failed body changes
+// nothing, a destroyed session is not saved, and code that outlives its request cannot change the session.
 
 import {
   attempted,
@@ -38,11 +38,11 @@ export interface WithSessionOptions {
 }
 
 /**
- * Runs the task of `fn` with `session` as the current one, then saves the session once. A failed body (a `Left`, a throw,
- * a rejection) comes out unchanged, and its changes are dropped.
+ * Runs the task of `fn` with `session` as the current session, then saves the session once. If the task fails (with a
+ * `Left`, a throw or a rejection), the caller gets that failure, and the changes are dropped.
  *
- * A nested call with the same session joins the outer one, which saves at its end. That includes the changes of a nested
- * body that failed, if the outer body succeeds all the same.
+ * A nested call with the same session joins the outer call, which saves at its end. If the outer task succeeds, this
+ * includes the changes of a nested task that failed.
  *
  * @throws as a `Left`: `SessionClosed` for a session whose own request has ended; the errors of `saveSession`
  *
@@ -82,7 +82,7 @@ const runScope = async <L, A>(
   saveOnFailure: boolean,
 ): Promise<E.Either<L | SessionError, A>> => {
   const failed = async (): Promise<void> => {
-    // If the save fails too, the body's own error comes out.
+    // If the save fails too, the caller gets the error of the body.
     if (saveOnFailure) await closeScope(scope)()
     else dropScope(scope)
   }
@@ -104,8 +104,8 @@ const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | Sessi
   attempted<L | SessionError, A>(() => fn()())
 
 /**
- * Passes the session to `f` and saves the session that `f` returns. It binds no current session. A failure comes out
- * unchanged, and nothing is saved.
+ * Passes the session to `f` and saves the session that `f` returns. It binds no current session. If `f` fails, the caller
+ * gets that failure, and nothing is saved.
  *
  * @example
  * ```ts
@@ -135,8 +135,8 @@ export const callWithSession = <L, A>(
   )
 
 /**
- * The current session at the time when the task runs. A session value that code holds can be read after the end of its
- * request; this task then fails.
+ * Returns the current session at the time when the task runs. After the end of the request the task fails, but a session
+ * value that code holds can still be read.
  *
  * @throws as a `Left`: `NoCurrentSession` if no session is bound; `SessionClosed` if its request has ended or its
  * response has begun
@@ -152,14 +152,14 @@ export const callWithSession = <L, A>(
 export const currentSession: TE.TaskEither<NoCurrentSession | SessionClosed, Session> = () =>
   Promise.resolve(sessionHere())
 
-/** The current session, synchronously. */
+/** Returns the current session, synchronously. */
 export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Session> => {
   const scope = currentScope()
   return scope === undefined ? E.left(new NoCurrentSession()) : sessionOf(scope)
 }
 
 /**
- * Replaces the current session by `f` of it.
+ * Replaces the current session with the result of `f`.
  *
  * @throws as a `Left`: `SessionClosed` if its request has ended; `SessionGone` if it was destroyed; `NoCurrentSession`;
  * a session error that `f` throws, such as `EncodeError`
@@ -195,7 +195,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(lookAt(scope))
   if (!isSameRow(scope.session, session))
     throw new TypeError('updateCurrentSession: the function returned another session')
-  // A value from before a save or a rotation adds its edits, not its snapshot.
+  // If `f` returns a value from before a save or a rotation, its edits are added, but not its snapshot.
   if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
     replace(scope, withStore(session, scope.session.handle))
   else mergeInto(scope, session)

@@ -1,9 +1,9 @@
-// The operations of principals.ts for tables that Citus distributes by the session's id over several servers. Citus
-// rejects a statement that locks rows on several servers. So one statement finds the sessions, and then each session is
-// locked and ended by a statement of its own, on its server.
+// Implements the operations of principals.ts for tables that Citus distributes by the session's id over several servers.
+// Citus rejects a statement that locks rows on several servers. So one statement finds the sessions. Then each session gets
+// a statement that locks and ends it, on its server.
 //
-// Concurrency: each statement checks again under the header's lock. Cleanup skips locked headers. The listing's row is
-// written after the header's.
+// Concurrency: Each statement checks the session again under the lock on its header (its row in `session`). Cleanup skips
+// locked headers. The row in `listing` is written after the header.
 
 import type { DriverError } from '../core/errors.js'
 import { A, pipe, TE, t } from '../core/prelude.cjs'
@@ -22,7 +22,7 @@ where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
   and ($3::uuid is null or session_id = $3::uuid) and ${ON_PRIMARY}
 order by session_id`,
 
-  // $1 id, $2 principal. Ends the session if it is still this principal's.
+  // $1 id, $2 principal. Ends the session if it still belongs to this principal.
   end: (schema) => `
 with held as materialized (
   select id from ${schema}.session where id = $1::uuid for update
@@ -104,7 +104,7 @@ export const citusPrincipals = (
   }
 }
 
-/** A batch leaves connections to the requests. */
+/** The number of statements of a batch that run at once. It leaves connections for requests. */
 const CONCURRENCY = 4
 
 const each =

@@ -1,11 +1,11 @@
-// The versions of the schema in order, each as the SQL that upgrades the version before. All steps run in one transaction.
-// They only add, so that a release for the version before continues to work while they run and afterwards. No step rewrites
-// a table in use, or locks one for long.
+// Defines the versions of the schema in order, each as the SQL that upgrades the version before. All steps run in one
+// transaction. They only add to the schema, so that a release for the version before continues to work while they run and
+// afterwards. No step rewrites a table in use, or locks one for long.
 import type { Query } from '../db/database.js'
 
 /**
- * One statement of a migration. A step with `byHand` does its work in batches, each within the deadline: it runs until it
- * gives no row. `byHand` does all of it at once, for psql.
+ * One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. It is repeated
+ * until it returns no row. The SQL in `byHand` does all the work at once, for psql.
  */
 export interface Step extends Query {
   readonly byHand?: string
@@ -14,7 +14,7 @@ export interface Step extends Query {
 export interface Migration {
   readonly version: number
   readonly what: string
-  /** The statements that its locks block, and for how long. */
+  /** Says which statements the locks of this migration block, and for how long. */
   readonly locks: string
   /** `schema` is a quoted identifier. */
   readonly steps: (schema: string) => readonly Step[]
@@ -22,7 +22,7 @@ export interface Migration {
   readonly columns: readonly string[]
 }
 
-// Fill factors leave room in each page: an update of a header or a value stays in its page and touches no index.
+// Fill factors leave room in each page, so that an update of a header or a value stays in its page and touches no index.
 const sessionAndEntry: Migration = {
   version: 1,
   what: 'sessions and their entries',
@@ -72,10 +72,10 @@ create table ${schema}.entry (
   ],
 }
 
-// The index of sessions by principal and by expiry. It is a table of its own: a save moves `expires_at`, and so maintains
-// no index. For the same reason `collect_at` is not the expiration but a time before which the session cannot expire; the
-// cleanup moves it. There is no foreign key: creating one would lock the sessions, and releases of version 1 do not write
-// the table. The cleanup adds sessions that they omit.
+// The listing indexes sessions by principal and by expiry. It is a separate table, so that a save, which moves
+// `expires_at`, changes no index. For the same reason `collect_at` is not the expiration, but a time before which the
+// session cannot expire. The cleanup moves `collect_at`. There is no foreign key, since creating one would lock the
+// sessions, and releases of version 1 do not write the table. The cleanup adds sessions that they omit.
 const listing: Migration = {
   version: 2,
   what: 'a listing of sessions by principal and by expiry; the version of the schema',
@@ -138,9 +138,9 @@ create table ${schema}.metadata (
   ],
 }
 
-// A new column that is null in all rows changes only the catalogue. But it needs a lock that waits for all transactions and
-// blocks all others, so it comes last, and fails after a second to be retried. Of the key's defaults only that of this
-// version's row is used.
+// Adding a column that is null in all rows changes only the catalogue. But it needs a lock that waits for all transactions
+// and blocks all others. So this step comes last, and fails after a second to be retried. Each later row of `metadata` gets
+// a default key, of which only the key in the row of this version is used.
 const ownTimesAndIds: Migration = {
   version: 3,
   what: 'a lifetime of its own for a session; a key for verifiable ids',
@@ -183,6 +183,6 @@ export const FIRST_RECORDED = 2
 /** The first version with a key for verifiable ids. */
 export const FIRST_WITH_IDS = 3
 
-/** The columns of every database of a version. */
+/** Returns the columns that every database of this version has. */
 export const columnsOf = (version: number): readonly string[] =>
   migrations.slice(0, version).flatMap(({ columns }) => columns)

@@ -1,8 +1,8 @@
-// The sessions of a principal, and the cleanup of expired sessions. For parameters and results see session-statements.ts.
+// Lists and ends a principal's sessions, and deletes expired sessions. For types of parameters see session-statements.ts.
 //
-// Concurrency: a statement that ends sessions first locks their headers, as every save does, in the order of their ids.
-// Cleanup waits for no lock: it skips locked rows until a later batch. It locks the listing's row before the header's; a
-// session's own statements may wait for that row while they hold the header, and cleanup never waits for them.
+// Concurrency: A statement that ends sessions first locks their headers (rows in `session`) in the order of their ids, as
+// every save locks its header. Cleanup waits for no lock, and leaves locked rows to a later batch. It locks the row in
+// `listing` before the header. Other statements may wait for that row under the header's lock, but cleanup never waits.
 
 import { E, pipe, t } from '../core/prelude.cjs'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
@@ -31,8 +31,8 @@ order by s.created_at desc, s.id`,
       result: 'select id::text as id from ended order by id',
     }),
 
-  // $1 batch size, $2 the last id of the batch before, or null. Lists sessions that a release of version 1 created after
-  // the upgrade by another process: only while there may be such releases.
+  // $1 batch size, $2 the last id of the batch before, or null. Adds sessions to the listing that a release of version 1
+  // has created since another process upgraded the schema. It does so only while such releases may run.
   listMissing: (schema) => `
 with examined as materialized (
   select id, expires_at from ${schema}.session
@@ -50,9 +50,9 @@ with examined as materialized (
 )
 select (select id::text from examined order by id desc limit 1) as last`,
 
-  // $1 batch size. Of the sessions that are due, it deletes the expired ones; live ones are due again at their expiration,
-  // without a lock; missing ones leave the listing. The id of a session younger than an hour is fenced, as by a
-  // destruction. An expiration that moved meanwhile is seen: a row lock gives the latest version of the row.
+  // $1 batch size. Handles the sessions that are due. Expired sessions are deleted. Live sessions become due again at their
+  // expiration, without a lock. Missing sessions are removed from the listing. The id of a session younger than an hour is
+  // fenced, as by a destruction. An expiration that moved meanwhile is seen, since a row lock reads the latest row.
   deleteExpired: (schema) =>
     endingOf(schema, {
       before: [
@@ -123,8 +123,9 @@ const MISSING_BATCH = 10_000
 const MISSING_EVERY_MS = 600_000
 
 /**
- * Lists the sessions that releases of version 1 did not list: one batch at a call, a whole pass every ten minutes. Gives
- * whether the pass goes on. It ignores a failure: cleanup works without it, and the next pass repeats it.
+ * Adds the sessions to the listing that releases of version 1 omitted. Each call handles one batch, and a whole pass runs
+ * every ten minutes. Returns whether the pass goes on. A failure is ignored, since cleanup works without it and the next
+ * pass repeats it.
  */
 const missingLister = (database: Database, query: Query) => {
   const read = rowAs(t.type({ last: t.union([t.string, t.null]) }))

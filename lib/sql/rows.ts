@@ -1,4 +1,4 @@
-// Between rows and values: the parameters of edits and keys, the shape of each kind of row, and snapshots from rows.
+// Converts between rows and values. Makes parameters of edits and keys, checks the shape of rows, and makes snapshots.
 
 import { type Edits, type Entries, noEntries } from '../core/edits.js'
 import { DriverError } from '../core/errors.js'
@@ -10,9 +10,9 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
 
-// The one way to read rows: run a statement, and check each row's shape. The codecs change nothing.
+// All rows are read by these functions, which run a statement and check each row's shape. The codecs change nothing.
 
-/** All rows of a statement. */
+/** Returns all rows of a statement. */
 export const rowsAs =
   <A>(codec: t.Type<A>) =>
   (
@@ -27,13 +27,13 @@ export const rowsAs =
     return E.left(misread(query, 'a row of another shape; does the pool transform rows?'))
   }
 
-/** The first row of a statement, if it gives one. */
+/** Returns the first row of a statement, if there is one. */
 export const optionalRowAs =
   <A>(codec: t.Type<A>) =>
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, O.Option<A>> =>
     pipe(rowsAs(codec)(database, query, params), TE.map(A.head))
 
-/** The row of a statement that always gives one. */
+/** Returns the row of a statement that always has one. */
 export const rowAs =
   <A>(codec: t.Type<A>) =>
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, A> =>
@@ -56,8 +56,8 @@ export const LoadedRow = t.intersection([
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
 /**
- * A save's row: `seen` is the revision in the statement's snapshot, before its own. `changes` are those of others after
- * `since`, which is 0 if the session does not descend from the caller's revision.
+ * The row that a save returns. `seen` is the revision in the statement's snapshot, without this save. `changes` are those
+ * of other saves after the revision `since`. `since` is 0 if the session does not descend from the caller's revision.
  */
 export const WrittenRow = t.intersection([
   SavedRow,
@@ -65,7 +65,7 @@ export const WrittenRow = t.intersection([
 ])
 export type WrittenRow = t.TypeOf<typeof WrittenRow>
 
-/** A refresh's row: the changes after the revision `since`, or all entries if that is 0. */
+/** The row that a refresh returns. It has the changes after the revision `since`, or all entries if `since` is 0. */
 export const RefreshedRow = t.intersection([
   SavedRow,
   t.type({ versionTag: t.string, since: t.number, changes: json }),
@@ -77,7 +77,7 @@ export const ChangesRow = t.type({ changes: json })
 
 const ListedRow = t.type({ id: t.string, created: t.number, expiration: t.number })
 
-/** The sessions that a statement lists. */
+/** Returns the sessions that a statement lists. */
 export const listedSessions = (
   database: Queryable,
   query: Query,
@@ -88,7 +88,7 @@ export const listedSessions = (
     TE.map(A.map(({ id, created, expiration }) => ({ id: id as SessionId, createdAt: created, expiration }))),
   )
 
-/** The ids that a statement gives. */
+/** Returns the ids that a statement selects. */
 export const sessionIds = (
   database: Queryable,
   query: Query,
@@ -98,10 +98,10 @@ export const sessionIds = (
 
 const member = (key: string, value: string): string => `${JSON.stringify(key)}:[${value}]`
 
-// Built as text: an object built in JavaScript would give `__proto__` a meaning.
+// This is built as text, since a member `__proto__` of an object in JavaScript would have a special meaning.
 const object = (members: Iterable<string>): string => `{${[...members].join(',')}}`
 
-/** The keys of `edits` with their values in `entries`: `{"set": [value], "deleted": []}` */
+/** Returns the keys of `edits` with their values in `entries`, as `{"set": [value], "deleted": []}`. */
 export const editsParam = (edits: Edits, entries: Entries): string =>
   object(
     edits
@@ -112,17 +112,17 @@ export const editsParam = (edits: Edits, entries: Entries): string =>
       .values(),
   )
 
-/** `{"key": [value], …}` */
+/** Returns all entries, as `{"key": [value], …}`. */
 export const entriesParam = (entries: Entries): string =>
   object(entries.map((value, key) => member(key, JSON.stringify(value))).values())
 
-/** PostgreSQL's text of an array. */
+/** Returns PostgreSQL's text of an array. */
 export const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
 
 export const texts = (items: readonly (string | undefined)[]): string =>
   arrayText(items.map((item) => item ?? null))
 
-/** The wanted keys, and those of them that `known` lacks. */
+/** Returns the wanted keys, and the wanted keys that `known` lacks. */
 export const keysParams = (keys: Keys, known: PartialSnapshot | undefined): readonly [string, string] => [
   texts([...keys]),
   texts(known?.keys === undefined ? [] : [...keys.subtract(known.keys)]),
@@ -131,7 +131,7 @@ export const keysParams = (keys: Keys, known: PartialSnapshot | undefined): read
 const frozen = (json: string): readonly [string, Json][] =>
   Object.entries(deepFreeze(JSON.parse(json)) as Readonly<Record<string, Json>>)
 
-/** The entries with the changes made: the reverse of `editsParam`. */
+/** Applies changes, in the format of `editsParam`, to entries. */
 const withChanges = (entries: Entries, changes: string | null): Entries =>
   changes === null
     ? entries
@@ -142,8 +142,8 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
       })
 
 /**
- * The entries after a row with the changes since its `since`, which is 0 if the row could not start from `known`. `keys`
- * are the keys that the row covers; without them it covers all.
+ * Applies the changes of a row to `known`. They start at the revision `since`, which is 0 if the row could not start from
+ * `known`. `keys` are the keys that the row covers; `undefined` means all.
  */
 export const snapshotAfter = (
   known: Snapshot | undefined,
@@ -156,7 +156,7 @@ export const snapshotAfter = (
     : { entries: entriesOf(withChanges(before, changes), keys), keys }
 }
 
-/** The snapshot, if all of its keys are loaded. A statement for all keys can only start from such a snapshot. */
+/** Returns the snapshot if all of its keys are loaded. A statement for all keys can only start from such a snapshot. */
 export const fullSnapshot = (known: Snapshot | undefined): Snapshot | undefined =>
   known?.keys === undefined ? known : undefined
 
@@ -168,7 +168,7 @@ const loadedFrom = (row: LoadedRow, entries: () => Pick<Snapshot, 'entries' | 'k
   return E.right({ revision, expiration, touchDue, versionTag: versionTag as IdempotencyKey, ...entries() })
 }
 
-/** The snapshot of a load of all keys, which starts from `known` unless the row has all entries. */
+/** Returns the snapshot of a load of all keys. It starts from `known` unless the row has all entries. */
 export const loadedSnapshot = (row: LoadedRow, known: Snapshot | undefined): Loaded =>
   loadedFrom(row, () => ({
     entries:
@@ -177,7 +177,7 @@ export const loadedSnapshot = (row: LoadedRow, known: Snapshot | undefined): Loa
         : HashMap(frozen(row.entries ?? '{}')),
   }))
 
-/** The snapshot of a load of some keys. If nothing has changed, a full snapshot stays full. */
+/** Returns the snapshot of a load of some keys. If nothing has changed, a fully loaded session stays fully loaded. */
 export const loadedKeysSnapshot = (row: LoadedRow, known: Snapshot | undefined, keys: Keys): Loaded =>
   loadedFrom(row, () => {
     const full = fullSnapshot(known)

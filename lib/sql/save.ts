@@ -1,6 +1,6 @@
-// A save. First an optimistic statement: it writes if the session is alive and, for updates, if the header still has the
-// revision that the new values were computed from. Otherwise a transaction locks the header, reads the changes, applies the
-// updates again, and writes. So no update is lost, and an update waits only for the saves before it.
+// Saves a session. First an optimistic statement tries to write. It requires that the session is alive. For updates, the
+// header must also have the revision from which the new values were computed. Otherwise a transaction locks the header,
+// reads the changes, applies the updates again, and writes. So no update is lost, and updates wait only for earlier saves.
 
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
 import { DriverError, SessionGone, type StoreError, withEffect } from '../core/errors.js'
@@ -26,7 +26,7 @@ import type { SessionStatements } from './session-statements.js'
 
 export interface Saving {
   readonly database: Database
-  /** Changes with an ambiguous outcome: they were sent before, and may have been stored. */
+  /** Changes that were sent before with an ambiguous outcome, so that they may have been stored. */
   readonly ambiguous: WeakSet<Change>
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
@@ -39,7 +39,7 @@ export const saveOver = (saving: Saving): SessionStore['save'] => {
   const { ambiguous } = saving
   return (id, change) =>
     pipe(
-      // An update of a key that was not loaded has no value yet.
+      // An update of a key that was not loaded has no value yet, so it needs the lock.
       hasUnloadedUpdates(change.since, change.edits)
         ? TE.right(O.none)
         : write(saving, saving.database, id, change, hasUpdates(change.edits)),
@@ -61,7 +61,7 @@ export const saveOver = (saving: Saving): SessionStore['save'] => {
 export const isAmbiguous = (error: unknown): boolean =>
   error instanceof DriverError && error.effect === 'unknown'
 
-/** A read that fails after the write leaves the save done. */
+/** If the read after a write fails, the save may be done, so the effect is `unknown`. */
 const afterWrite = <A>(reading: TE.TaskEither<StoreError, A>): TE.TaskEither<StoreError, A> =>
   pipe(
     reading,
@@ -86,15 +86,15 @@ const write = (
 
 const readWritten = optionalRowAs(WrittenRow)
 
-/** Whether the session gets another lifetime, its own idle time, and its absolute time. */
+/** Returns three parameters: whether the session gets another lifetime, its own idle time, and its absolute time. */
 const lifetimeParams = (lifetime: Lifetime, edits: Edits, entries: Entries): readonly Param[] => {
   const own = ownLifetimeOf(entries)
   return [edits.has(LIFETIME), own?.idleMs ?? null, (own ?? lifetime).absoluteMs]
 }
 
 /**
- * Whether the save writes the principal or the lifetime, or may reach a revision of tombstone cleanup. Since the base
- * revision, others may have saved up to `RECENT_SAVES` times.
+ * Whether the save writes the principal or the lifetime, or may reach a revision at which tombstones are deleted. Other
+ * requests may have saved up to `RECENT_SAVES` times since the base revision.
  */
 const needsFullSave = (edits: Edits, revision: number): boolean =>
   edits.has(PRINCIPAL) ||
@@ -103,7 +103,7 @@ const needsFullSave = (edits: Edits, revision: number): boolean =>
 
 type Made = Pick<Change, 'edits' | 'entries' | 'since'>
 
-/** The snapshot after a save in one statement, without the changes of others. */
+/** Returns the snapshot after a save in one statement, without the changes of other requests. */
 const written = (
   { edits, entries, since }: Made,
   versionTag: IdempotencyKey,
@@ -118,8 +118,8 @@ const written = (
 })
 
 /**
- * The snapshot after a save, with the changes of others. If `seen` is not `revision - 1`, the save waited for another one
- * and `changes` misses its writes: the result is `undefined`, and the caller reads the session again.
+ * Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save waited
+ * for another save, and `changes` lacks its writes. The result is then `undefined`, and the caller reads the session again.
  */
 export const mergedWithoutRead = (
   made: Made,
@@ -134,7 +134,7 @@ export const mergedWithoutRead = (
     : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
 }
 
-/** The snapshot after a save, read again if needed. A session that was destroyed meanwhile was saved before. */
+/** Returns the snapshot after a save, read again if needed. A session that was destroyed meanwhile counts as saved. */
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
@@ -185,7 +185,7 @@ const undecidable = ({ sql }: Saving): DriverError =>
     { retryable: false },
   )
 
-// The version tag becomes valid with the write; nothing reads the changes since this snapshot before that.
+// The version tag becomes valid with the write. Before that, nothing reads the changes since this snapshot.
 const snapshotOf = (
   { save }: Change,
   { revision, expiration }: Saved,
@@ -196,7 +196,7 @@ const snapshotOf = (
   versionTag: save,
 })
 
-/** The present entries: all, or the loaded and the edited ones. It reads only the changes after `since`. */
+/** Returns all present entries, or only the loaded and the edited ones. It reads only the changes after `since`. */
 const presentOf = (
   { sql }: Saving,
   tx: Queryable,

@@ -1,4 +1,4 @@
-// The version of the schema: how it is found, and how one process upgrades it under a lock.
+// Finds the version of the schema. One process upgrades it under a lock.
 
 import { DriverError, SchemaMismatch } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -18,14 +18,14 @@ import { rowAs, rowsAs } from './rows.js'
 
 export const DEFAULT_SCHEMA = 'keyrow'
 
-/** A schema's name as a quoted identifier; throws a `RangeError` for a name that would need escaping. */
+/** Returns a schema's name as a quoted identifier. Throws a `RangeError` for a name that would need escaping. */
 export const quotedSchema = (schema: string): string => {
   if (!/^[a-z_][a-z0-9_]{0,62}$/.test(schema))
     throw new RangeError(`"${schema}" cannot name a schema: use lower-case letters, digits and _, at most 63`)
   return `"${schema}"`
 }
 
-/** A version as the table `metadata` has it. */
+/** A version as it is recorded in the table `metadata`. */
 export interface MadeVersion {
   readonly version: number
   /** Milliseconds since 1970. */
@@ -35,12 +35,12 @@ export interface MadeVersion {
 }
 
 export interface SchemaState {
-  /** 0 if there are no tables. */
+  /** The version, or 0 if there are no tables. */
   readonly version: number
   /** Whether the PostgreSQL schema exists. */
   readonly exists: boolean
   readonly made: readonly MadeVersion[]
-  /** From version 3 on. */
+  /** Present from version 3 on. */
   readonly ids?: IdKey
 }
 
@@ -52,10 +52,10 @@ interface IdKey {
 
 export type SchemaError = DriverError | SchemaMismatch
 
-/** A quoted identifier without its quotes. */
+/** Returns a quoted identifier without its quotes. */
 export const bare = (schema: string): string => schema.slice(1, -1)
 
-// Types have quoted names if `quote_all_identifiers` is on.
+// `format_type` quotes the names of types if `quote_all_identifiers` is on.
 const found: Query = {
   name: 'schema.found',
   text: `
@@ -69,7 +69,7 @@ where ${ON_PRIMARY}`,
 
 const FoundRow = t.type({ exists: t.boolean, replication: t.string, columns: t.string })
 
-// `to_jsonb`: version 2 has no column `id_key`.
+// The column `id_key` is read through `to_jsonb`, since version 2 does not have it.
 const versions = (schema: string): Query => ({
   name: 'schema.versions',
   text: `
@@ -81,7 +81,7 @@ where ${ON_PRIMARY}
 order by version`,
 })
 
-/** The state of the schema. A `SchemaMismatch` if tables of these names are foreign or incomplete. */
+/** Returns the state of the schema. Fails with `SchemaMismatch` if tables of these names are foreign or incomplete. */
 export const schemaState = (database: Queryable, schema: string): TE.TaskEither<SchemaError, SchemaState> =>
   pipe(
     columnsIn(database, schema),
@@ -106,7 +106,7 @@ const noForeignKeys = (): DriverError =>
     { kind: 'setting', retryable: false, effect: 'none' },
   )
 
-// Version 1 has no table `metadata`: its columns identify it.
+// Version 1 has no table `metadata`, so its columns identify it.
 const unrecorded = (
   schema: string,
   exists: boolean,
@@ -136,7 +136,7 @@ const recorded = (
           whole(schema, columns, rows.map(madeVersion)),
           E.map((found) => ({ ...found, ...idsOf(rows) })),
         )
-      // An upgrade may have committed between the two reads: the columns are read again.
+      // An upgrade may have committed between the two reads, so the columns are read again.
       return pipe(
         TE.fromEither(state(present)),
         TE.orElse(() =>
@@ -194,7 +194,7 @@ const foreign = (schema: string, why: string): SchemaMismatch =>
       `they were not changed. Choose another schema, or repair this one`,
   )
 
-/** Makes sure that the schema has this release's version; creates or upgrades the tables if `upgrade`. Gives the state. */
+/** Ensures that the schema has this release's version, and returns its state. `upgrade` allows it to change the tables. */
 export const prepareSchema = (
   database: Database,
   schema: string,
@@ -237,7 +237,7 @@ const tooOld = (schema: string, version: number): SchemaMismatch =>
     { found: version, wanted: LATEST },
   )
 
-/** An upgrade; `from` equals `to` if another process was first. */
+/** The result of an upgrade. `from` equals `to` if another process was first. */
 interface Upgraded {
   readonly from: number
   readonly to: number
@@ -263,7 +263,7 @@ export const upgradeSchema = (database: Database, schema: string): TE.TaskEither
   )
 }
 
-// `if not exists` alone is not safe for processes that start together.
+// The lock is needed, since `if not exists` alone is not safe for processes that start together.
 const lock: Query = {
   name: 'schema.lock',
   text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))`,
@@ -300,7 +300,7 @@ const recording = (schema: string): Query => ({
   text: `insert into ${schema}.metadata (version, made_by) values ($1::int, $2::text)`,
 })
 
-/** The SQL that upgrades a version to this release's, for psql. */
+/** Returns the SQL for psql that upgrades the version `from` to this release's version. */
 export const schemaSql = (schema: string, from: number): string => {
   const done = migrations.slice(from)
   const records = done.map(

@@ -1,8 +1,8 @@
-// The statements for one session. They run the same on every driver: all parameters are text or numbers, all results are
-// text, float8 or boolean, and one-word column names survive a pool that renames columns.
+// Defines the statements for one session. They run the same on every driver, since all parameters are text or numbers, and
+// all results are text, float8 or boolean. A pool that renames columns does not change names without an underscore.
 //
-// Concurrency: a statement writes the header's row first, so that saves, rotations and the destruction of one session queue
-// on its row lock. (A destruction fences the id before, in a statement of its own.) Entries are written only under the
+// Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of one
+// session wait for each other. (A destruction first fences the id in another statement.) Entries are written only under the
 // header's lock, in the order in which jsonb keeps its members. No expiration is later than the absolute one, so
 // `expires_at > now()` enforces both. A write may have waited for a lock, so it compares with `clock_timestamp()`.
 
@@ -30,9 +30,9 @@ import {
   withSave,
 } from './fragments.js'
 
-// Of a save: all keys or some keys; `full` also deletes old tombstones, and writes the principal and the lifetime. The
-// parameters of `lifetime` are whether the session gets another lifetime, its own idle time or null, and its absolute time.
-// Only then may an expiration move backwards.
+// A save returns the changes of all keys or of some keys. A full save, which has `lifetime`, also deletes old tombstones,
+// and writes the principal and the lifetime. The parameters of `lifetime` say whether the session gets another lifetime,
+// its own idle time or null, and its absolute time. Only another lifetime may move an expiration backwards.
 interface SaveParts {
   readonly changes: string
   readonly lifetime?: Lifetime
@@ -124,15 +124,16 @@ where extended.expires_at is not null or not base."touchDue"`
 export type SessionStatements = ReturnType<typeof sessionStatements>
 
 export const sessionStatements = statementsOf('session', {
-  // $1 id, $2 {"set": [value], "deleted": []}, $3 idle, $4 save, $5 base revision, $6 its version tag, $7 whether the header
-  // must still have that revision: updates need it, since their values were computed from it. No row if the session is
-  // gone or has another revision, if this save was done before, or if the revision is too old to check that. A deletion is an
-  // upsert too: a DELETE would miss a row that a concurrent save inserted. `seen` is the header's revision in the
-  // statement's snapshot. If it is not the revision before this save, the save waited for others, and `changes` lacks
-  // their writes. `since` uses the header after the save: a base revision 63 revisions old is one too old then.
+  // $1 id, $2 {"set": [value], "deleted": []}, $3 idle time, $4 the save's id, $5 base revision, $6 its version tag, $7
+  // whether the header must still have that revision. Updates need $7, since their values were computed from that revision.
+  // There is no row if the session is gone, has another revision or has this save already. There is also none if the base
+  // revision is too old to check that. A deletion is an upsert too, since a DELETE would miss a row that a concurrent save
+  // inserted. `seen` is the header's revision in the statement's snapshot. If it is not the revision before this save, the
+  // save waited for others, and `changes` lacks their writes. `since` is computed from the header after the save, so a base
+  // revision 63 revisions old is then one too old.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
-  // As `save`; $8 the loaded keys. `changes` has only these.
+  // Like `save`, but $8 are the loaded keys, and `changes` has only these keys.
   saveKeys: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfSome(schema) }),
 
   saveFull: (schema, isAlive) =>
@@ -141,28 +142,28 @@ export const sessionStatements = statementsOf('session', {
   saveKeysFull: (schema, isAlive) =>
     saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
 
-  // $1 id, $2 save, $3 base revision, $4 its version tag. The first statement of a save under the row lock, in the save's own
-  // transaction. If the client stops responding, the server ends the transaction: between statements, and since
-  // PostgreSQL 17 also in the middle of one.
+  // $1 id, $2 the save's id, $3 base revision, $4 its version tag. This is the first statement of a save under the row
+  // lock, in the save's own transaction. If the client stops responding, the server ends the transaction between
+  // statements. Since PostgreSQL 17, it also ends the transaction in the middle of a statement.
   lock: (schema, isAlive) =>
     locked(schema, isAlive, [
       atMost('idle_in_transaction_session_timeout', 'idle'),
       atMost('transaction_timeout', 'bound'),
     ]),
 
-  // As `lock`, in a transaction of the program, which has the program's timeouts.
+  // Like `lock`, but in a transaction of the program, which has the program's timeouts.
   lockInTransaction: locked,
 
-  // $1 id, $2 revision. The second statement of a save under the row lock: it sees all commits before that lock.
+  // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before that lock.
   changes: (schema) =>
     `select ${changesSince(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
 
-  // $1 id, $2 revision, $3 wanted keys, $4 those of them that are not loaded
+  // $1 id, $2 revision, $3 wanted keys, $4 wanted keys that are not loaded
   changesOfKeys: (schema) =>
     `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
 
-  // $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle, $5 absolute, $6 save, $7 the session's own
-  // idle time or null
+  // $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle time, $5 absolute time, $6 the save's id, $7
+  // the session's own idle time or null
   create: (schema) => `
 with head as (
   insert into ${schema}.session
@@ -182,20 +183,20 @@ with head as (
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
 
-  // $1 id, $2 save. For a creation that finds its id taken: a row if that is its own first attempt.
+  // $1 id, $2 the save's id. A creation that finds its id taken gets a row if its own first attempt has taken the id.
   created: (schema) => `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration
 from ${schema}.session
 where id = $1::uuid and ${isRecent('$2')} and ${ON_PRIMARY}`,
 
-  // $1 id, $2 hash, $3 idle, $4 touch fraction, $5 base revision or 0, $6 its version tag. One statement reads header and
-  // entries from one snapshot.
+  // $1 id, $2 hash, $3 idle, $4 touch fraction, $5 base revision or 0, $6 its version tag. The statement reads the header
+  // and the entries from one snapshot.
   load: (schema) => `
 select ${loadedColumns(schema, '$3', '$4')}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
 where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
-  // As `load`; $7 wanted keys, $8 those of them that are not loaded
+  // Like `load`, but $7 are the wanted keys, and $8 the wanted keys that are not loaded
   loadKeys: (schema) => `
 select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
@@ -220,11 +221,11 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
       `case when base.revision > base.since then ${changesSince(schema, '$1::uuid', 'base.since')} end`,
     ),
 
-  // As `refresh`; $6 wanted keys, $7 those of them that are not loaded
+  // Like `refresh`, but $6 are the wanted keys, and $7 the wanted keys that are not loaded
   refreshKeys: (schema, isAlive) =>
     refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace. Compare and swap: the row lock leaves one winner.
+  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes it a compare-and-swap with one winner.
   rotate: (schema, isAlive) => `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
@@ -232,14 +233,14 @@ set secret_hash = decode($3::text, 'hex'),
 where id = $1::uuid and ${isAlive} and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
 
-  // $1 id, $2 new hash. For a rotation that finds another secret: true if that is its own first attempt.
+  // $1 id, $2 new hash. A rotation that finds another secret gets true if its own first attempt has set that secret.
   rotated: (schema) => `
 select secret_hash = decode($2::text, 'hex') as rotated
 from ${schema}.session
 where id = $1::uuid and expires_at > now() and ${ON_PRIMARY}`,
 
-  // $1 id. The first statement of a destruction. After its commit a delayed creation finds the id taken; it waits for a
-  // creation in progress, and the second statement sees that one.
+  // $1 id. This is the first statement of a destruction. After its commit, a delayed creation finds the id taken. The fence
+  // waits for a creation in progress, so the second statement sees that session.
   fence: (schema) => fence(schema, `values ($1::uuid, ${FENCED})`),
 
   // $1 id. The entries are deleted by the cascade.

@@ -1,4 +1,4 @@
-// The session store over a `Database`. Most operations are one statement.
+// Implements the session store over a `Database`. Most operations take one statement.
 
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError } from '../core/errors.js'
 import { constVoid, E, identity, O, pipe, TE } from '../core/prelude.cjs'
@@ -121,7 +121,7 @@ const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'creat
     ),
 })
 
-// The id is taken. It was this save that took it, if its first answer was lost.
+// The id is taken. If the answer to the first attempt was lost, this same save may have taken it.
 const ownCreation = (
   database: Database,
   sql: SessionStatements,
@@ -149,8 +149,8 @@ const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rota
     ),
 })
 
-// The secret is another one. It was this rotation that set it, if its first answer was lost. One of several concurrent
-// rotations wins; the others get a conflict, or `SessionGone`.
+// The session has another secret. If the answer to the first attempt was lost, this same rotation may have set it. One of
+// several concurrent rotations wins. The others fail with `SaveConflict`, or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
@@ -178,8 +178,8 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
 }
 
 /**
- * A session store in a database. It creates or upgrades its tables before its first statement. Throws a `RangeError` for
- * invalid options.
+ * Makes a session store in a database. The store creates or upgrades its tables before its first statement. Throws a
+ * `RangeError` for invalid options.
  *
  * @example
  * ```ts
@@ -255,8 +255,8 @@ const storeOver = (parts: StoreParts): SessionStore => {
 }
 
 /**
- * An operation that waits for the preparation of the tables, and is retried. If the tables are missing or older (after a
- * restore), it prepares them again and runs once more.
+ * Makes an operation wait for the preparation of the tables, and retries it. If the tables are missing or older (after a
+ * restore), they are prepared again and the operation runs once more.
  */
 const preparedOver =
   ({ schema, database, preparation, withRetry }: StoreParts) =>
@@ -270,7 +270,7 @@ const preparedOver =
       let result = await attempt()
       if (!tablesAreMissing(result)) return result
       preparation.forget()
-      // A transaction runs no statement after a failed one.
+      // A transaction runs no statement after a failed one, so nothing is repeated in it.
       if (database.transactionScope === undefined) result = await attempt()
       return tablesAreMissing(result)
         ? E.left(new SchemaMismatch(bare(schema), changedTables(result.left)))
@@ -314,7 +314,7 @@ const preparation = (task: TE.TaskEither<StoreError, void>): Preparation => {
       return running
     },
     isDone: () => done,
-    // Not while it runs: a statement that found no tables started before.
+    // A running preparation is kept, since a statement that found no tables started before it.
     forget: () => {
       if (done) running = undefined
       done = false

@@ -1,5 +1,5 @@
-// A store that batches loads and saves. Requests that arrive while others run form the next batch, each with its own
-// result. So one flush of the WAL makes many saves durable.
+// Wraps a store so that it batches loads and saves. Requests that arrive while a batch runs form the next batch, and each
+// gets its own result. So one flush of the WAL makes many saves durable.
 
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
@@ -119,7 +119,7 @@ type Batching<K extends 'load' | 'save'> = (
   limits: Required<BatchOptions>,
 ) => SessionStore[K]
 
-/** Loads of all keys and loads of some keys are two statements, and thus two queues. */
+/** Loads of all keys and loads of some keys need two different statements, and thus two queues. */
 const batchedLoads: Batching<'load'> = (...params) => {
   const [loadAllKeys, loadSomeKeys] = [queueOfLoads(...params), queueOfLoads(...params)]
   return (id, secret, reading) =>
@@ -169,9 +169,9 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
 }
 
 /**
- * Wraps a store so that loads and saves that arrive together share a statement, which is one transaction. A lone one is
- * sent at once. Beyond `maxQueueSize` waiting requests, the next fails at once with a retryable `DriverError`. A store
- * without `batch` is returned unchanged.
+ * Wraps a store so that loads that arrive together share a statement, and so do saves. Each statement is one transaction. A
+ * lone request is sent at once. If `maxQueueSize` requests wait, the next one fails at once with a retryable `DriverError`.
+ * A store without `batch` is returned unchanged.
  *
  * @throws `RangeError` for an option that is out of range
  *

@@ -1,5 +1,5 @@
-// A store that caches in bounded memory what this process has read and saved. Each load asks the database, which sends
-// only what has changed since. So a load is never stale, and a session of ten thousand values costs what changed.
+// Wraps a store with a cache of the sessions that this process has read and saved. Each load asks the database, which
+// returns only what has changed. So a load is never stale, and costs only the changes, even for ten thousand values.
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
@@ -18,13 +18,13 @@ import {
 } from './contract.js'
 
 export interface MemoryLimit {
-  /** The approximate memory of the cache, in bytes. Default: 128 MiB. */
+  /** The approximate maximum memory of the cache, in bytes. Default: 128 MiB. */
   readonly maxBytes?: number
 }
 
 /**
- * Wraps a store with a cache in this process. A load reads only what has changed since the cached state, so changes and
- * ends elsewhere are seen by the next load. Beyond `maxBytes` the least recently used sessions are dropped.
+ * Wraps a store with a cache in this process. A load reads only the changes since the cached state. So it also sees what
+ * other processes have changed or ended. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -105,13 +105,13 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
     ),
 })
 
-/** Only whole sessions are cached. A partial one must not replace a whole one, and is cheap to read again. */
+/** Caches fully loaded sessions only. A partly loaded one must not replace a full one, and is cheap to read again. */
 interface Cache {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
-  /** Caches the result of `saves` saves. Without saves in between, only the size of the edits is counted. */
+  /** Caches the result of `saves` saves. If no other save came in between, only the size of the edits is computed. */
   readonly saved: (
     id: SessionId,
     change: Pick<SaveRequest, 'since' | 'edits'>,
@@ -142,7 +142,7 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
     get: (id) => cache.get(id)?.snapshot,
     put,
     drop,
-    // The absence `unknown` may be due to a wrong secret, so it drops nothing.
+    // The result `unknown` may mean a wrong secret, so it drops nothing.
     loaded: (id, result) => {
       if (E.isRight(result)) put(id, result.right)
       else if (result.left === 'expired') drop(id)
@@ -157,7 +157,7 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
   }
 }
 
-// Approximate bytes of a session without values, and of an entry without its text.
+// The approximate sizes in bytes of a session without values, and of an entry without its text.
 const PER_SESSION = 500
 const PER_ENTRY = 150
 

@@ -10,11 +10,11 @@ import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
 export interface DeleteExpiredOptions {
-  /** Most sessions in one batch, which is one transaction. Default: 200. */
+  /** The maximum number of sessions in one batch, which is one transaction. Default: 200. */
   readonly batchSize?: number
-  /** The least pause between two batches, in milliseconds. It lasts at least as long as the batch. Default: 20. */
+  /** The minimum pause after a batch, in milliseconds. A pause also lasts at least as long as the batch. Default: 20. */
   readonly delayMs?: number
-  /** No batch begins later than this many milliseconds after the first one. Default: 10 minutes. */
+  /** No batch begins later than this many milliseconds after the first batch. Default: 10 minutes. */
   readonly totalTimeoutMs?: number
   /** Ends the run after the current batch. */
   readonly signal?: AbortSignal
@@ -27,7 +27,7 @@ export interface DeletedExpired {
   /** The number of deleted sessions. */
   readonly sessions: number
   readonly batches: number
-  /** Whether none was left. Otherwise its time was up, it was aborted, or another run was busy. */
+  /** Whether no expired session was left. Otherwise the run's time was up, it was aborted, or another run was busy. */
   readonly finished: boolean
 }
 
@@ -44,8 +44,8 @@ const limitsOf = ({
 })
 
 /**
- * Deletes expired sessions with all their rows, in batches. It waits for no lock and deletes no live session. Any number
- * of processes may run it; one batch runs at a time on each database.
+ * Deletes expired sessions with all their rows, in batches. It waits for no lock and deletes no live session. Any number of
+ * processes may run it, but only one batch runs at a time on each database.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -63,7 +63,7 @@ export const deleteExpiredSessions = (
   options: DeleteExpiredOptions = {},
 ): TaskEither<StoreError, DeletedExpired> => deleting(store, options, true)
 
-/** Without `ref` the pauses do not keep the process alive. */
+/** If `ref` is false, the pauses do not keep the process alive. */
 const deleting = (
   store: SessionStore,
   options: DeleteExpiredOptions,
@@ -105,7 +105,7 @@ const deleteBatches = async (
 /** The pause while another run is busy. */
 const BUSY_PAUSE_MS = 500
 
-/** Returns whether the pause was not aborted. */
+/** Waits for the pause. Returns false if it was aborted. */
 const waited = (pause: number, signal: AbortSignal | undefined, ref: boolean): Promise<boolean> =>
   signal?.aborted === true
     ? Promise.resolve(false)
@@ -122,8 +122,8 @@ export interface Cleanup {
 }
 
 /**
- * Starts deleting expired sessions in the background. The times are random, so that processes that start together run
- * at different times. Failures are published as `failed` events, and the cleanup continues. It does not keep the
+ * Starts deleting expired sessions in the background. The runs have random times, so that processes that start together run
+ * at different times. Failures are published as `failed` events, and the cleanup continues. The cleanup does not keep the
  * process alive.
  *
  * @throws `RangeError` for an option that is out of range

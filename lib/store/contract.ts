@@ -1,8 +1,9 @@
-// The contract of a session store. The suite in `keyrow/testing` checks it.
+// Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - A session that is missing, expired, destroyed or opened with a wrong secret is `None`, or `SessionGone` for a
-//    write. An error means that the store itself failed.
-//  - Times are by the store's own clock. A caller never sends one.
+//  - A load of a missing, expired or destroyed session, or one with a wrong secret, returns an `Absence`. A refresh of such
+//    a session returns `None`. A write fails with `SessionGone` or `SaveConflict`. Other errors are failures of the store
+//    itself.
+//  - Times are by the store's own clock. A caller never sends a time.
 //  - Each operation is atomic, and bounded in time.
 //  - A store gets the hash of a secret, never the secret.
 import type { Either } from 'fp-ts/lib/Either.js'
@@ -16,24 +17,24 @@ import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.j
 import type { OwnLifetime } from '../core/well-known-keys.js'
 import type { Database, TransactionScope } from '../db/database.js'
 
-/** How long a session lives. The store enforces it. */
+/** The limits of a session's life. The store enforces them. */
 export interface Lifetime {
-  /** A session unused for this many milliseconds expires. Default: 30 minutes. */
+  /** A session expires after this many milliseconds without use. Default: 30 minutes. */
   readonly idleMs: number
-  /** A session this many milliseconds old expires, used or not. Default: 12 hours. */
+  /** A session expires at this age in milliseconds, even if used. Default: 12 hours, or `idleMs` if that is longer. */
   readonly absoluteMs: number
   /**
-   * A request that stores nothing moves the expiration only if it gains this fraction of `idleMs`, from 0 (always) to 1.
-   * A request that stores something always moves it. Default: 0.1.
+   * A request that stores nothing moves the expiration only if that gains this fraction of `idleMs`, from 0 (always) to 1.
+   * A request that stores something always moves the expiration. Default: 0.1.
    */
   readonly touchFraction: number
-  /** For this many milliseconds after a rotation the old secret still works. Default: 0. */
+  /** The old secret still works for this many milliseconds after a rotation. Default: 0. */
   readonly rotationGraceMs: number
 }
 
 const MINUTE_MS = 60_000
 
-/** Fills in the defaults of a lifetime. Throws a `RangeError`. */
+/** Fills in the defaults of a lifetime. Throws a `RangeError` if an option is out of range. */
 export const lifetimeOf = ({
   idleMs = 30 * MINUTE_MS,
   absoluteMs = Math.max(12 * 60 * MINUTE_MS, idleMs),
@@ -47,7 +48,7 @@ export const lifetimeOf = ({
     rotationGraceMs: numberOption('rotationGraceMs', rotationGraceMs, 0, MAX_LIFETIME_MS),
   })
 
-/** Checks a session's own lifetime. Throws a `RangeError`. */
+/** Checks a session's own lifetime. Throws a `RangeError` if a time is out of range. */
 export const checkedLifetime = ({ idleMs, absoluteMs }: OwnLifetime): OwnLifetime => ({
   idleMs: numberOption('lifetime.idleMs', idleMs, 1, MAX_LIFETIME_MS),
   absoluteMs: numberOption('lifetime.absoluteMs', absoluteMs, 1, MAX_LIFETIME_MS),
@@ -63,7 +64,7 @@ export interface Listed {
   readonly expiration: number
 }
 
-/** A choice of a principal's sessions: all, all but one, or one. */
+/** Chooses all sessions of a principal, all but one, or only one. */
 export interface Which {
   readonly except?: SessionId | undefined
   readonly only?: SessionId | undefined
@@ -73,13 +74,13 @@ export interface Which {
 export interface ExpiredBatch {
   /** The number of deleted sessions. */
   readonly sessions: number
-  /** Whether there may be more. */
+  /** Whether there may be more expired sessions. */
   readonly more: boolean
   /** Whether nothing was done because another cleanup was busy. */
   readonly busy: boolean
 }
 
-/** A saved session. `rounds` is 2 if the save had to apply its updates again after others' saves, else 1. */
+/** A saved session. `rounds` is 2 if the save applied its updates again because of another save, otherwise 1. */
 export interface SavedSnapshot extends Snapshot {
   readonly rounds?: number
 }
@@ -90,11 +91,11 @@ export interface Saved {
   readonly expiration: number
 }
 
-/** The caller's part of a load. */
+/** The options of a load. */
 export interface Reading {
-  /** The caller's state. Rows that are not newer need not be read. */
+  /** The state that the caller has already. The store need not read rows that are not newer. */
   readonly known?: Snapshot | undefined
-  /** The wanted keys; `undefined` means all. The result may have more, as its own `keys` says. */
+  /** The keys to load; `undefined` means all. The result may have more keys, and its own `keys` names them. */
   readonly keys?: Keys | undefined
 }
 
@@ -103,7 +104,7 @@ export interface LoadRequest extends Reading {
   readonly secret: SecretHash
 }
 
-/** Changes of one session that are saved as one, in order. `edits` and `entries` are the combination of all. */
+/** Changes of one session, in order, that are saved as one change. `edits` and `entries` combine all of them. */
 export interface SaveRequest extends Omit<Change, 'save'> {
   readonly id: SessionId
   readonly changes: readonly Change[]
@@ -118,17 +119,17 @@ export interface BatchOperations {
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
-   * Saves different sessions. `None` means not done, because of another save or the end of the session; `save` then does
-   * it or returns the reason.
+   * Saves different sessions. `None` means that a save was not done, because of another save or the end of the session. The
+   * store's `save` then does it, or returns the reason.
    */
   readonly save: (
     requests: readonly SaveRequest[],
   ) => TaskEither<StoreError, readonly Option<SavedSnapshot>[]>
 }
 
-/** A session's edits, and the state they were made on. */
+/** A session's edits, and the state on which they were made. */
 export interface Change {
-  /** Identifies this save, so that a repetition after a lost answer is not done twice. */
+  /** Identifies this save, so that it is not done twice if it is repeated after a lost answer. */
   readonly save: IdempotencyKey
   readonly edits: Edits
   /** The state before the edits. It may cover only some keys. */
@@ -140,16 +141,16 @@ export interface Change {
 export interface SessionStore {
   readonly lifetime: Lifetime
 
-  /** Makes ids that the store recognizes, if it can. Without it ids are random, and the origin of a token is unknown. */
+  /** Makes ids that the store recognizes as its own. Without this, ids are random, and the origin of a token is unknown. */
   readonly ids?: Ids
 
-  /** Makes the store ready for use. It runs before the first operation; run it to fail early. */
+  /** Makes the store ready for use. The first operation runs it. Run it yourself to detect a failure early. */
   readonly prepare: TaskEither<StoreError, void>
 
   /**
-   * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives it a lifetime of its own.
-   * Repeating the same creation changes nothing. An id that is taken, or belonged to a session that ended within the
-   * last hour, is a `SaveConflict`.
+   * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives the session a lifetime of its
+   * own. Repeating the same creation changes nothing. It fails with `SaveConflict` if the id is taken, or belonged to a
+   * session that ended within the last hour.
    */
   readonly create: (
     id: SessionId,
@@ -158,7 +159,7 @@ export interface SessionStore {
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
-  /** Reads a live session consistently. The secret must be its present one, or within its grace the previous one. */
+  /** Reads a live session consistently. The secret must be the present one, or within its grace time the previous one. */
   readonly load: (
     id: SessionId,
     secret: SecretHash,
@@ -166,11 +167,11 @@ export interface SessionStore {
   ) => TaskEither<StoreError, Either<Absence, Snapshot>>
 
   /**
-   * Applies all edits or none, if the session lives. Raises the revision by one and moves the expiration forward. Keys
-   * without an edit are not written. For sets and deletions of one key, the higher revision wins; an update applies to
-   * the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime, and only then may the
-   * expiration move backwards. Repeating the same save changes nothing. An error thrown by an update rejects, and nothing
-   * is written. Returns the session with the saves of other requests: all keys, or at least those of `since` and the
+   * Applies all edits or none to a live session. It raises the revision by one and moves the expiration forward. Keys
+   * without an edit are not written. If several saves set or delete one key, the highest revision wins. An update applies
+   * to the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime; only then may the expiration
+   * move backwards. Repeating the same save changes nothing. If an update throws, the promise rejects and nothing is
+   * written. The result includes the saves of other requests. It has all keys, or at least those of `since` and of the
    * edits.
    */
   readonly save: (
@@ -182,14 +183,14 @@ export interface SessionStore {
   readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
 
   /**
-   * Reads a live session consistently by its id, and moves its expiration if that is due. Rows that `known` has need not
-   * be read. It covers `keys`, or else the keys of `known`.
+   * Reads a live session consistently by its id, and moves its expiration if that is due. Rows that are already in `known`
+   * need not be read. The result covers `keys`, by default the keys of `known`.
    */
   readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
-   * Replaces the secret `from` by `to`. Of concurrent rotations exactly one succeeds; the others are a `SaveConflict`.
-   * Entries, revision and expiration stay.
+   * Replaces the secret `from` with `to`. Of concurrent rotations exactly one succeeds; the others fail with
+   * `SaveConflict`. Entries, revision and expiration stay.
    */
   readonly rotate: (
     id: SessionId,
@@ -197,10 +198,10 @@ export interface SessionStore {
     to: SecretHash,
   ) => TaskEither<StoreError | SaveConflict | SessionGone, void>
 
-  /** Deletes the session with all its rows. Idempotent. For an hour no creation can take its id. */
+  /** Deletes the session with all its rows. Repeating this changes nothing. For an hour no creation can take the id. */
   readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
 
-  /** Returns the live sessions with this entry `keyrow:principal`, the newest first. */
+  /** Returns the live sessions whose entry `keyrow:principal` is this principal, the newest first. */
   readonly sessionsOf: (principal: string) => TaskEither<StoreError, readonly Listed[]>
 
   /** Destroys the chosen sessions of a principal and returns their ids. */
@@ -212,25 +213,25 @@ export interface SessionStore {
   /** Operations on several sessions at once, if the store has them. `batched` uses them. */
   readonly batch?: BatchOperations
 
-  /** The error of any operation here and now, if an inner transaction is open. */
+  /** Returns the error that any operation gets here and now, if an inner transaction is open. */
   readonly misuse?: () => StoreError | undefined
 
-  /** For a store in a database: the same store through another handle. It retries nothing. */
+  /** For a store in a database: returns the same store through another handle. That store retries nothing. */
   readonly using?: (handle: Database) => SessionStore
 
-  /** For a store in a database: the handle of the innermost open transaction here. */
+  /** For a store in a database: returns the handle of the innermost transaction that is open here. */
   readonly current?: Database['current']
 
   /** For a store through a transaction's handle: the transaction, and the same store outside of it. */
   readonly transactionScope?: Omit<TransactionScope, 'outer'> & { readonly outer: SessionStore }
 }
 
-/** A session: an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
+/** A session is an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
 export type Session = SessionValue<SessionStore>
 
-// A session store in a database, and the same store inside transactions of that database.
+// Connects a session store with its counterparts inside transactions of the same database.
 
-/** Adds `using` to a store. It returns what `inner` makes of a transaction's handle, the same for each transaction. */
+/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes of its handle. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,
@@ -261,8 +262,8 @@ export const wrapStore = (inner: SessionStore, own: Partial<SessionStore>): Sess
 }
 
 /**
- * Runs `effect` once the work through this store is committed, or at once outside of a transaction. A rollback, also of
- * an outer transaction, runs `undone` instead.
+ * Runs `effect` once the work through this store is committed, or at once outside of a transaction. If this or an outer
+ * transaction rolls back, it runs `undone` instead.
  */
 export const onceCommitted = (
   { transactionScope }: SessionStore,

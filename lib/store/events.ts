@@ -1,5 +1,5 @@
-// Events about sessions on `node:diagnostics_channel`, one channel for each kind: `keyrow:` and the kind. Without
-// subscribers an event costs nothing. Events have ids, counts and times, never a token, a secret or a value.
+// Publishes events about sessions on `node:diagnostics_channel`. Each kind has a channel, named `keyrow:` and the kind.
+// Without subscribers an event costs nothing. Events have ids, counts and times, never tokens, secrets or values.
 
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -13,14 +13,14 @@ export interface SessionEvents {
   readonly created: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
   /** A token opened a session. */
   readonly loaded: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
-  /** Edits were stored. `rounds` is 2 if updates ran again because of other requests' saves, else 1. */
+  /** Edits were stored. `rounds` is 2 if updates ran again because of another request's save, otherwise 1. */
   readonly saved: {
     readonly id: SessionId
     readonly edits: number
     readonly rounds: number
     readonly durationMs: number
   }
-  /** A request failed with a `SaveConflict`, since another one was first. */
+  /** A request failed with a `SaveConflict`, since another request was first. */
   readonly conflict: { readonly id: SessionId; readonly what: string }
   /** A session has a new secret. */
   readonly rotated: { readonly id: SessionId; readonly durationMs: number }
@@ -28,9 +28,9 @@ export interface SessionEvents {
   readonly destroyed: { readonly id: SessionId; readonly durationMs: number }
   /** A request had the token of an expired session. */
   readonly expired: { readonly id: SessionId }
-  /** A request had a token that opens no session: malformed, of an ended session, or never issued. */
+  /** A request had a token that opens no session, since it is malformed, was never issued, or its session has ended. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client exceeded a guard's number of different bad tokens. Published once for each window of time. */
+  /** A client sent more different bad tokens than its guard allows. The event is published once for each window of time. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Expired sessions were deleted. */
   readonly expiredDeleted: {
@@ -46,10 +46,10 @@ export interface SessionEvents {
     readonly to: number
     readonly durationMs: number
   }
-  /** The store failed: a database error, or another version of keyrow's schema. */
+  /** The store failed, because of a database error or another version of keyrow's schema. */
   readonly failed: {
     readonly operation: string
-    /** `unknown` is an error of the program's own code. */
+    /** `unknown` stands for an error of the program's own code. */
     readonly error: SessionError['_tag'] | 'unknown'
     readonly sqlState?: string | undefined
     readonly retryable?: boolean | undefined
@@ -60,8 +60,8 @@ export type SessionEventName = keyof SessionEvents
 
 const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
-// Node.js holds channels by weak references, which makes the look-up expensive; Bun would drop them with their
-// subscribers. So they are kept.
+// Keeps the channels. Node.js holds them through weak references, which makes the look-up expensive. Bun would drop them
+// together with their subscribers.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
@@ -77,8 +77,8 @@ export const publish = <N extends SessionEventName>(name: N, event: SessionEvent
 }
 
 /**
- * Calls `listener` for each event of one kind, synchronously and in its async context. Returns the function that removes
- * the listener. An error thrown by the listener becomes an uncaught exception of the process.
+ * Calls `listener` for each event of one kind, synchronously and in the event's async context. Returns the function that
+ * removes the listener. An error thrown by the listener becomes an uncaught exception of the process.
  *
  * @example
  * ```ts
@@ -102,7 +102,7 @@ export const onSessionEvent = <N extends SessionEventName>(
   }
 }
 
-/** Publishes a failure of the store, without its message, in which the server may quote values. */
+/** Publishes a failure of the store without its message, since the server may quote values in messages. */
 export const publishFailure = (operation: string, error: unknown): void => {
   if (error instanceof SaveConflict) publish('conflict', { id: error.id as SessionId, what: error.what })
   else if (error instanceof DriverError || error instanceof SchemaMismatch) {

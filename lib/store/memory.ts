@@ -1,4 +1,4 @@
-// The session store in memory, for tests, for trying things out, and for one process whose sessions may be lost.
+// Implements the session store in memory, for tests, for trials, and for a single process whose sessions may be lost.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Entries } from '../core/edits.js'
@@ -28,7 +28,7 @@ export type Clock = () => number
 
 const systemClock: Clock = () => Date.now()
 
-/** The rows of one session: an immutable value, replaced by each change. */
+/** The rows of one session. They are an immutable value, which each change replaces. */
 interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
@@ -37,7 +37,7 @@ interface Rows {
   readonly absoluteExpiration: number
   readonly revision: number
   readonly entries: Entries
-  /** The last saves, the newest first. */
+  /** The ids of the last saves, the newest first. */
   readonly recent: readonly IdempotencyKey[]
 }
 
@@ -46,13 +46,13 @@ type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
-/** An ended session's id stays reserved for this long, in milliseconds. */
+/** The id of an ended session stays reserved for this long, in milliseconds. */
 const FENCE_MS = 3_600_000
 
-/** Expired rows count as absent. The table deletes them whenever it has doubled. */
+/** Holds all sessions. Expired ones count as absent, and are deleted whenever the table has doubled in size. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
-  /** By the id of an ended session, in the order of their ends: the end of its reservation. */
+  /** For the id of each ended session, the time at which its reservation ends. The earliest time is first. */
   readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
   #deleteAt = 1024
@@ -102,7 +102,7 @@ class MemoryTable {
     )
   }
 
-  /** Deletes a session and reserves its id. Returns whether it was there. */
+  /** Deletes a session and reserves its id. Returns whether the session was there. */
   remove(id: SessionId): boolean {
     const now = this.#now()
     for (const [old, until] of this.#fenced) {

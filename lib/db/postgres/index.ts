@@ -1,4 +1,4 @@
-// PostgreSQL through postgres.js: a `Database` on a pool of the program, or on a function that makes pools.
+// Makes a `Database` that uses PostgreSQL through postgres.js, on a pool of the program or on a function that makes pools.
 
 import type { Socket } from 'node:net'
 import { E } from '../../core/prelude.cjs'
@@ -13,9 +13,9 @@ import { openSocket, type PoolAddress, untilSent } from './workarounds.js'
 export type { PostgresJs } from './pool.js'
 
 /**
- * The options that a pool for keyrow needs. Without `fetch_types`, postgres.js 3.4.9 sends no query for types, which can
- * end the process if the connection is cut meanwhile. A connection attempt is given up after 5 seconds. The sockets are
- * closed for certain at the end. A connection is never full of statements, so BEGIN always reserves it.
+ * The options that a pool for keyrow needs. `fetch_types` is off, since the query for types of postgres.js 3.4.9 can end
+ * the process if the connection is cut meanwhile. A connection attempt is given up after 5 seconds. All sockets are closed
+ * when the pool ends. A connection never counts as full of statements, so BEGIN always reserves it.
  *
  * @example
  * ```ts
@@ -34,7 +34,7 @@ export const poolOptions: {
 } = Object.freeze({ fetch_types: false, connect_timeout: 5, max_pipeline: 1_000_000, socket: openSocket })
 
 export interface PostgresOptions {
-  /** The time of one statement, including its wait for a connection, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement, including its wait for a connection, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
@@ -42,15 +42,15 @@ export interface PostgresOptions {
  * Makes a database on a postgres.js pool. Closing the database ends the pool. Statements are prepared unless the pool
  * has `prepare: false`, which pgbouncer in transaction mode needs.
  *
- * With a function that makes pools, the pool is replaced if its connections are silent, or if one is lost and its
- * address may stand for several servers. With a pool itself, silent connections last until the operating system ends
- * them.
+ * If you pass a function that makes pools, a pool is replaced when its connections no longer answer. If its address may
+ * stand for several servers, it is also replaced after the loss of a connection. If you pass a pool, connections that no
+ * longer answer last until the operating system ends them.
  *
  * If a setting of the role or database would silently give wrong values (`extra_float_digits` below 1, `array_nulls`
  * off), the affected statements fail with a `DriverError` of the kind `setting`.
  *
  * @throws `RangeError` for a timeout out of range, a pool without `poolOptions`, a `DateStyle` other than ISO, a
- * `client_encoding` other than UTF8, and a pool itself (no function) with several hosts or `target_session_attrs`
+ * `client_encoding` other than UTF8, and for a pool (not a function) with several hosts or `target_session_attrs`
  *
  * @example
  * ```ts

@@ -1,8 +1,8 @@
-// The postgres.js pool in use, and its replacement. A silent connection, neither answered nor closed (a firewall dropped
-// it, or its host vanished), keeps its place in the pool for about 15 minutes, until the operating system ends it.
-// postgres.js cannot close a single connection. So after a missed deadline a new pool asks the server. If the server
-// answers and is no longer busy with the late statements, the old connections are at fault, and the new pool takes over.
-// A suspect pool (see workarounds.ts) is replaced without that question.
+// Holds the postgres.js pool in use, and replaces it. A connection becomes silent if a firewall drops it or its host
+// vanishes: it gives no answer and is not closed. It keeps its place in the pool for about 15 minutes, until the operating
+// system ends it. postgres.js cannot close a single connection. So after a missed deadline, a new pool sends a probe to the
+// server. If the server answers and is no longer busy with the late statements, the old connections are at fault, and the
+// new pool takes over. A suspect pool (see workarounds.ts) is replaced without a probe.
 import { E } from '../../core/prelude.cjs'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
@@ -47,15 +47,15 @@ export interface Pool extends ObservedPool {
   readonly sql: PostgresJs
   readonly pending: Set<PromiseLike<unknown>>
   answeredAt: number
-  /** The time at which a replaced pool ends. */
+  /** The time at which a replaced pool ends at the latest. */
   endsAt: number
 }
 
 export interface PoolInUse {
-  /** Whether its address may stand for several servers. */
+  /** Whether the pool's address may stand for several servers. */
   readonly hasChoice: boolean
   readonly pool: () => Pool
-  /** A statement of `pool`, sent at `sentAt`, has missed its deadline. */
+  /** Reports that a statement of `pool`, sent at `sentAt`, has missed its deadline. */
   readonly late: (pool: Pool, sentAt: number) => void
   readonly close: () => Outcome<void>
 }
@@ -73,7 +73,7 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// On a connection with too many statements postgres.js sends BEGIN without reserving it (see `retryUnsafeBegin`).
+// If a connection has too many statements, postgres.js sends BEGIN without reserving it (see `retryUnsafeBegin`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql
@@ -101,7 +101,7 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
       return uses.pool
     },
     late: (of, sentAt) => {
-      // A server of the wrong role has answered, so no connection is silent.
+      // If a server of the wrong role has answered since then, no connection is silent.
       const isSilent = of.rejectedAt < sentAt
       if (isSilent && of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
@@ -123,7 +123,7 @@ interface Uses {
   probing: boolean
   /** Replaced pools, the oldest first. */
   readonly old: Set<Pool>
-  /** What `close` waits for. */
+  /** The tasks that `close` waits for. */
   readonly ending: Set<Promise<unknown>>
 }
 
@@ -132,7 +132,7 @@ const until = ({ ending }: Uses, done: Promise<unknown>): void => {
   void done.then(() => ending.delete(done))
 }
 
-/** A replaced pool ends after this time at the latest, for example because of a long transaction. */
+/** A replaced pool ends after this time at the latest, even if a long transaction still runs. */
 const OLD_MS = 60_000
 const MOST_OLD = 3
 
@@ -194,8 +194,8 @@ const made = (make: () => PostgresJs): Pool | undefined => {
 }
 
 /**
- * Whether the server is at fault and not the old pool's connections: it does not answer, or is busy. Behind a proxy such
- * as pgbouncer it has none of the connections; then it is slow if the old pool was answered since.
+ * Whether the server is at fault, because it does not answer or is busy, and not the old pool's connections. Behind a proxy
+ * such as pgbouncer, it knows none of these connections. It is then slow if the old pool got an answer after `sentAt`.
  */
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
@@ -210,14 +210,14 @@ const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number):
   return row?.known === true ? row.busy : old.answeredAt > sentAt
 }
 
-// A process that waits for its client has done its work; its answer was lost.
+// A server process that waits for its client has done its work, so its answer was lost.
 const BUSY = `
 select count(*) > 0 as known,
        count(*) filter (where state = 'active' and wait_event_type is distinct from 'Client') > 0 as busy
 from pg_stat_activity
 where pid::text = any(string_to_array($1::text, ',')) and ${ON_PRIMARY}`
 
-// Without a timeout `end` can wait for ever on a connection to a dead server.
+// Without a timeout, `end` can wait for ever on a connection to a dead server.
 const ended = async ({ sql }: Pool, timeoutMs: number, patienceMs = timeoutMs): Outcome<void> => {
   const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: patienceMs / 1000 }))
   closeSockets(sql.options)

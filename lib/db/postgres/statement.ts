@@ -1,5 +1,5 @@
-// Sends one statement through postgres.js within its deadline. Parameters go as text of unknown type, and values come as
-// text, so no option of the pool matters.
+// Sends one statement through postgres.js within its deadline. Parameters are sent as text of unknown type, and values are
+// received as text, so no option of the pool matters.
 
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E } from '../../core/prelude.cjs'
@@ -17,14 +17,14 @@ import {
   withoutRetry,
 } from './workarounds.js'
 
-// Settings of a role or database that change values. keyrow sets the style of dates at each connect, which every pooler
-// passes on, and decodes both forms of `bytea`. The other settings are checked once, with the first affected statement.
+// Some settings of a role or database change values. keyrow sets the style of dates for each connection, which every pooler
+// passes on. It decodes both forms of `bytea`. Other settings are checked with the first statement that they affect.
 
 interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/** Makes new connections of this pool independent of the settings. Throws a `RangeError` for a contrary option. */
+/** Makes new connections of this pool independent of the settings. Throws a `RangeError` for a contradicting option. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -57,7 +57,7 @@ export interface SettingsCheck {
 
 export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
 
-/** Fails with the settings that give wrong values. */
+/** Fails if settings give wrong values. The error names them. */
 const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
   (check.looking ??= send(SETTINGS).then((rows) => {
     const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
@@ -66,16 +66,16 @@ const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outc
     return result
   }))
 
-/** Whether `array_nulls` matters: a parameter that looks like an array has a null. */
+/** Whether `array_nulls` matters, because a parameter that looks like an array has a null. */
 const hasNulls = (params: readonly Param[]): boolean =>
   params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
 
-// Floats, geometric types, and arrays of them.
+// The OIDs of floats, of geometric types, and of arrays of them.
 const ROUNDED = new Set([
   600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
 ])
 
-/** Whether `extra_float_digits` matters. */
+/** Whether `extra_float_digits` matters, because a column is of such a type. */
 const hasFloats = (columns: readonly Column[]): boolean => columns.some(({ type }) => ROUNDED.has(type))
 
 const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
@@ -90,9 +90,8 @@ const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
   return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
 }
 
-// Prepared statements. A stale one is prepared anew under another text, on every connection, so that one failure is
-// enough for the whole pool. A pool whose connections keep losing their statements, as behind a pooler in transaction
-// mode, stops preparing.
+// A stale prepared statement is prepared again with another text, on every connection. So one failure is enough for the
+// whole pool. A pool whose connections keep losing statements, as behind a pooler in transaction mode, stops preparing.
 
 /** How a statement is sent. The generation is the number of times that the pool's statements became stale. */
 interface Plan {
@@ -103,7 +102,7 @@ interface Plan {
 
 interface Plans {
   generation: number
-  /** The generations that ended because a connection had lost a statement. */
+  /** The number of generations that ended because a connection had lost a statement. */
   forgotten: number
 }
 
@@ -124,7 +123,7 @@ const planOf = (pool: Pool, text: string, prepare: boolean): Plan => {
   return { text: generation === 0 ? text : `${text}\n/* ${String(generation)} */`, prepare, generation }
 }
 
-/** Records a stale statement; then it can be sent again, unprepared, since nothing was done. */
+/** Records a stale statement and returns true. It can then be sent again, unprepared, since nothing was done. */
 const isToBeSentAgain = (pool: Pool, { generation, prepare }: Plan, error: unknown): boolean => {
   if (!prepare || !isStalePlan(error)) return false
   const present = plansOf(pool)
@@ -146,7 +145,7 @@ export interface Link {
   readonly late: (sentAt: number) => void
   /** The time that earlier, unsent attempts took, in milliseconds. */
   readonly spentMs?: number | undefined
-  /** Called with an error before which nothing was sent. */
+  /** Called with the error of an attempt that sent nothing. */
   readonly unsent?: ((error: DriverError) => void) | undefined
 }
 
@@ -156,24 +155,24 @@ export const send: Send = async (sql, query, params, link) => {
   const invalid = invalidParams(query, params)
   if (invalid !== undefined) return E.left(invalid)
   const sentAt = performance.now()
-  // A statement without parameters rarely recurs.
+  // A statement without parameters rarely recurs, so it is not prepared.
   const plan = planOf(link.pool, query.text, link.prepare && params.length > 0)
   const result = await sendOnce(sql, { ...query, text: plan.text }, params, {
     ...link,
     prepare: plan.prepare,
   })
   if (E.isRight(result) || !isToBeSentAgain(link.pool, plan, result.left.cause)) return result
-  // The failed statement has aborted its transaction.
+  // In a transaction the statement is not sent again, since its failure has aborted the transaction.
   const rest = link.timeoutMs - (performance.now() - sentAt)
   return sql === link.pool.sql && rest > (link.spentMs ?? 0)
     ? sendOnce(sql, query, params, { ...link, prepare: false, timeoutMs: rest })
     : result
 }
 
-/** The type of a quoted literal before PostgreSQL infers it. */
+/** The OID of the type that a quoted literal has before PostgreSQL infers its type. */
 const UNKNOWN = 705
 
-/** Sends a statement, and checks the settings if it is affected. If they rounded its result, it has taken effect. */
+/** Sends a statement, and checks the settings if they affect it. If its result was rounded, it may have taken effect. */
 const sendOnce: Send = async (sql, query, params, link) => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))

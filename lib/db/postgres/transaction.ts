@@ -1,5 +1,5 @@
-// Transactions through postgres.js. By default it would continue a transaction whose connection was lost. In a savepoint
-// it rolls back the whole transaction after any failed statement.
+// Runs transactions through postgres.js. By default, postgres.js would continue a transaction whose connection was lost.
+// After any failed statement in a savepoint, it rolls back the whole transaction.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
@@ -15,7 +15,7 @@ type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 /** A transaction's connection. Once it is `lost`, nothing more is sent in the transaction. */
 interface TxLink extends Link {
   lost: DriverError | undefined
-  /** Whether the connection's place in the pool may serve another transaction. */
+  /** Whether the connection's place in the pool may serve another transaction by now. */
   gone: boolean
 }
 
@@ -28,7 +28,7 @@ interface TxState<L, A> {
 type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
 export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L> => {
-  // Once the body runs, none of its statements may begin the transaction again.
+  // Once the body runs, no statement in it may cause the transaction to begin again, so these members are reset.
   const txLink: TxLink = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
   const begin: Begin = (act) => {
@@ -61,11 +61,11 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
 
 /**
  * Defect: BEGIN on a full connection (postgres.js 3.4.9).
- * Symptom: If the socket reports that it is full, or has too many statements, BEGIN is sent without reserving the
- * connection, with the error UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are
- * answered before it is committed. A socket of the program's own, or TLS, can still be full.
- * Workaround: No body has run, so another attempt is safe. A COMMIT on each free connection ends the transaction; where
- * there is none, it is a mere warning.
+ * Symptom: If a socket reports that it is full, or has too many statements, postgres.js sends BEGIN without reserving the
+ * connection, and fails with UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are answered
+ * before it is committed. TLS sockets, and sockets that the program makes, can still report that they are full.
+ * Workaround: No body has run, so another attempt is safe. A COMMIT on each free connection ends the transaction. On a
+ * connection without a transaction, it only causes a warning.
  */
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
@@ -80,7 +80,7 @@ export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link
 const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
   withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
-// postgres.js adds the sent text to the error. Without it nothing was sent.
+// postgres.js adds the text of a sent statement to the error. Without that text nothing was sent.
 const isUnsentBegin = (error: unknown): boolean =>
   (error as { readonly query?: unknown } | undefined)?.query === undefined
 
@@ -88,7 +88,7 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check before a write must see what was committed before its lock, whatever the role's default is.
+// A check under a lock must see everything that was committed before the lock, whatever the role's default is.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
@@ -96,7 +96,7 @@ const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Ou
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
-/** `first` and `last` name the steps in errors. Once the connection is lost, no savepoint's end is awaited. */
+/** `first` and `last` name the steps in errors. A savepoint has no `last`; after a loss, its end is not awaited. */
 interface Around {
   readonly begin: Begin
   readonly first: string
@@ -132,7 +132,7 @@ const runWithin = async <L, A>(
   return outcome(txState, isUndone ? undone(done) : done)
 }
 
-/** Returns a function that reports to the pool that a step begun now is late. */
+/** Returns a function that reports to the pool that a step that begins now is late. */
 const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
@@ -141,14 +141,14 @@ const lateReporter = (txLink: TxLink): (() => Effect) => {
   }
 }
 
-/** A failure before the commit was sent has no effect: the server rolls back. */
+/** Marks a failure as without effect. If no commit was sent, the server rolls back. */
 const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =>
   pipe(
     result,
     E.mapLeft((error) => withEffect(error, 'none')),
   )
 
-/** Nothing was done. After a missed deadline it does not matter whether BEGIN was sent, since nothing follows it. */
+/** Returns an error without effect. After a missed deadline nothing follows BEGIN, so it does not matter if it was sent. */
 const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
   txLink.lost ??= error
   const failure = withEffect(error, 'none')
@@ -165,8 +165,8 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 }
 
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
-// Symptom: It sends the rollback or commit on the connection's slot, which may serve another transaction by then.
-// Workaround: After a loss the callback never returns.
+// Symptom: postgres.js sends the rollback or commit through a place in the pool that may serve another transaction by then.
+// Workaround: After a loss the callback never returns, so that nothing is sent.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))
     await new Promise(() => undefined)

@@ -1,4 +1,4 @@
-// Workarounds for defects of postgres.js 3.4.9, each in a block of its own. Three more stand where they belong:
+// Works around defects of postgres.js 3.4.9, in one block for each defect. Three more workarounds are elsewhere:
 // `retryUnsafeBegin` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
@@ -14,21 +14,21 @@ export interface ObservedPool {
     unsafe(text: string): PromiseLike<unknown>
     readonly options: { readonly target_session_attrs?: unknown }
   }
-  /** Only for a pool whose address may stand for several servers. */
+  /** Present only for a pool whose address may stand for several servers. */
   readonly health: PoolHealth | undefined
-  /** The last time at which a server had the wrong role. */
+  /** The last time at which a reached server had the wrong role. */
   rejectedAt: number
   search: Search | undefined
 }
 
 // Defect: untrusted answers (3.4.9).
-// Symptom: A new connection may be given the error of an earlier one: of a lost statement, or of a failed attempt to
-// connect. postgres.js then skips the check of the server's role, and may use a standby from then on. With several
-// hosts it also answers a lost first statement of a connection with an empty result.
-// Workaround: After the first loss a pool is suspect. Then only server processes that had answered before are trusted,
-// statements to others are neutralised, and another pool takes over.
+// Symptom: A new connection may get the error of an earlier one, such as that of a lost statement or a failed attempt to
+// connect. postgres.js then skips the check of the server's role, and may use a standby from then on. With several hosts it
+// also answers a lost first statement of a connection with an empty result.
+// Workaround: After the first loss a pool is suspect. Then only server processes that answered before are trusted.
+// Statements to others are neutralised (sent without effect), and another pool takes over.
 
-/** The server process of a connection. postgres.js has one object for each connection, and changes it. */
+/** The server process of a connection. postgres.js has one object for each connection, and changes it in place. */
 interface Backend {
   readonly pid: number | null
   readonly secret: number | null
@@ -36,14 +36,14 @@ interface Backend {
 
 export interface PoolHealth {
   suspect: boolean
-  /** By connection: the server process that was trusted before the pool became suspect. */
+  /** For each connection, the server process that was trusted before the pool became suspect. */
   readonly trusted: WeakMap<object, Backend>
 }
 
 export interface Observation {
   readonly isAnswerTrusted: () => boolean
   readonly isErrorTrusted: (error: unknown) => boolean
-  /** Whether a statement without effect was sent in its place. */
+  /** Whether a statement without effect was sent in place of this one. */
   readonly isNeutralised: () => boolean
 }
 
@@ -82,8 +82,8 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
 }
 
 /**
- * Makes the pool suspect after a loss. An unsent statement lost nothing with its connection, and a server's rejection of
- * a new connection concerns no earlier statement.
+ * Makes the pool suspect after the loss of a connection. It ignores a loss before the statement was sent. It also ignores a
+ * server's rejection of a new connection, which concerns no earlier statement.
  */
 export const noteFailure = (
   health: PoolHealth | undefined,
@@ -112,29 +112,29 @@ const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown 
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-/** The server starts, shuts down or has no connection left, or rejects the password, role or database. */
+/** Whether the server starts, shuts down or has no connection left, or rejects the password, role or database. */
 const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
-/** The error of a connection, established or not. */
+/** Whether an error is that of a connection, established or not. */
 const isFatal = (error: unknown): boolean => /^(FATAL|PANIC)$/.test(String(severityOf(error)))
 
 const isStatements = (error: unknown): boolean => isOfServer(error) && !isFatal(error)
 
 // Defect: cancelled statements (3.4.9).
-// Symptom: Cancelling a statement while its connection is being made costs the pool that connection for good.
-// Workaround: The statement becomes one without effect. A sent statement is left alone, since a cancel request names a
-// connection and could end another statement.
+// Symptom: If a statement is cancelled while its connection is being made, the pool loses that connection for good.
+// Workaround: Instead of being cancelled, an unsent statement is replaced. A sent statement is left alone, since a cancel
+// request names only a connection and could end another statement.
 
-/** Replaces an unsent statement by one without effect. */
+/** Replaces an unsent statement with one without effect. */
 export const neutralise = (pending: unknown): void => {
   Object.assign(pending as object, { strings: ['select'], args: [] })
 }
 
 // Defect: retries of prepared statements (3.4.9).
 // Symptom: postgres.js sends a stale prepared statement again on a connection that may have other statements under way.
-// It takes their answers for its own, and all of them hang.
-// Workaround: postgres.js reads `prepared` in the turn in which it sets it, and once more after a failure; then it is
-// false. keyrow itself repeats the statement.
+// postgres.js then takes their answers for its own, and all of these statements hang.
+// Workaround: postgres.js reads `prepared` in the turn in which it sets it, and once more after a failure. By then
+// `prepared` is false, so only keyrow repeats the statement.
 
 export const withoutRetry = (pending: object): void => {
   let prepared: unknown = false
@@ -150,10 +150,11 @@ export const withoutRetry = (pending: object): void => {
 }
 
 // Defect: sockets (3.4.9).
-// Symptom: `end` only sends a goodbye, so a connection to a dead server keeps the process alive. An ended pool goes on
-// reconnecting, and a pool whose hosts are down reconnects without a pause. On a full socket BEGIN is sent without
-// reserving the connection (see `retryUnsafeBegin`).
-// Workaround: The option `socket` makes the sockets. They are destroyed after `end`, limited in rate, and never full.
+// Symptom: `end` only sends a message, so a connection to a dead server keeps the process alive. An ended pool still
+// reconnects, and a pool whose hosts are down reconnects without a pause. On a full socket, BEGIN is sent without reserving
+// the connection (see `retryUnsafeBegin`).
+// Workaround: keyrow makes the sockets, through the option `socket`. It destroys them after `end` and limits their rate.
+// They never report that they are full.
 
 /** The address of a pool, as postgres.js parses it. */
 export interface PoolAddress {
@@ -176,10 +177,10 @@ const socketsOf = (pool: object): PoolSockets => {
   return sockets
 }
 
-/** Most new sockets of a pool within a second. Further ones wait a tenth of a second each. */
+/** The maximum number of new sockets of a pool within a second. Further sockets wait a tenth of a second each. */
 const BURST = 50
 
-/** Unsent bytes are held in memory anyway. */
+/** Below this number of unsent bytes a socket is not full. Unsent bytes are held in memory anyway. */
 const HIGH_WATER_MARK = 2 ** 30
 
 /** Makes a socket to one of the pool's hosts. postgres.js calls this with the pool's options. */
@@ -190,7 +191,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
   if (sockets.times.length > BURST) await delay(100)
   if (sockets.closed) return new Promise<never>(() => undefined)
   const socket = new Socket({ writableHighWaterMark: HIGH_WATER_MARK } as SocketConstructorOpts)
-  // postgres.js removes all listeners when TLS begins, so a listener for the end would be lost.
+  // Destroyed sockets are removed here, since postgres.js removes all listeners, also one for the end, when TLS begins.
   for (const other of sockets.open) if (other.destroyed) sockets.open.delete(other)
   sockets.open.add(socket)
   return connected(socket, pool)
@@ -198,7 +199,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
 
 const connected = (socket: Socket, { host, port, path }: PoolAddress): Socket => {
   if (typeof path === 'string') return socket.connect(path)
-  // A random host: each attempt thus has a chance to find another one if this is down, or no primary.
+  // The host is random, so that the next attempt may find another one if this host is down or no primary.
   const index = Math.floor(Math.random() * host.length)
   const address = { host: host[index] ?? 'localhost', port: port[index] ?? 5432 }
   // postgres.js reads the address from the socket, for TLS and for its errors.
@@ -213,12 +214,12 @@ export const closeSockets = (pool: object): void => {
 }
 
 // Defect: no further search for a primary (3.4.9).
-// Symptom: With `target_session_attrs`, a statement that waited for the connection to a server of the wrong role fails
-// with CONNECTION_DESTROYED. It was never sent.
-// Workaround: One connection at a time searches the pool for a server. Then each statement is tried again, until its
-// time is up.
+// Symptom: With `target_session_attrs`, a statement fails with CONNECTION_DESTROYED if its connection reached a server of
+// the wrong role. The statement was never sent.
+// Workaround: One connection at a time searches for a server of the wanted role. Then each statement is tried again, until
+// its time is up.
 
-/** A search. Meanwhile nothing else is sent through the pool. */
+/** A search for a server of the wanted role. Until it ends, nothing else is sent through the pool. */
 interface Search {
   readonly cause: DriverError
   readonly end: Promise<void>
@@ -227,7 +228,7 @@ interface Search {
   found: boolean
 }
 
-/** The least time from one pool to the next, in milliseconds. */
+/** The minimum time from one pool to the next, in milliseconds. */
 export const RENEWAL_MS = 100
 
 export const notSent = (name: string, pool: ObservedPool, cause: unknown): DriverError => {
@@ -247,14 +248,14 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /** Sends once. `spentMs` of its time have passed. It calls `unsent` for an error before which nothing was sent. */
+  /** Sends once. `spentMs` of the time have passed already. It calls `unsent` with the error if nothing was sent. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
   }) => Outcome<A, L>
 }
 
-/** Repeats a statement, or the begin of a transaction, until it was sent or its time is up. */
+/** Repeats a statement, or the begin of a transaction, until it is sent or its time is up. */
 export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => {
   const { name, timeoutMs, attempt } = sending
   const start = performance.now()
@@ -268,7 +269,7 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => 
       cause = search.cause
       if (!search.found || spent() >= timeoutMs) return E.left(neverSent(name, timeoutMs, cause))
     }
-    // A transaction's body may return such an error of another statement, so this attempt's own is recorded.
+    // A transaction's body may return such an error of another statement, so the error of this attempt is recorded.
     let unsent: DriverError | undefined
     const record = (error: DriverError): void => {
       unsent = error
@@ -319,7 +320,7 @@ const startSearch = (pool: ObservedPool, cause: DriverError, until: number): Sea
       const left = search.until - performance.now()
       if (left <= 0) break
       const answer = await withDeadline('search', left, () => sendProbe(pool))
-      // A suspect pool finds nothing more; another one takes over.
+      // A suspect pool finds no server any more. Another pool takes over.
       search.found =
         pool.health?.suspect === true || E.isRight(answer) || !searchError(pool, answer.left).retryable
       if (search.found) break
@@ -344,6 +345,6 @@ const sendProbe = (pool: ObservedPool): PromiseLike<unknown> => {
   )
 }
 
-/** The error of a probe. One that missed its deadline has no cause. */
+/** Returns the error of a probe. If the probe missed its deadline, its error has no cause. */
 const searchError = (pool: ObservedPool, error: DriverError): DriverError =>
   error.cause === undefined ? error : notSent('search', pool, error.cause)
