@@ -134,8 +134,8 @@ const faultsOf = async ({
     const items = taken.map(({ item }) => item)
     if (new Set(pending.map(({ item }) => item.key)).size > 1) faults.push('items of two keys were merged')
     if (pending.length > (keyed ? maxMerged : 1)) faults.push('too many items were merged')
-    if (base !== undefined && !done.some(({ n }) => n === base)) faults.push('the base is no result')
-    if (base !== undefined && items.some(({ n }) => n < base)) faults.push('the base is newer')
+    const last = done.filter(({ key }) => key === pending[0]?.item.key).at(-1)
+    if (base !== undefined && base !== last?.n) faults.push('the base is not the last result')
     return { request: { items, base }, pending: taken, split: () => items.map(({ n }) => n) }
   }
   const request = batchQueue<Item, Request, number, Error>({
@@ -155,6 +155,7 @@ const faultsOf = async ({
     if (E.isLeft(outcome) && /waiting already/.test(outcome.left.message)) refused.add(item.n)
     answers.set(item.n, (answers.get(item.n) ?? 0) + 1)
     const times = done.filter(({ n }) => n === item.n).length
+    if (E.isLeft(outcome) && /a bad value/.test(outcome.left.message)) faults.push('it was not retried alone')
     if (E.isRight(outcome) && outcome.right !== item.n)
       faults.push(`${String(item.n)} got ${String(outcome.right)}`)
     if (times !== (E.isRight(outcome) ? 1 : 0))
@@ -166,14 +167,20 @@ const faultsOf = async ({
     waiting.push(answer({ n, key: keyed ? key : undefined }))
   }
   await Promise.all(waiting)
-  if (answers.size !== items.length || [...answers.values()].some((times) => times !== 1))
+  // Nothing may be left in the queue, so it takes as many as in the beginning.
+  const more = Array.from({ length: limits.maxQueueSize + 1 }, (_, index) => index + items.length)
+  await Promise.all(more.map((n) => answer({ n, key: keyed ? 'e' : undefined })))
+  if (more.filter((n) => refused.has(n)).join() !== String(more.at(-1)))
+    faults.push('the queue has lost places')
+  if (new Set(done).size !== done.length) faults.push('an item was done twice')
+  if (answers.size !== items.length + more.length || [...answers.values()].some((times) => times !== 1))
     faults.push('lost answers')
   // Nothing is sent before the first turn of the event loop ends, so the queue holds what arrives in it.
   const first = items.findIndex(([, turns]) => turns > 0)
   const burst = first < 0 ? items.length : first
   if ([...refused].filter((n) => n < burst).length !== Math.max(0, burst - limits.maxQueueSize))
     faults.push(`of ${String(burst)} were refused: ${[...refused].join()}`)
-  for (const key of keyed ? ['a', 'b', 'c', 'd'] : []) {
+  for (const key of keyed ? ['a', 'b', 'c', 'd', 'e'] : []) {
     const order = done.filter((item) => item.key === key).map(({ n }) => n)
     if (order.some((n, index) => n < (order[index - 1] ?? -1))) faults.push(`out of order: ${order.join()}`)
   }
@@ -215,4 +222,28 @@ t.test('beyond the limit a request fails at once, and has not been sent', async 
   t.match(three, { left: { _tag: 'DriverError', kind: 'unavailable', retryable: true, effect: 'none' } })
   t.strictSame(sent, [1, 2])
   t.strictSame(await request(4), E.right(4))
+})
+
+t.test('items that have waited too long fail, and later ones of their key are sent', async (t) => {
+  const sent: string[] = []
+  const request = batchQueue<string, string, string, Error>({
+    what: 'request',
+    limits: limitsOf({ queueTimeoutMs: 20 }),
+    misuse: undefined,
+    all: () => Promise.reject(new Error('there is no batch')),
+    one: async (item) => {
+      sent.push(item)
+      await new Promise((resolve) => setTimeout(resolve, item === 'slow' ? 60 : 0))
+      return E.right(item)
+    },
+    keyOf: () => 'key',
+    merge: (pending) => ({ request: pending[0]?.item ?? '', pending, split: (result) => [result] }),
+  })
+  const first = request('slow')
+  const late = [request('late'), request('later')]
+  t.strictSame(await first, E.right('slow'))
+  for (const outcome of await Promise.all(late))
+    t.match(outcome, { left: { _tag: 'DriverError', kind: 'timeout', effect: 'none' } })
+  t.strictSame(await request('next'), E.right('next'))
+  t.strictSame(sent, ['slow', 'next'])
 })
