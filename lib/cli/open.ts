@@ -95,7 +95,7 @@ const missingPackage = (error: unknown, directory: string | undefined): Rejectio
   return new Rejection(EXIT.failed, `the package ${name} ${problem}`)
 }
 
-/** Retries are bounded only by the statements' own timeout, which `--timeout` sets. */
+/** Retries end after the default number of attempts, or after an hour. `--timeout` bounds each statement. */
 export const PATIENT = { totalTimeoutMs: 3_600_000 }
 
 export interface Context {

@@ -8,13 +8,13 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** Most requests in one statement. Default: 128. */
+  /** The maximum number of requests in one statement. The saves of one session, up to 32, count as one. Default: 128. */
   readonly maxBatchSize?: number
-  /** Most statements of a kind at once, if one is late or many requests wait. Default: 2. */
+  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
-  /** Most unanswered loads, and most unanswered saves. One more fails at once with a `DriverError`. Default: 10,000. */
+  /** The maximum number of unanswered requests of a kind. One more fails at once with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** Most milliseconds in the queue. After that a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. Then a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 

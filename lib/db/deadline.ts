@@ -134,8 +134,8 @@ export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
 // Retries operations of the store. Each is idempotent: the header keeps the ids of the last saves, and a rotation and
-// a creation recognize their own effect. An operation is retried after a lost connection, a deadlock, or a server that
-// starts or stops. Attempts and total time are bounded, and the pauses are random.
+// a creation recognize their own effect. An operation is retried after each retryable `DriverError`: `isRetryableState`,
+// `driverError` and `withDeadline` decide which errors are. Attempts and total time are bounded; the pauses are random.
 
 export interface RetryPolicy {
   /** Attempts in all; 1 never retries. Default: 6. */

@@ -21,6 +21,7 @@ import {
 import {
   type BatchOperations,
   type Change,
+  RECENT_SAVES,
   type SavedSnapshot,
   type SaveRequest,
   type SessionStore,
@@ -175,8 +176,8 @@ interface SaveQueue {
   readonly complete: (group: Group, snapshot: Snapshot | undefined) => void
 }
 
-/** Half the number of saves that a header keeps, so that a retry of merged saves is recognized. */
-const MAX_MERGED = 32
+/** At most half of the saves that a store recognizes, so that a retry of merged saves is recognized. */
+const MAX_MERGED = RECENT_SAVES / 2
 
 interface State {
   /** By session, in the order of their first save. */

@@ -10,7 +10,7 @@ import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
 export interface DeleteExpiredOptions {
-  /** Most sessions in one batch, which is one transaction. Default: 200. */
+  /** The maximum number of sessions in one batch, which is one transaction. Default: 200. */
   readonly batchSize?: number
   /** The least pause between two batches, in milliseconds. It lasts at least as long as the batch. Default: 20. */
   readonly delayMs?: number

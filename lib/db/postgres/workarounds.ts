@@ -1,5 +1,5 @@
-// Workarounds for defects of postgres.js 3.4.9, each in a block of its own. Three more stand where they belong:
-// `retryUnsafeBegin` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
+// Workarounds for defects of postgres.js 3.4.9, each in a block of its own. Three more are in other files:
+// `retryUnsafeBegin` and `finish` in transaction.ts, and the loop over rows in `decodedRows` of text-format.ts.
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -176,7 +176,7 @@ const socketsOf = (pool: object): PoolSockets => {
   return sockets
 }
 
-/** Most new sockets of a pool within a second. Further ones wait a tenth of a second each. */
+/** The maximum number of new sockets of a pool within a second. Further ones wait a tenth of a second each. */
 const BURST = 50
 
 /** Unsent bytes are held in memory anyway. */
