@@ -95,6 +95,38 @@ t.test(
   },
 )
 
+t.test(
+  'a load that needs no row gives what a load by another process gives, whatever has changed',
+  async (t) => {
+    const { store, database, events } = open()
+    const other = sessionStore(database)
+    const changes: readonly ((session: Session) => unknown)[] = [
+      () => undefined,
+      (session) => saveSession(sessionSet('n', 'other')(session)),
+      (session) => saveSession(sessionDel('n')(session)),
+      (session) => rotateSession(session),
+      (session) => destroySession(session),
+      ({ id }) => alter(id, "expires_at = expires_at + interval '1 microsecond'"),
+      ({ id }) => alter(id, "expires_at = now() + interval '1 minute'"),
+      ({ id }) => alter(id, "expires_at = now() - interval '1 second'"),
+      ({ id }) => alter(id, "recent_saves = '\\x0123456789abcdef'"),
+      ({ id }) => alter(id, 'revision = revision + 1'),
+      () => undefined,
+    ]
+    const alter = (id: string, set: string) =>
+      rowsOf(database, `update keyrow.session set ${set} where id = '${id}'`)
+    const sessions = await fill(store, changes.length)
+    await Promise.all(sessions.map((session) => again(session)))
+    for (const [index, session] of sessions.entries()) await changes[index]?.(await again(session, other))
+    events.splice(0)
+    const loaded = await Promise.all(sessions.map(({ id, token }) => store.load(id, token.hash)()))
+    t.equal(events.length, 1)
+    t.equal(events[0]?.rows?.length, changes.length - 2, 'two have not changed')
+    const expected = await Promise.all(sessions.map(({ id, token }) => other.load(id, token.hash)()))
+    t.strictSame(loaded, expected)
+  },
+)
+
 t.test('what arrives together goes together, and each gets its own', async (t) => {
   const { store, names } = open()
   const sessions = await fill(store, 50)

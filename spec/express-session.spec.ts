@@ -203,6 +203,14 @@ t.test('a cookie whose time differs by a step of the clock is not stored again',
     const moved = at(1_000_000 + step)
     t.equal(entriesToStore(lifetime, stored, moved), moved)
   }
+  const aged = (originalMaxAge: number | null) =>
+    entriesOf({ cookie: { originalMaxAge, expires: new Date(1_000_000) }, n: 1 })
+  for (const maxAge of [599_998, 599_900, 599_000])
+    t.equal(entriesToStore(lifetime, stored, aged(maxAge)).equals(stored), true, String(maxAge))
+  for (const maxAge of [598_999, 300_000, 700_000, null]) {
+    const changed = aged(maxAge)
+    t.equal(entriesToStore(lifetime, stored, changed), changed, String(maxAge))
+  }
 })
 
 withEach('only what differs is written, and the touch is throttled', async (t) => {

@@ -1,9 +1,9 @@
-// The administrator's statements: lists of sessions, the content of one, ending sessions, and the statistics of doctor. For
-// parameters and results see session-statements.ts.
+// The administrator's statements. They list sessions, show one, end sessions, and collect the statistics of `keyrow doctor`.
+// The types of parameters and results are those of session-statements.ts.
 //
-// None reads the hash of a secret; values are read only on request. A statement that ends sessions first locks their headers,
-// in the order of their ids, and ends a bounded number. Statistics come from the catalogue or from a sample of pages, so that
-// their cost does not grow with the tables.
+// No statement reads the hash of a secret, and values are read only on request. A statement that ends sessions first locks
+// their rows, in the order of their ids, and ends a bounded number. Statistics come from the catalogue or from a sample of
+// pages, so that their cost does not grow with the tables.
 import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../db/database.js'
 import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
 
@@ -15,7 +15,7 @@ const stored = (schema: string, id: string): string => `(
   from ${schema}.entry e
   where e.session_id = ${id} and e.value is not null)`
 
-/** Counting stops here: the question before an end needs no larger number. */
+/** The number at which counting stops. The question before sessions are ended needs no larger one. */
 export const COUNT_LIMIT = 10_000
 
 const counted = (from: string): string => `
@@ -23,8 +23,8 @@ select count(*)::int as count, current_database()::text as database
 from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
 where ${ONCE_ON_PRIMARY}`
 
-// One batch. `chosen` is not locked, so it has all sessions that were there, even if others end some of them meanwhile. The
-// next batch continues after `last`.
+// Ends one batch of sessions. `chosen` is read without locks, so it has the whole batch even if others end some of its
+// sessions meanwhile. The next batch continues after `last`.
 const ended = (schema: string, chosen: string): string =>
   endingOf(schema, {
     before: [`chosen as materialized (\n  ${chosen}\n)`],
@@ -76,7 +76,7 @@ from newest n cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 
-  // $1 id, $2 whether to give the values. One row for each key, or one without a key if the session has none.
+  // $1 id, $2 whether to return the values. Returns one row for each key, or one row without a key if the session has none.
   show: (schema) => `
 select s.id::text as id, l.principal as principal, ${times('s')},
        ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
@@ -109,7 +109,7 @@ order by e.key`,
   // $1 batch size, $2 the last id of the batch before
   endAll: (schema) => ended(schema, next('id', `id from ${schema}.session`)),
 
-  // $1 percentage of the pages. `orphans` are sessions that the listing lacks.
+  // $1 percentage of the pages. `orphans` are sessions without a row in `listing`.
   sessionSample: (schema) => `
 select count(*)::float8 as counted, (count(*) filter (where s.expires_at <= now()))::float8 as dead,
        (count(*) filter (where l.session_id is null))::float8 as orphans
@@ -121,14 +121,14 @@ select count(*)::float8 as counted, (count(*) filter (where value is null))::flo
 from ${schema}.entry tablesample system ($1::real)
 where ${ONCE_ON_PRIMARY}`,
 
-  // `orphans` are rows of the listing without a session, which the cleanup should have deleted.
+  // `orphans` are rows of `listing` without a session, which the cleanup should have deleted.
   principalsSample: (schema) => `
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as orphans
 from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id
 where ${ONCE_ON_PRIMARY}`,
 
-  // How long the first due session has waited for the cleanup, in milliseconds.
+  // Returns how long the first due session has waited for the cleanup, in milliseconds.
   due: (schema) =>
     `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
 
@@ -138,10 +138,10 @@ select current_setting('server_version') as version, current_setting('server_ver
        pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
 where ${ON_PRIMARY}`,
 
-  // The server that answers a plain read, which a pooler may balance. It omits ON_PRIMARY on purpose.
+  // Returns the server that answers a plain read, which a pooler may balance. ON_PRIMARY is missing on purpose.
   'route.plain': () => ANSWERING_SERVER,
 
-  // The server that answers the library's own reads.
+  // Returns the server that answers the library's own reads.
   route: () => `${ANSWERING_SERVER}\nwhere ${ON_PRIMARY}`,
 
   clock: () => `select ${epoch('clock_timestamp()')} as now`,
@@ -165,9 +165,9 @@ where ${ONCE_ON_PRIMARY}
 group by leaf.name
 order by leaf.name`,
 
-  // $1 quoted schema. `hidden`: tables of which row-level security hides rows from this role, because no policy allows all
-  // rows or a restrictive one applies. `merging`: text columns with a nondeterministic collation. (`to_jsonb`: servers
-  // before PostgreSQL 12 have no such column.)
+  // $1 quoted schema. `hidden` has the tables of which row-level security hides rows from this role. It does so if no policy
+  // allows all rows, or a restrictive one applies. `merging` has the text columns with a nondeterministic collation.
+  // (`to_jsonb` is used because servers before PostgreSQL 12 have no such column.)
   hazards: () => `
 with tables as (
   select c.oid, c.relname::text as name

@@ -1,6 +1,6 @@
-// The administrator's operations, and the statistics of doctor: typed functions over the statements of admin-sql.ts. Rows of
-// large tables are counted in a sample of their pages, and are then `estimated`. `schema` is a quoted identifier; the
-// operations need one of this release's version.
+// Typed functions over the statements of admin-sql.ts, for the administrator's operations and the statistics of doctor. Rows
+// of large tables are counted in a sample of their pages, and are then `estimated`. `schema` is a quoted identifier. The
+// operations need a schema of this release's version.
 
 import type { DriverError } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -18,12 +18,12 @@ const text = t.union([t.string, t.null])
 const number = t.union([t.number, t.null])
 const header = { id: t.string, principal: text, created: t.number, expiration: t.number }
 
-/** A session in a list. Times are milliseconds since 1970; `bytes` is the stored size of its values. */
+/** A session in a list. Times are milliseconds since 1970. `bytes` is the stored size of its values. */
 export type SessionSummary = t.TypeOf<typeof SessionRow>
 
 const SessionRow = t.type({ ...header, keys: t.number, bytes: t.number })
 
-/** One key of a session, with the session's header. `value` is JSON, or null if values were not requested. */
+/** One key of a session, with the data of the session. `value` is JSON, or null if values were not requested. */
 export type ShownRow = t.TypeOf<typeof Shown>
 
 const Shown = t.type({
@@ -40,7 +40,7 @@ const Counted = t.type({ count: t.number, database: t.string })
 
 const Ended = t.type({ ended: t.number, chosen: t.number, last: text })
 
-/** The result of one batch; `next` is the start of the next one, if there may be more sessions. */
+/** The result of one batch. `next` is the id after which the next batch starts, if there may be more sessions. */
 export interface EndedBatch {
   readonly ended: number
   readonly next: string | undefined
@@ -48,7 +48,7 @@ export interface EndedBatch {
 
 export type Admin = ReturnType<typeof adminOver>
 
-/** The smallest id. */
+/** The smallest id, after which the first batch starts. */
 export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 export const adminOver = (database: Queryable, schema: string) => {
@@ -56,14 +56,14 @@ export const adminOver = (database: Queryable, schema: string) => {
   const counts = { one: sql.countOne, principal: sql.countOf, all: sql.countAll }
   const ends = { one: sql.endOne, principal: sql.endOf, all: sql.endAll }
   return {
-    /** The newest live sessions, of one principal or of all. */
+    /** Returns the newest live sessions, of one principal or of all. */
     sessions: (limit: number, principal: string | undefined) =>
       principal === undefined
         ? rowsAs(SessionRow)(database, sql.sessions, [limit])
         : rowsAs(SessionRow)(database, sql.sessionsOf, [limit, principal]),
-    /** No rows if there is no such session. */
+    /** Returns no rows if there is no such session. */
     show: (id: string, values: boolean) => rowsAs(Shown)(database, sql.show, [id, values]),
-    /** The number of sessions, expired ones included, up to `COUNT_LIMIT + 1`; and the database's name. */
+    /** Counts sessions, expired ones included, up to `COUNT_LIMIT + 1`. It also returns the database's name. */
     count: (scope: Scope) => rowAs(Counted)(database, counts[scope.kind], paramsOf(scope)),
     endBatch: (scope: Scope, after: string, limit: number) => {
       const isOne = scope.kind === 'one'
@@ -84,7 +84,7 @@ const paramsOf = (scope: Scope): readonly string[] => {
   return scope.kind === 'principal' ? [scope.principal] : []
 }
 
-// The statistics of doctor.
+// The statistics of `keyrow doctor`.
 
 const ServerRow = t.type({
   version: t.string,
@@ -99,7 +99,7 @@ export type Server = t.TypeOf<typeof ServerRow>
 
 const TableRow = t.type({
   name: t.string,
-  /** `null` if the table was never analyzed. */
+  /** It is `null` if the table was never analyzed. */
   rows: number,
   heap: t.number,
   indexes: t.number,
@@ -116,11 +116,11 @@ const IndexRow = t.type({ name: t.string, owner: t.string, main: t.boolean, vali
 
 export type Index = t.TypeOf<typeof IndexRow>
 
-/** Settings of the database that break guarantees of keyrow. Missing tables have no hazards. */
+/** The settings of the database that break guarantees of keyrow. Missing tables have no hazards. */
 const HazardRow = t.type({
-  /** JSON of the tables of which row-level security hides rows from this role. */
+  /** The tables of which row-level security hides rows from this role, as JSON. */
   hidden: t.string,
-  /** JSON of the columns whose collation treats different texts as equal. */
+  /** The columns whose collation treats different texts as equal, as JSON. */
   merging: t.string,
   role: t.string,
   /** The setting `synchronous_commit`. */
@@ -131,12 +131,12 @@ export type Hazards = t.TypeOf<typeof HazardRow>
 
 const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
-/** Rows of a table: all, the dead ones (expired sessions, tombstones), and those without a row in another table. */
+/** The counts of a table's rows: all, dead ones (expired sessions, tombstones), and those without a row in another table. */
 export interface Rows extends t.TypeOf<typeof SampleRow> {
   readonly estimated: boolean
 }
 
-/** The offset of the database's clock from this process's, and its uncertainty, in milliseconds. */
+/** The offset of the database's clock from this process's clock, and the offset's uncertainty, in milliseconds. */
 export interface Clock {
   readonly ahead: number
   readonly uncertain: number
@@ -145,17 +145,17 @@ export interface Clock {
 
 const RouteRow = t.type({ server: t.string, standby: t.boolean })
 
-/** The servers that answered plain reads and the library's own. A server is named by its start time and its address. */
+/** The servers that answered plain reads and the library's own reads. A server is named by its start time and address. */
 export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof RouteRow>[]>>
 
 export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
   readonly tables: readonly Table[]
   readonly indexes: readonly Index[]
-  /** How long the first due session has waited for the cleanup, in milliseconds; `null` if there is none. */
+  /** How long the first due session has waited for the cleanup, in milliseconds. It is `null` if no session is due. */
   readonly waiting: number | null
 }
 
-/** The number of concurrent queries of each kind, on as many connections: a pooler may choose a server per connection. */
+/** The number of concurrent queries of each kind. Each has its own connection, for which a pooler may choose a server. */
 export const ROUTES = 8
 
 export const statsOver = (database: Queryable, schema: string) => {
@@ -170,13 +170,13 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('plain', () => routes(sql['route.plain'])),
       TE.bind('own', () => routes(sql.route)),
     ),
-    /** The fastest of three measurements. An answer is as old as half its round trip. */
+    /** Returns the fastest of three measurements. The returned time is taken to be half a round trip old. */
     clock: pipe(
       [1, 2, 3],
       TE.traverseSeqArray(() => measureClock(database, sql.clock)),
       TE.map((all) => all.reduce((best, one) => (one.roundTrip < best.roundTrip ? one : best))),
     ),
-    /** The schema must have this release's version. */
+    /** Reads the statistics of the tables. The schema must have this release's version. */
     contents: pipe(
       TE.Do,
       TE.apS('tables', rowsAs(TableRow)(database, sql.tables, [schema])),
@@ -196,7 +196,7 @@ const measureClock =
     const [sent, began] = [Date.now(), performance.now()]
     const answer = await rowAs(t.type({ now: t.number }))(database, query)()
     const roundTrip = performance.now() - began
-    // Plus one: `Date.now` counts whole milliseconds.
+    // One is added because `Date.now` counts whole milliseconds.
     const uncertain = roundTrip / 2 + 1
     return pipe(
       answer,
@@ -204,7 +204,7 @@ const measureClock =
     )
   }
 
-/** 16 MB: tables of some tens of thousands of rows are read whole. */
+/** The number of pages in a sample, 16 MB in all. Tables of some tens of thousands of rows are read whole. */
 const SAMPLE_PAGES = 2048
 
 const sample = (database: Queryable, query: Query, tables: readonly Table[], name: string) => {

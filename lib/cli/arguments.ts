@@ -1,4 +1,4 @@
-// The arguments of the command line. A message never repeats an argument that may hold a password or a token.
+// Parses the arguments of the command line. A message never repeats an argument that may hold a password or a token.
 
 import { parseArgs } from 'node:util'
 import { isNumberWithin } from '../core/options.js'
@@ -10,7 +10,7 @@ import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
 import { EXIT, type Output, Rejection, usage } from './terminal.js'
 
-/** A command on a database, or the output of one that needs none. */
+/** A command on a database, or the output of a command that needs none. */
 export type Command = DatabaseCommand | Output
 
 type Verb = keyof typeof VERBS
@@ -26,7 +26,7 @@ export type DatabaseCommand = { [V in Verb]: CommandOf<V> }[Exclude<Verb, 'schem
 const TEXT = { type: 'string' } as const
 const FLAG = { type: 'boolean' } as const
 
-/** The options of each command. */
+/** The options that every command has. */
 const COMMON = { url: TEXT, directory: TEXT, schema: TEXT, timeout: TEXT, json: FLAG, yes: FLAG }
 
 const OPTIONS = {
@@ -52,7 +52,7 @@ type Option = keyof Values
 const parsed = (argv: readonly string[]) =>
   parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true, strict: true })
 
-/** The command of these arguments. DATABASE_URL is the default database. */
+/** Returns the command of these arguments. `databaseUrl`, from DATABASE_URL, is the default database. */
 export const commandOf = (
   argv: readonly string[],
   databaseUrl: string | undefined,
@@ -80,13 +80,13 @@ const schemaSqlFrom = (schema: string, from: number): Output => {
   return { data: { schema: bare(schema), from, to: LATEST, sql }, text: () => sql }
 }
 
-// The message of parseArgs repeats an unknown option whole, and an address that was parsed as one.
+// The message of `parseArgs` repeats an unknown option whole. That may be an address which was parsed as an option.
 const parseProblem = (error: unknown): string => {
   const [first = ''] = (error as Error).message.split(/\.?(\n|$| To specify)/)
   return /:|@|\d/.test(first) ? 'unknown option; see keyrow --help' : `${first}; see keyrow --help`
 }
 
-/** The verb, and its operand if it has one. Its options are checked too. */
+/** Returns the verb, and its operand if it has one. It also checks that the verb has these options. */
 const verbOf = ([first, ...rest]: readonly string[], values: Values) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
   const isSchema = first === 'schema'
@@ -115,7 +115,7 @@ const cleanupLimits = (values: Values) => {
   } as DeleteExpiredOptions
 }
 
-/** Lifetimes have no default: shorter ones than the program's would sign users out. */
+/** Lifetimes have no default, because lifetimes shorter than the program's would sign users out. */
 const migrationOf = (values: Values) => {
   const idle = whole('idle', values.idle, 1, 1_000_000_000)
   const absolute = whole('absolute', values.absolute, 1, 1_000_000_000)
@@ -129,7 +129,7 @@ const migrationOf = (values: Values) => {
   }
 }
 
-/** `table`, or `schema.table`. */
+/** Parses `table` or `schema.table`. */
 const oldTableOf = (text = '') => {
   const [first = '', second, ...more] = text.split('.')
   if (first === '' || second === '' || more.length > 0)
@@ -184,7 +184,7 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
 
 type Parse<A> = (values: Values, operand?: string) => A
 
-/** A command with its own options, the number of its operands, and the parser of both. */
+/** A command with its own options, the maximum number of its operands, and the parser of both. */
 const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))

@@ -13,7 +13,7 @@ import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, PATIENT, type Task } from './open.js'
 import { EXIT, type Failure, type Output, plural, Rejection, usage } from './terminal.js'
 
-/** The output of batches; the exit code is the signal's after an interruption. */
+/** Makes the output of a command with batches. If it was interrupted, the exit code is that of the signal. */
 const outputOf =
   <R extends { readonly finished: boolean }>({ signal }: Context, text: (result: R) => string) =>
   (result: R): Output => ({
@@ -24,7 +24,7 @@ const outputOf =
 
 const INTERRUPTED = 'Interrupted: there may be more.'
 
-/** An error with the number of sessions that the batches before it have ended or migrated. */
+/** Adds to an error how many sessions were ended or migrated before it. */
 const failedAfter = (error: DriverError, done: string): DriverError =>
   withMessage(error, `${error.message}; before that ${done}`)
 

@@ -1,4 +1,4 @@
-// `doctor`: checks the database, and changes nothing. A database that cannot be reached is a failure, not a problem.
+// `keyrow doctor` checks the database, and changes nothing. If the database cannot be reached, the command itself fails.
 
 import { type DriverError, SchemaMismatch } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
@@ -35,7 +35,7 @@ const serverChecks = (server: stats.Server, roundTripMs: number): readonly Check
     : ok('writing', 'this is a primary, and transactions can write'),
 ]
 
-/** Whether one server answers all statements: a pooler may balance reads, and an address may have several servers. */
+/** Checks that one server answers all statements. A pooler may balance reads, and an address may have several servers. */
 const routeCheck = ({ plain, own }: stats.Routes): Check => {
   const [first] = own
   const isAnother = ({ server }: { readonly server: string }): boolean => server !== first?.server
@@ -54,7 +54,7 @@ const routeCheck = ({ plain, own }: stats.Routes): Check => {
   )
 }
 
-/** Sessions expire by the database's clock; logs and cookies use other clocks. */
+/** Checks the database's clock, by which sessions expire. Logs and cookies use other clocks. */
 const clockCheck = ({ ahead, uncertain }: stats.Clock): Check => {
   const off = Math.max(0, Math.abs(ahead) - uncertain)
   const says = `the database's clock is ${duration(Math.abs(ahead))} ${ahead < 0 ? 'behind' : 'ahead'} (± ${duration(uncertain)})`
@@ -159,7 +159,7 @@ export const doctor = (context: Context): Task => {
     TE.apS('server', found.server),
     TE.bind('clock', () => found.clock),
     TE.bind('routes', () => found.routes),
-    // Before the schema: hidden rows make the schema look like another version.
+    // This comes before the schema, because hidden rows make the schema look like another version.
     TE.bind('hazards', () => found.hazards),
     TE.bind('schema', () => schemaDiagnosis(context, found.contents)),
     TE.map(({ server, clock, routes, hazards, schema: { checks, contents } }) => {
@@ -171,7 +171,7 @@ export const doctor = (context: Context): Task => {
 
 interface Diagnosis {
   readonly checks: readonly Check[]
-  /** Missing if the schema is not this release's. */
+  /** It is missing if the schema does not have this release's version. */
   readonly contents?: stats.Contents
 }
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 import { run } from './run.js'
-// `npx keyrow`: the process of a command. Ctrl-C ends it cleanly; a second Ctrl-C ends it at once.
+// `npx keyrow` is the process of one command. Ctrl-C ends it cleanly, and a second Ctrl-C ends it at once.
 import { EXIT, secretsIn, terminalOf } from './terminal.js'
 
 const { DATABASE_URL: databaseUrl, PGPASSWORD: password } = process.env
 const argv = process.argv.slice(2)
 const terminal = terminalOf(argv.includes('--json'), secretsIn([databaseUrl, ...argv], password))
 
-/** npx forwards a signal that the terminal has sent to both processes: that is not a second one. */
+/** A second signal within this time is ignored, because npx forwards a signal that the terminal has already sent. */
 const SAME_SIGNAL_MS = 1_000
 
 const interruption = new AbortController()
@@ -22,15 +22,15 @@ for (const [signal, code] of [
     interruption.abort(code)
   })
 
-// A reader that closes the pipe early, such as head, is no failure.
+// It is no failure if the reader of the pipe, such as `head`, closes it early.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) =>
   process.exit(code === 'EPIPE' ? EXIT.done : EXIT.failed),
 )
 process.stderr.on('error', () => undefined)
-// Without the stack, which may quote any data.
+// The error is printed without its stack, which may quote any data.
 process.on('uncaughtException', (error) => process.exit(terminal.fail(error)))
 
 const exitCode = await run(argv, databaseUrl, terminal, interruption.signal)
-// An abandoned statement may still wait for its deadline.
+// The process does not wait for an abandoned statement, which may still wait for its deadline.
 if (interruption.signal.aborted) process.stdout.write('', () => process.exit(exitCode))
 process.exitCode = exitCode

@@ -1,4 +1,4 @@
-// Opens the database of a command. A driver is loaded only when it is needed: its package is optional.
+// Opens the database of a command. A driver is loaded only when it is needed, because its package is optional.
 
 import { readdir } from 'node:fs/promises'
 import { pipe, TE } from '../core/prelude.cjs'
@@ -40,7 +40,7 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
       const sql = postgres(url, {
         ...poolOptions,
         max,
-        // A pooler may give each statement another connection.
+        // Statements are not prepared, because a pooler may give each statement another connection.
         prepare: false,
         connect_timeout: Math.min(10, timeoutMs / 1000),
         connection: { application_name: 'keyrow' },
@@ -78,7 +78,7 @@ const openPglite = async (directory: string, timeoutMs: number, make: boolean): 
   return { database, abandon: () => database.close() }
 }
 
-// PGlite would create a database for a mistyped name.
+// Without this check, PGlite would create a database for a mistyped name.
 const checkDirectory = async (directory: string, make: boolean): Promise<void> => {
   if (/^[a-z]{2,}:/i.test(directory)) throw usage('--directory: that is an address, not a directory')
   const files = await readdir(directory).catch((error: unknown): string[] | undefined =>
@@ -95,7 +95,7 @@ const missingPackage = (error: unknown, directory: string | undefined): Rejectio
   return new Rejection(EXIT.failed, `the package ${name} ${problem}`)
 }
 
-/** Retries end after the default number of attempts, or after an hour. `--timeout` bounds each statement. */
+/** An operation has at most six attempts (the default), all within an hour. `--timeout` bounds each statement. */
 export const PATIENT = { totalTimeoutMs: 3_600_000 }
 
 export interface Context {
@@ -103,14 +103,14 @@ export interface Context {
   /** A quoted identifier. */
   readonly schema: string
   readonly terminal: Terminal
-  /** Aborted by Ctrl-C; its reason is the exit code. */
+  /** Aborted by a signal such as Ctrl-C. Its reason is the exit code. */
   readonly signal: AbortSignal
 }
 
-/** A command. */
+/** A command as a task. */
 export type Task = TE.TaskEither<Failure, Output>
 
-/** Runs the command only if the schema has this release's version. It never upgrades. */
+/** Runs the command only if the schema has this release's version. It never upgrades the schema. */
 export const onCurrentSchema =
   ({ database, schema }: Context) =>
   (command: Task): Task =>

@@ -1,4 +1,4 @@
-// Runs one command from its arguments to its exit code: opens the database, and closes it.
+// Runs one command from its arguments to its exit code. It opens the database, and closes it.
 
 import { once } from 'node:events'
 import { E, pipe, TE } from '../core/prelude.cjs'
@@ -33,7 +33,7 @@ const onDatabase =
     const { schema } = command.target
     const context = { database: readCommitted(database), schema, terminal, signal }
     const task = pipe(taskOf(command, context), TE.map(terminal.print))
-    // A command that works in batches ends by itself after the current one.
+    // A command that works in batches ends by itself after the current batch.
     const hasBatches = ['cleanup', 'migrate', 'end'].includes(command.verb)
     const result = hasBatches ? await task() : await Promise.race([task(), interrupted(signal)])
     await (signal.aborted ? abandon() : database.close())

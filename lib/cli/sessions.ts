@@ -1,4 +1,4 @@
-// `sessions`, `show` and `schema`. The hash of a secret is never read; values are read only on request.
+// The commands `sessions`, `show` and `schema`. They never read the hash of a secret, and read values only on request.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import { SchemaMismatch } from '../core/errors.js'
@@ -147,7 +147,7 @@ export const schemaUpgrade = ({ database, schema, terminal }: Context): Task => 
           : `Schema ${bare(schema)}: version ${String(to)}, before ${from === 0 ? 'none' : String(from)}.`,
     })),
   )
-  // One statement may take minutes.
+  // One statement may take minutes, so a timer reports the progress.
   return async () => {
     const began = performance.now()
     const report = (): void => terminal.progress(`upgrading for ${duration(performance.now() - began)}`)

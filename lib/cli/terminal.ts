@@ -1,4 +1,4 @@
-// Output: data go to stdout, errors, questions and progress to stderr, as text or as JSON.
+// The output of the command line, as text or as JSON. Data goes to stdout. Errors, questions and progress go to stderr.
 
 import querystring from 'node:querystring'
 import { createInterface } from 'node:readline'
@@ -35,8 +35,8 @@ const NAMES: Readonly<Record<number, string>> = {
 }
 
 /**
- * An error as it is printed: whole as JSON, as its message for a person. The message of a server or a library may quote
- * its input, so `secrets` are removed from it.
+ * Returns an error as it is printed: all of it as JSON, or only its message as text. The message of a server or a library may
+ * quote its input, so `secrets` are removed from it.
  */
 const messageOf = (failure: unknown, secrets: readonly string[]) => {
   if (failure instanceof Rejection)
@@ -51,14 +51,14 @@ const messageOf = (failure: unknown, secrets: readonly string[]) => {
   }
 }
 
-/** Possible passwords in these texts, the longest first. Any text may be the address of a database. */
+/** Returns possible passwords in these texts, the longest first. Any text may be the address of a database. */
 export const secretsIn = (texts: readonly (string | undefined)[], password?: string): readonly string[] => {
   const all = [...texts.flatMap((text = '') => passwordsIn(text)), password ?? '']
   const decoded = all.flatMap((secret) => [secret, querystring.unescape(secret)])
   return [...new Set(decoded)].filter((secret) => secret !== '').sort((a, b) => b.length - a.length)
 }
 
-// From the first colon to each `@` after it: a password may hold an `@` that is not encoded.
+// A password may hold an `@` that is not encoded. So it may reach from the first colon to any `@` after it.
 const passwordsIn = (text: string): readonly string[] => {
   const [, rest = ''] = /:\/\/(.*)/s.exec(text) ?? []
   const [, afterColon = ''] = /:(.*)/s.exec(rest) ?? []
@@ -66,25 +66,25 @@ const passwordsIn = (text: string): readonly string[] => {
   return [...withNames, ...[...afterColon.matchAll(/@/g)].map(({ index }) => afterColon.slice(0, index))]
 }
 
-// Text output. Ids, principals and keys may hold any characters; those that a terminal would interpret are escaped:
-// control and formatting characters (among them those that change the writing direction), and line separators.
+// Text output. Ids, principals and keys may hold any characters. Those that a terminal would interpret are escaped: control
+// and formatting characters (among them those that change the writing direction), and line separators.
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
 
-/** The text with unsafe characters escaped, for example ESC as `\u{1b}`. */
+/** Returns the text with unsafe characters escaped, for example ESC as `\u{1b}`. */
 const visible = (text: string): string =>
   text.replace(UNSAFE, (found) => `\\u{${(found.codePointAt(0) ?? 0).toString(16)}}`)
 
-/** JSON in one line, with unsafe characters as JSON escapes. */
+/** Returns JSON in one line, with unsafe characters as JSON escapes. */
 const json = (data: unknown): string =>
   JSON.stringify(data).replace(UNSAFE, (found) =>
     found.replaceAll(/./gs, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`),
   )
 
-/** Blocks of lines as one text; a missing block is left out. */
+/** Joins blocks of lines to one text. A missing block is left out. */
 export const joined = (...blocks: readonly (string | false | undefined)[]): string =>
   blocks.filter((block) => typeof block === 'string').join('\n')
 
-/** A table with aligned columns; numbers are aligned to the right. */
+/** Returns a table with aligned columns. Numbers are aligned to the right. */
 export const table = (heads: readonly string[], rows: readonly (readonly (string | number)[])[]): string => {
   const cells = rows.map((row) => row.map((cell) => visible(String(cell))))
   const widths = heads.map((head, column) =>
@@ -106,29 +106,29 @@ const CHARACTERS = new Intl.Segmenter('en')
 
 const width = (text: string): number => Array.from(CHARACTERS.segment(text)).length
 
-/** Lines of a name and a value, aligned. */
+/** Returns a line with a name and a value for each entry, aligned. */
 export const pairs = (entries: readonly (readonly [string, string])[]): string => {
   const longest = Math.max(...entries.map(([name]) => name.length))
   return entries.map(([name, value]) => `${name.padEnd(longest)}  ${visible(value)}`).join('\n')
 }
 
-/** `2026-01-31T12:00:00Z` */
+/** Writes a time as `2026-01-31T12:00:00Z`. */
 export const time = (milliseconds: number): string => iso(milliseconds).replace(/[.]\d+Z$/, 'Z')
 
-/** A time to the millisecond. A time later than any `Date` (a session that never ends) becomes the last possible one. */
+/** Writes a time to the millisecond. A time later than any `Date` (of an endless session) becomes the last possible one. */
 export const iso = (milliseconds: number): string =>
   new Date(Math.max(-8.64e15, Math.min(8.64e15, milliseconds))).toISOString()
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB', 'PB']
 
-/** `16 kB`: in powers of 1,024, as PostgreSQL prints sizes. */
+/** Writes a size as `16 kB`, in powers of 1,024, as PostgreSQL does. */
 export const size = (bytes: number): string => {
   const power = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1)
   const count = bytes / 1024 ** power
   return `${count < 10 && power > 0 ? count.toFixed(1) : String(Math.round(count))} ${UNITS[power] ?? ''}`
 }
 
-/** `3 days`, `5 minutes`, `12 ms` */
+/** Writes a duration as `3 days`, `5 minutes` or `12 ms`. */
 export const duration = (milliseconds: number): string => {
   const found = SPANS.find(([span]) => milliseconds >= 2 * span)
   return found === undefined
@@ -143,15 +143,15 @@ const SPANS = [
   [1_000, 'seconds'],
 ] as const
 
-/** `1 session`, `1,200 sessions` */
+/** Writes a count as `1 session` or `1,200 sessions`. */
 export const plural = (count: number, one: string, plural = `${one}s`): string =>
   `${count.toLocaleString('en-US')} ${count === 1 ? one : plural}`
 
-/** The result of a command: `data` is printed as JSON, or `text`. */
+/** The result of a command. `data` is printed with `--json`, and `text` without it. */
 export interface Output {
   readonly data: unknown
   readonly text: () => string
-  /** Default: `EXIT.done`. */
+  /** The exit code of the command. Default: `EXIT.done`. */
   readonly exitCode?: number
 }
 
@@ -160,14 +160,14 @@ export type Terminal = ReturnType<typeof terminalOf>
 export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   const progress = progressOn(process.stderr)
   return {
-    /** Prints the result of a command; gives the exit code. */
+    /** Prints the result of a command, and returns the exit code. */
     print: ({ data, text, exitCode = EXIT.done }: Output): number => {
       progress.end()
       const lines = asJson ? json(data) : text().split('\n').map(visible).join('\n')
       process.stdout.write(`${lines}\n`)
       return exitCode
     },
-    /** Prints an error in one line; gives the exit code. */
+    /** Prints an error in one line, and returns the exit code. */
     fail: (failure: unknown): number => {
       progress.end()
       const error = messageOf(failure, secrets)
@@ -175,7 +175,7 @@ export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
       process.stderr.write(`${asJson ? json({ error }) : `keyrow: ${visible(message)}`}\n`)
       return error.code
     },
-    /** Reports the progress of long work; not with JSON. */
+    /** Reports the progress of long work, except with JSON. */
     progress: (text: string): void => {
       if (!asJson) progress.report(visible(text))
     },
@@ -185,7 +185,7 @@ export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   }
 }
 
-/** On a terminal one line that is overwritten; elsewhere a line every ten seconds. */
+/** Reports progress: on a terminal in one line that is overwritten, and elsewhere in a line at most every ten seconds. */
 const progressOn = (stream: NodeJS.WriteStream) => {
   const everyMs = stream.isTTY ? 100 : 10_000
   let last = performance.now()
@@ -204,11 +204,11 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   }
 }
 
-/** Whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
+/** Asks, and returns whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
 const ask = (question: string, signal: AbortSignal): Promise<boolean> => {
   if (signal.aborted) return Promise.resolve(false)
   process.stderr.write(`${visible(question)} [y/N] `)
-  // `terminal: false`: the line editor of readline would handle Ctrl-C itself.
+  // `terminal` is false, because the line editor of `readline` would handle Ctrl-C itself.
   const lines = createInterface({ input: process.stdin, terminal: false, signal })
   return new Promise((resolve) => {
     lines.once('line', (line) => {

@@ -212,7 +212,7 @@ export class KeyNotLoaded extends KeyrowError {
 
   constructor(readonly key: string) {
     super(
-      `the key ${JSON.stringify(key.slice(0, 80))} was not loaded: name it in the option \`keys\`, or fetch it first`,
+      `the key ${JSON.stringify(key.slice(0, 80))} was not loaded: name it in the option \`keys\`, or load it first with \`loadKeys\``,
     )
   }
 }

@@ -1,4 +1,4 @@
-// PostgreSQL in the program's own process, by PGlite: a store that is ready for an application, and a database.
+// PostgreSQL in the program's own process, with PGlite. Exports a store that is ready for an application, and a database.
 
 import { pgliteDatabase } from '../db/pglite.js'
 import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
@@ -7,10 +7,10 @@ export { type PgliteOptions, pgliteDatabase } from '../db/pglite.js'
 export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
 
 /**
- * A session store in a directory of this machine, or in memory when none is named. Only one process at a time can use
- * a directory. Expired sessions are deleted in the background until the store is closed.
+ * Makes a session store in a directory of this machine, or in memory if no directory is named. Only one process at a time
+ * can use a directory. Expired sessions are deleted in the background until the store is closed.
  *
- * @throws `RangeError` for an address in place of a directory, and for options that make no sense
+ * @throws `RangeError` for an address in place of a directory, and for an option that is out of range
  *
  * @example
  * ```ts

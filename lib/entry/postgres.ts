@@ -1,4 +1,4 @@
-// PostgreSQL through postgres.js: a store that is ready for an application, and a database on a pool of the program's own.
+// PostgreSQL through postgres.js. Exports a store that is ready for an application, and a database on a pool of yours.
 
 import postgres from 'postgres'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
@@ -8,18 +8,18 @@ export { type PostgresJs, type PostgresOptions, poolOptions, postgresDatabase } 
 export type { ReadyStore } from './ready-store.js'
 
 export interface PostgresStoreOptions extends ReadyStoreOptions {
-  /** Connections that the pool may open. Default: 10. */
+  /** The maximum number of connections that the pool opens. Default: 10. */
   readonly connections?: number
   /** Whether statements are prepared. PgBouncer in transaction mode needs `false`. Default: true. */
   readonly prepare?: boolean
 }
 
 /**
- * A session store on the PostgreSQL at `url`. Its loads and saves are batched and cached, it makes its tables on first
- * use, and it deletes expired sessions in the background until it is closed.
+ * Makes a session store in the PostgreSQL database at `url`. Its loads and saves are batched, and its loads use a cache. It
+ * creates its tables on first use, and deletes expired sessions in the background until it is closed.
  *
- * @throws `TypeError` for text that is no address
- * @throws `RangeError` for options that make no sense
+ * @throws `TypeError` for a text that is no address of PostgreSQL
+ * @throws `RangeError` for an option that is out of range
  *
  * @example
  * ```ts
@@ -41,6 +41,6 @@ export const postgresStore = (url: string, options: PostgresStoreOptions = {}): 
 
 const REQUIRED = 'the address of the database has to be text that begins with postgres://'
 
-/** What a wrong address begins with. The rest may hold a password. */
+/** Returns the beginning of a wrong address. The rest may contain a password. */
 const startOf = (url: unknown): string =>
   typeof url === 'string' ? `"${url.slice(0, url.indexOf(':') + 1)}…"` : String(url)

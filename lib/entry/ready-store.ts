@@ -1,4 +1,4 @@
-// A session store that is ready for an application: batched, cached, and cleaned of expired sessions while it is open.
+// A session store that is ready for an application. It is batched and cached, and deletes expired sessions while it is open.
 
 import type { DriverError } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
@@ -10,13 +10,13 @@ import { type CleanupOptions, startCleanup } from '../store/cleanup.js'
 import type { SessionStore } from '../store/contract.js'
 
 export interface ReadyStoreOptions extends SessionStoreOptions {
-  /** How long one statement may take, its wait for a connection included, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement, including its wait for a connection, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
   /** The sizes of batches and queues. */
   readonly batch?: BatchOptions
-  /** The memory of the in-process cache. */
+  /** The memory limit of the in-process cache. */
   readonly cache?: MemoryLimit
-  /** When expired sessions are deleted; `false` leaves that to another process, such as `npx keyrow cleanup`. */
+  /** The schedule of the cleanup of expired sessions. `false` leaves it to another process, such as `npx keyrow cleanup`. */
   readonly cleanup?: CleanupOptions | false
 }
 
@@ -24,7 +24,7 @@ export interface ReadyStoreOptions extends SessionStoreOptions {
 export interface ReadyStore extends SessionStore {
   /** The database of the store, for records and transactions beside the sessions. */
   readonly database: Database
-  /** Ends the cleanup of expired sessions, then all connections. Idempotent. */
+  /** Stops the cleanup of expired sessions, and then closes all connections. It is idempotent. */
   readonly close: TE.TaskEither<DriverError, void>
 }
 

@@ -1,4 +1,4 @@
-// For authors of stores, databases and layers, and for programs that put a store together themselves.
+// The exports for authors of stores, databases and layers, and for programs that put a store together themselves.
 
 export type { Edit, Edits, Entries, Step } from '../core/edits.js'
 export type { StoreError } from '../core/errors.js'

@@ -1,5 +1,5 @@
-// The methods of express-session's stores that concern all sessions: those with a key `cookie`. The same tables may have
-// other sessions.
+// The methods of an express-session store that concern all its sessions. These are the sessions with a key `cookie`, because
+// the same tables may have other sessions too.
 
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
@@ -21,8 +21,8 @@ where s.expires_at > now() and e.value is not null and ${hasCookie(schema)} and 
 group by s.id
 order by s.id`,
 
-  // $1 is the time by this process's clock, which also sets the times of cookies, as JSON writes a `Date`. Times of that
-  // form are compared as texts, because a cast fails for other texts. The cookies with other times are returned.
+  // $1 is the time by this process's clock, which also sets the times of cookies. It has the form in which JSON writes a
+  // `Date`. Times of that form are compared as texts, because a cast fails for other texts. `others` has the other cookies.
   count: (schema) => `
 select
   count(*) filter (where c.expires is null or (c.is_date and c.expires collate "C" > $1::text))::int as n,
@@ -34,7 +34,7 @@ from (
   where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
 
-  // $1 is the batch size. Sessions are locked in the order of their ids, and their ids stay fenced.
+  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that none is created again.
   clear: (schema) =>
     endingOf(schema, {
       lockedSessions: `
@@ -62,13 +62,13 @@ export const allSessions = (database: Database, schemaName: string) => {
   )
   return {
     clear,
-    /** The sessions that are alive by the row's expiration and by the cookie's. */
+    /** Returns the sessions that are alive by both the row's expiration and the cookie's. */
     all: pipe(
       rowsAs(t.type({ entries: t.string }))(own, sql.all),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
       TE.map(A.filter((entries) => !hasEnded(entries, Date.now()))),
     ),
-    /** The number of these sessions. */
+    /** Returns the number of the sessions that `all` returns. */
     length: () => {
       const now = Date.now()
       const isAlive = (cookie: Json): boolean => !isOver(cookie, now)

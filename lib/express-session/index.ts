@@ -26,25 +26,25 @@ export type {
 export { connectPgSimple, migrateSessions } from './migrate.js'
 
 export interface ExpressSessionStoreOptions {
-  /** The database of the store, for `all`, `length` and `clear`. */
+  /** The database of the store, which the methods `all`, `length` and `clear` need. */
   readonly database?: Database
   /** The schema of the store's tables. Default: `keyrow`. */
   readonly schema?: string
-  /** The sessions of another store. A session that is not found here is looked up there, and migrated. */
+  /** The sessions of another store. A session that this store does not have is looked up there, and migrated. */
   readonly migrateFrom?: OldSessions
 }
 
-/** What was stored when a session object was returned or last saved. */
+/** The state that was stored when a session object was returned or last saved. */
 interface LoadedState {
   readonly session: Session
   readonly seen: Entries
   /** The time at which `session` was read or written, in milliseconds since 1970. */
   readonly at: number
-  /** The keys of a save that failed, which may have been written. */
+  /** The keys of a save that failed. Their values may nevertheless have been written. */
   readonly uncertain?: ReadonlySet<string> | undefined
 }
 
-/** A member that identifies copies of our objects. Its value is a function, which JSON leaves out. */
+/** The name of a member that identifies copies of our objects. Its value is a function, which JSON leaves out. */
 const STATE_KEY = 'keyrow:known'
 
 const loadedState = (session: Session): LoadedState => ({
@@ -117,11 +117,11 @@ class ExpressSessionStore extends session.Store {
 
   override touch(sid: string, data: Data, callback?: Done): void {
     callbackify(async () => {
-      // express-session calls it for an unchanged object: only the cookie's time differs.
+      // express-session calls `touch` for an unchanged object, in which only the cookie's time differs.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
       await this.#enqueue(data, async () => {
         const loaded = (await this.#currentState(sid, data)) ?? (await this.#load(sid))
-        // Another object of the session may have extended its cookie.
+        // The session is loaded again, because another object of the session may have extended its cookie.
         if (loaded !== undefined && hasEnded(loaded.seen, Date.now()) && !(await this.#get(sid))) return
         await this.#write(data, loaded, cookie === undefined ? undefined : loaded?.seen.set('cookie', cookie))
       })
@@ -146,7 +146,7 @@ class ExpressSessionStore extends session.Store {
   override clear(callback?: Done): void {
     callbackify(async () => {
       await orThrow((await this.#prepared()).clear)
-      // Sessions that were not migrated yet would be migrated by a later request.
+      // Sessions that were not migrated yet are destroyed too, because a later request would migrate them.
       for (let last: string | undefined = ''; this.#migrateFrom !== undefined && last !== undefined; ) {
         const old: readonly OldSession[] = await orThrow(this.#migrateFrom.after(last, 200))
         for (const { sid } of old) await this.#destroy(sid)
@@ -155,7 +155,10 @@ class ExpressSessionStore extends session.Store {
     })((error: unknown) => callback?.(error ?? undefined))
   }
 
-  /** express-session makes an object of its own from the result of `get`, and passes that to `set` later. */
+  /**
+   * express-session passes to `set` its own object, which it makes here from the result of `get`. That object gets the
+   * state.
+   */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const loaded = this.#stateOf(data)
     Reflect.deleteProperty(data, STATE_KEY)
@@ -167,7 +170,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into an object of its own.
+    // @fastify/session copies all enumerable members into its own object, which this member then identifies.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)
@@ -193,19 +196,19 @@ class ExpressSessionStore extends session.Store {
     return this.#states.get(data) ?? (typeof state === 'function' ? this.#states.get(state) : undefined)
   }
 
-  /** The state of the object. Keys of a save that failed are read again. */
+  /** Returns the state of the object. Keys of a save that failed are read again. */
   async #currentState(sid: string, data: object): Promise<LoadedState | undefined> {
     const loaded = this.#stateOf(data)
     if (loaded?.uncertain === undefined) return loaded
     const { seen, uncertain } = loaded
     const found = await this.#load(sid)
-    // The session has ended: its save stores nothing.
+    // The session has ended, so its save stores nothing.
     if (found === undefined) return loaded
     const isUncertain = (_: unknown, key: string): boolean => uncertain.has(key)
     return { ...found, seen: seen.filterNot(isUncertain).merge(found.seen.filter(isUncertain)) }
   }
 
-  /** Runs the writes of one object one after the other, since each starts from the state that the last one left. */
+  /** Runs the writes of one object one after the other, because each starts from the state that the previous one left. */
   #enqueue(data: object, write: () => Promise<void>): Promise<void> {
     const turn = (this.#writes.get(data) ?? Promise.resolve()).then(write)
     const settled = turn.catch(() => undefined)
@@ -219,7 +222,7 @@ class ExpressSessionStore extends session.Store {
     const { session, seen } = loaded
     const next = entriesToStore(this.#store.lifetime, seen, now)
     const edited = withEdited(session, seen, next)
-    // The expiration may be due for an extension since the session was read. A refresh extends it if so.
+    // The expiration may have become due for an extension since the session was read. A refresh then extends it.
     const { idleMs, touchFraction } = this.#store.lifetime
     const isStale = edited.edits.isEmpty() && Date.now() - loaded.at >= (idleMs * touchFraction) / 2
     const saved = await (isStale ? refreshSession(edited) : saveSession(edited))()
@@ -232,7 +235,7 @@ class ExpressSessionStore extends session.Store {
     }
   }
 
-  /** Creates the session of an object that is not ours, unless its id is or was in use. */
+  /** Creates the session of an object that this store did not return, unless its id is or was in use. */
   async #create(sid: string, now: Entries): Promise<LoadedState | undefined> {
     const created = await createSession(this.#store, sid, now)
     return created && { session: created, seen: now, at: Date.now() }
@@ -241,7 +244,7 @@ class ExpressSessionStore extends session.Store {
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // Last: the ended session's id is fenced now, so a concurrent request cannot migrate it again.
+    // The old session is removed last. By then the ended session's id is fenced, so that no request can migrate it again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 

@@ -1,6 +1,6 @@
-// Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
-// here once. A session that ends here is deleted there, and its id stays fenced here. A migrated session expires there no
-// later than here, so that it is not migrated again after it has expired.
+// Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created in
+// keyrow's store once. If it ends there, it is deleted from the other store, and its id stays fenced. A migrated session
+// expires in the other store no later than in keyrow's. So it is not migrated again after it has expired.
 
 import type { Option } from 'fp-ts/lib/Option.js'
 import { type Entries, noEntries } from '../core/edits.js'
@@ -15,7 +15,7 @@ import { rowsAs } from '../sql/rows.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { entriesOf, isMembers, type Members, tokenOfSid, withEdited } from './values.js'
 
-/** A session of the other store: its credential, and its values. */
+/** A session of the other store. `sid` is its credential. */
 export interface OldSession {
   readonly sid: string
   readonly values: Readonly<Record<string, Json>>
@@ -27,18 +27,21 @@ export interface OldSessions {
   readonly find: (sid: string) => TE.TaskEither<DriverError, Option<OldSession>>
   /** Returns up to `limit` live sessions after `sid`, in the order of sids. */
   readonly after: (sid: string, limit: number) => TE.TaskEither<DriverError, readonly OldSession[]>
-  /** Makes the session expire in at most this time, until the other store extends it again. */
+  /** Makes the session expire after at most this time, unless the other store extends it again. */
   readonly shorten: (sid: string, milliseconds: number) => TE.TaskEither<DriverError, void>
   readonly remove: (sid: string) => TE.TaskEither<DriverError, void>
 }
 
-/** Creates the session of these entries, unless its id is or was in use. @throws `EncodeError` */
+/** Creates the session of these entries, or returns `undefined` if its id is or was in use. @throws `EncodeError` */
 export const createSession = async (store: SessionStore, sid: string, entries: Entries) => {
   const saved = await saveSession(withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries))()
   return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
 }
 
-/** Migrates a session. The result is `present` if it was migrated before, even if it has ended since. */
+/**
+ * Migrates a session. The result is `present` for one that was migrated before, even if it has ended since. It is `rejected`
+ * for one that cannot be stored.
+ */
 export const migrateSession = async (
   store: SessionStore,
   from: OldSessions,
@@ -56,7 +59,7 @@ export const migrateSession = async (
 }
 
 export interface MigrateOptions {
-  /** The number of sessions that are read at once. Default: 200. */
+  /** The number of sessions in one batch. Default: 200. */
   readonly batchSize?: number
   /** Ends the migration after the current batch. */
   readonly signal?: AbortSignal
@@ -77,10 +80,10 @@ export interface MigrationResult {
 }
 
 /**
- * Migrates all live sessions of another store in batches, while that store is in use. The sessions stay there too, so that
- * processes which still use it sign out no user. Another run migrates the sessions created since.
+ * Migrates all live sessions of another store in batches, while that store is in use. The sessions also stay in the other
+ * store, so that processes which still use it sign out no user. Another run migrates the sessions that were created since.
  *
- * @throws `DriverError` or `SchemaMismatch`; sessions migrated before the failure stay migrated
+ * @throws `DriverError` or `SchemaMismatch`. Sessions that were migrated before the failure stay migrated.
  */
 export const migrateSessions = async (
   store: SessionStore,
@@ -102,8 +105,8 @@ export const migrateSessions = async (
   return soFar
 }
 
-// The table of connect-pg-simple: (sid, sess json, expire timestamp). Its times have no zone and are in that of the
-// connection, so the connections that read it must have the same zone as those that write it.
+// The table of connect-pg-simple has the columns (sid, sess json, expire timestamp). Its times have no time zone, and are in
+// the zone of the connection. So the connections that read the table must have the same zone as those that write it.
 
 export interface ConnectPgSimpleOptions {
   /** The table's name. Default: `session`. */
@@ -127,7 +130,7 @@ const oldStatements = statementsOf('old', {
 })
 
 /**
- * The sessions in a table of connect-pg-simple, for `migrateSessions`, and for the option `migrateFrom` of
+ * Returns the sessions in a table of connect-pg-simple, for `migrateSessions` and for the option `migrateFrom` of
  * `expressSessionStore`.
  *
  * @example
@@ -163,11 +166,11 @@ const oldSession = ({ sid, sess, expires }: t.TypeOf<typeof OldRow>): OldSession
   return { sid, values: isMembers(values) ? withTime(values, expires) : {} }
 }
 
-// connect-pg-simple's `touch` extends the row's time alone, so the cookie's own time may be long past.
+// connect-pg-simple's `touch` extends only the row's time, so the cookie's own time may be long past.
 const withTime = (values: Members, expires: number): Members => {
   const cookie = values['cookie']
   if (!isMembers(cookie) || typeof cookie['expires'] !== 'string') return values
-  // The latest time of a `Date` stands for `infinity`.
+  // The row's time may be `infinity`, for which the latest time of a `Date` is used.
   const time = new Date(Math.min(expires, 8.64e15)).toISOString()
   return { ...values, cookie: { ...cookie, expires: time } }
 }

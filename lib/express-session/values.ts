@@ -1,5 +1,5 @@
-// The mutable session object of express-session as entries: each member is a key, `cookie` too. Its edits are the
-// differences from the entries with which it was made.
+// Converts between the mutable session object of express-session and entries. Each member is a key, `cookie` too. The edits
+// of an object are its differences from the entries from which it was made.
 
 import { createHash } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
@@ -12,24 +12,24 @@ import type { Lifetime, Session } from '../store/contract.js'
 
 export type Members = Readonly<Record<string, Json>>
 
-/** A copy of this member would replace the prototype of the copied object. */
+/** The name of a member that is left out, because a copy of it would replace the prototype of the copied object. */
 const PROTOTYPE = '__proto__'
 
-/** The entries without keyrow's own keys. */
+/** Returns the entries without keyrow's own keys, and without `__proto__`. */
 export const visible = (entries: Entries): Entries =>
   entries.filterNot((_, key) => key === PROTOTYPE || key.startsWith('keyrow:'))
 
-/** A mutable object of the entries, as `JSON.parse` would return it. */
+/** Returns a mutable object of the entries, as `JSON.parse` would return it. */
 export const objectOf = (entries: Entries): Record<string, unknown> => ({
   cookie: { originalMaxAge: null },
   ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
 })
 
-/** The entries of an object as `JSON.stringify` writes it: a `Date` becomes text, `undefined` is left out. */
+/** Returns the entries of an object, as `JSON.stringify` writes it. A `Date` becomes text, and `undefined` is left out. */
 export const entriesOf = (object: object): Entries =>
   HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
 
-/** The session with the edits that lead from `before` to `after`. */
+/** Returns the session with the edits that lead from `before` to `after`. */
 export const withEdited = (session: Session, before: Entries, after: Entries): Session =>
   before
     .merge(after)
@@ -40,12 +40,12 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Replaces the times in a cookie, which express-session extends in every request. */
-const NO_TIMES = { expires: null, originalExpires: null }
+/** Replaces the members of a cookie that express-session changes in every request. */
+const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
 /**
- * Returns the entries to store in place of `before`: `after`. If they differ only by a small extension of the cookie's
- * time, the stored time is kept: the same rule, `touchFraction`, as for the expiration of a session.
+ * Returns the entries to store in place of `before`, usually `after`. If they differ only by a small extension of the
+ * cookie's time, the stored time is kept. `touchFraction` defines what is small, as it does for the expiration of a session.
  */
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
@@ -57,21 +57,24 @@ export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, aft
 const isSmallStep = (touchFraction: number, before: Json, after: Json | undefined): boolean => {
   if (!isMembers(before) || !isMembers(after)) return false
   if (!isDeepStrictEqual({ ...before, ...NO_TIMES }, { ...after, ...NO_TIMES })) return false
-  const [from, to, maxAge] = [timeOf(before), timeOf(after), after['originalMaxAge']]
-  if (from === undefined || to === undefined) return from === to
-  return to > from - CLOCK_STEP_MS && to - from < touchFraction * (typeof maxAge === 'number' ? maxAge : 0)
+  const [from, to] = [timeOf(before), timeOf(after)]
+  const [maxAge, newMaxAge] = [before['originalMaxAge'], after['originalMaxAge']]
+  if (typeof maxAge !== 'number' || typeof newMaxAge !== 'number' || from === undefined || to === undefined)
+    return from === to && maxAge === newMaxAge
+  if (Math.abs(newMaxAge - maxAge) >= CLOCK_STEP_MS || to <= from - CLOCK_STEP_MS) return false
+  return to - from < touchFraction * newMaxAge
 }
 
 /**
- * express-session 1.19 reads the clock twice for a new cookie: `originalMaxAge` is shorter than `maxAge` if a millisecond
- * passes in between. A request that follows at once then has an earlier time.
+ * Whenever express-session 1.19 sets a cookie's time, it reads the clock twice. `originalMaxAge` becomes shorter if a
+ * millisecond passes in between. So it differs in a request that changes nothing, and a later time may be an earlier one.
  */
 const CLOCK_STEP_MS = 1_000
 
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** The time at which the browser drops the cookie, in milliseconds since 1970. A time of 0 counts as none. */
+/** Returns the time at which the browser drops the cookie, in milliseconds since 1970. A time of 0 counts as none. */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
@@ -86,16 +89,16 @@ export const isOver = (cookie: Json | undefined, now: number): boolean => {
   return time !== undefined && time <= now
 }
 
-// The session ids of express-session. A sid is a credential and is not stored: keyrow's id and secret are two different
+// A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are two different
 // digests of it.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()
 
-/** The token of the session that has this sid. */
+/** Returns the token of the session that has this sid. */
 export const tokenOfSid = (sid: string): Token => {
   const id = digest('id', sid).subarray(0, 16)
-  // The version and the variant of a UUID of version 4.
+  // These are the version and the variant of a UUID of version 4.
   id.writeUInt8((id.readUInt8(6) & 0x0f) | 0x40, 6)
   id.writeUInt8((id.readUInt8(8) & 0x3f) | 0x80, 8)
   const uuid = id.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

@@ -1,4 +1,4 @@
-// The parts of an adapter, for the authors of other adapters: see docs/frameworks.md.
+// The parts from which authors build adapters for other frameworks. See docs/frameworks.md.
 
 export type { CookieOptions } from './cookie.js'
 export { type CheckedRequest, isPrefetch } from './csrf.js'

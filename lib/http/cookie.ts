@@ -1,5 +1,6 @@
-// The session's cookie, and the cross-site cookie. Both are `HttpOnly` with an explicit `SameSite`. Over a secure
-// connection they are `Secure` with the prefix `__Host-`, which demands the path `/` and no `Domain`, or `__Secure-`.
+// Reads and writes the session's cookie and the cross-site cookie. Both are `HttpOnly` with an explicit `SameSite`. Over a
+// secure connection they are `Secure`, and have the prefix `__Host-` or `__Secure-`. `__Host-` demands the path `/` and no
+// `Domain`.
 
 import { parseCookie, stringifySetCookie } from 'cookie'
 import { O } from '../core/prelude.cjs'
@@ -9,20 +10,20 @@ import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
-  /** The name; over TLS with the prefix `__Host-`, or `__Secure-` if `domain` or `path` is set. Default: `session`. */
+  /** The name. Over TLS it gets the prefix `__Host-`, or `__Secure-` with a `domain` or another `path`. Default: `session`. */
   readonly cookieName?: string
-  /** Which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
+  /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
   /** Whether the cookie outlives the browser, for up to the store's `absoluteMs`. Default: false. */
   readonly persistent?: boolean
   /**
-   * Whether the browser keeps a cookie of its own for each site that embeds yours in a frame (CHIPS). Some browsers accept
-   * no other cookie there. It needs `sameSite: 'none'`. Default: false.
+   * Whether the browser keeps a separate cookie for each site that embeds yours in a frame (CHIPS). Some browsers accept
+   * only such cookies in frames. The option needs `sameSite: 'none'`. Default: false.
    */
   readonly partitioned?: boolean
-  /** A domain whose hosts all get the cookie, and may set it: `shop.example`. Default: only the host that set it. */
+  /** A domain whose hosts all get the cookie and may set it, such as `shop.example`. Default: only the host that set it. */
   readonly domain?: string
-  /** Only requests below this path carry the cookie. It does not protect from other paths of the host. Default: `/`. */
+  /** Only requests below this path carry the cookie. It is not hidden from the host's other paths. Default: `/`. */
   readonly path?: string
 }
 
@@ -45,14 +46,14 @@ const sessionCookie = (options: CookieOptions) => {
       ...(domain === undefined ? {} : { domain }),
       ...(maxAge === undefined ? {} : { maxAge }),
     })
-  // Throws now what `serialize` would throw later.
+  // Throws the error of an invalid option now, instead of at the first `serialize`.
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
-    /** `absoluteMs` is the store's lifetime. `ownMs` is the session's own, and makes the cookie persistent. */
+    /** `absoluteMs` is the store's lifetime. `ownMs` is the session's own lifetime and makes the cookie persistent. */
     serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
       const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
-      // Rounded up: zero seconds would delete the cookie.
+      // The lifetime is rounded up, because zero seconds would delete the cookie.
       return write(token, secure, lifetimeMs === undefined ? undefined : Math.ceil(lifetimeMs / 1000))
     },
     /** The `Set-Cookie` header that deletes the cookie. */
@@ -60,7 +61,9 @@ const sessionCookie = (options: CookieOptions) => {
   }
 }
 
-/** At least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports. */
+/**
+ * A domain has at least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports.
+ */
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
 const checkOptions = (options: CookieOptions): void => {
@@ -79,11 +82,11 @@ const checkOptions = (options: CookieOptions): void => {
     throw new TypeError(`path: "${path}" does not begin with /; browsers would ignore it`)
 }
 
-/** Each token that is tried costs a load. */
+/** The maximum number of tokens that are tried for one request. Each token costs a load. */
 const MAX_TOKENS = 3
 
-// A browser sends several cookies of one name if another page or server of the host has set one for another path or
-// domain. Then the well-formed ones count.
+// A browser sends several cookies of one name if another page or server of the host has set one for another path or domain.
+// Then the well-formed tokens among their values are tried.
 const tokensIn = (header: string, name: string): readonly string[] => {
   const first = parseCookie(header)[name]
   if (first === undefined) return []
@@ -93,17 +96,17 @@ const tokensIn = (header: string, name: string): readonly string[] => {
   return wellFormed.length === 0 ? [first] : wellFormed.slice(0, MAX_TOKENS)
 }
 
-// The cross-site cookie. A browser does not send a `Lax` cookie with a form that a page of another site posts (3-D Secure,
-// SAML, OpenID Connect's `form_post`), nor a `Strict` cookie with any link of another site. But it accepts a cookie from
-// the response, which would replace the session of a user who is signed in. So the edits of such a request are stored in
-// a second session, with the cookie `session-cross-site`. find-session.ts merges it at the first request with both.
+// The cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D Secure, SAML,
+// OpenID Connect's `form_post`). It withholds a `Strict` cookie from any link of another site too. But it accepts a cookie
+// from the response, which would replace the session of a user who is signed in. So the edits of such a request are stored
+// in a second session, with the cookie `session-cross-site`. find-session.ts merges it at the first request with both.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 
-/** @throws `TypeError` as `sessionCookie` does */
+/** @throws `TypeError` for the same options as `sessionCookie` */
 export const sessionCookies = (options: CookieOptions) => ({
   session: sessionCookie(options),
-  /** `undefined` with `sameSite: 'none'`: browsers never withhold such a cookie. */
+  /** It is `undefined` with `sameSite: 'none'`, because browsers never withhold such a cookie. */
   crossSite: options.sameSite === 'none' ? undefined : crossSiteCookie(options),
 })
 
@@ -111,13 +114,13 @@ const crossSiteCookie = (options: CookieOptions) => {
   const { cookieName = DEFAULT_NAME, sameSite } = options
   const cookieNamed = (suffix: string, sameSite: 'lax' | 'strict') =>
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
-  // `Lax`, so that the page to which the response redirects gets it.
+  // It is `Lax`, so that the browser sends it to the page to which the response redirects.
   const token = cookieNamed('cross-site', 'lax')
-  // Its presence shows that the browser sends `Strict` cookies, even without `Sec-Fetch-Site`.
+  // If this cookie is present, the browser has sent `Strict` cookies. That works without `Sec-Fetch-Site` too.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
-    /** The browser drops the cookie after `idleMs`. */
+    /** Returns the `Set-Cookie` headers. The browser drops the cookie after `idleMs`. */
     serialize: (text: string, secure: boolean, idleMs: number): readonly string[] => [
       token.serialize(text, secure, idleMs),
       ...(strict === undefined ? [] : [strict.serialize('1', secure, idleMs)]),
@@ -137,13 +140,13 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
   if (request === undefined) return false
   const sender = senderOf(request, info)
   if (headerOf(request, 'sec-fetch-site') !== undefined) {
-    // A whole page, not a frame or another part of one.
+    // This is true for a whole page, and false for a frame or another part of a page.
     const isPage =
       headerOf(request, 'sec-fetch-mode') === 'navigate' &&
       (headerOf(request, 'sec-fetch-dest') ?? 'document') === 'document'
     return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
   }
   if (sender === 'same-origin') return false
-  // Old browsers send no `Sec-Fetch-Site`; other clients send no `Origin` either.
+  // Old browsers send no `Sec-Fetch-Site`. Clients that are no browsers do not send an `Origin` either.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }

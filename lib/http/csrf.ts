@@ -1,5 +1,5 @@
-// Checks whether a request was made by a page of our own: by the headers that browsers set, or else by a token that only
-// our pages have. `SameSite` is not enough: other hosts of the same site, and old browsers, send the cookie too.
+// Checks whether a page of our own made a request. It relies on the headers that browsers set, or else on a token that only
+// our pages have. `SameSite` is not enough, because other hosts of the same site, and old browsers, send the cookie too.
 
 import { timingSafeEqual } from 'node:crypto'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
@@ -11,7 +11,7 @@ import { RequestRejected } from './errors.js'
 
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
 
-/** The members that the requests of all frameworks have. */
+/** The members of a request that all frameworks have. */
 export interface CheckedRequest {
   readonly method?: string | undefined
   readonly url?: string | undefined
@@ -20,7 +20,7 @@ export interface CheckedRequest {
 
 /** A request as an adapter passes it on. */
 export interface RequestInfo {
-  /** The host that the client requested, as a trusted proxy reports it. Without it the request's own host counts. */
+  /** The host that the client requested, as a trusted proxy reports it. If missing, the request's own host is used. */
   readonly host?: string | undefined
   /** Whether the client's connection is known to be secure. */
   readonly secure: boolean
@@ -40,7 +40,7 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** By `Sec-Fetch-Site`, or else by `Origin`: there another host of the same site counts as `cross-site`. */
+/** Returns the sender by `Sec-Fetch-Site`, or else by `Origin`. By `Origin`, another host of the same site is `cross-site`. */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -49,17 +49,17 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
   return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
-/** The origins of a request. `none`: the user made it, by the address bar or a bookmark. */
+/** The possible senders of a request. `none` is the user, who used the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/** Whether the headers name a page of another origin, or hide the page. Old browsers and other clients send none. */
+/** Whether the headers name a page of another origin, or hide the page. Old browsers and other clients omit these headers. */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/** Compares origins as browsers do: default ports, case and the notation of IPv6 addresses make no difference. */
+/** Compares origins as browsers do. Default ports, case and the notation of IPv6 addresses make no difference. */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
@@ -68,7 +68,7 @@ const isOrigin = (origin: string, host: string | undefined, secure: boolean): bo
   return parseUrl(`${url.protocol}//${host}`)?.host === url.host
 }
 
-/** The requested host. HTTP/2 has `:authority` instead of `Host`, and a `Request` has the host in its URL. */
+/** Returns the requested host. HTTP/2 has `:authority` instead of `Host`, and a `Request` has the host in its URL. */
 const requestedHost = (request: CheckedRequest): string | undefined => {
   const { headers, url = '' } = request
   const authority = typeof headers.get === 'function' ? parseUrl(url)?.host : headerOf(request, ':authority')
@@ -78,9 +78,9 @@ const requestedHost = (request: CheckedRequest): string | undefined => {
 const parseUrl = (url: string): URL | undefined => (URL.canParse(url) ? new URL(url) : undefined)
 
 /**
- * Whether the browser prefetches or prerenders the page, which the user may never open (`Sec-Purpose`, or the older
- * `Purpose`). Flash messages that such a request reads are kept, and no expiration is extended. Other effects of the
- * handler are not prevented: call this before counting a page view, for instance.
+ * Whether the browser only prefetches or prerenders a page (by `Sec-Purpose`, or the older `Purpose`). The user may never
+ * open the page. Flash messages that such a request reads are kept, and no expiration is extended. Other effects of the
+ * handler are not prevented, so call this before you count a page view, for instance.
  *
  * @example
  * ```ts
@@ -94,12 +94,12 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
   /\b(prefetch|prerender)\b/i.test(headerOf(request, 'sec-purpose') ?? headerOf(request, 'purpose') ?? '')
 
 /**
- * Checks that a request which may change something comes from a page of our own. The browser's `Sec-Fetch-Site`, or else
- * an `Origin`, decides: same-origin passes, cross-site is rejected. Any other request must have the
- * current session's `csrfToken`, in the header `X-CSRF-Token` or as `field`. GET, HEAD, OPTIONS and TRACE pass.
+ * Checks that a request which may change something comes from a page of our own. `Sec-Fetch-Site`, or else `Origin`,
+ * decides. A same-origin request passes, and a cross-site one is rejected. Any other request must have the current session's
+ * `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
  *
- * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored;
- * `NoCurrentSession` if a token is needed outside of a session
+ * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored
+ * @throws `NoCurrentSession` if a token is needed outside of a session
  *
  * @example
  * ```ts
@@ -147,7 +147,7 @@ const ACCEPTED = E.right(undefined)
 const rejected = (message: string): E.Either<RequestRejected, never> =>
   E.left(new RequestRejected(403, message))
 
-/** In constant time. The first half of a token is a random mask of the second one. */
+/** Compares in constant time. The first half of a token is a random mask, with which the second half is XORed. */
 const isTokenOf = (key: Buffer, token: unknown): boolean => {
   if (typeof token !== 'string' || !/^[\w-]{86}$/.test(token)) return false
   const bytes = Buffer.from(token, 'base64url')

@@ -1,5 +1,5 @@
-// A response whose first byte waits for the save. The calls of the handler are kept in order until the response is
-// released or reset. The head is made at the last moment, so that headers can still be added.
+// Defers a response, so that its first byte waits for the save. The handler's calls are kept in order until the response is
+// released or reset. The response's head is written at the last moment, so that headers can still be added.
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick, setImmediate } from '../core/process.js'
@@ -9,14 +9,14 @@ import { appendHeader, callReal, clearStatusMessage, DeferredState, headersSent 
 import { changedHeaders, type PendingResponse, type SessionHeaders } from './session-request.js'
 
 export interface DeferredResponse extends PendingResponse {
-  /** Drops what was written, if nothing of it was sent. */
+  /** Drops what the handler has written, if nothing was sent yet. */
   readonly reset: () => void
 }
 
 /**
- * Defers `res`. `isFailure` is called with the status of the pending response. `answer` returns the response to a
- * failure, or a function that has the framework respond, before which `res` is reset. If a response has begun when the
- * failure occurs, its connection is cut, so that no client takes it for complete. A response that has ended stays.
+ * Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the response
+ * to a failure, or a function that makes the framework respond after `res` is reset. If the response has begun when a
+ * failure occurs, its connection is cut, so that no client takes it for complete. An ended response stays as it is.
  */
 export const deferResponse = (
   res: ServerResponse,
@@ -27,10 +27,10 @@ export const deferResponse = (
   deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
-      // Not at once: a throw or a last edit right after the call still belongs to the handler.
+      // It does not resolve at once, because a throw or an edit right after the call still belongs to the handler.
       state.onFlush = () => void setImmediate(resolve)
     }),
-    // Responses of HTTP/2 report a disconnected client by their stream.
+    // The stream of an HTTP/2 response shows that its client has disconnected.
     isAbandoned: () => (res as OverHttp2).stream?.destroyed ?? res.destroyed,
     isFailure: () => isFailure(state.status),
     reset: () => {
@@ -52,8 +52,8 @@ export const deferResponse = (
 }
 
 /**
- * Drops what was written. Middleware may have kept or wrapped the old methods for that response: a compressing stream may
- * still write its rest, and would not compress another response. So new methods are installed; the old ones do nothing.
+ * Drops what was written. Middleware may have kept or wrapped the old methods. A compressing stream, for instance, may still
+ * write its rest, and would not compress a new response. So new methods are installed, and the old ones do nothing.
  */
 const reset = (state: DeferredState): DeferredState => {
   const { res, before } = state
@@ -80,7 +80,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   state.phase = 'released'
   state.addHeaders = addHeaders
   res.statusCode = state.status ?? res.statusCode
-  // Wrappers of `writeHead` have run already, when the head was made.
+  // Wrappers of `writeHead` have already run, when the handler wrote the head.
   const wrapped: unknown = Reflect.get(res, 'writeHead')
   Reflect.set(res, 'writeHead', state.writeHead)
   try {
@@ -88,12 +88,12 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
-  // Node.js emits the event itself if what was written just now did not fit either.
+  // Node.js emits `drain` itself if the data that was just written did not fit its buffer either.
   if (state.needsDrain && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // A deferred response has a `headersSent` of its own. Over HTTP/2 `end` calls `write`, which must reach the client.
+  // This comes first, because a deferred response has its own `headersSent`. Over HTTP/2, `end` calls the installed `write`.
   state.phase = 'released'
   if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
   else if (!state.res.writableEnded) state.res.destroy()
@@ -105,7 +105,7 @@ const cut = (state: DeferredState): void => {
   if (!state.res.writableEnded) state.res.destroy()
 }
 
-/** Sends a plain text. A response that cannot be sent, with the status 0 for instance, becomes a plain 500. */
+/** Sends an error response as plain text. If it cannot be sent (its status is 0, for instance), a plain 500 is sent. */
 const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHeaders: () => void): void => {
   const { res } = state
   const fallback: ErrorResponse = { status: 500, body: 'Something went wrong.\n' }
@@ -127,7 +127,7 @@ const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHea
   res.destroy()
 }
 
-// The stream of a response over HTTP/2. While the response is deferred, the stream's methods call those of the response:
+// The stream of a response over HTTP/2. While the response is deferred, the stream's methods call those of the response. So
 // nothing is sent before the save, and the response gets its cookie.
 
 type OverHttp2 = ServerResponse & { readonly stream?: ServerHttp2Stream }
@@ -144,7 +144,7 @@ const deferStream = (res: OverHttp2, isPending: () => boolean): void => {
   const replacements: StreamMethods = {
     respond: respond(res) as Call,
     write: (...args) => response.write(...args),
-    // Node.js itself ends the stream of a client that has disconnected.
+    // When a client has disconnected, Node.js itself ends the stream.
     end: (...args) => (stream.aborted || stream.destroyed ? end(...args) : response.end(...args)),
     respondWithFD: rejectFile('respondWithFD'),
     respondWithFile: rejectFile('respondWithFile'),

@@ -1,7 +1,7 @@
-// The response to a request that failed, decided in one place that a program can replace.
+// Decides the response to a request that failed, in one place that a program can replace.
 import { brandErrors, ErrorWithStatus, isSessionError, responseBody } from '../core/errors.js'
 
-/** The request may be forged. Its response has the status 403. */
+/** The request was rejected, because it may be forged. Its response has the status 403. */
 export class RequestRejected extends ErrorWithStatus {
   readonly _tag = 'RequestRejected'
 
@@ -37,18 +37,19 @@ export interface ErrorRequest {
   readonly path: string
 }
 
-/** Returns the response to a failed request, and logs the failure. If another one has begun, it is cut instead. */
+/** Returns the response to a failed request, and logs the failure. A response that has already begun is cut instead. */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 /**
- * The default `onError`. Its status is the error's `status`: 503 if the database is not available or a retry may
- * succeed, 409 if the session has ended or another request was first, 400 for a value that cannot be stored (U+0000 in a
- * form's field, say), 403 for a `RequestRejected`; else 500. It logs one line, with a stack for errors of others.
+ * The default `onError`. The status is that of a keyrow error, or else 500. It is 503 if the database is not available or a
+ * retry may succeed, and 409 if the session has ended or another request was first. It is 400 for a value that cannot be
+ * stored (U+0000 in a form, say), and 403 for a `RequestRejected`. It logs one line, and the stack of an error that is not
+ * keyrow's.
  */
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
   const { status = 500, headers = {} } = error ?? {}
-  // `console.error` would format a `%c` in the path. The text says "failed" because a response that had begun is cut.
+  // `console.error` would format a `%c` in the path. The text says "failed" because a response that has begun is cut.
   console.error(
     `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
     error ? String(error) : failure,
@@ -56,7 +57,7 @@ export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   return { status, headers, body: error ? responseBody(error) : 'Something went wrong.\n' }
 }
 
-/** The response of the program's `onError`, or the default one if `onError` itself throws. */
+/** Returns the response of the program's `onError`, or the default one if `onError` itself throws. */
 export const errorResponse = (
   onError: OnError = defaultErrorResponse,
   failure: unknown,

@@ -9,10 +9,10 @@ import { type AdapterOptions, createSessionLoader, forwardedOf } from './session
 export type { AdapterOptions } from './session-request.js'
 
 // Errors are noted when they occur, before an error handler gets them. The router of Express 5.3 publishes them on a
-// diagnostics channel. For Express 4 and earlier versions of 5, the methods by which a router calls its handlers are
-// wrapped, once for each copy of Express. They note the errors of followed requests only.
+// diagnostics channel. For older versions, the methods with which a router calls its handlers are wrapped, once for each
+// copy of Express. The wrappers note only the errors of followed requests.
 
-/** What to call for each error of a request, and the errors that were reported already. */
+/** For each followed request, the functions to call for an error, and the errors that were already reported. */
 const followed = new WeakMap<
   object,
   { readonly onError: readonly (() => void)[]; readonly seen: Set<unknown> }
@@ -30,7 +30,7 @@ const followErrors = (req: object & { readonly app?: unknown }, onError: () => v
   wrapLayers(router)
 }
 
-/** Called before the first request is routed: the channel needs its subscriber then. */
+/** Subscribes to the channel, once. It must happen before the first request is routed. */
 const subscribeOnce = (): void => {
   if (!isSubscribed)
     subscribe('tracing:express.router.request:error', (message) => {
@@ -43,7 +43,7 @@ const subscribeOnce = (): void => {
 /** Reports an error once, although it passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
-  // A handler leaves its route or its router by these two texts.
+  // These two texts are no errors. A handler passes them to `next` to leave its route or its router.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
   request.seen.add(error)
@@ -53,7 +53,7 @@ const note = (req: unknown, error: unknown): void => {
 type Router = { readonly stack?: readonly object[] }
 type Methods = Record<string, Call | undefined>
 
-/** `_router` in Express 4, where reading `router` throws; `router` in Express 5. */
+/** Returns the router: `_router` in Express 4, where reading `router` throws, and `router` in Express 5. */
 const routerOf = (app: unknown): Router | undefined => {
   if (typeof app !== 'function') return undefined
   const { _router: old } = app as { readonly _router?: Router }
@@ -67,11 +67,11 @@ const wrapLayers = (router: Router): void => {
   const routers = Object.getPrototypeOf(router) as Methods
   for (const name of ['handle_request', 'handleRequest']) wrap(layers, name, { req: 0, next: 2 })
   for (const name of ['handle_error', 'handleError']) wrap(layers, name, { error: 0, req: 1, next: 3 })
-  // The callbacks of parameters. In Express 5 the router does not lead to them.
+  // Also wraps the method that calls the callbacks of `app.param`. Only the router of Express 4 has this method.
   wrap(routers, 'process_params', { req: 2, next: 4 })
 }
 
-/** The positions of the request, the next handler and the error in a method's parameters. */
+/** The positions of the request, the next handler and the error among a method's parameters. */
 type Positions = { readonly req: number; readonly next: number; readonly error?: number }
 
 const wrap = (owner: Methods, name: string, { req, next, error }: Positions): void => {
@@ -102,7 +102,7 @@ declare global {
   }
 }
 
-/** The members of Express's request that the middleware uses. `trust proxy` decides on `secure`, `ip` and the host. */
+/** The members of Express's request that the middleware uses. Its `trust proxy` determines `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
@@ -112,8 +112,8 @@ export interface ExpressRequest extends IncomingMessage {
 
 /**
  * A middleware for Express. The handlers after it have a current session, which is saved before the first byte of the
- * response is sent. Nothing is saved if the response is an error: a status from 500 on, or from 400 on after an error was
- * thrown, rejected or passed to `next`. A failure of the save is passed to `next`.
+ * response is sent. Nothing is saved if the response is an error: its status is at least 500, or at least 400 after an error
+ * was thrown, rejected or passed to `next`. A failure of the save is passed to `next`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -144,18 +144,18 @@ export const sessionMiddleware = (options: AdapterOptions) => {
     )
     followErrors(req, () => {
       hasErred = true
-      // A handler that responds and then fails has failed: Express's error handling can still respond instead.
+      // If a handler responds and then fails, its response is dropped, so that Express's error handling can respond.
       response.reset()
     })
     const { secure = false, ip: address, headers } = req
-    // Whether the sender of the request is a trusted proxy. `req.host` would do, but lacks the port in Express 4.
+    // Tells whether the request's sender is a trusted proxy. `req.host` is not used, since it lacks the port in Express 4.
     const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
     const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
     const info = { cookieHeader: headers.cookie, secure, address, host, request: req }
     void runWithEvents([req, res], begin(info), response, ({ session }) => {
       req.currentSession = session
       next()
-      // The end of the response ends the handler.
+      // The promise stays pending, because the end of the response ends the handler.
       return new Promise(() => undefined)
     })
   }

@@ -1,7 +1,7 @@
 // The adapter for Fastify 4 and 5: a plugin.
 
 import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
-// @fastify/session declares another `Session` in Fastify's types.
+// The alias is needed, because @fastify/session declares another `Session` in Fastify's types.
 import type { Session as CurrentSession } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { runWithEvents } from './request-events.js'
@@ -17,10 +17,10 @@ declare module 'fastify' {
 }
 
 /**
- * A plugin for Fastify. All handlers and hooks after it have a current session, which is saved before the first byte of
- * the reply is sent, also if it is a stream or was hijacked. Nothing is saved if the reply is an error: a status from
- * 500 on, or from 400 on if Fastify's error handling made it, which also gets failed saves. Behind a proxy set
- * Fastify's own `trustProxy`.
+ * A plugin for Fastify. All handlers and hooks after it have a current session. It is saved before the first byte of the
+ * reply is sent, also if the reply is a stream or was hijacked. Nothing is saved if the reply is an error: its status is at
+ * least 500, or at least 400 if Fastify's error handling made it. That handling also gets the error of a failed save. Behind
+ * a proxy, set Fastify's own `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -53,11 +53,12 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
       sessionRequests.set(request, sessionRequest)
       request.currentSession = sessionRequest.session
       done()
-      // The end of the reply ends the handler.
+      // The promise stays pending, because the end of the reply ends the handler.
       return new Promise(() => undefined)
     })
   })
-  // A hook may have replaced the body by another stream (decompressed, say), whose events are outside of the scope.
+  // A hook may have replaced the body with another stream (a decompressed one, say), whose events are outside of the scope.
+  // So the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
     const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()
@@ -76,7 +77,7 @@ Object.assign(sessionPlugin, {
   [Symbol.for('fastify.display-name')]: 'keyrow',
 })
 
-/** Has Fastify respond to a failure, without the headers that the handler has set. */
+/** Makes Fastify respond to a failure, without the headers that the handler has set. */
 const errorReply = (reply: FastifyReply) => {
   const before = new Set(Object.keys(reply.getHeaders()))
   return (failure: unknown) => () => {

@@ -15,8 +15,9 @@ export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, Error
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
- * A `fetch` handler. Your handler has a current session, which is saved before its response is sent; a body may stream
- * later. Nothing is saved if it fails, or returns no response or `Response.error()`. Further arguments are passed on.
+ * Wraps a `fetch` handler. Your handler has a current session, which is saved before its response is sent. The body may
+ * stream later. Nothing is saved if your handler fails, or returns no response or `Response.error()`. It also gets any
+ * further arguments.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

@@ -1,6 +1,6 @@
-// Finds the session of a request: by its session cookie, by its cross-site cookie, or by both. Two sessions are merged in
-// an order that loses nothing if a process dies: the values of the cross-site session are put on top of the other one,
-// the handler runs, the session is saved, and only then the cross-site session is destroyed. Repeating it is harmless.
+// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. Two sessions are merged in an
+// order that loses nothing if a process dies. First the values of the cross-site session are set in the other one. Then the
+// handler runs, and the session is saved. Only then is the cross-site session destroyed. Repeating this is harmless.
 
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
@@ -24,11 +24,11 @@ import { isPrefetch, type RequestInfo } from './csrf.js'
 import type { TokenGuard } from './token-guard.js'
 
 export interface FoundSession {
-  /** The session that a cookie of the request has opened. */
+  /** The session that a cookie of the request has opened, if any. */
   readonly session: O.Option<Session>
-  /** The cookie that gives the session to the browser. */
+  /** The cookie in which the browser gets the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The session to merge into `session`, or `session` itself if it becomes the regular one. */
+  /** The cross-site session to merge into `session`. It is `session` itself if it becomes the regular session. */
   readonly crossSite?: Session
 }
 
@@ -48,9 +48,9 @@ export const findSession =
     const hasToken = tokens.length > 0
     const crossSiteToken = crossSite?.read(info)
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
-    // A prefetched page leaves the merge to a page that is displayed.
+    // A request for a prefetched page leaves the merge to the request of a page that is displayed.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // In this order: a request that misses the cross-site session then loads what it was merged into.
+    // The cross-site session comes first. If it was just destroyed, the session into which it was merged is loaded next.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)
@@ -67,7 +67,7 @@ export const findSession =
     return E.right({ session: opened, cookie: 'session', crossSite: second.right.value })
   }
 
-/** Whether all sessions of tokens that open nothing have ended. A session that was rotated has not. */
+/** Whether the sessions of all these tokens, which opened nothing, have ended. A session with a new secret has not ended. */
 const haveEnded =
   (store: SessionStore, tokens: readonly string[]): TE.TaskEither<StoreError, boolean> =>
   async () => {
@@ -84,7 +84,7 @@ const haveEnded =
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
-/** Opens the session of the first token that has one. If none has, the guard counts the first foreign token. */
+/** Opens the session of the first token that opens one. If none does, the guard counts the first foreign token. */
 const open = async (
   { store, guard }: LoaderOptions,
   info: RequestInfo,
@@ -100,27 +100,27 @@ const open = async (
     const found = await openSession(store, token, options)()
     if (E.isLeft(found)) return found
     if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-    // After the lookup, which prepares the store: only then the origin of its ids can be determined.
+    // This comes after the lookup, which prepares the store. Only a prepared store can tell where an id was made.
     if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
   }
   if (foreign !== undefined) guard?.count(info.address, foreign)
   return E.right(O.none)
 }
 
-/** The session with the values of the cross-site session on top of it. */
+/** Returns the session, in which the values of the cross-site session were set. */
 export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Session> =>
   O.isSome(session) && crossSite !== undefined && crossSite.id !== session.value.id
     ? O.some(withEntries(crossSite.store)(session.value))
     : session
 
-/** Destroys the cross-site session after the save. If that fails, its cookie stays (false), to be merged again later. */
+/** Destroys the cross-site session after the save. If that fails, it returns false, and a later request merges again. */
 export const endCrossSite =
   (scope: Scope, { session: opened, crossSite }: FoundSession): TE.TaskEither<SessionError, boolean> =>
   async () => {
     const { session, state } = scope
     if (crossSite === undefined || state === 'gone') return E.right(false)
     if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-    // Before the rotation: a request that finds the old secret invalid must not find the cross-site session.
+    // This comes before the rotation: a request that finds the old secret invalid must not find the cross-site session.
     if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
     const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
     if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
@@ -132,7 +132,7 @@ export const endCrossSite =
     return E.isRight(rotated) || isOver ? E.right(true) : rotated
   }
 
-/** False if a concurrent sign-in has given the browser another token for the session. */
+/** Returns false if a concurrent sign-in has given the browser another token for the session. */
 const isRegular = async ({ session, state }: Scope, crossSite: Session): Promise<boolean> => {
   if (state === 'destroyed' || sessionToken(session) !== sessionToken(crossSite)) return true
   const found = await loadSession(session.handle, sessionToken(session), { keys: [] })()

@@ -1,5 +1,5 @@
-// The client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and `-Host`, or in
-// `Forwarded` (RFC 7239). Each proxy appends to these headers, so only the entries of trusted proxies count.
+// Reads the client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and `-Host`, or
+// in `Forwarded` (RFC 7239). Each proxy appends to these headers, so only the entries of trusted proxies are used.
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
@@ -12,7 +12,7 @@ export type TrustProxy = boolean | number | readonly string[]
 /** Returns a header of a request by its name in lower case. */
 type ReadHeader = (name: string) => string | undefined
 
-/** What the trusted proxies report; empty if no proxy is trusted. */
+/** What the trusted proxies report. It is empty if no proxy is trusted. */
 export interface Forwarded {
   /** The client's address without a port. */
   readonly address?: string | undefined
@@ -24,7 +24,7 @@ export interface Forwarded {
 /** Reads what the trusted proxies report. `peer` is the address of the connection. */
 type ReadForwarded = (header: ReadHeader, peer: string | undefined) => Forwarded
 
-/** Returns the index of the client in a list of addresses, the most distant one first; below 0 it is the first one. */
+/** Returns the client's index in a list of addresses, the most distant one first. Below 0, the first one is the client. */
 type ClientIndex = (addresses: readonly (string | undefined)[]) => number
 
 const NAMED: Readonly<Record<string, readonly string[]>> = {
@@ -33,10 +33,10 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
   uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
 }
 
-/** Readers of lists, which are parsed once. */
+/** The readers for lists of proxies, so that each list is parsed once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
-/** @throws `RangeError` for a number not whole or below 0, `TypeError` for an entry that is no address or network */
+/** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */
 export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
   if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
   const reader = readers.get(trustProxy) ?? byNetworks(trustProxy)
@@ -63,9 +63,9 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/** `Forwarded` counts only without the others: a proxy that sets those passes on a `Forwarded` of the client. */
+/** Reads `Forwarded` only if the other headers are missing. A proxy that sets those passes on a client's `Forwarded`. */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
-  // A request from inside may have passed fewer proxies, or trusted ones only.
+  // A request from the internal network may have passed fewer proxies, or only trusted ones.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
   const [chain, proto, host] = ['for', 'proto', 'host'].map((name) =>
     header(`x-forwarded-${name}`)
@@ -80,7 +80,7 @@ const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded =>
 }
 
 const forwarded = (address: string | undefined, proto?: string, host?: string): Forwarded => ({
-  // Parsed only if it is read: most adapters have no token guard.
+  // The address is parsed only when it is read, because most adapters have no token guard.
   get address() {
     return addressOf(address)
   },
@@ -88,7 +88,7 @@ const forwarded = (address: string | undefined, proto?: string, host?: string): 
   host,
 })
 
-/** The parameters of each proxy's element, the most distant proxy first. */
+/** Returns the parameters of each proxy's element. The most distant proxy is first. */
 const parseForwarded = (header: string): readonly Readonly<Record<string, string>>[] =>
   splitUnquoted(header, ',').map((element) =>
     Object.fromEntries(
@@ -105,7 +105,7 @@ const splitUnquoted = (text: string, separator: ',' | ';'): readonly string[] =>
 const unquote = (text: string): string =>
   text.startsWith('"') ? text.slice(1, -1).replaceAll(/\\(.)/g, '$1') : text
 
-/** The text without brackets and port. */
+/** Returns the text without brackets and port. */
 const withoutPort = (text: string): string => {
   const [, bracketed, plain = text] = /^\[([^\]]*)\](?::\w+)?$|^([^:]*):\w+$/.exec(text) ?? []
   return bracketed ?? plain
@@ -117,13 +117,13 @@ const parseAddress = (text = '') => {
   return isIP(address) === 0 ? undefined : ipaddr.process(address)
 }
 
-/** The canonical form of an address, or the short label that a proxy has put in its place (`_hidden`). */
+/** Returns the canonical form of an address, or the label that a proxy has put in its place (`_hidden`, say). */
 export const addressOf = (text: string | undefined): string | undefined => {
   const label = withoutPort(text ?? '')
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)
 }
 
-/** The IPv4 address itself, or the /64 network of an IPv6 address, which is one client's. */
+/** Returns an IPv4 address itself, and for an IPv6 address its /64 network, which belongs to one client. */
 export const networkOf = (address: string): string => {
   const parsed = parseAddress(address)
   if (!(parsed instanceof ipaddr.IPv6)) return addressOf(address) ?? address

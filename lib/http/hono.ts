@@ -23,8 +23,8 @@ interface NodeBindings {
 }
 
 /**
- * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response; a
- * body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets that error, or that of the save.
+ * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response. The
+ * body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets that error, or the error of the save.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -60,7 +60,7 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
     const response = isUnhandled ? new Response() : c.res
-    // Hono would copy the headers of the previous response to the next one. Setting `undefined` first prevents that.
+    // Hono copies the headers of the previous response to a new one. Setting `undefined` first prevents that.
     const own = addHeaders(response, headers)
     if (isUnhandled || E.isLeft(own) || own.right !== response) c.res = undefined
     if (E.isLeft(own)) throw own.left

@@ -15,8 +15,8 @@ declare module 'koa' {
 }
 
 /**
- * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response.
- * Nothing is saved if it throws; that error, or that of the save, goes on to Koa. Behind a proxy set `app.proxy = true`.
+ * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response. Nothing
+ * is saved if that middleware throws. Koa gets its error, or the error of the save. Behind a proxy, set `app.proxy = true`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -50,7 +50,7 @@ export const sessionMiddleware = (options: AdapterOptions): Middleware => {
       ctx.currentSession = session
       return next()
     })
-    // An outer middleware or Koa itself responds to it.
+    // An outer middleware or Koa itself responds to the failure.
     for (const failure of failures) throw failure
   }
 }

@@ -24,13 +24,13 @@ export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnErr
 
 export interface SessionListenerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** A handler: plain, `async`, or one that returns a `TaskEither`, which is run. */
+/** Handles a request. It may be plain, `async`, or return a `TaskEither`, which is run. */
 export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unknown
 
 /**
- * A request listener whose handler has a current session. The session is saved when the handler is done, or when its
- * response ends or begins to stream. The first byte is sent after the save. Nothing is saved if the handler fails before
- * that. A client for whom nothing is stored gets no cookie and no row.
+ * Makes a request listener whose handler has a current session. The session is saved when the handler is done, or when its
+ * response ends or begins to stream. The first byte is sent after the save. Nothing is saved if the handler fails before the
+ * save. A client for whom nothing is stored gets no cookie and no row.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -63,7 +63,7 @@ export const sessionListener = (options: SessionListenerOptions) => {
 
 export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** Handles an upgrade request, plain or `async`. `session` is `undefined` for a client without one. */
+/** Handles an upgrade request. It may be plain or `async`. `session` is `undefined` for a client without a session. */
 export type UpgradeHandler = (
   req: IncomingMessage,
   socket: Duplex,
@@ -72,10 +72,10 @@ export type UpgradeHandler = (
 ) => unknown
 
 /**
- * A listener for a server's `upgrade` event, beside any adapter, with the session that the request's cookie opens. The
- * session can be read and destroyed; saving, rotating or refreshing it fails with `SessionClosed`. A page of another
- * origin gets no session, unless `sameSite` is `none`. If the store fails, the handler does not run, and the socket gets
- * an error response and is closed. A failure of the handler closes the socket too.
+ * Makes a listener for a server's `upgrade` event, which works beside any adapter. Its handler gets the session that the
+ * request's cookie opens. The session can be read and destroyed. Saving, rotating or refreshing it fails with
+ * `SessionClosed`. A page of another origin gets no session, unless `sameSite` is `none`. If the store fails, the handler
+ * does not run, and the socket gets an error response and is closed. A failure of the handler closes the socket too.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -105,8 +105,8 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
     const found = await find(info)()
     if (E.isLeft(found)) throw found.left
-    // It is read-only, because it outlives the request: no response could carry its cookie. The cross-site session is
-    // merged in memory only; a later request stores the result.
+    // The session is read-only, because it outlives the request, and no response could carry its cookie. The cross-site
+    // session is merged in memory only. A later request stores the result.
     return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }
   return (handler: UpgradeHandler) =>
@@ -133,7 +133,7 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0
 
 const reject = (socket: Duplex, { status, body }: ErrorResponse): void => {
-  // The client might not close its side.
+  // The socket is destroyed, because the client might not close its side.
   socket.once('finish', () => socket.destroy())
   socket.end(
     `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,

@@ -1,11 +1,12 @@
-// Runs listeners on a request and on its response with the current session. Node.js emits these events in the async
-// context of the connection, which has no current session; so `emit` itself is called in the scope of the request.
+// Runs listeners on a request and on its response with the current session. Node.js emits these events in the async context
+// of the connection, which has no current session. So `emit` itself is called in the scope of the request.
 import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
 /**
- * Before version 13 (Node.js 24) V8 makes a new hidden class for each member that is added to an object whose prototype
- * was replaced, as Express does. All access is then slow. Objects from which a member was deleted share one class.
+ * Before version 13 (Node.js 24), V8 makes a hidden class for each member that is added to an object whose prototype was
+ * replaced. Express replaces prototypes, which makes all access slow. Objects from which a member was deleted share one
+ * class.
  */
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')
@@ -25,11 +26,11 @@ const BOUND = Symbol('bound by keyrow')
 
 interface BoundEmitter {
   emit: Call
-  /** The original method of the emitter, and how to enter the scope of its request. */
+  /** The emitter's original `emit`, and the function that enters the scope of its request. */
   readonly [BOUND]: { readonly enter: SessionRequest['enter']; readonly emit: Call } | undefined
 }
 
-/** One function for all emitters: functions of their own would give them hidden classes of their own. */
+/** All emitters share this function, because separate functions would give each emitter a separate hidden class. */
 function emitBound(this: BoundEmitter, ...args: readonly unknown[]): unknown {
   const bound = this[BOUND]
   return bound?.enter(() => Reflect.apply(bound.emit, this, args))
@@ -44,7 +45,7 @@ export const bindEvents = ({ enter }: SessionRequest, emitters: readonly object[
   }
 }
 
-/** Runs a request as `runRequest` does, and binds the events of these emitters to it. */
+/** Runs a request as `runRequest` does, and binds the events of these emitters to its scope. */
 export const runWithEvents = (
   emitters: readonly object[],
   begin: TE.TaskEither<unknown, SessionRequest>,

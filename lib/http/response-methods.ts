@@ -1,6 +1,6 @@
-// The state of a deferred response, and its methods. They stay installed: a program may have kept or wrapped one, and
-// each must lead to the response later. All responses share the same functions, which find the state by a symbol:
-// functions of its own would give each response a hidden class of its own, on which V8 runs all code of Node.js slowly.
+// The state of a deferred response, and its methods. The methods stay installed, because a program may have kept or wrapped
+// one, which must lead to the response later. All responses share the same functions, which find the state by a symbol. With
+// functions of its own, each response would have a hidden class of its own, and V8 would run Node.js slowly.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
 import { addMember, type Call } from './request-events.js'
@@ -23,16 +23,16 @@ export class DeferredState {
   /** Calls are kept while `deferring`, and passed on once `released`. Once `failed`, the handler's calls do nothing. */
   phase: 'deferring' | 'released' | 'failed' = 'deferring'
   readonly calls: (() => unknown)[] = []
-  /** Called when the response cannot wait much longer. */
+  /** Called when the program has written or flushed something, so that the response cannot wait much longer. */
   onFlush: () => void
-  /** Adds the session's headers, once, right before the head is made. */
+  /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
-  /** Whether the head is made: no header can be added. */
+  /** Whether `writeHead` has run. Then the program can change no header any more. */
   hasHead = false
-  /** Whether the head is being made for the first byte, not by a call of the program. */
+  /** Whether `writeHead` runs for the first byte, and was not called by the program. */
   isHeadImplicit = false
   status: number | undefined
-  /** What the program reads as `headersSent`. */
+  /** The value that the program reads as `headersSent`. */
   headWritten = false
   ended = false
   size = 0
@@ -55,7 +55,7 @@ export class DeferredState {
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** What a method does in each phase, and for a handler that has failed. */
+/** What a method does in each phase, and when the failed handler calls it (`stale`). */
 type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
@@ -66,7 +66,7 @@ const keep: Behaviour = (state, args, name) => {
   state.calls.push(() => METHODS[name].released(state, args, name))
 }
 
-/** As in Node.js the first byte calls `writeHead`, which programs wrap: the `write` they wrap finds the head made. */
+/** As in Node.js, the first byte calls `writeHead`, so that a program's wrapper of `writeHead` runs before that byte. */
 const begin: Behaviour = (state, args, name) => {
   if (!state.hasHead) {
     state.isHeadImplicit = true
@@ -88,12 +88,12 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // An implicit head is left to Node.js, which can then add the length of a body that ends at once.
+  // An implicit head is not kept. Node.js writes it later, and can add the length of a body that ends at once.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
 
-/** Node.js calls `writeHead` for each head, also if the program does not. */
+/** Sends the head. Node.js calls `writeHead` for each response, even if the program does not. */
 const sendHead: Behaviour = (state, args) => {
   const { res, addHeaders } = state
   // A second call is left to Node.js, which throws.
@@ -136,7 +136,7 @@ const sizeOf = (chunk: unknown): number => {
     : coded(TypeError, 'ERR_INVALID_ARG_TYPE', 'the chunk of a response must be a string or a Uint8Array')
 }
 
-/** Of two responses the first one is sent. The callback of the second one is called, with an error if it wrote a chunk. */
+/** Ignores a second response. Its callback is called, with an error if a chunk was given. */
 const ignoreSecond = ({ res }: DeferredState, args: readonly unknown[], hasChunk: boolean): void => {
   const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
   if (hasChunk) nextTick(() => callback?.(coded(Error, 'ERR_STREAM_WRITE_AFTER_END', 'write after end')))
@@ -148,7 +148,7 @@ const deferCork: Behaviour = (state, args, name) => {
   keep(state, args, name)
 }
 
-/** Changes of a head that is made throw, as without keyrow. After the end of the response they do nothing. */
+/** Changes a header. After `writeHead` it throws, as without keyrow. After the end of the response it does nothing. */
 const changeHead: Behaviour = (state, args, name) => {
   if (state.ended) return state.res
   if (state.hasHead) throw headersSent(state.res, name)
@@ -174,7 +174,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // Not a part of the response: it makes the client wait.
+  // A 102 is sent at once if no response has begun, because it only makes the client wait for one.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,
@@ -184,14 +184,14 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
 
 const NAMES = Object.keys(METHODS) as Method[]
 
-/** The methods as they are now: those of the response's prototype, and those that other middleware has replaced. */
+/** Returns the response's methods as they are now, among them those that other middleware has replaced. */
 const realMethods = (res: ServerResponse): Methods => {
   const real = Object.create(Object.getPrototypeOf(res) as object) as Record<Method, unknown>
   for (const name of NAMES) if (Object.hasOwn(res, name)) real[name] = Reflect.get(res, name)
   return real as Methods
 }
 
-// By name and not in a loop: V8 then knows the hidden class. Responses of HTTP/2 lack some methods.
+// The methods are assigned by name, without a loop, so that V8 knows the hidden class. HTTP/2 responses lack some.
 const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   res.writeHead = methods.writeHead
   res.write = methods.write
@@ -218,10 +218,10 @@ const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = 
   writableCorked: ({ corked }) => corked,
 }
 
-/** One layer of methods for each depth: nested adapters defer a response more than once. */
+/** The layers of methods. Nested adapters defer a response more than once, and each needs its own layer. */
 const layers: ReturnType<typeof newLayer>[] = []
 
-/** Installs the methods, and returns `writeHead`. */
+/** Installs the methods, and returns the installed `writeHead`. */
 const installMethods = (res: ServerResponse, state: DeferredState): Call => {
   let layer = layers.find(({ symbol }) => !(symbol in res))
   if (layer === undefined) {
@@ -260,12 +260,12 @@ const newLayer = () => {
   return { symbol, methods: methods as Methods, properties }
 }
 
-// The head, in all the forms that `writeHead` takes.
+// The head of a response, in all the forms that `writeHead` accepts.
 
 type HeaderValue = string | readonly string[]
 type GivenHeaders = OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined
 
-/** Sets the head as `writeHead` does: a header given there replaces the one set before. It throws what `writeHead` throws. */
+/** Sets the head as `writeHead` does, and throws what it throws. A given header replaces one that was set before. */
 const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): void => {
   const status = Math.trunc(Number(given))
   if (!(status >= 100 && status <= 999))
@@ -281,7 +281,7 @@ const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): voi
   if (typeof message === 'string') res.statusMessage = message
 }
 
-/** The pairs of an object, of `[name, value, name, value]`, or of `[[name, value], [name, value]]`. */
+/** Returns the pairs of an object, of `[name, value, name, value]`, or of `[[name, value], [name, value]]`. */
 const headerPairs = (headers: GivenHeaders = {}): readonly (readonly [string, HeaderValue])[] => {
   const text = (value: OutgoingHttpHeader = ''): HeaderValue =>
     Array.isArray(value) ? value.map(String) : String(value)
@@ -297,13 +297,13 @@ const headerPairs = (headers: GivenHeaders = {}): readonly (readonly [string, He
   )
 }
 
-/** Old versions of Node.js have no `appendHeader` on responses of HTTP/2. */
+/** Appends to a header. Old versions of Node.js have no `appendHeader` on responses of HTTP/2. */
 export const appendHeader = (res: ServerResponse, name: string, value: HeaderValue): void => {
   const before = res.getHeader(name)
   res.setHeader(name, before === undefined ? value : [before, value].flat().map(String))
 }
 
-/** HTTP/2 has no status message, and Node.js warns of one. */
+/** Clears the status message. HTTP/2 has none, and Node.js warns if one is set. */
 export const clearStatusMessage = (res: ServerResponse): void => {
   if (res.req.httpVersionMajor < 2) res.statusMessage = ''
 }

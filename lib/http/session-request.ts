@@ -1,4 +1,4 @@
-// What all adapters share: options, a request from the load of its session to the save, and the response's headers.
+// What all adapters share: their options, a request from the load of its session to the save, and response headers.
 
 import type { IncomingMessage } from 'node:http'
 import { given, type SessionError, type StoreError } from '../core/errors.js'
@@ -22,9 +22,9 @@ export type { RequestInfo } from './csrf.js'
 /** The options of every adapter. */
 export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
-  /** Made by `tokenGuard`. It counts the foreign tokens of each client; adapters may share one. Default: none. */
+  /** A guard that counts each client's foreign tokens. `tokenGuard` makes one, and adapters may share it. Default: none. */
   readonly guard?: TokenGuard
-  /** The keys that every request needs. `loadCurrentKeys` loads others. Default: all. */
+  /** The keys that are loaded for every request. `loadCurrentKeys` loads others. Default: all. */
   readonly keys?: KeyNames
 }
 
@@ -53,41 +53,41 @@ export interface SessionRequest {
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
-  /** The session as it is now, for the adapter itself: the call does not count as a read. */
+  /** The session as it is now, for the adapter itself. The call does not count as a read. */
   readonly peek: () => Session
   /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean
-  /** Calls `f` with the session as the current one, also in everything that `f` starts. */
+  /** Calls `f` with the session as the current one. It is also the current one in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /** Runs the handler with the session as the current one. A `Left`, a throw and a rejection become a `Left`. */
+  /** Runs the handler with the session as the current one. The result is a `Left` if it gives one, throws or rejects. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
-  /** Resolves when no open transaction has changed the session and the handler has gone on after it. */
+  /** Resolves when no open transaction has changed the session, and the handler has continued after the last one. */
   readonly finished: () => Promise<void>
   /** Saves once, and returns the headers of the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
-  /** Ends the request without a save. The headers still contain a token that was already rotated. */
+  /** Ends the request without a save. If the session was already rotated, the headers still contain its new token. */
   readonly drop: () => SessionHeaders
 }
 
-/** A response that waits for the save. It is released, or fails. */
+/** A response that waits for the save. It is then released, or it fails. */
 export interface PendingResponse {
   /** Resolves when the response cannot wait for the handler any longer. */
   readonly mustFlush: Promise<void>
   /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /** Whether the pending response answers a failure already, and is sent without a save. Read at `mustFlush`. */
+  /** Whether the pending response is an error, to be sent without a save. It is called once `mustFlush` has resolved. */
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
-   * Called for each failure, also after the release, when another response is no longer possible. `isHandler` says
-   * whether the running code belongs to the failed handler: what it still writes is dropped.
+   * Called for each failure, even after the release, when another response is no longer possible. `isHandler` says whether
+   * the running code belongs to the failed handler. Whatever that handler still writes is dropped.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
 
 /** What the session adds to the headers of a response. */
 export interface SessionHeaders {
-  /** The `Set-Cookie` headers: none in most responses. */
+  /** The values of the `Set-Cookie` headers. Most responses have none. */
   readonly cookies: readonly string[]
   /** Whether the handler has read a session by now. */
   readonly looked: () => boolean
@@ -102,8 +102,8 @@ export interface CacheHeaders {
 }
 
 /**
- * Returns the cache headers of a response, given its own. A response with a session cookie is `no-store`: a cache would
- * give the session to others. One whose handler has read a session varies with the cookie, by default as `no-store`.
+ * Returns the cache headers of a response, given its own. A response with a session cookie is `no-store`, because a cache
+ * would give the session to others. One whose handler has read a session varies with the cookie, by default as `no-store`.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
@@ -111,7 +111,7 @@ export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHead
   return { cacheControl: own.cacheControl ?? (looked() ? 'no-store' : undefined), vary }
 }
 
-/** The cache headers to set on a response, given a function that returns its own headers. */
+/** Returns the cache headers to set on a response. `own` returns a header that the response has. */
 export const changedHeaders = (added: SessionHeaders, own: (name: string) => string | undefined) => {
   const before = { cacheControl: own('Cache-Control'), vary: own('Vary') }
   const { cacheControl, vary } = cacheHeaders(added, before)
@@ -131,7 +131,7 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Returns the function that loads the session of a request: the one that its cookie opens, or a new one in memory.
+ * Returns the function that loads a request's session: the one that its cookie opens, or a new one in memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
@@ -181,7 +181,7 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
   }
 }
 
-// A token that opens nothing is not deleted from the browser: a concurrent response may just have replaced it.
+// Returns the cookies. A token that opens nothing is not deleted, because a concurrent response may just have replaced it.
 const cookiesFor =
   (cookies: SessionCookies, { secure }: RequestInfo, found: FoundSession) =>
   ({ session, state }: Scope, endsCrossSite: boolean): readonly string[] => {
@@ -212,7 +212,7 @@ export const runRequest = async (
   try {
     const sessionRequest = await begin()
     if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
-    // A handler that starts only now would miss the event of its disconnected client.
+    // If the handler started now, it would miss the event that its client has disconnected.
     else if (response.isAbandoned()) sessionRequest.right.drop()
     else await run(sessionRequest.right, () => handler(sessionRequest.right), response)
   } catch (failure) {
@@ -233,7 +233,7 @@ const run = async (sessionRequest: SessionRequest, handler: () => Handled, respo
     response.fail(committed.left, sessionRequest.drop(), sessionRequest.isInside)
     return
   }
-  // A handler's response may be impossible to send: it has an invalid header, say.
+  // Sending fails if the handler's response has an invalid header, for instance.
   const released = E.tryCatch(
     () => response.release(committed.right),
     (error) => error,
@@ -245,7 +245,7 @@ const run = async (sessionRequest: SessionRequest, handler: () => Handled, respo
 /** The outcome of a request whose handler returns its response. */
 export interface HandledRequest<A> {
   readonly result: E.Either<unknown, A>
-  /** What the session adds to the response's headers. `cacheHeaders` returns the cache headers for it. */
+  /** What the session adds to the response's headers. Pass it to `cacheHeaders` to get the cache headers. */
   readonly headers: SessionHeaders
 }
 
@@ -265,7 +265,7 @@ export const handle = async <A>(
 
 type Check = (result: unknown, session: Session) => void
 
-/** Handles the requests of an adapter whose handler returns a `Response`, and checks it before the save. */
+/** Handles the requests of an adapter whose handler returns a `Response`. `check` checks the response before the save. */
 export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
   const begin = createSessionLoader(options)
   return <A>(
@@ -286,7 +286,7 @@ export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check)
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
-    // A function is a task: plain handlers return values or promises, functional ones a `TaskEither`.
+    // A function is a task to run. Plain handlers return values or promises, and functional ones return a `TaskEither`.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isEither(result) ? result : E.right(result)
   } catch (error) {
@@ -300,11 +300,11 @@ const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
   '_tag' in value &&
   ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
 
-/** The `RequestInfo` of a request of `node:http`. */
+/** Returns the `RequestInfo` of a request of `node:http`. */
 export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
   requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 
-/** The `RequestInfo` of a `Request`. `address` is the client's, if the server passes it. */
+/** Returns the `RequestInfo` of a `Request`. `address` is the client's address, if the server passes it. */
 export const webRequestInfo = (request: Request, trustProxy: TrustProxy, address?: string): RequestInfo =>
   requestInfoFrom(request, request.url.startsWith('https:'), address, trustProxy)
 
@@ -318,7 +318,7 @@ const requestInfoFrom = (
   return {
     cookieHeader: headerOf(request, 'cookie'),
     secure: encrypted || forwarded.proto === 'https',
-    // Parsed only if it is read: most adapters have no token guard.
+    // The address is parsed only when it is read, because most adapters have no token guard.
     get address() {
       return forwarded.address ?? addressOf(peer)
     },

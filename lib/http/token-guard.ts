@@ -1,5 +1,5 @@
-// A guard against guessed tokens. It counts the different tokens of each client that no store of this installation made.
-// The cookie of a session that has ended does not count: browsers go on sending it.
+// A guard against guessed tokens. For each client, it counts the different tokens that no store of this installation made.
+// The cookie of a session that has ended does not count, because browsers go on sending it.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { numberOption } from '../core/options.js'
@@ -9,28 +9,28 @@ import { addressOf, networkOf } from './forwarded.js'
 export interface TokenGuardOptions {
   /** The number of different foreign tokens above which an address is suspicious. Default: 50. */
   readonly limit?: number
-  /** The time for which they are counted, in milliseconds from the first one on. Default: 10 minutes. */
+  /** The time for which tokens are counted, in milliseconds from an address's first one. Default: 10 minutes. */
   readonly windowMs?: number
-  /** The number of addresses that are kept, the latest ones. Default: 5,000. */
+  /** The maximum number of addresses that are kept. The least recently used one is dropped first. Default: 5,000. */
   readonly maxAddresses?: number
-  /** Whether foreign tokens of a suspicious address are no longer looked up; if not, they are only reported. Default: true. */
+  /** Whether a suspicious address's foreign tokens are no longer looked up. Otherwise it is only reported. Default: true. */
   readonly block?: boolean
 }
 
 export interface TokenGuard {
-  /** An address is suspicious once it has shown more foreign tokens than this. */
+  /** An address is suspicious once it has sent more different foreign tokens than this. */
   readonly limit: number
-  /** @internal Whether foreign tokens of this address are not to be looked up. */
+  /** @internal Whether foreign tokens of this address must not be looked up. */
   readonly refuses: (address: string | undefined) => boolean
   /** @internal Counts a foreign token. */
   readonly count: (address: string | undefined, token: string) => void
 }
 
 /**
- * A guard for the option `guard` of one or several adapters. It counts foreign tokens: forged, malformed, or made by
- * another installation. An address with more than `limit` of them is reported by the event `tokenAbuse`. From then on its
- * foreign tokens open no session and cost no statement. Its other requests are served: a valid token opens its session,
- * and a client without one can sign in. All addresses of an IPv6 network (/64) count as one.
+ * Makes a guard for the option `guard` of one or several adapters. It counts foreign tokens: forged, malformed, or made by
+ * another installation. An address with more than `limit` of them is reported with the event `tokenAbuse`. From then on,
+ * unless `block` is false, its foreign tokens open no session and cost no statement. Its other requests are served. So a
+ * valid token opens its session, and a client without one can sign in. All addresses of an IPv6 network (/64) count as one.
  *
  * @example
  * ```ts
@@ -55,7 +55,7 @@ export interface TokenGuard {
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
   numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
-  // A set of hashes for each address: no token is kept.
+  // The guard keeps a set of hashes for each address, and no token.
   const guesses = new LRUCache<string, Set<number>>({
     max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
     ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),

@@ -1,11 +1,11 @@
-// A handler's `Response`: checks it, and adds the session's headers.
+// Checks a handler's `Response`, and adds the session's headers.
 import { E, O } from '../core/prelude.cjs'
 import type { Session } from '../store/contract.js'
 import { ResponseRejected } from './errors.js'
 import { changedHeaders, type SessionHeaders } from './session-request.js'
 
 /**
- * Checks a handler's result before the session is saved. It is `undefined` for an upgraded connection.
+ * Checks a handler's result before the session is saved. The result is `undefined` for an upgraded connection.
  *
  * @throws `ResponseRejected` for a result that is no response, for `Response.error()`, and for a response to which the
  * cookie of a new session cannot be added
@@ -24,11 +24,11 @@ const cannotCarry = (what: string): ResponseRejected =>
     `a response that upgrades its connection cannot carry the session's cookie: ${what}. Change the session in an earlier request`,
   )
 
-// Not by its class: frameworks and packages have classes of their own.
+// The class is not checked, because frameworks and packages have `Response` classes of their own.
 const isResponse = (result: unknown): result is Response =>
   typeof result === 'object' && result !== null && 'status' in result && 'headers' in result
 
-/** A response that cannot be copied (101, of an upgrade) must be changed in place, which some runtimes do not allow. */
+/** Whether a cookie can be added. A 101 response cannot be copied, but only changed in place, which some runtimes forbid. */
 const canCarry = (response: Response | undefined): boolean => {
   if (response === undefined) return false
   if (isCopyable(response)) return true
@@ -42,12 +42,12 @@ const canCarry = (response: Response | undefined): boolean => {
 
 const isCopyable = ({ status }: Response): boolean => status >= 200 && status <= 599
 
-/** Bun keeps the type of a text or a file outside of the headers. `clone` copies it; `new Response(body)` loses it. */
+/** Whether the runtime keeps content types outside of the headers, like Bun. Only `clone` copies them, not `new Response`. */
 const HIDES_TYPES = typeof Response === 'function' && !new Response('text').headers.has('Content-Type')
 
 /**
- * Returns a copy of the response with the session's headers, because a program may return one response to every client.
- * A response that needs no change, or cannot be changed, is returned itself, or rejected if it was to carry a cookie.
+ * Returns a copy of the response with the session's headers, since a program may return one response to every client. A
+ * response that needs no change is returned itself. One that cannot be changed is rejected if it has to carry a cookie.
  */
 export const addHeaders = (
   response: Response,
@@ -67,7 +67,7 @@ export const addHeaders = (
 const copyOf = (response: Response): Response => {
   if (HIDES_TYPES && !response.headers.has('Content-Type') && !response.bodyUsed) {
     const copy = response.clone()
-    // Otherwise what is read from the copy would be buffered for the original.
+    // Otherwise the original would buffer everything that is read from the copy.
     response.body?.cancel().catch(() => undefined)
     return copy
   }

@@ -1,6 +1,5 @@
-// The same names for plain `async` functions: a `TaskEither` becomes a promise that rejects with the tagged
-// error, an `Option` becomes `undefined`, and the left of an `Either` is thrown. Everything here converts; nothing is
-// implemented here.
+// keyrow's functions for plain `async` code, under the same names. A `TaskEither` becomes a promise that rejects with the
+// tagged error. An empty `Option` becomes `undefined`, and the left of an `Either` is thrown. All modules here only convert.
 
 export {
   DecodeError,

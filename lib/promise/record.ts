@@ -1,4 +1,4 @@
-// Records of your own, as promises.
+// Records of your own, whose functions return promises.
 
 import { given } from '../core/errors.js'
 import { A, flow, O, TE } from '../core/prelude.cjs'
@@ -8,49 +8,49 @@ import type { ColumnValue } from '../records/column.js'
 import * as table from '../records/record.js'
 import type * as types from '../records/table.js'
 import type { Columns, GeneratedName, Key } from '../records/table.js'
-import { lifted } from './sql.js'
+import { lifted, liftedOption } from './sql.js'
 
-/** The records of a parent; `preload` reads those of many parents by one statement. */
+/** Reads the records of a parent. `preload` reads the records of many parents with one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): Promise<readonly V[]>
-  /** Each parent, in the given order, with its records. */
+  /** Returns each parent, in the given order, with its records. */
   readonly preload: <P extends ActiveRecord<Database, I>>(
     parents: readonly P[],
   ) => Promise<readonly (readonly [P, readonly V[]])[]>
 }
 
-/** A record's definition: the functions for its values. */
+/** A record's definition, which has the functions for its values. */
 export interface RecordOf<
   T extends string,
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends types.PureRecordOf<T, C, K, R> {
-  /** An id from any value, for example from a text. Throws an `EncodeError`. */
+  /** Makes an id from any value, for example from a text. Throws an `EncodeError`. */
   readonly id: (value: unknown) => types.IdOf<T, C, K>
-  /** A new record, in memory until its first save. Throws an `EncodeError` that names a column that does not fit. */
+  /** Makes a new record, which is in memory until its first save. An `EncodeError` names a column that does not fit. */
   readonly build: (handle: Database, given: types.Given<C>) => types.New<T, C>
-  /** The record with this id, or `undefined`. One statement. */
+  /** Finds the record with this id, or `undefined`, with one statement. */
   readonly find: (handle: Database, id: types.IdOf<T, C, K>) => Promise<types.Saved<T, C, K> | undefined>
-  /** The records with these ids, in their order. One statement. */
+  /** Finds the records with these ids, in the order of the ids, with one statement. */
   readonly findMany: (
     handle: Database,
     ids: readonly types.IdOf<T, C, K>[],
   ) => Promise<readonly (types.Saved<T, C, K> | undefined)[]>
   /**
-   * Inserts a new record, or updates the edited columns; gives the record as stored. Rejects with `RecordGone` if its row is
-   * gone, and with `SaveConflict` for a set of a column that changed since, if the record has a revision.
+   * Inserts a new record, or updates the edited columns, and returns the record as stored. Rejects with `RecordGone` if the
+   * row is gone. With a revision, rejects with `SaveConflict` if a column that it sets was changed in the meantime.
    */
   readonly save: (record: types.Saved<T, C, K> | types.New<T, C>) => Promise<types.Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row is gone. */
   readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
-  /** Deletes the row. A row that is gone is no error. */
+  /** Deletes the row. It is no error if the row is already gone. */
   readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
-  /** The records whose `column` holds a parent's id, in the order of their keys. */
+  /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(
     column: N,
   ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>
-  /** The records related through the table `between`, by its columns of the parent's id and of the record's own id. */
+  /** Makes the relation through the table `between`. Its `parent` holds a parent's id, and its `own` the record's id. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: types.Defined<C2>,
     parent: N,
@@ -59,9 +59,9 @@ export interface RecordOf<
 }
 
 /**
- * Defines a record by its table; gives the functions for its values. `id` and `build` throw an `EncodeError`. Functions
- * that query the database reject with the tagged error, and give `undefined` for a record that does not exist. Throws a
- * `RangeError` for an invalid definition.
+ * Defines a record by its table, and returns the functions for its values. `id` and `build` throw an `EncodeError`.
+ * Functions that query the database reject with the tagged error. They return `undefined` for a record that does not exist.
+ * Throws a `RangeError` for an invalid definition.
  *
  * @example
  * ```ts
@@ -98,7 +98,7 @@ export const record = <
     ...core,
     id: flow(core.id, given),
     build: flow(core.build, given),
-    find: lifted(flow(core.find, TE.map(O.toUndefined))),
+    find: liftedOption(core.find),
     findMany: lifted(flow(core.findMany, TE.map(A.map(O.toUndefined)))),
     save: lifted(core.save),
     refresh: lifted(core.refresh),

@@ -1,9 +1,9 @@
-// The verbs of sessions, as promises.
+// The operations on sessions, which return promises.
 
 import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { SessionKey } from '../core/key.js'
-import { flow, O, TE } from '../core/prelude.cjs'
+import { O, TE } from '../core/prelude.cjs'
 import type { KeyNames, SessionValue } from '../core/session.js'
 import * as values from '../core/values.js'
 import type { Flash } from '../core/well-known-keys.js'
@@ -14,12 +14,12 @@ import * as verbs from '../request/verbs.js'
 import * as current from '../request/with-session.js'
 import * as background from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
-import { bodyTask, lifted, orThrowNow } from './sql.js'
+import { bodyTask, lifted, liftedOption, orThrowNow } from './sql.js'
 
-/** Loads the session of a token, or `undefined`; with `keys`, only these keys. */
-export const loadSession = lifted(flow(verbs.loadSession, TE.map(O.toUndefined)))
+/** Loads the session of a token, or returns `undefined` if there is none. With `keys`, it loads only these keys. */
+export const loadSession = liftedOption(verbs.loadSession)
 
-/** Stores the edits since the load; gives the session as saved. */
+/** Stores the edits since the load, and returns the session as saved. */
 export const saveSession = lifted(verbs.saveSession)
 
 /** Reads the session again, and keeps its unsaved edits. */
@@ -35,7 +35,7 @@ export const rotateSession = lifted(verbs.rotateSession)
 export const destroySession = lifted(verbs.destroySession)
 
 /**
- * Runs `fn` with `session` as the current session, then saves it once. Rejects with what `fn` throws.
+ * Runs `fn` with `session` as the current session, and then saves the session once. Rejects with what `fn` throws.
  *
  * @example
  * ```ts
@@ -55,7 +55,7 @@ export const withSession = <A>(
   options?: current.WithSessionOptions,
 ): Promise<A> => orThrow(current.withSession(session, () => bodyTask('withSession', fn), options))
 
-/** Calls `f` with the session; `f` gives a value and the session to save. Gives the value and the saved session. */
+/** Calls `f` with the session. `f` returns a value and the session to save. The result is the value and the saved session. */
 export const callWithSession = <A>(
   session: Session,
   f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
@@ -63,68 +63,68 @@ export const callWithSession = <A>(
   orThrow(current.callWithSession(session, (given) => TE.fromTask(async () => f(given))))
 
 /**
- * The current session.
+ * Returns the current session.
  *
- * @throws `NoCurrentSession` if there is none, `SessionClosed` if its request has ended or its response has begun.
+ * @throws `NoCurrentSession` if there is none, and `SessionClosed` if its request has ended or its response has begun.
  */
 export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
-/** Replaces the current session by `f` of it; gives the new one. */
+/** Replaces the current session with the result of `f` for it, and returns the new one. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   orThrowNow(() => current.updatedHere(f))
 
-/** Loads more keys of the current session; gives the current session. */
+/** Loads more keys of the current session, and returns the session. */
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
   orThrow(verbs.loadCurrentKeys(...keys))
 
-/** Signs the current session in: sets its principal, gives it a new secret and, with `lifetime`, a lifetime of its own. */
+/** Signs the current session in. It gets the principal, a new secret and, with `lifetime`, a lifetime of its own. */
 export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
   signing.signIn(principal, options),
 )
 
-/** Signs out: deletes the current session, and clears its cookie. */
+/** Signs out the user. It deletes the current session, and clears its cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
-/** The token for the forms of the current session; see `verifyCsrf`. It creates no session. */
+/** Returns the token for the forms of the current session, which `verifyCsrf` checks. It creates no session. */
 export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 
 /**
- * Checks that a request with an unsafe method comes from a page of this site: by the browser's headers, or by the session's
- * token as `field` or in the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
+ * Checks that a request with an unsafe method comes from a page of this site. The browser's headers show that, or the
+ * session's token, as `field` or in the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = lifted(csrf.verifyCsrf)
 
 /** Adds a message to the current session, for the next page that shows messages. */
 export const flash = (kind: string, text: string): Promise<Session> => orThrow(signing.flash(kind, text))
 
-/** The flash messages of the current session. They are removed, except by a request that only prefetches a page. */
+/** Returns and removes the flash messages of the current session. A request that only prefetches a page keeps them. */
 export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.takeFlashes)
 
-/** The live sessions of a principal, the newest first: ids and times, never a token. */
+/** Returns the live sessions of a principal, the newest first, with their ids and times. It never returns a token. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys the sessions of a principal: all, all but one, or one. Gives the ids of the destroyed ones. */
+/** Destroys all sessions of a principal, all but one, or one. Returns the ids of the destroyed sessions. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
 /** Deletes expired sessions with all their rows. */
 export const deleteExpiredSessions = lifted(background.deleteExpiredSessions)
 
-/** A cleanup in the background, until it is stopped. */
+/** A cleanup that runs in the background until it is stopped. */
 export interface Cleanup {
   readonly stop: () => Promise<void>
 }
 
-/** Deletes expired sessions in the background, from time to time. It keeps no process alive. */
+/** Deletes expired sessions in the background, at intervals. It does not keep the process alive. */
 export const startCleanup = (store: SessionStore, options?: background.CleanupOptions): Cleanup =>
   background.startCleanup(store, options)
 
-/** Prepares the store: creates or upgrades its tables. Call it at the start to fail early. */
+/** Prepares the store, which creates or upgrades its tables. Call it when the program starts, so that it fails early. */
 export const prepareStore = (store: SessionStore): Promise<void> => orThrow(store.prepare)
 
 /** Closes the database's connections. */
 export const closeDatabase = (database: Database): Promise<void> => orThrow(database.close)
 
-/** Runs one statement; gives its rows. */
+/** Runs one statement, and returns its rows. */
 export const queryDatabase = lifted((database: Queryable, query: Query, params: readonly Param[]) =>
   database.query(query, params),
 )
@@ -132,7 +132,7 @@ export const queryDatabase = lifted((database: Queryable, query: Query, params: 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/** The value of a key; the fallback or `undefined` if it has none. */
+/** Returns the value of a key. For a key without a value it returns the fallback, or else `undefined`. */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -142,15 +142,15 @@ export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown
   return values.sessionRef(key as string, fallback)
 }
 
-/** The value of a typed key, or `undefined`. Throws a `DecodeError` for a stored value that does not fit. */
+/** Returns the value of a typed key, or `undefined`. Throws a `DecodeError` for a stored value that does not fit. */
 export const sessionRefStrict =
   <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
   (session) =>
     O.toUndefined(given(values.sessionRefStrict(key)(session)))
 
 /**
- * Replaces a key's value by `f` of it; `f` gets the fallback or `undefined` if it has none. `f` runs again on the stored
- * value when the session is saved.
+ * Replaces a key's value with the result of `f` for it. If the key has no value, `f` gets the fallback, or else `undefined`.
+ * If another request has changed the key by the time of the save, `f` runs again on the newer value.
  */
 export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
 export function sessionUpdate<A>(

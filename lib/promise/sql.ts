@@ -1,27 +1,33 @@
-// How the TaskEither face becomes the promise face; SQL of your own and transactions, as promises.
+// Converts functions that return a `TaskEither` to functions that return a promise, first those for SQL and transactions.
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
-import { type E, flow, O, TE } from '../core/prelude.cjs'
+import { type E, O, TE } from '../core/prelude.cjs'
 import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
 
-/** Runs a task's function; the promise rejects with its left, and with anything that it throws. */
+/** Converts a function that returns a task. The promise rejects with the task's left, and with anything that is thrown. */
 export const lifted =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
   async (...input: P): Promise<A> =>
-    orThrow(verb(...input))
+    given(await verb(...input)())
 
-/** A synchronous result as a promise. */
+/** As `lifted`, with `undefined` for `None`. */
+export const liftedOption =
+  <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, O.Option<A>>) =>
+  async (...input: P): Promise<A | undefined> =>
+    O.toUndefined(given(await verb(...input)()))
+
+/** Converts a synchronous result to a promise. */
 export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
   new Promise((resolve) => resolve(given(read())))
 
-/** The body of `verb` as a task that rejects with what the body throws. */
+/** Makes a task of the body of `verb`. The task rejects with what the body throws. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
   TE.fromTask(async () => {
     const value = await body()
-    // Nobody would run a `TaskEither` that the body gave.
+    // If the body returned a `TaskEither`, nothing would run it.
     if (typeof value === 'function')
       throw new TypeError(
         `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
@@ -30,7 +36,7 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
   })
 
 /**
- * All rows of a statement. Rejects with a `DecodeError` that names the column and the number of a row that does not fit.
+ * Returns all rows of a statement. If a row does not fit, rejects with a `DecodeError` that names its column and number.
  *
  * @example
  * ```ts
@@ -46,13 +52,13 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
  */
 export const queryMany = lifted(records.queryMany)
 
-/** The first row of a statement, or `undefined`. */
-export const queryOne = lifted(flow(records.queryOne, TE.map(O.toUndefined)))
+/** Runs a statement and returns its first row, or `undefined`. */
+export const queryOne = liftedOption(records.queryOne)
 
 /**
  * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
- * which commits when it resolves and rolls back when it rejects. The iteration throws the error of the statement, or of a
- * row that does not fit. Records have the transaction's handle.
+ * which commits when it resolves and rolls back when it rejects. If the statement fails, or a row does not fit, the
+ * iteration throws the error. Records have the transaction's handle.
  *
  * @example
  * ```ts
@@ -87,9 +93,10 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 }
 
 /**
- * Runs `body` in a transaction: commits when it resolves; rolls back when it rejects, and rejects with the same error. In
- * a transaction it is a savepoint. `body` must use only its handle `tx`; `withHandle` gives it to a record or a session. A
- * statement that fails in `body` fails the transaction, even if `body` catches the error. Nothing is retried.
+ * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back, and the
+ * result rejects with the same error. A nested call is a savepoint. `body` must use only its handle `tx`, which `withHandle`
+ * gives to a record or a session. A failed statement fails the transaction, even if `body` catches the error. Nothing is
+ * retried.
  *
  * @example
  * ```ts

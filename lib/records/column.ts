@@ -1,6 +1,6 @@
-// Columns: codecs between a program's values and PostgreSQL's text of them. Values are sent as text (`$1::text::int8`), so
-// that every driver handles them alike. They are read as text too: a prepared statement survives a wider column type, and a
-// save can compare values of any type.
+// A column converts between a program's values and PostgreSQL's text of them. Values are sent as text (`$1::text::int8`),
+// so that every driver handles them alike. The type of what is read is fixed too: text, or a number for a time. So a
+// prepared statement stays valid when a column gets a wider type. A save can also compare values of any type.
 
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
@@ -9,18 +9,18 @@ import { arrayText, moment } from '../db/text-format.js'
 
 /** A column of values of type `A`, or a parameter of that type. */
 export interface Column<A> {
-  /** The name of its type in the database. */
+  /** The name of the column's type in the database. */
   readonly sql: string
-  /** Encodes to PostgreSQL's text of the value; decodes what `read` selects. */
+  /** Encodes a value as PostgreSQL's text of it, and decodes what `read` selects. */
   readonly codec: t.Type<A, string | null>
-  /** What `read` selects after this value was stored. */
+  /** Returns what `read` selects after this value was stored. */
   readonly wire: (value: A) => unknown
-  /** The expression that selects the column, and one that selects an array column of these. */
+  /** Returns the SQL expression that selects the column. `readArray` does so for an array column of such values. */
   readonly read: (column: string) => string
   readonly readArray: (column: string) => string
 }
 
-/** A column whose value the database generates at the insert: a key, a default. */
+/** A column whose value the database generates at the insert, such as a serial key or a default. */
 export interface Generated<A> extends Column<A> {
   readonly generated: true
 }
@@ -45,10 +45,10 @@ export interface AnyColumn {
 export type ColumnValue<C extends AnyColumn> = C['codec']['_A']
 
 const asText = (column: string): string => `${column}::text`
-// As JSON, which JavaScript can parse, of the elements' texts: JSON numbers would lose digits.
+// An array is read as JSON, which JavaScript can parse. Its elements are texts, because JSON numbers would lose digits.
 const elements = (column: string): string => `to_json(${column}::text[])::text`
 
-/** An array whose elements, named `e`, are mapped by an expression. */
+/** Returns the SQL expression for an array column, in which `expression` maps each element `e`. */
 const each = (column: string, expression: string): string =>
   `case when ${column} is not null then to_json(array(select ${expression} from unnest(${column}) with ordinality as u (e, n) order by n))::text end`
 
@@ -63,7 +63,7 @@ const columnOf = <A>(
 interface Plain<A> extends Reading<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
-  /** From the value's text, or from what a driver makes of it; anything else stays as it is. */
+  /** Converts the value's text, or what a driver made of it. It returns anything else as it is. */
   readonly from?: (wire: unknown) => unknown
   readonly to?: (value: A) => string
 }
@@ -76,7 +76,7 @@ const plain = <A>({ sql, is, from = identity, to = String, ...reading }: Plain<A
   return columnOf(sql, new t.Type<A, string>(sql, is, validate, to), reading)
 }
 
-/** Any text that PostgreSQL can store: without U+0000 and without lone surrogates. */
+/** Any text that PostgreSQL can store. U+0000 and lone surrogates cannot be stored. */
 export const text: Column<string> = plain({
   sql: 'text',
   is: (value): value is string => typeof value === 'string' && textProblem(value) === undefined,
@@ -117,7 +117,7 @@ export const boolean: Column<boolean> = plain({
   from: (wire) => (wire === 'true' ? true : wire === 'false' ? false : wire),
 })
 
-/** A UUID as text; it is read in lower case. */
+/** A UUID as text, which is read in lower case. */
 export const uuid: Column<string> = plain({
   sql: 'uuid',
   is: (value): value is string =>
@@ -127,14 +127,14 @@ export const uuid: Column<string> = plain({
 
 const isoTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-// A number: the text depends on the server's time zone and date style.
+// A time is read as a number, because its text depends on the settings for the time zone and the date style.
 const milliseconds = (time: string): string => `floor(extract(epoch from ${time}) * 1000)::float8`
 
 const inRange = (date: Date): boolean => date.getTime() >= -62135596800000 && date.getTime() < 253402300800000
 
 /**
- * A time in the years 1 to 9999, as a `Date` whose setters throw. It is read to the millisecond; a column that is not edited
- * keeps its microseconds.
+ * A time in the years 1 to 9999, as a `Date` whose setters throw. It is read with a precision of milliseconds. A column
+ * that is not edited keeps its microseconds in the database.
  */
 export const timestamptz: Column<Date> = plain({
   sql: 'timestamptz',
@@ -146,14 +146,14 @@ export const timestamptz: Column<Date> = plain({
   readArray: (column) => each(column, milliseconds('e')),
 })
 
-// `E`: the meaning of a backslash in a plain literal depends on a setting.
+// The literal has the form `E'…'`, because the meaning of a backslash in a plain literal depends on a setting.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// Searches for a wrong character: a pattern of repeated groups exhausts the stack on megabytes.
+// It searches for a wrong character, because a pattern of repeated groups would exhaust the stack on megabytes.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 
-/** Bytes. JavaScript cannot freeze them, and a change in place is not detected: set new ones. */
+/** Bytes. JavaScript cannot freeze them, and a change in place is not detected, so set a new array instead. */
 export const bytea: Column<Uint8Array> = plain({
   sql: 'bytea',
   is: (value) => value instanceof Uint8Array,
@@ -162,20 +162,20 @@ export const bytea: Column<Uint8Array> = plain({
       ? Uint8Array.from(Buffer.from(wire.slice(2), 'hex'))
       : wire,
   to: (value) => `\\x${Buffer.from(value).toString('hex')}`,
-  // Always hexadecimal: drivers expect that, whatever the server's `bytea_output` is.
+  // Bytes are read as hexadecimal text, which drivers expect, whatever the server's `bytea_output` is.
   read: hexadecimal,
   readArray: (column) => each(column, hexadecimal('e')),
 })
 
-/** Any type of the database, as its text, with a codec for the text: `textual('numeric', t.string)`. */
+/** A column of any type of the database. The codec decodes the type's text, as in `textual('numeric', t.string)`. */
 export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
   refined({ ...text, sql }, codec)
 
-/** One of these texts: an enum of the database; `sql` is the name of its type. */
+/** A column of an enum of the database with these values. `sql` is the name of the enum's type. */
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
   plain({ sql, is: (value): value is N => names.some((name) => name === value) })
 
-/** The column with another codec on top: for a branded type, or another type of the program. */
+/** The column with a second codec, which converts its values to a branded type or to another type of the program. */
 export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B> =>
   Object.freeze({
     ...column,
@@ -183,14 +183,14 @@ export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B>
     wire: (value: B) => column.wire(codec.encode(value)),
   })
 
-// The `is` of io-ts's `pipe` examines only the inner value.
+// The `is` of a codec from io-ts's `pipe` checks only the inner value, so it is replaced.
 const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> => {
   const { validate, encode } = outer.pipe(inner)
   const is = (value: unknown): value is B => inner.is(value) && outer.is(inner.encode(value))
   return new t.Type(inner.name, is, validate, encode)
 }
 
-/** Any JSON; the codec converts between it and the program's value. */
+/** A column of JSON. The codec converts between the JSON and the program's value. */
 export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
   const is = (value: unknown): value is DeepReadonly<A> => codec.is(value)
   const validate: t.Validate<unknown, DeepReadonly<A>> = (wire, context) => {
@@ -204,7 +204,7 @@ export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
   return columnOf('jsonb', new t.Type(codec.name, is, validate, encode))
 }
 
-/** The column, but nullable. */
+/** The column, whose values may also be null. */
 export const nullable = <A>(column: Column<A>): Column<A | null> =>
   Object.freeze({
     ...column,
@@ -217,12 +217,12 @@ export const nullable = <A>(column: Column<A>): Column<A | null> =>
     wire: (value: A | null) => (value === null ? null : column.wire(value)),
   })
 
-/** The column, but the database generates its value in a new row: `build` does not take it, and the save gives it. */
+/** The column, for values that the database generates. `build` does not take such a value, and the save returns it. */
 export const generated = <A>(column: Column<A>): Generated<A> => Object.freeze({ ...column, generated: true })
 
-// Array columns. They are written as PostgreSQL's text of an array, and read as JSON.
+// Array columns are written as PostgreSQL's text of an array, and read as JSON.
 
-/** The decoded elements, or a failure for the first element that does not fit. */
+/** Returns the decoded elements, or a failure for the first element that does not fit the column. */
 const elementsOf =
   <A>({ codec }: Column<A>): t.Validate<unknown, readonly A[]> =>
   (wire, context) => {
@@ -239,7 +239,7 @@ const elementsOf =
   }
 
 /**
- * A column of arrays of one dimension. Elements may be null only if their column is nullable: `array(nullable(text))`.
+ * A column of arrays of one dimension. Its elements may be null only if `of` is nullable, as in `array(nullable(text))`.
  * Throws a `RangeError` for an array of arrays.
  */
 export const array = <A>(of: Column<A>): Column<readonly A[]> => {

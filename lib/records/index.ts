@@ -1,4 +1,4 @@
-// Active records of the program's own: tables, columns, relations, statements and transactions.
+// Active records for an application's own tables: tables, columns, relations, statements and transactions.
 
 export { isRecordError, type RecordError, RecordGone } from '../core/errors.js'
 export type { DeepReadonly } from '../core/json.js'

@@ -1,5 +1,5 @@
-// Hand-written SQL: a tagged template, run on a `Database` and decoded by a record or a codec. A comment in the first line
-// names the statement in events and logs (`-- notes.recent`); else its name is `sql.` and its first word.
+// Hand-written SQL is a tagged template that runs on a `Database`. A record or a codec decodes its rows. A comment in its
+// first line (`-- notes.recent`) names the statement in events and logs. Without one, the name is `sql.` and the first word.
 
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
@@ -11,9 +11,9 @@ import { recordIn } from './save.js'
 import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
- * A statement, or a part of one. An interpolated value becomes a parameter; an interpolated part is inserted. On every driver
- * a parameter means the same as its text as a quoted literal: `${'{"a": 1}'}::jsonb` is an object, `${'true'}::bool` is true.
- * Add its type (`${id}::int8`) if the statement does not imply it, or use `param`.
+ * Makes a statement, or a part of one. An interpolated value becomes a parameter, and an interpolated part is inserted. On
+ * every driver, a parameter means the same as a quoted literal: `${'{"a": 1}'}::jsonb` is an object, `${'true'}::bool` is
+ * true. If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
  *
  * @example
  * ```ts
@@ -28,8 +28,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
   tag(strings, ...values)
 
 /**
- * A parameter from a program's value by a column: a `Date`, bytes, an array, an object as JSON. Throws an `EncodeError` for a
- * value that does not fit the column.
+ * Makes a parameter from a program's value, as the column encodes it: a `Date`, bytes, an array, an object as JSON. Throws
+ * an `EncodeError` for a value that does not fit the column.
  *
  * @example
  * ```ts
@@ -42,7 +42,7 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
 export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
   tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
-/** The decoder of a row: a codec of the whole row, or a record whose `row` the statement selects. */
+/** A decoder of rows: a codec of the whole row, or a record whose `row` the statement selects. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
 
 type Failure = DriverError | DecodeError
@@ -54,12 +54,12 @@ const queryOf = ({ text }: Sql): Query => {
   return { name: withName ?? `sql.${(word ?? 'statement').toLowerCase()}`, text }
 }
 
-/** Decodes a row; `ordinal` is its index in the result. */
+/** Decodes a row. `ordinal` is the row's index in the result. */
 type Decode<A> = (row: Row, ordinal: number) => E.Either<DecodeError, A>
 
 const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   const shape = shapeIn(as)
-  // Only records have a shape, and their values have the declared type.
+  // Only a record's definition has a shape. Its values have the declared type, so the cast is safe.
   if (shape !== undefined)
     return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
@@ -70,14 +70,14 @@ const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
     const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
-    // In the path, numbers are members of an intersection; columns have names.
+    // A number in the path is a member of an intersection of codecs. A column has a name.
     const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
     return new DecodeError(column, reasonsOf(errors), ordinal)
   }
 
 /**
- * All rows of a statement. A row that does not fit gives a `DecodeError` with its column and the row's number. A record is
- * decoded from its own `row`.
+ * Runs a statement and returns all its rows. If a row does not fit, the result is a `DecodeError` with the column and the
+ * row's number. To decode records, the statement must select the record's `row`.
  *
  * @example
  * ```ts
@@ -101,7 +101,7 @@ export const queryMany = <A>(
     TE.chainEitherKW((rows) => decodeAll(decoderOf(handle, as), rows)),
   )
 
-/** The first row of a statement, if it has any. */
+/** Runs a statement and returns its first row, if there is one. */
 export const queryOne = <A>(
   handle: Database,
   as: RowsAs<A>,
@@ -115,7 +115,7 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // `sql` accepts only params; the driver rejects values of untyped callers.
+  // The type of `sql` accepts only params. The driver rejects any other value, which an untyped caller may pass.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
@@ -128,10 +128,10 @@ const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
   return E.right(values)
 }
 
-/** The number of rows in memory. */
+/** The number of rows that a stream fetches at once and has in memory. */
 const BATCH = 100
 
-/** Numbers of the open cursors. They are reused, so that few statements are prepared. */
+/** The numbers of the open cursors. Free numbers are used again, so that few statements are prepared. */
 const cursors = new Set<number>()
 
 const freeCursor = (): number => {
@@ -142,9 +142,9 @@ const freeCursor = (): number => {
 }
 
 /**
- * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own, which
- * commits when `consume` ends, and rolls back when it gives a `Left` or throws; the result is the same `Left` or error. If the
- * statement fails, or a row does not fit, the last element is a `Left`. Records have the transaction's handle.
+ * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
+ * which commits if the result is a `Right`. A `Left` or a throw rolls it back, and is also the result here. If the statement
+ * fails, or a row does not fit, the last element is a `Left`. Records have the transaction's handle.
  *
  * @example
  * ```ts
@@ -185,7 +185,7 @@ export const queryStream = <A, L, B>(
     }
   })
 
-/** The rows that a cursor reads, and the function that closes it if it is open. */
+/** Returns the rows that a cursor reads, and a function that closes the cursor if it is open. */
 const streamed = <A>(tx: Database, decode: Decode<A>, statement: Sql, cursor: string) => {
   const { name, text } = queryOf(statement)
   let open = false

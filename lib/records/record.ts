@@ -1,4 +1,4 @@
-// Records: the functions for a table's values, from its name, its columns and its key.
+// Defines a record: makes the functions for a table's values from the table's name, columns and key.
 
 import { raw } from 'sql-template-tag'
 import { type DecodeError, DriverError, type EncodeError } from '../core/errors.js'
@@ -25,7 +25,7 @@ import {
 } from './table.js'
 import { type AnyActive, buildRecord, setColumn, updateColumn } from './value.js'
 
-/** The records of the rows, grouped by the ordinal of the requested key. */
+/** Decodes the rows to records, grouped by the ordinal of the requested key. */
 const grouped = (
   shape: Shape,
   handle: Database,
@@ -41,7 +41,7 @@ const grouped = (
   return E.right(groups)
 }
 
-/** The records of each of these keys, by one statement. Its parameters are an array for each column of the key. */
+/** Reads the records of all these keys with one statement, which has an array parameter for each column of the key. */
 const readEach = (
   shape: Shape,
   handle: Database,
@@ -62,13 +62,13 @@ const readEach = (
   )
 }
 
-/** The query of a relation by a column of the records' table. */
+/** Makes the query of `hasMany`, which finds records by a column of their own table. */
 const byColumn = (shape: Shape, { name, column, type }: Field): Query => {
   const join = `join ${shape.from} on ${shape.from}.${column} = ${SELECTED}.k0`
   return { name: `${shape.table}.by.${name}`, text: selectEach(shape, type, join) }
 }
 
-/** The query of a relation through another table. */
+/** Makes the query of `hasManyThrough`, which finds records through the table `between`. */
 const throughTable = (shape: Shape, between: Shape, parent: Field, own: Field): Query => {
   const join = `join ${between.from} on ${between.from}.${parent.column} = ${SELECTED}.k0
 join ${shape.from} on ${shape.from}.${String(shape.key[0]?.column)} = ${between.from}.${own.column}`
@@ -96,13 +96,13 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   return Object.freeze(Object.assign(one, { preload }))
 }
 
-// Only an untyped caller can have a parent id that does not fit the column.
+// Only an untyped caller can pass a parent whose id does not fit the column.
 const asDriverError = (error: EncodeError): DriverError =>
   new DriverError(error.message, { retryable: false, effect: 'none', cause: error })
 
 /**
- * Defines a record by its table; gives the functions for its values. A value has the handle, the id and the columns, and is
- * frozen. Throws a `RangeError` for an invalid definition.
+ * Defines a record by its table, and returns the functions for its values. A value is a frozen object with the handle, the
+ * id and the columns. Throws a `RangeError` for an invalid definition.
  *
  * @example
  * ```ts
@@ -153,16 +153,16 @@ export const record = <
     ...relating(shape),
   })
   shapes.set(bundle, shape)
-  // The types are not checked here: every value passes its column's codec.
+  // The compiler cannot check this type. The codec of its column checks each value at run time.
   return bundle as unknown as RecordOf<T, C, K, R>
 }
 
 const shapes = new WeakMap<object, Shape>()
 
-/** The shape of a record's definition; `undefined` for anything else. */
+/** Returns the shape of a record's definition, and `undefined` for anything else. */
 export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
 
-/** Registers another face of a definition, so that it can decode rows and take part in relations. */
+/** Registers another form of a definition, such as its promise form, to decode rows and to take part in relations. */
 export const facing = <F extends object>(face: F, definition: object): F => {
   const shape = shapeIn(definition)
   if (shape !== undefined) shapes.set(face, shape)

@@ -1,6 +1,7 @@
-// The save of a record. It sends only edited columns. One optimistic statement writes them if the row is still as it was
-// read. Otherwise a transaction locks the row, applies the updates again, and writes. If the record has a revision, a set of
-// a column that changed since is a `SaveConflict`.
+// Saves the edited columns of a record. Sets without a revision are written unconditionally. Otherwise one statement writes
+// if the revision, or else each updated column, is still as it was read. If it is not, a transaction locks the row, applies
+// the edits again, and writes. With a revision, the set of a column that was changed in the meantime fails with
+// `SaveConflict`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
@@ -32,7 +33,7 @@ const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | n
 
 const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
 
-/** The record of a row that was just read. */
+/** Makes the record of a row that was just read. */
 export const recordIn = (shape: Shape, handle: Database, row: Row, ordinal?: number) =>
   pipe(
     decodeRow(shape, row, ordinal),
@@ -59,7 +60,7 @@ const insert = ({ shape, sql }: Table, handle: Database, { values }: State) => {
   )
 }
 
-// Plain `async` here and in `findRecord`: the cost per row shows in a busy program's throughput.
+// This function and `findRecord` are plain `async`: a `pipe` for each record would lower a busy program's throughput.
 const update =
   (table: Table, handle: Database, state: State): TE.TaskEither<RecordError, AnyActive> =>
   async () => {
@@ -73,7 +74,7 @@ const update =
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
 
-/** Writes the values of the edited columns; if `guarded`, only if the row is as it was read. */
+/** Writes the values of the edited columns. A guarded write changes nothing if the row is no longer as it was read. */
 const write = (
   { shape, sql }: Table,
   handle: Database,
@@ -113,7 +114,7 @@ const anyParams = (
   return [...sets, ...guards]
 }
 
-/** Reads and writes under the row's lock. */
+/** Locks the row, applies the edits to its present values, and writes them. */
 const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
   const { shape, sql } = table
   return pipe(
@@ -124,7 +125,7 @@ const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither
   )
 }
 
-/** The state with the row as it is now, and the edits applied again. */
+/** Returns the state with the row as it is now, to which the edits are applied again. */
 const reapplied = (
   shape: Shape,
   state: State,

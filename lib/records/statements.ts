@@ -1,14 +1,14 @@
-// The statements of a record's table, made once at the definition. Parameters are text, cast to the types of their columns.
+// Makes the statements of a record's table at its definition. Parameters are text, cast to the types of their columns.
 //
-// Concurrency: a save writes only edited columns. If a new value was computed from the present one, or the record has a
-// revision, the save is guarded: the row must still be as it was read. If it is not, a transaction locks and reads it first.
-// The guard compares a value's text byte by byte: the `=` of many types treats different values as equal (`1 day` and
-// `24:00:00`, 1.0 and 1.00, texts by collation), and some types have none.
+// A save writes only the edited columns. It is guarded if a new value was computed from the present one, or if the record
+// has a revision. A guarded save writes only if the row is still as it was read. If it is not, a transaction locks and
+// reads the row first. The guard compares texts byte by byte. The `=` of many types would treat different values as equal
+// (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation). Some types have no `=`.
 import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
-/** `set.` and a column's name: sets this column. `setAny`: sets any of them. With `swap` they are guarded. */
+/** `set.` and a column's name sets that column. `setAny` sets any of the columns. The forms with `swap` are guarded. */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
   readonly find: Query
@@ -19,7 +19,7 @@ export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly swapAny: Query
 }
 
-/** The columns that select a record from its table, or from an alias of it. */
+/** Returns the list of columns that selects a record from its table, or from an alias of the table. */
 export const rowFrom = ({ fields }: Shape, from: string): string =>
   fields.map(({ column, alias, type }) => `${type.read(`${from}.${column}`)} as "${alias}"`).join(', ')
 
@@ -41,17 +41,17 @@ const insert = (shape: Shape): string => {
 const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
 
-/** The alias of the rows of parameters. No table has such a name. */
+/** The alias of array parameters that were turned into rows. No table has such a name. */
 export const SELECTED = '"00 keys"'
 
-/** Parameters that are arrays, as rows. */
+/** Turns array parameters, one for each column, into rows. */
 const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
   const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
   const names = columns.map((_, index) => `k${String(index)}`)
   return `unnest(${texts.join(', ')}) with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
 }
 
-/** Selects the rows that are joined to many values of one type, for each in the order of their keys. */
+/** Selects the rows that `join` finds for each of many values, in the order of the values and then of the rows' keys. */
 export const selectEach = (shape: Shape, type: AnyColumn, join: string): string =>
   `select ${SELECTED}.n::float8 as "${ORDINAL}", ${rowFrom(shape, shape.from)}
 from ${arrays([type])}
@@ -59,22 +59,22 @@ ${join}
 where ${ONCE_ON_PRIMARY}
 order by ${[`${SELECTED}.n`, ...shape.key.map(({ column }) => `${shape.from}.${column}`)].join(', ')}`
 
-/** Whether a column still has the text that was read, which `wire` is. */
+/** Returns the condition that a column still has the text that was read. `wire` is the SQL expression for that text. */
 const isAsRead = ({ column, type }: Field, from: string, wire: string): string =>
   `(${type.read(`${from}.${column}`)})::text collate "C" is not distinct from ${wire}`
 
 const bySameKey = ({ key }: Shape, table: string): string =>
   key.map(({ column }, index) => `${table}.${column} = ${SELECTED}.k${String(index)}`).join(' and ')
 
-// `lateral` with `limit`: one index lookup per key. The planner would scan a small table.
+// `lateral` with `limit` makes the planner look up each key in the index. Otherwise it would scan a small table.
 const selectMany = (shape: Shape): string => `select ${SELECTED}.n::float8 as "${ORDINAL}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
 ) as r
 where ${ONCE_ON_PRIMARY}`
 
-// As `setOne`, with an array for each parameter. It skips locked rows, and rows that another save has moved since (their
-// `ctid` differs): these get a save of their own.
+// Does what `setOne` does, with an array for each parameter. It skips rows that are locked, and rows that another save has
+// just moved (their `ctid` differs). The saves of skipped rows then run alone.
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
@@ -104,7 +104,7 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// $… key, value; for the guard the revision, or the text that was read
+// The parameters are the key and the value. A guard adds the revision, or the text that was read.
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1
@@ -116,8 +116,8 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
 }
 
-// $… key; for each column whether it is set, and its value; for the guard the revision, or for each column whether it is
-// guarded, and the text that was read
+// The parameters are the key, and for each column its value after a flag that says whether it is set. A guard adds the
+// revision, or for each column the text that was read after a flag that says whether it is guarded.
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]
@@ -145,7 +145,7 @@ export const recordStatements = (shape: Shape): RecordStatements => {
     [...shape.settable].map(([column, field]): readonly [string, Query] => {
       const name = `${kind}.${column}`
       const one = namedQuery(name, setOne(shape, field, kind === 'swap'))
-      // PostgreSQL has no arrays of arrays.
+      // PostgreSQL has no arrays of arrays, so a statement with an array column cannot be batched.
       if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [name, one]
       const batchable: BatchableQuery = Object.freeze({
         ...namedQuery(`${name}.each`, setEach(shape, field, kind === 'swap')),

@@ -1,4 +1,4 @@
-// The shape of a record's table, the conversion between its rows and values, and the types of records.
+// Describes the table of a record, converts between its rows and values, and declares the types of records.
 
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
@@ -15,7 +15,7 @@ import type { AnyColumn, Column, ColumnValue } from './column.js'
 
 export interface Field {
   readonly index: number
-  /** The name in the program, the quoted name in the database, and the name in a result. */
+  /** The name in the program. `column` is the quoted name in the database, and `alias` the name in a result. */
   readonly name: string
   readonly column: string
   readonly alias: string
@@ -24,12 +24,12 @@ export interface Field {
 }
 
 export interface Shape {
-  /** The table's name as given, and quoted. */
+  /** The table's name as given. `from` is the quoted name. */
   readonly table: string
   readonly from: string
   readonly fields: readonly Field[]
   readonly key: readonly Field[]
-  /** Whether the key is one column. The id of a key of several columns is an object of their values. */
+  /** Whether the key was given as one name. If not, an id is an object of the values of the key's columns. */
   readonly simple: boolean
   /** The columns that can be set, by name. */
   readonly settable: ReadonlyMap<string, Field>
@@ -48,7 +48,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
 
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-/** Throws a `RangeError` for an invalid definition. */
+/** Makes the shape of a definition. Throws a `RangeError` if the definition is invalid. */
 export const shapeOf = (options: ShapeOptions): Shape => {
   const { table, key, revision } = options
   const fields = fieldsOf(options)
@@ -73,7 +73,7 @@ export const shapeOf = (options: ShapeOptions): Shape => {
   })
 }
 
-/** The column of this name. Throws a `RangeError`. */
+/** Returns the column of this name. Throws a `RangeError` if there is none. */
 export const fieldOf = ({ table, fields }: Pick<Shape, 'table' | 'fields'>, name: PropertyKey): Field => {
   const field = fields.find((field) => field.name === name)
   if (field === undefined) throw new RangeError(`record ${table}: it has no column '${String(name)}'`)
@@ -86,22 +86,22 @@ const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[
     return { index, name, column, alias: aliasOf(table, index), type, generated: type.generated === true }
   })
 
-// No pool renames such a column, and it fits PostgreSQL's limit for names.
+// An alias without capital letters and underscores is not renamed by any pool, and it fits PostgreSQL's limit for names.
 const aliasOf = (table: string, index: number): string =>
   `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
 
-/** The values of the key's columns in an id. */
+/** Returns the values of the key's columns in an id. */
 export const keyValues = ({ key, simple }: Shape, id: unknown): readonly unknown[] => {
   if (simple) return [id]
   const parts = typeof id === 'object' ? (id as Readonly<Record<string, unknown>> | null) : undefined
   return key.map(({ name }) => parts?.[name])
 }
 
-/** The id with these values of the key's columns: the value of a single key, or an object of all. */
+/** Returns the id with these values of the key's columns. It is the value itself, or an object of all values. */
 export const idFrom = ({ key, simple }: Shape, values: readonly unknown[]): unknown =>
   simple ? values[0] : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, values[index]])))
 
-/** The id in this value, whose parts may be texts: `'42'` for a bigint. Throws an `EncodeError`. */
+/** Converts a value to an id. Its parts may be texts, such as `'42'` for a bigint. Throws an `EncodeError`. */
 export const parsedId = (shape: Shape, id: unknown): unknown => {
   const parts = keyValues(shape, id)
   const values = shape.key.map(({ name, type }, index) => {
@@ -113,7 +113,7 @@ export const parsedId = (shape: Shape, id: unknown): unknown => {
   return idFrom(shape, values)
 }
 
-/** The values of a row, by the fields' indices. `row` is the index in the result. */
+/** Decodes a row to its values, in the order of the fields. `row` is the row's index in the result. */
 export const decodeRow = (
   { fields }: Shape,
   found: Row,
@@ -131,7 +131,7 @@ export const decodeRow = (
   return E.right(values)
 }
 
-// A codec is user code: if its `decode` throws, the value does not fit.
+// A codec is user code. If its `decode` throws, the value does not fit.
 export const decodeWith = <A>(
   codec: { readonly decode: (wire: unknown) => Validation<A> },
   wire: unknown,
@@ -146,7 +146,7 @@ export const decodeWith = <A>(
 export const reasonsOf = (errors: Errors | string): readonly string[] =>
   typeof errors === 'string' ? [errors] : problemsOf(errors)
 
-/** A value as text for the database. Throws an `EncodeError` with the column. */
+/** Encodes a value as text for the database. Throws an `EncodeError` that names the column. */
 export const encode = (name: string, { codec }: AnyColumn, value: unknown): string | null =>
   checked(name, codec, value, () => codec.encode(value as never))
 
@@ -160,7 +160,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** A frozen copy of the value as it is read after a save. Throws an `EncodeError`. */
+/** Returns a frozen copy of the value, as it would be read after a save. Throws an `EncodeError`. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const wire = checked(name, type.codec, value, () => type.wire(value as never))
   const decoded = decodeWith(type.codec, wire)
@@ -168,7 +168,7 @@ export const normalised = (name: string, type: AnyColumn, value: unknown): unkno
   return deepFreeze(decoded.right)
 }
 
-/** The result of `act`, or the `EncodeError` that it throws. */
+/** Returns the result of `act`, or a `Left` with the `EncodeError` that `act` throws. */
 export const attempt = <A>(act: () => A): E.Either<EncodeError, A> => {
   try {
     return E.right(act())
@@ -192,7 +192,7 @@ export type Columns = Readonly<Record<string, AnyColumn>>
 
 type Name<C> = keyof C & string
 
-/** The name of the key's column, or the names of its columns. */
+/** The name of the key's column, or a list of names for a key of several columns. */
 export type Key<C> = Name<C> | readonly Name<C>[]
 
 type KeyName<K> = K extends readonly (infer N)[] ? N : K
@@ -208,16 +208,16 @@ export interface Definition<
   K extends Key<C>,
   R extends GeneratedName<C> = GeneratedName<C>,
 > {
-  /** The table's name; `schema.table` for one that is not on the search path. */
+  /** The table's name, or `schema.table` if its schema is not on the search path. */
   readonly table: T
   readonly columns: C
   readonly key: K
   /**
-   * An integer column that counts the saves of a row, with a default in the database. With it, a set of a column that changed
-   * since it was read is a `SaveConflict`.
+   * An integer column that counts the saves of a row, and has a default in the database. With a revision, a save fails with
+   * `SaveConflict` if it sets a column that was changed since it was read.
    */
   readonly revision?: R
-  /** Names in the database, for columns whose name is not the program's name in snake_case. */
+  /** The columns' names in the database. A column that is not listed has its name in the program, converted to snake_case. */
   readonly names?: { readonly [N in keyof C]?: string }
 }
 
@@ -226,12 +226,12 @@ export type IdOf<T extends string, C extends Columns, K> = RecordId<
   K extends keyof C ? ColumnValue<C[K]> : { readonly [N in Extract<KeyName<K>, keyof C>]: ColumnValue<C[N]> }
 >
 
-/** A record that has a row. */
+/** A record that has a row in the database. */
 export type Saved<T extends string, C extends Columns, K> = ActiveRecord<Database, IdOf<T, C, K>> & {
   readonly [N in keyof C]: N extends K ? IdOf<T, C, K> : ColumnValue<C[N]>
 }
 
-/** The values of a new record: of all columns that the database does not generate. */
+/** The values of a new record, for all columns that the database does not generate. */
 export type Given<C extends Columns> = {
   readonly [N in Exclude<keyof C, GeneratedName<C>>]: ColumnValue<C[N]>
 }
@@ -247,37 +247,37 @@ type Settable<C extends Columns, K, R> = {
   readonly [N in Exclude<keyof C, KeyName<K> | R>]: ColumnValue<C[N]>
 }
 
-/** Edits a record, saved or new; a generated column only of a saved one. */
+/** Edits a saved or a new record. A generated column can be edited only in a saved record. */
 type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Given<C>]
   ? <V extends Saved<T, C, K> | New<T, C>>(record: V) => V
   : <V extends Saved<T, C, K>>(record: V) => V
 
 type Reading = DriverError | DecodeError
 
-/** The records of a parent; `preload` reads those of many parents by one statement. */
+/** Reads the records of a parent. `preload` reads the records of many parents with one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): TaskEither<Reading, readonly V[]>
-  /** Each parent, in the given order, with its records. */
+  /** Returns each parent, in the given order, with its records. */
   readonly preload: <P extends ActiveRecord<Database, I>>(
     parents: readonly P[],
   ) => TaskEither<Reading, readonly (readonly [P, readonly V[]])[]>
 }
 
-/** A record as the decoder of rows. */
+/** A record's definition as the decoder of rows. */
 export interface Rows<V> {
   readonly [rowsOf]?: V
   /** The columns that a hand-written statement must select: `sql\`select ${notes.row} from notes\``. */
   readonly row: Sql
 }
 
-/** The columns of a definition. */
+/** A record's definition as the holder of its columns and statements. */
 export interface Defined<C> {
   readonly [columnsOf]?: C
   /** The statements by their names. */
   readonly statements: Readonly<Record<string, Query>>
 }
 
-/** The part of a definition that does no I/O. */
+/** The part of a record's definition that does no I/O. */
 export interface PureRecordOf<
   T extends string,
   C extends Columns,
@@ -286,18 +286,18 @@ export interface PureRecordOf<
 > extends Rows<Saved<T, C, K>>,
     Defined<C> {
   readonly table: T
-  /** `row` for a statement that gives the table an alias. */
+  /** Returns `row` for a statement that gives the table this alias. */
   readonly rowOf: (alias: string) => Sql
-  /** A column of another table that holds an id of these records. Only for a key of one column. */
+  /** The type of a column in another table that holds an id of these records. It exists only for a key of one column. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
-  /** Sets a column; a value equal to the present one gives the same record. Throws an `EncodeError`. */
+  /** Sets a column, or returns the same record if the value is equal. Throws an `EncodeError` if the value does not fit. */
   readonly set: <N extends keyof Settable<C, K, R>>(
     column: N,
     value: Settable<C, K, R>[N],
   ) => Editor<T, C, K, N>
   /**
-   * Replaces a column's value by `f` of it. If the value has changed at the save, `f` runs again on the stored value, so `f`
-   * must be pure.
+   * Replaces a column's value with the result of `f` for it. If the stored value has changed by the time of the save, `f`
+   * runs again on that value. So `f` must be pure.
    */
   readonly update: <N extends keyof Settable<C, K, R>>(
     column: N,
@@ -305,39 +305,39 @@ export interface PureRecordOf<
   ) => Editor<T, C, K, N>
 }
 
-/** A record's definition: the functions for its values. */
+/** A record's definition, which has the functions for its values. */
 export interface RecordOf<
   T extends string,
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends PureRecordOf<T, C, K, R> {
-  /** An id from any value, for example from a text. */
+  /** Makes an id from any value, for example from a text. */
   readonly id: (value: unknown) => Either<EncodeError, IdOf<T, C, K>>
-  /** A new record, in memory until its first save. An `EncodeError` names a column that does not fit. */
+  /** Makes a new record, which is in memory until its first save. An `EncodeError` names a column that does not fit. */
   readonly build: (handle: Database, given: Given<C>) => Either<EncodeError, New<T, C>>
-  /** The record with this id. One statement. */
+  /** Finds the record with this id, with one statement. */
   readonly find: (
     handle: Database,
     id: IdOf<T, C, K>,
   ) => TaskEither<Reading | EncodeError, Option<Saved<T, C, K>>>
-  /** The records with these ids, in their order. One statement. */
+  /** Finds the records with these ids, in the order of the ids, with one statement. */
   readonly findMany: (
     handle: Database,
     ids: readonly IdOf<T, C, K>[],
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
   /**
-   * Inserts a new record, or updates the edited columns; gives the record as stored. `RecordGone` if its row is gone;
-   * `SaveConflict` for a set of a column that changed since, if the record has a revision.
+   * Inserts a new record, or updates the edited columns, and returns the record as stored. Fails with `RecordGone` if the row
+   * is gone. With a revision, fails with `SaveConflict` if a column that it sets was changed in the meantime.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Reads the row again, and keeps the unsaved edits. `RecordGone` if the row is gone. */
+  /** Reads the row again, and keeps the unsaved edits. Fails with `RecordGone` if the row is gone. */
   readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Deletes the row. A row that is gone is no error. */
+  /** Deletes the row. It is no error if the row is already gone. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
-  /** The records whose `column` holds a parent's id, in the order of their keys. */
+  /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
-  /** The records related through the table `between`, by its columns of the parent's id and of the record's own id. */
+  /** Makes the relation through the table `between`. Its `parent` holds a parent's id, and its `own` the record's id. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,

@@ -1,5 +1,5 @@
-// Records as values: a program sees the handle, the id and the columns, frozen. The state (the row as read, and the edits
-// since) is hidden, and only the functions here pass it from value to value.
+// A record is a frozen object with the handle, the id and the columns. Its state (the row as read, and the edits since
+// then) is hidden. Only the functions here pass the state from one value to the next.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'
@@ -18,11 +18,11 @@ export type AnyActive = ActiveRecord<Database, unknown>
 
 export interface State {
   readonly shape: Shape
-  /** By the fields' indices; `undefined` for a value that the database has not generated yet. */
+  /** The values in the order of the fields. A value that the database has not generated yet is `undefined`. */
   readonly values: readonly unknown[]
-  /** The row as last read; `undefined` before the first save. */
+  /** The row as it was last read. It is `undefined` before the first save. */
   readonly row: Row | undefined
-  /** The edits since. */
+  /** The edits since the row was read. */
   readonly edits: Edits<unknown>
 }
 
@@ -35,8 +35,8 @@ class Given {
   }
 }
 
-// A private field of the record itself is invisible outside. It costs less than an entry of a WeakMap, and each row of a
-// result is such an object.
+// A private field of the record is invisible outside of this class. It costs less than an entry of a WeakMap, and each row
+// of a result becomes such an object.
 class Stamped extends Given {
   readonly #state: State
 
@@ -50,7 +50,7 @@ class Stamped extends Given {
   }
 }
 
-/** The state of a record of this table. Throws a `TypeError` for anything else. */
+/** Returns the state of a record of this table. Throws a `TypeError` for anything else. */
 export const stateIn = (shape: Shape, record: object): State => {
   const state = Stamped.stateOf(record)
   if (state?.shape === shape) return state
@@ -61,7 +61,7 @@ export const stateIn = (shape: Shape, record: object): State => {
   )
 }
 
-/** The id of a row with these values; `undefined` before the database has generated it. */
+/** Returns the id of a row with these values, or `undefined` before the database has generated it. */
 const idOf = (shape: Shape, values: readonly unknown[]): unknown => {
   const parts = shape.key.map(({ index }) => values[index])
   return parts.includes(undefined) ? undefined : idFrom(shape, parts)
@@ -76,7 +76,7 @@ export const makeRecord = (handle: Database, state: State): AnyActive => {
     if (name === '__proto__') Object.defineProperty(record, name, { value, enumerable: true })
     else record[name] = value
   }
-  // Not enumerable: a handle is no data when a record is printed, compared or spread.
+  // The handle is not enumerable, because it is no data when a record is printed, compared or spread.
   Object.defineProperty(record, 'handle', { value: handle })
   const id = idOf(shape, values)
   if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id'))
@@ -103,7 +103,7 @@ const edited = <R extends AnyRecord>(
   if (next === undefined) return record
   const value = O.toUndefined(applyEdit(next, O.some(present)))
   const composed = composeEdit(state.edits.get(name), next)
-  // A new record is inserted whole: its edits do not matter.
+  // A new record is inserted with all its values, so its edits are not recorded.
   const edits = state.row === undefined ? state.edits : state.edits.set(name, composed)
   return makeRecord(record.handle, {
     ...state,
@@ -126,7 +126,7 @@ export const updateColumn = (shape: Shape, name: string, f: (value: unknown) => 
   return (record) => edited(shape, record, name, () => updatedBy(step))
 }
 
-/** A new record. Throws an `EncodeError` that names the first column that does not fit. */
+/** Makes a new record. Throws an `EncodeError` that names the first column that does not fit. */
 export const buildRecord = (shape: Shape, handle: Database, given: object): AnyActive => {
   for (const name of Object.keys(given)) {
     const field = shape.fields.find((field) => field.name === name)
@@ -142,9 +142,10 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
 }
 
 /**
- * The record, or session, with another handle of its database: a transaction's, or the database's own again. Its operations
- * are then part of that transaction; the current session sees them once it commits. The current session itself needs no other
- * handle. Throws a `TypeError` for anything else, and for a session whose store is not in a database.
+ * Returns a record or a session with another handle of its database: a transaction's, or the database's own again. With a
+ * transaction's handle, its operations are part of that transaction. The current session sees them once it commits. The
+ * current session itself needs no other handle. Throws a `TypeError` for any other value, and for a session whose store is
+ * not in a database.
  *
  * @example
  * ```ts

@@ -218,12 +218,13 @@ const publishStored = (before: Session, after: Session): void => {
 /** Fails for a session value that cannot be written. Otherwise runs the task and updates the session's scope. */
 export const guarded =
   <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
-  async () => {
+  () => {
     const reason = endReason(before)
-    if (reason !== undefined) return E.left(reason)
-    const done = await task()
-    if (E.isRight(done)) publishStored(before, done.right)
-    return done
+    if (reason !== undefined) return Promise.resolve(E.left(reason))
+    return task().then((done) => {
+      if (E.isRight(done)) publishStored(before, done.right)
+      return done
+    })
   }
 
 /** Marks the session's scope as destroyed, so that it saves nothing. */

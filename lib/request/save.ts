@@ -96,14 +96,14 @@ const createdBefore = (session: Session): TE.TaskEither<StoreError | SessionGone
 
 const save =
   (session: Session, since: Snapshot): Stored =>
-  async () => {
+  () => {
     const { edits, store: entries, handle } = session
     const start = performance.now()
-    const saved = await attempted(
-      handle.save(session.id, { save: newIdempotencyKey(), edits, since, entries }),
-    )
-    publishOutcome('save', start, saved, publishSaved(session))
-    return E.isLeft(saved) ? saved : E.right(stored(session, pick(saved.right, keysAfter(since, edits))))
+    const task = handle.save(session.id, { save: newIdempotencyKey(), edits, since, entries })
+    return attempted(task).then((saved) => {
+      publishOutcome('save', start, saved, publishSaved(session))
+      return E.isLeft(saved) ? saved : E.right(stored(session, pick(saved.right, keysAfter(since, edits))))
+    })
   }
 
 const publishSaved =

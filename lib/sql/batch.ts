@@ -4,7 +4,7 @@
 import { hasUpdates } from '../core/edits.js'
 import type { Json } from '../core/json.js'
 import { E, O, pipe, TE, t } from '../core/prelude.cjs'
-import { hasUnloadedUpdates, type Keys, type Snapshot } from '../core/session.js'
+import { hasUnloadedUpdates, type Keys, pick, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey } from '../core/token.js'
 import { LIFETIME, PRINCIPAL } from '../core/well-known-keys.js'
 import { type Database, ONCE_ON_PRIMARY, type Param, type Query } from '../db/database.js'
@@ -28,6 +28,7 @@ import {
   isRecent,
   loadedColumns,
   loadedKeys,
+  needsRow,
   RECENT_SAVES,
   secretMatches,
   statementsOf,
@@ -51,23 +52,24 @@ import { isAmbiguous, merged, mergedWithoutRead } from './save.js'
 // The skipped sessions get a save of their own. Under the header's lock a batch works as a single save does.
 
 export const batchStatements = statementsOf('batch', {
-  // Arrays, as text: $1 ids, $2 hashes, $3 base revisions, $4 their version tags; $5 idle, $6 touch fraction
+  // Arrays, as text: $1 ids, $2 hashes, $3 base revisions, $4 their version tags, $5 their expirations; $6 idle, $7 touch
+  // fraction. A session that is as the caller knows it gives no row; one that is not found gives a row of nulls.
   load: (schema) => `
-select i.n::int as n, ${loadedColumns(schema, '$5', '$6')}
-from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
-       with ordinality as i (id, secret, revision, tag, n)
-join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
+select i.n::int as n, ${loadedColumns(schema, '$6', '$7')}
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[])
+       with ordinality as i (id, secret, revision, tag, expiration, n)
+left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
-where ${ONCE_ON_PRIMARY}`,
+where ${ONCE_ON_PRIMARY} and ${needsRow('$6', '$7', 'i.expiration')}`,
 
-  // As `load`; arrays in text: $7 wanted keys, $8 those of them that are not loaded
+  // As `load`; arrays in text: $8 wanted keys, $9 those of them that are not loaded
   loadKeys: (schema) => `
-select i.n::int as n, ${loadedKeys(schema, 's.id', ['$5', '$6'], ['i.wanted', 'i.missing'])}
-from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
-       with ordinality as i (id, secret, revision, tag, wanted, missing, n)
-join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
+select i.n::int as n, ${loadedKeys(schema, 's.id', ['$6', '$7'], ['i.wanted', 'i.missing'])}
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[], $8::text::text[],
+            $9::text::text[]) with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
+left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
-where ${ONCE_ON_PRIMARY}`,
+where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.expiration')})`,
 
   // Arrays, as text, for sessions: $1 ids, $2 base revisions, $3 their version tags, $4 whether the header must still have
   // that revision, $5 the ids of a session's saves in one text; $6 idle; for edits: $7 ordinal of the session, $8 key,
@@ -118,7 +120,7 @@ export const batchOver = (
 })
 
 const Ordinal = t.type({ n: t.number })
-const BatchLoadedRow = t.intersection([LoadedRow, Ordinal])
+const BatchLoadedRow = t.intersection([Ordinal, t.union([LoadedRow, t.type({ revision: t.null })])])
 const BatchWrittenRow = t.intersection([WrittenRow, Ordinal])
 
 /** The rows by the ordinals of their requests; `undefined` for a request without a row. */
@@ -138,7 +140,9 @@ const loadBatch = (database: Database, sql: BatchStatements, lifetime: Lifetime)
       TE.map((rows) =>
         requests.map((request, index): E.Either<Absence, Snapshot> => {
           const row = rows.get(index)
-          return row === undefined ? E.left('unknown') : snapshot(row, request)
+          if (row === undefined && request.known !== undefined)
+            return E.right(unchangedSnapshot(request.known, request.keys))
+          return row === undefined || row.revision === null ? E.left('unknown') : snapshot(row, request)
         }),
       ),
     )
@@ -164,9 +168,16 @@ const loadParams = (
   array(requests.map(({ secret }) => secret)),
   array(requests.map(({ known }) => known?.revision ?? 0)),
   array(requests.map(({ known }) => (known === undefined ? '""' : known.versionTag))),
+  array(requests.map(({ known }) => known?.expiration ?? 0)),
   idleMs,
   touchFraction,
 ]
+
+/** The snapshot of a request without a row. */
+const unchangedSnapshot = (known: Snapshot, keys: Keys | undefined): Snapshot => {
+  const snapshot = known.touchDue ? { ...known, touchDue: false } : known
+  return keys === undefined || known.keys === undefined ? snapshot : pick(snapshot, keys)
+}
 
 const hasKeys = (request: LoadRequest): request is LoadRequest & { readonly keys: Keys } =>
   request.keys !== undefined

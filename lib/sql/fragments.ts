@@ -174,6 +174,14 @@ export const loadedKeys = (
        case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
             else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
+/**
+ * Whether a load in a batch needs a row: the session is not found, or the caller's state at `since`, with this expiration
+ * in milliseconds, is not the present one. All columns that a row shows are covered.
+ */
+export const needsRow = (idle: string, fraction: string, expiration: string): string => `
+  (s.id is null or base.since <> s.revision or s.expires_at <= now()
+   or ${epoch('s.expires_at')} <> ${expiration} or ${touchDue(idle, fraction)})`
+
 const loadedHeader = (idle: string, fraction: string): string => `
        s.revision::float8 as revision, ${epoch('s.expires_at')} as expiration, ${touchDue(idle, fraction)} as "touchDue",
        s.expires_at <= now() as expired, ${versionTagOf('s.recent_saves')} as "versionTag", base.since`

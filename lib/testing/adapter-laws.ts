@@ -1,4 +1,4 @@
-// Law 10, and laws 2, 7 and 8 as a client sees them, through the `node:http` adapter.
+// Checks law 10, and laws 2, 7 and 8 as a client sees them, through the `node:http` adapter.
 
 import assert from 'node:assert/strict'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -28,12 +28,12 @@ const served = async (
   }
 }
 
-/** Counts the visit; gives the number of visits. */
+/** Counts the visit, and returns the number of visits. */
 const visit = inOrder(increment('visits'), TE.map(Number)(currentVisits))
 
 const counting: Handler = (_, res) => TE.map((visits) => res.end(String(visits)))(visit)
 
-/** The store, whose writes wait until `opened` is resolved. */
+/** Returns the store, but its writes wait until `opened` is resolved. */
 const blockedStore = (store: SessionStore, opened: Promise<void>): SessionStore => {
   const wait =
     <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>

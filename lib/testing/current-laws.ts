@@ -1,4 +1,4 @@
-// Laws 5 to 9 and 12 for the current session.
+// Checks laws 5 to 9 and 12 for the current session.
 
 import assert from 'node:assert/strict'
 import { E, pipe, TE } from '../core/prelude.cjs'
@@ -33,7 +33,7 @@ import {
   tagOf,
 } from './subject.js'
 
-/** Every way to write a session value. */
+/** Returns a task for each way to write a session value. */
 const writes = (session: Session): readonly Task[] => [
   saveSession(session),
   rotateSession(session),

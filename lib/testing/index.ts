@@ -1,4 +1,4 @@
-// The laws as checks on any `SessionStore`, for any test runner. Time passes by the subject's `elapse`, never by waiting.
+// The laws as checks on any `SessionStore`, for any test runner. The subject's `elapse` moves its clock, without waiting.
 
 import { adapterLaws } from './adapter-laws.js'
 import { currentLaws } from './current-laws.js'
@@ -22,14 +22,14 @@ const laws: readonly Law[] = [
   ...adapterLaws,
 ].sort((a, b) => a.law - b.law)
 
-/** One check: its name begins with the law's number, and its promise rejects when the law is broken. */
+/** One check. Its name begins with the law's number, and the promise of `run` rejects when the law is broken. */
 export interface LawCheck {
   readonly name: string
   readonly run: () => Promise<void>
 }
 
 /**
- * Every law as a check on the store that `open` opens, in the order of the laws.
+ * Returns the checks of all laws, in the order of the laws. Each check runs on a store that `open` opens.
  *
  * @example
  * ```ts

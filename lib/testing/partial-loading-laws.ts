@@ -1,4 +1,4 @@
-// Laws 1, 2, 4 to 9 and 12 for partially loaded sessions. A key that was not loaded never counts as absent.
+// Checks laws 1, 2, 4 to 9 and 12 for partially loaded sessions. A key that was not loaded never counts as absent.
 
 import assert from 'node:assert/strict'
 import { KeyNotLoaded } from '../core/errors.js'

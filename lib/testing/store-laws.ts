@@ -1,4 +1,4 @@
-// Laws 4, 5, 6 and 11 for a store: overlapping requests, ended sessions, expiry.
+// Checks laws 4, 5, 6 and 11 for a store: overlapping requests, ended sessions, expiry.
 
 import assert from 'node:assert/strict'
 import { deleted, noEdits, setTo } from '../core/edits.js'
@@ -47,7 +47,7 @@ export const storeLaws = [
         const saves = [right(saveEdits(session, set)), right(saveEdits(session, del))] as const
         const [first, second] = await Promise.all(saves)
         const values = await storedValues(session)
-        // A save that read again after its write returns the stored state with the revision of that.
+        // A save may read again after its write. It then returns the stored state, with the revision of that state.
         for (const { revision, entries } of [first, second])
           if (revision === 3) assert.deepEqual(entries.toObject(), values)
           else assert.equal(revision, 2)
@@ -176,7 +176,7 @@ export const storeLaws = [
   }),
 ]
 
-// Law 11 for sessions with a lifetime of their own ("remember me"), which overrides the store's in every operation.
+// Checks law 11 for sessions with their own lifetime ("remember me"). It overrides the store's lifetime in every operation.
 
 const store = { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0.1 }
 const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }
@@ -185,7 +185,7 @@ const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }
 const signedIn = async (session: Session, principal: string, lifetime?: OwnLifetime): Promise<Session> =>
   reload(await right(request(session, signIn(principal, { lifetime }))))
 
-/** Every use of a session that may extend its expiration. */
+/** The uses of a session that may extend its expiration. */
 const uses: Readonly<Record<string, (session: Session) => Promise<unknown>>> = {
   touch: (session) => right(session.handle.touch(session.id)),
   'a save of nothing': (session) => saveNow(session),

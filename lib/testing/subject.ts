@@ -13,12 +13,12 @@ import { buildSession, type LoadOptions, loadSession, saveSession, sessionToken 
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
 import type { Change, Lifetime, Session, SessionStore } from '../store/contract.js'
 
-/** A store under test, empty or shared with others. */
+/** A store under test. It may be empty, or be shared with others. */
 export interface Subject {
   readonly store: SessionStore
   /** The database of the store, if sessions take part in its transactions. */
   readonly database?: Database
-  /** Lets this many milliseconds pass by the store's own clock. */
+  /** Moves the store's own clock by this many milliseconds. */
   readonly elapse: (milliseconds: number) => Promise<void>
   readonly close: () => Promise<void>
 }
@@ -26,7 +26,7 @@ export interface Subject {
 /** Opens a store with this lifetime. */
 export type OpenSubject = (lifetime: Partial<Lifetime>) => Promise<Subject>
 
-/** One thing that must hold. `law` is its number in the table of laws. */
+/** One check of a law. `law` is the law's number in the table of laws. */
 export interface Law {
   readonly law: number
   readonly name: string
@@ -52,7 +52,7 @@ const TITLES = {
   13: 'collection is polite',
 } as const
 
-/** Checks of one law, by name, on stores with this lifetime. */
+/** Makes the checks of one law, by name, on stores with this lifetime. */
 export const lawsOf = (
   law: keyof typeof TITLES,
   checks: Readonly<Record<string, Check>>,
@@ -65,14 +65,14 @@ export const lawsOf = (
     ...(typeof check === 'function' ? { check } : check),
   }))
 
-/** Runs the task and gives its `Right`; a `Left` fails the law with its error. */
+/** Runs the task and returns its `Right`. A `Left` fails the law with its error. */
 export const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   const result = await task()
   if (E.isLeft(result)) throw result.left as Error
   return result.right
 }
 
-/** Runs the task and gives its `Left`; a `Right` fails the law. */
+/** Runs the task and returns its `Left`. A `Right` fails the law. */
 export const left = async <L, A>(task: TE.TaskEither<L, A>): Promise<L> => {
   const result = await task()
   if (E.isRight(result)) assert.fail('expected a Left')
@@ -83,7 +83,7 @@ export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: un
 
 export type Task = TE.TaskEither<unknown, unknown>
 
-/** Runs the tasks one after the other; fails unless each gives a `Left` with this tag. */
+/** Runs the tasks one after the other. It fails unless each results in a `Left` with this tag. */
 export const assertLeft = async (tag: string, ...tasks: readonly Task[]): Promise<void> => {
   for (const task of tasks) assert.equal(tagOf(await left(task)), tag)
 }
@@ -98,7 +98,7 @@ export const edited = (session: Session, ...edits: readonly Editing[]): Session 
     )
     .reduce((current, edit) => edit(current), session)
 
-/** Edits the session and saves it; gives it as saved. */
+/** Edits the session, saves it, and returns it as saved. */
 export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
   right(saveSession(edited(session, ...edits)))
 
@@ -106,15 +106,15 @@ export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise
 export const stored = (store: SessionStore, ...edits: readonly Editing[]): Promise<Session> =>
   saveNow(buildSession(store), ...edits)
 
-/** Loads the session by its token; `undefined` if there is none. */
+/** Loads the session by its token. Returns `undefined` if there is none. */
 export const reloaded = async (session: Session, options?: LoadOptions): Promise<Session | undefined> =>
   pipe(await right(loadSession(session.handle, sessionToken(session), options)), O.toUndefined)
 
-/** Loads the session by its token; fails if there is none. */
+/** Loads the session by its token. Fails if there is none. */
 export const reload = async (session: Session, options?: LoadOptions): Promise<Session> =>
   (await reloaded(session, options)) ?? assert.fail('the session is not there')
 
-/** The values that are stored under this session's token. */
+/** Returns the values that are stored under this session's token. */
 export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
   (await reload(session)).store.toObject()
 
@@ -124,7 +124,7 @@ export const snapshotOf = ({ snapshot }: Session): Snapshot =>
 export const expirationOf = ({ expiration }: Session): number =>
   O.toNullable(expiration) ?? assert.fail('it was never stored')
 
-/** These edits of a stored session, as its store takes them. */
+/** Returns the change with which a store saves these edits of a stored session. */
 export const changeOf = (session: Session, edits: Edits): Change => {
   const since = snapshotOf(session)
   return { save: newIdempotencyKey(), edits, since, entries: applyEdits(edits, since.entries) }
@@ -134,7 +134,7 @@ export const changeOf = (session: Session, edits: Edits): Change => {
 export const saveEdits = (session: Session, edits: Edits) =>
   session.handle.save(session.id, changeOf(session, edits))
 
-/** The store, with the name of each call and the key of each saved edit recorded in `calls`. */
+/** Returns the store, which records the name of each call and the key of each saved edit in `calls`. */
 export const counted = (store: SessionStore) => {
   const calls: string[] = []
   const count =
@@ -164,7 +164,7 @@ export const counted = (store: SessionStore) => {
   return { store: countedStore, calls }
 }
 
-/** A session that was stored and loaded again, and the calls that its store got since. */
+/** Stores a session and loads it again. `calls` has the calls that its store got since. */
 export const countedSession = async (subject: Subject, ...edits: readonly Editing[]) => {
   const { store, calls } = counted(subject.store)
   const session = await reload(await stored(store, ...edits))
@@ -177,8 +177,8 @@ export const several = <A>(count: number, make: (index: number) => Promise<A>): 
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
 /**
- * Stores 20 keys and loads the session as often; then each request, all at once, adds a key and deletes one. Fails if a change
- * is lost; gives the sessions as saved.
+ * Stores a session with 20 keys and loads it 20 times. The 20 sessions are then saved at once, and each adds a key and
+ * deletes one. Fails if a change is lost, and returns the sessions as saved.
  */
 export const changedAtOnce = async (
   store: SessionStore,
@@ -209,7 +209,7 @@ export const increment = (key: string, by?: number) => updateCurrentSession(add(
 export const onCurrent = <L, A>(operation: (session: Session) => TE.TaskEither<L, A>) =>
   pipe(currentSession, TE.chainW(operation))
 
-/** Runs the tasks one after the other, until one fails; gives the result of the last one. */
+/** Runs the tasks one after the other until one fails. Returns the result of the last one that ran. */
 export const inOrder = <A>(
   ...tasks: readonly [...Task[], TE.TaskEither<unknown, A>]
 ): TE.TaskEither<unknown, A> =>
@@ -220,11 +220,11 @@ export const inOrder = <A>(
     ),
   ) as TE.TaskEither<unknown, A>
 
-/** A request with this session, whose body runs the tasks one after the other. */
+/** Runs a request with this session, whose body runs the tasks one after the other. */
 export const request = <A>(session: Session, ...tasks: readonly [...Task[], TE.TaskEither<unknown, A>]) =>
   withSession(session, () => inOrder(...tasks))
 
-/** A promise, and the function that fulfils it. */
+/** Returns a promise, and the function that fulfils it. */
 export const gate = (): readonly [Promise<void>, () => void] => {
   let open = (): void => undefined
   const opened = new Promise<void>((resolve) => {
@@ -233,7 +233,7 @@ export const gate = (): readonly [Promise<void>, () => void] => {
   return [opened, open]
 }
 
-/** Runs a request, and after its end `late` in the context of its body; gives the answer of `late`. */
+/** Runs a request, and after its end runs `late` in the async context of its body. Returns the result of `late`. */
 export const outlive = <A>(
   session: Session,
   body: Task,

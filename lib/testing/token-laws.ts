@@ -1,4 +1,4 @@
-// Laws 6, 12 and 13: tokens, sessions of a principal, cleanup of expired sessions.
+// Checks laws 6, 12 and 13: tokens, sessions of a principal, and the cleanup of expired sessions.
 
 import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
@@ -193,7 +193,7 @@ export const tokenLaws = [
         const rest = await right(deleteExpiredSessions(store, { batchSize: 10, delayMs: 0 }))
         assert.deepEqual([first.sessions + rest.sessions, rest.finished], [20, true])
         for (const session of [...used, ...young]) assert.ok((await reload(session)).store.size > 0)
-        // Cleanup examines sessions that were used again later.
+        // The sessions that were used again become due for the cleanup only later.
         await elapse(61_000)
         assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
       },

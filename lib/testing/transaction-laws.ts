@@ -1,4 +1,4 @@
-// Laws 5 to 7 for the current session in transactions of its own database.
+// Checks laws 5 to 7 for the current session in transactions of its own database.
 
 import assert from 'node:assert/strict'
 import { E, pipe, TE } from '../core/prelude.cjs'
@@ -29,7 +29,7 @@ import {
 
 type Check = (store: SessionStore, database: Database) => Promise<void>
 
-/** Laws of stores that are in a database with transactions. Other stores pass. */
+/** Makes checks for stores that are in a database with transactions. Other stores pass them. */
 const databaseLaws = (law: 5 | 6 | 7, checks: Readonly<Record<string, Check>>) =>
   Object.entries(checks).flatMap(([name, check]) =>
     lawsOf(law, {
@@ -41,11 +41,11 @@ const databaseLaws = (law: 5 | 6 | 7, checks: Readonly<Record<string, Check>>) =
 
 const fail: Task = TE.left('failed')
 
-/** A transaction that runs the tasks one after the other. */
+/** Makes a transaction that runs the tasks one after the other. */
 const inTransaction = (database: Database, ...tasks: readonly [...Task[], Task]) =>
   transact(database, () => inOrder(...tasks))
 
-/** A transaction whose failure does not fail the body around it. */
+/** Runs the transaction so that its failure does not fail the body around it. */
 const ignoringFailure = (transaction: Task): Task => TE.fromTask(transaction)
 
 export const transactionLaws = [
@@ -149,7 +149,7 @@ export const transactionLaws = [
   ...databaseLaws(6, {
     'a transaction that edits an ended session is rolled back': async (store, database) => {
       const session = await stored(store, { n: 0 })
-      // As another request does it: this one gets no event.
+      // The session is ended as by another request, so that this request gets no event.
       const late = request(session, store.destroy(session.id), inTransaction(database, increment('n')))
       await assertLeft('SessionGone', late)
       assert.equal(await reloaded(session), undefined)

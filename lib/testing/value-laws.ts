@@ -1,4 +1,4 @@
-// Laws 1 to 3 and 5: the session as a value, the cost of reading and writing it, and the replay of updates.
+// Checks laws 1 to 3 and 5: the session as a value, the cost of reading and writing it, and the replay of updates.
 
 import assert from 'node:assert/strict'
 import type { Json } from '../core/json.js'

@@ -20,10 +20,11 @@ const tools = await project(workshop, 'runtimes', `${bun}@${versions.bun}`, `${d
 const suite = 'spec/support/runtime-suite.ts'
 const runtimes: Readonly<Record<string, readonly [string, ...string[]]>> = {
   Bun: [join(tools, 'node_modules', bun, 'bin', 'bun'), 'run', suite],
-  // Deno does not look for the `.ts` of a `.js` unless it is told to.
+  // Deno does not look for the `.ts` of a `.js` unless it is told to, and never for the `.cts` of a `.cjs`.
   Deno: [
     join(tools, 'node_modules', deno, 'deno'),
-    ...['run', '--allow-all', '--no-check', '--unstable-sloppy-imports', suite],
+    ...['run', '--allow-all', '--no-check', '--unstable-sloppy-imports'],
+    ...['--import-map', 'spec/support/deno-imports.json', suite],
   ],
 }
 

@@ -1,7 +1,7 @@
 -- batch.load
 select i.n::int as n, 
        
-       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as "touchDue",
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8) as "touchDue",
        s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
        case when s.expires_at <= now() or base.since = s.revision then null
             when base.since > 0 then 
@@ -11,9 +11,9 @@ select i.n::int as n,
             else (select json_object_agg(e.key, e.value)::text
                   from "keyrow".entry e
                   where e.session_id = s.id and e.value is not null) end as entries
-from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[])
-       with ordinality as i (id, secret, revision, tag, n)
-join "keyrow".session s on s.id = i.id and 
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[])
+       with ordinality as i (id, secret, revision, tag, expiration, n)
+left join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
 cross join lateral (select 
@@ -22,11 +22,13 @@ cross join lateral (select
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
               then i.revision::float8 else 0 end as since) base
-where (select clock_timestamp() is not null)
+where (select clock_timestamp() is not null) and 
+  (s.id is null or base.since <> s.revision or s.expires_at <= now()
+   or date_part('epoch', s.expires_at) * 1000 <> i.expiration or (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8))
 -- plan:
 --   Result
 --     InitPlan 3: Result
---     Nested Loop Inner
+--     Nested Loop Left
 --       Function Scan
 --       Index Scan using session_pkey on session
 --     SubPlan 1: Aggregate
@@ -39,7 +41,7 @@ where (select clock_timestamp() is not null)
 -- batch.loadKeys
 select i.n::int as n, 
        
-       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $5::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $5::float8) * interval '1 millisecond' * $6::float8) as "touchDue",
+       s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8) as "touchDue",
        s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
        case when s.expires_at <= now() or (base.since = s.revision and i.missing::text = '{}') then null
             else 
@@ -47,9 +49,9 @@ select i.n::int as n,
         from "keyrow".entry e
         where e.session_id = s.id and e.key = any(i.wanted::text::text[])
           and (e.revision > base.since or e.key = any(i.missing::text::text[]))) end as entries
-from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $7::text::text[], $8::text::text[])
-       with ordinality as i (id, secret, revision, tag, wanted, missing, n)
-join "keyrow".session s on s.id = i.id and 
+from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[], $8::text::text[],
+            $9::text::text[]) with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
+left join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
 cross join lateral (select 
@@ -58,11 +60,13 @@ cross join lateral (select
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
               then i.revision::float8 else 0 end as since) base
-where (select clock_timestamp() is not null)
+where (select clock_timestamp() is not null) and (i.missing <> '{}' or 
+  (s.id is null or base.since <> s.revision or s.expires_at <= now()
+   or date_part('epoch', s.expires_at) * 1000 <> i.expiration or (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8)))
 -- plan:
 --   Result
 --     InitPlan 2: Result
---     Nested Loop Inner
+--     Nested Loop Left
 --       Function Scan
 --       Index Scan using session_pkey on session
 --     SubPlan 1: Aggregate
