@@ -118,7 +118,7 @@ const faultsOf = async ({
     await pause(turns)
     leave([item.key])
     if (fate === 'throws') throw new Error('thrown')
-    if (fate === 'fails') return E.left(new SessionGone('x' as never))
+    if (fate === 'fails') return E.left(new SessionGone('x'))
     done.push(item)
     return E.right(item.n)
   }

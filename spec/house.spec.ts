@@ -1,5 +1,5 @@
-// What keeps the house legible: the names of its declarations, the words of its prose, the sizes of its rooms, and the
-// two ways through it that ARCHITECTURE.md describes.
+// What keeps the house legible: the names of its declarations, the words of its prose, the sizes of its rooms, and what
+// ARCHITECTURE.md says about it: the rooms, their imports, two paths through them, and where to change what.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
@@ -46,6 +46,7 @@ const replaced: readonly (readonly [names: string, files?: RegExp])[] = [
   ['settled follow', /^lib\/db\//],
 ]
 
+/** The names that a file declares, or all files of a folder. */
 const declared = (path: string): readonly string[] => {
   const names: string[] = []
   const visit = (node: ts.Node): void => {
@@ -64,10 +65,12 @@ const declared = (path: string): readonly string[] => {
       ts.isInterfaceDeclaration(node) ||
       ts.isTypeAliasDeclaration(node)
     )
-      if (node.name !== undefined && ts.isIdentifier(node.name)) names.push(node.name.text)
+      if (node.name !== undefined && (ts.isIdentifier(node.name) || ts.isStringLiteral(node.name)))
+        names.push(node.name.text)
     ts.forEachChild(node, visit)
   }
-  visit(ts.createSourceFile(path, sources.get(path) ?? '', ts.ScriptTarget.Latest))
+  const texts = path.endsWith('/') ? filesIn(path, '.ts').map(read) : [sources.get(path) ?? read(path)]
+  for (const text of texts) visit(ts.createSourceFile(path, text, ts.ScriptTarget.Latest))
   return names
 }
 
@@ -162,8 +165,8 @@ const importsOf = (path: string): ReadonlySet<string> =>
   )
 
 for (const [heading, most] of [
-  ['The way of a key from `sessionSet` to its row', 12],
-  ['The way of a cookie from Express to the load', 10],
+  ['The path of a key from `sessionSet` to its row', 12],
+  ['The path of a cookie from Express to the load', 10],
 ] as const)
   t.test(heading, async (t) => {
     const way = wayOf(heading)
@@ -181,18 +184,57 @@ for (const [heading, most] of [
     t.strictSame(apart, [])
   })
 
-t.test('ARCHITECTURE.md names what is there to be changed', async (t) => {
-  const table = read('ARCHITECTURE.md').split('## Where to change what')[1]?.split('\n## ')[0] ?? ''
+const architecture = read('ARCHITECTURE.md')
+const quotedIn = (cell: string): readonly string[] =>
+  [...cell.matchAll(/`([^`]+)`/g)].map(([, name]) => name ?? '')
+
+t.test('each identifier that ARCHITECTURE.md says to change is declared in a file of its row', async (t) => {
+  const table = architecture.split('## Where to change what')[1]?.split('\n## ')[0] ?? ''
   const rows = [...table.matchAll(/^\|[^|]*\|([^|]*)\|([^|]*)\|$/gm)].slice(2)
   t.ok(rows.length > 20, `${String(rows.length)} rows`)
-  const quoted = (cell: string): readonly string[] =>
-    [...cell.matchAll(/`([^`]+)`/g)].map(([, name]) => name ?? '')
   const missing = rows.flatMap(([, files = '', names = '']) => {
-    const texts = quoted(files).map((path) => (path.endsWith('/') ? '' : read(path)))
-    const [name] = quoted(names)
-    return texts.includes('') || name === undefined || texts.some((text) => text.includes(name))
-      ? []
-      : [`${files}: ${name}`]
+    const known = new Set(quotedIn(files).flatMap(declared))
+    const wanted = quotedIn(names)
+    return wanted.length === 0
+      ? [`${files}: names nothing`]
+      : wanted.filter((name) => !known.has(name)).map((name) => `${files}: ${name}`)
   })
   t.strictSame(missing, [])
+})
+
+t.test('ARCHITECTURE.md lists each room with its floor', async (t) => {
+  const [, list = ''] = /const floors = \[([^\]]*)\]/.exec(read('eslint.config.js')) ?? []
+  const floors = [...list.matchAll(/'([\w-]+)'/g)].map(([, room]) => room)
+  const rooms = new Set(library.map((path) => roomOf(path).replace(/^lib\/?/, '')))
+  const expected = [...rooms].map((room) => {
+    const floor = room === '' ? floors.length : floors.indexOf(room.split('/')[0]) + 1
+    return `${String(floor)} ${room || 'index.ts'}`
+  })
+  const rows = [...architecture.matchAll(/^\| (\d+) \| `([\w./-]+?)\/?` \|/gm)]
+  t.strictSame(rows.map(([, floor, room]) => `${floor ?? ''} ${room ?? ''}`).sort(), expected.sort())
+})
+
+t.test('the picture in ARCHITECTURE.md shows the imports between rooms', async (t) => {
+  const roomIn = (path: string): string => path.split('/')[1]?.replace(/[.]ts$/, '') ?? ''
+  const imports = new Set(
+    library.flatMap((path) => [...importsOf(path)].map((other) => `${roomIn(path)} ${roomIn(other)}`)),
+  )
+  const arrows = [...architecture.matchAll(/^ {2}([\w-]+)(?:\["[^"]+"\])? --> ([\w-]+)$/gm)].map(
+    ([, from = '', to = '']) => [from, to] as const,
+  )
+  t.strictSame(
+    arrows.map((arrow) => arrow.join(' ')).filter((arrow) => !imports.has(arrow)),
+    [],
+    'each arrow is an import',
+  )
+  const reaches = (from: string, to: string): boolean =>
+    from === to || arrows.some(([start, next]) => start === from && reaches(next, to))
+  t.strictSame(
+    [...imports].filter((pair) => {
+      const [from = '', to = ''] = pair.split(' ')
+      return !reaches(from, to)
+    }),
+    [],
+    'each import follows arrows',
+  )
 })

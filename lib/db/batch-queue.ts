@@ -8,13 +8,13 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** The maximum number of requests in one statement. Default: 128. */
+  /** The maximum number of requests in one statement. The saves of one session, up to 32, count as one. Default: 128. */
   readonly maxBatchSize?: number
-  /** The maximum number of statements of one kind at once, reached if one is late or many requests wait. Default: 2. */
+  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
-  /** The maximum number of unanswered loads, and of saves. The next fails at once with a `DriverError`. Default: 10,000. */
+  /** The maximum number of unanswered requests of a kind. One more fails at once with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. After it a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. Then a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -194,7 +194,7 @@ class BatchQueue<I, R, A, L> {
   /** The items that can be sent now. */
   #ready: Pending<I, A, L>[] = []
   /** By key: the items behind one that is ready or under way. */
-  readonly #behind = new Map<string, Pending<I, A, L>[]>()
+  readonly #blockedByKey = new Map<string, Pending<I, A, L>[]>()
   /** By key: the result of the last request, while items wait behind it. */
   readonly #bases = new Map<string, A>()
   readonly #underWay = new Set<Group<I, R, A, L>>()
@@ -224,12 +224,12 @@ class BatchQueue<I, R, A, L> {
   #enqueue(one: Pending<I, A, L>): void {
     this.#size += 1
     const { key } = one
-    const behind = key === undefined ? undefined : this.#behind.get(key)
-    if (behind !== undefined) {
-      behind.push(one)
+    const blocked = key === undefined ? undefined : this.#blockedByKey.get(key)
+    if (blocked !== undefined) {
+      blocked.push(one)
       return
     }
-    if (key !== undefined) this.#behind.set(key, [])
+    if (key !== undefined) this.#blockedByKey.set(key, [])
     this.#ready.push(one)
   }
 
@@ -257,7 +257,7 @@ class BatchQueue<I, R, A, L> {
   /** Takes an item, with those behind it that can be merged. Returns `undefined` if none of them is to be sent. */
   #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
     const { key } = first
-    const taken = [first, ...this.#takeBehind(first)]
+    const taken = [first, ...this.#takeBlocked(first)]
     const pending = this.#inTime(taken)
     this.#size -= taken.length - pending.length
     if (pending.length === 0) {
@@ -272,14 +272,14 @@ class BatchQueue<I, R, A, L> {
     return undefined
   }
 
-  #takeBehind({ item, key }: Pending<I, A, L>): readonly Pending<I, A, L>[] {
+  #takeBlocked({ item, key }: Pending<I, A, L>): readonly Pending<I, A, L>[] {
     const { maxMerged = 1, canMerge } = this.#options
-    const behind = key === undefined ? undefined : this.#behind.get(key)
-    if (behind === undefined || behind.length === 0 || maxMerged === 1) return []
-    const most = Math.min(maxMerged - 1, behind.length)
+    const blocked = key === undefined ? undefined : this.#blockedByKey.get(key)
+    if (blocked === undefined || blocked.length === 0 || maxMerged === 1) return []
+    const most = Math.min(maxMerged - 1, blocked.length)
     let count = 0
-    while (count < most && canMerge?.(item, (behind[count] as Pending<I, A, L>).item) !== false) count += 1
-    return behind.splice(0, count)
+    while (count < most && canMerge?.(item, (blocked[count] as Pending<I, A, L>).item) !== false) count += 1
+    return blocked.splice(0, count)
   }
 
   /** Rejects the items whose time in the queue is up, and returns the others. */
@@ -304,8 +304,8 @@ class BatchQueue<I, R, A, L> {
 
   #release(key: string | undefined, result: A | undefined): void {
     if (key === undefined) return
-    const next = this.#behind.get(key)?.shift()
-    if (next === undefined) this.#behind.delete(key)
+    const next = this.#blockedByKey.get(key)?.shift()
+    if (next === undefined) this.#blockedByKey.delete(key)
     else this.#ready.push(next)
     if (next === undefined || result === undefined) this.#bases.delete(key)
     else this.#bases.set(key, result)

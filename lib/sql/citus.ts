@@ -10,7 +10,7 @@ import { A, pipe, TE, t } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { type Database, ON_PRIMARY } from '../db/database.js'
 import type { SessionStore } from '../store/contract.js'
-import { FENCED, statementsOf } from './fragments.js'
+import { FENCE_TIME, FENCED, statementsOf } from './fragments.js'
 import { principalStatements } from './principals.js'
 import { listedSessions, rowAs, sessionIds } from './rows.js'
 
@@ -48,7 +48,7 @@ limit $1::int`,
   // $1 id
   deleteExpired: (schema) => `
 with held as materialized (
-  select id, created_at <= now() - interval '1 hour' as aged from ${schema}.session
+  select id, created_at <= now() - ${FENCE_TIME} as aged from ${schema}.session
   where id = $1::uuid and expires_at <= now()
   for update skip locked
 ), emptied as (

@@ -1,5 +1,8 @@
 // Parts of SQL that several statements share. `s` is a row of `session`; `schema` is a quoted identifier.
 import type { Query } from '../db/database.js'
+import { RECENT_SAVES } from '../store/contract.js'
+
+export { RECENT_SAVES }
 
 /** A parameter in milliseconds, as an interval. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
@@ -8,7 +11,10 @@ export const ms = (parameter: string): string => `${parameter}::float8 * interva
 export const epoch = (timestamp: string): string => `date_part('epoch', ${timestamp}) * 1000`
 
 /** How long the id of an ended session is fenced: longer than a network can delay a statement. */
-export const FENCED = "now() + interval '1 hour'"
+export const FENCE_TIME = "interval '1 hour'"
+
+/** The end of a fence that begins now. */
+export const FENCED = `now() + ${FENCE_TIME}`
 
 /** By the current time: the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
@@ -18,9 +24,6 @@ export const ALIVE_AT_START = 'expires_at > now()'
 
 /** A tombstone is kept for at least this many revisions: longer than any reader asks for changes since. */
 export const TOMBSTONE_REVISIONS = 256
-
-/** A header keeps the ids of this many saves, so that a save is not repeated after an ambiguous outcome. */
-export const RECENT_SAVES = 64
 
 type Text = (schema: string, isAlive: string) => string
 

@@ -7,7 +7,7 @@
 import { E, pipe, t } from '../core/prelude.cjs'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
 import type { SessionStore } from '../store/contract.js'
-import { endingOf, epoch, fenceListed, statementsOf } from './fragments.js'
+import { endingOf, epoch, FENCE_TIME, fenceListed, statementsOf } from './fragments.js'
 import { listedSessions, rowAs, sessionIds } from './rows.js'
 
 export const principalStatements = statementsOf('principals', {
@@ -68,7 +68,7 @@ select (select id::text from examined order by id desc limit 1) as last`,
 )`,
       ],
       lockedSessions: `
-  select id, created_at <= now() - interval '1 hour' as aged from ${schema}.session
+  select id, created_at <= now() - ${FENCE_TIME} as aged from ${schema}.session
   where id in (select session_id from due) and expires_at <= now()
   for update skip locked`,
       deletesEntries: true,

@@ -19,6 +19,7 @@ import {
   type BatchOperations,
   type Change,
   type LoadRequest,
+  RECENT_SAVES,
   type SavedSnapshot,
   type SaveRequest,
   type SessionStore,
@@ -140,8 +141,8 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
       load({ id, secret, ...reading })
 }
 
-/** Half the number of saves that a header keeps, so that a retry of merged saves is recognized. */
-const MAX_MERGED = 32
+/** At most half of the saves that a store recognizes, so that a retry of merged saves is recognized. */
+const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is being
 // saved, its next saves wait and continue from the result. Many updates of one key thus take one statement.

@@ -1,9 +1,9 @@
 // Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - A load of a missing, expired or destroyed session, or one with a wrong secret, returns an `Absence`. A refresh of such
-//    a session returns `None`. A write fails with `SessionGone` or `SaveConflict`. Other errors are failures of the store
-//    itself.
-//  - Times are by the store's own clock. A caller never sends a time.
+//  - A load of a session that is missing, destroyed or opened with a wrong secret is `Left('unknown')`. A load of an
+//    expired one is `Left('expired')`. A refresh of any of them is `None`, and a write is `SessionGone`. A destruction
+//    succeeds. Any other error means that the store itself failed, or that another request was first.
+//  - Times are by the store's own clock. A caller never sends one.
 //  - Each operation is atomic, and bounded in time.
 //  - A store gets the hash of a secret, never the secret.
 import type { Either } from 'fp-ts/lib/Either.js'
@@ -31,6 +31,9 @@ export interface Lifetime {
   /** The old secret still works for this many milliseconds after a rotation. Default: 0. */
   readonly rotationGraceMs: number
 }
+
+/** A store recognizes this many recent saves of a session, so that a save is not repeated after an ambiguous outcome. */
+export const RECENT_SAVES = 64
 
 const MINUTE_MS = 60_000
 

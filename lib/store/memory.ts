@@ -19,6 +19,7 @@ import {
   type Lifetime,
   type Listed,
   lifetimeOf,
+  RECENT_SAVES,
   type Saved,
   type SessionStore,
 } from './contract.js'
@@ -194,7 +195,7 @@ const principals = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endA
 const edited = (rows: Rows, { edits, save }: Change): Pick<Rows, 'revision' | 'entries' | 'recent'> => ({
   revision: rows.revision + 1,
   entries: applyEdits(edits, rows.entries),
-  recent: [save, ...rows.recent.slice(0, 63)],
+  recent: [save, ...rows.recent.slice(0, RECENT_SAVES - 1)],
 })
 
 const expiry = (lifetime: Lifetime, now: Clock) => {
