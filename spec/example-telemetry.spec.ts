@@ -155,7 +155,7 @@ t.test('metrics count what happened, and have no id in them', async (t) => {
   await saveSession(visited(loaded ?? young)).catch(() => undefined)
   await loadSession(missing, sessionToken(young)).catch(() => undefined)
   await destroySessionsOf(store, 'ada')
-  const operations = Object.entries({ create: 3, load: 2, save: 2, rotate: 1, destroy: 2, collect: 1 })
+  const operations = Object.entries({ create: 3, load: 2, save: 2, rotate: 1, destroy: 2, cleanup: 1 })
   const expected = {
     'keyrow.operation.duration': operations.map(([name, count]) => [{ 'keyrow.operation': name }, count]),
     'keyrow.conflicts': [[{ 'keyrow.what': 'secret' }, 1]],
@@ -235,10 +235,10 @@ t.test('the program shows a few requests, and ends by itself', async (t) => {
     '    * keyrow.badToken keyrow.reason=unknown keyrow.id=ID',
     '  POST /sign-out',
     '    keyrow.destroy keyrow.id=ID',
-    '  collect',
-    '    keyrow.collect keyrow.sessions=0 keyrow.batches=1 keyrow.finished=true',
+    '  cleanup',
+    '    keyrow.cleanup keyrow.sessions=0 keyrow.batches=1 keyrow.finished=true',
     'Metrics:',
-    ...Object.entries({ upgrade: 1, create: 1, rotate: 1, load: 2, save: 2, destroy: 1, collect: 1 }).map(
+    ...Object.entries({ upgrade: 1, create: 1, rotate: 1, load: 2, save: 2, destroy: 1, cleanup: 1 }).map(
       ([name, count]) => `  keyrow.operation.duration keyrow.operation=${name}: ${String(count)}`,
     ),
     '  keyrow.bad_tokens keyrow.reason=unknown: 1 {token}',

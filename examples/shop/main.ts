@@ -22,7 +22,7 @@ const stopSignal = new Promise((resolve) => {
 
 // A request's failure is logged with the request. The cleanup has no caller, so its failures are logged here.
 onSessionEvent('failed', ({ operation, error, sqlState = '' }) => {
-  if (operation === 'collect') console.error('keyrow shop: cannot collect:', error, sqlState)
+  if (operation === 'deleteExpired') console.error('keyrow shop: the cleanup failed:', error, sqlState)
 })
 
 const run = async (): Promise<void> => {

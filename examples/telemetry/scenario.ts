@@ -28,7 +28,7 @@ export const visit = async (store: SessionStore, tracer: Tracer): Promise<void> 
   })
   await request('GET /guess', () => loadSession(store, `${token.slice(0, -4)}AAAA`))
   await request('POST /sign-out', () => destroySession(session))
-  await request('collect', () => deleteExpiredSessions(store))
+  await request('cleanup', () => deleteExpiredSessions(store))
 }
 
 const visited = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)

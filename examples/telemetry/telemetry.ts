@@ -26,7 +26,7 @@ const operations = {
   saved: 'save',
   rotated: 'rotate',
   destroyed: 'destroy',
-  expiredDeleted: 'collect',
+  expiredDeleted: 'cleanup',
   upgraded: 'upgrade',
 } as const satisfies Partial<Record<SessionEventName, string>>
 

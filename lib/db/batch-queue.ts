@@ -161,7 +161,8 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly misuse: (() => L | undefined) | undefined
   /** Returns the results in the order of the requests; `undefined` for a request whose items must be retried alone. */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
-  readonly one: (item: I) => Promise<E.Either<L, A>>
+  /** Sends one item alone. `mayBeDone` is true for an item that a batch did not answer. */
+  readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
   /** The key of the lock that an item takes. Two requests of one key are never sent at once, and go in their order. */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
@@ -315,7 +316,9 @@ class BatchQueue<I, R, A, L> {
     try {
       const [first] = groups
       const isSingle = groups.length === 1 && first?.pending.length === 1
-      const each = (isSingle ? groups : await this.#sendBatch(groups)).map((group) => this.#sendEach(group))
+      const each = (isSingle ? groups : await this.#sendBatch(groups)).map((group) =>
+        this.#sendEach(group, !isSingle),
+      )
       if (this.#options.keyOf === undefined) await Promise.all(each)
       // A request may wait for a lock. It does not block the queue.
       else if (isSingle) await releaseSlotAfter(Promise.all(each))
@@ -349,12 +352,12 @@ class BatchQueue<I, R, A, L> {
   }
 
   /** Sends the items one after the other, each alone and within its time in the queue. */
-  async #sendEach(group: Group<I, R, A, L>): Promise<void> {
+  async #sendEach(group: Group<I, R, A, L>, mayBeDone: boolean): Promise<void> {
     let latest: A | undefined
     for (const one of group.pending)
       try {
         if (this.#inTime([one]).length === 0) continue
-        const outcome = await this.#options.one(one.item)
+        const outcome = await this.#options.one(one.item, mayBeDone)
         if (E.isRight(outcome)) latest = outcome.right
         one.resolve(outcome)
       } catch (thrown) {

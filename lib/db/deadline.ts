@@ -159,13 +159,16 @@ export const retryPolicyOf = ({
     baseDelayMs: numberOption('retry.baseDelayMs', baseDelayMs, 0, 1e9),
   })
 
+/** One attempt at an operation. `mayBeDone` is true if an earlier attempt failed with an unknown effect. */
+export type Attempt<L, A> = (mayBeDone: boolean) => Promise<E.Either<L, A>>
+
 /**
- * Runs the task again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is up,
- * the result is a retryable `DriverError`, and a later result is ignored.
+ * Runs the operation again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is
+ * up, the result is a retryable `DriverError`, and a later result is ignored.
  */
 export const retried =
   (policy: RetryPolicy) =>
-  <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L | DriverError, A> =>
+  <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>
   () =>
     new Promise((resolve, reject) => {
       const time = { isUp: false }
@@ -179,7 +182,7 @@ export const retried =
           clearTimeout(timer)
           settle(result)
         }
-      attempts(policy, task, time).then(ended(resolve), ended(reject))
+      attempts(policy, operation, time).then(ended(resolve), ended(reject))
     })
 
 const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
@@ -190,13 +193,15 @@ const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
 
 const attempts = async <L, A>(
   { attempts, totalTimeoutMs, baseDelayMs }: RetryPolicy,
-  task: TE.TaskEither<L, A>,
+  operation: Attempt<L, A>,
   time: { readonly isUp: boolean },
 ): Promise<E.Either<L, A>> => {
   const start = performance.now()
+  let mayBeDone = false
   for (let attempt = 1; ; attempt += 1) {
-    const result = await task()
+    const result = await operation(mayBeDone)
     if (!isRetryable(result) || attempt >= attempts) return result
+    mayBeDone ||= result.left.effect === 'unknown'
     const pause = Math.random() * baseDelayMs * 2 ** (attempt - 1)
     if (performance.now() - start + pause > totalTimeoutMs) return result
     await new Promise((resolve) => setTimeout(resolve, pause))
@@ -204,5 +209,5 @@ const attempts = async <L, A>(
   }
 }
 
-const isRetryable = (result: E.Either<unknown, unknown>): boolean =>
+const isRetryable = (result: E.Either<unknown, unknown>): result is E.Left<DriverError> =>
   E.isLeft(result) && result.left instanceof DriverError && result.left.retryable

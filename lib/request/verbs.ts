@@ -289,7 +289,7 @@ const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
 const reread = (
   session: Session,
   known: Snapshot,
-  operation: 'refresh' | 'fetch',
+  operation: 'refresh' | 'loadKeys',
   keys: Keys | undefined,
 ): TE.TaskEither<StoreError | SessionGone, Session> =>
   pipe(
@@ -328,7 +328,7 @@ export const loadKeys =
 const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
   wanted.every((key) => isLoaded(session, key))
     ? TE.right(session)
-    : reread(session, known, 'fetch', known.keys?.union(wanted))
+    : reread(session, known, 'loadKeys', known.keys?.union(wanted))
 
 /**
  * Loads further keys of the current session and returns the session. Concurrent calls run one after the other, and each

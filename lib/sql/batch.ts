@@ -12,7 +12,6 @@ import { arrayOfJson } from '../db/text-format.js'
 import type {
   Absence,
   BatchOperations,
-  Change,
   Lifetime,
   LoadRequest,
   SavedSnapshot,
@@ -46,7 +45,7 @@ import {
   texts,
   WrittenRow,
 } from './rows.js'
-import { isAmbiguous, merged, mergedWithoutRead } from './save.js'
+import { merged, mergedWithoutRead } from './save.js'
 
 // Concurrency: a save skips headers that are locked (`skip locked`), so it waits for no lock and is part of no deadlock.
 // The skipped sessions get a save of their own. Under the header's lock a batch works as a single save does.
@@ -113,10 +112,9 @@ export const batchOver = (
   sql: BatchStatements,
   lifetime: Lifetime,
   refresh: SessionStore['refresh'],
-  ambiguous: WeakSet<Change>,
 ): BatchOperations => ({
   load: loadBatch(database, sql, lifetime),
-  save: saveBatch(database, sql.save, lifetime, refresh, ambiguous),
+  save: saveBatch(database, sql.save, lifetime, refresh),
 })
 
 const Ordinal = t.type({ n: t.number })
@@ -188,18 +186,13 @@ const saveBatch =
     query: Query,
     { idleMs }: Lifetime,
     refresh: SessionStore['refresh'],
-    ambiguous: WeakSet<Change>,
   ): BatchOperations['save'] =>
   (requests) => {
     const batchable = requests.filter(isBatchable)
     return async () => {
       const rows = await rowsAs(BatchWrittenRow)(database, query, saveParams(batchable, idleMs))()
-      if (E.isLeft(rows)) {
-        if (isAmbiguous(rows.left))
-          for (const { changes } of batchable) for (const change of changes) ambiguous.add(change)
-        return rows
-      }
-      const outcomes = await outcomesOf(refresh, ambiguous, batchable, byOrdinal(rows.right))
+      if (E.isLeft(rows)) return rows
+      const outcomes = await outcomesOf(refresh, batchable, byOrdinal(rows.right))
       return E.right(requests.map((request) => outcomes.get(request) ?? O.none))
     }
   }
@@ -209,14 +202,14 @@ type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
 /** The outcome of each save. Most follow from the row alone; the others read the session again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
-  ambiguous: WeakSet<Change>,
   requests: readonly SaveRequest[],
   rows: ReadonlyMap<number, WrittenRow>,
 ): Promise<Outcomes> => {
   const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
   const reading: Promise<void>[] = []
   const read = async (request: SaveRequest, row: WrittenRow): Promise<void> => {
-    outcomes.set(request, await outcome(refresh, ambiguous, request, row))
+    const saved = await merged(refresh, request.id, request, versionTagOf(request), row)()
+    if (E.isRight(saved)) outcomes.set(request, O.some(saved.right))
   }
   for (const [index, request] of requests.entries()) {
     const row = rows.get(index)
@@ -237,19 +230,6 @@ const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest
 
 /** The last of the saves that are merged into one. */
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
-
-/** `none` if the session was saved but could not be read: a single save then finds that it was done. */
-const outcome = async (
-  refresh: SessionStore['refresh'],
-  ambiguous: WeakSet<Change>,
-  request: SaveRequest,
-  row: WrittenRow,
-): Promise<O.Option<SavedSnapshot>> => {
-  const saved = await merged(refresh, request.id, request, versionTagOf(request), row)()
-  if (E.isRight(saved)) return O.some(saved.right)
-  for (const change of request.changes) ambiguous.add(change)
-  return O.none
-}
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
   const edits: { readonly n: number; readonly key: string; readonly value: Json | undefined }[] = []

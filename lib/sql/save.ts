@@ -3,12 +3,13 @@
 // reads the changes, applies the updates again, and writes. So no update is lost, and updates wait only for earlier saves.
 
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
-import { DriverError, SessionGone, type StoreError, withEffect } from '../core/errors.js'
+import { DriverError, type SaveConflict, SessionGone, type StoreError, withEffect } from '../core/errors.js'
 import { O, pipe, TE } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, type PartialSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
 import type { Database, Param, Query, Queryable } from '../db/database.js'
+import type { Attempt } from '../db/deadline.js'
 import type { Change, Lifetime, Saved, SavedSnapshot, SessionStore } from '../store/contract.js'
 import { RECENT_SAVES, TOMBSTONE_REVISIONS } from './fragments.js'
 import {
@@ -26,8 +27,6 @@ import type { SessionStatements } from './session-statements.js'
 
 export interface Saving {
   readonly database: Database
-  /** Changes that were sent before with an ambiguous outcome, so that they may have been stored. */
-  readonly ambiguous: WeakSet<Change>
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
   readonly refresh: SessionStore['refresh']
@@ -35,31 +34,26 @@ export interface Saving {
 
 type Outcome<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
-export const saveOver = (saving: Saving): SessionStore['save'] => {
-  const { ambiguous } = saving
-  return (id, change) =>
-    pipe(
-      // An update of a key that was not loaded has no value yet, so it needs the lock.
-      hasUnloadedUpdates(change.since, change.edits)
-        ? TE.right(O.none)
-        : write(saving, saving.database, id, change, hasUpdates(change.edits)),
-      TE.chainW(
-        O.match(
-          (): ReturnType<SessionStore['save']> =>
-            saving.database.transaction((tx) => lockAndReapply(saving, tx, id, change)),
-          (row) => afterWrite(merged(saving.refresh, id, change, change.save, row)),
-        ),
-      ),
-      TE.mapLeft((error) => {
-        if (isAmbiguous(error)) ambiguous.add(change)
-        return error
-      }),
-    )
-}
+export const saveOver =
+  (saving: Saving) =>
+  (id: SessionId, change: Change): Attempt<StoreError | SessionGone | SaveConflict, SavedSnapshot> =>
+  (mayBeDone) =>
+    save(saving, id, mayBeDone ? { ...change, mayBeDone } : change)()
 
-/** Whether a save that failed with this error may have been stored. */
-export const isAmbiguous = (error: unknown): boolean =>
-  error instanceof DriverError && error.effect === 'unknown'
+const save = (saving: Saving, id: SessionId, change: Change): ReturnType<SessionStore['save']> =>
+  pipe(
+    // An update of a key that was not loaded has no value yet, so it needs the lock.
+    hasUnloadedUpdates(change.since, change.edits)
+      ? TE.right(O.none)
+      : write(saving, saving.database, id, change, hasUpdates(change.edits)),
+    TE.chainW(
+      O.match(
+        (): ReturnType<SessionStore['save']> =>
+          saving.database.transaction((tx) => lockAndReapply(saving, tx, id, change)),
+        (row) => afterWrite(merged(saving.refresh, id, change, change.save, row)),
+      ),
+    ),
+  )
 
 /** If the read after a write fails, the save may be done, so the effect is `unknown`. */
 const afterWrite = <A>(reading: TE.TaskEither<StoreError, A>): TE.TaskEither<StoreError, A> =>
@@ -157,13 +151,12 @@ const lockAndReapply = (
   id: SessionId,
   change: Change,
 ): Outcome<SessionGone> => {
-  const { save, since } = change
+  const { save, since, mayBeDone = false } = change
   return pipe(
     optionalRowAs(LockedRow)(tx, lockOf(saving), [id, save, since.revision, since.versionTag]),
     TE.chainW(TE.fromOption(() => new SessionGone(id))),
     TE.filterOrElseW(
-      ({ revision, done }) =>
-        done || !saving.ambiguous.has(change) || revision - since.revision < RECENT_SAVES,
+      ({ revision, done }) => done || !mayBeDone || revision - since.revision < RECENT_SAVES,
       () => undecidable(saving),
     ),
     TE.bindTo('locked'),

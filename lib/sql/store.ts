@@ -1,14 +1,13 @@
 // Implements the session store over a `Database`. Most operations take one statement.
 
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError } from '../core/errors.js'
-import { constVoid, E, identity, O, pipe, TE } from '../core/prelude.cjs'
+import { constVoid, E, O, pipe, TE } from '../core/prelude.cjs'
 import { type IdempotencyKey, type SessionId, type VerifiableIds, verifiableIds } from '../core/token.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
 import { type Database, type Row, readCommitted } from '../db/database.js'
-import { type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
+import { type Attempt, type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
 import {
   type Absence,
-  type Change,
   type Lifetime,
   lifetimeOf,
   type Saved,
@@ -40,12 +39,9 @@ interface Shared {
   readonly database: Database
   readonly sql: SessionStatements
   readonly lifetime: Lifetime
-  readonly ambiguous: WeakSet<Change>
 }
 
-const operationsOver = (
-  shared: Shared,
-): Pick<SessionStore, 'load' | 'refresh' | 'create' | 'touch' | 'save' | 'rotate' | 'destroy'> => {
+const operationsOver = (shared: Shared) => {
   const refresh = refreshOver(shared)
   const save = saveOver({ ...shared, refresh })
   return { load: loadOver(shared), refresh, ...writing(shared), ...rotating(shared), save }
@@ -196,7 +192,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const { citus = false } = options
   const [lifetime, ids] = [lifetimeOf(options), verifiableIds()]
-  const shared = { schema, lifetime, ids, citus, ambiguous: new WeakSet<Change>() }
+  const shared = { schema, lifetime, ids, citus }
   const withRetry = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
   const upgrade = options.upgradeSchema ?? true
@@ -214,7 +210,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
-    return storeOver({ ...shared, database: tx, preparation: inside, withRetry: identity })
+    return storeOver({ ...shared, database: tx, preparation: inside, withRetry: once })
   })
 }
 
@@ -224,10 +220,12 @@ interface StoreParts {
   readonly lifetime: Lifetime
   readonly ids: VerifiableIds
   readonly citus: boolean
-  readonly ambiguous: WeakSet<Change>
   readonly preparation: Preparation
   readonly withRetry: ReturnType<typeof retried>
 }
+
+/** Runs an operation without retries. */
+const once: ReturnType<typeof retried> = (operation) => () => operation(false)
 
 const storeOver = (parts: StoreParts): SessionStore => {
   const prepared = preparedOver(parts)
@@ -260,18 +258,18 @@ const storeOver = (parts: StoreParts): SessionStore => {
  */
 const preparedOver =
   ({ schema, database, preparation, withRetry }: StoreParts) =>
-  <P extends readonly unknown[], L, A>(operation: (...params: P) => TE.TaskEither<L, A>) =>
+  <P extends readonly unknown[], L, A>(operation: (...params: P) => Attempt<L, A>) =>
   (...params: P): TE.TaskEither<L | StoreError, A> => {
-    const attempt = async (): Promise<E.Either<L | StoreError, A>> => {
+    const attempt: Attempt<L | StoreError, A> = async (mayBeDone) => {
       const prepared = await preparation.run()
-      return E.isLeft(prepared) ? prepared : operation(...params)()
+      return E.isLeft(prepared) ? prepared : operation(...params)(mayBeDone)
     }
-    return withRetry(async () => {
-      let result = await attempt()
+    return withRetry(async (mayBeDone) => {
+      let result = await attempt(mayBeDone)
       if (!tablesAreMissing(result)) return result
       preparation.forget()
       // A transaction runs no statement after a failed one, so nothing is repeated in it.
-      if (database.transactionScope === undefined) result = await attempt()
+      if (database.transactionScope === undefined) result = await attempt(mayBeDone)
       return tablesAreMissing(result)
         ? E.left(new SchemaMismatch(bare(schema), changedTables(result.left)))
         : result
@@ -284,13 +282,11 @@ const tablesAreMissing = (result: E.Either<unknown, unknown>): result is E.Left<
 const changedTables = ({ message }: DriverError): string =>
   `${message}; its tables were changed while this process used them, and the next operation prepares them again`
 
-const operations = ({ database, schema, lifetime, citus, ambiguous }: StoreParts) => {
+const operations = ({ database, schema, lifetime, citus }: StoreParts) => {
   const sql = sessionStatements(schema, citus ? ALIVE_AT_START : ALIVE_NOW)
   const principals = citus ? citusPrincipals(database, schema) : principalsOver(database, schema)
-  const own = operationsOver({ database, sql, lifetime, ambiguous })
-  const batch = citus
-    ? undefined
-    : batchOver(database, batchStatements(schema), lifetime, own.refresh, ambiguous)
+  const own = operationsOver({ database, sql, lifetime })
+  const batch = citus ? undefined : batchOver(database, batchStatements(schema), lifetime, own.refresh)
   return { ...own, ...principals, batch }
 }
 

@@ -158,7 +158,7 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
       const results = await batch.save(requests)()
       return E.isLeft(results) ? results : E.right(results.right.map(O.toUndefined))
     },
-    one: ({ id, change }: Save) => store.save(id, change)(),
+    one: ({ id, change }: Save, mayBeDone) => store.save(id, mayBeDone ? { ...change, mayBeDone } : change)(),
     keyOf: ({ id }) => id,
     maxMerged: MAX_MERGED,
     canMerge,

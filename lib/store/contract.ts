@@ -108,7 +108,7 @@ export interface LoadRequest extends Reading {
 }
 
 /** Changes of one session, in order, that are saved as one change. `edits` and `entries` combine all of them. */
-export interface SaveRequest extends Omit<Change, 'save'> {
+export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
   readonly id: SessionId
   readonly changes: readonly Change[]
 }
@@ -139,6 +139,8 @@ export interface Change {
   readonly since: Snapshot
   /** `since.entries` with the edits applied, except updates of keys that `since` does not cover. */
   readonly entries: Entries
+  /** Whether an earlier attempt may have stored the change. Default: false. */
+  readonly mayBeDone?: boolean
 }
 
 export interface SessionStore {

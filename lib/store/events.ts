@@ -48,13 +48,27 @@ export interface SessionEvents {
   }
   /** The store failed, because of a database error or another version of keyrow's schema. */
   readonly failed: {
-    readonly operation: string
+    readonly operation: Operation
     /** `unknown` stands for an error of the program's own code. */
     readonly error: SessionError['_tag'] | 'unknown'
     readonly sqlState?: string | undefined
     readonly retryable?: boolean | undefined
   }
 }
+
+/** The operations whose failure is published. */
+type Operation =
+  | 'load'
+  | 'create'
+  | 'save'
+  | 'touch'
+  | 'refresh'
+  | 'loadKeys'
+  | 'rotate'
+  | 'destroy'
+  | 'sessionsOf'
+  | 'destroySessionsOf'
+  | 'deleteExpired'
 
 export type SessionEventName = keyof SessionEvents
 
@@ -103,7 +117,7 @@ export const onSessionEvent = <N extends SessionEventName>(
 }
 
 /** Publishes a failure of the store without its message, since the server may quote values in messages. */
-export const publishFailure = (operation: string, error: unknown): void => {
+export const publishFailure = (operation: Operation, error: unknown): void => {
   if (error instanceof SaveConflict) publish('conflict', { id: error.id as SessionId, what: error.what })
   else if (error instanceof DriverError || error instanceof SchemaMismatch) {
     const { sqlState, retryable } = error instanceof DriverError ? error : {}
@@ -114,7 +128,7 @@ export const publishFailure = (operation: string, error: unknown): void => {
 /** Wraps a task so that `publishResult` is called with its result and duration, or its failure is published. */
 export const publishing =
   <L, A>(
-    operation: string,
+    operation: Operation,
     task: TaskEither<L, A>,
     publishResult: (result: A, durationMs: number) => void = () => undefined,
   ): TaskEither<L, A> =>
@@ -127,7 +141,7 @@ export const publishing =
 
 /** Does what `publishing` does, for the outcome of an operation that began at `start`. */
 export const publishOutcome = <A>(
-  operation: string,
+  operation: Operation,
   start: number,
   outcome: E.Either<unknown, A>,
   publishResult: (result: A, durationMs: number) => void,
