@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { DriverError, SessionGone } from '../lib/core/errors.js'
 import { E } from '../lib/core/prelude.cjs'
-import { batchQueue, limitsOf, type Merged, type Pending } from '../lib/db/batch-queue.js'
+import { batchQueue, limitsOf, type Merged, type Pending, unmerged } from '../lib/db/batch-queue.js'
 
 interface Item {
   readonly n: number
@@ -247,3 +247,52 @@ t.test('items that have waited too long fail, and later ones of their key are se
   t.strictSame(await request('next'), E.right('next'))
   t.strictSame(sent, ['slow', 'next'])
 })
+
+t.test(
+  'reads share the slots; a second batch of writes starts if many wait or the first is late',
+  async (t) => {
+    const sent: { readonly size: number; readonly beside: number }[] = []
+    /** Sends so many items at once to a queue whose batches take some milliseconds. */
+    const send = async (count: number, milliseconds: number, writes: boolean): Promise<typeof sent> => {
+      let running = 0
+      const request = batchQueue<number, number, number, Error>({
+        what: 'request',
+        limits: limitsOf({}),
+        misuse: undefined,
+        all: async (requests) => {
+          sent.push({ size: requests.length, beside: running })
+          running += 1
+          await new Promise((resolve) => setTimeout(resolve, milliseconds))
+          running -= 1
+          return E.right(requests)
+        },
+        one: (n) => Promise.resolve(E.right(n)),
+        merge: unmerged,
+        ...(writes ? { keyOf: String } : {}),
+      })
+      const answers = await Promise.all(Array.from({ length: count }, (_, n) => request(n)))
+      t.strictSame(
+        answers,
+        answers.map((_, n) => E.right(n)),
+      )
+      return sent.splice(0)
+    }
+    t.strictSame(await send(31, 1, false), [{ size: 31, beside: 0 }])
+    t.strictSame(await send(50, 1, false), [
+      { size: 25, beside: 0 },
+      { size: 25, beside: 1 },
+    ])
+    t.strictSame(await send(191, 1, true), [
+      { size: 128, beside: 0 },
+      { size: 63, beside: 0 },
+    ])
+    t.strictSame(await send(192, 1, true), [
+      { size: 128, beside: 0 },
+      { size: 64, beside: 1 },
+    ])
+    t.strictSame(await send(130, 100, true), [
+      { size: 128, beside: 0 },
+      { size: 2, beside: 1 },
+    ])
+  },
+)

@@ -33,8 +33,10 @@ export const limitsOf = ({
 interface BatchSource<B> {
   /** The number of requests that wait. */
   readonly size: () => number
-  /** Removes and returns the next batch, or returns `undefined` if none is ready. */
-  readonly next: () => B | undefined
+  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
+  readonly next: (slots: number) => B | undefined
+  /** The number of waiting requests that are worth a batch beside the running one. */
+  readonly worthAnother: number
   /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
   readonly send: (batch: B) => Promise<void>
 }
@@ -44,12 +46,15 @@ type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSi
 /** After this time a running batch is late, and the next one may start beside it. */
 const LATE_MS = 10
 
-/** If this many requests wait, another statement starts beside the one that runs. */
-const WORTH_ANOTHER = 64
+/** If this many reads wait, another statement starts beside the one that runs. */
+const READS_WORTH_ANOTHER = 16
+
+/** If this many writes wait, another statement starts beside the one that runs. Each costs a flush of the log. */
+const WRITES_WORTH_ANOTHER = 64
 
 /**
- * Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
- * ones. Up to `concurrency` batches run if a batch is late or many requests wait.
+ * Sends the batches of a source. Normally one batch of writes runs at a time, since one large statement costs less than
+ * two small ones. Up to `concurrency` batches run if a batch is late or many requests wait.
  */
 class Scheduler<B> {
   // A batch must not run in the async context of its first request.
@@ -65,7 +70,7 @@ class Scheduler<B> {
   constructor(source: BatchSource<B>, { concurrency, maxBatchSize }: SchedulerOptions) {
     this.#source = source
     this.#concurrency = concurrency
-    this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
+    this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
   }
 
   /** Sends a batch after this turn of the event loop. Requests of this turn still join it, for example after answers. */
@@ -80,7 +85,7 @@ class Scheduler<B> {
 
   #pump(): void {
     while (this.#running < this.#concurrency && this.#isDue()) {
-      const batch = this.#source.next()
+      const batch = this.#source.next(this.#concurrency - this.#running)
       if (batch === undefined) return
       this.#running += 1
       this.#started = performance.now()
@@ -206,7 +211,8 @@ class BatchQueue<I, R, A, L> {
     this.#options = options
     const source = {
       size: () => this.#ready.length,
-      next: () => this.#next(),
+      next: (slots: number) => this.#next(slots),
+      worthAnother: options.keyOf === undefined ? READS_WORTH_ANOTHER : WRITES_WORTH_ANOTHER,
       send: (groups: readonly Group<I, R, A, L>[]) => this.#send(groups),
     }
     this.#scheduler = new Scheduler(source, options.limits)
@@ -234,16 +240,13 @@ class BatchQueue<I, R, A, L> {
     this.#ready.push(one)
   }
 
-  #next(): readonly Group<I, R, A, L>[] | undefined {
+  #next(slots: number): readonly Group<I, R, A, L>[] | undefined {
     const { limits, sizeOf } = this.#options
     while (this.#ready.length > 0) {
       const groups: Group<I, R, A, L>[] = []
+      const most = this.#shareOf(this.#ready.length, slots)
       let [taken, size] = [0, 0]
-      for (
-        ;
-        taken < this.#ready.length && groups.length < limits.maxBatchSize && size <= MAX_BATCH_CHARS;
-        taken += 1
-      ) {
+      for (; taken < most && groups.length < limits.maxBatchSize && size <= MAX_BATCH_CHARS; taken += 1) {
         const group = this.#take(this.#ready[taken] as Pending<I, A, L>)
         if (group === undefined) continue
         groups.push(group)
@@ -253,6 +256,15 @@ class BatchQueue<I, R, A, L> {
       if (groups.length > 0) return groups
     }
     return undefined
+  }
+
+  /**
+   * Returns how many of the ready items one batch takes. The slots share reads evenly, so that the process works on one
+   * answer while the server works on another. A batch of writes takes all items.
+   */
+  #shareOf(ready: number, slots: number): number {
+    if (this.#options.keyOf !== undefined) return ready
+    return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / READS_WORTH_ANOTHER))))
   }
 
   /** Takes an item, with those behind it that can be merged. Returns `undefined` if none of them is to be sent. */
