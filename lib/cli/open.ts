@@ -56,10 +56,8 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
   return { database: postgresDatabase(pool, { timeoutMs }), abandon }
 }
 
-/**
- * Whether the URL is an address of PostgreSQL whose password is encoded. A password with a plain `/`, `?` or `#` would be
- * parsed as part of the host's or the database's name, and appear in messages.
- */
+// Whether the URL is an address of PostgreSQL whose password is encoded. A password with a plain `/`, `?` or `#` would be
+// parsed as part of the host's or the database's name, and appear in messages.
 const isAddress = (url: string): boolean => {
   const match = /^postgres(?:ql)?:\/\/([^/?#]*)([^?#]*)(?:[?]([^#]*))?$/i.exec(url)
   return match !== null && !`${match[2] ?? ''}${(match[3] ?? '').replaceAll(/=[^&]*/g, '')}`.includes('@')

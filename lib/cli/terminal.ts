@@ -34,10 +34,8 @@ const NAMES: Readonly<Record<number, string>> = {
   [EXIT.interrupted]: 'Interrupted',
 }
 
-/**
- * Returns an error as it is printed: all of it as JSON, or only its message as text. The message of a server or a library may
- * quote its input, so `secrets` are removed from it.
- */
+// Returns an error as it is printed: all of it as JSON, or only its message as text. The message of a server or a library may
+// quote its input, so `secrets` are removed from it.
 const messageOf = (failure: unknown, secrets: readonly string[]) => {
   if (failure instanceof Rejection)
     return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }

@@ -19,10 +19,7 @@
 import type { Json } from './json.js'
 import { HashMap, O } from './prelude.cjs'
 
-/**
- * Computes the new value of an edit from the present value. A step must be pure, because it may run again on a newer
- * value.
- */
+/** Computes the new value from the present value. A step must be pure, since it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V
 
 export type Edit<V = Json> =

@@ -7,10 +7,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/**
- * Makes `instanceof` accept the errors of every copy of keyrow in this process. `instanceof` then compares family and
- * tag.
- */
+/** Makes `instanceof` accept the errors of every copy of keyrow in this process, by family and tag. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -35,8 +32,7 @@ const BODIES: Readonly<Record<string, string>> = {
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
 /**
- * An error with the HTTP response to a failed request. Web frameworks read the members of the error, and may assign
- * them.
+ * An error with the HTTP response to a failed request. Web frameworks read the error's members, and may assign them.
  */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
@@ -166,8 +162,8 @@ export class DriverError extends KeyrowError {
 }
 
 /**
- * A stored value does not fit its codec. `row` is the row's number in the result, from 0. `problems` has one text for
- * each mismatch.
+ * A stored value does not fit its codec. `row` is the row's index in the result. `problems` has a text for each
+ * mismatch.
  */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
@@ -208,10 +204,7 @@ export class SessionGone extends KeyrowError {
   }
 }
 
-/**
- * The request of the current session has ended, or its response has begun. The failed operation read and changed
- * nothing.
- */
+/** The request of the current session has ended, or its response has begun. The operation read and changed nothing. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
   readonly status = 500

@@ -82,7 +82,7 @@ const copyObject = (walk: Walk, value: object): Json => {
   if (walk.above.size >= MAX_JSON_DEPTH) reject(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
   walk.above.add(value)
   const copied = Array.isArray(value)
-    ? // `Array.from` visits holes too, as `undefined`.
+    ? // `Array.from` visits the holes of an array as `undefined`, and `map` would skip them.
       Array.from(value, (item, index) => below(walk, String(index), item))
     : copyMembers(walk, value)
   walk.above.delete(value)

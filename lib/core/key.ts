@@ -20,9 +20,7 @@ export interface AnyKey {
   }
 }
 
-/**
- * The maximum length of a key's name, in bytes of UTF-8. The name is part of an index, whose entries PostgreSQL limits.
- */
+// The maximum length of a key's name, in bytes of UTF-8. The name is part of an index, whose entries PostgreSQL limits.
 const MAX_KEY_BYTES = 1024
 
 /**
@@ -68,9 +66,7 @@ const storableName = (name: unknown): string => {
   return name
 }
 
-/**
- * Returns the JSON to store for `value` under `key`. Throws an `EncodeError` if the key or the value cannot be stored.
- */
+/** Returns the JSON to store for `value` under `key`. Throws an `EncodeError` if one of them cannot be stored. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
   // A caller in JavaScript may pass a key of any type.
   const name = storableName(typeof key === 'object' ? key.name : key)

@@ -78,9 +78,7 @@ export interface Snapshot extends PartialSnapshot {
   readonly expiration: number
   /** Whether a touch would extend the expiration by enough time to justify a write. */
   readonly touchDue: boolean
-  /**
-   * Identifies the save that made this revision. After a restore of a backup, another save may get the same revision.
-   */
+  /** Identifies the save that made this revision. After a restore of a backup, another save may get this revision. */
   readonly versionTag: IdempotencyKey
 }
 
@@ -127,10 +125,8 @@ export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
 
 type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
 
-/**
- * The printed form of a session shows the names of its keys. It omits the values, which are often personal data. The
- * JSON of a session has the values, but no handle.
- */
+// The printed form of a session shows the names of its keys. It omits the values, which are often personal data. The
+// JSON of a session has the values, but no handle.
 class FrozenSession<H> implements SessionValue<H> {
   readonly id: SessionId
   readonly handle: H

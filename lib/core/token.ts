@@ -11,8 +11,8 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 let bits: Buffer = Buffer.alloc(0)
 
 /**
- * Returns 64 random bits as 16 hexadecimal digits. The bits for later calls are drawn early and stay in memory, so they
- * must not serve as a secret.
+ * Returns 64 random bits as 16 hexadecimal digits. They must not be a secret, since bits for later calls stay in
+ * memory.
  */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
@@ -37,9 +37,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /**
-     * All tokens of one session share this object. The first save of a new session uses it to recognize the session.
-     */
+    /** All tokens of one session share this object. The first save recognizes a new session by it. */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -100,10 +98,7 @@ const TOKEN =
 
 declare const saveId: unique symbol
 
-/**
- * 64 random bits in hexadecimal that identify a save. A store keeps the keys of the last saves to recognize a repeated
- * save.
- */
+/** 64 random bits in hexadecimal that identify a save. A store keeps recent keys, so it recognizes a repeated save. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
@@ -136,10 +131,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /**
-     * Sets the key. Ids that are older than the key have no tag. A session with such an id may live for `untaggedMs`
-     * more.
-     */
+    /** Sets the key. Ids older than the key have no tag. A session with such an id may live for `untaggedMs` more. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

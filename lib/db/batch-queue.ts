@@ -9,24 +9,19 @@ import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
   /**
-   * The maximum number of requests in one statement. Up to 32 merged saves of one session count as one request.
-   * Default: 128.
+   * The maximum number of requests in one statement. Up to 32 saves of one session count as one request. Default: 128.
    */
   readonly maxBatchSize?: number
   /**
-   * The maximum number of concurrent statements of one kind. A second statement starts only if the first one is late or
-   * many requests wait. Default: 2.
+   * The maximum number of concurrent statements of a kind, while a statement is late or many requests wait. Default: 2.
    */
   readonly concurrency?: number
   /**
-   * The maximum number of unanswered requests of one kind. A further request fails at once with a `DriverError`.
-   * Default: 10,000.
+   * The maximum number of unanswered requests of a kind. Any further request fails with a `DriverError`. Default:
+   * 10,000.
    */
   readonly maxQueueSize?: number
-  /**
-   * The maximum time in the queue, in milliseconds. A request that waits longer fails with a `DriverError`. Default:
-   * 12,000.
-   */
+  /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -59,10 +54,8 @@ const LATE_MS = 10
 /** If this many requests wait, another statement starts while the first one runs. */
 const WORTH_ANOTHER = 64
 
-/**
- * Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
- * ones. Up to `concurrency` batches run if a batch is late or many requests wait.
- */
+// Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
+// ones. Up to `concurrency` batches run if a batch is late or many requests wait.
 class Scheduler<B> {
   // A batch must not run in the async context of its first request.
   readonly #neutral = AsyncLocalStorage.snapshot()
@@ -124,10 +117,8 @@ class Scheduler<B> {
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
-/**
- * Whether an error concerns the whole batch. After any other error each request is retried alone, since one request may
- * be the cause. For example, its value cannot be stored, or it waited for a lock until the timeout.
- */
+// Whether an error concerns the whole batch. After any other error each request is retried alone, since one request may
+// be the cause. For example, its value cannot be stored, or it waited for a lock until the timeout.
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
@@ -172,15 +163,14 @@ export interface BatchQueueOptions<I, R, A, L> {
   /** Returns an error if no request may be sent in the present async context. */
   readonly misuse: (() => L | undefined) | undefined
   /**
-   * Returns the results in the order of the requests. The items of a request whose result is `undefined` are retried
+   * Returns the results in the order of the requests. A result of `undefined` makes the request's items be retried
    * alone.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   /** Sends one item alone. `mayBeDone` is true if the item was in a batch that did not answer it. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
   /**
-   * Returns the key of the lock that an item takes. Requests with the same key are sent one after the other, in their
-   * order.
+   * Returns the key of the lock that an item takes. Requests of one key are sent one after the other, in their order.
    */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
@@ -276,10 +266,8 @@ class BatchQueue<I, R, A, L> {
     return undefined
   }
 
-  /**
-   * Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items is to be
-   * sent.
-   */
+  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items is to be
+  // sent.
   #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
     const { key } = first
     const taken = [first, ...this.#takeBlocked(first)]

@@ -61,8 +61,7 @@ export const withDeadline = <A>(
   })
 
 /**
- * Converts the error of a driver to a `DriverError`. The errors of drivers differ in class and fields, but all have a
- * `code`.
+ * Converts a driver's error to a `DriverError`. The drivers' errors differ in class and fields, but all have a `code`.
  */
 export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
@@ -121,8 +120,7 @@ export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
 /**
- * Returns the error of the first parameter that is no `Param`, if there is one. Different drivers would treat such a
- * parameter differently.
+ * Returns an error if a parameter is no `Param`. Without this check, each driver would treat the parameter differently.
  */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {

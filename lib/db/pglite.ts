@@ -15,10 +15,8 @@ import { scopedDatabase } from './transaction.js'
 // Two processes that open one PGlite directory lose data, and PGlite does not prevent this. So keyrow locks the
 // directory. The operating system frees the lock when the process ends, even after a crash.
 
-/**
- * Locks the directory and returns the function that unlocks it. The promise rejects if another process holds the lock,
- * or if file locks do not work in this runtime.
- */
+// Locks the directory and returns the function that unlocks it. The promise rejects if another process holds the lock,
+// or if file locks do not work in this runtime.
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
@@ -35,11 +33,9 @@ interface Locks {
   tryLock(fd: number): boolean
 }
 
-/**
- * Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
- * ends a Deno process, and a held lock ends a Bun process. The file locks of Bun and Deno do not exclude a process of
- * Node.js.
- */
+// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
+// ends a Deno process, and a held lock ends a Bun process. The file locks of Bun and Deno do not exclude a process of
+// Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
@@ -141,9 +137,7 @@ const openDatabase = async (directory: string | undefined): Outcome<Opened> => {
   }
 }
 
-/**
- * Disables PGlite's own conversions, and overrides the settings of the role and the database that would change values.
- */
+// Disables PGlite's own conversions, and overrides the settings of the role and the database that would change values.
 const independent = async (db: PGlite): Promise<PGlite> => {
   const identity = (value: string): string => value
   for (const table of [db.serializers, db.parsers])

@@ -71,9 +71,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-/**
- * Returns the innermost open scope of this database in the present async context, if that scope is inside of `handle`.
- */
+// Returns the innermost open scope of this database in the present async context, if that scope is inside of `handle`.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope

@@ -41,8 +41,6 @@ export const postgresStore = (url: string, options: PostgresStoreOptions = {}): 
 
 const REQUIRED = 'the address of the database has to be text that begins with postgres://'
 
-/**
- * Returns the beginning of an invalid address, for an error message. The rest of the address may contain a password.
- */
+// Returns the beginning of an invalid address, for an error message. The rest of the address may contain a password.
 const startOf = (url: unknown): string =>
   typeof url === 'string' ? `"${url.slice(0, url.indexOf(':') + 1)}…"` : String(url)

@@ -65,10 +65,8 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
   return to - from < touchFraction * newMaxAge
 }
 
-/**
- * Whenever express-session 1.19 sets a cookie's time, it reads the clock twice. `originalMaxAge` becomes shorter if a
- * millisecond passes in between. So it differs in a request that changes nothing, and a later time may be an earlier one.
- */
+// Whenever express-session 1.19 sets a cookie's time, it reads the clock twice. `originalMaxAge` becomes shorter if a
+// millisecond passes in between. So it differs in a request that changes nothing, and a later time may be an earlier one.
 const CLOCK_STEP_MS = 1_000
 
 export const isMembers = (value: Json | undefined): value is Members =>

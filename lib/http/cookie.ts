@@ -61,9 +61,7 @@ const sessionCookie = (options: CookieOptions) => {
   }
 }
 
-/**
- * A domain has at least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports.
- */
+// A domain has at least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports.
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
 const checkOptions = (options: CookieOptions): void => {

@@ -51,10 +51,8 @@ export const deferResponse = (
   }
 }
 
-/**
- * Drops what was written. Middleware may have kept or wrapped the old methods. A compressing stream, for instance, may still
- * write its rest, and would not compress a new response. So new methods are installed, and the old ones do nothing.
- */
+// Drops what was written. Middleware may have kept or wrapped the old methods. A compressing stream, for instance, may still
+// write its rest, and would not compress a new response. So new methods are installed, and the old ones do nothing.
 const reset = (state: DeferredState): DeferredState => {
   const { res, before } = state
   if (state.headWritten) state.phase = 'failed'

@@ -3,11 +3,9 @@
 import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
-/**
- * Before version 13 (Node.js 24), V8 makes a hidden class for each member that is added to an object whose prototype was
- * replaced. Express replaces prototypes, which makes all access slow. Objects from which a member was deleted share one
- * class.
- */
+// Before version 13 (Node.js 24), V8 makes a hidden class for each member that is added to an object whose prototype was
+// replaced. Express replaces prototypes, which makes all access slow. Objects from which a member was deleted share one
+// class.
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')
 

@@ -143,10 +143,8 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
   replaceState(around, edits, token, session.snapshot)
 }
 
-/**
- * Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) that it has written are
- * removed. Edits that it has not written are applied on top of the outer scope's present edits.
- */
+// Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) that it has written are
+// removed. Edits that it has not written are applied on top of the outer scope's present edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const left = present
@@ -183,10 +181,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
   return scope?.state === 'open' ? scope : inStore(id, store, chain.outer)
 }
 
-/**
- * Returns the closed scope of this session value, if there is one. The code that holds the value has then outlived its
- * request. A session that was loaded again has its own token and is not affected.
- */
+// Returns the closed scope of this session value, if there is one. The code that holds the value has then outlived its
+// request. A session that was loaded again has its own token and is not affected.
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
     if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))

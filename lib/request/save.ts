@@ -18,10 +18,8 @@ export const storeSession = (session: Session): Stored => {
   return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
 }
 
-/**
- * Records what became of a session that was built in this process. Its values from before the first save do not show that.
- * All tokens of the session share this object.
- */
+// Records what became of a session that was built in this process. Its values from before the first save do not show that.
+// All tokens of the session share this object.
 interface Birth {
   /** Whether a creation was sent at least once. */
   sent?: boolean

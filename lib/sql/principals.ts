@@ -122,11 +122,9 @@ export const principalsOver = (database: Database, schema: string): Principals =
 const MISSING_BATCH = 10_000
 const MISSING_EVERY_MS = 600_000
 
-/**
- * Adds the sessions to the listing that releases of version 1 omitted. Each call handles one batch, and a whole pass runs
- * every ten minutes. Returns whether the pass goes on. A failure is ignored, since cleanup works without it and the next
- * pass repeats it.
- */
+// Adds the sessions to the listing that releases of version 1 omitted. Each call handles one batch, and a whole pass runs
+// every ten minutes. Returns whether the pass goes on. A failure is ignored, since cleanup works without it and the next
+// pass repeats it.
 const missingLister = (database: Database, query: Query) => {
   const read = rowAs(t.type({ last: t.union([t.string, t.null]) }))
   let next = 0

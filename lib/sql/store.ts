@@ -252,10 +252,8 @@ const storeOver = (parts: StoreParts): SessionStore => {
   }
 }
 
-/**
- * Makes an operation wait for the preparation of the tables, and retries it. If the tables are missing or older (after a
- * restore), they are prepared again and the operation runs once more.
- */
+// Makes an operation wait for the preparation of the tables, and retries it. If the tables are missing or older (after a
+// restore), they are prepared again and the operation runs once more.
 const preparedOver =
   ({ schema, database, preparation, withRetry }: StoreParts) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => Attempt<L, A>) =>

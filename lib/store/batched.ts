@@ -36,10 +36,8 @@ interface Save {
 type SaveError = StoreError | SessionGone | SaveConflict
 type PendingSave = Pending<Save, SavedSnapshot, SaveError>
 
-/**
- * Merges several saves of one session into one. Each edit applies to the result of the one before it. A save whose update
- * throws is rejected. `base` is a newer state of the store than that of the changes, if known.
- */
+// Merges several saves of one session into one. Each edit applies to the result of the one before it. A save whose update
+// throws is rejected. `base` is a newer state of the store than that of the changes, if known.
 const mergeSaves = (
   pending: readonly PendingSave[],
   base: Snapshot | undefined,
@@ -88,10 +86,8 @@ const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Sn
     base,
   ) as Snapshot
 
-/**
- * The merged save. Its result is split into one for each save, as if each had been saved alone. With other saves in between,
- * all get the present state.
- */
+// The merged save. Its result is split into one for each save, as if each had been saved alone. With other saves in between,
+// all get the present state.
 const merged = (
   request: SaveRequest,
   pending: readonly PendingSave[],

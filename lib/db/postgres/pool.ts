@@ -194,11 +194,9 @@ const made = (make: () => PostgresJs): Pool | undefined => {
   }
 }
 
-/**
- * Whether the server itself is slow, because it does not answer the probe or is busy with the late statements. Behind a
- * proxy such as pgbouncer, the server does not know the old pool's connections. The server then counts as slow if the
- * old pool got an answer after `sentAt`.
- */
+// Whether the server itself is slow, because it does not answer the probe or is busy with the late statements. Behind a
+// proxy such as pgbouncer, the server does not know the old pool's connections. The server then counts as slow if the
+// old pool got an answer after `sentAt`.
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }

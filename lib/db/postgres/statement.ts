@@ -26,8 +26,7 @@ interface ConnectionOptions {
 }
 
 /**
- * Sets `DateStyle` and more for new connections of this pool. Throws a `RangeError` if an option of the pool
- * contradicts.
+ * Sets `DateStyle` and more for new connections of a pool. Throws a `RangeError` if an option of the pool contradicts.
  */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
@@ -128,9 +127,7 @@ const planOf = (pool: Pool, text: string, prepare: boolean): Plan => {
   return { text: generation === 0 ? text : `${text}\n/* ${String(generation)} */`, prepare, generation }
 }
 
-/**
- * Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
- */
+// Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
 const isToBeSentAgain = (pool: Pool, { generation, prepare }: Plan, error: unknown): boolean => {
   if (!prepare || !isStalePlan(error)) return false
   const present = plansOf(pool)
@@ -179,10 +176,8 @@ export const send: Send = async (sql, query, params, link) => {
 /** The OID of the type that a quoted literal has before PostgreSQL infers its type. */
 const UNKNOWN = 705
 
-/**
- * Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
- * taken effect.
- */
+// Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
+// taken effect.
 const sendOnce: Send = async (sql, query, params, link) => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))

@@ -98,10 +98,8 @@ const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Ou
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
-/**
- * `first` and `last` name the steps in errors. A savepoint has no `last`. After a lost connection the end of a
- * savepoint is not awaited.
- */
+// `first` and `last` name the steps in errors. A savepoint has no `last`. After a lost connection the end of a
+// savepoint is not awaited.
 interface Around {
   readonly begin: Begin
   readonly first: string
@@ -137,9 +135,7 @@ const runWithin = async <L, A>(
   return outcome(txState, isUndone ? undone(done) : done)
 }
 
-/**
- * Returns a function that reports a missed deadline to the pool. The late step begins with the call of `lateReporter`.
- */
+// Returns a function that reports a missed deadline to the pool. The late step begins with the call of `lateReporter`.
 const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
@@ -155,10 +151,8 @@ const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =
     E.mapLeft((error) => withEffect(error, 'none')),
   )
 
-/**
- * Returns the error of a transaction whose body never ran. Even if BEGIN was sent, nothing follows it, so there is no
- * effect.
- */
+// Returns the error of a transaction whose body never ran. Even if BEGIN was sent, nothing follows it, so there is no
+// effect.
 const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
   txLink.lost ??= error
   const failure = withEffect(error, 'none')
@@ -175,8 +169,9 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 }
 
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
-// Symptom: postgres.js sends the rollback or commit through a place in the pool that may serve another transaction by then.
-// Workaround: After a loss the callback never returns, so that nothing is sent.
+// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may serve another
+// transaction by then.
+// Workaround: After a lost connection the callback never returns, so postgres.js sends nothing.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))
     await new Promise(() => undefined)

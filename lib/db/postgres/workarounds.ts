@@ -249,10 +249,7 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /**
-   * Tries once to send. `spentMs` is the time that earlier attempts took. If nothing was sent, `unsent` is called with
-   * the error.
-   */
+  /** Tries once to send. Earlier attempts took `spentMs`. If nothing was sent, `unsent` is called with the error. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
