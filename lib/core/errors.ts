@@ -31,9 +31,7 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/**
- * An error with the HTTP response to a failed request. Web frameworks read the error's members, and may assign them.
- */
+/** An error with the HTTP response to a failed request. Web frameworks read and may assign the error's members. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -162,8 +160,7 @@ export class DriverError extends KeyrowError {
 }
 
 /**
- * A stored value does not fit its codec. `row` is the row's index in the result. `problems` has a text for each
- * mismatch.
+ * A stored value does not fit its codec. `row` is the row's index in the result. `problems` has a text per mismatch.
  */
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'

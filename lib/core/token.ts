@@ -10,10 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/**
- * Returns 64 random bits as 16 hexadecimal digits. They must not be a secret, since bits for later calls stay in
- * memory.
- */
+/** Returns 64 random bits as 16 hexadecimal digits. They are no secret, since bits for later calls stay in memory. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)

@@ -9,16 +9,15 @@ import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
   /**
-   * The maximum number of requests in one statement. Up to 32 saves of one session count as one request. Default: 128.
+   * The maximum number of requests in a statement. Up to 32 saves of one session count as one request. Default: 128.
    */
   readonly maxBatchSize?: number
   /**
-   * The maximum number of concurrent statements of a kind, while a statement is late or many requests wait. Default: 2.
+   * The maximum number of concurrent statements of a kind, if a statement is late or many requests wait. Default: 2.
    */
   readonly concurrency?: number
   /**
-   * The maximum number of unanswered requests of a kind. Any further request fails with a `DriverError`. Default:
-   * 10,000.
+   * The maximum number of unanswered requests of a kind. Further requests fail with a `DriverError`. Default: 10,000.
    */
   readonly maxQueueSize?: number
   /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
@@ -163,15 +162,13 @@ export interface BatchQueueOptions<I, R, A, L> {
   /** Returns an error if no request may be sent in the present async context. */
   readonly misuse: (() => L | undefined) | undefined
   /**
-   * Returns the results in the order of the requests. A result of `undefined` makes the request's items be retried
+   * Returns the results in the order of the requests. If a result is `undefined`, the request's items are retried
    * alone.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   /** Sends one item alone. `mayBeDone` is true if the item was in a batch that did not answer it. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
-  /**
-   * Returns the key of the lock that an item takes. Requests of one key are sent one after the other, in their order.
-   */
+  /** Returns the key of the lock that an item takes. Requests of one key are sent one by one, in their order. */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
   readonly maxMerged?: number

@@ -60,9 +60,7 @@ export const withDeadline = <A>(
     }
   })
 
-/**
- * Converts a driver's error to a `DriverError`. The drivers' errors differ in class and fields, but all have a `code`.
- */
+/** Converts a driver's error to a `DriverError`. Drivers' errors differ in class and fields, but all have a `code`. */
 export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: unknown }
@@ -119,9 +117,7 @@ const isOfConnecting = (error: unknown): boolean => {
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
-/**
- * Returns an error if a parameter is no `Param`. Without this check, each driver would treat the parameter differently.
- */
+/** Returns an error if a parameter is no `Param`. Without this check, drivers would treat the parameter differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)

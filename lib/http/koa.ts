@@ -15,8 +15,9 @@ declare module 'koa' {
 }
 
 /**
- * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response. Nothing
- * is saved if that middleware throws. Koa gets its error, or the error of the save. Behind a proxy, set `app.proxy = true`.
+ * A middleware for Koa. The middleware after this one has a current session, which is saved before Koa sends the
+ * response. Nothing is saved if that middleware throws. Koa gets the error of that middleware or of the save. Behind a
+ * proxy, set `app.proxy = true`.
  *
  * @throws `TypeError` for invalid options
  *

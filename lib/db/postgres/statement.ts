@@ -25,9 +25,7 @@ interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/**
- * Sets `DateStyle` and more for new connections of a pool. Throws a `RangeError` if an option of the pool contradicts.
- */
+/** Sets `DateStyle` and more for new connections of a pool. Throws a `RangeError` if a pool's option contradicts. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
