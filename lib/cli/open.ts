@@ -16,7 +16,7 @@ interface Opened {
 }
 
 const TIMEOUT_MS = 30_000
-/** An upgrade of large tables takes long, and a timeout would undo all of it. */
+/** An upgrade of large tables takes long, and a timeout would undo the whole upgrade. */
 const UPGRADE_TIMEOUT_MS = 3_600_000
 
 export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Rejection, Opened> => {
@@ -108,7 +108,7 @@ export interface Context {
 /** A command as a task. */
 export type Task = TE.TaskEither<Failure, Output>
 
-/** Runs the command only if the schema has this release's version. It never upgrades the schema. */
+/** Runs the command only if the schema has this release's version. The command never upgrades the schema. */
 export const onCurrentSchema =
   ({ database, schema }: Context) =>
   (command: Task): Task =>

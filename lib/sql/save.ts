@@ -1,6 +1,6 @@
-// Saves a session. First an optimistic statement tries to write. It requires that the session is alive. For updates, the
-// header must also have the revision from which the new values were computed. Otherwise a transaction locks the header,
-// reads the changes, applies the updates again, and writes. So no update is lost, and updates wait only for earlier saves.
+// Saves a session. First an optimistic statement tries to write. It writes only if the session is alive. For updates,
+// the header must also have the revision from which the new values were computed. If this statement writes nothing, a
+// transaction locks the header, reads the changes, applies the updates again, and writes. So no update is lost.
 
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
 import { DriverError, type SaveConflict, SessionGone, type StoreError, withEffect } from '../core/errors.js'
@@ -187,7 +187,7 @@ const snapshotOf = (
   versionTag: save,
 })
 
-/** Returns all present entries, or only the loaded and the edited ones. It reads only the changes after `since`. */
+/** Returns all present entries, or only the loaded and edited entries. Only the changes after `since` are read. */
 const presentOf = (
   { sql }: Saving,
   tx: Queryable,

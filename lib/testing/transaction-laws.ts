@@ -29,7 +29,7 @@ import {
 
 type Check = (store: SessionStore, database: Database) => Promise<void>
 
-/** Makes checks for stores that are in a database with transactions. Other stores pass them. */
+/** Makes checks for stores that are in a database with transactions. Other stores pass these checks. */
 const databaseLaws = (law: 5 | 6 | 7, checks: Readonly<Record<string, Check>>) =>
   Object.entries(checks).flatMap(([name, check]) =>
     lawsOf(law, {
