@@ -84,8 +84,6 @@ const paramsOf = (scope: Scope): readonly string[] => {
   return scope.kind === 'principal' ? [scope.principal] : []
 }
 
-// The statistics of `keyrow doctor`.
-
 const ServerRow = t.type({
   version: t.string,
   number: t.number,
@@ -131,9 +129,7 @@ export type Hazards = t.TypeOf<typeof HazardRow>
 
 const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
-/**
- * The numbers of a table's rows: all rows, dead rows (expired sessions, tombstones), and rows without their session.
- */
+/** The numbers of a table's rows: all rows, expired sessions or tombstones, and rows without their session. */
 export interface Rows extends t.TypeOf<typeof SampleRow> {
   readonly estimated: boolean
 }

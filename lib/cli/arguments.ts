@@ -17,7 +17,6 @@ type Verb = keyof typeof VERBS
 
 export type CommandOf<V extends Verb> = ReturnType<(typeof VERBS)[V]['parse']> & {
   readonly verb: V
-  /** The database to use. */
   readonly target: ReturnType<typeof targetOf>
 }
 

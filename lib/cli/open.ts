@@ -98,7 +98,6 @@ export const PATIENT = { totalTimeoutMs: 3_600_000 }
 
 export interface Context {
   readonly database: Database
-  /** A quoted identifier. */
   readonly schema: string
   readonly terminal: Terminal
   /** Aborted by a signal such as Ctrl-C. Its reason is the exit code. */

@@ -158,14 +158,12 @@ export type Terminal = ReturnType<typeof terminalOf>
 export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   const progress = progressOn(process.stderr)
   return {
-    /** Prints the result of a command, and returns the exit code. */
     print: ({ data, text, exitCode = EXIT.done }: Output): number => {
       progress.end()
       const lines = asJson ? json(data) : text().split('\n').map(visible).join('\n')
       process.stdout.write(`${lines}\n`)
       return exitCode
     },
-    /** Prints an error in one line, and returns the exit code. */
     fail: (failure: unknown): number => {
       progress.end()
       const error = messageOf(failure, secrets)

@@ -159,9 +159,7 @@ export class DriverError extends KeyrowError {
   }
 }
 
-/**
- * A stored value does not fit its codec. `row` is the row's index in the result. `problems` has a text per mismatch.
- */
+// A stored value does not fit its codec. `row` is the row's index in the result. `problems` has all mismatches.
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
   readonly status = 500
@@ -233,10 +231,8 @@ export class NoCurrentSession extends KeyrowError {
   }
 }
 
-/**
- * Another request made a conflicting change first. For a session, `what` is 'secret' (a rotation) or 'create' (a first
- * save). For a record, `what` is the name of a column. `record` is `session`, or the name of the record's table.
- */
+// Another request made a conflicting change first. For a session, `what` is 'secret' (a rotation) or 'create' (a first
+// save). For a record, `what` is the name of a column. `record` is `session`, or the name of the record's table.
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
   readonly status = 409
@@ -335,10 +331,8 @@ export const isSessionError = (error: unknown): error is SessionError =>
 export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
-/**
- * Turns a session error that `task` throws into a `Left`. The function of an `Update` edit may throw such an error. If
- * `task` throws any other error, the promise rejects with it.
- */
+// Turns a session error that `task` throws into a `Left`. The function of an `Update` edit may throw such an error. If
+// `task` throws any other error, the promise rejects with it.
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>

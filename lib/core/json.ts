@@ -146,10 +146,8 @@ const lock = (value: object, setters: readonly string[]): void => {
   Object.freeze(value)
 }
 
-/**
- * Freezes arrays and plain objects deeply, and makes the setters of each `Date`, `Map` and `Set` in them throw.
- * Instances of other classes stay as they are. JavaScript cannot freeze typed arrays.
- */
+// Freezes arrays and plain objects deeply, and makes the setters of each `Date`, `Map` and `Set` in them throw.
+// Instances of other classes stay as they are. JavaScript cannot freeze typed arrays.
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
   if (value instanceof Date) lock(value, dateSetters)

@@ -8,17 +8,11 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /**
-   * The maximum number of requests in a statement. Up to 32 saves of one session count as one request. Default: 128.
-   */
+  /** The maximum number of requests in a statement. Up to 32 saves of one session count as one. Default: 128. */
   readonly maxBatchSize?: number
-  /**
-   * The maximum number of concurrent statements of a kind, if a statement is late or many requests wait. Default: 2.
-   */
+  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
-  /**
-   * The maximum number of unanswered requests of a kind. Further requests fail with a `DriverError`. Default: 10,000.
-   */
+  /** The maximum number of unanswered requests of a kind. More requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
   /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
@@ -138,7 +132,6 @@ const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
 /** The approximate maximum size of the text in one statement, in characters. A larger request is sent alone. */
 const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
-/** An item in the queue. */
 export interface Pending<I, A, L> {
   readonly item: I
   readonly key: string | undefined
@@ -161,10 +154,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly limits: Required<BatchOptions>
   /** Returns an error if no request may be sent in the present async context. */
   readonly misuse: (() => L | undefined) | undefined
-  /**
-   * Returns the results in the order of the requests. If a result is `undefined`, the request's items are retried
-   * alone.
-   */
+  /** Returns the results in the requests' order. If a result is `undefined`, the request's items are retried alone. */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   /** Sends one item alone. `mayBeDone` is true if the item was in a batch that did not answer it. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>

@@ -91,7 +91,6 @@ export interface TransactionScope {
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
-/** A promise of the result of an operation. */
 export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
 
 /** The functions that a driver provides. `scopedDatabase` makes a `Database` from these functions. */

@@ -7,11 +7,9 @@ import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
-/**
- * Whether a statement failed because its prepared form is stale. A column may have another type now. Or the connection
- * has lost the statement, after DISCARD ALL or because a pooler gave the connection to another client. The server
- * checks a prepared statement before it runs the statement. So the statement had no effect, and can be prepared again.
- */
+// Whether a statement failed because its prepared form is stale. A column may have another type now. Or the connection
+// has lost the statement, after DISCARD ALL or because a pooler gave the connection to another client. The server
+// checks a prepared statement before it runs the statement. So the statement had no effect, and can be prepared again.
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
   // 0A000 stands for every unsupported feature, and the server may translate messages. So the name of the routine
@@ -31,10 +29,8 @@ const DEFAULT_TIMEOUT_MS = 5_000
 export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
   numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
-/**
- * Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. The field
- * `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
- */
+// Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. The field
+// `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
@@ -164,10 +160,8 @@ export const retryPolicyOf = ({
 /** One attempt at an operation. `mayBeDone` is true if an earlier attempt failed with an unknown effect. */
 export type Attempt<L, A> = (mayBeDone: boolean) => Promise<E.Either<L, A>>
 
-/**
- * Runs the operation again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is
- * up, the result is a retryable `DriverError`, and a later result is ignored.
- */
+// Runs the operation again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is
+// up, the result is a retryable `DriverError`, and a later result is ignored.
 export const retried =
   (policy: RetryPolicy) =>
   <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>

@@ -63,7 +63,6 @@ const inUtc = ({ parts: [year, month, day, hour, minute, second], millisecond }:
   return date
 }
 
-/** Returns a date as midnight in UTC. */
 const dateOf = made(inUtc)
 
 const momentOf = made((time) => new Date(inUtc(time).getTime() - time.offset * 1000))

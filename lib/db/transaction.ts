@@ -21,7 +21,7 @@ interface Scope {
   readonly commitTasks: TaskEither<SessionError, unknown>[]
   handle: Database | undefined
   over: boolean
-  /** Whether the transaction was committed. It is `undefined` until the end. */
+  /** Whether the transaction was committed, or `undefined` until its end. */
   committed: boolean | undefined
   failed: DriverError | undefined
   /** A promise that resolves at the end of the open savepoint. */

@@ -40,7 +40,7 @@ interface LoadedState {
   readonly seen: Entries
   /** The time at which `session` was read or written, in milliseconds since 1970. */
   readonly at: number
-  /** The keys of a save that failed. Their values may nevertheless have been written. */
+  /** The keys of a failed save. The database may nevertheless have stored their values. */
   readonly uncertain?: ReadonlySet<string> | undefined
 }
 

@@ -39,10 +39,8 @@ export const createSession = async (store: SessionStore, sid: string, entries: E
   return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
 }
 
-/**
- * Migrates a session. The result is `present` if the session was migrated before, even if it has ended since. The
- * result is `rejected` if the session cannot be stored.
- */
+// Migrates a session. The result is `present` if the session was migrated before, even if it has ended since. The
+// result is `rejected` if the session cannot be stored.
 export const migrateSession = async (
   store: SessionStore,
   from: OldSessions,

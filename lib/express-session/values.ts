@@ -43,10 +43,8 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
 /** Replaces the members of a cookie that express-session changes in every request. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
-/**
- * Returns the entries to store in place of `before`, usually `after`. If both differ only by a small extension of the
- * cookie's time, the stored time is kept. `touchFraction` defines the smallest extension that is stored.
- */
+// Returns the entries to store in place of `before`, usually `after`. If both differ only by a small extension of the
+// cookie's time, the stored time is kept. `touchFraction` defines the smallest extension that is stored.
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
@@ -73,7 +71,7 @@ const CLOCK_STEP_MS = 1_000
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Returns the time at which the browser drops the cookie, in milliseconds since 1970. A time of 0 counts as none. */
+/** Returns the time at which the browser deletes the cookie, in milliseconds since 1970. A time of 0 counts as none. */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time

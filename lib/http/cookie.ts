@@ -10,10 +10,7 @@ import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
-  /**
-   * The cookie's name. Over TLS the prefix `__Host-` is added, or `__Secure-` with a `domain` or `path`. Default:
-   * `session`.
-   */
+  /** The cookie's name. TLS adds the prefix `__Host-`, or `__Secure-` with a `domain` or `path`. Default: `session`. */
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
@@ -26,9 +23,7 @@ export interface CookieOptions {
   readonly partitioned?: boolean
   /** A domain whose hosts all get the cookie and may set it, such as `shop.example`. Default: only the host that set it. */
   readonly domain?: string
-  /**
-   * Only requests below this path carry the cookie. Pages of the host's other paths can still read it. Default: `/`.
-   */
+  /** Only requests below this path carry the cookie. The host's other pages can still read it. Default: `/`. */
   readonly path?: string
 }
 
@@ -55,9 +50,7 @@ const sessionCookie = (options: CookieOptions) => {
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
-    /**
-     * `absoluteMs` is the store's lifetime. `ownMs` is the session's own lifetime, which makes the cookie persistent.
-     */
+    /** `absoluteMs` is the store's lifetime. The session's own lifetime `ownMs` makes the cookie persistent. */
     serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
       const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
       // The lifetime is rounded up, because zero seconds would delete the cookie.

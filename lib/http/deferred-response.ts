@@ -14,12 +14,10 @@ export interface DeferredResponse extends PendingResponse {
   readonly reset: () => void
 }
 
-/**
- * Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
- * response to a failure, or a function that makes the framework respond after `res` is reset. If a failure occurs after
- * the response has begun, the connection is cut, so that the client sees an incomplete response. A response that has
- * ended stays unchanged.
- */
+// Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
+// response to a failure, or a function that makes the framework respond after `res` is reset. If a failure occurs after
+// the response has begun, the connection is cut, so that the client sees an incomplete response. A response that has
+// ended stays unchanged.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),

@@ -37,9 +37,7 @@ export interface ErrorRequest {
   readonly path: string
 }
 
-/**
- * Returns the response to a failed request, and logs the failure. If a response has begun already, it is cut instead.
- */
+/** Returns the response to a failed request, and logs the failure. If a response has begun, it is cut instead. */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 /**

@@ -102,10 +102,7 @@ declare global {
   }
 }
 
-/**
- * The members of Express's request that the middleware uses. Express's setting `trust proxy` determines `secure`, `ip`
- * and the host.
- */
+/** The members of Express's request that are used. Express's `trust proxy` determines `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined

@@ -117,10 +117,7 @@ const parseAddress = (text = '') => {
   return isIP(address) === 0 ? undefined : ipaddr.process(address)
 }
 
-/**
- * Returns an address in canonical form. A proxy may send a label such as `_hidden` instead, which is returned
- * unchanged.
- */
+/** Returns an address in canonical form. A label such as `_hidden`, which a proxy may send, is kept. */
 export const addressOf = (text: string | undefined): string | undefined => {
   const label = withoutPort(text ?? '')
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)

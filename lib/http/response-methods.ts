@@ -20,10 +20,7 @@ export class DeferredState {
   readonly real: Methods
   /** The installed `writeHead`, without the wrappers of other middleware. */
   readonly writeHead: Call
-  /**
-   * While `deferring`, calls are kept. Once `released`, calls are passed on. Once `failed`, the handler's calls do
-   * nothing.
-   */
+  /** `deferring`: calls are kept. `released`: calls are passed on. `failed`: the handler's calls do nothing. */
   phase: 'deferring' | 'released' | 'failed' = 'deferring'
   readonly calls: (() => unknown)[] = []
   /** Called when the program has written or flushed something, so that the response cannot wait much longer. */

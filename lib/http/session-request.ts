@@ -22,9 +22,7 @@ export type { RequestInfo } from './csrf.js'
 /** The options of every adapter. */
 export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
-  /**
-   * A guard, made by `tokenGuard`, that counts each client's foreign tokens. Adapters may share a guard. Default: none.
-   */
+  /** A guard, made by `tokenGuard`, that counts each client's foreign tokens. Adapters may share it. Default: none. */
   readonly guard?: TokenGuard
   /** The keys to load for every request. `loadCurrentKeys` loads further keys. Default: all. */
   readonly keys?: KeyNames
@@ -64,9 +62,7 @@ export interface SessionRequest {
   readonly enter: <A>(f: () => A) => A
   /** Runs the handler with the session as the current one. If the handler fails in any way, the result is a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
-  /**
-   * Resolves when each transaction that changed the session has ended, and the handler has continued after the last.
-   */
+  /** Resolves when each transaction that changed the session has ended, and the handler has continued after it. */
   readonly finished: () => Promise<void>
   /** Saves once, and returns the headers of the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
@@ -80,9 +76,7 @@ export interface PendingResponse {
   readonly mustFlush: Promise<void>
   /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /**
-   * Whether the pending response is an error, which is sent without a save. Call this after `mustFlush` has resolved.
-   */
+  /** Whether the pending response is an error, which is sent without a save. It is called after `mustFlush`. */
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
@@ -102,7 +96,6 @@ export interface SessionHeaders {
 
 const noSessionHeaders: SessionHeaders = { cookies: [], looked: () => false }
 
-/** The headers of a response that control caches. */
 export interface CacheHeaders {
   readonly cacheControl: string | undefined
   readonly vary: string | undefined
@@ -309,7 +302,6 @@ const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
   '_tag' in value &&
   ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
 
-/** Returns the `RequestInfo` of a request of `node:http`. */
 export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
   requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 

@@ -51,9 +51,7 @@ export interface RecordOf<
   readonly hasMany: <N extends keyof C>(
     column: N,
   ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>
-  /**
-   * Makes the relation through the table `between`. Its column `parent` has a parent's id, and `own` the record's id.
-   */
+  /** Makes the relation through the table `between`. Its column `parent` has the parent's id, `own` the record's. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: types.Defined<C2>,
     parent: N,

@@ -78,9 +78,7 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
   orThrow(verbs.loadCurrentKeys(...keys))
 
-/**
- * Signs the current session in. The session gets the principal, a new secret and, with `lifetime`, its own lifetime.
- */
+/** Signs the current session in. The session gets the principal, a new secret and, with `lifetime`, a lifetime. */
 export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
   signing.signIn(principal, options),
 )

@@ -8,9 +8,7 @@ import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query }
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
-/**
- * The statement named `set.` and a column sets that column. `setAny` sets several columns. `swap` forms are guarded.
- */
+/** The statement named `set.` and a column sets that column. `setAny` sets any columns. `swap` forms are guarded. */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
   readonly find: Query

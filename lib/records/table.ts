@@ -242,7 +242,6 @@ export type New<T extends string, C extends Columns> = Given<C> & {
   readonly [newOf]?: T
 }
 
-/** The columns that can be set. */
 type Settable<C extends Columns, K, R> = {
   readonly [N in Exclude<keyof C, KeyName<K> | R>]: ColumnValue<C[N]>
 }
@@ -338,9 +337,7 @@ export interface RecordOf<
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
   /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
-  /**
-   * Makes the relation through the table `between`. Its column `parent` has a parent's id, and `own` the record's id.
-   */
+  /** Makes the relation through the table `between`. Its column `parent` has the parent's id, `own` the record's. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,

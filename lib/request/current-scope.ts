@@ -240,10 +240,8 @@ export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void 
     }
 }
 
-/**
- * Closes the scope and saves its session. A second call does not save again. The save waits for open transactions that
- * changed the session. A destroyed session is not saved.
- */
+// Closes the scope and saves its session. A second call does not save again. The save waits for open transactions that
+// changed the session. A destroyed session is not saved.
 export const closeScope =
   (scope: Scope): TaskEither<SessionError, Session> =>
   () => {

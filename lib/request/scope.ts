@@ -107,11 +107,9 @@ export const closedReason = ({ state, session }: Scope): SessionClosed | Session
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 
-/**
- * Merges the session of a nested `withSession` into a scope. New edits of the nested session are applied on top of the
- * scope's edits. Further keys are added if both snapshots have the same revision. A session value that the scope has
- * held before adds nothing.
- */
+// Merges the session of a nested `withSession` into a scope. New edits of the nested session are applied on top of the
+// scope's edits. Further keys are added if both snapshots have the same revision. A session value that the scope has
+// held before adds nothing.
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
   const added = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
@@ -145,10 +143,8 @@ export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: S
   )
 }
 
-/**
- * Updates a scope after a save, refresh or rotation has turned `before` into `after`. The scope's session may be newer
- * than `before`. So the scope's snapshot is replaced only by a newer one, and only stored edits are removed.
- */
+// Updates a scope after a save, refresh or rotation has turned `before` into `after`. The scope's session may be newer
+// than `before`. So the scope's snapshot is replaced only by a newer one, and only stored edits are removed.
 export const sync = (scope: Scope, before: Session, after: Session): void => {
   const { session } = scope
   const token = after.token === before.token ? session.token : after.token

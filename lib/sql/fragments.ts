@@ -27,9 +27,7 @@ export const TOMBSTONE_REVISIONS = 256
 
 type Text = (schema: string, isAlive: string) => string
 
-/**
- * Makes a group of statements from their texts, each named `group.name`. `isAlive` is the condition of a live session.
- */
+/** Makes statements from their texts, each named `group.name`. `isAlive` is the condition of a live session. */
 export const statementsOf =
   <N extends string>(group: string, texts: Readonly<Record<N, Text>>) =>
   (schema: string, isAlive = ALIVE_NOW): Readonly<Record<N, Query>> => {
@@ -63,10 +61,8 @@ interface EndingParts {
   readonly result: string
 }
 
-/**
- * A statement that ends sessions. It locks their headers, deletes the sessions, and fences their ids. The lock comes
- * first, as in every save, so that no save runs in between.
- */
+// A statement that ends sessions. It locks their headers, deletes the sessions, and fences their ids. The lock comes
+// first, as in every save, so that no save runs in between.
 export const endingOf = (schema: string, parts: EndingParts): string => {
   const emptied = `emptied as (
   delete from ${schema}.entry e using held where e.session_id = held.id
@@ -98,10 +94,8 @@ export const isRecent = (save: string): string => `position(decode(${save}::text
 export const versionTagOf = (ids: string): string =>
   `encode(substring(${ids} from greatest(1, length(${ids}) - 7)), 'hex')`
 
-/**
- * The caller's revision, if the session's state descends from it. The version tag is then at the right place among the
- * recent idempotency keys. Otherwise the revision is too old or the database was restored, and the result is 0.
- */
+// The caller's revision, if the session's state descends from it. The version tag is then at the right place among the
+// recent idempotency keys. Otherwise the revision is too old or the database was restored, and the result is 0.
 export const baseRevision = (s: string, revision: string, tag: string): string => `
          case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
                    and substring(${s}.recent_saves
@@ -115,10 +109,8 @@ export const changesSince = (schema: string, id: string, revision: string, condi
         from ${schema}.entry e
         where e.session_id = ${id} and ${condition ?? `e.revision > ${revision}`})`
 
-/**
- * The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. The read
- * uses the primary key, so its cost grows with these keys and not with the session's entries.
- */
+// The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. The read
+// uses the primary key, so its cost grows with these keys and not with the session's entries.
 export const changesOfKeysSince = (
   schema: string,
   id: string,
@@ -153,10 +145,8 @@ export const secretMatches = (secret: string): string => `
       (s.secret_hash = decode(${secret}::text, 'hex')
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
-/**
- * The columns of a load of `s`, with the changes after the revision `base.since`, or all entries. If the caller has
- * them all, no entries are read. The column `expired` distinguishes an expired session from one that never existed.
- */
+// The columns of a load of `s`, with the changes after the revision `base.since`, or all entries. If the caller has
+// them all, no entries are read. The column `expired` distinguishes an expired session from one that never existed.
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or base.since = s.revision then null
@@ -176,10 +166,8 @@ export const loadedKeys = (
        case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
             else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
-/**
- * Whether a load in a batch needs a row, because the session is not found or has changed. The session has changed if
- * its revision is not `since`, or its expiration is not `expiration`, in milliseconds.
- */
+// Whether a load in a batch needs a row, because the session is not found or has changed. The session has changed if
+// its revision is not `since`, or its expiration is not `expiration`, in milliseconds.
 export const needsRow = (idle: string, fraction: string, expiration: string): string => `
   (s.id is null or base.since <> s.revision or s.expires_at <= now()
    or ${epoch('s.expires_at')} <> ${expiration} or ${touchDue(idle, fraction)})`

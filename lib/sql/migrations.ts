@@ -3,10 +3,8 @@
 // work. No step rewrites a table in use, or locks a table for long.
 import type { Query } from '../db/database.js'
 
-/**
- * One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. Such a step is
- * repeated until it returns no row. The SQL in `byHand` does all the work at once, for psql.
- */
+// One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. Such a step is
+// repeated until it returns no row. The SQL in `byHand` does all the work at once, for psql.
 export interface Step extends Query {
   readonly byHand?: string
 }

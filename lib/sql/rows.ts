@@ -12,7 +12,6 @@ import type { Absence, Listed } from '../store/contract.js'
 
 // The next three functions read all rows of the store. Each function runs a statement and checks the shape of each row.
 
-/** Returns all rows of a statement. */
 export const rowsAs =
   <A>(codec: t.Type<A>) =>
   (
@@ -55,11 +54,9 @@ export const LoadedRow = t.intersection([
 ])
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
-/**
- * The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
- * are the changes of other saves after the revision `since`. `since` is 0 if the session does not descend from the
- * caller's revision.
- */
+// The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
+// are the changes of other saves after the revision `since`. `since` is 0 if the session does not descend from the
+// caller's revision.
 export const WrittenRow = t.intersection([
   SavedRow,
   t.type({ seen: t.number, since: t.number, changes: json }),
@@ -78,7 +75,6 @@ export const ChangesRow = t.type({ changes: json })
 
 const ListedRow = t.type({ id: t.string, created: t.number, expiration: t.number })
 
-/** Returns the sessions that a statement lists. */
 export const listedSessions = (
   database: Queryable,
   query: Query,
@@ -89,7 +85,6 @@ export const listedSessions = (
     TE.map(A.map(({ id, created, expiration }) => ({ id: id as SessionId, createdAt: created, expiration }))),
   )
 
-/** Returns the ids that a statement selects. */
 export const sessionIds = (
   database: Queryable,
   query: Query,
@@ -142,10 +137,8 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
           else hash.set(key, found[0])
       })
 
-/**
- * Applies the changes of a row to `known`. The changes begin after the revision `since`, which is 0 if the row has all
- * entries. `keys` are the keys that the row covers; `undefined` means all.
- */
+// Applies the changes of a row to `known`. The changes begin after the revision `since`, which is 0 if the row has all
+// entries. `keys` are the keys that the row covers; `undefined` means all.
 export const snapshotAfter = (
   known: Snapshot | undefined,
   keys: Keys | undefined,

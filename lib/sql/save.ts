@@ -109,10 +109,8 @@ const written = (
   keys: keysAfter(since, edits),
 })
 
-/**
- * Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save waited
- * for another save, and `changes` lacks its writes. The result is then `undefined`, and the caller reads the session again.
- */
+// Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save waited
+// for another save, and `changes` lacks its writes. The result is then `undefined`, and the caller reads the session again.
 export const mergedWithoutRead = (
   made: Made,
   versionTag: IdempotencyKey,

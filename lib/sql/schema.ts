@@ -194,10 +194,7 @@ const foreign = (schema: string, why: string): SchemaMismatch =>
       `they were not changed. Choose another schema, or repair this one`,
   )
 
-/**
- * Ensures that the schema has this release's version, and returns its state. `upgrade` says whether the tables may be
- * changed.
- */
+/** Ensures that the schema has this release's version, and returns its state. `upgrade` permits changes of tables. */
 export const prepareSchema = (
   database: Database,
   schema: string,

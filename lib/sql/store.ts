@@ -225,7 +225,6 @@ interface StoreParts {
   readonly withRetry: ReturnType<typeof retried>
 }
 
-/** Runs an operation without retries. */
 const once: ReturnType<typeof retried> = (operation) => () => operation(false)
 
 const storeOver = (parts: StoreParts): SessionStore => {

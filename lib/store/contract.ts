@@ -1,9 +1,9 @@
 // Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - A load of a session that is missing, destroyed or opened with a wrong secret is `Left('unknown')`. A load of an
-//    expired one is `Left('expired')`. A refresh of any of them is `None`, and a write is `SessionGone`. A destruction
-//    succeeds. Any other error means that the store itself failed, or that another request was first.
-//  - Times are by the store's own clock. A caller never sends one.
+//  - A load of a session that is missing, destroyed or opened with a wrong secret returns `Left('unknown')`. A load of an
+//    expired session returns `Left('expired')`. For such a session, a refresh returns `None`, a write fails with
+//    `SessionGone`, and a destruction succeeds. Any other error means that the store failed, or a conflict.
+//  - The times of a session are times of the store's own clock. A caller never sends a time.
 //  - Each operation is atomic, and bounded in time.
 //  - A store gets the hash of a secret, never the secret.
 import type { Either } from 'fp-ts/lib/Either.js'
@@ -164,9 +164,7 @@ export interface SessionStore {
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
-  /**
-   * Reads a live session consistently. The secret must be the present one, or the previous one within its grace time.
-   */
+  /** Reads a live session consistently. The secret must be the present one, or the one before in its grace time. */
   readonly load: (
     id: SessionId,
     secret: SecretHash,
@@ -238,10 +236,7 @@ export type Session = SessionValue<SessionStore>
 
 // Connects a session store with the stores that run in transactions of the same database.
 
-/**
- * Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes from the transaction's
- * handle.
- */
+/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes from its handle. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,

@@ -102,7 +102,6 @@ export const edited = (session: Session, ...edits: readonly Editing[]): Session 
 export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
   right(saveSession(edited(session, ...edits)))
 
-/** Edits a new session and stores it. */
 export const stored = (store: SessionStore, ...edits: readonly Editing[]): Promise<Session> =>
   saveNow(buildSession(store), ...edits)
 
@@ -172,7 +171,6 @@ export const countedSession = async (subject: Subject, ...edits: readonly Editin
   return { session, store, calls }
 }
 
-/** Makes `count` values concurrently. */
 export const several = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
@@ -196,8 +194,6 @@ export const changedAtOnce = async (
 }
 
 export const newPrincipal = (name = 'ada'): string => `${name} ${Math.random()}`
-
-// Requests, and tasks for their bodies.
 
 export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)))
 
@@ -249,8 +245,6 @@ export const outlive = <A>(
     const run: (task: Task) => Promise<unknown> = E.isRight(outcome) ? right : left
     run(request(session, body, lingering)).then(end, reject)
   })
-
-// Partially loaded sessions.
 
 export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
 

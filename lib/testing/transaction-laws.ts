@@ -149,7 +149,7 @@ export const transactionLaws = [
   ...databaseLaws(6, {
     'a transaction that edits an ended session is rolled back': async (store, database) => {
       const session = await stored(store, { n: 0 })
-      // The session is ended as by another request, so that this request gets no event.
+      // The store itself ends the session, so the scope of this request does not notice the end.
       const late = request(session, store.destroy(session.id), inTransaction(database, increment('n')))
       await assertLeft('SessionGone', late)
       assert.equal(await reloaded(session), undefined)

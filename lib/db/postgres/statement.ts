@@ -71,7 +71,7 @@ const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outc
 const hasNulls = (params: readonly Param[]): boolean =>
   params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
 
-// The OIDs of floats, of geometric types, and of arrays of them.
+// The OIDs of floats and geometric types, and of arrays of these types.
 const ROUNDED = new Set([
   600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
 ])

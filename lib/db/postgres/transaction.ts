@@ -59,15 +59,13 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
   return runWithin(txLink, { begin, first: 'begin', last: 'commit', link }, body)
 }
 
-/**
- * Defect: BEGIN on a full connection (postgres.js 3.4.9).
- * Symptom: If a socket reports that it is full, or has too many statements, postgres.js sends BEGIN without reserving
- * the connection, and fails with UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are
- * answered before it is committed. TLS sockets, and sockets that the program makes, can still report that they are
- * full.
- * Workaround: keyrow begins again, which is safe because no body has run. A COMMIT on each free connection ends the
- * transaction. On a connection without a transaction, COMMIT only causes a warning.
- */
+// Defect: BEGIN on a full connection (postgres.js 3.4.9).
+// Symptom: If a socket reports that it is full, or has too many statements, postgres.js sends BEGIN without reserving
+// the connection, and fails with UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are
+// answered before it is committed. TLS sockets, and sockets that the program makes, can still report that they are
+// full.
+// Workaround: keyrow begins again, which is safe because no body has run. A COMMIT on each free connection ends the
+// transaction. On a connection without a transaction, COMMIT only causes a warning.
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
   for (let attempt = 1; ; attempt += 1) {

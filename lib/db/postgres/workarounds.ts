@@ -82,10 +82,8 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
   }
 }
 
-/**
- * Makes the pool suspect after the loss of a connection. This function ignores a loss before the statement was sent. It
- * also ignores a server's rejection of a new connection, which concerns no earlier statement.
- */
+// Makes the pool suspect after the loss of a connection. This function ignores a loss before the statement was sent. It
+// also ignores a server's rejection of a new connection, which concerns no earlier statement.
 export const noteFailure = (
   health: PoolHealth | undefined,
   error: unknown,
