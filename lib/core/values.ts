@@ -187,7 +187,7 @@ type Decoded = E.Either<DecodeError, O.Option<unknown>>
 
 const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded => {
   if (typeof key === 'string' || O.isNone(json)) return E.right(json)
-  // The `decode` of a program's codec may throw. The value then counts as not fitting the codec.
+  // The `decode` of a program's codec may throw. A value for which `decode` throws does not fit the codec.
   const decode = () => key.codec.decode(json.value)
   return pipe(
     E.tryCatch(decode, (thrown): readonly string[] => [String(thrown)]),

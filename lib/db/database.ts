@@ -15,7 +15,8 @@ export interface Query {
 
 /**
  * One statement that replaces several statements of the same kind. Each parameter is an array, as PostgreSQL's text,
- * with one element for each caller. The column `00 ordinal` of a result row has the number of the row's caller, from 1.
+ * with one element for each caller. The column `00 ordinal` of a result row has the number of the row's caller, counted
+ * from 1.
  */
 export interface BatchableQuery extends Query {
   /**

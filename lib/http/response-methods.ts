@@ -88,7 +88,7 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // An implicit head is not kept. Node.js writes it later, and can then add the length of a short body.
+  // A head that the first byte causes is not kept. Node.js writes this head later, with the length of a short body.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -304,7 +304,7 @@ export const appendHeader = (res: ServerResponse, name: string, value: HeaderVal
   res.setHeader(name, before === undefined ? value : [before, value].flat().map(String))
 }
 
-/** Clears the status message. An HTTP/2 response has none, and Node.js warns if a program sets it. */
+/** Clears the status message. HTTP/2 has no status message, and Node.js warns if one is set. */
 export const clearStatusMessage = (res: ServerResponse): void => {
   if (res.req.httpVersionMajor < 2) res.statusMessage = ''
 }

@@ -56,7 +56,7 @@ export interface TokenGuard {
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
   numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
-  // The guard keeps a set of hashes for each address, and no token.
+  // For each address the guard keeps the hashes of tokens, not the tokens.
   const guesses = new LRUCache<string, Set<number>>({
     max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
     ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),

@@ -77,7 +77,7 @@ const plain = <A>({ sql, is, from = identity, to = String, ...reading }: Plain<A
   return columnOf(sql, new t.Type<A, string>(sql, is, validate, to), reading)
 }
 
-/** Any text that PostgreSQL can store. U+0000 and lone surrogates cannot be stored. */
+/** A column of any text that PostgreSQL can store. U+0000 and lone surrogates cannot be stored. */
 export const text: Column<string> = plain({
   sql: 'text',
   is: (value): value is string => typeof value === 'string' && textProblem(value) === undefined,
@@ -85,14 +85,14 @@ export const text: Column<string> = plain({
 
 const integer = /^-?\d+$/
 
-/** A whole number from -2^31 to 2^31 - 1. */
+/** A column of whole numbers from -2^31 to 2^31 - 1. */
 export const int4: Column<number> = plain({
   sql: 'int4',
   is: (value): value is number => typeof value === 'number' && (value | 0) === value,
   from: (wire) => (typeof wire === 'string' && integer.test(wire) ? Number(wire) : wire),
 })
 
-/** A whole number from -2^63 to 2^63 - 1, as a `bigint`. */
+/** A column of whole numbers from -2^63 to 2^63 - 1, as values of the type `bigint`. */
 export const int8: Column<bigint> = plain({
   sql: 'int8',
   is: (value): value is bigint => typeof value === 'bigint' && BigInt.asIntN(64, value) === value,
@@ -104,7 +104,7 @@ export const int8: Column<bigint> = plain({
 
 const float = /^(-?\d+(\.\d+)?(e[+-]\d+)?|-?Infinity|NaN)$/
 
-/** Any number, including `NaN` and the infinities. */
+/** A column of any numbers, including `NaN` and the infinities. */
 export const float8: Column<number> = plain({
   sql: 'float8',
   is: (value) => typeof value === 'number',
@@ -118,7 +118,7 @@ export const boolean: Column<boolean> = plain({
   from: (wire) => (wire === 'true' ? true : wire === 'false' ? false : wire),
 })
 
-/** A UUID as text, which is read in lower case. */
+/** A column of UUIDs as text. A UUID is read in lower case. */
 export const uuid: Column<string> = plain({
   sql: 'uuid',
   is: (value): value is string =>
@@ -134,8 +134,8 @@ const milliseconds = (time: string): string => `floor(extract(epoch from ${time}
 const inRange = (date: Date): boolean => date.getTime() >= -62135596800000 && date.getTime() < 253402300800000
 
 /**
- * A time in the years 1 to 9999, as a `Date` whose setters throw. A time is read with a precision of milliseconds. A
- * column that is not edited keeps its microseconds in the database.
+ * A column of times in the years 1 to 9999. A time is a `Date` whose setters throw. A time is read with a precision of
+ * milliseconds. A column that is not edited keeps its microseconds in the database.
  */
 export const timestamptz: Column<Date> = plain({
   sql: 'timestamptz',

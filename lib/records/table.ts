@@ -131,7 +131,7 @@ export const decodeRow = (
   return E.right(values)
 }
 
-// The `decode` of a program's codec may throw. The value then counts as not fitting the codec.
+// The `decode` of a program's codec may throw. A value for which `decode` throws does not fit the codec.
 export const decodeWith = <A>(
   codec: { readonly decode: (wire: unknown) => Validation<A> },
   wire: unknown,

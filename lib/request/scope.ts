@@ -10,7 +10,7 @@ import { isSameRevision, type Snapshot, storedSession, union, withEdits, withTok
 import type { Token } from '../core/token.js'
 import type { Session } from '../store/contract.js'
 
-/** What the functions for sessions need to know about a request. */
+/** The data of a request that the operations on its session use. */
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean

@@ -86,8 +86,8 @@ const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Sn
     base,
   ) as Snapshot
 
-// Makes the merged save. Its result is split into one result for each save, as if each save had run alone. If another
-// process has saved in between, each save gets the present state.
+// Makes the merged save. The result of the merged save is split into one result for each save, as if each save had run
+// alone. If another process has saved in between, each save gets the present state.
 const merged = (
   request: SaveRequest,
   pending: readonly PendingSave[],
@@ -141,7 +141,7 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is
-// being saved, its next saves wait and start from the result. So many updates of one key take one statement.
+// being saved, its next saves wait, and then start from the result. So many updates of one key take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
   const save = batchQueue({
