@@ -149,7 +149,7 @@ export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof R
 export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
   readonly tables: readonly Table[]
   readonly indexes: readonly Index[]
-  /** How long the first due session has waited for the cleanup, in milliseconds. It is `null` if no session is due. */
+  /** How long the first due session has waited for the cleanup, in milliseconds, or `null` if no session is due. */
   readonly waiting: number | null
 }
 

@@ -203,10 +203,10 @@ export const transact = <L, A>(
 // A standby may lag behind, so a load could still find an ended session. pgpool-II sends a statement with a volatile
 // function to the primary. So each read of keyrow calls a volatile function, in a condition that is always true.
 
-/** The condition for statements on few rows, and for all statements on Citus. PostgreSQL evaluates it for each row. */
+/** The condition in reads of few rows, and in all reads on Citus. PostgreSQL evaluates this condition for each row. */
 export const ON_PRIMARY = 'clock_timestamp() is not null'
 
-/** The condition for statements on many rows. PostgreSQL evaluates it once for each statement. */
+/** The condition in reads of many rows. PostgreSQL evaluates this condition once for each statement. */
 export const ONCE_ON_PRIMARY = `(select ${ON_PRIMARY})`
 
 /**

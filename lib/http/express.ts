@@ -96,7 +96,7 @@ declare global {
   // eslint-disable-next-line @typescript-eslint/no-namespace -- Express's types are extended here
   namespace Express {
     interface Request {
-      /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+      /** Returns the current session. @throws `SessionClosed` once the response has begun. */
       currentSession: () => Session
     }
   }

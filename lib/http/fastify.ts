@@ -11,7 +11,7 @@ export type { AdapterOptions } from './session-request.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+    /** Returns the current session. @throws `SessionClosed` once the response has begun. */
     currentSession: () => CurrentSession
   }
 }

@@ -11,7 +11,7 @@ export interface SessionMiddlewareOptions extends AdapterOptions, ProxyOptions {
 
 declare module 'hono' {
   interface ContextVariableMap {
-    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+    /** Returns the current session. @throws `SessionClosed` once the response has begun. */
     currentSession: () => Session
   }
 }

@@ -9,7 +9,7 @@ export type { AdapterOptions } from './session-request.js'
 
 declare module 'koa' {
   interface ExtendableContext {
-    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+    /** Returns the current session. @throws `SessionClosed` once the response has begun. */
     currentSession: () => Session
   }
 }

@@ -58,7 +58,7 @@ export interface SessionRequest {
   readonly peek: () => Session
   /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean
-  /** Calls `f` with the session as the current session, for `f` and everything that `f` starts. */
+  /** Calls `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
   /** Runs the handler with the session as the current one. If the handler fails in any way, the result is a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>

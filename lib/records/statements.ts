@@ -66,8 +66,8 @@ const isAsRead = ({ column, type }: Field, from: string, wire: string): string =
 const bySameKey = ({ key }: Shape, table: string): string =>
   key.map(({ column }, index) => `${table}.${column} = ${SELECTED}.k${String(index)}`).join(' and ')
 
-// `lateral` with `limit` makes the planner look up each key in the index. Without both, the planner would scan a small
-// table.
+// `lateral` with `limit` makes the planner look up each key in the index. Without `lateral` and `limit`, the planner
+// would scan a small table.
 const selectMany = (shape: Shape): string => `select ${SELECTED}.n::float8 as "${ORDINAL}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1

@@ -24,7 +24,7 @@ export interface Field {
 }
 
 export interface Shape {
-  /** The table's name as given. `from` is the quoted name. */
+  /** The table's name as the program has written it. `from` is the quoted name. */
   readonly table: string
   readonly from: string
   readonly fields: readonly Field[]

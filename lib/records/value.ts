@@ -26,7 +26,7 @@ export interface State {
   readonly edits: Edits<unknown>
 }
 
-/** A class whose constructor returns its argument, so that a subclass can put a private field on it. */
+/** A class whose constructor returns its argument, so that a subclass can add a private field to the argument. */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class
 class Given {
   constructor(value: object) {

@@ -14,7 +14,7 @@ export interface ObservedPool {
     unsafe(text: string): PromiseLike<unknown>
     readonly options: { readonly target_session_attrs?: unknown }
   }
-  /** Present only for a pool whose address may stand for several servers. */
+  /** The health of a pool whose address may stand for several servers. Other pools have none. */
   readonly health: PoolHealth | undefined
   /** The last time at which a connection reached a server of the wrong role. */
   rejectedAt: number
