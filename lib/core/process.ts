@@ -4,8 +4,10 @@ import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')
 
-// Returns the process-wide value of this name. The first copy of keyrow makes the value. The name ends in a version
-// number, which must change when the type of the value changes.
+/**
+ * Returns the process-wide value of this name. The first copy of keyrow makes the value. The name ends in a version
+ * number, which must change when the type of the value changes.
+ */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
   const all = holder[KEY] ?? new Map<string, unknown>()

@@ -49,7 +49,7 @@ export const findSession =
     const hasToken = tokens.length > 0
     const crossSiteToken = crossSite?.read(info)
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
-    // A request for a prefetched page leaves the merge to the request of a page that is displayed.
+    // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
     // The cross-site session is loaded first. If it was just destroyed, the next load finds the session with its
     // values.

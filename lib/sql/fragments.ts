@@ -82,7 +82,7 @@ with ${[
 ${parts.result}`
 }
 
-/** The keys of recent saves, followed by new ones. `ids` are the new keys in hexadecimal, of `size` bytes. */
+/** The idempotency keys of recent saves, followed by new keys. `ids` has the new keys in hexadecimal, `size` bytes. */
 export const withSaves = (ids: string, size: string): string =>
   `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
