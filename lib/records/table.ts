@@ -287,7 +287,7 @@ export interface PureRecordOf<
   readonly table: T
   /** Returns `row` for a statement that gives the table this alias. */
   readonly rowOf: (alias: string) => Sql
-  /** The type of a column in another table that holds an id of these records. `reference` exists only for a key of one column. */
+  /** The type of another table's column with an id of these records. `reference` exists only for a key of one column. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
   /** Sets a column, or returns the same record if the value is equal. Throws an `EncodeError` if the value does not fit. */
   readonly set: <N extends keyof Settable<C, K, R>>(
