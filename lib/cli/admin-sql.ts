@@ -1,9 +1,9 @@
-// The administrator's statements. They list sessions, show one, end sessions, and collect the statistics of `keyrow doctor`.
-// The types of parameters and results are those of session-statements.ts.
+// Defines the administrator's statements. They list, show and end sessions, and collect the statistics of `keyrow
+// doctor`. Parameters and results have the same types as in session-statements.ts.
 //
-// No statement reads the hash of a secret, and values are read only on request. A statement that ends sessions first locks
-// their rows, in the order of their ids, and ends a bounded number. Statistics come from the catalogue or from a sample of
-// pages, so that their cost does not grow with the tables.
+// No statement reads the hash of a secret, and values are read only on request. A statement that ends sessions first
+// locks their rows, in the order of their ids, and ends a bounded number of them. Statistics come from the catalogue or
+// from a sample of pages, so that their cost does not grow with the tables.
 import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../db/database.js'
 import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
 
@@ -15,7 +15,7 @@ const stored = (schema: string, id: string): string => `(
   from ${schema}.entry e
   where e.session_id = ${id} and e.value is not null)`
 
-/** The number at which counting stops. The question before sessions are ended needs no larger one. */
+/** The number at which counting stops. The confirmation before sessions are ended needs no larger number. */
 export const COUNT_LIMIT = 10_000
 
 const counted = (from: string): string => `
@@ -23,8 +23,8 @@ select count(*)::int as count, current_database()::text as database
 from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
 where ${ONCE_ON_PRIMARY}`
 
-// Ends one batch of sessions. `chosen` is read without locks, so it has the whole batch even if others end some of its
-// sessions meanwhile. The next batch continues after `last`.
+// Ends one batch of sessions. `chosen` is read without locks, so it has the whole batch even if another process ends
+// some of the sessions meanwhile. The next batch continues after `last`.
 const ended = (schema: string, chosen: string): string =>
   endingOf(schema, {
     before: [`chosen as materialized (\n  ${chosen}\n)`],
@@ -165,9 +165,9 @@ where ${ONCE_ON_PRIMARY}
 group by leaf.name
 order by leaf.name`,
 
-  // $1 quoted schema. `hidden` has the tables of which row-level security hides rows from this role. It does so if no policy
-  // allows all rows, or a restrictive one applies. `merging` has the text columns with a nondeterministic collation.
-  // (`to_jsonb` is used because servers before PostgreSQL 12 have no such column.)
+  // $1 quoted schema. `hidden` has the tables of which row-level security hides rows from this role. It hides rows if
+  // no policy allows all rows, or if a restrictive policy applies. `merging` has the text columns with a
+  // nondeterministic collation. (`to_jsonb` is used because servers before PostgreSQL 12 have no such column.)
   hazards: () => `
 with tables as (
   select c.oid, c.relname::text as name

@@ -1,6 +1,6 @@
-// Typed functions over the statements of admin-sql.ts, for the administrator's operations and the statistics of doctor. Rows
-// of large tables are counted in a sample of their pages, and are then `estimated`. `schema` is a quoted identifier. The
-// operations need a schema of this release's version.
+// Runs the statements of admin-sql.ts, and checks the types of their results. The rows of a large table are counted in
+// a sample of its pages, and the count is then `estimated`. `schema` is a quoted identifier. The operations need a
+// schema of this release's version.
 
 import type { DriverError } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -63,7 +63,7 @@ export const adminOver = (database: Queryable, schema: string) => {
         : rowsAs(SessionRow)(database, sql.sessionsOf, [limit, principal]),
     /** Returns no rows if there is no such session. */
     show: (id: string, values: boolean) => rowsAs(Shown)(database, sql.show, [id, values]),
-    /** Counts sessions, expired ones included, up to `COUNT_LIMIT + 1`. It also returns the database's name. */
+    /** Counts sessions, including expired sessions, up to `COUNT_LIMIT + 1`. Also returns the database's name. */
     count: (scope: Scope) => rowAs(Counted)(database, counts[scope.kind], paramsOf(scope)),
     endBatch: (scope: Scope, after: string, limit: number) => {
       const isOne = scope.kind === 'one'
@@ -84,8 +84,6 @@ const paramsOf = (scope: Scope): readonly string[] => {
   return scope.kind === 'principal' ? [scope.principal] : []
 }
 
-// The statistics of `keyrow doctor`.
-
 const ServerRow = t.type({
   version: t.string,
   number: t.number,
@@ -99,7 +97,7 @@ export type Server = t.TypeOf<typeof ServerRow>
 
 const TableRow = t.type({
   name: t.string,
-  /** It is `null` if the table was never analyzed. */
+  /** The number of rows, or `null` if the table was never analyzed. */
   rows: number,
   heap: t.number,
   indexes: t.number,
@@ -131,7 +129,7 @@ export type Hazards = t.TypeOf<typeof HazardRow>
 
 const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
-/** The counts of a table's rows: all, dead ones (expired sessions, tombstones), and those without a row in another table. */
+/** The numbers of a table's rows: all rows, expired sessions or tombstones, and rows without their session. */
 export interface Rows extends t.TypeOf<typeof SampleRow> {
   readonly estimated: boolean
 }
@@ -151,7 +149,7 @@ export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof R
 export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
   readonly tables: readonly Table[]
   readonly indexes: readonly Index[]
-  /** How long the first due session has waited for the cleanup, in milliseconds. It is `null` if no session is due. */
+  /** How long the first due session has waited for the cleanup, in milliseconds, or `null` if no session is due. */
   readonly waiting: number | null
 }
 
@@ -170,7 +168,7 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('plain', () => routes(sql['route.plain'])),
       TE.bind('own', () => routes(sql.route)),
     ),
-    /** Returns the fastest of three measurements. The returned time is taken to be half a round trip old. */
+    /** Returns the fastest of three measurements. The time in an answer counts as half a round trip old. */
     clock: pipe(
       [1, 2, 3],
       TE.traverseSeqArray(() => measureClock(database, sql.clock)),

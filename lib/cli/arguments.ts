@@ -17,7 +17,6 @@ type Verb = keyof typeof VERBS
 
 export type CommandOf<V extends Verb> = ReturnType<(typeof VERBS)[V]['parse']> & {
   readonly verb: V
-  /** The database to use. */
   readonly target: ReturnType<typeof targetOf>
 }
 
@@ -80,13 +79,13 @@ const schemaSqlFrom = (schema: string, from: number): Output => {
   return { data: { schema: bare(schema), from, to: LATEST, sql }, text: () => sql }
 }
 
-// The message of `parseArgs` repeats an unknown option whole. That may be an address which was parsed as an option.
+// The message of `parseArgs` repeats an unknown option. That option may be an address with a password.
 const parseProblem = (error: unknown): string => {
   const [first = ''] = (error as Error).message.split(/\.?(\n|$| To specify)/)
   return /:|@|\d/.test(first) ? 'unknown option; see keyrow --help' : `${first}; see keyrow --help`
 }
 
-/** Returns the verb, and its operand if it has one. It also checks that the verb has these options. */
+/** Returns the verb, and its operand if there is one. Checks that the verb accepts the given options. */
 const verbOf = ([first, ...rest]: readonly string[], values: Values) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
   const isSchema = first === 'schema'

@@ -24,7 +24,7 @@ const outputOf =
 
 const INTERRUPTED = 'Interrupted: there may be more.'
 
-/** Adds to an error how many sessions were ended or migrated before it. */
+/** Adds to an error's message how many sessions were ended or migrated before the error. */
 const failedAfter = (error: DriverError, done: string): DriverError =>
   withMessage(error, `${error.message}; before that ${done}`)
 

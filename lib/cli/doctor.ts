@@ -159,7 +159,7 @@ export const doctor = (context: Context): Task => {
     TE.apS('server', found.server),
     TE.bind('clock', () => found.clock),
     TE.bind('routes', () => found.routes),
-    // This comes before the schema, because hidden rows make the schema look like another version.
+    // The hazards are found before the schema's state, because hidden rows make the schema look like another version.
     TE.bind('hazards', () => found.hazards),
     TE.bind('schema', () => schemaDiagnosis(context, found.contents)),
     TE.map(({ server, clock, routes, hazards, schema: { checks, contents } }) => {
@@ -171,7 +171,7 @@ export const doctor = (context: Context): Task => {
 
 interface Diagnosis {
   readonly checks: readonly Check[]
-  /** It is missing if the schema does not have this release's version. */
+  /** The statistics of the tables, if the schema has this release's version. */
   readonly contents?: stats.Contents
 }
 

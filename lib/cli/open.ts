@@ -16,7 +16,7 @@ interface Opened {
 }
 
 const TIMEOUT_MS = 30_000
-/** An upgrade of large tables takes long, and a timeout would undo all of it. */
+/** An upgrade of large tables takes long, and a timeout would undo the whole upgrade. */
 const UPGRADE_TIMEOUT_MS = 3_600_000
 
 export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Rejection, Opened> => {
@@ -56,10 +56,8 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
   return { database: postgresDatabase(pool, { timeoutMs }), abandon }
 }
 
-/**
- * Whether the URL is an address of PostgreSQL whose password is encoded. A password with a plain `/`, `?` or `#` would be
- * parsed as part of the host's or the database's name, and appear in messages.
- */
+// Whether the URL is an address of PostgreSQL whose password is encoded. A password with a plain `/`, `?` or `#` would be
+// parsed as part of the host's or the database's name, and appear in messages.
 const isAddress = (url: string): boolean => {
   const match = /^postgres(?:ql)?:\/\/([^/?#]*)([^?#]*)(?:[?]([^#]*))?$/i.exec(url)
   return match !== null && !`${match[2] ?? ''}${(match[3] ?? '').replaceAll(/=[^&]*/g, '')}`.includes('@')
@@ -100,7 +98,6 @@ export const PATIENT = { totalTimeoutMs: 3_600_000 }
 
 export interface Context {
   readonly database: Database
-  /** A quoted identifier. */
   readonly schema: string
   readonly terminal: Terminal
   /** Aborted by a signal such as Ctrl-C. Its reason is the exit code. */
@@ -110,7 +107,7 @@ export interface Context {
 /** A command as a task. */
 export type Task = TE.TaskEither<Failure, Output>
 
-/** Runs the command only if the schema has this release's version. It never upgrades the schema. */
+/** Runs the command only if the schema has this release's version. The command never upgrades the schema. */
 export const onCurrentSchema =
   ({ database, schema }: Context) =>
   (command: Task): Task =>

@@ -1,4 +1,5 @@
-// Runs one command from its arguments to its exit code. It opens the database, and closes it.
+// Runs one command from its arguments to its exit code. Opens the database before the command, and closes it
+// afterwards.
 
 import { once } from 'node:events'
 import { E, pipe, TE } from '../core/prelude.cjs'

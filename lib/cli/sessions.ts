@@ -1,4 +1,5 @@
-// The commands `sessions`, `show` and `schema`. They never read the hash of a secret, and read values only on request.
+// Implements `sessions`, `show` and `schema`. These commands never read a secret's hash, and read values only on
+// request.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import { SchemaMismatch } from '../core/errors.js'

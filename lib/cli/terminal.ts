@@ -34,10 +34,8 @@ const NAMES: Readonly<Record<number, string>> = {
   [EXIT.interrupted]: 'Interrupted',
 }
 
-/**
- * Returns an error as it is printed: all of it as JSON, or only its message as text. The message of a server or a library may
- * quote its input, so `secrets` are removed from it.
- */
+// Returns the text of an error for the output: all its data as JSON, or only its message. The message of a server or a
+// library may quote its input, so `secrets` are removed from the message.
 const messageOf = (failure: unknown, secrets: readonly string[]) => {
   if (failure instanceof Rejection)
     return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }
@@ -58,7 +56,7 @@ export const secretsIn = (texts: readonly (string | undefined)[], password?: str
   return [...new Set(decoded)].filter((secret) => secret !== '').sort((a, b) => b.length - a.length)
 }
 
-// A password may hold an `@` that is not encoded. So it may reach from the first colon to any `@` after it.
+// A password may contain an `@` that is not encoded. So the password may end at any `@` after the first colon.
 const passwordsIn = (text: string): readonly string[] => {
   const [, rest = ''] = /:\/\/(.*)/s.exec(text) ?? []
   const [, afterColon = ''] = /:(.*)/s.exec(rest) ?? []
@@ -66,8 +64,8 @@ const passwordsIn = (text: string): readonly string[] => {
   return [...withNames, ...[...afterColon.matchAll(/@/g)].map(({ index }) => afterColon.slice(0, index))]
 }
 
-// Text output. Ids, principals and keys may hold any characters. Those that a terminal would interpret are escaped: control
-// and formatting characters (among them those that change the writing direction), and line separators.
+// Ids, principals and keys may contain any characters. Text output escapes the characters that a terminal would
+// interpret: control and formatting characters, and line separators.
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
 
 /** Returns the text with unsafe characters escaped, for example ESC as `\u{1b}`. */
@@ -115,7 +113,7 @@ export const pairs = (entries: readonly (readonly [string, string])[]): string =
 /** Writes a time as `2026-01-31T12:00:00Z`. */
 export const time = (milliseconds: number): string => iso(milliseconds).replace(/[.]\d+Z$/, 'Z')
 
-/** Writes a time to the millisecond. A time later than any `Date` (of an endless session) becomes the last possible one. */
+/** Writes a time to the millisecond. A time after the last possible `Date` becomes this last `Date`. */
 export const iso = (milliseconds: number): string =>
   new Date(Math.max(-8.64e15, Math.min(8.64e15, milliseconds))).toISOString()
 
@@ -160,14 +158,12 @@ export type Terminal = ReturnType<typeof terminalOf>
 export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   const progress = progressOn(process.stderr)
   return {
-    /** Prints the result of a command, and returns the exit code. */
     print: ({ data, text, exitCode = EXIT.done }: Output): number => {
       progress.end()
       const lines = asJson ? json(data) : text().split('\n').map(visible).join('\n')
       process.stdout.write(`${lines}\n`)
       return exitCode
     },
-    /** Prints an error in one line, and returns the exit code. */
     fail: (failure: unknown): number => {
       progress.end()
       const error = messageOf(failure, secrets)

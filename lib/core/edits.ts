@@ -1,24 +1,25 @@
-// Edits change named values; each name has at most one edit. They change the keys of a session and the columns of a record.
-// An edit is a pure function of one value, which may be absent:
+// An edit changes one named value: a key of a session, or a column of a record. Each name has at most one edit. An edit
+// is a pure function of one value, which may be absent:
 //
-//   Set v        x ↦ v           blind: independent of the stored value
-//   Del          x ↦ nothing     blind
-//   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
+// Set v x ↦ v blind: independent of the stored value Del x ↦ nothing blind Update f g … x ↦ … g(f(x)) replayed: a save
+// applies it to the value that is in the row by then
 //
-// Two edits of one name compose to one edit with both effects. If either is blind, the result is known and thus blind:
+// Two edits of one name compose to one edit with the effects of both. If either edit is blind, the composed edit is
+// blind:
 //
-//   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
-//   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
+// compose(e, Set v) = Set v compose(Update fs, Update gs) = Update (fs then gs) compose(e, Del) = Del compose(Set v,
+// Update gs) = Set (gs of v)
 //                                  compose(Del, Update gs)       = Set (gs of nothing)
 //
-// `since` is the difference between two states of one request. With it, a later save skips what an earlier save stored:
+// `since` returns the edits that `later` has and `earlier` lacks. So a later save skips what an earlier save has
+// stored:
 //
-//   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
+// compose(earlier, since(earlier, later)) = later if `later` was made from `earlier`
 
 import type { Json } from './json.js'
 import { HashMap, O } from './prelude.cjs'
 
-/** Computes the new value from the present one. It must be pure, because it may run again on a newer value. */
+/** Computes the new value from the present value. A step must be pure, since it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V
 
 export type Edit<V = Json> =
@@ -52,7 +53,7 @@ export const composeEdit = <V>(first: Edit<V> | undefined, second: Edit<V>): Edi
   return O.matchW(deleted, setTo<V>)(applyEdit(second, applyEdit(first, O.none)))
 }
 
-/** Returns the part of `later` that `earlier` lacks, or `undefined` if it lacks nothing. */
+/** Returns the part of `later` that is not in `earlier`, or `undefined` if there is no such part. */
 const sinceEdit = <V>(earlier: Edit<V> | undefined, later: Edit<V>): Edit<V> | undefined => {
   if (earlier === later) return undefined
   if (earlier?._tag !== 'Update' || later._tag !== 'Update') return later
@@ -74,12 +75,12 @@ export const sinceEdits = <V>(earlier: Edits<V>, later: Edits<V>): Edits<V> =>
 /** Whether the result of any edit depends on the stored value. */
 export const hasUpdates = <V>(edits: Edits<V>): boolean => edits.some((edit) => edit._tag === 'Update')
 
-/** The named values of a session. */
+/** The values of a session by key. */
 export type Entries = HashMap<string, Json>
 
 export const noEntries: Entries = HashMap()
 
-// `O.fromNullable` would turn null, which is a valid value, into absence.
+// `O.fromNullable` would treat null as absent, but null is a valid value.
 export const valueAt = (entries: Entries, key: string): O.Option<Json> =>
   entries.has(key) ? O.some(entries.get(key) as Json) : O.none
 

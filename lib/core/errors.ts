@@ -1,5 +1,5 @@
-// Defines all errors as one closed union. Each is an `Error` with a readonly `_tag`. So the same value can be returned as a
-// `Left` or thrown, and a `switch` on `_tag` is exhaustive. An absent value is an `Option`, never an error.
+// Defines all errors of keyrow as one closed union. Each error is an `Error` with a readonly `_tag`. It can be returned
+// as a `Left` or thrown, and a `switch` on `_tag` is exhaustive. An absent value is an `Option`, never an error.
 
 import { E, type TE } from './prelude.cjs'
 
@@ -7,7 +7,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` accept errors of every copy of keyrow that a bundler has loaded. It compares family and tag. */
+/** Makes `instanceof` accept the errors of every copy of keyrow in this process, by family and tag. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -15,7 +15,7 @@ export const brandErrors = (base: ErrorClass, family: string, classes: Record<st
       value(this: ErrorClass, value: unknown): boolean {
         if (typeof value !== 'object' || value === null) return false
         if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
-        // If a program derives a class from an error, `instanceof` accepts only instances of that class.
+        // If a program derives a class from an error class, `instanceof` accepts only instances of the derived class.
         if (this !== type || Reflect.get(value, BRAND) !== family) return false
         return tag === undefined || Reflect.get(value, '_tag') === tag
       },
@@ -31,30 +31,30 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/** An error that holds the HTTP response to a request that failed with it. Frameworks read and may assign its members. */
+/** An error with the HTTP response to a failed request. Web frameworks read and may assign the error's members. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
   abstract readonly status: number
-  /** The headers of that response, which Express, Fastify and Koa send. */
+  /** The headers of the HTTP response to the failed request. Express, Fastify and Koa send these headers. */
   declare readonly headers?: Readonly<Record<string, string>>
   override get name(): string {
     return this._tag
   }
-  /** The same value as `status`, under the name that Fastify reads. */
+  /** The value of `status`, under the name that Fastify reads. */
   get statusCode(): number {
     return this.status
   }
   set statusCode(status: number) {
     Object.assign(this, { status })
   }
-  /** Returns the whole response, which Hono sends. */
+  /** Returns the whole HTTP response to the failed request. Hono sends this response. */
   getResponse(): Response {
     return new Response(responseBody(this), { status: this.status, headers: this.headers ?? {} })
   }
 }
 
-/** Returns the text that the client gets. */
+/** Returns the body of the HTTP response to a request that failed with this error. */
 export const responseBody = ({ _tag, status, message }: ErrorWithStatus): string =>
   status === 403 ? `${message}\n` : (status !== 500 && BODIES[_tag]) || 'Something went wrong.\n'
 
@@ -64,10 +64,11 @@ export const responseBody = ({ _tag, status, message }: ErrorWithStatus): string
  * - `unique`, `foreignKey`, `check`, `notNull`, `exclusion`: a constraint was violated.
  * - `serialization`, `deadlock`: the server aborted this transaction in favour of another one.
  * - `timeout`: a deadline of keyrow or a timeout of the server has passed.
- * - `unavailable`: there is no connection, it was lost, or the server starts, stops, is read-only or lacks resources.
- * - `setting`: a setting of the role or the database makes results wrong; the message names it.
+ * - `unavailable`: there is no connection, the connection was lost, or the server starts, stops, is read-only or lacks
+ *   resources.
+ * - `setting`: a setting of the role or the database makes results wrong; the error's message names the setting.
  * - `outerHandle`: the handle of the database, or of an outer transaction, was used inside a transaction.
- * - `transactionOver`: a transaction's handle was used after its end.
+ * - `transactionOver`: the handle of a transaction was used after the transaction's end.
  */
 export type DriverErrorKind = (typeof KINDS)[number][1] | 'setting' | 'outerHandle' | 'transactionOver'
 
@@ -82,17 +83,19 @@ const KINDS = [
   [/^23P01/, 'exclusion'],
   [/^40001/, 'serialization'],
   [/^40P01/, 'deadlock'],
-  // A statement was cancelled, or a statement, a wait for a lock, an idle transaction or a whole transaction took too long.
+  // The server cancelled a statement, or a statement, a wait for a lock or a transaction took too long.
   [/^(57014|55P03|25P03|25P04)/, 'timeout'],
-  // Errors of connections, a read-only server, authentication, a missing database, resources, shutdown, startup and disks.
+  // The connection or authentication failed, the database is missing, or the server is read-only, out of resources or
+  // down.
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ] as const
 
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
-// A SQLSTATE normally means that the statement had no effect. The exceptions are a lost connection or server, an unknown
-// completion, and system errors, which a proxy between client and server may have sent.
+// An error with a SQLSTATE normally means that the statement had no effect. After a lost connection, a crash of the
+// server or an unknown completion, the effect is unknown. A proxy may have sent a system error, so its effect is
+// unknown too.
 const effectOfState = (sqlState: string): Effect =>
   /^(08(?!00[14])|40003|57P0[1245]|58|XX)/.test(sqlState) ? 'unknown' : 'none'
 
@@ -116,9 +119,10 @@ interface DriverErrorDetail {
  * - `sqlState`: PostgreSQL's five-character code, if the server answered.
  * - `kind`: the reason, for the cases that a program may want to handle; otherwise `undefined`.
  * - `constraint`, `column`: the violated constraint and its column, if the server names them.
- * - `retryable`: whether the same operation may succeed if it is repeated (after a lost connection, a deadlock, a timeout).
+ * - `retryable`: whether the same operation may succeed if it is repeated (after a lost connection, a deadlock, a
+ *   timeout).
  * - `effect`: `none` if the statement or transaction had no effect, since it was never sent or the server rejected it.
- *   `unknown` if it may have taken effect, since the connection was lost or no answer came in time.
+ *   The effect is `unknown` if the connection was lost or no answer came in time.
  * - `status`: 503 if the error is `retryable` or of the kind `unavailable`, otherwise 500.
  * - `cause`: the driver's own error.
  *
@@ -155,7 +159,7 @@ export class DriverError extends KeyrowError {
   }
 }
 
-/** A stored value does not fit its codec. `row` counts the result's rows from 0. `problems` has one text per mismatch. */
+// A stored value does not fit its codec. `row` is the row's index in the result. `problems` has all mismatches.
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
   readonly status = 500
@@ -185,7 +189,7 @@ export class EncodeError extends KeyrowError {
   }
 }
 
-/** The session was destroyed or has expired. Nothing was stored. */
+/** The session was destroyed or has expired. The failed operation stored nothing. */
 export class SessionGone extends KeyrowError {
   readonly _tag = 'SessionGone'
   readonly status = 409
@@ -195,7 +199,7 @@ export class SessionGone extends KeyrowError {
   }
 }
 
-/** The request of the current session has ended, or its response has begun. Nothing was read or changed. */
+/** The request of the current session has ended, or its response has begun. The operation read and changed nothing. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
   readonly status = 500
@@ -217,7 +221,7 @@ export class KeyNotLoaded extends KeyrowError {
   }
 }
 
-/** No current session is bound here, because the code runs outside of `withSession` and of every adapter. */
+/** There is no current session, because the code runs outside of `withSession` and of every adapter. */
 export class NoCurrentSession extends KeyrowError {
   readonly _tag = 'NoCurrentSession'
   readonly status = 500
@@ -227,10 +231,8 @@ export class NoCurrentSession extends KeyrowError {
   }
 }
 
-/**
- * Another request was first to make the same change. For a session, `what` is 'secret' (a rotation) or 'create'. For a
- * record, `what` is a column. `record` is `session`, or the record's table.
- */
+// Another request made a conflicting change first. For a session, `what` is 'secret' (a rotation) or 'create' (a first
+// save). For a record, `what` is the name of a column. `record` is `session`, or the name of the record's table.
 export class SaveConflict extends KeyrowError {
   readonly _tag = 'SaveConflict'
   readonly status = 409
@@ -244,7 +246,7 @@ export class SaveConflict extends KeyrowError {
   }
 }
 
-/** The row of a record is gone. Nothing was stored. */
+/** The row of the record does not exist any more. The failed operation stored nothing. */
 export class RecordGone extends KeyrowError {
   readonly _tag = 'RecordGone'
   readonly status = 500
@@ -266,7 +268,7 @@ export class SchemaMismatch extends KeyrowError {
   constructor(
     readonly schema: string,
     readonly problem: string,
-    /** The versions, if they differ. `found` is 0 if there are no tables. */
+    /** The versions of the schema, if they differ. `found` is 0 if keyrow's tables do not exist. */
     readonly versions?: { readonly found: number; readonly wanted: number },
   ) {
     super(`schema "${schema}": ${problem}`)
@@ -329,13 +331,14 @@ export const isSessionError = (error: unknown): error is SessionError =>
 export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
-/** Turns a session error that `task` throws, such as one of a replayed update, into a `Left`. Other errors stay thrown. */
+// Turns a session error that `task` throws into a `Left`. The function of an `Update` edit may throw such an error. If
+// `task` throws any other error, the promise rejects with it.
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>
     attempted(task)
 
-/** Runs `task` as `tagged` does. */
+/** Runs `task`, and turns a session error that `task` throws into a `Left`. */
 export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Either<L, A>> => {
   try {
     return await task()

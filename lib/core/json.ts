@@ -1,11 +1,12 @@
-// Defines JSON as a type, and checks that values are JSON. A value that is not JSON is rejected when it is set, long before
-// a save. The check includes PostgreSQL's own limits on text and jsonb. A session keeps a deeply frozen copy of a value.
+// Defines JSON as a type, and checks that values are JSON. A value that is not JSON is rejected when it is set, long
+// before a save. The check includes the limits of PostgreSQL's types `text` and `jsonb`. A session keeps a deeply
+// frozen copy of each value.
 import { EncodeError } from './errors.js'
 
 /** Any JSON value, deeply read-only. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
 
-// The maximum size in characters of JSON (16 Mi), and the maximum depth in levels.
+// A value is limited in the number of characters of its JSON, and in the depth of its nesting.
 const MAX_JSON_SIZE = 16 * 1024 * 1024
 const MAX_JSON_DEPTH = 500
 
@@ -15,7 +16,7 @@ export const textProblem = (text: string): string | undefined => {
   return text.isWellFormed() ? undefined : 'a lone surrogate is not valid Unicode'
 }
 
-/** Estimates the number of characters of JSON. */
+/** Estimates the number of characters in the JSON text of `value`. */
 export const jsonSize = (value: Json): number => {
   if (typeof value === 'string') return value.length + 2
   if (typeof value !== 'object' || value === null) return 8
@@ -61,7 +62,7 @@ const copy = (walk: Walk, value: unknown): Json => {
 
 const copyNumber = (walk: Walk, value: number): number => {
   if (!Number.isFinite(value)) reject(walk, `${String(value)} is not JSON`)
-  // PostgreSQL returns numbers with all their digits; 1e308 has 309.
+  // PostgreSQL writes all digits of a number. For 1e308 these are 309 digits.
   grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
 }
@@ -81,7 +82,7 @@ const copyObject = (walk: Walk, value: object): Json => {
   if (walk.above.size >= MAX_JSON_DEPTH) reject(walk, `deeper than ${String(MAX_JSON_DEPTH)} levels`)
   walk.above.add(value)
   const copied = Array.isArray(value)
-    ? // `Array.from` visits holes too, as `undefined`.
+    ? // `Array.from` visits the holes of an array as `undefined`, and `map` would skip them.
       Array.from(value, (item, index) => below(walk, String(index), item))
     : copyMembers(walk, value)
   walk.above.delete(value)
@@ -98,7 +99,7 @@ const copyMembers = (walk: Walk, value: object): { [name: string]: Json } => {
   const members = Object.entries(value as Record<string, unknown>)
     .filter(([, member]) => member !== undefined)
     .map(([name, member]) => [copyText(walk, name), below(walk, name, member)] as const)
-  // `Object.fromEntries` defines members, so `__proto__` is a member like any other.
+  // `Object.fromEntries` defines each member and does not assign it, so a member `__proto__` is kept.
   return Object.fromEntries(members)
 }
 
@@ -145,10 +146,8 @@ const lock = (value: object, setters: readonly string[]): void => {
   Object.freeze(value)
 }
 
-/**
- * Freezes arrays and plain objects deeply, and makes the setters of each `Date`, `Map` and `Set` in them throw.
- * Instances of other classes stay as they are. JavaScript cannot freeze typed arrays.
- */
+// Freezes arrays and plain objects deeply, and makes the setters of each `Date`, `Map` and `Set` in them throw.
+// Instances of other classes stay as they are. JavaScript cannot freeze typed arrays.
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
   if (value instanceof Date) lock(value, dateSetters)
@@ -164,5 +163,5 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   return value as DeepReadonly<A>
 }
 
-// `Object.isFrozen` cannot replace this set, since it does not cover nested values.
+// This set has the objects that were frozen deeply. `Object.isFrozen` does not tell whether nested values are frozen.
 const deeplyFrozen = new WeakSet<object>()

@@ -1,4 +1,5 @@
-// A typed key is a name and a codec. The codec converts values to JSON and back, so a `Date` or a brand keeps its type.
+// A typed key is a name and a codec. The codec converts values to JSON and back, so a value such as a `Date` keeps its
+// type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'
@@ -19,11 +20,11 @@ export interface AnyKey {
   }
 }
 
-/** The maximum length of a key's name, in bytes of UTF-8. It is bounded because the name is part of an index. */
+// The maximum length of a key's name, in bytes of UTF-8. The name is part of an index, whose entries PostgreSQL limits.
 const MAX_KEY_BYTES = 1024
 
 /**
- * Makes a typed key. It can be used wherever the name of a key can be used.
+ * Makes a typed key. Every function that accepts the name of a key also accepts a typed key.
  *
  * @throws `EncodeError` for a name over 1,024 bytes, with U+0000 or with a lone surrogate, which cannot be stored.
  *
@@ -42,7 +43,7 @@ const MAX_KEY_BYTES = 1024
 export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
   Object.freeze({ name: storableName(name), codec })
 
-/** The keys of keyrow itself. Every load includes them. */
+/** The keys that keyrow itself uses. Every load includes these keys. */
 export const OWN = {
   principal: 'keyrow:principal',
   lifetime: 'keyrow:lifetime',
@@ -65,9 +66,9 @@ const storableName = (name: unknown): string => {
   return name
 }
 
-/** Returns the JSON to store for `value` under `key`. Throws an `EncodeError` if it cannot be stored. */
+/** Returns the JSON to store for `value` under `key`. Throws an `EncodeError` if one of them cannot be stored. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
-  // Callers in JavaScript are not type-checked.
+  // A caller in JavaScript may pass a key of any type.
   const name = storableName(typeof key === 'object' ? key.name : key)
   try {
     if (typeof key !== 'object') {
@@ -77,12 +78,12 @@ export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
     if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {
-    // A codec or a getter may throw. For example, an invalid `Date` has no ISO string.
+    // The codec, or a getter of the value, may throw. For example, an invalid `Date` has no ISO string.
     throw error instanceof EncodeError ? error : new EncodeError(name, [], String(error))
   }
 }
 
-/** Describes io-ts errors by path and codec only, since a value may be a secret. */
+/** Describes each io-ts error by its path and codec. The description omits the value, since a value may be a secret. */
 export const problemsOf = (errors: Errors): readonly string[] =>
   errors.map((error) => {
     const path = error.context.slice(1).map((step) => step.key)

@@ -1,10 +1,11 @@
-// Checks numbers in options, since not every caller is type-checked. The text '5' compares like 5, but `+` appends it.
+// Checks the numbers in options, since a caller in JavaScript may pass a text. The text '5' compares like the number 5,
+// but `+` concatenates it.
 import { inspect } from 'node:util'
 
 /** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */
 export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
 
-/** Whether `value` is a number from `min` to `max`. With 'integer' it must also be a whole number. */
+/** Whether `value` is a number from `min` to `max`. With 'integer', `value` must also be a whole number. */
 export const isNumberWithin = (
   value: unknown,
   min: number,
@@ -16,7 +17,7 @@ export const isNumberWithin = (
 /**
  * Checks the option `name` and returns its value.
  *
- * @throws `RangeError` for any other value. Its message shows the value, and says what the option must be.
+ * @throws `RangeError` for a value out of range. The error's message shows the value and the allowed range.
  */
 export const numberOption = (
   name: string,

@@ -1,5 +1,6 @@
-// Exports the libraries that most modules use. Before an ES module can import a CommonJS module, Node.js scans it for its
-// exports. That takes 40 ms for immutable alone. Here Node.js scans only this short file, not the files that it requires.
+// Exports the libraries that most modules of keyrow use. Before an ES module imports a CommonJS module, Node.js scans
+// the CommonJS module for its exports. This scan takes 40 ms for the library immutable. Node.js scans only this short
+// file, not the files that it requires.
 import A = require('fp-ts/lib/ReadonlyArray.js')
 import E = require('fp-ts/lib/Either.js')
 import fn = require('fp-ts/lib/function.js')

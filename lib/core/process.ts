@@ -1,11 +1,12 @@
-// Shares the current session and more between copies of keyrow in a process. A bundler or development server may load two.
+// Shares values such as the current session among the copies of keyrow in one process. A bundler or a development
+// server may load two copies.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')
 
 /**
- * Returns the process-wide value with this name, which the first copy of keyrow makes. The name ends in a version, which
- * changes when the value's shape changes.
+ * Returns the process-wide value of this name. The first copy of keyrow makes the value. The name ends in a version
+ * number, which must change when the type of the value changes.
  */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
@@ -16,8 +17,8 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   return found as A
 }
 
-// Keeps the timers as they are at the import. A test may fake timers to let a session or a cache expire. keyrow's own waits
-// for the event loop or a database must go on meanwhile.
+// Copies the timer functions when keyrow is imported. A test may replace Node.js's timers with fake ones to let a
+// session expire. keyrow's own waits for a database must still work in such a test.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
@@ -26,5 +27,5 @@ export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const nextTick = process.nextTick.bind(process)
 
-/** The version of this package. The database stores it with the tables. */
+/** The version of this package. keyrow stores this version in the database with the tables. */
 export const RELEASE = '0.1.0'

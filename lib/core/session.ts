@@ -1,5 +1,5 @@
-// Defines the session as an immutable value. It has a snapshot of the store at the last read, and the edits that this
-// request has made since. Nothing here does I/O.
+// Defines the session as an immutable value. A session has the snapshot of its last read, and the edits that the
+// request has made since then. No function of this file does I/O.
 
 import { type InspectOptions, inspect } from 'node:util'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
@@ -9,17 +9,17 @@ import { freshId, type IdempotencyKey, type SessionId, Token } from './token.js'
 
 export type Keys = HashSet<string>
 
-/** Entries and the keys that they cover. */
+/** The entries of all keys of a session, or of some of its keys. */
 export interface PartialSnapshot {
   readonly entries: Entries
-  /** `undefined` means all keys. The value of any other key is unknown, not absent, and only a store can update it. */
+  /** The loaded keys; `undefined` means all keys. The value of a key that is not loaded is unknown, not absent. */
   readonly keys?: Keys | undefined
 }
 
-/** Keys that a program passes, as names or typed keys. */
+/** The keys that a program passes, as names or as typed keys. */
 export type KeyNames = readonly (string | AnyKey)[]
 
-/** Returns the names of these keys that can be stored, and keyrow's own keys. */
+/** Returns the names of `keys` and of keyrow's own keys. A name that cannot be stored is left out. */
 export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
@@ -34,7 +34,7 @@ const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boo
 export const hasUnloadedUpdates = ({ keys }: PartialSnapshot, edits: Edits): boolean =>
   keys !== undefined && edits.some((edit, key) => edit._tag === 'Update' && !keys.has(key))
 
-/** Applies the edits whose result is known. */
+/** Applies the edits whose result does not depend on a value that is not loaded. */
 const applyLoaded = (edits: Edits, snapshot: PartialSnapshot): Entries =>
   applyEdits(
     hasUnloadedUpdates(snapshot, edits) ? edits.filter((_, key) => isLoadedKey(snapshot, edits, key)) : edits,
@@ -52,7 +52,7 @@ export const pick = <K extends PartialSnapshot>(snapshot: K, keys: Keys | undefi
   return { ...snapshot, entries: entriesOf(snapshot.entries, both), keys: both }
 }
 
-/** Unites two snapshots of the same revision. */
+/** Returns one snapshot with the entries of two snapshots of the same revision. */
 export const union = <K extends PartialSnapshot>(one: K, other: K): K =>
   other.keys === undefined || one.keys === other.keys
     ? other
@@ -72,13 +72,13 @@ export const entriesOf = (entries: Entries, keys: Keys): Entries =>
 
 /** The state of a session's rows, from one consistent read. */
 export interface Snapshot extends PartialSnapshot {
-  /** The number of the last save. Every save raises it by one, and each row has the revision that wrote it. */
+  /** The number of the session's last save. The row of each entry has the revision of the save that wrote it. */
   readonly revision: number
   /** The time of expiry in milliseconds since 1970, by the store's clock. */
   readonly expiration: number
-  /** Whether moving the expiration gains enough time to be worth a write. */
+  /** Whether a touch would extend the expiration by enough time to justify a write. */
   readonly touchDue: boolean
-  /** Identifies the save that made this revision, since a restored database may use the revision's number again. */
+  /** Identifies the save that made this revision. After a restore of a backup, another save may get this revision. */
   readonly versionTag: IdempotencyKey
 }
 
@@ -114,7 +114,7 @@ export interface ActiveRecord<H, I> {
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   /** The time of expiry in milliseconds since 1970, by the store's clock. It is `None` before the first save. */
   readonly expiration: O.Option<number>
-  /** The values that this request sees: the loaded keys of the snapshot, with the edits applied. */
+  /** The values of the loaded keys after the edits. */
   readonly store: Entries
   /** The changes since the last load, save or refresh. */
   readonly edits: Edits
@@ -125,7 +125,8 @@ export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
 
 type Stored<H> = Pick<SessionValue<H>, 'handle' | 'token' | 'expiration' | 'snapshot'>
 
-/** Prints the names of keys, but no values, which are often personal data. The JSON has the values, but no handle. */
+// The printed form of a session shows the names of its keys. It omits the values, which are often personal data. The
+// JSON of a session has the values, but no handle.
 class FrozenSession<H> implements SessionValue<H> {
   readonly id: SessionId
   readonly handle: H
@@ -166,7 +167,7 @@ class FrozenSession<H> implements SessionValue<H> {
 
 const MAX_PRINTED_NAMES = 20
 
-/** Immutable's own `toJSON` assigns each member, which loses a key named `__proto__`. */
+/** The library's own `toJSON` assigns each member, so it loses a key named `__proto__`. */
 function entriesToJson(this: Entries): object {
   return Object.fromEntries(this)
 }

@@ -10,7 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/** Returns 64 random bits as 16 hexadecimal digits. Bits for later calls stay in memory, so do not use them as a secret. */
+/** Returns 64 random bits as 16 hexadecimal digits. They are no secret, since bits for later calls stay in memory. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -34,7 +34,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** All tokens of one session share this object. It records what became of a session that was built in this process. */
+    /** All tokens of one session share this object. The first save recognizes a new session by it. */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -65,7 +65,7 @@ export class Token {
     return createHmac('sha256', this.#secret).update(`keyrow ${purpose}`).digest()
   }
 
-  /** Returns the credential. Use it only for the cookie. */
+  /** Returns the text that gives access to the session. Use this text only in the cookie. */
   reveal(): string {
     return `${this.id}.${this.#secret}`
   }
@@ -84,7 +84,7 @@ export class Token {
   }
 }
 
-// `crypto.hash` takes a third of the time of `createHash`. Node.js has it since 20.12.
+// `crypto.hash` takes a third of the time of `createHash`, but needs Node.js 20.12.
 const sha256 = (text: string): string =>
   (crypto as Partial<typeof crypto>).hash?.('sha256', text, 'hex') ??
   createHash('sha256').update(text).digest('hex')
@@ -95,15 +95,16 @@ const TOKEN =
 
 declare const saveId: unique symbol
 
-/** 64 random bits in hexadecimal that identify a save. A store keeps those of the last saves, to recognize a repetition. */
+/** 64 random bits in hexadecimal that identify a save. A store keeps recent keys, so it recognizes a repeated save. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
 
 export const freshId = (): SessionId => randomUUID() as string as SessionId
 
-// A store recognizes its own ids. The last 40 of an id's 122 random bits are a tag. The tag is an HMAC of the other 82 bits
-// with a key that is stored beside the sessions. These ids are still UUIDs of version 4.
+// A store recognizes the session ids that it made. An id has 122 random bits, of which the last 40 are a tag. The tag
+// is an HMAC of the other 82 bits, with a key that the store keeps in the database. An id with a tag is still a UUID of
+// version 4.
 /**
  * The origin of an id. `own`: this store made the id; its session may have ended. `foreign`: this store did not make the
  * id, so it has no session with it. `unknown`: the store cannot tell.
@@ -123,11 +124,11 @@ const tagged = (key: string, id: SessionId): SessionId => {
 
 export type VerifiableIds = ReturnType<typeof verifiableIds>
 
-/** Makes ids for a store that reads its key later. Until then the origin of each id is `unknown`. */
+/** Makes ids with tags. Before `learn` has set the key of the tags, the origin of each id is `unknown`. */
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /** Sets the key. Ids that are older than the key have no tag. Their sessions may live for `untaggedMs` more. */
+    /** Sets the key. Ids older than the key have no tag. A session with such an id may live for `untaggedMs` more. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

@@ -13,8 +13,8 @@ export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
  * Returns the deeply frozen value of a key as an `Option` or, with a fallback, as the value itself. A stored value that
- * does not fit the key's codec counts as absent, but stays stored until the key is set again. `sessionRefStrict` reports
- * it.
+ * does not fit the key's codec counts as absent, but stays stored until the key is set again. `sessionRefStrict`
+ * returns a `DecodeError` for such a value.
  *
  * @throws `KeyNotLoaded` if the session was loaded without this key
  *
@@ -68,8 +68,8 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. If its value is equal already, the same session is returned. If several saves set the same key, the last
- * wins.
+ * Sets a key. If the key has an equal value already, the same session is returned. If several saves set the same key,
+ * the last save wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -96,7 +96,7 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key even if it has this value already, because the store acts on each set. */
+/** Sets a key even if the key has this value already, because each set of the lifetime begins a new lifetime. */
 export const sessionSetAnew =
   <A>(key: SessionKey<A>, value: A): Editor =>
   (session) =>
@@ -123,11 +123,13 @@ export const sessionDel =
       : session
 
 /**
- * Replaces a key's value with the result of `f`. `f` gets an `Option` or, with a fallback, a value. The session shows the
- * result at once. If another request has changed the key by the time of the save, `f` runs again on the newer value, so no
- * concurrent update is lost. For a key that was not loaded, `f` runs at the save or when the key is loaded.
+ * Replaces a key's value with the result of `f`. `f` gets the present value as an `Option` or, with a fallback, as the
+ * value itself. The returned session has the result at once. If another request has changed the key by the time of the
+ * save, `f` runs again on the newer value, so no concurrent update is lost. For a key that was not loaded, `f` runs at
+ * the save or when the key is loaded.
  *
- * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails and nothing is stored.
+ * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails and nothing is
+ * stored.
  *
  * @example
  * ```ts
@@ -167,7 +169,7 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// After a set or a deletion the value is known, so an update is computed here and does not run again.
+// After a set or a deletion the value is known. An update of it is then computed here, and the save does not replay it.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   const edits = session.edits.set(key, composed)
@@ -185,7 +187,7 @@ type Decoded = E.Either<DecodeError, O.Option<unknown>>
 
 const decodeAt = (key: string | AnyKey, json: O.Option<Json>): Decoded => {
   if (typeof key === 'string' || O.isNone(json)) return E.right(json)
-  // A codec is code of the program, so its `decode` may throw. Then the value does not fit the codec.
+  // The `decode` of a program's codec may throw. A value for which `decode` throws does not fit the codec.
   const decode = () => key.codec.decode(json.value)
   return pipe(
     E.tryCatch(decode, (thrown): readonly string[] => [String(thrown)]),

@@ -8,7 +8,7 @@ import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
 import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
-/** The key of the principal. Stores also keep an index of it. */
+/** The key of the principal. Stores also keep an index of the sessions of each principal. */
 export const PRINCIPAL = OWN.principal
 
 const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
@@ -40,8 +40,8 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(
 )
 
 /**
- * Sets the session's principal, which is the id of a user or of any other party. `sessionsOf` then lists the session, and
- * `destroySessionsOf` ends it. Set it at sign-in, together with `rotateSession`.
+ * Sets the session's principal, which is the id of a user or of any other party. `sessionsOf` then lists the session,
+ * and `destroySessionsOf` ends it. Set the principal at sign-in, and call `rotateSession` as well.
  *
  * @example
  * ```ts
@@ -77,7 +77,7 @@ const messages = sessionKey(
 const KEPT = 20
 
 /**
- * Adds a message. Since this is an update, messages that concurrent requests add are not lost.
+ * Adds a message for a later page. The edit is an `Update`, so messages that concurrent requests add are not lost.
  *
  * @example
  * ```ts
@@ -102,17 +102,17 @@ const addMessages = (added: readonly Flash[]): Editor => {
   return sessionUpdate(messages, withAdded, [])
 }
 
-/** Returns the messages, the oldest first. */
+/** Returns the messages of the session, the oldest first. */
 export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
   sessionRef(messages, [])(session)
 
-/** Removes these messages. Messages that were added meanwhile stay. */
+/** Removes the given messages. A message that another request has added meanwhile stays. */
 export const sessionClearFlashes = (
   shown: readonly Flash[],
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
-/** The key of a session's own lifetime ("remember me"). Stores apply it instead of their default. */
+/** The key of a session's own lifetime ("remember me"). A store applies this lifetime instead of its default. */
 export const LIFETIME = OWN.lifetime
 
 /** The lifetime of one session. Both times are in milliseconds, from 1 to ten thousand years. */
@@ -136,7 +136,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Sets all entries of another session, and adds its messages. Applying it a second time changes nothing. */
+/** Sets all entries of another session, and adds the messages of that session. A second application changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

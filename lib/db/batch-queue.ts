@@ -8,13 +8,13 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** The maximum number of requests in one statement. The saves of one session, up to 32, count as one. Default: 128. */
+  /** The maximum number of requests in a statement. Up to 32 saves of one session count as one. Default: 128. */
   readonly maxBatchSize?: number
   /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
   readonly concurrency?: number
-  /** The maximum number of unanswered requests of a kind. One more fails at once with a `DriverError`. Default: 10,000. */
+  /** The maximum number of unanswered requests of a kind. More requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. Then a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -31,7 +31,7 @@ export const limitsOf = ({
 })
 
 interface BatchSource<B> {
-  /** The number of requests that wait. */
+  /** Returns the number of waiting requests. */
   readonly size: () => number
   /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
   readonly next: (slots: number) => B | undefined
@@ -43,7 +43,7 @@ interface BatchSource<B> {
 
 type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
 
-/** After this time a running batch is late, and the next one may start beside it. */
+/** A batch that runs longer than this time is late. Another batch may then start while the late one runs. */
 const LATE_MS = 10
 
 /** If this many reads wait, another statement starts beside the one that runs. */
@@ -73,7 +73,7 @@ class Scheduler<B> {
     this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
   }
 
-  /** Sends a batch after this turn of the event loop. Requests of this turn still join it, for example after answers. */
+  /** Sends a batch after this turn of the event loop, so that requests later in the same turn still join the batch. */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true
@@ -113,19 +113,17 @@ class Scheduler<B> {
   }
 }
 
-/** The database is too slow for the load. The request was not sent. */
+/** Returns the error of a request that was not sent because the database is too slow for the load. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
-/**
- * Whether an error concerns the whole batch. Otherwise each request is retried alone, since one of them may be the cause.
- * It may have a value that cannot be stored, or have waited for a lock until a deadlock or the timeout.
- */
+// Whether an error concerns the whole batch. After any other error each request is retried alone, since one request may
+// be the cause. For example, its value cannot be stored, or it waited for a lock until the timeout.
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A batch that may wait for a lock keeps its slot for this long, which is about the time of a batch without locks. */
+/** A request that may wait for a lock frees its slot after this time. A request without a lock rarely takes longer. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -138,14 +136,13 @@ const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
     void doing.then(done, done)
   })
 
-/** The approximate size of the text in one statement, in characters. Larger requests go alone. */
+/** The approximate maximum size of the text in one statement, in characters. A larger request is sent alone. */
 const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
-/** An item in the queue. */
 export interface Pending<I, A, L> {
   readonly item: I
   readonly key: string | undefined
-  /** The time of its arrival, by `performance.now()`. */
+  /** The time at which the item arrived, by `performance.now()`. */
   readonly since: number
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
   readonly reject: (thrown: unknown) => void
@@ -155,32 +152,35 @@ export interface Pending<I, A, L> {
 export interface Merged<I, R, A, L> {
   readonly request: R
   readonly pending: readonly Pending<I, A, L>[]
-  /** Returns the result of each item from that of the request. */
+  /** Splits the result of the request into the results of its items. */
   readonly split: (result: A) => readonly A[]
 }
 
 export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
-  /** Returns the reason why no request can be sent here and now, if there is one. */
+  /** Returns an error if no request may be sent in the present async context. */
   readonly misuse: (() => L | undefined) | undefined
-  /** Returns the results in the order of the requests; `undefined` for a request whose items must be retried alone. */
+  /** Returns the results in the requests' order. If a result is `undefined`, the request's items are retried alone. */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
-  /** Sends one item alone. `mayBeDone` is true for an item that a batch did not answer. */
+  /** Sends one item alone. `mayBeDone` is true if the item was in a batch that did not answer it. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
-  /** The key of the lock that an item takes. Two requests of one key are never sent at once, and go in their order. */
+  /** Returns the key of the lock that an item takes. Requests of one key are sent one by one, in their order. */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
   readonly maxMerged?: number
   /** Whether an item that waits behind `first` can be sent with it. Default: it can. */
   readonly canMerge?: (first: I, other: I) => boolean
-  /** `base` is the result of the request before, if the items waited for it. An item that it rejects is left out. */
+  /**
+   * Merges items into one request. `base` is the result of the previous request with the same key, if the items waited
+   * for that request. An item that `merge` rejects is left out.
+   */
   readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
   /** The length of an item's text. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
-/** The `merge` of a queue whose requests are its items. */
+/** The function `merge` of a queue that sends each item as a request of its own. */
 export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<I, I, A, L> => ({
   request: (pending[0] as Pending<I, A, L>).item,
   pending,
@@ -190,7 +190,7 @@ export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<
 /** Items of one key that were taken from the queue. */
 interface Group<I, R, A, L> extends Merged<I, R, A, L> {
   readonly key: string | undefined
-  /** The number of items before those that `merge` rejected. */
+  /** The number of items in the group, including the items that `merge` rejected. */
   readonly size: number
 }
 
@@ -199,9 +199,9 @@ class BatchQueue<I, R, A, L> {
   readonly #scheduler: Scheduler<readonly Group<I, R, A, L>[]>
   /** The items that can be sent now. */
   #ready: Pending<I, A, L>[] = []
-  /** By key: the items behind one that is ready or under way. */
+  /** For each key, the items that wait for an earlier item of that key. */
   readonly #blockedByKey = new Map<string, Pending<I, A, L>[]>()
-  /** By key: the result of the last request, while items wait behind it. */
+  /** For each key with waiting items, the result of the last request. */
   readonly #bases = new Map<string, A>()
   readonly #underWay = new Set<Group<I, R, A, L>>()
   /** The number of unanswered items. */
@@ -267,7 +267,8 @@ class BatchQueue<I, R, A, L> {
     return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / READS_WORTH_ANOTHER))))
   }
 
-  /** Takes an item, with those behind it that can be merged. Returns `undefined` if none of them is to be sent. */
+  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items is to be
+  // sent.
   #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
     const { key } = first
     const taken = [first, ...this.#takeBlocked(first)]
@@ -307,7 +308,7 @@ class BatchQueue<I, R, A, L> {
     })
   }
 
-  /** Ends a group, once. `result` is the new state of its key, if known. */
+  /** Ends a group, unless it has ended already. `result` is the new state of the group's key, if known. */
   #complete(group: Group<I, R, A, L>, result: A | undefined): void {
     if (!this.#underWay.delete(group)) return
     this.#size -= group.size
@@ -332,7 +333,7 @@ class BatchQueue<I, R, A, L> {
         this.#sendEach(group, !isSingle),
       )
       if (this.#options.keyOf === undefined) await Promise.all(each)
-      // A request may wait for a lock. It does not block the queue.
+      // A request that waits for a lock must not block the queue.
       else if (isSingle) await releaseSlotAfter(Promise.all(each))
     } catch (thrown) {
       // An observer of statements may throw.
@@ -343,7 +344,7 @@ class BatchQueue<I, R, A, L> {
     }
   }
 
-  /** Resolves the items that the batch answers, and returns the groups of the others. */
+  /** Sends a batch and resolves the items that it answers. Returns the groups that the batch did not answer. */
   async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Group<I, R, A, L>[]> {
     const results = await this.#options.all(groups.map(({ request }) => request))
     if (E.isLeft(results)) {
@@ -382,7 +383,7 @@ class BatchQueue<I, R, A, L> {
 const queueFull = (what: string, { maxQueueSize }: Required<BatchOptions>): DriverError =>
   overload(`${what}: ${String(maxQueueSize)} requests are waiting already`, 'unavailable')
 
-/** Returns the function that sends an item with others. */
+/** Makes a batch queue, and returns the function that sends an item through this queue. */
 export const batchQueue = <I, R, A, L>(
   options: BatchQueueOptions<I, R, A, L>,
 ): ((item: I) => Promise<E.Either<L | DriverError, A>>) => {

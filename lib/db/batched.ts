@@ -10,10 +10,11 @@ type Params = readonly Param[]
 type Rows = E.Either<DriverError, readonly Row[]>
 
 /**
- * Wraps a database so that statements of the same kind that arrive together are sent as one. The statements must have a
- * `batchable` form, as a record's `find` and a `save` of one column do. A lone statement is sent at once. Each statement
- * gets its own result or error. If its row is locked elsewhere, it waits alone. Statements in a transaction are not
- * batched. If `maxQueueSize` statements wait, the next one fails at once with a retryable `DriverError`.
+ * Wraps a database so that concurrent statements of the same kind are sent as one statement. Only statements with a
+ * `batchable` form are batched, such as a record's `find` or its `save` of one column. A statement that arrives alone
+ * is sent at once. Each caller gets its own result or error. A statement whose row is locked is sent again alone, and
+ * waits. Statements in a transaction are not batched. If `maxQueueSize` statements wait, the next one fails at once
+ * with a retryable `DriverError`.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -83,14 +84,15 @@ const queueIn = (
 // Citus and some views do not support the batch form.
 const UNSUPPORTED = /^(0A000|42703|42809|55000)$/
 
-// The error of a stale prepared statement has the same SQLSTATE, but is retryable.
+// A stale prepared statement may fail with one of these SQLSTATEs too, but its error is retryable.
 const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
   !retryable && UNSUPPORTED.test(sqlState ?? '')
 
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
-/** Groups the rows by item. With `mustHave`, an item without rows gets `undefined`, so that it is retried alone. */
+// Groups the result rows by the item to which they belong. With `mustHave`, an item without rows gets `undefined`, so
+// that it is retried alone.
 const byItem = (
   rows: readonly Row[],
   count: number,

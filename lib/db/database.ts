@@ -9,18 +9,20 @@ import { E } from '../core/prelude.cjs'
 export interface Query {
   readonly name: string
   readonly text: string
-  /** The form of this statement that runs it for several callers at once, if there is one. */
+  /** A statement that does the work of this statement for several callers at once. */
   readonly batchable?: BatchableQuery
 }
 
 /**
- * One statement that replaces several of the same kind. Each of its parameters is an array of theirs, as PostgreSQL's text.
- * The column `00 ordinal` of a row is the number of its caller, counted from 1.
+ * One statement that replaces several statements of the same kind. Each parameter is an array, as PostgreSQL's text,
+ * with one element for each caller. The column `00 ordinal` of a result row has the number of the row's caller, counted
+ * from 1.
  */
 export interface BatchableQuery extends Query {
   /**
-   * For a statement that writes: the number of leading parameters that identify the row. Two callers with the same row are
-   * never batched together. If a caller gets no row, because it is locked or gone, that caller runs the statement alone.
+   * The number of leading parameters that identify the row which the statement writes. Two callers with the same row
+   * are never batched together. A caller whose row is locked or deleted gets no result row, and runs the statement
+   * alone.
    */
   readonly keyParams?: number
 }
@@ -29,48 +31,51 @@ export interface BatchableQuery extends Query {
 export const ORDINAL = '00 ordinal'
 
 /**
- * A parameter of a statement. Every driver sends it as PostgreSQL's text, which the server reads like a quoted literal.
- * `'{"a": 1}'` for a `jsonb` is an object, and `true` without a known type is the text `true`.
+ * A parameter of a statement. Every driver sends a parameter as PostgreSQL's text, which the server reads like a quoted
+ * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. `true` is the text `true` where the server
+ * cannot infer a type.
  */
 export type Param = string | number | boolean | bigint | null
 
 /**
- * The values of a row by column name. They are the same on every driver, whatever types or transforms a pool has. `int8` is
- * a `bigint`; other integers and floats are a `number`; `boolean` is a boolean; `bytea` is a `Uint8Array`; `json` and
- * `jsonb` are parsed. `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are a `Date` to the millisecond;
- * `infinity` is a `number`. Arrays of these and of other built-in scalar types are arrays. All other values are
- * PostgreSQL's text, such as `numeric`, `uuid`, `interval` and types of your own.
+ * The values of a row by column name. Every driver returns the same values, even if a pool has types or transforms of
+ * its own. `int8` is a `bigint`; other integers and floats are a `number`; `boolean` is a boolean; `bytea` is a
+ * `Uint8Array`; `json` and `jsonb` are parsed. `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are
+ * a `Date` to the millisecond; An infinite date or time is a `number`. An array of a built-in scalar type is an array.
+ * A value of any other type, such as `numeric`, `uuid`, `interval` or a type of your own, is PostgreSQL's text.
  */
 export type Row = Readonly<Record<string, unknown>>
 
-/** The part that a database and each of its transactions have in common. */
+/** The members that a database and each of its transactions have in common. */
 export interface Queryable {
   /**
-   * Runs one statement and returns all its rows. It never throws. A failure is a `DriverError`. It comes at the latest when
-   * the database's deadline has passed, and the statement's effect is then unknown. Text with U+0000, and a value that is
-   * no `Param`, are rejected before anything is sent. If a change of a column made a prepared statement stale, it is
-   * prepared again and run. In a transaction, which that failure has aborted, it fails with a retryable error.
+   * Runs one statement and returns all its rows. A failure is returned as a `DriverError`, never thrown. When the
+   * database's deadline has passed, the statement fails and its effect is unknown. Text with U+0000, and a value that
+   * is no `Param`, are rejected before anything is sent. If a change of a column made a prepared statement stale, the
+   * statement is prepared again and run. In a transaction, a stale statement fails with a retryable error, since its
+   * failure aborts the transaction.
    */
   readonly query: (query: Query, params: readonly Param[]) => TaskEither<DriverError, readonly Row[]>
 }
 
 export interface Database extends Queryable {
   /**
-   * Runs `body` in a transaction and commits it when `body` returns a `Right`. If `body` returns a `Left` or throws, the
-   * transaction is rolled back, and the caller gets that `Left` or error. A transaction with a failed statement is never
-   * committed, and the caller gets the first failure. Once its connection is lost, all later statements fail, and none is
-   * sent outside of it.
+   * Runs `body` in a transaction and commits it when `body` returns a `Right`. If `body` returns a `Left` or throws,
+   * the transaction is rolled back, and the caller gets that `Left` or error. A transaction with a failed statement is
+   * never committed, and the caller gets the first failure. Once the transaction's connection is lost, all its later
+   * statements fail. None of them is sent outside of the transaction.
    *
-   * A nested transaction is a savepoint, and a failure rolls back to its beginning. Inside `body` only the innermost handle
-   * may be used. Any other handle fails at once with the kind `outerHandle`. A handle fails with the kind `transactionOver`
-   * after its end. If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets that error.
+   * A nested transaction is a savepoint. The failure of a nested transaction undoes only the work since the savepoint.
+   * Inside `body` only the innermost handle may be used. A statement through any other handle fails at once with the
+   * kind `outerHandle`. A statement through the handle of an ended transaction fails with the kind `transactionOver`.
+   * If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets that error.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
-  /** Ends all connections. Later statements fail with a `DriverError`. Closing it again has no effect. */
+  /** Ends all connections. Later statements fail with a `DriverError`. A second call has no effect. */
   readonly close: TaskEither<DriverError, void>
-  /** Returns the error that a statement through this handle gets here and now, if an inner transaction is open. */
+  /** If an inner transaction is open, returns the error that a statement through this handle would get. */
   readonly misuse?: () => DriverError | undefined
-  /** Returns the handle of this database's innermost transaction that is open here, or `undefined` if there is none. */
+  /** Returns the handle of this database's innermost open transaction in the present async context, if there is one. */
   readonly current?: () => Database | undefined
   /** The transaction to which this handle belongs, if it belongs to one. */
   readonly transactionScope?: TransactionScope
@@ -87,10 +92,9 @@ export interface TransactionScope {
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
-/** The result of a running operation. */
 export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
 
-/** The functions that a driver provides. `scopedDatabase` makes a `Database` of them. */
+/** The functions that a driver provides. `scopedDatabase` makes a `Database` from these functions. */
 export interface Driver extends Queryable {
   readonly transaction: DriverTransaction['savepoint']
   readonly close: TaskEither<DriverError, void>
@@ -158,13 +162,15 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
 })
 
 /**
- * Runs `body` in a transaction. If `body` returns a `Right`, the transaction is committed. If `body` returns a `Left` or
- * throws, the transaction is rolled back, and the caller gets that `Left` or error. A nested call is a savepoint. Inside
- * `body` use the handle `tx` (`withHandle` gives it to a record or a session). An outer handle fails at once with the kind
- * `outerHandle`. If a statement fails, the result is its error as a `Left`, even if `body` ignores it. Nothing is retried.
+ * Runs `body` in a transaction. If `body` returns a `Right`, the transaction is committed. If `body` returns a `Left`
+ * or throws, the transaction is rolled back, and the caller gets that `Left` or error. A nested call is a savepoint.
+ * Inside `body` use the handle `tx` (`withHandle` gives it to a record or a session). A statement through an outer
+ * handle fails at once with the kind `outerHandle`. If a statement fails, the result is a `Left` of its error, even if
+ * `body` ignores the error. `transact` retries nothing.
  *
- * Changes of the current session in `body` belong to the transaction if the session is stored in the same database. They
- * are written right before the commit and dropped by a rollback. If writing them fails, the transaction is rolled back.
+ * Changes of the current session in `body` belong to the transaction if the session is stored in the same database.
+ * These changes are saved right before the commit, and a rollback drops them. If the save fails, the transaction is
+ * rolled back.
  *
  * @throws as a `Left`: `DriverError` of a statement or of the commit. If `body` changed the current session, also the
  * errors of `saveSession` (`SessionGone`, `SaveConflict`, …), and `SessionClosed` if the request has ended.
@@ -193,20 +199,21 @@ export const transact = <L, A>(
   body: (tx: Database) => TaskEither<L, A>,
 ): TaskEither<L | SessionError, A> => database.transaction(body)
 
-// Makes reads run on the primary. A pooler that balances reads (pgpool-II) sends a plain `select` to a standby. That may
-// lag behind, so an ended session would still open. The pooler sends statements with a volatile function to the primary. So
-// each read of keyrow calls one, in a condition that is always true. A comment would need pgpool's `allow_sql_comments`.
+// Makes reads run on the primary. A pooler that balances reads, such as pgpool-II, sends a plain `select` to a standby.
+// A standby may lag behind, so a load could still find an ended session. pgpool-II sends a statement with a volatile
+// function to the primary. So each read of keyrow calls a volatile function, in a condition that is always true.
 
-/** For statements on few rows, and for all on Citus. It is evaluated per row. Access paths and sharding do not change. */
+/** The condition in reads of few rows, and in all reads on Citus. PostgreSQL evaluates this condition for each row. */
 export const ON_PRIMARY = 'clock_timestamp() is not null'
 
-/** For statements on many rows. It is evaluated once. */
+/** The condition in reads of many rows. PostgreSQL evaluates this condition once for each statement. */
 export const ONCE_ON_PRIMARY = `(select ${ON_PRIMARY})`
 
 /**
- * Runs one of keyrow's statements under read committed. They all need it, since they wait for other transactions and
- * continue with their results. If the role has a stricter default, the server rejects such a statement (40001) without
- * effect. It is then run again in a read committed transaction. In a transaction, the statement is sent as it is.
+ * Runs one of keyrow's statements under read committed. All these statements need this isolation level, since they wait
+ * for other transactions and then use their results. If the role has a stricter default, the server rejects such a
+ * statement (40001) without effect. The statement is then run again in a read committed transaction. Inside a
+ * transaction of the program, the statement is sent unchanged.
  */
 export const runReadCommitted =
   (database: Database, query: Query, params: readonly Param[]): TaskEither<DriverError, readonly Row[]> =>

@@ -7,14 +7,13 @@ import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
-/**
- * Whether a prepared statement is stale. Either a column has another type now, or the connection has lost the statement (by
- * DISCARD ALL, or a pooler that gave it to another client). The server checks this before it runs the statement. So nothing
- * was done, and the statement can be prepared again.
- */
+// Whether a statement failed because its prepared form is stale. A column may have another type now. Or the connection
+// has lost the statement, after DISCARD ALL or because a pooler gave the connection to another client. The server
+// checks a prepared statement before it runs the statement. So the statement had no effect, and can be prepared again.
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
-  // 0A000 stands for everything that PostgreSQL does not support, and messages are translated, so the routine decides.
+  // 0A000 stands for every unsupported feature, and the server may translate messages. So the name of the routine
+  // decides.
   return code === '0A000' ? routine === 'RevalidateCachedQuery' : isForgotten(error)
 }
 
@@ -30,10 +29,8 @@ const DEFAULT_TIMEOUT_MS = 5_000
 export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
   numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
-/**
- * Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. The error has the
- * effect that `abandon` returns. A later result is ignored.
- */
+// Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. The field
+// `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
@@ -59,7 +56,7 @@ export const withDeadline = <A>(
     }
   })
 
-/** Converts a driver's error. The errors of drivers differ in class and fields, but all have a `code`. */
+/** Converts a driver's error to a `DriverError`. Drivers' errors differ in class and fields, but all have a `code`. */
 export const driverError = (name: string, cause: unknown): DriverError => {
   if (cause instanceof DriverError) return cause
   const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: unknown }
@@ -89,7 +86,7 @@ const violated = (cause: unknown): { readonly constraint?: string; readonly colu
   }
 }
 
-// A SQLSTATE has five characters and at least one digit, unlike EPIPE.
+// A SQLSTATE has five characters and at least one digit. The system error EPIPE has no digit.
 const SQL_STATE = /^(?=.*\d)[0-9A-Z]{5}$/
 
 const isLostCode = (code: unknown): boolean =>
@@ -116,7 +113,7 @@ const isOfConnecting = (error: unknown): boolean => {
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
-/** Returns the error of the first parameter that is no `Param`, if there is one. Drivers would treat it differently. */
+/** Returns an error if a parameter is no `Param`. Without this check, drivers would treat the parameter differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)
@@ -133,17 +130,18 @@ export const invalidParams = (query: Query, params: readonly unknown[]): DriverE
 export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
-// Retries operations of the store. Each is idempotent: the session's header keeps the ids of the last saves, and a rotation
-// and a creation recognize their own effect. An operation is retried after a lost connection, a timeout, a deadlock,
-// another serialization failure or a stale prepared statement. It is also retried if the server starts, stops, is read-only
-// or lacks resources. Attempts and total time are bounded, and pauses are random.
+// Retries operations of the store. Each operation is idempotent. The session's header keeps the idempotency keys of the
+// last saves, and a rotation or creation recognizes its own effect. An operation is retried after a lost connection, a
+// timeout, a deadlock, another serialization failure or a stale prepared statement. An operation is also retried if the
+// server starts, stops, is read-only or lacks resources. The number of attempts and the total time are bounded. Pauses
+// have random lengths.
 
 export interface RetryPolicy {
   /** The maximum number of attempts, including the first one. Default: 6. */
   readonly attempts: number
   /** The time for all attempts and pauses, in milliseconds. Default: 12,000. */
   readonly totalTimeoutMs: number
-  /** The maximum of the first pause, in milliseconds. It doubles with each attempt. Default: 20. */
+  /** The maximum length of the first pause, in milliseconds. The maximum doubles with each attempt. Default: 20. */
   readonly baseDelayMs: number
 }
 
@@ -162,10 +160,8 @@ export const retryPolicyOf = ({
 /** One attempt at an operation. `mayBeDone` is true if an earlier attempt failed with an unknown effect. */
 export type Attempt<L, A> = (mayBeDone: boolean) => Promise<E.Either<L, A>>
 
-/**
- * Runs the operation again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is
- * up, the result is a retryable `DriverError`, and a later result is ignored.
- */
+// Runs the operation again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is
+// up, the result is a retryable `DriverError`, and a later result is ignored.
 export const retried =
   (policy: RetryPolicy) =>
   <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>

@@ -1,5 +1,5 @@
-// Makes a database on PGlite, which is PostgreSQL in WebAssembly. It is embedded, for development, examples and small
-// services. It serves one process, and its statements block the event loop.
+// Makes a database on PGlite, which is PostgreSQL in WebAssembly. PGlite is for development, examples and small
+// services. A PGlite database serves one process, and its statements block the event loop.
 
 import { mkdir, open, realpath } from 'node:fs/promises'
 import { PGlite, type Results } from '@electric-sql/pglite'
@@ -12,14 +12,15 @@ import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { scopedDatabase } from './transaction.js'
 
-// PGlite does not prevent two processes from opening one directory, which loses data. So keyrow locks the directory. The
-// operating system frees the lock when the process ends, however it ends.
+// Two processes that open one PGlite directory lose data, and PGlite does not prevent this. So keyrow locks the
+// directory. The operating system frees the lock when the process ends, even after a crash.
 
-/** Locks the directory and returns the function that unlocks it. Rejects if the lock is held, or cannot be used here. */
+// Locks the directory and returns the function that unlocks it. The promise rejects if another process holds the lock,
+// or if file locks do not work in this runtime.
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
-  // PGlite needs an empty directory at first, so the lock's file is beside the directory's real path.
+  // A new database needs an empty directory, so the lock file is beside the directory and not in it.
   const path = `${await realpath(directory)}.lock`
   const file = await open(path, 'a')
   if (locks.tryLock(file.fd)) return () => file.close()
@@ -28,14 +29,13 @@ const lockDirectory = async (directory: string): Promise<() => Promise<void>> =>
 }
 
 interface Locks {
-  /** Takes an exclusive lock, which the operating system frees when the process ends. Returns false if it is held. */
+  /** Takes an exclusive lock on the file. Returns false if another process holds the lock. */
   tryLock(fd: number): boolean
 }
 
-/**
- * Loads the lock's native module. It uses functions of libuv that Bun and Deno lack. Loading it ends a Deno process, and a
- * held lock ends a Bun process. The locks that Bun and Deno have do not exclude a process of Node.js.
- */
+// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
+// ends a Deno process, and a held lock ends a Bun process. The file locks of Bun and Deno do not exclude a process of
+// Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
@@ -70,9 +70,10 @@ interface Opened {
 }
 
 /**
- * Makes a database in a directory, or in memory if no directory is given. The first statement opens the database, which
- * takes 3 to 5 seconds for a new one. Statements fail with a `DriverError` if another process has the directory open. On
- * Bun and Deno, where the lock does not work, they fail for any directory. The lock needs `fs-native-extensions`.
+ * Makes a PGlite database in a directory, or in memory if no directory is given. The first statement opens the
+ * database, which takes 3 to 5 seconds for a new one. Statements fail with a `DriverError` if another process has the
+ * directory open. On Bun and Deno the lock does not work, so all statements on a database in a directory fail. The lock
+ * needs the package `fs-native-extensions`.
  *
  * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *
@@ -136,7 +137,7 @@ const openDatabase = async (directory: string | undefined): Outcome<Opened> => {
   }
 }
 
-/** Disables PGlite's own conversions, and overrides settings of roles and databases that would change values. */
+// Disables PGlite's own conversions, and overrides the settings of the role and the database that would change values.
 const independent = async (db: PGlite): Promise<PGlite> => {
   const identity = (value: string): string => value
   for (const table of [db.serializers, db.parsers])
@@ -187,7 +188,7 @@ class RolledBack<L> extends Error {
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** The progress of a transaction. It waits for the transaction before it, until its deadline at most. */
+/** The progress of a transaction. It waits for the previous transaction, but not longer than its own deadline. */
 interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }
@@ -218,7 +219,7 @@ const transact = async <L, A>(db: PGlite, body: Body<L, A>, timeoutMs: number): 
 }
 
 const runBody = async <L, A>(txState: TxState, body: TaskEither<L, A>): Promise<E.Either<L, A>> => {
-  // PGlite queues transactions, so one inside another would wait for ever. One that missed its deadline must not run.
+  // PGlite queues transactions. A transaction that has missed its deadline in the queue must not run.
   if (txState.state === 'late') throw new Error('its turn came too late')
   txState.state = 'begun'
   try {

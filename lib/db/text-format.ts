@@ -18,7 +18,7 @@ export const paramProblem = (param: unknown): string | undefined => {
 }
 
 // Dates and times become a `Date` to the millisecond, and `infinity` becomes the number `Infinity`. If a setting of the
-// role selects a style other than ISO, they stay text, since they may be ambiguous.
+// role selects a style other than ISO, dates and times stay text, since they may be ambiguous.
 const TIME =
   /^(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(?:([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)?( BC)?$/
 
@@ -55,7 +55,7 @@ const made =
     return typeof time === 'object' ? make(time) : time
   }
 
-// `Date.UTC(year, …)` and `new Date(year, …)` move the years 0 to 99 to the twentieth century.
+// `Date.UTC(year, …)` and `new Date(year, …)` treat the years 0 to 99 as 1900 to 1999.
 const inUtc = ({ parts: [year, month, day, hour, minute, second], millisecond }: Time): Date => {
   const date = new Date(0)
   date.setUTCFullYear(year, month, day)
@@ -63,7 +63,6 @@ const inUtc = ({ parts: [year, month, day, hour, minute, second], millisecond }:
   return date
 }
 
-/** Returns a date as midnight in UTC. */
 const dateOf = made(inUtc)
 
 const momentOf = made((time) => new Date(inUtc(time).getTime() - time.offset * 1000))
@@ -76,13 +75,13 @@ const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], mil
   return date
 })
 
-// Values of rows are decoded from their text by the type of their column, whatever a driver or a pool would do.
+// keyrow decodes the text of each value by the type of its column. The drivers' own decoders are not used.
 export interface Column {
   readonly name: string
   readonly type: number
 }
 
-/** The text of a value, or its bytes. */
+/** A value as a driver receives it: its text, or the bytes of its text. */
 export type Wire = string | Uint8Array | null
 
 type Decode = (text: string) => unknown
@@ -140,11 +139,11 @@ export const decodedRows = (
   const reads = columns.map(({ name, type }) => ({ name, decode: decoders.get(type) ?? asText }))
   const count = reads.length
   const decoded: Row[] = []
-  // `forEach` skips holes, which `map` would keep. After a failed statement or a lost connection, postgres.js 3.4.9 does
-  // not reset its count of rows, and the next result begins with that many holes.
+  // `forEach` skips the holes of an array, and `map` would keep them. After a failed statement or a lost connection,
+  // postgres.js 3.4.9 does not reset its row count. The array of the next result then begins with that many holes.
   rows.forEach((wires) => {
     const row: Record<string, unknown> = {}
-    // An iterator for each row would double the cost.
+    // A loop with `of` would make an iterator for each row and double the cost.
     for (let index = 0; index < count; index += 1) {
       const { name, decode } = reads[index] as (typeof reads)[number]
       const wire = wires[index] ?? null
@@ -172,7 +171,7 @@ export const moment = (time: string | number): Date => {
   return deepFreeze(date)
 }
 
-// An element is always quoted, so that only quotes and backslashes need an escape.
+// keyrow quotes every element of an array, so only quotes and backslashes need an escape.
 const arrayElement = (element: string | null): string =>
   element === null
     ? 'NULL'
@@ -184,6 +183,6 @@ const arrayElement = (element: string | null): string =>
 export const arrayText = (elements: readonly (string | null)[]): string =>
   `{${elements.map(arrayElement).join()}}`
 
-/** Returns PostgreSQL's text of an array of JSON. Elements are escaped as JSON strings are. */
+/** Returns PostgreSQL's text of an array of JSON. Each element is escaped like a JSON string. */
 export const arrayOfJson = (elements: readonly (string | null)[]): string =>
   `{${elements.map((element) => (element === null ? 'NULL' : JSON.stringify(element))).join()}}`

@@ -1,8 +1,10 @@
-// Implements transactions as scopes, for every driver. A scope decides which handle may be used where, and runs tasks that
-// depend on its end. A transaction in which a statement has failed is never committed.
+// Implements transactions for every driver. Each transaction and each savepoint has a scope. The scope decides which
+// handle may be used in its body, and runs the tasks that depend on its end. A transaction in which a statement has
+// failed is never committed.
 //
-// A scope is bound while its body runs, for everything that the body awaits. So the use of an outer handle is detected.
-// Such a statement would wait for a connection that only the end of the body frees, or run outside of the transaction.
+// While the body runs, everything that it awaits can find the scope. So keyrow detects a statement through an outer
+// handle. Such a statement would run outside of the transaction, or wait for a connection that only the end of the body
+// frees.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -19,18 +21,18 @@ interface Scope {
   readonly commitTasks: TaskEither<SessionError, unknown>[]
   handle: Database | undefined
   over: boolean
-  /** Whether the transaction was committed. It is `undefined` until the end. */
+  /** Whether the transaction was committed, or `undefined` until its end. */
   committed: boolean | undefined
   failed: DriverError | undefined
-  /** Resolves at the end of the open savepoint. */
+  /** A promise that resolves at the end of the open savepoint. */
   savepoint: Promise<unknown> | undefined
 }
 
 const all = shared('transactions:1', () => ({ scopes: new AsyncLocalStorage<Scope>(), open: 0 }))
 const { scopes } = all
 
-// Before Node.js 24 each promise of the process costs more once AsyncLocalStorage has been used. So AsyncLocalStorage is
-// disabled while no transaction is open.
+// Before Node.js 24, the use of AsyncLocalStorage slows down every promise of the process. So keyrow disables it while
+// no transaction is open.
 const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   all.open += 1
   try {
@@ -69,7 +71,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-/** Returns the innermost open scope of this database that is bound here, if it is further in than `handle`. */
+// Returns the innermost open scope of this database in the present async context, if that scope is inside of `handle`.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope

@@ -1,4 +1,4 @@
-// PostgreSQL in the program's own process, with PGlite. Exports a store that is ready for an application, and a database.
+// Exports a session store and a database on PGlite, which is PostgreSQL in the program's own process.
 
 import { pgliteDatabase } from '../db/pglite.js'
 import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
@@ -7,8 +7,8 @@ export { type PgliteOptions, pgliteDatabase } from '../db/pglite.js'
 export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
 
 /**
- * Makes a session store in a directory of this machine, or in memory if no directory is named. Only one process at a time
- * can use a directory. Expired sessions are deleted in the background until the store is closed.
+ * Makes a session store on PGlite. The data are in a local directory, or in memory if no directory is given. Only one
+ * process at a time can use a directory. Expired sessions are deleted in the background until the store is closed.
  *
  * @throws `RangeError` for an address in place of a directory, and for an option that is out of range
  *

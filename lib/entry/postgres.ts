@@ -1,4 +1,4 @@
-// PostgreSQL through postgres.js. Exports a store that is ready for an application, and a database on a pool of yours.
+// Exports a session store on PostgreSQL, and a database on a postgres.js pool of the program.
 
 import postgres from 'postgres'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
@@ -15,10 +15,10 @@ export interface PostgresStoreOptions extends ReadyStoreOptions {
 }
 
 /**
- * Makes a session store in the PostgreSQL database at `url`. Its loads and saves are batched, and its loads use a cache. It
- * creates its tables on first use, and deletes expired sessions in the background until it is closed.
+ * Makes a session store in the PostgreSQL database at `url`. Its loads and saves are batched, and its loads use a
+ * cache. The store creates its tables on first use. It deletes expired sessions in the background until it is closed.
  *
- * @throws `TypeError` for a text that is no address of PostgreSQL
+ * @throws `TypeError` for a `url` that is not the address of a PostgreSQL database
  * @throws `RangeError` for an option that is out of range
  *
  * @example
@@ -41,6 +41,6 @@ export const postgresStore = (url: string, options: PostgresStoreOptions = {}): 
 
 const REQUIRED = 'the address of the database has to be text that begins with postgres://'
 
-/** Returns the beginning of a wrong address. The rest may contain a password. */
+// Returns the beginning of an invalid address, for an error message. The rest of the address may contain a password.
 const startOf = (url: unknown): string =>
   typeof url === 'string' ? `"${url.slice(0, url.indexOf(':') + 1)}…"` : String(url)

@@ -1,4 +1,4 @@
-// A session store that is ready for an application. It is batched and cached, and deletes expired sessions while it is open.
+// Makes a batched and cached session store. The store deletes expired sessions until it is closed.
 
 import type { DriverError } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
@@ -24,7 +24,7 @@ export interface ReadyStoreOptions extends SessionStoreOptions {
 export interface ReadyStore extends SessionStore {
   /** The database of the store, for records and transactions beside the sessions. */
   readonly database: Database
-  /** Stops the cleanup of expired sessions, and then closes all connections. It is idempotent. */
+  /** Stops the cleanup of expired sessions, and then closes all connections. A second call has no effect. */
   readonly close: TE.TaskEither<DriverError, void>
 }
 

@@ -1,4 +1,5 @@
-// The exports for authors of stores, databases and layers, and for programs that put a store together themselves.
+// Exports what authors of stores, databases and layers need. A program that assembles its own store also needs these
+// exports.
 
 export type { Edit, Edits, Entries, Step } from '../core/edits.js'
 export type { StoreError } from '../core/errors.js'

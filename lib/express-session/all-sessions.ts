@@ -1,5 +1,5 @@
-// The methods of an express-session store that concern all its sessions. These are the sessions with a key `cookie`, because
-// the same tables may have other sessions too.
+// Implements the methods of an express-session store that concern all its sessions. Only sessions with a key `cookie`
+// belong to the store, because the same tables may have other sessions too.
 
 import type { DriverError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
@@ -21,8 +21,9 @@ where s.expires_at > now() and e.value is not null and ${hasCookie(schema)} and 
 group by s.id
 order by s.id`,
 
-  // $1 is the time by this process's clock, which also sets the times of cookies. It has the form in which JSON writes a
-  // `Date`. Times of that form are compared as texts, because a cast fails for other texts. `others` has the other cookies.
+  // $1 is the time by this process's clock, which also sets the times of cookies. The time has the form in which JSON
+  // writes a `Date`. Times of that form are compared as texts, because a cast fails for other texts. `others` has the
+  // cookies whose times have another form.
   count: (schema) => `
 select
   count(*) filter (where c.expires is null or (c.is_date and c.expires collate "C" > $1::text))::int as n,
@@ -34,7 +35,8 @@ from (
   where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
 
-  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that none is created again.
+  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that no such session
+  // is created again.
   clear: (schema) =>
     endingOf(schema, {
       lockedSessions: `
@@ -55,14 +57,14 @@ export type AllSessions = ReturnType<typeof allSessions>
 export const allSessions = (database: Database, schemaName: string) => {
   const own = readCommitted(database)
   const sql = statements(quotedSchema(schemaName))
-  /** Ends all sessions, also those whose cookie has expired. */
+  /** Ends all sessions, including sessions whose cookie has expired. */
   const clear: TE.TaskEither<DriverError, void> = pipe(
     rowAs(t.type({ n: t.number }))(own, sql.clear, [CLEAR_BATCH_SIZE]),
     TE.chain(({ n }) => (n < CLEAR_BATCH_SIZE ? TE.right(undefined) : clear)),
   )
   return {
     clear,
-    /** Returns the sessions that are alive by both the row's expiration and the cookie's. */
+    /** Returns the sessions of which neither the row nor the cookie has expired. */
     all: pipe(
       rowsAs(t.type({ entries: t.string }))(own, sql.all),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),

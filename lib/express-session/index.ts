@@ -1,6 +1,6 @@
-// A store for express-session and @fastify/session. It keeps the original entries of each session object that it returns,
-// and writes only the keys that differ. So concurrent requests do not overwrite each other's keys. A session that has
-// ended is not written again.
+// A store for express-session and @fastify/session. The store keeps the original entries of each session object that it
+// returns, and writes only the changed keys. So concurrent requests do not overwrite each other's keys. A session that
+// has ended is not written again.
 
 import { callbackify } from 'node:util'
 import session from 'express-session'
@@ -30,7 +30,7 @@ export interface ExpressSessionStoreOptions {
   readonly database?: Database
   /** The schema of the store's tables. Default: `keyrow`. */
   readonly schema?: string
-  /** The sessions of another store. A session that this store does not have is looked up there, and migrated. */
+  /** The sessions of another store. A session that this store does not have is migrated from that store. */
   readonly migrateFrom?: OldSessions
 }
 
@@ -40,11 +40,11 @@ interface LoadedState {
   readonly seen: Entries
   /** The time at which `session` was read or written, in milliseconds since 1970. */
   readonly at: number
-  /** The keys of a save that failed. Their values may nevertheless have been written. */
+  /** The keys of a failed save. The database may nevertheless have stored their values. */
   readonly uncertain?: ReadonlySet<string> | undefined
 }
 
-/** The name of a member that identifies copies of our objects. Its value is a function, which JSON leaves out. */
+// The name of a member that identifies copies of this store's objects. JSON omits the member, since it is a function.
 const STATE_KEY = 'keyrow:known'
 
 const loadedState = (session: Session): LoadedState => ({
@@ -156,8 +156,8 @@ class ExpressSessionStore extends session.Store {
   }
 
   /**
-   * express-session passes to `set` its own object, which it makes here from the result of `get`. That object gets the
-   * state.
+   * express-session makes its own session object here from the result of `get`, and later passes that object to `set`.
+   * So the new object gets the state of the old one.
    */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const loaded = this.#stateOf(data)
@@ -170,7 +170,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into its own object, which this member then identifies.
+    // @fastify/session copies all enumerable members into its own object. This member then identifies that object.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)
@@ -196,7 +196,7 @@ class ExpressSessionStore extends session.Store {
     return this.#states.get(data) ?? (typeof state === 'function' ? this.#states.get(state) : undefined)
   }
 
-  /** Returns the state of the object. Keys of a save that failed are read again. */
+  /** Returns the state of the session object. The keys of a failed save are read again. */
   async #currentState(sid: string, data: object): Promise<LoadedState | undefined> {
     const loaded = this.#stateOf(data)
     if (loaded?.uncertain === undefined) return loaded
@@ -208,7 +208,8 @@ class ExpressSessionStore extends session.Store {
     return { ...found, seen: seen.filterNot(isUncertain).merge(found.seen.filter(isUncertain)) }
   }
 
-  /** Runs the writes of one object one after the other, because each starts from the state that the previous one left. */
+  // Runs the writes of one object one after the other, because each write starts from the state that the previous write
+  // left.
   #enqueue(data: object, write: () => Promise<void>): Promise<void> {
     const turn = (this.#writes.get(data) ?? Promise.resolve()).then(write)
     const settled = turn.catch(() => undefined)
@@ -222,7 +223,7 @@ class ExpressSessionStore extends session.Store {
     const { session, seen } = loaded
     const next = entriesToStore(this.#store.lifetime, seen, now)
     const edited = withEdited(session, seen, next)
-    // The expiration may have become due for an extension since the session was read. A refresh then extends it.
+    // A touch may have become due since the session was read. A refresh then extends the expiration.
     const { idleMs, touchFraction } = this.#store.lifetime
     const isStale = edited.edits.isEmpty() && Date.now() - loaded.at >= (idleMs * touchFraction) / 2
     const saved = await (isStale ? refreshSession(edited) : saveSession(edited))()

@@ -1,6 +1,7 @@
-// Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created in
-// keyrow's store once. If it ends there, it is deleted from the other store, and its id stays fenced. A migrated session
-// expires in the other store no later than in keyrow's. So it is not migrated again after it has expired.
+// Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
+// once in keyrow's store. A session that ends in keyrow's store is deleted from the other store, and its id stays
+// fenced. A migrated session expires in the other store no later than in keyrow's store. So an expired session is not
+// migrated again.
 
 import type { Option } from 'fp-ts/lib/Option.js'
 import { type Entries, noEntries } from '../core/edits.js'
@@ -38,10 +39,8 @@ export const createSession = async (store: SessionStore, sid: string, entries: E
   return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
 }
 
-/**
- * Migrates a session. The result is `present` for one that was migrated before, even if it has ended since. It is `rejected`
- * for one that cannot be stored.
- */
+// Migrates a session. The result is `present` if the session was migrated before, even if it has ended since. The
+// result is `rejected` if the session cannot be stored.
 export const migrateSession = async (
   store: SessionStore,
   from: OldSessions,
@@ -69,19 +68,20 @@ export interface MigrateOptions {
 
 /** The totals of a migration. */
 export interface MigrationResult {
-  /** Sessions that were migrated. */
+  /** The number of sessions that this run has migrated. */
   readonly migrated: number
-  /** Sessions that had been migrated before, even if they have ended since. */
+  /** The number of sessions that were migrated before, even if they have ended since. */
   readonly present: number
-  /** Sessions that cannot be stored (U+0000 in a text, say). They stay in the other store. */
+  /** The number of sessions that cannot be stored, for example because of U+0000 in a text. */
   readonly rejected: number
   /** Whether all sessions were read. */
   readonly finished: boolean
 }
 
 /**
- * Migrates all live sessions of another store in batches, while that store is in use. The sessions also stay in the other
- * store, so that processes which still use it sign out no user. Another run migrates the sessions that were created since.
+ * Migrates all live sessions of another store in batches, while that store is in use. The sessions also stay in the
+ * other store, so that processes with the other store sign out no user. A later run migrates the sessions that were
+ * created meanwhile.
  *
  * @throws `DriverError` or `SchemaMismatch`. Sessions that were migrated before the failure stay migrated.
  */
@@ -105,13 +105,14 @@ export const migrateSessions = async (
   return soFar
 }
 
-// The table of connect-pg-simple has the columns (sid, sess json, expire timestamp). Its times have no time zone, and are in
-// the zone of the connection. So the connections that read the table must have the same zone as those that write it.
+// The table of connect-pg-simple has the columns (sid, sess json, expire timestamp). The times in the table have no
+// time zone, and are in the zone of the writing connection. So the connections that read the table must have the same
+// time zone.
 
 export interface ConnectPgSimpleOptions {
   /** The table's name. Default: `session`. */
   readonly tableName?: string
-  /** The table's schema. Default: the first one in the search path that has the table. */
+  /** The table's schema. Default: the first schema in the search path that has the table. */
   readonly schemaName?: string
 }
 

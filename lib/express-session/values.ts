@@ -1,5 +1,5 @@
-// Converts between the mutable session object of express-session and entries. Each member is a key, `cookie` too. The edits
-// of an object are its differences from the entries from which it was made.
+// Converts between the mutable session object of express-session and entries. Each member of the object is a key,
+// including `cookie`. The edits of an object are its differences from its original entries.
 
 import { createHash } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
@@ -12,7 +12,7 @@ import type { Lifetime, Session } from '../store/contract.js'
 
 export type Members = Readonly<Record<string, Json>>
 
-/** The name of a member that is left out, because a copy of it would replace the prototype of the copied object. */
+/** A member of this name is left out, because its assignment would replace the prototype of an object. */
 const PROTOTYPE = '__proto__'
 
 /** Returns the entries without keyrow's own keys, and without `__proto__`. */
@@ -43,10 +43,8 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
 /** Replaces the members of a cookie that express-session changes in every request. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
-/**
- * Returns the entries to store in place of `before`, usually `after`. If they differ only by a small extension of the
- * cookie's time, the stored time is kept. `touchFraction` defines what is small, as it does for the expiration of a session.
- */
+// Returns the entries to store in place of `before`, usually `after`. If both differ only by a small extension of the
+// cookie's time, the stored time is kept. `touchFraction` defines the smallest extension that is stored.
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
@@ -65,16 +63,15 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
   return to - from < touchFraction * newMaxAge
 }
 
-/**
- * Whenever express-session 1.19 sets a cookie's time, it reads the clock twice. `originalMaxAge` becomes shorter if a
- * millisecond passes in between. So it differs in a request that changes nothing, and a later time may be an earlier one.
- */
+// express-session 1.19 reads the clock twice when it sets a cookie's time. If a millisecond passes in between,
+// `originalMaxAge` becomes shorter. So this member may change in a request that changes nothing, and a time may move
+// backwards.
 const CLOCK_STEP_MS = 1_000
 
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Returns the time at which the browser drops the cookie, in milliseconds since 1970. A time of 0 counts as none. */
+/** Returns the time at which the browser deletes the cookie, in milliseconds since 1970. A time of 0 counts as none. */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
@@ -90,7 +87,7 @@ export const isOver = (cookie: Json | undefined, now: number): boolean => {
 }
 
 // A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are two different
-// digests of it.
+// digests of the sid.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()
@@ -98,7 +95,7 @@ const digest = (purpose: string, sid: string): Buffer =>
 /** Returns the token of the session that has this sid. */
 export const tokenOfSid = (sid: string): Token => {
   const id = digest('id', sid).subarray(0, 16)
-  // These are the version and the variant of a UUID of version 4.
+  // The next two calls set the version and the variant of a UUID of version 4.
   id.writeUInt8((id.readUInt8(6) & 0x0f) | 0x40, 6)
   id.writeUInt8((id.readUInt8(8) & 0x3f) | 0x80, 8)
   const uuid = id.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

@@ -1,4 +1,4 @@
-// The parts from which authors build adapters for other frameworks. See docs/frameworks.md.
+// Exports the parts from which authors build adapters for other frameworks. See docs/frameworks.md.
 
 export type { CookieOptions } from './cookie.js'
 export { type CheckedRequest, isPrefetch } from './csrf.js'

@@ -1,6 +1,6 @@
-// Reads and writes the session's cookie and the cross-site cookie. Both are `HttpOnly` with an explicit `SameSite`. Over a
-// secure connection they are `Secure`, and have the prefix `__Host-` or `__Secure-`. `__Host-` demands the path `/` and no
-// `Domain`.
+// Reads and writes the session's cookie and the cross-site cookie. Both cookies are `HttpOnly` with an explicit
+// `SameSite`. Over a secure connection both cookies are `Secure`, and their names begin with `__Host-` or `__Secure-`.
+// Browsers accept `__Host-` only with the path `/` and without a `Domain`.
 
 import { parseCookie, stringifySetCookie } from 'cookie'
 import { O } from '../core/prelude.cjs'
@@ -10,20 +10,20 @@ import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
-  /** The name. Over TLS it gets the prefix `__Host-`, or `__Secure-` with a `domain` or another `path`. Default: `session`. */
+  /** The cookie's name. TLS adds the prefix `__Host-`, or `__Secure-` with a `domain` or `path`. Default: `session`. */
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
-  /** Whether the cookie outlives the browser, for up to the store's `absoluteMs`. Default: false. */
+  /** Whether the cookie stays after the browser is closed, for up to the store's `absoluteMs`. Default: false. */
   readonly persistent?: boolean
   /**
-   * Whether the browser keeps a separate cookie for each site that embeds yours in a frame (CHIPS). Some browsers accept
-   * only such cookies in frames. The option needs `sameSite: 'none'`. Default: false.
+   * Whether the browser keeps a separate cookie for each site that embeds your site in a frame (CHIPS). In frames some
+   * browsers accept only such partitioned cookies. The option needs `sameSite: 'none'`. Default: false.
    */
   readonly partitioned?: boolean
   /** A domain whose hosts all get the cookie and may set it, such as `shop.example`. Default: only the host that set it. */
   readonly domain?: string
-  /** Only requests below this path carry the cookie. It is not hidden from the host's other paths. Default: `/`. */
+  /** Only requests below this path carry the cookie. The host's other pages can still read it. Default: `/`. */
   readonly path?: string
 }
 
@@ -46,24 +46,22 @@ const sessionCookie = (options: CookieOptions) => {
       ...(domain === undefined ? {} : { domain }),
       ...(maxAge === undefined ? {} : { maxAge }),
     })
-  // Throws the error of an invalid option now, instead of at the first `serialize`.
+  // This call makes an invalid option throw now, instead of at the first `serialize`.
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
-    /** `absoluteMs` is the store's lifetime. `ownMs` is the session's own lifetime and makes the cookie persistent. */
+    /** `absoluteMs` is the store's lifetime. The session's own lifetime `ownMs` makes the cookie persistent. */
     serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
       const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
       // The lifetime is rounded up, because zero seconds would delete the cookie.
       return write(token, secure, lifetimeMs === undefined ? undefined : Math.ceil(lifetimeMs / 1000))
     },
-    /** The `Set-Cookie` header that deletes the cookie. */
+    /** Returns the `Set-Cookie` header that deletes the cookie. */
     clear: (secure: boolean): string => write('', secure, 0),
   }
 }
 
-/**
- * A domain has at least two labels, the last of which begins with a letter. This excludes addresses, `localhost` and ports.
- */
+// Matches a domain with two or more labels, of which the last begins with a letter. So no address or port matches.
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
 const checkOptions = (options: CookieOptions): void => {
@@ -82,11 +80,11 @@ const checkOptions = (options: CookieOptions): void => {
     throw new TypeError(`path: "${path}" does not begin with /; browsers would ignore it`)
 }
 
-/** The maximum number of tokens that are tried for one request. Each token costs a load. */
+/** The maximum number of tokens that are tried for one request. Each attempt costs a load. */
 const MAX_TOKENS = 3
 
-// A browser sends several cookies of one name if another page or server of the host has set one for another path or domain.
-// Then the well-formed tokens among their values are tried.
+// A browser sends several cookies of one name if they were set for different paths or domains. In that case each value
+// that is a well-formed token is tried.
 const tokensIn = (header: string, name: string): readonly string[] => {
   const first = parseCookie(header)[name]
   if (first === undefined) return []
@@ -96,17 +94,18 @@ const tokensIn = (header: string, name: string): readonly string[] => {
   return wellFormed.length === 0 ? [first] : wellFormed.slice(0, MAX_TOKENS)
 }
 
-// The cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D Secure, SAML,
-// OpenID Connect's `form_post`). It withholds a `Strict` cookie from any link of another site too. But it accepts a cookie
-// from the response, which would replace the session of a user who is signed in. So the edits of such a request are stored
-// in a second session, with the cookie `session-cross-site`. find-session.ts merges it at the first request with both.
+// Implements the cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D
+// Secure, SAML, OpenID Connect's `form_post`). It also withholds a `Strict` cookie from any link of another site. But
+// the browser accepts a cookie in the response, which would replace the cookie of a signed-in user. So the edits of
+// such a request are stored in a second session, whose cookie is `session-cross-site`. find-session.ts merges the two
+// sessions later.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 
-/** @throws `TypeError` for the same options as `sessionCookie` */
+/** @throws `TypeError` for the options for which `sessionCookie` throws it */
 export const sessionCookies = (options: CookieOptions) => ({
   session: sessionCookie(options),
-  /** It is `undefined` with `sameSite: 'none'`, because browsers never withhold such a cookie. */
+  /** With `sameSite: 'none'` there is no cross-site cookie, because browsers never withhold the session's cookie. */
   crossSite: options.sameSite === 'none' ? undefined : crossSiteCookie(options),
 })
 
@@ -114,13 +113,13 @@ const crossSiteCookie = (options: CookieOptions) => {
   const { cookieName = DEFAULT_NAME, sameSite } = options
   const cookieNamed = (suffix: string, sameSite: 'lax' | 'strict') =>
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
-  // It is `Lax`, so that the browser sends it to the page to which the response redirects.
+  // The cross-site cookie is `Lax`, so that the browser sends it to the page to which the response redirects.
   const token = cookieNamed('cross-site', 'lax')
-  // If this cookie is present, the browser has sent `Strict` cookies. That works without `Sec-Fetch-Site` too.
+  // If a request has this cookie, the browser has sent all `Strict` cookies. This works without `Sec-Fetch-Site` too.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
-    /** Returns the `Set-Cookie` headers. The browser drops the cookie after `idleMs`. */
+    /** Returns the `Set-Cookie` headers. The browser deletes the cookie after `idleMs`. */
     serialize: (text: string, secure: boolean, idleMs: number): readonly string[] => [
       token.serialize(text, secure, idleMs),
       ...(strict === undefined ? [] : [strict.serialize('1', secure, idleMs)]),
@@ -140,13 +139,14 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
   if (request === undefined) return false
   const sender = senderOf(request, info)
   if (headerOf(request, 'sec-fetch-site') !== undefined) {
-    // This is true for a whole page, and false for a frame or another part of a page.
+    // `isPage` is true for the request of a whole page, and false for a frame or another part of a page.
     const isPage =
       headerOf(request, 'sec-fetch-mode') === 'navigate' &&
       (headerOf(request, 'sec-fetch-dest') ?? 'document') === 'document'
     return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
   }
   if (sender === 'same-origin') return false
-  // Old browsers send no `Sec-Fetch-Site`. Clients that are no browsers do not send an `Origin` either.
+  // A request without `Sec-Fetch-Site` comes from an old browser, or from a client that is no browser and sends no
+  // `Origin`.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }

@@ -1,5 +1,6 @@
-// Checks whether a page of our own made a request. It relies on the headers that browsers set, or else on a token that only
-// our pages have. `SameSite` is not enough, because other hosts of the same site, and old browsers, send the cookie too.
+// Checks whether a page of the program's own site made a request. The check uses headers that browsers set, or else a
+// token that only the program's pages have. `SameSite` is not enough. Browsers send the cookie from other hosts of the
+// same site too, and old browsers ignore `SameSite`.
 
 import { timingSafeEqual } from 'node:crypto'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
@@ -18,9 +19,9 @@ export interface CheckedRequest {
   readonly headers: HeaderRecord | { readonly get: (name: string) => string | null }
 }
 
-/** A request as an adapter passes it on. */
+/** What an adapter reports about a request. */
 export interface RequestInfo {
-  /** The host that the client requested, as a trusted proxy reports it. If missing, the request's own host is used. */
+  /** The requested host, as a trusted proxy reports it. Without this value, the request's own host is used. */
   readonly host?: string | undefined
   /** Whether the client's connection is known to be secure. */
   readonly secure: boolean
@@ -40,7 +41,7 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** Returns the sender by `Sec-Fetch-Site`, or else by `Origin`. By `Origin`, another host of the same site is `cross-site`. */
+/** Returns the sender by `Sec-Fetch-Site`, or else by `Origin`. `Origin` cannot show a `same-site` sender. */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -52,19 +53,19 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
 /** The possible senders of a request. `none` is the user, who used the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/** Whether the headers name a page of another origin, or hide the page. Old browsers and other clients omit these headers. */
+/** Whether the headers name a page of another origin, or hide the page. Without these headers the result is false. */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/** Compares origins as browsers do. Default ports, case and the notation of IPv6 addresses make no difference. */
+/** Compares origins like a browser, ignoring default ports, upper case and the notation of IPv6 addresses. */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && !secure))) return false
-  // A proxy may end TLS without reporting it, so the scheme of `origin` is used.
+  // A proxy may end TLS without reporting this, so the scheme of `origin` is used for both.
   return parseUrl(`${url.protocol}//${host}`)?.host === url.host
 }
 
@@ -78,9 +79,10 @@ const requestedHost = (request: CheckedRequest): string | undefined => {
 const parseUrl = (url: string): URL | undefined => (URL.canParse(url) ? new URL(url) : undefined)
 
 /**
- * Whether the browser only prefetches or prerenders a page (by `Sec-Purpose`, or the older `Purpose`). The user may never
- * open the page. Flash messages that such a request reads are kept, and no expiration is extended. Other effects of the
- * handler are not prevented, so call this before you count a page view, for instance.
+ * Whether the browser only prefetches or prerenders a page (by `Sec-Purpose`, or the older `Purpose`). The user may
+ * never open the page. Flash messages that a prefetch reads are kept, and a prefetch does not extend the session's
+ * expiration. Other effects of the handler are not prevented. So call `isPrefetch` before you count a page view, for
+ * instance.
  *
  * @example
  * ```ts
@@ -94,9 +96,10 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
   /\b(prefetch|prerender)\b/i.test(headerOf(request, 'sec-purpose') ?? headerOf(request, 'purpose') ?? '')
 
 /**
- * Checks that a request which may change something comes from a page of our own. `Sec-Fetch-Site`, or else `Origin`,
- * decides. A same-origin request passes, and a cross-site one is rejected. Any other request must have the current session's
- * `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
+ * Checks that a request which may change something comes from a page of your own site. The header `Sec-Fetch-Site`
+ * decides, or else `Origin`. A same-origin request passes, and a cross-site request is rejected. Any other request must
+ * have the current session's `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE
+ * pass.
  *
  * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored
  * @throws `NoCurrentSession` if a token is needed outside of a session
@@ -147,7 +150,7 @@ const ACCEPTED = E.right(undefined)
 const rejected = (message: string): E.Either<RequestRejected, never> =>
   E.left(new RequestRejected(403, message))
 
-/** Compares in constant time. The first half of a token is a random mask, with which the second half is XORed. */
+/** Compares in constant time. A token has two halves: a random mask, and the derived key XORed with that mask. */
 const isTokenOf = (key: Buffer, token: unknown): boolean => {
   if (typeof token !== 'string' || !/^[\w-]{86}$/.test(token)) return false
   const bytes = Buffer.from(token, 'base64url')

@@ -1,5 +1,6 @@
-// Defers a response, so that its first byte waits for the save. The handler's calls are kept in order until the response is
-// released or reset. The response's head is written at the last moment, so that headers can still be added.
+// Defers a response, so that its first byte waits for the save. The handler's calls are kept in order until the
+// response is released or reset. The status and the headers are written last, so that the session's headers can still
+// be added.
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick, setImmediate } from '../core/process.js'
@@ -9,15 +10,14 @@ import { appendHeader, callReal, clearStatusMessage, DeferredState, headersSent 
 import { changedHeaders, type PendingResponse, type SessionHeaders } from './session-request.js'
 
 export interface DeferredResponse extends PendingResponse {
-  /** Drops what the handler has written, if nothing was sent yet. */
+  /** Discards what the handler has written, if nothing was sent yet. */
   readonly reset: () => void
 }
 
-/**
- * Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the response
- * to a failure, or a function that makes the framework respond after `res` is reset. If the response has begun when a
- * failure occurs, its connection is cut, so that no client takes it for complete. An ended response stays as it is.
- */
+// Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
+// response to a failure, or a function that makes the framework respond after `res` is reset. If a failure occurs after
+// the response has begun, the connection is cut, so that the client sees an incomplete response. A response that has
+// ended stays unchanged.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
@@ -27,10 +27,10 @@ export const deferResponse = (
   deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
-      // It does not resolve at once, because a throw or an edit right after the call still belongs to the handler.
+      // The promise resolves later, because a throw or an edit right after the call still belongs to the handler.
       state.onFlush = () => void setImmediate(resolve)
     }),
-    // The stream of an HTTP/2 response shows that its client has disconnected.
+    // For HTTP/2, the stream of the response shows whether the client has disconnected.
     isAbandoned: () => (res as OverHttp2).stream?.destroyed ?? res.destroyed,
     isFailure: () => isFailure(state.status),
     reset: () => {
@@ -43,7 +43,7 @@ export const deferResponse = (
       else if (state.phase === 'released' && res.headersSent) cut(state)
       else {
         state = reset(state)
-        // The handler may go on writing a stream, which must not become part of the framework's response.
+        // A handler that goes on writing a stream must not write into the framework's response.
         Object.assign(state, { phase: 'released', addHeaders: addHeaders(res, headers), isStale: isHandler })
         instead()
       }
@@ -51,10 +51,9 @@ export const deferResponse = (
   }
 }
 
-/**
- * Drops what was written. Middleware may have kept or wrapped the old methods. A compressing stream, for instance, may still
- * write its rest, and would not compress a new response. So new methods are installed, and the old ones do nothing.
- */
+// Discards what the handler has written. Middleware may have kept or wrapped the old methods. For instance, a
+// compressing stream may still write the rest of its data. So new methods are installed, and the old methods do
+// nothing.
 const reset = (state: DeferredState): DeferredState => {
   const { res, before } = state
   if (state.headWritten) state.phase = 'failed'
@@ -80,7 +79,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   state.phase = 'released'
   state.addHeaders = addHeaders
   res.statusCode = state.status ?? res.statusCode
-  // Wrappers of `writeHead` have already run, when the handler wrote the head.
+  // Wrappers of `writeHead` ran when the handler wrote the head, so they must not run again.
   const wrapped: unknown = Reflect.get(res, 'writeHead')
   Reflect.set(res, 'writeHead', state.writeHead)
   try {
@@ -88,12 +87,12 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
-  // Node.js emits `drain` itself if the data that was just written did not fit its buffer either.
+  // If the written data did not fit into the buffer of Node.js, Node.js emits `drain` itself.
   if (state.needsDrain && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // This comes first, because a deferred response has its own `headersSent`. Over HTTP/2, `end` calls the installed `write`.
+  // The phase changes first, because `headersSent` and, over HTTP/2, the methods called by `end` depend on it.
   state.phase = 'released'
   if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
   else if (!state.res.writableEnded) state.res.destroy()
@@ -105,7 +104,8 @@ const cut = (state: DeferredState): void => {
   if (!state.res.writableEnded) state.res.destroy()
 }
 
-/** Sends an error response as plain text. If it cannot be sent (its status is 0, for instance), a plain 500 is sent. */
+// Sends an error response as plain text. If `response` cannot be sent, because of an invalid status, a plain 500 is
+// sent.
 const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHeaders: () => void): void => {
   const { res } = state
   const fallback: ErrorResponse = { status: 500, body: 'Something went wrong.\n' }
@@ -122,13 +122,13 @@ const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHea
       callReal(state, [body], 'end')
       return
     } catch {
-      // The fallback is sent next. If it fails too, the connection is cut.
+      // The loop sends the fallback next. If the fallback fails too, the connection is cut.
     }
   res.destroy()
 }
 
-// The stream of a response over HTTP/2. While the response is deferred, the stream's methods call those of the response. So
-// nothing is sent before the save, and the response gets its cookie.
+// A program can also write to the stream of an HTTP/2 response. While the response is deferred, the stream's methods
+// call the methods of the response. So nothing is sent before the save, and the response gets its cookie.
 
 type OverHttp2 = ServerResponse & { readonly stream?: ServerHttp2Stream }
 

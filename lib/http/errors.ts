@@ -1,7 +1,7 @@
-// Decides the response to a request that failed, in one place that a program can replace.
+// Chooses the response to a failed request. A program can replace this choice by the option `onError`.
 import { brandErrors, ErrorWithStatus, isSessionError, responseBody } from '../core/errors.js'
 
-/** The request was rejected, because it may be forged. Its response has the status 403. */
+/** The request was rejected, because it may be forged. The status of the response is 403. */
 export class RequestRejected extends ErrorWithStatus {
   readonly _tag = 'RequestRejected'
 
@@ -33,23 +33,23 @@ export interface ErrorResponse {
 /** The request that failed. */
 export interface ErrorRequest {
   readonly method: string
-  /** The path without its query, which may contain secrets that a log must not have. */
+  /** The path without its query. A query may contain secrets, which must not appear in a log. */
   readonly path: string
 }
 
-/** Returns the response to a failed request, and logs the failure. A response that has already begun is cut instead. */
+/** Returns the response to a failed request, and logs the failure. If a response has begun, it is cut instead. */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 /**
- * The default `onError`. The status is that of a keyrow error, or else 500. It is 503 if the database is not available or a
- * retry may succeed, and 409 if the session has ended or another request was first. It is 400 for a value that cannot be
- * stored (U+0000 in a form, say), and 403 for a `RequestRejected`. It logs one line, and the stack of an error that is not
- * keyrow's.
+ * The default `onError`. An error of keyrow has a status of its own, and any other error gets 500. The status is 503 if
+ * the database is not available or a retry may succeed. It is 409 if the session has ended or another request made a
+ * conflicting change first. It is 400 for a value that cannot be stored, such as U+0000 in a form, and 403 for a
+ * `RequestRejected`. `defaultErrorResponse` logs one line, and the stack of an error that is not keyrow's.
  */
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
   const { status = 500, headers = {} } = error ?? {}
-  // `console.error` would format a `%c` in the path. The text says "failed" because a response that has begun is cut.
+  // A `%c` in the path must not be read as a format. A response that has begun is cut, so the text says only "failed".
   console.error(
     `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
     error ? String(error) : failure,

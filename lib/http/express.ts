@@ -8,11 +8,11 @@ import { type AdapterOptions, createSessionLoader, forwardedOf } from './session
 
 export type { AdapterOptions } from './session-request.js'
 
-// Errors are noted when they occur, before an error handler gets them. The router of Express 5.3 publishes them on a
-// diagnostics channel. For older versions, the methods with which a router calls its handlers are wrapped, once for each
-// copy of Express. The wrappers note only the errors of followed requests.
+// keyrow notes an error when it occurs, before an error handler gets it. The router of Express 5.3 publishes errors on
+// a diagnostics channel. In older versions, keyrow wraps the methods with which a router calls its handlers, once for
+// each copy of Express. The wrappers note only errors of requests that are followed.
 
-/** For each followed request, the functions to call for an error, and the errors that were already reported. */
+/** For each followed request: the functions to call for an error, and the errors that were already reported. */
 const followed = new WeakMap<
   object,
   { readonly onError: readonly (() => void)[]; readonly seen: Set<unknown> }
@@ -30,7 +30,7 @@ const followErrors = (req: object & { readonly app?: unknown }, onError: () => v
   wrapLayers(router)
 }
 
-/** Subscribes to the channel, once. It must happen before the first request is routed. */
+/** Subscribes to the channel, once. This must happen before the first request is routed. */
 const subscribeOnce = (): void => {
   if (!isSubscribed)
     subscribe('tracing:express.router.request:error', (message) => {
@@ -40,10 +40,10 @@ const subscribeOnce = (): void => {
   isSubscribed = true
 }
 
-/** Reports an error once, although it passes through one router after another. */
+/** Reports an error only once, although the error passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
-  // These two texts are no errors. A handler passes them to `next` to leave its route or its router.
+  // A handler passes one of these two texts to `next` to leave its route or its router. They are no errors.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
   request.seen.add(error)
@@ -96,13 +96,13 @@ declare global {
   // eslint-disable-next-line @typescript-eslint/no-namespace -- Express's types are extended here
   namespace Express {
     interface Request {
-      /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+      /** Returns the current session. @throws `SessionClosed` once the response has begun. */
       currentSession: () => Session
     }
   }
 }
 
-/** The members of Express's request that the middleware uses. Its `trust proxy` determines `secure`, `ip` and the host. */
+/** The members of Express's request that are used. Express's `trust proxy` determines `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
@@ -111,9 +111,10 @@ export interface ExpressRequest extends IncomingMessage {
 }
 
 /**
- * A middleware for Express. The handlers after it have a current session, which is saved before the first byte of the
- * response is sent. Nothing is saved if the response is an error: its status is at least 500, or at least 400 after an error
- * was thrown, rejected or passed to `next`. A failure of the save is passed to `next`.
+ * A middleware for Express. The handlers after this middleware have a current session, which is saved before the first
+ * byte of the response is sent. Nothing is saved if the response is an error. A response is an error if its status is
+ * at least 500. A status of at least 400 is an error too, if a handler threw, rejected or passed an error to `next`. A
+ * failure of the save is passed to `next`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -144,11 +145,12 @@ export const sessionMiddleware = (options: AdapterOptions) => {
     )
     followErrors(req, () => {
       hasErred = true
-      // If a handler responds and then fails, its response is dropped, so that Express's error handling can respond.
+      // If a handler responds and then fails, its response is discarded, so that Express's error handling can respond.
       response.reset()
     })
     const { secure = false, ip: address, headers } = req
-    // Tells whether the request's sender is a trusted proxy. `req.host` is not used, since it lacks the port in Express 4.
+    // This function tells whether the sender is a trusted proxy. In Express 4 `req.host` lacks the port, so it is not
+    // used.
     const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
     const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
     const info = { cookieHeader: headers.cookie, secure, address, host, request: req }

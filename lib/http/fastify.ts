@@ -11,16 +11,16 @@ export type { AdapterOptions } from './session-request.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+    /** Returns the current session. @throws `SessionClosed` once the response has begun. */
     currentSession: () => CurrentSession
   }
 }
 
 /**
- * A plugin for Fastify. All handlers and hooks after it have a current session. It is saved before the first byte of the
- * reply is sent, also if the reply is a stream or was hijacked. Nothing is saved if the reply is an error: its status is at
- * least 500, or at least 400 if Fastify's error handling made it. That handling also gets the error of a failed save. Behind
- * a proxy, set Fastify's own `trustProxy`.
+ * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
+ * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the reply is
+ * an error. Its status is then at least 500, or at least 400 if Fastify's error handling made the reply. Fastify's
+ * error handling also gets the error of a failed save. Behind a proxy, set Fastify's own `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -57,8 +57,8 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
       return new Promise(() => undefined)
     })
   })
-  // A hook may have replaced the body with another stream (a decompressed one, say), whose events are outside of the scope.
-  // So the scope is entered again.
+  // A hook may have replaced the body by another stream, such as a decompressing one. The events of that stream are
+  // outside of the scope, so the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
     const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()
@@ -71,7 +71,7 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
   registered()
 }
 
-// Like Fastify's own plugins, it adds its hooks to the surrounding instance too.
+// With `skip-override` the plugin adds its hooks to the surrounding instance too, like Fastify's own plugins.
 Object.assign(sessionPlugin, {
   [Symbol.for('skip-override')]: true,
   [Symbol.for('fastify.display-name')]: 'keyrow',

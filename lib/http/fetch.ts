@@ -11,13 +11,13 @@ export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, Error
   readonly addressOf?: (request: Request) => string | undefined
 }
 
-/** Returns a response, a promise of one, a `TaskEither` to run, or `undefined` for a connection that Bun upgraded. */
+/** Returns a response, a promise or a `TaskEither` of a response, or `undefined` for a connection that Bun upgraded. */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
- * Wraps a `fetch` handler. Your handler has a current session, which is saved before its response is sent. The body may
- * stream later. Nothing is saved if your handler fails, or returns no response or `Response.error()`. It also gets any
- * further arguments.
+ * Wraps a `fetch` handler. Your handler has a current session, which is saved before the response is sent. The
+ * response's body may stream later. Nothing is saved if your handler fails, or returns no response or
+ * `Response.error()`. Your handler also gets the further arguments of the call.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

@@ -1,6 +1,7 @@
-// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. Two sessions are merged in an
-// order that loses nothing if a process dies. First the values of the cross-site session are set in the other one. Then the
-// handler runs, and the session is saved. Only then is the cross-site session destroyed. Repeating this is harmless.
+// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. The order of a merge
+// loses nothing if the process dies. First the values of the cross-site session are set in the regular session. Then
+// the handler runs, and the regular session is saved. After the save the cross-site session is destroyed. A repeated
+// merge is harmless.
 
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
@@ -24,11 +25,11 @@ import { isPrefetch, type RequestInfo } from './csrf.js'
 import type { TokenGuard } from './token-guard.js'
 
 export interface FoundSession {
-  /** The session that a cookie of the request has opened, if any. */
+  /** The session that a cookie of the request has opened, if there is one. */
   readonly session: O.Option<Session>
-  /** The cookie in which the browser gets the session's token. */
+  /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The cross-site session to merge into `session`. It is `session` itself if it becomes the regular session. */
+  /** The cross-site session to merge into `session`. If it becomes the regular session, both are the same. */
   readonly crossSite?: Session
 }
 
@@ -48,9 +49,10 @@ export const findSession =
     const hasToken = tokens.length > 0
     const crossSiteToken = crossSite?.read(info)
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
-    // A request for a prefetched page leaves the merge to the request of a page that is displayed.
+    // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // The cross-site session comes first. If it was just destroyed, the session into which it was merged is loaded next.
+    // The cross-site session is loaded first. If it was just destroyed, the next load finds the session with its
+    // values.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)
@@ -67,7 +69,7 @@ export const findSession =
     return E.right({ session: opened, cookie: 'session', crossSite: second.right.value })
   }
 
-/** Whether the sessions of all these tokens, which opened nothing, have ended. A session with a new secret has not ended. */
+/** Whether the sessions of all these tokens have ended. A session whose secret was replaced has not ended. */
 const haveEnded =
   (store: SessionStore, tokens: readonly string[]): TE.TaskEither<StoreError, boolean> =>
   async () => {
@@ -84,7 +86,7 @@ const haveEnded =
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
-/** Opens the session of the first token that opens one. If none does, the guard counts the first foreign token. */
+/** Opens the session of the first token that opens one. If no token does, the guard counts the first foreign token. */
 const open = async (
   { store, guard }: LoaderOptions,
   info: RequestInfo,
@@ -100,33 +102,34 @@ const open = async (
     const found = await openSession(store, token, options)()
     if (E.isLeft(found)) return found
     if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-    // This comes after the lookup, which prepares the store. Only a prepared store can tell where an id was made.
+    // Only a prepared store can tell where an id was made. The lookup has prepared the store.
     if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
   }
   if (foreign !== undefined) guard?.count(info.address, foreign)
   return E.right(O.none)
 }
 
-/** Returns the session, in which the values of the cross-site session were set. */
+/** Returns the session with the values of the cross-site session set in it. */
 export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Session> =>
   O.isSome(session) && crossSite !== undefined && crossSite.id !== session.value.id
     ? O.some(withEntries(crossSite.store)(session.value))
     : session
 
-/** Destroys the cross-site session after the save. If that fails, it returns false, and a later request merges again. */
+/** Destroys the cross-site session after the save. Returns false on failure, and a later request then merges again. */
 export const endCrossSite =
   (scope: Scope, { session: opened, crossSite }: FoundSession): TE.TaskEither<SessionError, boolean> =>
   async () => {
     const { session, state } = scope
     if (crossSite === undefined || state === 'gone') return E.right(false)
     if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-    // This comes before the rotation: a request that finds the old secret invalid must not find the cross-site session.
+    // The destruction precedes the rotation. A request whose old secret is invalid must not find the cross-site
+    // session.
     if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
     const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
     if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
     const rotated = await rotateSession(session)()
     if (E.isRight(rotated)) replace(scope, rotated.right)
-    // Another request has rotated or ended the session first.
+    // `isOver` means that another request has rotated or ended the session first.
     const isOver =
       E.isLeft(rotated) && (rotated.left instanceof SaveConflict || rotated.left instanceof SessionGone)
     return E.isRight(rotated) || isOver ? E.right(true) : rotated

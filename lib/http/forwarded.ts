@@ -4,27 +4,27 @@ import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 /**
- * The trusted proxies: `true` for one proxy, a number of proxies, or a list of addresses and networks (`10.0.0.0/8`,
- * `fd00::/8`, `loopback`, `linklocal`, `uniquelocal`).
+ * The trusted proxies: `true` for one proxy, the number of proxies, or a list of their addresses and networks
+ * (`10.0.0.0/8`, `fd00::/8`, `loopback`, `linklocal`, `uniquelocal`).
  */
 export type TrustProxy = boolean | number | readonly string[]
 
 /** Returns a header of a request by its name in lower case. */
 type ReadHeader = (name: string) => string | undefined
 
-/** What the trusted proxies report. It is empty if no proxy is trusted. */
+/** What the trusted proxies report. Without a trusted proxy this object is empty. */
 export interface Forwarded {
   /** The client's address without a port. */
   readonly address?: string | undefined
   readonly proto?: string | undefined
-  /** The host that the client requested, with its port if it named one. */
+  /** The host that the client requested, with the port if the client named one. */
   readonly host?: string | undefined
 }
 
 /** Reads what the trusted proxies report. `peer` is the address of the connection. */
 type ReadForwarded = (header: ReadHeader, peer: string | undefined) => Forwarded
 
-/** Returns the client's index in a list of addresses, the most distant one first. Below 0, the first one is the client. */
+/** Returns the index of the client in a list of addresses, the most distant first. A negative index counts as 0. */
 type ClientIndex = (addresses: readonly (string | undefined)[]) => number
 
 const NAMED: Readonly<Record<string, readonly string[]>> = {
@@ -63,9 +63,9 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/** Reads `Forwarded` only if the other headers are missing. A proxy that sets those passes on a client's `Forwarded`. */
+/** Reads `Forwarded` only without the other headers. A proxy that sets those does not check a client's `Forwarded`. */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
-  // A request from the internal network may have passed fewer proxies, or only trusted ones.
+  // A request from the internal network may have passed fewer proxies, or only trusted proxies.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
   const [chain, proto, host] = ['for', 'proto', 'host'].map((name) =>
     header(`x-forwarded-${name}`)
@@ -111,19 +111,19 @@ const withoutPort = (text: string): string => {
   return bracketed ?? plain
 }
 
-/** `process` turns an IPv4 address in IPv6 notation into an IPv4 address. */
+/** Parses an address. The library's `process` turns an IPv4 address in IPv6 notation into an IPv4 address. */
 const parseAddress = (text = '') => {
   const address = withoutPort(text)
   return isIP(address) === 0 ? undefined : ipaddr.process(address)
 }
 
-/** Returns the canonical form of an address, or the label that a proxy has put in its place (`_hidden`, say). */
+/** Returns an address in canonical form. A label such as `_hidden`, which a proxy may send, is kept. */
 export const addressOf = (text: string | undefined): string | undefined => {
   const label = withoutPort(text ?? '')
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)
 }
 
-/** Returns an IPv4 address itself, and for an IPv6 address its /64 network, which belongs to one client. */
+/** Returns an IPv4 address unchanged. Returns the /64 network of an IPv6 address, since it belongs to one client. */
 export const networkOf = (address: string): string => {
   const parsed = parseAddress(address)
   if (!(parsed instanceof ipaddr.IPv6)) return addressOf(address) ?? address

@@ -11,7 +11,7 @@ export interface SessionMiddlewareOptions extends AdapterOptions, ProxyOptions {
 
 declare module 'hono' {
   interface ContextVariableMap {
-    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+    /** Returns the current session. @throws `SessionClosed` once the response has begun. */
     currentSession: () => Session
   }
 }
@@ -23,8 +23,9 @@ interface NodeBindings {
 }
 
 /**
- * A middleware for Hono. The handlers after it have a current session, which is saved before Hono sends the response. The
- * body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets that error, or the error of the save.
+ * A middleware for Hono. The handlers after this middleware have a current session, which is saved before Hono sends
+ * the response. The response's body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets the
+ * error of the handler or of the save.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

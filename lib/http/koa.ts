@@ -9,14 +9,15 @@ export type { AdapterOptions } from './session-request.js'
 
 declare module 'koa' {
   interface ExtendableContext {
-    /** The current session as it is now. @throws `SessionClosed` once the response has begun. */
+    /** Returns the current session. @throws `SessionClosed` once the response has begun. */
     currentSession: () => Session
   }
 }
 
 /**
- * A middleware for Koa. The middleware after it has a current session, which is saved before Koa sends the response. Nothing
- * is saved if that middleware throws. Koa gets its error, or the error of the save. Behind a proxy, set `app.proxy = true`.
+ * A middleware for Koa. The middleware after this one has a current session, which is saved before Koa sends the
+ * response. Nothing is saved if that middleware throws. Koa gets the error of that middleware or of the save. Behind a
+ * proxy, set `app.proxy = true`.
  *
  * @throws `TypeError` for invalid options
  *

@@ -24,13 +24,13 @@ export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnErr
 
 export interface SessionListenerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** Handles a request. It may be plain, `async`, or return a `TaskEither`, which is run. */
+/** Handles a request. The handler may return a plain value, a promise, or a `TaskEither` to run. */
 export type SessionHandler = (req: IncomingMessage, res: ServerResponse) => unknown
 
 /**
- * Makes a request listener whose handler has a current session. The session is saved when the handler is done, or when its
- * response ends or begins to stream. The first byte is sent after the save. Nothing is saved if the handler fails before the
- * save. A client for whom nothing is stored gets no cookie and no row.
+ * Makes a request listener whose handler has a current session. The session is saved when the handler is done, or when
+ * the response ends or begins to stream. The first byte is sent after the save. Nothing is saved if the handler fails
+ * before the save. If a new session has no values, keyrow stores no row and sends no cookie.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -63,7 +63,7 @@ export const sessionListener = (options: SessionListenerOptions) => {
 
 export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** Handles an upgrade request. It may be plain or `async`. `session` is `undefined` for a client without a session. */
+/** Handles an upgrade request. It may return a promise. `session` is `undefined` for a client without a session. */
 export type UpgradeHandler = (
   req: IncomingMessage,
   socket: Duplex,
@@ -72,10 +72,11 @@ export type UpgradeHandler = (
 ) => unknown
 
 /**
- * Makes a listener for a server's `upgrade` event, which works beside any adapter. Its handler gets the session that the
- * request's cookie opens. The session can be read and destroyed. Saving, rotating or refreshing it fails with
- * `SessionClosed`. A page of another origin gets no session, unless `sameSite` is `none`. If the store fails, the handler
- * does not run, and the socket gets an error response and is closed. A failure of the handler closes the socket too.
+ * Makes a listener for a server's `upgrade` event, which works beside any adapter. The listener's handler gets the
+ * session that the request's cookie opens. The handler can read and destroy the session. To save, rotate or refresh the
+ * session fails with `SessionClosed`. A page of another origin gets no session, unless `sameSite` is `none`. If the
+ * store fails, the handler does not run, and the socket gets an error response and is closed. A failure of the handler
+ * closes the socket too.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -105,13 +106,13 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
     const found = await find(info)()
     if (E.isLeft(found)) throw found.left
-    // The session is read-only, because it outlives the request, and no response could carry its cookie. The cross-site
-    // session is merged in memory only. A later request stores the result.
+    // The session is read-only, because it outlives the request, and no response could carry a new cookie. The
+    // cross-site session is merged only in memory. A later request stores the merged session.
     return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }
   return (handler: UpgradeHandler) =>
     (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
-      // Until the handler gets the socket, an error without a listener would end the process.
+      // Until the handler gets the socket, an `error` event without a listener would end the process.
       const destroy = (): void => void socket.destroy()
       socket.on('error', destroy)
       const before = writtenTo(socket)

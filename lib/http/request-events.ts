@@ -1,17 +1,15 @@
-// Runs listeners on a request and on its response with the current session. Node.js emits these events in the async context
-// of the connection, which has no current session. So `emit` itself is called in the scope of the request.
+// Runs listeners on a request and on its response with the current session. Node.js emits these events in the async
+// context of the connection, which has no current session. So keyrow calls `emit` itself in the scope of the request.
 import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
-/**
- * Before version 13 (Node.js 24), V8 makes a hidden class for each member that is added to an object whose prototype was
- * replaced. Express replaces prototypes, which makes all access slow. Objects from which a member was deleted share one
- * class.
- */
+// Express replaces the prototypes of requests and responses. Before version 13 (Node.js 24), V8 makes a hidden class
+// for each member that is then added to such an object, which slows down all access. A deleted member prevents this,
+// since objects with a deleted member share one class.
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')
 
-/** Adds the first member to a request or a response. Others may then be assigned as usual. */
+/** Adds the first member to a request or a response. Further members may then be assigned as usual. */
 export const addMember = (object: object, symbol: symbol, value: unknown): void => {
   const members = object as Record<symbol, unknown>
   const isReset = MAKES_CLASSES && Object.getPrototypeOf(object) !== object.constructor.prototype
@@ -30,7 +28,7 @@ interface BoundEmitter {
   readonly [BOUND]: { readonly enter: SessionRequest['enter']; readonly emit: Call } | undefined
 }
 
-/** All emitters share this function, because separate functions would give each emitter a separate hidden class. */
+/** All emitters share this function. A separate function would give each emitter a hidden class of its own. */
 function emitBound(this: BoundEmitter, ...args: readonly unknown[]): unknown {
   const bound = this[BOUND]
   return bound?.enter(() => Reflect.apply(bound.emit, this, args))

@@ -1,6 +1,6 @@
-// The state of a deferred response, and its methods. The methods stay installed, because a program may have kept or wrapped
-// one, which must lead to the response later. All responses share the same functions, which find the state by a symbol. With
-// functions of its own, each response would have a hidden class of its own, and V8 would run Node.js slowly.
+// Defines the state and the methods of a deferred response. The methods stay installed after the release, because a
+// program may have kept or wrapped one of them. All responses share the same functions, which find the state by a
+// symbol. With functions of its own, each response would get a hidden class of its own in V8, which slows down Node.js.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
 import { addMember, type Call } from './request-events.js'
@@ -20,16 +20,16 @@ export class DeferredState {
   readonly real: Methods
   /** The installed `writeHead`, without the wrappers of other middleware. */
   readonly writeHead: Call
-  /** Calls are kept while `deferring`, and passed on once `released`. Once `failed`, the handler's calls do nothing. */
+  /** `deferring`: calls are kept. `released`: calls are passed on. `failed`: the handler's calls do nothing. */
   phase: 'deferring' | 'released' | 'failed' = 'deferring'
   readonly calls: (() => unknown)[] = []
   /** Called when the program has written or flushed something, so that the response cannot wait much longer. */
   onFlush: () => void
   /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
-  /** Whether `writeHead` has run. Then the program can change no header any more. */
+  /** Whether `writeHead` has run. After that, the program can no longer change a header. */
   hasHead = false
-  /** Whether `writeHead` runs for the first byte, and was not called by the program. */
+  /** Whether the first byte has caused the call of `writeHead`, and not the program. */
   isHeadImplicit = false
   status: number | undefined
   /** The value that the program reads as `headersSent`. */
@@ -38,7 +38,7 @@ export class DeferredState {
   size = 0
   needsDrain = false
   corked = 0
-  /** Whether the caller is the failed handler, while the framework responds to the failure. */
+  /** Whether the running code belongs to the failed handler, while the framework responds to the failure. */
   isStale = (): boolean => false
 
   constructor(
@@ -55,7 +55,7 @@ export class DeferredState {
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** What a method does in each phase, and when the failed handler calls it (`stale`). */
+/** What a method does in each phase, and (`stale`) when the failed handler calls the method. */
 type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
@@ -88,7 +88,7 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // An implicit head is not kept. Node.js writes it later, and can add the length of a body that ends at once.
+  // A head that the first byte causes is not kept. Node.js writes this head later, with the length of a short body.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -136,7 +136,7 @@ const sizeOf = (chunk: unknown): number => {
     : coded(TypeError, 'ERR_INVALID_ARG_TYPE', 'the chunk of a response must be a string or a Uint8Array')
 }
 
-/** Ignores a second response. Its callback is called, with an error if a chunk was given. */
+/** Ignores a second call of `end`. The call's callback gets an error if the call has a chunk. */
 const ignoreSecond = ({ res }: DeferredState, args: readonly unknown[], hasChunk: boolean): void => {
   const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
   if (hasChunk) nextTick(() => callback?.(coded(Error, 'ERR_STREAM_WRITE_AFTER_END', 'write after end')))
@@ -148,7 +148,7 @@ const deferCork: Behaviour = (state, args, name) => {
   keep(state, args, name)
 }
 
-/** Changes a header. After `writeHead` it throws, as without keyrow. After the end of the response it does nothing. */
+// Changes a header. After `writeHead` the call throws, as in Node.js. After the response's end the call does nothing.
 const changeHead: Behaviour = (state, args, name) => {
   if (state.ended) return state.res
   if (state.hasHead) throw headersSent(state.res, name)
@@ -174,7 +174,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // A 102 is sent at once if no response has begun, because it only makes the client wait for one.
+  // A 102 is sent at once if no response has begun, because a 102 only makes the client wait.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,
@@ -184,14 +184,15 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
 
 const NAMES = Object.keys(METHODS) as Method[]
 
-/** Returns the response's methods as they are now, among them those that other middleware has replaced. */
+/** Returns the response's present methods, including methods that other middleware has replaced. */
 const realMethods = (res: ServerResponse): Methods => {
   const real = Object.create(Object.getPrototypeOf(res) as object) as Record<Method, unknown>
   for (const name of NAMES) if (Object.hasOwn(res, name)) real[name] = Reflect.get(res, name)
   return real as Methods
 }
 
-// The methods are assigned by name, without a loop, so that V8 knows the hidden class. HTTP/2 responses lack some.
+// A loop over names would slow down V8, so each method is assigned by its name. HTTP/2 responses lack some of these
+// methods, so each optional method is replaced only if the response has it.
 const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   res.writeHead = methods.writeHead
   res.write = methods.write
@@ -210,7 +211,7 @@ const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   if ('appendHeader' in res) res.appendHeader = methods.appendHeader
 }
 
-/** The properties that programs read before they respond a second time, or go on writing. */
+/** The properties that programs read before they respond a second time or continue to write. */
 const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = {
   headersSent: ({ headWritten }) => headWritten,
   writableEnded: ({ ended }) => ended,
@@ -218,7 +219,7 @@ const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = 
   writableCorked: ({ corked }) => corked,
 }
 
-/** The layers of methods. Nested adapters defer a response more than once, and each needs its own layer. */
+// The layers of methods. Nested adapters defer one response several times, and each adapter needs a layer of its own.
 const layers: ReturnType<typeof newLayer>[] = []
 
 /** Installs the methods, and returns the installed `writeHead`. */
@@ -260,12 +261,12 @@ const newLayer = () => {
   return { symbol, methods: methods as Methods, properties }
 }
 
-// The head of a response, in all the forms that `writeHead` accepts.
+// Reads the status and headers of a response, in all forms that `writeHead` accepts.
 
 type HeaderValue = string | readonly string[]
 type GivenHeaders = OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined
 
-/** Sets the head as `writeHead` does, and throws what it throws. A given header replaces one that was set before. */
+/** Sets the status and headers like `writeHead`, with the same errors. A given header replaces an earlier one. */
 const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): void => {
   const status = Math.trunc(Number(given))
   if (!(status >= 100 && status <= 999))
@@ -281,7 +282,7 @@ const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): voi
   if (typeof message === 'string') res.statusMessage = message
 }
 
-/** Returns the pairs of an object, of `[name, value, name, value]`, or of `[[name, value], [name, value]]`. */
+/** Returns the pairs of name and value from an object, a flat array of names and values, or an array of pairs. */
 const headerPairs = (headers: GivenHeaders = {}): readonly (readonly [string, HeaderValue])[] => {
   const text = (value: OutgoingHttpHeader = ''): HeaderValue =>
     Array.isArray(value) ? value.map(String) : String(value)
@@ -303,12 +304,12 @@ export const appendHeader = (res: ServerResponse, name: string, value: HeaderVal
   res.setHeader(name, before === undefined ? value : [before, value].flat().map(String))
 }
 
-/** Clears the status message. HTTP/2 has none, and Node.js warns if one is set. */
+/** Clears the status message. HTTP/2 has no status message, and Node.js warns if one is set. */
 export const clearStatusMessage = (res: ServerResponse): void => {
   if (res.req.httpVersionMajor < 2) res.statusMessage = ''
 }
 
-// Errors with the codes of Node.js, which programs and frameworks look for.
+// Makes errors with the codes of Node.js, since programs and frameworks check these codes.
 
 const coded = (kind: ErrorConstructor, code: string, message: string): Error =>
   Object.assign(new kind(message), { code })

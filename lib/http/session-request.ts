@@ -1,4 +1,4 @@
-// What all adapters share: their options, a request from the load of its session to the save, and response headers.
+// Defines what all adapters share: the options, the steps of a request from load to save, and the response headers.
 
 import type { IncomingMessage } from 'node:http'
 import { given, type SessionError, type StoreError } from '../core/errors.js'
@@ -22,18 +22,19 @@ export type { RequestInfo } from './csrf.js'
 /** The options of every adapter. */
 export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
-  /** A guard that counts each client's foreign tokens. `tokenGuard` makes one, and adapters may share it. Default: none. */
+  /** A guard, made by `tokenGuard`, that counts each client's foreign tokens. Adapters may share it. Default: none. */
   readonly guard?: TokenGuard
-  /** The keys that are loaded for every request. `loadCurrentKeys` loads others. Default: all. */
+  /** The keys to load for every request. `loadCurrentKeys` loads further keys. Default: all. */
   readonly keys?: KeyNames
 }
 
 /** Options of the adapters whose framework does not read forwarded headers itself. */
 export interface ProxyOptions {
   /**
-   * The trusted proxies in front of the server: `true` for one, a number of proxies, or their addresses and networks
-   * (`['10.0.0.0/8', 'loopback']`). The client's scheme, address and host are read from their `X-Forwarded-Proto`,
-   * `-For` and `-Host`, or from `Forwarded`. Clients can forge these headers if no such proxy is there. Default: false.
+   * The trusted proxies in front of the server: `true` for one proxy, the number of proxies, or their addresses and
+   * networks (`['10.0.0.0/8', 'loopback']`). The proxies report the client's scheme, address and host in
+   * `X-Forwarded-Proto`, `-For` and `-Host`, or in `Forwarded`. Without such a proxy, a client can forge these headers.
+   * Default: false.
    */
   readonly trustProxy?: TrustProxy
 }
@@ -49,19 +50,19 @@ export type Handled = unknown
 
 export interface SessionRequest {
   /**
-   * The session as it is now. The call counts as a read by the handler, so the response becomes private.
+   * Returns the present session. The call counts as a read by the handler, so the response becomes private.
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
-  /** The session as it is now, for the adapter itself. The call does not count as a read. */
+  /** Returns the present session for the adapter itself. The call does not count as a read. */
   readonly peek: () => Session
   /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean
-  /** Calls `f` with the session as the current one. It is also the current one in everything that `f` starts. */
+  /** Calls `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /** Runs the handler with the session as the current one. The result is a `Left` if it gives one, throws or rejects. */
+  /** Runs the handler with the session as the current one. If the handler fails in any way, the result is a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
-  /** Resolves when no open transaction has changed the session, and the handler has continued after the last one. */
+  /** Resolves when each transaction that changed the session has ended, and the handler has continued after it. */
   readonly finished: () => Promise<void>
   /** Saves once, and returns the headers of the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
@@ -69,18 +70,18 @@ export interface SessionRequest {
   readonly drop: () => SessionHeaders
 }
 
-/** A response that waits for the save. It is then released, or it fails. */
+/** A response that waits for the save. After the save the response is released or fails. */
 export interface PendingResponse {
   /** Resolves when the response cannot wait for the handler any longer. */
   readonly mustFlush: Promise<void>
   /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /** Whether the pending response is an error, to be sent without a save. It is called once `mustFlush` has resolved. */
+  /** Whether the pending response is an error, which is sent without a save. It is called after `mustFlush`. */
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
-   * Called for each failure, even after the release, when another response is no longer possible. `isHandler` says whether
-   * the running code belongs to the failed handler. Whatever that handler still writes is dropped.
+   * Called for each failure, even after the release, when another response is no longer possible. `isHandler` tells
+   * whether the running code belongs to the failed handler. All further output of the failed handler is discarded.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
@@ -89,21 +90,21 @@ export interface PendingResponse {
 export interface SessionHeaders {
   /** The values of the `Set-Cookie` headers. Most responses have none. */
   readonly cookies: readonly string[]
-  /** Whether the handler has read a session by now. */
+  /** Whether the handler has read a session so far. */
   readonly looked: () => boolean
 }
 
 const noSessionHeaders: SessionHeaders = { cookies: [], looked: () => false }
 
-/** The headers of a response that control caches. */
 export interface CacheHeaders {
   readonly cacheControl: string | undefined
   readonly vary: string | undefined
 }
 
 /**
- * Returns the cache headers of a response, given its own. A response with a session cookie is `no-store`, because a cache
- * would give the session to others. One whose handler has read a session varies with the cookie, by default as `no-store`.
+ * Returns the cache headers of a response. `own` are the response's own cache headers. A response with a session cookie
+ * is `no-store`, because a cache would give the session to others. If the handler has read a session, the response
+ * varies with the cookie. It is then `no-store`, unless the response has a cache header of its own.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
@@ -111,7 +112,7 @@ export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHead
   return { cacheControl: own.cacheControl ?? (looked() ? 'no-store' : undefined), vary }
 }
 
-/** Returns the cache headers to set on a response. `own` returns a header that the response has. */
+/** Returns the cache headers to set on a response. `own` returns a header of the response by its name. */
 export const changedHeaders = (added: SessionHeaders, own: (name: string) => string | undefined) => {
   const before = { cacheControl: own('Cache-Control'), vary: own('Vary') }
   const { cacheControl, vary } = cacheHeaders(added, before)
@@ -131,7 +132,7 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Returns the function that loads a request's session: the one that its cookie opens, or a new one in memory.
+ * Returns the function that loads the session of a request. Without a stored session, this is a new session in memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
@@ -181,7 +182,8 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
   }
 }
 
-// Returns the cookies. A token that opens nothing is not deleted, because a concurrent response may just have replaced it.
+// Returns the cookies of a response. A cookie whose token opens no session is not deleted, because a concurrent
+// response may just have replaced that cookie.
 const cookiesFor =
   (cookies: SessionCookies, { secure }: RequestInfo, found: FoundSession) =>
   ({ session, state }: Scope, endsCrossSite: boolean): readonly string[] => {
@@ -203,7 +205,7 @@ const cookiesFor =
     return [...set, ...cleared]
   }
 
-/** Loads the session, runs the handler, saves, and releases the response. It rejects only if `response.fail` throws. */
+/** Loads the session, runs the handler, saves, and releases the response. Rejects only if `response.fail` throws. */
 export const runRequest = async (
   begin: TE.TaskEither<unknown, SessionRequest>,
   handler: (sessionRequest: SessionRequest) => Handled,
@@ -212,7 +214,7 @@ export const runRequest = async (
   try {
     const sessionRequest = await begin()
     if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
-    // If the handler started now, it would miss the event that its client has disconnected.
+    // A handler that started now would miss the event of the client's disconnection.
     else if (response.isAbandoned()) sessionRequest.right.drop()
     else await run(sessionRequest.right, () => handler(sessionRequest.right), response)
   } catch (failure) {
@@ -242,10 +244,10 @@ const run = async (sessionRequest: SessionRequest, handler: () => Handled, respo
   if (E.isLeft(late)) response.fail(late.left, committed.right, sessionRequest.isInside)
 }
 
-/** The outcome of a request whose handler returns its response. */
+/** The outcome of a request whose handler returns the response. */
 export interface HandledRequest<A> {
   readonly result: E.Either<unknown, A>
-  /** What the session adds to the response's headers. Pass it to `cacheHeaders` to get the cache headers. */
+  /** What the session adds to the response's headers. `cacheHeaders` derives the cache headers from this value. */
   readonly headers: SessionHeaders
 }
 
@@ -286,7 +288,7 @@ export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check)
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
-    // A function is a task to run. Plain handlers return values or promises, and functional ones return a `TaskEither`.
+    // A handler may return a value, a promise or a `TaskEither`. A function among these is a task to run.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isEither(result) ? result : E.right(result)
   } catch (error) {
@@ -300,7 +302,6 @@ const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
   '_tag' in value &&
   ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
 
-/** Returns the `RequestInfo` of a request of `node:http`. */
 export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
   requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 

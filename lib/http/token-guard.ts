@@ -1,5 +1,5 @@
-// A guard against guessed tokens. For each client, it counts the different tokens that no store of this installation made.
-// The cookie of a session that has ended does not count, because browsers go on sending it.
+// Implements a guard against guessed tokens. For each client, the guard counts the different tokens that no store of
+// this installation made. The token of an ended session does not count, because browsers continue to send it.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { numberOption } from '../core/options.js'
@@ -9,11 +9,11 @@ import { addressOf, networkOf } from './forwarded.js'
 export interface TokenGuardOptions {
   /** The number of different foreign tokens above which an address is suspicious. Default: 50. */
   readonly limit?: number
-  /** The time for which tokens are counted, in milliseconds from an address's first one. Default: 10 minutes. */
+  /** The time for which tokens are counted, in milliseconds since an address's first token. Default: 10 minutes. */
   readonly windowMs?: number
-  /** The maximum number of addresses that are kept. The least recently used one is dropped first. Default: 5,000. */
+  /** The maximum number of addresses in memory. The least recently used address is dropped first. Default: 5,000. */
   readonly maxAddresses?: number
-  /** Whether a suspicious address's foreign tokens are no longer looked up. Otherwise it is only reported. Default: true. */
+  /** Whether foreign tokens of a suspicious address are rejected, and not only reported. Default: true. */
   readonly block?: boolean
 }
 
@@ -27,10 +27,11 @@ export interface TokenGuard {
 }
 
 /**
- * Makes a guard for the option `guard` of one or several adapters. It counts foreign tokens: forged, malformed, or made by
- * another installation. An address with more than `limit` of them is reported with the event `tokenAbuse`. From then on,
- * unless `block` is false, its foreign tokens open no session and cost no statement. Its other requests are served. So a
- * valid token opens its session, and a client without one can sign in. All addresses of an IPv6 network (/64) count as one.
+ * Makes a guard for the option `guard` of one or several adapters. The guard counts foreign tokens: forged, malformed,
+ * or made by another installation. An address with more than `limit` foreign tokens is reported with the event
+ * `tokenAbuse`. From then on, unless `block` is false, no foreign token of this address is looked up in the database.
+ * Valid tokens from this address still open their sessions, and a client without a token can sign in. All addresses of
+ * an IPv6 network (/64) count as one address.
  *
  * @example
  * ```ts
@@ -55,7 +56,7 @@ export interface TokenGuard {
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {
   const { limit = 50, windowMs = 600_000, maxAddresses = 5_000, block = true } = options
   numberOption('limit', limit, 0, Number.MAX_SAFE_INTEGER, 'integer')
-  // The guard keeps a set of hashes for each address, and no token.
+  // For each address the guard keeps the hashes of tokens, not the tokens.
   const guesses = new LRUCache<string, Set<number>>({
     max: numberOption('maxAddresses', maxAddresses, 1, 1e7, 'integer'),
     ttl: numberOption('windowMs', windowMs, 1, Number.MAX_SAFE_INTEGER, 'integer'),

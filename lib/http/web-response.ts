@@ -5,7 +5,7 @@ import { ResponseRejected } from './errors.js'
 import { changedHeaders, type SessionHeaders } from './session-request.js'
 
 /**
- * Checks a handler's result before the session is saved. The result is `undefined` for an upgraded connection.
+ * Checks a handler's result before the session is saved. `result` is `undefined` for an upgraded connection.
  *
  * @throws `ResponseRejected` for a result that is no response, for `Response.error()`, and for a response to which the
  * cookie of a new session cannot be added
@@ -28,7 +28,7 @@ const cannotCarry = (what: string): ResponseRejected =>
 const isResponse = (result: unknown): result is Response =>
   typeof result === 'object' && result !== null && 'status' in result && 'headers' in result
 
-/** Whether a cookie can be added. A 101 response cannot be copied, but only changed in place, which some runtimes forbid. */
+/** Whether a cookie can be added. A 101 response cannot be copied, and some runtimes forbid changing its headers. */
 const canCarry = (response: Response | undefined): boolean => {
   if (response === undefined) return false
   if (isCopyable(response)) return true
@@ -46,8 +46,8 @@ const isCopyable = ({ status }: Response): boolean => status >= 200 && status <=
 const HIDES_TYPES = typeof Response === 'function' && !new Response('text').headers.has('Content-Type')
 
 /**
- * Returns a copy of the response with the session's headers, since a program may return one response to every client. A
- * response that needs no change is returned itself. One that cannot be changed is rejected if it has to carry a cookie.
+ * Returns a copy of the response with the session's headers. A copy is needed, since a program may return one response
+ * to every client. A response that needs no change is returned itself.
  */
 export const addHeaders = (
   response: Response,
@@ -67,7 +67,7 @@ export const addHeaders = (
 const copyOf = (response: Response): Response => {
   if (HIDES_TYPES && !response.headers.has('Content-Type') && !response.bodyUsed) {
     const copy = response.clone()
-    // Otherwise the original would buffer everything that is read from the copy.
+    // Without this call the original response would buffer everything that is read from the copy.
     response.body?.cancel().catch(() => undefined)
     return copy
   }

@@ -1,5 +1,6 @@
-// keyrow's functions for plain `async` code, under the same names. A `TaskEither` becomes a promise that rejects with the
-// tagged error. An empty `Option` becomes `undefined`, and the left of an `Either` is thrown. All modules here only convert.
+// keyrow's functions for plain `async` code, under the same names. A `TaskEither` becomes a promise that rejects with
+// the tagged error. An empty `Option` becomes `undefined`, and the left of an `Either` is thrown. The modules of this
+// folder only convert results.
 
 export {
   DecodeError,

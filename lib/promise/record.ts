@@ -38,19 +38,20 @@ export interface RecordOf<
     ids: readonly types.IdOf<T, C, K>[],
   ) => Promise<readonly (types.Saved<T, C, K> | undefined)[]>
   /**
-   * Inserts a new record, or updates the edited columns, and returns the record as stored. Rejects with `RecordGone` if the
-   * row is gone. With a revision, rejects with `SaveConflict` if a column that it sets was changed in the meantime.
+   * Inserts a new record, or updates the edited columns, and returns the record as stored. Rejects with `RecordGone` if
+   * the row was deleted. With a revision column, rejects with `SaveConflict` if a column that it sets was changed
+   * meanwhile.
    */
   readonly save: (record: types.Saved<T, C, K> | types.New<T, C>) => Promise<types.Saved<T, C, K>>
-  /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row is gone. */
+  /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row was deleted. */
   readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
-  /** Deletes the row. It is no error if the row is already gone. */
+  /** Deletes the row. It is no error if the row was already deleted. */
   readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
   /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(
     column: N,
   ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>
-  /** Makes the relation through the table `between`. Its `parent` holds a parent's id, and its `own` the record's id. */
+  /** Makes the relation through the table `between`. Its column `parent` has the parent's id, `own` the record's. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: types.Defined<C2>,
     parent: N,

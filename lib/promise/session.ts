@@ -35,7 +35,8 @@ export const rotateSession = lifted(verbs.rotateSession)
 export const destroySession = lifted(verbs.destroySession)
 
 /**
- * Runs `fn` with `session` as the current session, and then saves the session once. Rejects with what `fn` throws.
+ * Runs `fn` with `session` as the current session, and then saves the session once. Rejects with the error that `fn`
+ * throws.
  *
  * @example
  * ```ts
@@ -69,7 +70,7 @@ export const callWithSession = <A>(
  */
 export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
-/** Replaces the current session with the result of `f` for it, and returns the new one. */
+/** Replaces the current session with the result of `f` for this session, and returns the result. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   orThrowNow(() => current.updatedHere(f))
 
@@ -77,20 +78,20 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
   orThrow(verbs.loadCurrentKeys(...keys))
 
-/** Signs the current session in. It gets the principal, a new secret and, with `lifetime`, a lifetime of its own. */
+/** Signs the current session in. The session gets the principal, a new secret and, with `lifetime`, a lifetime. */
 export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
   signing.signIn(principal, options),
 )
 
-/** Signs out the user. It deletes the current session, and clears its cookie. */
+/** Signs out the user: deletes the current session, and clears its cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
-/** Returns the token for the forms of the current session, which `verifyCsrf` checks. It creates no session. */
+/** Returns a token for the forms of the current session. `verifyCsrf` checks this token. */
 export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 
 /**
- * Checks that a request with an unsafe method comes from a page of this site. The browser's headers show that, or the
- * session's token, as `field` or in the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
+ * Checks that a request with an unsafe method comes from a page of this site. The check uses the browser's headers, or
+ * else the session's token, as `field` or in the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = lifted(csrf.verifyCsrf)
 
@@ -100,7 +101,7 @@ export const flash = (kind: string, text: string): Promise<Session> => orThrow(s
 /** Returns and removes the flash messages of the current session. A request that only prefetches a page keeps them. */
 export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.takeFlashes)
 
-/** Returns the live sessions of a principal, the newest first, with their ids and times. It never returns a token. */
+/** Returns the live sessions of a principal, the newest first, with their ids and times, but no tokens. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
 /** Destroys all sessions of a principal, all but one, or one. Returns the ids of the destroyed sessions. */
@@ -114,11 +115,11 @@ export interface Cleanup {
   readonly stop: () => Promise<void>
 }
 
-/** Deletes expired sessions in the background, at intervals. It does not keep the process alive. */
+/** Deletes expired sessions in the background, at intervals. The cleanup does not keep the process alive. */
 export const startCleanup = (store: SessionStore, options?: background.CleanupOptions): Cleanup =>
   background.startCleanup(store, options)
 
-/** Prepares the store, which creates or upgrades its tables. Call it when the program starts, so that it fails early. */
+/** Creates or upgrades the tables of a store. A call at the start of the program detects a failure early. */
 export const prepareStore = (store: SessionStore): Promise<void> => orThrow(store.prepare)
 
 /** Closes the database's connections. */
@@ -132,7 +133,7 @@ export const queryDatabase = lifted((database: Queryable, query: Query, params: 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/** Returns the value of a key. For a key without a value it returns the fallback, or else `undefined`. */
+/** Returns the value of a key. Without a value, returns the fallback, or else `undefined`. */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -149,8 +150,8 @@ export const sessionRefStrict =
     O.toUndefined(given(values.sessionRefStrict(key)(session)))
 
 /**
- * Replaces a key's value with the result of `f` for it. If the key has no value, `f` gets the fallback, or else `undefined`.
- * If another request has changed the key by the time of the save, `f` runs again on the newer value.
+ * Replaces a key's value with the result of `f` for this value. If the key has no value, `f` gets the fallback, or else
+ * `undefined`. If another request has changed the key by the time of the save, `f` runs again on the newer value.
  */
 export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
 export function sessionUpdate<A>(

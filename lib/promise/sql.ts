@@ -1,4 +1,4 @@
-// Converts functions that return a `TaskEither` to functions that return a promise, first those for SQL and transactions.
+// Converts functions that return a `TaskEither` to functions that return a promise, and exports the functions for SQL.
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
@@ -13,7 +13,7 @@ export const lifted =
   async (...input: P): Promise<A> =>
     given(await verb(...input)())
 
-/** As `lifted`, with `undefined` for `None`. */
+/** Converts like `lifted`, and turns `None` into `undefined`. */
 export const liftedOption =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, O.Option<A>>) =>
   async (...input: P): Promise<A | undefined> =>
@@ -36,7 +36,8 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
   })
 
 /**
- * Returns all rows of a statement. If a row does not fit, rejects with a `DecodeError` that names its column and number.
+ * Returns all rows of a statement. If a row does not fit, rejects with a `DecodeError` that names the column and the
+ * row's number.
  *
  * @example
  * ```ts
@@ -56,9 +57,9 @@ export const queryMany = lifted(records.queryMany)
 export const queryOne = liftedOption(records.queryOne)
 
 /**
- * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
- * which commits when it resolves and rolls back when it rejects. If the statement fails, or a row does not fit, the
- * iteration throws the error. Records have the transaction's handle.
+ * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its
+ * own, which commits when `consume` resolves and rolls back when `consume` rejects. If the statement fails, or a row
+ * does not fit, the iteration throws the error. Records in the stream have the transaction's handle.
  *
  * @example
  * ```ts
@@ -93,10 +94,10 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 }
 
 /**
- * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back, and the
- * result rejects with the same error. A nested call is a savepoint. `body` must use only its handle `tx`, which `withHandle`
- * gives to a record or a session. A failed statement fails the transaction, even if `body` catches the error. Nothing is
- * retried.
+ * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
+ * and the result rejects with the same error. A nested call is a savepoint. `body` must use only its handle `tx`, which
+ * `withHandle` gives to a record or a session. A failed statement fails the transaction, even if `body` catches the
+ * error. `transact` retries nothing.
  *
  * @example
  * ```ts

@@ -1,6 +1,6 @@
-// A column converts between a program's values and PostgreSQL's text of them. Values are sent as text (`$1::text::int8`),
-// so that every driver handles them alike. The type of what is read is fixed too: text, or a number for a time. So a
-// prepared statement stays valid when a column gets a wider type. A save can also compare values of any type.
+// A column converts between a program's values and PostgreSQL's text. Values are sent as text (`$1::text::int8`), so
+// that every driver handles them alike. Values are read as text, or as a number for a time. So a prepared statement
+// stays valid when a column gets a wider type, and a save can compare values of any type.
 
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
@@ -11,9 +11,9 @@ import { arrayText, moment } from '../db/text-format.js'
 export interface Column<A> {
   /** The name of the column's type in the database. */
   readonly sql: string
-  /** Encodes a value as PostgreSQL's text of it, and decodes what `read` selects. */
+  /** Encodes a value as PostgreSQL's text, and decodes a value that `read` has selected. */
   readonly codec: t.Type<A, string | null>
-  /** Returns what `read` selects after this value was stored. */
+  /** Returns the value that `read` would select after `value` was stored. */
   readonly wire: (value: A) => unknown
   /** Returns the SQL expression that selects the column. `readArray` does so for an array column of such values. */
   readonly read: (column: string) => string
@@ -45,7 +45,8 @@ export interface AnyColumn {
 export type ColumnValue<C extends AnyColumn> = C['codec']['_A']
 
 const asText = (column: string): string => `${column}::text`
-// An array is read as JSON, which JavaScript can parse. Its elements are texts, because JSON numbers would lose digits.
+// An array is read as JSON, which JavaScript can parse. The elements are read as texts, because JSON numbers would lose
+// digits.
 const elements = (column: string): string => `to_json(${column}::text[])::text`
 
 /** Returns the SQL expression for an array column, in which `expression` maps each element `e`. */
@@ -63,7 +64,7 @@ const columnOf = <A>(
 interface Plain<A> extends Reading<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
-  /** Converts the value's text, or what a driver made of it. It returns anything else as it is. */
+  /** Converts the value's text, or a driver's form of the value. Any other value is returned unchanged. */
   readonly from?: (wire: unknown) => unknown
   readonly to?: (value: A) => string
 }
@@ -76,7 +77,7 @@ const plain = <A>({ sql, is, from = identity, to = String, ...reading }: Plain<A
   return columnOf(sql, new t.Type<A, string>(sql, is, validate, to), reading)
 }
 
-/** Any text that PostgreSQL can store. U+0000 and lone surrogates cannot be stored. */
+/** A column of any text that PostgreSQL can store. U+0000 and lone surrogates cannot be stored. */
 export const text: Column<string> = plain({
   sql: 'text',
   is: (value): value is string => typeof value === 'string' && textProblem(value) === undefined,
@@ -84,14 +85,14 @@ export const text: Column<string> = plain({
 
 const integer = /^-?\d+$/
 
-/** A whole number from -2^31 to 2^31 - 1. */
+/** A column of whole numbers from -2^31 to 2^31 - 1. */
 export const int4: Column<number> = plain({
   sql: 'int4',
   is: (value): value is number => typeof value === 'number' && (value | 0) === value,
   from: (wire) => (typeof wire === 'string' && integer.test(wire) ? Number(wire) : wire),
 })
 
-/** A whole number from -2^63 to 2^63 - 1, as a `bigint`. */
+/** A column of whole numbers from -2^63 to 2^63 - 1, as values of the type `bigint`. */
 export const int8: Column<bigint> = plain({
   sql: 'int8',
   is: (value): value is bigint => typeof value === 'bigint' && BigInt.asIntN(64, value) === value,
@@ -103,7 +104,7 @@ export const int8: Column<bigint> = plain({
 
 const float = /^(-?\d+(\.\d+)?(e[+-]\d+)?|-?Infinity|NaN)$/
 
-/** Any number, including `NaN` and the infinities. */
+/** A column of any numbers, including `NaN` and the infinities. */
 export const float8: Column<number> = plain({
   sql: 'float8',
   is: (value) => typeof value === 'number',
@@ -117,7 +118,7 @@ export const boolean: Column<boolean> = plain({
   from: (wire) => (wire === 'true' ? true : wire === 'false' ? false : wire),
 })
 
-/** A UUID as text, which is read in lower case. */
+/** A column of UUIDs as text. A UUID is read in lower case. */
 export const uuid: Column<string> = plain({
   sql: 'uuid',
   is: (value): value is string =>
@@ -133,8 +134,8 @@ const milliseconds = (time: string): string => `floor(extract(epoch from ${time}
 const inRange = (date: Date): boolean => date.getTime() >= -62135596800000 && date.getTime() < 253402300800000
 
 /**
- * A time in the years 1 to 9999, as a `Date` whose setters throw. It is read with a precision of milliseconds. A column
- * that is not edited keeps its microseconds in the database.
+ * A column of times in the years 1 to 9999. A time is a `Date` whose setters throw. A time is read with a precision of
+ * milliseconds. A column that is not edited keeps its microseconds in the database.
  */
 export const timestamptz: Column<Date> = plain({
   sql: 'timestamptz',
@@ -149,11 +150,11 @@ export const timestamptz: Column<Date> = plain({
 // The literal has the form `E'…'`, because the meaning of a backslash in a plain literal depends on a setting.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// It searches for a wrong character, because a pattern of repeated groups would exhaust the stack on megabytes.
+// The pattern finds a wrong character, because a pattern of repeated groups would exhaust the stack on a long text.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 
-/** Bytes. JavaScript cannot freeze them, and a change in place is not detected, so set a new array instead. */
+/** A column of bytes. A change of a byte array in place is not detected, so set a new array instead. */
 export const bytea: Column<Uint8Array> = plain({
   sql: 'bytea',
   is: (value) => value instanceof Uint8Array,
@@ -162,7 +163,7 @@ export const bytea: Column<Uint8Array> = plain({
       ? Uint8Array.from(Buffer.from(wire.slice(2), 'hex'))
       : wire,
   to: (value) => `\\x${Buffer.from(value).toString('hex')}`,
-  // Bytes are read as hexadecimal text, which drivers expect, whatever the server's `bytea_output` is.
+  // Bytes are read as hexadecimal text for every value of the server's setting `bytea_output`, as drivers expect.
   read: hexadecimal,
   readArray: (column) => each(column, hexadecimal('e')),
 })
@@ -175,7 +176,7 @@ export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
   plain({ sql, is: (value): value is N => names.some((name) => name === value) })
 
-/** The column with a second codec, which converts its values to a branded type or to another type of the program. */
+/** Adds a second codec to a column, which converts the values to a branded type or another type of the program. */
 export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B> =>
   Object.freeze({
     ...column,
@@ -204,7 +205,7 @@ export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
   return columnOf('jsonb', new t.Type(codec.name, is, validate, encode))
 }
 
-/** The column, whose values may also be null. */
+/** Makes a column whose values may also be null. */
 export const nullable = <A>(column: Column<A>): Column<A | null> =>
   Object.freeze({
     ...column,
@@ -217,7 +218,7 @@ export const nullable = <A>(column: Column<A>): Column<A | null> =>
     wire: (value: A | null) => (value === null ? null : column.wire(value)),
   })
 
-/** The column, for values that the database generates. `build` does not take such a value, and the save returns it. */
+/** Makes a column whose value the database generates. `build` does not take this value, and a save returns it. */
 export const generated = <A>(column: Column<A>): Generated<A> => Object.freeze({ ...column, generated: true })
 
 // Array columns are written as PostgreSQL's text of an array, and read as JSON.

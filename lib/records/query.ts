@@ -1,5 +1,6 @@
-// Hand-written SQL is a tagged template that runs on a `Database`. A record or a codec decodes its rows. A comment in its
-// first line (`-- notes.recent`) names the statement in events and logs. Without one, the name is `sql.` and the first word.
+// Runs hand-written SQL, in tagged templates, on a `Database`. A record or a codec decodes the rows. A comment in the
+// first line (`-- notes.recent`) names the statement in events and logs. Without it, the name is `sql.` and the first
+// word.
 
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
@@ -28,8 +29,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
   tag(strings, ...values)
 
 /**
- * Makes a parameter from a program's value, as the column encodes it: a `Date`, bytes, an array, an object as JSON. Throws
- * an `EncodeError` for a value that does not fit the column.
+ * Makes a parameter from a program's value, such as a `Date`, bytes, an array or an object. The column encodes the
+ * value. Throws an `EncodeError` for a value that does not fit the column.
  *
  * @example
  * ```ts
@@ -76,8 +77,8 @@ const misfit =
   }
 
 /**
- * Runs a statement and returns all its rows. If a row does not fit, the result is a `DecodeError` with the column and the
- * row's number. To decode records, the statement must select the record's `row`.
+ * Runs a statement and returns all its rows. If a row does not fit the codec or record, the result is a `DecodeError`
+ * with the column and the row's number. To decode records, the statement must select the record's `row`.
  *
  * @example
  * ```ts
@@ -115,7 +116,8 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // The type of `sql` accepts only params. The driver rejects any other value, which an untyped caller may pass.
+  // The type of `sql` accepts only values of the type `Param`. The driver rejects any other value, which an untyped
+  // caller may pass.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
@@ -142,9 +144,10 @@ const freeCursor = (): number => {
 }
 
 /**
- * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its own,
- * which commits if the result is a `Right`. A `Left` or a throw rolls it back, and is also the result here. If the statement
- * fails, or a row does not fit, the last element is a `Left`. Records have the transaction's handle.
+ * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its
+ * own, which commits if `consume` returns a `Right`. If `consume` returns a `Left` or throws, the transaction is rolled
+ * back and the caller gets the same failure. If the statement fails, or a row does not fit, the stream's last element
+ * is a `Left`. Records in the stream have the transaction's handle.
  *
  * @example
  * ```ts

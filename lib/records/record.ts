@@ -153,7 +153,7 @@ export const record = <
     ...relating(shape),
   })
   shapes.set(bundle, shape)
-  // The compiler cannot check this type. The codec of its column checks each value at run time.
+  // The compiler cannot check this type. The codec of each column checks the values at run time.
   return bundle as unknown as RecordOf<T, C, K, R>
 }
 
@@ -162,7 +162,7 @@ const shapes = new WeakMap<object, Shape>()
 /** Returns the shape of a record's definition, and `undefined` for anything else. */
 export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
 
-/** Registers another form of a definition, such as its promise form, to decode rows and to take part in relations. */
+/** Registers another form of a definition, such as the form with promises, for queries and relations. */
 export const facing = <F extends object>(face: F, definition: object): F => {
   const shape = shapeIn(definition)
   if (shape !== undefined) shapes.set(face, shape)

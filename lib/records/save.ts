@@ -1,7 +1,7 @@
-// Saves the edited columns of a record. Sets without a revision are written unconditionally. Otherwise one statement writes
-// if the revision, or else each updated column, is still as it was read. If it is not, a transaction locks the row, applies
-// the edits again, and writes. With a revision, the set of a column that was changed in the meantime fails with
-// `SaveConflict`.
+// Saves the edited columns of a record. Without a revision column, `Set` edits are written unconditionally. For other
+// edits, one statement writes if the revision, or else each updated column, is unchanged since the read. If it has
+// changed, a transaction locks the row, applies the edits again, and writes. With a revision column, a `Set` of a
+// column that was changed meanwhile fails with `SaveConflict`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
@@ -60,7 +60,7 @@ const insert = ({ shape, sql }: Table, handle: Database, { values }: State) => {
   )
 }
 
-// This function and `findRecord` are plain `async`: a `pipe` for each record would lower a busy program's throughput.
+// This function and `findRecord` are plain `async`, since a `pipe` for each record would slow down a busy program.
 const update =
   (table: Table, handle: Database, state: State): TE.TaskEither<RecordError, AnyActive> =>
   async () => {
@@ -74,7 +74,7 @@ const update =
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
 
-/** Writes the values of the edited columns. A guarded write changes nothing if the row is no longer as it was read. */
+/** Writes the values of the edited columns. A guarded write changes nothing if the row has changed since the read. */
 const write = (
   { shape, sql }: Table,
   handle: Database,
@@ -125,7 +125,7 @@ const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither
   )
 }
 
-/** Returns the state with the row as it is now, to which the edits are applied again. */
+/** Returns the state with the present row, after the edits were applied to this row again. */
 const reapplied = (
   shape: Shape,
   state: State,

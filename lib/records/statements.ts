@@ -1,14 +1,14 @@
 // Makes the statements of a record's table at its definition. Parameters are text, cast to the types of their columns.
 //
-// A save writes only the edited columns. It is guarded if a new value was computed from the present one, or if the record
-// has a revision. A guarded save writes only if the row is still as it was read. If it is not, a transaction locks and
-// reads the row first. The guard compares texts byte by byte. The `=` of many types would treat different values as equal
-// (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation). Some types have no `=`.
+// A save writes only the edited columns. A save is guarded if a new value was computed from the present value, or if
+// the record has a revision column. A guarded save writes only if the row is unchanged since the read. If the row has
+// changed, a transaction locks and reads it first. The guard compares texts byte by byte. The `=` of many types would
+// treat different values as equal (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation). Some types have no `=`.
 import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
-/** `set.` and a column's name sets that column. `setAny` sets any of the columns. The forms with `swap` are guarded. */
+/** The statement named `set.` and a column sets that column. `setAny` sets any columns. `swap` forms are guarded. */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
   readonly find: Query
@@ -66,15 +66,16 @@ const isAsRead = ({ column, type }: Field, from: string, wire: string): string =
 const bySameKey = ({ key }: Shape, table: string): string =>
   key.map(({ column }, index) => `${table}.${column} = ${SELECTED}.k${String(index)}`).join(' and ')
 
-// `lateral` with `limit` makes the planner look up each key in the index. Otherwise it would scan a small table.
+// `lateral` with `limit` makes the planner look up each key in the index. Without `lateral` and `limit`, the planner
+// would scan a small table.
 const selectMany = (shape: Shape): string => `select ${SELECTED}.n::float8 as "${ORDINAL}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
 ) as r
 where ${ONCE_ON_PRIMARY}`
 
-// Does what `setOne` does, with an array for each parameter. It skips rows that are locked, and rows that another save has
-// just moved (their `ctid` differs). The saves of skipped rows then run alone.
+// Works like `setOne`, with an array for each parameter. The statement skips rows that are locked. It also skips rows
+// whose `ctid` differs, because another save has just written them. The saves of skipped rows then run alone.
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
@@ -104,7 +105,7 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// The parameters are the key and the value. A guard adds the revision, or the text that was read.
+// The parameters are the key and the value. A guarded statement also has the revision, or the text that was read.
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1
@@ -116,8 +117,9 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
 }
 
-// The parameters are the key, and for each column its value after a flag that says whether it is set. A guard adds the
-// revision, or for each column the text that was read after a flag that says whether it is guarded.
+// The first parameters are the key. For each column, a flag whether the column is set, and its value, follow. A guarded
+// statement also has the revision or, for each column, a flag whether the column is guarded, and the text that was
+// read.
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]

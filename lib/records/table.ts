@@ -24,7 +24,7 @@ export interface Field {
 }
 
 export interface Shape {
-  /** The table's name as given. `from` is the quoted name. */
+  /** The table's name as the program has written it. `from` is the quoted name. */
   readonly table: string
   readonly from: string
   readonly fields: readonly Field[]
@@ -73,7 +73,7 @@ export const shapeOf = (options: ShapeOptions): Shape => {
   })
 }
 
-/** Returns the column of this name. Throws a `RangeError` if there is none. */
+/** Returns the column of this name. Throws a `RangeError` if the table has no such column. */
 export const fieldOf = ({ table, fields }: Pick<Shape, 'table' | 'fields'>, name: PropertyKey): Field => {
   const field = fields.find((field) => field.name === name)
   if (field === undefined) throw new RangeError(`record ${table}: it has no column '${String(name)}'`)
@@ -97,11 +97,11 @@ export const keyValues = ({ key, simple }: Shape, id: unknown): readonly unknown
   return key.map(({ name }) => parts?.[name])
 }
 
-/** Returns the id with these values of the key's columns. It is the value itself, or an object of all values. */
+/** Returns the id with these values of the key's columns. For a key of one column, this is the value itself. */
 export const idFrom = ({ key, simple }: Shape, values: readonly unknown[]): unknown =>
   simple ? values[0] : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, values[index]])))
 
-/** Converts a value to an id. Its parts may be texts, such as `'42'` for a bigint. Throws an `EncodeError`. */
+/** Converts a value to an id. A text is accepted too, such as `'42'` for a bigint. May throw an `EncodeError`. */
 export const parsedId = (shape: Shape, id: unknown): unknown => {
   const parts = keyValues(shape, id)
   const values = shape.key.map(({ name, type }, index) => {
@@ -131,7 +131,7 @@ export const decodeRow = (
   return E.right(values)
 }
 
-// A codec is user code. If its `decode` throws, the value does not fit.
+// The `decode` of a program's codec may throw. A value for which `decode` throws does not fit the codec.
 export const decodeWith = <A>(
   codec: { readonly decode: (wire: unknown) => Validation<A> },
   wire: unknown,
@@ -213,11 +213,11 @@ export interface Definition<
   readonly columns: C
   readonly key: K
   /**
-   * An integer column that counts the saves of a row, and has a default in the database. With a revision, a save fails with
-   * `SaveConflict` if it sets a column that was changed since it was read.
+   * An integer column that counts the saves of a row, and has a default in the database. With a revision column, a save
+   * fails with `SaveConflict` if it sets a column that was changed since the read.
    */
   readonly revision?: R
-  /** The columns' names in the database. A column that is not listed has its name in the program, converted to snake_case. */
+  /** The columns' names in the database. By default, a column's name in the program is converted to snake_case. */
   readonly names?: { readonly [N in keyof C]?: string }
 }
 
@@ -242,7 +242,6 @@ export type New<T extends string, C extends Columns> = Given<C> & {
   readonly [newOf]?: T
 }
 
-/** The columns that can be set. */
 type Settable<C extends Columns, K, R> = {
   readonly [N in Exclude<keyof C, KeyName<K> | R>]: ColumnValue<C[N]>
 }
@@ -263,14 +262,14 @@ export interface Relation<I, V> {
   ) => TaskEither<Reading, readonly (readonly [P, readonly V[]])[]>
 }
 
-/** A record's definition as the decoder of rows. */
+/** The part of a record's definition that decodes rows. */
 export interface Rows<V> {
   readonly [rowsOf]?: V
   /** The columns that a hand-written statement must select: `sql\`select ${notes.row} from notes\``. */
   readonly row: Sql
 }
 
-/** A record's definition as the holder of its columns and statements. */
+/** The part of a record's definition that has its columns and statements. */
 export interface Defined<C> {
   readonly [columnsOf]?: C
   /** The statements by their names. */
@@ -288,7 +287,7 @@ export interface PureRecordOf<
   readonly table: T
   /** Returns `row` for a statement that gives the table this alias. */
   readonly rowOf: (alias: string) => Sql
-  /** The type of a column in another table that holds an id of these records. It exists only for a key of one column. */
+  /** The type of another table's column with an id of these records. `reference` exists only for a key of one column. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
   /** Sets a column, or returns the same record if the value is equal. Throws an `EncodeError` if the value does not fit. */
   readonly set: <N extends keyof Settable<C, K, R>>(
@@ -296,8 +295,8 @@ export interface PureRecordOf<
     value: Settable<C, K, R>[N],
   ) => Editor<T, C, K, N>
   /**
-   * Replaces a column's value with the result of `f` for it. If the stored value has changed by the time of the save, `f`
-   * runs again on that value. So `f` must be pure.
+   * Replaces a column's value with the result of `f` for this value. If the stored value has changed by the time of the
+   * save, `f` runs again on the stored value. So `f` must be pure.
    */
   readonly update: <N extends keyof Settable<C, K, R>>(
     column: N,
@@ -327,17 +326,18 @@ export interface RecordOf<
     ids: readonly IdOf<T, C, K>[],
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
   /**
-   * Inserts a new record, or updates the edited columns, and returns the record as stored. Fails with `RecordGone` if the row
-   * is gone. With a revision, fails with `SaveConflict` if a column that it sets was changed in the meantime.
+   * Inserts a new record, or updates the edited columns, and returns the record as stored. Fails with `RecordGone` if
+   * the row was deleted. With a revision column, fails with `SaveConflict` if a column that it sets was changed
+   * meanwhile.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Reads the row again, and keeps the unsaved edits. Fails with `RecordGone` if the row is gone. */
+  /** Reads the row again, and keeps the unsaved edits. Fails with `RecordGone` if the row was deleted. */
   readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Deletes the row. It is no error if the row is already gone. */
+  /** Deletes the row. It is no error if the row was already deleted. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
   /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
-  /** Makes the relation through the table `between`. Its `parent` holds a parent's id, and its `own` the record's id. */
+  /** Makes the relation through the table `between`. Its column `parent` has the parent's id, `own` the record's. */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,

@@ -1,5 +1,5 @@
 // A record is a frozen object with the handle, the id and the columns. Its state (the row as read, and the edits since
-// then) is hidden. Only the functions here pass the state from one value to the next.
+// then) is hidden. Only the functions of this file pass the state from one value to the next.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'
@@ -26,7 +26,7 @@ export interface State {
   readonly edits: Edits<unknown>
 }
 
-/** A class whose constructor returns its argument, so that a subclass can put a private field on it. */
+/** A class whose constructor returns its argument, so that a subclass can add a private field to the argument. */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class
 class Given {
   constructor(value: object) {
@@ -35,8 +35,8 @@ class Given {
   }
 }
 
-// A private field of the record is invisible outside of this class. It costs less than an entry of a WeakMap, and each row
-// of a result becomes such an object.
+// A private field of a record cannot be read outside of this class. Each result row becomes a record, and a private
+// field costs less than an entry of a WeakMap.
 class Stamped extends Given {
   readonly #state: State
 
@@ -50,7 +50,7 @@ class Stamped extends Given {
   }
 }
 
-/** Returns the state of a record of this table. Throws a `TypeError` for anything else. */
+/** Returns the state of a record of this table. Throws a `TypeError` for any other object. */
 export const stateIn = (shape: Shape, record: object): State => {
   const state = Stamped.stateOf(record)
   if (state?.shape === shape) return state
@@ -76,7 +76,7 @@ export const makeRecord = (handle: Database, state: State): AnyActive => {
     if (name === '__proto__') Object.defineProperty(record, name, { value, enumerable: true })
     else record[name] = value
   }
-  // The handle is not enumerable, because it is no data when a record is printed, compared or spread.
+  // The handle is not enumerable, so that a printed, compared or spread record shows only its data.
   Object.defineProperty(record, 'handle', { value: handle })
   const id = idOf(shape, values)
   if (id !== undefined && !(shape.simple && shape.key[0]?.name === 'id'))
@@ -142,10 +142,10 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
 }
 
 /**
- * Returns a record or a session with another handle of its database: a transaction's, or the database's own again. With a
- * transaction's handle, its operations are part of that transaction. The current session sees them once it commits. The
- * current session itself needs no other handle. Throws a `TypeError` for any other value, and for a session whose store is
- * not in a database.
+ * Returns a record or a session with another handle: the handle of a transaction, or the database's own handle again.
+ * With a transaction's handle, the operations of the record or session are part of that transaction. The current
+ * session shows their effects once the transaction commits. The current session itself needs no other handle. Throws a
+ * `TypeError` for any other value, and for a session whose store is not in a database.
  *
  * @example
  * ```ts

@@ -1,4 +1,4 @@
-// Finds the scope in effect here and the scope of a session, updates scopes after changes in the store, and ends them.
+// Finds the current scope and the scope of a session, updates scopes after changes in the store, and closes scopes.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { composeEdit, type Edits, sinceEdits } from '../core/edits.js'
@@ -24,27 +24,27 @@ import {
   type TransactionScope,
 } from './scope.js'
 
-// In a transaction of its own database, a session has an inner scope, which is made at its first use there. Changes in the
-// inner scope belong to the transaction, which writes them right before its commit. So the session's row is locked only
-// briefly. A commit hands the changes over to the outer scope.
+// In a transaction of its own database, a session has an inner scope, which is made when the transaction first uses the
+// session. Changes in the inner scope belong to the transaction, which writes them right before its commit. So the
+// session's row is locked only briefly. A commit moves the changes to the outer scope.
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** Returns the scope to use here. In a transaction of the scope's database, it is that of the innermost transaction. */
+/** Returns the scope to use now. In transactions of the scope's database, this is the innermost transaction's scope. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
   return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
-/** Returns the session with the handle that can be used here. */
+/** Returns the session with the handle of its database's innermost open transaction, if there is one. */
 export const sessionThere = (session: Session): Session => {
   const { using, current } = session.handle
   const tx = current?.()
   return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
-/** Returns a scope's counterpart in the transaction of `store`, or `undefined` if that is not inside the scope's own. */
+// Returns the inner scope of `scope` in the transaction of `store`, if that transaction is inside of the scope's own.
 const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
   const { transactionScope } = store
   if (transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
@@ -70,7 +70,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   }
   around.inner ??= new Map()
   around.inner.set(transactionScope.transaction, scope)
-  // A savepoint hands its changes over to the transaction, which writes them.
+  // A savepoint passes its changes to the transaction, which writes these changes.
   if (transactionScope.outer.transactionScope === undefined)
     transactionScope.beforeCommit(writing(around, scope))
   transactionScope.onEnd((committed) => {
@@ -100,7 +100,8 @@ const writing =
     return saved
   }
 
-/** Two transactions of one request must not write the same unsaved edit. So the second waits until the first has ended. */
+// Two transactions of one request must not write the same unsaved edit. So the second transaction waits until the first
+// one has ended.
 const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Promise<void> => {
   const mine = scope.opened.edits.filter((edit, key) => edit._tag === 'Update' && inside.has(key))
   const isRival = (other: TransactionScope): boolean =>
@@ -143,10 +144,9 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
   replaceState(around, edits, token, session.snapshot)
 }
 
-/**
- * Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) that it has written are
- * removed. Edits that it has not written are applied on top of the outer scope's present edits.
- */
+// Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) are removed if the
+// transaction has written them. Edits that the transaction has not written are applied on top of `present`, the outer
+// scope's edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const left = present
@@ -162,17 +162,17 @@ const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
     .reduce((edits, edit, key) => edits.set(key, composeEdit(edits.get(key), edit)), left)
 }
 
-/** Returns the current scope, or its counterpart in the innermost transaction of its database. */
+/** Returns the current scope, or its inner scope in the innermost transaction of its database. */
 export const currentScope = (): Scope | undefined => {
   const scope = chainHere()?.scope
   return scope && scopeHere(scope)
 }
 
-/** Returns the scope's session as seen here, or fails if the scope has ended. */
+/** Returns the scope's session, with the changes of the innermost transaction. Fails if the scope has ended. */
 export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
   scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
-/** Returns the open scope of the same session in the same store, among the scopes that are bound here. */
+/** Returns the open scope around the running code that holds the same session of the same store. */
 export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
 const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
@@ -183,10 +183,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
   return scope?.state === 'open' ? scope : inStore(id, store, chain.outer)
 }
 
-/**
- * Returns the closed scope of this session value, if there is one. The code that holds the value has then outlived its
- * request. A session that was loaded again has its own token and is not affected.
- */
+// Returns the closed scope of this session value, if there is one. Such a scope means that the code with this value has
+// outlived its request. A session that was loaded again has a token of its own, so it has no closed scope.
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
     if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))
@@ -215,7 +213,7 @@ const publishStored = (before: Session, after: Session): void => {
   if (scope !== undefined) sync(scope, before, after)
 }
 
-/** Fails for a session value that cannot be written. Otherwise runs the task and updates the session's scope. */
+/** Runs the task and updates the session's scope. Fails for a session value that cannot be written. */
 export const guarded =
   <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
   () => {
@@ -233,7 +231,7 @@ export const syncDestroyed = (session: Session): void => {
   if (scope !== undefined) scope.state = 'destroyed'
 }
 
-/** Marks all scopes of these sessions that are bound here as destroyed. */
+/** Marks the scopes around the running code that hold one of these sessions as destroyed. */
 export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void => {
   for (const id of ids)
     for (let chain = chainHere(); chain !== undefined; chain = chain.outer) {
@@ -242,10 +240,8 @@ export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void 
     }
 }
 
-/**
- * Closes the scope and saves its session. Repeated calls save it once. It waits for open transactions that changed the
- * session. A destroyed session is not saved.
- */
+// Closes the scope and saves its session. A second call does not save again. The save waits for open transactions that
+// changed the session. A destroyed session is not saved.
 export const closeScope =
   (scope: Scope): TaskEither<SessionError, Session> =>
   () => {
@@ -271,7 +267,7 @@ const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>
     replace(scope, saved.right)
     publishStored(before, saved.right)
   }
-  // Another request ended the session. This request had nothing to store, so nothing is lost.
+  // Another request has ended the session. This request has no edits, so nothing is lost.
   else if (saved.left instanceof SessionGone && scope.session.edits.isEmpty()) {
     scope.state = 'gone'
     return E.right(scope.session)

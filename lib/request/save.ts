@@ -10,7 +10,7 @@ import { publish, publishing, publishOutcome } from '../store/events.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
-/** Stores the session. It writes a row for each edit, or only the expiration if that is due, or nothing. */
+/** Stores a session: a row for each edit, or only the expiration if a touch is due, or nothing. */
 export const storeSession = (session: Session): Stored => {
   const { snapshot, edits } = session
   if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : create(session)
@@ -18,10 +18,8 @@ export const storeSession = (session: Session): Stored => {
   return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
 }
 
-/**
- * Records what became of a session that was built in this process. Its values from before the first save do not show that.
- * All tokens of the session share this object.
- */
+// Records whether a session that was built in this process was stored or destroyed. A session value from before the
+// first save does not show this. All tokens of the session share this object.
 interface Birth {
   /** Whether a creation was sent at least once. */
   sent?: boolean
@@ -45,7 +43,7 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
   onceCommitted(session.handle, () => undefined, undo)
 }
 
-/** Whether a store may hold the session. If it was never sent, no statement is needed to destroy it. */
+/** Whether a store may hold the session. A session that was never sent is destroyed without a statement. */
 export const mayBeStored = (session: Session): boolean =>
   O.isSome(session.snapshot) || birthOf(session).sent === true
 
@@ -71,7 +69,7 @@ const createNow = (session: Session): Stored =>
         TE.map((saved) => ({ ...saved, touchDue: false, versionTag, entries: session.store })),
       ),
     ),
-    // The creation conflicts if the session was destroyed meanwhile, because the store keeps its id.
+    // The creation conflicts if the session was destroyed meanwhile, because the store fences its id.
     TE.orElseW((error) =>
       error instanceof SaveConflict && birthOf(session).fate === 'destroyed'
         ? createdBefore(session)

@@ -1,5 +1,5 @@
-// A scope holds the current session, an immutable value that code inside replaces until the scope is closed.
-// `AsyncLocalStorage` binds the scope while a task runs, for everything that the task awaits, like Scheme's parameters.
+// A scope holds the current session. Code inside the scope replaces this immutable value until the scope is closed.
+// While a task runs, `AsyncLocalStorage` gives the scope to everything that the task awaits.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
@@ -10,7 +10,7 @@ import { isSameRevision, type Snapshot, storedSession, union, withEdits, withTok
 import type { Token } from '../core/token.js'
 import type { Session } from '../store/contract.js'
 
-/** The part of a request that functions for sessions use. */
+/** The data of a request that the operations on its session use. */
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
@@ -22,17 +22,17 @@ export interface ScopeRequest {
 
 export interface Scope {
   session: Session
-  /** `destroyed`: the session was ended by this scope. `gone`: it was ended elsewhere. */
+  /** `destroyed`: code in this scope ended the session. `gone`: another request ended the session. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
-  /** Whether the scope has ended. It then returns no session any more. */
+  /** Whether the scope has ended. A scope that has ended returns no session any more. */
   ended: boolean
-  /** The session when the scope began. Edits that this session does not have are new. */
+  /** The session when the scope began. An edit that this session does not have is new. */
   readonly opened: Session
   /** Every session value that the scope has held. */
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   readonly request: ScopeRequest | undefined
-  /** The scope's counterparts in open transactions, by transaction. */
+  /** The inner scopes of this scope, by open transaction. */
   inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
   /** The last load of further keys. */
@@ -53,7 +53,7 @@ export interface ScopeChain {
 
 const scopes = shared('current-session:1', () => new AsyncLocalStorage<ScopeChain>())
 
-/** Makes a scope. By default it belongs to the request of the scope around it. */
+/** Makes a scope. By default the scope belongs to the request of the surrounding scope. */
 export const openScope = (session: Session, request = currentRequest()): Scope => ({
   session,
   state: 'open',
@@ -71,7 +71,7 @@ export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.get
 
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the chain, or in the present scope if that is open and inside the chain's scope. */
+/** Runs `task` in the scope of `chain`, or in the present scope if it is open and inside of the chain's scope. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
@@ -87,17 +87,17 @@ export const lookAt = (scope: Scope): Session => {
   return scope.session
 }
 
-/** Whether this scope is the present scope or one around it. */
+/** Whether this scope is the present scope or surrounds it. */
 export const isInside = (scope: Scope): boolean => {
   for (let chain = scopes.getStore(); chain !== undefined; chain = chain.outer)
     if (chain.scope === scope) return true
   return false
 }
 
-/** Whether both are the same session of the same store, inside a transaction or not. */
+/** Whether both values are of one session in one store, inside a transaction or not. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** Whether both are the same store. All handles of a store in a database share one function `using`. */
+/** Whether both are forms of the same store, which share one function `using`. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
@@ -107,10 +107,9 @@ export const closedReason = ({ state, session }: Scope): SessionClosed | Session
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 
-/**
- * Merges the session of a nested `withSession` into a scope. Edits that neither the scope nor its first session has are
- * applied on top. Further keys are added if both have the same revision. A value that the scope has held adds nothing.
- */
+// Merges the session of a nested `withSession` into a scope. New edits of the nested session are applied on top of the
+// scope's edits. Further keys are added if both snapshots have the same revision. A session value that the scope has
+// held before adds nothing.
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
   const added = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
@@ -144,10 +143,8 @@ export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: S
   )
 }
 
-/**
- * Updates a scope after `before` was saved, refreshed or rotated, which gave `after`. The scope's session may be newer than
- * `before`. So its snapshot is replaced only if it is older, and only the edits that were stored are removed.
- */
+// Updates a scope after a save, refresh or rotation has turned `before` into `after`. The scope's session may be newer
+// than `before`. So the scope's snapshot is replaced only by a newer one, and only stored edits are removed.
 export const sync = (scope: Scope, before: Session, after: Session): void => {
   const { session } = scope
   const token = after.token === before.token ? session.token : after.token

@@ -34,8 +34,8 @@ export interface SignInOptions {
 }
 
 /**
- * Signs the current session in. It sets the session's principal and rotates its secret, so that the old token no longer
- * works. The session's values stay.
+ * Signs the current session in. `signIn` sets the session's principal and rotates its secret, so that the old token no
+ * longer works. The session's values stay.
  *
  * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie outlives the browser. A later
  * sign-in without `lifetime` restores the store's lifetime.
@@ -97,13 +97,13 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
   TE.chainW(destroySession),
 )
 
-/** Returns the key of the session's CSRF tokens. It is derived from the secret, so a rotation changes it. */
+/** Returns the key of the session's CSRF tokens. The key is derived from the secret, so a rotation changes it. */
 export const csrfKey = (session: Session): Buffer => session.token.derived('csrf')
 
 /**
- * Returns a CSRF token of the current session, for a hidden field or the header `X-CSRF-Token` (see `verifyCsrf`). It has
- * 86 characters, differs each time, and is valid until the session is rotated or ends. If the session is not stored yet,
- * the token is valid only if this request stores the session. Making a token stores nothing.
+ * Returns a CSRF token of the current session, for a hidden field or the header `X-CSRF-Token` (see `verifyCsrf`). The
+ * token has 86 characters, differs each time, and is valid until the session is rotated or ends. If the session is not
+ * stored yet, the token is valid only if this request stores the session. Making a token stores nothing.
  *
  * @throws `NoCurrentSession`, `SessionClosed` (as a `Left`)
  *
@@ -129,7 +129,8 @@ const masked = (key: Buffer): string => {
 }
 
 /**
- * Adds a message to the current session, for the next page that shows messages. `kind` says how to show it, such as `info`.
+ * Adds a message to the current session, for the next page that shows messages. `kind` says how to show the message,
+ * such as `info`.
  *
  * @throws `EncodeError` (as a `Left`) for text with U+0000
  *
@@ -150,8 +151,8 @@ export const flash = (kind: string, text: string): TE.TaskEither<SessionError, S
   updateCurrentSession(sessionFlash(kind, text))
 
 /**
- * Returns the current session's messages, and removes them when the request is saved. A prefetch (`isPrefetch`) returns
- * them but does not remove them, since its page may never be shown.
+ * Returns the current session's messages, and removes them when the request is saved. A prefetch (`isPrefetch`) does
+ * not remove the messages, since its page may never be shown.
  *
  * @example
  * ```ts
@@ -187,7 +188,7 @@ export interface ListedSession extends Listed {
 }
 
 /**
- * Returns the live sessions of a principal, the newest first. They have ids and times, but no tokens.
+ * Returns the live sessions of a principal, the newest first. The result has ids and times, but no tokens.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
-// Defines the operations on a session through its store. Each is a task. If a scope that is bound here holds the session,
-// the scope is updated, so that it does not save the same edits again.
+// Defines the operations on a session through its store. Each operation is a task. If a scope around the running code
+// holds the session, the operation updates that scope. So the scope does not save the same edits again.
 
 import { noEdits } from '../core/edits.js'
 import {
@@ -30,7 +30,7 @@ import { endBirth, mayBeStored, storeSession } from './save.js'
 import { lookAt, type Scope } from './scope.js'
 
 /**
- * Builds a new session. It is only in memory until its first save. A session without values is never stored.
+ * Builds a new session, which is only in memory until its first save. A session without values is never stored.
  *
  * @example
  * ```ts
@@ -98,7 +98,7 @@ const malformed = () => {
 
 const MALFORMED = E.right(E.left('malformed' as const))
 
-// Without `async`, which costs a microsecond for each function.
+// This function is not `async`, since `async` costs a microsecond in each call.
 const opened = (
   store: SessionStore,
   token: Token,
@@ -132,8 +132,8 @@ export const publishUnopened = (token: string): void => {
 
 type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
 
-// A store may return more keys than requested. The others are dropped, so that a program that requests too few keys fails
-// in its first tests.
+// A store may return more keys than requested. The further keys are dropped, so that a program that requests too few
+// keys fails in its first tests.
 const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
   keys === undefined || E.isLeft(loaded) || E.isLeft(loaded.right)
     ? loaded
@@ -148,8 +148,8 @@ const publishLoaded =
   }
 
 /**
- * Stores the edits since the load with one statement, and returns the saved session. Without edits it stores nothing, or
- * only the expiration if that is due.
+ * Stores the edits since the load with one statement, and returns the saved session. Without edits, only the expiration
+ * is stored, if a touch is due.
  *
  * @throws as a `Left`: `SessionGone` for a session that was destroyed or has expired; `SaveConflict` for a new session
  * that was saved before; `SessionClosed` if the session's request has ended
@@ -214,7 +214,8 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
   )
 
 /**
- * Deletes the session with all its rows. A later save fails with `SessionGone`. Destroying it again is no error.
+ * Deletes the session with all its rows. A later save of the session fails with `SessionGone`. It is no error to
+ * destroy a session twice.
  *
  * @example
  * ```ts
@@ -246,7 +247,8 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
   )
 
 /**
- * Returns the session's credential, for its cookie. Never log it. It is valid once the session has been saved.
+ * Returns the session's credential, for its cookie. Never log this credential. It is valid once the session has been
+ * saved.
  *
  * @example
  * ```ts
@@ -261,8 +263,8 @@ export const sessionToken = (session: Session): string => session.token.reveal()
 type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
 
 /**
- * Reads the session again, keeps its unsaved edits, and moves the expiration if that is due. A session that was never saved
- * is returned unchanged. If the session was loaded with `keys`, only those keys are read.
+ * Reads the session again, keeps its unsaved edits, and extends the expiration if a touch is due. A session that was
+ * never saved is returned unchanged. If the session was loaded with `keys`, only those keys are read.
  *
  * @example
  * ```ts
@@ -299,8 +301,8 @@ const reread = (
   )
 
 /**
- * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. It takes one statement, or
- * none if all these keys are loaded. The result is consistent, since saves of other requests since the load are read too.
+ * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. This takes one statement,
+ * or none if all these keys are loaded. The result is consistent, since later saves of other requests are read too.
  *
  * @example
  * ```ts

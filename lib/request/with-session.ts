@@ -1,5 +1,5 @@
-// Defines `withSession` and the current session. Three points differ from the original in Scheme. A failed body changes
-// nothing, a destroyed session is not saved, and code that outlives its request cannot change the session.
+// Defines `withSession` and the current session. A failed body changes nothing, and a destroyed session is not saved.
+// Code that outlives its request cannot change the session.
 
 import {
   attempted,
@@ -41,8 +41,8 @@ export interface WithSessionOptions {
  * Runs the task of `fn` with `session` as the current session, then saves the session once. If the task fails (with a
  * `Left`, a throw or a rejection), the caller gets that failure, and the changes are dropped.
  *
- * A nested call with the same session joins the outer call, which saves at its end. If the outer task succeeds, this
- * includes the changes of a nested task that failed.
+ * A nested call with the same session joins the outer call, which saves at its end. If the outer task succeeds, the
+ * save includes the changes of a failed nested task.
  *
  * @throws as a `Left`: `SessionClosed` for a session whose own request has ended; the errors of `saveSession`
  *
@@ -104,8 +104,8 @@ const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | Sessi
   attempted<L | SessionError, A>(() => fn()())
 
 /**
- * Passes the session to `f` and saves the session that `f` returns. It binds no current session. If `f` fails, the caller
- * gets that failure, and nothing is saved.
+ * Passes the session to `f` and saves the session that `f` returns. `callWithSession` sets no current session. If `f`
+ * fails, the caller gets that failure, and nothing is saved.
  *
  * @example
  * ```ts
@@ -135,11 +135,11 @@ export const callWithSession = <L, A>(
   )
 
 /**
- * Returns the current session at the time when the task runs. After the end of the request the task fails, but a session
- * value that code holds can still be read.
+ * Returns the current session at the time when the task runs. After the end of the request the task fails, but a
+ * session value that code holds can still be read.
  *
- * @throws as a `Left`: `NoCurrentSession` if no session is bound; `SessionClosed` if its request has ended or its
- * response has begun
+ * @throws as a `Left`: `NoCurrentSession` if there is no current session; `SessionClosed` if its request has ended or
+ * its response has begun
  *
  * @example
  * ```ts
@@ -195,7 +195,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(lookAt(scope))
   if (!isSameRow(scope.session, session))
     throw new TypeError('updateCurrentSession: the function returned another session')
-  // If `f` returns a value from before a save or a rotation, its edits are added, but not its snapshot.
+  // If `f` returns a session value from before a save or a rotation, only the edits of that value are added.
   if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
     replace(scope, withStore(session, scope.session.handle))
   else mergeInto(scope, session)

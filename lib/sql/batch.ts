@@ -1,5 +1,5 @@
-// The operations on several sessions in one statement: `session.load` and `session.save` for each of them. A statement is
-// one transaction, and one flush of the log.
+// Implements loads and saves of several sessions in one statement. Such a statement is one transaction, and needs one
+// flush of the write-ahead log.
 
 import { hasUpdates } from '../core/edits.js'
 import type { Json } from '../core/json.js'
@@ -47,12 +47,12 @@ import {
 } from './rows.js'
 import { merged, mergedWithoutRead } from './save.js'
 
-// Concurrency: a save skips headers that are locked (`skip locked`), so it waits for no lock and is part of no deadlock.
-// The skipped sessions get a save of their own. Under the header's lock a batch works as a single save does.
+// Concurrency: A batch of saves skips locked headers (`skip locked`), so it waits for no lock and takes part in no
+// deadlock. Each skipped session is then saved alone. Under the header's lock a batch works like a single save.
 
 export const batchStatements = statementsOf('batch', {
-  // Arrays, as text: $1 ids, $2 hashes, $3 base revisions, $4 their version tags, $5 their expirations; $6 idle, $7 touch
-  // fraction. A session that is as the caller knows it gives no row; one that is not found gives a row of nulls.
+  // Arrays, as text: $1 ids, $2 hashes, $3 base revisions, $4 their version tags, $5 their expirations; $6 idle, $7
+  // touch fraction. An unchanged session gives no row. A session that is not found gives a row of nulls.
   load: (schema) => `
 select i.n::int as n, ${loadedColumns(schema, '$6', '$7')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[])
@@ -61,7 +61,7 @@ left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
 where ${ONCE_ON_PRIMARY} and ${needsRow('$6', '$7', 'i.expiration')}`,
 
-  // As `load`; arrays in text: $8 wanted keys, $9 those of them that are not loaded
+  // Like `load`, with two more arrays: $8 wanted keys, $9 wanted keys that are not loaded
   loadKeys: (schema) => `
 select i.n::int as n, ${loadedKeys(schema, 's.id', ['$6', '$7'], ['i.wanted', 'i.missing'])}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[], $8::text::text[],
@@ -70,10 +70,10 @@ left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
 where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.expiration')})`,
 
-  // Arrays, as text, for sessions: $1 ids, $2 base revisions, $3 their version tags, $4 whether the header must still have
-  // that revision, $5 the ids of a session's saves in one text; $6 idle; for edits: $7 ordinal of the session, $8 key,
-  // $9 value, null to delete. A session that was not saved gives no row. `seen` is the header's revision in the statement's
-  // snapshot, which `changes` comes from. It does not write principals.
+  // Arrays, as text, for sessions: $1 ids, $2 base revisions, $3 their version tags, $4 whether the header must still
+  // have that revision, $5 the ids of a session's saves in one text; $6 idle; for edits: $7 ordinal of the session, $8
+  // key, $9 value, null to delete. A session that was not saved gives no row. `seen` is the header's revision in the
+  // statement's snapshot, from which `changes` comes too. The statement writes no principals.
   save: (schema) => `
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
@@ -121,7 +121,7 @@ const Ordinal = t.type({ n: t.number })
 const BatchLoadedRow = t.intersection([Ordinal, t.union([LoadedRow, t.type({ revision: t.null })])])
 const BatchWrittenRow = t.intersection([WrittenRow, Ordinal])
 
-/** The rows by the ordinals of their requests; `undefined` for a request without a row. */
+/** Returns the rows by the ordinals of their requests. A request without a row has no entry. */
 const byOrdinal = <R extends t.TypeOf<typeof Ordinal>>(rows: readonly R[]): ReadonlyMap<number, R> =>
   new Map(rows.map((row) => [row.n - 1, row]))
 
@@ -171,7 +171,7 @@ const loadParams = (
   touchFraction,
 ]
 
-/** The snapshot of a request without a row. */
+/** Returns the snapshot for a request without a row, whose session has not changed. */
 const unchangedSnapshot = (known: Snapshot, keys: Keys | undefined): Snapshot => {
   const snapshot = known.touchDue ? { ...known, touchDue: false } : known
   return keys === undefined || known.keys === undefined ? snapshot : pick(snapshot, keys)
@@ -199,7 +199,7 @@ const saveBatch =
 
 type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
 
-/** The outcome of each save. Most follow from the row alone; the others read the session again. */
+/** Returns the outcome of each save. If a row does not show the outcome, the session is read again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
   requests: readonly SaveRequest[],
@@ -221,14 +221,14 @@ const outcomesOf = async (
   return outcomes
 }
 
-/** False for a save that needs a statement of its own: of a principal, a lifetime, an unloaded update, or old tombstones. */
+/** Whether a batch can do the save. A principal, a lifetime, an unloaded update or old tombstones need a full save. */
 const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
   !edits.has(PRINCIPAL) &&
   !edits.has(LIFETIME) &&
   !hasUnloadedUpdates(since, edits) &&
   (revision % TOMBSTONE_REVISIONS) + changes.length < TOMBSTONE_REVISIONS
 
-/** The last of the saves that are merged into one. */
+/** Returns the idempotency key of the last merged save. */
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {

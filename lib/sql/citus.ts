@@ -1,9 +1,9 @@
-// Implements the operations of principals.ts for tables that Citus distributes by the session's id over several servers.
-// Citus rejects a statement that locks rows on several servers. So one statement finds the sessions. Then each session gets
-// a statement that locks and ends it, on its server.
+// Implements the operations of principals.ts for tables that Citus distributes by the session's id over several
+// servers. Citus rejects a statement that locks rows on several servers. So one statement finds the sessions. Then a
+// statement for each session locks and ends the session on its server.
 //
-// Concurrency: Each statement checks the session again under the lock on its header (its row in `session`). Cleanup skips
-// locked headers. The row in `listing` is written after the header.
+// Concurrency: Each statement checks the session again under the lock on its header (its row in `session`). Cleanup
+// skips locked headers. The row in `listing` is written after the header.
 
 import type { DriverError } from '../core/errors.js'
 import { A, pipe, TE, t } from '../core/prelude.cjs'
@@ -104,7 +104,7 @@ export const citusPrincipals = (
   }
 }
 
-/** The number of statements of a batch that run at once. It leaves connections for requests. */
+/** The number of statements of a batch that run at once. The pool's other connections stay free for requests. */
 const CONCURRENCY = 4
 
 const each =

@@ -1,33 +1,33 @@
-// Parts of SQL that several statements share. `s` is a row of `session`; `schema` is a quoted identifier.
+// Defines parts of SQL that several statements share. `s` is a row of `session`; `schema` is a quoted identifier.
 import type { Query } from '../db/database.js'
 import { RECENT_SAVES } from '../store/contract.js'
 
 export { RECENT_SAVES }
 
-/** A parameter in milliseconds, as an interval. */
+/** The interval of a parameter in milliseconds. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
 
 /** A timestamp as milliseconds since 1970. */
 export const epoch = (timestamp: string): string => `date_part('epoch', ${timestamp}) * 1000`
 
-/** How long the id of an ended session is fenced: longer than a network can delay a statement. */
+/** The time for which the id of an ended session is fenced. No network delays a statement for so long. */
 export const FENCE_TIME = "interval '1 hour'"
 
 /** The end of a fence that begins now. */
 export const FENCED = `now() + ${FENCE_TIME}`
 
-/** By the current time: the statement may have waited for a lock. */
+/** The condition of a live session at the present time, since the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** By the start of the statement: for Citus, which rejects volatile functions in an update. */
+/** The condition of a live session at the start of the transaction. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
-/** A tombstone is kept for at least this many revisions: longer than any reader asks for changes since. */
+/** A tombstone is kept for at least this many revisions. No reader asks for changes since an older revision. */
 export const TOMBSTONE_REVISIONS = 256
 
 type Text = (schema: string, isAlive: string) => string
 
-/** A group of statements, each named `group.name`, from the text of each. `isAlive` is the condition of a live session. */
+/** Makes statements from their texts, each named `group.name`. `isAlive` is the condition of a live session. */
 export const statementsOf =
   <N extends string>(group: string, texts: Readonly<Record<N, Text>>) =>
   (schema: string, isAlive = ALIVE_NOW): Readonly<Record<N, Query>> => {
@@ -36,12 +36,12 @@ export const statementsOf =
     return Object.fromEntries(names.map((name) => [name, query(name)])) as Record<N, Query>
   }
 
-/** Fences ids: a late creation finds its id taken. `ids` selects or lists pairs of an id and `FENCED`. */
+/** Fences ids, so that a late creation finds its id taken. `ids` selects or lists pairs of an id and `FENCED`. */
 export const fence = (schema: string, ids: string): string => `
 insert into ${schema}.listing (session_id, collect_at) ${ids}
 on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`
 
-/** Fences the ids of those sessions of `held` that the listing has. */
+/** Fences the ids of the sessions in `held` that have a row in `listing`. */
 export const fenceListed = (schema: string, condition = ''): string => `
   update ${schema}.listing l set principal = null, collect_at = ${FENCED}
   from held where l.session_id = held.id${condition}
@@ -50,9 +50,9 @@ export const fenceListed = (schema: string, condition = ''): string => `
 interface EndingParts {
   /** Common table expressions before the locks. */
   readonly before?: readonly string[]
-  /** Selects and locks the sessions to end, in the order of their ids unless it skips locked ones. */
+  /** Selects and locks the sessions to end, in the order of their ids unless locked sessions are skipped. */
   readonly lockedSessions: string
-  /** Whether entries are deleted in one scan: the cascade alone deletes them session by session. */
+  /** Whether entries are deleted in one scan. The cascade would delete the entries of each session separately. */
   readonly deletesEntries?: boolean
   /** A statement that fences the ids of `held`. */
   readonly fenced: string
@@ -61,10 +61,8 @@ interface EndingParts {
   readonly result: string
 }
 
-/**
- * A statement that ends sessions: it locks their headers, deletes them, and fences their ids. It locks first, as every save
- * does, so that no save comes in between.
- */
+// A statement that ends sessions. It locks their headers, deletes the sessions, and fences their ids. The lock comes
+// first, as in every save, so that no save runs in between.
 export const endingOf = (schema: string, parts: EndingParts): string => {
   const emptied = `emptied as (
   delete from ${schema}.entry e using held where e.session_id = held.id
@@ -84,7 +82,7 @@ with ${[
 ${parts.result}`
 }
 
-/** The ids of recent saves with new ones at their end: `ids` in hexadecimal, of `size` bytes. */
+/** The idempotency keys of recent saves, followed by new keys. `ids` has the new keys in hexadecimal, `size` bytes. */
 export const withSaves = (ids: string, size: string): string =>
   `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
@@ -92,14 +90,12 @@ export const withSave = (save: string): string => withSaves(`${save}::text`, '8'
 
 export const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
 
-/** The save that made the present revision. */
+/** The idempotency key of the save that made the present revision. */
 export const versionTagOf = (ids: string): string =>
   `encode(substring(${ids} from greatest(1, length(${ids}) - 7)), 'hex')`
 
-/**
- * The caller's revision, if the session descends from it: the save of its version tag is at the right place among the
- * recent ones. Else 0, from which everything is read: the revision is too old, or the database was restored.
- */
+// The caller's revision, if the session's state descends from it. The version tag is then at the right place among the
+// recent idempotency keys. Otherwise the revision is too old or the database was restored, and the result is 0.
 export const baseRevision = (s: string, revision: string, tag: string): string => `
          case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
                    and substring(${s}.recent_saves
@@ -113,10 +109,8 @@ export const changesSince = (schema: string, id: string, revision: string, condi
         from ${schema}.entry e
         where e.session_id = ${id} and ${condition ?? `e.revision > ${revision}`})`
 
-/**
- * The `wanted` entries written after a revision, and all `missing` ones, which the caller has never loaded. It reads by
- * the primary key: the cost grows with these keys, not with the session's entries.
- */
+// The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. The read
+// uses the primary key, so its cost grows with these keys and not with the session's entries.
 export const changesOfKeysSince = (
   schema: string,
   id: string,
@@ -131,10 +125,10 @@ export const changesOfKeysSince = (
           and (e.revision > ${revision} or e.key = any(${missing}::text::text[]))`,
   )
 
-/** The idle time of a session: its own one, or the store's. */
+/** The idle time of a session: its own time, or else the store's. */
 const idleOf = (idle: string): string => `coalesce(idle_ms, ${idle}::float8) * interval '1 millisecond'`
 
-/** An expiration never moves backwards, nor past the absolute one. */
+/** The extended expiration. It never moves backwards, nor past the absolute expiration. */
 export const extendedExpiry = (idle: string): string =>
   `greatest(expires_at, least(now() + ${idleOf(idle)}, absolute_expires_at))`
 
@@ -151,10 +145,8 @@ export const secretMatches = (secret: string): string => `
       (s.secret_hash = decode(${secret}::text, 'hex')
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
-/**
- * The columns of a load of `s`, from the revision `base.since`: no entries if the caller has them all, else the changes, or
- * all entries. `expired` distinguishes an expired session from one that never existed.
- */
+// The columns of a load of `s`, with the changes after the revision `base.since`, or all entries. If the caller has
+// them all, no entries are read. The column `expired` distinguishes an expired session from one that never existed.
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or base.since = s.revision then null
@@ -163,7 +155,7 @@ export const loadedColumns = (schema: string, idle: string, fraction: string): s
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
 
-/** The columns of a load of some keys: no entries if the caller has these keys, else the changes of them. */
+/** The columns of a load of some keys. If the caller has the present values of these keys, no entries are read. */
 export const loadedKeys = (
   schema: string,
   id: string,
@@ -174,10 +166,8 @@ export const loadedKeys = (
        case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
             else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
-/**
- * Whether a load in a batch needs a row: the session is not found, or the caller's state at `since`, with this expiration
- * in milliseconds, is not the present one. All columns that a row shows are covered.
- */
+// Whether a load in a batch needs a row, because the session is not found or has changed. The session has changed if
+// its revision is not `since`, or its expiration is not `expiration`, in milliseconds.
 export const needsRow = (idle: string, fraction: string, expiration: string): string => `
   (s.id is null or base.since <> s.revision or s.expires_at <= now()
    or ${epoch('s.expires_at')} <> ${expiration} or ${touchDue(idle, fraction)})`

@@ -1,12 +1,10 @@
-// Defines the versions of the schema in order, each as the SQL that upgrades the version before. All steps run in one
-// transaction. They only add to the schema, so that a release for the version before continues to work while they run and
-// afterwards. No step rewrites a table in use, or locks one for long.
+// Defines the versions of the schema in order. Each version is the SQL that upgrades the previous version. All steps
+// run in one transaction. The steps only add to the schema, so that a release for the previous version continues to
+// work. No step rewrites a table in use, or locks a table for long.
 import type { Query } from '../db/database.js'
 
-/**
- * One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. It is repeated
- * until it returns no row. The SQL in `byHand` does all the work at once, for psql.
- */
+// One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. Such a step is
+// repeated until it returns no row. The SQL in `byHand` does all the work at once, for psql.
 export interface Step extends Query {
   readonly byHand?: string
 }
@@ -72,10 +70,10 @@ create table ${schema}.entry (
   ],
 }
 
-// The listing indexes sessions by principal and by expiry. It is a separate table, so that a save, which moves
+// The table `listing` indexes sessions by principal and by expiry. It is a separate table, so that a save, which moves
 // `expires_at`, changes no index. For the same reason `collect_at` is not the expiration, but a time before which the
-// session cannot expire. The cleanup moves `collect_at`. There is no foreign key, since creating one would lock the
-// sessions, and releases of version 1 do not write the table. The cleanup adds sessions that they omit.
+// session cannot expire. The cleanup moves `collect_at`. The table has no foreign key, since creating one would lock
+// the sessions. Releases of version 1 do not write the table, so the cleanup adds their sessions.
 const listing: Migration = {
   version: 2,
   what: 'a listing of sessions by principal and by expiry; the version of the schema',
@@ -138,9 +136,9 @@ create table ${schema}.metadata (
   ],
 }
 
-// Adding a column that is null in all rows changes only the catalogue. But it needs a lock that waits for all transactions
-// and blocks all others. So this step comes last, and fails after a second to be retried. Each later row of `metadata` gets
-// a default key, of which only the key in the row of this version is used.
+// A new column that is null in all rows changes only the catalogue. But the change needs a lock that waits for running
+// transactions and blocks new ones. So this step comes last. It fails after a second, and is then retried. Each later
+// row of `metadata` gets an `id_key` too, but only the key in the row of this version is used.
 const ownTimesAndIds: Migration = {
   version: 3,
   what: 'a lifetime of its own for a session; a key for verifiable ids',

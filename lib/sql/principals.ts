@@ -1,8 +1,9 @@
-// Lists and ends a principal's sessions, and deletes expired sessions. For types of parameters see session-statements.ts.
+// Lists and ends a principal's sessions, and deletes expired sessions. For types of parameters see
+// session-statements.ts.
 //
-// Concurrency: A statement that ends sessions first locks their headers (rows in `session`) in the order of their ids, as
-// every save locks its header. Cleanup waits for no lock, and leaves locked rows to a later batch. It locks the row in
-// `listing` before the header. Other statements may wait for that row under the header's lock, but cleanup never waits.
+// Concurrency: A statement that ends sessions first locks their headers (rows in `session`) in the order of their ids.
+// Every save locks its header too. Cleanup waits for no lock, and leaves locked rows to a later batch. Cleanup locks
+// the row in `listing` before the header. This causes no deadlock, since cleanup never waits.
 
 import { E, pipe, t } from '../core/prelude.cjs'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
@@ -31,8 +32,8 @@ order by s.created_at desc, s.id`,
       result: 'select id::text as id from ended order by id',
     }),
 
-  // $1 batch size, $2 the last id of the batch before, or null. Adds sessions to the listing that a release of version 1
-  // has created since another process upgraded the schema. It does so only while such releases may run.
+  // $1 batch size, $2 the last id of the batch before, or null. Adds sessions to `listing` that a release of version 1
+  // has created since another process upgraded the schema. No session is added once such releases can no longer run.
   listMissing: (schema) => `
 with examined as materialized (
   select id, expires_at from ${schema}.session
@@ -50,9 +51,9 @@ with examined as materialized (
 )
 select (select id::text from examined order by id desc limit 1) as last`,
 
-  // $1 batch size. Handles the sessions that are due. Expired sessions are deleted. Live sessions become due again at their
-  // expiration, without a lock. Missing sessions are removed from the listing. The id of a session younger than an hour is
-  // fenced, as by a destruction. An expiration that moved meanwhile is seen, since a row lock reads the latest row.
+  // $1 batch size. Handles the sessions that are due. Expired sessions are deleted. Live sessions become due again at
+  // their expiration, without a lock. A row of `listing` without a session is deleted. The id of a session younger than
+  // an hour is fenced. An expiration that has moved meanwhile is seen, since a row lock reads the latest row.
   deleteExpired: (schema) =>
     endingOf(schema, {
       before: [
@@ -110,7 +111,7 @@ export const principalsOver = (database: Database, schema: string): Principals =
         await rowAs(ExpiredRow)(database, sql.deleteExpired, [limit])(),
         E.map(({ sessions, due, handled, busy }) => ({
           sessions,
-          // Locked sessions stay due. If nothing else is left, they wait for a later cleanup.
+          // Locked sessions stay due. If only locked sessions are left, they wait for a later cleanup.
           more: (due === limit && handled > 0) || unlisted,
           busy,
         })),
@@ -122,11 +123,9 @@ export const principalsOver = (database: Database, schema: string): Principals =
 const MISSING_BATCH = 10_000
 const MISSING_EVERY_MS = 600_000
 
-/**
- * Adds the sessions to the listing that releases of version 1 omitted. Each call handles one batch, and a whole pass runs
- * every ten minutes. Returns whether the pass goes on. A failure is ignored, since cleanup works without it and the next
- * pass repeats it.
- */
+// Adds the sessions to `listing` that releases of version 1 omitted. Each call handles one batch, and a whole pass runs
+// every ten minutes. Returns whether the pass has more batches. A failure is ignored, since the cleanup works without
+// the pass and the next pass repeats the work.
 const missingLister = (database: Database, query: Query) => {
   const read = rowAs(t.type({ last: t.union([t.string, t.null]) }))
   let next = 0

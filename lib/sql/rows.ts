@@ -10,9 +10,8 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
 
-// All rows are read by these functions, which run a statement and check each row's shape. The codecs change nothing.
+// The next three functions read all rows of the store. Each function runs a statement and checks the shape of each row.
 
-/** Returns all rows of a statement. */
 export const rowsAs =
   <A>(codec: t.Type<A>) =>
   (
@@ -33,7 +32,7 @@ export const optionalRowAs =
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, O.Option<A>> =>
     pipe(rowsAs(codec)(database, query, params), TE.map(A.head))
 
-/** Returns the row of a statement that always has one. */
+/** Returns the row of a statement that always returns one. */
 export const rowAs =
   <A>(codec: t.Type<A>) =>
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, A> =>
@@ -55,10 +54,9 @@ export const LoadedRow = t.intersection([
 ])
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
-/**
- * The row that a save returns. `seen` is the revision in the statement's snapshot, without this save. `changes` are those
- * of other saves after the revision `since`. `since` is 0 if the session does not descend from the caller's revision.
- */
+// The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
+// are the changes of other saves after the revision `since`. `since` is 0 if the session does not descend from the
+// caller's revision.
 export const WrittenRow = t.intersection([
   SavedRow,
   t.type({ seen: t.number, since: t.number, changes: json }),
@@ -77,7 +75,6 @@ export const ChangesRow = t.type({ changes: json })
 
 const ListedRow = t.type({ id: t.string, created: t.number, expiration: t.number })
 
-/** Returns the sessions that a statement lists. */
 export const listedSessions = (
   database: Queryable,
   query: Query,
@@ -88,7 +85,6 @@ export const listedSessions = (
     TE.map(A.map(({ id, created, expiration }) => ({ id: id as SessionId, createdAt: created, expiration }))),
   )
 
-/** Returns the ids that a statement selects. */
 export const sessionIds = (
   database: Queryable,
   query: Query,
@@ -98,7 +94,7 @@ export const sessionIds = (
 
 const member = (key: string, value: string): string => `${JSON.stringify(key)}:[${value}]`
 
-// This is built as text, since a member `__proto__` of an object in JavaScript would have a special meaning.
+// The JSON is built as text, since a member `__proto__` of a JavaScript object would have a special meaning.
 const object = (members: Iterable<string>): string => `{${[...members].join(',')}}`
 
 /** Returns the keys of `edits` with their values in `entries`, as `{"set": [value], "deleted": []}`. */
@@ -141,10 +137,8 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
           else hash.set(key, found[0])
       })
 
-/**
- * Applies the changes of a row to `known`. They start at the revision `since`, which is 0 if the row could not start from
- * `known`. `keys` are the keys that the row covers; `undefined` means all.
- */
+// Applies the changes of a row to `known`. The changes begin after the revision `since`, which is 0 if the row has all
+// entries. `keys` are the keys that the row covers; `undefined` means all.
 export const snapshotAfter = (
   known: Snapshot | undefined,
   keys: Keys | undefined,

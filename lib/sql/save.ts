@@ -1,6 +1,6 @@
-// Saves a session. First an optimistic statement tries to write. It requires that the session is alive. For updates, the
-// header must also have the revision from which the new values were computed. Otherwise a transaction locks the header,
-// reads the changes, applies the updates again, and writes. So no update is lost, and updates wait only for earlier saves.
+// Saves a session. First an optimistic statement tries to write. It writes only if the session is alive. For updates,
+// the header must also have the revision from which the new values were computed. If this statement writes nothing, a
+// transaction locks the header, reads the changes, applies the updates again, and writes. So no update is lost.
 
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
 import { DriverError, type SaveConflict, SessionGone, type StoreError, withEffect } from '../core/errors.js'
@@ -86,10 +86,8 @@ const lifetimeParams = (lifetime: Lifetime, edits: Edits, entries: Entries): rea
   return [edits.has(LIFETIME), own?.idleMs ?? null, (own ?? lifetime).absoluteMs]
 }
 
-/**
- * Whether the save writes the principal or the lifetime, or may reach a revision at which tombstones are deleted. Other
- * requests may have saved up to `RECENT_SAVES` times since the base revision.
- */
+// Whether the save writes the principal or the lifetime, or may reach a revision at which tombstones are deleted. Other
+// requests may have saved up to `RECENT_SAVES` times since the base revision.
 const needsFullSave = (edits: Edits, revision: number): boolean =>
   edits.has(PRINCIPAL) ||
   edits.has(LIFETIME) ||
@@ -111,10 +109,8 @@ const written = (
   keys: keysAfter(since, edits),
 })
 
-/**
- * Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save waited
- * for another save, and `changes` lacks its writes. The result is then `undefined`, and the caller reads the session again.
- */
+// Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save waited
+// for another save, and `changes` lacks its writes. The result is then `undefined`, and the caller reads the session again.
 export const mergedWithoutRead = (
   made: Made,
   versionTag: IdempotencyKey,
@@ -189,7 +185,7 @@ const snapshotOf = (
   versionTag: save,
 })
 
-/** Returns all present entries, or only the loaded and the edited ones. It reads only the changes after `since`. */
+/** Returns all present entries, or only the loaded and edited entries. Only the changes after `since` are read. */
 const presentOf = (
   { sql }: Saving,
   tx: Queryable,

@@ -1,4 +1,4 @@
-// Finds the version of the schema. One process upgrades it under a lock.
+// Finds the version of the schema, and upgrades the schema under a lock.
 
 import { DriverError, SchemaMismatch } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -35,12 +35,12 @@ export interface MadeVersion {
 }
 
 export interface SchemaState {
-  /** The version, or 0 if there are no tables. */
+  /** The version, or 0 if keyrow's tables do not exist. */
   readonly version: number
   /** Whether the PostgreSQL schema exists. */
   readonly exists: boolean
   readonly made: readonly MadeVersion[]
-  /** Present from version 3 on. */
+  /** The key of verifiable ids, from version 3 on. */
   readonly ids?: IdKey
 }
 
@@ -69,7 +69,7 @@ where ${ON_PRIMARY}`,
 
 const FoundRow = t.type({ exists: t.boolean, replication: t.string, columns: t.string })
 
-// The column `id_key` is read through `to_jsonb`, since version 2 does not have it.
+// The column `id_key` is read through `to_jsonb`, since version 2 does not have this column.
 const versions = (schema: string): Query => ({
   name: 'schema.versions',
   text: `
@@ -194,7 +194,7 @@ const foreign = (schema: string, why: string): SchemaMismatch =>
       `they were not changed. Choose another schema, or repair this one`,
   )
 
-/** Ensures that the schema has this release's version, and returns its state. `upgrade` allows it to change the tables. */
+/** Ensures that the schema has this release's version, and returns its state. `upgrade` permits changes of tables. */
 export const prepareSchema = (
   database: Database,
   schema: string,
@@ -237,7 +237,7 @@ const tooOld = (schema: string, version: number): SchemaMismatch =>
     { found: version, wanted: LATEST },
   )
 
-/** The result of an upgrade. `from` equals `to` if another process was first. */
+/** The result of an upgrade. `from` equals `to` if another process has upgraded before. */
 interface Upgraded {
   readonly from: number
   readonly to: number
@@ -263,7 +263,7 @@ export const upgradeSchema = (database: Database, schema: string): TE.TaskEither
   )
 }
 
-// The lock is needed, since `if not exists` alone is not safe for processes that start together.
+// Processes that start together need this lock, since `if not exists` alone is not safe for concurrent statements.
 const lock: Query = {
   name: 'schema.lock',
   text: `select pg_advisory_xact_lock(hashtext('keyrow'), hashtext($1::text))`,

@@ -1,10 +1,12 @@
-// Defines the statements for one session. They run the same on every driver, since all parameters are text or numbers, and
-// all results are text, float8 or boolean. A pool that renames columns does not change names without an underscore.
+// Defines the statements for one session. All parameters are text or numbers, and all results are text, float8 or
+// boolean, so the statements work alike on every driver. The names of result columns have no underscore, so no pool
+// renames them.
 //
-// Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of one
-// session wait for each other. (A destruction first fences the id in another statement.) Entries are written only under the
-// header's lock, in the order in which jsonb keeps its members. No expiration is later than the absolute one, so
-// `expires_at > now()` enforces both. A write may have waited for a lock, so it compares with `clock_timestamp()`.
+// Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of
+// one session wait for each other. (A destruction first fences the id in another statement.) Entries are written only
+// under the header's lock, in the order in which jsonb keeps its members. No expiration is later than the absolute
+// expiration, so `expires_at > now()` enforces both limits. A write may have waited for a lock, so it compares with
+// `clock_timestamp()`.
 
 import { PRINCIPAL } from '../core/well-known-keys.js'
 import { ON_PRIMARY } from '../db/database.js'
@@ -125,12 +127,12 @@ export type SessionStatements = ReturnType<typeof sessionStatements>
 
 export const sessionStatements = statementsOf('session', {
   // $1 id, $2 {"set": [value], "deleted": []}, $3 idle time, $4 the save's id, $5 base revision, $6 its version tag, $7
-  // whether the header must still have that revision. Updates need $7, since their values were computed from that revision.
-  // There is no row if the session is gone, has another revision or has this save already. There is also none if the base
-  // revision is too old to check that. A deletion is an upsert too, since a DELETE would miss a row that a concurrent save
-  // inserted. `seen` is the header's revision in the statement's snapshot. If it is not the revision before this save, the
-  // save waited for others, and `changes` lacks their writes. `since` is computed from the header after the save, so a base
-  // revision 63 revisions old is then one too old.
+  // whether the header must still have that revision. Updates need $7, since their values were computed from that
+  // revision. The result has no row if the session is gone, has another revision or has this save already. It also has
+  // no row if the base revision is too old to check for this save. A deletion is an upsert too, since a DELETE would
+  // miss a row that a concurrent save inserted. `seen` is the header's revision in the statement's snapshot. If `seen`
+  // is not the revision before this save, the save waited for other saves, and `changes` lacks their writes. `since` is
+  // computed from the header after the save. So a base revision that is 63 revisions old is too old.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
   // Like `save`, but $8 are the loaded keys, and `changes` has only these keys.
@@ -183,7 +185,8 @@ with head as (
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
 
-  // $1 id, $2 the save's id. A creation that finds its id taken gets a row if its own first attempt has taken the id.
+  // $1 id, $2 the save's id. For a creation that finds its id taken: returns a row if the creation's first attempt has
+  // taken the id.
   created: (schema) => `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration
 from ${schema}.session
@@ -225,7 +228,8 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
   refreshKeys: (schema, isAlive) =>
     refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes it a compare-and-swap with one winner.
+  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes this a compare-and-swap, so one rotation
+  // succeeds.
   rotate: (schema, isAlive) => `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
@@ -233,14 +237,15 @@ set secret_hash = decode($3::text, 'hex'),
 where id = $1::uuid and ${isAlive} and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
 
-  // $1 id, $2 new hash. A rotation that finds another secret gets true if its own first attempt has set that secret.
+  // $1 id, $2 new hash. For a rotation that finds another secret: returns true if the rotation's first attempt has set
+  // it.
   rotated: (schema) => `
 select secret_hash = decode($2::text, 'hex') as rotated
 from ${schema}.session
 where id = $1::uuid and expires_at > now() and ${ON_PRIMARY}`,
 
-  // $1 id. This is the first statement of a destruction. After its commit, a delayed creation finds the id taken. The fence
-  // waits for a creation in progress, so the second statement sees that session.
+  // $1 id. This is the first statement of a destruction. After its commit, a delayed creation finds the id taken. The
+  // fence waits for a creation in progress, so the second statement sees the created session.
   fence: (schema) => fence(schema, `values ($1::uuid, ${FENCED})`),
 
   // $1 id. The entries are deleted by the cascade.

@@ -117,7 +117,8 @@ const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'creat
     ),
 })
 
-// The id is taken. If the answer to the first attempt was lost, this same save may have taken it.
+// Called if the id of a new session is taken. If the answer to the first attempt was lost, that attempt may have taken
+// it.
 const ownCreation = (
   database: Database,
   sql: SessionStatements,
@@ -145,8 +146,8 @@ const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rota
     ),
 })
 
-// The session has another secret. If the answer to the first attempt was lost, this same rotation may have set it. One of
-// several concurrent rotations wins. The others fail with `SaveConflict`, or `SessionGone`.
+// Called if the session has another secret. If the answer to the first attempt was lost, that attempt may have set it.
+// Of several concurrent rotations one succeeds. The others fail with `SaveConflict` or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
@@ -206,7 +207,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     ),
   )
   return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
-    // Tables made in a transaction may be rolled back, so the root store learns nothing from them.
+    // Tables that a transaction creates may be rolled back, so the root store prepares its tables itself.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
@@ -224,7 +225,6 @@ interface StoreParts {
   readonly withRetry: ReturnType<typeof retried>
 }
 
-/** Runs an operation without retries. */
 const once: ReturnType<typeof retried> = (operation) => () => operation(false)
 
 const storeOver = (parts: StoreParts): SessionStore => {
@@ -252,10 +252,8 @@ const storeOver = (parts: StoreParts): SessionStore => {
   }
 }
 
-/**
- * Makes an operation wait for the preparation of the tables, and retries it. If the tables are missing or older (after a
- * restore), they are prepared again and the operation runs once more.
- */
+// Makes an operation wait for the preparation of the tables, and retries the operation. If the tables are missing or
+// older after a restore, they are prepared again and the operation runs once more.
 const preparedOver =
   ({ schema, database, preparation, withRetry }: StoreParts) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => Attempt<L, A>) =>
@@ -310,7 +308,7 @@ const preparation = (task: TE.TaskEither<StoreError, void>): Preparation => {
       return running
     },
     isDone: () => done,
-    // A running preparation is kept, since a statement that found no tables started before it.
+    // A running preparation is kept, since a statement that found no tables started before this preparation.
     forget: () => {
       if (done) running = undefined
       done = false

@@ -1,5 +1,5 @@
-// Wraps a store so that it batches loads and saves. Requests that arrive while a batch runs form the next batch, and each
-// gets its own result. So one flush of the WAL makes many saves durable.
+// Wraps a store so that loads and saves are batched. Requests that arrive while a batch runs form the next batch. Each
+// request gets its own result. One flush of the write-ahead log makes all saves of a batch durable.
 
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
@@ -36,10 +36,8 @@ interface Save {
 type SaveError = StoreError | SessionGone | SaveConflict
 type PendingSave = Pending<Save, SavedSnapshot, SaveError>
 
-/**
- * Merges several saves of one session into one. Each edit applies to the result of the one before it. A save whose update
- * throws is rejected. `base` is a newer state of the store than that of the changes, if known.
- */
+// Merges several saves of one session into one save. Each edit applies to the result of the edit before it. A save
+// whose update throws is rejected. `base` is the session's present state, if it is newer than the changes.
 const mergeSaves = (
   pending: readonly PendingSave[],
   base: Snapshot | undefined,
@@ -70,7 +68,7 @@ const mergeSaves = (
   return merged({ id: item.id, changes, edits: edits ?? noEdits, since, entries }, included, results)
 }
 
-/** Whether two saves cover the same keys. A save with an update of a key that is not loaded goes alone. */
+/** Whether two saves cover the same keys. A save with an update of an unloaded key is sent alone. */
 const canMerge = ({ change: first }: Save, { change: other }: Save): boolean =>
   is(first.since.keys, other.since.keys) && !isPartialUpdate(first) && !isPartialUpdate(other)
 
@@ -88,10 +86,8 @@ const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Sn
     base,
   ) as Snapshot
 
-/**
- * The merged save. Its result is split into one for each save, as if each had been saved alone. With other saves in between,
- * all get the present state.
- */
+// Makes the merged save. The result of the merged save is split into one result for each save, as if each save had run
+// alone. If another process has saved in between, each save gets the present state.
 const merged = (
   request: SaveRequest,
   pending: readonly PendingSave[],
@@ -141,11 +137,12 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
       load({ id, secret, ...reading })
 }
 
-/** At most half of the saves that a store recognizes, so that a retry of merged saves is recognized. */
+/** The maximum number of merged saves: half of the saves that a store recognizes, so that it recognizes a retry. */
 const MAX_MERGED = RECENT_SAVES / 2
 
-// Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is being
-// saved, its next saves wait and continue from the result. Many updates of one key thus take one statement.
+// Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is
+// being saved, its next saves wait, and then start from the result. Many updates of one key therefore take one
+// statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
   const save = batchQueue({
@@ -170,9 +167,9 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
 }
 
 /**
- * Wraps a store so that loads that arrive together share a statement, and so do saves. Each statement is one transaction. A
- * lone request is sent at once. If `maxQueueSize` requests wait, the next one fails at once with a retryable `DriverError`.
- * A store without `batch` is returned unchanged.
+ * Wraps a store so that concurrent loads share one statement, and concurrent saves share one statement. Each statement
+ * is one transaction. A request that arrives alone is sent at once. If `maxQueueSize` requests wait, the next one fails
+ * at once with a retryable `DriverError`. A store without `batch` is returned unchanged.
  *
  * @throws `RangeError` for an option that is out of range
  *

@@ -1,5 +1,6 @@
-// Wraps a store with a cache of the sessions that this process has read and saved. Each load asks the database, which
-// returns only what has changed. So a load is never stale, and costs only the changes, even for ten thousand values.
+// Wraps a store with a cache of the sessions that this process has read and saved. Each load queries the database,
+// which returns only the changes since the cached state. So a load is never stale, and its cost does not grow with the
+// session.
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
@@ -23,8 +24,8 @@ export interface MemoryLimit {
 }
 
 /**
- * Wraps a store with a cache in this process. A load reads only the changes since the cached state. So it also sees what
- * other processes have changed or ended. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
+ * Wraps a store with a cache in this process. A load reads only the changes since the cached state. So a load also sees
+ * the changes of other processes. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -105,13 +106,13 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
     ),
 })
 
-/** Caches fully loaded sessions only. A partly loaded one must not replace a full one, and is cheap to read again. */
+/** Caches only fully loaded sessions, since a partly loaded session must not replace a fully loaded one. */
 interface Cache {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
-  /** Caches the result of `saves` saves. If no other save came in between, only the size of the edits is computed. */
+  /** Caches the result of `saves` saves. Without a foreign save in between, only the size of the edits is computed. */
   readonly saved: (
     id: SessionId,
     change: Pick<SaveRequest, 'since' | 'edits'>,
@@ -142,7 +143,7 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
     get: (id) => cache.get(id)?.snapshot,
     put,
     drop,
-    // The result `unknown` may mean a wrong secret, so it drops nothing.
+    // The result `unknown` may mean a wrong secret, so the cached session is kept.
     loaded: (id, result) => {
       if (E.isRight(result)) put(id, result.right)
       else if (result.left === 'expired') drop(id)

@@ -27,7 +27,7 @@ export interface DeletedExpired {
   /** The number of deleted sessions. */
   readonly sessions: number
   readonly batches: number
-  /** Whether no expired session was left. Otherwise the run's time was up, it was aborted, or another run was busy. */
+  /** Whether no expired session was left. If false, the time was up, the run was aborted, or another run was busy. */
   readonly finished: boolean
 }
 
@@ -44,8 +44,8 @@ const limitsOf = ({
 })
 
 /**
- * Deletes expired sessions with all their rows, in batches. It waits for no lock and deletes no live session. Any number of
- * processes may run it, but only one batch runs at a time on each database.
+ * Deletes expired sessions with all their rows, in batches. The cleanup waits for no lock and deletes no live session.
+ * Any number of processes may run a cleanup, but only one batch runs at a time on each database.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -105,7 +105,7 @@ const deleteBatches = async (
 /** The pause while another run is busy. */
 const BUSY_PAUSE_MS = 500
 
-/** Waits for the pause. Returns false if it was aborted. */
+/** Waits for `pause` milliseconds. Returns false if the signal has ended the wait. */
 const waited = (pause: number, signal: AbortSignal | undefined, ref: boolean): Promise<boolean> =>
   signal?.aborted === true
     ? Promise.resolve(false)

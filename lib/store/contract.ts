@@ -1,9 +1,9 @@
 // Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - A load of a session that is missing, destroyed or opened with a wrong secret is `Left('unknown')`. A load of an
-//    expired one is `Left('expired')`. A refresh of any of them is `None`, and a write is `SessionGone`. A destruction
-//    succeeds. Any other error means that the store itself failed, or that another request was first.
-//  - Times are by the store's own clock. A caller never sends one.
+//  - A load of a session that is missing, destroyed or opened with a wrong secret returns `Left('unknown')`. A load of an
+//    expired session returns `Left('expired')`. For such a session, a refresh returns `None`, a write fails with
+//    `SessionGone`, and a destruction succeeds. Any other error means that the store failed, or a conflict.
+//  - The times of a session are times of the store's own clock. A caller never sends a time.
 //  - Each operation is atomic, and bounded in time.
 //  - A store gets the hash of a secret, never the secret.
 import type { Either } from 'fp-ts/lib/Either.js'
@@ -24,8 +24,8 @@ export interface Lifetime {
   /** A session expires at this age in milliseconds, even if used. Default: 12 hours, or `idleMs` if that is longer. */
   readonly absoluteMs: number
   /**
-   * A request that stores nothing moves the expiration only if that gains this fraction of `idleMs`, from 0 (always) to 1.
-   * A request that stores something always moves the expiration. Default: 0.1.
+   * A request without edits extends the expiration only if this gains the given fraction of `idleMs`, from 0 (always)
+   * to 1. A request that stores edits always extends the expiration. Default: 0.1.
    */
   readonly touchFraction: number
   /** The old secret still works for this many milliseconds after a rotation. Default: 0. */
@@ -96,9 +96,9 @@ export interface Saved {
 
 /** The options of a load. */
 export interface Reading {
-  /** The state that the caller has already. The store need not read rows that are not newer. */
+  /** The state that the caller has already. The store may omit rows that are not newer than this state. */
   readonly known?: Snapshot | undefined
-  /** The keys to load; `undefined` means all. The result may have more keys, and its own `keys` names them. */
+  /** The keys to load; `undefined` means all. The result may have more keys, which its `keys` names. */
   readonly keys?: Keys | undefined
 }
 
@@ -107,7 +107,7 @@ export interface LoadRequest extends Reading {
   readonly secret: SecretHash
 }
 
-/** Changes of one session, in order, that are saved as one change. `edits` and `entries` combine all of them. */
+/** Changes of one session that are saved as one change, in order. `edits` and `entries` combine all changes. */
 export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
   readonly id: SessionId
   readonly changes: readonly Change[]
@@ -122,8 +122,8 @@ export interface BatchOperations {
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
-   * Saves different sessions. `None` means that a save was not done, because of another save or the end of the session. The
-   * store's `save` then does it, or returns the reason.
+   * Saves different sessions. A result of `None` means that the save was not done, because of another save or the end
+   * of the session. The caller then calls the store's `save`, which saves or returns the reason.
    */
   readonly save: (
     requests: readonly SaveRequest[],
@@ -132,7 +132,7 @@ export interface BatchOperations {
 
 /** A session's edits, and the state on which they were made. */
 export interface Change {
-  /** Identifies this save, so that it is not done twice if it is repeated after a lost answer. */
+  /** Identifies this save, so that a retry after a lost answer does not save twice. */
   readonly save: IdempotencyKey
   readonly edits: Edits
   /** The state before the edits. It may cover only some keys. */
@@ -146,16 +146,16 @@ export interface Change {
 export interface SessionStore {
   readonly lifetime: Lifetime
 
-  /** Makes ids that the store recognizes as its own. Without this, ids are random, and the origin of a token is unknown. */
+  /** Makes ids that the store recognizes as its own. Without `ids`, the origin of a token is unknown. */
   readonly ids?: Ids
 
-  /** Makes the store ready for use. The first operation runs it. Run it yourself to detect a failure early. */
+  /** Makes the store ready for use. The first operation runs this task. A program runs it to detect a failure early. */
   readonly prepare: TaskEither<StoreError, void>
 
   /**
-   * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives the session a lifetime of its
-   * own. Repeating the same creation changes nothing. It fails with `SaveConflict` if the id is taken, or belonged to a
-   * session that ended within the last hour.
+   * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives the session a lifetime of
+   * its own. A repetition of the same creation changes nothing. A creation fails with `SaveConflict` if the id is
+   * taken, or belonged to a session that ended within the last hour.
    */
   readonly create: (
     id: SessionId,
@@ -164,7 +164,7 @@ export interface SessionStore {
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
-  /** Reads a live session consistently. The secret must be the present one, or within its grace time the previous one. */
+  /** Reads a live session consistently. The secret must be the present one, or the one before in its grace time. */
   readonly load: (
     id: SessionId,
     secret: SecretHash,
@@ -172,12 +172,12 @@ export interface SessionStore {
   ) => TaskEither<StoreError, Either<Absence, Snapshot>>
 
   /**
-   * Applies all edits or none to a live session. It raises the revision by one and moves the expiration forward. Keys
-   * without an edit are not written. If several saves set or delete one key, the highest revision wins. An update applies
-   * to the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime; only then may the expiration
-   * move backwards. Repeating the same save changes nothing. If an update throws, the promise rejects and nothing is
-   * written. The result includes the saves of other requests. It has all keys, or at least those of `since` and of the
-   * edits.
+   * Applies all edits or none to a live session. A save raises the revision by one and extends the expiration. Keys
+   * without an edit are not written. If several saves set or delete one key, the save with the highest revision wins.
+   * An update applies to the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime; only
+   * then may the expiration move backwards. A repetition of the same save changes nothing. If an update throws, the
+   * promise rejects and nothing is written. The result includes the saves of other requests. It has all keys, or at
+   * least the keys of `since` and of the edits.
    */
   readonly save: (
     id: SessionId,
@@ -188,8 +188,8 @@ export interface SessionStore {
   readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
 
   /**
-   * Reads a live session consistently by its id, and moves its expiration if that is due. Rows that are already in `known`
-   * need not be read. The result covers `keys`, by default the keys of `known`.
+   * Reads a live session consistently by its id, and extends its expiration if a touch is due. The store may skip rows
+   * that are already in `known`. The result covers `keys`, by default the keys of `known`.
    */
   readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
@@ -203,7 +203,7 @@ export interface SessionStore {
     to: SecretHash,
   ) => TaskEither<StoreError | SaveConflict | SessionGone, void>
 
-  /** Deletes the session with all its rows. Repeating this changes nothing. For an hour no creation can take the id. */
+  /** Deletes the session with all its rows. A repetition changes nothing. For an hour no creation can take the id. */
   readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
 
   /** Returns the live sessions whose entry `keyrow:principal` is this principal, the newest first. */
@@ -218,13 +218,13 @@ export interface SessionStore {
   /** Operations on several sessions at once, if the store has them. `batched` uses them. */
   readonly batch?: BatchOperations
 
-  /** Returns the error that any operation gets here and now, if an inner transaction is open. */
+  /** If an inner transaction is open, returns the error that any operation of this store would get. */
   readonly misuse?: () => StoreError | undefined
 
   /** For a store in a database: returns the same store through another handle. That store retries nothing. */
   readonly using?: (handle: Database) => SessionStore
 
-  /** For a store in a database: returns the handle of the innermost transaction that is open here. */
+  /** For a store in a database: returns the handle of its innermost open transaction in this async context. */
   readonly current?: Database['current']
 
   /** For a store through a transaction's handle: the transaction, and the same store outside of it. */
@@ -234,9 +234,9 @@ export interface SessionStore {
 /** A session is an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
 export type Session = SessionValue<SessionStore>
 
-// Connects a session store with its counterparts inside transactions of the same database.
+// Connects a session store with the stores that run in transactions of the same database.
 
-/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes of its handle. */
+/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes from its handle. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,
@@ -268,7 +268,7 @@ export const wrapStore = (inner: SessionStore, own: Partial<SessionStore>): Sess
 
 /**
  * Runs `effect` once the work through this store is committed, or at once outside of a transaction. If this or an outer
- * transaction rolls back, it runs `undone` instead.
+ * transaction rolls back, `undone` runs instead.
  */
 export const onceCommitted = (
   { transactionScope }: SessionStore,

@@ -1,5 +1,6 @@
-// Publishes events about sessions on `node:diagnostics_channel`. Each kind has a channel, named `keyrow:` and the kind.
-// Without subscribers an event costs nothing. Events have ids, counts and times, never tokens, secrets or values.
+// Publishes events about sessions on `node:diagnostics_channel`. Each kind of event has a channel, whose name is
+// `keyrow:` and the kind. Without subscribers an event costs nothing. Events have ids, counts and times, never tokens,
+// secrets or values.
 
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -20,17 +21,17 @@ export interface SessionEvents {
     readonly rounds: number
     readonly durationMs: number
   }
-  /** A request failed with a `SaveConflict`, since another request was first. */
+  /** A request failed with a `SaveConflict`, since another request made a conflicting change first. */
   readonly conflict: { readonly id: SessionId; readonly what: string }
-  /** A session has a new secret. */
+  /** The secret of a session was replaced. */
   readonly rotated: { readonly id: SessionId; readonly durationMs: number }
   /** A session was ended by `destroySession` or `destroySessionsOf`. */
   readonly destroyed: { readonly id: SessionId; readonly durationMs: number }
   /** A request had the token of an expired session. */
   readonly expired: { readonly id: SessionId }
-  /** A request had a token that opens no session, since it is malformed, was never issued, or its session has ended. */
+  /** A request had a token that opens no session: a malformed or foreign token, or the token of an ended session. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client sent more different bad tokens than its guard allows. The event is published once for each window of time. */
+  /** A client sent more foreign tokens than the guard allows. The event is published once in each window of time. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Expired sessions were deleted. */
   readonly expiredDeleted: {
@@ -74,8 +75,8 @@ export type SessionEventName = keyof SessionEvents
 
 const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
-// Keeps the channels. Node.js holds them through weak references, which makes the look-up expensive. Bun would drop them
-// together with their subscribers.
+// This map keeps the channels. Node.js holds channels by weak references, which makes their look-up expensive. Bun
+// would drop a channel together with its subscribers.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
@@ -139,7 +140,7 @@ export const publishing =
     return result
   }
 
-/** Does what `publishing` does, for the outcome of an operation that began at `start`. */
+/** Publishes the outcome of an operation that began at `start`, as `publishing` does. */
 export const publishOutcome = <A>(
   operation: Operation,
   start: number,

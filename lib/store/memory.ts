@@ -29,7 +29,7 @@ export type Clock = () => number
 
 const systemClock: Clock = () => Date.now()
 
-/** The rows of one session. They are an immutable value, which each change replaces. */
+/** The rows of one session, as an immutable value that each change replaces. */
 interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
@@ -38,7 +38,7 @@ interface Rows {
   readonly absoluteExpiration: number
   readonly revision: number
   readonly entries: Entries
-  /** The ids of the last saves, the newest first. */
+  /** The idempotency keys of the last saves, the newest first. */
   readonly recent: readonly IdempotencyKey[]
 }
 
@@ -47,13 +47,13 @@ type RowChange<L> = (rows: Rows) => E.Either<L, Rows>
 const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
   save !== undefined && rows.recent.includes(save)
 
-/** The id of an ended session stays reserved for this long, in milliseconds. */
+/** The time for which the id of an ended session is fenced, in milliseconds. */
 const FENCE_MS = 3_600_000
 
-/** Holds all sessions. Expired ones count as absent, and are deleted whenever the table has doubled in size. */
+/** Holds all sessions. Expired sessions count as absent, and are deleted when the table has doubled in size. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
-  /** For the id of each ended session, the time at which its reservation ends. The earliest time is first. */
+  /** For each fenced id, the time at which the fence ends. The earliest time is first. */
   readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
   #deleteAt = 1024
@@ -103,7 +103,7 @@ class MemoryTable {
     )
   }
 
-  /** Deletes a session and reserves its id. Returns whether the session was there. */
+  /** Deletes a session and fences its id. Returns whether the session existed. */
   remove(id: SessionId): boolean {
     const now = this.#now()
     for (const [old, until] of this.#fenced) {

@@ -1,4 +1,4 @@
-// The laws as checks on any `SessionStore`, for any test runner. The subject's `elapse` moves its clock, without waiting.
+// Exports the laws as checks of any `SessionStore`, for any test runner. `elapse` moves the tested store's clock.
 
 import { adapterLaws } from './adapter-laws.js'
 import { currentLaws } from './current-laws.js'

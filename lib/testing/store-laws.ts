@@ -47,7 +47,7 @@ export const storeLaws = [
         const saves = [right(saveEdits(session, set)), right(saveEdits(session, del))] as const
         const [first, second] = await Promise.all(saves)
         const values = await storedValues(session)
-        // A save may read again after its write. It then returns the stored state, with the revision of that state.
+        // A save that reads again after its write returns the stored state, with the revision of that state.
         for (const { revision, entries } of [first, second])
           if (revision === 3) assert.deepEqual(entries.toObject(), values)
           else assert.equal(revision, 2)
@@ -176,7 +176,8 @@ export const storeLaws = [
   }),
 ]
 
-// Checks law 11 for sessions with their own lifetime ("remember me"). It overrides the store's lifetime in every operation.
+// Checks law 11 for sessions with their own lifetime ("remember me"). Such a lifetime overrides the store's lifetime in
+// every operation.
 
 const store = { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0.1 }
 const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }

@@ -1,4 +1,4 @@
-// The contract of a store under test, and helpers for writing laws.
+// Defines the contract of a store under test, and functions for writing laws.
 
 import assert from 'node:assert/strict'
 import { applyEdits, type Edits } from '../core/edits.js'
@@ -13,7 +13,7 @@ import { buildSession, type LoadOptions, loadSession, saveSession, sessionToken 
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
 import type { Change, Lifetime, Session, SessionStore } from '../store/contract.js'
 
-/** A store under test. It may be empty, or be shared with others. */
+/** A store under test. It may contain other sessions. */
 export interface Subject {
   readonly store: SessionStore
   /** The database of the store, if sessions take part in its transactions. */
@@ -83,7 +83,7 @@ export const tagOf = (error: unknown): unknown => (error as { readonly _tag?: un
 
 export type Task = TE.TaskEither<unknown, unknown>
 
-/** Runs the tasks one after the other. It fails unless each results in a `Left` with this tag. */
+/** Runs the tasks one after the other. Fails unless each task results in a `Left` with this tag. */
 export const assertLeft = async (tag: string, ...tasks: readonly Task[]): Promise<void> => {
   for (const task of tasks) assert.equal(tagOf(await left(task)), tag)
 }
@@ -98,19 +98,18 @@ export const edited = (session: Session, ...edits: readonly Editing[]): Session 
     )
     .reduce((current, edit) => edit(current), session)
 
-/** Edits the session, saves it, and returns it as saved. */
+/** Edits the session, and returns the saved session. */
 export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
   right(saveSession(edited(session, ...edits)))
 
-/** Edits a new session and stores it. */
 export const stored = (store: SessionStore, ...edits: readonly Editing[]): Promise<Session> =>
   saveNow(buildSession(store), ...edits)
 
-/** Loads the session by its token. Returns `undefined` if there is none. */
+/** Loads the session by its token. Returns `undefined` if the token opens no session. */
 export const reloaded = async (session: Session, options?: LoadOptions): Promise<Session | undefined> =>
   pipe(await right(loadSession(session.handle, sessionToken(session), options)), O.toUndefined)
 
-/** Loads the session by its token. Fails if there is none. */
+/** Loads the session by its token. Fails if the token opens no session. */
 export const reload = async (session: Session, options?: LoadOptions): Promise<Session> =>
   (await reloaded(session, options)) ?? assert.fail('the session is not there')
 
@@ -164,7 +163,7 @@ export const counted = (store: SessionStore) => {
   return { store: countedStore, calls }
 }
 
-/** Stores a session and loads it again. `calls` has the calls that its store got since. */
+/** Stores a session and loads it again. `calls` has the later calls of the session's store. */
 export const countedSession = async (subject: Subject, ...edits: readonly Editing[]) => {
   const { store, calls } = counted(subject.store)
   const session = await reload(await stored(store, ...edits))
@@ -172,7 +171,6 @@ export const countedSession = async (subject: Subject, ...edits: readonly Editin
   return { session, store, calls }
 }
 
-/** Makes `count` values concurrently. */
 export const several = <A>(count: number, make: (index: number) => Promise<A>): Promise<A[]> =>
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
@@ -197,8 +195,6 @@ export const changedAtOnce = async (
 
 export const newPrincipal = (name = 'ada'): string => `${name} ${Math.random()}`
 
-// Requests, and tasks for their bodies.
-
 export const currentVisits = pipe(currentSession, TE.map(sessionRef('visits', 0)))
 
 export const set = (key: string, value: number) => updateCurrentSession(sessionSet(key, value))
@@ -209,7 +205,7 @@ export const increment = (key: string, by?: number) => updateCurrentSession(add(
 export const onCurrent = <L, A>(operation: (session: Session) => TE.TaskEither<L, A>) =>
   pipe(currentSession, TE.chainW(operation))
 
-/** Runs the tasks one after the other until one fails. Returns the result of the last one that ran. */
+/** Runs the tasks one after the other until a task fails. Returns the result of the last task that ran. */
 export const inOrder = <A>(
   ...tasks: readonly [...Task[], TE.TaskEither<unknown, A>]
 ): TE.TaskEither<unknown, A> =>
@@ -249,8 +245,6 @@ export const outlive = <A>(
     const run: (task: Task) => Promise<unknown> = E.isRight(outcome) ? right : left
     run(request(session, body, lingering)).then(end, reject)
   })
-
-// Partially loaded sessions.
 
 export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
 

@@ -29,7 +29,7 @@ import {
 
 type Check = (store: SessionStore, database: Database) => Promise<void>
 
-/** Makes checks for stores that are in a database with transactions. Other stores pass them. */
+/** Makes checks for stores that are in a database with transactions. Other stores pass these checks. */
 const databaseLaws = (law: 5 | 6 | 7, checks: Readonly<Record<string, Check>>) =>
   Object.entries(checks).flatMap(([name, check]) =>
     lawsOf(law, {
@@ -149,7 +149,7 @@ export const transactionLaws = [
   ...databaseLaws(6, {
     'a transaction that edits an ended session is rolled back': async (store, database) => {
       const session = await stored(store, { n: 0 })
-      // The session is ended as by another request, so that this request gets no event.
+      // The store itself ends the session, so the scope of this request does not notice the end.
       const late = request(session, store.destroy(session.id), inTransaction(database, increment('n')))
       await assertLeft('SessionGone', late)
       assert.equal(await reloaded(session), undefined)

@@ -1,4 +1,4 @@
-// Makes a `Database` that uses PostgreSQL through postgres.js, on a pool of the program or on a function that makes pools.
+// Makes a `Database` on postgres.js. The program passes a pool, or a function that makes pools.
 
 import type { Socket } from 'node:net'
 import { E } from '../../core/prelude.cjs'
@@ -13,9 +13,9 @@ import { openSocket, type PoolAddress, untilSent } from './workarounds.js'
 export type { PostgresJs } from './pool.js'
 
 /**
- * The options that a pool for keyrow needs. `fetch_types` is off, since the query for types of postgres.js 3.4.9 can end
- * the process if the connection is cut meanwhile. A connection attempt is given up after 5 seconds. All sockets are closed
- * when the pool ends. A connection never counts as full of statements, so BEGIN always reserves it.
+ * The options that a pool for keyrow needs. `fetch_types` is off, since postgres.js 3.4.9 can end the process if a
+ * connection is cut while it queries the types. A connection attempt fails after 5 seconds. All sockets are closed when
+ * the pool ends. The pool never treats a connection as full of statements, so BEGIN always reserves its connection.
  *
  * @example
  * ```ts
@@ -42,9 +42,9 @@ export interface PostgresOptions {
  * Makes a database on a postgres.js pool. Closing the database ends the pool. Statements are prepared unless the pool
  * has `prepare: false`, which pgbouncer in transaction mode needs.
  *
- * If you pass a function that makes pools, a pool is replaced when its connections no longer answer. If its address may
- * stand for several servers, it is also replaced after the loss of a connection. If you pass a pool, connections that no
- * longer answer last until the operating system ends them.
+ * If you pass a function that makes pools, keyrow replaces a pool whose connections no longer answer. If a pool's
+ * address may stand for several servers, keyrow also replaces the pool after the loss of a connection. If you pass a
+ * pool, connections that no longer answer last until the operating system ends them.
  *
  * If a setting of the role or database would silently give wrong values (`extra_float_digits` below 1, `array_nulls`
  * off), the affected statements fail with a `DriverError` of the kind `setting`.

@@ -1,8 +1,8 @@
-// Holds the postgres.js pool in use, and replaces it. A connection becomes silent if a firewall drops it or its host
-// vanishes: it gives no answer and is not closed. It keeps its place in the pool for about 15 minutes, until the operating
-// system ends it. postgres.js cannot close a single connection. So after a missed deadline, a new pool sends a probe to the
-// server. If the server answers and is no longer busy with the late statements, the old connections are at fault, and the
-// new pool takes over. A suspect pool (see workarounds.ts) is replaced without a probe.
+// Holds the postgres.js pool in use, and replaces it. A silent connection is open but gives no answer, because a
+// firewall drops its packets or its host has vanished. A silent connection keeps its place in the pool for about 15
+// minutes, until the operating system ends it. postgres.js cannot close a single connection. So after a missed
+// deadline, a new pool sends a probe to the server. The new pool takes over if the server answers and is no longer busy
+// with the late statements. A suspect pool (see workarounds.ts) is replaced without a probe.
 import { E } from '../../core/prelude.cjs'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
@@ -73,7 +73,8 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// If a connection has too many statements, postgres.js sends BEGIN without reserving it (see `retryUnsafeBegin`).
+// If a connection has too many statements, postgres.js sends BEGIN without reserving the connection (see
+// `retryUnsafeBegin`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql
@@ -101,7 +102,7 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
       return uses.pool
     },
     late: (of, sentAt) => {
-      // If a server of the wrong role has answered since then, no connection is silent.
+      // If a server of the wrong role has answered since `sentAt`, the deadline was missed for that reason.
       const isSilent = of.rejectedAt < sentAt
       if (isSilent && of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
@@ -193,10 +194,9 @@ const made = (make: () => PostgresJs): Pool | undefined => {
   }
 }
 
-/**
- * Whether the server is at fault, because it does not answer or is busy, and not the old pool's connections. Behind a proxy
- * such as pgbouncer, it knows none of these connections. It is then slow if the old pool got an answer after `sentAt`.
- */
+// Whether the server itself is slow, because it does not answer the probe or is busy with the late statements. Behind a
+// proxy such as pgbouncer, the server does not know the old pool's connections. The server then counts as slow if the
+// old pool got an answer after `sentAt`.
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }
@@ -210,7 +210,7 @@ const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number):
   return row?.known === true ? row.busy : old.answeredAt > sentAt
 }
 
-// A server process that waits for its client has done its work, so its answer was lost.
+// A server process that waits for its client is not busy. It has done its work, and its answer was lost.
 const BUSY = `
 select count(*) > 0 as known,
        count(*) filter (where state = 'active' and wait_event_type is distinct from 'Client') > 0 as busy

@@ -1,5 +1,5 @@
-// Sends one statement through postgres.js within its deadline. Parameters are sent as text of unknown type, and values are
-// received as text, so no option of the pool matters.
+// Sends one statement through postgres.js within its deadline. Parameters are sent as text of unknown type, and values
+// are received as text. So the pool's options for types have no effect.
 
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E } from '../../core/prelude.cjs'
@@ -17,14 +17,15 @@ import {
   withoutRetry,
 } from './workarounds.js'
 
-// Some settings of a role or database change values. keyrow sets the style of dates for each connection, which every pooler
-// passes on. It decodes both forms of `bytea`. Other settings are checked with the first statement that they affect.
+// Some settings of a role or database change how values are written as text. keyrow sets `DateStyle` on each
+// connection, and every pooler passes this setting on. keyrow decodes both forms of `bytea`. It checks other settings
+// with the first statement that they affect.
 
 interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/** Makes new connections of this pool independent of the settings. Throws a `RangeError` for a contradicting option. */
+/** Sets `DateStyle` and more for new connections of a pool. Throws a `RangeError` if a pool's option contradicts. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -57,7 +58,7 @@ export interface SettingsCheck {
 
 export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
 
-/** Fails if settings give wrong values. The error names them. */
+/** Fails if a setting of the role or database would give wrong values. The error names the setting. */
 const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
   (check.looking ??= send(SETTINGS).then((rows) => {
     const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
@@ -70,12 +71,12 @@ const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outc
 const hasNulls = (params: readonly Param[]): boolean =>
   params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
 
-// The OIDs of floats, of geometric types, and of arrays of them.
+// The OIDs of floats and geometric types, and of arrays of these types.
 const ROUNDED = new Set([
   600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
 ])
 
-/** Whether `extra_float_digits` matters, because a column is of such a type. */
+/** Whether `extra_float_digits` matters, because a column has one of the types of `ROUNDED`. */
 const hasFloats = (columns: readonly Column[]): boolean => columns.some(({ type }) => ROUNDED.has(type))
 
 const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
@@ -90,8 +91,9 @@ const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
   return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
 }
 
-// A stale prepared statement is prepared again with another text, on every connection. So one failure is enough for the
-// whole pool. A pool whose connections keep losing statements, as behind a pooler in transaction mode, stops preparing.
+// After one stale prepared statement, every connection of the pool prepares its statements again with another text.
+// Behind a pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops
+// preparing statements.
 
 /** How a statement is sent. The generation is the number of times that the pool's statements became stale. */
 interface Plan {
@@ -119,15 +121,15 @@ const plansOf = (pool: Pool): Plans => {
 const planOf = (pool: Pool, text: string, prepare: boolean): Plan => {
   const { generation, forgotten } = plansOf(pool)
   if (!prepare || forgotten >= MAX_FORGOTTEN) return { text, prepare: false, generation }
-  // Poolers look at the beginning of a statement, so the comment is at its end.
+  // Poolers look at the beginning of a statement's text, so the comment is at the end of the text.
   return { text: generation === 0 ? text : `${text}\n/* ${String(generation)} */`, prepare, generation }
 }
 
-/** Records a stale statement and returns true. It can then be sent again, unprepared, since nothing was done. */
+// Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
 const isToBeSentAgain = (pool: Pool, { generation, prepare }: Plan, error: unknown): boolean => {
   if (!prepare || !isStalePlan(error)) return false
   const present = plansOf(pool)
-  // Another statement of this generation may have failed before.
+  // Another stale statement of this generation may have ended the generation already.
   if (present.generation === generation) {
     present.generation += 1
     if (isForgotten(error)) present.forgotten += 1
@@ -172,7 +174,8 @@ export const send: Send = async (sql, query, params, link) => {
 /** The OID of the type that a quoted literal has before PostgreSQL infers its type. */
 const UNKNOWN = 705
 
-/** Sends a statement, and checks the settings if they affect it. If its result was rounded, it may have taken effect. */
+// Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
+// taken effect.
 const sendOnce: Send = async (sql, query, params, link) => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))

@@ -1,5 +1,5 @@
-// Runs transactions through postgres.js. By default, postgres.js would continue a transaction whose connection was lost.
-// After any failed statement in a savepoint, it rolls back the whole transaction.
+// Runs transactions through postgres.js. postgres.js itself would continue a transaction whose connection was lost. It
+// would also roll back the whole transaction after a failed statement in a savepoint.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
@@ -59,14 +59,13 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
   return runWithin(txLink, { begin, first: 'begin', last: 'commit', link }, body)
 }
 
-/**
- * Defect: BEGIN on a full connection (postgres.js 3.4.9).
- * Symptom: If a socket reports that it is full, or has too many statements, postgres.js sends BEGIN without reserving the
- * connection, and fails with UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are answered
- * before it is committed. TLS sockets, and sockets that the program makes, can still report that they are full.
- * Workaround: No body has run, so another attempt is safe. A COMMIT on each free connection ends the transaction. On a
- * connection without a transaction, it only causes a warning.
- */
+// Defect: BEGIN on a full connection (postgres.js 3.4.9).
+// Symptom: If a socket reports that it is full, or has too many statements, postgres.js sends BEGIN without reserving
+// the connection, and fails with UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are
+// answered before it is committed. TLS sockets, and sockets that the program makes, can still report that they are
+// full.
+// Workaround: keyrow begins again, which is safe because no body has run. A COMMIT on each free connection ends the
+// transaction. On a connection without a transaction, COMMIT only causes a warning.
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
   for (let attempt = 1; ; attempt += 1) {
@@ -80,7 +79,7 @@ export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link
 const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
   withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
-// postgres.js adds the text of a sent statement to the error. Without that text nothing was sent.
+// postgres.js adds the text of a sent statement to its error. If an error has no such text, nothing was sent.
 const isUnsentBegin = (error: unknown): boolean =>
   (error as { readonly query?: unknown } | undefined)?.query === undefined
 
@@ -88,7 +87,8 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock, whatever the role's default is.
+// A check under a lock must see everything that was committed before the lock. So the role's default isolation level is
+// overridden.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
@@ -96,7 +96,8 @@ const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Ou
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
-/** `first` and `last` name the steps in errors. A savepoint has no `last`; after a loss, its end is not awaited. */
+// `first` and `last` name the steps in errors. A savepoint has no `last`. After a lost connection the end of a
+// savepoint is not awaited.
 interface Around {
   readonly begin: Begin
   readonly first: string
@@ -132,7 +133,7 @@ const runWithin = async <L, A>(
   return outcome(txState, isUndone ? undone(done) : done)
 }
 
-/** Returns a function that reports to the pool that a step that begins now is late. */
+// Returns a function that reports a missed deadline to the pool. The late step begins with the call of `lateReporter`.
 const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
@@ -141,14 +142,15 @@ const lateReporter = (txLink: TxLink): (() => Effect) => {
   }
 }
 
-/** Marks a failure as without effect. If no commit was sent, the server rolls back. */
+/** Marks a failure as without effect. The server rolls back a transaction for which no COMMIT was sent. */
 const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =>
   pipe(
     result,
     E.mapLeft((error) => withEffect(error, 'none')),
   )
 
-/** Returns an error without effect. After a missed deadline nothing follows BEGIN, so it does not matter if it was sent. */
+// Returns the error of a transaction whose body never ran. Even if BEGIN was sent, nothing follows it, so there is no
+// effect.
 const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
   txLink.lost ??= error
   const failure = withEffect(error, 'none')
@@ -165,8 +167,9 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 }
 
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
-// Symptom: postgres.js sends the rollback or commit through a place in the pool that may serve another transaction by then.
-// Workaround: After a loss the callback never returns, so that nothing is sent.
+// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may serve another
+// transaction by then.
+// Workaround: After a lost connection the callback never returns, so postgres.js sends nothing.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))
     await new Promise(() => undefined)

@@ -14,19 +14,20 @@ export interface ObservedPool {
     unsafe(text: string): PromiseLike<unknown>
     readonly options: { readonly target_session_attrs?: unknown }
   }
-  /** Present only for a pool whose address may stand for several servers. */
+  /** The health of a pool whose address may stand for several servers. Other pools have none. */
   readonly health: PoolHealth | undefined
-  /** The last time at which a reached server had the wrong role. */
+  /** The last time at which a connection reached a server of the wrong role. */
   rejectedAt: number
   search: Search | undefined
 }
 
 // Defect: untrusted answers (3.4.9).
-// Symptom: A new connection may get the error of an earlier one, such as that of a lost statement or a failed attempt to
-// connect. postgres.js then skips the check of the server's role, and may use a standby from then on. With several hosts it
-// also answers a lost first statement of a connection with an empty result.
-// Workaround: After the first loss a pool is suspect. Then only server processes that answered before are trusted.
-// Statements to others are neutralised (sent without effect), and another pool takes over.
+// Symptom: A new connection may get an error of an earlier connection, such as the loss of a statement. postgres.js
+// then skips the check of the server's role, and may use a standby from then on. With several hosts, it also answers
+// the lost first statement of a connection with an empty result.
+// Workaround: After the first loss of a connection a pool is suspect. A suspect pool trusts only server processes that
+// answered before the loss. A statement to another server process is neutralised: a statement without effect is sent
+// instead. Then another pool takes over.
 
 /** The server process of a connection. postgres.js has one object for each connection, and changes it in place. */
 interface Backend {
@@ -49,7 +50,7 @@ export interface Observation {
 
 export const newHealth = (): PoolHealth => ({ suspect: false, trusted: new WeakMap() })
 
-/** Observes a statement. Call it before the statement is sent. */
+/** Observes which server process gets a statement. Call `observe` before the statement is sent. */
 export const observe = (pending: object, health: PoolHealth): Observation => {
   let state: Backend | null = null
   let sentTo: Backend | null = null
@@ -81,10 +82,8 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
   }
 }
 
-/**
- * Makes the pool suspect after the loss of a connection. It ignores a loss before the statement was sent. It also ignores a
- * server's rejection of a new connection, which concerns no earlier statement.
- */
+// Makes the pool suspect after the loss of a connection. This function ignores a loss before the statement was sent. It
+// also ignores a server's rejection of a new connection, which concerns no earlier statement.
 export const noteFailure = (
   health: PoolHealth | undefined,
   error: unknown,
@@ -112,18 +111,18 @@ const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown 
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-/** Whether the server starts, shuts down or has no connection left, or rejects the password, role or database. */
+/** Whether the server starts, shuts down, has no connection left, or rejects the password, role or database. */
 const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
-/** Whether an error is that of a connection, established or not. */
+/** Whether the error ended a connection or prevented a new one. */
 const isFatal = (error: unknown): boolean => /^(FATAL|PANIC)$/.test(String(severityOf(error)))
 
 const isStatements = (error: unknown): boolean => isOfServer(error) && !isFatal(error)
 
 // Defect: cancelled statements (3.4.9).
 // Symptom: If a statement is cancelled while its connection is being made, the pool loses that connection for good.
-// Workaround: Instead of being cancelled, an unsent statement is replaced. A sent statement is left alone, since a cancel
-// request names only a connection and could end another statement.
+// Workaround: keyrow replaces an unsent statement with one without effect, and never cancels a statement. A cancel
+// request names only a connection, so it could end another statement.
 
 /** Replaces an unsent statement with one without effect. */
 export const neutralise = (pending: unknown): void => {
@@ -132,9 +131,9 @@ export const neutralise = (pending: unknown): void => {
 
 // Defect: retries of prepared statements (3.4.9).
 // Symptom: postgres.js sends a stale prepared statement again on a connection that may have other statements under way.
-// postgres.js then takes their answers for its own, and all of these statements hang.
-// Workaround: postgres.js reads `prepared` in the turn in which it sets it, and once more after a failure. By then
-// `prepared` is false, so only keyrow repeats the statement.
+// postgres.js then assigns answers to the wrong statements, and all statements on the connection hang.
+// Workaround: postgres.js sets the member `prepared` of a statement, and reads it again after a failure. keyrow has set
+// `prepared` to false by then, so only keyrow repeats the statement.
 
 export const withoutRetry = (pending: object): void => {
   let prepared: unknown = false
@@ -150,11 +149,11 @@ export const withoutRetry = (pending: object): void => {
 }
 
 // Defect: sockets (3.4.9).
-// Symptom: `end` only sends a message, so a connection to a dead server keeps the process alive. An ended pool still
-// reconnects, and a pool whose hosts are down reconnects without a pause. On a full socket, BEGIN is sent without reserving
-// the connection (see `retryUnsafeBegin`).
-// Workaround: keyrow makes the sockets, through the option `socket`. It destroys them after `end` and limits their rate.
-// They never report that they are full.
+// Symptom: The pool's method `end` only sends a message, so a connection to a dead server keeps the process alive. An
+// ended pool still reconnects, and a pool whose hosts are down reconnects without a pause. On a full socket, BEGIN is
+// sent without reserving the connection (see `retryUnsafeBegin`).
+// Workaround: keyrow makes the sockets through the option `socket`. It destroys the sockets after `end`, and limits the
+// rate of new ones. These sockets never report that they are full.
 
 /** The address of a pool, as postgres.js parses it. */
 export interface PoolAddress {
@@ -180,7 +179,7 @@ const socketsOf = (pool: object): PoolSockets => {
 /** The maximum number of new sockets of a pool within a second. Further sockets wait a tenth of a second each. */
 const BURST = 50
 
-/** Below this number of unsent bytes a socket is not full. Unsent bytes are held in memory anyway. */
+/** A socket with fewer unsent bytes does not report that it is full. Unsent bytes are kept in memory in any case. */
 const HIGH_WATER_MARK = 2 ** 30
 
 /** Makes a socket to one of the pool's hosts. postgres.js calls this with the pool's options. */
@@ -191,7 +190,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
   if (sockets.times.length > BURST) await delay(100)
   if (sockets.closed) return new Promise<never>(() => undefined)
   const socket = new Socket({ writableHighWaterMark: HIGH_WATER_MARK } as SocketConstructorOpts)
-  // Destroyed sockets are removed here, since postgres.js removes all listeners, also one for the end, when TLS begins.
+  // Destroyed sockets are removed here and not by a listener, since postgres.js removes all listeners when TLS begins.
   for (const other of sockets.open) if (other.destroyed) sockets.open.delete(other)
   sockets.open.add(socket)
   return connected(socket, pool)
@@ -199,7 +198,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
 
 const connected = (socket: Socket, { host, port, path }: PoolAddress): Socket => {
   if (typeof path === 'string') return socket.connect(path)
-  // The host is random, so that the next attempt may find another one if this host is down or no primary.
+  // The host is random, so that the next attempt may reach another host if this one is down or is no primary.
   const index = Math.floor(Math.random() * host.length)
   const address = { host: host[index] ?? 'localhost', port: port[index] ?? 5432 }
   // postgres.js reads the address from the socket, for TLS and for its errors.
@@ -214,10 +213,10 @@ export const closeSockets = (pool: object): void => {
 }
 
 // Defect: no further search for a primary (3.4.9).
-// Symptom: With `target_session_attrs`, a statement fails with CONNECTION_DESTROYED if its connection reached a server of
-// the wrong role. The statement was never sent.
-// Workaround: One connection at a time searches for a server of the wanted role. Then each statement is tried again, until
-// its time is up.
+// Symptom: With `target_session_attrs`, a statement fails with CONNECTION_DESTROYED if its connection reached a server
+// of the wrong role. Such a statement was never sent.
+// Workaround: One connection at a time searches for a server of the wanted role. After the search each statement is
+// sent again, until its time is up.
 
 /** A search for a server of the wanted role. Until it ends, nothing else is sent through the pool. */
 interface Search {
@@ -228,7 +227,7 @@ interface Search {
   found: boolean
 }
 
-/** The minimum time from one pool to the next, in milliseconds. */
+/** The minimum time between two replacements of a pool, in milliseconds. */
 export const RENEWAL_MS = 100
 
 export const notSent = (name: string, pool: ObservedPool, cause: unknown): DriverError => {
@@ -248,7 +247,7 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /** Sends once. `spentMs` of the time have passed already. It calls `unsent` with the error if nothing was sent. */
+  /** Tries once to send. Earlier attempts took `spentMs`. If nothing was sent, `unsent` is called with the error. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
@@ -320,7 +319,7 @@ const startSearch = (pool: ObservedPool, cause: DriverError, until: number): Sea
       const left = search.until - performance.now()
       if (left <= 0) break
       const answer = await withDeadline('search', left, () => sendProbe(pool))
-      // A suspect pool finds no server any more. Another pool takes over.
+      // A suspect pool can find no server any more, so another pool takes over.
       search.found =
         pool.health?.suspect === true || E.isRight(answer) || !searchError(pool, answer.left).retryable
       if (search.found) break
