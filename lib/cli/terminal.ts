@@ -14,7 +14,7 @@ export const EXIT = {
   interrupted: 130,
 } as const
 
-/** An error of the command line itself, with its exit code. */
+/** An error that the program reports, such as a wrong argument or a missing session. `code` is the exit code. */
 export class Rejection extends Error {
   constructor(
     readonly code: number,

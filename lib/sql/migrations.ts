@@ -137,8 +137,8 @@ create table ${schema}.metadata (
 }
 
 // A new column that is null in all rows changes only the catalogue. But the change needs a lock that waits for running
-// transactions and blocks new ones. So this step comes last. It fails after a second, and is then retried. Each later
-// row of `metadata` gets an `id_key` too, but only the key in the row of this version is used.
+// transactions and blocks new ones. So this step comes last. If it does not get the lock within a second, it fails and
+// is retried. Each later row of `metadata` gets an `id_key` too, but only the key in the row of this version is used.
 const ownTimesAndIds: Migration = {
   version: 3,
   what: 'a lifetime of its own for a session; a key for verifiable ids',

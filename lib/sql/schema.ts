@@ -300,7 +300,7 @@ const recording = (schema: string): Query => ({
   text: `insert into ${schema}.metadata (version, made_by) values ($1::int, $2::text)`,
 })
 
-/** Returns the SQL for psql that upgrades the version `from` to this release's version. */
+/** Returns a script for psql. The script upgrades the schema from the version `from` to this release's version. */
 export const schemaSql = (schema: string, from: number): string => {
   const done = migrations.slice(from)
   const records = done.map(

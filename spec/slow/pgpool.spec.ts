@@ -168,7 +168,7 @@ for (const [index, name] of Object.keys(settings).entries())
       const { stdout } = await startKeyrow(['doctor', '--json', '--url', url, '--schema', schema]).ended
       t.match(
         stdout,
-        /"check":"routing","state":"warning","says":"a pooler has plain reads answered by a standby/,
+        /"check":"routing","state":"warning","says":"a pooler sends plain reads to a standby/,
       )
     })
     const open = () => sessionStore(database, { schema })

@@ -280,7 +280,7 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => 
   }
 }
 
-/** Waits a moment if the pool is suspect, since its replacement may have to wait for `RENEWAL_MS`. */
+/** Returns the pool in use. If this pool is suspect, waits for its replacement first, but at most `2 * RENEWAL_MS`. */
 const renewedPool = async (poolInUse: () => ObservedPool, timeoutMs: number): Promise<ObservedPool> => {
   const deadline = performance.now() + Math.min(timeoutMs, 2 * RENEWAL_MS)
   for (;;) {
