@@ -166,10 +166,7 @@ for (const [index, name] of Object.keys(settings).entries())
     await t.test('doctor tells it', async (t) => {
       const url = pools[index]?.url ?? ''
       const { stdout } = await startKeyrow(['doctor', '--json', '--url', url, '--schema', schema]).ended
-      t.match(
-        stdout,
-        /"check":"routing","state":"warning","says":"a pooler sends plain reads to a standby/,
-      )
+      t.match(stdout, /"check":"routing","state":"warning","says":"a pooler sends plain reads to a standby/)
     })
     const open = () => sessionStore(database, { schema })
     for (const [of, layered] of Object.entries(stores)) {
