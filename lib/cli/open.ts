@@ -40,7 +40,7 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
       const sql = postgres(url, {
         ...poolOptions,
         max,
-        // Statements are not prepared, because a pooler may give each statement another connection.
+        // Statements are not prepared, because a pooler may run each statement on a different connection.
         prepare: false,
         connect_timeout: Math.min(10, timeoutMs / 1000),
         connection: { application_name: 'keyrow' },

@@ -1,20 +1,21 @@
 // An edit changes one named value: a key of a session, or a column of a record. Each name has at most one edit. An edit
 // is a pure function of one value, which may be absent:
 //
-// Set v x ↦ v blind: independent of the stored value Del x ↦ nothing blind Update f g … x ↦ … g(f(x)) replayed: a save
-// applies it to the value that is in the row by then
+//   Set v        x ↦ v           blind: independent of the stored value
+//   Del          x ↦ nothing     blind
+//   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
 //
 // Two edits of one name compose to one edit with the effects of both. If either edit is blind, the composed edit is
 // blind:
 //
-// compose(e, Set v) = Set v compose(Update fs, Update gs) = Update (fs then gs) compose(e, Del) = Del compose(Set v,
-// Update gs) = Set (gs of v)
+//   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
+//   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
 //                                  compose(Del, Update gs)       = Set (gs of nothing)
 //
 // `since` returns the edits that `later` has and `earlier` lacks. So a later save skips what an earlier save has
 // stored:
 //
-// compose(earlier, since(earlier, later)) = later if `later` was made from `earlier`
+//   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
 
 import type { Json } from './json.js'
 import { HashMap, O } from './prelude.cjs'

@@ -299,7 +299,7 @@ export type SessionError =
   | SaveConflict
   | SchemaMismatch
 
-/** An error of the store itself: the database failed, or keyrow's schema has another version. */
+/** An error of the store itself: the database failed, or keyrow's schema has a different version. */
 export type StoreError = DriverError | SchemaMismatch
 
 /** The errors of records. */

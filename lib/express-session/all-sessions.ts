@@ -70,7 +70,7 @@ export const allSessions = (database: Database, schemaName: string) => {
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),
       TE.map(A.filter((entries) => !hasEnded(entries, Date.now()))),
     ),
-    /** Returns the number of the sessions that `all` returns. */
+    /** Returns the number of sessions that `all` returns. */
     length: () => {
       const now = Date.now()
       const isAlive = (cookie: Json): boolean => !isOver(cookie, now)

@@ -47,7 +47,7 @@ export interface RecordOf<
   readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
   /** Deletes the row. It is no error if the row was already deleted. */
   readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
-  /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
+  /** Declares the relation to the records whose `column` holds the parent's id. The records are in the order of their keys. */
   readonly hasMany: <N extends keyof C>(
     column: N,
   ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>

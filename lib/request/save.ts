@@ -43,7 +43,7 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
   onceCommitted(session.handle, () => undefined, undo)
 }
 
-/** Whether a store may hold the session. A session that was never sent is destroyed without a statement. */
+/** Whether the session might be in a store, since it was loaded or sent. A session that was never sent is destroyed without a statement. */
 export const mayBeStored = (session: Session): boolean =>
   O.isSome(session.snapshot) || birthOf(session).sent === true
 

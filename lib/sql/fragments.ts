@@ -16,10 +16,10 @@ export const FENCE_TIME = "interval '1 hour'"
 /** The end of a fence that begins now. */
 export const FENCED = `now() + ${FENCE_TIME}`
 
-/** The condition of a live session at the present time, since the statement may have waited for a lock. */
+/** The SQL condition that a session is live now. It reads the clock, because the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** The condition of a live session at the start of the transaction. Citus rejects volatile functions in an update. */
+/** The SQL condition that a session is live at the start of the transaction. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
 /** A tombstone is kept for at least this many revisions. No reader asks for changes since an older revision. */
@@ -27,7 +27,7 @@ export const TOMBSTONE_REVISIONS = 256
 
 type Text = (schema: string, isAlive: string) => string
 
-/** Makes statements from their texts, each named `group.name`. `isAlive` is the condition of a live session. */
+/** Makes statements from their texts, each named `group.name`. `isAlive` is the SQL condition that a session is live. */
 export const statementsOf =
   <N extends string>(group: string, texts: Readonly<Record<N, Text>>) =>
   (schema: string, isAlive = ALIVE_NOW): Readonly<Record<N, Query>> => {
