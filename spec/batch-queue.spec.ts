@@ -277,10 +277,10 @@ t.test(
       )
       return sent.splice(0)
     }
-    t.strictSame(await send(31, 1, false), [{ size: 31, beside: 0 }])
-    t.strictSame(await send(50, 1, false), [
-      { size: 25, beside: 0 },
-      { size: 25, beside: 1 },
+    t.strictSame(await send(63, 1, false), [{ size: 63, beside: 0 }])
+    t.strictSame(await send(70, 1, false), [
+      { size: 35, beside: 0 },
+      { size: 35, beside: 1 },
     ])
     t.strictSame(await send(191, 1, true), [
       { size: 128, beside: 0 },

@@ -103,8 +103,8 @@ t.test('what arrives together goes together, and each gets its own', async (t) =
     loaded.map((session) => session.store.get('n')),
     loaded.map((_, index) => index),
   )
-  // As many statements as may run at once, each of as many sessions.
-  t.strictSame(names(), ['batch.load', 'batch.load'])
+  // Fifty loads are not worth a second statement.
+  t.strictSame(names(), ['batch.load'])
   const odd = 'quote " backslash \\ brace } comma , null \n ü \u{1F600}'
   const saved = await all(50, (index) =>
     saveSession(sessionSet(odd, [odd, index])(sessionDel('n')(loaded[index] as Session))),

@@ -47,7 +47,7 @@ type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSi
 const LATE_MS = 10
 
 /** If this many reads wait, another statement starts beside the one that runs. */
-const READS_WORTH_ANOTHER = 16
+const READS_WORTH_ANOTHER = 32
 
 /** If this many writes wait, another statement starts beside the one that runs. Each costs a flush of the log. */
 const WRITES_WORTH_ANOTHER = 64
