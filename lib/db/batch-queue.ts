@@ -198,7 +198,7 @@ class BatchQueue<I, R, A, L> {
   readonly #options: BatchQueueOptions<I, R, A, L>
   readonly #scheduler: Scheduler<readonly Group<I, R, A, L>[]>
   /** The items that can be sent now. */
-  #ready: Pending<I, A, L>[] = []
+  readonly #ready: Pending<I, A, L>[] = []
   /** For each key, the items that wait for an earlier item of that key. */
   readonly #blockedByKey = new Map<string, Pending<I, A, L>[]>()
   /** For each key with waiting items, the result of the last request. */
