@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { DriverError, SessionGone } from '../lib/core/errors.js'
 import { E } from '../lib/core/prelude.cjs'
-import { batchQueue, limitsOf, type Merged, type Pending, unmerged } from '../lib/db/batch-queue.js'
+import { batchQueue, limitsOf, type Merged, type Pending, UNKNOWN, unmerged } from '../lib/db/batch-queue.js'
 
 interface Item {
   readonly n: number
@@ -18,7 +18,7 @@ interface Request {
 }
 
 /** What a batch, or an item that is sent alone, comes to. */
-type Fate = 'done' | 'partly' | 'fails' | 'one is at fault' | 'throws'
+type Fate = 'done' | 'partly' | 'in doubt' | 'fails' | 'one is at fault' | 'one is lost' | 'throws'
 
 interface Plan {
   readonly items: readonly (readonly [key: string | undefined, turns: number])[]
@@ -38,7 +38,19 @@ const turns = fc.nat(3)
 const plans: fc.Arbitrary<Plan> = fc.record({
   items: fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd'), turns), { maxLength: 40 }),
   batches: fc.array(
-    fc.tuple(fc.constantFrom<Fate>('done', 'done', 'partly', 'fails', 'one is at fault', 'throws'), turns),
+    fc.tuple(
+      fc.constantFrom<Fate>(
+        'done',
+        'done',
+        'partly',
+        'in doubt',
+        'fails',
+        'one is at fault',
+        'one is lost',
+        'throws',
+      ),
+      turns,
+    ),
     { minLength: 1, maxLength: 10 },
   ),
   alone: fc.array(
@@ -74,6 +86,7 @@ const faultsOf = async ({
 }: Plan): Promise<readonly string[]> => {
   const faults: string[] = []
   const done: Item[] = []
+  const inDoubt = new Set<Item>()
   const underWay = new Set<string>()
   let [running, batch, single] = [0, 0, 0]
   const enter = (keys: readonly (string | undefined)[]): void => {
@@ -88,7 +101,7 @@ const faultsOf = async ({
   }
   const all = async (
     requests: readonly Request[],
-  ): Promise<E.Either<Error, readonly (number | undefined)[]>> => {
+  ): Promise<E.Either<Error, readonly (number | undefined | typeof UNKNOWN)[]>> => {
     const [fate, turns] = batches[batch % batches.length] as Plan['batches'][number]
     batch += 1
     running += 1
@@ -103,15 +116,24 @@ const faultsOf = async ({
     if (fate === 'fails') return E.left(new DriverError('lost', { retryable: true }))
     if (fate === 'one is at fault')
       return E.left(new DriverError('a bad value', { sqlState: '22P02', retryable: false }))
+    if (fate === 'one is lost') {
+      for (const item of requests.flatMap(({ items }) => items)) inDoubt.add(item)
+      return E.left(new DriverError('a lost answer', { retryable: false, effect: 'unknown' }))
+    }
     return E.right(
       requests.map(({ items }, index) => {
         if (fate === 'partly' && index % 2 === 0) return undefined
+        if (fate === 'in doubt' && index % 2 === 0) {
+          for (const item of items) inDoubt.add(item)
+          return UNKNOWN
+        }
         done.push(...items)
         return items.at(-1)?.n
       }),
     )
   }
-  const one = async (item: Item): Promise<E.Either<Error, number>> => {
+  const one = async (item: Item, mayBeDone: boolean): Promise<E.Either<Error, number>> => {
+    if (mayBeDone !== inDoubt.has(item)) faults.push('it is wrong about what may be done')
     const [fate, turns] = alone[single % alone.length] as Plan['alone'][number]
     single += 1
     enter([item.key])

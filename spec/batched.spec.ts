@@ -541,3 +541,14 @@ t.test('inside of a transaction nothing is batched, and only a commit is told', 
     [],
   )
 })
+
+t.test('updates of sessions that are many revisions behind are stored, in a batch too', async (t) => {
+  const { store, database } = open()
+  const sessions = await fill(store, 3)
+  const writer = sessionStore(database)
+  for (const session of sessions)
+    for (let times = 0; times < 70; times += 1)
+      await saveSession(sessionSet('n', times)(await again(session, writer)))
+  await Promise.all(sessions.map((session) => saveSession(count('n')(session))))
+  for (const session of sessions) t.equal((await again(session)).store.get('n'), 70)
+})

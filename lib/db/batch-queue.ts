@@ -1,117 +1,12 @@
 // Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A request to
 // an idle queue does not wait. A request that a batch could not answer is retried alone.
 
-import { AsyncLocalStorage } from 'node:async_hooks'
 import { DriverError } from '../core/errors.js'
-import { numberOption } from '../core/options.js'
 import { E } from '../core/prelude.cjs'
-import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
+import { clearTimeout, setTimeout } from '../core/process.js'
+import { type BatchOptions, READS_WORTH_ANOTHER, Scheduler, WRITES_WORTH_ANOTHER } from './batch-scheduler.js'
 
-export interface BatchOptions {
-  /** The maximum number of requests in a statement. Up to 32 saves of one session count as one. Default: 128. */
-  readonly maxBatchSize?: number
-  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
-  readonly concurrency?: number
-  /** The maximum number of unanswered requests of a kind. More requests fail with a `DriverError`. Default: 10,000. */
-  readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
-  readonly queueTimeoutMs?: number
-}
-
-export const limitsOf = ({
-  maxBatchSize = 128,
-  concurrency = 2,
-  maxQueueSize = 10_000,
-  queueTimeoutMs = 12_000,
-}: BatchOptions): Required<BatchOptions> => ({
-  maxBatchSize: numberOption('maxBatchSize', maxBatchSize, 1, 1_000, 'integer'),
-  concurrency: numberOption('concurrency', concurrency, 1, 100, 'integer'),
-  maxQueueSize: numberOption('maxQueueSize', maxQueueSize, 1, 1e7, 'integer'),
-  queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
-})
-
-interface BatchSource<B> {
-  /** Returns the number of waiting requests. */
-  readonly size: () => number
-  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
-  readonly next: (slots: number) => B | undefined
-  /** The number of waiting requests that are worth a batch beside the running one. */
-  readonly worthAnother: number
-  /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
-  readonly send: (batch: B) => Promise<void>
-}
-
-type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
-
-/** A batch that runs longer than this time is late. Another batch may then start while the late one runs. */
-const LATE_MS = 10
-
-/** If this many reads wait, another statement starts beside the one that runs. */
-const READS_WORTH_ANOTHER = 32
-
-/** If this many writes wait, another statement starts beside the one that runs. Each costs a flush of the log. */
-const WRITES_WORTH_ANOTHER = 64
-
-/**
- * Sends the batches of a source. Normally one batch of writes runs at a time, since one large statement costs less than
- * two small ones. Up to `concurrency` batches run if a batch is late or many requests wait.
- */
-class Scheduler<B> {
-  // A batch must not run in the async context of its first request.
-  readonly #neutral = AsyncLocalStorage.snapshot()
-  readonly #source: BatchSource<B>
-  readonly #concurrency: number
-  readonly #worthAnother: number
-  #running = 0
-  #started = 0
-  #scheduled = false
-  #watching = false
-
-  constructor(source: BatchSource<B>, { concurrency, maxBatchSize }: SchedulerOptions) {
-    this.#source = source
-    this.#concurrency = concurrency
-    this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
-  }
-
-  /** Sends a batch after this turn of the event loop, so that requests later in the same turn still join the batch. */
-  schedule(): void {
-    if (this.#scheduled || this.#running >= this.#concurrency) return
-    this.#scheduled = true
-    this.#neutral(setImmediate, () => {
-      this.#scheduled = false
-      this.#pump()
-    })
-  }
-
-  #pump(): void {
-    while (this.#running < this.#concurrency && this.#isDue()) {
-      const batch = this.#source.next(this.#concurrency - this.#running)
-      if (batch === undefined) return
-      this.#running += 1
-      this.#started = performance.now()
-      const done = (): void => {
-        this.#running -= 1
-        this.#pump()
-      }
-      void this.#source.send(batch).then(done, done)
-    }
-    if (this.#running < this.#concurrency && this.#source.size() > 0) this.#pumpWhenLate()
-  }
-
-  #isDue(): boolean {
-    if (this.#running === 0 || this.#source.size() >= this.#worthAnother) return true
-    return performance.now() - this.#started >= LATE_MS
-  }
-
-  #pumpWhenLate(): void {
-    if (this.#watching) return
-    this.#watching = true
-    setTimeout(() => {
-      this.#watching = false
-      this.#pump()
-    }, LATE_MS)
-  }
-}
+export { type BatchOptions, limitsOf } from './batch-scheduler.js'
 
 /** Returns the error of a request that was not sent because the database is too slow for the load. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
@@ -146,6 +41,8 @@ export interface Pending<I, A, L> {
   readonly since: number
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
   readonly reject: (thrown: unknown) => void
+  /** Whether a batch may have done the item. */
+  mayBeDone: boolean
 }
 
 /** Items of one key that are sent as one request. */
@@ -156,14 +53,20 @@ export interface Merged<I, R, A, L> {
   readonly split: (result: A) => readonly A[]
 }
 
+/** Stands for the result of a request that may be done. */
+export const UNKNOWN: unique symbol = Symbol('unknown')
+
 export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
   /** Returns an error if no request may be sent in the present async context. */
   readonly misuse: (() => L | undefined) | undefined
-  /** Returns the results in the requests' order. If a result is `undefined`, the request's items are retried alone. */
-  readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
-  /** Sends one item alone. `mayBeDone` is true if the item was in a batch that did not answer it. */
+  /**
+   * Returns the results in the requests' order. The items of a request without a result are retried alone. Its result
+   * is then `undefined` if nothing was done, and `UNKNOWN` if the request may be done.
+   */
+  readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
+  /** Sends one item alone. `mayBeDone` is true if a batch may have done the item. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
   /** Returns the key of the lock that an item takes. Requests of one key are sent one by one, in their order. */
   readonly keyOf?: (item: I) => string
@@ -192,6 +95,13 @@ interface Group<I, R, A, L> extends Merged<I, R, A, L> {
   readonly key: string | undefined
   /** The number of items in the group, including the items that `merge` rejected. */
   readonly size: number
+}
+
+/** A group that a batch did not answer. */
+interface Unanswered<I, R, A, L> {
+  readonly group: Group<I, R, A, L>
+  /** The number of items that are now sent alone. The other items wait for the result, and are merged with it. */
+  readonly count: number
 }
 
 class BatchQueue<I, R, A, L> {
@@ -223,7 +133,7 @@ class BatchQueue<I, R, A, L> {
     const failure = misuse?.() ?? (this.#size >= limits.maxQueueSize ? queueFull(what, limits) : undefined)
     if (failure !== undefined) return Promise.resolve(E.left(failure))
     return new Promise((resolve, reject) => {
-      this.#enqueue({ item, key: keyOf?.(item), since: performance.now(), resolve, reject })
+      this.#enqueue({ item, key: keyOf?.(item), since: performance.now(), resolve, reject, mayBeDone: false })
       this.#scheduler.schedule()
     })
   }
@@ -308,10 +218,14 @@ class BatchQueue<I, R, A, L> {
     })
   }
 
-  /** Ends a group, unless it has ended already. `result` is the new state of the group's key, if known. */
-  #complete(group: Group<I, R, A, L>, result: A | undefined): void {
+  /**
+   * Ends a group, unless it has ended already. `result` is the new state of the group's key, if known. The items of
+   * `rest` wait again, before all other items of the key.
+   */
+  #complete(group: Group<I, R, A, L>, result: A | undefined, rest: readonly Pending<I, A, L>[] = []): void {
     if (!this.#underWay.delete(group)) return
-    this.#size -= group.size
+    this.#size -= group.size - rest.length
+    if (group.key !== undefined) this.#blockedByKey.get(group.key)?.unshift(...rest)
     this.#release(group.key, result)
     this.#scheduler.schedule()
   }
@@ -329,9 +243,8 @@ class BatchQueue<I, R, A, L> {
     try {
       const [first] = groups
       const isSingle = groups.length === 1 && first?.pending.length === 1
-      const each = (isSingle ? groups : await this.#sendBatch(groups)).map((group) =>
-        this.#sendEach(group, !isSingle),
-      )
+      const unanswered = isSingle ? [{ group: first, count: 1 }] : await this.#sendBatch(groups)
+      const each = unanswered.map((one) => this.#sendEach(one))
       if (this.#options.keyOf === undefined) await Promise.all(each)
       // A request that waits for a lock must not block the queue.
       else if (isSingle) await releaseSlotAfter(Promise.all(each))
@@ -345,39 +258,51 @@ class BatchQueue<I, R, A, L> {
   }
 
   /** Sends a batch and resolves the items that it answers. Returns the groups that the batch did not answer. */
-  async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Group<I, R, A, L>[]> {
+  async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Unanswered<I, R, A, L>[]> {
     const results = await this.#options.all(groups.map(({ request }) => request))
     if (E.isLeft(results)) {
-      if (!isBatchWideFailure(results.left)) return groups
+      if (!isBatchWideFailure(results.left)) {
+        if ((results.left as unknown as DriverError).effect === 'unknown') groups.forEach(doubt)
+        return groups.map((group) => ({ group, count: group.pending.length }))
+      }
       for (const group of groups) {
         this.#complete(group, undefined)
         for (const { resolve } of group.pending) resolve(results)
       }
       return []
     }
-    return groups.filter((group, index) => {
+    const unanswered: Unanswered<I, R, A, L>[] = []
+    for (const [index, group] of groups.entries()) {
       const result = results.right[index]
-      if (result === undefined) return true
-      this.#complete(group, result)
-      for (const [place, own] of group.split(result).entries()) group.pending[place]?.resolve(E.right(own))
-      return false
-    })
+      if (result === UNKNOWN) doubt(group)
+      if (result === undefined || result === UNKNOWN) unanswered.push({ group, count: 1 })
+      else {
+        this.#complete(group, result)
+        for (const [place, own] of group.split(result).entries()) group.pending[place]?.resolve(E.right(own))
+      }
+    }
+    return unanswered
   }
 
   /** Sends the items one after the other, each alone and within its time in the queue. */
-  async #sendEach(group: Group<I, R, A, L>, mayBeDone: boolean): Promise<void> {
+  async #sendEach({ group, count }: Unanswered<I, R, A, L>): Promise<void> {
     let latest: A | undefined
-    for (const one of group.pending)
+    for (const one of group.pending.slice(0, count))
       try {
         if (this.#inTime([one]).length === 0) continue
-        const outcome = await this.#options.one(one.item, mayBeDone)
+        const outcome = await this.#options.one(one.item, one.mayBeDone)
         if (E.isRight(outcome)) latest = outcome.right
         one.resolve(outcome)
       } catch (thrown) {
         one.reject(thrown)
       }
-    this.#complete(group, latest)
+    this.#complete(group, latest, group.pending.slice(count))
   }
+}
+
+/** Records that a batch may have done the items of a group. */
+const doubt = <I, A, L>({ pending }: { readonly pending: readonly Pending<I, A, L>[] }): void => {
+  for (const one of pending) one.mayBeDone = true
 }
 
 const queueFull = (what: string, { maxQueueSize }: Required<BatchOptions>): DriverError =>

@@ -2,12 +2,14 @@
 // flush of the write-ahead log.
 
 import { hasUpdates } from '../core/edits.js'
+import type { StoreError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
-import { E, O, pipe, TE, t } from '../core/prelude.cjs'
+import { E, pipe, TE, t } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, type Keys, pick, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey } from '../core/token.js'
 import { LIFETIME, PRINCIPAL } from '../core/well-known-keys.js'
 import { type Database, ONCE_ON_PRIMARY, type Param, type Query } from '../db/database.js'
+import type { Attempt } from '../db/deadline.js'
 import { arrayOfJson } from '../db/text-format.js'
 import type {
   Absence,
@@ -17,6 +19,7 @@ import type {
   SavedSnapshot,
   SaveRequest,
   SessionStore,
+  Unsaved,
 } from '../store/contract.js'
 import {
   ALIVE_NOW,
@@ -107,12 +110,19 @@ from head`,
 
 type BatchStatements = ReturnType<typeof batchStatements>
 
+/** The operations, of which the save is one attempt. */
+interface BatchAttempts extends Pick<BatchOperations, 'load'> {
+  readonly save: (
+    requests: readonly SaveRequest[],
+  ) => Attempt<StoreError, readonly E.Either<Unsaved, SavedSnapshot>[]>
+}
+
 export const batchOver = (
   database: Database,
   sql: BatchStatements,
   lifetime: Lifetime,
   refresh: SessionStore['refresh'],
-): BatchOperations => ({
+): BatchAttempts => ({
   load: loadBatch(database, sql, lifetime),
   save: saveBatch(database, sql.save, lifetime, refresh),
 })
@@ -186,35 +196,38 @@ const saveBatch =
     query: Query,
     { idleMs }: Lifetime,
     refresh: SessionStore['refresh'],
-  ): BatchOperations['save'] =>
+  ): BatchAttempts['save'] =>
   (requests) => {
     const batchable = requests.filter(isBatchable)
-    return async () => {
-      const rows = await rowsAs(BatchWrittenRow)(database, query, saveParams(batchable, idleMs))()
+    const params = saveParams(batchable, idleMs)
+    return async (mayBeDone) => {
+      const rows = await rowsAs(BatchWrittenRow)(database, query, params)()
       if (E.isLeft(rows)) return rows
       const outcomes = await outcomesOf(refresh, batchable, byOrdinal(rows.right))
-      return E.right(requests.map((request) => outcomes.get(request) ?? O.none))
+      // An earlier attempt may have stored a save whose session gives no row.
+      const unsaved = E.left<Unsaved>(mayBeDone ? 'mayBeStored' : 'notStored')
+      return E.right(requests.map((request) => outcomes.get(request) ?? unsaved))
     }
   }
 
-type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
+type Outcome = E.Either<Unsaved, SavedSnapshot>
 
-/** Returns the outcome of each save. If a row does not show the outcome, the session is read again. */
+/** Returns the outcomes of the saves that have a row. If a row does not show the outcome, the session is read again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
   requests: readonly SaveRequest[],
   rows: ReadonlyMap<number, WrittenRow>,
-): Promise<Outcomes> => {
-  const outcomes = new Map<SaveRequest, O.Option<SavedSnapshot>>()
+): Promise<ReadonlyMap<SaveRequest, Outcome>> => {
+  const outcomes = new Map<SaveRequest, Outcome>()
   const reading: Promise<void>[] = []
   const read = async (request: SaveRequest, row: WrittenRow): Promise<void> => {
     const saved = await merged(refresh, request.id, request, versionTagOf(request), row)()
-    if (E.isRight(saved)) outcomes.set(request, O.some(saved.right))
+    outcomes.set(request, E.isRight(saved) ? saved : E.left('mayBeStored'))
   }
   for (const [index, request] of requests.entries()) {
     const row = rows.get(index)
     const saved = row && mergedWithoutRead(request, versionTagOf(request), row)
-    if (saved !== undefined) outcomes.set(request, O.some(saved))
+    if (saved !== undefined) outcomes.set(request, E.right(saved))
     else if (row !== undefined) reading.push(read(request, row))
   }
   await Promise.all(reading)

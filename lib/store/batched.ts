@@ -4,7 +4,7 @@
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
-import { E, is, O } from '../core/prelude.cjs'
+import { E, is } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, pick, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {
@@ -13,6 +13,7 @@ import {
   limitsOf,
   type Merged,
   type Pending,
+  UNKNOWN,
   unmerged,
 } from '../db/batch-queue.js'
 import {
@@ -23,6 +24,7 @@ import {
   type SavedSnapshot,
   type SaveRequest,
   type SessionStore,
+  type Unsaved,
   wrapStore,
 } from './contract.js'
 
@@ -144,6 +146,11 @@ const MAX_MERGED = RECENT_SAVES / 2
 // being saved, its next saves wait, and then start from the result. Many updates of one key therefore take one
 // statement.
 
+const savedOf = (result: E.Either<Unsaved, SavedSnapshot>): SavedSnapshot | undefined | typeof UNKNOWN => {
+  if (E.isRight(result)) return result.right
+  return result.left === 'mayBeStored' ? UNKNOWN : undefined
+}
+
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
   const save = batchQueue({
     what: 'save',
@@ -151,9 +158,9 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
     misuse: store.misuse,
     all: async (
       requests: readonly SaveRequest[],
-    ): Promise<E.Either<SaveError, readonly (SavedSnapshot | undefined)[]>> => {
+    ): Promise<E.Either<SaveError, readonly (SavedSnapshot | undefined | typeof UNKNOWN)[]>> => {
       const results = await batch.save(requests)()
-      return E.isLeft(results) ? results : E.right(results.right.map(O.toUndefined))
+      return E.isLeft(results) ? results : E.right(results.right.map(savedOf))
     },
     one: ({ id, change }: Save, mayBeDone) => store.save(id, mayBeDone ? { ...change, mayBeDone } : change)(),
     keyOf: ({ id }) => id,

@@ -98,9 +98,9 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
       batch.save(requests),
       TE.tapIO((results) => () => {
         for (const [index, saved] of results.entries())
-          if (O.isSome(saved)) {
+          if (E.isRight(saved)) {
             const request = requests[index] as SaveRequest
-            cache.saved(request.id, request, request.changes.length, saved.value)
+            cache.saved(request.id, request, request.changes.length, saved.right)
           }
       }),
     ),

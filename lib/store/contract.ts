@@ -113,6 +113,9 @@ export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
   readonly changes: readonly Change[]
 }
 
+/** Whether an earlier attempt may have stored a save that a batch did not do. */
+export type Unsaved = 'notStored' | 'mayBeStored'
+
 /**
  * Operations on several sessions in one statement and one transaction. Results are in the order of the requests. An error
  * means that nothing was done, or that the effect is unknown.
@@ -122,12 +125,12 @@ export interface BatchOperations {
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
-   * Saves different sessions. A result of `None` means that the save was not done, because of another save or the end
-   * of the session. The caller then calls the store's `save`, which saves or returns the reason.
+   * Saves different sessions. A `Left` means that the batch did not do the save, because of another save or the end of
+   * the session. The caller then calls the store's `save`, which saves or returns the reason.
    */
   readonly save: (
     requests: readonly SaveRequest[],
-  ) => TaskEither<StoreError, readonly Option<SavedSnapshot>[]>
+  ) => TaskEither<StoreError, readonly Either<Unsaved, SavedSnapshot>[]>
 }
 
 /** A session's edits, and the state on which they were made. */

@@ -202,7 +202,7 @@ const saveTogether = async (session: Session): Promise<unknown> => {
   const change = changeOf(session, noEdits.set('a', setTo<Json>(1)))
   if (batch === undefined) return right(save(session.id, change))
   const [saved] = await right(batch.save([{ id: session.id, changes: [change], ...change }]))
-  assert.ok(saved !== undefined && O.isSome(saved))
+  assert.ok(saved !== undefined && E.isRight(saved))
   return saved
 }
 

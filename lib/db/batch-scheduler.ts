@@ -1,0 +1,111 @@
+// Decides when the batches of a queue are sent.
+
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { numberOption } from '../core/options.js'
+import { setImmediate, setTimeout } from '../core/process.js'
+
+export interface BatchOptions {
+  /** The maximum number of requests in a statement. Up to 32 saves of one session count as one. Default: 128. */
+  readonly maxBatchSize?: number
+  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
+  readonly concurrency?: number
+  /** The maximum number of unanswered requests of a kind. More requests fail with a `DriverError`. Default: 10,000. */
+  readonly maxQueueSize?: number
+  /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
+  readonly queueTimeoutMs?: number
+}
+
+export const limitsOf = ({
+  maxBatchSize = 128,
+  concurrency = 2,
+  maxQueueSize = 10_000,
+  queueTimeoutMs = 12_000,
+}: BatchOptions): Required<BatchOptions> => ({
+  maxBatchSize: numberOption('maxBatchSize', maxBatchSize, 1, 1_000, 'integer'),
+  concurrency: numberOption('concurrency', concurrency, 1, 100, 'integer'),
+  maxQueueSize: numberOption('maxQueueSize', maxQueueSize, 1, 1e7, 'integer'),
+  queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
+})
+
+export interface BatchSource<B> {
+  /** Returns the number of waiting requests. */
+  readonly size: () => number
+  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
+  readonly next: (slots: number) => B | undefined
+  /** The number of waiting requests that are worth a batch beside the running one. */
+  readonly worthAnother: number
+  /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
+  readonly send: (batch: B) => Promise<void>
+}
+
+type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
+
+/** A batch that runs longer than this time is late. Another batch may then start while the late one runs. */
+const LATE_MS = 10
+
+/** If this many reads wait, another statement starts beside the one that runs. */
+export const READS_WORTH_ANOTHER = 32
+
+/** If this many writes wait, another statement starts beside the one that runs. Each costs a flush of the log. */
+export const WRITES_WORTH_ANOTHER = 64
+
+/**
+ * Sends the batches of a source. Normally one batch of writes runs at a time, since one large statement costs less than
+ * two small ones. Up to `concurrency` batches run if a batch is late or many requests wait.
+ */
+export class Scheduler<B> {
+  // A batch must not run in the async context of its first request.
+  readonly #neutral = AsyncLocalStorage.snapshot()
+  readonly #source: BatchSource<B>
+  readonly #concurrency: number
+  readonly #worthAnother: number
+  #running = 0
+  #started = 0
+  #scheduled = false
+  #watching = false
+
+  constructor(source: BatchSource<B>, { concurrency, maxBatchSize }: SchedulerOptions) {
+    this.#source = source
+    this.#concurrency = concurrency
+    this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
+  }
+
+  /** Sends a batch after this turn of the event loop, so that requests later in the same turn still join the batch. */
+  schedule(): void {
+    if (this.#scheduled || this.#running >= this.#concurrency) return
+    this.#scheduled = true
+    this.#neutral(setImmediate, () => {
+      this.#scheduled = false
+      this.#pump()
+    })
+  }
+
+  #pump(): void {
+    while (this.#running < this.#concurrency && this.#isDue()) {
+      const batch = this.#source.next(this.#concurrency - this.#running)
+      if (batch === undefined) return
+      this.#running += 1
+      this.#started = performance.now()
+      const done = (): void => {
+        this.#running -= 1
+        this.#pump()
+      }
+      void this.#source.send(batch).then(done, done)
+    }
+    if (this.#running < this.#concurrency && this.#source.size() > 0) this.#pumpWhenLate()
+  }
+
+  #isDue(): boolean {
+    if (this.#running === 0 || this.#source.size() >= this.#worthAnother) return true
+    return performance.now() - this.#started >= LATE_MS
+  }
+
+  #pumpWhenLate(): void {
+    if (this.#watching) return
+    this.#watching = true
+    setTimeout(() => {
+      this.#watching = false
+      this.#pump()
+    }, LATE_MS)
+  }
+}
