@@ -15,9 +15,8 @@ import {
   withTransactions,
 } from '../store/contract.js'
 import { batchOver, batchStatements } from './batch.js'
-import { citusPrincipals } from './citus.js'
 import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
-import { principalsOver } from './principals.js'
+import { citusPrincipals, principalsOver } from './principals.js'
 import {
   entriesParam,
   fullSnapshot,

@@ -1,13 +1,13 @@
 // Each statement of the library, run on loaded tables and recorded.
 
+import { promisify } from 'node:util'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import { adminOver, FIRST_ID, type Scope, statsOver } from '../../lib/cli/admin.js'
 import { noEntries } from '../../lib/core/edits.js'
 import { newIdempotencyKey } from '../../lib/core/token.js'
 import { batchedDatabase } from '../../lib/db/batched.js'
 import type { Database, Param, Query } from '../../lib/db/database.js'
-import { allSessions } from '../../lib/express-session/all-sessions.js'
-import { connectPgSimple } from '../../lib/express-session/index.js'
+import { connectPgSimple, expressSessionStore } from '../../lib/express-session/index.js'
 import {
   buildSession,
   destroySession,
@@ -164,10 +164,12 @@ const administer = async (watched: Database, schemaName: string): Promise<void> 
   const [one] = await right(operator.sessions(10, 'ada'))
   const id = one?.id ?? FIRST_ID
   await right(operator.show(id, true))
-  const listing = allSessions(watched, schemaName)
-  await right(listing.all)
-  await right(listing.length)
-  await right(listing.clear)
+  const express = expressSessionStore(sessionStore(watched, { schema: schemaName }), {
+    database: watched,
+    schema: schemaName,
+  })
+  for (const method of ['all', 'length', 'clear'] as const)
+    await promisify((done: (error: unknown) => void) => express[method]?.(done))()
   const scopes: readonly Scope[] = [
     { kind: 'one', id },
     { kind: 'principal', principal: 'bob' },
