@@ -1,4 +1,4 @@
-// Deletes all expired sessions in a process of its own, and prints the result as JSON.
+// Deletes all expired sessions in a separate process, and prints the result as JSON.
 // Usage: cleanup-child.mjs URL SCHEMA
 import { deleteExpiredSessions, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'

@@ -1,7 +1,7 @@
-// Compares keyrow's records with plain postgres.js, drizzle-orm and kysely on one PostgreSQL. Run it with `npm run
-// bench:records`. One task finds a row by its id, and the other saves one column of a row. keyrow is measured with and
-// without batches. The libraries take turns in short rounds, and rates of the same round are compared. The environment
-// variables ROUNDS, MS and AT_ONCE configure the benchmark.
+// Compares keyrow's records with plain postgres.js, drizzle-orm and kysely on one PostgreSQL.
+// `npm run bench:records` runs the benchmark. The first task finds a row by its id. The second task saves one column of
+// a row. keyrow is measured with and without batches. The libraries take turns in short rounds, and the benchmark
+// compares rates of the same round. The environment variables ROUNDS, MS and AT_ONCE configure the benchmark.
 //
 // Each library has its own pool, with one connection for each concurrent request. With fewer connections kysely's
 // driver would wait forever in postgres.js 3.4.9.

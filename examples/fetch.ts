@@ -1,4 +1,4 @@
-// The small shop as a function that takes a `Request` and returns a `Response`. Bun and Deno can serve such a function.
+// A small shop as a function that takes a `Request` and returns a `Response`. Bun and Deno can serve such a function.
 // This example serves it on Node.js with @hono/node-server.
 import { serve } from '@hono/node-server'
 import { fetchHandler } from 'keyrow/fetch'

@@ -80,7 +80,7 @@ const iron = (req: Request, res: Response) =>
 /** The applications, by the name of their session library. */
 export const apps: Readonly<Record<HttpName, Listen>> = {
   keyrow: onExpress(async (servers) => ({
-    // The types of the specs extend the request of Express with types of `lib`. The built package has its own types.
+    // The specs extend the Express request with types of `lib`. A cast is needed, because this is the built package.
     middleware: sessionMiddleware({ store: await keyrowStore(servers) }) as unknown as RequestHandler,
     get: async (_req, _res, key) => sessionRef(key)(await currentSession()),
     put: (_req, _res, values) =>

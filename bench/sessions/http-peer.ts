@@ -28,7 +28,7 @@ const startServer = async (name: string, servers: Servers) => {
   }
 }
 
-/** The names of all applications. Only the server process loads the applications, because loading takes long. */
+/** The names of all applications. Only the server process loads the applications, because their import takes long. */
 export const httpNames = [
   'keyrow',
   'connect-pg-simple',

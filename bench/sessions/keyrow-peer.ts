@@ -1,5 +1,5 @@
-// The variants of keyrow: the store of the README, a store without layers, loads of only the changed key, and another
-// version of keyrow.
+// Opens four variants of keyrow: the store of the README, a store without layers, loads of only the changed key, and
+// another version of keyrow.
 
 import type { Session } from 'keyrow'
 import { databaseOf, layered } from './backends.js'

@@ -13,7 +13,7 @@ export interface Library {
   readonly schema: string
 }
 
-/** The build in this checkout. */
+/** Loads the build of this checkout. */
 export const current = async (): Promise<Library> => ({
   main: await import('keyrow/promise'),
   store: await import('keyrow/store'),
@@ -21,7 +21,7 @@ export const current = async (): Promise<Library> => ({
   schema: 'keyrow',
 })
 
-/** The build of another checkout. The environment variable BASELINE names its folder. */
+/** Loads the build of another checkout. The environment variable BASELINE names its folder. */
 export const baseline = async (): Promise<Library> => {
   const load = async <A>(path: string): Promise<A> =>
     (await import(pathToFileURL(`${process.env['BASELINE'] ?? ''}/dist/${path}.js`).href)) as A

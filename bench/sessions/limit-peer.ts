@@ -1,6 +1,6 @@
-// Hand-written SQL on postgres.js, as an upper limit for keyrow. It batches loads and saves, caches sessions as plain
-// objects, and reads only newer values. It does not keep the laws: it has no secrets, no expiration, no deletions, no
-// conflicts and no limits.
+// Measures hand-written SQL on postgres.js, which shows the highest rate that keyrow could reach. It batches loads and
+// saves, caches sessions as plain objects, and reads only newer values. It does not keep keyrow's laws. For example, it
+// has no secrets, no expiration and no conflicts.
 
 import { randomUUID } from 'node:crypto'
 import postgres from 'postgres'

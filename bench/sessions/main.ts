@@ -1,4 +1,4 @@
-// Compares keyrow with other session libraries, in one run on one machine. Run it with `npm run bench`. It writes
+// Compares keyrow with other session libraries, which are called peers. Run it with `npm run bench`. It writes
 // results.json, results.md and keys.svg. These environment variables configure it:
 //
 // - ROUNDS: the number of rounds of each case.

@@ -1,6 +1,6 @@
-// The interface of the measured session stores. Each store is measured through the functions that an application calls.
+// A peer is a session store that the benchmark measures, through the functions that an application calls.
 
-/** One store. A token identifies a session. */
+/** One session store. A token identifies a session. */
 export interface Peer {
   /** Creates `count` sessions with these values, and returns their tokens. */
   readonly fill: (count: number, values: Values) => Promise<readonly string[]>
@@ -24,7 +24,7 @@ export interface Servers {
 
 export type OpenPeer = (servers: Servers) => Promise<Peer>
 
-/** Calls `make` in concurrent groups of 50. This fills a store quickly, and does not overload its server. */
+/** Calls `make` in concurrent groups of 50. The groups fill a store quickly, and do not overload its server. */
 export const inGroups = async <A>(
   count: number,
   make: (index: number) => Promise<A>,

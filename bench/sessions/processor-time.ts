@@ -1,5 +1,5 @@
-// Reads the processor time of servers from /proc, which only Linux has. The record of a process also has the time of
-// its children that have ended.
+// Reads the processor time of servers from /proc, which only Linux has. The entry of a process also includes the time
+// of its ended children.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 

@@ -1,10 +1,10 @@
-// Shows the results as a table and as a chart.
+// Formats the results as a table and as a chart.
 
 import type { Case } from './clients.js'
 
 /**
- * The results of one peer in one case. `rates` has the cycles a second of each round. Latencies are those of the last
- * round.
+ * The results of one peer in one case. `rates` contains the number of cycles per second in each round. The latencies
+ * are from the last round.
  */
 export interface Figures {
   readonly peer: string
@@ -38,7 +38,7 @@ const median = (figures: readonly number[]): number => {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
-/** Divides the figures of `peer` by those of `other`, round by round. Returns the median ratio, with its range. */
+/** Divides each figure of `peer` by the figure of `other` in the same round. Returns the median ratio and its range. */
 const ratio = (peer: readonly number[], other: readonly number[]): string => {
   const ratios = peer.map((figure, round) => figure / (other[round] ?? Number.NaN))
   const [least, middle, greatest] = [Math.min(...ratios), median(ratios), Math.max(...ratios)]
@@ -76,8 +76,8 @@ const row = ({ of, figures, missing }: Measured, names: readonly string[]): stri
 
 /**
  * Returns a table with a row for each case and a column for each peer. A cell is empty if the peer is not part of the
- * case. Each cell also has the ratio of the first peer to its own peer. A list below the table gives the reasons for
- * each peer that could not be measured.
+ * case. The cell of a peer also has the ratio of the first peer's figures to its own figures. A list below the table
+ * names the peers that could not be measured, with the reasons.
  */
 export const table = (measured: readonly Measured[]): string => {
   const all = measured.flatMap(({ figures, missing }) => [...figures, ...missing])

@@ -1,5 +1,5 @@
-// Two people write notes. The database is the PostgreSQL of DATABASE_URL, or PGlite if DATABASE_URL is not set.
-// Run it with `node build/examples/notes/main.js`.
+// In this example two people write notes. The database is the PostgreSQL of DATABASE_URL, or PGlite if DATABASE_URL is
+// not set. Run it with `node build/examples/notes/main.js`.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'

@@ -93,7 +93,7 @@ const tagged = (note: Note) => (name: string) =>
 const remembered = (note: Note) =>
   flow(withHandle(note.handle)<Session>, sessionUpdate(written, RA.append(String(note.id)), []), saveSession)
 
-/** Stores the note, its tags and its id in the session in one transaction. */
+/** Stores the note, its tags and the session in one transaction. The session gets the id of the note. */
 export const write = (session: Session, author: User, title: string, names: readonly string[]) =>
   transact(author.handle, (tx) =>
     pipe(
@@ -115,7 +115,7 @@ export const view = flow(
   notes.save,
 )
 
-/** Returns each note with the names of its tags, with one statement. */
+/** Returns each note with the names of its tags. It uses one statement. */
 export const withTags = (found: readonly Note[]) =>
   pipe(
     tagsOf.preload(found),

@@ -34,7 +34,7 @@ export interface Answer {
 /** Returns the path without the query. A query may contain data that do not belong in a log. */
 export const pathOf = (req: IncomingMessage): string => (req.url ?? '/').replace(/\?.*$/s, '')
 
-/** Reads the form of a request, and parses it. */
+/** Reads and parses the form of a request. */
 export const readForm =
   <A>(parse: (fields: URLSearchParams) => O.Option<A>) =>
   (req: IncomingMessage): TE.TaskEither<Refused, A> =>
@@ -85,7 +85,7 @@ export const send =
     res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
   }
 
-/** For a failure other than `Refused`, keyrow logs the failure, and the page shows keyrow's text. */
+/** For a failure other than `Refused`, `defaultErrorResponse` logs the failure and chooses the text of the page. */
 export const onError: OnError = (failure, request) => {
   if (failure instanceof Refused) {
     const { status, headers, message } = failure

@@ -34,7 +34,7 @@ type Handler = (req: IncomingMessage) => Task<Answer>
 /** The handlers of one path, by HTTP method. */
 type Route = Readonly<Record<string, Handler>>
 
-/** The shop as a request listener. */
+/** Returns the shop as a request listener. */
 export const shopListener = (
   database: Database,
   options: Omit<SessionListenerOptions, 'onError'>,

@@ -48,7 +48,7 @@ interface QuantityBrand {
 
 const MOST = 99
 
-/** The quantity of one product in a cart, from 1 to 99. A product with a quantity of 0 has no row. */
+/** The quantity of one product in a cart, from 1 to 99. A product with a quantity of 0 is not in the cart. */
 export const Quantity = t.brand(
   t.number,
   (n): n is t.Branded<number, QuantityBrand> => Number.isInteger(n) && n >= 1 && n <= MOST,
@@ -68,7 +68,7 @@ export const Name = t.brand(
 )
 export type Name = t.TypeOf<typeof Name>
 
-/** Parses the id of a product. */
+/** Returns the product with this `sku`, or `None`. */
 export const productOf = (sku: string): O.Option<Product> =>
   pipe(
     products,
@@ -121,7 +121,7 @@ const withQuantity = (product: Product, quantity: Quantity): Change =>
   sessionSet(quantityKey(product), quantity)
 
 /**
- * Adds one item of a product, if the cart has fewer than 99. `sessionUpdate` counts the items of two tabs that add the
+ * Adds one item of a product, if the cart has fewer than 99. With `sessionUpdate` both items count if two tabs add the
  * same product at the same time.
  */
 const withOneMore = (product: Product): Change => sessionUpdate(quantityKey(product), oneMore)
@@ -151,7 +151,7 @@ export const signIn = (name: Name): Task<Session> =>
 /** Deletes the session with all its rows, including the cart. */
 export const signOut: Task<void> = pipe(currentSession, TE.chainW(destroySession))
 
-/** Deletes all sessions of the customer, in all browsers. For a visitor who is not signed in it does nothing. */
+/** Deletes all sessions of the customer, in all browsers. For a visitor who is not signed in this task does nothing. */
 export const signOutEverywhere: Task<unknown> = pipe(
   currentSession,
   TE.chainW((session) =>

@@ -1,4 +1,4 @@
-// Opens the shop's database, which is the PostgreSQL of DATABASE_URL, or PGlite in a directory. The shop's own SQL
+// Opens the shop's database. It is the PostgreSQL of DATABASE_URL, or PGlite in a directory. The shop's own SQL
 // statements read the rows of a session.
 
 import { pipe } from 'fp-ts/lib/function.js'

@@ -37,7 +37,10 @@ const visited = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)
 const find = async (store: SessionStore, token: string): Promise<Session> =>
   (await loadSession(store, token)) ?? buildSession(store)
 
-/** Runs a request with an active span, which ends with the request. In a server an HTTP instrumentation does this. */
+/**
+ * Runs a request with an active span, which ends with the request. In a real server an HTTP instrumentation starts and
+ * ends this span.
+ */
 const inSpan =
   (tracer: Tracer) =>
   <A>(name: string, request: () => Promise<A>): Promise<A> =>

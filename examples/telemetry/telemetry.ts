@@ -11,7 +11,7 @@ export interface Instruments {
 
 type Stop = () => void
 
-/** Turns events into spans and metrics. The returned function stops this. */
+/** Turns events into spans and metrics. The returned function removes the listeners. */
 export const instrument = ({ tracer, meter }: Instruments): Stop => {
   const stops = [...timedSpans(tracer), ...spanEvents(), ...durations(meter), ...counters(meter)]
   return () => {
@@ -19,7 +19,7 @@ export const instrument = ({ tracer, meter }: Instruments): Stop => {
   }
 }
 
-/** The names of the events with a duration, and the names of their operations in the event `failed`. */
+/** Maps each event with a duration to the name of its operation in the event `failed`. */
 const operations = {
   created: 'create',
   loaded: 'load',
@@ -75,7 +75,7 @@ const durations = (meter: Meter): readonly Stop[] => {
 }
 
 /**
- * Returns the listeners that count events. An id must not be an attribute of a metric, because each id would be a new
+ * Adds listeners that count events. An id must not be an attribute of a metric, because each id would be a new
  * time series.
  */
 const counters = (meter: Meter): readonly Stop[] => {
