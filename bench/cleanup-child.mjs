@@ -1,5 +1,5 @@
-// A process that collects garbage until nothing is left, and says what it did.
-//   collect-child.mjs URL SCHEMA
+// Deletes all expired sessions in a separate process, and prints the result as JSON.
+// Usage: cleanup-child.mjs URL SCHEMA
 import { deleteExpiredSessions, sessionStore } from 'keyrow'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import postgres from 'postgres'

@@ -1,5 +1,5 @@
-// What live traffic notices of a collection, and whether tables grow: `npm run bench:collector`. EXPIRED, LIVE,
-// KEYS, ROUNDS and COLLECTORS make it smaller or larger.
+// Measures how a cleanup of expired sessions affects requests, and whether the tables grow. Run it with
+// `npm run bench:cleanup`. The environment variables EXPIRED, LIVE, KEYS, ROUNDS, COLLECTORS and RATE configure it.
 
 import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
@@ -30,13 +30,13 @@ await store.prepare()
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
-// One secret for all: what it opens is not measured here.
+// All sessions have the same secret, so that one SQL statement can create many sessions.
 const secret = Buffer.concat([randomBytes(31), Buffer.from([0])]).toString('base64url')
 const hash = createHash('sha256').update(secret).digest('hex')
 
 /**
- * Makes sessions of the last two hours, some time before or after whose end it is; so many keys of 50 bytes each.
- * The collector is to look at all of them.
+ * Creates sessions that began in the last two hours. `ends` is the SQL expression of their expiration. Each session has
+ * `keys` keys of 50 bytes. `collect_at` is never in the future, so the cleanup examines all these sessions.
  */
 const fill = async (count: number, ends: string): Promise<void> => {
   for (let left = count; left > 0; left -= 20_000)
@@ -70,7 +70,10 @@ const sizes = async (): Promise<string> => {
     .join(', ')
 }
 
-/** Requests at a steady rate until told to end: load, set one key, save. Gives their times in milliseconds. */
+/**
+ * Sends requests at a steady rate until `until` resolves. A request loads a session, sets one key, and saves the
+ * session. Returns the response times in milliseconds.
+ */
 const traffic = async (ids: readonly string[], until: Promise<unknown>): Promise<readonly number[]> => {
   const times: number[] = []
   const failures: unknown[] = []
@@ -103,7 +106,7 @@ const described = (times: readonly number[]): string =>
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** All of them end well, and there was no deadlock. */
+/** Runs cleanups in several processes. Throws an error if a cleanup fails, or if a deadlock has occurred. */
 const collectIn = async (processes: number): Promise<readonly unknown[]> => {
   const child = fileURLToPath(new URL('./cleanup-child.mjs', import.meta.url))
   const run = promisify(execFile)
@@ -152,7 +155,7 @@ try {
       const seen = await traffic(ids, running)
       return [await running, seen] as const
     })()
-    await pause(6_000) // autovacuum's turn
+    await pause(6_000) // autovacuum starts every 5 seconds
     say(`round ${String(round)}, ${String(results.length)} collectors: ${described(times)}; ${await sizes()}`)
   }
 } finally {

@@ -1,8 +1,10 @@
-// What a record costs beside plain postgres.js, drizzle-orm and kysely, on one PostgreSQL, each with a pool of its own of
-// as many connections as there are requests at once (with fewer, kysely's driver waits for ever in postgres.js 3.4.9):
-// `npm run bench:records`. Finds a row by its id, and saves one column of it, with statements that arrive together
-// sharing one, and one by one. They take turns, in short rounds; what is compared are the rounds that are next to each
-// other. ROUNDS, MS and AT_ONCE make it smaller or larger.
+// Compares keyrow's records with plain postgres.js, drizzle-orm and kysely on one PostgreSQL.
+// `npm run bench:records` runs the benchmark. The first task finds a row by its id. The second task saves one column of
+// a row. keyrow is measured with and without batches. The libraries take turns in short rounds, and the benchmark
+// compares rates of the same round. The environment variables ROUNDS, MS and AT_ONCE configure the benchmark.
+//
+// Each library has its own pool, with one connection for each concurrent request. With fewer connections kysely's
+// driver would wait forever in postgres.js 3.4.9.
 
 import { eq } from 'drizzle-orm'
 import { bigint, integer, pgTable, text as pgText, timestamp } from 'drizzle-orm/pg-core'
@@ -152,7 +154,7 @@ interface Tables {
 }
 
 const kysely = (): Contender => {
-  // It reserves connections, which in postgres.js 3.4.9 waits for ever where types are not fetched.
+  // kysely reserves connections. In postgres.js 3.4.9 a reservation waits forever with `fetch_types: false`.
   const own = postgres(server.url, { max: concurrency, onnotice: () => undefined })
   const db = new Kysely<Tables>({ dialect: new PostgresJSDialect({ postgres: own }) })
   const columns = ['id', 'title', 'body', 'word_count', 'created_at'] as const
@@ -171,7 +173,7 @@ const kysely = (): Contender => {
   }
 }
 
-/** How many a second, by so many workers that do one after the other. */
+/** Returns the number of calls of `act` in a second. Each of `concurrency` workers makes one call after the other. */
 const throughput = async (act: () => Promise<unknown>, duration: number): Promise<number> => {
   const start = performance.now()
   let done = 0

@@ -1,4 +1,4 @@
-// The small shop with Express.
+// A small shop that uses keyrow with Express.
 import express from 'express'
 import { sessionMiddleware } from 'keyrow/express'
 import { signIn, signOut, verifyCsrf } from 'keyrow/promise'

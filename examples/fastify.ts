@@ -1,4 +1,4 @@
-// The small shop with Fastify.
+// A small shop that uses keyrow with Fastify.
 import fastify from 'fastify'
 import { sessionPlugin } from 'keyrow/fastify'
 import { signIn, signOut, verifyCsrf } from 'keyrow/promise'

@@ -1,5 +1,5 @@
-// The small shop as a function from Request to Response, as Bun, Deno and others serve it; here Node.js does,
-// by the adapter of @hono/node-server.
+// A small shop as a function that takes a `Request` and returns a `Response`. Bun and Deno can serve such a function.
+// This example serves it on Node.js with @hono/node-server.
 import { serve } from '@hono/node-server'
 import { fetchHandler } from 'keyrow/fetch'
 import { signIn, signOut, verifyCsrf } from 'keyrow/promise'

@@ -1,4 +1,4 @@
-// The small shop with Hono.
+// A small shop that uses keyrow with Hono.
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
 import { sessionMiddleware } from 'keyrow/hono'

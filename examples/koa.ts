@@ -1,4 +1,4 @@
-// The small shop with Koa.
+// A small shop that uses keyrow with Koa.
 import { text } from 'node:stream/consumers'
 import { sessionMiddleware } from 'keyrow/koa'
 import { signIn, signOut, verifyCsrf } from 'keyrow/promise'

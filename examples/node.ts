@@ -1,4 +1,4 @@
-// The small shop with node:http alone.
+// A small shop that uses keyrow with node:http, without a framework.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { sessionListener } from 'keyrow/node'

@@ -1,5 +1,5 @@
-// The common part of the small shops of all frameworks. No function takes a request: each uses the current
-// session.
+// The common part of the small shops of all frameworks. Its functions use the current session, so they need no request
+// as a parameter.
 import { memoryStore } from 'keyrow/memory'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
@@ -21,7 +21,7 @@ const { DATABASE_URL: url, PORT = '3000' } = process.env
 
 export const port = Number(PORT)
 
-/** In PostgreSQL if `DATABASE_URL` is set, otherwise in memory. */
+/** The store is in PostgreSQL if `DATABASE_URL` is set, and otherwise in memory. */
 export const store = url
   ? batched(cached(sessionStore(postgresDatabase(() => postgres(url, { ...poolOptions, max: 5 })))))
   : memoryStore()

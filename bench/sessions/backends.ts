@@ -1,4 +1,4 @@
-// What sessions are kept in: the same with HTTP and without.
+// Opens the stores of the session libraries. The benchmarks with and without HTTP use the same stores.
 
 import type { SessionStore } from 'keyrow'
 import type { Database } from 'keyrow/store'
@@ -16,7 +16,7 @@ export const databaseOf = (keyrow: Library, { postgres: url }: Servers): Databas
   return postgresDatabase(() => postgres(url, { ...poolOptions, max: 10, onnotice: () => undefined }))
 }
 
-/** With the layers that `postgresStore` has. */
+/** Adds the layers that `postgresStore` has. */
 export const layered = ({ store: { batched, cached } }: Library, store: SessionStore): SessionStore =>
   batched(cached(store))
 

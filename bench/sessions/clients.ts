@@ -1,4 +1,4 @@
-// Processes of clients for one peer: opened and filled once, then asked to run, again and again.
+// Starts client processes for one peer. The processes open and fill the peer once, and then run each round.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -32,9 +32,9 @@ export interface Case {
   readonly concurrency: number
   readonly processes: number
   readonly readOnly: boolean
-  /** Whether a cycle is a whole request to a server in a process of its own. */
+  /** Whether a cycle is an HTTP request to a server in a separate process. */
   readonly http: boolean
-  /** How many there are. Default: as many as are likely to be in use at once, of fifty megabytes of values at most. */
+  /** The number of sessions. Default: as many as fit into 50 MB of values, but at least 20 and at most 1,000. */
   readonly sessions?: number
 }
 

@@ -1,5 +1,5 @@
-// Stores of express-session, called as it calls them: a request that changes something gets and sets its session,
-// one that does not gets and touches it.
+// Measures stores of express-session with the calls that express-session makes. A request that changes its session
+// calls `get` and `set`. A request that changes nothing calls `get` and `touch`.
 
 import { randomBytes } from 'node:crypto'
 import pgSimple from 'connect-pg-simple'
@@ -22,7 +22,7 @@ const called = <A>(call: (done: (error?: unknown, result?: A | null) => void) =>
     )
   })
 
-/** What express-session calls of a store. */
+/** The methods of a store that express-session calls. */
 interface Store {
   get(sid: string, done: (error: unknown, data?: object | null) => void): unknown
   set(sid: string, data: object, done: (error?: unknown) => void): unknown
@@ -34,7 +34,7 @@ const peerOf = (given: unknown, close: () => Promise<void>): Peer => {
   const get = async (sid: string): Promise<object> => {
     const found = await called<object | undefined>((done) => store.get(sid, done))
     if (found === undefined) throw new Error('there is no such session')
-    // express-session gives each request a cookie of its own.
+    // express-session makes a new cookie object for each request.
     return { ...found, cookie: cookie() }
   }
   const set = (sid: string, data: object) => called((done) => store.set(sid, data, done))

@@ -1,4 +1,5 @@
-// The same application on Fastify: @fastify/session with its usual store on PostgreSQL, which is connect-pg-simple, and keyrow.
+// The application of http-apps.ts on Fastify, once with @fastify/session and once with keyrow. @fastify/session uses
+// connect-pg-simple, its usual store on PostgreSQL.
 
 import fastifyCookie from '@fastify/cookie'
 import fastifySession from '@fastify/session'
@@ -40,7 +41,8 @@ export const fastifySessions = async (servers: Servers): Promise<number> => {
   await app.register(fastifyCookie)
   await app.register(fastifySession, {
     secret: SECRET,
-    // It takes the stores of express-session; the class that it gives them to extend is its own.
+    // @fastify/session accepts stores of express-session. Such a store has to extend the class `Store` of
+    // @fastify/session.
     store: new (pgSimple(fastifySession as never))({
       pool: pgPool(servers),
       createTableIfMissing: true,

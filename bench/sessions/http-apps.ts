@@ -1,6 +1,6 @@
-// The same small application with each session library: `POST /fill` begins a session, `POST /set` changes one key of it, `GET /`
-// shows one. Each is set up as its documentation says. @fastify/session runs on Fastify only, so that keyrow is there too:
-// what a framework costs is not to be taken for what sessions cost.
+// The same small application with each session library. `POST /fill` begins a session, `POST /set` changes one key, and
+// `GET /` shows one key. The configuration of each library follows its documentation. @fastify/session runs only on
+// Fastify. So keyrow is also measured on Fastify, because the cost of a request depends on the framework.
 
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
@@ -16,7 +16,7 @@ import { fastifyKeyrow, fastifySessions } from './fastify-apps.js'
 import type { HttpName } from './http-peer.js'
 import { filled, type Servers, type Values } from './peer.js'
 
-/** How a handler gets at the session of its request. */
+/** How a handler reads and changes the session of its request. */
 interface Access {
   readonly middleware?: RequestHandler
   readonly get: (req: Request, res: Response, key: string) => unknown
@@ -52,7 +52,7 @@ const onExpress =
   (open: (servers: Servers) => Promise<Access> | Access): Listen =>
   async (servers) => {
     const server = appOf(await open(servers)).listen(0, '127.0.0.1')
-    // Connections stay between the rounds.
+    // Connections stay open between the rounds.
     server.keepAliveTimeout = 600_000
     await once(server, 'listening')
     return (server.address() as AddressInfo).port
@@ -77,10 +77,10 @@ const iron = (req: Request, res: Response) =>
     cookieOptions: { secure: false },
   })
 
-/** By the names of the peers that are stores. */
+/** The applications, by the name of their session library. */
 export const apps: Readonly<Record<HttpName, Listen>> = {
   keyrow: onExpress(async (servers) => ({
-    // What the specs' Express says of a request is of the sources, and this of what was built.
+    // The specs extend the Express request with types of `lib`. A cast is needed, because this is the built package.
     middleware: sessionMiddleware({ store: await keyrowStore(servers) }) as unknown as RequestHandler,
     get: async (_req, _res, key) => sessionRef(key)(await currentSession()),
     put: (_req, _res, values) =>

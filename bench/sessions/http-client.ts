@@ -1,5 +1,5 @@
-// A client of HTTP that costs little beside the servers it measures: kept connections, each with one request under way,
-// and of the answer only what is looked at.
+// An HTTP client that needs little processor time, so that the measured servers determine the results. It keeps its
+// connections open, and sends one request at a time on a connection. It parses only the necessary parts of a response.
 
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -16,12 +16,12 @@ interface Waiting {
 }
 
 export interface HttpClient {
-  /** A request that must be answered with 200. */
+  /** Sends a request. Throws an error if the status of the response is not 200. */
   readonly ask: (method: 'GET' | 'POST', path: string, cookie?: string) => Promise<Answer>
   readonly close: () => void
 }
 
-/** An answer with its length in its head, if all of it is there. */
+/** Parses a response that has a `Content-Length`. Returns `undefined` if the text is not yet complete. */
 const answerIn = (text: string): Answer | undefined => {
   const end = text.indexOf('\r\n\r\n')
   if (end < 0) return undefined
@@ -32,14 +32,14 @@ const answerIn = (text: string): Answer | undefined => {
   return { status: Number(head.slice(9, 12)), cookie: /^set-cookie: ([^;\r]+)/im.exec(head)?.[1] }
 }
 
-/** Sends a request, and gives its answer; one at a time. */
+/** Sends a request on one connection, and returns the response. Only one request at a time may be under way. */
 type Line = (request: string) => Promise<Answer>
 
 const lineOver = (socket: Socket): Line => {
   let waiting: Waiting | undefined
   let text = ''
   const fail = (error: Error): void => waiting?.reject(error)
-  // A character is a byte.
+  // With latin1 each character is one byte.
   socket.setEncoding('latin1').on('data', (chunk: string) => {
     text += chunk
     try {
@@ -69,7 +69,7 @@ export const httpClient = (port: number): HttpClient => {
     return { socket, send: lineOver(socket) }
   }
   const ask: HttpClient['ask'] = async (method, path, cookie) => {
-    // The server may have closed those that were not used for long.
+    // The server may have closed connections that were idle for a long time.
     let line = free.pop()
     while (line?.socket.writable === false) line = free.pop()
     line ??= await open()

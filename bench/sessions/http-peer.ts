@@ -1,4 +1,4 @@
-// A server of HTTP in a process of its own, as a peer: what a cycle costs is one request over a kept connection.
+// A peer that is an HTTP server in a separate process. A cycle is one request over a connection that stays open.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -28,7 +28,7 @@ const startServer = async (name: string, servers: Servers) => {
   }
 }
 
-/** All there are; the applications themselves are known to the server's process alone, which takes long to load them. */
+/** The names of all applications. Only the server process loads the applications, because their import takes long. */
 export const httpNames = [
   'keyrow',
   'connect-pg-simple',

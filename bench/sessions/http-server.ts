@@ -1,12 +1,12 @@
-// The process of one server of HTTP: says on which port it listens, and ends when nobody is connected to it any more.
-//   http-server.ts NAME SERVERS
+// The process of one HTTP server. It sends its port to the parent process, and ends when the parent disconnects.
+// Usage: http-server.ts NAME SERVERS
 
 import { apps } from './http-apps.js'
 import type { HttpName } from './http-peer.js'
 import type { Servers } from './peer.js'
 
 const [name = '', servers = '{}'] = process.argv.slice(2)
-// Its databases end with it.
+// The end of the process also closes its database connections.
 process.on('disconnect', () => process.exit())
 
 try {

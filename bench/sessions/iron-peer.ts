@@ -1,4 +1,4 @@
-// iron-session: all of the session in a sealed cookie. It has no server to ask, nor one that could end a session.
+// iron-session keeps the whole session in an encrypted cookie. It has no server, so no server can end a session.
 
 import { sealData, unsealData } from 'iron-session'
 import { inGroups, type OpenPeer, type Values } from './peer.js'

@@ -1,5 +1,5 @@
-// keyrow: as README shows it, without its layers, reading no more of a session than the key that is changed, and as it
-// was in another version.
+// Opens four variants of keyrow: the store of the README, a store without layers, loads of only the changed key, and
+// another version of keyrow.
 
 import type { Session } from 'keyrow'
 import { databaseOf, layered } from './backends.js'

@@ -1,4 +1,4 @@
-// The library as it is measured: this checkout's build, or that of another version beside it.
+// Loads the measured builds of keyrow: the build of this checkout, and the build of another version for comparison.
 
 import { pathToFileURL } from 'node:url'
 import type * as postgres from 'keyrow/postgres'
@@ -9,11 +9,11 @@ export interface Library {
   readonly main: typeof main
   readonly store: typeof store
   readonly postgres: typeof postgres
-  /** The schema of its tables. */
+  /** The PostgreSQL schema of the library's tables. */
   readonly schema: string
 }
 
-/** The build in this checkout. */
+/** Loads the build of this checkout. */
 export const current = async (): Promise<Library> => ({
   main: await import('keyrow/promise'),
   store: await import('keyrow/store'),
@@ -21,7 +21,7 @@ export const current = async (): Promise<Library> => ({
   schema: 'keyrow',
 })
 
-/** The build of another checkout, in the variable BASELINE. */
+/** Loads the build of another checkout. The environment variable BASELINE names its folder. */
 export const baseline = async (): Promise<Library> => {
   const load = async <A>(path: string): Promise<A> =>
     (await import(pathToFileURL(`${process.env['BASELINE'] ?? ''}/dist/${path}.js`).href)) as A

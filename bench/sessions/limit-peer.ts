@@ -1,5 +1,6 @@
-// The limit: SQL by hand on postgres.js that gathers loads and saves, keeps plain objects in memory and reads what is
-// newer than it knows. It has none of the laws: no secrets, no expiry, no deletions, no conflicts, no bounds.
+// Measures hand-written SQL on postgres.js, which shows the highest rate that keyrow could reach. It batches loads and
+// saves, caches sessions as plain objects, and reads only newer values. It does not keep keyrow's laws. For example, it
+// has no secrets, no expiration and no conflicts.
 
 import { randomUUID } from 'node:crypto'
 import postgres from 'postgres'
@@ -46,7 +47,7 @@ const gather = <I, O>(send: (items: readonly I[]) => Promise<readonly O[]>) => {
 }
 
 const TABLES = `
--- One process after the other: each runs this.
+-- The lock is needed because several processes may run this SQL at the same time.
 select pg_advisory_xact_lock(1);
 create schema if not exists by_hand;
 create table if not exists by_hand.session (id uuid primary key, revision int not null) with (fillfactor = 70);

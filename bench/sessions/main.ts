@@ -1,6 +1,11 @@
-// Sessions against their peers, in one run on one machine: `npm run bench`. ROUNDS, MS, CASES and PEERS (patterns)
-// make it shorter, and BASELINE (the built
-// checkout of another version) adds that version as a peer. It writes results.json, results.md and keys.svg where it is told to (default: build/bench).
+// Compares keyrow with other session libraries, which are called peers. Run it with `npm run bench`. It writes
+// results.json, results.md and keys.svg. These environment variables configure it:
+//
+// - ROUNDS: the number of rounds of each case.
+// - MS: the length of a round in milliseconds.
+// - CASES, PEERS: regular expressions for the names of cases and peers.
+// - BASELINE: the folder of another version of keyrow, which must be built. This version becomes another peer.
+// - OUT: the folder of the results. The default is build/bench.
 
 import { mkdir, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
@@ -37,7 +42,7 @@ const byKeys: readonly Case[] = [5, 50, 500, 2_000, 10_000].map((keys) => ({
   keys,
   bytes: 50,
   ...cycle,
-  // So few that all that they hold is remembered, and no more at once than seldom meet in one of them.
+  // All these sessions fit into the cache, and two concurrent requests rarely use the same session.
   concurrency: 4,
   sessions: 50,
 }))

@@ -1,19 +1,19 @@
-// What is measured: stores of sessions, each through what an application would call.
+// A peer is a session store that the benchmark measures, through the functions that an application calls.
 
-/** One store. A session is named by its token. */
+/** One session store. A token identifies a session. */
 export interface Peer {
-  /** Makes so many sessions with these values; gives their tokens. */
+  /** Creates `count` sessions with these values, and returns their tokens. */
   readonly fill: (count: number, values: Values) => Promise<readonly string[]>
-  /** What a request costs that changes one key: load, change, save. */
+  /** Does the work of a request that changes one key: load, change and save. */
   readonly cycle: (token: string, key: string, value: string) => Promise<void>
-  /** What a request costs that changes nothing. */
+  /** Does the work of a request that changes nothing. */
   readonly read: (token: string) => Promise<void>
   readonly close: () => Promise<void>
 }
 
 export type Values = Readonly<Record<string, string>>
 
-/** The values of a session with so many keys, of so many bytes each. */
+/** Returns the values of a session with `keys` keys. Each value has `bytes` bytes. */
 export const filled = (keys: number, bytes: number): Values =>
   Object.fromEntries(Array.from({ length: keys }, (_, index) => [`key ${String(index)}`, 'v'.repeat(bytes)]))
 
@@ -24,7 +24,7 @@ export interface Servers {
 
 export type OpenPeer = (servers: Servers) => Promise<Peer>
 
-/** In groups, so that filling a store is quick and strains nothing. */
+/** Calls `make` in concurrent groups of 50. The groups fill a store quickly, and do not overload its server. */
 export const inGroups = async <A>(
   count: number,
   make: (index: number) => Promise<A>,

@@ -1,4 +1,4 @@
-// All peers by name: stores, and servers of HTTP.
+// All peers by name. A peer is a store, or an HTTP server.
 
 import { connectPgSimple, connectRedis } from './express-session-peers.js'
 import { httpNames, httpPeer } from './http-peer.js'
@@ -22,5 +22,5 @@ const stores: Peers = {
 
 const servers: Peers = Object.fromEntries(httpNames.map((name) => [name, httpPeer(name)]))
 
-/** Those that take part in whole requests over HTTP, or those that are called as stores. */
+/** Returns the peers of a case: the HTTP servers for requests over HTTP, and otherwise the stores. */
 export const peersFor = ({ http }: { readonly http: boolean }): Peers => (http ? servers : stores)

@@ -1,8 +1,9 @@
-// The processor time of servers, from Linux's /proc. A server that ended a child has the child's time in its own record.
+// Reads the processor time of servers from /proc, which only Linux has. The entry of a process also includes the time
+// of its ended children.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 
-/** Linux counts in hundredths of a second. */
+/** The length of a clock tick. Linux counts processor time in hundredths of a second. */
 const TICK_MS = 10
 
 interface Usage {
@@ -13,7 +14,7 @@ interface Usage {
 
 const usageOf = (pid: string): Usage | undefined => {
   try {
-    // The name of the program stands in brackets, and may itself have spaces and brackets.
+    // The program's name is in brackets. The name itself may contain spaces and brackets.
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8')
     const fields = text
       .slice(text.lastIndexOf(')') + 2)
@@ -26,7 +27,9 @@ const usageOf = (pid: string): Usage | undefined => {
   }
 }
 
-/** The processor time of these processes and of their children so far, in milliseconds; not a number without /proc. */
+/**
+ * Returns the processor time of these processes and of their children, in milliseconds. Without /proc it returns NaN.
+ */
 export const processorTime = (servers: readonly number[]): number => {
   if (!existsSync('/proc/self/stat')) return Number.NaN
   let ticks = 0

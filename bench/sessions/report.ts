@@ -1,12 +1,15 @@
-// What was measured, as a table and a drawing.
+// Formats the results as a table and as a chart.
 
 import type { Case } from './clients.js'
 
-/** Of one peer in one case: cycles a second in each round, and the last round's latencies in milliseconds. */
+/**
+ * The results of one peer in one case. `rates` contains the number of cycles per second in each round. The latencies
+ * are from the last round.
+ */
 export interface Figures {
   readonly peer: string
   readonly rates: readonly number[]
-  /** In each round; empty where it is not known. */
+  /** The processor time in each round. The list is empty if the processor time is not known. */
   readonly costs: readonly Cost[]
   readonly p50: number
   readonly p99: number
@@ -21,7 +24,7 @@ export interface Cost {
 export interface Measured {
   readonly of: Case
   readonly figures: readonly Figures[]
-  /** Peers that could not be measured, and why. */
+  /** The peers that could not be measured, with the reasons. */
   readonly missing: readonly Missing[]
 }
 
@@ -35,7 +38,7 @@ const median = (figures: readonly number[]): number => {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
-/** How the figures of a peer compare with another's, round by round: the median of the ratios, the least and the greatest. */
+/** Divides each figure of `peer` by the figure of `other` in the same round. Returns the median ratio and its range. */
 const ratio = (peer: readonly number[], other: readonly number[]): string => {
   const ratios = peer.map((figure, round) => figure / (other[round] ?? Number.NaN))
   const [least, middle, greatest] = [Math.min(...ratios), median(ratios), Math.max(...ratios)]
@@ -72,8 +75,9 @@ const row = ({ of, figures, missing }: Measured, names: readonly string[]): stri
 }
 
 /**
- * One row for a case, one column for a peer, empty where it takes no part; under each peer's figures the first one's ratio
- * to it. Below the table, what could not be measured, and why.
+ * Returns a table with a row for each case and a column for each peer. A cell is empty if the peer is not part of the
+ * case. The cell of a peer also has the ratio of the first peer's figures to its own figures. A list below the table
+ * names the peers that could not be measured, with the reasons.
  */
 export const table = (measured: readonly Measured[]): string => {
   const all = measured.flatMap(({ figures, missing }) => [...figures, ...missing])
@@ -92,7 +96,7 @@ export const table = (measured: readonly Measured[]): string => {
 const [WIDTH, HEIGHT, MARGIN] = [640, 400, 60]
 const COLOURS = ['#0b6', '#c33', '#36c', '#963', '#888', '#c6c']
 
-/** The time of one cycle against the number of keys, both on logarithmic scales. */
+/** Returns a chart of the time of one cycle by the number of keys. Both axes are logarithmic. */
 export const drawing = (measured: readonly Measured[]): string => {
   const points = measured.flatMap(({ of, figures }) =>
     figures.map(({ peer, rates }) => ({ peer, keys: of.keys, micros: 1e6 / median(rates) })),

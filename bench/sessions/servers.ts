@@ -1,5 +1,5 @@
-// The servers that peers need, each with the durability that its users have: PostgreSQL flushes at every commit, Redis
-// its log every second.
+// Starts the servers that peers need, with the usual durability of each server. PostgreSQL flushes its log at each
+// commit, and Redis flushes its log every second.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -59,7 +59,7 @@ const startRedis = async (): Promise<Redis | undefined> => {
 
 interface Started {
   readonly servers: Servers
-  /** The ids of their processes. */
+  /** The process ids of the servers. */
   readonly pids: readonly number[]
   readonly stop: () => Promise<void>
 }

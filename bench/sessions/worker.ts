@@ -1,4 +1,5 @@
-// One process of clients: so many at once, each one cycle after the other, for so long. Orders come as messages.
+// A client process. It runs concurrent clients, and each client runs one cycle after the other. The parent process
+// sends orders as messages.
 
 import { once } from 'node:events'
 import { performance } from 'node:perf_hooks'
@@ -24,7 +25,7 @@ export interface Ran {
   readonly milliseconds: number
   /** The processor time of the process, in milliseconds. */
   readonly processor: number
-  /** Of single cycles, in milliseconds. */
+  /** The median time of a cycle, in milliseconds. `p99` is the 99th percentile. */
   readonly p50: number
   readonly p99: number
 }
@@ -88,5 +89,5 @@ process.on('message', (order: Order) => {
 })
 process.send?.({ result: 'ready' })
 await once(process, 'disconnect')
-// Also when whoever gave the orders was killed, and a peer's server still runs.
+// The process has to end even if the parent was killed and the server of a peer is still running.
 process.exit()

@@ -1,4 +1,5 @@
-// Two people write notes, on PGlite or on the PostgreSQL of DATABASE_URL. `node build/examples/notes/main.js`
+// In this example two people write notes. The database is the PostgreSQL of DATABASE_URL, or PGlite if DATABASE_URL is
+// not set. Run it with `node build/examples/notes/main.js`.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -23,7 +24,7 @@ const story = pipe(
     write(buildSession(sessionStore(database)), ada, 'On engines', ['machines', 'numbers']),
   ),
   TE.bindW('second', ({ ada, first }) => write(first.session, ada, 'On notes', ['numbers'])),
-  // The database rejects this title, so neither the note, nor its tags, nor the session is changed.
+  // The database rejects the empty title, so the note, its tags and the session are not stored.
   TE.bindW('refused', ({ ada, second }) => TE.fromTask(write(second.session, ada, '', ['lost']))),
   TE.chainFirstW(({ first }) => view(first.note)),
   TE.chainFirstW(({ first }) => view(first.note)),

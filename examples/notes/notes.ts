@@ -1,4 +1,4 @@
-// Notes with tags and authors: three records, their relations, and operations on them. The code is the same for every
+// Defines records for notes, tags and authors, their relations, and operations on them. The code is the same for every
 // database.
 
 import { flow, pipe } from 'fp-ts/lib/function.js'
@@ -72,7 +72,7 @@ export const prepare = (database: Database) =>
 export const notesOf = notes.hasMany('authorId')
 const tagsOf = tags.hasManyThrough(taggings, 'noteId', 'tagName')
 
-/** The notes that a session's visitor wrote, by their ids. */
+/** The ids of the notes that the visitor of a session wrote. */
 export const written = sessionKey('written', t.array(t.string))
 
 export const signUp = (database: Database, name: string) =>
@@ -93,7 +93,7 @@ const tagged = (note: Note) => (name: string) =>
 const remembered = (note: Note) =>
   flow(withHandle(note.handle)<Session>, sessionUpdate(written, RA.append(String(note.id)), []), saveSession)
 
-/** The note, its tags, and its entry in the session: all of them are stored, or none. */
+/** Stores the note, its tags and the session in one transaction. The session gets the id of the note. */
 export const write = (session: Session, author: User, title: string, names: readonly string[]) =>
   transact(author.handle, (tx) =>
     pipe(
@@ -115,7 +115,7 @@ export const view = flow(
   notes.save,
 )
 
-/** Each note with the names of its tags, by one statement. */
+/** Returns each note with the names of its tags. It uses one statement. */
 export const withTags = (found: readonly Note[]) =>
   pipe(
     tagsOf.preload(found),

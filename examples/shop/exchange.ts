@@ -1,5 +1,5 @@
-// Forms become typed values, answers are values until they are sent, and a failed request gets a page with the
-// reason.
+// Parses forms into typed values, sends answers, and makes the page for a failed request. An answer is a plain value
+// until it is sent.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
@@ -14,7 +14,7 @@ const MAX_BODY_BYTES = 16 * 1024
 
 type Headers = Readonly<Record<string, string>>
 
-/** A request with a fault of its own. */
+/** The error of an invalid request. */
 export class Refused {
   readonly _tag = 'Refused'
 
@@ -31,10 +31,10 @@ export interface Answer {
   readonly body: string
 }
 
-/** The path alone: a query may contain data that do not belong in a log. */
+/** Returns the path without the query. A query may contain data that do not belong in a log. */
 export const pathOf = (req: IncomingMessage): string => (req.url ?? '/').replace(/\?.*$/s, '')
 
-/** Reads the form of a request, and parses it. */
+/** Reads and parses the form of a request. */
 export const readForm =
   <A>(parse: (fields: URLSearchParams) => O.Option<A>) =>
   (req: IncomingMessage): TE.TaskEither<Refused, A> =>
@@ -48,7 +48,7 @@ const readBody = async (req: IncomingMessage): Promise<E.Either<Refused, string>
   const chunks: Uint8Array[] = []
   let bytes = 0
   try {
-    // The connection stays open, so that a client that sends too much gets an answer.
+    // The connection must stay open, so that a client that sends too much data gets an answer.
     for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
       bytes += chunk.length
       if (bytes > MAX_BODY_BYTES) return E.left(new Refused(413, 'That is more than a form can hold.'))
@@ -69,7 +69,10 @@ const pageHeaders: Headers = {
 
 export const page = (body: string): Answer => ({ status: 200, headers: pageHeaders, body })
 
-/** After a POST: the browser loads the page by GET, so that a reload sends no form. */
+/**
+ * Returns the answer to a POST request. The browser then loads the page with GET, so a reload does not send the form
+ * again.
+ */
 export const seeOther = (location: string): Answer => ({
   status: 303,
   headers: { Location: location },
@@ -82,7 +85,7 @@ export const send =
     res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
   }
 
-/** keyrow's own answer and log line, as a page, for all other failures. */
+/** For a failure other than `Refused`, `defaultErrorResponse` logs the failure and chooses the text of the page. */
 export const onError: OnError = (failure, request) => {
   if (failure instanceof Refused) {
     const { status, headers, message } = failure

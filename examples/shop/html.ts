@@ -1,5 +1,5 @@
-// HTML that is escaped by construction: `html` escapes every interpolated value, except the results of `html` itself.
-// Values may stand between tags or in quoted attributes only.
+// Makes HTML safely. `html` escapes every interpolated value, except results of `html` itself. A value may be
+// interpolated only between tags or in a quoted attribute.
 
 import { createHash } from 'node:crypto'
 
@@ -26,7 +26,7 @@ const rendered = (part: Part): string => {
 
 export const nothing = html``
 
-/** A whole document. */
+/** Returns a whole document. */
 export const document = (title: string, header: Html, main: Html): string =>
   html`<!doctype html>
 <html lang="en">
@@ -89,5 +89,8 @@ td, code { font-family: ui-monospace, monospace; font-size: .9em }
 
 const hash = createHash('sha256').update(style.toString()).digest('base64')
 
-/** No resource is loaded, no script runs, and forms are sent to this server only. */
+/**
+ * With this policy a browser loads no resources except `data:` images, runs no script, and sends forms to this server
+ * only.
+ */
 export const contentSecurityPolicy = `default-src 'none'; style-src 'sha256-${hash}'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`

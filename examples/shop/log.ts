@@ -1,5 +1,5 @@
-// One log line for each request: its status, its duration, and its statements in the database. Each request has its own
-// list of statements, by its async context.
+// Prints one log line for each request, with its status, its duration and its SQL statements. The async context of each
+// request has its own list of statements.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { RequestListener } from 'node:http'
@@ -8,11 +8,11 @@ import { pathOf } from './exchange.js'
 
 const costs = new AsyncLocalStorage<QueryEvent[]>()
 
-/** The same database; each statement is added to the list of its request. */
+/** Returns a database that adds each statement to the list of its request. */
 export const counted = (database: Database): Database =>
   observedDatabase(database, (event) => void costs.getStore()?.push(event))
 
-/** The same listener, with a list for each request, which is printed when the response ends. */
+/** Returns a listener that keeps a list for each request. It prints the list when the response ends. */
 export const logged =
   (listener: RequestListener): RequestListener =>
   (req, res) => {

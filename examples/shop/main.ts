@@ -1,5 +1,5 @@
-// Starts the shop: opens its database, and serves on PORT until SIGTERM or SIGINT. Then it stops in order: new
-// connections, running requests, the cleanup, the database. `npm start` runs this.
+// Starts the shop. It opens the database, and serves on PORT until SIGTERM or SIGINT. Then the shop stops accepting
+// connections, waits for running requests, stops the cleanup, and closes the database. `npm start` runs this program.
 
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
@@ -9,18 +9,18 @@ import { counted, logged } from './log.js'
 import { shopListener } from './routes.js'
 import { openDatabase } from './storage.js'
 
-/** How long running requests may take to end after the signal. */
+/** The time after the signal within which running requests must end, in milliseconds. */
 const DRAIN_MS = 5000
 
 const { DATABASE_URL, HOST = '127.0.0.1', PORT = '3000', TRUST_PROXY } = process.env
 
-// Registered first, so that a signal during the start is not missed.
+// The signal handlers are registered first, so that a signal during the start is not missed.
 const stopSignal = new Promise((resolve) => {
   process.on('SIGTERM', resolve)
   process.on('SIGINT', resolve)
 })
 
-// A request's failure is logged with the request. The cleanup has no caller, so its failures are logged here.
+// keyrow logs the failure of a request. The cleanup has no caller, so its failures are logged here.
 onSessionEvent('failed', ({ operation, error, sqlState = '' }) => {
   if (operation === 'deleteExpired') console.error('keyrow shop: the cleanup failed:', error, sqlState)
 })
@@ -42,7 +42,7 @@ const run = async (): Promise<void> => {
   }
 }
 
-/** The address, once the server listens. */
+/** Starts the server, and returns its address. */
 const listen = async (server: Server): Promise<string> => {
   server.listen(Number(PORT), HOST)
   await once(server, 'listening')
@@ -54,7 +54,7 @@ const listen = async (server: Server): Promise<string> => {
 const drain = async (server: Server): Promise<void> => {
   const closed = once(server, 'close')
   server.close()
-  // A keep-alive connection ends after its last answer.
+  // A keep-alive connection is closed once it is idle.
   const idle = setInterval(() => server.closeIdleConnections(), 50)
   const late = setTimeout(() => server.closeAllConnections(), DRAIN_MS)
   await closed

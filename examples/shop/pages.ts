@@ -1,5 +1,5 @@
-// The shop's pages. Each is a pure function of its data. Only the layout reads the current session, for the customer's
-// name and the number of things in the cart.
+// The pages of the shop. Each page is a pure function of its data. Only the layout reads the current session, for the
+// customer's name and the number of items in the cart.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -21,14 +21,14 @@ import {
 } from './shop.js'
 import type { SessionRows } from './storage.js'
 
-/** Every customer's password. The page shows it, because this is a demonstration. */
+/** The password of every customer. The page shows the password, because the shop is a demonstration. */
 export const DEMO_PASSWORD = 'sesame'
 
 const euros = new Intl.NumberFormat('en', { style: 'currency', currency: 'EUR' })
 
 const price = (cents: number): Html => html`<span class="cents">${euros.format(cents / 100)}</span>`
 
-// No handler passes the session.
+// `framed` reads the current session, so no handler has to pass the session.
 export const framed =
   (title: string) =>
   (main: Html): TE.TaskEither<SessionError, string> =>
@@ -127,6 +127,6 @@ const table = (rows: readonly Row[]): Html => html`
 ${rows.map((row) => html`<tr>${Object.values(row).map((cell) => html`<td>${String(cell)}</td>`)}</tr>`)}
 </table></div>`
 
-/** For a failed request, which has no session. */
+/** The page for a failed request, which has no session. */
 export const failurePage = (message: string): string =>
   document('Sorry', nothing, html`<p>${message}</p><p><a href="/">Back to the shop</a></p>`)

@@ -1,5 +1,5 @@
-// The routes. A handler is a task that returns its answer as a value. If it ends in a `Left`, nothing is stored, and
-// `onError` answers.
+// The routes of the shop. A handler is a task that returns its answer as a value. If the task returns a `Left`, nothing
+// is stored, and `onError` makes the answer.
 
 import type { IncomingMessage, RequestListener } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
@@ -31,10 +31,10 @@ import { sessionRows } from './storage.js'
 
 type Task<A> = TE.TaskEither<SessionError | Refused, A>
 type Handler = (req: IncomingMessage) => Task<Answer>
-/** By method. */
+/** The handlers of one path, by HTTP method. */
 type Route = Readonly<Record<string, Handler>>
 
-/** The shop as a request listener. */
+/** Returns the shop as a request listener. */
 export const shopListener = (
   database: Database,
   options: Omit<SessionListenerOptions, 'onError'>,
@@ -63,7 +63,7 @@ const routesOver = (database: Database): ReadonlyMap<string, Route> =>
     ['/session', shows('Your session, as it is stored', storedRows(database))],
   ])
 
-/** A page made from the current session. */
+/** Returns the route of a page. `body` makes the page from the current session. */
 const shows = (title: string, body: (session: Session) => Task<Html>): Route => {
   const handler = (): Task<Answer> =>
     pipe(currentSession, TE.chainW(body), TE.chainW(framed(title)), TE.map(page))
@@ -75,7 +75,7 @@ const storedRows =
   ({ id }: Session): Task<Html> =>
     pipe(sessionRows(database, id), TE.map(sessionPage))
 
-/** A form, the action on its fields, and the next page. */
+/** Returns the route of a form. `act` gets the parsed fields of the form. */
 const takes = <A>(
   parse: (fields: URLSearchParams) => O.Option<A>,
   act: (sent: A) => Task<unknown>,
@@ -97,7 +97,8 @@ const handlerOf = (routes: ReadonlyMap<string, Route>, req: IncomingMessage): E.
   return isForeign(req) ? E.left(new Refused(403, 'That form was sent from elsewhere.')) : E.right(handler)
 }
 
-// `SameSite=Lax` withholds the cookie from forms of other sites; this check keeps them from starting a session.
+// With `SameSite=Lax` browsers do not send the cookie with forms of other sites. This check also prevents such a form
+// from starting a new session.
 const isForeign = (req: IncomingMessage): boolean =>
   req.method === 'POST' && /^(cross|same)-site$/.test(String(req.headers['sec-fetch-site']))
 

@@ -1,5 +1,5 @@
-// The shop's products, and its data in a visitor's session: pure functions on typed keys, without I/O, HTTP or SQL.
-// The tasks at the end apply them to the current session.
+// The products of the shop, and the shop's data in a session. Pure functions read and edit these data with typed keys.
+// The tasks at the end of the file apply these functions to the current session.
 
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as N from 'fp-ts/lib/number.js'
@@ -48,7 +48,7 @@ interface QuantityBrand {
 
 const MOST = 99
 
-/** The quantity of one product: 1 to 99. A quantity of 0 is no row. */
+/** The quantity of one product in a cart, from 1 to 99. A product with a quantity of 0 is not in the cart. */
 export const Quantity = t.brand(
   t.number,
   (n): n is t.Branded<number, QuantityBrand> => Number.isInteger(n) && n >= 1 && n <= MOST,
@@ -60,7 +60,7 @@ interface NameBrand {
   readonly Name: unique symbol
 }
 
-/** A customer's name: 1 to 40 characters, without spaces around them. */
+/** The name of a customer. It has 1 to 40 characters, and does not begin or end with a space. */
 export const Name = t.brand(
   t.string,
   (text): text is t.Branded<string, NameBrand> => text === text.trim() && /^\P{Cc}{1,40}$/u.test(text),
@@ -68,7 +68,7 @@ export const Name = t.brand(
 )
 export type Name = t.TypeOf<typeof Name>
 
-/** Parses a product, a quantity or a name. */
+/** Returns the product with this `sku`, or `None`. */
 export const productOf = (sku: string): O.Option<Product> =>
   pipe(
     products,
@@ -89,11 +89,11 @@ export type Cart = readonly Line[]
 
 type Change = (session: Session) => Session
 
-// One key for each product, not one for the whole cart. A save writes only the keys that were changed, so
-// two tabs that put different products into the cart at the same moment both keep theirs.
+// Each product in the cart has its own key. A save writes only the changed keys. So if two tabs add different products
+// at the same time, the cart has both products.
 const quantityKey = ({ sku }: Product): SessionKey<Quantity> => sessionKey(`cart/${sku}`, Quantity)
 
-/** The owner of the session: the customer, from the sign-in on. */
+/** The owner of the session. After the sign-in the owner is the customer. */
 export const customerOf: (session: Session) => O.Option<Name> = flow(
   sessionRef(sessionPrincipal),
   O.chain(nameOf),
@@ -121,8 +121,8 @@ const withQuantity = (product: Product, quantity: Quantity): Change =>
   sessionSet(quantityKey(product), quantity)
 
 /**
- * Adds one; a cart with 99 of the product stays as it is. It is an update and not a set, so that two tabs that add the same
- * product at once both count.
+ * Adds one item of a product, if the cart has fewer than 99. With `sessionUpdate` both items count if two tabs add the
+ * same product at the same time.
  */
 const withOneMore = (product: Product): Change => sessionUpdate(quantityKey(product), oneMore)
 
@@ -133,7 +133,7 @@ const oneMore: (quantity: O.Option<Quantity>) => Quantity = flow(
 
 const without: (product: Product) => Change = flow(quantityKey, sessionDel)
 
-// Tasks on the current session. No caller passes it.
+// These tasks use the current session, so no caller has to pass the session.
 
 type Task<A> = TE.TaskEither<SessionError, A>
 
@@ -144,14 +144,14 @@ export const changeInCart: (line: Line) => Task<Session> = ({ product, quantity 
 
 export const takeFromCart: (product: Product) => Task<Session> = flow(without, updateCurrentSession)
 
-/** The session gets a new secret, so that a token that others had before the sign-in opens nothing afterwards. */
+/** Gives the session an owner and a new secret. A token from before the sign-in then no longer opens the session. */
 export const signIn = (name: Name): Task<Session> =>
   pipe(updateCurrentSession(sessionFor(name)), TE.chainW(rotateSession))
 
-/** Deletes the session with all its rows, the cart included. */
+/** Deletes the session with all its rows, including the cart. */
 export const signOut: Task<void> = pipe(currentSession, TE.chainW(destroySession))
 
-/** Deletes all sessions of the customer, in all browsers; does nothing for a visitor who is not signed in. */
+/** Deletes all sessions of the customer, in all browsers. For a visitor who is not signed in this task does nothing. */
 export const signOutEverywhere: Task<unknown> = pipe(
   currentSession,
   TE.chainW((session) =>

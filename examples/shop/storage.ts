@@ -1,5 +1,5 @@
-// The shop's database: PGlite in a directory of its own, or the PostgreSQL of DATABASE_URL; and the shop's own
-// statements, which show a session's rows.
+// Opens the shop's database. It is the PostgreSQL of DATABASE_URL, or PGlite in a directory. The shop's own SQL
+// statements read the rows of a session.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -30,7 +30,7 @@ export interface SessionRows {
   readonly entries: readonly Row[]
 }
 
-/** The rows of a session; `None` for one that was never saved. */
+/** Returns the rows of a session, or `None` if the session was never saved. */
 export const sessionRows = (
   database: Database,
   id: SessionId,
@@ -47,7 +47,7 @@ export const sessionRows = (
     ),
   )
 
-// The id is public. The columns with the secret's hash are not selected.
+// The id is public. The statement does not select the columns with the hash of the secret.
 const HEADER: Query = {
   name: 'shop.header',
   text: `
@@ -57,7 +57,7 @@ from keyrow.session
 where id = $1::uuid`,
 }
 
-// A deleted key leaves a tombstone, a row without a value, until enough later saves have deleted it.
+// A deleted key leaves a tombstone, which is a row without a value. Later saves of the session delete the tombstone.
 const ENTRIES: Query = {
   name: 'shop.entries',
   text: `

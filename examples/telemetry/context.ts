@@ -1,5 +1,5 @@
-// The context manager that carries the active span through `await`. A program uses the one of @opentelemetry/sdk-node,
-// or of @opentelemetry/context-async-hooks, which does little more than this.
+// A context manager that keeps the active span across `await`. A real program uses the context manager of
+// @opentelemetry/sdk-node or @opentelemetry/context-async-hooks.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { type Context, type ContextManager, ROOT_CONTEXT } from '@opentelemetry/api'

@@ -1,10 +1,10 @@
-// Spans and metrics as lines for the terminal. A program sends them to an OpenTelemetry backend instead.
+// Prints spans and metrics as lines for the terminal. A real program sends them to an OpenTelemetry backend instead.
 
 import type { Attributes } from '@opentelemetry/api'
 import { DataPointType, type MetricData, type ResourceMetrics } from '@opentelemetry/sdk-metrics'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace-base'
 
-/** Each root span, with its descendants. */
+/** Returns a line for each root span and its descendants. */
 export const spanLines = (spans: readonly ReadableSpan[]): readonly string[] =>
   spans.filter(({ parentSpanContext }) => parentSpanContext === undefined).flatMap(branch(spans, '  '))
 
@@ -26,7 +26,7 @@ const written = (attributes: Attributes = {}): string =>
     .map(([name, value]) => `${name}=${String(value)}`)
     .join(' ')
 
-/** Each time series of the latest export. */
+/** Returns a line for each time series of the latest export. */
 export const metricLines = (exports: readonly ResourceMetrics[]): readonly string[] =>
   (exports.at(-1)?.scopeMetrics ?? []).flatMap(({ metrics }) => metrics).flatMap(series)
 

@@ -1,5 +1,5 @@
-// A few requests of a visitor, each with a span. keyrow's work in them is shown as child spans, and as metrics.
-// `npm run build && npm run build:examples && node build/examples/telemetry/main.js` shows them.
+// Runs a few requests, each with a span. keyrow's operations appear as child spans and as metrics. Run it with
+// `npm run build && npm run build:examples && node build/examples/telemetry/main.js`.
 
 import { context, trace } from '@opentelemetry/api'
 import {

@@ -1,4 +1,5 @@
-// The scenario: a sign-in, two tabs at once, an invented token, a sign-out, a cleanup.
+// The scenario has a sign-in, requests of two tabs at the same time, a token with a wrong secret, a sign-out and a
+// cleanup.
 
 import { SpanStatusCode, type Tracer } from '@opentelemetry/api'
 import {
@@ -36,7 +37,10 @@ const visited = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)
 const find = async (store: SessionStore, token: string): Promise<Session> =>
   (await loadSession(store, token)) ?? buildSession(store)
 
-/** Runs a request as the active span, which ends with it. An instrumentation of HTTP does this for a server. */
+/**
+ * Runs a request with an active span, which ends with the request. In a real server an HTTP instrumentation starts and
+ * ends this span.
+ */
 const inSpan =
   (tracer: Tracer) =>
   <A>(name: string, request: () => Promise<A>): Promise<A> =>

@@ -1,5 +1,5 @@
-// keyrow's events as OpenTelemetry spans and metrics. Events are published synchronously, in the async context of their
-// operation, so the active span here is the operation's parent.
+// Turns keyrow's events into OpenTelemetry spans and metrics. keyrow publishes an event synchronously, in the async
+// context of its operation. So the active span in a listener is the parent of the operation's span.
 
 import { type Attributes, type AttributeValue, type Meter, type Tracer, trace } from '@opentelemetry/api'
 import { onSessionEvent, type SessionEventName, type SessionEvents } from 'keyrow'
@@ -11,7 +11,7 @@ export interface Instruments {
 
 type Stop = () => void
 
-/** Turns events into spans and metrics, until the returned function is called. */
+/** Turns events into spans and metrics. The returned function removes the listeners. */
 export const instrument = ({ tracer, meter }: Instruments): Stop => {
   const stops = [...timedSpans(tracer), ...spanEvents(), ...durations(meter), ...counters(meter)]
   return () => {
@@ -19,7 +19,7 @@ export const instrument = ({ tracer, meter }: Instruments): Stop => {
   }
 }
 
-/** The events with a duration, and the name of their operation, as in `failed`. */
+/** Maps each event with a duration to the name of its operation in the event `failed`. */
 const operations = {
   created: 'create',
   loaded: 'load',
@@ -32,7 +32,10 @@ const operations = {
 
 const timed = Object.keys(operations) as readonly (keyof typeof operations)[]
 
-/** An event is published at the end of its operation, so the span began earlier by its duration. */
+/**
+ * keyrow publishes an event at the end of its operation. So the start of the span is computed from the event's
+ * duration.
+ */
 const timedSpans = (tracer: Tracer): readonly Stop[] =>
   timed.map((name) =>
     onSessionEvent(name, ({ durationMs, ...about }) => {
@@ -42,17 +45,20 @@ const timedSpans = (tracer: Tracer): readonly Stop[] =>
     }),
   )
 
-/** An event without a duration becomes an event of the active span, if there is one. */
+/** An event without a duration becomes an event of the active span, if a span is active. */
 const spanEvents = (): readonly Stop[] =>
   (['conflict', 'expired', 'badToken', 'failed'] as const).map((name) =>
     onSessionEvent(name, (event) => trace.getActiveSpan()?.addEvent(`keyrow.${name}`, named(event))),
   )
 
-/** An event has no secrets, so a span may have all its fields, and the id, since a span describes one session. */
+/**
+ * Returns the fields of an event as attributes of a span. An event contains no secrets, so a span may have all its
+ * fields.
+ */
 const named = (about: Readonly<Record<string, AttributeValue | undefined>>): Attributes =>
   Object.fromEntries(Object.entries(about).map(([field, value]) => [`keyrow.${field}`, value]))
 
-// In seconds, by OpenTelemetry's conventions. The default bounds are for milliseconds.
+// The bounds are in seconds, as OpenTelemetry's conventions require. The default bounds are meant for milliseconds.
 const bounds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 const durations = (meter: Meter): readonly Stop[] => {
@@ -68,7 +74,10 @@ const durations = (meter: Meter): readonly Stop[] => {
   )
 }
 
-/** Attributes of metrics need few values. An id is never among them: each id would be a new time series. */
+/**
+ * Adds listeners that count events. An id must not be an attribute of a metric, because each id would be a new
+ * time series.
+ */
 const counters = (meter: Meter): readonly Stop[] => {
   const count = counting(meter)
   return [
@@ -93,7 +102,7 @@ const counting =
     return onSessionEvent(event, (published) => counter.add(...add(published)))
   }
 
-/** The names are OpenTelemetry's. */
+/** Returns the attributes of a failed operation. `error.type` is a name of OpenTelemetry's conventions. */
 const failure = ({ operation, error, sqlState }: SessionEvents['failed']): Attributes => ({
   'keyrow.operation': operation,
   'error.type': error,
