@@ -1,7 +1,8 @@
 // Deletes all expired sessions in a separate process, and prints the result as JSON.
 // Usage: cleanup-child.mjs URL SCHEMA
-import { deleteExpiredSessions, sessionStore } from 'keyrow'
+
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
+import { deleteExpiredSessions, sessionStore } from 'keyrow/store'
 import postgres from 'postgres'
 
 const [url, schema] = process.argv.slice(2)

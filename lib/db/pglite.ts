@@ -10,7 +10,7 @@ import { clearTimeout, setTimeout } from '../core/process.js'
 import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from './deadline.js'
 import { decodedRows, paramText, type Wire } from './text-format.js'
-import { scopedDatabase } from './transaction.js'
+import { savepoints, scopedDatabase } from './transaction.js'
 
 // Two processes that open one PGlite directory lose data, and PGlite does not prevent this. So keyrow locks the
 // directory. The operating system frees the lock when the process ends, even after a crash.
@@ -196,7 +196,7 @@ interface TxState {
 
 const transact = async <L, A>(db: PGlite, body: Body<L, A>, timeoutMs: number): Outcome<A, L> => {
   const txState: TxState = { state: 'waiting' }
-  const run = db.transaction((tx) => runBody(txState, body(handleOf({ tx, timeoutMs, savepoints: 0 }))))
+  const run = db.transaction((tx) => runBody(txState, body(handleOf(tx, timeoutMs))))
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
@@ -232,31 +232,7 @@ const runBody = async <L, A>(txState: TxState, body: TaskEither<L, A>): Promise<
   }
 }
 
-interface TxLink {
-  readonly tx: Sender
-  readonly timeoutMs: number
-  savepoints: number
-}
-
-const handleOf = (txLink: TxLink): DriverTransaction => ({
-  query: (query, params) => () => send(txLink.tx, query, params, txLink.timeoutMs),
-  savepoint: (body) => () => savepoint(txLink, body),
-})
-
-const savepoint = async <L, A>(txLink: TxLink, body: Body<L, A>): Outcome<A, L> => {
-  txLink.savepoints += 1
-  const name = `keyrow_${String(txLink.savepoints)}`
-  const run = (text: string) =>
-    send(txLink.tx, { name: 'savepoint', text: `${text} ${name}` }, [], txLink.timeoutMs)
-  const opening = await run('savepoint')
-  if (E.isLeft(opening)) return opening
-  let result: E.Either<L, A>
-  try {
-    result = await body(handleOf(txLink))()
-  } catch (error) {
-    await run('rollback to savepoint')
-    throw error
-  }
-  const ended = await run(E.isRight(result) ? 'release savepoint' : 'rollback to savepoint')
-  return E.isRight(result) && E.isLeft(ended) ? ended : result
+const handleOf = (tx: Sender, timeoutMs: number): DriverTransaction => {
+  const query: DriverTransaction['query'] = (query, params) => () => send(tx, query, params, timeoutMs)
+  return { query, savepoint: savepoints(query) }
 }

@@ -182,3 +182,26 @@ const nested = async <L, A>(
   scope.savepoint = running.then(end, end)
   return running
 }
+
+/** Makes the savepoints of a transaction from statements. `query` sends a statement in the transaction. */
+export const savepoints = (query: Driver['query']): DriverTransaction['savepoint'] => {
+  let count = 0
+  const savepoint: DriverTransaction['savepoint'] = (body) => async () => {
+    count += 1
+    const name = `keyrow_${String(count)}`
+    const run = (text: string) => query({ name: 'savepoint', text: `${text} ${name}` }, [])()
+    const opening = await run('savepoint')
+    if (E.isLeft(opening)) return opening
+    let committed = false
+    try {
+      const result = await body({ query, savepoint })()
+      committed = E.isRight(result)
+      if (E.isLeft(result)) return result
+      const ended = await run('release savepoint')
+      return E.isLeft(ended) ? ended : result
+    } finally {
+      if (!committed) await run('rollback to savepoint')
+    }
+  }
+  return savepoint
+}

@@ -1,7 +1,9 @@
-// The two drivers, for specs that must hold on both; and a database that counts its statements.
+// The drivers, for specs that must hold on each; and a database that counts its statements.
 
+import pg from 'pg'
 import postgres from 'postgres'
 import { type Database, observedDatabase, type QueryEvent, type Row } from '../../lib/db/database.js'
+import { pgDatabase } from '../../lib/db/pg.js'
 import { pgliteDatabase } from '../../lib/db/pglite.js'
 import { poolOptions, postgresDatabase } from '../../lib/db/postgres/index.js'
 import './pglite.mjs'
@@ -22,23 +24,30 @@ export const quietPools =
   () =>
     quietPool(...options)
 
-export const drivers: readonly SpecDriver[] = [
-  {
-    name: 'postgres.js',
-    open: async () => {
-      const { url, stop } = await specDatabaseUrl()
-      const database = postgresDatabase(quietPools(url))
-      const close = async () => {
-        // The database itself may be closed by now.
-        const own = postgresDatabase(quietPool(url))
-        await dropSchemas(own)
-        await right(own.close)
-        await right(database.close)
-        await stop()
-      }
-      return { database, close }
-    },
+/** A pool of node-postgres. */
+const pgPool = (url: string, options: pg.PoolConfig = {}) =>
+  new pg.Pool({ connectionString: url, connectionTimeoutMillis: 5_000, ...options })
+
+const onServer = (name: string, make: (url: string) => Database): SpecDriver => ({
+  name,
+  open: async () => {
+    const { url, stop } = await specDatabaseUrl()
+    const database = make(url)
+    const close = async () => {
+      // The database itself may be closed by now.
+      const own = postgresDatabase(quietPool(url))
+      await dropSchemas(own)
+      await right(own.close)
+      await right(database.close)
+      await stop()
+    }
+    return { database, close }
   },
+})
+
+export const drivers: readonly SpecDriver[] = [
+  onServer('postgres.js', (url) => postgresDatabase(quietPools(url))),
+  onServer('node-postgres', (url) => pgDatabase(pgPool(url))),
   {
     name: 'PGlite',
     open: () => {

@@ -25,7 +25,7 @@ const forget = (id) =>
   database.query({ name: 'forget', text: `delete from ${task.schema}.listing where session_id = $1::uuid` }, [
     id,
   ])
-const plain = sessionStore(database, { schema: task.schema, distributed: task.distributed })
+const plain = sessionStore(database, { schema: task.schema, citus: task.distributed })
 const store = broken(task.broken, task.fast ? batched(cached(plain)) : plain, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)

@@ -7,9 +7,11 @@ import { E } from '../../core/prelude.cjs'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
 import { withDeadline } from '../deadline.js'
+import { newPlans, type Plans } from '../sending.js'
 import { closeSockets, newHealth, type ObservedPool, RENEWAL_MS } from './workarounds.js'
 
 export interface Sender {
+  typed(value: string | null, type: number): unknown
   unsafe(
     text: string,
     params?: never[],
@@ -37,7 +39,6 @@ interface PoolOptions {
 
 /** The members of a postgres.js pool (`postgres(url)`) that keyrow uses. */
 export interface PostgresJs extends Sender {
-  typed(value: string | null, type: number): unknown
   begin(options: string, body: (tx: Scoped) => Promise<unknown>): Promise<unknown>
   end(options?: { readonly timeout?: number }): Promise<void>
   readonly options: PoolOptions
@@ -46,6 +47,7 @@ export interface PostgresJs extends Sender {
 export interface Pool extends ObservedPool {
   readonly sql: PostgresJs
   readonly pending: Set<PromiseLike<unknown>>
+  readonly plans: Plans
   answeredAt: number
   /** The time at which a replaced pool ends at the latest. */
   endsAt: number
@@ -63,6 +65,7 @@ export interface PoolInUse {
 const opened = (sql: PostgresJs): Pool => ({
   sql: suitable(sql),
   pending: new Set(),
+  plans: newPlans(),
   answeredAt: 0,
   health: hasChoice(sql) ? newHealth() : undefined,
   endsAt: Number.POSITIVE_INFINITY,

@@ -1,10 +1,11 @@
 // Sends one statement through postgres.js within its deadline. Parameters are sent as text of unknown type, and values
 // are received as text. So the pool's options for types have no effect.
 
-import { DriverError, type Effect, withEffect } from '../../core/errors.js'
+import { type DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E } from '../../core/prelude.cjs'
 import type { Outcome, Param, Query, Row } from '../database.js'
-import { driverError, invalidParams, isForgotten, isStalePlan, withDeadline } from '../deadline.js'
+import { driverError, withDeadline } from '../deadline.js'
+import { type Plan, type SettingsCheck, sendQuery } from '../sending.js'
 import { type Column, decodedRows, paramText, type Wire } from '../text-format.js'
 import type { Pool, PostgresJs, Sender } from './pool.js'
 import {
@@ -17,15 +18,13 @@ import {
   withoutRetry,
 } from './workarounds.js'
 
-// Some settings of a role or database change how values are written as text. keyrow sets `DateStyle` on each
-// connection, and every pooler passes this setting on. keyrow decodes both forms of `bytea`. It checks other settings
-// with the first statement that they affect.
+// `DateStyle` changes how dates are written as text. keyrow sets it on each connection, and every pooler passes it on.
 
 interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/** Sets `DateStyle` and more for new connections of a pool. Throws a `RangeError` if a pool's option contradicts. */
+/** Sets `DateStyle` for new connections of a pool. Throws a `RangeError` if a pool's option contradicts. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -43,100 +42,6 @@ const REQUIRED: readonly (readonly [string, RegExp])[] = [
   ['client_encoding', /^'?utf-?8'?$/i],
 ]
 
-const SETTINGS: Query = {
-  name: 'settings',
-  text: `
-select current_setting('extra_float_digits')::int4 as digits, current_setting('array_nulls') as nulls`,
-}
-
-type Rows = Outcome<readonly Row[]>
-
-export interface SettingsCheck {
-  isRight: boolean
-  looking: Outcome<void> | undefined
-}
-
-export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
-
-/** Fails if a setting of the role or database would give wrong values. The error names the setting. */
-const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
-  (check.looking ??= send(SETTINGS).then((rows) => {
-    const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
-    check.looking = undefined
-    check.isRight = E.isRight(result)
-    return result
-  }))
-
-/** Whether `array_nulls` matters, because a parameter that looks like an array has a null. */
-const hasNulls = (params: readonly Param[]): boolean =>
-  params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
-
-// The OIDs of floats and geometric types, and of arrays of these types.
-const ROUNDED = new Set([
-  600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
-])
-
-/** Whether `extra_float_digits` matters, because a column has one of the types of `ROUNDED`. */
-const hasFloats = (columns: readonly Column[]): boolean => columns.some(({ type }) => ROUNDED.has(type))
-
-const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
-  const faults = [
-    ...(Number(digits) < 1
-      ? [`extra_float_digits is ${String(digits)} and rounds numbers; set it to 1`]
-      : []),
-    ...(nulls === 'off' ? ['array_nulls is off and turns a null into text; set it to on'] : []),
-  ]
-  if (faults.length === 0) return E.right(undefined)
-  const message = `settings of the role or the database give wrong values: ${faults.join('; ')} (alter role … set …), and connect again`
-  return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
-}
-
-// After one stale prepared statement, every connection of the pool prepares its statements again with another text.
-// Behind a pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops
-// preparing statements.
-
-/** How a statement is sent. The generation is the number of times that the pool's statements became stale. */
-interface Plan {
-  readonly text: string
-  readonly prepare: boolean
-  readonly generation: number
-}
-
-interface Plans {
-  generation: number
-  /** The number of generations that ended because a connection had lost a statement. */
-  forgotten: number
-}
-
-const MAX_FORGOTTEN = 8
-
-const plans = new WeakMap<Pool, Plans>()
-
-const plansOf = (pool: Pool): Plans => {
-  const present = plans.get(pool) ?? { generation: 0, forgotten: 0 }
-  plans.set(pool, present)
-  return present
-}
-
-const planOf = (pool: Pool, text: string, prepare: boolean): Plan => {
-  const { generation, forgotten } = plansOf(pool)
-  if (!prepare || forgotten >= MAX_FORGOTTEN) return { text, prepare: false, generation }
-  // Poolers look at the beginning of a statement's text, so the comment is at the end of the text.
-  return { text: generation === 0 ? text : `${text}\n/* ${String(generation)} */`, prepare, generation }
-}
-
-// Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
-const isToBeSentAgain = (pool: Pool, { generation, prepare }: Plan, error: unknown): boolean => {
-  if (!prepare || !isStalePlan(error)) return false
-  const present = plansOf(pool)
-  // Another stale statement of this generation may have ended the generation already.
-  if (present.generation === generation) {
-    present.generation += 1
-    if (isForgotten(error)) present.forgotten += 1
-  }
-  return true
-}
-
 /** How one statement or transaction is sent. */
 export interface Link {
   readonly pool: Pool
@@ -153,60 +58,48 @@ export interface Link {
 
 type Send = (sql: Sender, query: Query, params: readonly Param[], link: Link) => Outcome<readonly Row[]>
 
-export const send: Send = async (sql, query, params, link) => {
-  const invalid = invalidParams(query, params)
-  if (invalid !== undefined) return E.left(invalid)
-  const sentAt = performance.now()
-  // A statement without parameters rarely recurs, so it is not prepared.
-  const plan = planOf(link.pool, query.text, link.prepare && params.length > 0)
-  const result = await sendOnce(sql, { ...query, text: plan.text }, params, {
-    ...link,
-    prepare: plan.prepare,
-  })
-  if (E.isRight(result) || !isToBeSentAgain(link.pool, plan, result.left.cause)) return result
-  // In a transaction the statement is not sent again, since its failure has aborted the transaction.
-  const rest = link.timeoutMs - (performance.now() - sentAt)
-  return sql === link.pool.sql && rest > (link.spentMs ?? 0)
-    ? sendOnce(sql, query, params, { ...link, prepare: false, timeoutMs: rest })
-    : result
-}
-
 /** The OID of the type that a quoted literal has before PostgreSQL infers its type. */
 const UNKNOWN = 705
 
-// Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
-// taken effect.
-const sendOnce: Send = async (sql, query, params, link) => {
-  if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
-  const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))
-  if (hasNulls(params)) {
-    const checked = await check()
-    if (E.isLeft(checked)) return E.left(withEffect(checked.left, 'none'))
-  }
-  let columns: readonly Column[] = []
-  const rows = await sendUnchecked(sql, query, params, link, (found) => {
-    columns = found
+export const send: Send = (sql, query, params, link) =>
+  sendQuery(query, params, {
+    plans: link.pool.plans,
+    settings: link.settings,
+    prepare: link.prepare,
+    timeoutMs: link.timeoutMs,
+    spentMs: link.spentMs,
+    inTransaction: sql !== link.pool.sql,
+    once: (one, values, plan, onColumns) => sendOnce(sql, one, values, link, plan, onColumns),
   })
-  if (E.isLeft(rows) || !hasFloats(columns)) return rows
-  const checked = await check()
-  return E.isLeft(checked) ? E.left(withEffect(checked.left, 'unknown')) : rows
+
+// A connection prepares a text once, so another generation has another text. Poolers look at the beginning of a text,
+// so the comment is at its end.
+const textOf = ({ text }: Query, { prepare, generation }: Plan): string =>
+  prepare && generation > 0 ? `${text}\n/* ${String(generation)} */` : text
+
+/** Returns the statement. It is sent when it is awaited. */
+const pendingOf = (sql: Sender, query: Query, params: readonly Param[], plan: Plan): PromiseLike<unknown> => {
+  const { prepare } = plan
+  const typed = params.map((param) => sql.typed(paramText(param), UNKNOWN))
+  // Without `simple: false` a statement without parameters would be sent as a script.
+  const pending = sql.unsafe(textOf(query, plan), typed as never[], { prepare, simple: false }).raw()
+  if (prepare) withoutRetry(pending)
+  return pending
 }
 
-const sendUnchecked = (
+const sendOnce = (
   sql: Sender,
   query: Query,
   params: readonly Param[],
-  { pool, timeoutMs, prepare, late, spentMs, unsent }: Link,
+  { pool, late, spentMs, unsent }: Link,
+  plan: Plan,
   onColumns?: (columns: readonly Column[]) => void,
 ): Outcome<readonly Row[]> => {
   const sentAt = performance.now()
   let pending: PromiseLike<unknown> | undefined
   let observed: Observation | undefined
   const start = (): PromiseLike<readonly Row[]> => {
-    const typed = params.map((param) => pool.sql.typed(paramText(param), UNKNOWN))
-    // Without `simple: false` a statement without parameters would be sent as a script.
-    pending = sql.unsafe(query.text, typed as never[], { prepare, simple: false }).raw()
-    if (prepare) withoutRetry(pending)
+    pending = pendingOf(sql, query, params, plan)
     observed = pool.health && observe(pending, pool.health)
     return answer(query, pool, pending, observed, onColumns)
   }
@@ -215,7 +108,7 @@ const sendUnchecked = (
     late(sentAt)
     return isSent(pending) ? 'unknown' : 'none'
   }
-  const sent = withDeadline(query.name, timeoutMs, start, giveUp, spentMs)
+  const sent = withDeadline(query.name, plan.timeoutMs, start, giveUp, spentMs)
   if (unsent === undefined) return sent
   return sent.then((result) => {
     const isUnsent = pending !== undefined && (!isSent(pending) || observed?.isNeutralised() === true)

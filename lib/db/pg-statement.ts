@@ -1,0 +1,218 @@
+// Sends one statement on a client of node-postgres. node-postgres has an interface for statements of other libraries
+// ("submittable"). A statement of keyrow skips the result description that the connection knows already, and keyrow
+// decodes the rows. So the client's and the module's type parsers have no effect.
+
+import { createHash } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import { DriverError, withEffect } from '../core/errors.js'
+import type { Param, Query } from './database.js'
+import { driverError } from './deadline.js'
+import type { Plan } from './sending.js'
+import { type Column, paramText, type Wire } from './text-format.js'
+
+/** The part of node-postgres's protocol connection that keyrow uses. */
+interface Connection {
+  readonly stream: { cork?(): void; uncork?(): void }
+  parse(message: { readonly name: string; readonly text: string }): void
+  bind(message: { readonly statement: string; readonly values: readonly (string | null)[] }): void
+  describe(message: { readonly type: 'P' }): void
+  execute(): void
+  sync(): void
+  /** The texts of the statements that the connection has prepared, by name. node-postgres keeps this record. */
+  readonly parsedStatements: Readonly<Record<string, string>>
+  prependListener(event: 'readyForQuery', listener: (message: { readonly status?: string }) => void): unknown
+}
+
+/** The members of a client of node-postgres that keyrow uses. */
+export interface PgClient {
+  query(statement: { submit(connection: Connection): unknown }): unknown
+  on(event: 'error', listener: () => void): unknown
+}
+
+/** What keyrow knows of a connection. */
+export interface ClientState {
+  /** The result columns of prepared statements, by name. */
+  readonly columns: Map<string, readonly Column[]>
+  /** The last time at which the server was ready for a statement. */
+  answeredAt: number
+  /** The server's last transaction status: `I` outside of transactions, `T` in one, `E` in a failed one. */
+  status: string
+  /** Whether the server has the role that the program wants. */
+  isChecked: boolean
+  isObserved: boolean
+}
+
+const states = new WeakMap<PgClient, ClientState>()
+
+export const stateOf = (client: PgClient): ClientState => {
+  const known = states.get(client)
+  if (known !== undefined) return known
+  const state: ClientState = {
+    columns: new Map(),
+    answeredAt: performance.now(),
+    status: 'I',
+    isChecked: false,
+    isObserved: false,
+  }
+  // node-postgres removes its own listener while a client is in use. Without a listener, a lost connection would end
+  // the process. The statement gets the error too.
+  client.on('error', () => undefined)
+  states.set(client, state)
+  return state
+}
+
+export interface Result {
+  readonly columns: readonly Column[]
+  readonly rows: readonly (readonly Wire[])[]
+  /** The command tag, such as `COMMIT`. */
+  readonly command: string
+}
+
+const names = new LRUCache<string, string>({ max: 1_000 })
+
+/** Returns the name of a prepared statement. Processes that share a connection use one name for one text. */
+const nameOf = (text: string, generation: number): string => {
+  const known = names.get(text) ?? createHash('sha256').update(text).digest('hex').slice(0, 32)
+  names.set(text, known)
+  return generation === 0 ? `keyrow_${known}` : `keyrow_${known}_${String(generation)}`
+}
+
+interface Parts {
+  readonly text: string
+  /** The name of the prepared statement, or an empty text for an unprepared one. */
+  readonly name: string
+  readonly values: readonly (string | null)[]
+  readonly state: ClientState
+}
+
+class Statement {
+  /** node-postgres records a prepared statement by these two members. */
+  readonly name: string
+  readonly text: string
+  readonly #parts: Parts
+  readonly #settle: (error: unknown, result: Result) => void
+  readonly #rows: Wire[][] = []
+  #columns: readonly Column[]
+  #command = ''
+
+  constructor(parts: Parts, settle: (error: unknown, result: Result) => void) {
+    this.name = parts.name
+    this.text = parts.text
+    this.#parts = parts
+    this.#settle = settle
+    this.#columns = parts.state.columns.get(parts.name) ?? []
+  }
+
+  submit(connection: Connection): void {
+    const { name, text, values, state } = this.#parts
+    observe(connection, state)
+    const isParsed = name !== '' && connection.parsedStatements[name] !== undefined
+    connection.stream.cork?.()
+    if (!isParsed) connection.parse({ name, text })
+    connection.bind({ statement: name, values })
+    if (!isParsed || !state.columns.has(name)) connection.describe({ type: 'P' })
+    connection.execute()
+    connection.sync()
+    connection.stream.uncork?.()
+  }
+
+  handleRowDescription({ fields }: { readonly fields: readonly Field[] }): void {
+    this.#columns = fields.map(({ name, dataTypeID }) => ({ name, type: dataTypeID }))
+  }
+
+  handleDataRow({ fields }: { readonly fields: Wire[] }): void {
+    this.#rows.push(fields)
+  }
+
+  handleCommandComplete({ text }: { readonly text: string }): void {
+    this.#command = text
+  }
+
+  handleReadyForQuery(): void {
+    const { name, state } = this.#parts
+    if (name !== '') state.columns.set(name, this.#columns)
+    this.#end(undefined)
+  }
+
+  handleError(error: unknown): void {
+    this.#end(error)
+  }
+
+  handleEmptyQuery(): void {
+    this.#command = ''
+  }
+
+  handlePortalSuspended(): void {
+    this.#command = ''
+  }
+
+  handleCopyInResponse(connection: { sendCopyFail(message: string): void }): void {
+    connection.sendCopyFail('keyrow sends no copy data')
+  }
+
+  handleCopyData(): void {
+    this.#command = ''
+  }
+
+  #end(error: unknown): void {
+    this.#settle(error, { columns: this.#columns, rows: this.#rows, command: this.#command })
+  }
+}
+
+interface Field {
+  readonly name: string
+  readonly dataTypeID: number
+}
+
+// node-postgres answers a statement before it handles its own listener's event, so this listener comes first.
+const observe = (connection: Connection, state: ClientState): void => {
+  if (state.isObserved) return
+  state.isObserved = true
+  connection.prependListener('readyForQuery', ({ status }) => {
+    state.status = status ?? 'I'
+    state.answeredAt = performance.now()
+  })
+}
+
+/** Sends a statement on a client. The promise rejects with the error of the server, or with a `DriverError`. */
+export const sendOn = (
+  client: PgClient,
+  state: ClientState,
+  { name, text }: Query,
+  params: readonly Param[],
+  { prepare, generation }: Pick<Plan, 'prepare' | 'generation'>,
+): Promise<Result> =>
+  new Promise((resolve, reject) => {
+    const parts = {
+      text,
+      name: prepare ? nameOf(text, generation) : '',
+      values: params.map(paramText),
+      state,
+    }
+    client.query(
+      new Statement(parts, (error, result) => {
+        if (error === undefined) resolve(result)
+        else reject(error instanceof Error && hasCode(error) ? error : lost(name, error))
+      }),
+    )
+  })
+
+/** Whether the error ended the connection. */
+export const isFatal = (error: unknown): boolean => {
+  const { severity } = (error ?? {}) as { readonly severity?: unknown }
+  return severity === undefined || severity === 'FATAL' || severity === 'PANIC'
+}
+
+// The errors of node-postgres itself have only a message, such as `Connection terminated unexpectedly`.
+const hasCode = (error: unknown): boolean => typeof (error as { readonly code?: unknown }).code === 'string'
+
+const lost = (name: string, cause: unknown): DriverError =>
+  new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, cause })
+
+/** Returns the error of a pool that provided no client. Nothing was sent. */
+export const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
+  const error = isEnding || hasCode(cause) ? driverError('connect', cause) : lost('connect', cause)
+  return isEnding
+    ? new DriverError(error.message, { kind: 'unavailable', retryable: false, effect: 'none', cause })
+    : withEffect(error, 'none')
+}

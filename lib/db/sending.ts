@@ -1,0 +1,151 @@
+// Does what every network driver does around the sending of one statement. It checks the parameters, and the settings
+// that change values. It also prepares a stale statement again.
+
+import { DriverError, withEffect } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
+import type { Outcome, Param, Query, Row } from './database.js'
+import { invalidParams, isForgotten, isStalePlan } from './deadline.js'
+import type { Column } from './text-format.js'
+
+/** How one attempt at a statement is sent. */
+export interface Plan {
+  readonly prepare: boolean
+  /** The number of times that the pool's statements became stale. Each generation prepares its statements anew. */
+  readonly generation: number
+  readonly timeoutMs: number
+}
+
+type Rows = Outcome<readonly Row[]>
+export type OnColumns = (columns: readonly Column[]) => void
+/** Sends a statement, and calls `onColumns` with the columns of its result before the rows are returned. */
+export type SendOnce = (query: Query, params: readonly Param[], plan: Plan, onColumns?: OnColumns) => Rows
+
+export interface Sending {
+  readonly plans: Plans
+  readonly settings: SettingsCheck
+  readonly prepare: boolean
+  readonly timeoutMs: number
+  /** The part of `timeoutMs` that earlier attempts took, in milliseconds. */
+  readonly spentMs?: number | undefined
+  /** Whether the statement is inside a transaction. There it is not repeated, since its failure aborts the transaction. */
+  readonly inTransaction: boolean
+  readonly once: SendOnce
+}
+
+// After one stale prepared statement, every connection of the pool prepares its statements again under another name or
+// text. Behind a pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops
+// preparing statements.
+
+export interface Plans {
+  generation: number
+  /** The number of generations that ended because a connection had lost a statement. */
+  forgotten: number
+}
+
+export const newPlans = (): Plans => ({ generation: 0, forgotten: 0 })
+
+const MAX_FORGOTTEN = 8
+
+// Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
+const isToBeSentAgain = (plans: Plans, { generation, prepare }: Plan, error: unknown): boolean => {
+  if (!prepare || !isStalePlan(error)) return false
+  // Another stale statement of this generation may have ended the generation already.
+  if (plans.generation === generation) {
+    plans.generation += 1
+    if (isForgotten(error)) plans.forgotten += 1
+  }
+  return true
+}
+
+export const sendQuery = async (query: Query, params: readonly Param[], sending: Sending): Rows => {
+  const invalid = invalidParams(query, params)
+  if (invalid !== undefined) return E.left(invalid)
+  const { plans, timeoutMs, spentMs = 0 } = sending
+  const sentAt = performance.now()
+  // A statement without parameters rarely recurs, so it is not prepared.
+  const prepare = sending.prepare && params.length > 0 && plans.forgotten < MAX_FORGOTTEN
+  const plan = { prepare, generation: plans.generation, timeoutMs }
+  const result = await sendChecked(query, params, sending, plan)
+  if (E.isRight(result) || !isToBeSentAgain(plans, plan, result.left.cause)) return result
+  const rest = timeoutMs - (performance.now() - sentAt)
+  return !sending.inTransaction && rest > spentMs
+    ? sendChecked(query, params, sending, { ...plan, prepare: false, timeoutMs: rest })
+    : result
+}
+
+// Some settings of a role or database change how values are written as text. keyrow checks these settings with the
+// first statement that they affect.
+
+const SETTINGS: Query = {
+  name: 'settings',
+  text: `
+select current_setting('extra_float_digits')::int4 as digits, current_setting('array_nulls') as nulls,
+       current_setting('DateStyle') as style`,
+}
+
+export interface SettingsCheck {
+  isRight: boolean
+  looking: Outcome<void> | undefined
+}
+
+export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
+
+/** Fails if a setting of the role or database would give wrong values. The error names the setting. */
+const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
+  (check.looking ??= send(SETTINGS).then((rows) => {
+    const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
+    check.looking = undefined
+    check.isRight = E.isRight(result)
+    return result
+  }))
+
+/** Whether `array_nulls` matters, because a parameter that looks like an array has a null. */
+const hasNulls = (params: readonly Param[]): boolean =>
+  params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
+
+// The OIDs of floats, geometric types, dates and times, and of arrays of these types.
+const AFFECTED = new Set([
+  600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629, 1082, 1182,
+  1114, 1115, 1184, 1185,
+])
+
+/** Whether `extra_float_digits` or `DateStyle` matters, because a column has one of the types of `AFFECTED`. */
+const isAffected = (columns: readonly Column[]): boolean => columns.some(({ type }) => AFFECTED.has(type))
+
+const checked = ({ digits, nulls, style }: Row): E.Either<DriverError, void> => {
+  const faults = [
+    ...(Number(digits) < 1
+      ? [`extra_float_digits is ${String(digits)} and rounds numbers; set it to 1`]
+      : []),
+    ...(nulls === 'off' ? ['array_nulls is off and turns a null into text; set it to on'] : []),
+    ...(/^ISO\b/.test(String(style))
+      ? []
+      : [`DateStyle is ${String(style)} and makes dates ambiguous; set it to ISO`]),
+  ]
+  if (faults.length === 0) return E.right(undefined)
+  const message = `settings of the role or the database give wrong values: ${faults.join('; ')} (alter role … set …), and connect again`
+  return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
+}
+
+// Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
+// taken effect.
+const sendChecked = async (
+  query: Query,
+  params: readonly Param[],
+  { settings, once }: Sending,
+  plan: Plan,
+): Rows => {
+  if (settings.isRight) return once(query, params, plan)
+  const check = () => checkSettings(settings, (check) => once(check, [], { ...plan, prepare: false }))
+  if (hasNulls(params)) {
+    const checked = await check()
+    if (E.isLeft(checked)) return E.left(withEffect(checked.left, 'none'))
+  }
+  let columns: readonly Column[] = []
+  const rows = await once(query, params, plan, (found) => {
+    columns = found
+  })
+  if (E.isLeft(rows) || !isAffected(columns)) return rows
+  const checked = await check()
+  return E.isLeft(checked) ? E.left(withEffect(checked.left, 'unknown')) : rows
+}

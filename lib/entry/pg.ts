@@ -1,0 +1,32 @@
+// Exports a session store and a database on a pool of node-postgres (`pg`).
+
+import { type PgOptions, type PgPool, pgDatabase } from '../db/pg.js'
+import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
+
+export { type PgOptions, type PgPool, pgDatabase } from '../db/pg.js'
+export type { PgClient } from '../db/pg-statement.js'
+export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
+
+/**
+ * Makes a session store on a pool of node-postgres. Its loads and saves are batched, and its loads use a cache. The
+ * store creates its tables on first use. It deletes expired sessions in the background until it is closed. Closing the
+ * store ends the pool.
+ *
+ * @throws `TypeError` for a single client in place of a pool
+ * @throws `RangeError` for an option that is out of range, and for a pool with the option `pipeline`
+ *
+ * @example
+ * ```ts
+ * import pg from 'pg'
+ * import { buildSession, saveSession, sessionSet } from 'keyrow/promise'
+ * import { pgStore } from 'keyrow/pg'
+ *
+ * const pool = new pg.Pool({ connectionString: process.env['DATABASE_URL'], connectionTimeoutMillis: 5_000 })
+ * const store = pgStore(pool, { idleMs: 3_600_000 })
+ * const session = await saveSession(sessionSet('theme', 'dark')(buildSession(store)))
+ * console.log(session.store.get('theme')) // dark
+ * await store.close()
+ * ```
+ */
+export const pgStore = (pool: PgPool, options: ReadyStoreOptions & PgOptions = {}): ReadyStore =>
+  readyStore(pgDatabase(pool, options), options)
