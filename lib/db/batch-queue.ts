@@ -1,5 +1,5 @@
-// Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A request to
-// an idle queue does not wait. A request that a batch could not answer is retried alone.
+// Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A
+// request to an idle queue is sent at once. A request without a result in its batch is retried alone.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { DriverError } from '../core/errors.js'
@@ -8,13 +8,22 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** The maximum number of requests in a statement. Up to 32 saves of one session count as one. Default: 128. */
+  /**
+   * The maximum number of requests in a statement. Up to 32 saves of one session count as one request. Default: 128.
+   */
   readonly maxBatchSize?: number
-  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
+  /**
+   * The maximum number of concurrent statements of one kind. Default: 2. While one statement runs, keyrow sends another
+   * one only if the first is late or many requests wait.
+   */
   readonly concurrency?: number
-  /** The maximum number of unanswered requests of a kind. More requests fail with a `DriverError`. Default: 10,000. */
+  /**
+   * The maximum number of unanswered requests of one kind. Further requests fail with a `DriverError`. Default: 10,000.
+   */
   readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
+  /**
+   * The maximum time of a request in the queue, in milliseconds. Then it fails with a `DriverError`. Default: 12,000.
+   */
   readonly queueTimeoutMs?: number
 }
 
@@ -35,21 +44,21 @@ interface BatchSource<B> {
   readonly size: () => number
   /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
   readonly next: (slots: number) => B | undefined
-  /** The number of waiting requests that are worth a batch beside the running one. */
+  /** If at least this many requests wait, another batch starts while one runs. */
   readonly worthAnother: number
-  /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
+  /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
   readonly send: (batch: B) => Promise<void>
 }
 
 type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
 
-/** A batch that runs longer than this time is late. Another batch may then start while the late one runs. */
+/** A batch that runs longer than this time is late. Another batch may start while a late batch runs. */
 const LATE_MS = 10
 
-/** If this many reads wait, another statement starts beside the one that runs. */
+/** If this many reads wait, another statement is sent while one runs. */
 const READS_WORTH_ANOTHER = 32
 
-/** If this many writes wait, another statement starts beside the one that runs. Each costs a flush of the log. */
+/** If this many writes wait, another statement is sent while one runs. Each of them costs a flush of the WAL. */
 const WRITES_WORTH_ANOTHER = 64
 
 /**
@@ -73,7 +82,9 @@ class Scheduler<B> {
     this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
   }
 
-  /** Sends a batch after this turn of the event loop, so that requests later in the same turn still join the batch. */
+  /**
+   * Sends a batch after this turn of the event loop. So the batch includes requests that arrive later in the same turn.
+   */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true
@@ -118,12 +129,14 @@ const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
 // Whether an error concerns the whole batch. After any other error each request is retried alone, since one request may
-// be the cause. For example, its value cannot be stored, or it waited for a lock until the timeout.
+// be the cause. For example, a request has a value that cannot be stored, or waits too long for a lock.
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A request that may wait for a lock frees its slot after this time. A request without a lock rarely takes longer. */
+/**
+ * A request that may wait for a lock frees its slot after this time. A request that finds no lock rarely takes longer.
+ */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -159,28 +172,31 @@ export interface Merged<I, R, A, L> {
 export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
-  /** Returns an error if no request may be sent in the present async context. */
+  /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
-  /** Returns the results in the requests' order. If a result is `undefined`, the request's items are retried alone. */
+  /**
+   * Returns the results in the order of the requests. If a result is `undefined`, the request's items are retried
+   * alone.
+   */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
-  /** Sends one item alone. `mayBeDone` is true if the item was in a batch that did not answer it. */
+  /** Sends one item alone. `mayBeDone` is true if a batch with this item was sent before. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
-  /** Returns the key of the lock that an item takes. Requests of one key are sent one by one, in their order. */
+  /** Returns the key of the lock that an item takes. Items with the same key are sent in the order of arrival. */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
   readonly maxMerged?: number
-  /** Whether an item that waits behind `first` can be sent with it. Default: it can. */
+  /** Whether `other` can be in one request with `first`. By default it can. */
   readonly canMerge?: (first: I, other: I) => boolean
   /**
    * Merges items into one request. `base` is the result of the previous request with the same key, if the items waited
-   * for that request. An item that `merge` rejects is left out.
+   * for that request. The request does not contain the items that `merge` rejects.
    */
   readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
   /** The length of an item's text. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
-/** The function `merge` of a queue that sends each item as a request of its own. */
+/** The function `merge` of a queue that sends each item as a separate request. */
 export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<I, I, A, L> => ({
   request: (pending[0] as Pending<I, A, L>).item,
   pending,
@@ -259,16 +275,16 @@ class BatchQueue<I, R, A, L> {
   }
 
   /**
-   * Returns how many of the ready items one batch takes. The slots share reads evenly, so that the process works on one
-   * answer while the server works on another. A batch of writes takes all items.
+   * Returns the number of ready items for the next batch. Reads are divided evenly among the slots, so that the process
+   * decodes one answer while the server prepares another. A batch of writes contains all ready items.
    */
   #shareOf(ready: number, slots: number): number {
     if (this.#options.keyOf !== undefined) return ready
     return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / READS_WORTH_ANOTHER))))
   }
 
-  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items is to be
-  // sent.
+  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items has to
+  // be sent.
   #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
     const { key } = first
     const taken = [first, ...this.#takeBlocked(first)]
@@ -296,7 +312,7 @@ class BatchQueue<I, R, A, L> {
     return blocked.splice(0, count)
   }
 
-  /** Rejects the items whose time in the queue is up, and returns the others. */
+  /** Returns the items whose time in the queue is not over. The other items fail. */
   #inTime(pending: readonly Pending<I, A, L>[]): readonly Pending<I, A, L>[] {
     const { what, limits } = this.#options
     const earliest = performance.now() - limits.queueTimeoutMs
@@ -336,7 +352,7 @@ class BatchQueue<I, R, A, L> {
       // A request that waits for a lock must not block the queue.
       else if (isSingle) await releaseSlotAfter(Promise.all(each))
     } catch (thrown) {
-      // An observer of statements may throw.
+      // The observer of an `observedDatabase` may throw.
       for (const group of groups) {
         this.#complete(group, undefined)
         for (const { reject } of group.pending) reject(thrown)
@@ -344,7 +360,7 @@ class BatchQueue<I, R, A, L> {
     }
   }
 
-  /** Sends a batch and resolves the items that it answers. Returns the groups that the batch did not answer. */
+  /** Sends a batch and resolves the items that have a result. Returns the groups without a result. */
   async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Group<I, R, A, L>[]> {
     const results = await this.#options.all(groups.map(({ request }) => request))
     if (E.isLeft(results)) {
@@ -364,7 +380,7 @@ class BatchQueue<I, R, A, L> {
     })
   }
 
-  /** Sends the items one after the other, each alone and within its time in the queue. */
+  /** Sends the items one after the other, each in its own statement. An item whose time in the queue is over fails. */
   async #sendEach(group: Group<I, R, A, L>, mayBeDone: boolean): Promise<void> {
     let latest: A | undefined
     for (const one of group.pending)

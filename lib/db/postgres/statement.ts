@@ -18,14 +18,16 @@ import {
 } from './workarounds.js'
 
 // Some settings of a role or database change how values are written as text. keyrow sets `DateStyle` on each
-// connection, and every pooler passes this setting on. keyrow decodes both forms of `bytea`. It checks other settings
-// with the first statement that they affect.
+// connection, and every pooler forwards this setting. keyrow decodes both forms of `bytea`. keyrow checks the other
+// settings at the first statement that they affect.
 
 interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/** Sets `DateStyle` and more for new connections of a pool. Throws a `RangeError` if a pool's option contradicts. */
+/**
+ * Sets `DateStyle` for new connections of a pool. Throws a `RangeError` for a connection option that changes values.
+ */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -67,7 +69,7 @@ const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outc
     return result
   }))
 
-/** Whether `array_nulls` matters, because a parameter that looks like an array has a null. */
+/** Whether `array_nulls` may change a parameter, because the parameter looks like an array with a null. */
 const hasNulls = (params: readonly Param[]): boolean =>
   params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
 
@@ -76,7 +78,7 @@ const ROUNDED = new Set([
   600, 601, 602, 603, 604, 628, 700, 701, 718, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 719, 629,
 ])
 
-/** Whether `extra_float_digits` matters, because a column has one of the types of `ROUNDED`. */
+/** Whether `extra_float_digits` may round a value, because a column has a type in `ROUNDED`. */
 const hasFloats = (columns: readonly Column[]): boolean => columns.some(({ type }) => ROUNDED.has(type))
 
 const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
@@ -91,9 +93,9 @@ const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
   return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
 }
 
-// After one stale prepared statement, every connection of the pool prepares its statements again with another text.
-// Behind a pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops
-// preparing statements.
+// After one prepared statement became stale, the pool prepares all its statements again, with a changed text. Behind a
+// pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops preparing
+// statements.
 
 /** How a statement is sent. The generation is the number of times that the pool's statements became stale. */
 interface Plan {
@@ -104,7 +106,7 @@ interface Plan {
 
 interface Plans {
   generation: number
-  /** The number of generations that ended because a connection had lost a statement. */
+  /** The number of generations that ended because a connection lost a prepared statement. */
   forgotten: number
 }
 
@@ -121,11 +123,12 @@ const plansOf = (pool: Pool): Plans => {
 const planOf = (pool: Pool, text: string, prepare: boolean): Plan => {
   const { generation, forgotten } = plansOf(pool)
   if (!prepare || forgotten >= MAX_FORGOTTEN) return { text, prepare: false, generation }
-  // Poolers look at the beginning of a statement's text, so the comment is at the end of the text.
+  // Some poolers read the beginning of a statement's text. So the comment is at the end.
   return { text: generation === 0 ? text : `${text}\n/* ${String(generation)} */`, prepare, generation }
 }
 
-// Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
+// Whether a statement failed because its prepared form is stale. If so, a new generation begins. A stale statement had
+// no effect, so it can be sent again unprepared.
 const isToBeSentAgain = (pool: Pool, { generation, prepare }: Plan, error: unknown): boolean => {
   if (!prepare || !isStalePlan(error)) return false
   const present = plansOf(pool)
@@ -157,7 +160,7 @@ export const send: Send = async (sql, query, params, link) => {
   const invalid = invalidParams(query, params)
   if (invalid !== undefined) return E.left(invalid)
   const sentAt = performance.now()
-  // A statement without parameters rarely recurs, so it is not prepared.
+  // A statement without parameters is rarely repeated, so it is not prepared.
   const plan = planOf(link.pool, query.text, link.prepare && params.length > 0)
   const result = await sendOnce(sql, { ...query, text: plan.text }, params, {
     ...link,
@@ -171,11 +174,11 @@ export const send: Send = async (sql, query, params, link) => {
     : result
 }
 
-/** The OID of the type that a quoted literal has before PostgreSQL infers its type. */
+/** The OID of PostgreSQL's type `unknown`, which a quoted literal has at first. */
 const UNKNOWN = 705
 
-// Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
-// taken effect.
+// Sends a statement, and checks the settings that affect its values. If the result may be rounded, the statement fails
+// although it has taken effect.
 const sendOnce: Send = async (sql, query, params, link) => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))
@@ -204,7 +207,7 @@ const sendUnchecked = (
   let observed: Observation | undefined
   const start = (): PromiseLike<readonly Row[]> => {
     const typed = params.map((param) => pool.sql.typed(paramText(param), UNKNOWN))
-    // Without `simple: false` a statement without parameters would be sent as a script.
+    // Without `simple: false`, postgres.js would use the simple protocol for a statement without parameters.
     pending = sql.unsafe(query.text, typed as never[], { prepare, simple: false }).raw()
     if (prepare) withoutRetry(pending)
     observed = pool.health && observe(pending, pool.health)
