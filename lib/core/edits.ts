@@ -3,7 +3,7 @@
 //
 //   Set v        x ↦ v           blind: independent of the stored value
 //   Del          x ↦ nothing     blind
-//   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
+//   Update f g … x ↦ … g(f(x))   replayed: the save applies it to the stored value
 //
 // Two edits of one name compose to one edit with the effects of both. If either edit is blind, the composed edit is
 // blind:
@@ -20,7 +20,7 @@
 import type { Json } from './json.js'
 import { HashMap, O } from './prelude.cjs'
 
-/** Computes the new value from the present value. A step must be pure, since it may run again on a newer value. */
+/** Computes the new value from the current value. A step must be pure, since it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V
 
 export type Edit<V = Json> =
