@@ -29,7 +29,7 @@ export class DeferredState {
   addHeaders = doNothing
   /** Whether `writeHead` has run. After that, the program can no longer change a header. */
   hasHead = false
-  /** Whether the first byte has caused the call of `writeHead`, and not the program. */
+  /** Whether the first byte, and not the program, has caused the call of `writeHead`. */
   isHeadImplicit = false
   status: number | undefined
   /** The value that the program reads as `headersSent`. */
@@ -55,7 +55,7 @@ export class DeferredState {
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** What a method does in each phase, and (`stale`) when the failed handler calls the method. */
+/** The action of a method in each phase. `stale` is the action for a call by the failed handler. */
 type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
@@ -96,7 +96,7 @@ const deferHead: Behaviour = (state, args) => {
 /** Sends the head. Node.js calls `writeHead` for each response, even if the program does not. */
 const sendHead: Behaviour = (state, args) => {
   const { res, addHeaders } = state
-  // A second call is left to Node.js, which throws.
+  // Passes a second call to Node.js, which throws.
   if (!res.headersSent) setHead(res, args)
   state.addHeaders = doNothing
   addHeaders()
@@ -184,7 +184,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
 
 const NAMES = Object.keys(METHODS) as Method[]
 
-/** Returns the response's present methods, including methods that other middleware has replaced. */
+/** Returns the response's current methods, including methods that other middleware has replaced. */
 const realMethods = (res: ServerResponse): Methods => {
   const real = Object.create(Object.getPrototypeOf(res) as object) as Record<Method, unknown>
   for (const name of NAMES) if (Object.hasOwn(res, name)) real[name] = Reflect.get(res, name)
