@@ -35,8 +35,8 @@ from (
   where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
 
-  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that no such session
-  // is created again.
+  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that no session is
+  // created with one of them.
   clear: (schema) =>
     endingOf(schema, {
       lockedSessions: `

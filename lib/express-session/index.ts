@@ -208,8 +208,7 @@ class ExpressSessionStore extends session.Store {
     return { ...found, seen: seen.filterNot(isUncertain).merge(found.seen.filter(isUncertain)) }
   }
 
-  // Runs the writes of one object one after the other, because each write starts from the state that the previous write
-  // left.
+  // Runs the writes of one object one after the other, because each write uses the state after the previous write.
   #enqueue(data: object, write: () => Promise<void>): Promise<void> {
     const turn = (this.#writes.get(data) ?? Promise.resolve()).then(write)
     const settled = turn.catch(() => undefined)
