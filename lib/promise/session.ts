@@ -35,8 +35,7 @@ export const rotateSession = lifted(verbs.rotateSession)
 export const destroySession = lifted(verbs.destroySession)
 
 /**
- * Runs `fn` with `session` as the current session, and then saves the session once. Rejects with the error that `fn`
- * throws.
+ * Runs `fn` with `session` as the current session, then saves it once. Rejects with the error that `fn` throws.
  *
  * @example
  * ```ts
@@ -83,7 +82,7 @@ export const signIn = lifted((principal: string, options?: signing.SignInOptions
   signing.signIn(principal, options),
 )
 
-/** Signs out the user: deletes the current session, and clears its cookie. */
+/** Signs out the user. Deletes the current session, and clears its cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
 /** Returns a token for the forms of the current session. `verifyCsrf` checks this token. */
@@ -98,7 +97,7 @@ export const verifyCsrf = lifted(csrf.verifyCsrf)
 /** Adds a message to the current session, for the next page that shows messages. */
 export const flash = (kind: string, text: string): Promise<Session> => orThrow(signing.flash(kind, text))
 
-/** Returns and removes the flash messages of the current session. A request that only prefetches a page keeps them. */
+/** Returns and removes the flash messages of the current session. A prefetch of a page does not remove them. */
 export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.takeFlashes)
 
 /** Returns the live sessions of a principal, the newest first, with their ids and times, but no tokens. */
