@@ -1,4 +1,4 @@
-// Parses the arguments of the command line. A message never repeats an argument that may hold a password or a token.
+// Parses the arguments of the command line. A message never repeats an argument that may contain a password or a token.
 
 import { parseArgs } from 'node:util'
 import { isNumberWithin } from '../core/options.js'
@@ -25,7 +25,6 @@ export type DatabaseCommand = { [V in Verb]: CommandOf<V> }[Exclude<Verb, 'schem
 const TEXT = { type: 'string' } as const
 const FLAG = { type: 'boolean' } as const
 
-/** The options that every command has. */
 const COMMON = { url: TEXT, directory: TEXT, schema: TEXT, timeout: TEXT, json: FLAG, yes: FLAG }
 
 const OPTIONS = {

@@ -1,5 +1,4 @@
-// Runs one command from its arguments to its exit code. Opens the database before the command, and closes it
-// afterwards.
+// Parses the arguments, opens the database, runs the command, closes the database, and returns the exit code.
 
 import { once } from 'node:events'
 import { E, pipe, TE } from '../core/prelude.cjs'

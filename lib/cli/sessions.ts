@@ -1,4 +1,4 @@
-// Implements `sessions`, `show` and `schema`. These commands never read a secret's hash, and read values only on
+// Implements the commands `sessions`, `show` and `schema`. They read no hash of a secret, and read values only on
 // request.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
