@@ -5,15 +5,13 @@
 //   Del          x ↦ nothing     blind
 //   Update f g … x ↦ … g(f(x))   replayed: the save applies it to the stored value
 //
-// Two edits of one name compose to one edit with the effects of both. If either edit is blind, the composed edit is
-// blind:
+// Two edits of one name compose to one edit with the effects of both. The result is blind if either edit is blind:
 //
 //   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
 //   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
 //                                  compose(Del, Update gs)       = Set (gs of nothing)
 //
-// `since` returns the edits that `later` has and `earlier` lacks. So a later save skips what an earlier save has
-// stored:
+// `since` returns the edits of `later` that `earlier` does not have. So a save skips edits that are already stored:
 //
 //   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
 

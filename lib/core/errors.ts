@@ -85,17 +85,15 @@ const KINDS = [
   [/^40P01/, 'deadlock'],
   // The statement was cancelled, or a statement, a wait for a lock or a transaction took too long.
   [/^(57014|55P03|25P03|25P04)/, 'timeout'],
-  // The connection or authentication failed, the database is missing, or the server is read-only, out of resources or
-  // down.
+  // The connection or login failed, the database is missing, or the server is read-only, out of resources or down.
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ] as const
 
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
-// An error with a SQLSTATE normally means that the statement had no effect. After a lost connection, a crash of the
-// server or an unknown completion, the effect is unknown. A system error may come from a proxy, so the effect is
-// unknown too.
+// An error with a SQLSTATE normally means that the statement had no effect. The effect is unknown after a lost
+// connection or a crash of the server. It is also unknown after a system error, which may come from a proxy.
 const effectOfState = (sqlState: string): Effect =>
   /^(08(?!00[14])|40003|57P0[1245]|58|XX)/.test(sqlState) ? 'unknown' : 'none'
 
@@ -301,7 +299,6 @@ export type SessionError =
 /** An error of the store itself: the database failed, or keyrow's schema has a different version. */
 export type StoreError = DriverError | SchemaMismatch
 
-/** The errors of records. */
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
 
 /**

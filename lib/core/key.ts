@@ -1,4 +1,4 @@
-// A typed key is a name and a codec. The codec converts values to JSON and back, so a value such as a `Date` keeps its
+// A typed key is a name and a codec. The codec converts values to JSON and back. So a `Date`, for example, keeps its
 // type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
@@ -20,8 +20,7 @@ export interface AnyKey {
   }
 }
 
-// The maximum length of a key's name, in bytes of UTF-8. The name is part of an index, and PostgreSQL limits the length
-// of index entries.
+// The maximum length of a key's name, in bytes of UTF-8. PostgreSQL limits the length of index entries.
 const MAX_KEY_BYTES = 1024
 
 /**

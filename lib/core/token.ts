@@ -10,9 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/**
- * Returns 64 random bits as 16 hexadecimal digits. The bits are not secret, since bits for later calls stay in memory.
- */
+/** Returns 64 random bits in hexadecimal. They are not secret, since the bits for later calls stay in memory. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -129,10 +127,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /**
-     * Sets the key. Ids older than the key have no tag. A session without a tag may live for another `untaggedMs`
-     * milliseconds.
-     */
+    /** Sets the key. Older ids have no tag. Sessions with such ids have expired after `untaggedMs` milliseconds. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

@@ -68,8 +68,8 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. If the key has an equal value already, the same session is returned. If several saves set the same key,
- * the last save wins.
+ * Sets a key. If the key has an equal value already, returns the same session. If several saves set a key, the last
+ * wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -128,8 +128,7 @@ export const sessionDel =
  * save, `f` runs again on the newer value, so no concurrent update is lost. For a key that was not loaded, `f` runs at
  * the save or when the key is loaded.
  *
- * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails and nothing is
- * stored.
+ * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails.
  *
  * @example
  * ```ts

@@ -8,22 +8,16 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /**
-   * The maximum number of requests in a statement. Up to 32 saves of one session count as one request. Default: 128.
-   */
+  /** The maximum number of requests in one batch. Up to 32 saves of one session count as one request. Default: 128. */
   readonly maxBatchSize?: number
   /**
-   * The maximum number of concurrent statements of one kind. Default: 2. While one statement runs, keyrow sends another
-   * one only if the first is late or many requests wait.
+   * The maximum number of concurrent statements of one kind. Default: 2. A second statement starts only if the first
+   * one is late or many requests wait.
    */
   readonly concurrency?: number
-  /**
-   * The maximum number of unanswered requests of one kind. Further requests fail with a `DriverError`. Default: 10,000.
-   */
+  /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /**
-   * The maximum time of a request in the queue, in milliseconds. Then it fails with a `DriverError`. Default: 12,000.
-   */
+  /** The maximum time in the queue, in milliseconds. The request then fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -40,7 +34,6 @@ export const limitsOf = ({
 })
 
 interface BatchSource<B> {
-  /** Returns the number of waiting requests. */
   readonly size: () => number
   /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
   readonly next: (slots: number) => B | undefined
@@ -82,9 +75,7 @@ class Scheduler<B> {
     this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
   }
 
-  /**
-   * Sends a batch after this turn of the event loop. So the batch includes requests that arrive later in the same turn.
-   */
+  /** Sends a batch after this turn of the event loop. It includes requests that arrive later in the same turn. */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true
@@ -134,9 +125,7 @@ const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/**
- * A request that may wait for a lock frees its slot after this time. A request that finds no lock rarely takes longer.
- */
+/** A request that may wait for a lock frees its slot after this time. Most requests without a wait take less. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -174,10 +163,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly limits: Required<BatchOptions>
   /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
-  /**
-   * Returns the results in the order of the requests. If a result is `undefined`, the request's items are retried
-   * alone.
-   */
+  /** Returns the results in the order of the requests. A result of `undefined` means a retry of each item alone. */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   /** Sends one item alone. `mayBeDone` is true if a batch with this item was sent before. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
@@ -283,8 +269,7 @@ class BatchQueue<I, R, A, L> {
     return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / READS_WORTH_ANOTHER))))
   }
 
-  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items has to
-  // be sent.
+  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if no item has to be sent.
   #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
     const { key } = first
     const taken = [first, ...this.#takeBlocked(first)]

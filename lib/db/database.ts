@@ -1,5 +1,4 @@
-// Defines the contract of a database, which every driver implements: named statements with parameters, and
-// transactions.
+// Defines the contract of a database, which every driver implements: statements with parameters, and transactions.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SessionError } from '../core/errors.js'
@@ -15,14 +14,13 @@ export interface Query {
 
 /**
  * One statement that replaces several statements of the same kind. Each parameter is the text of a PostgreSQL array,
- * with one element for each caller. The column `00 ordinal` of a result row has the number of the row's caller, counted
- * from 1.
+ * with one element for each caller. The column `00 ordinal` of a result row is the caller's number, from 1.
  */
 export interface BatchableQuery extends Query {
   /**
    * The number of leading parameters that identify the row which the statement writes. Two callers with the same row
-   * are never batched together. A caller whose row is locked or deleted gets no result row, and runs the statement
-   * alone.
+   * are never batched together. A caller without a result row runs the statement alone, because its row is locked or
+   * deleted.
    */
   readonly keyParams?: number
 }

@@ -34,8 +34,7 @@ interface Locks {
 }
 
 // Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
-// ends a Deno process, and a held lock ends a Bun process. The file locks of Bun and Deno do not exclude a process of
-// Node.js.
+// ends a Deno process, and a held lock ends a Bun process. File locks of Bun and Deno do not exclude Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)

@@ -1,6 +1,5 @@
 // Converts parameters and values to and from PostgreSQL's text format, which every driver sends and receives. The
-// server infers the type of a parameter like that of a quoted literal. So a parameter has the same meaning with every
-// driver.
+// server infers a parameter's type like that of a quoted literal. So a parameter means the same with every driver.
 import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
@@ -141,8 +140,8 @@ export const decodedRows = (
   const count = reads.length
   const decoded: Row[] = []
   // `forEach` skips the holes of an array, and `map` would keep them. After a failed statement or a lost connection,
-  // postgres.js 3.4.9 does not reset its row count. The array of the next result then begins with as many holes as rows
-  // were counted.
+  // postgres.js 3.4.9 does not reset its row count. The array of the next result then begins with a hole for each
+  // counted row.
   rows.forEach((wires) => {
     const row: Record<string, unknown> = {}
     // A `for…of` loop would make an iterator for each row, and double the cost.

@@ -3,8 +3,7 @@
 // transaction in which a statement has failed is never committed.
 //
 // The body runs in an async context with the scope. So keyrow detects a statement through an outer handle. Without this
-// check, the statement would run outside of the transaction, or wait for a connection that only the end of the body
-// frees.
+// check, the statement would run outside of the transaction, or wait for a connection that the body uses.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'

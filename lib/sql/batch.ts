@@ -201,9 +201,7 @@ const saveBatch =
 
 type Outcomes = ReadonlyMap<SaveRequest, O.Option<SavedSnapshot>>
 
-/**
- * Returns the outcome of each save. If a row does not have the changes of all other saves, the session is read again.
- */
+/** Returns the outcome of each save. If a row does not have the changes of all saves, reads the session again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
   requests: readonly SaveRequest[],
@@ -235,7 +233,6 @@ const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest
   !hasUnloadedUpdates(since, edits) &&
   (revision % TOMBSTONE_REVISIONS) + changes.length < TOMBSTONE_REVISIONS
 
-/** Returns the idempotency key of the last merged save. */
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {

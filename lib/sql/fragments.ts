@@ -82,10 +82,7 @@ with ${[
 ${parts.result}`
 }
 
-/**
- * The idempotency keys of recent saves, followed by new keys. `ids` has the new keys in hexadecimal. `size` is their
- * length in bytes.
- */
+/** The recent idempotency keys, followed by new keys. `ids` has `size` bytes of new keys in hexadecimal. */
 export const withSaves = (ids: string, size: string): string =>
   `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
@@ -149,8 +146,7 @@ export const secretMatches = (secret: string): string => `
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
 // The columns of a load of `s`. `entries` has the changes after the revision `base.since`, or all entries if
-// `base.since` is 0. If nothing has changed, no entries are read. `expired` distinguishes an expired session from an
-// unknown session.
+// `base.since` is 0. If nothing has changed, no entries are read. `expired` is true for an expired session.
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or base.since = s.revision then null

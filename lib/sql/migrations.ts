@@ -20,8 +20,8 @@ export interface Migration {
   readonly columns: readonly string[]
 }
 
-// The fill factors leave free space in each page. So an update of a header or a value stays in its page, and changes no
-// index.
+// The fill factors leave free space in each page. So an updated header or value stays in its page, and no index
+// changes.
 const sessionAndEntry: Migration = {
   version: 1,
   what: 'sessions and their entries',
@@ -174,7 +174,6 @@ alter table ${schema}.session add column idle_ms float8`,
 
 export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds]
 
-/** The version that this release uses. */
 export const LATEST = migrations.length
 
 /** The first version that is recorded in the database. */

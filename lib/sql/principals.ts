@@ -1,5 +1,5 @@
-// Lists and ends a principal's sessions, and deletes expired sessions. The file session-statements.ts describes the
-// types of parameters.
+// Lists and ends a principal's sessions, and deletes expired sessions. The types of parameters are described in
+// session-statements.ts.
 //
 // Concurrency: A statement that ends sessions first locks their headers (rows in `session`) in the order of their ids.
 // Every save locks its header too. Cleanup waits for no lock, and leaves locked rows to a later batch. Cleanup locks

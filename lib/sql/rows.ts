@@ -10,8 +10,7 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
 
-// The store reads all rows through the next three functions. Each of them runs a statement and checks the shape of each
-// row.
+// The store reads all rows with the next three functions. Each runs a statement and checks the shape of its rows.
 
 export const rowsAs =
   <A>(codec: t.Type<A>) =>
@@ -56,8 +55,7 @@ export const LoadedRow = t.intersection([
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
 // The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
-// are the changes of other saves after the revision `since`. `since` is 0 if the caller's revision is too old or
-// unknown.
+// are the changes of other saves after the revision `since`. `since` is 0 if the row has all entries.
 export const WrittenRow = t.intersection([
   SavedRow,
   t.type({ seen: t.number, since: t.number, changes: json }),
@@ -113,7 +111,6 @@ export const editsParam = (edits: Edits, entries: Entries): string =>
 export const entriesParam = (entries: Entries): string =>
   object(entries.map((value, key) => member(key, JSON.stringify(value))).values())
 
-/** Returns PostgreSQL's text of an array. */
 export const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
 
 export const texts = (items: readonly (string | undefined)[]): string =>

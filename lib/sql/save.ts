@@ -110,8 +110,7 @@ const written = (
 })
 
 // Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save
-// waited for another save, whose writes `changes` does not have. The result is then `undefined`, and the caller reads
-// the session again.
+// waited for another save, whose writes `changes` does not have. Then returns `undefined`, and the caller reads again.
 export const mergedWithoutRead = (
   made: Made,
   versionTag: IdempotencyKey,
@@ -125,10 +124,7 @@ export const mergedWithoutRead = (
     : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
 }
 
-/**
- * Returns the snapshot after a save, and reads the session again if needed. The save succeeds even if the session was
- * destroyed after the write.
- */
+/** Returns the snapshot after a save, and reads the session again if needed. Ignores a destruction after the save. */
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,

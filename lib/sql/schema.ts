@@ -37,7 +37,6 @@ export interface MadeVersion {
 export interface SchemaState {
   /** The version, or 0 if keyrow's tables do not exist. */
   readonly version: number
-  /** Whether the PostgreSQL schema exists. */
   readonly exists: boolean
   readonly made: readonly MadeVersion[]
   /** The key of verifiable ids. Versions before 3 have none. */

@@ -4,9 +4,8 @@
 //
 // Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of
 // one session wait for each other. A destruction first fences the id in another statement. Entries are written only
-// under the header's lock, in jsonb's order of keys. No expiration is later than the absolute expiration, so
-// `expires_at > now()` enforces both limits. A write may have waited for a lock, so it compares with
-// `clock_timestamp()`.
+// under the header's lock, in jsonb's key order. No expiration is later than the absolute expiration, so `expires_at >
+// now()` enforces both limits. A write may have waited for a lock, so it compares with `clock_timestamp()`.
 
 import { PRINCIPAL } from '../core/well-known-keys.js'
 import { ON_PRIMARY } from '../db/database.js'
@@ -132,8 +131,7 @@ export const sessionStatements = statementsOf('session', {
   // also has no row if the base revision is too old to check for this save. A deletion is also an upsert, since a
   // DELETE would miss a row that a concurrent save inserted. `seen` is the header's revision in the statement's
   // snapshot. If `seen` is not the revision before this save, the save waited for other saves, whose writes `changes`
-  // does not have. `since` is computed from the header after the save. So a base revision that is 63 revisions old is
-  // too old.
+  // does not have. `since` is computed from the header after the save. So a base that is 63 revisions old is too old.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
   // Like `save`, with $8 loaded keys. `changes` has only these keys.

@@ -166,10 +166,7 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
   readonly upgradeSchema?: boolean
   /** How a failed operation is retried. */
   readonly retry?: Partial<RetryPolicy>
-  /**
-   * Whether Citus distributes the tables over several servers. The store then uses only statements that Citus supports.
-   * Default: false.
-   */
+  /** Whether Citus distributes the tables. The store then sends only statements that Citus supports. Default: false. */
   readonly citus?: boolean
 }
 

@@ -137,14 +137,11 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
       load({ id, secret, ...reading })
 }
 
-/**
- * The maximum number of merged saves. A store recognizes twice as many saves, so it recognizes a retry of any of them.
- */
+/** The maximum number of merged saves. A store recognizes twice as many saves, so it recognizes a retry. */
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is
-// being saved, its next saves wait. Their base is the result of the running save. So many updates of one key take one
-// statement.
+// being saved, its next saves wait. Their base is its result. So many updates of one key take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
   const save = batchQueue({

@@ -102,7 +102,6 @@ const deleteBatches = async (
   }
 }
 
-/** The pause while another run is busy. */
 const BUSY_PAUSE_MS = 500
 
 /** Waits for `pause` milliseconds. Returns false if the signal has ended the wait. */

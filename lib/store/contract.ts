@@ -20,10 +20,7 @@ import type { Database, TransactionScope } from '../db/database.js'
 export interface Lifetime {
   /** A session expires after this many milliseconds without use. Default: 30 minutes. */
   readonly idleMs: number
-  /**
-   * A session expires at this age in milliseconds, even if it is in use. Default: 12 hours, or `idleMs` if that is
-   * longer.
-   */
+  /** The maximum age of a session in milliseconds, even if it is used. Default: the longer of 12 hours and `idleMs`. */
   readonly absoluteMs: number
   /**
    * A request without edits extends the expiration only if the gain is at least this fraction of `idleMs`. With 0 it
@@ -96,7 +93,6 @@ export interface Saved {
   readonly expiration: number
 }
 
-/** The options of a load. */
 export interface Reading {
   /** The state that the caller has already. The store may omit rows that are not newer than this state. */
   readonly known?: Snapshot | undefined
@@ -151,9 +147,7 @@ export interface SessionStore {
   /** Makes ids that the store recognizes as its own. Without `ids`, the origin of a token is unknown. */
   readonly ids?: Ids
 
-  /**
-   * Makes the store ready for use. The first operation runs this task. A program can run it to detect a failure early.
-   */
+  /** Prepares the store. The first operation runs this task. A program can run it to detect a failure early. */
   readonly prepare: TaskEither<StoreError, void>
 
   /**
@@ -207,10 +201,7 @@ export interface SessionStore {
     to: SecretHash,
   ) => TaskEither<StoreError | SaveConflict | SessionGone, void>
 
-  /**
-   * Deletes the session with all its rows. A repetition changes nothing. For an hour no session can be created with the
-   * id.
-   */
+  /** Deletes the session with all its rows. A repetition changes nothing. For an hour the id cannot be used again. */
   readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
 
   /** Returns the live sessions whose entry `keyrow:principal` is this principal, the newest first. */

@@ -73,8 +73,7 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// If a connection has too many statements, postgres.js sends BEGIN without reserving the connection (see
-// `retryUnsafeBegin`).
+// With too many statements on a connection, postgres.js does not reserve it for BEGIN (see `retryUnsafeBegin`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql

@@ -25,9 +25,7 @@ interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/**
- * Sets `DateStyle` for new connections of a pool. Throws a `RangeError` for a connection option that changes values.
- */
+/** Sets `DateStyle` for a pool's new connections. Throws a `RangeError` for an option that would change values. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -93,9 +91,8 @@ const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
   return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
 }
 
-// After one prepared statement became stale, the pool prepares all its statements again, with a changed text. Behind a
-// pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops preparing
-// statements.
+// After a prepared statement became stale, the pool prepares all statements again, with another text. Behind a pooler
+// in transaction mode, connections keep losing their prepared statements. Such a pool then stops preparing statements.
 
 /** How a statement is sent. The generation is the number of times that the pool's statements became stale. */
 interface Plan {

@@ -87,8 +87,7 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock. So the role's default isolation level is
-// overridden.
+// A check under a lock must see everything that was committed before the lock. So the role's default is overridden.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
@@ -166,8 +165,7 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 }
 
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
-// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may already run another
-// transaction.
+// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may run another one.
 // Workaround: After a lost connection the callback never returns, so postgres.js sends nothing.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))

@@ -111,9 +111,7 @@ const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown 
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-/**
- * Whether the server is starting, is shutting down, has no free connection, or rejects the password, role or database.
- */
+/** Whether the server starts, shuts down, has no free connection, or rejects the password, role or database. */
 const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
 /** Whether the error ended a connection or prevented a new one. */
