@@ -163,5 +163,5 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   return value as DeepReadonly<A>
 }
 
-// This set has the objects that were frozen deeply. `Object.isFrozen` does not tell whether nested values are frozen.
+// This set has the objects that were frozen deeply. `Object.isFrozen` does not check nested values.
 const deeplyFrozen = new WeakSet<object>()

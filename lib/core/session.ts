@@ -110,7 +110,7 @@ export interface ActiveRecord<H, I> {
   readonly id: I
 }
 
-/** A session in a store of type `H`. `Session` is this type for any `SessionStore`. */
+/** A session in a store of type `H`. */
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   /** The time of expiry in milliseconds since 1970, by the store's clock. It is `None` before the first save. */
   readonly expiration: O.Option<number>

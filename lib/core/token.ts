@@ -34,7 +34,9 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** All tokens of one session share this object. The first save compares it to recognize a new session. */
+    /**
+     * All tokens of one session share this object. It records whether a new session was stored (see request/save.ts).
+     */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -106,7 +108,7 @@ export const freshId = (): SessionId => randomUUID() as string as SessionId
 // the random bits, with a key that the store keeps in the database. An id with a tag is still a UUID of version 4.
 /**
  * The origin of an id. `own`: this store made the id, whose session may have ended. `foreign`: this store did not make
- * the id, so it has no session with it. `unknown`: the store cannot tell.
+ * the id, so it has no session with it. `unknown`: the store cannot decide.
  */
 export type IdOrigin = 'own' | 'foreign' | 'unknown'
 

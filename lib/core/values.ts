@@ -69,7 +69,7 @@ export const sessionRefStrict =
 
 /**
  * Sets a key. If the key has an equal value already, returns the same session. If several saves set a key, the last
- * wins.
+ * save wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -125,7 +125,7 @@ export const sessionDel =
 /**
  * Replaces a key's value with the result of `f`. `f` gets the current value as an `Option` or, with a fallback, as the
  * value itself. The returned session has the result at once. If another request has changed the key by the time of the
- * save, `f` runs again on the newer value, so no concurrent update is lost. For a key that was not loaded, `f` runs at
+ * save, `f` runs again on the newer value. So no concurrent update is lost. For a key that was not loaded, `f` runs at
  * the save or when the key is loaded.
  *
  * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails.

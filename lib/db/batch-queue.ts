@@ -17,7 +17,7 @@ export interface BatchOptions {
   readonly concurrency?: number
   /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. The request then fails with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. After it a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -35,7 +35,7 @@ export const limitsOf = ({
 
 interface BatchSource<B> {
   readonly size: () => number
-  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
+  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if no batch is ready. */
   readonly next: (slots: number) => B | undefined
   /** If at least this many requests wait, another batch starts while one runs. */
   readonly worthAnother: number
@@ -51,7 +51,7 @@ const LATE_MS = 10
 /** If this many reads wait, another statement is sent while one runs. */
 const READS_WORTH_ANOTHER = 32
 
-/** If this many writes wait, another statement is sent while one runs. Each of them costs a flush of the WAL. */
+/** If this many writes wait, another statement is sent while one runs. Each statement costs a flush of the WAL. */
 const WRITES_WORTH_ANOTHER = 64
 
 /**
@@ -125,7 +125,9 @@ const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A request that may wait for a lock frees its slot after this time. Most requests without a wait take less. */
+/**
+ * A request that may wait for a lock frees its slot after this time. Most requests that wait for no lock are faster.
+ */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -144,7 +146,7 @@ const MAX_BATCH_CHARS = 4 * 1024 * 1024
 export interface Pending<I, A, L> {
   readonly item: I
   readonly key: string | undefined
-  /** The time at which the item arrived, by `performance.now()`. */
+  /** The time at which the item arrived, as a value of `performance.now()`. */
   readonly since: number
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
   readonly reject: (thrown: unknown) => void
@@ -163,7 +165,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly limits: Required<BatchOptions>
   /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
-  /** Returns the results in the order of the requests. A result of `undefined` means a retry of each item alone. */
+  /** Returns the results in the order of the requests. If a result is `undefined`, its items are retried alone. */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined)[]>>
   /** Sends one item alone. `mayBeDone` is true if a batch with this item was sent before. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>

@@ -14,7 +14,8 @@ export interface Query {
 
 /**
  * One statement that replaces several statements of the same kind. Each parameter is the text of a PostgreSQL array,
- * with one element for each caller. The column `00 ordinal` of a result row is the caller's number, from 1.
+ * with one element for each caller. The column `00 ordinal` of a result row has the caller's number. The first caller
+ * has the number 1.
  */
 export interface BatchableQuery extends Query {
   /**

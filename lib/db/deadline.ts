@@ -28,8 +28,8 @@ const DEFAULT_TIMEOUT_MS = 5_000
 export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
   numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
-// Runs `start`, and fails with a `DriverError` after `timeoutMs`. `spentMs` of this time have passed already. The field
-// `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
+// Runs `start`, and fails with a `DriverError` after `timeoutMs`. Earlier attempts have used `spentMs` of this time.
+// The field `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
@@ -112,7 +112,7 @@ const isOfConnecting = (error: unknown): boolean => {
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
-/** Returns an error if a parameter is not a `Param`. Different drivers would convert this parameter differently. */
+/** Returns an error if a parameter is not a `Param`. Drivers would convert such a parameter differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)
@@ -130,8 +130,8 @@ export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
 // Retries operations of the store. Each operation is idempotent. The session's header keeps the idempotency keys of the
-// last saves. A repeated rotation or creation finds what the first attempt did. An operation is retried after a lost
-// connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. An operation is also
+// last saves. A repeated rotation or creation recognizes the effect of the first attempt. An operation is retried after
+// a lost connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. An operation is also
 // retried if the server starts, stops, is read-only or lacks resources. The number of attempts and the total time are
 // bounded. The pauses between attempts have random lengths.
 

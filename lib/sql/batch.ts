@@ -52,8 +52,8 @@ import { merged, mergedWithoutRead } from './save.js'
 
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
-  // idle time, $7 touch fraction
-  // The result has no row for an unchanged session, and a row of nulls for an unknown session.
+  // idle time, $7 touch fraction. The result has no row for an unchanged session, and a row of nulls for an unknown
+  // session.
   load: (schema) => `
 select i.n::int as n, ${loadedColumns(schema, '$6', '$7')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[])
@@ -73,9 +73,8 @@ where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.exp
 
   // Arrays as text, for sessions: $1 ids, $2 base revisions, $3 version tags of $2, $4 whether the header must still
   // have revision $2, $5 joined idempotency keys. Number: $6 idle time. Arrays as text, for edits: $7 ordinals of
-  // sessions, $8 keys, $9 values, null for a deletion
-  // The result has no row for a session that was not saved. `seen` and `changes` come from the statement's snapshot.
-  // The statement writes no principals.
+  // sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that was not saved. `seen`
+  // and `changes` come from the statement's snapshot. The statement writes no principals.
   save: (schema) => `
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since

@@ -22,8 +22,7 @@ where principal = $1::text and ($2::uuid is null or session_id <> $2::uuid)
   and ($3::uuid is null or session_id = $3::uuid) and ${ON_PRIMARY}
 order by session_id`,
 
-  // $1 id, $2 principal
-  // Ends the session if it still belongs to this principal.
+  // $1 id, $2 principal. Ends the session if it still belongs to this principal.
   end: (schema) => `
 with held as materialized (
   select id from ${schema}.session where id = $1::uuid for update

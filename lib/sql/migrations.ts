@@ -72,9 +72,9 @@ create table ${schema}.entry (
 }
 
 // The table `listing` indexes sessions by principal and by expiry. A save moves `expires_at`, and must change no index.
-// So `listing` is a separate table. A session cannot expire before its `collect_at`, which only the cleanup moves. The
-// table has no foreign key, since the creation of a foreign key would lock the sessions. Releases for version 1 do not
-// write the table, so the cleanup adds their sessions.
+// So `listing` is a separate table. A session cannot expire before its `collect_at`. The cleanup moves `collect_at`.
+// The table has no foreign key, since the creation of a foreign key would lock the sessions. Releases for version 1 do
+// not write the table, so the cleanup adds their sessions.
 const listing: Migration = {
   version: 2,
   what: 'a listing of sessions by principal and by expiry; the version of the schema',

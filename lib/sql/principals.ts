@@ -32,9 +32,8 @@ order by s.created_at desc, s.id`,
       result: 'select id::text as id from ended order by id',
     }),
 
-  // $1 batch size, $2 the last id of the previous batch, or null
-  // Adds sessions to `listing` that a release for version 1 created after the upgrade of the schema. The statement adds
-  // nothing later than 30 days after the upgrade.
+  // $1 batch size, $2 the last id of the previous batch, or null. Adds sessions to `listing` that a release for version
+  // 1 created after the upgrade of the schema. Later than 30 days after the upgrade, the statement adds nothing.
   listMissing: (schema) => `
 with examined as materialized (
   select id, expires_at from ${schema}.session

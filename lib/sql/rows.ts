@@ -10,7 +10,7 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
 
-// The store reads all rows with the next three functions. Each runs a statement and checks the shape of its rows.
+// The store reads all rows with the next three functions. Each function runs a statement and checks its rows.
 
 export const rowsAs =
   <A>(codec: t.Type<A>) =>
@@ -55,7 +55,8 @@ export const LoadedRow = t.intersection([
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
 // The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
-// are the changes of other saves after the revision `since`. `since` is 0 if the row has all entries.
+// are the changes of other saves after the revision `since`. `since` is 0 if the caller's revision is too old or the
+// database was restored.
 export const WrittenRow = t.intersection([
   SavedRow,
   t.type({ seen: t.number, since: t.number, changes: json }),

@@ -1,4 +1,4 @@
-// Saves a session. First an optimistic statement tries to write. It writes only if the session is alive. For updates,
+// Saves a session. First an optimistic statement tries to write. It writes only if the session is live. For updates,
 // the header must also have the revision from which the new values were computed. If this statement writes nothing, a
 // transaction locks the header, reads the changes, applies the updates again, and writes. So no update is lost.
 
@@ -110,7 +110,8 @@ const written = (
 })
 
 // Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save
-// waited for another save, whose writes `changes` does not have. Then returns `undefined`, and the caller reads again.
+// waited for another save, whose writes `changes` does not have. Then the result is `undefined`, and the caller reads
+// the session again.
 export const mergedWithoutRead = (
   made: Made,
   versionTag: IdempotencyKey,
@@ -124,7 +125,7 @@ export const mergedWithoutRead = (
     : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
 }
 
-/** Returns the snapshot after a save, and reads the session again if needed. Ignores a destruction after the save. */
+/** Returns the snapshot after a save, and reads the session again if needed. A later destruction is ignored. */
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,

@@ -131,7 +131,7 @@ export const sessionStatements = statementsOf('session', {
   // also has no row if the base revision is too old to check for this save. A deletion is also an upsert, since a
   // DELETE would miss a row that a concurrent save inserted. `seen` is the header's revision in the statement's
   // snapshot. If `seen` is not the revision before this save, the save waited for other saves, whose writes `changes`
-  // does not have. `since` is computed from the header after the save. So a base that is 63 revisions old is too old.
+  // does not have. `since` is computed from the header after the save. So a base revision from 63 saves ago is too old.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
   // Like `save`, with $8 loaded keys. `changes` has only these keys.
@@ -155,8 +155,7 @@ export const sessionStatements = statementsOf('session', {
   // Like `lock`, but in a transaction of the program, which has the program's timeouts.
   lockInTransaction: locked,
 
-  // $1 id, $2 revision
-  // This is the second statement of a save under the row lock. It sees all commits before that lock.
+  // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before the lock.
   changes: (schema) =>
     `select ${changesSince(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
 
@@ -185,15 +184,14 @@ with head as (
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
 
-  // $1 id, $2 idempotency key
-  // Returns a row if an earlier attempt of the same creation inserted the session.
+  // $1 id, $2 idempotency key. Returns a row if an earlier attempt of the same creation inserted the session.
   created: (schema) => `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration
 from ${schema}.session
 where id = $1::uuid and ${isRecent('$2')} and ${ON_PRIMARY}`,
 
-  // $1 id, $2 hash of the secret, $3 idle time, $4 touch fraction, $5 base revision or 0, $6 version tag of $5
-  // The statement reads the header and the entries from one snapshot.
+  // $1 id, $2 hash of the secret, $3 idle time, $4 touch fraction, $5 base revision or 0, $6 version tag of $5. The
+  // statement reads the header and the entries from one snapshot.
   load: (schema) => `
 select ${loadedColumns(schema, '$3', '$4')}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
@@ -228,8 +226,8 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
   refreshKeys: (schema, isAlive) =>
     refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace time
-  // The row lock makes the statement a compare-and-swap. So only one of several concurrent rotations succeeds.
+  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes the statement a compare-and-swap. So only
+  // one of several concurrent rotations succeeds.
   rotate: (schema, isAlive) => `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
@@ -237,20 +235,17 @@ set secret_hash = decode($3::text, 'hex'),
 where id = $1::uuid and ${isAlive} and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
 
-  // $1 id, $2 new hash
-  // Returns true if an earlier attempt of the same rotation set the new hash.
+  // $1 id, $2 new hash. Returns true if an earlier attempt of the same rotation set the new hash.
   rotated: (schema) => `
 select secret_hash = decode($2::text, 'hex') as rotated
 from ${schema}.session
 where id = $1::uuid and expires_at > now() and ${ON_PRIMARY}`,
 
-  // $1 id
-  // This is the first statement of a destruction. After its commit, a delayed creation with this id fails. The fence
-  // waits for a creation in progress, so the second statement sees the created session.
+  // $1 id. This is the first statement of a destruction. After its commit, a delayed creation with this id fails. The
+  // fence waits for a creation in progress, so the second statement sees the created session.
   fence: (schema) => fence(schema, `values ($1::uuid, ${FENCED})`),
 
-  // $1 id
-  // The foreign key of `entry` deletes the entries.
+  // $1 id. The foreign key of `entry` deletes the entries.
   destroy: (schema) => `
 delete from ${schema}.session where id = $1::uuid`,
 })

@@ -23,8 +23,8 @@ export interface Lifetime {
   /** The maximum age of a session in milliseconds, even if it is used. Default: the longer of 12 hours and `idleMs`. */
   readonly absoluteMs: number
   /**
-   * A request without edits extends the expiration only if the gain is at least this fraction of `idleMs`. With 0 it
-   * always does. A request that stores edits always extends the expiration. Default: 0.1.
+   * A request without edits extends the expiration only if the gain is at least this fraction of `idleMs`. With 0 every
+   * request extends it. A request that stores edits always extends the expiration. Default: 0.1.
    */
   readonly touchFraction: number
   /** The old secret still works for this many milliseconds after a rotation. Default: 0. */
@@ -94,7 +94,7 @@ export interface Saved {
 }
 
 export interface Reading {
-  /** The state that the caller has already. The store may omit rows that are not newer than this state. */
+  /** The state that the caller already has. The store may omit rows that are not newer than this state. */
   readonly known?: Snapshot | undefined
   /** The keys to load, or `undefined` for all keys. The result may have more keys, which are in its `keys`. */
   readonly keys?: Keys | undefined
@@ -234,7 +234,7 @@ export type Session = SessionValue<SessionStore>
 
 // Connects a session store with the stores that run in transactions of the same database.
 
-/** Adds `using` to a store. For each transaction `using` returns one store, made by `inner`. */
+/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,

@@ -31,7 +31,7 @@ export interface SessionEvents {
   readonly expired: { readonly id: SessionId }
   /** A request had a token that opens no session: a malformed or foreign token, or the token of an ended session. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client sent more foreign tokens than the guard allows. Published once in each time window of the guard. */
+  /** A client exceeded the guard's limit of foreign tokens. The event is published once in each time window. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Expired sessions were deleted. */
   readonly expiredDeleted: {

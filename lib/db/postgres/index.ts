@@ -15,7 +15,7 @@ export type { PostgresJs } from './pool.js'
 /**
  * The options that a pool for keyrow needs. `fetch_types` is off, because postgres.js 3.4.9 can crash the process if a
  * connection is cut during its query of types. A connection attempt fails after 5 seconds. All sockets are closed when
- * the pool ends. With the high `max_pipeline`, BEGIN always reserves its connection.
+ * the pool ends. Because `max_pipeline` is high, postgres.js always reserves a connection for a transaction.
  *
  * @example
  * ```ts
@@ -47,7 +47,7 @@ export interface PostgresOptions {
  * pool, a connection that no longer answers stays open until the operating system ends it.
  *
  * Two settings of the role or database would silently give wrong values: `extra_float_digits` below 1, and
- * `array_nulls` off. Statements that they affect fail with a `DriverError` of the kind `setting`.
+ * `array_nulls` off. Statements that depend on such a setting fail with a `DriverError` of the kind `setting`.
  *
  * @throws `RangeError` for a timeout out of range, a pool without `poolOptions`, a `DateStyle` other than ISO, or a
  * `client_encoding` other than UTF8. A pool with several hosts or `target_session_attrs` must be passed as a function.

@@ -92,7 +92,8 @@ const checked = ({ digits, nulls }: Row): E.Either<DriverError, void> => {
 }
 
 // After a prepared statement became stale, the pool prepares all statements again, with another text. Behind a pooler
-// in transaction mode, connections keep losing their prepared statements. Such a pool then stops preparing statements.
+// in transaction mode, a pool's connections keep losing their prepared statements. The pool then stops preparing
+// statements.
 
 /** How a statement is sent. The generation is the number of times that the pool's statements became stale. */
 interface Plan {
@@ -174,8 +175,8 @@ export const send: Send = async (sql, query, params, link) => {
 /** The OID of PostgreSQL's type `unknown`, which a quoted literal has at first. */
 const UNKNOWN = 705
 
-// Sends a statement, and checks the settings that affect its values. If the result may be rounded, the statement fails
-// although it has taken effect.
+// Sends a statement, and checks the settings that affect its values. If the result may be rounded, the statement fails,
+// although it may have taken effect.
 const sendOnce: Send = async (sql, query, params, link) => {
   if (link.settings.isRight) return sendUnchecked(sql, query, params, link)
   const check = () => checkSettings(link.settings, (settings) => sendUnchecked(sql, settings, [], link))

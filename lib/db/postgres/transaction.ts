@@ -60,10 +60,10 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
 }
 
 // Defect: BEGIN on a full connection (postgres.js 3.4.9).
-// Symptom: If a connection's socket is full or has too many statements, postgres.js sends BEGIN without reserving the
-// connection. The transaction then fails with UNSAFE_TRANSACTION, but stays open on the server. Statements of other
-// callers run in this transaction, and are answered before it is committed. TLS sockets, and sockets that the program
-// makes, can still report that they are full.
+// Symptom: If the socket of a connection is full, or the connection has too many statements, postgres.js sends BEGIN
+// without reserving the connection. The transaction then fails with UNSAFE_TRANSACTION, but stays open on the server.
+// Statements of other callers run in this transaction, and are answered before it is committed. TLS sockets, and
+// sockets that the program makes, can still report that they are full.
 // Workaround: keyrow sends COMMIT on each free connection, to end the open transaction. On a connection without a
 // transaction, COMMIT only causes a warning. Then keyrow begins again, which is safe because no body has run.
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
@@ -87,7 +87,8 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock. So the role's default is overridden.
+// A check under a lock must see everything that was committed before the lock. So keyrow overrides the default of the
+// role.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
@@ -165,7 +166,8 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 }
 
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
-// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may run another one.
+// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may run another
+// transaction.
 // Workaround: After a lost connection the callback never returns, so postgres.js sends nothing.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))

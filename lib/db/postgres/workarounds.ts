@@ -14,7 +14,7 @@ export interface ObservedPool {
     unsafe(text: string): PromiseLike<unknown>
     readonly options: { readonly target_session_attrs?: unknown }
   }
-  /** The health of a pool with several hosts or `target_session_attrs`. Other pools have none. */
+  /** The health of a pool with several hosts or `target_session_attrs`. It is `undefined` for other pools. */
   readonly health: PoolHealth | undefined
   /** The last time at which a connection reached a server of the wrong role. */
   rejectedAt: number
@@ -83,7 +83,7 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
 }
 
 // Makes the pool suspect after the loss of a connection. This function ignores a loss before the statement was sent. It
-// also ignores a server's rejection of a new connection, which concerns no earlier statement.
+// also ignores a server's rejection of a new connection, since this rejection concerns no earlier statement.
 export const noteFailure = (
   health: PoolHealth | undefined,
   error: unknown,
@@ -254,7 +254,7 @@ interface Sending<L, A> {
   }) => Outcome<A, L>
 }
 
-/** Repeats a statement, or the begin of a transaction, until it is sent or its deadline has passed. */
+/** Repeats a statement, or the start of a transaction, until it is sent or its deadline has passed. */
 export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => {
   const { name, timeoutMs, attempt } = sending
   const start = performance.now()
@@ -268,7 +268,8 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => 
       cause = search.cause
       if (!search.found || spent() >= timeoutMs) return E.left(neverSent(name, timeoutMs, cause))
     }
-    // A transaction's body may return the error of another unsent statement. So the error of this attempt is recorded.
+    // A transaction's body may return the error of another unsent statement. So keyrow records the error of this
+    // attempt.
     let unsent: DriverError | undefined
     const record = (error: DriverError): void => {
       unsent = error
