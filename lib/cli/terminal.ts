@@ -200,7 +200,10 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   }
 }
 
-/** Asks, and returns whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
+/**
+ * Asks a question, and returns whether the answer was yes. Any other answer, the end of the input and an interruption
+ * mean no.
+ */
 const ask = (question: string, signal: AbortSignal): Promise<boolean> => {
   if (signal.aborted) return Promise.resolve(false)
   process.stderr.write(`${visible(question)} [y/N] `)

@@ -124,7 +124,7 @@ const crossSiteCookie = (options: CookieOptions) => {
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // The cross-site cookie is `Lax`, so that the browser sends it to the page to which the response redirects.
   const token = cookieNamed('cross-site', 'lax')
-  // If a request has this cookie, the browser has sent all `Strict` cookies. The test needs no `Sec-Fetch-Site`.
+  // If a request has this cookie, the browser has sent all `Strict` cookies. This also works without `Sec-Fetch-Site`.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],

@@ -1,6 +1,6 @@
 // Checks whether a page of the program's own site made a request. The check uses headers that browsers set, or else a
-// token that only the program's pages have. `SameSite` is not enough. Browsers send the cookie from other hosts of the
-// same site too, and old browsers ignore `SameSite`.
+// token that only the program's pages have. `SameSite` alone is not enough. Browsers send the cookie from other hosts
+// of the same site too, and old browsers ignore `SameSite`.
 
 import { timingSafeEqual } from 'node:crypto'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
@@ -48,7 +48,7 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
   return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
-/** The possible senders of a request. `none` is the user, who used the address bar or a bookmark. */
+/** The possible senders of a request. `none` means that the user opened the page by the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
 /** Whether the headers name a page of another origin, or hide the origin. Without these headers the result is false. */
@@ -58,7 +58,9 @@ export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean 
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/** Compares origins like a browser, ignoring default ports, upper case and the notation of IPv6 addresses. */
+/**
+ * Compares origins as a browser does, without regard to default ports, upper case and the notation of IPv6 addresses.
+ */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
@@ -79,7 +81,8 @@ const parseUrl = (url: string): URL | undefined => (URL.canParse(url) ? new URL(
 /**
  * Whether the browser only prefetches or prerenders a page, according to `Sec-Purpose` or the older `Purpose`. The user
  * may never open the page. Flash messages that a prefetch reads are kept, and a prefetch does not extend the session's
- * expiration. Other effects of the handler are not prevented. For instance, call `isPrefetch` before you count a view.
+ * expiration. keyrow does not prevent other effects of the handler. So call `isPrefetch` before you count a page view,
+ * for instance.
  *
  * @example
  * ```ts

@@ -29,7 +29,9 @@ export interface FoundSession {
   readonly session: O.Option<Session>
   /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The cross-site session to merge into `session`. Without a regular session, both are the cross-site session. */
+  /**
+   * The cross-site session to merge into `session`. Without a regular session, both members are the cross-site session.
+   */
   readonly crossSite?: Session
 }
 
@@ -51,7 +53,8 @@ export const findSession =
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
     // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // The cross-site session is loaded first. If a concurrent merge destroys it, the next load finds the result.
+    // The cross-site session is loaded first. If a concurrent merge destroys it, the next load finds the merged
+    // session.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)

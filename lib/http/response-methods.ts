@@ -13,7 +13,7 @@ type Methods = Readonly<Record<Method, Call>>
 
 const doNothing = (): void => undefined
 
-/** The state of a deferred response. A reset replaces it, so that calls to the old methods have no effect. */
+/** The state of a deferred response. A reset replaces the state, so that calls to the old methods have no effect. */
 export class DeferredState {
   /** The response as it was when it was deferred. */
   readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
@@ -27,7 +27,7 @@ export class DeferredState {
   onFlush: () => void
   /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
-  /** Whether `writeHead` has run. After that, the program can no longer change a header. */
+  /** Whether `writeHead` has run. After this call, the program can no longer change a header. */
   hasHead = false
   /** Whether the first byte, and not the program, has caused the call of `writeHead`. */
   isHeadImplicit = false
@@ -88,7 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // A head that the first byte causes is not kept. Node.js writes this head later, with the length of a short body.
+  // A head that is written because of the first byte is not kept. Node.js writes this head later, with the length of a
+  // short body.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -219,7 +220,7 @@ const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = 
   writableCorked: ({ corked }) => corked,
 }
 
-// The layers of methods. Nested adapters defer one response several times, and each adapter needs a layer of its own.
+// Nested adapters defer one response several times, so each adapter needs its own layer of methods.
 const layers: ReturnType<typeof newLayer>[] = []
 
 /** Installs the methods, and returns the installed `writeHead`. */

@@ -59,7 +59,9 @@ export interface SessionRequest {
   readonly isInside: () => boolean
   /** Calls `f`. Runs `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /** Runs the handler with the session as the current one. If the handler fails in any way, the result is a `Left`. */
+  /**
+   * Runs the handler with the session as the current session. If the handler fails in any way, the result is a `Left`.
+   */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /** Resolves when each transaction that changed the session has ended, and the handler has continued. */
   readonly finished: () => Promise<void>
@@ -102,8 +104,8 @@ export interface CacheHeaders {
 
 /**
  * Returns the cache headers of a response. `own` are the response's own cache headers. A response with a session cookie
- * is `no-store`, because a cache would give the session to others. If the handler has read a session, the response
- * varies with the cookie. It is then `no-store`, unless the response has a cache header of its own.
+ * is `no-store`, because a cache could give the session to other clients. If the handler has read a session, the
+ * response varies with the cookie. It is then `no-store`, unless the response has a cache header of its own.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
@@ -131,7 +133,8 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Returns the function that loads the session of a request. Without a stored session, this is a new session in memory.
+ * Returns the function that loads the session of a request. A request without a stored session gets a new session in
+ * memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
@@ -165,7 +168,7 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
     finished: async () => {
       for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
         await changes
-        // A throw or a last edit right after the transaction still belongs to the handler.
+        // Right after the transaction, the handler may still throw or edit the session.
         await new Promise((resolve) => setImmediate(resolve))
       }
     },

@@ -28,7 +28,7 @@ export const refreshSession = lifted(verbs.refreshSession)
 /** Loads these keys too, if the session was loaded without them. */
 export const loadKeys = (...keys: KeyNames) => lifted(verbs.loadKeys(...keys))
 
-/** Gives the session a new secret, and so a new token. */
+/** Replaces the session's secret, so that the session has a new token. */
 export const rotateSession = lifted(verbs.rotateSession)
 
 /** Deletes the session with all its rows. */

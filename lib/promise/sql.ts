@@ -95,9 +95,9 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
- * and the result rejects with the same error. A nested call is a savepoint. `body` must use only its handle `tx`, which
- * `withHandle` gives to a record or a session. A failed statement fails the transaction, even if `body` catches the
- * error. `transact` retries nothing.
+ * and the result rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
+ * `withHandle` returns a record or a session with this handle. A failed statement fails the transaction, even if `body`
+ * catches the error. `transact` retries nothing.
  *
  * @example
  * ```ts

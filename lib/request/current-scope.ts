@@ -44,7 +44,7 @@ export const sessionThere = (session: Session): Session => {
   return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
-// Returns the inner scope of `scope` in the transaction of `store`, if it is inside of the transaction of `scope`.
+// Returns the inner scope of `scope` in the transaction of `store`, if this transaction is nested in the scope's.
 const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
   const { transactionScope } = store
   if (transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
@@ -181,8 +181,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
   return scope?.state === 'open' ? scope : inStore(id, store, chain.outer)
 }
 
-// Returns the closed scope of this session value, if there is one. If there is one, the code with this value has
-// outlived its request. A session that was loaded again has a token of its own, so it has no closed scope.
+// Returns the closed scope of this session value, if there is one. In this case the code with the value has outlived
+// its request. A session that was loaded again has a token of its own, so it has no closed scope.
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
     if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))
@@ -192,7 +192,9 @@ const closedScopeOf = (session: Session): Scope | undefined => {
 
 const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
-/** Makes a session value and all values derived from it read-only. The same session can be loaded again and written. */
+/**
+ * Makes a session value and all values derived from it read-only. The program can load the session again to write it.
+ */
 export const makeReadOnly = (session: Session): Session => {
   readOnly.add(session.token)
   return session

@@ -14,7 +14,7 @@ import type { Session } from '../store/contract.js'
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
-  /** The origin that the request was sent to, as far as the adapter can tell. */
+  /** The origin that the request was sent to, as far as the adapter knows. */
   readonly origin: { readonly host?: string | undefined; readonly secure: boolean }
   /** Whether the handler has read a session. Shared caches must not store the response then. */
   looked: boolean
@@ -144,7 +144,7 @@ export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: S
 }
 
 // Updates a scope after a save, refresh or rotation has turned `before` into `after`. The scope's session may be newer
-// than `before`. So the scope's snapshot is replaced only by a newer one, and only stored edits are removed.
+// than `before`. So the scope's snapshot is replaced only by a newer snapshot, and only stored edits are removed.
 export const sync = (scope: Scope, before: Session, after: Session): void => {
   const { session } = scope
   const token = after.token === before.token ? session.token : after.token
@@ -152,7 +152,7 @@ export const sync = (scope: Scope, before: Session, after: Session): void => {
   replaceState(scope, sinceEdits(taken, session.edits), token, after.snapshot)
 }
 
-// Only snapshots of the same revision are united.
+// Only snapshots of the same revision are merged.
 const newest = (sessions: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
   if (O.isNone(after) || O.isNone(sessions)) return O.isNone(after) ? sessions : after
   if (isSameRevision(sessions.value, after.value)) return O.some(union(sessions.value, after.value))

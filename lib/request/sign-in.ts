@@ -37,8 +37,8 @@ export interface SignInOptions {
  * Signs the current session in. `signIn` sets the session's principal and rotates its secret, so that the old token no
  * longer works. The session keeps its values.
  *
- * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie outlives the browser. A later
- * sign-in without `lifetime` restores the store's lifetime.
+ * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie stays after the browser is
+ * closed. A later sign-in without `lifetime` restores the store's lifetime.
  *
  * @throws `RangeError` for times outside of 1 ms to 10,000 years, `EncodeError` (as a `Left`) for an invalid principal
  *
@@ -128,8 +128,8 @@ const masked = (key: Buffer): string => {
 }
 
 /**
- * Adds a message to the current session, for the next page that shows messages. The page may style it by its `kind`,
- * such as `info`.
+ * Adds a message to the current session, for the next page that shows messages. The program chooses its `kind`, such as
+ * `info`.
  *
  * @throws `EncodeError` (as a `Left`) for text with U+0000
  *
