@@ -1,4 +1,4 @@
-// What the public types promise. `npm run typecheck` decides; running this file shows only that it loads.
+// Tests the public types. `npm run typecheck` checks this file. A run of the file only shows that it loads.
 
 import { expectTypeOf } from 'expect-type'
 import type { Either } from 'fp-ts/lib/Either.js'
@@ -57,7 +57,7 @@ t.test('reading and editing keep the types of keys', (t) => {
   expectTypeOf(P.sessionRef(cart, [])(session)).toEqualTypeOf<readonly Line[]>()
   expectTypeOf(pipe(session, F.sessionSet(cart, []), F.sessionDel('x'))).toEqualTypeOf<F.Session>()
   expectTypeOf(flow(F.sessionSet(cart, []), F.sessionDel(user))(session)).toEqualTypeOf<F.Session>()
-  // What was read can be put back with a change.
+  // A changed copy of a read value can be set.
   pipe(session, F.sessionSet(cart, [...F.sessionRef(cart, [])(session), { sku: 'tea', count: 1 }]))
   t.end()
 })

@@ -1,4 +1,4 @@
-// The two drivers, for specs that must hold on both; and a database that counts its statements.
+// Opens databases on both drivers, and a database that records its statements.
 
 import postgres from 'postgres'
 import { type Database, observedDatabase, type QueryEvent, type Row } from '../../lib/db/database.js'
@@ -16,7 +16,7 @@ export interface SpecDriver {
 export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
   postgres(url, { onnotice: () => undefined, ...poolOptions, ...options })
 
-/** The same as a function that makes it, and makes it again. */
+/** Returns a function that makes such a pool. */
 export const quietPools =
   (...options: Parameters<typeof quietPool>) =>
   () =>
@@ -29,7 +29,7 @@ export const drivers: readonly SpecDriver[] = [
       const { url, stop } = await specDatabaseUrl()
       const database = postgresDatabase(quietPools(url))
       const close = async () => {
-        // The database itself may be closed by now.
+        // The database may already be closed.
         const own = postgresDatabase(quietPool(url))
         await dropSchemas(own)
         await right(own.close)
