@@ -152,7 +152,7 @@ t.test('the cookie', async (t) => {
       sameSite: 'strict',
       persistent: true,
     })
-    // The address bar is the origin of this request, so a browser would send a strict cookie.
+    // The user entered this address, so a browser would send a strict cookie.
     const typed = await get(url, undefined, { 'sec-fetch-site': 'none' })
     t.match(typed.setCookie, [/^shop=[^;]+; Max-Age=3600; Path=\/; HttpOnly; SameSite=Strict$/])
     for (const cookieName of ['', 'a b', 'a;b', 'a=b', '__Host-a'])

@@ -34,7 +34,7 @@ declare module 'express-session' {
 
 const { url, stop } = await specDatabaseUrl()
 const database = postgresDatabase(quietPools(url))
-const application_name = freshSchema() // a name of its own: the server may be one that stays
+const application_name = freshSchema() // a unique name, because other clients may use the server
 const pool = new pg.Pool({ connectionString: url, application_name })
 t.teardown(async () => {
   await pool.end()

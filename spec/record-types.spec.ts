@@ -136,7 +136,7 @@ t.test('mistakes are errors, with messages that name what is wrong', async (t) =
     else {
       t.equal(found.length, 1, name)
       t.match(found[0], message)
-      // The last line of a message names the types of the records.
+      // The last line of a message may name the records, so it must be readable.
       const lines = (found[0] ?? '').split('\n')
       t.ok((lines.at(-1) ?? '').length < 800, `${name}: its last line is short enough to be read`)
     }

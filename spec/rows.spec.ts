@@ -1,5 +1,5 @@
-// Tests the rows of a session in the database on both drivers. It counts the statements and rows of each operation,
-// checks the stored data, and creates and upgrades the tables.
+// Tests the rows of a session in the database on both drivers. The spec counts the statements and rows of each
+// operation, checks the stored data, and creates and upgrades the tables.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'

@@ -1,5 +1,5 @@
-// Tests with every adapter the headers that a browser adds to a request. They name the site of a form's page, a
-// prefetch, and requests without `SameSite` cookies.
+// Tests with every adapter the headers that a browser adds to a request. The headers show the site of a form's page, a
+// prefetch, and whether the browser could send the session's cookie.
 
 import * as O from 'fp-ts/lib/Option.js'
 import type { Test } from 'tap'

@@ -71,7 +71,7 @@ const browserOf = (url: string, says: boolean) => {
     const answer = await send(path, from, method, more)
     answer.keep()
     const location = answer.headers.get('location')
-    // The first site counts for the whole chain of redirects.
+    // The site that started a chain of redirects counts for the whole chain.
     return answer.status === 303 && location !== null ? go(location, from) : answer
   }
   return { jar, send, go, names: () => [...jar.keys()].sort() }

@@ -16,7 +16,7 @@ export interface SpecDriver {
 export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
   postgres(url, { onnotice: () => undefined, ...poolOptions, ...options })
 
-/** Returns a function that makes such a pool. */
+/** Returns a function that calls `quietPool` with these options. */
 export const quietPools =
   (...options: Parameters<typeof quietPool>) =>
   () =>

@@ -12,7 +12,7 @@ import type { Test } from 'tap'
 // The program's input is a pipe from this process. When this process ends in any way, the program ends too.
 const untilOrphaned = 'data:text/javascript,process.stdin.resume().once("end",()=>process.exit(9)).unref()'
 
-/** Starts a program on a free port, until the test ends. Returns the program's address, once it listens. */
+/** Starts a program on a free port. The program ends with the test. Returns the program's address, once it listens. */
 export const startProgram = async (
   t: Test,
   name: string,
@@ -47,7 +47,7 @@ const freePort = async (): Promise<number> => {
   return port
 }
 
-/** Starts an example until the test ends. Returns the example's address, once it listens. */
+/** Starts an example, which ends with the test. Returns the example's address, once it listens. */
 export const startExample = async (t: Test, name: string, databaseUrl: string): Promise<string> => {
   const program = fileURLToPath(new URL(`../../build/examples/${name}.js`, import.meta.url))
   const child = spawn(process.execPath, ['--import', untilOrphaned, program], {

@@ -111,7 +111,7 @@ const child = async (
   }
   const { stdout } = await run(process.execPath, [script, JSON.stringify(task)], {
     maxBuffer: 2 ** 30,
-    timeout: 600_000, // one that hangs is a failure, and says so
+    timeout: 600_000, // a process that hangs is a failure
     killSignal: 'SIGKILL',
   })
   return stdout

@@ -66,13 +66,13 @@ const theme: TE.TaskEither<k.SessionError, k.Json> = k.withSession(k.buildSessio
   ),
 )
 
-// This function is never called. If the package lost a type, the type would be `any`, and these lines would compile.
+// This function is never called. If the package lost a type, the type would be any, and these lines would compile.
 export const wrong = (session: k.Session): void => {
-  // @ts-expect-error a cart holds strings
+  // @ts-expect-error a cart contains strings
   k.sessionSet(cart, [1])
-  // @ts-expect-error a reader takes a session
+  // @ts-expect-error a reader needs a session
   k.sessionRef('theme')('session')
-  // @ts-expect-error what a session gives is read only
+  // @ts-expect-error a value from a session is read only
   k.sessionRef(cart, [])(session).push('milk')
   // @ts-expect-error a task is not its result
   const result: Option<k.Session> = k.loadSession(store, '')

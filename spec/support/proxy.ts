@@ -61,7 +61,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
       socket.on('error', () => undefined)
       socket.on('close', () => {
         sockets.delete(socket)
-        if (mine !== undefined) return // what is on its way arrives, though nobody waits for it any more
+        if (mine !== undefined) return // data that is already under way is still delivered
         client.destroy()
         server.destroy()
       })
@@ -128,7 +128,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
 }
 
 /**
- * Forwards data. At random it first delays the data, cuts the connection before or after them, or forwards nothing
+ * Forwards data. At random it first delays the data, cuts the connection before or after the data, or forwards nothing
  * more. Returns the number of disturbed connections.
  */
 const pass = (wanted: Disturbances, data: Buffer, from: Socket, to: Socket): number => {

@@ -1,5 +1,5 @@
-// Unpacks old releases, which serve requests while new code upgrades the schema. For each version of the schema there
-// is the last release for it. release-N.tar.gz has the built JavaScript of a store on postgres.js.
+// Unpacks old releases, which serve requests while new code upgrades the schema. Each version of the schema has its
+// last release. release-N.tar.gz has the built JavaScript of a store on postgres.js.
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'

@@ -211,7 +211,7 @@ const pgliteTests = (t: Test): void => {
 }
 
 const database = postgresDatabase(quietPools(process.env['DATABASE_URL'] ?? ''), { timeoutMs: 30_000 })
-// The long deadline allows for a busy machine. The failures that this suite causes would be logged.
+// The long deadline allows for a busy machine. Nothing logs the failures that this suite causes.
 console.error = () => undefined
 
 await runTests((t) => {
