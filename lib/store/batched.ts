@@ -141,7 +141,7 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is
-// being saved, its next saves wait. The result of the running save is the base of the next saves. So many updates of
+// being saved, its next saves wait. The result of the running save is the base of the next saves. Thus, many updates of
 // one key take one statement.
 
 const batchedSaves: Batching<'save'> = (store, batch, limits) => {
