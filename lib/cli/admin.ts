@@ -153,7 +153,7 @@ export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'prin
   readonly waiting: number | null
 }
 
-/** The number of concurrent queries of each kind. A pooler may choose a server for each of their connections. */
+/** The number of concurrent queries of each kind. A pooler may choose a server for the connection of each query. */
 export const ROUTES = 8
 
 export const statsOver = (database: Queryable, schema: string) => {

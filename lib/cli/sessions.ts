@@ -84,7 +84,7 @@ const headOf = (head: ShownRow, entries: readonly { readonly bytes: number }[]):
   ])
 }
 
-// The schema commands work with any state of the database. Only `schema upgrade` changes it.
+// The schema commands work with any state of the database. Only `schema upgrade` changes the database.
 
 const STATES = {
   current: 'current',

@@ -157,7 +157,7 @@ class ExpressSessionStore extends session.Store {
 
   /**
    * express-session makes its own session object here from the result of `get`, and later passes that object to `set`.
-   * So the new object gets the state of the old one.
+   * So the new object gets the state of the old object.
    */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const loaded = this.#stateOf(data)
@@ -170,7 +170,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into its own object. This member then identifies that object.
+    // @fastify/session copies all enumerable members into its own object. So this member identifies the copy.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)

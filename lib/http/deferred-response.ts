@@ -14,7 +14,7 @@ export interface DeferredResponse extends PendingResponse {
 }
 
 // Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond after `res` is reset. A failure after the begin
+// response to a failure, or a function that makes the framework respond after `res` is reset. A failure after the start
 // of the response cuts the connection, so that the client sees an incomplete response. A response that has ended stays
 // unchanged.
 export const deferResponse = (

@@ -36,7 +36,10 @@ export interface ErrorRequest {
   readonly path: string
 }
 
-/** Returns the response to a failed request, and logs the failure. A response that has begun is cut instead. */
+/**
+ * Returns the response to a failed request, and logs the failure. If a response has begun, its connection is cut
+ * instead.
+ */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 /**
@@ -56,7 +59,7 @@ export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   return { status, headers, body: error ? responseBody(error) : 'Something went wrong.\n' }
 }
 
-/** Returns the response of the program's `onError`, or the default one if `onError` itself throws. */
+/** Returns the response of the program's `onError`, or the default response if `onError` itself throws. */
 export const errorResponse = (
   onError: OnError = defaultErrorResponse,
   failure: unknown,

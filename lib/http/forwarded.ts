@@ -36,7 +36,10 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
 /** The readers for lists of proxies, so that each list is parsed once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
-/** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */
+/**
+ * @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is not an address or a
+ * network
+ */
 export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
   if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
   const reader = readers.get(trustProxy) ?? byNetworks(trustProxy)
@@ -63,7 +66,7 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/** `Forwarded` is read only without the other headers. A proxy that sets them does not check `Forwarded`. */
+/** `Forwarded` is read only without the other headers. A proxy that sets these does not check `Forwarded`. */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // A request from the internal network may have passed fewer proxies, or only trusted proxies.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))

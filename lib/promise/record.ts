@@ -39,12 +39,13 @@ export interface RecordOf<
   ) => Promise<readonly (types.Saved<T, C, K> | undefined)[]>
   /**
    * Inserts a new record, or updates the edited columns, and returns the record as stored. Rejects with `RecordGone` if
-   * the row was deleted. With a revision column, rejects with `SaveConflict` if a column to set was changed meanwhile.
+   * the row was deleted. With a revision column, rejects with `SaveConflict` if another save has changed an edited
+   * column.
    */
   readonly save: (record: types.Saved<T, C, K> | types.New<T, C>) => Promise<types.Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row was deleted. */
   readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
-  /** Deletes the row. A second deletion has no effect. */
+  /** Deletes the row. A missing row is not an error. */
   readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
   /** Makes the relation to the records whose `column` has a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(

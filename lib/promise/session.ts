@@ -35,7 +35,7 @@ export const rotateSession = lifted(verbs.rotateSession)
 export const destroySession = lifted(verbs.destroySession)
 
 /**
- * Runs `fn` with `session` as the current session, then saves it once. Rejects with the error that `fn` throws.
+ * Runs `fn` with `session` as the current session, then saves `session` once. Rejects with the error that `fn` throws.
  *
  * @example
  * ```ts
@@ -69,7 +69,7 @@ export const callWithSession = <A>(
  */
 export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
-/** Replaces the current session with the result of `f` for this session, and returns the result. */
+/** Replaces the current session with the result of `f` for it, and returns the result. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   orThrowNow(() => current.updatedHere(f))
 
@@ -103,7 +103,7 @@ export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.take
 /** Returns the live sessions of a principal, the newest first, with their ids and times, but no tokens. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys all sessions of a principal, all but one, or one. Returns the ids of the destroyed sessions. */
+/** Destroys all sessions of a principal, all but one, or only one. Returns the ids of the destroyed sessions. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
 /** Deletes expired sessions with all their rows. */

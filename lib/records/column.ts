@@ -148,7 +148,8 @@ export const timestamptz: Column<Date> = plain({
 // The literal has the form `E'…'`, because the meaning of a backslash in a plain literal depends on a setting.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// The pattern finds a wrong character, because a pattern of repeated groups would exhaust the stack on a long text.
+// The pattern searches for an invalid character, because a pattern of repeated groups would exhaust the stack on a long
+// text.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 

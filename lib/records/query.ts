@@ -11,9 +11,9 @@ import { recordIn } from './save.js'
 import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
- * Makes a statement, or a part of one. An interpolated value becomes a parameter, and an interpolated part is inserted.
- * With every driver, a parameter means the same as a quoted literal. For example, `${'{"a": 1}'}::jsonb` is an object.
- * If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
+ * Makes a statement, or a part of a statement. An interpolated value becomes a parameter, and an interpolated part is
+ * inserted. With every driver, a parameter means the same as a quoted literal. For example, `${'{"a": 1}'}::jsonb` is
+ * an object. If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
  *
  * @example
  * ```ts

@@ -15,7 +15,7 @@ import type { AnyColumn, Column, ColumnValue } from './column.js'
 
 export interface Field {
   readonly index: number
-  /** The name in the program. `column` is the quoted name in the database, and `alias` the name in a result. */
+  /** The name in the program. `column` is the quoted name in the database. `alias` is the name in a result. */
   readonly name: string
   readonly column: string
   readonly alias: string
@@ -293,8 +293,8 @@ export interface PureRecordOf<
     value: Settable<C, K, R>[N],
   ) => Editor<T, C, K, N>
   /**
-   * Replaces a column's value with the result of `f` for this value. If the stored value has changed by the time of the
-   * save, `f` runs again on the stored value. So `f` must be pure.
+   * Replaces a column's value with the result of `f` for the current value. If the stored value has changed by the time
+   * of the save, `f` runs again on the stored value. So `f` must be pure.
    */
   readonly update: <N extends keyof Settable<C, K, R>>(
     column: N,
@@ -325,12 +325,13 @@ export interface RecordOf<
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
   /**
    * Inserts a new record, or updates the edited columns, and returns the record as stored. Fails with `RecordGone` if
-   * the row was deleted. With a revision column, fails with `SaveConflict` if a column to set was changed meanwhile.
+   * the row was deleted. With a revision column, fails with `SaveConflict` if another save has changed an edited
+   * column.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Fails with `RecordGone` if the row was deleted. */
   readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Deletes the row. A second deletion has no effect. */
+  /** Deletes the row. A missing row is not an error. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
   /** Makes the relation to the records whose `column` has a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>

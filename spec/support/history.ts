@@ -111,7 +111,10 @@ const listViolations = (
 const hashOf = (list: readonly string[]): string =>
   createHash('sha1').update(JSON.stringify(list)).digest('hex')
 
-/** Only one worker writes each own key. So it must find the last value that it stored, or tried to store later. */
+/**
+ * Each worker has a key that no other worker writes. So it must find the last value that it stored, or tried to store
+ * later.
+ */
 const ownViolations = (
   operations: readonly Operation[],
   entries: Readonly<Record<string, unknown>>,
@@ -137,7 +140,8 @@ const ownViolations = (
   })
 
 /**
- * After its destruction a session is never found or saved. Before the first attempt to destroy it, it is always found.
+ * After its destruction a session is never found or saved. Before the first attempt of a destruction the session is
+ * always found.
  */
 const endViolations = (operations: readonly Operation[], ended: boolean): readonly string[] => {
   const tried = Math.min(...operations.filter(({ kind }) => kind === 'destroy').map(({ start }) => start))
