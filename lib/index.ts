@@ -1,4 +1,4 @@
-// keyrow: a functional active-record toolkit, and its main record, the web session.
+// Exports the functions in functional style: sessions, typed keys, the current session, sign-in, events and errors.
 
 export {
   DecodeError,

@@ -1,4 +1,4 @@
-// Doors at their edges: HTTP/2, a stream whose save fails, sockets whose handler fails, what a log is told.
+// Tests rare cases of the adapters: HTTP/2, a stream whose save fails, sockets whose handler fails, and the log.
 
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
@@ -209,7 +209,7 @@ t.test('HTTP/2', async (t) => {
     await begun.opened
     stream.close(NGHTTP2_CANCEL)
     await once(stream, 'close')
-    // The server has seen it when it answers what came after it.
+    // When the server has answered a later request, it has seen the cancellation.
     await text(client.request({ ':path': '/show', ...headers }))
     gone.open()
     t.equal(await text(client.request({ ':path': '/show', ...headers })), '{"before":1,"n":1}')
@@ -255,7 +255,7 @@ t.test('HTTP/2', async (t) => {
 })
 
 t.test('of a stream whose save fails nothing goes out, however long the error handler takes', async (t) => {
-  /** A stream that goes on after the failure, and an error handler that waits until it has. */
+  /** A stream that continues after the failure, and an error handler that waits for the stream. */
   const racing = () => {
     const [failed, gone] = [gate(), gate()]
     async function* parts(): AsyncIterable<string> {
@@ -329,7 +329,7 @@ t.test('a socket whose handler fails is answered, or closed when it has spoken a
   const { url, close } = await listening(server)
   t.teardown(close)
   const talk = async (path: string): Promise<string> => {
-    // It does not close its own side: the server has to.
+    // The client does not close its side, so the server must close the connection.
     const socket = connectSocket({ port: Number(new URL(url).port), host: '127.0.0.1', allowHalfOpen: true })
     socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n`)
     t.teardown(() => socket.destroy())

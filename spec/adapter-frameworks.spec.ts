@@ -1,5 +1,5 @@
-// What is particular to each framework's door: its error handling, its ways around its own response, its types;
-// and WebSockets, with `ws`.
+// Tests what differs between the adapters of the frameworks: error handling, responses that bypass the framework, and
+// types. Also tests WebSockets with `ws`.
 
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -55,7 +55,7 @@ const failing = (store: SessionStore): SessionStore => ({
   create: () => TE.left(new DriverError('db.internal is down', { retryable: true })),
 })
 
-/** A store with one session in it, where `n` is 1. */
+/** Makes a store with one session, in which `n` is 1. */
 const withOne = async () => {
   const store = memoryStore()
   const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
@@ -66,7 +66,7 @@ const withOne = async () => {
 const ask = async (url: string, cookie = '', init: RequestInit = {}) => {
   const response = await fetch(url, { ...init, headers: { cookie } })
   const headers = new Headers(response.headers)
-  // Two answers may be of two seconds.
+  // The dates of two responses may differ.
   headers.delete('date')
   return { status: response.status, body: await response.text(), given: headers.getSetCookie(), headers }
 }
@@ -78,7 +78,7 @@ const held = async (store: SessionStore, cookie: string): Promise<unknown> => {
   return (await handle(new Request('http://x/', { headers: { cookie } }))).text()
 }
 
-/** A handler that fails as its promise does; Express 4 looks at no promise. */
+/** Passes the rejection of a handler to `next`, because Express 4 ignores promises. */
 const passing =
   (handler: RequestHandler): RequestHandler =>
   (req, res, next) =>
@@ -291,7 +291,7 @@ for (const { name, express, settled } of [
       t.equal(await held(store, cookie), '1', 'an answer by the framework itself')
       const handled: ErrorRequestHandler = (error: { status: number }, _req, res, next) => {
         res.status(error.status).send('mine')
-        // Too late, and a common slip.
+        // The call of `next` comes too late, which is a common mistake.
         next(error)
       }
       app.use(handled)
@@ -733,7 +733,7 @@ t.test('WebSockets', async (t) => {
     return { url: served.url.replace('http', 'ws'), outcomes }
   }
 
-  /** The status of the refusal, or what a message is handle. */
+  /** Returns the status of a rejected upgrade, or the answer to a message. */
   const talk = async (url: string, headers: Record<string, string>): Promise<unknown> => {
     const socket = new WebSocket(url, { headers })
     const refused = once(socket, 'unexpected-response').then(

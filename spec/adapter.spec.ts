@@ -1,4 +1,4 @@
-// The `node:http` door as clients see it, hostile and unlucky ones included.
+// Tests the `node:http` adapter from the side of its clients, including hostile clients.
 
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -36,7 +36,7 @@ interface Serving extends Partial<SessionListenerOptions> {
   readonly failures?: unknown[]
 }
 
-/** Serves on a free port until the test ends; what fails is kept in `failures`, and answered as usual. */
+/** Serves on a free port until the test ends. `failures` collects the failures, which get the default response. */
 const serve = async (
   t: Test,
   handler: Handler,
@@ -57,7 +57,7 @@ const serve = async (
   return `http://127.0.0.1:${String((server.address() as AddressInfo).port)}/`
 }
 
-// The default's answer without its line in the log.
+// Returns the default response to a failure, without a line in the log.
 const statusOf = (failure: unknown) => {
   const log = console.error
   console.error = () => undefined
@@ -152,7 +152,7 @@ t.test('the cookie', async (t) => {
       sameSite: 'strict',
       persistent: true,
     })
-    // From the address bar: only then the browser would show a strict cookie.
+    // The user entered this address, so a browser would send a strict cookie.
     const typed = await get(url, undefined, { 'sec-fetch-site': 'none' })
     t.match(typed.setCookie, [/^shop=[^;]+; Max-Age=3600; Path=\/; HttpOnly; SameSite=Strict$/])
     for (const cookieName of ['', 'a b', 'a;b', 'a=b', '__Host-a'])
@@ -422,7 +422,7 @@ t.test('programs that look at, keep or wrap the response', async (t) => {
       seen.push(res.headersSent, res.writableEnded)
       res.end('ok')
       seen.push(res.headersSent, res.writableEnded)
-      // What a program does that does not look.
+      // Some programs write without a check of the response's state.
       res.write('more')
       res.end('again')
     })
@@ -633,7 +633,7 @@ t.test('failures of the store are answered in one place', async (t) => {
         res.end('done')
       })
       const server = createServer((req, res) => {
-        // A middleware outside, of which the handler knows nothing, fails once.
+        // An outer middleware fails once.
         const writeHead = res.writeHead.bind(res)
         let times = 0
         res.writeHead = (status: number) => {

@@ -1,5 +1,4 @@
-// Every door with its real framework, and the one that the documentation writes, on a real PostgreSQL, as a client
-// sees it.
+// Tests every adapter with its real framework on a real PostgreSQL, including the adapter from the documentation.
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
@@ -13,7 +12,7 @@ import { dropSchemas } from './support/stores.js'
 
 const { url, stop } = await specDatabaseUrl()
 const database = postgresDatabase(quietPools(url))
-// What fails on purpose is logged.
+// Nothing logs the failures that this spec causes.
 console.error = () => undefined
 t.teardown(async () => {
   await dropSchemas(database)

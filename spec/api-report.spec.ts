@@ -1,5 +1,6 @@
-// The public types of each entry point equal the reports in spec/frozen/api. Commit the new reports with a deliberate
-// change: `npm run build && UPDATE=1 npm run spec -- spec/api-report.spec.ts` writes them instead of comparing, and passes.
+// Checks that the public types of each entry point equal the reports in spec/frozen/api. After a deliberate change,
+// `npm run build && UPDATE=1 npm run spec -- spec/api-report.spec.ts` writes new reports. Commit the new reports with
+// the change.
 
 import { readFileSync } from 'node:fs'
 import t from 'tap'

@@ -1,5 +1,5 @@
-// The batch queue alone, with random requests, limits and answers: no request is lost, none is done twice, requests of one
-// key are never under way together and keep their order, and the queue is bounded.
+// Tests the batch queue alone, with random requests, limits and answers. No request is lost or done twice. Requests of
+// one key run one after the other, in order. The queue is bounded.
 
 import fc from 'fast-check'
 import t from 'tap'
@@ -74,7 +74,7 @@ const pause = async (turns: number): Promise<void> => {
   for (let turn = 0; turn < turns; turn += 1) await new Promise((resolve) => setImmediate(resolve))
 }
 
-/** Carries out a plan and returns the faults that were seen. */
+/** Runs a plan and returns the violations. */
 const faultsOf = async ({
   items,
   batches,
@@ -189,7 +189,7 @@ const faultsOf = async ({
     waiting.push(answer({ n, key: keyed ? key : undefined }))
   }
   await Promise.all(waiting)
-  // Nothing may be left in the queue, so it takes as many as in the beginning.
+  // The queue must be empty now, so it accepts as many requests as at the beginning.
   const more = Array.from({ length: limits.maxQueueSize + 1 }, (_, index) => index + items.length)
   await Promise.all(more.map((n) => answer({ n, key: keyed ? 'e' : undefined })))
   if (more.filter((n) => refused.has(n)).join() !== String(more.at(-1)))
@@ -197,7 +197,7 @@ const faultsOf = async ({
   if (new Set(done).size !== done.length) faults.push('an item was done twice')
   if (answers.size !== items.length + more.length || [...answers.values()].some((times) => times !== 1))
     faults.push('lost answers')
-  // Nothing is sent before the first turn of the event loop ends, so the queue holds what arrives in it.
+  // Nothing is sent before the end of the first turn of the event loop. So all requests of that turn are in the queue.
   const first = items.findIndex(([, turns]) => turns > 0)
   const burst = first < 0 ? items.length : first
   if ([...refused].filter((n) => n < burst).length !== Math.max(0, burst - limits.maxQueueSize))
@@ -274,7 +274,7 @@ t.test(
   'reads share the slots; a second batch of writes starts if many wait or the first is late',
   async (t) => {
     const sent: { readonly size: number; readonly beside: number }[] = []
-    /** Sends so many items at once to a queue whose batches take some milliseconds. */
+    /** Sends `count` items at once to a queue whose batches take some milliseconds. */
     const send = async (count: number, milliseconds: number, writes: boolean): Promise<typeof sent> => {
       let running = 0
       const request = batchQueue<number, number, number, Error>({

@@ -1,4 +1,4 @@
-// Statements of records that share one: what each gets, what is done apart, and what does not hold up its neighbours.
+// Tests batched statements of records: the result of each caller, the statements that are not batched, and locked rows.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'

@@ -1,5 +1,5 @@
-// Stores that share statements and remember: what their neighbours notice of one another, what is never stale, and
-// what is done once. The laws and the histories run on them too (laws-postgres.spec.ts, history.spec.ts).
+// Tests the layers `batched` and `cached`: independent results, fresh reads, and saves that are done once. Other specs
+// run the laws and the history checker on these layers (laws-postgres.spec.ts, history.spec.ts).
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -103,7 +103,7 @@ t.test('what arrives together goes together, and each gets its own', async (t) =
     loaded.map((session) => session.store.get('n')),
     loaded.map((_, index) => index),
   )
-  // Fifty loads are not worth a second statement.
+  // Fifty loads are too few for a second statement.
   t.strictSame(names(), ['batch.load'])
   const odd = 'quote " backslash \\ brace } comma , null \n ü \u{1F600}'
   const saved = await all(50, (index) =>
@@ -175,7 +175,7 @@ t.test('one that fails does not fail its neighbours', async (t) => {
     saveSession(failing(throwing)),
     saveSession(count('n')(first)),
     saveSession(count('n')(conflicting)),
-    // Fits into one text of 16 million characters, and into nothing that an index could hold.
+    // The edit fits into one statement, but is too large for an index.
     saveSession(sessionSet('x'.repeat(1024), 'y'.repeat(1_000_000))(huge)),
     saveSession(sessionFor('ada')(plain)),
   ])
@@ -250,10 +250,10 @@ t.test('a session that somebody else holds keeps only itself waiting', async (t)
   t.equal((await held)?.store.get('n'), 3)
 })
 
-/** So that what comes next does not join what came before. */
+/** Waits until the pending requests are sent, so that later requests form another batch. */
 const onItsWay = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 10))
 
-/** Runs `during` while another connection holds the rows of these sessions. */
+/** Runs `during` while another connection locks the rows of these sessions. */
 const holding = async (sessions: readonly Session[], during: () => Promise<void>): Promise<void> => {
   const holder = quietPool(server.url, { max: 1 })
   await holder.begin(async (tx) => {

@@ -1,5 +1,5 @@
-// The suite can fail: each of these stores breaks one law in a way that real stores have done, and the
-// suite says which.
+// Checks that the suite of the laws can fail. Each of these stores breaks one law like some real store, and the suite
+// must find this law.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -22,7 +22,7 @@ const breaking =
     return { ...subject, store: { ...subject.store, ...change(subject.store) } }
   }
 
-/** The numbers of the laws that the suite finds broken. */
+/** Returns the numbers of the laws that the suite finds broken. */
 const brokenLaws = async (open: OpenSubject, among = /./): Promise<readonly number[]> => {
   const broken = new Set<number>()
   for (const { name, run } of sessionStoreLaws(open).filter((check) => among.test(check.name))) {
@@ -36,7 +36,7 @@ const lastSecret = new Map<string, SecretHash>()
 
 type Break = (store: SessionStore) => Partial<SessionStore>
 
-/** Saves other edits than it was told to. */
+/** Makes a store that saves other edits than the given edits. */
 const savesInstead =
   (edits: (change: Change) => Edits): Break =>
   (store) => ({ save: (id, change) => store.save(id, { ...change, edits: edits(change) }) })

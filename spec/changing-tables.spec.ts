@@ -1,6 +1,6 @@
-// Tables that change while processes run: a column gets a wider type, another one is added. A statement that a
-// connection has prepared before does not fit then, and the server refuses it. Nothing of that is seen, by records, by
-// SQL of your own or by sessions; in a transaction of the program's own it is an error that says to try again.
+// Tests tables that change while processes run: a column gets a wider type, or a column is added. The server then
+// rejects statements that were prepared before. Records, hand-written SQL and sessions continue to work. In a
+// transaction of the program, the error is retryable.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -30,7 +30,7 @@ const open = (t: Test, options: Parameters<typeof quietPools>[1] = {}): Database
 
 const owner = postgresDatabase(quietPools(url, { max: 1 }), { timeoutMs: 20_000 })
 
-/** A table whose columns are narrow, with so many rows. */
+/** Makes a table with narrow columns and this number of rows. */
 const narrow = async (rows = 8): Promise<string> => {
   const table = `${freshSchema()}.t`
   await rowsOf(owner, `create schema ${table.replace('.t', '')}`)
@@ -44,7 +44,7 @@ const narrow = async (rows = 8): Promise<string> => {
   return table
 }
 
-/** What is done to it, step by step: no step takes away what a running process needs. */
+/** The changes of the table, in order. No change removes anything that a running process needs. */
 const widenings = (table: string): readonly string[] => [
   `alter table ${table} alter n type bigint`,
   `alter table ${table} alter small type varchar(40)`,
@@ -76,7 +76,7 @@ const recordsOf = (table: string) =>
     },
   })
 
-/** Runs each of these again and again, several at once, until the changes are made; gives how often each was done. */
+/** Repeats each task concurrently until the changes are done. Returns the number of runs of each task. */
 const under = async (
   changes: () => Promise<void>,
   tasks: readonly (() => Promise<unknown>)[],
@@ -85,7 +85,7 @@ const under = async (
   const counts = tasks.map(() => 0)
   const running = tasks.flatMap((task, index) =>
     Array.from({ length: 4 }, async () => {
-      // Each goes on after the last change.
+      // Each task still runs some times after the last change.
       for (let after = 0; after < 4; after += over ? 1 : 0) {
         await task()
         counts[index] = (counts[index] ?? 0) + 1

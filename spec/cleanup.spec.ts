@@ -1,5 +1,4 @@
-// Law 13 on a real PostgreSQL: what others hold, what the old release left behind; and the collector that runs
-// beside a server.
+// Tests law 13 on a real PostgreSQL: locked rows, sessions of an old release, and the cleanup in a server process.
 
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -147,7 +146,7 @@ t.test('a collection ends in time, when it is told to, and tells how far it is',
     t.throws(() => startCleanup(store, { everyMs }), RangeError)
 })
 
-/** The next event of a kind that fits. */
+/** Waits for the next event of this kind that `fits` accepts. */
 const next = <N extends keyof SessionEvents>(
   name: N,
   fits: (event: SessionEvents[N]) => boolean = () => true,

@@ -1,4 +1,4 @@
-// The command line, by running it: every verb on a real PostgreSQL, and on a directory of PGlite.
+// Runs every verb of the command line on a real PostgreSQL, and on a directory of PGlite.
 
 import { createHash } from 'node:crypto'
 import { access, cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
@@ -23,7 +23,7 @@ const found = await specDatabaseUrl()
 const sql = quietPool(found.url)
 const database = postgresDatabase(sql)
 const address = new URL(found.url)
-// A server that trusts its users takes any password; another one's own is a secret as well.
+// A server with the authentication `trust` accepts any password. The password of another server must stay secret too.
 if (address.password === '') address.password = 'hush%2FPa55word'
 const url = address.href
 const password = decodeURIComponent(address.password)
@@ -41,7 +41,7 @@ t.teardown(async () => {
 const UNKNOWN = '4a0e7f68-1111-4111-8111-111111111111'
 const NASTY = 'ada\u001b[2J\u009b1m\nroot\u202eevil'
 
-/** A value that must not be seen unless it is asked for. */
+/** A value that must not be printed without a request for values. */
 const VALUE = 'value-not-to-be-seen'
 
 const parsedJson = ({ stdout }: Ran): unknown => JSON.parse(stdout)
@@ -50,7 +50,7 @@ const failure = ({ stderr }: Ran): unknown => (JSON.parse(stderr) as { readonly 
 
 const store = (schema: string) => sessionStore(database, { schema })
 
-/** A stored session; its token and what the database keeps of it are secrets from now on. */
+/** Stores a session. Adds its secret, and the hash of the secret, to `secrets`. */
 const saved = async (schema: string, session: (fresh: Session) => Session): Promise<Session> => {
   const stored = await saveSession(session(buildSession(store(schema))))
   const secret = sessionToken(stored).split('.')[1] ?? ''
@@ -67,7 +67,7 @@ const many = async (schema: string, count: number): Promise<readonly string[]> =
   return ids.toSorted()
 }
 
-/** Runs SQL as psql would: several statements, with transactions of their own. */
+/** Runs several statements like psql, including transactions. */
 const script = async (text: string): Promise<void> => {
   const own = quietPool(found.url, { max: 1 })
   await own.unsafe(text).simple()
@@ -377,7 +377,7 @@ t.test('end', async (t) => {
     const schema = await ready()
     for (const principal of ['ada', 'bob', 'ada', NASTY, 'ada', 'ada', 'ada'])
       await saved(schema, sessionFor(principal))
-    // Its session is gone already, as by a release that did not know the listing.
+    // A row of `listing` without a session, as after a destruction by a release for version 1.
     await sql.unsafe(`insert into ${schema}.listing values ('${UNKNOWN}', 'ada', now())`)
     const ended = await run(schema, 'end', '--principal', 'ada', '--yes', '--batch', '2')
     t.strictSame(ended, { code: 0, stdout: 'Ended 5 sessions.\n', stderr: '' })
@@ -458,14 +458,14 @@ t.test('end', async (t) => {
   })
 })
 
-/** Under this name PostgreSQL shows the command line's connection. */
+/** Sets the name under which PostgreSQL shows the connection of the command line. */
 const named = (name: string): { readonly DATABASE_URL: string } => {
   const address = new URL(url)
   address.searchParams.set('application_name', name)
   return { DATABASE_URL: address.href }
 }
 
-/** Until a statement of the connection of this name waits for a lock. */
+/** Waits until a statement of the connection with this name waits for a lock. */
 const waitingForLock = (name: string): Promise<void> =>
   until('it waits for a lock', async () => {
     const waiting = await sql`
@@ -528,7 +528,7 @@ t.test('cleanup', async (t) => {
 })
 
 t.test('migrate', async (t) => {
-  /** A table as connect-pg-simple makes it, with as many sessions; its sids open them. */
+  /** Makes a table of connect-pg-simple with `count` sessions. */
   const oldTable = async (schema: string, count: number): Promise<void> => {
     const sids = Array.from({ length: count }, (_, n) => `sid-not-to-be-seen-${String(n)}`)
     secrets.push(...sids)

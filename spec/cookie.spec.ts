@@ -1,4 +1,4 @@
-// The session's cookie, as its options make it.
+// Tests the session's cookie and its options.
 
 import { createServer } from 'node:http'
 import t from 'tap'

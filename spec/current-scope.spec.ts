@@ -1,5 +1,4 @@
-// Where the current session reaches, and where it does not: listeners on what is shared, on the request and on the
-// response.
+// Tests which code has the current session: listeners on shared emitters, on the request, and on the response.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
@@ -42,7 +41,7 @@ const deferred = <A = unknown>() => {
   return { promise, resolve }
 }
 
-/** What the current session says that the visitor's name is, or why there is none. */
+/** Returns the visitor's name in the current session, or the tag of the error. */
 const nameHere = (): Promise<unknown> =>
   currentSession().then(sessionRef('name'), (error: unknown) => (error as { readonly _tag: string })._tag)
 
@@ -96,13 +95,13 @@ t.test("law 8: the request's own function gives no session after the end either"
   t.strictSame(await ended.promise, ['SessionClosed', 'ada'])
 })
 
-/** Gives the text of the answer; `res` is there for its events. */
+/** Returns the text of the response. A handler uses `res` only for its events. */
 type NodeHandler = (req: IncomingMessage, res: ServerResponse) => Promise<string>
 
 const answering = (handler: NodeHandler) => async (req: IncomingMessage, res: ServerResponse) =>
   void res.end(await handler(req, res))
 
-/** Each adapter that gives its handler Node.js's own request and response. */
+/** The adapters whose handlers get the request and the response of Node.js. */
 const adapters: Readonly<Record<string, (handler: NodeHandler) => Promise<Served>>> = {
   'node:http': (handler) =>
     listening(createServer(sessionListener({ store: memoryStore() })(answering(handler)))),
@@ -156,7 +155,7 @@ const adapters: Readonly<Record<string, (handler: NodeHandler) => Promise<Served
 
 const named = () => updateCurrentSession(sessionSet('name', 'ada'))
 
-/** What is heard of the current session in listeners: the name of the event, and of the visitor. */
+/** Returns the name of each event, with the visitor's name in the listener's current session. */
 const hearing = (emitter: IncomingMessage | ServerResponse, events: readonly string[]) =>
   events.map((event) => {
     const { promise, resolve } = deferred()
@@ -242,7 +241,7 @@ t.test('node:http2: the current session is there in listeners on the request', a
   t.strictSame(JSON.parse(body), ['data: ada', 'end: ada'])
 })
 
-/** A form with two files that do not fit into one read. */
+/** Makes a form with two files that are too large for one read. */
 const form = (): FormData => {
   const made = new FormData()
   made.set('title', 'Tea')

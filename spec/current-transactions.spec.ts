@@ -1,5 +1,5 @@
-// The current session inside of a transaction of its own database, beyond what the laws check on every store: what a
-// browser gets, when rows are locked, what is another database's, and a process that is killed.
+// Tests the current session inside of a transaction of its database. The cases are browsers, locked rows, another
+// database, and a killed process. The laws test further cases on every store.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -68,7 +68,7 @@ t.test('a process that is killed between the commit and the end of its request h
   t.strictSame(await values(token), { n: 1, ordered: 'tea' })
 })
 
-/** An Express application whose handler answers, or fails, as its path says. */
+/** Makes an Express application whose handler responds or fails according to the path. */
 const shop = async (t: Test) => {
   const { store, order, orders } = await opened()
   const app = express()
@@ -84,7 +84,7 @@ const shop = async (t: Test) => {
       await order(tx)
       await signIn('ada')
       if (fails === 'inside') throw new Error('inside')
-      // Given inside, the answer waits for the commit.
+      // A response from inside the transaction waits for the commit.
       if (fails.startsWith('answered')) res.send('signed in')
       await order(tx)
       if (fails === 'answered-inside') throw new Error('inside, after the answer')
@@ -224,7 +224,7 @@ t.test('it is one database, however it is wrapped', async (t) => {
         await transact(by, async (tx) => {
           await add('n')
           await order(tx)
-          // What is saved by hand through the program's own handle is saved once.
+          // A session that the program saves itself through its handle is saved once.
           await saveSession(withHandle(tx)(await currentSession()))
           await add('n')
         })

@@ -1,4 +1,4 @@
-// The `Database` port: what must be the same on both drivers, and what PostgreSQL's faults look like.
+// Tests the contract of `Database` on both drivers, and the errors of PostgreSQL.
 
 import { createServer, type Socket } from 'node:net'
 import * as E from 'fp-ts/lib/Either.js'
@@ -63,7 +63,7 @@ const portSpec = (t: Test, database: Database): void => {
   t.test('a statement that fails after some of its rows leaves nothing to the next one', async (t) => {
     const failing = 'select 1 / (4 - i) as one from generate_series(1, 5) as i'
     for (let time = 0; time < 3; time += 1)
-      // On every connection of a pool.
+      // Uses every connection of a pool.
       await Promise.all(Array.from({ length: 20 }, () => left(run(database, failing))))
     for (const rows of await Promise.all(
       Array.from({ length: 20 }, () => right(run(database, 'select 1 as one'))),
@@ -323,7 +323,7 @@ t.test('faults of PostgreSQL', async (t) => {
             TE.chainW((rows) =>
               run(other, 'select pg_terminate_backend($1::text::int)', String(rows[0]?.['pid'])),
             ),
-            // Whatever goes wrong here is overlooked by the program, which carries on.
+            // The program ignores all errors of the next statements.
             TE.chainTaskK(() => async () => {
               for (let n = 2; n < 5; n += 1) {
                 await run(tx, 'insert into orders values ($1::int)', n)()
@@ -348,7 +348,7 @@ t.test('faults of PostgreSQL', async (t) => {
   )
 })
 
-/** Until so many statements wait for a lock. */
+/** Waits until `count` statements wait for a lock. */
 const untilWaiting = async (database: Queryable, count: number): Promise<void> => {
   const text = `select count(*)::int as waiting from pg_stat_activity where wait_event_type = 'Lock'`
   for (let attempt = 0; attempt < 200; attempt += 1) {
@@ -359,7 +359,7 @@ const untilWaiting = async (database: Queryable, count: number): Promise<void> =
   throw new Error('nobody waits')
 }
 
-/** For a database that is coming back: asks until it answers, at most 100 times. */
+/** Repeats the task until the restarted database answers, at most 100 times. */
 const untilRight = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   for (let attempt = 1; attempt < 100; attempt += 1) {
     const result = await task()

@@ -1,6 +1,6 @@
-// Every code block in README and docs, and every example in a docstring, as a program: it compiles as a user's strict
-// TypeScript against the built package, runs, ends, and prints what it says. Programs that are no servers share two
-// processes; in slow/docs.spec.ts each has one of its own.
+// Compiles and runs every code block in README and docs, and every example in a docstring. Each program compiles as
+// strict TypeScript against the built package. It ends, and prints the documented output. Programs without a server
+// share two processes. In slow/docs.spec.ts each program has its own process.
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ import { runsIn } from './support/runs.js'
 
 const run = promisify(execFile)
 const root = new URL('../', import.meta.url).pathname
-// Inside the project, so that `keyrow` and its peers are found as in a user's.
+// The folder is inside the project, so that imports of `keyrow` and its peers work.
 const folder = join(root, 'build', 'docs')
 const out = join(folder, 'out')
 const blocks = await codeBlocks()
@@ -41,7 +41,7 @@ await t.test('they compile', async (t) => {
   t.ok(blocks.length > 20, `${String(blocks.length)} blocks`)
 })
 
-// The examples use the default schema, so never a database that stays.
+// The examples use the default schema, so they need a new database.
 const server = await newDatabase()
 t.teardown(() => server.stop())
 const env = { ...process.env, DATABASE_URL: server.url, NODE_OPTIONS: '' }
@@ -55,7 +55,7 @@ const freePort = async (): Promise<number> => {
   return port
 }
 
-/** A server: two visits with one cookie jar are answered. */
+/** Runs a server, and visits it twice with the same cookies. */
 const serve = async (block: CodeBlock): Promise<readonly string[]> => {
   const port = await freePort()
   const child = spawn(process.execPath, [`${nameOf(block)}.js`], {
@@ -74,7 +74,7 @@ const serve = async (block: CodeBlock): Promise<readonly string[]> => {
   }
 }
 
-/** Until the server listens, there is nobody to answer. */
+/** Repeats the request until the server listens. */
 const visit = async (address: string, headers: Record<string, string>): Promise<Response> => {
   for (let attempt = 0; attempt < 100; attempt += 1) {
     const response = await fetch(address, { headers }).catch(() => undefined)
@@ -86,7 +86,7 @@ const visit = async (address: string, headers: Record<string, string>): Promise<
 
 const runShared = runsIn(2, './pglite.mjs')
 
-/** A listener for events would print those of later programs in the same process. */
+/** A listener for events would also print the events of later programs in the same process. */
 const listens = ({ code }: CodeBlock): boolean => /onSessionEvent|diagnostics_channel/.test(code)
 
 const printed = (block: CodeBlock): Promise<{ readonly stdout: string }> => {

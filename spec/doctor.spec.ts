@@ -1,4 +1,4 @@
-// What `doctor` says of settings that others made: row-level security, collations, tables that nobody has analysed.
+// Tests the warnings of `doctor` about row-level security, collations, and tables that were never analyzed.
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
@@ -56,7 +56,7 @@ t.test('row-level security that hides rows is a problem, for the role that it ap
   await sql.unsafe(`create policy less on ${schema}.entry as restrictive using (key <> 'a')`)
   t.match((await diagnosed(url, schema)).of('row security'), { state: 'problem' })
 
-  // Then not even the version can be read.
+  // Now the version cannot be read either.
   await sql.unsafe(`alter table ${schema}.metadata enable row level security`)
   t.match((await diagnosed(url, schema)).of('row security'), { says: /rows of entry, metadata from/ })
 })

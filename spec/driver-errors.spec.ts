@@ -1,4 +1,4 @@
-// What a `DriverError` says of its statement: whether it may have taken effect, its kind, and so its HTTP status.
+// Tests the kind, the effect and the HTTP status of each `DriverError`.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
@@ -23,7 +23,7 @@ const run = (database: Queryable, text: string, ...params: readonly Param[]) =>
 
 const raised = (state: string): string => `do $$ begin raise exception 'x' using errcode = '${state}'; end $$`
 
-/** By SQLSTATE: the kind, whether a later try may succeed, the effect. */
+/** Each line has a SQLSTATE, its kind, whether a retry may succeed, and the effect. */
 const states = [
   ['23505', 'unique', false, 'none'],
   ['22012', undefined, false, 'none'],
@@ -39,7 +39,7 @@ const states = [
   ['53300', 'unavailable', true, 'none'],
   ['57P03', 'unavailable', true, 'none'],
   ['28P01', 'unavailable', false, 'none'],
-  // Of a server that ends the connection, or of a pooler that lost its server.
+  // These errors come from a server that ends the connection, or from a pooler that has lost its server.
   ['57P01', 'unavailable', true, 'unknown'],
   ['08P01', 'unavailable', true, 'unknown'],
   ['08006', 'unavailable', true, 'unknown'],
@@ -107,7 +107,7 @@ t.test('PGlite: a transaction that waits for its turn for too long has no effect
   t.match(late, { kind: 'timeout', retryable: true, effect: 'none' })
 })
 
-/** In the async context of this module, which is in no transaction. */
+/** Runs a function in the async context of this module, which is outside of any transaction. */
 const outside = AsyncLocalStorage.snapshot()
 
 t.test('PostgreSQL', async (t) => {

@@ -1,4 +1,4 @@
-// What is told on `node:diagnostics_channel`: each kind of event when it happens, and never a secret.
+// Tests the events on `node:diagnostics_channel`. No event contains a secret.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import * as E from 'fp-ts/lib/Either.js'
@@ -47,7 +47,7 @@ const names: readonly SessionEventName[] = [
   'failed',
 ]
 
-/** What is told while `act` runs, without its durations. */
+/** Returns the events during `act`, without their durations. */
 const told = async (act: () => Promise<unknown>): Promise<readonly (readonly [string, object])[]> => {
   const events: (readonly [string, object])[] = []
   const ends = names.map((name) =>

@@ -1,4 +1,4 @@
-// The notes from the outside: the compiled program, on both databases.
+// Tests the compiled example `notes` on both databases.
 
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// The shop from the outside: its compiled program as a process of its own, and visitors who have nothing
-// but a cookie. No wait here decides a result; each has a bound.
+// Tests the compiled example `shop` in its own process, with visitors that have only a cookie. The length of a wait
+// decides no result.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -41,7 +41,7 @@ const killAll = () => {
 t.teardown(killAll)
 process.on('exit', killAll)
 
-// The program's input is a pipe from here, whose end is the program's end too, however this process ends.
+// The program's input is a pipe from this process. When this process ends in any way, the program ends too.
 const untilOrphaned = 'data:text/javascript,process.stdin.resume().once("end",()=>process.exit(9)).unref()'
 
 const bounded = async <A>(what: string, task: Promise<A>, milliseconds = 60_000): Promise<A> => {
@@ -57,7 +57,7 @@ const bounded = async <A>(what: string, task: Promise<A>, milliseconds = 60_000)
   }
 }
 
-/** Runs the program; `line` gives each line that it prints. */
+/** Runs the program. `line` gets each line that the program prints. */
 const launch = (cwd: string, env: Env, line: (text: string) => void = () => undefined) => {
   const child = spawn(process.execPath, ['--import', untilOrphaned, program], {
     cwd,
@@ -110,7 +110,7 @@ interface Page {
   readonly body: string
 }
 
-/** A browser without a window: it keeps the cookies it is given. */
+/** A simple browser that keeps its cookies. */
 class Visitor {
   readonly jar: Map<string, string>
 
@@ -125,7 +125,7 @@ class Visitor {
     return [...this.jar].map(([name, value]) => `${name}=${value}`).join('; ')
   }
 
-  /** The same cookies at another address, or for another browser. */
+  /** Returns a visitor with the same cookies at another address. */
   at(url: string): Visitor {
     return new Visitor(url, this.jar)
   }
@@ -143,7 +143,7 @@ class Visitor {
     return this.ask(path, { method: 'POST', body: new URLSearchParams(form), headers })
   }
 
-  /** Begins a post and leaves it open: the shop has it, without its form. What comes back sends the form. */
+  /** Starts a post without its form. The returned function sends the form. */
   async begin(path: string) {
     const headers = { cookie: this.cookie, expect: '100-continue' }
     const open = request(this.url + path, { method: 'POST', headers })
@@ -167,7 +167,7 @@ class Visitor {
   }
 }
 
-/** The cells of a page's tables, row by row. */
+/** Returns the cells of a page's tables, row by row. */
 const cells = ({ body }: Page): readonly (readonly string[])[] =>
   [...body.matchAll(/<tr>(.*?)<\/tr>/gs)]
     .map(([, row = '']) => [...row.matchAll(/<td>(.*?)<\/td>/gs)].map(([, cell = '']) => cell))
@@ -201,7 +201,7 @@ const fillsCart = async (t: Test, visitor: Visitor) => {
   t.equal(total(await visitor.ask('/cart')), '€45.00')
 }
 
-// The first has loaded the session before the second began, and saves it after the second has.
+// The first request loads the session before the second request begins, and saves it after the second request.
 const overlaps = async (t: Test, visitor: Visitor) => {
   const finish = await visitor.begin('/cart/add')
   t.equal((await visitor.post('/cart/add', { product: 'oar' })).status, 303)
@@ -285,7 +285,7 @@ const isRefused = async (t: Test, visitor: Visitor) => {
   t.equal(visitor.cookie, '', 'and stores nothing')
 }
 
-/** A whole visit, with a stop and another start of the shop in the middle of it. */
+/** Runs a visit, during which the shop is stopped and started again. */
 const visit = async (t: Test, cwd: string, env: Env = {}) => {
   const first = await startShop(cwd, env)
   const early = new Visitor(first.url)
@@ -312,12 +312,12 @@ const visit = async (t: Test, cwd: string, env: Env = {}) => {
 const bills = ({ out }: Ended, request: string): readonly (string | undefined)[] =>
   out.filter((line) => line.startsWith(`${request} `)).map((line) => /\((.*)\)$/.exec(line)?.[1])
 
-/** What the requests of `visit` after the restart cost, in the order in which they ended. */
+/** Checks the statements of each request of `visit` after the restart. */
 const checkBills = (t: Test, ended: Ended) => {
   t.equal(ended.code, 0)
   t.same(ended.err, [])
   const change = 'session.load: 1 row, session.save: 1 row'
-  // An update that meets another request's save looks before it writes.
+  // An update after another request's save reads the session before it writes.
   const replayed =
     'session.load: 1 row, session.save: 0 rows, session.lock: 1 row, session.changes: 1 row, session.save: 1 row'
   t.same(bills(ended, 'POST /cart/add 303').slice(0, 4), [change, replayed, change, replayed])
@@ -366,7 +366,7 @@ t.test('on PostgreSQL', async (t) => {
   })
 })
 
-/** When nobody accepts connections any more. */
+/** Waits until the server accepts no connections any more. */
 const refused = async ({ hostname, port }: URL): Promise<void> => {
   for (;;) {
     const socket = connect(Number(port), hostname)

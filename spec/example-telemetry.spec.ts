@@ -1,5 +1,5 @@
-// The telemetry example with the SDK that a program has: what keyrow does on a real PostgreSQL comes out as spans
-// in their places and as metrics, with nothing secret in them.
+// Tests the example `telemetry` with a real SDK and a real PostgreSQL. It makes correct spans and metrics, which
+// contain no secrets.
 
 import { execFile } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -102,7 +102,7 @@ t.test('a span begins when its operation did', async (t) => {
   const after = Date.now()
   const [span] = spans()
   if (span === undefined) throw new Error('there is no span')
-  // The clock of spans has whole milliseconds, and may be one off.
+  // The clock of spans counts whole milliseconds, and may differ by one.
   t.ok(span.durationMs > 90)
   t.ok(span.startMs >= before - 2, 'not before it')
   t.ok(span.startMs + span.durationMs <= after + 2, 'and it ends when it did')

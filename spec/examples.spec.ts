@@ -1,4 +1,4 @@
-// The small shop of each framework, started and used over HTTP.
+// Starts the small shop of each framework, and uses it over HTTP.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -12,11 +12,11 @@ if (!existsSync(file('build/examples/node.js'))) {
   process.exit(1)
 }
 
-// The examples use the default schema, so never a database that stays.
+// The examples use the default schema, so they need a new database.
 const server = await newDatabase()
 t.teardown(() => server.stop())
 
-/** A browser with cookies; it says of its forms where they come from, unless they bring a token of their own. */
+/** Makes a browser with cookies. It sends `Origin` with each form, unless the test passes a token. */
 const browser = (url: string) => {
   let cookie = ''
   const keep = async (answering: Promise<Response>) => {

@@ -1,5 +1,5 @@
-// What differs between the store for express-session and stores that keep JSON text: each line of the table in
-// docs/frameworks.md, measured on this store, on express-session's MemoryStore, and on connect-pg-simple.
+// Tests each line of the table in docs/frameworks.md with the differences between stores of express-session. The stores
+// are keyrow's, express-session's MemoryStore, and connect-pg-simple.
 
 import { readFile } from 'node:fs/promises'
 import connectPg from 'connect-pg-simple'
@@ -20,7 +20,7 @@ const application_name = freshSchema()
 const pool = new pg.Pool({ connectionString: url, application_name })
 t.teardown(async () => {
   await pool.end()
-  // It does not wait for its connections, and throws when the server ends one of them first.
+  // `end` does not wait for the connections, and the pool throws if the server ends one of them first.
   const left = `select pid from pg_stat_activity where application_name = '${application_name}'`
   while ((await rowsOf(database, left)).length > 0) await new Promise((resolve) => setTimeout(resolve, 5))
   await dropSchemas(database)
@@ -45,7 +45,7 @@ const stores = {
 const cookie = { originalMaxAge: null }
 const nested = (levels: number): unknown => (levels === 0 ? 1 : { a: nested(levels - 1) })
 
-/** What a store gives of what was put into it, as text, without the cookie. */
+/** Stores `data`, and returns the session from the store as text, without the cookie. */
 const given =
   (data: object) =>
   async (store: PromisedStore, sid: string): Promise<unknown> => {
@@ -61,7 +61,7 @@ interface Line {
   readonly name: string
   readonly run: (store: PromisedStore, sid: string) => Promise<unknown>
   readonly memory: unknown
-  /** `undefined` where connect-pg-simple has no such operation. */
+  /** `undefined` if connect-pg-simple does not have the operation. */
   readonly pg?: unknown
   readonly ours: unknown
 }

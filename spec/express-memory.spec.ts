@@ -1,5 +1,5 @@
-// The store for express-session does what express-session's own MemoryStore does, whatever it is asked in whatever order;
-// but for what the table in docs/frameworks.md lists, each line of which is measured here, and on connect-pg-simple.
+// Compares keyrow's store for express-session with express-session's MemoryStore, by random operations. Both behave
+// alike, except for the differences in the table of docs/frameworks.md.
 
 import { isDeepStrictEqual } from 'node:util'
 import session from 'express-session'
@@ -36,7 +36,7 @@ const values = fc.dictionary(
 )
 const maxAge = fc.option(fc.integer({ min: 1, max: 10 * MINUTE }), { nil: undefined })
 
-/** What an application does: some of it by `req.session`, some of it past that. */
+/** An action of an application, through `req.session` or through the store. */
 const step = fc.oneof(
   fc.record({ op: fc.constant('make'), sid, values, maxAge }),
   fc.record({
@@ -59,13 +59,13 @@ type Step = typeof step extends fc.Arbitrary<infer A> ? A : never
 
 type Held = Awaited<ReturnType<PromisedStore['request']>>
 
-/** One of the two stores, with the `req.session` objects that were had of it. */
+/** One of the two stores, with the `req.session` objects that it has returned. */
 const application = (store: PromisedStore, run: number) => {
   const names = ['0', '1', '2']
   const held = new Map<string, Held>()
   let renewed = 0
   const nameOf = (n: number): string => `${String(run)} ${names[n] ?? ''}`
-  // A sid that has ended is not used again: here it would stay ended.
+  // An ended sid is not used again, because keyrow would reject it.
   const retire = (n: number): void => {
     renewed += 1
     names[n] = `renewed ${String(renewed)}`
@@ -141,7 +141,7 @@ const application = (store: PromisedStore, run: number) => {
 const plain = (data: Data | null | undefined): unknown =>
   data === undefined || data === null ? undefined : JSON.parse(JSON.stringify(data))
 
-/** As text, with members in one order. */
+/** Converts a value to text, with its members in sorted order. */
 const sortable = (value: unknown): string =>
   JSON.stringify(value, (_, inner: unknown) =>
     typeof inner === 'object' && inner !== null && !Array.isArray(inner)

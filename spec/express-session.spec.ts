@@ -1,5 +1,5 @@
-// The store for express-session and @fastify/session, with the real ones, on a real PostgreSQL; beside
-// connect-pg-simple, where that loses what this keeps.
+// Tests the store with the real express-session and @fastify/session on a real PostgreSQL. Shows changes that
+// connect-pg-simple loses and keyrow keeps.
 
 import { createServer } from 'node:http'
 import fastify5Cookie from '@fastify/cookie'
@@ -34,11 +34,11 @@ declare module 'express-session' {
 
 const { url, stop } = await specDatabaseUrl()
 const database = postgresDatabase(quietPools(url))
-const application_name = freshSchema() // a name of its own: the server may be one that stays
+const application_name = freshSchema() // a unique name, because other clients may use the server
 const pool = new pg.Pool({ connectionString: url, application_name })
 t.teardown(async () => {
   await pool.end()
-  // It does not wait for its connections, and throws when the server ends one of them first.
+  // `end` does not wait for the connections, and the pool throws if the server ends one of them first.
   const left = `select pid from pg_stat_activity where application_name = '${application_name}'`
   while ((await rowsOf(database, left)).length > 0) await pause(5)
   await dropSchemas(database)
@@ -82,7 +82,7 @@ interface Fastify {
 
 let express = express5
 
-/** A test with each version of Express. */
+/** Runs a test with each version of Express. */
 const withEach = (name: string, run: (t: Test) => Promise<unknown>): void => {
   for (const [version, framework] of [
     ['Express 5', express5],
@@ -94,7 +94,7 @@ const withEach = (name: string, run: (t: Test) => Promise<unknown>): void => {
     })
 }
 
-/** An application on a store: `/show` shows the session, all else is the test's. */
+/** Makes an application on a store. `/show` shows the session, and the test's handler gets all other paths. */
 const appOn = async (t: Test, store: session.Store, handler: RequestHandler, options: Options = {}) => {
   const app = express()
   app.set('env', 'test')
@@ -130,7 +130,7 @@ const gate = () => {
   return { opened, open }
 }
 
-/** Two pages that are loaded at once, and one that ends after the logout: what an application has today. */
+/** Makes a handler for two concurrent pages, and for a page that ends after the logout. */
 const overlapping = () => {
   const both = gate()
   let inside = 0
@@ -599,7 +599,7 @@ for (const { version, fastify, fastifyCookie, fastifySession } of [
         await request.session.destroy()
         return 'out'
       }
-      // With names it gives no promise by its types.
+      // The types of `regenerate` with names do not declare the promise.
       const regenerate = request.session.regenerate.bind(request.session) as (
         names: string[],
       ) => Promise<void>
@@ -622,7 +622,7 @@ for (const { version, fastify, fastifyCookie, fastifySession } of [
     t.strictSame(statements(), ['session.load'], 'it saves each time, and nothing is written')
     const again = await ask(`${url}/again`, cookie)
     t.strictSame(await values(url, again.cookie), { user: 1 })
-    // That of Fastify 4 makes a new session, and leaves the old one as it is.
+    // `regenerate` of Fastify 4 makes a new session, and does not change the old session.
     t.equal(Object.keys(await values(url, cookie)).length, version === 4 ? 5 : 0)
     const slow = ask(`${url}/slow`, again.cookie)
     await reached.opened

@@ -1,4 +1,4 @@
-// The store for express-session held against express-session's own in memory, and against connect-pg-simple.
+// Compares keyrow's store for express-session with express-session's MemoryStore and with connect-pg-simple.
 
 import t from 'tap'
 import { DriverError } from '../lib/core/errors.js'

@@ -1,4 +1,4 @@
-// What proxies say of the client, as they really write it, and which of it is trusted.
+// Tests the headers that real proxies add about the client, and which of their values are trusted.
 
 import t from 'tap'
 import { addressOf, forwardedBy, networkOf, type TrustProxy } from '../lib/http/forwarded.js'

@@ -1,5 +1,5 @@
-// Laws 4, 5, 6 and 11 between real processes: a short run of the history checker, and that it can fail. More of both
-// is in slow/history.spec.ts and slow/faults.spec.ts.
+// Tests laws 4, 5, 6 and 11 between real processes by a short run of the history checker. Also shows that the checker
+// can fail. Longer runs are in slow/history.spec.ts and slow/faults.spec.ts.
 
 import t from 'tap'
 import { isLong, times } from './support/at-length.js'

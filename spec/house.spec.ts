@@ -1,5 +1,5 @@
-// What keeps the house legible: the names of its declarations, the words of its prose, the sizes of its rooms, and what
-// ARCHITECTURE.md says about it: the rooms, their imports, two paths through them, and where to change what.
+// Checks the names of declarations, the words of comments and docs, the sizes of files and rooms, and ARCHITECTURE.md.
+// The checks of ARCHITECTURE.md cover the rooms, their imports, two paths through them, and the table of changes.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
@@ -16,7 +16,7 @@ const filesIn = (folder: string, ending: string): readonly string[] =>
 const library = [...filesIn('lib/', '.ts'), ...filesIn('lib/', '.cts')]
 const sources = new Map(library.map((path) => [path, read(path)]))
 
-/** Names that were replaced by the field's own, each by the pattern of the files where it would mean the old thing. */
+/** Names that were replaced by standard terms. A pattern limits the files in which a name is forbidden. */
 const replaced: readonly (readonly [names: string, files?: RegExp])[] = [
   [
     'openDoor DoorOptions doorLaws beginLife conduct lifeOf RequestLife Visit visitOf checkForgery RequestRefused',
@@ -46,7 +46,7 @@ const replaced: readonly (readonly [names: string, files?: RegExp])[] = [
   ['settled follow', /^lib\/db\//],
 ]
 
-/** The names that a file declares, or all files of a folder. */
+/** Returns the names that a file or all files of a folder declare. */
 const declared = (path: string): readonly string[] => {
   const names: string[] = []
   const visit = (node: ts.Node): void => {
@@ -101,7 +101,7 @@ t.test('no file or folder has one either', async (t) => {
   )
 })
 
-/** The comments of a source: what it says to a reader. */
+/** Returns the comments of a source. */
 const commentsOf = (source: string): string =>
   (source.match(/\/\*\*?[\s\S]*?\*\/|(?<=^|\s)\/\/ .*/g) ?? []).join('\n')
 
@@ -146,11 +146,11 @@ t.test('there are few rooms, and none of their files is too small or too large',
 interface Stop {
   readonly path: string
   readonly name: string
-  /** The file of the interface by which the stop before reaches this one. */
+  /** The file of the interface through which the previous stop reaches this stop. */
   readonly through: string | undefined
 }
 
-/** The stops that a section of ARCHITECTURE.md lists, in their order. */
+/** Returns the stops of a path in a section of ARCHITECTURE.md, in order. */
 const wayOf = (heading: string): readonly Stop[] => {
   const section = read('ARCHITECTURE.md').split(`## ${heading}`)[1]?.split('\n## ')[0] ?? ''
   const stops = section.matchAll(/^\d+\. `(lib\/[\w/.-]+\.ts)` `(\w+)`(?:.*\(Through `(.*?)`\.\))?/gm)
@@ -173,7 +173,7 @@ for (const [heading, most] of [
     const paths = way.map(({ path }) => path)
     t.ok(paths.length > 3 && new Set(paths).size <= most, `${String(new Set(paths).size)} files`)
     for (const { path, name } of way) t.ok(new Set(declared(path)).has(name), `${path} declares ${name}`)
-    // A stop is tied by an import to one before it, or both to the interface between them.
+    // A stop has an import relation to an earlier stop, or both stops import the interface between them.
     const isTied = ({ path, through }: Stop, before: readonly string[]): boolean =>
       before.some((other) =>
         through === undefined

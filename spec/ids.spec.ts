@@ -1,4 +1,5 @@
-// Ids that a store knows again: in every process, after the end of the session, after an upgrade and a restore.
+// Tests that a store recognizes its ids in every process, after the end of the session, after an upgrade, and after a
+// restore.
 
 import t from 'tap'
 import { freshId } from '../lib/core/token.js'

@@ -1,4 +1,4 @@
-// The laws on what docs/operations.md says for an administrator: partitions, and settings of autovacuum.
+// Checks the laws on tables with the partitions and autovacuum settings of docs/operations.md.
 
 import { readFile } from 'node:fs/promises'
 import postgres from 'postgres'
@@ -18,7 +18,7 @@ t.teardown(async () => {
   await stop()
 })
 
-/** The SQL of a chapter of docs/operations.md, for a schema of another name. */
+/** Returns the SQL of a chapter of docs/operations.md, for another schema. */
 const page = await readFile(new URL('../docs/operations.md', import.meta.url), 'utf8')
 const documented = (chapter: string, schema: string): string => {
   const [, text] = new RegExp(`## ${chapter}\n[^#]*?\`\`\`sql\n([^]*?)\`\`\``).exec(page) ?? []

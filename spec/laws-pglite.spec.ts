@@ -9,7 +9,7 @@ t.teardown(() => right(database.close))
 
 for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
 
-// The forms of statements that are for Citus run everywhere.
+// The statements for Citus also run on other databases.
 const distributed = openIn(database, undefined, { citus: true }, fast)
 
 for (const { name, run } of sessionStoreLaws(distributed)) t.test(`${name} (distributed)`, run)

@@ -1,5 +1,5 @@
-// Sessions of which only some keys are read: that they cost what is asked for, that whatever is done to them is the same
-// as to whole ones, and what a memory of sessions makes of them. Their laws run on every store (lib/testing/partial-loading-laws.ts).
+// Tests partially loaded sessions: their cost, the same results as for fully loaded sessions, and the cache. The laws
+// of partial loading run on every store (lib/testing/partial-loading-laws.ts).
 
 import fc from 'fast-check'
 import t from 'tap'
@@ -32,7 +32,7 @@ const inner = pgliteDatabase()
 t.teardown(() => right(inner.close))
 const { database: counted, events } = counting(inner)
 
-/** The statements, with their parameters. */
+/** The statements that were sent, with their parameters. */
 const sent: { readonly query: Query; readonly params: readonly Param[] }[] = []
 const database: Database = {
   ...counted,
@@ -55,7 +55,7 @@ const filled = (store: SessionStore, size: number): Promise<Session> => {
   return saveSession(keys.reduce((session, key) => sessionSet(key, { key })(session), buildSession(store)))
 }
 
-/** The rows of entries that the last statement looked at, by the plan that it had. */
+/** Returns the number of rows of `entry` that the last statement read, according to its plan. */
 const rowsRead = async (change = (params: readonly Param[]) => params): Promise<number> => {
   const { query, params } = sent.at(-1) ?? (t.fail('nothing was sent') as never)
   const text = `explain (analyze, format json) ${query.text}`
@@ -87,7 +87,7 @@ for (const [name, layered] of [
     const store = layered(sessionStore(database, { schema }))
     const session = await filled(store, 10_000)
     await rowsOf(inner, `analyze ${schema}.entry`)
-    // What is known of the session, if anything is remembered, is known by another store.
+    // The other store may have the session in its cache.
     const other = layered(sessionStore(database, { schema }))
     const told = (): number => {
       const [row] = events.splice(0).at(-1)?.rows ?? []
@@ -137,7 +137,7 @@ t.test('a save of one entry, and a refresh, look at none of the 10,000 others', 
     const { revision, versionTag: mark } =
       saved.snapshot._tag === 'Some' ? saved.snapshot.value : (t.fail('it was not saved') as never)
     t.equal(sent.at(-1)?.query.name, statement)
-    // The same once more: by another save, on what is there now.
+    // Runs the statement again, as another save of the current revision.
     const next = (params: readonly Param[]) =>
       params.with(3, mark.replaceAll(/./g, other)).with(4, revision).with(5, mark)
     t.equal(await rowsRead(next), 0, statement)
@@ -145,14 +145,14 @@ t.test('a save of one entry, and a refresh, look at none of the 10,000 others', 
     return revision + 1
   }
   let revision = await saveNext('session.save', '4')
-  // From here on a save may have to delete tombstones.
+  // From this revision on, a save may have to delete tombstones.
   while (revision < 192) {
     saved = await saveSession(sessionSet('key 2', revision)(saved))
     revision += 1
   }
   revision = await saveNext('session.saveFull', '6')
   const mark = '6'.repeat(16)
-  // It finds the revision that it knows, though the statement before has made another one.
+  // The base revision is found, although the previous statement has made another revision.
   t.equal(await rowsRead((params) => params.with(3, revision).with(4, mark)), 0)
 })
 
@@ -252,18 +252,19 @@ const edited = (session: Session, step: Step): Session => {
   return step.do === 'update' ? count(step.key, 10)(session) : session
 }
 
-/** One step of the session that knows some keys, and of the one that knows all. */
+/** Applies one step to the partially loaded session and to the fully loaded session. */
 const taken = async ([some, all]: Pair, step: Step): Promise<Pair> => {
   if (step.do === 'load') return [await lazily(some, ...step.keys), await whole(all)]
   if (step.do === 'save') return [await saveSession(some), await saveSession(all)]
   if (step.do === 'refresh') return [await refreshSession(some), await refreshSession(all)]
   if (step.do !== 'fetch') {
-    // What changes nothing is no edit of a session that knows all; one that does not know would store it, blindly.
+    // A fully loaded session ignores an edit without a change. A partially loaded session would store it as a blind
+    // write.
     const changed = edited(all, step)
     return changed === all ? [some, all] : [edited(some, step), changed]
   }
   const fetched = await loadKeys(step.key)(some)
-  // Fetching reads what others have saved; where there was nothing to fetch, nothing was read.
+  // A load of further keys also reads the saves of others. If no key was missing, nothing was read.
   return [fetched, fetched === some ? all : await refreshSession(all)]
 }
 

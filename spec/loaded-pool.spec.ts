@@ -1,6 +1,6 @@
-// A pool whose connections are loaded with statements when transactions begin: postgres.js then may fail to reserve
-// a connection for one. With keyrow's options for a pool that does not happen; and where it happens, here all the
-// time, since no statement may wait behind another, nothing is lost.
+// Tests a pool whose connections have many statements when transactions begin. postgres.js may then fail to reserve a
+// connection for a transaction. keyrow's pool options prevent this failure. This spec also forces the failure, and
+// shows that nothing is lost.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -26,7 +26,7 @@ t.teardown(async () => {
   await stop()
 })
 
-/** A pool, and how often a transaction did not get a connection of its own. */
+/** Makes a pool, and counts the transactions without a reserved connection. */
 const watched = (options: object) => {
   let unsafe = 0
   const loaded = quietPool(url, { max: 3, connection: { application_name: schema }, ...options })
@@ -46,11 +46,14 @@ const watched = (options: object) => {
   return { pool, unsafe: () => unsafe }
 }
 
-/** Statements and transactions of two, all at once, each of which adds 1 and carries so much text. */
+/**
+ * Runs statements, and transactions of two statements, all at once. Each statement adds 1, and has `text` as a
+ * parameter.
+ */
 const load = async (pool: PostgresJs, times: number, text: string) => {
   const database = postgresDatabase(pool)
   const add = { name: 'add', text: `update ${schema}.n set n = n + 1 where $1::text is not null` }
-  // A connection that knows a statement takes so many of it as its limit allows, before one waits in the pool's line.
+  // A connection with a prepared statement accepts statements up to its limit, before the pool queues one.
   await Promise.all([1, 2, 3].map(() => database.query(add, [text])()))
   await direct.unsafe(`truncate ${schema}.n; insert into ${schema}.n values (0)`)
   const plain = Array.from({ length: times }, () => database.query(add, [text])())
@@ -98,7 +101,7 @@ t.test('a pool that could lose a transaction is refused', async (t) => {
     message: /max_pipeline is 100: .*poolOptions/,
   })
   t.throws(() => postgresDatabase(() => plain), RangeError)
-  // Its one connection is always the transaction's own.
+  // A pool with one connection always reserves it for the transaction.
   const database = postgresDatabase(postgres(url, { max: 1 }))
   t.strictSame(await rowsOf(database, 'select 1 as one'), [{ one: 1 }])
   await database.close()

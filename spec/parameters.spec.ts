@@ -1,6 +1,6 @@
-// A parameter means what the same text means as a quoted literal, and a value that is read is the same, on both
-// drivers, however the program's own pool is made. The table has a line for each type; each is tried as every kind of
-// parameter that it can be.
+// Tests that a parameter means the same as a quoted literal, and that values are read alike. Both hold on both drivers
+// and with any options of the program's pool. The table has a line for each type and value. Each value is tested in
+// every possible form of parameter.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
@@ -22,7 +22,7 @@ const { url, stop } = await specDatabaseUrl()
 
 const utc = (text: string) => new Date(text)
 
-/** A type, the texts of values, other parameters that mean the same, and what is read. */
+/** Each line has a type, a text, other parameters with the same meaning, and the value that is read. */
 const table: readonly (readonly [type: string, text: string, others: readonly Param[], read: unknown])[] = [
   ['text', `it's "é" \\x00 \u{1f600}`, [], `it's "é" \\x00 \u{1f600}`],
   ['text', 'true', [true], 'true'],
@@ -121,7 +121,7 @@ const table: readonly (readonly [type: string, text: string, others: readonly Pa
   ['pair', '(1,"a b")', [], '(1,"a b")'],
 ]
 
-/** Texts that no value of the type has, and what the server says of them. */
+/** Each line has a type, an invalid parameter, and the SQLSTATE of the server's error. */
 const wrong: readonly (readonly [type: string, param: Param, sqlState: string])[] = [
   ['boolean', 'maybe', '22P02'],
   ['boolean', 2, '22P02'],
@@ -212,7 +212,7 @@ const untyped = async (t: Test, database: Database, schema: string): Promise<voi
   t.strictSame(await ask(database, 'select 2 = any($1) as v', '{1,2}'), { v: true })
   t.strictSame(await ask(database, 'select coalesce($1, 7) as v', null), { v: 7 })
   t.strictSame(await ask(database, `select now() - $1::interval < now() as v`, '1 second'), { v: true })
-  // Of a column's type, by its place in an insert; and a statement whose parameters are null at one time.
+  // Here the type comes from the column of an insert. The statement also runs with null parameters.
   const columns = table.map(
     ([name], index) => `c${String(index)} ${own.test(name) ? `${schema}.${name}` : name}`,
   )
@@ -291,7 +291,7 @@ const suite = async (t: Test, database: Database): Promise<void> => {
   })
 }
 
-/** Types of the program's own, which get everything wrong. */
+/** Types of the program's pool that convert every value wrongly. */
 const types = Object.fromEntries(
   Object.entries({
     text: [25, [25, 1043, 1042, 19]],

@@ -1,6 +1,5 @@
-// Every read of the library says by itself that it is for the primary (lib/db/database.ts), and that costs nothing:
-// each statement is run once on loaded tables, read, and planned with and without it. What a pooler makes of it is shown
-// by slow/pgpool.spec.ts.
+// Checks that every read of the library has the condition `ON_PRIMARY` (lib/db/database.ts), and that the condition
+// changes no plan. slow/pgpool.spec.ts tests the condition with a real pooler.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
@@ -30,7 +29,7 @@ t.test('each statement of the library was run', (t) => {
   const source = sources.join('\n')
   const literal =
     source.match(/(?<=')(?:session|batch|principals|citus|admin|express|schema)\.[\w.]+(?=')/g) ?? []
-  // The keys of `statementsOf('group', { … })` are names of statements.
+  // The names of statements are the keys of `statementsOf('group', { … })`.
   const grouped = [...source.matchAll(/ statementsOf\('(\w+)', \{\n([\s\S]*?)\n\}\)/g)].flatMap(
     ([, group = '', texts = '']) =>
       [...texts.matchAll(/^ {2}'?([\w.]+)'?: (?=\(|locked)/gm)].map(([, key = '']) => `${group}.${key}`),
@@ -78,7 +77,7 @@ t.test('each statement that writes nothing has a function that PostgreSQL calls 
   )
 })
 
-/** How rows are come by, without what only passes them on. */
+/** Returns the nodes of a plan without the `Result` nodes. */
 const shape = (plan: Plan): readonly string[] =>
   nodes(plan)
     .filter((node) => node['Node Type'] !== 'Result')

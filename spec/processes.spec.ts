@@ -1,4 +1,4 @@
-// Laws 4 and 12 between real processes, on a real PostgreSQL.
+// Tests laws 4 and 12 between real processes, on a real PostgreSQL.
 
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'

@@ -1,5 +1,5 @@
-// Records, transactions and SQL for `async` programs, the same on both drivers: what the other face gives as a value,
-// a promise rejects with, and what is absent is `undefined`.
+// Tests records, transactions and SQL for `async` programs on both drivers. Promises reject with the errors of the
+// functional face, and an absent value is `undefined`.
 
 import * as D from 'io-ts'
 import t, { type Test } from 'tap'
@@ -11,10 +11,10 @@ import * as R from '../lib/records/index.js'
 import { drivers, rowsOf } from './support/databases.js'
 import { freshSchema } from './support/stores.js'
 
-/** A part of a statement that this spec made itself. */
+/** Makes a part of a statement from a text. */
 const part = (text: string) => P.sql(Object.assign([text], { raw: [text] }))
 
-/** What a promise rejects with. */
+/** Returns the error with which a promise rejects. */
 const rejection = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
     () => 'it did not reject',

@@ -1,4 +1,4 @@
-// `postgresStore` and `pgliteStore`: a store that is batched, cached, and cleaned while it is open.
+// Tests `postgresStore` and `pgliteStore`: batches, the cache, and the cleanup while a store is open.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -29,7 +29,7 @@ const open: Readonly<Record<string, (options: ReadyStoreOptions) => ReadyStore>>
 const countOf = async ({ database }: ReadyStore, schema: string): Promise<unknown> =>
   (await rowsOf(database, `select count(*)::int as count from ${schema}.session`))[0]?.['count']
 
-/** Waits, at most ten seconds, until no session is stored any more. */
+/** Waits at most ten seconds until the store has no session. */
 const emptied = async (t: Test, store: ReadyStore, schema: string): Promise<void> => {
   const until = performance.now() + 10_000
   while ((await countOf(store, schema)) !== 0 && performance.now() < until)

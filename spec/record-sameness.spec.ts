@@ -1,6 +1,7 @@
-// Saves beside each other, of columns of every kind. Whether a value is as it was read must not depend on its type's own
-// `=`, which may be missing (json, xml, point) or take different values for one (citext, numeric, interval, box, what a
-// collation ignores). The table has a line for each kind: what is stored, and what somebody else stores meanwhile.
+// Tests concurrent saves of columns of every type. The comparison with the value that was read must not use the type's
+// own `=`. Some types have no `=` (json, xml, point). For other types different values are equal (citext, numeric,
+// interval, box, texts by collation). Each line of the table has a stored value, and a value that another save stores
+// meanwhile.
 
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -16,12 +17,12 @@ interface Kind {
   /** The column's type in the database. */
   readonly type: string
   readonly column: R.Column<unknown>
-  /** Texts of what is stored first, and of what takes its place. */
+  /** The texts of the first value, and of the value that replaces it. */
   readonly first: string
   readonly second: string
-  /** What the program makes of each. */
+  /** The update that the program applies to each value. */
   readonly made: (value: never) => unknown
-  /** Whether the type's own `=` takes them for the same; none where it has no `=`. */
+  /** Whether the two values are equal by the type's own `=`. It is `undefined` for a type without `=`. */
   readonly equal?: boolean
 }
 
@@ -43,7 +44,7 @@ const kind = <A>(
 
 const other = (sql: string) => R.textual(sql, D.string)
 
-/** A value that a text stands for, so that what is made of one shows which one it was. */
+/** Makes an update whose result shows which of the two values it got. */
 const either = (first: string, one: string, two: string) => (text: string) => (text === first ? one : two)
 
 const Tree = D.type({ n: D.number })
@@ -58,7 +59,7 @@ const kinds: readonly Kind[] = [
   kind('point[]', R.array(other('point')), '{"(1,2)"}', '{"(2,1)"}', (items) => [...items, '(0,0)']),
   kind('leaf', other('leaf'), '(1,{})', '(1,"{ }")', (text) => text.replace('1', '12')),
   kind('tree', other('tree'), '{"n": 1}', '{"n": 1 }', (text) => text.replace('1', '12')),
-  // Looser than the same
+  // Different values that are equal by the type's `=`
   kind('numeric', other('numeric'), '1.0', '1.00', (text) => `${text}5`, true),
   kind('numeric[]', R.array(other('numeric')), '{1.0}', '{1.00}', ([one]) => [`${String(one)}5`], true),
   kind('numrange', other('numrange'), '[1.0,2)', '[1.00,2)', (text) => text.replace('2', '3'), true),
@@ -103,7 +104,7 @@ const kinds: readonly Kind[] = [
     either('10.0.0.1/32', '10.0.0.2/32', '10.0.0.3/32'),
     false,
   ),
-  // As different as they look
+  // Different values that are also different by the type's `=`
   kind('text', R.text, 'a', 'a ', (text) => `${text}|`, false),
   kind('char(4)', R.text, 'a', 'b', (text) => `${text.trim()}c`, false),
   kind('float8', R.float8, 'NaN', 'Infinity', (n) => (Number.isNaN(n) ? 1 : 2), false),
@@ -162,7 +163,7 @@ const kinds: readonly Kind[] = [
 
 const citext = kind('citext', other('citext'), 'a', 'A', (text) => `${text}!`, true)
 
-/** The types that the table names, in a schema of their own. */
+/** Creates the types of the table in a new schema. */
 const typesIn = async (database: Database): Promise<string> => {
   const schema = freshSchema()
   for (const text of [
@@ -186,7 +187,7 @@ const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 let tables = 0
 
-/** A table with a row, whose column `v` is of that kind; a record of it, with a revision and without. */
+/** Makes a table with a row and a column `v` of this kind, and its records with and without a revision column. */
 const tableOf = async (database: Database, schema: string, { type, column, first }: Kind) => {
   tables += 1
   const table = `${schema}.t${String(tables)}`

@@ -1,5 +1,4 @@
-// What the compiler says of records: mistakes are errors, with messages that a person can read; and fifty records are
-// checked in seconds.
+// Tests the types of records. Mistakes are compile errors with readable messages. Fifty records compile within seconds.
 
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +6,7 @@ import t from 'tap'
 import ts from 'typescript'
 
 const root = new URL('../', import.meta.url).pathname
-// Inside the project, so that `keyrow` is found as in a user's.
+// The folder is inside the project, so that imports of `keyrow` work.
 const folder = join(root, 'build', 'record-types')
 rmSync(folder, { recursive: true, force: true })
 mkdirSync(folder, { recursive: true })
@@ -34,7 +33,7 @@ host.getSourceFile = (name, ...rest) => {
   return parsed.get(name)
 }
 
-/** What the compiler says of a program, each message as it is printed. */
+/** Returns the compiler's messages for a program. */
 const said = (name: string, code: string): readonly string[] => {
   const file = join(folder, `${name}.ts`)
   writeFileSync(file, code)
@@ -137,7 +136,7 @@ t.test('mistakes are errors, with messages that name what is wrong', async (t) =
     else {
       t.equal(found.length, 1, name)
       t.match(found[0], message)
-      // Where it is a matter of whose record it is, the last line says so.
+      // The last line of a message may name the records, so it must be readable.
       const lines = (found[0] ?? '').split('\n')
       t.ok((lines.at(-1) ?? '').length < 800, `${name}: its last line is short enough to be read`)
     }

@@ -1,4 +1,4 @@
-// Records of your own, the same on both drivers: what comes back, what is sent, and what two requests at once do.
+// Tests records on both drivers: results, statements, and concurrent requests.
 
 import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
@@ -12,7 +12,7 @@ import * as R from '../lib/records/index.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
 import { freshSchema, left, right } from './support/stores.js'
 
-/** The right of an `Either`; a left fails the test with its error. */
+/** Returns the right value of an `Either`. A left value fails the test. */
 const ok = <A>(either: E.Either<unknown, A>): A => {
   if (E.isLeft(either)) throw either.left as Error
   return either.right
@@ -35,7 +35,7 @@ const run = (database: Database, text: string) => rowsOf(database, text)
 
 const Point = D.type({ x: D.number, y: D.number })
 
-/** Every type of column, in a table of its own. */
+/** Makes a table with a column of every type. */
 const thingsIn = async (database: Database) => {
   const schema = freshSchema()
   await run(database, `create schema ${schema}`)
@@ -253,7 +253,7 @@ const decodingSpec = (t: Test, database: Database): void => {
   })
 }
 
-/** A part of a statement that this spec made itself. */
+/** Makes a part of a statement from a text. */
 const part = (text: string) => R.sql(Object.assign([text], { raw: [text] }))
 
 const notesIn = async (database: Database) => {
@@ -282,7 +282,7 @@ const notesIn = async (database: Database) => {
     columns: { ...shared, revision: R.generated(R.int8) },
     revision: 'revision',
   })
-  // With a revision and without: what must hold of both.
+  // Records with and without a revision column, for tests of both.
   const both = [notes, counted as unknown as typeof notes] as const
   return { schema, notes, counted, both }
 }

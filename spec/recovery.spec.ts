@@ -1,5 +1,4 @@
-// What becomes of a pool whose connections fall silent, of a server that is only slow, and of what a network
-// held up and delivers late.
+// Tests a pool with silent connections, a slow server, and a network that delivers data late.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -99,7 +98,7 @@ t.test('a lock that is held for long does not make ever more connections', async
     }
   })
   await holder.end()
-  // The holder's own, both of the pool, and both of one that is asked whether it is any better.
+  // The five connections are one of the holder, two of the pool, and two of the pool that sends the probe.
   t.ok(most <= before + 5, `${String(most)} at most, ${String(before)} before`)
 })
 
@@ -123,7 +122,7 @@ t.test('a transaction that ends late does not end the one that has its place by 
   )()
   await pause(400)
   await rowsOf(direct, `select pg_terminate_backend(${String(pid)})`)
-  // The first one after that may still be told of it.
+  // The first statement after the termination may still get the error.
   while (E.isLeft(await run(database, 'select 1')()));
   const insert = (tx: Queryable, x: string) => run(tx, `insert into written values ('${x}')`)
   const other = database.transaction((tx) =>
@@ -147,7 +146,7 @@ t.test('law 6, no resurrection: a creation that arrives late does not bring a se
   const deliver = proxy.holdUp()
   const creating = saveSession(sessionSet('user', 'ada')(buildSession(far)))
   await pause(400)
-  // From here on new connections are not held up; what was sent before still is.
+  // From now on new connections are not delayed. Data that was sent before stays delayed.
   const late = proxy.holdUp()
   late()
   const session = await creating
@@ -240,7 +239,7 @@ t.test(
     proxy.loseNextAnswer(others(62))
     t.equal((await saveSession(again)).store.get('n'), 4)
     t.equal((await now()).store.get('n'), 4)
-    // A request that was merely slow is saved, however many others came in between.
+    // A slow request is saved, however many other saves came before.
     const slow = sessionSet('slow', 1)(await now())
     await others(70)()
     t.equal((await saveSession(slow)).store.get('slow'), 1)
@@ -285,7 +284,7 @@ t.test('a client that falls silent in the middle of a save does not block its se
   t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
 })
 
-/** Messages of PostgreSQL's protocol, as they are sent. */
+/** Makes a message of PostgreSQL's protocol. */
 const message = (type: string, body: string): Buffer => {
   const text = Buffer.from(`${body}\0`)
   const length = Buffer.alloc(4)
@@ -310,12 +309,12 @@ t.test('nor does one whose last words were half a statement', async (t) => {
   const lock = text.replaceAll(/\$\d/g, (name) => `'${params[name] ?? ''}'`)
   socket.write(Buffer.concat([message('Q', 'begin'), message('Q', lock)]))
   await ready(3)
-  // A statement is parsed, and never bound: its transaction is not idle.
+  // The statement is parsed and never bound, so its transaction is not idle.
   socket.write(message('P', '\0select 1\0\0'))
   t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
 })
 
-/** What a process says that closes its database, and how it ends. */
+/** Runs a process that closes its database, and returns its output and its exit code. */
 const closing = async (url: string, meanwhile: () => void) => {
   const script = fileURLToPath(new URL('./support/closing-child.mjs', import.meta.url))
   const child = spawn(process.execPath, [script, url], {

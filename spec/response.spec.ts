@@ -1,6 +1,6 @@
-// What a response does behind an adapter is what it does on a bare server: the bytes, the events, the errors. Each
-// row is one use of it, by a handler or by a middleware before or after the adapter; only the session's cookie, the
-// date and the headers for caches may differ.
+// Compares responses behind an adapter with responses of a bare server: the bytes, the events, and the errors. Each row
+// is one use of the response, by a handler or by a middleware before or after the adapter. Only the session's cookie,
+// the date and the cache headers may differ.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
@@ -30,7 +30,7 @@ const codeOf = (f: () => unknown): unknown => {
   }
 }
 
-/** Notes the events of the response, and when it is finished. */
+/** Records these events of the response. */
 const listen = ({ res, note }: Exchange, ...names: readonly string[]): void => {
   for (const name of names) res.on(name, () => note(name))
 }
@@ -48,7 +48,7 @@ const large = () => Readable.from(Array.from({ length: 300 }, (_, n) => `${Strin
 const GZIP = 'Accept-Encoding: gzip'
 const compressing = () => compression() as unknown as Middleware
 
-/** An event stream, whose second event waits until the first one has arrived. */
+/** Makes a handler with an event stream. The second event waits for the arrival of the first one. */
 const events = (flushing: boolean) => async (exchange: Exchange) => {
   const { res, arrived } = exchange
   res.setHeader('Content-Type', 'text/event-stream')
@@ -289,7 +289,7 @@ const rows: readonly Row[] = [
             res.once('drain', resolve)
           })
         }
-      // How often is the socket's affair.
+      // The number of waits depends on the socket.
       note(waits > 0)
       res.end()
     },

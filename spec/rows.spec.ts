@@ -1,5 +1,5 @@
-// The session's rows, as they are in the database: what each operation costs in statements and rows, what
-// is stored and what is not, and how the tables come to be. On both drivers.
+// Tests the rows of a session in the database on both drivers. The spec counts the statements and rows of each
+// operation, checks the stored data, and creates and upgrades the tables.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -43,7 +43,7 @@ const rowsSpec = (t: Test, database: Database): void => {
       right(saveSession(edits.reduce((session, edit) => edit(session), buildSession(store))))
     return { schema, store, statements, stored }
   }
-  // Rows of one transaction carry its id: this counts what the last save of the header's row wrote with it.
+  // Counts the rows that the last save wrote, by their transaction id `xmin`.
   const writtenWith = async (schema: string): Promise<readonly unknown[]> => {
     const [row] = await rowsOf(
       database,
@@ -169,7 +169,7 @@ const rowsSpec = (t: Test, database: Database): void => {
       const { stored } = await opened()
       const session = await stored(sessionSet('gone', 1), sessionSet('kept', 1))
       await right(saveEdits(session, noEdits.set('gone', deleted())))
-      // The header comes to revision 256, where graves are swept: this one is 254 revisions old.
+      // The save of revision 256 deletes old tombstones. This tombstone is 254 revisions old.
       for (let revision = 3; revision <= 256; revision += 1)
         await right(saveEdits(session, noEdits.set('n', setTo<Json>(revision))))
       t.strictSame((await right(refreshSession(session))).store.toObject(), { kept: 1, n: 256 })

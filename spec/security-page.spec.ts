@@ -1,4 +1,4 @@
-// docs/security.md names a spec for each expectation: each is there.
+// Checks that each spec that docs/security.md names exists.
 
 import { readdir, readFile } from 'node:fs/promises'
 import t from 'tap'

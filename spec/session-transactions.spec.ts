@@ -1,5 +1,5 @@
-// A session and an application's own records in one transaction: both or neither, and what was rolled back is told to
-// nobody as saved.
+// Tests a session and records in one transaction. Both are stored or neither, and a rollback publishes no event of a
+// save.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
@@ -76,7 +76,7 @@ const spec = (t: Test, database: S.Database): void => {
       t.match(await checkout(unsaved, failAt)(), { _tag: 'Left' })
       t.equal(await reload(unsaved), undefined)
       t.equal(await count(), 0)
-      // What was rolled back is as if it had never been: the same values are saved outside all the same.
+      // After the rollback, the same session can still be saved outside of the transaction.
       t.equal((await right(K.saveSession(unsaved))).store.size, 1)
     }
     for (const session of [stored, fresh()]) {

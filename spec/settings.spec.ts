@@ -1,5 +1,5 @@
-// Settings of a role: what is read and written does not depend on them, or keyrow says clearly what it refuses. Each
-// setting that could matter is given to a role, as an administrator does, and then everything is done as that role.
+// Tests settings of a role. They change no value that is read or written, or keyrow rejects them with a clear error.
+// Each relevant setting is set on a role, and then all operations run as this role.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -135,7 +135,7 @@ const records = async (t: Test, database: Database): Promise<void> => {
   await right(kinds.destroy(again))
 }
 
-/** Statements of a program's own, and what they give: values of each type that a driver knows. */
+/** SQL expressions for values of each type that a driver decodes. */
 const queries: Readonly<Record<string, string>> = {
   bool: 'true',
   int2: '7::int2',
@@ -229,7 +229,7 @@ const opened = async (t: Test, settings: RoleSettings): Promise<Database> => {
 
 await right(sessionStore(admin, { schema }).prepare)
 
-/** What is the same in all; types whose text is in the style of the server are named. */
+/** Settings that change no value. Each line names the types whose text may differ. */
 const harmless: readonly (readonly [RoleSettings, ...string[]])[] = [
   [{}],
   [{ bytea_output: 'escape' }],
@@ -292,7 +292,7 @@ for (const [settings, ...styled] of harmless)
     for (const [name, value] of Object.entries(expected))
       if (!styled.includes(name)) t.strictSame(row[name], value, name)
     await diagnosis(t, database)
-    // Tables are made by it, too.
+    // The role can also create the tables.
     const own = freshSchema()
     await right(sessionStore(database, { schema: own }).prepare)
     await right(sessionStore(await opened(t, settings), { schema: own, upgradeSchema: false }).prepare)
@@ -301,7 +301,7 @@ for (const [settings, ...styled] of harmless)
 const numbers = `select 0.1::float8 + 0.2::float8 as n`
 const nulls = 'select ($1::text::text[])[1] is null as yes'
 
-/** What is refused, and what goes on. */
+/** Settings that keyrow rejects, with the error and the operations that still work. */
 const refused: readonly (readonly [RoleSettings, RegExp, readonly ('numbers' | 'nulls' | 'sessions')[]])[] = [
   [
     { extra_float_digits: '0' },
@@ -391,11 +391,11 @@ t.test('a directory of PGlite that has settings gives the same values', async (t
   t.strictSame(await rowsOf(database, 'select 1 from keyrow.entry'), [])
 })
 
-/** Settings that a role can have, by what they are about, of which none changes a value. */
+/** Categories of settings that change no value. */
 const ELSEWHERE =
   /^(Query Tuning|Resource Usage|Reporting and Logging|Statistics|Vacuuming|Write-Ahead Log|Replication|Connections and Authentication|Developer Options)/
 
-/** Names of places and of what new tables are made of, and of what holds for transactions that are under way. */
+/** Settings for paths, new tables and running transactions, which change no value. */
 const PLACES =
   /^(dynamic_library_path|extension_control_path|.*_preload_libraries|default_table.*|temp_tablespaces|createrole_self_grant|event_triggers|gin_pending_list_limit|icu_validation_level|transaction_(deferrable|isolation|read_only))$/
 

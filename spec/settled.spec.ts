@@ -1,4 +1,5 @@
-// Operations whose answer was lost are done once, and a database that hangs is a typed error in time.
+// Tests that an operation whose answer was lost is done once, and that a hanging database leads to a typed error in
+// time.
 
 import { execFileSync } from 'node:child_process'
 import { chownSync, statSync, writeFileSync } from 'node:fs'
@@ -53,7 +54,7 @@ t.test(
   async (t) => {
     const [near, far] = [storeAt(server.url, 5_000), storeAt(proxy.url, 5_000)]
     const session = await saveSession(sessionSet('kept', 1)(buildSession(near)))
-    // Once with answers, so that the statements are prepared: what is lost from here on is the save itself.
+    // The first save gets its answers, so that all statements are prepared. From now on only answers to saves are lost.
     await saveSession(count('n')(await reload(session, far)))
     let others = 0
     const other = async (): Promise<void> => {
@@ -114,7 +115,7 @@ t.test('a creation, a rotation and a blind save whose answers were lost are done
   t.ok(proxy.lost() - before >= 40, `${String(proxy.lost() - before)} answers were lost`)
 })
 
-/** Freezes the server with all its processes; gives the function that lets it go on. */
+/** Freezes all processes of the server. Returns the function that resumes them. */
 const freeze = (): (() => void) => {
   const children = execFileSync('ps', ['-o', 'pid=', '--ppid', String(server.pid)])
     .toString()
@@ -123,7 +124,7 @@ const freeze = (): (() => void) => {
   const pids = [server.pid, ...children.filter((pid) => pid > 0)]
   for (const pid of pids) process.kill(pid, 'SIGSTOP')
   return () => {
-    // One of a closed connection may be gone by now.
+    // The process of a closed connection may have ended.
     execFileSync('sh', ['-c', `kill -CONT ${pids.join(' ')} || true`], { stdio: 'ignore' })
   }
 }
@@ -141,14 +142,14 @@ t.test(
     await t.rejects(saveSession(sessionSet('b', 1)(session)), { message: /no answer within 400 ms/ })
     t.ok(performance.now() - start < 1_600, 'each within twice its deadline')
     goOn()
-    // The very pool that waited recovers by itself; what was never sent is forgotten.
+    // The same pool recovers by itself. Statements that were never sent are not sent later.
     const patient = sessionStore(database)
     const saved = await saveSession(sessionSet('c', 1)(await reload(session, patient)))
     t.strictSame(saved.store.toObject(), { a: 1, c: 1 })
   },
 )
 
-/** Lets the server speak TLS from now on. */
+/** Enables TLS on the server. */
 const offerTls = async (): Promise<void> => {
   const { cert, private: key } = await generate([{ name: 'commonName', value: 'localhost' }])
   const { uid, gid } = statSync(server.dataDir)
@@ -171,7 +172,7 @@ for (const ssl of [false, 'require'] as const)
     proxy.disturb({ hole: 1 })
     t.match(await left(store.load(session.id, session.token.hash)), { _tag: 'DriverError', retryable: true })
     proxy.disturb({})
-    // Tries for as long as it takes to find out; without new connections it would never end.
+    // Retries until a new connection replaces the broken one.
     const patient = sessionStore(database, { retry: { attempts: 50, totalTimeoutMs: 5_000, baseDelayMs: 1 } })
     t.equal((await reload(session, patient)).store.get('a'), 1)
     const [row] = await rowsOf(database, 'select ssl from pg_stat_ssl where pid = pg_backend_pid()')

@@ -1,4 +1,4 @@
-// A pool that knows several hosts, of which one is the primary.
+// Tests a pool with several hosts, one of which is the primary.
 
 import * as E from 'fp-ts/lib/Either.js'
 import type * as TE from 'fp-ts/lib/TaskEither.js'
@@ -39,7 +39,7 @@ t.test('what a connection was sent first, and never answered, is not answered by
   const second = run(database, 'select 2 as n')()
   const results = await Promise.all([first, second])
   t.equal(proxy.lost(), 1)
-  // The second was sent on the same connection, made again, of which nobody can say where it leads.
+  // The second statement was sent on the new connection, which may lead to another server.
   for (const result of results) t.equal(E.isLeft(result) && result.left.retryable, true)
   t.strictSame(await run(database, 'select 2 as n')(), E.right([{ n: 2 }]))
 })
@@ -57,7 +57,7 @@ t.test('a BEGIN that was never answered begins nothing', async (t) => {
   const [begun, answered] = await Promise.all([transaction, second])
   t.equal(proxy.lost(), lost + 1)
   t.equal(E.isLeft(begun) && begun.left.retryable, true)
-  // It waited behind that, and was never sent: so it is tried again.
+  // The second statement was not sent yet, so it is sent again.
   t.strictSame(answered, E.right([{ n: 2 }]))
   t.equal(bodies, 0)
   t.strictSame(
@@ -69,7 +69,7 @@ t.test('a BEGIN that was never answered begins nothing', async (t) => {
 const SLEEP = 'select pg_sleep(30)'
 const ROLE = 'select pg_is_in_recovery() as standby'
 
-/** Ends so many processes that sleep, so that their clients read an error, and then that their connection is gone. */
+/** Ends `count` sleeping server processes. Their clients get an error, and then lose the connection. */
 const terminate = async (t: Test, count: number): Promise<void> => {
   const admin = quietPool(pair.url, { max: 1 })
   const asleep = admin`select pid from pg_stat_activity where query = ${SLEEP} and state = 'active'`
@@ -115,7 +115,7 @@ t.test(
     const answers: E.Either<DriverError, readonly Row[]>[] = []
     for (let round = 1; round <= 40; round += 1) {
       const database = databaseAt(pair.url, 2)
-      // Another connection searches next, and then the one that was lost while it was idle.
+      // Another connection searches first, and then the connection that was lost while it was idle.
       const [{ pid }] = (await right(run(database, 'select pg_backend_pid() as pid'))) as [{ pid: number }]
       await admin`select pg_terminate_backend(${pid}, 1000)`
       for (let times = 0; times < 3; times += 1) answers.push(await run(database, ROLE)())

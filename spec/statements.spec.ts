@@ -1,8 +1,8 @@
-// The text of each statement and the shape of its plan equal the files in spec/frozen/statements. Commit the new files
-// with a deliberate change: `UPDATE=1 npm run spec -- spec/statements.spec.ts` writes them instead of comparing, and passes.
+// Checks that each statement and its plan equal the files in spec/frozen/statements. After a deliberate change,
+// `UPDATE=1 npm run spec -- spec/statements.spec.ts` writes new files. Commit the new files with the change.
 //
-// Plans differ between versions of PostgreSQL. The spec therefore always starts the bundled server, version 18, even
-// if DATABASE_URL names another one. A newer bundled version needs new files.
+// Plans differ between versions of PostgreSQL. So the spec always starts the bundled server, version 18, even if
+// DATABASE_URL names another one. A newer bundled version needs new files.
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
@@ -11,7 +11,7 @@ import { frozen } from './support/frozen.js'
 import { startPostgres } from './support/postgres-server.js'
 import { type Plan, planned, runStatements, type Statement } from './support/statements.js'
 
-// Autovacuum would replace statistics at times that no spec controls.
+// Autovacuum would change the statistics at random times.
 const server = await startPostgres({ settings: { autovacuum: 'off' } })
 const database = postgresDatabase(quietPools(server.url))
 t.teardown(async () => {
@@ -51,7 +51,7 @@ const described = async ({ query, params }: Statement): Promise<string> => {
   return [`-- ${query.name}`, query.text.trim(), ...plan, ''].join('\n')
 }
 
-/** The group is the first word of the name. Names of record statements begin with the table instead. */
+/** The group is the first word of the name. The names of record statements begin with the table's name. */
 const fileOf = ({ query: { name } }: Statement): string =>
   `${name.startsWith(`${SCHEMA}.`) ? 'record' : name.replace(/\..*/, '')}.sql`
 

@@ -1,4 +1,4 @@
-// A test that puts fake timers in place of the real ones, to let something of its own expire, does not stop keyrow.
+// Tests that keyrow still works in a test that replaces the timers of Node.js with fake timers.
 
 import { createServer, type RequestListener } from 'node:http'
 import { connect } from 'node:net'

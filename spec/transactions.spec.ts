@@ -1,4 +1,4 @@
-// Transactions: the same on both drivers, with savepoints, refused handles, and failures as typed values.
+// Tests transactions on both drivers: savepoints, rejected handles, and typed errors.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -19,7 +19,7 @@ import { freshSchema, left, right } from './support/stores.js'
 const run = (database: Queryable, text: string, ...params: readonly Param[]) =>
   database.query({ name: 'spec', text }, params)
 
-/** A table of numbers: how to insert one, and which there are. */
+/** Makes a table of numbers, and returns functions that insert and read numbers. */
 const numbers = async (database: Database) => {
   const schema = freshSchema()
   await right(run(database, `create schema ${schema}`))
@@ -188,7 +188,7 @@ const handleSpec = (t: Test, database: Database): void => {
     }
     const running = transact(database, body)()
     await beginning
-    // Another request's: PGlite serves it after the transaction.
+    // PGlite runs a statement of another request after the transaction.
     const other = insert(4, database)()
     go()
     await running
@@ -298,7 +298,7 @@ t.test('on PostgreSQL', async (t) => {
   t.test('once its backend is killed a transaction stays dead, in a savepoint or not', async (t) => {
     const database = open({ max: 1 })
     const { insert, found } = await numbers(other)
-    /** Goes on whatever happens, as a program that looks at nothing does. */
+    /** Continues after every failure, like a program that ignores errors. */
     const persist = async (n: number, tx: Database) => {
       for (let k = 0; k < 3; k += 1) {
         await insert(n + k, tx)()
@@ -378,7 +378,7 @@ t.test('on PostgreSQL', async (t) => {
   )
 })
 
-/** A place where so many wait for each other. */
+/** Makes a barrier at which `count` callers wait for each other. */
 const meeting = (count: number) => {
   let arrived = 0
   let open = (): void => undefined
@@ -390,7 +390,7 @@ const meeting = (count: number) => {
   }
 }
 
-/** For a database that is coming back: asks until it answers, at most 100 times. */
+/** Repeats the task until the restarted database answers, at most 100 times. */
 const untilRight = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   for (let attempt = 1; attempt < 100; attempt += 1) {
     const result = await task()

@@ -1,5 +1,5 @@
-// Two copies of the built package in one process, as a bundler or a development server makes them: the current session,
-// transactions and errors of one are known to the other.
+// Tests two copies of the built package in one process, such as a bundler or a development server makes. Both copies
+// share the current session, transactions and errors.
 
 import { cp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -20,7 +20,7 @@ const copyOf = async (name: string) => {
   const folder = new URL(`${name}/`, copies)
   await cp(new URL('dist/', root), new URL('dist/', folder), { recursive: true })
   await writeFile(new URL('package.json', folder), '{ "type": "module" }')
-  // Its values are its own too.
+  // Each copy also gets its own copy of the library immutable.
   const values = 'node_modules/immutable/'
   await cp(new URL(values, root), new URL(values, folder), { recursive: true })
   const load = (path: string): Promise<unknown> => import(new URL(`dist/${path}`, folder).href)
@@ -82,7 +82,7 @@ t.test('the handler of one copy has the current session of the other copy’s ad
   t.ok(second.cookie !== undefined && second.cookie !== first.cookie)
   const failure = await late.catch((error: unknown) => error)
   t.ok(failure instanceof one.F.SessionClosed && failure instanceof two.F.SessionClosed)
-  // The statuses of the errors are those of the adapter, whichever copy has thrown them.
+  // The adapter uses the status of an error from either copy.
   t.equal((await ask('fail=yes', second.cookie)).status, 400)
   t.equal((await ask('gone=yes', second.cookie)).status, 409)
   t.equal((await ask('forged=yes', second.cookie)).status, 403)
@@ -98,7 +98,7 @@ t.test('a session of one copy is saved, rotated and ended by the other', async (
   const late = two.P.saveSession(two.P.sessionSet('late', 1)(rotated))
   const failure: unknown = await late.catch((error: unknown) => error)
   t.ok(failure instanceof one.P.SessionGone)
-  // One that was never loaded is known to be stored, or to have ended.
+  // Each copy knows whether a session that was never loaded is stored or has ended.
   const unsaved = one.P.sessionSet('n', 1)(one.P.buildSession(session.handle))
   await one.P.saveSession(unsaved)
   const again: unknown = await two.P.saveSession(unsaved).catch((error: unknown) => error)

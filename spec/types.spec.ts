@@ -1,4 +1,4 @@
-// What the public types promise. `npm run typecheck` decides; running this file shows only that it loads.
+// Tests the public types. `npm run typecheck` checks this file. A run of the file only shows that it loads.
 
 import { expectTypeOf } from 'expect-type'
 import type { Either } from 'fp-ts/lib/Either.js'
@@ -57,14 +57,14 @@ t.test('reading and editing keep the types of keys', (t) => {
   expectTypeOf(P.sessionRef(cart, [])(session)).toEqualTypeOf<readonly Line[]>()
   expectTypeOf(pipe(session, F.sessionSet(cart, []), F.sessionDel('x'))).toEqualTypeOf<F.Session>()
   expectTypeOf(flow(F.sessionSet(cart, []), F.sessionDel(user))(session)).toEqualTypeOf<F.Session>()
-  // What was read can be put back with a change.
+  // A changed copy of a read value can be set.
   pipe(session, F.sessionSet(cart, [...F.sessionRef(cart, [])(session), { sku: 'tea', count: 1 }]))
   t.end()
 })
 
 t.test('what does not fit does not compile', (t) => {
   const wrong = (): readonly unknown[] => [
-    // @ts-expect-error another type of value
+    // @ts-expect-error the value has another type
     F.sessionSet(cart, [{ sku: 'tea', count: 'one' }]),
     // @ts-expect-error a text is not a branded text
     F.sessionSet(user, 'ada'),
@@ -76,9 +76,9 @@ t.test('what does not fit does not compile', (t) => {
     F.sessionSet('x', () => 1),
     // @ts-expect-error the session comes last
     F.sessionSet(F.buildSession(memoryStore()), 'x', 1),
-    // @ts-expect-error an id is not any text
+    // @ts-expect-error a plain text is not an id
     F.buildSession(memoryStore()).handle.destroy('id'),
-    // @ts-expect-error values read are read only
+    // @ts-expect-error a value that was read is read only
     F.sessionRef(cart, [])(F.buildSession(memoryStore())) satisfies Line[],
   ]
   t.type(wrong, 'function')
@@ -133,7 +133,7 @@ t.test('some keys are named as anywhere: by names, or by typed keys', (t) => {
   const current = () => P.loadCurrentKeys(cart, 'name')
   expectTypeOf(current).returns.toEqualTypeOf<Promise<F.Session>>()
   const wrong = (): readonly unknown[] => [
-    // @ts-expect-error not one, but several
+    // @ts-expect-error `keys` is a list of keys
     F.loadSession(memoryStore(), '', { keys: 'name' }),
     // @ts-expect-error the session comes last
     F.loadKeys(session, 'name'),

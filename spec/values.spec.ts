@@ -1,4 +1,4 @@
-// The session as a value, without any store: what may be stored, what codecs do, and the algebra of edits.
+// Tests session values without a store: allowed values, codecs, and the laws of edits.
 
 import { inspect, isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
@@ -234,7 +234,7 @@ tap.test(
   },
 )
 
-// Few names, so that edits meet on the same key.
+// There are few names, so that several edits have the same key.
 const names = fc.constantFrom('a', 'b', '__proto__', '')
 const values = fc.jsonValue({ maxDepth: 3 }).filter((value) => isStorable(value))
 const isStorable = (value: unknown): boolean => {
@@ -255,7 +255,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
   ),
 )
 
-/** What the steps do to a session that a store holds with the values of `before`. */
+/** Applies the steps to a stored session with the values of `before`. */
 const onTop = (before: Session, after: readonly Step[]): Session => {
   const snapshot = { ...emptySnapshot, revision: 1, entries: before.store }
   return after.reduce(

@@ -102,11 +102,11 @@ order by e.key`,
   // $1 id
   endOne: (schema) => ended(schema, 'select $1::uuid as id'),
 
-  // $1 batch size, $2 the last id of the batch before, $3 principal
+  // $1 batch size, $2 the last id of the previous batch, $3 principal
   endOf: (schema) =>
     ended(schema, next('session_id', `session_id as id from ${schema}.listing`, 'principal = $3::text and ')),
 
-  // $1 batch size, $2 the last id of the batch before
+  // $1 batch size, $2 the last id of the previous batch
   endAll: (schema) => ended(schema, next('id', `id from ${schema}.session`)),
 
   // $1 percentage of the pages. `orphans` are sessions without a row in `listing`.
@@ -146,7 +146,7 @@ where ${ON_PRIMARY}`,
 
   clock: () => `select ${epoch('clock_timestamp()')} as now`,
 
-  // $1 quoted schema. `rows` is null if the table was never analyzed (PostgreSQL has -1 then).
+  // $1 quoted schema. `rows` is null if the table was never analyzed, since PostgreSQL then has -1.
   tables: () => `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
@@ -167,7 +167,8 @@ order by leaf.name`,
 
   // $1 quoted schema. `hidden` has the tables of which row-level security hides rows from this role. It hides rows if
   // no policy allows all rows, or if a restrictive policy applies. `merging` has the text columns with a
-  // nondeterministic collation. (`to_jsonb` is used because servers before PostgreSQL 12 have no such column.)
+  // nondeterministic collation. PostgreSQL before version 12 has no column `collisdeterministic`, so `to_jsonb` reads
+  // it.
   hazards: () => `
 with tables as (
   select c.oid, c.relname::text as name

@@ -153,7 +153,7 @@ export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'prin
   readonly waiting: number | null
 }
 
-/** The number of concurrent queries of each kind. Each has its own connection, for which a pooler may choose a server. */
+/** The number of concurrent queries of each kind. A pooler may choose a server for the connection of each query. */
 export const ROUTES = 8
 
 export const statsOver = (database: Queryable, schema: string) => {
@@ -168,7 +168,7 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('plain', () => routes(sql['route.plain'])),
       TE.bind('own', () => routes(sql.route)),
     ),
-    /** Returns the fastest of three measurements. The time in an answer counts as half a round trip old. */
+    /** Returns the fastest of three measurements. The time in an answer is assumed to be half a round trip old. */
     clock: pipe(
       [1, 2, 3],
       TE.traverseSeqArray(() => measureClock(database, sql.clock)),
@@ -202,7 +202,7 @@ const measureClock =
     )
   }
 
-/** The number of pages in a sample, 16 MB in all. Tables of some tens of thousands of rows are read whole. */
+/** The number of pages in a sample, 16 MB in all. Smaller tables are read completely. */
 const SAMPLE_PAGES = 2048
 
 const sample = (database: Queryable, query: Query, tables: readonly Table[], name: string) => {

@@ -1,4 +1,4 @@
-// Parses the arguments of the command line. A message never repeats an argument that may hold a password or a token.
+// Parses the arguments of the command line. A message never repeats an argument that may contain a password or a token.
 
 import { parseArgs } from 'node:util'
 import { isNumberWithin } from '../core/options.js'
@@ -10,7 +10,7 @@ import type { DeleteExpiredOptions } from '../store/cleanup.js'
 import type { Scope } from './admin.js'
 import { EXIT, type Output, Rejection, usage } from './terminal.js'
 
-/** A command on a database, or the output of a command that needs none. */
+/** A command on a database, or the output of a command that needs no database. */
 export type Command = DatabaseCommand | Output
 
 type Verb = keyof typeof VERBS
@@ -25,7 +25,6 @@ export type DatabaseCommand = { [V in Verb]: CommandOf<V> }[Exclude<Verb, 'schem
 const TEXT = { type: 'string' } as const
 const FLAG = { type: 'boolean' } as const
 
-/** The options that every command has. */
 const COMMON = { url: TEXT, directory: TEXT, schema: TEXT, timeout: TEXT, json: FLAG, yes: FLAG }
 
 const OPTIONS = {
@@ -183,7 +182,7 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
 
 type Parse<A> = (values: Values, operand?: string) => A
 
-/** A command with its own options, the maximum number of its operands, and the parser of both. */
+/** A command with its own options, the maximum number of its operands, and its parser. */
 const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))

@@ -13,7 +13,7 @@ import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, PATIENT, type Task } from './open.js'
 import { EXIT, type Failure, type Output, plural, Rejection, usage } from './terminal.js'
 
-/** Makes the output of a command with batches. If it was interrupted, the exit code is that of the signal. */
+/** Makes the output of a command with batches. After an interruption, the signal determines the exit code. */
 const outputOf =
   <R extends { readonly finished: boolean }>({ signal }: Context, text: (result: R) => string) =>
   (result: R): Output => ({

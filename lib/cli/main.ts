@@ -82,7 +82,7 @@ for (const [signal, code] of [
     interruption.abort(code)
   })
 
-// It is no failure if the reader of the output, such as `head`, closes the pipe early.
+// It is not a failure if the reader of the output, such as `head`, closes the pipe early.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) =>
   process.exit(code === 'EPIPE' ? EXIT.done : EXIT.failed),
 )

@@ -100,11 +100,10 @@ export interface Context {
   readonly database: Database
   readonly schema: string
   readonly terminal: Terminal
-  /** Aborted by a signal such as Ctrl-C. Its reason is the exit code. */
+  /** Aborted when the process gets a signal, for example after Ctrl-C. The reason of the abort is the exit code. */
   readonly signal: AbortSignal
 }
 
-/** A command as a task. */
 export type Task = TE.TaskEither<Failure, Output>
 
 /** Runs the command only if the schema has this release's version. The command never upgrades the schema. */

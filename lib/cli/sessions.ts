@@ -1,4 +1,4 @@
-// Implements `sessions`, `show` and `schema`. These commands never read a secret's hash, and read values only on
+// Implements the commands `sessions`, `show` and `schema`. They read no hash of a secret, and read values only on
 // request.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
@@ -84,7 +84,7 @@ const headOf = (head: ShownRow, entries: readonly { readonly bytes: number }[]):
   ])
 }
 
-// The schema commands work with any state of the database. Only `schema upgrade` changes it.
+// The schema commands work with any state of the database. Only `schema upgrade` changes the database.
 
 const STATES = {
   current: 'current',

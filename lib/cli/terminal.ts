@@ -181,7 +181,7 @@ export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
   }
 }
 
-/** Reports progress: on a terminal in one line that is overwritten, and elsewhere in a line at most every ten seconds. */
+/** Reports progress. On a terminal it overwrites one line. Elsewhere it writes a line at most every ten seconds. */
 const progressOn = (stream: NodeJS.WriteStream) => {
   const everyMs = stream.isTTY ? 100 : 10_000
   let last = performance.now()
@@ -200,7 +200,10 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   }
 }
 
-/** Asks, and returns whether the answer was yes. Any other answer, the end of the input and an interruption mean no. */
+/**
+ * Asks a question, and returns whether the answer was yes. Any other answer, the end of the input and an interruption
+ * mean no.
+ */
 const ask = (question: string, signal: AbortSignal): Promise<boolean> => {
   if (signal.aborted) return Promise.resolve(false)
   process.stderr.write(`${visible(question)} [y/N] `)

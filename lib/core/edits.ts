@@ -3,24 +3,22 @@
 //
 //   Set v        x ↦ v           blind: independent of the stored value
 //   Del          x ↦ nothing     blind
-//   Update f g … x ↦ … g(f(x))   replayed: a save applies it to the value that is in the row by then
+//   Update f g … x ↦ … g(f(x))   replayed: the save applies it to the stored value
 //
-// Two edits of one name compose to one edit with the effects of both. If either edit is blind, the composed edit is
-// blind:
+// Two edits of one name compose to one edit with the effects of both. The result is blind if either edit is blind:
 //
 //   compose(e, Set v) = Set v      compose(Update fs, Update gs) = Update (fs then gs)
 //   compose(e, Del)   = Del        compose(Set v, Update gs)     = Set (gs of v)
 //                                  compose(Del, Update gs)       = Set (gs of nothing)
 //
-// `since` returns the edits that `later` has and `earlier` lacks. So a later save skips what an earlier save has
-// stored:
+// `since` returns the edits of `later` that `earlier` does not have. So a save skips edits that are already stored:
 //
 //   compose(earlier, since(earlier, later)) = later   if `later` was made from `earlier`
 
 import type { Json } from './json.js'
 import { HashMap, O } from './prelude.cjs'
 
-/** Computes the new value from the present value. A step must be pure, since it may run again on a newer value. */
+/** Computes the new value from the current value. A step must be pure, since it may run again on a newer value. */
 export type Step<V = Json> = (value: O.Option<V>) => V
 
 export type Edit<V = Json> =

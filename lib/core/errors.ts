@@ -1,5 +1,5 @@
-// Defines all errors of keyrow as one closed union. Each error is an `Error` with a readonly `_tag`. It can be returned
-// as a `Left` or thrown, and a `switch` on `_tag` is exhaustive. An absent value is an `Option`, never an error.
+// Defines all errors of keyrow as one closed union. Each error is an `Error` with a readonly `_tag`. An error is
+// returned as a `Left` or thrown. A `switch` on `_tag` is exhaustive. An absent value is an `Option`, never an error.
 
 import { E, type TE } from './prelude.cjs'
 
@@ -7,7 +7,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` accept the errors of every copy of keyrow in this process, by family and tag. */
+/** Makes `instanceof` compare the family and the tag of an error. So it accepts errors of other copies of keyrow. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -15,7 +15,7 @@ export const brandErrors = (base: ErrorClass, family: string, classes: Record<st
       value(this: ErrorClass, value: unknown): boolean {
         if (typeof value !== 'object' || value === null) return false
         if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
-        // If a program derives a class from an error class, `instanceof` accepts only instances of the derived class.
+        // For a class that a program derives from an error class, only its own instances are accepted.
         if (this !== type || Reflect.get(value, BRAND) !== family) return false
         return tag === undefined || Reflect.get(value, '_tag') === tag
       },
@@ -31,7 +31,7 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/** An error with the HTTP response to a failed request. Web frameworks read and may assign the error's members. */
+/** An error that also describes the HTTP response to the failed request. Web frameworks read and set its members. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -62,11 +62,11 @@ export const responseBody = ({ _tag, status, message }: ErrorWithStatus): string
  * The reason why a statement failed, for the cases that a program may want to handle.
  *
  * - `unique`, `foreignKey`, `check`, `notNull`, `exclusion`: a constraint was violated.
- * - `serialization`, `deadlock`: the server aborted this transaction in favour of another one.
+ * - `serialization`, `deadlock`: the server aborted this transaction because of a concurrent transaction.
  * - `timeout`: a deadline of keyrow or a timeout of the server has passed.
  * - `unavailable`: there is no connection, the connection was lost, or the server starts, stops, is read-only or lacks
  *   resources.
- * - `setting`: a setting of the role or the database makes results wrong; the error's message names the setting.
+ * - `setting`: a setting of the role or the database makes results wrong. The error's message names the setting.
  * - `outerHandle`: the handle of the database, or of an outer transaction, was used inside a transaction.
  * - `transactionOver`: the handle of a transaction was used after the transaction's end.
  */
@@ -83,19 +83,17 @@ const KINDS = [
   [/^23P01/, 'exclusion'],
   [/^40001/, 'serialization'],
   [/^40P01/, 'deadlock'],
-  // The server cancelled a statement, or a statement, a wait for a lock or a transaction took too long.
+  // The statement was cancelled, or a statement, a wait for a lock or a transaction took too long.
   [/^(57014|55P03|25P03|25P04)/, 'timeout'],
-  // The connection or authentication failed, the database is missing, or the server is read-only, out of resources or
-  // down.
+  // The connection or login failed, the database is missing, or the server is read-only, out of resources or down.
   [/^(08|25006|28|3D|53|57P|58)/, 'unavailable'],
 ] as const
 
 export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
-// An error with a SQLSTATE normally means that the statement had no effect. After a lost connection, a crash of the
-// server or an unknown completion, the effect is unknown. A proxy may have sent a system error, so its effect is
-// unknown too.
+// An error with a SQLSTATE normally means that the statement had no effect. The effect is unknown after a lost
+// connection or a crash of the server. It is also unknown after a system error, which may come from a proxy.
 const effectOfState = (sqlState: string): Effect =>
   /^(08(?!00[14])|40003|57P0[1245]|58|XX)/.test(sqlState) ? 'unknown' : 'none'
 
@@ -117,10 +115,9 @@ interface DriverErrorDetail {
  * The database was not reached, did not answer in time, or rejected a statement.
  *
  * - `sqlState`: PostgreSQL's five-character code, if the server answered.
- * - `kind`: the reason, for the cases that a program may want to handle; otherwise `undefined`.
+ * - `kind`: the reason, for the cases that a program may want to handle. In other cases it is `undefined`.
  * - `constraint`, `column`: the violated constraint and its column, if the server names them.
- * - `retryable`: whether the same operation may succeed if it is repeated (after a lost connection, a deadlock, a
- *   timeout).
+ * - `retryable`: whether the same operation may succeed if it is repeated, for example after a deadlock or a timeout.
  * - `effect`: `none` if the statement or transaction had no effect, since it was never sent or the server rejected it.
  *   The effect is `unknown` if the connection was lost or no answer came in time.
  * - `status`: 503 if the error is `retryable` or of the kind `unavailable`, otherwise 500.
@@ -302,11 +299,10 @@ export type SessionError =
 /** An error of the store itself: the database failed, or keyrow's schema has a different version. */
 export type StoreError = DriverError | SchemaMismatch
 
-/** The errors of records. */
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
 
 /**
- * Returns whether a thrown value is a session error, including one of another copy of keyrow in this process.
+ * Returns whether a thrown value is a session error, even if another copy of keyrow in this process made it.
  *
  * @example
  * ```ts
@@ -332,7 +328,7 @@ export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
 // Turns a session error that `task` throws into a `Left`. The function of an `Update` edit may throw such an error. If
-// `task` throws any other error, the promise rejects with it.
+// `task` throws any other error, the promise rejects with that error.
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>

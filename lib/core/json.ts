@@ -6,7 +6,7 @@ import { EncodeError } from './errors.js'
 /** Any JSON value, deeply read-only. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
 
-// A value is limited in the number of characters of its JSON, and in the depth of its nesting.
+// The maximum number of characters in the JSON of a value, and the maximum depth of its nesting.
 const MAX_JSON_SIZE = 16 * 1024 * 1024
 const MAX_JSON_DEPTH = 500
 
@@ -62,7 +62,7 @@ const copy = (walk: Walk, value: unknown): Json => {
 
 const copyNumber = (walk: Walk, value: number): number => {
   if (!Number.isFinite(value)) reject(walk, `${String(value)} is not JSON`)
-  // PostgreSQL writes all digits of a number. For 1e308 these are 309 digits.
+  // PostgreSQL writes a number with all its digits. It writes 309 digits for 1e308.
   grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
 }
@@ -163,5 +163,5 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   return value as DeepReadonly<A>
 }
 
-// This set has the objects that were frozen deeply. `Object.isFrozen` does not tell whether nested values are frozen.
+// This set has the objects that were frozen deeply. `Object.isFrozen` does not check nested values.
 const deeplyFrozen = new WeakSet<object>()

@@ -1,4 +1,4 @@
-// A typed key is a name and a codec. The codec converts values to JSON and back, so a value such as a `Date` keeps its
+// A typed key is a name and a codec. The codec converts values to JSON and back. So a `Date`, for example, keeps its
 // type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
@@ -20,13 +20,13 @@ export interface AnyKey {
   }
 }
 
-// The maximum length of a key's name, in bytes of UTF-8. The name is part of an index, whose entries PostgreSQL limits.
+// The maximum length of a key's name, in bytes of UTF-8. PostgreSQL limits the length of index entries.
 const MAX_KEY_BYTES = 1024
 
 /**
  * Makes a typed key. Every function that accepts the name of a key also accepts a typed key.
  *
- * @throws `EncodeError` for a name over 1,024 bytes, with U+0000 or with a lone surrogate, which cannot be stored.
+ * @throws `EncodeError` for a name that is longer than 1,024 bytes, or has U+0000 or a lone surrogate.
  *
  * @example
  * ```ts

@@ -2,7 +2,7 @@
 // but `+` concatenates it.
 import { inspect } from 'node:util'
 
-/** Ten thousand years in milliseconds. A longer time would not fit a PostgreSQL timestamp. */
+/** Ten thousand years in milliseconds. A longer time would not fit into a timestamp of PostgreSQL. */
 export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
 
 /** Whether `value` is a number from `min` to `max`. With 'integer', `value` must also be a whole number. */

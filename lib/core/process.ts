@@ -17,7 +17,7 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   return found as A
 }
 
-// Copies the timer functions when keyrow is imported. A test may replace Node.js's timers with fake ones to let a
+// Copies the timer functions when keyrow is imported. A test may replace Node.js's timers with fake timers to let a
 // session expire. keyrow's own waits for a database must still work in such a test.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers

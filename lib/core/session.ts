@@ -12,7 +12,7 @@ export type Keys = HashSet<string>
 /** The entries of all keys of a session, or of some of its keys. */
 export interface PartialSnapshot {
   readonly entries: Entries
-  /** The loaded keys; `undefined` means all keys. The value of a key that is not loaded is unknown, not absent. */
+  /** The loaded keys, or `undefined` for all keys. The value of a key that is not loaded is unknown, not absent. */
   readonly keys?: Keys | undefined
 }
 
@@ -110,7 +110,7 @@ export interface ActiveRecord<H, I> {
   readonly id: I
 }
 
-/** A session in a store of type `H`. `Session` is this type for any `SessionStore`. */
+/** A session in a store of type `H`. */
 export interface SessionValue<H> extends ActiveRecord<H, SessionId> {
   /** The time of expiry in milliseconds since 1970, by the store's clock. It is `None` before the first save. */
   readonly expiration: O.Option<number>
@@ -167,7 +167,7 @@ class FrozenSession<H> implements SessionValue<H> {
 
 const MAX_PRINTED_NAMES = 20
 
-/** The library's own `toJSON` assigns each member, so it loses a key named `__proto__`. */
+/** The `toJSON` of Immutable.js assigns each member, so it loses a key named `__proto__`. */
 function entriesToJson(this: Entries): object {
   return Object.fromEntries(this)
 }
@@ -176,7 +176,7 @@ function entriesToJson(this: Entries): object {
 export const newSession = <H>(handle: H, token = Token.fresh(freshId())): SessionValue<H> =>
   new FrozenSession({ handle, token, expiration: O.none, snapshot: O.none }, noEdits, noEntries)
 
-/** Returns a session that a store holds, with unsaved `edits`. */
+/** Returns a stored session with unsaved `edits`. */
 export const storedSession = <H>(
   handle: H,
   token: Token,

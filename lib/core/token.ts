@@ -10,7 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/** Returns 64 random bits as 16 hexadecimal digits. They are no secret, since bits for later calls stay in memory. */
+/** Returns 64 random bits in hexadecimal. They are not secret, since the bits for later calls stay in memory. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -20,7 +20,7 @@ export const randomBits64 = (): string => {
 
 declare const sessionId: unique symbol
 
-/** The public id of a session. It has no meaning, may be logged, and is no credential. */
+/** The public id of a session. It has no meaning, may be logged, and is not a credential. */
 export type SessionId = string & { readonly [sessionId]: true }
 
 declare const secretHash: unique symbol
@@ -34,7 +34,9 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** All tokens of one session share this object. The first save recognizes a new session by it. */
+    /**
+     * All tokens of one session share this object. It records whether a new session was stored (see request/save.ts).
+     */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -89,7 +91,7 @@ const sha256 = (text: string): string =>
   (crypto as Partial<typeof crypto>).hash?.('sha256', text, 'hex') ??
   createHash('sha256').update(text).digest('hex')
 
-// 43 characters of base64url hold 258 bits. The two spare bits of the last character must be zero.
+// 43 characters of base64url have 258 bits. The two spare bits of the last character must be zero.
 const TOKEN =
   /^([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])$/
 
@@ -102,12 +104,11 @@ export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as Idempot
 
 export const freshId = (): SessionId => randomUUID() as string as SessionId
 
-// A store recognizes the session ids that it made. An id has 122 random bits, of which the last 40 are a tag. The tag
-// is an HMAC of the other 82 bits, with a key that the store keeps in the database. An id with a tag is still a UUID of
-// version 4.
+// A store recognizes the session ids that it made. An id has 82 random bits and a tag of 40 bits. The tag is an HMAC of
+// the random bits, with a key that the store keeps in the database. An id with a tag is still a UUID of version 4.
 /**
- * The origin of an id. `own`: this store made the id; its session may have ended. `foreign`: this store did not make the
- * id, so it has no session with it. `unknown`: the store cannot tell.
+ * The origin of an id. `own`: this store made the id, whose session may have ended. `foreign`: this store did not make
+ * the id, so it has no session with it. `unknown`: the store cannot decide.
  */
 export type IdOrigin = 'own' | 'foreign' | 'unknown'
 
@@ -128,7 +129,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /** Sets the key. Ids older than the key have no tag. A session with such an id may live for `untaggedMs` more. */
+    /** Sets the key. Older ids have no tag. Sessions with such ids have expired after `untaggedMs` milliseconds. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

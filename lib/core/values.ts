@@ -68,8 +68,8 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. If the key has an equal value already, the same session is returned. If several saves set the same key,
- * the last save wins.
+ * Sets a key. If the key has an equal value already, returns the same session. If several saves set a key, the last
+ * save wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -123,13 +123,12 @@ export const sessionDel =
       : session
 
 /**
- * Replaces a key's value with the result of `f`. `f` gets the present value as an `Option` or, with a fallback, as the
+ * Replaces a key's value with the result of `f`. `f` gets the current value as an `Option` or, with a fallback, as the
  * value itself. The returned session has the result at once. If another request has changed the key by the time of the
- * save, `f` runs again on the newer value, so no concurrent update is lost. For a key that was not loaded, `f` runs at
+ * save, `f` runs again on the newer value. So no concurrent update is lost. For a key that was not loaded, `f` runs at
  * the save or when the key is loaded.
  *
- * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails and nothing is
- * stored.
+ * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails.
  *
  * @example
  * ```ts
@@ -169,7 +168,7 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// After a set or a deletion the value is known. An update of it is then computed here, and the save does not replay it.
+// After a set or a deletion the value is known. So a later update is computed here, and the save does not replay it.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   const edits = session.edits.set(key, composed)

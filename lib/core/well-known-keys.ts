@@ -136,7 +136,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Sets all entries of another session, and adds the messages of that session. A second application changes nothing. */
+/** Sets all entries of another session, and adds the messages of that session. A second call changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

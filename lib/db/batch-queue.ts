@@ -1,5 +1,5 @@
-// Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A request to
-// an idle queue does not wait. A request that a batch could not answer is retried alone.
+// Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A
+// request to an idle queue is sent at once. A request without a result in its batch is retried alone.
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
@@ -13,12 +13,14 @@ const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
 // Whether an error concerns the whole batch. After any other error each request is retried alone, since one request may
-// be the cause. For example, its value cannot be stored, or it waited for a lock until the timeout.
+// be the cause. For example, a request has a value that cannot be stored, or waits too long for a lock.
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A request that may wait for a lock frees its slot after this time. A request without a lock rarely takes longer. */
+/**
+ * A request that may wait for a lock frees its slot after this time. Most requests that wait for no lock are faster.
+ */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -37,7 +39,7 @@ const MAX_BATCH_CHARS = 4 * 1024 * 1024
 export interface Pending<I, A, L> {
   readonly item: I
   readonly key: string | undefined
-  /** The time at which the item arrived, by `performance.now()`. */
+  /** The time at which the item arrived, as a value of `performance.now()`. */
   readonly since: number
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
   readonly reject: (thrown: unknown) => void
@@ -59,7 +61,7 @@ export const UNKNOWN: unique symbol = Symbol('unknown')
 export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
-  /** Returns an error if no request may be sent in the present async context. */
+  /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
   /**
    * Returns the results in the requests' order. The items of a request without a result are retried alone. Its result
@@ -68,22 +70,22 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
   /** Sends one item alone. `mayBeDone` is true if a batch may have done the item. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
-  /** Returns the key of the lock that an item takes. Requests of one key are sent one by one, in their order. */
+  /** Returns the key of the lock that an item takes. Items with the same key are sent in the order of arrival. */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
   readonly maxMerged?: number
-  /** Whether an item that waits behind `first` can be sent with it. Default: it can. */
+  /** Whether `other` can be in one request with `first`. By default it can. */
   readonly canMerge?: (first: I, other: I) => boolean
   /**
    * Merges items into one request. `base` is the result of the previous request with the same key, if the items waited
-   * for that request. An item that `merge` rejects is left out.
+   * for that request. The request does not contain the items that `merge` rejects.
    */
   readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
   /** The length of an item's text. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
-/** The function `merge` of a queue that sends each item as a request of its own. */
+/** The function `merge` of a queue that sends each item as a separate request. */
 export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<I, I, A, L> => ({
   request: (pending[0] as Pending<I, A, L>).item,
   pending,
@@ -169,16 +171,15 @@ class BatchQueue<I, R, A, L> {
   }
 
   /**
-   * Returns how many of the ready items one batch takes. The slots share reads evenly, so that the process works on one
-   * answer while the server works on another. A batch of writes takes all items.
+   * Returns the number of ready items for the next batch. Reads are divided evenly among the slots, so that the process
+   * decodes one answer while the server prepares another. A batch of writes contains all ready items.
    */
   #shareOf(ready: number, slots: number): number {
     if (this.#options.keyOf !== undefined) return ready
     return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / READS_WORTH_ANOTHER))))
   }
 
-  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if none of these items is to be
-  // sent.
+  // Takes an item and the waiting items that can be merged with it. Returns `undefined` if no item has to be sent.
   #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
     const { key } = first
     const taken = [first, ...this.#takeBlocked(first)]
@@ -206,7 +207,7 @@ class BatchQueue<I, R, A, L> {
     return blocked.splice(0, count)
   }
 
-  /** Rejects the items whose time in the queue is up, and returns the others. */
+  /** Returns the items whose time in the queue is not over. The other items fail. */
   #inTime(pending: readonly Pending<I, A, L>[]): readonly Pending<I, A, L>[] {
     const { what, limits } = this.#options
     const earliest = performance.now() - limits.queueTimeoutMs
@@ -249,7 +250,7 @@ class BatchQueue<I, R, A, L> {
       // A request that waits for a lock must not block the queue.
       else if (isSingle) await releaseSlotAfter(Promise.all(each))
     } catch (thrown) {
-      // An observer of statements may throw.
+      // The observer of an `observedDatabase` may throw.
       for (const group of groups) {
         this.#complete(group, undefined)
         for (const { reject } of group.pending) reject(thrown)
@@ -257,7 +258,7 @@ class BatchQueue<I, R, A, L> {
     }
   }
 
-  /** Sends a batch and resolves the items that it answers. Returns the groups that the batch did not answer. */
+  /** Sends a batch and resolves the items that have a result. Returns the groups without a result. */
   async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Unanswered<I, R, A, L>[]> {
     const results = await this.#options.all(groups.map(({ request }) => request))
     if (E.isLeft(results)) {
@@ -284,7 +285,7 @@ class BatchQueue<I, R, A, L> {
     return unanswered
   }
 
-  /** Sends the items one after the other, each alone and within its time in the queue. */
+  /** Sends the items one after the other, each in its own statement. An item whose time in the queue is over fails. */
   async #sendEach({ group, count }: Unanswered<I, R, A, L>): Promise<void> {
     let latest: A | undefined
     for (const one of group.pending.slice(0, count))

@@ -5,13 +5,16 @@ import { numberOption } from '../core/options.js'
 import { setImmediate, setTimeout } from '../core/process.js'
 
 export interface BatchOptions {
-  /** The maximum number of requests in a statement. Up to 32 saves of one session count as one. Default: 128. */
+  /** The maximum number of requests in one batch. Up to 32 saves of one session count as one request. Default: 128. */
   readonly maxBatchSize?: number
-  /** The maximum number of concurrent statements of a kind, if one is late or many requests wait. Default: 2. */
+  /**
+   * The maximum number of concurrent statements of one kind. Default: 2. A second statement starts only if the first
+   * one is late or many requests wait.
+   */
   readonly concurrency?: number
-  /** The maximum number of unanswered requests of a kind. More requests fail with a `DriverError`. Default: 10,000. */
+  /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
+  /** The maximum time in the queue, in milliseconds. After it a request fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -30,23 +33,23 @@ export const limitsOf = ({
 export interface BatchSource<B> {
   /** Returns the number of waiting requests. */
   readonly size: () => number
-  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if none is ready. */
+  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if no batch is ready. */
   readonly next: (slots: number) => B | undefined
-  /** The number of waiting requests that are worth a batch beside the running one. */
+  /** If at least this many requests wait, another batch starts while one runs. */
   readonly worthAnother: number
-  /** Sends a batch. It takes one of the `concurrency` slots until the promise has settled. */
+  /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
   readonly send: (batch: B) => Promise<void>
 }
 
 type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
 
-/** A batch that runs longer than this time is late. Another batch may then start while the late one runs. */
+/** A batch that runs longer than this time is late. Another batch may start while a late batch runs. */
 const LATE_MS = 10
 
-/** If this many reads wait, another statement starts beside the one that runs. */
+/** If this many reads wait, another statement is sent while one runs. */
 export const READS_WORTH_ANOTHER = 32
 
-/** If this many writes wait, another statement starts beside the one that runs. Each costs a flush of the log. */
+/** If this many writes wait, another statement is sent while one runs. Each statement costs a flush of the WAL. */
 export const WRITES_WORTH_ANOTHER = 64
 
 /**
@@ -70,7 +73,7 @@ export class Scheduler<B> {
     this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
   }
 
-  /** Sends a batch after this turn of the event loop, so that requests later in the same turn still join the batch. */
+  /** Sends a batch after this turn of the event loop. It includes requests that arrive later in the same turn. */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true

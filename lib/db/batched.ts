@@ -13,8 +13,8 @@ type Rows = E.Either<DriverError, readonly Row[]>
  * Wraps a database so that concurrent statements of the same kind are sent as one statement. Only statements with a
  * `batchable` form are batched, such as a record's `find` or its `save` of one column. A statement that arrives alone
  * is sent at once. Each caller gets its own result or error. A statement whose row is locked is sent again alone, and
- * waits. Statements in a transaction are not batched. If `maxQueueSize` statements wait, the next one fails at once
- * with a retryable `DriverError`.
+ * waits for the lock. Statements in a transaction are not batched. If `maxQueueSize` statements wait, the next one
+ * fails at once with a retryable `DriverError`.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -91,8 +91,8 @@ const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
-// Groups the result rows by the item to which they belong. With `mustHave`, an item without rows gets `undefined`, so
-// that it is retried alone.
+// Groups the result rows by the item to which they belong. If `mustHave` is true, an item without rows gets
+// `undefined`, so that it is retried alone.
 const byItem = (
   rows: readonly Row[],
   count: number,

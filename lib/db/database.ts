@@ -1,5 +1,4 @@
-// Defines the contract of a database: named statements with positional parameters, and transactions. Every driver keeps the
-// contract, whatever its library does by default.
+// Defines the contract of a database, which every driver implements: statements with parameters, and transactions.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { DriverError, SessionError } from '../core/errors.js'
@@ -14,15 +13,15 @@ export interface Query {
 }
 
 /**
- * One statement that replaces several statements of the same kind. Each parameter is an array, as PostgreSQL's text,
- * with one element for each caller. The column `00 ordinal` of a result row has the number of the row's caller, counted
- * from 1.
+ * One statement that replaces several statements of the same kind. Each parameter is the text of a PostgreSQL array,
+ * with one element for each caller. The column `00 ordinal` of a result row has the caller's number. The first caller
+ * has the number 1.
  */
 export interface BatchableQuery extends Query {
   /**
    * The number of leading parameters that identify the row which the statement writes. Two callers with the same row
-   * are never batched together. A caller whose row is locked or deleted gets no result row, and runs the statement
-   * alone.
+   * are never batched together. A caller without a result row runs the statement alone, because its row is locked or
+   * deleted.
    */
   readonly keyParams?: number
 }
@@ -32,17 +31,18 @@ export const ORDINAL = '00 ordinal'
 
 /**
  * A parameter of a statement. Every driver sends a parameter as PostgreSQL's text, which the server reads like a quoted
- * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. `true` is the text `true` where the server
- * cannot infer a type.
+ * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. Where the server cannot infer a type,
+ * `true` is the text `true`.
  */
 export type Param = string | number | boolean | bigint | null
 
 /**
  * The values of a row by column name. Every driver returns the same values, even if a pool has types or transforms of
- * its own. `int8` is a `bigint`; other integers and floats are a `number`; `boolean` is a boolean; `bytea` is a
- * `Uint8Array`; `json` and `jsonb` are parsed. `date` (midnight in UTC), `timestamp` (local time) and `timestamptz` are
- * a `Date` to the millisecond; An infinite date or time is a `number`. An array of a built-in scalar type is an array.
- * A value of any other type, such as `numeric`, `uuid`, `interval` or a type of your own, is PostgreSQL's text.
+ * its own. The driver returns an `int8` as `bigint`, another integer or a float as `number`, and a `bytea` as
+ * `Uint8Array`. It parses `json` and `jsonb`. It returns a `date` (midnight in UTC), a `timestamp` (local time) or a
+ * `timestamptz` as a `Date` with millisecond precision. An infinite date or time is a `number`. An array of a built-in
+ * scalar type is a JavaScript array. A value of any other type, such as `numeric`, `uuid`, `interval` or a type of your
+ * own, is PostgreSQL's text.
  */
 export type Row = Readonly<Record<string, unknown>>
 
@@ -50,8 +50,8 @@ export type Row = Readonly<Record<string, unknown>>
 export interface Queryable {
   /**
    * Runs one statement and returns all its rows. A failure is returned as a `DriverError`, never thrown. When the
-   * database's deadline has passed, the statement fails and its effect is unknown. Text with U+0000, and a value that
-   * is no `Param`, are rejected before anything is sent. If a change of a column made a prepared statement stale, the
+   * database's deadline has passed, the statement fails and its effect is unknown. A text with U+0000 or a value that
+   * is not a `Param` is rejected before anything is sent. If a change of a column made a prepared statement stale, the
    * statement is prepared again and run. In a transaction, a stale statement fails with a retryable error, since its
    * failure aborts the transaction.
    */
@@ -75,9 +75,9 @@ export interface Database extends Queryable {
   readonly close: TaskEither<DriverError, void>
   /** If an inner transaction is open, returns the error that a statement through this handle would get. */
   readonly misuse?: () => DriverError | undefined
-  /** Returns the handle of this database's innermost open transaction in the present async context, if there is one. */
+  /** Returns the handle of this database's innermost open transaction in the current async context, if any. */
   readonly current?: () => Database | undefined
-  /** The transaction to which this handle belongs, if it belongs to one. */
+  /** The transaction of this handle. It is `undefined` outside of a transaction. */
   readonly transactionScope?: TransactionScope
 }
 
@@ -106,7 +106,7 @@ export interface DriverTransaction extends Queryable {
   ) => TaskEither<E | DriverError, A>
 }
 
-/** One statement that has run. `rows` is `undefined` if it failed. */
+/** One statement that has run. `rows` is `undefined` if the statement failed. */
 export interface QueryEvent {
   readonly query: Query
   readonly milliseconds: number
@@ -164,16 +164,16 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
 /**
  * Runs `body` in a transaction. If `body` returns a `Right`, the transaction is committed. If `body` returns a `Left`
  * or throws, the transaction is rolled back, and the caller gets that `Left` or error. A nested call is a savepoint.
- * Inside `body` use the handle `tx` (`withHandle` gives it to a record or a session). A statement through an outer
- * handle fails at once with the kind `outerHandle`. If a statement fails, the result is a `Left` of its error, even if
- * `body` ignores the error. `transact` retries nothing.
+ * Inside `body` use the handle `tx`. `withHandle` returns a record or session with this handle. A statement through an
+ * outer handle fails at once with the kind `outerHandle`. If a statement fails, the result is a `Left` of its error,
+ * even if `body` ignores the error. `transact` retries nothing.
  *
  * Changes of the current session in `body` belong to the transaction if the session is stored in the same database.
  * These changes are saved right before the commit, and a rollback drops them. If the save fails, the transaction is
  * rolled back.
  *
- * @throws as a `Left`: `DriverError` of a statement or of the commit. If `body` changed the current session, also the
- * errors of `saveSession` (`SessionGone`, `SaveConflict`, …), and `SessionClosed` if the request has ended.
+ * @throws as a `Left`: `DriverError` of a statement or of the commit. If `body` changes the current session, the errors
+ * of `saveSession` are possible too, and `SessionClosed` after the end of the request.
  *
  * @example
  * ```ts

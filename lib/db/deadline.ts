@@ -7,17 +7,16 @@ import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
-// Whether a statement failed because its prepared form is stale. A column may have another type now. Or the connection
-// has lost the statement, after DISCARD ALL or because a pooler gave the connection to another client. The server
-// checks a prepared statement before it runs the statement. So the statement had no effect, and can be prepared again.
+// Whether a statement failed because its prepared form is stale. It is stale if a column has a new type, or if the
+// connection has lost the prepared statement. DISCARD ALL or a pooler can cause this loss. The server detects a stale
+// statement before it runs the statement. So the statement had no effect, and can be prepared again.
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
-  // 0A000 stands for every unsupported feature, and the server may translate messages. So the name of the routine
-  // decides.
+  // 0A000 has other causes too, and messages may be translated. So the name of the server's routine is compared.
   return code === '0A000' ? routine === 'RevalidateCachedQuery' : isForgotten(error)
 }
 
-/** Whether the connection has no prepared statement of this name, or a different one. */
+/** Whether the connection has lost the prepared statement, or has another one with the same name. */
 export const isForgotten = (error: unknown): boolean => {
   const { code } = (error ?? {}) as { readonly code?: unknown }
   return code === '26000' || code === '42P05'
@@ -29,8 +28,8 @@ const DEFAULT_TIMEOUT_MS = 5_000
 export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
   numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
-// Runs `start`, but fails with a `DriverError` after `timeoutMs`, of which `spentMs` have passed already. The field
-// `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
+// Runs `start`, and fails with a `DriverError` after `timeoutMs`. Earlier attempts have used `spentMs` of this time.
+// The field `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
@@ -75,7 +74,7 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   )
 }
 
-/** Returns the names of the violated constraint and column, for which postgres.js and PGlite use different fields. */
+/** Returns the names of the violated constraint and column. The field names of postgres.js and PGlite differ. */
 const violated = (cause: unknown): { readonly constraint?: string; readonly column?: string } => {
   const fields = (cause ?? {}) as Readonly<Record<string, unknown>>
   const constraint = fields['constraint_name'] ?? fields['constraint']
@@ -109,11 +108,11 @@ const isOfConnecting = (error: unknown): boolean => {
   )
 }
 
-/** Whether the connection was lost. It is false if the server rejected the statement or a deadline passed. */
+/** Whether the connection was lost. The result is false if the server rejected the statement or a deadline passed. */
 export const isLostConnection = (error: DriverError): boolean =>
   error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
 
-/** Returns an error if a parameter is no `Param`. Without this check, drivers would treat the parameter differently. */
+/** Returns an error if a parameter is not a `Param`. Drivers would convert such a parameter differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
   for (const [index, param] of params.entries()) {
     const problem = paramProblem(param)
@@ -131,10 +130,10 @@ export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
 // Retries operations of the store. Each operation is idempotent. The session's header keeps the idempotency keys of the
-// last saves, and a rotation or creation recognizes its own effect. An operation is retried after a lost connection, a
-// timeout, a deadlock, another serialization failure or a stale prepared statement. An operation is also retried if the
-// server starts, stops, is read-only or lacks resources. The number of attempts and the total time are bounded. Pauses
-// have random lengths.
+// last saves. A repeated rotation or creation recognizes the effect of the first attempt. An operation is retried after
+// a lost connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. An operation is also
+// retried if the server starts, stops, is read-only or lacks resources. The number of attempts and the total time are
+// bounded. The pauses between attempts have random lengths.
 
 export interface RetryPolicy {
   /** The maximum number of attempts, including the first one. Default: 6. */
@@ -145,7 +144,7 @@ export interface RetryPolicy {
   readonly baseDelayMs: number
 }
 
-/** Fills in the defaults of a policy. Throws a `RangeError` if an option is out of range. */
+/** Returns a policy with defaults for the missing options. Throws a `RangeError` if an option is out of range. */
 export const retryPolicyOf = ({
   attempts = 6,
   totalTimeoutMs = 12_000,
@@ -160,8 +159,8 @@ export const retryPolicyOf = ({
 /** One attempt at an operation. `mayBeDone` is true if an earlier attempt failed with an unknown effect. */
 export type Attempt<L, A> = (mayBeDone: boolean) => Promise<E.Either<L, A>>
 
-// Runs the operation again, within the policy, as long as it fails with a retryable `DriverError`. When the total time is
-// up, the result is a retryable `DriverError`, and a later result is ignored.
+// Repeats the operation, within the limits of the policy, while it fails with a retryable `DriverError`. When the total
+// time is over, the result is a retryable `DriverError`. A later result is ignored.
 export const retried =
   (policy: RetryPolicy) =>
   <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>

@@ -34,8 +34,7 @@ interface Locks {
 }
 
 // Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
-// ends a Deno process, and a held lock ends a Bun process. The file locks of Bun and Deno do not exclude a process of
-// Node.js.
+// ends a Deno process, and a held lock ends a Bun process. File locks of Bun and Deno do not exclude Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
@@ -71,9 +70,9 @@ interface Opened {
 
 /**
  * Makes a PGlite database in a directory, or in memory if no directory is given. The first statement opens the
- * database, which takes 3 to 5 seconds for a new one. Statements fail with a `DriverError` if another process has the
- * directory open. On Bun and Deno the lock does not work, so all statements on a database in a directory fail. The lock
- * needs the package `fs-native-extensions`.
+ * database. To create a new database takes 3 to 5 seconds. Statements fail with a `DriverError` if another process has
+ * the directory open. On Bun and Deno the lock does not work, so all statements on a database in a directory fail. The
+ * lock needs the package `fs-native-extensions`.
  *
  * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *
@@ -188,7 +187,7 @@ class RolledBack<L> extends Error {
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** The progress of a transaction. It waits for the previous transaction, but not longer than its own deadline. */
+/** The progress of a transaction. A transaction waits for the previous one, at most until its own deadline. */
 interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }

@@ -32,13 +32,13 @@ export interface Sending {
   readonly once: SendOnce
 }
 
-// After one stale prepared statement, every connection of the pool prepares its statements again under another name or
-// text. Behind a pooler in transaction mode, connections keep losing their prepared statements. Such a pool then stops
-// preparing statements.
+// After a prepared statement became stale, the pool prepares all statements again, with another name or text. Behind a
+// pooler in transaction mode, a pool's connections keep losing their prepared statements. The pool then stops preparing
+// statements.
 
 export interface Plans {
   generation: number
-  /** The number of generations that ended because a connection had lost a statement. */
+  /** The number of generations that ended because a connection lost a prepared statement. */
   forgotten: number
 }
 
@@ -46,7 +46,8 @@ export const newPlans = (): Plans => ({ generation: 0, forgotten: 0 })
 
 const MAX_FORGOTTEN = 8
 
-// Records a stale prepared statement and returns true. The statement had no effect, so it can be sent again unprepared.
+// Whether a statement failed because its prepared form is stale. If so, a new generation begins. A stale statement had
+// no effect, so it can be sent again unprepared.
 const isToBeSentAgain = (plans: Plans, { generation, prepare }: Plan, error: unknown): boolean => {
   if (!prepare || !isStalePlan(error)) return false
   // Another stale statement of this generation may have ended the generation already.
@@ -62,7 +63,7 @@ export const sendQuery = async (query: Query, params: readonly Param[], sending:
   if (invalid !== undefined) return E.left(invalid)
   const { plans, timeoutMs, spentMs = 0 } = sending
   const sentAt = performance.now()
-  // A statement without parameters rarely recurs, so it is not prepared.
+  // A statement without parameters is rarely repeated, so it is not prepared.
   const prepare = sending.prepare && params.length > 0 && plans.forgotten < MAX_FORGOTTEN
   const plan = { prepare, generation: plans.generation, timeoutMs }
   const result = await sendChecked(query, params, sending, plan)
@@ -99,7 +100,7 @@ const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outc
     return result
   }))
 
-/** Whether `array_nulls` matters, because a parameter that looks like an array has a null. */
+/** Whether `array_nulls` may change a parameter, because the parameter looks like an array with a null. */
 const hasNulls = (params: readonly Param[]): boolean =>
   params.some((param) => typeof param === 'string' && param.startsWith('{') && /[{,]NULL[,}]/.test(param))
 
@@ -109,7 +110,7 @@ const AFFECTED = new Set([
   1114, 1115, 1184, 1185,
 ])
 
-/** Whether `extra_float_digits` or `DateStyle` matters, because a column has one of the types of `AFFECTED`. */
+/** Whether `extra_float_digits` or `DateStyle` may change a value, because a column has a type in `AFFECTED`. */
 const isAffected = (columns: readonly Column[]): boolean => columns.some(({ type }) => AFFECTED.has(type))
 
 const checked = ({ digits, nulls, style }: Row): E.Either<DriverError, void> => {
@@ -127,8 +128,8 @@ const checked = ({ digits, nulls, style }: Row): E.Either<DriverError, void> => 
   return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
 }
 
-// Sends a statement, and checks the settings that affect its values. If the result was rounded, the statement may have
-// taken effect.
+// Sends a statement, and checks the settings that affect its values. If the result may be rounded, the statement fails,
+// although it may have taken effect.
 const sendChecked = async (
   query: Query,
   params: readonly Param[],

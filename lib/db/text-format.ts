@@ -1,5 +1,5 @@
-// Converts parameters and values to and from PostgreSQL's text format, which every driver sends and receives. The server
-// infers the type of a parameter as it does for a quoted literal, so a parameter means the same on every driver.
+// Converts parameters and values to and from PostgreSQL's text format, which every driver sends and receives. The
+// server infers a parameter's type like that of a quoted literal. So a parameter means the same with every driver.
 import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
@@ -8,7 +8,7 @@ import type { Param, Row } from './database.js'
 export const paramText = (param: Param): string | null =>
   param === null ? null : Object.is(param, -0) ? '-0' : String(param)
 
-/** Returns the reason why a value is no parameter, if there is one. */
+/** Returns the reason why a value is not a valid parameter, or `undefined` for a valid parameter. */
 export const paramProblem = (param: unknown): string | undefined => {
   if (typeof param === 'string') return textProblem(param)
   if (param === undefined) return 'is undefined'
@@ -17,8 +17,8 @@ export const paramProblem = (param: unknown): string | undefined => {
     : 'is no text, number, bigint, boolean or null: `param` makes text of a value by its column'
 }
 
-// Dates and times become a `Date` to the millisecond, and `infinity` becomes the number `Infinity`. If a setting of the
-// role selects a style other than ISO, dates and times stay text, since they may be ambiguous.
+// A date or a time becomes a `Date` with millisecond precision. `infinity` becomes the number `Infinity`. A date or
+// time in a style other than ISO may be ambiguous, so it stays text.
 const TIME =
   /^(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(?:([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)?( BC)?$/
 
@@ -27,7 +27,7 @@ type Parts = readonly [year: number, month: number, day: number, hour: number, m
 interface Time {
   readonly parts: Parts
   readonly millisecond: number
-  /** The offset from UTC in seconds. It is positive to the east. */
+  /** The offset from UTC in seconds, positive for zones east of UTC. */
   readonly offset: number
 }
 
@@ -67,7 +67,7 @@ const dateOf = made(inUtc)
 
 const momentOf = made((time) => new Date(inUtc(time).getTime() - time.offset * 1000))
 
-/** Returns a time without a zone as a time in the zone of the process. */
+/** Reads a time without a zone as a time in the zone of the process. */
 const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], millisecond }) => {
   const date = new Date(2000, 0, 1)
   date.setFullYear(year, month, day)
@@ -81,7 +81,7 @@ export interface Column {
   readonly type: number
 }
 
-/** A value as a driver receives it: its text, or the bytes of its text. */
+/** A value as a driver receives it: as text, as the bytes of the text, or as null. */
 export type Wire = string | Uint8Array | null
 
 type Decode = (text: string) => unknown
@@ -140,10 +140,11 @@ export const decodedRows = (
   const count = reads.length
   const decoded: Row[] = []
   // `forEach` skips the holes of an array, and `map` would keep them. After a failed statement or a lost connection,
-  // postgres.js 3.4.9 does not reset its row count. The array of the next result then begins with that many holes.
+  // postgres.js 3.4.9 does not reset its row count. The array of the next result then begins with a hole for each
+  // counted row.
   rows.forEach((wires) => {
     const row: Record<string, unknown> = {}
-    // A loop with `of` would make an iterator for each row and double the cost.
+    // A `for…of` loop would make an iterator for each row, and double the cost.
     for (let index = 0; index < count; index += 1) {
       const { name, decode } = reads[index] as (typeof reads)[number]
       const wire = wires[index] ?? null
@@ -154,8 +155,8 @@ export const decodedRows = (
   return decoded
 }
 
-// Makes immutable dates. Making a `Date` immutable costs more than decoding the rest of a row, so recent dates are cached.
-// The milliseconds of a date determine its slot in the cache.
+// Makes immutable dates. Making a `Date` immutable costs more than decoding the rest of a row, so recent dates are
+// cached. The last ten bits of a date's time are its slot in the cache.
 
 const SLOTS = 1024
 

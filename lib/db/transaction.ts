@@ -1,10 +1,9 @@
 // Implements transactions for every driver. Each transaction and each savepoint has a scope. The scope decides which
-// handle may be used in its body, and runs the tasks that depend on its end. A transaction in which a statement has
-// failed is never committed.
+// handle may be used in the body. It also runs the tasks before the commit, and calls the listeners at the end. A
+// transaction in which a statement has failed is never committed.
 //
-// While the body runs, everything that it awaits can find the scope. So keyrow detects a statement through an outer
-// handle. Such a statement would run outside of the transaction, or wait for a connection that only the end of the body
-// frees.
+// The body runs in an async context with the scope. So keyrow detects a statement through an outer handle. Without this
+// check, the statement would run outside of the transaction, or wait for a connection that the body uses.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -15,7 +14,7 @@ import type { Database, Driver, DriverTransaction, Outcome } from './database.js
 
 interface Scope {
   readonly root: object
-  /** The scope in which this scope was begun. It may belong to another database. */
+  /** The scope in which this scope began. The outer scope may belong to another database. */
   readonly around: Scope | undefined
   readonly endListeners: ((committed: boolean) => void)[]
   readonly commitTasks: TaskEither<SessionError, unknown>[]
@@ -71,7 +70,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-// Returns the innermost open scope of this database in the present async context, if that scope is inside of `handle`.
+// Returns the innermost open scope of this database in the current async context, if that scope is inside of `handle`.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope
@@ -90,7 +89,7 @@ const NOT_CLOSED = misuse('outerHandle', 'a transaction cannot close its databas
 
 const misuseError = (error: () => DriverError): Outcome<never> => Promise.resolve(E.left(error()))
 
-/** Runs `body` in the scope. The scope is bound while `body` runs, and ends with it. */
+/** Runs `body` in an async context with the scope. The scope ends with `body`. */
 const run = async <L, A>(
   scope: Scope,
   begin: DriverTransaction['savepoint'],
@@ -137,7 +136,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
     async (): Outcome<A, L> => {
       if (!scope.over && innermost(scope.root, scope) !== undefined) return misuseError(OUTER)
-      // A concurrent statement waits for the end of an open savepoint, whose rollback would undo the statement too.
+      // The statement waits for the end of a concurrent savepoint, whose rollback would undo the statement too.
       while (scope.savepoint !== undefined) await scope.savepoint
       return scope.over ? misuseError(OVER) : act()
     }

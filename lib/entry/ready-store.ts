@@ -10,19 +10,16 @@ import { type CleanupOptions, startCleanup } from '../store/cleanup.js'
 import type { SessionStore } from '../store/contract.js'
 
 export interface ReadyStoreOptions extends SessionStoreOptions {
-  /** The maximum time of one statement, including its wait for a connection, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement, including the wait for a connection, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
-  /** The sizes of batches and queues. */
   readonly batch?: BatchOptions
-  /** The memory limit of the in-process cache. */
   readonly cache?: MemoryLimit
   /** The schedule of the cleanup of expired sessions. `false` leaves it to another process, such as `npx keyrow cleanup`. */
   readonly cleanup?: CleanupOptions | false
 }
 
-/** A store that owns its database. */
 export interface ReadyStore extends SessionStore {
-  /** The database of the store, for records and transactions beside the sessions. */
+  /** The database of the store, for the program's own records and transactions. */
   readonly database: Database
   /** Stops the cleanup of expired sessions, and then closes all connections. A second call has no effect. */
   readonly close: TE.TaskEither<DriverError, void>

@@ -1,5 +1,4 @@
-// Exports what authors of stores, databases and layers need. A program that assembles its own store also needs these
-// exports.
+// Exports the functions and types for authors of stores, databases and layers.
 
 export type { Edit, Edits, Entries, Step } from '../core/edits.js'
 export type { StoreError } from '../core/errors.js'

@@ -168,7 +168,7 @@ class ExpressSessionStore extends session.Store {
 
   /**
    * express-session makes its own session object here from the result of `get`, and later passes that object to `set`.
-   * So the new object gets the state of the old one.
+   * So the new object gets the state of the old object.
    */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const loaded = this.#stateOf(data)
@@ -181,7 +181,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into its own object. This member then identifies that object.
+    // @fastify/session copies all enumerable members into its own object. So this member identifies the copy.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)
@@ -219,8 +219,7 @@ class ExpressSessionStore extends session.Store {
     return { ...found, seen: seen.filterNot(isUncertain).merge(found.seen.filter(isUncertain)) }
   }
 
-  // Runs the writes of one object one after the other, because each write starts from the state that the previous write
-  // left.
+  // Runs the writes of one object one after the other, because each write uses the state after the previous write.
   #enqueue(data: object, write: () => Promise<void>): Promise<void> {
     const turn = (this.#writes.get(data) ?? Promise.resolve()).then(write)
     const settled = turn.catch(() => undefined)
@@ -296,8 +295,8 @@ from (
   where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
 
-  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that no such session
-  // is created again.
+  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that no session is
+  // created with one of them.
   clear: (schema) =>
     endingOf(schema, {
       lockedSessions: `

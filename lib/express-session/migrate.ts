@@ -22,7 +22,6 @@ export interface OldSession {
   readonly values: Readonly<Record<string, Json>>
 }
 
-/** The sessions of the other store. */
 export interface OldSessions {
   /** Returns the session if it is alive by the other store's rules. */
   readonly find: (sid: string) => TE.TaskEither<DriverError, Option<OldSession>>
@@ -66,7 +65,6 @@ export interface MigrateOptions {
   readonly onBatch?: (soFar: MigrationResult) => void
 }
 
-/** The totals of a migration. */
 export interface MigrationResult {
   /** The number of sessions that this run has migrated. */
   readonly migrated: number
@@ -80,8 +78,7 @@ export interface MigrationResult {
 
 /**
  * Migrates all live sessions of another store in batches, while that store is in use. The sessions also stay in the
- * other store, so that processes with the other store sign out no user. A later run migrates the sessions that were
- * created meanwhile.
+ * other store, so that processes with that store sign out no user. A later run migrates new sessions.
  *
  * @throws `DriverError` or `SchemaMismatch`. Sessions that were migrated before the failure stay migrated.
  */
@@ -106,8 +103,7 @@ export const migrateSessions = async (
 }
 
 // The table of connect-pg-simple has the columns (sid, sess json, expire timestamp). The times in the table have no
-// time zone, and are in the zone of the writing connection. So the connections that read the table must have the same
-// time zone.
+// time zone, and are in the zone of the writing connection. The connections that read the table must use the same zone.
 
 export interface ConnectPgSimpleOptions {
   /** The table's name. Default: `session`. */
@@ -131,8 +127,7 @@ const oldStatements = statementsOf('old', {
 })
 
 /**
- * Returns the sessions in a table of connect-pg-simple, for `migrateSessions` and for the option `migrateFrom` of
- * `expressSessionStore`.
+ * Returns the sessions in a table of connect-pg-simple, for `migrateSessions` and for the option `migrateFrom`.
  *
  * @example
  * ```ts

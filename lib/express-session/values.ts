@@ -64,14 +64,17 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
 }
 
 // express-session 1.19 reads the clock twice when it sets a cookie's time. If a millisecond passes in between,
-// `originalMaxAge` becomes shorter. So this member may change in a request that changes nothing, and a time may move
+// `originalMaxAge` becomes shorter. So `originalMaxAge` may change in a request without changes, and a time may move
 // backwards.
 const CLOCK_STEP_MS = 1_000
 
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Returns the time at which the browser deletes the cookie, in milliseconds since 1970. A time of 0 counts as none. */
+/**
+ * Returns the time at which the browser deletes the cookie, in milliseconds since 1970. A time of 0 means that there is
+ * no such time.
+ */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
@@ -86,8 +89,8 @@ export const isOver = (cookie: Json | undefined, now: number): boolean => {
   return time !== undefined && time <= now
 }
 
-// A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are two different
-// digests of the sid.
+// A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are digests of
+// the sid.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()

@@ -10,7 +10,10 @@ import { headerOf, isUnsafe, type RequestInfo, senderOf } from './csrf.js'
 const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
-  /** The cookie's name. TLS adds the prefix `__Host-`, or `__Secure-` with a `domain` or `path`. Default: `session`. */
+  /**
+   * The cookie's name. Over TLS it gets the prefix `__Host-`, or `__Secure-` with a `domain` or `path`. Default:
+   * `session`.
+   */
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
@@ -18,12 +21,18 @@ export interface CookieOptions {
   readonly persistent?: boolean
   /**
    * Whether the browser keeps a separate cookie for each site that embeds your site in a frame (CHIPS). In frames some
-   * browsers accept only such partitioned cookies. The option needs `sameSite: 'none'`. Default: false.
+   * browsers accept only partitioned cookies. The option needs `sameSite: 'none'`. Default: false.
    */
   readonly partitioned?: boolean
-  /** A domain whose hosts all get the cookie and may set it, such as `shop.example`. Default: only the host that set it. */
+  /**
+   * A domain whose hosts all get the cookie and may set it, such as `shop.example`. By default only the host that set
+   * the cookie gets it.
+   */
   readonly domain?: string
-  /** Only requests below this path carry the cookie. The host's other pages can still read it. Default: `/`. */
+  /**
+   * Only requests below this path carry the cookie. A path does not protect the cookie from other pages of the host.
+   * Default: `/`.
+   */
   readonly path?: string
 }
 
@@ -96,8 +105,8 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 
 // Implements the cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D
 // Secure, SAML, OpenID Connect's `form_post`). It also withholds a `Strict` cookie from any link of another site. But
-// the browser accepts a cookie in the response, which would replace the cookie of a signed-in user. So the edits of
-// such a request are stored in a second session, whose cookie is `session-cross-site`. find-session.ts merges the two
+// the browser accepts a cookie in the response. This cookie would replace the cookie of a signed-in user. So the edits
+// of such a request go to a second session with the cookie `session-cross-site`. find-session.ts merges the two
 // sessions later.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
@@ -115,7 +124,7 @@ const crossSiteCookie = (options: CookieOptions) => {
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // The cross-site cookie is `Lax`, so that the browser sends it to the page to which the response redirects.
   const token = cookieNamed('cross-site', 'lax')
-  // If a request has this cookie, the browser has sent all `Strict` cookies. This works without `Sec-Fetch-Site` too.
+  // If a request has this cookie, the browser has sent all `Strict` cookies. This also works without `Sec-Fetch-Site`.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
@@ -146,7 +155,6 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
     return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
   }
   if (sender === 'same-origin') return false
-  // A request without `Sec-Fetch-Site` comes from an old browser, or from a client that is no browser and sends no
-  // `Origin`.
+  // A request without `Sec-Fetch-Site` comes from an old browser, or from another client that sends no `Origin`.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }

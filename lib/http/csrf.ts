@@ -1,6 +1,6 @@
 // Checks whether a page of the program's own site made a request. The check uses headers that browsers set, or else a
-// token that only the program's pages have. `SameSite` is not enough. Browsers send the cookie from other hosts of the
-// same site too, and old browsers ignore `SameSite`.
+// token that only the program's pages have. `SameSite` alone is not enough. Browsers send the cookie from other hosts
+// of the same site too, and old browsers ignore `SameSite`.
 
 import { timingSafeEqual } from 'node:crypto'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
@@ -19,16 +19,14 @@ export interface CheckedRequest {
   readonly headers: HeaderRecord | { readonly get: (name: string) => string | null }
 }
 
-/** What an adapter reports about a request. */
+/** The data about a request that an adapter passes. */
 export interface RequestInfo {
   /** The requested host, as a trusted proxy reports it. Without this value, the request's own host is used. */
   readonly host?: string | undefined
   /** Whether the client's connection is known to be secure. */
   readonly secure: boolean
   readonly cookieHeader: string | undefined
-  /** The client's address, if it is known. */
   readonly address?: string | undefined
-  /** The request itself, for its method and headers. */
   readonly request?: CheckedRequest | undefined
 }
 
@@ -41,7 +39,7 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** Returns the sender by `Sec-Fetch-Site`, or else by `Origin`. `Origin` cannot show a `same-site` sender. */
+/** Derives the sender from `Sec-Fetch-Site`, or else from `Origin`. `Origin` cannot show a `same-site` sender. */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -50,22 +48,24 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
   return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
-/** The possible senders of a request. `none` is the user, who used the address bar or a bookmark. */
+/** The possible senders of a request. `none` means that the user opened the page by the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/** Whether the headers name a page of another origin, or hide the page. Without these headers the result is false. */
+/** Whether the headers name a page of another origin, or hide the origin. Without these headers the result is false. */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/** Compares origins like a browser, ignoring default ports, upper case and the notation of IPv6 addresses. */
+/**
+ * Compares origins as a browser does, without regard to default ports, upper case and the notation of IPv6 addresses.
+ */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && !secure))) return false
-  // A proxy may end TLS without reporting this, so the scheme of `origin` is used for both.
+  // A proxy may end TLS and not report it, so the scheme of `origin` is used for both.
   return parseUrl(`${url.protocol}//${host}`)?.host === url.host
 }
 
@@ -79,10 +79,10 @@ const requestedHost = (request: CheckedRequest): string | undefined => {
 const parseUrl = (url: string): URL | undefined => (URL.canParse(url) ? new URL(url) : undefined)
 
 /**
- * Whether the browser only prefetches or prerenders a page (by `Sec-Purpose`, or the older `Purpose`). The user may
- * never open the page. Flash messages that a prefetch reads are kept, and a prefetch does not extend the session's
- * expiration. Other effects of the handler are not prevented. So call `isPrefetch` before you count a page view, for
- * instance.
+ * Whether the browser only prefetches or prerenders a page, according to `Sec-Purpose` or the older `Purpose`. The user
+ * may never open the page. Flash messages that a prefetch reads are kept, and a prefetch does not extend the session's
+ * expiration. keyrow does not prevent other effects of the handler. So call `isPrefetch` before you count a page view,
+ * for instance.
  *
  * @example
  * ```ts
@@ -98,8 +98,7 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
 /**
  * Checks that a request which may change something comes from a page of your own site. The header `Sec-Fetch-Site`
  * decides, or else `Origin`. A same-origin request passes, and a cross-site request is rejected. Any other request must
- * have the current session's `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE
- * pass.
+ * have the session's `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
  *
  * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored
  * @throws `NoCurrentSession` if a token is needed outside of a session

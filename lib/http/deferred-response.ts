@@ -1,6 +1,5 @@
 // Defers a response, so that its first byte waits for the save. The handler's calls are kept in order until the
-// response is released or reset. The status and the headers are written last, so that the session's headers can still
-// be added.
+// response is released or reset. The status and the headers are written last, so that the session can add its headers.
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick, setImmediate } from '../core/process.js'
@@ -15,9 +14,9 @@ export interface DeferredResponse extends PendingResponse {
 }
 
 // Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond after `res` is reset. If a failure occurs after
-// the response has begun, the connection is cut, so that the client sees an incomplete response. A response that has
-// ended stays unchanged.
+// response to a failure, or a function that makes the framework respond after `res` is reset. A failure after the start
+// of the response cuts the connection, so that the client sees an incomplete response. A response that has ended stays
+// unchanged.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
@@ -43,7 +42,7 @@ export const deferResponse = (
       else if (state.phase === 'released' && res.headersSent) cut(state)
       else {
         state = reset(state)
-        // A handler that goes on writing a stream must not write into the framework's response.
+        // A failed handler may still write a stream. These writes must not reach the framework's response.
         Object.assign(state, { phase: 'released', addHeaders: addHeaders(res, headers), isStale: isHandler })
         instead()
       }
@@ -52,8 +51,7 @@ export const deferResponse = (
 }
 
 // Discards what the handler has written. Middleware may have kept or wrapped the old methods. For instance, a
-// compressing stream may still write the rest of its data. So new methods are installed, and the old methods do
-// nothing.
+// compressing stream may still write data. So new methods are installed, and the old methods do nothing.
 const reset = (state: DeferredState): DeferredState => {
   const { res, before } = state
   if (state.headWritten) state.phase = 'failed'
@@ -104,8 +102,7 @@ const cut = (state: DeferredState): void => {
   if (!state.res.writableEnded) state.res.destroy()
 }
 
-// Sends an error response as plain text. If `response` cannot be sent, because of an invalid status, a plain 500 is
-// sent.
+// Sends an error response as plain text. If `response` is invalid, a plain 500 is sent.
 const sendErrorResponse = (state: DeferredState, response: ErrorResponse, addHeaders: () => void): void => {
   const { res } = state
   const fallback: ErrorResponse = { status: 500, body: 'Something went wrong.\n' }

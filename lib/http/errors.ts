@@ -23,7 +23,6 @@ export class ResponseRejected extends ErrorWithStatus {
 brandErrors(RequestRejected, 'RequestRejected', {})
 brandErrors(ResponseRejected, 'ResponseRejected', {})
 
-/** The response to a request that failed. */
 export interface ErrorResponse {
   readonly status: number
   readonly headers?: Readonly<Record<string, string>>
@@ -37,7 +36,10 @@ export interface ErrorRequest {
   readonly path: string
 }
 
-/** Returns the response to a failed request, and logs the failure. If a response has begun, it is cut instead. */
+/**
+ * Returns the response to a failed request, and logs the failure. If a response has begun, its connection is cut
+ * instead.
+ */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
 /**
@@ -49,7 +51,7 @@ export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
   const { status = 500, headers = {} } = error ?? {}
-  // A `%c` in the path must not be read as a format. A response that has begun is cut, so the text says only "failed".
+  // A `%c` in the path must not be read as a format. The response may have begun, so the text says only "failed".
   console.error(
     `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
     error ? String(error) : failure,
@@ -57,7 +59,7 @@ export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   return { status, headers, body: error ? responseBody(error) : 'Something went wrong.\n' }
 }
 
-/** Returns the response of the program's `onError`, or the default one if `onError` itself throws. */
+/** Returns the response of the program's `onError`, or the default response if `onError` itself throws. */
 export const errorResponse = (
   onError: OnError = defaultErrorResponse,
   failure: unknown,

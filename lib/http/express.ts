@@ -8,9 +8,9 @@ import { type AdapterOptions, createSessionLoader, forwardedOf } from './session
 
 export type { AdapterOptions } from './session-request.js'
 
-// keyrow notes an error when it occurs, before an error handler gets it. The router of Express 5.3 publishes errors on
-// a diagnostics channel. In older versions, keyrow wraps the methods with which a router calls its handlers, once for
-// each copy of Express. The wrappers note only errors of requests that are followed.
+// keyrow records an error when it occurs, before an error handler gets it. The router of Express 5.3 publishes errors
+// on a diagnostics channel. In older versions, keyrow wraps the methods with which a router calls its handlers, once
+// for each copy of Express. The wrappers record only errors of followed requests.
 
 /** For each followed request: the functions to call for an error, and the errors that were already reported. */
 const followed = new WeakMap<
@@ -43,7 +43,7 @@ const subscribeOnce = (): void => {
 /** Reports an error only once, although the error passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
-  // A handler passes one of these two texts to `next` to leave its route or its router. They are no errors.
+  // A handler passes one of these two texts to `next` to leave its route or its router. These texts are not errors.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
   request.seen.add(error)
@@ -149,8 +149,8 @@ export const sessionMiddleware = (options: AdapterOptions) => {
       response.reset()
     })
     const { secure = false, ip: address, headers } = req
-    // This function tells whether the sender is a trusted proxy. In Express 4 `req.host` lacks the port, so it is not
-    // used.
+    // This function of Express decides whether the sender is a trusted proxy. In Express 4 `req.host` has no port, so
+    // it is not used.
     const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
     const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
     const info = { cookieHeader: headers.cookie, secure, address, host, request: req }

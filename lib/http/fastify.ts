@@ -19,8 +19,8 @@ declare module 'fastify' {
 /**
  * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
  * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the reply is
- * an error. Its status is then at least 500, or at least 400 if Fastify's error handling made the reply. Fastify's
- * error handling also gets the error of a failed save. Behind a proxy, set Fastify's own `trustProxy`.
+ * an error. A reply is an error if its status is at least 500. Fastify's error handling makes errors from status 400
+ * on, and also gets the error of a failed save. Behind a proxy, set Fastify's own `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -57,8 +57,8 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
       return new Promise(() => undefined)
     })
   })
-  // A hook may have replaced the body by another stream, such as a decompressing one. The events of that stream are
-  // outside of the scope, so the scope is entered again.
+  // A hook may have replaced the body with another stream, such as a decompressing stream. The events of that stream
+  // are outside of the scope, so the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
     const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()

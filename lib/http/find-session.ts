@@ -1,7 +1,7 @@
-// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. The order of a merge
-// loses nothing if the process dies. First the values of the cross-site session are set in the regular session. Then
-// the handler runs, and the regular session is saved. After the save the cross-site session is destroyed. A repeated
-// merge is harmless.
+// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. The order of the steps of
+// a merge ensures that nothing is lost if the process dies. First the values of the cross-site session are set in the
+// regular session. Then the handler runs, and the regular session is saved. After the save the cross-site session is
+// destroyed. A repeated merge is harmless.
 
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
@@ -29,7 +29,9 @@ export interface FoundSession {
   readonly session: O.Option<Session>
   /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The cross-site session to merge into `session`. If it becomes the regular session, both are the same. */
+  /**
+   * The cross-site session to merge into `session`. Without a regular session, both members are the cross-site session.
+   */
   readonly crossSite?: Session
 }
 
@@ -51,8 +53,8 @@ export const findSession =
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
     // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // The cross-site session is loaded first. If it was just destroyed, the next load finds the session with its
-    // values.
+    // The cross-site session is loaded first. If a concurrent merge destroys it, the next load finds the merged
+    // session.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)
@@ -86,7 +88,7 @@ const haveEnded =
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
-/** Opens the session of the first token that opens one. If no token does, the guard counts the first foreign token. */
+/** Opens the session of the first valid token. If no token is valid, the guard counts the first foreign token. */
 const open = async (
   { store, guard }: LoaderOptions,
   info: RequestInfo,
@@ -102,7 +104,7 @@ const open = async (
     const found = await openSession(store, token, options)()
     if (E.isLeft(found)) return found
     if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-    // Only a prepared store can tell where an id was made. The lookup has prepared the store.
+    // Only a prepared store recognizes its own ids. The load has prepared the store.
     if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
   }
   if (foreign !== undefined) guard?.count(info.address, foreign)
@@ -122,8 +124,7 @@ export const endCrossSite =
     const { session, state } = scope
     if (crossSite === undefined || state === 'gone') return E.right(false)
     if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-    // The destruction precedes the rotation. A request whose old secret is invalid must not find the cross-site
-    // session.
+    // The rotation is the last step, since a request with the old secret must not find the cross-site session.
     if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
     const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
     if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)

@@ -12,7 +12,7 @@ export type TrustProxy = boolean | number | readonly string[]
 /** Returns a header of a request by its name in lower case. */
 type ReadHeader = (name: string) => string | undefined
 
-/** What the trusted proxies report. Without a trusted proxy this object is empty. */
+/** The report of the trusted proxies. Without a trusted proxy this object is empty. */
 export interface Forwarded {
   /** The client's address without a port. */
   readonly address?: string | undefined
@@ -36,7 +36,10 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
 /** The readers for lists of proxies, so that each list is parsed once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
-/** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */
+/**
+ * @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is not an address or a
+ * network
+ */
 export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
   if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
   const reader = readers.get(trustProxy) ?? byNetworks(trustProxy)
@@ -63,7 +66,7 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/** Reads `Forwarded` only without the other headers. A proxy that sets those does not check a client's `Forwarded`. */
+/** `Forwarded` is read only without the other headers. A proxy that sets these does not check `Forwarded`. */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // A request from the internal network may have passed fewer proxies, or only trusted proxies.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
@@ -111,7 +114,7 @@ const withoutPort = (text: string): string => {
   return bracketed ?? plain
 }
 
-/** Parses an address. The library's `process` turns an IPv4 address in IPv6 notation into an IPv4 address. */
+/** Parses an address. `process` of ipaddr.js converts an IPv4 address in IPv6 notation to an IPv4 address. */
 const parseAddress = (text = '') => {
   const address = withoutPort(text)
   return isIP(address) === 0 ? undefined : ipaddr.process(address)

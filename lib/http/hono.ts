@@ -61,7 +61,8 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
     const response = isUnhandled ? new Response() : c.res
-    // Hono copies the headers of the previous response to a new one. Setting `undefined` first prevents that.
+    // Hono copies the headers of the previous response to a new response. The assignment of `undefined` prevents this
+    // copy.
     const own = addHeaders(response, headers)
     if (isUnhandled || E.isLeft(own) || own.right !== response) c.res = undefined
     if (E.isLeft(own)) throw own.left

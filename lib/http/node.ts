@@ -72,11 +72,11 @@ export type UpgradeHandler = (
 ) => unknown
 
 /**
- * Makes a listener for a server's `upgrade` event, which works beside any adapter. The listener's handler gets the
- * session that the request's cookie opens. The handler can read and destroy the session. To save, rotate or refresh the
- * session fails with `SessionClosed`. A page of another origin gets no session, unless `sameSite` is `none`. If the
- * store fails, the handler does not run, and the socket gets an error response and is closed. A failure of the handler
- * closes the socket too.
+ * Makes a listener for a server's `upgrade` event. The listener works with every adapter. The listener's handler gets
+ * the session that the request's cookie opens. The handler can read and destroy the session. To save, rotate or refresh
+ * the session fails with `SessionClosed`. A page of another origin gets no session, unless `sameSite` is `none`. If the
+ * store fails, the handler does not run, and the socket gets an error response and is closed. If the handler fails, the
+ * socket is closed too.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

@@ -3,9 +3,9 @@
 import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
-// Express replaces the prototypes of requests and responses. Before version 13 (Node.js 24), V8 makes a hidden class
-// for each member that is then added to such an object, which slows down all access. A deleted member prevents this,
-// since objects with a deleted member share one class.
+// Express replaces the prototypes of requests and responses. V8 before version 13 (Node.js 24) then makes a hidden
+// class for each member that is added to the object. These classes slow down all access. A deleted member prevents
+// these classes, since objects with a deleted member share one class.
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')
 

@@ -13,7 +13,7 @@ type Methods = Readonly<Record<Method, Call>>
 
 const doNothing = (): void => undefined
 
-/** The state of a deferred response. A reset replaces it, so that calls to the old methods have no effect. */
+/** The state of a deferred response. A reset replaces the state, so that calls to the old methods have no effect. */
 export class DeferredState {
   /** The response as it was when it was deferred. */
   readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
@@ -27,9 +27,9 @@ export class DeferredState {
   onFlush: () => void
   /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
-  /** Whether `writeHead` has run. After that, the program can no longer change a header. */
+  /** Whether `writeHead` has run. After this call, the program can no longer change a header. */
   hasHead = false
-  /** Whether the first byte has caused the call of `writeHead`, and not the program. */
+  /** Whether the first byte, and not the program, has caused the call of `writeHead`. */
   isHeadImplicit = false
   status: number | undefined
   /** The value that the program reads as `headersSent`. */
@@ -55,7 +55,7 @@ export class DeferredState {
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** What a method does in each phase, and (`stale`) when the failed handler calls the method. */
+/** The action of a method in each phase. `stale` is the action for a call by the failed handler. */
 type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
@@ -88,7 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // A head that the first byte causes is not kept. Node.js writes this head later, with the length of a short body.
+  // A head that is written because of the first byte is not kept. Node.js writes this head later, with the length of a
+  // short body.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -96,7 +97,7 @@ const deferHead: Behaviour = (state, args) => {
 /** Sends the head. Node.js calls `writeHead` for each response, even if the program does not. */
 const sendHead: Behaviour = (state, args) => {
   const { res, addHeaders } = state
-  // A second call is left to Node.js, which throws.
+  // Passes a second call to Node.js, which throws.
   if (!res.headersSent) setHead(res, args)
   state.addHeaders = doNothing
   addHeaders()
@@ -184,7 +185,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
 
 const NAMES = Object.keys(METHODS) as Method[]
 
-/** Returns the response's present methods, including methods that other middleware has replaced. */
+/** Returns the response's current methods, including methods that other middleware has replaced. */
 const realMethods = (res: ServerResponse): Methods => {
   const real = Object.create(Object.getPrototypeOf(res) as object) as Record<Method, unknown>
   for (const name of NAMES) if (Object.hasOwn(res, name)) real[name] = Reflect.get(res, name)
@@ -219,7 +220,7 @@ const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = 
   writableCorked: ({ corked }) => corked,
 }
 
-// The layers of methods. Nested adapters defer one response several times, and each adapter needs a layer of its own.
+// Nested adapters defer one response several times, so each adapter needs its own layer of methods.
 const layers: ReturnType<typeof newLayer>[] = []
 
 /** Installs the methods, and returns the installed `writeHead`. */

@@ -19,7 +19,6 @@ import type { TokenGuard } from './token-guard.js'
 
 export type { RequestInfo } from './csrf.js'
 
-/** The options of every adapter. */
 export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
   /** A guard, made by `tokenGuard`, that counts each client's foreign tokens. Adapters may share it. Default: none. */
@@ -33,7 +32,7 @@ export interface ProxyOptions {
   /**
    * The trusted proxies in front of the server: `true` for one proxy, the number of proxies, or their addresses and
    * networks (`['10.0.0.0/8', 'loopback']`). The proxies report the client's scheme, address and host in
-   * `X-Forwarded-Proto`, `-For` and `-Host`, or in `Forwarded`. Without such a proxy, a client can forge these headers.
+   * `X-Forwarded-Proto`, `-For` and `-Host`, or in `Forwarded`. Without a proxy, a client can forge these headers.
    * Default: false.
    */
   readonly trustProxy?: TrustProxy
@@ -50,19 +49,21 @@ export type Handled = unknown
 
 export interface SessionRequest {
   /**
-   * Returns the present session. The call counts as a read by the handler, so the response becomes private.
+   * Returns the session. The call counts as a read by the handler, so the response becomes private.
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
-  /** Returns the present session for the adapter itself. The call does not count as a read. */
+  /** Returns the session for the adapter itself. The call does not count as a read. */
   readonly peek: () => Session
   /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean
-  /** Calls `f`. The session is the current session in `f` and in everything that `f` starts. */
+  /** Calls `f`. Runs `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /** Runs the handler with the session as the current one. If the handler fails in any way, the result is a `Left`. */
+  /**
+   * Runs the handler with the session as the current session. If the handler fails in any way, the result is a `Left`.
+   */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
-  /** Resolves when each transaction that changed the session has ended, and the handler has continued after it. */
+  /** Resolves when each transaction that changed the session has ended, and the handler has continued. */
   readonly finished: () => Promise<void>
   /** Saves once, and returns the headers of the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
@@ -76,17 +77,17 @@ export interface PendingResponse {
   readonly mustFlush: Promise<void>
   /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /** Whether the pending response is an error, which is sent without a save. It is called after `mustFlush`. */
+  /** Whether the pending response is an error, which is sent without a save. The adapter calls it after `mustFlush`. */
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
-   * Called for each failure, even after the release, when another response is no longer possible. `isHandler` tells
+   * Called for each failure, even after the release, when another response is no longer possible. `isHandler` returns
    * whether the running code belongs to the failed handler. All further output of the failed handler is discarded.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
 
-/** What the session adds to the headers of a response. */
+/** The headers that the session adds to a response. */
 export interface SessionHeaders {
   /** The values of the `Set-Cookie` headers. Most responses have none. */
   readonly cookies: readonly string[]
@@ -103,8 +104,8 @@ export interface CacheHeaders {
 
 /**
  * Returns the cache headers of a response. `own` are the response's own cache headers. A response with a session cookie
- * is `no-store`, because a cache would give the session to others. If the handler has read a session, the response
- * varies with the cookie. It is then `no-store`, unless the response has a cache header of its own.
+ * is `no-store`, because a cache could give the session to other clients. If the handler has read a session, the
+ * response varies with the cookie. It is then `no-store`, unless the response has a cache header of its own.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
@@ -132,7 +133,8 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Returns the function that loads the session of a request. Without a stored session, this is a new session in memory.
+ * Returns the function that loads the session of a request. A request without a stored session gets a new session in
+ * memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
@@ -166,7 +168,7 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
     finished: async () => {
       for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
         await changes
-        // A throw or a last edit right after the transaction still belongs to the handler.
+        // Right after the transaction, the handler may still throw or edit the session.
         await new Promise((resolve) => setImmediate(resolve))
       }
     },
@@ -235,7 +237,7 @@ const run = async (sessionRequest: SessionRequest, handler: () => Handled, respo
     response.fail(committed.left, sessionRequest.drop(), sessionRequest.isInside)
     return
   }
-  // Sending fails if the handler's response has an invalid header, for instance.
+  // The release fails if, for instance, the handler's response has an invalid header.
   const released = E.tryCatch(
     () => response.release(committed.right),
     (error) => error,
@@ -247,7 +249,7 @@ const run = async (sessionRequest: SessionRequest, handler: () => Handled, respo
 /** The outcome of a request whose handler returns the response. */
 export interface HandledRequest<A> {
   readonly result: E.Either<unknown, A>
-  /** What the session adds to the response's headers. `cacheHeaders` derives the cache headers from this value. */
+  /** The session's additions to the response's headers. `cacheHeaders` derives the cache headers from this value. */
   readonly headers: SessionHeaders
 }
 
@@ -288,7 +290,7 @@ export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check)
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
-    // A handler may return a value, a promise or a `TaskEither`. A function among these is a task to run.
+    // A handler may return a value, a promise or a `TaskEither`. A function is a task to run.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isEither(result) ? result : E.right(result)
   } catch (error) {

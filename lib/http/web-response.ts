@@ -42,7 +42,7 @@ const canCarry = (response: Response | undefined): boolean => {
 
 const isCopyable = ({ status }: Response): boolean => status >= 200 && status <= 599
 
-/** Whether the runtime keeps content types outside of the headers, like Bun. Only `clone` copies them, not `new Response`. */
+/** Whether the runtime keeps content types outside of the headers, as Bun does. Only `clone` copies them. */
 const HIDES_TYPES = typeof Response === 'function' && !new Response('text').headers.has('Content-Type')
 
 /**

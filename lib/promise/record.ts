@@ -39,19 +39,21 @@ export interface RecordOf<
   ) => Promise<readonly (types.Saved<T, C, K> | undefined)[]>
   /**
    * Inserts a new record, or updates the edited columns, and returns the record as stored. Rejects with `RecordGone` if
-   * the row was deleted. With a revision column, rejects with `SaveConflict` if a column that it sets was changed
-   * meanwhile.
+   * the row was deleted. With a revision column, rejects with `SaveConflict` if another save has changed an edited
+   * column.
    */
   readonly save: (record: types.Saved<T, C, K> | types.New<T, C>) => Promise<types.Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row was deleted. */
   readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
-  /** Deletes the row. It is no error if the row was already deleted. */
+  /** Deletes the row. A missing row is not an error. */
   readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
-  /** Declares the relation to the records whose `column` holds the parent's id. The records are in the order of their keys. */
+  /** Makes the relation to the records whose `column` has a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(
     column: N,
   ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>
-  /** Makes the relation through the table `between`. Its column `parent` has the parent's id, `own` the record's. */
+  /**
+   * Makes the relation through the table `between`. Its columns `parent` and `own` have the ids of parent and record.
+   */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: types.Defined<C2>,
     parent: N,

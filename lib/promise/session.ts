@@ -28,15 +28,14 @@ export const refreshSession = lifted(verbs.refreshSession)
 /** Loads these keys too, if the session was loaded without them. */
 export const loadKeys = (...keys: KeyNames) => lifted(verbs.loadKeys(...keys))
 
-/** Gives the session a new secret, and so a new token. */
+/** Replaces the session's secret, so that the session has a new token. */
 export const rotateSession = lifted(verbs.rotateSession)
 
 /** Deletes the session with all its rows. */
 export const destroySession = lifted(verbs.destroySession)
 
 /**
- * Runs `fn` with `session` as the current session, and then saves the session once. Rejects with the error that `fn`
- * throws.
+ * Runs `fn` with `session` as the current session, then saves `session` once. Rejects with the error that `fn` throws.
  *
  * @example
  * ```ts
@@ -70,7 +69,7 @@ export const callWithSession = <A>(
  */
 export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
-/** Replaces the current session with the result of `f` for this session, and returns the result. */
+/** Replaces the current session with the result of `f` for it, and returns the result. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   orThrowNow(() => current.updatedHere(f))
 
@@ -83,7 +82,7 @@ export const signIn = lifted((principal: string, options?: signing.SignInOptions
   signing.signIn(principal, options),
 )
 
-/** Signs out the user: deletes the current session, and clears its cookie. */
+/** Signs out the user. Deletes the current session, and clears its cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
 /** Returns a token for the forms of the current session. `verifyCsrf` checks this token. */
@@ -98,13 +97,13 @@ export const verifyCsrf = lifted(csrf.verifyCsrf)
 /** Adds a message to the current session, for the next page that shows messages. */
 export const flash = (kind: string, text: string): Promise<Session> => orThrow(signing.flash(kind, text))
 
-/** Returns and removes the flash messages of the current session. A request that only prefetches a page keeps them. */
+/** Returns and removes the flash messages of the current session. A prefetch of a page does not remove them. */
 export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.takeFlashes)
 
 /** Returns the live sessions of a principal, the newest first, with their ids and times, but no tokens. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys all sessions of a principal, all but one, or one. Returns the ids of the destroyed sessions. */
+/** Destroys all sessions of a principal, all but one, or only one. Returns the ids of the destroyed sessions. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
 /** Deletes expired sessions with all their rows. */

@@ -7,7 +7,7 @@ import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
 
-/** Converts a function that returns a task. The promise rejects with the task's left, and with anything that is thrown. */
+/** Converts a function that returns a task. The promise rejects with the task's left value or error. */
 export const lifted =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
   async (...input: P): Promise<A> =>
@@ -23,7 +23,7 @@ export const liftedOption =
 export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
   new Promise((resolve) => resolve(given(read())))
 
-/** Makes a task of the body of `verb`. The task rejects with what the body throws. */
+/** Makes a task of the body of `verb`. The task rejects with the error that the body throws. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
   TE.fromTask(async () => {
     const value = await body()
@@ -36,8 +36,8 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
   })
 
 /**
- * Returns all rows of a statement. If a row does not fit, rejects with a `DecodeError` that names the column and the
- * row's number.
+ * Returns all rows of a statement. If a row does not fit, rejects with a `DecodeError` with the column and the row's
+ * number.
  *
  * @example
  * ```ts
@@ -95,9 +95,9 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
- * and the result rejects with the same error. A nested call is a savepoint. `body` must use only its handle `tx`, which
- * `withHandle` gives to a record or a session. A failed statement fails the transaction, even if `body` catches the
- * error. `transact` retries nothing.
+ * and the result rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
+ * `withHandle` returns a record or a session with this handle. A failed statement fails the transaction, even if `body`
+ * catches the error. `transact` retries nothing.
  *
  * @example
  * ```ts

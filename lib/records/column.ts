@@ -1,6 +1,6 @@
 // A column converts between a program's values and PostgreSQL's text. Values are sent as text (`$1::text::int8`), so
-// that every driver handles them alike. Values are read as text, or as a number for a time. So a prepared statement
-// stays valid when a column gets a wider type, and a save can compare values of any type.
+// that every driver handles them in the same way. Values are read as text, or as a number for a time. So a prepared
+// statement stays valid when a column gets a wider type, and a save can compare values of any type.
 
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
@@ -15,7 +15,7 @@ export interface Column<A> {
   readonly codec: t.Type<A, string | null>
   /** Returns the value that `read` would select after `value` was stored. */
   readonly wire: (value: A) => unknown
-  /** Returns the SQL expression that selects the column. `readArray` does so for an array column of such values. */
+  /** Returns the SQL expression that selects the column. `readArray` returns the expression for an array column. */
   readonly read: (column: string) => string
   readonly readArray: (column: string) => string
 }
@@ -41,12 +41,10 @@ export interface AnyColumn {
   readonly generated?: true
 }
 
-/** The type of a column's values. */
 export type ColumnValue<C extends AnyColumn> = C['codec']['_A']
 
 const asText = (column: string): string => `${column}::text`
-// An array is read as JSON, which JavaScript can parse. The elements are read as texts, because JSON numbers would lose
-// digits.
+// An array is read as JSON. The elements are read as texts, because JSON numbers would lose digits.
 const elements = (column: string): string => `to_json(${column}::text[])::text`
 
 /** Returns the SQL expression for an array column, in which `expression` maps each element `e`. */
@@ -64,7 +62,7 @@ const columnOf = <A>(
 interface Plain<A> extends Reading<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
-  /** Converts the value's text, or a driver's form of the value. Any other value is returned unchanged. */
+  /** Converts a value as `read` returns it. Any other value is returned unchanged. */
   readonly from?: (wire: unknown) => unknown
   readonly to?: (value: A) => string
 }
@@ -150,7 +148,8 @@ export const timestamptz: Column<Date> = plain({
 // The literal has the form `E'…'`, because the meaning of a backslash in a plain literal depends on a setting.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// The pattern finds a wrong character, because a pattern of repeated groups would exhaust the stack on a long text.
+// The pattern searches for an invalid character, because a pattern of repeated groups would exhaust the stack on a long
+// text.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 
@@ -163,7 +162,7 @@ export const bytea: Column<Uint8Array> = plain({
       ? Uint8Array.from(Buffer.from(wire.slice(2), 'hex'))
       : wire,
   to: (value) => `\\x${Buffer.from(value).toString('hex')}`,
-  // Bytes are read as hexadecimal text for every value of the server's setting `bytea_output`, as drivers expect.
+  // Bytes are read as hexadecimal text, so that the server's setting `bytea_output` has no effect.
   read: hexadecimal,
   readArray: (column) => each(column, hexadecimal('e')),
 })

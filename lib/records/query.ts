@@ -1,6 +1,5 @@
 // Runs hand-written SQL, in tagged templates, on a `Database`. A record or a codec decodes the rows. A comment in the
-// first line (`-- notes.recent`) names the statement in events and logs. Without it, the name is `sql.` and the first
-// word.
+// first line (`-- notes.recent`) names the statement in events and logs. The default name is `sql.` and the first word.
 
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
@@ -12,9 +11,9 @@ import { recordIn } from './save.js'
 import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
- * Makes a statement, or a part of one. An interpolated value becomes a parameter, and an interpolated part is inserted. On
- * every driver, a parameter means the same as a quoted literal: `${'{"a": 1}'}::jsonb` is an object, `${'true'}::bool` is
- * true. If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
+ * Makes a statement, or a part of a statement. An interpolated value becomes a parameter, and an interpolated part is
+ * inserted. With every driver, a parameter means the same as a quoted literal. For example, `${'{"a": 1}'}::jsonb` is
+ * an object. If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
  *
  * @example
  * ```ts
@@ -71,7 +70,7 @@ const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
     const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
-    // A number in the path is a member of an intersection of codecs. A column has a name.
+    // A number in the path stands for a member of an intersection of codecs, and a name for a column.
     const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
     return new DecodeError(column, reasonsOf(errors), ordinal)
   }
@@ -116,8 +115,7 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // The type of `sql` accepts only values of the type `Param`. The driver rejects any other value, which an untyped
-  // caller may pass.
+  // The type of `sql` accepts only values of the type `Param`. The driver rejects other values of untyped callers.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {

@@ -1,7 +1,7 @@
-// Saves the edited columns of a record. Without a revision column, `Set` edits are written unconditionally. For other
-// edits, one statement writes if the revision, or else each updated column, is unchanged since the read. If it has
-// changed, a transaction locks the row, applies the edits again, and writes. With a revision column, a `Set` of a
-// column that was changed meanwhile fails with `SaveConflict`.
+// Saves the edited columns of a record. Without a revision column, `Set` edits are written unconditionally. Other edits
+// are written by one guarded statement. It writes only if the revision is unchanged since the read. Without a revision
+// column, the updated columns must be unchanged. If the guard fails, a transaction locks the row, applies the edits
+// again, and writes. With a revision column, a `Set` of a column that was changed meanwhile fails with `SaveConflict`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
@@ -114,7 +114,7 @@ const anyParams = (
   return [...sets, ...guards]
 }
 
-/** Locks the row, applies the edits to its present values, and writes them. */
+/** Locks the row, applies the edits to its current values, and writes the results. */
 const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither<RecordError, Row> => {
   const { shape, sql } = table
   return pipe(
@@ -125,7 +125,7 @@ const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither
   )
 }
 
-/** Returns the state with the present row, after the edits were applied to this row again. */
+/** Applies the edits again to the current row, and returns the new state. */
 const reapplied = (
   shape: Shape,
   state: State,

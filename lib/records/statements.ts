@@ -1,6 +1,6 @@
 // Makes the statements of a record's table at its definition. Parameters are text, cast to the types of their columns.
 //
-// A save writes only the edited columns. A save is guarded if a new value was computed from the present value, or if
+// A save writes only the edited columns. A save is guarded if a new value was computed from the current value, or if
 // the record has a revision column. A guarded save writes only if the row is unchanged since the read. If the row has
 // changed, a transaction locks and reads it first. The guard compares texts byte by byte. The `=` of many types would
 // treat different values as equal (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation). Some types have no `=`.
@@ -8,7 +8,10 @@ import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query }
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
-/** The statement named `set.` and a column sets that column. `setAny` sets any columns. `swap` forms are guarded. */
+/**
+ * The statement `set.title`, for example, sets the column `title`. `setAny` sets any columns. The statements whose
+ * names begin with `swap` are guarded.
+ */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
   readonly find: Query
@@ -117,9 +120,9 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
 }
 
-// The first parameters are the key. For each column, a flag whether the column is set, and its value, follow. A guarded
-// statement also has the revision or, for each column, a flag whether the column is guarded, and the text that was
-// read.
+// The first parameters are the key. Two parameters for each column follow: whether the column is set, and its value. A
+// guarded statement also has the revision, or two more parameters for each column: whether the column is guarded, and
+// the text that was read.
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]

@@ -15,7 +15,7 @@ import type { AnyColumn, Column, ColumnValue } from './column.js'
 
 export interface Field {
   readonly index: number
-  /** The name in the program. `column` is the quoted name in the database, and `alias` the name in a result. */
+  /** The name in the program. `column` is the quoted name in the database. `alias` is the name in a result. */
   readonly name: string
   readonly column: string
   readonly alias: string
@@ -201,7 +201,6 @@ export type GeneratedName<C extends Columns> = {
   [N in keyof C]: C[N] extends { readonly generated: true } ? N : never
 }[keyof C]
 
-/** The definition of a record. */
 export interface Definition<
   T extends string,
   C extends Columns,
@@ -272,7 +271,6 @@ export interface Rows<V> {
 /** The part of a record's definition that has its columns and statements. */
 export interface Defined<C> {
   readonly [columnsOf]?: C
-  /** The statements by their names. */
   readonly statements: Readonly<Record<string, Query>>
 }
 
@@ -287,7 +285,7 @@ export interface PureRecordOf<
   readonly table: T
   /** Returns `row` for a statement that gives the table this alias. */
   readonly rowOf: (alias: string) => Sql
-  /** The type of another table's column with an id of these records. `reference` exists only for a key of one column. */
+  /** The type of a column that refers to this table. `reference` exists only for a key of one column. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
   /** Sets a column, or returns the same record if the value is equal. Throws an `EncodeError` if the value does not fit. */
   readonly set: <N extends keyof Settable<C, K, R>>(
@@ -295,8 +293,8 @@ export interface PureRecordOf<
     value: Settable<C, K, R>[N],
   ) => Editor<T, C, K, N>
   /**
-   * Replaces a column's value with the result of `f` for this value. If the stored value has changed by the time of the
-   * save, `f` runs again on the stored value. So `f` must be pure.
+   * Replaces a column's value with the result of `f` for the current value. If the stored value has changed by the time
+   * of the save, `f` runs again on the stored value. So `f` must be pure.
    */
   readonly update: <N extends keyof Settable<C, K, R>>(
     column: N,
@@ -327,17 +325,19 @@ export interface RecordOf<
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
   /**
    * Inserts a new record, or updates the edited columns, and returns the record as stored. Fails with `RecordGone` if
-   * the row was deleted. With a revision column, fails with `SaveConflict` if a column that it sets was changed
-   * meanwhile.
+   * the row was deleted. With a revision column, fails with `SaveConflict` if another save has changed an edited
+   * column.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Fails with `RecordGone` if the row was deleted. */
   readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
-  /** Deletes the row. It is no error if the row was already deleted. */
+  /** Deletes the row. A missing row is not an error. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
-  /** Makes the relation to the records whose `column` holds a parent's id, in the order of their keys. */
+  /** Makes the relation to the records whose `column` has a parent's id, in the order of their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
-  /** Makes the relation through the table `between`. Its column `parent` has the parent's id, `own` the record's. */
+  /**
+   * Makes the relation through the table `between`. Its columns `parent` and `own` have the ids of parent and record.
+   */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
     parent: N,

@@ -1,5 +1,5 @@
-// A record is a frozen object with the handle, the id and the columns. Its state (the row as read, and the edits since
-// then) is hidden. Only the functions of this file pass the state from one value to the next.
+// A record is a frozen object with the handle, the id and the columns. Its hidden state is the row as read, and the
+// edits since the read. Only the functions of this file pass the state from one value to the next.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'
@@ -13,7 +13,6 @@ import { idFrom, normalised, type Shape } from './table.js'
 
 type AnyRecord = { readonly handle: Database }
 
-/** A record of any table. */
 export type AnyActive = ActiveRecord<Database, unknown>
 
 export interface State {
@@ -144,7 +143,7 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
 /**
  * Returns a record or a session with another handle: the handle of a transaction, or the database's own handle again.
  * With a transaction's handle, the operations of the record or session are part of that transaction. The current
- * session shows their effects once the transaction commits. The current session itself needs no other handle. Throws a
+ * session shows their effects once the transaction commits. The current session needs no `withHandle`. Throws a
  * `TypeError` for any other value, and for a session whose store is not in a database.
  *
  * @example

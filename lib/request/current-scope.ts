@@ -24,13 +24,13 @@ import {
   type TransactionScope,
 } from './scope.js'
 
-// In a transaction of its own database, a session has an inner scope, which is made when the transaction first uses the
-// session. Changes in the inner scope belong to the transaction, which writes them right before its commit. So the
-// session's row is locked only briefly. A commit moves the changes to the outer scope.
+// In a transaction of its own database, a session has an inner scope. The first use of the session in the transaction
+// makes this scope. Changes in the inner scope belong to the transaction, which writes them right before its commit. So
+// the session's row is locked only briefly. A commit moves the changes to the outer scope.
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** Returns the scope to use now. In transactions of the scope's database, this is the innermost transaction's scope. */
+/** Returns the scope to use now. In transactions of its database, it is the innermost transaction's scope. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
@@ -44,7 +44,7 @@ export const sessionThere = (session: Session): Session => {
   return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
-// Returns the inner scope of `scope` in the transaction of `store`, if that transaction is inside of the scope's own.
+// Returns the inner scope of `scope` in the transaction of `store`, if this transaction is nested in the scope's.
 const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
   const { transactionScope } = store
   if (transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
@@ -60,7 +60,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   const scope: TransactionScope = {
     ...openScope(withStore(around.session, store)),
     state: around.state,
-    // A session value that the request holds stays valid inside the transaction.
+    // A session value from before the transaction stays valid inside the transaction.
     stored: around.stored,
     tokens: around.tokens,
     writes: undefined,
@@ -82,7 +82,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   return scope
 }
 
-/** Writes the transaction's changes, and the unsaved edits of the request on which these changes build. */
+/** Writes the transaction's changes. If they depend on unsaved edits of the request, also writes these edits. */
 const writing =
   (around: Scope, scope: TransactionScope): TaskEither<SessionError, unknown> =>
   async () => {
@@ -100,8 +100,7 @@ const writing =
     return saved
   }
 
-// Two transactions of one request must not write the same unsaved edit. So the second transaction waits until the first
-// one has ended.
+// Two transactions of one request must not write the same unsaved edit. So the second transaction waits for the first.
 const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Promise<void> => {
   const mine = scope.opened.edits.filter((edit, key) => edit._tag === 'Update' && inside.has(key))
   const isRival = (other: TransactionScope): boolean =>
@@ -145,8 +144,7 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 }
 
 // Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) are removed if the
-// transaction has written them. Edits that the transaction has not written are applied on top of `present`, the outer
-// scope's edits.
+// transaction has written them. Other edits are applied on top of `present`, the outer scope's edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const left = present
@@ -172,7 +170,7 @@ export const currentScope = (): Scope | undefined => {
 export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
   scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
-/** Returns the open scope around the running code that holds the same session of the same store. */
+/** Returns the open scope around the running code that contains the same session of the same store. */
 export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
 const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
@@ -183,8 +181,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
   return scope?.state === 'open' ? scope : inStore(id, store, chain.outer)
 }
 
-// Returns the closed scope of this session value, if there is one. Such a scope means that the code with this value has
-// outlived its request. A session that was loaded again has a token of its own, so it has no closed scope.
+// Returns the closed scope of this session value, if there is one. In this case the code with the value has outlived
+// its request. A session that was loaded again has a token of its own, so it has no closed scope.
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
     if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))
@@ -194,7 +192,9 @@ const closedScopeOf = (session: Session): Scope | undefined => {
 
 const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
-/** Makes a session value and all values derived from it read-only. A session that is loaded again can be written. */
+/**
+ * Makes a session value and all values derived from it read-only. The program can load the session again to write it.
+ */
 export const makeReadOnly = (session: Session): Session => {
   readOnly.add(session.token)
   return session
@@ -231,7 +231,7 @@ export const syncDestroyed = (session: Session): void => {
   if (scope !== undefined) scope.state = 'destroyed'
 }
 
-/** Marks the scopes around the running code that hold one of these sessions as destroyed. */
+/** Marks each scope around the running code as destroyed if its session is one of these sessions. */
 export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void => {
   for (const id of ids)
     for (let chain = chainHere(); chain !== undefined; chain = chain.outer) {

@@ -1,4 +1,4 @@
-// Writes a session to its store. This file alone decides what is written, and which session value results.
+// Writes a session to its store. Only this file decides which rows are written, and which session value is the result.
 
 import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
@@ -10,7 +10,7 @@ import { publish, publishing, publishOutcome } from '../store/events.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
-/** Stores a session: a row for each edit, or only the expiration if a touch is due, or nothing. */
+/** Writes a row for each edit of a session. Without edits, writes the expiration if a touch is due. */
 export const storeSession = (session: Session): Stored => {
   const { snapshot, edits } = session
   if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : create(session)
@@ -19,7 +19,7 @@ export const storeSession = (session: Session): Stored => {
 }
 
 // Records whether a session that was built in this process was stored or destroyed. A session value from before the
-// first save does not show this. All tokens of the session share this object.
+// first save does not have this information. All tokens of the session share this object.
 interface Birth {
   /** Whether a creation was sent at least once. */
   sent?: boolean
@@ -43,7 +43,7 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
   onceCommitted(session.handle, () => undefined, undo)
 }
 
-/** Whether the session might be in a store, since it was loaded or sent. A session that was never sent is destroyed without a statement. */
+/** Whether the session was loaded or sent. To destroy any other session takes no statement. */
 export const mayBeStored = (session: Session): boolean =>
   O.isSome(session.snapshot) || birthOf(session).sent === true
 
@@ -69,7 +69,7 @@ const createNow = (session: Session): Stored =>
         TE.map((saved) => ({ ...saved, touchDue: false, versionTag, entries: session.store })),
       ),
     ),
-    // The creation conflicts if the session was destroyed meanwhile, because the store fences its id.
+    // The creation fails with a conflict if the session was destroyed meanwhile, because its id is fenced.
     TE.orElseW((error) =>
       error instanceof SaveConflict && birthOf(session).fate === 'destroyed'
         ? createdBefore(session)

@@ -1,5 +1,5 @@
-// A scope holds the current session. Code inside the scope replaces this immutable value until the scope is closed.
-// While a task runs, `AsyncLocalStorage` gives the scope to everything that the task awaits.
+// A scope contains the current session. Code inside the scope replaces this immutable value until the scope is closed.
+// `AsyncLocalStorage` passes the scope to everything that a task awaits.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
@@ -14,9 +14,9 @@ import type { Session } from '../store/contract.js'
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
-  /** The origin that the request was sent to, as far as the adapter can tell. */
+  /** The origin that the request was sent to, as far as the adapter knows. */
   readonly origin: { readonly host?: string | undefined; readonly secure: boolean }
-  /** Whether the handler has read a session, so that the response must not be cached for others. */
+  /** Whether the handler has read a session. Shared caches must not store the response then. */
   looked: boolean
 }
 
@@ -26,9 +26,9 @@ export interface Scope {
   state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** Whether the scope has ended. A scope that has ended returns no session any more. */
   ended: boolean
-  /** The session when the scope began. An edit that this session does not have is new. */
+  /** The session when the scope began. An edit that is not in this session is new. */
   readonly opened: Session
-  /** Every session value that the scope has held. */
+  /** Every session value that the scope has contained. */
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   readonly request: ScopeRequest | undefined
@@ -71,7 +71,7 @@ export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.get
 
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the scope of `chain`, or in the present scope if it is open and inside of the chain's scope. */
+/** Runs `task` in the scope of `chain`, or in the current scope if it is open and nested in that scope. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
@@ -87,17 +87,17 @@ export const lookAt = (scope: Scope): Session => {
   return scope.session
 }
 
-/** Whether this scope is the present scope or surrounds it. */
+/** Whether this scope is the current scope or surrounds the current scope. */
 export const isInside = (scope: Scope): boolean => {
   for (let chain = scopes.getStore(); chain !== undefined; chain = chain.outer)
     if (chain.scope === scope) return true
   return false
 }
 
-/** Whether both values are of one session in one store, inside a transaction or not. */
+/** Whether both values belong to one session of one store, even if one of them is in a transaction. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** Whether both are forms of the same store, which share one function `using`. */
+/** Whether both are the same store with any handles. Such stores have the same function `using`. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
@@ -109,7 +109,7 @@ export const closedReason = ({ state, session }: Scope): SessionClosed | Session
 
 // Merges the session of a nested `withSession` into a scope. New edits of the nested session are applied on top of the
 // scope's edits. Further keys are added if both snapshots have the same revision. A session value that the scope has
-// held before adds nothing.
+// already contained changes nothing.
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
   const added = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
@@ -144,7 +144,7 @@ export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: S
 }
 
 // Updates a scope after a save, refresh or rotation has turned `before` into `after`. The scope's session may be newer
-// than `before`. So the scope's snapshot is replaced only by a newer one, and only stored edits are removed.
+// than `before`. So the scope's snapshot is replaced only by a newer snapshot, and only stored edits are removed.
 export const sync = (scope: Scope, before: Session, after: Session): void => {
   const { session } = scope
   const token = after.token === before.token ? session.token : after.token
@@ -152,7 +152,7 @@ export const sync = (scope: Scope, before: Session, after: Session): void => {
   replaceState(scope, sinceEdits(taken, session.edits), token, after.snapshot)
 }
 
-// Snapshots of different revisions are never united.
+// Only snapshots of the same revision are merged.
 const newest = (sessions: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
   if (O.isNone(after) || O.isNone(sessions)) return O.isNone(after) ? sessions : after
   if (isSameRevision(sessions.value, after.value)) return O.some(union(sessions.value, after.value))

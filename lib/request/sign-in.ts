@@ -35,13 +35,12 @@ export interface SignInOptions {
 
 /**
  * Signs the current session in. `signIn` sets the session's principal and rotates its secret, so that the old token no
- * longer works. The session's values stay.
+ * longer works. The session keeps its values.
  *
- * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie outlives the browser. A later
- * sign-in without `lifetime` restores the store's lifetime.
+ * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie stays after the browser is
+ * closed. A later sign-in without `lifetime` restores the store's lifetime.
  *
- * @throws `RangeError` at once for times outside of 1 ms to 10,000 years; `EncodeError` (a `Left`) for an invalid
- * principal
+ * @throws `RangeError` for times outside of 1 ms to 10,000 years, `EncodeError` (as a `Left`) for an invalid principal
  *
  * @example
  * ```ts
@@ -77,7 +76,7 @@ export const signIn = (
 }
 
 /**
- * Signs out by destroying the current session. The adapter then clears its cookie.
+ * Signs out by destroying the current session. The adapter then clears the session's cookie.
  *
  * @example
  * ```ts
@@ -122,15 +121,15 @@ export const csrfToken: TE.TaskEither<NoCurrentSession | SessionClosed, string> 
   TE.map((session) => masked(csrfKey(session))),
 )
 
-// A constant secret in compressed responses could be guessed from their lengths, so each token has a random mask.
+// The lengths of compressed responses would reveal a constant token. So each token has a random mask.
 const masked = (key: Buffer): string => {
   const mask = randomBytes(key.length)
   return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
 }
 
 /**
- * Adds a message to the current session, for the next page that shows messages. `kind` says how to show the message,
- * such as `info`.
+ * Adds a message to the current session, for the next page that shows messages. The program chooses its `kind`, such as
+ * `info`.
  *
  * @throws `EncodeError` (as a `Left`) for text with U+0000
  *
@@ -152,7 +151,7 @@ export const flash = (kind: string, text: string): TE.TaskEither<SessionError, S
 
 /**
  * Returns the current session's messages, and removes them when the request is saved. A prefetch (`isPrefetch`) does
- * not remove the messages, since its page may never be shown.
+ * not remove the messages, since the page may never be shown.
  *
  * @example
  * ```ts
@@ -183,7 +182,6 @@ export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
 
 /** One of a principal's sessions. */
 export interface ListedSession extends Listed {
-  /** Whether it is the current session. */
   readonly current: boolean
 }
 
@@ -226,9 +224,9 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
 }
 
 /**
- * Destroys all sessions of a principal, all but one, or only one, and returns the ids of the destroyed sessions. An id of
- * another principal's session has no effect. A later save of a destroyed session fails with `SessionGone`. A session that
- * is created concurrently may stay.
+ * Destroys all sessions of a principal, all but one, or only one, and returns the ids of the destroyed sessions. An id
+ * of another principal's session has no effect. A later save of a destroyed session fails with `SessionGone`. A session
+ * that is created concurrently may remain.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 // Defines the operations on a session through its store. Each operation is a task. If a scope around the running code
-// holds the session, the operation updates that scope. So the scope does not save the same edits again.
+// contains the session, the operation updates that scope. So the scope does not save the same edits again.
 
 import { noEdits } from '../core/edits.js'
 import {
@@ -46,15 +46,15 @@ export const buildSession = (store: SessionStore): Session =>
 
 export interface LoadOptions {
   /**
-   * The keys to load, besides keyrow's own. Other keys can be set, deleted and updated, but not read before `loadKeys`.
-   * Default: all keys.
+   * The keys to load in addition to keyrow's own keys. Other keys can be set, deleted and updated, but not read before
+   * `loadKeys`. Default: all keys.
    */
   readonly keys?: KeyNames | undefined
 }
 
 /**
- * Loads the session of a token with one statement. The result is `None` for a token that is unknown, expired or malformed;
- * a malformed token costs no query. With `keys`, the cost does not depend on the session's other keys.
+ * Loads the session of a token with one statement. The result is `None` for a token that is unknown, expired or
+ * malformed. A malformed token costs no query. With `keys`, the cost does not depend on the session's other keys.
  *
  * @example
  * ```ts
@@ -80,7 +80,7 @@ const found = <L, A>(opened: E.Either<L, E.Either<unknown, A>>): E.Either<L, O.O
 
 const NOTHING = E.right(O.none) as E.Right<O.None>
 
-/** Loads the session of a token, or returns the reason why there is none. */
+/** Loads the session of a token, or returns the reason why the token opens no session. */
 export const openSession = (
   store: SessionStore,
   token: string,
@@ -123,7 +123,7 @@ export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
   return ids?.originOf(parsed.value.id) ?? 'unknown'
 }
 
-/** Publishes the event of a bad token that is not looked up. */
+/** Publishes the event `badToken` for a token that is not looked up. */
 export const publishUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
@@ -151,8 +151,8 @@ const publishLoaded =
  * Stores the edits since the load with one statement, and returns the saved session. Without edits, only the expiration
  * is stored, if a touch is due.
  *
- * @throws as a `Left`: `SessionGone` for a session that was destroyed or has expired; `SaveConflict` for a new session
- * that was saved before; `SessionClosed` if the session's request has ended
+ * @throws as a `Left`: `SessionGone` for a session that was destroyed or has expired, `SaveConflict` for a new session
+ * that was saved before, or `SessionClosed` if the session's request has ended
  *
  * @example
  * ```ts
@@ -174,10 +174,10 @@ export const saveSession = (
   guarded(session, storeSession(session))
 
 /**
- * Gives the session a new secret. Its id, rows and unsaved edits stay. The old token stops working after the store's
- * `rotationGraceMs`. Rotate at each sign-in and change of privilege.
+ * Replaces the session's secret. The session keeps its id, rows and unsaved edits. The old token stops working after
+ * the store's `rotationGraceMs`. Rotate at each sign-in and change of privilege.
  *
- * @throws as a `Left`: `SaveConflict` for all but one of concurrent rotations; `SessionGone`; `SessionClosed`
+ * @throws as a `Left`: `SaveConflict` for all but one of concurrent rotations, `SessionGone`, or `SessionClosed`
  *
  * @example
  * ```ts
@@ -214,8 +214,8 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
   )
 
 /**
- * Deletes the session with all its rows. A later save of the session fails with `SessionGone`. It is no error to
- * destroy a session twice.
+ * Deletes the session with all its rows. A later save of the session fails with `SessionGone`. A second destruction has
+ * no effect.
  *
  * @example
  * ```ts
@@ -247,8 +247,7 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
   )
 
 /**
- * Returns the session's credential, for its cookie. Never log this credential. It is valid once the session has been
- * saved.
+ * Returns the session's credential, for its cookie. Never log it. It is valid after the first save.
  *
  * @example
  * ```ts
@@ -301,8 +300,8 @@ const reread = (
   )
 
 /**
- * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. This takes one statement,
- * or none if all these keys are loaded. The result is consistent, since later saves of other requests are read too.
+ * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. `loadKeys` sends one
+ * statement, or none if all these keys are loaded. The result also has later saves of other requests.
  *
  * @example
  * ```ts
@@ -333,8 +332,7 @@ const fetched = (session: Session, known: Snapshot, wanted: Keys): Read =>
     : reread(session, known, 'loadKeys', known.keys?.union(wanted))
 
 /**
- * Loads further keys of the current session and returns the session. Concurrent calls run one after the other, and each
- * adds its keys.
+ * Loads further keys of the current session and returns the session. Concurrent calls run one after the other.
  *
  * @example
  * ```ts

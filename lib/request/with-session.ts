@@ -44,7 +44,7 @@ export interface WithSessionOptions {
  * A nested call with the same session joins the outer call, which saves at its end. If the outer task succeeds, the
  * save includes the changes of a failed nested task.
  *
- * @throws as a `Left`: `SessionClosed` for a session whose own request has ended; the errors of `saveSession`
+ * @throws as a `Left`: `SessionClosed` for a session whose own request has ended, and the errors of `saveSession`
  *
  * @example
  * ```ts
@@ -135,11 +135,10 @@ export const callWithSession = <L, A>(
   )
 
 /**
- * Returns the current session at the time when the task runs. After the end of the request the task fails, but a
- * session value that code holds can still be read.
+ * Returns the current session at the time when the task runs. After the end of the request the task fails. A session
+ * value that the program has kept can still be read.
  *
- * @throws as a `Left`: `NoCurrentSession` if there is no current session; `SessionClosed` if its request has ended or
- * its response has begun
+ * @throws as a `Left`: `NoCurrentSession`, or `SessionClosed` if the request has ended or its response has begun
  *
  * @example
  * ```ts
@@ -161,8 +160,8 @@ export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Sessio
 /**
  * Replaces the current session with the result of `f`.
  *
- * @throws as a `Left`: `SessionClosed` if its request has ended; `SessionGone` if it was destroyed; `NoCurrentSession`;
- * a session error that `f` throws, such as `EncodeError`
+ * @throws as a `Left`: `SessionClosed` if the request has ended, `SessionGone` if the session was destroyed,
+ * `NoCurrentSession`, or a session error that `f` throws, such as `EncodeError`
  *
  * @example
  * ```ts
@@ -195,7 +194,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(lookAt(scope))
   if (!isSameRow(scope.session, session))
     throw new TypeError('updateCurrentSession: the function returned another session')
-  // If `f` returns a session value from before a save or a rotation, only the edits of that value are added.
+  // If `f` returns a session value from before a save or a rotation, only the edits of that value are used.
   if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
     replace(scope, withStore(session, scope.session.handle))
   else mergeInto(scope, session)

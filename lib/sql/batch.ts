@@ -54,8 +54,9 @@ import { merged, mergedWithoutRead } from './save.js'
 // deadlock. Each skipped session is then saved alone. Under the header's lock a batch works like a single save.
 
 export const batchStatements = statementsOf('batch', {
-  // Arrays, as text: $1 ids, $2 hashes, $3 base revisions, $4 their version tags, $5 their expirations; $6 idle, $7
-  // touch fraction. An unchanged session gives no row. A session that is not found gives a row of nulls.
+  // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
+  // idle time, $7 touch fraction. The result has no row for an unchanged session, and a row of nulls for an unknown
+  // session.
   load: (schema) => `
 select i.n::int as n, ${loadedColumns(schema, '$6', '$7')}
 from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[])
@@ -73,10 +74,10 @@ left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since) base
 where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.expiration')})`,
 
-  // Arrays, as text, for sessions: $1 ids, $2 base revisions, $3 their version tags, $4 whether the header must still
-  // have that revision, $5 the ids of a session's saves in one text; $6 idle; for edits: $7 ordinal of the session, $8
-  // key, $9 value, null to delete. A session that was not saved gives no row. `seen` is the header's revision in the
-  // statement's snapshot, from which `changes` comes too. The statement writes no principals.
+  // Arrays as text, for sessions: $1 ids, $2 base revisions, $3 version tags of $2, $4 whether the header must still
+  // have revision $2, $5 joined idempotency keys. Number: $6 idle time. Arrays as text, for edits: $7 ordinals of
+  // sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that was not saved. `seen`
+  // and `changes` come from the statement's snapshot. The statement writes no principals.
   save: (schema) => `
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
@@ -234,14 +235,16 @@ const outcomesOf = async (
   return outcomes
 }
 
-/** Whether a batch can do the save. A principal, a lifetime, an unloaded update or old tombstones need a full save. */
+/**
+ * Whether a batch can do the save. A batch writes no principal or lifetime, updates no unloaded key, and deletes no
+ * tombstones.
+ */
 const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
   !edits.has(PRINCIPAL) &&
   !edits.has(LIFETIME) &&
   !hasUnloadedUpdates(since, edits) &&
   (revision % TOMBSTONE_REVISIONS) + changes.length < TOMBSTONE_REVISIONS
 
-/** Returns the idempotency key of the last merged save. */
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {

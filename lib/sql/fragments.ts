@@ -1,16 +1,16 @@
-// Defines parts of SQL that several statements share. `s` is a row of `session`; `schema` is a quoted identifier.
+// Defines parts of SQL that several statements share. `s` is a row of `session`. `schema` is a quoted identifier.
 import type { Query } from '../db/database.js'
 import { RECENT_SAVES } from '../store/contract.js'
 
 export { RECENT_SAVES }
 
-/** The interval of a parameter in milliseconds. */
+/** Converts a parameter in milliseconds to an interval. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
 
-/** A timestamp as milliseconds since 1970. */
+/** Converts a timestamp to milliseconds since 1970. */
 export const epoch = (timestamp: string): string => `date_part('epoch', ${timestamp}) * 1000`
 
-/** The time for which the id of an ended session is fenced. No network delays a statement for so long. */
+/** The time for which the id of an ended session is fenced. No network delays a statement for an hour. */
 export const FENCE_TIME = "interval '1 hour'"
 
 /** The end of a fence that begins now. */
@@ -22,7 +22,7 @@ export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 /** The SQL condition that a session is live at the start of the transaction. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
-/** A tombstone is kept for at least this many revisions. No reader asks for changes since an older revision. */
+/** A tombstone is kept for at least this many revisions. No reader needs the changes since an older revision. */
 export const TOMBSTONE_REVISIONS = 256
 
 type Text = (schema: string, isAlive: string) => string
@@ -36,7 +36,7 @@ export const statementsOf =
     return Object.fromEntries(names.map((name) => [name, query(name)])) as Record<N, Query>
   }
 
-/** Fences ids, so that a late creation finds its id taken. `ids` selects or lists pairs of an id and `FENCED`. */
+/** Fences ids, so that a delayed creation fails. `ids` is a `select` or `values` with pairs of an id and `FENCED`. */
 export const fence = (schema: string, ids: string): string => `
 insert into ${schema}.listing (session_id, collect_at) ${ids}
 on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`
@@ -50,7 +50,7 @@ export const fenceListed = (schema: string, condition = ''): string => `
 interface EndingParts {
   /** Common table expressions before the locks. */
   readonly before?: readonly string[]
-  /** Selects and locks the sessions to end, in the order of their ids unless locked sessions are skipped. */
+  /** Selects and locks the sessions to end. Without `skip locked`, it locks them in the order of their ids. */
   readonly lockedSessions: string
   /** Whether entries are deleted in one scan. The cascade would delete the entries of each session separately. */
   readonly deletesEntries?: boolean
@@ -61,8 +61,8 @@ interface EndingParts {
   readonly result: string
 }
 
-// A statement that ends sessions. It locks their headers, deletes the sessions, and fences their ids. The lock comes
-// first, as in every save, so that no save runs in between.
+// Makes a statement that ends sessions. The statement locks their headers, deletes the sessions, and fences their ids.
+// Every save locks the header too, so no save runs between these steps.
 export const endingOf = (schema: string, parts: EndingParts): string => {
   const emptied = `emptied as (
   delete from ${schema}.entry e using held where e.session_id = held.id
@@ -82,7 +82,7 @@ with ${[
 ${parts.result}`
 }
 
-/** The idempotency keys of recent saves, followed by new keys. `ids` has the new keys in hexadecimal, `size` bytes. */
+/** The recent idempotency keys, followed by new keys. `ids` has `size` bytes of new keys in hexadecimal. */
 export const withSaves = (ids: string, size: string): string =>
   `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
@@ -90,12 +90,12 @@ export const withSave = (save: string): string => withSaves(`${save}::text`, '8'
 
 export const isRecent = (save: string): string => `position(decode(${save}::text, 'hex') in recent_saves) > 0`
 
-/** The idempotency key of the save that made the present revision. */
+/** The idempotency key of the save that made the current revision. */
 export const versionTagOf = (ids: string): string =>
   `encode(substring(${ids} from greatest(1, length(${ids}) - 7)), 'hex')`
 
-// The caller's revision, if the session's state descends from it. The version tag is then at the right place among the
-// recent idempotency keys. Otherwise the revision is too old or the database was restored, and the result is 0.
+// The caller's revision, if the recent idempotency keys have the version tag at the position of this revision.
+// Otherwise the revision is too old or the database was restored, and the result is 0.
 export const baseRevision = (s: string, revision: string, tag: string): string => `
          case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
                    and substring(${s}.recent_saves
@@ -103,14 +103,14 @@ export const baseRevision = (s: string, revision: string, tag: string): string =
                        = decode(${tag}::text, 'hex')
               then ${revision}::float8 else 0 end`
 
-/** The entries written after a revision, as `{"set": [value], "deleted": []}`. */
+/** The entries written after a revision, as `{"key": [value], "deletedKey": []}`. */
 export const changesSince = (schema: string, id: string, revision: string, condition?: string): string => `
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from ${schema}.entry e
         where e.session_id = ${id} and ${condition ?? `e.revision > ${revision}`})`
 
 // The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. The read
-// uses the primary key, so its cost grows with these keys and not with the session's entries.
+// uses the primary key, so its cost depends on the number of these keys only.
 export const changesOfKeysSince = (
   schema: string,
   id: string,
@@ -125,10 +125,10 @@ export const changesOfKeysSince = (
           and (e.revision > ${revision} or e.key = any(${missing}::text::text[]))`,
   )
 
-/** The idle time of a session: its own time, or else the store's. */
+/** The session's own idle time, or the store's idle time if the session has none. */
 const idleOf = (idle: string): string => `coalesce(idle_ms, ${idle}::float8) * interval '1 millisecond'`
 
-/** The extended expiration. It never moves backwards, nor past the absolute expiration. */
+/** The extended expiration. It is at least the old expiration, and at most the absolute expiration. */
 export const extendedExpiry = (idle: string): string =>
   `greatest(expires_at, least(now() + ${idleOf(idle)}, absolute_expires_at))`
 
@@ -145,8 +145,8 @@ export const secretMatches = (secret: string): string => `
       (s.secret_hash = decode(${secret}::text, 'hex')
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
-// The columns of a load of `s`, with the changes after the revision `base.since`, or all entries. If the caller has
-// them all, no entries are read. The column `expired` distinguishes an expired session from one that never existed.
+// The columns of a load of `s`. `entries` has the changes after the revision `base.since`, or all entries if
+// `base.since` is 0. If nothing has changed, no entries are read. `expired` is true for an expired session.
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or base.since = s.revision then null
@@ -155,7 +155,7 @@ export const loadedColumns = (schema: string, idle: string, fraction: string): s
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
 
-/** The columns of a load of some keys. If the caller has the present values of these keys, no entries are read. */
+/** The columns of a load of some keys. If the caller has the current values of these keys, no entries are read. */
 export const loadedKeys = (
   schema: string,
   id: string,

@@ -20,7 +20,8 @@ export interface Migration {
   readonly columns: readonly string[]
 }
 
-// Fill factors leave room in each page, so that an update of a header or a value stays in its page and touches no index.
+// The fill factors leave free space in each page. So an updated header or value stays in its page, and no index
+// changes.
 const sessionAndEntry: Migration = {
   version: 1,
   what: 'sessions and their entries',
@@ -70,10 +71,10 @@ create table ${schema}.entry (
   ],
 }
 
-// The table `listing` indexes sessions by principal and by expiry. It is a separate table, so that a save, which moves
-// `expires_at`, changes no index. For the same reason `collect_at` is not the expiration, but a time before which the
-// session cannot expire. The cleanup moves `collect_at`. The table has no foreign key, since creating one would lock
-// the sessions. Releases of version 1 do not write the table, so the cleanup adds their sessions.
+// The table `listing` indexes sessions by principal and by expiry. A save moves `expires_at`, and must change no index.
+// So `listing` is a separate table. A session cannot expire before its `collect_at`. The cleanup moves `collect_at`.
+// The table has no foreign key, since the creation of a foreign key would lock the sessions. Releases for version 1 do
+// not write the table, so the cleanup adds their sessions.
 const listing: Migration = {
   version: 2,
   what: 'a listing of sessions by principal and by expiry; the version of the schema',
@@ -137,8 +138,9 @@ create table ${schema}.metadata (
 }
 
 // A new column that is null in all rows changes only the catalogue. But the change needs a lock that waits for running
-// transactions and blocks new ones. So this step comes last. If it does not get the lock within a second, it fails and
-// is retried. Each later row of `metadata` gets an `id_key` too, but only the key in the row of this version is used.
+// transactions and blocks new transactions. So this step comes last. If the step does not get the lock within a second,
+// the upgrade fails and is retried. Each later row of `metadata` gets an `id_key` too, but only the key in the row of
+// this version is used.
 const ownTimesAndIds: Migration = {
   version: 3,
   what: 'a lifetime of its own for a session; a key for verifiable ids',
@@ -172,7 +174,6 @@ alter table ${schema}.session add column idle_ms float8`,
 
 export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds]
 
-/** The version that this release works with. */
 export const LATEST = migrations.length
 
 /** The first version that is recorded in the database. */

@@ -1,4 +1,4 @@
-// Lists and ends a principal's sessions, and deletes expired sessions. For types of parameters see
+// Lists and ends a principal's sessions, and deletes expired sessions. The types of parameters are described in
 // session-statements.ts.
 //
 // Concurrency: A statement that ends sessions first locks their headers (rows in `session`) in the order of their ids.
@@ -34,8 +34,8 @@ order by s.created_at desc, s.id`,
       result: 'select id::text as id from ended order by id',
     }),
 
-  // $1 batch size, $2 the last id of the batch before, or null. Adds sessions to `listing` that a release of version 1
-  // has created since another process upgraded the schema. No session is added once such releases can no longer run.
+  // $1 batch size, $2 the last id of the previous batch, or null. Adds sessions to `listing` that a release for version
+  // 1 created after the upgrade of the schema. Later than 30 days after the upgrade, the statement adds nothing.
   listMissing: (schema) => `
 with examined as materialized (
   select id, expires_at from ${schema}.session
@@ -55,7 +55,7 @@ select (select id::text from examined order by id desc limit 1) as last`,
 
   // $1 batch size. Handles the sessions that are due. Expired sessions are deleted. Live sessions become due again at
   // their expiration, without a lock. A row of `listing` without a session is deleted. The id of a session younger than
-  // an hour is fenced. An expiration that has moved meanwhile is seen, since a row lock reads the latest row.
+  // an hour is fenced. The row lock reads the latest row, so a session that was extended meanwhile is not deleted.
   deleteExpired: (schema) =>
     endingOf(schema, {
       before: [
@@ -125,9 +125,9 @@ export const principalsOver = (database: Database, schema: string): Principals =
 const MISSING_BATCH = 10_000
 const MISSING_EVERY_MS = 600_000
 
-// Adds the sessions to `listing` that releases of version 1 omitted. Each call handles one batch, and a whole pass runs
-// every ten minutes. Returns whether the pass has more batches. A failure is ignored, since the cleanup works without
-// the pass and the next pass repeats the work.
+// Adds the sessions to `listing` that releases for version 1 omitted. Each call handles one batch, and a whole pass
+// runs every ten minutes. Returns whether the pass has more batches. A failure is ignored, since the cleanup works
+// without the pass and the next pass repeats the work.
 const missingLister = (database: Database, query: Query) => {
   const read = rowAs(t.type({ last: t.union([t.string, t.null]) }))
   let next = 0

@@ -1,4 +1,4 @@
-// Converts between rows and values. Makes parameters of edits and keys, checks the shape of rows, and makes snapshots.
+// Converts edits and keys to parameters. Checks the shape of rows, and converts the rows to snapshots.
 
 import { type Edits, type Entries, noEntries } from '../core/edits.js'
 import { DriverError } from '../core/errors.js'
@@ -10,7 +10,7 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
 
-// The next three functions read all rows of the store. Each function runs a statement and checks the shape of each row.
+// The store reads all rows with the next three functions. Each function runs a statement and checks its rows.
 
 export const rowsAs =
   <A>(codec: t.Type<A>) =>
@@ -32,7 +32,7 @@ export const optionalRowAs =
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, O.Option<A>> =>
     pipe(rowsAs(codec)(database, query, params), TE.map(A.head))
 
-/** Returns the row of a statement that always returns one. */
+/** Returns the row of a statement that always returns a row. */
 export const rowAs =
   <A>(codec: t.Type<A>) =>
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, A> =>
@@ -55,8 +55,8 @@ export const LoadedRow = t.intersection([
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
 // The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
-// are the changes of other saves after the revision `since`. `since` is 0 if the session does not descend from the
-// caller's revision.
+// are the changes of other saves after the revision `since`. `since` is 0 if the caller's revision is too old or the
+// database was restored.
 export const WrittenRow = t.intersection([
   SavedRow,
   t.type({ seen: t.number, since: t.number, changes: json }),
@@ -97,7 +97,7 @@ const member = (key: string, value: string): string => `${JSON.stringify(key)}:[
 // The JSON is built as text, since a member `__proto__` of a JavaScript object would have a special meaning.
 const object = (members: Iterable<string>): string => `{${[...members].join(',')}}`
 
-/** Returns the keys of `edits` with their values in `entries`, as `{"set": [value], "deleted": []}`. */
+/** Returns the keys of `edits` with their values in `entries`, as `{"key": [value], "deletedKey": []}`. */
 export const editsParam = (edits: Edits, entries: Entries): string =>
   object(
     edits
@@ -112,13 +112,12 @@ export const editsParam = (edits: Edits, entries: Entries): string =>
 export const entriesParam = (entries: Entries): string =>
   object(entries.map((value, key) => member(key, JSON.stringify(value))).values())
 
-/** Returns PostgreSQL's text of an array. */
 export const array = (items: readonly (string | number | boolean)[]): string => `{${items.join(',')}}`
 
 export const texts = (items: readonly (string | undefined)[]): string =>
   arrayText(items.map((item) => item ?? null))
 
-/** Returns the wanted keys, and the wanted keys that `known` lacks. */
+/** Returns the wanted keys, and the wanted keys that `known` does not have. */
 export const keysParams = (keys: Keys, known: PartialSnapshot | undefined): readonly [string, string] => [
   texts([...keys]),
   texts(known?.keys === undefined ? [] : [...keys.subtract(known.keys)]),
@@ -138,7 +137,7 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
       })
 
 // Applies the changes of a row to `known`. The changes begin after the revision `since`, which is 0 if the row has all
-// entries. `keys` are the keys that the row covers; `undefined` means all.
+// entries. `keys` are the keys that the row covers, or `undefined` for all keys.
 export const snapshotAfter = (
   known: Snapshot | undefined,
   keys: Keys | undefined,
@@ -150,7 +149,7 @@ export const snapshotAfter = (
     : { entries: entriesOf(withChanges(before, changes), keys), keys }
 }
 
-/** Returns the snapshot if all of its keys are loaded. A statement for all keys can only start from such a snapshot. */
+/** Returns the snapshot if all of its keys are loaded. The base of a statement for all keys must be such a snapshot. */
 export const fullSnapshot = (known: Snapshot | undefined): Snapshot | undefined =>
   known?.keys === undefined ? known : undefined
 
@@ -162,7 +161,7 @@ const loadedFrom = (row: LoadedRow, entries: () => Pick<Snapshot, 'entries' | 'k
   return E.right({ revision, expiration, touchDue, versionTag: versionTag as IdempotencyKey, ...entries() })
 }
 
-/** Returns the snapshot of a load of all keys. It starts from `known` unless the row has all entries. */
+/** Returns the snapshot of a load of all keys. The changes are applied to `known`, unless the row has all entries. */
 export const loadedSnapshot = (row: LoadedRow, known: Snapshot | undefined): Loaded =>
   loadedFrom(row, () => ({
     entries:

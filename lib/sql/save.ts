@@ -1,4 +1,4 @@
-// Saves a session. First an optimistic statement tries to write. It writes only if the session is alive. For updates,
+// Saves a session. First an optimistic statement tries to write. It writes only if the session is live. For updates,
 // the header must also have the revision from which the new values were computed. If this statement writes nothing, a
 // transaction locks the header, reads the changes, applies the updates again, and writes. So no update is lost.
 
@@ -42,7 +42,7 @@ export const saveOver =
 
 const save = (saving: Saving, id: SessionId, change: Change): ReturnType<SessionStore['save']> =>
   pipe(
-    // An update of a key that was not loaded has no value yet, so it needs the lock.
+    // The update of an unloaded key must first read the value under the lock.
     hasUnloadedUpdates(change.since, change.edits)
       ? TE.right(O.none)
       : write(saving, saving.database, id, change, hasUpdates(change.edits)),
@@ -80,7 +80,7 @@ const write = (
 
 const readWritten = optionalRowAs(WrittenRow)
 
-/** Returns three parameters: whether the session gets another lifetime, its own idle time, and its absolute time. */
+/** Returns three parameters: whether the session gets a new lifetime, its own idle time, and its absolute time. */
 const lifetimeParams = (lifetime: Lifetime, edits: Edits, entries: Entries): readonly Param[] => {
   const own = ownLifetimeOf(entries)
   return [edits.has(LIFETIME), own?.idleMs ?? null, (own ?? lifetime).absoluteMs]
@@ -109,8 +109,9 @@ const written = (
   keys: keysAfter(since, edits),
 })
 
-// Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save waited
-// for another save, and `changes` lacks its writes. The result is then `undefined`, and the caller reads the session again.
+// Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save
+// waited for another save, whose writes `changes` does not have. Then the result is `undefined`, and the caller reads
+// the session again.
 export const mergedWithoutRead = (
   made: Made,
   versionTag: IdempotencyKey,
@@ -124,7 +125,7 @@ export const mergedWithoutRead = (
     : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
 }
 
-/** Returns the snapshot after a save, read again if needed. A session that was destroyed meanwhile counts as saved. */
+/** Returns the snapshot after a save, and reads the session again if needed. A later destruction is ignored. */
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
@@ -185,7 +186,7 @@ const snapshotOf = (
   versionTag: save,
 })
 
-/** Returns all present entries, or only the loaded and edited entries. Only the changes after `since` are read. */
+/** Returns all current entries, or only the loaded and edited entries. Only the changes after `since` are read. */
 const presentOf = (
   { sql }: Saving,
   tx: Queryable,

@@ -30,17 +30,16 @@ export interface MadeVersion {
   readonly version: number
   /** Milliseconds since 1970. */
   readonly madeAt: number
-  /** The release of keyrow. */
+  /** The release of keyrow that made the version. */
   readonly madeBy: string
 }
 
 export interface SchemaState {
   /** The version, or 0 if keyrow's tables do not exist. */
   readonly version: number
-  /** Whether the PostgreSQL schema exists. */
   readonly exists: boolean
   readonly made: readonly MadeVersion[]
-  /** The key of verifiable ids, from version 3 on. */
+  /** The key of verifiable ids. Versions before 3 have none. */
   readonly ids?: IdKey
 }
 
@@ -55,7 +54,7 @@ export type SchemaError = DriverError | SchemaMismatch
 /** Returns a quoted identifier without its quotes. */
 export const bare = (schema: string): string => schema.slice(1, -1)
 
-// `format_type` quotes the names of types if `quote_all_identifiers` is on.
+// `format_type` quotes the names of types if `quote_all_identifiers` is on. So the statement removes the quotes.
 const found: Query = {
   name: 'schema.found',
   text: `
@@ -81,7 +80,7 @@ where ${ON_PRIMARY}
 order by version`,
 })
 
-/** Returns the state of the schema. Fails with `SchemaMismatch` if tables of these names are foreign or incomplete. */
+/** Returns the state of the schema. Fails with `SchemaMismatch` if its tables are incomplete or are not keyrow's. */
 export const schemaState = (database: Queryable, schema: string): TE.TaskEither<SchemaError, SchemaState> =>
   pipe(
     columnsIn(database, schema),
@@ -106,7 +105,7 @@ const noForeignKeys = (): DriverError =>
     { kind: 'setting', retryable: false, effect: 'none' },
   )
 
-// Version 1 has no table `metadata`, so its columns identify it.
+// Version 1 has no table `metadata`, so its columns identify this version.
 const unrecorded = (
   schema: string,
   exists: boolean,
@@ -237,7 +236,7 @@ const tooOld = (schema: string, version: number): SchemaMismatch =>
     { found: version, wanted: LATEST },
   )
 
-/** The result of an upgrade. `from` equals `to` if another process has upgraded before. */
+/** The result of an upgrade. `from` equals `to` if another process has done the upgrade. */
 interface Upgraded {
   readonly from: number
   readonly to: number
@@ -276,7 +275,7 @@ const migrate = (
 ): TE.TaskEither<DriverError, unknown> =>
   pipe(
     [
-      // A role may have rights in a schema without the right to create one.
+      // A role may have rights in an existing schema without the right to create a schema.
       ...(exists ? [] : [{ name: 'schema.create', text: `create schema ${schema}` }]),
       ...migrations.slice(version).flatMap(({ steps }) => steps(schema)),
     ],

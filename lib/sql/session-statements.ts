@@ -1,12 +1,11 @@
 // Defines the statements for one session. All parameters are text or numbers, and all results are text, float8 or
-// boolean, so the statements work alike on every driver. The names of result columns have no underscore, so no pool
-// renames them.
+// boolean, so the statements work in the same way with every driver. The names of result columns have no underscore, so
+// no pool transforms them.
 //
 // Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of
-// one session wait for each other. (A destruction first fences the id in another statement.) Entries are written only
-// under the header's lock, in the order in which jsonb keeps its members. No expiration is later than the absolute
-// expiration, so `expires_at > now()` enforces both limits. A write may have waited for a lock, so it compares with
-// `clock_timestamp()`.
+// one session wait for each other. A destruction first fences the id in another statement. Entries are written only
+// under the header's lock, in jsonb's key order. No expiration is later than the absolute expiration, so `expires_at >
+// now()` enforces both limits. A write may have waited for a lock, so it compares with `clock_timestamp()`.
 
 import { PRINCIPAL } from '../core/well-known-keys.js'
 import { ON_PRIMARY } from '../db/database.js'
@@ -32,9 +31,9 @@ import {
   withSave,
 } from './fragments.js'
 
-// A save returns the changes of all keys or of some keys. A full save, which has `lifetime`, also deletes old tombstones,
-// and writes the principal and the lifetime. The parameters of `lifetime` say whether the session gets another lifetime,
-// its own idle time or null, and its absolute time. Only another lifetime may move an expiration backwards.
+// A save returns the changes of all keys or of some keys. A full save, which has `lifetime`, also deletes old
+// tombstones, and writes the principal and the lifetime. `lifetime` names three parameters: whether the session gets a
+// new lifetime, its own idle time or null, and its absolute time. Only a new lifetime may move an expiration backwards.
 interface SaveParts {
   readonly changes: string
   readonly lifetime?: Lifetime
@@ -126,16 +125,16 @@ where extended.expires_at is not null or not base."touchDue"`
 export type SessionStatements = ReturnType<typeof sessionStatements>
 
 export const sessionStatements = statementsOf('session', {
-  // $1 id, $2 {"set": [value], "deleted": []}, $3 idle time, $4 the save's id, $5 base revision, $6 its version tag, $7
-  // whether the header must still have that revision. Updates need $7, since their values were computed from that
-  // revision. The result has no row if the session is gone, has another revision or has this save already. It also has
-  // no row if the base revision is too old to check for this save. A deletion is an upsert too, since a DELETE would
-  // miss a row that a concurrent save inserted. `seen` is the header's revision in the statement's snapshot. If `seen`
-  // is not the revision before this save, the save waited for other saves, and `changes` lacks their writes. `since` is
-  // computed from the header after the save. So a base revision that is 63 revisions old is too old.
+  // $1 id, $2 `{"key": [value], "deletedKey": []}`, $3 idle time, $4 idempotency key, $5 base revision, $6 version tag
+  // of $5, $7 whether the header must still have revision $5. Updates need $7, since their values were computed from
+  // the base revision. The result has no row if the session is gone, has another revision, or already has this save. It
+  // also has no row if the base revision is too old to check for this save. A deletion is also an upsert, since a
+  // DELETE would miss a row that a concurrent save inserted. `seen` is the header's revision in the statement's
+  // snapshot. If `seen` is not the revision before this save, the save waited for other saves, whose writes `changes`
+  // does not have. `since` is computed from the header after the save. So a base revision from 63 saves ago is too old.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
-  // Like `save`, but $8 are the loaded keys, and `changes` has only these keys.
+  // Like `save`, with $8 loaded keys. `changes` has only these keys.
   saveKeys: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfSome(schema) }),
 
   saveFull: (schema, isAlive) =>
@@ -144,9 +143,9 @@ export const sessionStatements = statementsOf('session', {
   saveKeysFull: (schema, isAlive) =>
     saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
 
-  // $1 id, $2 the save's id, $3 base revision, $4 its version tag. This is the first statement of a save under the row
-  // lock, in the save's own transaction. If the client stops responding, the server ends the transaction between
-  // statements. Since PostgreSQL 17, it also ends the transaction in the middle of a statement.
+  // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. This is the first statement of a save under the
+  // row lock, in the save's own transaction. If the client stops responding, the server ends the transaction between
+  // statements. Since PostgreSQL 17, the server also ends the transaction during a statement.
   lock: (schema, isAlive) =>
     locked(schema, isAlive, [
       atMost('idle_in_transaction_session_timeout', 'idle'),
@@ -156,7 +155,7 @@ export const sessionStatements = statementsOf('session', {
   // Like `lock`, but in a transaction of the program, which has the program's timeouts.
   lockInTransaction: locked,
 
-  // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before that lock.
+  // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before the lock.
   changes: (schema) =>
     `select ${changesSince(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
 
@@ -164,8 +163,8 @@ export const sessionStatements = statementsOf('session', {
   changesOfKeys: (schema) =>
     `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
 
-  // $1 id, $2 hash of the secret in hexadecimal, $3 {"key": [value]}, $4 idle time, $5 absolute time, $6 the save's id, $7
-  // the session's own idle time or null
+  // $1 id, $2 hash of the secret in hexadecimal, $3 `{"key": [value]}`, $4 idle time, $5 absolute time, $6 idempotency
+  // key, $7 the session's own idle time or null
   create: (schema) => `
 with head as (
   insert into ${schema}.session
@@ -185,27 +184,26 @@ with head as (
 select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration
 from head`,
 
-  // $1 id, $2 the save's id. For a creation that finds its id taken: returns a row if the creation's first attempt has
-  // taken the id.
+  // $1 id, $2 idempotency key. Returns a row if an earlier attempt of the same creation inserted the session.
   created: (schema) => `
 select revision::float8 as revision, ${epoch('expires_at')} as expiration
 from ${schema}.session
 where id = $1::uuid and ${isRecent('$2')} and ${ON_PRIMARY}`,
 
-  // $1 id, $2 hash, $3 idle, $4 touch fraction, $5 base revision or 0, $6 its version tag. The statement reads the header
-  // and the entries from one snapshot.
+  // $1 id, $2 hash of the secret, $3 idle time, $4 touch fraction, $5 base revision or 0, $6 version tag of $5. The
+  // statement reads the header and the entries from one snapshot.
   load: (schema) => `
 select ${loadedColumns(schema, '$3', '$4')}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
 where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
-  // Like `load`, but $7 are the wanted keys, and $8 the wanted keys that are not loaded
+  // Like `load`, with $7 wanted keys, $8 wanted keys that are not loaded
   loadKeys: (schema) => `
 select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
 where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
-  // $1 id, $2 idle
+  // $1 id, $2 idle time
   touch: (schema, isAlive) => `
 with extended as (
   update ${schema}.session
@@ -215,8 +213,8 @@ with extended as (
 )
 select revision::float8 as revision, ${epoch('expires_at')} as expiration from extended`,
 
-  // $1 id, $2 idle, $3 touch fraction, $4 base revision, $5 its version tag. The revision and the changes come from one
-  // snapshot. If a touch was due and updated no row, another request has just ended the session.
+  // $1 id, $2 idle time, $3 touch fraction, $4 base revision, $5 version tag of $4. The revision and the changes come
+  // from one snapshot. If a touch was due and updated no row, the session has just ended, and the result has no row.
   refresh: (schema, isAlive) =>
     refreshed(
       schema,
@@ -224,12 +222,12 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
       `case when base.revision > base.since then ${changesSince(schema, '$1::uuid', 'base.since')} end`,
     ),
 
-  // Like `refresh`, but $6 are the wanted keys, and $7 the wanted keys that are not loaded
+  // Like `refresh`, with $6 wanted keys, $7 wanted keys that are not loaded
   refreshKeys: (schema, isAlive) =>
     refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
 
-  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes this a compare-and-swap, so one rotation
-  // succeeds.
+  // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes the statement a compare-and-swap. So only
+  // one of several concurrent rotations succeeds.
   rotate: (schema, isAlive) => `
 update ${schema}.session
 set secret_hash = decode($3::text, 'hex'),
@@ -237,18 +235,17 @@ set secret_hash = decode($3::text, 'hex'),
 where id = $1::uuid and ${isAlive} and secret_hash = decode($2::text, 'hex')
 returning true as rotated`,
 
-  // $1 id, $2 new hash. For a rotation that finds another secret: returns true if the rotation's first attempt has set
-  // it.
+  // $1 id, $2 new hash. Returns true if an earlier attempt of the same rotation set the new hash.
   rotated: (schema) => `
 select secret_hash = decode($2::text, 'hex') as rotated
 from ${schema}.session
 where id = $1::uuid and expires_at > now() and ${ON_PRIMARY}`,
 
-  // $1 id. This is the first statement of a destruction. After its commit, a delayed creation finds the id taken. The
+  // $1 id. This is the first statement of a destruction. After its commit, a delayed creation with this id fails. The
   // fence waits for a creation in progress, so the second statement sees the created session.
   fence: (schema) => fence(schema, `values ($1::uuid, ${FENCED})`),
 
-  // $1 id. The entries are deleted by the cascade.
+  // $1 id. The foreign key of `entry` deletes the entries.
   destroy: (schema) => `
 delete from ${schema}.session where id = $1::uuid`,
 })

@@ -116,8 +116,7 @@ const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'creat
     ),
 })
 
-// Called if the id of a new session is taken. If the answer to the first attempt was lost, that attempt may have taken
-// it.
+// Called if the id of a new session already exists. An earlier attempt whose answer was lost may have created it.
 const ownCreation = (
   database: Database,
   sql: SessionStatements,
@@ -145,8 +144,8 @@ const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rota
     ),
 })
 
-// Called if the session has another secret. If the answer to the first attempt was lost, that attempt may have set it.
-// Of several concurrent rotations one succeeds. The others fail with `SaveConflict` or `SessionGone`.
+// Called if the session's secret is not the expected one. An earlier attempt whose answer was lost may have replaced
+// it. Of several concurrent rotations one succeeds. The others fail with `SaveConflict` or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
@@ -160,16 +159,13 @@ const ownRotation = (
   )
 
 export interface SessionStoreOptions extends Partial<Lifetime> {
-  /** The PostgreSQL schema that holds the tables: lower-case letters, digits and `_`. Default: `keyrow`. */
+  /** The PostgreSQL schema of the tables. Its name has lower-case letters, digits and `_`. Default: `keyrow`. */
   readonly schema?: string
   /** Whether to create missing tables and to upgrade older ones. Default: true. */
   readonly upgradeSchema?: boolean
   /** How a failed operation is retried. */
   readonly retry?: Partial<RetryPolicy>
-  /**
-   * Whether Citus distributes the tables over several servers. The store then uses only statements that Citus supports.
-   * Default: false.
-   */
+  /** Whether Citus distributes the tables. The store then sends only statements that Citus supports. Default: false. */
   readonly citus?: boolean
 }
 
@@ -206,7 +202,7 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     ),
   )
   return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
-    // Tables that a transaction creates may be rolled back, so the root store prepares its tables itself.
+    // A rollback would remove tables that the transaction created. So the root store prepares its tables itself.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
@@ -265,7 +261,7 @@ const preparedOver =
       let result = await attempt(mayBeDone)
       if (!tablesAreMissing(result)) return result
       preparation.forget()
-      // A transaction runs no statement after a failed one, so nothing is repeated in it.
+      // PostgreSQL runs no more statements in a failed transaction, so the operation is not repeated.
       if (database.transactionScope === undefined) result = await attempt(mayBeDone)
       return tablesAreMissing(result)
         ? E.left(new SchemaMismatch(bare(schema), changedTables(result.left)))
@@ -307,7 +303,7 @@ const preparation = (task: TE.TaskEither<StoreError, void>): Preparation => {
       return running
     },
     isDone: () => done,
-    // A running preparation is kept, since a statement that found no tables started before this preparation.
+    // A running preparation is kept, since it began after the statement that found no tables.
     forget: () => {
       if (done) running = undefined
       done = false

@@ -39,7 +39,7 @@ type SaveError = StoreError | SessionGone | SaveConflict
 type PendingSave = Pending<Save, SavedSnapshot, SaveError>
 
 // Merges several saves of one session into one save. Each edit applies to the result of the edit before it. A save
-// whose update throws is rejected. `base` is the session's present state, if it is newer than the changes.
+// whose update throws is rejected. `base` is the result of the session's previous save, if known.
 const mergeSaves = (
   pending: readonly PendingSave[],
   base: Snapshot | undefined,
@@ -89,7 +89,7 @@ const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Sn
   ) as Snapshot
 
 // Makes the merged save. The result of the merged save is split into one result for each save, as if each save had run
-// alone. If another process has saved in between, each save gets the present state.
+// alone. If another process has saved the session meanwhile, each save gets the current state.
 const merged = (
   request: SaveRequest,
   pending: readonly PendingSave[],
@@ -139,12 +139,12 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
       load({ id, secret, ...reading })
 }
 
-/** The maximum number of merged saves: half of the saves that a store recognizes, so that it recognizes a retry. */
+/** The maximum number of merged saves. A store recognizes twice as many saves, so it recognizes a retry. */
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is
-// being saved, its next saves wait, and then start from the result. Many updates of one key therefore take one
-// statement.
+// being saved, its next saves wait. The result of the running save is the base of the next saves. Thus, many updates of
+// one key take one statement.
 
 const savedOf = (result: E.Either<Unsaved, SavedSnapshot>): SavedSnapshot | undefined | typeof UNKNOWN => {
   if (E.isRight(result)) return result.right

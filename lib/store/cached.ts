@@ -1,6 +1,6 @@
 // Wraps a store with a cache of the sessions that this process has read and saved. Each load queries the database,
-// which returns only the changes since the cached state. So a load is never stale, and its cost does not grow with the
-// session.
+// which returns only the changes since the cached state. So a load is never stale, and its cost does not depend on the
+// session's size.
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
@@ -112,7 +112,10 @@ interface Cache {
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
-  /** Caches the result of `saves` saves. Without a foreign save in between, only the size of the edits is computed. */
+  /**
+   * Caches the result of `saves` saves. If no other request has saved meanwhile, only the size of the edits is
+   * computed.
+   */
   readonly saved: (
     id: SessionId,
     change: Pick<SaveRequest, 'since' | 'edits'>,

@@ -1,4 +1,4 @@
-// Deletes expired sessions in batches, with pauses between them, so that requests are hardly slowed down.
+// Deletes expired sessions in batches. Pauses between the batches leave the database free for requests.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Task } from 'fp-ts/lib/Task.js'
@@ -102,7 +102,6 @@ const deleteBatches = async (
   }
 }
 
-/** The pause while another run is busy. */
 const BUSY_PAUSE_MS = 500
 
 /** Waits for `pause` milliseconds. Returns false if the signal has ended the wait. */
@@ -122,9 +121,9 @@ export interface Cleanup {
 }
 
 /**
- * Starts deleting expired sessions in the background. The runs have random times, so that processes that start together run
- * at different times. Failures are published as `failed` events, and the cleanup continues. The cleanup does not keep the
- * process alive.
+ * Starts deleting expired sessions in the background. The runs begin at random times, so that processes that start
+ * together do not clean up together. Failures are published as `failed` events, and the cleanup continues. The cleanup
+ * does not keep the process alive.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -147,7 +146,7 @@ export const startCleanup = (store: SessionStore, options: CleanupOptions = {}):
   const later = (milliseconds: number): void => {
     timer = setTimeout(() => {
       running = deleteExpired()
-        // `onBatch`, or a store of the program, may throw.
+        // The program's `onBatch` or store may throw.
         .catch((error: unknown) => publishFailure('deleteExpired', error))
         .then(() => {
           if (!end.signal.aborted) later(everyMs * (0.5 + Math.random()))

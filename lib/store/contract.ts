@@ -1,11 +1,10 @@
 // Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-//  - A load of a session that is missing, destroyed or opened with a wrong secret returns `Left('unknown')`. A load of an
-//    expired session returns `Left('expired')`. For such a session, a refresh returns `None`, a write fails with
-//    `SessionGone`, and a destruction succeeds. Any other error means that the store failed, or a conflict.
-//  - The times of a session are times of the store's own clock. A caller never sends a time.
-//  - Each operation is atomic, and bounded in time.
-//  - A store gets the hash of a secret, never the secret.
+// - A load of a session that is missing, destroyed or opened with a wrong secret returns `Left('unknown')`. A load of
+// an expired session returns `Left('expired')`. For a missing, destroyed or expired session, a refresh returns `None`,
+// a write fails with `SessionGone`, and a destruction succeeds. Any other error means a failure of the store or a
+// conflict. - All times of a session come from the store's clock. A caller never sends a time. - Each operation is
+// atomic, and bounded in time. - A store gets the hash of a secret, never the secret.
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -21,11 +20,11 @@ import type { Database, TransactionScope } from '../db/database.js'
 export interface Lifetime {
   /** A session expires after this many milliseconds without use. Default: 30 minutes. */
   readonly idleMs: number
-  /** A session expires at this age in milliseconds, even if used. Default: 12 hours, or `idleMs` if that is longer. */
+  /** The maximum age of a session in milliseconds, even if it is used. Default: the longer of 12 hours and `idleMs`. */
   readonly absoluteMs: number
   /**
-   * A request without edits extends the expiration only if this gains the given fraction of `idleMs`, from 0 (always)
-   * to 1. A request that stores edits always extends the expiration. Default: 0.1.
+   * A request without edits extends the expiration only if the gain is at least this fraction of `idleMs`. With 0 every
+   * request extends it. A request that stores edits always extends the expiration. Default: 0.1.
    */
   readonly touchFraction: number
   /** The old secret still works for this many milliseconds after a rotation. Default: 0. */
@@ -37,7 +36,7 @@ export const RECENT_SAVES = 64
 
 const MINUTE_MS = 60_000
 
-/** Fills in the defaults of a lifetime. Throws a `RangeError` if an option is out of range. */
+/** Returns a lifetime with defaults for the missing options. Throws a `RangeError` if an option is out of range. */
 export const lifetimeOf = ({
   idleMs = 30 * MINUTE_MS,
   absoluteMs = Math.max(12 * 60 * MINUTE_MS, idleMs),
@@ -94,11 +93,10 @@ export interface Saved {
   readonly expiration: number
 }
 
-/** The options of a load. */
 export interface Reading {
-  /** The state that the caller has already. The store may omit rows that are not newer than this state. */
+  /** The state that the caller already has. The store may omit rows that are not newer than this state. */
   readonly known?: Snapshot | undefined
-  /** The keys to load; `undefined` means all. The result may have more keys, which its `keys` names. */
+  /** The keys to load, or `undefined` for all keys. The result may have more keys, which are in its `keys`. */
   readonly keys?: Keys | undefined
 }
 
@@ -107,7 +105,7 @@ export interface LoadRequest extends Reading {
   readonly secret: SecretHash
 }
 
-/** Changes of one session that are saved as one change, in order. `edits` and `entries` combine all changes. */
+/** Changes of one session that one save stores, in order. `edits` and `entries` combine all changes. */
 export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
   readonly id: SessionId
   readonly changes: readonly Change[]
@@ -152,13 +150,13 @@ export interface SessionStore {
   /** Makes ids that the store recognizes as its own. Without `ids`, the origin of a token is unknown. */
   readonly ids?: Ids
 
-  /** Makes the store ready for use. The first operation runs this task. A program runs it to detect a failure early. */
+  /** Prepares the store. The first operation runs this task. A program can run it to detect a failure early. */
   readonly prepare: TaskEither<StoreError, void>
 
   /**
    * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives the session a lifetime of
-   * its own. A repetition of the same creation changes nothing. A creation fails with `SaveConflict` if the id is
-   * taken, or belonged to a session that ended within the last hour.
+   * its own. A repetition of the same creation changes nothing. A creation fails with `SaveConflict` if a session with
+   * this id exists, or ended within the last hour.
    */
   readonly create: (
     id: SessionId,
@@ -167,7 +165,7 @@ export interface SessionStore {
     entries: Entries,
   ) => TaskEither<StoreError | SaveConflict, Saved>
 
-  /** Reads a live session consistently. The secret must be the present one, or the one before in its grace time. */
+  /** Reads a live session consistently. The secret must be the current one, or the previous one in its grace time. */
   readonly load: (
     id: SessionId,
     secret: SecretHash,
@@ -177,9 +175,9 @@ export interface SessionStore {
   /**
    * Applies all edits or none to a live session. A save raises the revision by one and extends the expiration. Keys
    * without an edit are not written. If several saves set or delete one key, the save with the highest revision wins.
-   * An update applies to the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime; only
-   * then may the expiration move backwards. A repetition of the same save changes nothing. If an update throws, the
-   * promise rejects and nothing is written. The result includes the saves of other requests. It has all keys, or at
+   * An update applies to the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime. Only
+   * this edit may move the expiration backwards. A repetition of the same save changes nothing. If an update throws,
+   * the promise rejects and nothing is written. The result includes the saves of other requests. It has all keys, or at
    * least the keys of `since` and of the edits.
    */
   readonly save: (
@@ -197,8 +195,8 @@ export interface SessionStore {
   readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
-   * Replaces the secret `from` with `to`. Of concurrent rotations exactly one succeeds; the others fail with
-   * `SaveConflict`. Entries, revision and expiration stay.
+   * Replaces the secret `from` with `to`. Of concurrent rotations exactly one succeeds. The others fail with
+   * `SaveConflict`. Entries, revision and expiration do not change.
    */
   readonly rotate: (
     id: SessionId,
@@ -206,7 +204,7 @@ export interface SessionStore {
     to: SecretHash,
   ) => TaskEither<StoreError | SaveConflict | SessionGone, void>
 
-  /** Deletes the session with all its rows. A repetition changes nothing. For an hour no creation can take the id. */
+  /** Deletes the session with all its rows. A repetition changes nothing. For an hour the id cannot be used again. */
   readonly destroy: (id: SessionId) => TaskEither<StoreError, void>
 
   /** Returns the live sessions whose entry `keyrow:principal` is this principal, the newest first. */
@@ -224,13 +222,13 @@ export interface SessionStore {
   /** If an inner transaction is open, returns the error that any operation of this store would get. */
   readonly misuse?: () => StoreError | undefined
 
-  /** For a store in a database: returns the same store through another handle. That store retries nothing. */
+  /** Returns the same store through another handle of its database. The returned store retries nothing. */
   readonly using?: (handle: Database) => SessionStore
 
-  /** For a store in a database: returns the handle of its innermost open transaction in this async context. */
+  /** Returns the handle of the database's innermost open transaction in the current async context. */
   readonly current?: Database['current']
 
-  /** For a store through a transaction's handle: the transaction, and the same store outside of it. */
+  /** The transaction to which this store belongs, and the same store outside of the transaction. */
   readonly transactionScope?: Omit<TransactionScope, 'outer'> & { readonly outer: SessionStore }
 }
 
@@ -239,7 +237,7 @@ export type Session = SessionValue<SessionStore>
 
 // Connects a session store with the stores that run in transactions of the same database.
 
-/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes from its handle. */
+/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,

@@ -1,6 +1,6 @@
 // Publishes events about sessions on `node:diagnostics_channel`. Each kind of event has a channel, whose name is
-// `keyrow:` and the kind. Without subscribers an event costs nothing. Events have ids, counts and times, never tokens,
-// secrets or values.
+// `keyrow:` and the kind. Without subscribers an event costs nothing. Events contain ids, counts and times, but never
+// tokens, secrets or values.
 
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -31,7 +31,7 @@ export interface SessionEvents {
   readonly expired: { readonly id: SessionId }
   /** A request had a token that opens no session: a malformed or foreign token, or the token of an ended session. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client sent more foreign tokens than the guard allows. The event is published once in each window of time. */
+  /** A client exceeded the guard's limit of foreign tokens. The event is published once in each time window. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Expired sessions were deleted. */
   readonly expiredDeleted: {
@@ -50,14 +50,13 @@ export interface SessionEvents {
   /** The store failed, because of a database error or another version of keyrow's schema. */
   readonly failed: {
     readonly operation: Operation
-    /** `unknown` stands for an error of the program's own code. */
+    /** `unknown` means an error of the program's own code. */
     readonly error: SessionError['_tag'] | 'unknown'
     readonly sqlState?: string | undefined
     readonly retryable?: boolean | undefined
   }
 }
 
-/** The operations whose failure is published. */
 type Operation =
   | 'load'
   | 'create'
@@ -75,8 +74,8 @@ export type SessionEventName = keyof SessionEvents
 
 const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
-// This map keeps the channels. Node.js holds channels by weak references, which makes their look-up expensive. Bun
-// would drop a channel together with its subscribers.
+// This map keeps the channels. Node.js has only weak references to channels, which makes a lookup expensive. Without
+// the map, Bun would delete a channel together with its subscribers.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
@@ -126,7 +125,7 @@ export const publishFailure = (operation: Operation, error: unknown): void => {
   } else if (!(error instanceof SessionGone)) publish('failed', { operation, error: 'unknown' })
 }
 
-/** Wraps a task so that `publishResult` is called with its result and duration, or its failure is published. */
+/** Wraps a task. Calls `publishResult` with the task's result and duration, or publishes the failure of the task. */
 export const publishing =
   <L, A>(
     operation: Operation,

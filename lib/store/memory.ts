@@ -50,7 +50,7 @@ const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
 /** The time for which the id of an ended session is fenced, in milliseconds. */
 const FENCE_MS = 3_600_000
 
-/** Holds all sessions. Expired sessions count as absent, and are deleted when the table has doubled in size. */
+/** Contains all sessions. Expired sessions count as absent, and are deleted when the table has doubled in size. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
   /** For each fenced id, the time at which the fence ends. The earliest time is first. */
@@ -137,7 +137,7 @@ export interface MemoryOptions extends Partial<Lifetime> {
 }
 
 /**
- * Makes a session store in the memory of this process. Its sessions end with the process.
+ * Makes a session store in the memory of this process. The sessions are lost when the process ends.
  *
  * @throws `RangeError` for an option that is out of range
  *

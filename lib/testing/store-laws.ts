@@ -176,7 +176,7 @@ export const storeLaws = [
   }),
 ]
 
-// Checks law 11 for sessions with their own lifetime ("remember me"). Such a lifetime overrides the store's lifetime in
+// Checks law 11 for sessions with their own lifetime ("remember me"). This lifetime overrides the store's lifetime in
 // every operation.
 
 const store = { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0.1 }

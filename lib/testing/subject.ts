@@ -175,8 +175,8 @@ export const several = <A>(count: number, make: (index: number) => Promise<A>): 
   Promise.all(Array.from({ length: count }, (_, index) => make(index)))
 
 /**
- * Stores a session with 20 keys and loads it 20 times. The 20 sessions are then saved at once, and each adds a key and
- * deletes one. Fails if a change is lost, and returns the sessions as saved.
+ * Stores a session with 20 keys and loads it 20 times. Each of the 20 sessions then adds a key and deletes a key, and
+ * all are saved at once. Fails if a change is lost, and returns the sessions as saved.
  */
 export const changedAtOnce = async (
   store: SessionStore,

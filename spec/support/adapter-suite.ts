@@ -1,5 +1,5 @@
-// What a client may rely on, whatever framework answers: the laws 2, 6 to 10 and 12 as they are seen over HTTP,
-// and what is expected of sessions for security. A black box: the door is known by its address alone.
+// Tests every adapter as a client does, over HTTP. It checks laws 2, 6 to 10 and 12, and the security expectations for
+// sessions. The suite knows only the address of the server.
 
 import { once } from 'node:events'
 import { connect } from 'node:net'
@@ -47,7 +47,7 @@ export interface Answer {
   readonly body: string
   readonly headers: Headers
   readonly setCookie: readonly string[]
-  /** What a browser would send back: the last cookie given. */
+  /** The cookie that a browser would send next. */
   readonly cookie: string
 }
 
@@ -85,7 +85,7 @@ const show = async (): Promise<Reply> => ({
 export const set = (key: string, value: string | number | boolean) =>
   updateCurrentSession(sessionSet(key, value))
 
-/** `/show` shows; everything else is the test's. */
+/** `/show` shows the session. The test's handler gets all other paths. */
 export const shown =
   (handler: CallHandler): CallHandler =>
   (call) =>
@@ -102,7 +102,7 @@ const gate = () => {
 const reasonOf = (settled: PromiseSettledResult<unknown>): unknown =>
   settled.status === 'rejected' ? (settled.reason as { readonly _tag?: unknown })._tag : settled.status
 
-/** The store, with what it writes waiting at a gate. */
+/** Returns the store with writes that wait at a gate. */
 const slow = (store: SessionStore) => {
   const { opened, open } = gate()
   const slowStore: SessionStore = {
@@ -133,7 +133,7 @@ const broken = (store: SessionStore, ...names: readonly ('load' | 'create' | 'sa
   ),
 })
 
-/** A door that is tested, on this database. */
+/** Tests an adapter on this database. */
 export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => {
   const open = (lifetime: Parameters<typeof sessionStore>[1] = {}) => {
     const schema = freshSchema()
@@ -214,7 +214,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     const secrets = parts.map(([, secret = '']) => Buffer.from(secret, 'base64url'))
     t.ok(secrets.every(({ length }) => length === 32))
     const ones = secrets.reduce((sum, bytes) => sum + bytes.reduce((some, byte) => some + bitsOf(byte), 0), 0)
-    // Of 25,600 bits; ten standard deviations.
+    // There are 25,600 bits, and 800 is ten standard deviations.
     t.ok(Math.abs(ones - 12_800) < 800, `${String(ones)} ones`)
   })
 
@@ -560,7 +560,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     t.equal((await ask(`${url}/page`, cookie)).body, '[]')
   })
 
-  /** A store whose schema was made so long ago that no session lives which is older. */
+  /** Makes a store with an old schema, so that no older session is live. */
   const settled = async (options: Parameters<typeof sessionStore>[1]) => {
     const schema = freshSchema()
     await sessionStore(database, { schema }).prepare()
@@ -597,7 +597,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     const stale = guess()
     const shown = [stale, stale, stale, stale, second.cookie, guess(), 'session=x', guess(), guess()]
     for (const [index, cookie] of shown.entries()) {
-      // Proxies may add the port, another one each time.
+      // Proxies may add the port, which differs each time.
       const address = from(`203.0.113.1:${String(4_000 + index)}`)
       t.equal((await ask(`${url}/show`, cookie, address)).body, '{}')
     }
@@ -628,7 +628,7 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     const guessing: unknown[] = []
     t.teardown(onSessionEvent('tokenAbuse', (event) => guessing.push(event)))
     const { store, schema } = await settled({ idleMs: 60_000 })
-    // A process that has just started makes ids without a tag until it has read the key.
+    // A new process makes ids without a tag until it has read the key.
     await store.prepare()
     const url = await serve(t, signing, { store, guard: tokenGuard(), trustProxy: true })
     const office = from('203.0.113.1')

@@ -1,4 +1,4 @@
-// Every door with its real framework, around one and the same handler, which knows none of them.
+// Starts every adapter with its real framework around the same handler.
 
 import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
@@ -56,7 +56,7 @@ export interface Served {
 export interface SpecDoor {
   readonly name: string
   readonly streams: boolean
-  /** Whether its server can answer requests that come before the answer to the one before them. Default: true. */
+  /** Whether the server supports pipelined requests. Default: true. */
   readonly pipelines?: boolean
   readonly serve: (handler: CallHandler, options: Serving) => Promise<Served>
 }
@@ -137,7 +137,7 @@ const expressApp = (
     if (typeof reply.body === 'object') await pipeline(Readable.from(reply.body), res)
     else res.send(reply.body)
   }
-  // Express 4 looks at no promise.
+  // Express 4 ignores promises.
   const passing: express.RequestHandler = (req, res, next) => void answer(req, res).catch(next)
   app.use('_router' in app ? passing : answer)
   return app
@@ -187,13 +187,13 @@ export const honoApp = (Framework: typeof Hono, handler: CallHandler, options: S
   return app
 }
 
-/** The door that docs/frameworks.md writes, behind a gateway of this spec's own. */
+/** The adapter from docs/frameworks.md, behind a gateway of this spec. */
 export const documentedDoor = async (): Promise<SpecDoor> => {
   const block = (await codeBlocks()).find(({ code }) => code.includes('sessionFunction = '))
   const folder = new URL('../../build/door/', import.meta.url)
   await mkdir(folder, { recursive: true })
   const program = new URL('function.ts', folder)
-  // The same modules that the specs run, not those of the built package.
+  // The adapter imports the modules of the specs, and not the built package.
   await writeFile(program, block?.code.replace(`'keyrow/adapter'`, `'../../lib/http/adapter.js'`) ?? '')
   const { sessionFunction } = (await import(program.href)) as { readonly sessionFunction: SessionFunction }
   return {

@@ -1,5 +1,5 @@
-// The public types of an entry point as text. Types are printed as the compiler resolves them, not as they are
-// written: a declaration that moves, or takes an equivalent form, changes no line.
+// Prints the public types of an entry point. The types are printed as the compiler resolves them. So a moved
+// declaration, or an equivalent form of it, changes no line.
 
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -30,7 +30,7 @@ const print = (node: ts.Node): string => printer.printNode(ts.EmitHint.Unspecifi
 
 const sorted = (texts: readonly string[]): readonly string[] => texts.toSorted()
 
-/** The compiler orders a union by when it met the members, which depends on the order of files. */
+/** Sorts the members of unions, because the compiler's order depends on the order of files. */
 const withSortedUnions = (node: ts.Node): ts.Node => {
   const visit = (inner: ts.Node): ts.Node => {
     const visited = ts.visitEachChild(inner, visit, undefined)
@@ -55,7 +55,7 @@ const isReadonly = ({ declarations = [] }: ts.Symbol): boolean =>
   declarations.some((one) => hasModifier(one, ModifierFlags.Readonly) || ts.isGetAccessorDeclaration(one)) &&
   !declarations.some(ts.isSetAccessorDeclaration)
 
-/** The source text, because a key may be quoted, or a symbol in brackets. */
+/** Returns the source text of a key, which may be quoted or a symbol in brackets. */
 const keyOf = (symbol: ts.Symbol): string => {
   const [declaration] = symbol.declarations ?? []
   return (declaration && ts.getNameOfDeclaration(declaration)?.getText()) ?? symbol.name
@@ -69,7 +69,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
   const text = (node: ts.Node | undefined): string => {
     if (node === undefined) throw new Error('the compiler has no text for a type')
     const visit = (inner: ts.Node): void => {
-      // The compiler attaches the named symbol to identifiers that it generates; its types do not say so.
+      // The compiler attaches a symbol to each generated identifier, but its types do not declare this.
       const { symbol } = inner as { readonly symbol?: ts.Symbol }
       if (ts.isIdentifier(inner) && symbol !== undefined) refer(symbol)
       ts.forEachChild(inner, visit)
@@ -89,7 +89,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
   ): readonly string[] =>
     signatures.map((one) => text(checker.signatureToSignatureDeclaration(one, kind, undefined, FLAGS)))
 
-  /** `a?: string` and `a?: string | undefined` are two types; the compiler prints both as the second. */
+  /** `a?: string` and `a?: string | undefined` are two types, but the compiler prints both as the second. */
   const optionalText = (type: ts.Type): string => {
     const node = checker.typeToTypeNode(type, undefined, FLAGS)
     if (!type.isUnion() || node === undefined || !ts.isUnionTypeNode(node)) return typeText(type)
@@ -111,7 +111,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
     return `${isReadonly(symbol) ? 'readonly ' : ''}${key}: ${(isOptional ? optionalText : typeText)(type)}`
   }
 
-  /** Includes members inherited inside this package: the hierarchy of its interfaces is not public. */
+  /** Includes members inherited inside this package, since the hierarchy of its interfaces is not public. */
   const members = (type: ts.Type): readonly string[] =>
     sorted(
       type
@@ -120,7 +120,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
         .map(member),
     )
 
-  /** Bases that other packages declare. Their members are not listed. */
+  /** Returns the base types of other packages, whose members are not listed. */
   const foreignBases = (symbol: ts.Symbol): readonly ts.Type[] => {
     const type = checker.getDeclaredTypeOfSymbol(symbol)
     if (!type.isClassOrInterface()) return []
@@ -199,7 +199,7 @@ const declarer = (checker: ts.TypeChecker, refer: (symbol: ts.Symbol) => void) =
 
 interface Entry {
   readonly file: string
-  /** By symbol, the names under which it is exported. */
+  /** The exported name of each symbol. */
   readonly exports: ReadonlyMap<ts.Symbol, string>
 }
 
@@ -251,7 +251,7 @@ const formatted = (reports: readonly string[]): readonly string[] => {
   return output.split(SEPARATOR).map((text) => `${text.trim()}\n`)
 }
 
-/** By file name, the report of each entry point. `entries` are the `exports` of package.json. */
+/** Returns the report of each entry point by file name. `entries` are the `exports` of package.json. */
 export const apiReports = (entries: Readonly<Record<string, string>>): ReadonlyMap<string, string> => {
   const files = Object.entries(entries).map(([name, path]) => ({
     file: `${name === '.' ? 'index' : name.slice(2)}.txt`,

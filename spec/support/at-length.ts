@@ -1,6 +1,6 @@
-// Some specs run shortly in `npm test` and at length from spec/slow, which sets LONG.
+// Some specs run for a short time in `npm test`, and for a longer time from spec/slow, which sets LONG.
 
 export const isLong = process.env['LONG'] === '1'
 
-/** How often something is done: shortly, and at length. */
+/** Returns the number of repetitions for a short or a long run. */
 export const times = (short: number, long: number): number => (isLong ? long : short)

@@ -1,4 +1,5 @@
-// Stores that break one promise under concurrency, as real ones have done: for showing that they are caught.
+// Makes stores that break one law under concurrency, like some real stores. The history checker must find the
+// violations.
 
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -7,7 +8,7 @@ const changed = (store, change) => ({ ...store, save: (id, save) => store.save(i
 
 const breaks = {
   none: (store) => store,
-  // The whole hash is written, as it was when it was loaded.
+  // A save writes all entries as they were loaded.
   whole: (store) =>
     changed(store, (save) => ({
       ...save,
@@ -15,7 +16,7 @@ const breaks = {
         .map((value) => ({ _tag: 'Set', value }))
         .merge(save.edits.filter((edit) => edit._tag === 'Del')),
     })),
-  // What an update gave when it was made is written, whatever is in the row by then.
+  // A save writes the first result of an update, even if the row has changed.
   unreplayed: (store) =>
     changed(store, (save) => ({
       ...save,
@@ -23,7 +24,7 @@ const breaks = {
         edit._tag === 'Update' ? { _tag: 'Set', value: save.entries.get(key) } : edit,
       ),
     })),
-  // A save that finds no session makes one.
+  // A save creates a session that does not exist.
   upsert: (store, forget) => {
     const secrets = new Map()
     return {
@@ -47,5 +48,5 @@ const breaks = {
   },
 }
 
-/** `forget` makes the store's listing forget an id, which it keeps so that no creation brings a session back. */
+/** `forget` deletes the fence of an id, so that a creation can use the id again. */
 export const broken = (kind, store, forget) => breaks[kind](store, forget)

@@ -1,5 +1,5 @@
-// What a browser says of its requests, and what follows for the session, whatever framework answers: whose page sent a
-// form, whether a page is only fetched ahead, whether a cookie could have been shown.
+// Tests with every adapter the headers that a browser adds to a request. The headers show the site of a form's page, a
+// prefetch, and whether the browser could send the session's cookie.
 
 import * as O from 'fp-ts/lib/Option.js'
 import type { Test } from 'tap'
@@ -26,7 +26,7 @@ import { age, freshSchema } from './stores.js'
 type Sent = Readonly<Record<string, string>>
 
 const SAME_ORIGIN: Sent = { 'sec-fetch-site': 'same-origin' }
-/** `/form` shows a token, `/in` signs in; every other path takes a form. */
+/** `/form` shows a token, `/in` signs in, and every other path accepts a form. */
 const forms: CallHandler = async (call: Call) => {
   if (call.path === '/form') return { body: await csrfToken() }
   if (call.path === '/in') await signIn('ada')
@@ -35,7 +35,7 @@ const forms: CallHandler = async (call: Call) => {
   return { body: 'sent' }
 }
 
-/** A door that is tested, on this database. */
+/** Tests an adapter on this database. */
 export const browserSuite = (t: Test, door: SpecDoor, database: Database): void => {
   const open = () => {
     const { database: counted, events } = counting(database)
@@ -47,7 +47,7 @@ export const browserSuite = (t: Test, door: SpecDoor, database: Database): void 
     t.teardown(close)
     return url
   }
-  /** The status of a form that is sent with these headers. */
+  /** Returns a function that sends a form with these headers, and returns the status. */
   const sender =
     (url: string) =>
     async (headers: Sent, csrf = '', cookie?: string) =>
@@ -153,9 +153,9 @@ export const browserSuite = (t: Test, door: SpecDoor, database: Database): void 
     t.equal(await send({ ...https, ...shopHost, origin: 'http://shop.example' }), 403, 'not over TLS')
     t.equal(await sender(wary)({ ...shop, ...shopHost }), 403, 'anybody could say so')
 
-    // The others know what their framework or their gateway knows.
+    // The other adapters get the host and the scheme from their framework or gateway.
     if (!['node:http', 'Express', 'Koa', 'Hono', 'fetch'].includes(door.name)) return
-    // Of several elements the last one is what the one trusted proxy has added; the client may have sent the others.
+    // The one trusted proxy has added the last element. The client may have sent the others.
     for (const forwarded of [
       'host=shop.example;proto=https',
       'host=evil.example, for=192.0.2.1; Proto=https; Host="shop.example:443"',

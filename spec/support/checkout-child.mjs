@@ -1,4 +1,4 @@
-// A process that commits an order and an edit of the session in one transaction, and is killed before its request ends.
+// Commits an order and an edit of the session in one transaction, and is killed before the request ends.
 
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {

@@ -1,6 +1,5 @@
-// The command line as its users run it: the built program. What all runs said is kept, to be searched for secrets.
-// Most runs share two processes (runs.ts);
-// in slow/cli.spec.ts each has one of its own.
+// Runs the built command line. The output of all runs is kept, and searched for secrets. Most runs share two processes
+// (runs.ts). In slow/cli.spec.ts each run has its own process.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
@@ -19,20 +18,20 @@ export interface Running {
 
 interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
-  /** What stands before the program's arguments: options of node, and the program when it is another. */
+  /** Options of Node.js, and another program than the built command line. */
   readonly node?: readonly string[]
   readonly main?: string
-  /** Whether it finds a terminal at its input. */
+  /** Whether the input is a terminal. */
   readonly terminal?: boolean
-  /** All of its input. Default: none. */
+  /** The whole input. Default: none. */
   readonly input?: string
-  /** Whether it needs a process of its own. Default: where `node` or `main` is given. */
+  /** Whether the run needs its own process. Default: true if `node` or `main` is set. */
   readonly alone?: boolean
 }
 
 const said: string[] = []
 
-/** Everything that was printed so far, by all runs. */
+/** Returns the output of all runs so far. */
 export const everythingSaid = (): string => said.join('\n')
 
 const asTerminal = ['--import', 'data:text/javascript,process.stdin.isTTY=true']
@@ -42,7 +41,7 @@ export const startKeyrow = (
   { env = {}, node = [], main = MAIN, terminal = false }: RunOptions = {},
 ): Running => {
   const child = spawn(process.execPath, [...node, ...(terminal ? asTerminal : []), main, ...args], {
-    // tap puts its module loader into the NODE_OPTIONS of whatever is spawned. What is empty is as if not there.
+    // tap adds its module loader to the NODE_OPTIONS of each child. An empty variable has no effect.
     env: { ...process.env, NODE_OPTIONS: '', DATABASE_URL: '', PGPASSWORD: '', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   })
@@ -72,7 +71,7 @@ const inShared = async (args: readonly string[], options: RunOptions): Promise<R
   return ran
 }
 
-/** Runs it to its end. */
+/** Runs the command line and waits for its end. */
 export const keyrow = (args: readonly string[], options: RunOptions = {}): Promise<Ran> => {
   const { node, main, alone = isLong || node !== undefined || main !== undefined } = options
   if (!alone) return inShared(args, options)
@@ -81,7 +80,7 @@ export const keyrow = (args: readonly string[], options: RunOptions = {}): Promi
   return ended
 }
 
-/** Does it for each of them, a few at a time: most of a run is waiting for a process to begin. */
+/** Calls `act` for each element, a few at a time, because a run mostly waits for the start of a process. */
 export const forEach = async <A>(all: readonly A[], act: (one: A) => Promise<void>): Promise<void> => {
   const queue = all.values()
   const work = async () => {
@@ -90,7 +89,7 @@ export const forEach = async <A>(all: readonly A[], act: (one: A) => Promise<voi
   await Promise.all([work(), work(), work()])
 }
 
-/** Resolves once the child has said this on stderr. */
+/** Resolves once the child has written this text to stderr. */
 export const saying = ({ child }: Running, text: string): Promise<void> =>
   new Promise((resolve, reject) => {
     let heard = ''
@@ -101,7 +100,7 @@ export const saying = ({ child }: Running, text: string): Promise<void> =>
     child.once('close', () => reject(new Error(`it ended and said: ${heard}`)))
   })
 
-/** Asks until the answer is yes. */
+/** Repeats the check until it returns true. */
 export const until = async (what: string, asked: () => Promise<boolean>): Promise<void> => {
   const start = performance.now()
   while (!(await asked())) {

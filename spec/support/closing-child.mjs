@@ -1,5 +1,5 @@
-// A process that uses a database, says so, and closes it when it is told to; then nothing keeps it alive.
-//   closing-child.mjs URL
+// Uses a database, prints a line, and closes the database on request. Then nothing keeps the process alive.
+// closing-child.mjs URL
 import { once } from 'node:events'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import postgres from 'postgres'

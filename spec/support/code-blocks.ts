@@ -1,16 +1,16 @@
-// The code in the documentation: every TypeScript block of README and docs, and every example in a
-// docstring, with where it stands and what it says that it prints.
+// Collects the code in the documentation: every TypeScript block of README and docs, and every example in a docstring.
+// Each block has its place and its documented output.
 
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 export interface CodeBlock {
-  /** `docs/tutorial.md:12` */
+  /** The place, such as `docs/tutorial.md:12`. */
   readonly place: string
   readonly code: string
-  /** What its `console.log(…) // …` lines say, in order. */
+  /** The comments of the `console.log(…) // …` lines, in order. */
   readonly prints: readonly string[]
-  /** Whether it listens for requests until it is ended. */
+  /** Whether the program is a server, which does not end by itself. */
   readonly serves: boolean
 }
 

@@ -1,6 +1,5 @@
-// One of several processes that count in one place: every request loads a session, adds one to a key of it,
-// and saves. Reports, as JSON, the errors that reached it.
-//   counter-child.mjs URL SCHEMA COUNT AT_ONCE KEYS TOKEN…
+// One of several processes that count in one session. Every request loads the session, adds one to a key, and saves.
+// The process prints its errors as JSON. counter-child.mjs URL SCHEMA COUNT AT_ONCE KEYS TOKEN…
 
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionUpdate } from 'keyrow/promise'

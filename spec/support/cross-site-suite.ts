@@ -1,5 +1,5 @@
-// A visitor who comes by a request of another site that cannot show the session's cookie: the session is not replaced,
-// what the handler stores is not lost, and in the end there is one session.
+// Tests requests from other sites, without the session's cookie. The visitor's session is not replaced, the handler's
+// values are not lost, and in the end one session remains.
 
 import type { Test } from 'tap'
 import { DriverError } from '../../lib/core/errors.js'
@@ -28,7 +28,7 @@ interface Cookie {
   readonly sameSite: string
 }
 
-/** A browser as far as cookies go: it sends those that `SameSite` allows. One that `says` sends `Sec-Fetch-Site`. */
+/** Makes a browser that sends the cookies that `SameSite` allows. If `says` is true, it also sends `Sec-Fetch-Site`. */
 const browserOf = (url: string, says: boolean) => {
   const jar = new Map<string, Cookie>()
   const keep = (line: string): void => {
@@ -71,13 +71,13 @@ const browserOf = (url: string, says: boolean) => {
     const answer = await send(path, from, method, more)
     answer.keep()
     const location = answer.headers.get('location')
-    // Who began it counts for all of a chain of redirects.
+    // The site that started a chain of redirects counts for the whole chain.
     return answer.status === 303 && location !== null ? go(location, from) : answer
   }
   return { jar, send, go, names: () => [...jar.keys()].sort() }
 }
 
-/** What a shop does: `/acs` and `/pay` are where other sites send their forms. */
+/** The handler of a shop. Other sites send forms to `/acs` and `/pay`. */
 const shop = async ({ path, query }: Call): Promise<Reply> => {
   if (path === '/basket') await set('basket', 'tea')
   if (path === '/in') await signIn('ada')
@@ -97,7 +97,7 @@ const shop = async ({ path, query }: Call): Promise<Reply> => {
 
 const ADA = { who: 'ada', basket: 'tea', paid: true }
 
-/** A door that is tested, on this database. */
+/** Tests an adapter on this database. */
 export const crossSiteSuite = (t: Test, door: SpecDoor, database: Database): void => {
   const open = async (t: Test, options: Partial<Serving> = {}, wrap = (store: SessionStore) => store) => {
     const schema = freshSchema()
@@ -197,7 +197,7 @@ export const crossSiteSuite = (t: Test, door: SpecDoor, database: Database): voi
     t.match(setCookie, [/^session=/], 'a cookie that is never kept back needs none')
   })
 
-  /** Sends all at once; the browser keeps the cookies in the order in which the answers come. */
+  /** Sends all requests at once. The browser stores the cookies in the order of the responses. */
   const together = async (
     sent: readonly Promise<{ readonly status: number; readonly keep: () => void }>[],
   ) => {

@@ -18,7 +18,7 @@ export interface SpecDriver {
 export const quietPool = (url: string, options: postgres.Options<Record<string, never>> = {}) =>
   postgres(url, { onnotice: () => undefined, ...poolOptions, ...options })
 
-/** The same as a function that makes it, and makes it again. */
+/** Returns a function that calls `quietPool` with these options. */
 export const quietPools =
   (...options: Parameters<typeof quietPool>) =>
   () =>

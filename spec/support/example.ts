@@ -1,4 +1,4 @@
-// An example as a process of its own, on a free port.
+// Runs an example in its own process, on a free port.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,10 +9,10 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 
-// The program's input is a pipe from here, whose end is the program's end too, however this process ends.
+// The program's input is a pipe from this process. When this process ends in any way, the program ends too.
 const untilOrphaned = 'data:text/javascript,process.stdin.resume().once("end",()=>process.exit(9)).unref()'
 
-/** A program of the documentation on a free port. Gives its address, once it listens; it ends with the test. */
+/** Starts a program on a free port. The program ends with the test. Returns the program's address, once it listens. */
 export const startProgram = async (
   t: Test,
   name: string,
@@ -47,7 +47,7 @@ const freePort = async (): Promise<number> => {
   return port
 }
 
-/** Gives its address, once it listens; it ends with the test. */
+/** Starts an example, which ends with the test. Returns the example's address, once it listens. */
 export const startExample = async (t: Test, name: string, databaseUrl: string): Promise<string> => {
   const program = fileURLToPath(new URL(`../../build/examples/${name}.js`, import.meta.url))
   const child = spawn(process.execPath, ['--import', untilOrphaned, program], {

@@ -1,10 +1,10 @@
-// Stores of express-session as promises, and the clock by which cookies' times are set.
+// Wraps stores of express-session with promises, and moves the clock of the cookies.
 
 import session from 'express-session'
 
 export type Data = session.SessionData & Record<string, unknown>
 
-/** A store's operations as promises. */
+/** Returns the operations of a store with promises. */
 export const promised = (store: session.Store) => {
   const asked = <A>(run: (callback: (error?: unknown, result?: unknown) => void) => void): Promise<A> =>
     new Promise((resolve, reject) => {
@@ -22,7 +22,7 @@ export const promised = (store: session.Store) => {
     allAsGiven: () => asked<unknown>((done) => store.all?.(done)),
     length: () => asked<number>((done) => store.length?.(done)),
     clear: () => asked<undefined>((done) => store.clear?.(done)),
-    /** The `req.session` of a request, as express-session makes it. */
+    /** Returns the `req.session` of a request, as express-session makes it. */
     request: async (sid: string) => {
       const data = await asked<Data | undefined>((done) => store.get(sid, done))
       const req = { sessionID: sid, sessionStore: store } as never
@@ -33,14 +33,14 @@ export const promised = (store: session.Store) => {
 
 export type PromisedStore = ReturnType<typeof promised>
 
-/** A cookie whose time is over in so many milliseconds. */
+/** Makes a cookie that expires after `maxAge` milliseconds. */
 export const cookieFor = (maxAge?: number): session.Cookie => {
   const cookie = new session.Cookie()
   if (maxAge !== undefined) cookie.maxAge = maxAge
   return cookie
 }
 
-/** Stops the clock of this process, by which the times of cookies are set and looked at, and moves it. */
+/** Stops the clock of this process, and returns the function that moves it. */
 export const movableClock = () => {
   const { now } = Date
   let time = now()

@@ -1,4 +1,4 @@
-// Texts in git that must not change unnoticed. A spec compares them with what it generates; `UPDATE=1` writes them.
+// Reads texts in git that must not change unnoticed. A spec compares them with generated texts. `UPDATE=1` writes them.
 
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 
@@ -11,7 +11,7 @@ const write = (folder: URL, texts: ReadonlyMap<string, string>): void => {
   for (const [name, text] of texts) writeFileSync(new URL(name, folder), text)
 }
 
-/** The files in a folder of `spec/frozen`, by name. With `UPDATE`, `made` replaces them first. */
+/** Returns the files in a folder of `spec/frozen`, by name. With `UPDATE`, writes `made` to the folder first. */
 export const frozen = (name: string, made: ReadonlyMap<string, string>): Readonly<Record<string, string>> => {
   const folder = new URL(`../frozen/${name}/`, import.meta.url)
   if (process.env['UPDATE']) write(folder, made)

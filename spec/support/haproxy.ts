@@ -1,15 +1,15 @@
-// A real HAProxy: one address with several servers behind it, by turns.
+// Runs a real HAProxy, which distributes the connections of one address to several servers.
 
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { freePort, startProgram } from './program.js'
 
 export interface HaProxy {
-  /** Its address, for clients that look for the primary. */
+  /** The address, for clients that search for the primary. */
   readonly url: string
-  /** Whether this server (by its place, from 0) gets new connections; those that it has are closed, or stay. */
+  /** Sets whether a server (numbered from 0) gets new connections, and whether its old connections are closed. */
   readonly turn: (server: number, state: 'on' | 'off' | 'off, and closed') => Promise<void>
-  /** How many connections each of the servers was given so far. */
+  /** Returns the number of connections of each server so far. */
   readonly connections: () => Promise<readonly number[]>
   readonly stop: () => Promise<void>
 }

@@ -1,6 +1,6 @@
-// One of several processes that do random things to shared sessions, and write down what they did and saw,
-// with times of the machine's one monotonic clock: one line of JSON for each operation.
-//   history-child.mjs '{"url", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
+// One of several processes that run random operations on shared sessions. The process prints one line of JSON for each
+// operation, with its result and its times by the machine's monotonic clock. history-child.mjs '{"url", "schema",
+// "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
 
 import { createHash } from 'node:crypto'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
@@ -32,7 +32,7 @@ const now = () => Number(process.hrtime.bigint() / 1000n)
 const random = (n) => Math.floor(Math.random() * n)
 const pick = (list) => list[random(list.length)]
 
-/** What a session shows of the list that everybody appends to: its length, and a hash of all of it. */
+/** Returns the length and a hash of the session's list, to which all processes append. */
 const listSeen = (session) => {
   const list = sessionRef('list', [])(session)
   return { n: list.length, hash: createHash('sha1').update(JSON.stringify(list)).digest('hex') }
@@ -45,7 +45,8 @@ const seenIn = (session, own) => ({
 
 let left = task.operations
 
-// All processes come to the same ones at about the same time, so that they meet over their ends.
+// All processes use the same mortal session at about the same time, so that several processes use a session when it
+// ends.
 const mortalNow = () => {
   const turn = Math.floor((1 - left / task.operations) * task.mortal.length)
   return task.mortal[Math.min(turn, task.mortal.length - 1)]

@@ -1,4 +1,4 @@
-// Runs processes that make a history, and gives it to be judged.
+// Runs processes that make a history, and checks the history.
 
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -22,19 +22,19 @@ const run = promisify(execFile)
 const script = fileURLToPath(new URL('./history-child.mjs', import.meta.url))
 
 export interface HistoryOptions {
-  /** Where the processes connect, and where the end is looked at. */
+  /** The address for the processes, and the address for the check at the end. */
   readonly url: string
   readonly directUrl?: string
   readonly processes: number
   readonly operations: number
   /** The deadline of the processes' statements. Default: 4,000. */
   readonly timeoutMs?: number
-  /** Makes the tables in this schema, where the store is not to do that by itself; they are distributed. */
+  /** Creates distributed tables in this schema. By default the store creates its tables. */
   readonly distribute?: (schema: string) => Promise<void>
-  /** Whether the processes' store is batched and remembered. Default: false. */
+  /** Whether the processes' store is batched and cached. Default: false. */
   readonly fast?: boolean
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
-  /** Runs beside the processes, until they have ended; gives how often it struck. */
+  /** Causes faults while the processes run. Returns the number of faults. */
   readonly fault?: (isOver: () => boolean) => Promise<number>
 }
 
@@ -111,7 +111,7 @@ const child = async (
   }
   const { stdout } = await run(process.execPath, [script, JSON.stringify(task)], {
     maxBuffer: 2 ** 30,
-    timeout: 600_000, // one that hangs is a failure, and says so
+    timeout: 600_000, // a process that hangs is a failure
     killSignal: 'SIGKILL',
   })
   return stdout

@@ -1,9 +1,9 @@
-// Decides whether some order of the operations explains a history: what several processes did to shared
-// sessions and saw of them, with the times at which each operation began and ended.
+// Decides whether some order of the operations explains a history. A history has the operations of several processes on
+// shared sessions, with their results, start times and end times.
 //
-// Everybody appends tags to one list in each session, by updates; so the list itself tells their order, and
-// whatever is seen of it must be a beginning of what it is at the end. Everybody sets and deletes a key of
-// his own. Time holds throughout: what ended before another thing began comes before it.
+// Each process appends tags to one list in each session, by updates. So the list shows their order, and each list that
+// was read must be a prefix of the final list. Each process also sets and deletes its own key. An operation that ended
+// before another operation began must come first.
 
 import { createHash } from 'node:crypto'
 
@@ -13,14 +13,14 @@ interface Seen {
   readonly own: string | null
 }
 
-/** One operation. `unknown`: it failed in a way that leaves open whether it was done. */
+/** One operation. `unknown` means that it failed, and may have been done. */
 export interface Operation {
   readonly worker: string
   readonly session: string
   readonly kind: 'read' | 'append' | 'set' | 'delete' | 'destroy'
   readonly tag: string
   readonly result: 'ok' | 'none' | 'gone' | 'unknown'
-  /** Microseconds. `loaded`: when its load had ended and its save began. */
+  /** Times are in microseconds. `loaded` is the time between the load and the save. */
   readonly start: number
   readonly loaded?: number
   readonly end: number
@@ -28,10 +28,10 @@ export interface Operation {
   readonly after?: Seen
 }
 
-/** What a session holds at the end; `undefined` when it is gone. */
+/** The values of each session at the end, or `undefined` if the session has ended. */
 export type Final = ReadonlyMap<string, Readonly<Record<string, unknown>> | undefined>
 
-/** What is wrong with the history: nothing, when it can be explained. */
+/** Returns the violations in a history. */
 export const violations = (operations: readonly Operation[], final: Final): readonly string[] =>
   [...final].flatMap(([session, entries]) => {
     const mine = operations.filter((operation) => operation.session === session)
@@ -41,7 +41,7 @@ export const violations = (operations: readonly Operation[], final: Final): read
     return [...found, ...whole].map((violation) => `session ${session.slice(0, 8)}: ${violation}`)
   })
 
-/** An interval of time in which something was so, and what. */
+/** A value that was read within an interval of time. */
 interface Observation {
   readonly by: string
   readonly start: number
@@ -57,7 +57,7 @@ const observations = (operations: readonly Operation[]): readonly Observation[] 
       : [{ by: `${kind} of ${worker}`, start: loaded ?? start, end, seen: after }]),
   ])
 
-/** Pairs of which the first ended before the second began, for a figure that must not fall. */
+/** Finds observations in which a number is smaller than in an earlier observation. */
 const falls = (all: readonly Observation[], figure: (seen: Seen) => number): readonly string[] => {
   const byEnd = [...all].sort((a, b) => a.end - b.end)
   let [next, highest] = [0, undefined as Observation | undefined]
@@ -111,7 +111,10 @@ const listViolations = (
 const hashOf = (list: readonly string[]): string =>
   createHash('sha1').update(JSON.stringify(list)).digest('hex')
 
-/** Each worker is alone with its own key: it must find what it last stored, or tried to since. */
+/**
+ * Each worker has a key that no other worker writes. So it must find the last value that it stored, or tried to store
+ * later.
+ */
 const ownViolations = (
   operations: readonly Operation[],
   entries: Readonly<Record<string, unknown>>,
@@ -136,7 +139,10 @@ const ownViolations = (
     return found
   })
 
-/** Once a session was destroyed, nobody finds or saves it; and until somebody tries to, everybody does. */
+/**
+ * After its destruction a session is never found or saved. Before the first attempt of a destruction the session is
+ * always found.
+ */
 const endViolations = (operations: readonly Operation[], ended: boolean): readonly string[] => {
   const tried = Math.min(...operations.filter(({ kind }) => kind === 'destroy').map(({ start }) => start))
   const missing = operations.filter(

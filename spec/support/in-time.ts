@@ -1,6 +1,6 @@
-// A bound on what must end: a spec that waits for something for ever would not say for what.
+// Limits the time of a task, because an endless wait would not name its task.
 
-/** What `task` gives, or a failure that names it once the time is up. */
+/** Returns the result of `task`. After the time limit, fails with an error that names the task. */
 export const inTime = async <A>(name: string, milliseconds: number, task: PromiseLike<A>): Promise<A> => {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {

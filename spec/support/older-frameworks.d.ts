@@ -1,4 +1,4 @@
-// Older versions of the frameworks, under names of their own, by the types of the newer ones.
+// Declares older versions of the frameworks with the types of the newer versions.
 
 declare module 'express4' {
   export { default } from 'express'

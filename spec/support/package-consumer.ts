@@ -1,7 +1,7 @@
-// A stranger's programs: strict TypeScript on every entry point, as text, since they belong to the project
-// that installs the package and must not see this repository. Each prints one line of JSON.
+// Programs of a user of the package, in strict TypeScript, for every entry point. They are texts, because they run in
+// another project, without access to this repository. Each program prints one line of JSON.
 
-/** Compiles, with the options that a careful project has, each dependency's own types included. */
+/** Strict compiler options. The compiler also checks the types of the dependencies. */
 export const compilerOptions = {
   target: 'es2022',
   module: 'nodenext',
@@ -15,7 +15,7 @@ export const compilerOptions = {
   rootDir: 'src',
 }
 
-/** Imports what the command line names; for each, its named exports or the error. */
+/** Imports the modules of the arguments, and prints the named exports or the error of each module. */
 export const imports = `
 const found = {}
 for (const name of process.argv.slice(2))
@@ -26,7 +26,7 @@ for (const name of process.argv.slice(2))
 console.log(JSON.stringify(found))
 `
 
-/** What needs no peer: sessions in memory, the same with promises, a server, and the laws. */
+/** The functions without peer dependencies: sessions in memory, in both styles, a server, and the laws. */
 export const withoutPeers = `
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -66,13 +66,13 @@ const theme: TE.TaskEither<k.SessionError, k.Json> = k.withSession(k.buildSessio
   ),
 )
 
-// Never called. Were a type lost on the way it would be any, and these would be no errors.
+// This function is never called. If the package lost a type, the type would be any, and these lines would compile.
 export const wrong = (session: k.Session): void => {
-  // @ts-expect-error a cart holds strings
+  // @ts-expect-error a cart contains strings
   k.sessionSet(cart, [1])
-  // @ts-expect-error a reader takes a session
+  // @ts-expect-error a reader needs a session
   k.sessionRef('theme')('session')
-  // @ts-expect-error what a session gives is read only
+  // @ts-expect-error a value from a session is read only
   k.sessionRef(cart, [])(session).push('milk')
   // @ts-expect-error a task is not its result
   const result: Option<k.Session> = k.loadSession(store, '')
@@ -168,7 +168,7 @@ const done = {
 console.log(JSON.stringify(done))
 `
 
-/** What the program above prints. */
+/** The output of the program above. */
 export const withoutPeersDone = {
   functions: [
     { _tag: 'Right', right: ['tea'] },
@@ -180,7 +180,9 @@ export const withoutPeersDone = {
   broken: [],
 }
 
-/** What needs a peer: a database in the directory `data`, its lock, and a pool that never connects. */
+/**
+ * The functions with peer dependencies: a database in the directory `data`, its lock, and a pool that never connects.
+ */
 export const withPeers = `
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
@@ -203,7 +205,7 @@ const theme = pipe(
 )
 const loaded = await theme()
 
-// The directory is locked: the native addon is there and works.
+// The directory is locked, so the native addon works.
 const second = await pgliteDatabase('data').query({ name: 'one', text: 'select 1' }, [])()
 const closed = await database.close()
 
@@ -221,7 +223,7 @@ console.log(
 )
 `
 
-/** What the program above prints. */
+/** The output of the program above. */
 export const withPeersDone = {
   loaded: { _tag: 'Right', right: 'dark' },
   locked: true,
@@ -230,7 +232,9 @@ export const withPeersDone = {
   ended: 'Right',
 }
 
-/** Counts the visits of one browser, with the adapter of the framework that is there, and with the drop-in store. */
+/**
+ * Counts the visits of one browser, with the adapter of the installed framework and with the store for express-session.
+ */
 export const visits = `
 import { createServer } from 'node:http'
 import { memoryStore } from 'keyrow/memory'

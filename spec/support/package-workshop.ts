@@ -1,6 +1,5 @@
-// A workshop for the published package: a directory that is gone in the end, in which the tarball is packed
-// and projects install it from the npm registry. Every child has a deadline and goes with all its own
-// children, however this process ends.
+// Makes a temporary directory in which the package is packed, and in which projects install it. Every child process has
+// a deadline. Each child ends with its own children when this process ends.
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   cpSync,
@@ -18,7 +17,7 @@ import { basename, dirname, join, relative, sep } from 'node:path'
 const MINUTE = 60_000
 
 export interface Outcome {
-  /** `null` when the child was killed: at its deadline, or by somebody else. */
+  /** `null` if the child was killed, at its deadline or from outside. */
   readonly code: number | null
   readonly stdout: string
   readonly stderr: string
@@ -28,23 +27,23 @@ const running = new Set<ChildProcess>()
 
 const kill = (child: ChildProcess): void => {
   try {
-    // The whole group: npm starts processes of its own.
+    // Kills the whole process group, because npm starts further processes.
     if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
   } catch {
-    // It is gone already.
+    // The group has already ended.
   }
 }
 
-/** What an outer npm tells the scripts it runs is not meant for projects elsewhere. */
+/** The environment without the variables that npm sets for its scripts. */
 const surroundings = (): NodeJS.ProcessEnv =>
   Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^npm_(package|lifecycle|config_local)_/.test(name)),
   )
 
-/** Runs a program to its end, or to its deadline. */
+/** Runs a program until its end or its deadline. */
 export const run = (cwd: string, program: string, ...args: readonly string[]): Promise<Outcome> =>
   new Promise((resolve, reject) => {
-    // tap puts its module loader into the NODE_OPTIONS of whatever is spawned; by `env` they are empty again.
+    // tap adds its module loader to the NODE_OPTIONS of each child. The command `env` clears the variable.
     const child = spawn('env', ['NODE_OPTIONS=', program, ...args], {
       cwd,
       env: surroundings(),
@@ -65,7 +64,7 @@ export const run = (cwd: string, program: string, ...args: readonly string[]): P
     })
   })
 
-/** The same for a program that must succeed; gives what it printed. */
+/** Runs a program that must succeed, and returns its output. */
 export const succeed = async (cwd: string, program: string, ...args: readonly string[]): Promise<string> => {
   const { code, stdout, stderr } = await run(cwd, program, ...args)
   if (code === 0) return stdout
@@ -79,7 +78,7 @@ export interface Workshop {
   readonly close: () => void
 }
 
-/** An empty directory for everything here; closing it ends what still runs, and removes it. */
+/** Makes an empty directory. `close` ends all running children and removes the directory. */
 export const openWorkshop = (): Workshop => {
   const directory = mkdtempSync(join(tmpdir(), 'keyrow-package-'))
   const close = (): void => {
@@ -91,10 +90,13 @@ export const openWorkshop = (): Workshop => {
   return { directory, close }
 }
 
-/** What is made from the sources, or belongs to one machine. */
+/** Files that are generated, or belong to one machine. */
 const made = new Set(['.git', '.tap', '.data', 'build', 'coverage', 'dist', 'node_modules'])
 
-/** Packs a copy of the repository, in which `strays` lie about that must not be published; gives the tarball. */
+/**
+ * Packs a copy of the repository, and returns the tarball. The copy also has the files `strays`, which must not be
+ * published.
+ */
 export const pack = async (
   { directory }: Workshop,
   repository: string,
@@ -113,7 +115,7 @@ export const pack = async (
   return join(directory, tarball)
 }
 
-/** An empty project of ES modules, in which these packages are installed. */
+/** Makes an empty project of ES modules, and installs these packages. */
 export const project = async (
   { directory }: Workshop,
   name: string,
@@ -126,11 +128,11 @@ export const project = async (
   return path
 }
 
-/** Installs packages in a project; their install scripts do not run, nobody should need them. */
+/** Installs packages in a project, without their install scripts. */
 export const install = (project: string, ...packages: readonly string[]): Promise<string> =>
   succeed(project, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', ...packages)
 
-/** The npm package that holds the executable of Node for this machine. */
+/** Returns the npm package with the executable of Node.js for this machine. */
 const nodePackage = (): string => {
   const platform = process.platform === 'win32' ? 'win' : process.platform
   const prefix = platform === 'darwin' && process.arch === 'arm64' ? 'node-bin' : 'node'
@@ -139,22 +141,22 @@ const nodePackage = (): string => {
 
 const isOurs = (major: number): boolean => process.versions.node.startsWith(`${String(major)}.`)
 
-/** What to install for these majors of Node, the one that runs this left out. */
+/** Returns the packages for these major versions of Node.js, except the running version. */
 export const nodePackages = (majors: readonly number[]): readonly string[] =>
   majors.filter((major) => !isOurs(major)).map((major) => `node${major}@npm:${nodePackage()}@${major}`)
 
-/** The executable of this major of Node, from the project where its package is installed. */
+/** Returns the executable of this major version of Node.js in the project. */
 export const nodeProgram = (project: string, major: number): string =>
   isOurs(major) ? process.execPath : join(project, 'node_modules', `node${major}`, 'bin', 'node')
 
-/** All files below a directory, by their paths in it, with `/`. */
+/** Returns the relative paths of all files below a directory, with `/`. */
 export const filesIn = (directory: string): readonly string[] =>
   readdirSync(directory, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => relative(directory, join(entry.parentPath, entry.name)).split(sep).join('/'))
     .sort()
 
-/** The bytes of a file, or of all files below a directory, in words. */
+/** Returns the size of a file, or of all files below a directory, in bytes. */
 export const bytesIn = (path: string): number =>
   statSync(path).isFile()
     ? statSync(path).size

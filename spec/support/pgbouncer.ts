@@ -1,4 +1,4 @@
-// A real pgbouncer in transaction mode, with far fewer connections to the server than its clients have to it.
+// Runs a real pgbouncer in transaction mode. It has far fewer connections to the server than clients.
 
 import { freePort, startProgram } from './program.js'
 

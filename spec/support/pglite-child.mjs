@@ -1,5 +1,4 @@
-// A process that has a PGlite directory open: it stores one value for each line it is sent, and prints the
-// session's token each time.
+// Opens a PGlite directory. For each line of input, the process stores one value and prints the session's token.
 
 import { createInterface } from 'node:readline'
 import { pgliteDatabase } from 'keyrow/pglite'

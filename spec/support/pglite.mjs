@@ -1,5 +1,5 @@
-// Makes PGlite's databases in memory start from data that PGlite made once, for specs that start many: initdb in
-// WebAssembly takes 1.5 seconds. Databases in directories are not concerned. Importing this file is enough.
+// Makes PGlite databases in memory start from saved data, because initdb in WebAssembly takes 1.5 seconds. Databases in
+// directories are not changed. An import of this file is enough.
 
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -19,7 +19,7 @@ const makeData = async () => {
   const data = Buffer.from(await (await database.dumpDataDir('none')).arrayBuffer())
   await database.close()
   mkdirSync(folder, { recursive: true })
-  // Other processes read it as soon as it has its name.
+  // The file gets its name only when it is complete, because other processes may read it at once.
   const draft = new URL(`pglite-${version}.${process.pid}`, folder)
   writeFileSync(draft, data)
   renameSync(draft, file)

@@ -1,5 +1,5 @@
-// A real pgpool-II in front of a primary and a streaming standby, with the settings that it has by default, but that
-// every session's plain reads go to the standby.
+// Runs a real pgpool-II in front of a primary and a streaming standby. It has the default settings, except that the
+// plain reads of every session go to the standby.
 
 import { quietPool } from './databases.js'
 import type { PostgresPair } from './postgres-pair.js'
@@ -53,7 +53,7 @@ export const startPgpool = async (pair: PostgresPair, settings: PgpoolSettings =
   return { url, stop }
 }
 
-// It accepts connections before it has looked which of the servers is the primary.
+// pgpool-II accepts connections before it knows which server is the primary.
 const untilReady = async (url: string): Promise<void> => {
   const deadline = Date.now() + 30_000
   for (;;) {

@@ -1,5 +1,5 @@
-// As much of tap as the adapters' suite uses, for runtimes on which tap itself does not run. It prints TAP, which the
-// tap that has started the process reads.
+// Implements the parts of tap that the adapters' suite uses, for runtimes without tap. It prints TAP for the tap that
+// has started the process.
 
 import { isDeepStrictEqual } from 'node:util'
 import type { Test } from 'tap'
@@ -9,7 +9,7 @@ interface Running {
   count: number
   failed: number
   readonly teardowns: (() => unknown)[]
-  /** Tests wait for each other; those that a test begins are done before it. */
+  /** Tests run one after the other. A test waits for its inner tests. */
   last: Promise<unknown>
 }
 
@@ -87,7 +87,7 @@ const run = async (name: string, body: Body, within: Running, depth: number): Pr
   note(within, depth, running.failed === 0, name)
 }
 
-/** Runs what `body` tests, and says by its exit code whether all of it holds. */
+/** Runs the tests of `body`. The exit code shows whether all tests passed. */
 export const runTests = async (body: Body): Promise<void> => {
   const running = newRunning('all')
   console.log('TAP version 14')

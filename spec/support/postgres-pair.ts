@@ -1,25 +1,25 @@
-// A primary and a streaming standby that takes over: the primary's machine dies, or it is shut down; the standby is
-// promoted, and a new one made in its place. Replication is synchronous: what was answered is on both.
+// Runs a primary and a streaming standby. For a failover, the primary crashes or is shut down, the standby is promoted,
+// and a new standby is made. Replication is synchronous, so an answered commit is on both servers.
 
 import { quietPool } from './databases.js'
 import { inTime } from './in-time.js'
 import { type PostgresServer, startPostgres } from './postgres-server.js'
 
 export interface PostgresPair {
-  /** Both servers, for a client that looks for the primary. */
+  /** The address of both servers, for a client that searches for the primary. */
   readonly url: string
   readonly primaryPort: () => number
   readonly standbyPort: () => number
-  /** From now on the standby shows what there is now, and nothing new; it receives all the same. */
+  /** Pauses the replay on the standby, which still receives the changes. */
   readonly pauseStandby: () => Promise<void>
-  /** By turns the primary's machine dies, and the primary is shut down. */
+  /** Alternately crashes the primary, and shuts it down. */
   readonly failOver: () => Promise<void>
   readonly stop: () => Promise<void>
 }
 
 const SETTINGS = { synchronous_standby_names: '*', wal_keep_size: '256MB', max_wal_senders: '4' }
 
-// So late that whoever reads from a standby by mistake finds what is not so any more.
+// The delay makes a read from the standby by mistake return old data.
 const STANDBY = { ...SETTINGS, recovery_min_apply_delay: '200ms' }
 
 const run = async (server: PostgresServer, text: string): Promise<readonly Record<string, unknown>[]> => {
@@ -31,7 +31,7 @@ const run = async (server: PostgresServer, text: string): Promise<readonly Recor
   }
 }
 
-/** Until the server answers this with a row. */
+/** Waits until the server returns a row for this statement. */
 const until = async (server: PostgresServer, text: string): Promise<void> => {
   const deadline = Date.now() + 20_000
   while ((await run(server, text)).length === 0) {
@@ -43,7 +43,7 @@ const until = async (server: PostgresServer, text: string): Promise<void> => {
 const untilSynchronous = (primary: PostgresServer): Promise<void> =>
   until(primary, `select 1 from pg_stat_replication where sync_state = 'sync' and state = 'streaming'`)
 
-// Not by one statement that waits: what is replayed may have to wait for that, for as long as half a minute.
+// `pg_promote` does not wait here, because the replay may wait for the running statement for half a minute.
 const promote = async (standby: PostgresServer): Promise<void> => {
   await run(standby, 'select pg_promote(false)')
   await until(standby, 'select 1 where not pg_is_in_recovery()')

@@ -1,6 +1,6 @@
-// A real PostgreSQL for specs: its own data directory, a free port, gone without a trace at the end.
-// The server belongs to a separate process (postgres-watcher.mjs), which outlives this one by the
-// moment it needs to stop the server and remove its files, however this process ends.
+// Runs a real PostgreSQL for specs, with its own data directory, on a free port. The server belongs to a separate
+// process (postgres-watcher.mjs). When this process ends in any way, the watcher stops the server and removes its
+// files.
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { tmpdir } from 'node:os'
@@ -12,11 +12,11 @@ type Settings = Readonly<Record<string, string>>
 
 interface PostgresOptions {
   readonly settings?: Settings
-  /** Default: one that is free. */
+  /** Default: a free port. */
   readonly port?: number | undefined
-  /** The directory of PostgreSQL's programs and libraries. Default: that of the installed package. */
+  /** The directory of PostgreSQL's programs and libraries. Default: the directory of the installed package. */
   readonly native?: string
-  /** A server at work, of which the new one is to be a streaming standby. */
+  /** A running server. The new server becomes its streaming standby. */
   readonly standbyOf?: PostgresServer
 }
 
@@ -24,15 +24,17 @@ export interface PostgresServer {
   readonly url: string
   readonly port: number
   readonly dataDir: string
-  /** The postmaster; another one after each start. */
+  /** The id of the postmaster, which changes at each start. */
   readonly pid: number
-  /** Ends the postmaster and waits until it is gone. The data stay. */
+  /** Kills the postmaster and waits for its end. The data stay. */
   readonly kill: (signal?: NodeJS.Signals) => Promise<void>
-  /** Ends all its processes at one moment, as when its machine loses power. (On Linux; elsewhere as `kill`.) */
+  /**
+   * Kills all processes of the server at once, like a loss of power. On systems other than Linux it works like `kill`.
+   */
   readonly crash: () => Promise<void>
-  /** Starts it again after a kill, on the same port and data. */
+  /** Starts the server again after a kill, with the same port and data. */
   readonly start: () => Promise<void>
-  /** Shuts it down and removes all its files. Calling it again does nothing more. */
+  /** Shuts the server down and removes all its files. A second call has no effect. */
   readonly stop: () => Promise<void>
 }
 
@@ -69,12 +71,12 @@ interface Watcher {
 
 type Waiting = Map<number, (state: State | Error) => void>
 
-// Durability stays as PostgreSQL has it by default: specs kill the server and count on the data.
+// Durability has PostgreSQL's default, because specs kill the server and then read the data.
 const SETTINGS = { max_connections: '100', shared_buffers: '32MB' }
 
 const ENDED = 'The PostgreSQL watcher has ended'
 
-// Detached: a Ctrl-C goes to the whole group of the terminal and must not reach the watcher.
+// The watcher is detached, because a Ctrl-C of the terminal must not reach it.
 const spawnWatcher = () => {
   const script = fileURLToPath(new URL('./postgres-watcher.mjs', import.meta.url))
   const child = spawn(process.execPath, [script], {
@@ -83,9 +85,9 @@ const spawnWatcher = () => {
     stdio: ['pipe', 'pipe', 'inherit'],
     windowsHide: true,
   })
-  // A dead watcher is reported by its end, not by the pipe to it.
+  // The `exit` event reports a dead watcher, so errors of the pipe are ignored.
   child.stdin.on('error', () => undefined)
-  // Between orders the watcher keeps nobody alive.
+  // Between orders the watcher does not keep this process alive.
   for (const handle of [child, child.stdin, child.stdout] as { unref(): void }[]) handle.unref()
   return child
 }
@@ -165,7 +167,7 @@ const serve = async (
   }
 }
 
-/** A base backup of a server at work, as the data of a new one. */
+/** Copies the data of a running server by a base backup, for a new server. */
 const copyServer = async (watcher: Watcher, { url, dataDir }: PostgresServer): Promise<void> => {
   const sql = postgres(url, { max: 1, fetch_types: false })
   try {
@@ -196,7 +198,7 @@ export const startPostgres = async (options: PostgresOptions = {}): Promise<Post
   }
 }
 
-/** The server that the spec files of a run share: `npm run spec` starts it (run.ts). Nobody kills it. */
+/** The server that all spec files of a run share. `npm run spec` starts it (run.ts), and no spec kills it. */
 export const SHARED_SERVER = 'KEYROW_SPEC_SERVER'
 
 const onServer = async (url: string, statement: string): Promise<void> => {
@@ -208,7 +210,7 @@ const onServer = async (url: string, statement: string): Promise<void> => {
   }
 }
 
-/** A new database, empty and used by nobody else: on the server that the run shares, or else on a server of its own. */
+/** Makes a new, empty database, on the shared server or else on a new server. */
 export const newDatabase = async (): Promise<SpecDatabase> => {
   const shared = process.env[SHARED_SERVER]
   if (!shared) {
@@ -222,13 +224,13 @@ export const newDatabase = async (): Promise<SpecDatabase> => {
   return { url: url.href, stop: () => onServer(shared, `drop database if exists ${name} with (force)`) }
 }
 
-/** The database that DATABASE_URL names, or else a new one. */
+/** Returns the database of DATABASE_URL, or else a new database. */
 export const specDatabaseUrl = async (): Promise<SpecDatabase> => {
   const url = process.env['DATABASE_URL']
   return url ? { url, stop: () => Promise.resolve() } : newDatabase()
 }
 
-/** Such a database, where a commit is on the disk when it is answered: never the shared server. */
+/** Returns a database with durable commits, which is never on the shared server. */
 export const durableDatabaseUrl = async (): Promise<SpecDatabase> => {
   const url = process.env['DATABASE_URL']
   if (url) return { url, stop: () => Promise.resolve() }

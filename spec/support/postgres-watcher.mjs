@@ -1,6 +1,6 @@
-// Keeper of one PostgreSQL server for specs: initialises, starts, kills and stops it on the orders
-// it reads from stdin, one JSON object a line. When stdin ends, the spec process is gone, whatever
-// killed it: then the server and its files go too. See postgres-server.ts for the other end.
+// Initialises, starts, kills and stops one PostgreSQL server for specs. The orders come from stdin, one JSON object in
+// each line. When stdin ends, the spec process has ended. Then the watcher stops the server and removes its files.
+// postgres-server.ts sends the orders.
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import { randomInt } from 'node:crypto'
 import * as fs from 'node:fs'
@@ -17,10 +17,10 @@ const LOG_TAIL = 16_384
 const INITDB = '--no-sync --auth=trust --username=postgres --encoding=UTF8 --locale=C --pgdata=.'.split(' ')
 
 const windows = process.platform === 'win32'
-// PostgreSQL refuses to run as root.
+// PostgreSQL does not run as root.
 const user = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
 
-let root // the only directory made: it holds everything, so that one removal leaves nothing
+let root // contains all files, so that one removal deletes everything
 let dataDir
 let native
 let port
@@ -49,7 +49,7 @@ const chownAll = (directory) => {
   for (const entry of ['', ...entries]) fs.lchownSync(join(directory, entry), user.uid, user.gid)
 }
 
-// A repository below a private home is closed to the user the server runs as: it gets its own copy.
+// The server's user cannot read a repository in a private home directory. So this user gets a copy of PostgreSQL.
 const copyNative = () => {
   const copy = join(root, 'native')
   fs.cpSync(native, copy, { recursive: true, verbatimSymlinks: true })
@@ -70,7 +70,7 @@ const makeDirectories = () => {
 
 const NOT_COPIED = new Set(['postmaster.pid', 'postmaster.opts', 'standby.signal', 'pg_wal', 'pg_replslot'])
 
-// Of a server at work, between the start and the stop of a backup: files may go while they are copied.
+// Copies the data of a running server during a backup. Files may disappear while they are copied.
 const copyData = (from, to) => {
   for (const entry of fs.readdirSync(from, { withFileTypes: true })) {
     const [source, target] = [join(from, entry.name), join(to, entry.name)]
@@ -101,7 +101,7 @@ const initialise = async () => {
   await promisify(execFile)(program('initdb'), INITDB, { ...surroundings(), ...limits })
 }
 
-// Later switches win: what the keeper relies upon cannot be set otherwise.
+// Later switches override earlier switches. So a spec cannot change the settings that the watcher needs.
 const switches = (settings, candidate) => {
   const fixed = {
     listen_addresses: '127.0.0.1',
@@ -115,7 +115,7 @@ const switches = (settings, candidate) => {
   return ['-D', dataDir, ...pairs.flatMap(([key, value]) => ['-c', `${key}=${value}`])]
 }
 
-// 'close' comes when the last holder of stderr has ended, so "gone" covers the backends as well.
+// The event `close` comes after the last process with this stderr has ended, so `gone` also waits for the backends.
 const spawnPostmaster = (args) => {
   const stdio = ['ignore', 'ignore', 'pipe']
   const child = spawn(program('postgres'), args, { ...surroundings(), stdio })
@@ -135,7 +135,7 @@ const spawnPostmaster = (args) => {
 
 const within = (promise, ms) => Promise.race([promise.then(() => true), delay(ms, false, { ref: false })])
 
-// The postmaster writes its state in its lock file, at the same moment as it logs that it is ready.
+// The postmaster writes its state to its lock file when it is ready.
 const isReady = (pid) => {
   try {
     const lines = fs.readFileSync(join(dataDir, 'postmaster.pid'), 'utf8').split('\n')
@@ -159,8 +159,8 @@ const launch = async (settings, candidate) => {
   throw new Error(`PostgreSQL ${what}. The end of its log:\n${server.log}`)
 }
 
-// Trying is the only check of a port without a race. The range lies below the ports that systems
-// hand out for outgoing connections, so that none of these takes the port between kill and start.
+// Only a start of the server checks a port without a race. The ports are below the range for outgoing connections, so
+// that no such connection takes the port between a kill and a start.
 const start = async ({ settings, ...order }) => {
   port ??= order.port
   native ??= order.native
@@ -190,7 +190,7 @@ const linkOf = (pid, name) => {
   }
 }
 
-// The processes of the server. Linux shows which ones they are; elsewhere only the postmaster is known.
+// Returns the processes of the server on Linux. Other systems do not show these processes.
 const processes = () =>
   process.platform === 'linux'
     ? fs
@@ -209,10 +209,10 @@ const signalAll = (signal) => {
     }
 }
 
-// As when the machine loses its power: no process does anything after another one has ended. (When only the
-// postmaster is killed, a commit that waits for a standby is given up, and can be seen by those who still read.)
+// Works like a loss of power, in which all processes end at once. After a kill of the postmaster alone, other clients
+// could still see a commit that waited for a standby.
 const crash = async () => {
-  postmaster?.child.kill('SIGSTOP') // so that it starts no more of them
+  postmaster?.child.kill('SIGSTOP') // so that it starts no more processes
   signalAll('SIGSTOP')
   signalAll('SIGKILL')
   await halt('SIGKILL', 500)
@@ -224,13 +224,13 @@ const halt = async (signal, grace) => {
   server.child.kill(signal)
   if (await within(server.gone, grace)) return
   server.child.kill('SIGKILL')
-  // A backend busy with a query does not notice that its postmaster was killed, and keeps the data locked.
+  // A busy backend does not notice the kill of its postmaster, and keeps the data locked.
   signalAll('SIGKILL')
   if (!(await within(server.gone, 5_000))) throw new Error('PostgreSQL cannot be ended')
 }
 
-// A killed postmaster leaves shared memory behind in the system. Only PostgreSQL knows how to free
-// all of it on each platform, which it does when it opens the data again.
+// A killed postmaster does not free its shared memory. PostgreSQL frees this memory on each platform when it opens the
+// data again.
 const freeSharedMemory = () => {
   if (port === undefined || !fs.existsSync(join(dataDir, 'postmaster.pid'))) return
   const args = ['--single', '-D', dataDir, '-c', 'fsync=off', 'postgres']
@@ -244,10 +244,10 @@ const removeAll = () => {
   fs.rmSync(root, { recursive: true, force: true, maxRetries: 10 })
 }
 
-// A signal to itself skips exit hooks: those of a test runner's coverage would write files here.
+// A signal skips the exit hooks, because the hooks of a coverage tool would write files.
 const die = () => process.kill(process.pid, 'SIGKILL')
 
-// An initdb on its way is left to finish (a second at most), as it would leak shared memory.
+// A running initdb is not killed, because it would leak shared memory. It takes a second at most.
 const abandon = async () => {
   if (closing) return
   closing = true
@@ -282,10 +282,10 @@ const obey = async (order) => {
 }
 
 createInterface({ input: process.stdin }).on('line', (line) => {
-  // The last line may be half a line, of a process killed while it wrote: no order.
+  // The last line may be incomplete, if the process was killed during a write. It is ignored.
   queue = queue.then(() => obey(JSON.parse(line))).catch(() => undefined)
 })
-// 'close' follows a clean end and a broken pipe alike.
+// The event `close` follows a regular end and a broken pipe.
 process.stdin.on('error', () => undefined).on('close', abandon)
 process.stdout.on('error', () => undefined)
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, abandon)

@@ -1,5 +1,6 @@
-// A program that is no npm package (a pooler, a balancer), as a child of a spec: its files in a directory of its own,
-// as another user where this one is root, gone without a trace when the spec ends, however that ends.
+// Runs a program that is not an npm package, such as a pooler, as a child process of a spec. Its files are in a
+// temporary directory. If this user is root, the program runs as another user. The program ends, and its files are
+// removed, when the spec ends in any way.
 
 import { spawn } from 'node:child_process'
 import { chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -7,16 +8,16 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-// Poolers refuse to run as root, as PostgreSQL does.
+// Poolers do not run as root, like PostgreSQL.
 const user = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
 
 export interface Program {
-  /** The file of the command and its arguments; `{name}` stands for the path of the file `name`. */
+  /** The command and its arguments. `{name}` stands for the path of the file `name`. */
   readonly command: readonly string[]
   readonly files: Readonly<Record<string, string>>
-  /** It is ready when it accepts connections here. */
+  /** The program is ready when it accepts connections on this port. */
   readonly port: number
-  /** What ends it, without waiting for its clients. */
+  /** The signal that ends the program without a wait for its clients. */
   readonly signal: 'INT' | 'TERM'
 }
 
@@ -41,7 +42,7 @@ const accepts = (port: number): Promise<boolean> =>
     setTimeout(() => socket.destroy(), 200)
   })
 
-/** `program` is told the directory that it gets. */
+/** `program` gets the path of its directory. */
 export const startProgram = async (program: (directory: string) => Program): Promise<RunningProgram> => {
   const directory = mkdtempSync(join(tmpdir(), 'keyrow-program-'))
   const { command, files, port, signal } = program(directory)
@@ -49,7 +50,7 @@ export const startProgram = async (program: (directory: string) => Program): Pro
   for (const [name, content] of Object.entries(files)) writeFileSync(join(directory, name), content)
   for (const path of [directory, ...paths]) if (user.uid !== undefined) chownSync(path, user.uid, user.gid)
   const argv = command.map((word) => word.replace(/^\{(.*)\}$/, (_, name: string) => join(directory, name)))
-  // Its stdin ends with this process, however that ends; then it ends too.
+  // The program's stdin ends when this process ends in any way. Then the program ends too.
   const script = `"$@" & child=$!; read -r _; kill -${signal} "$child"; wait "$child"`
   const child = spawn('sh', ['-c', script, 'sh', ...argv], {
     ...user,

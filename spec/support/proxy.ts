@@ -1,27 +1,26 @@
-// A proxy in front of PostgreSQL that cuts, delays and black-holes connections at random, or loses one answer
-// for certain: once the server says that a statement is done (and not only parsed and described), that is thrown away
-// with the connection.
+// A proxy in front of PostgreSQL that cuts, delays and black-holes connections at random. It can also lose one answer
+// on purpose. Then it drops the server's answer to a completed statement, and cuts the connection.
 
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface Proxy {
   readonly url: string
-  /** Loses the answer to the next statement that is carried out; then runs `meanwhile`, before anybody can connect again. */
+  /** Loses the answer to the next completed statement, and then runs `meanwhile` before it accepts new connections. */
   readonly loseNextAnswer: (meanwhile: () => Promise<void>, to?: keyof typeof ANSWERS) => void
-  /** From now on, at random: cuts connections, before or after it passes something on; delays what it passes; lets nothing through any more, in silence. */
+  /** From now on, cuts, delays and black-holes connections at random. */
   readonly disturb: (disturbances: Partial<Disturbances>) => void
-  /** Holds up what clients send from now on, and whatever follows it; gives the function that delivers it, late. */
+  /** Delays all data that clients send from now on. Returns the function that delivers the data. */
   readonly holdUp: () => () => void
-  /** How many connections were disturbed by a cut or a hole. */
+  /** Returns the number of connections that were cut or black-holed. */
   readonly disturbed: () => number
-  /** How many answers were lost. */
+  /** Returns the number of lost answers. */
   readonly lost: () => number
   readonly close: () => Promise<void>
 }
 
 interface Disturbances {
-  /** How likely it is that a piece of traffic is cut off, held up, or the last that arrives, from 0 to 1. */
+  /** The probabilities, from 0 to 1, that a piece of data is cut off or delayed, or is the last one that arrives. */
   readonly cut: number
   readonly delay: number
   readonly delayMs: number
@@ -30,12 +29,12 @@ interface Disturbances {
 
 const CALM: Disturbances = { cut: 0, delay: 0, delayMs: 0, hole: 0 }
 
-// The tag of a CommandComplete message. A statement of a session's store that is done has one of these.
+// The tag of a CommandComplete message. Each completed statement of a session store has one of these tags.
 const ANSWERS = {
   'a statement': /C\0\0\0.(SELECT|INSERT|UPDATE|DELETE) \d/s,
   'a commit': /C\0\0\0.COMMIT/s,
   'a begin': /C\0\0\0.BEGIN/s,
-  // The error itself arrives.
+  // The error itself is delivered.
   'what comes after an error': /(?<=E\0\0..SERROR\0.*)(?:Z\0\0\0.[ITE]|$)/s,
 }
 
@@ -62,7 +61,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
       socket.on('error', () => undefined)
       socket.on('close', () => {
         sockets.delete(socket)
-        if (mine !== undefined) return // what is on its way arrives, though nobody waits for it any more
+        if (mine !== undefined) return // data that is already under way is still delivered
         client.destroy()
         server.destroy()
       })
@@ -129,8 +128,8 @@ export const startProxy = async (target: string): Promise<Proxy> => {
 }
 
 /**
- * Passes data on; or cuts the connection, before that or after; or lets nothing more through; or keeps the
- * order and takes its time. Gives how many connections it spoilt.
+ * Forwards data. At random it first delays the data, cuts the connection before or after the data, or forwards nothing
+ * more. Returns the number of disturbed connections.
  */
 const pass = (wanted: Disturbances, data: Buffer, from: Socket, to: Socket): number => {
   const { cut, delay, delayMs, hole } = wanted

@@ -1,6 +1,6 @@
-// A process of the old release that serves until its stdin ends: creates, loads, changes and destroys sessions.
-// Then it says as JSON what it did: its failures, its longest request in milliseconds, and what must be there.
-//   release-child.mjs MODULES URL SCHEMA
+// A process of an old release that creates, loads, changes and destroys sessions until its stdin ends. Then it prints
+// JSON with its failures, its longest request in milliseconds, and the values that must be stored. release-child.mjs
+// MODULES URL SCHEMA
 import postgres from 'postgres'
 
 const [modules, url, schema] = process.argv.slice(2)
@@ -27,7 +27,7 @@ const request = async () => {
     await destroySession(await loadSession(store, token))
   } else {
     const count = expected.get(token)
-    expected.delete(token) // nobody else takes it meanwhile
+    expected.delete(token) // so that no concurrent request uses it
     await saveSession(sessionUpdate('n', (n) => n + 1, 0)(await loadSession(store, token)))
     expected.set(token, count + 1)
   }

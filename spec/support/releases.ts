@@ -1,15 +1,15 @@
-// Old code that goes on serving while new code upgrades the schema: for each version of the schema the last release that
-// worked with it, as it was built (release-N.tar.gz has the JavaScript that a store on postgres.js needs).
+// Unpacks old releases, which serve requests while new code upgrades the schema. Each version of the schema has its
+// last release. release-N.tar.gz has the built JavaScript of a store on postgres.js.
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
-/** Below the repository, where it finds its dependencies. */
+/** The folder is inside the repository, so that the release finds its dependencies. */
 const home = fileURLToPath(new URL('../../build/', import.meta.url))
 
-/** Unpacks the release that worked with this version of the schema; gives the address of its modules. */
+/** Unpacks the release for this version of the schema. Returns the address of its modules. */
 export const unpackRelease = (version: 1 | 2): string => {
   const name = `release-${String(version)}`
   const archive = fileURLToPath(new URL(`./${name}.tar.gz`, import.meta.url))

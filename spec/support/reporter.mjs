@@ -1,12 +1,12 @@
-// tap's reporter for people, on a terminal and in a log: a line for each spec file as it ends, with its counts and its
-// time; each failure whole; at the end the counts of all.
+// Reports the results of tap. It prints one line for each spec file with its counts and its time, each failure in full,
+// and the total counts at the end.
 
 import { inspect } from 'node:util'
 
 const write = (text) => process.stdout.write(`${text}\n`)
 const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(1)} s`
 
-/** What a failed assertion has to say beside its name, in the order of reading. */
+/** Returns the details of a failed assertion: place, source, difference, other data and stack. */
 const details = ({ at, diff, source, stack, ...rest }) => {
   const place = at?.fileName === undefined ? [] : [`at ${at.fileName}:${at.lineNumber}:${at.columnNumber}`]
   const others = Object.keys(rest).length === 0 ? [] : [inspect(rest, { depth: 8, breakLength: 100 })]
@@ -14,7 +14,8 @@ const details = ({ at, diff, source, stack, ...rest }) => {
   return texts.join('\n').trimEnd().replaceAll(/^/gm, '    ')
 }
 
-// A failed subtest only repeats that an assertion in it failed; one that says more (a timeout, an exception) is told.
+// A failed subtest usually only repeats the failure of an assertion in it. It is reported if it has a timeout or an
+// exception.
 const isRepeated = ({ diag }, failures, before) =>
   failures.length > before && diag?.exitCode === undefined && diag?.error === undefined
 
@@ -30,7 +31,7 @@ const collect = (parser, names, failures) => {
   })
 }
 
-/** How the process of a file ended, where that alone makes it fail. */
+/** Returns how the process of a file ended, if only this end makes the file fail. */
 const endOf = ({ results, options: { exitCode, signal, failure } }) => {
   if (results?.ok !== false) return []
   if (signal)

@@ -1,5 +1,5 @@
-// One handler behind a bare server and behind keyrow's adapter, over a real socket: what a client gets, byte by byte,
-// and what the handler sees of its response.
+// Runs one handler on a bare server and behind keyrow's adapter, over a real socket. Records the bytes that the client
+// gets, and the state of the response that the handler sees.
 
 import {
   createServer,
@@ -23,24 +23,24 @@ export type Middleware = (req: IncomingMessage, res: ServerResponse, next: (erro
 export interface Exchange {
   readonly req: IncomingMessage
   readonly res: ServerResponse
-  /** Notes what the handler sees; both servers' notes have to be the same. */
+  /** Records what the handler sees. The records of both servers must be equal. */
   readonly note: (...seen: readonly unknown[]) => void
-  /** The client has this text of the answer: of its body, as it is after decoding, or of its interim heads. */
+  /** Resolves when the client has this text in the decoded body or in the interim heads. */
   readonly arrived: (text: string) => Promise<void>
 }
 
 export interface Row {
   readonly name: string
-  /** Middlewares before the adapter, and after it. */
+  /** The middlewares before and after the adapter. */
   readonly outside?: () => Middleware
   readonly inside?: () => Middleware
   readonly request?: string
-  /** The request's headers. */
+  /** The headers of the request. */
   readonly headers?: string
-  /** The request's body, which is sent when the client is told to go on. */
+  /** The request's body, which is sent after a `100 Continue`. */
   readonly body?: string
   readonly only?: 'node' | 'express'
-  /** How a body was cut into pieces is left to the middleware. */
+  /** Whether the decoded bodies are compared, because the middleware may split a body differently. */
   readonly decoded?: boolean
   readonly handler: (exchange: Exchange) => unknown
 }
@@ -51,7 +51,7 @@ type Handle = (req: IncomingMessage, res: ServerResponse) => Promise<void>
 
 const change = () => updateCurrentSession(sessionSet('seen', true))
 
-/** The server of a row: bare, or with the adapter between the middlewares. */
+/** Returns the listener of a row, without the adapter or with the adapter between the middlewares. */
 const listenerOf = (row: Row, kind: Kind, handle: Handle, isBare: boolean): RequestListener => {
   const passing: Middleware = (_req, _res, next) => next()
   const outside = row.outside?.() ?? passing
@@ -77,7 +77,7 @@ const listenerOf = (row: Row, kind: Kind, handle: Handle, isBare: boolean): Requ
   }
 }
 
-/** The head as it is, but for what differs by itself; the body in its pieces, or decoded. */
+/** Returns the head without headers that always differ, and the body in its pieces or decoded. */
 const comparable = (raw: Buffer, { decoded = false }: Row): unknown => {
   const text = raw.toString('latin1')
   const end = text.lastIndexOf('HTTP/1.1 ')
@@ -91,7 +91,7 @@ const comparable = (raw: Buffer, { decoded = false }: Row): unknown => {
   return [lines, decoded ? bodyOf(raw) : text.slice(end + head.length)]
 }
 
-/** As much of the body as is there, out of its chunks and decompressed. */
+/** Returns the received part of the body, without chunk headers and decompressed. */
 const bodyOf = (raw: Buffer): string => {
   const start = raw.lastIndexOf('HTTP/1.1 ')
   const end = raw.indexOf('\r\n\r\n', start)

@@ -1,11 +1,11 @@
-// Roles of a real PostgreSQL that have settings of their own, as an administrator gives them.
+// Makes roles with their own settings on a real PostgreSQL.
 
 import { quietPool } from './databases.js'
 import { freshSchema } from './stores.js'
 
 export type RoleSettings = Readonly<Record<string, string>>
 
-/** Makes a role that may do everything (`superuser`), or nothing yet; gives the address with which it logs in. */
+/** Makes a role that is a superuser or has no rights yet. Returns the address with which the role logs in. */
 export const roleWith = async (
   url: string,
   settings: RoleSettings,

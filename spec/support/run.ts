@@ -1,5 +1,5 @@
-// Runs tap on spec files: `npm run spec -- spec/cookie.spec.ts`. All of them share one PostgreSQL server, unless
-// DATABASE_URL names one, and texts that are compiled once.
+// Runs tap on spec files: `npm run spec -- spec/cookie.spec.ts`. All files share one PostgreSQL server, unless
+// DATABASE_URL is set, and a cache of compiled files.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +9,7 @@ const tap = fileURLToPath(new URL('../../node_modules/.bin/tap', import.meta.url
 const typescript = new URL('./typescript.mjs', import.meta.url).href
 const { NODE_OPTIONS = '', DATABASE_URL = '' } = process.env
 
-// Two files at a time, some with several pools. No spec kills it, and its data need not outlive the machine.
+// Two files run at a time, some with several pools. No spec kills this server, and its data need not be durable.
 const settings = { max_connections: '400', shared_buffers: '128MB', fsync: 'off', full_page_writes: 'off' }
 const server = DATABASE_URL === '' ? await startPostgres({ settings }) : undefined
 
@@ -21,7 +21,8 @@ const child = spawn(process.execPath, [tap, ...process.argv.slice(2)], {
     ...(server === undefined ? {} : { [SHARED_SERVER]: server.url }),
   },
 })
-// A terminal sends Ctrl-C to both. The server goes when the specs have ended, or when this process is killed.
+// A terminal sends Ctrl-C to both processes. The server stops when the specs have ended, or when this process is
+// killed.
 process.on('SIGINT', () => undefined)
 for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal))
 

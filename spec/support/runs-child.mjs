@@ -1,5 +1,5 @@
-// A process that runs programs one after the other, each as if it were a process of its own: with its own arguments,
-// environment and input, and nothing may stay behind that would keep a process alive. See runs.ts for the other end.
+// Runs programs one after the other in one process. Each program has its own arguments, environment and input, and must
+// leave nothing that keeps a process alive. runs.ts starts this process.
 
 import { PassThrough } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -9,7 +9,7 @@ const EVENTS = ['SIGINT', 'SIGTERM', 'uncaughtException']
 
 let runs = 0
 
-/** Takes the place of what is written to the stream; gives what ends that, and tells what was written. */
+/** Captures the output of a stream. Returns a function that ends the capture and returns the output. */
 const capture = (stream) => {
   const { write } = stream
   let text = ''
@@ -32,14 +32,14 @@ const setInput = (input, terminal) => {
   Object.defineProperty(process, 'stdin', { value, configurable: true })
 }
 
-/** How many there are of each kind of thing that keeps this process alive. */
+/** Returns the number of resources of each kind that keep this process alive. */
 const active = () => {
   const counts = new Map()
   for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1)
   return counts
 }
 
-// The pipe to the parent, and those of the output, are there before and after.
+// Waits until the program has released its resources. The pipes of this process were already open before.
 const settled = async (before) => {
   const lingering = () => [...active()].filter(([kind, count]) => count > (before.get(kind) ?? 0))
   const deadline = performance.now() + LINGERS_MS
@@ -68,7 +68,7 @@ const run = async ({ program, args, env, input, terminal }) => {
   const before = active()
   runs += 1
   try {
-    // Under another name the module runs again; what it imports stays loaded.
+    // With another URL the module runs again. Its imports stay loaded.
     await import(`${program}?${runs}`)
     const code = process.exitCode ?? 0
     process.exitCode = undefined

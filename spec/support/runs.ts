@@ -1,5 +1,4 @@
-// Runs many programs in few processes (runs-child.mjs): starting a process and loading modules takes longer than what
-// most of them do.
+// Runs many programs in few processes (runs-child.mjs), because the start of a process takes longer than most programs.
 import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
@@ -10,13 +9,13 @@ export interface Ran {
 }
 
 export interface Task {
-  /** The file of the program: a module that has done all when it is loaded. */
+  /** The file of the program. The program is done when this module is loaded. */
   readonly program: string
   readonly args?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
-  /** All of its input. Default: none. */
+  /** The whole input. Default: none. */
   readonly input?: string
-  /** Whether it finds a terminal at its input. */
+  /** Whether the input is a terminal. */
   readonly terminal?: boolean
 }
 
@@ -29,8 +28,8 @@ interface Reply {
 const script = fileURLToPath(new URL('./runs-child.mjs', import.meta.url))
 
 /**
- * Runs a task in one of as many processes, which end with this one. A run that fails to end is a failure. The processes
- * begin with this module of `support`.
+ * Returns a function that runs a task in one of several processes, which end with this process. A task that does not
+ * end fails. The processes first load the module `preload` of this folder.
  */
 export const runsIn = (processes: number, preload?: string): ((task: Task) => Promise<Ran>) => {
   const execArgv = preload === undefined ? [] : ['--import', new URL(preload, import.meta.url).href]
@@ -43,7 +42,7 @@ export const runsIn = (processes: number, preload?: string): ((task: Task) => Pr
     child.on('message', (reply: Reply) => {
       waiting.get(reply.id)?.(reply)
       waiting.delete(reply.id)
-      // Between runs they keep this process no longer alive.
+      // Between runs the children do not keep this process alive.
       if (waiting.size === 0) for (const { channel } of children) channel?.unref()
     })
     child.once('exit', (code) => {

@@ -1,5 +1,5 @@
-// The suite of the adapters for `fetch` and Hono on the runtime that runs this, Bun or Deno, with that runtime's own
-// server; and what is particular to it. `spec/slow/runtimes.spec.ts` starts it.
+// Runs the suite of the adapters for `fetch` and Hono on Bun or Deno, with the server of the runtime. Also tests the
+// features of this runtime. `spec/slow/runtimes.spec.ts` starts it.
 
 import { Hono } from 'hono'
 import type { Test } from 'tap'
@@ -48,7 +48,7 @@ const { Bun, Deno } = globalThis as unknown as Runtime
 const serveFetch = (fetch: Fetch): Promise<Served> => {
   const local = (port: number) => `http://127.0.0.1:${String(port)}`
   if (Bun !== undefined) {
-    // It says hello to a socket.
+    // The server sends `hello` to each WebSocket.
     const websocket = { open: (socket: WebSocket) => socket.send('hello'), message: () => undefined }
     const server = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch, websocket, idleTimeout: 60 })
     return Promise.resolve({ url: local(server.port), close: () => server.stop(true) })
@@ -66,7 +66,7 @@ const serveFetch = (fetch: Fetch): Promise<Served> => {
   })
 }
 
-// Bun closes the connection of a client that sends a request before the answer to the one before it has begun.
+// Bun closes the connection of a client that pipelines requests.
 const pipelines = Bun === undefined
 
 const webDoors: readonly SpecDoor[] = [
@@ -113,7 +113,7 @@ const bodies: Readonly<Record<string, () => ConstructorParameters<typeof Respons
   nothing: () => null,
 }
 
-/** The type, without what is drawn by lot; and the body. */
+/** Returns the status, the content type without its random part, and the body. */
 const seen = async (answer: Response) => [
   answer.status,
   answer.headers.get('content-type')?.replace(/boundary=.*/, 'boundary'),
@@ -143,7 +143,7 @@ const bodyTests = (t: Test, store: ReturnType<typeof sessionStore>): void => {
   })
 }
 
-/** Has the runtime make a socket of this request; gives what its handler has to give then. */
+/** Upgrades this request to a WebSocket, and returns the result for the handler. */
 const upgraded = (request: Request, server: unknown): unknown => {
   if (Bun !== undefined) return (server as BunServer).upgrade(request) ? undefined : new Response('no')
   const { socket, response } = Deno?.upgradeWebSocket(request) ?? {}
@@ -189,7 +189,7 @@ const socketTests = (t: Test, store: ReturnType<typeof sessionStore>): void => {
     t.strictSame(failures, [])
     t.equal((await fetch(`${served.url}/text`)).status, 500)
     t.strictSame(failures.splice(0), ['ResponseRejected'], 'what is no response is told')
-    // Deno's answer to an upgrade takes the cookie of a new session; Bun sends an answer of its own.
+    // keyrow can add a cookie to Deno's response to an upgrade. Bun sends its own response.
     t.equal(await greeting(`${served.url}/change`), 'hello')
     t.strictSame(failures, Deno === undefined ? ['ResponseRejected'] : [], 'and what cannot be sent')
   })
@@ -211,7 +211,7 @@ const pgliteTests = (t: Test): void => {
 }
 
 const database = postgresDatabase(quietPools(process.env['DATABASE_URL'] ?? ''), { timeoutMs: 30_000 })
-// The deadline is not what is tested here, on a machine that may do other things too. What fails on purpose is logged.
+// The long deadline allows for a busy machine. Nothing logs the failures that this suite causes.
 console.error = () => undefined
 
 await runTests((t) => {

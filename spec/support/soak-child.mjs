@@ -1,6 +1,7 @@
-// One of several servers of a long run: mixed traffic at a steady rate, and a collector in the background. Answers each
-// message `sample` with what it did since the last, and its memory after a full collection; ends at `stop`.
-//   soak-child.mjs '{"url", "schema", "lasting", "visitors", "perSecond", "idleMs", "maxBytes"}'   (with --expose-gc and IPC)
+// One of several servers of a long run, with mixed traffic at a constant rate and a cleanup in the background. It
+// answers each message `sample` with its work since the last sample, and its memory after a full garbage collection.
+// The message `stop` ends it. soak-child.mjs '{"url", "schema", "lasting", "visitors", "perSecond", "idleMs",
+// "maxBytes"}' (with --expose-gc and IPC)
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
@@ -36,14 +37,14 @@ const nothing = () => ({
 })
 let did = nothing()
 
-// A deadline that a busy machine does not reach: what is asked here is not how long things take.
+// The deadline is long enough for a busy machine, since this run does not measure time.
 const pool = () => postgres(task.url, { ...poolOptions, max: 6, onnotice: () => undefined })
 const database = observedDatabase(postgresDatabase(pool, { timeoutMs: 60_000 }), () => {
   did.statements += 1
 })
 const open = (idleMs) =>
   batched(cached(sessionStore(database, { schema: task.schema, idleMs }), { maxBytes: task.maxBytes / 2 }))
-// Sessions that last are used by all processes; visitors come to one, go, and expire soon.
+// All processes use the lasting sessions. Visitors use one process, and their sessions expire soon.
 const [longStore, shortStore] = [open(30 * 60_000), open(task.idleMs)]
 const collector = startCleanup(shortStore, { everyMs: 2_000 })
 
@@ -51,7 +52,7 @@ const text = (length) => String(random(1e9)).padEnd(length, 'x')
 const visitors = []
 const abandoned = []
 
-/** In the place of another visitor, whose session nobody uses any more: it expires. */
+/** Replaces a visitor. The session of the replaced visitor is not used any more, and expires. */
 const arrive = async (place) => {
   const keys = Array.from({ length: 10 }, (_, index) => `key ${String(index)}`)
   const session = keys.reduce((session, key) => sessionSet(key, text(300))(session), buildSession(shortStore))
@@ -66,7 +67,7 @@ const abandon = async (place) => {
   await arrive(place)
 }
 
-/** The session of a visitor; of one who stayed away too long a new one. */
+/** Returns the session of a visitor, or a new session if the old session has expired. */
 const visit = async (place) => {
   const session = await loadSession(shortStore, visitors[place])
   if (session !== undefined) return session
@@ -82,7 +83,7 @@ const last = async () => {
 
 let items = 0
 
-/** Keys of names that were never used before, until there are some; then all are deleted. */
+/** Adds keys with new names until there are five, and then deletes these keys. */
 const fillOrEmpty = (session) => {
   const names = [...session.store.keys()].filter((key) => key.startsWith('item '))
   if (names.length >= 5) return names.reduce((session, name) => sessionDel(name)(session), session)
@@ -122,7 +123,7 @@ const request = async () => {
   try {
     await pick(requests)(random(task.visitors))
   } catch (error) {
-    // Two requests of one visitor: one of them signed out, or got the new secret.
+    // A concurrent request of the same visitor signed out or rotated the secret.
     if (error._tag === 'SessionGone') did.gone += 1
     else did.failures.push(String(error.stack ?? error))
   }

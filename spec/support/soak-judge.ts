@@ -1,5 +1,5 @@
-// Whether a figure of a long run grows: its middle third is compared with its last one. The first is not looked at:
-// memory fills, and tables come to the size that the traffic needs.
+// Decides whether a number of a long run grows, by a comparison of its middle third with its last third. The first
+// third is ignored, because memory and tables first reach their normal size.
 
 interface Thirds {
   readonly first: number
@@ -10,7 +10,7 @@ interface Thirds {
 const median = (figures: readonly number[]): number =>
   [...figures].sort((a, b) => a - b)[Math.floor(figures.length / 2)] ?? Number.NaN
 
-/** The medians of the three parts of a series. */
+/** Returns the medians of the three thirds of a series. */
 export const thirdsOf = (series: readonly number[]): Thirds => {
   const third = Math.floor(series.length / 3)
   return {
@@ -21,18 +21,18 @@ export const thirdsOf = (series: readonly number[]): Thirds => {
 }
 
 export interface Bound {
-  /** The last third may be so many times the middle one. */
+  /** The maximum ratio of the last third to the middle third. */
   readonly factor: number
-  /** And more than that by so much: what chance adds to a small figure. */
+  /** The additional allowed difference, because chance matters for small numbers. */
   readonly slack: number
 }
 
-/** The least number of figures that can be judged. */
+/** The minimum length of a series. */
 const ENOUGH = 9
 
 /**
- * What is wrong with a series, or nothing. `traffic` is the last third's requests divided by the middle one's: on a machine
- * that others use the middle one may have had fewer, and more requests may leave more.
+ * Returns why a series grows too much, or nothing. `traffic` is the ratio of the requests in the last third to the
+ * requests in the middle third. More requests may use more memory and rows.
  */
 export const grows = (
   series: readonly number[],

@@ -1,4 +1,4 @@
-// A long run of mixed traffic: two servers on one PostgreSQL, and figures of all of it, taken again and again.
+// Runs mixed traffic for a long time, with two servers on one PostgreSQL, and takes samples at intervals.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,7 +10,7 @@ import type { SessionStore } from '../../lib/store/contract.js'
 
 const script = fileURLToPath(new URL('./soak-child.mjs', import.meta.url))
 
-/** What a process did since its last sample; memory in bytes, after a full collection of garbage. */
+/** A process's work since its last sample, and its memory in bytes after a full garbage collection. */
 interface ChildSample {
   readonly requests: number
   readonly statements: number
@@ -27,7 +27,7 @@ interface ChildSample {
 export interface Sample {
   readonly children: readonly ChildSample[]
   readonly requests: number
-  /** By name: rows of a kind, bytes of a table or of its indexes, pages that were touched for one request. */
+  /** The numbers of rows, the bytes of tables and indexes, and the pages for one request, by name. */
   readonly figures: Readonly<Record<string, number>>
 }
 
@@ -50,7 +50,7 @@ export const lastingSessions = (store: SessionStore, count: number): Promise<rea
 
 interface Process {
   readonly child: ChildProcess
-  /** Fails with whatever ends the process before it is told to. */
+  /** Rejects if the process ends too early. */
   readonly answer: () => Promise<unknown>
   readonly ended: Promise<unknown>
 }
@@ -76,7 +76,7 @@ const ask = ({ child, answer }: Process): Promise<ChildSample> => {
   return answered
 }
 
-/** The ids of ended sessions are kept for an hour; here it passes in half a minute. */
+/** Makes the hour of each fence pass within half a minute. */
 const ageFences = (sql: Sql, schema: string): Promise<unknown> =>
   sql.unsafe(`
     update ${schema}.listing l set collect_at = now()
@@ -101,7 +101,7 @@ const rowsAndBytes = async (sql: Sql, schema: string): Promise<Record<string, nu
   ) as Record<string, number>
 }
 
-/** Pages that the statements of the traffic's own role touched, since it was last asked. */
+/** Returns the number of pages that the statements of this role touched since the last call. */
 const pagesTouched = async (sql: Sql, role: string): Promise<number> => {
   const [row] = await sql`
     select coalesce(sum(shared_blks_hit + shared_blks_read), 0)::float8 as pages
@@ -133,7 +133,7 @@ const takeSample = async (
   return { children, requests, figures }
 }
 
-/** Samples at even intervals; the processes of the traffic have ended. */
+/** Returns samples at equal intervals. The processes of the traffic have ended by then. */
 export const soak = async (sql: Sql, task: SoakTask, minutes: number): Promise<readonly Sample[]> => {
   const running = await Promise.all([start(task), start(task)])
   const samples: Sample[] = []

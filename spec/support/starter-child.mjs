@@ -1,5 +1,4 @@
-// A process of this release that starts: makes its store ready, and serves one visitor.
-//   starter-child.mjs URL SCHEMA
+// A new process of this release, which prepares its store and serves one visitor. starter-child.mjs URL SCHEMA
 
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {

@@ -1,4 +1,4 @@
-// Each statement of the library, run on loaded tables and recorded.
+// Runs each statement of the library on filled tables, and records the statements.
 
 import { promisify } from 'node:util'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
@@ -35,11 +35,11 @@ import { fast, right } from './stores.js'
 
 export interface Statement {
   readonly query: Query
-  /** Those of its first run. */
+  /** The parameters of the statement's first run. */
   readonly params: readonly Param[]
 }
 
-/** By name and text: a name may stand for more than one text. */
+/** The statements by name and text, because several texts may have one name. */
 type Seen = Map<string, Statement>
 
 const recorded = (inner: Database, seen: Seen): Database => {
@@ -80,8 +80,8 @@ const recordsIn = (schemaName: string) => ({
 })
 
 /**
- * Ten thousand sessions of three keys, some of them expired, and as many records, vacuumed and analyzed. Each run makes
- * the same rows, so that plans stay the same.
+ * Makes ten thousand sessions with three keys, some of them expired, and ten thousand records. The tables are vacuumed
+ * and analyzed. Each run makes the same rows, so that the plans are always the same.
  */
 const load = async (watched: Database, database: Database, schemaName: string): Promise<void> => {
   await right(sessionStore(watched, { schema: schemaName }).prepare)
@@ -119,7 +119,7 @@ const four = <A>(act: (index: number) => Promise<A>): Promise<A[]> => Promise.al
 
 const increment = (key: string) => sessionUpdate(key, (n) => Number(n) + 1, 0)
 
-/** Each operation on a session: on whole ones, and on one of which some keys were loaded. */
+/** Runs each operation on fully loaded sessions and on a partially loaded session. */
 const useSessions = async (watched: Database, store: SessionStore): Promise<void> => {
   const first = await saveSession(sessionFor('ada')(sessionSet('n', 1)(buildSession(store))))
   const loaded = async (...keys: readonly string[]): Promise<Session> => {
@@ -150,7 +150,7 @@ const useSessions = async (watched: Database, store: SessionStore): Promise<void
   await right(store.deleteExpired(10))
 }
 
-/** What the administrator asks, and ends. */
+/** Runs the administrator's statements. */
 const administer = async (watched: Database, schemaName: string): Promise<void> => {
   const schema = quotedSchema(schemaName)
   const operator = adminOver(watched, schema)
@@ -203,7 +203,7 @@ const useRecords = async (watched: Database, schemaName: string): Promise<void> 
   await right(notes.save(louder))
 }
 
-/** Several sessions at once, through a store that has cached them and through one that has not. */
+/** Loads and saves several sessions at once, through a store with a filled cache and through a new store. */
 const useBatches = async (open: () => SessionStore): Promise<void> => {
   const store = open()
   for (const keys of [undefined, ['n']]) {
@@ -214,7 +214,7 @@ const useBatches = async (open: () => SessionStore): Promise<void> => {
   }
 }
 
-/** Runs each statement of the library at least once, in a new schema with loaded tables. */
+/** Runs each statement of the library at least once, in a new schema with filled tables. */
 export const runStatements = async (database: Database, schema: string): Promise<readonly Statement[]> => {
   const seen: Seen = new Map()
   const watched = recorded(database, seen)

@@ -1,4 +1,4 @@
-// The stores that every spec runs on, each with a way to let time pass.
+// Opens the stores for specs, with a function that lets time pass for each store.
 
 import { randomUUID } from 'node:crypto'
 import type { Database } from '../../lib/db/database.js'
@@ -10,7 +10,7 @@ import { memoryStore } from '../../lib/store/memory.js'
 import type { OpenSubject } from '../../lib/testing/index.js'
 import { right } from '../../lib/testing/subject.js'
 
-/** The store that the README shows. */
+/** Adds the layers `cached` and `batched` to a store. */
 export const fast = (store: SessionStore): SessionStore => batched(cached(store))
 
 export { left, right } from '../../lib/testing/subject.js'
@@ -28,8 +28,8 @@ export const openMemory: OpenSubject = (lifetime: Partial<Lifetime>) => {
 }
 
 /**
- * Opens session stores in a database, each in a schema of its own, which `prepare` may make; their time passes by
- * ageing the rows.
+ * Opens session stores in a database, each in its own schema, which `prepare` may create. The rows are made older to
+ * let time pass.
  */
 export const openIn =
   (
@@ -61,17 +61,17 @@ export const freshSchema = (): string => {
   return schema
 }
 
-/** Drops all schemas that this process named: the database may be one that stays. */
+/** Drops all schemas that this process has named, because the database may be a permanent one. */
 export const dropSchemas = async (database: Database): Promise<void> => {
   for (const schema of made.splice(0))
     await right(database.query({ name: 'drop', text: `drop schema if exists ${schema} cascade` }, []))
 }
 
-/** Time that passes for the rows is time by which they are older. */
+/** Makes all rows older by this time. */
 export const age = async (database: Database, schema: string, milliseconds: number): Promise<void> => {
   const by = "$1::float8 * interval '1 millisecond'"
   const columns = ['created_at', 'expires_at', 'absolute_expires_at', 'previous_until']
-  // By way of UTC, which depends on no setting: a distributed database wants that.
+  // The calculation is in UTC, because Citus accepts only expressions that do not depend on settings.
   const older = (column: string) => `${column} = (${column} at time zone 'UTC' - ${by}) at time zone 'UTC'`
   const text = `update ${schema}.session set ${columns.map(older).join(', ')}`
   await right(database.query({ name: 'age', text }, [milliseconds]))

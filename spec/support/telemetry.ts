@@ -1,4 +1,4 @@
-// The telemetry example at work on exporters in memory, and what came of it as plain values.
+// Runs the example `telemetry` with exporters in memory, and returns the exported data as plain values.
 
 import { channel } from 'node:diagnostics_channel'
 import { once } from 'node:events'
@@ -40,7 +40,7 @@ import { instrument } from '../../examples/telemetry/telemetry.js'
 
 export const visited = sessionUpdate('visits', (visits) => Number(visits) + 1, 0)
 
-/** A session's life, with most of what can befall it; `built` is what it begins as. Gives its id. */
+/** Runs most operations on the session `built`, and returns its id. */
 export const live = async (store: SessionStore, built = sessionSet('visits', 1)(buildSession(store))) => {
   const created = await saveSession(built)
   const loaded = (await loadSession(store, sessionToken(created))) ?? created
@@ -54,7 +54,7 @@ export const live = async (store: SessionStore, built = sessionSet('visits', 1)(
   return created.id
 }
 
-/** The same store, which takes so many milliseconds to load a session. */
+/** Returns the store with loads that take this many milliseconds longer. */
 export const slowToLoad = (store: SessionStore, milliseconds: number): SessionStore => ({
   ...store,
   load: (id, secret) => async () => {
@@ -67,10 +67,10 @@ const timed = ['created', 'loaded', 'saved', 'rotated', 'destroyed', 'expiredDel
 
 export const everyKind: readonly SessionEventName[] = [...timed, 'conflict', 'expired', 'badToken', 'failed']
 
-/** The kinds of events that somebody listens to. */
+/** Returns the kinds of events that have listeners. */
 export const listening = () => everyKind.filter((name) => channel(`keyrow:${name}`).hasSubscribers)
 
-/** How long each event says that it took, in order, until the end of the test. */
+/** Collects the durations of the events, in order, until the end of the test. */
 export const durationsTold = (t: Test): readonly number[] => {
   const told: number[] = []
   const stops = timed.map((name) =>
@@ -84,7 +84,7 @@ export const durationsTold = (t: Test): readonly number[] => {
   return told
 }
 
-/** Records from now on, to the end of the test at the latest. */
+/** Records spans and metrics from now on, until the end of the test at the latest. */
 export const recording = (t: Test) => {
   const spans = new InMemorySpanExporter()
   const traces = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(spans)] })
@@ -97,7 +97,7 @@ export const recording = (t: Test) => {
     await Promise.all([traces.shutdown(), meters.shutdown()])
   })
 
-  /** Every metric as it is now. */
+  /** Returns the current values of all metrics. */
   const metrics = async (): Promise<readonly MetricData[]> => {
     await meters.forceFlush()
     return (exported.getMetrics().at(-1)?.scopeMetrics ?? []).flatMap(({ metrics }) => metrics)
@@ -111,12 +111,12 @@ export const recording = (t: Test) => {
     /** Runs `act` as the active span. */
     inSpan: <A>(name: string, act: () => Promise<A>): Promise<A> =>
       tracer.startActiveSpan(name, (span) => act().finally(() => span.end())),
-    /** Each time series of a metric: its attributes, with its sum, or how many values it has. */
+    /** Returns each time series of a metric: its attributes, with the sum or the number of its values. */
     series: async (name: string): Promise<readonly (readonly [Attributes, number])[]> =>
       seriesOf(await metric(name)),
-    /** How long all operations took together. */
+    /** Returns the total duration of all operations. */
     seconds: async (): Promise<number> => sumOf(await metric('keyrow.operation.duration')),
-    /** All that any exporter gets, as text; without the times of exports. */
+    /** Returns all exported data as text, without the times of the exports. */
     everything: async (): Promise<string> =>
       shown([
         spans.getFinishedSpans(),
@@ -127,7 +127,10 @@ export const recording = (t: Test) => {
 
 type InSpan = (name: string, act: () => Promise<unknown>) => Promise<unknown>
 
-/** A server whose requests are active spans, named by their paths; `ask` gives the answer, and its cookie. */
+/**
+ * Starts a server whose requests are active spans with the path as their name. `ask` returns the response and its
+ * cookie.
+ */
 export const serving = async (
   store: SessionStore,
   inSpan: InSpan,

@@ -1,5 +1,5 @@
 // Runs TypeScript without a build: `node --import ./spec/support/typescript.mjs FILE.ts`. The compiler only removes the
-// types, once for each text: what it made is kept in build/transpiled. `npm run typecheck` checks the types.
+// types. Its output for each text is cached in build/transpiled. `npm run typecheck` checks the types.
 
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
@@ -8,8 +8,8 @@ import { join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
 
-// What tap loads into each process before a spec: a compiler of TypeScript without a cache, a loader for mocks and one
-// for coverage. No spec uses them, and together they take a second of each process.
+// Modules that tap loads into each process before a spec: a TypeScript compiler without a cache, a loader for mocks,
+// and a loader for coverage. No spec uses these modules, and they take a second of each process.
 const UNUSED = /\/node_modules\/@tapjs\/(typescript|mock|processinfo)\/dist\/esm\/import\.mjs$/
 const NOTHING = { url: 'data:text/javascript,', format: 'module', shortCircuit: true }
 
@@ -26,7 +26,7 @@ const OPTIONS = {
   inlineSources: true,
 }
 
-// The compiler takes half a second to load, so only a text that is new loads it.
+// The compiler takes half a second to load, so it is loaded only for a new text.
 const transpile = (fileName, text) => {
   const ts = require('typescript')
   const form = fileName.endsWith('.cts')
@@ -38,7 +38,7 @@ const transpile = (fileName, text) => {
 
 const { version } = require('typescript/package.json')
 
-/** The file with the JavaScript of a TypeScript file. */
+/** Returns the file with the JavaScript of a TypeScript file. */
 const transpiled = (url) => {
   const path = fileURLToPath(url)
   const text = readFileSync(path, 'utf8')
@@ -50,14 +50,14 @@ const transpiled = (url) => {
   if (existsSync(file)) return file
   const made = transpile(path, text)
   mkdirSync(cache, { recursive: true })
-  // Other processes read it as soon as it has its name.
+  // The file gets its name only when it is complete, because other processes may read it at once.
   const draft = `${file}.${process.pid}`
   writeFileSync(draft, made)
   renameSync(draft, file)
   return file
 }
 
-/** An import of `./x.js` is one of `./x.ts` where there is that file; one of `./x.cjs` is one of `./x.cts`. */
+/** An import of `./x.js` loads `./x.ts`, if this file exists. An import of `./x.cjs` loads `./x.cts`. */
 export const resolve = (specifier, context, nextResolve) => {
   if (UNUSED.test(specifier)) return NOTHING
   const { parentURL } = context
@@ -80,7 +80,7 @@ export const load = (url, context, nextLoad) =>
     ? { format: 'module', source: readFileSync(transpiled(url), 'utf8'), shortCircuit: true }
     : nextLoad(url, context)
 
-// Node 20 runs hooks in a thread of their own, which imports this file as well.
+// Node.js 20 runs hooks in another thread, which also imports this file.
 if (isMainThread) {
   process.setSourceMapsEnabled(true)
   if (nodeModule.registerHooks === undefined) nodeModule.register(import.meta.url)

@@ -1,5 +1,5 @@
-// One of several processes that write to one session at the same time: it sets as many keys of its own as
-// it is told, then deletes every second one, each in a request of its own with a load and a save.
+// One of several processes that write to one session at the same time. It sets the given number of its own keys, and
+// then deletes every second key. Each change is a request with a load and a save.
 
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import { closeDatabase, loadSession, saveSession, sessionDel, sessionSet } from 'keyrow/promise'
@@ -13,7 +13,7 @@ const store = sessionStore(database, { schema })
 const request = async (edit) => saveSession(edit(await loadSession(store, token)))
 const keys = Array.from({ length: Number(count) }, (_, index) => `${name} ${String(index)}`)
 
-/** Four requests at a time. */
+/** Four requests run at a time. */
 const inFours = async (edits) => {
   for (let index = 0; index < edits.length; index += 4)
     await Promise.all(edits.slice(index, index + 4).map(request))

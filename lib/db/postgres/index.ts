@@ -14,9 +14,9 @@ import { openSocket, type PoolAddress, untilSent } from './workarounds.js'
 export type { PostgresJs } from './pool.js'
 
 /**
- * The options that a pool for keyrow needs. `fetch_types` is off, since postgres.js 3.4.9 can end the process if a
- * connection is cut while it queries the types. A connection attempt fails after 5 seconds. All sockets are closed when
- * the pool ends. The pool never treats a connection as full of statements, so BEGIN always reserves its connection.
+ * The options that a pool for keyrow needs. `fetch_types` is off, because postgres.js 3.4.9 can crash the process if a
+ * connection is cut during its query of types. A connection attempt fails after 5 seconds. All sockets are closed when
+ * the pool ends. Because `max_pipeline` is high, postgres.js always reserves a connection for a transaction.
  *
  * @example
  * ```ts
@@ -35,23 +35,23 @@ export const poolOptions: {
 } = Object.freeze({ fetch_types: false, connect_timeout: 5, max_pipeline: 1_000_000, socket: openSocket })
 
 export interface PostgresOptions {
-  /** The maximum time of one statement, including its wait for a connection, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement, including the wait for a connection, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
 /**
- * Makes a database on a postgres.js pool. Closing the database ends the pool. Statements are prepared unless the pool
- * has `prepare: false`, which pgbouncer in transaction mode needs.
+ * Makes a database on a postgres.js pool. Closing the database ends the pool. Statements are prepared, unless the pool
+ * has `prepare: false`. pgbouncer in transaction mode needs this option.
  *
- * If you pass a function that makes pools, keyrow replaces a pool whose connections no longer answer. If a pool's
- * address may stand for several servers, keyrow also replaces the pool after the loss of a connection. If you pass a
- * pool, connections that no longer answer last until the operating system ends them.
+ * If you pass a function that makes pools, keyrow replaces a pool whose connections no longer answer. If a pool has
+ * several hosts or `target_session_attrs`, keyrow also replaces the pool after the loss of a connection. If you pass a
+ * pool, a connection that no longer answers stays open until the operating system ends it.
  *
- * If a setting of the role or database would silently give wrong values (`extra_float_digits` below 1, `array_nulls`
- * off), the affected statements fail with a `DriverError` of the kind `setting`.
+ * Two settings of the role or database would silently give wrong values: `extra_float_digits` below 1, and
+ * `array_nulls` off. Statements that depend on such a setting fail with a `DriverError` of the kind `setting`.
  *
- * @throws `RangeError` for a timeout out of range, a pool without `poolOptions`, a `DateStyle` other than ISO, a
- * `client_encoding` other than UTF8, and for a pool (not a function) with several hosts or `target_session_attrs`
+ * @throws `RangeError` for a timeout out of range, a pool without `poolOptions`, a `DateStyle` other than ISO, or a
+ * `client_encoding` other than UTF8. A pool with several hosts or `target_session_attrs` must be passed as a function.
  *
  * @example
  * ```ts

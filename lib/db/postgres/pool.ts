@@ -1,8 +1,8 @@
-// Holds the postgres.js pool in use, and replaces it. A silent connection is open but gives no answer, because a
-// firewall drops its packets or its host has vanished. A silent connection keeps its place in the pool for about 15
-// minutes, until the operating system ends it. postgres.js cannot close a single connection. So after a missed
-// deadline, a new pool sends a probe to the server. The new pool takes over if the server answers and is no longer busy
-// with the late statements. A suspect pool (see workarounds.ts) is replaced without a probe.
+// Replaces the postgres.js pool when its connections no longer answer. A silent connection is open but never answers,
+// for example because a firewall drops its packets. A silent connection stays in the pool for about 15 minutes, until
+// the operating system ends it. postgres.js cannot close a single connection. So after a missed deadline, a new pool
+// sends a probe to the server. The new pool replaces the old pool if the server answers and is no longer busy with the
+// late statements. A suspect pool (see workarounds.ts) is replaced without a probe.
 import { E } from '../../core/prelude.cjs'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
@@ -19,7 +19,7 @@ export interface Sender {
   ): Pending
 }
 
-/** A statement that is sent when it is awaited. `raw` returns its rows as received. */
+/** A statement that is sent when it is awaited. `raw` returns the rows without conversion. */
 interface Pending extends PromiseLike<unknown> {
   raw(): PromiseLike<unknown>
 }
@@ -49,12 +49,12 @@ export interface Pool extends ObservedPool {
   readonly pending: Set<PromiseLike<unknown>>
   readonly plans: Plans
   answeredAt: number
-  /** The time at which a replaced pool ends at the latest. */
+  /** The latest time at which a replaced pool ends. */
   endsAt: number
 }
 
 export interface PoolInUse {
-  /** Whether the pool's address may stand for several servers. */
+  /** Whether the pool has several hosts or `target_session_attrs`. */
   readonly hasChoice: boolean
   readonly pool: () => Pool
   /** Reports that a statement of `pool`, sent at `sentAt`, has missed its deadline. */
@@ -76,8 +76,7 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// If a connection has too many statements, postgres.js sends BEGIN without reserving the connection (see
-// `retryUnsafeBegin`).
+// With too many statements on a connection, postgres.js does not reserve it for BEGIN (see `retryUnsafeBegin`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql
@@ -105,7 +104,7 @@ export const poolInUse = (given: PostgresJs | (() => PostgresJs), timeoutMs: num
       return uses.pool
     },
     late: (of, sentAt) => {
-      // If a server of the wrong role has answered since `sentAt`, the deadline was missed for that reason.
+      // If a server of the wrong role answered after `sentAt`, that server is the reason for the missed deadline.
       const isSilent = of.rejectedAt < sentAt
       if (isSilent && of === uses.pool && !uses.closed && !uses.probing) probe(uses, sentAt)
     },
@@ -188,7 +187,7 @@ const fixed = (sql: PostgresJs): Pool => {
   return opened(sql)
 }
 
-/** Makes a pool. If the program's function throws, the old pool stays. */
+/** Makes a pool. If the program's function throws, the old pool stays in use. */
 const made = (make: () => PostgresJs): Pool | undefined => {
   try {
     return opened(make())
@@ -197,9 +196,9 @@ const made = (make: () => PostgresJs): Pool | undefined => {
   }
 }
 
-// Whether the server itself is slow, because it does not answer the probe or is busy with the late statements. Behind a
-// proxy such as pgbouncer, the server does not know the old pool's connections. The server then counts as slow if the
-// old pool got an answer after `sentAt`.
+// Whether the server itself is slow. It is slow if it does not answer the probe, or still runs the late statements.
+// Behind a proxy such as pgbouncer, the server does not know the old pool's connections. The server then counts as slow
+// if the old pool got an answer after `sentAt`.
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }
@@ -220,7 +219,7 @@ select count(*) > 0 as known,
 from pg_stat_activity
 where pid::text = any(string_to_array($1::text, ',')) and ${ON_PRIMARY}`
 
-// Without a timeout, `end` can wait for ever on a connection to a dead server.
+// Without a timeout, `end` can wait forever for a connection to a dead server.
 const ended = async ({ sql }: Pool, timeoutMs: number, patienceMs = timeoutMs): Outcome<void> => {
   const result = await withDeadline('close', 2 * timeoutMs, () => sql.end({ timeout: patienceMs / 1000 }))
   closeSockets(sql.options)

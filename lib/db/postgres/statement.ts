@@ -18,13 +18,13 @@ import {
   withoutRetry,
 } from './workarounds.js'
 
-// `DateStyle` changes how dates are written as text. keyrow sets it on each connection, and every pooler passes it on.
+// `DateStyle` changes the text of dates. keyrow sets `DateStyle` on each connection, and every pooler forwards it.
 
 interface ConnectionOptions {
   readonly connection?: Record<string, unknown>
 }
 
-/** Sets `DateStyle` for new connections of a pool. Throws a `RangeError` if a pool's option contradicts. */
+/** Sets `DateStyle` for a pool's new connections. Throws a `RangeError` for an option that would change values. */
 export const independent = (sql: PostgresJs): PostgresJs => {
   const { connection = {} } = sql.options as ConnectionOptions
   for (const [name, value] of Object.entries(connection)) {
@@ -58,7 +58,7 @@ export interface Link {
 
 type Send = (sql: Sender, query: Query, params: readonly Param[], link: Link) => Outcome<readonly Row[]>
 
-/** The OID of the type that a quoted literal has before PostgreSQL infers its type. */
+/** The OID of PostgreSQL's type `unknown`, which a quoted literal has at first. */
 const UNKNOWN = 705
 
 export const send: Send = (sql, query, params, link) =>
@@ -72,8 +72,8 @@ export const send: Send = (sql, query, params, link) =>
     once: (one, values, plan, onColumns) => sendOnce(sql, one, values, link, plan, onColumns),
   })
 
-// A connection prepares a text once, so another generation has another text. Poolers look at the beginning of a text,
-// so the comment is at its end.
+// A connection prepares a text once, so another generation has another text. Some poolers read the beginning of a
+// statement's text. So the comment is at the end.
 const textOf = ({ text }: Query, { prepare, generation }: Plan): string =>
   prepare && generation > 0 ? `${text}\n/* ${String(generation)} */` : text
 
@@ -81,7 +81,7 @@ const textOf = ({ text }: Query, { prepare, generation }: Plan): string =>
 const pendingOf = (sql: Sender, query: Query, params: readonly Param[], plan: Plan): PromiseLike<unknown> => {
   const { prepare } = plan
   const typed = params.map((param) => sql.typed(paramText(param), UNKNOWN))
-  // Without `simple: false` a statement without parameters would be sent as a script.
+  // Without `simple: false`, postgres.js would use the simple protocol for a statement without parameters.
   const pending = sql.unsafe(textOf(query, plan), typed as never[], { prepare, simple: false }).raw()
   if (prepare) withoutRetry(pending)
   return pending

@@ -15,7 +15,7 @@ type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 /** A transaction's connection. Once it is `lost`, nothing more is sent in the transaction. */
 interface TxLink extends Link {
   lost: DriverError | undefined
-  /** Whether the connection's place in the pool may serve another transaction by now. */
+  /** Whether postgres.js may already use this connection for another transaction. */
   gone: boolean
 }
 
@@ -28,7 +28,7 @@ interface TxState<L, A> {
 type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
 export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L> => {
-  // Once the body runs, no statement in it may cause the transaction to begin again, so these members are reset.
+  // These members are reset, so that no statement of the body can cause the transaction to begin again.
   const txLink: TxLink = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
   const begin: Begin = (act) => {
@@ -60,12 +60,12 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
 }
 
 // Defect: BEGIN on a full connection (postgres.js 3.4.9).
-// Symptom: If a socket reports that it is full, or has too many statements, postgres.js sends BEGIN without reserving
-// the connection, and fails with UNSAFE_TRANSACTION. Statements of other callers then run in that transaction, and are
-// answered before it is committed. TLS sockets, and sockets that the program makes, can still report that they are
-// full.
-// Workaround: keyrow begins again, which is safe because no body has run. A COMMIT on each free connection ends the
-// transaction. On a connection without a transaction, COMMIT only causes a warning.
+// Symptom: If the socket of a connection is full, or the connection has too many statements, postgres.js sends BEGIN
+// without reserving the connection. The transaction then fails with UNSAFE_TRANSACTION, but stays open on the server.
+// Statements of other callers run in this transaction, and are answered before it is committed. TLS sockets, and
+// sockets that the program makes, can still report that they are full.
+// Workaround: keyrow sends COMMIT on each free connection, to end the open transaction. On a connection without a
+// transaction, COMMIT only causes a warning. Then keyrow begins again, which is safe because no body has run.
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
   const { pool } = link
   for (let attempt = 1; ; attempt += 1) {
@@ -79,7 +79,7 @@ export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link
 const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
   withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
-// postgres.js adds the text of a sent statement to its error. If an error has no such text, nothing was sent.
+// postgres.js adds the text of a sent statement to its error. If an error does not have this text, nothing was sent.
 const isUnsentBegin = (error: unknown): boolean =>
   (error as { readonly query?: unknown } | undefined)?.query === undefined
 
@@ -87,8 +87,8 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock. So the role's default isolation level is
-// overridden.
+// A check under a lock must see everything that was committed before the lock. So keyrow overrides the default of the
+// role.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
@@ -96,8 +96,8 @@ const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Ou
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
-// `first` and `last` name the steps in errors. A savepoint has no `last`. After a lost connection the end of a
-// savepoint is not awaited.
+// Error messages contain the names of the steps, `first` and `last`. A savepoint has no `last`. After a lost connection
+// keyrow does not wait for the end of a savepoint.
 interface Around {
   readonly begin: Begin
   readonly first: string
@@ -133,7 +133,7 @@ const runWithin = async <L, A>(
   return outcome(txState, isUndone ? undone(done) : done)
 }
 
-// Returns a function that reports a missed deadline to the pool. The late step begins with the call of `lateReporter`.
+// Returns a function that reports a missed deadline to the pool. The step counts as sent when `lateReporter` is called.
 const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
@@ -142,15 +142,14 @@ const lateReporter = (txLink: TxLink): (() => Effect) => {
   }
 }
 
-/** Marks a failure as without effect. The server rolls back a transaction for which no COMMIT was sent. */
+/** Sets the effect of an error to `none`. The server rolls back a transaction for which no COMMIT was sent. */
 const undone = <A>(result: E.Either<DriverError, A>): E.Either<DriverError, A> =>
   pipe(
     result,
     E.mapLeft((error) => withEffect(error, 'none')),
   )
 
-// Returns the error of a transaction whose body never ran. Even if BEGIN was sent, nothing follows it, so there is no
-// effect.
+// Returns the error of a transaction whose body never ran. The transaction has no effect, even if BEGIN was sent.
 const unopened = (txLink: TxLink, error: DriverError, link: Link | undefined): E.Left<DriverError> => {
   txLink.lost ??= error
   const failure = withEffect(error, 'none')
@@ -167,8 +166,8 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 }
 
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
-// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may serve another
-// transaction by then.
+// Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may run another
+// transaction.
 // Workaround: After a lost connection the callback never returns, so postgres.js sends nothing.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))

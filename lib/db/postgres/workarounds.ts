@@ -1,4 +1,4 @@
-// Works around defects of postgres.js 3.4.9, in one block for each defect. Three more workarounds are elsewhere:
+// Works around defects of postgres.js 3.4.9. Each defect has a section. Three more workarounds are in other files:
 // `retryUnsafeBegin` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
@@ -14,7 +14,7 @@ export interface ObservedPool {
     unsafe(text: string): PromiseLike<unknown>
     readonly options: { readonly target_session_attrs?: unknown }
   }
-  /** The health of a pool whose address may stand for several servers. Other pools have none. */
+  /** The health of a pool with several hosts or `target_session_attrs`. It is `undefined` for other pools. */
   readonly health: PoolHealth | undefined
   /** The last time at which a connection reached a server of the wrong role. */
   rejectedAt: number
@@ -22,12 +22,12 @@ export interface ObservedPool {
 }
 
 // Defect: untrusted answers (3.4.9).
-// Symptom: A new connection may get an error of an earlier connection, such as the loss of a statement. postgres.js
-// then skips the check of the server's role, and may use a standby from then on. With several hosts, it also answers
-// the lost first statement of a connection with an empty result.
+// Symptom: A new connection may get an error of an earlier connection. postgres.js then skips the check of the server's
+// role, and may use a standby from then on. With several hosts, it also returns an empty result if the first statement
+// of a connection is lost.
 // Workaround: After the first loss of a connection a pool is suspect. A suspect pool trusts only server processes that
-// answered before the loss. A statement to another server process is neutralised: a statement without effect is sent
-// instead. Then another pool takes over.
+// answered before the loss. A statement to any other server process is neutralised, which means that a statement
+// without effect is sent instead. Then a new pool replaces the suspect pool.
 
 /** The server process of a connection. postgres.js has one object for each connection, and changes it in place. */
 interface Backend {
@@ -44,7 +44,7 @@ export interface PoolHealth {
 export interface Observation {
   readonly isAnswerTrusted: () => boolean
   readonly isErrorTrusted: (error: unknown) => boolean
-  /** Whether a statement without effect was sent in place of this one. */
+  /** Whether a statement without effect was sent instead of this statement. */
   readonly isNeutralised: () => boolean
 }
 
@@ -83,7 +83,7 @@ export const observe = (pending: object, health: PoolHealth): Observation => {
 }
 
 // Makes the pool suspect after the loss of a connection. This function ignores a loss before the statement was sent. It
-// also ignores a server's rejection of a new connection, which concerns no earlier statement.
+// also ignores a server's rejection of a new connection, since this rejection concerns no earlier statement.
 export const noteFailure = (
   health: PoolHealth | undefined,
   error: unknown,
@@ -95,7 +95,7 @@ export const noteFailure = (
   if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
-/** Whether an error belongs to another statement, since this one was not sent. */
+/** Whether a server's error belongs to another statement, because this statement was not sent. */
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
@@ -111,7 +111,7 @@ const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown 
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-/** Whether the server starts, shuts down, has no connection left, or rejects the password, role or database. */
+/** Whether the server starts, shuts down, has no free connection, or rejects the password, role or database. */
 const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
 /** Whether the error ended a connection or prevented a new one. */
@@ -121,10 +121,10 @@ const isStatements = (error: unknown): boolean => isOfServer(error) && !isFatal(
 
 // Defect: cancelled statements (3.4.9).
 // Symptom: If a statement is cancelled while its connection is being made, the pool loses that connection for good.
-// Workaround: keyrow replaces an unsent statement with one without effect, and never cancels a statement. A cancel
-// request names only a connection, so it could end another statement.
+// Workaround: keyrow never cancels a statement, and replaces an unsent statement with `select`, which has no effect. A
+// cancel request names only a connection, so it could end another statement.
 
-/** Replaces an unsent statement with one without effect. */
+/** Replaces an unsent statement with `select`, which has no effect. */
 export const neutralise = (pending: unknown): void => {
   Object.assign(pending as object, { strings: ['select'], args: [] })
 }
@@ -150,10 +150,10 @@ export const withoutRetry = (pending: object): void => {
 
 // Defect: sockets (3.4.9).
 // Symptom: The pool's method `end` only sends a message, so a connection to a dead server keeps the process alive. An
-// ended pool still reconnects, and a pool whose hosts are down reconnects without a pause. On a full socket, BEGIN is
-// sent without reserving the connection (see `retryUnsafeBegin`).
+// ended pool still reconnects. A pool whose hosts are down reconnects without a pause. On a full socket, BEGIN is sent
+// without reserving the connection (see `retryUnsafeBegin`).
 // Workaround: keyrow makes the sockets through the option `socket`. It destroys the sockets after `end`, and limits the
-// rate of new ones. These sockets never report that they are full.
+// rate of new sockets. These sockets never report that they are full.
 
 /** The address of a pool, as postgres.js parses it. */
 export interface PoolAddress {
@@ -176,13 +176,13 @@ const socketsOf = (pool: object): PoolSockets => {
   return sockets
 }
 
-/** The maximum number of new sockets of a pool within a second. Further sockets wait a tenth of a second each. */
+/** The maximum number of new sockets of a pool within a second. Each further socket waits 100 ms. */
 const BURST = 50
 
 /** A socket with fewer unsent bytes does not report that it is full. Unsent bytes are kept in memory in any case. */
 const HIGH_WATER_MARK = 2 ** 30
 
-/** Makes a socket to one of the pool's hosts. postgres.js calls this with the pool's options. */
+/** Makes a socket to one of the pool's hosts. postgres.js calls this function with the pool's options. */
 export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
   const sockets = socketsOf(pool)
   const now = performance.now()
@@ -198,7 +198,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
 
 const connected = (socket: Socket, { host, port, path }: PoolAddress): Socket => {
   if (typeof path === 'string') return socket.connect(path)
-  // The host is random, so that the next attempt may reach another host if this one is down or is no primary.
+  // The host is random. So the next attempt may reach another host, if this host is down or is not the primary.
   const index = Math.floor(Math.random() * host.length)
   const address = { host: host[index] ?? 'localhost', port: port[index] ?? 5432 }
   // postgres.js reads the address from the socket, for TLS and for its errors.
@@ -214,11 +214,11 @@ export const closeSockets = (pool: object): void => {
 
 // Defect: no further search for a primary (3.4.9).
 // Symptom: With `target_session_attrs`, a statement fails with CONNECTION_DESTROYED if its connection reached a server
-// of the wrong role. Such a statement was never sent.
+// of the wrong role. This statement was never sent.
 // Workaround: One connection at a time searches for a server of the wanted role. After the search each statement is
-// sent again, until its time is up.
+// sent again, unless its deadline has passed.
 
-/** A search for a server of the wanted role. Until it ends, nothing else is sent through the pool. */
+/** A search for a server of the wanted role. Until the search ends, nothing else is sent through the pool. */
 interface Search {
   readonly cause: DriverError
   readonly end: Promise<void>
@@ -247,14 +247,14 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /** Tries once to send. Earlier attempts took `spentMs`. If nothing was sent, `unsent` is called with the error. */
+  /** Tries once to send. Earlier attempts took `spentMs` milliseconds. If nothing was sent, `unsent` gets the error. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
   }) => Outcome<A, L>
 }
 
-/** Repeats a statement, or the begin of a transaction, until it is sent or its time is up. */
+/** Repeats a statement, or the start of a transaction, until it is sent or its deadline has passed. */
 export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => {
   const { name, timeoutMs, attempt } = sending
   const start = performance.now()
@@ -268,7 +268,8 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => 
       cause = search.cause
       if (!search.found || spent() >= timeoutMs) return E.left(neverSent(name, timeoutMs, cause))
     }
-    // A transaction's body may return such an error of another statement, so the error of this attempt is recorded.
+    // A transaction's body may return the error of another unsent statement. So keyrow records the error of this
+    // attempt.
     let unsent: DriverError | undefined
     const record = (error: DriverError): void => {
       unsent = error
@@ -280,7 +281,7 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => 
   }
 }
 
-/** Returns the pool in use. If this pool is suspect, waits for its replacement first, but at most `2 * RENEWAL_MS`. */
+/** Returns the pool in use. Waits for the replacement of a suspect pool, at most `2 * RENEWAL_MS`. */
 const renewedPool = async (poolInUse: () => ObservedPool, timeoutMs: number): Promise<ObservedPool> => {
   const deadline = performance.now() + Math.min(timeoutMs, 2 * RENEWAL_MS)
   for (;;) {
@@ -319,7 +320,7 @@ const startSearch = (pool: ObservedPool, cause: DriverError, until: number): Sea
       const left = search.until - performance.now()
       if (left <= 0) break
       const answer = await withDeadline('search', left, () => sendProbe(pool))
-      // A suspect pool can find no server any more, so another pool takes over.
+      // A suspect pool cannot find a server. So the search ends, and a new pool replaces the suspect pool.
       search.found =
         pool.health?.suspect === true || E.isRight(answer) || !searchError(pool, answer.left).retryable
       if (search.found) break
@@ -344,6 +345,6 @@ const sendProbe = (pool: ObservedPool): PromiseLike<unknown> => {
   )
 }
 
-/** Returns the error of a probe. If the probe missed its deadline, its error has no cause. */
+/** Returns the error of a probe. An error without a cause means that the probe missed its deadline. */
 const searchError = (pool: ObservedPool, error: DriverError): DriverError =>
   error.cause === undefined ? error : notSent('search', pool, error.cause)
