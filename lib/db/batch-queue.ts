@@ -51,8 +51,8 @@ export interface Pending<I, A, L> {
 export interface Merged<I, R, A, L> {
   readonly request: R
   readonly pending: readonly Pending<I, A, L>[]
-  /** Splits the result of the request into the results of its items. */
-  readonly split: (result: A) => readonly A[]
+  /** Splits the result of the request into the results of its items. Without `split`, there is one item. */
+  readonly split?: (result: A) => readonly A[]
 }
 
 /** Stands for the result of a request that may be done. */
@@ -89,15 +89,19 @@ export interface BatchQueueOptions<I, R, A, L> {
 export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<I, I, A, L> => ({
   request: (pending[0] as Pending<I, A, L>).item,
   pending,
-  split: (result) => [result],
 })
 
 /** Items of one key that were taken from the queue. */
-interface Group<I, R, A, L> extends Merged<I, R, A, L> {
+interface Group<I, R, A, L> {
+  readonly merged: Merged<I, R, A, L>
   readonly key: string | undefined
   /** The number of items in the group, including the items that `merge` rejected. */
   readonly size: number
+  isUnderWay: boolean
 }
+
+/** The waiting items of a key for which no item waits. This array is never changed. */
+const NONE: never[] = []
 
 /** A group that a batch did not answer. */
 interface Unanswered<I, R, A, L> {
@@ -115,7 +119,6 @@ class BatchQueue<I, R, A, L> {
   readonly #blockedByKey = new Map<string, Pending<I, A, L>[]>()
   /** For each key with waiting items, the result of the last request. */
   readonly #bases = new Map<string, A>()
-  readonly #underWay = new Set<Group<I, R, A, L>>()
   /** The number of unanswered items. */
   #size = 0
 
@@ -144,12 +147,11 @@ class BatchQueue<I, R, A, L> {
     this.#size += 1
     const { key } = one
     const blocked = key === undefined ? undefined : this.#blockedByKey.get(key)
-    if (blocked !== undefined) {
-      blocked.push(one)
-      return
-    }
-    if (key !== undefined) this.#blockedByKey.set(key, [])
-    this.#ready.push(one)
+    if (blocked === undefined) {
+      if (key !== undefined) this.#blockedByKey.set(key, NONE)
+      this.#ready.push(one)
+    } else if (blocked === NONE) this.#blockedByKey.set(key as string, [one])
+    else blocked.push(one)
   }
 
   #next(slots: number): readonly Group<I, R, A, L>[] | undefined {
@@ -157,12 +159,14 @@ class BatchQueue<I, R, A, L> {
     while (this.#ready.length > 0) {
       const groups: Group<I, R, A, L>[] = []
       const most = this.#shareOf(this.#ready.length, slots)
-      let [taken, size] = [0, 0]
+      const earliest = performance.now() - limits.queueTimeoutMs
+      let taken = 0
+      let size = 0
       for (; taken < most && groups.length < limits.maxBatchSize && size <= MAX_BATCH_CHARS; taken += 1) {
-        const group = this.#take(this.#ready[taken] as Pending<I, A, L>)
+        const group = this.#take(this.#ready[taken] as Pending<I, A, L>, earliest)
         if (group === undefined) continue
         groups.push(group)
-        if (sizeOf !== undefined) for (const { item } of group.pending) size += sizeOf(item)
+        if (sizeOf !== undefined) for (const { item } of group.merged.pending) size += sizeOf(item)
       }
       this.#ready.splice(0, taken)
       if (groups.length > 0) return groups
@@ -180,19 +184,20 @@ class BatchQueue<I, R, A, L> {
   }
 
   // Takes an item and the waiting items that can be merged with it. Returns `undefined` if no item has to be sent.
-  #take(first: Pending<I, A, L>): Group<I, R, A, L> | undefined {
+  #take(first: Pending<I, A, L>, earliest: number): Group<I, R, A, L> | undefined {
     const { key } = first
-    const taken = [first, ...this.#takeBlocked(first)]
-    const pending = this.#inTime(taken)
+    const blocked = this.#takeBlocked(first)
+    const taken = blocked.length === 0 ? [first] : [first, ...blocked]
+    const pending = this.#inTime(taken, earliest)
     this.#size -= taken.length - pending.length
     if (pending.length === 0) {
       this.#release(key, undefined)
       return undefined
     }
     const base = key === undefined ? undefined : this.#bases.get(key)
-    const group = { ...this.#options.merge(pending, base), key, size: pending.length }
-    this.#underWay.add(group)
-    if (group.pending.length > 0) return group
+    const merged = this.#options.merge(pending, base)
+    const group = { merged, key, size: pending.length, isUnderWay: true }
+    if (merged.pending.length > 0) return group
     this.#complete(group, undefined)
     return undefined
   }
@@ -200,17 +205,17 @@ class BatchQueue<I, R, A, L> {
   #takeBlocked({ item, key }: Pending<I, A, L>): readonly Pending<I, A, L>[] {
     const { maxMerged = 1, canMerge } = this.#options
     const blocked = key === undefined ? undefined : this.#blockedByKey.get(key)
-    if (blocked === undefined || blocked.length === 0 || maxMerged === 1) return []
+    if (blocked === undefined || blocked.length === 0 || maxMerged === 1) return NONE
     const most = Math.min(maxMerged - 1, blocked.length)
     let count = 0
     while (count < most && canMerge?.(item, (blocked[count] as Pending<I, A, L>).item) !== false) count += 1
     return blocked.splice(0, count)
   }
 
-  /** Returns the items whose time in the queue is not over. The other items fail. */
-  #inTime(pending: readonly Pending<I, A, L>[]): readonly Pending<I, A, L>[] {
+  /** Returns the items that arrived after `earliest`. The time in the queue of the other items is over, so they fail. */
+  #inTime(pending: readonly Pending<I, A, L>[], earliest: number): readonly Pending<I, A, L>[] {
     const { what, limits } = this.#options
-    const earliest = performance.now() - limits.queueTimeoutMs
+    if (pending.every(({ since }) => since >= earliest)) return pending
     return pending.filter(({ since, resolve }) => {
       if (since >= earliest) return true
       const message = `${what}: not sent within ${String(limits.queueTimeoutMs)} ms`
@@ -224,26 +229,30 @@ class BatchQueue<I, R, A, L> {
    * `rest` wait again, before all other items of the key.
    */
   #complete(group: Group<I, R, A, L>, result: A | undefined, rest: readonly Pending<I, A, L>[] = []): void {
-    if (!this.#underWay.delete(group)) return
-    this.#size -= group.size - rest.length
-    if (group.key !== undefined) this.#blockedByKey.get(group.key)?.unshift(...rest)
-    this.#release(group.key, result)
+    if (!group.isUnderWay) return
+    group.isUnderWay = false
+    const { key, size } = group
+    this.#size -= size - rest.length
+    if (key !== undefined && rest.length > 0)
+      this.#blockedByKey.set(key, [...rest, ...(this.#blockedByKey.get(key) ?? NONE)])
+    this.#release(key, result)
     this.#scheduler.schedule()
   }
 
   #release(key: string | undefined, result: A | undefined): void {
     if (key === undefined) return
-    const next = this.#blockedByKey.get(key)?.shift()
+    const blocked = this.#blockedByKey.get(key)
+    const next = blocked === NONE ? undefined : blocked?.shift()
     if (next === undefined) this.#blockedByKey.delete(key)
     else this.#ready.push(next)
-    if (next === undefined || result === undefined) this.#bases.delete(key)
-    else this.#bases.set(key, result)
+    if (next !== undefined && result !== undefined) this.#bases.set(key, result)
+    else if (this.#bases.size > 0) this.#bases.delete(key)
   }
 
   async #send(groups: readonly Group<I, R, A, L>[]): Promise<void> {
     try {
       const [first] = groups
-      const isSingle = groups.length === 1 && first?.pending.length === 1
+      const isSingle = groups.length === 1 && first?.merged.pending.length === 1
       const unanswered = isSingle ? [{ group: first, count: 1 }] : await this.#sendBatch(groups)
       const each = unanswered.map((one) => this.#sendEach(one))
       if (this.#options.keyOf === undefined) await Promise.all(each)
@@ -253,57 +262,63 @@ class BatchQueue<I, R, A, L> {
       // The observer of an `observedDatabase` may throw.
       for (const group of groups) {
         this.#complete(group, undefined)
-        for (const { reject } of group.pending) reject(thrown)
+        for (const { reject } of group.merged.pending) reject(thrown)
       }
     }
   }
 
   /** Sends a batch and resolves the items that have a result. Returns the groups without a result. */
   async #sendBatch(groups: readonly Group<I, R, A, L>[]): Promise<readonly Unanswered<I, R, A, L>[]> {
-    const results = await this.#options.all(groups.map(({ request }) => request))
+    const results = await this.#options.all(groups.map(({ merged }) => merged.request))
     if (E.isLeft(results)) {
       if (!isBatchWideFailure(results.left)) {
         if ((results.left as unknown as DriverError).effect === 'unknown') groups.forEach(doubt)
-        return groups.map((group) => ({ group, count: group.pending.length }))
+        return groups.map((group) => ({ group, count: group.merged.pending.length }))
       }
       for (const group of groups) {
         this.#complete(group, undefined)
-        for (const { resolve } of group.pending) resolve(results)
+        for (const { resolve } of group.merged.pending) resolve(results)
       }
       return []
     }
     const unanswered: Unanswered<I, R, A, L>[] = []
-    for (const [index, group] of groups.entries()) {
+    groups.forEach((group, index) => {
       const result = results.right[index]
       if (result === UNKNOWN) doubt(group)
       if (result === undefined || result === UNKNOWN) unanswered.push({ group, count: 1 })
-      else {
-        this.#complete(group, result)
-        for (const [place, own] of group.split(result).entries()) group.pending[place]?.resolve(E.right(own))
-      }
-    }
+      else this.#answer(group, result)
+    })
     return unanswered
+  }
+
+  #answer(group: Group<I, R, A, L>, result: A): void {
+    this.#complete(group, result)
+    const { pending, split } = group.merged
+    if (split === undefined) pending[0]?.resolve(E.right(result))
+    else for (const [place, own] of split(result).entries()) pending[place]?.resolve(E.right(own))
   }
 
   /** Sends the items one after the other, each in its own statement. An item whose time in the queue is over fails. */
   async #sendEach({ group, count }: Unanswered<I, R, A, L>): Promise<void> {
+    const { pending } = group.merged
     let latest: A | undefined
-    for (const one of group.pending.slice(0, count))
+    for (const one of pending.slice(0, count))
       try {
-        if (this.#inTime([one]).length === 0) continue
+        if (this.#inTime([one], performance.now() - this.#options.limits.queueTimeoutMs).length === 0)
+          continue
         const outcome = await this.#options.one(one.item, one.mayBeDone)
         if (E.isRight(outcome)) latest = outcome.right
         one.resolve(outcome)
       } catch (thrown) {
         one.reject(thrown)
       }
-    this.#complete(group, latest, group.pending.slice(count))
+    this.#complete(group, latest, pending.slice(count))
   }
 }
 
 /** Records that a batch may have done the items of a group. */
-const doubt = <I, A, L>({ pending }: { readonly pending: readonly Pending<I, A, L>[] }): void => {
-  for (const one of pending) one.mayBeDone = true
+const doubt = <I, R, A, L>({ merged }: Group<I, R, A, L>): void => {
+  for (const one of merged.pending) one.mayBeDone = true
 }
 
 const queueFull = (what: string, { maxQueueSize }: Required<BatchOptions>): DriverError =>

@@ -6,7 +6,7 @@ import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { isBlank, keysAfter, pick, type Snapshot, storedSession } from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { onceCommitted, type SavedSnapshot, type Session } from '../store/contract.js'
-import { publish, publishing, publishOutcome } from '../store/events.js'
+import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
 
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
@@ -99,15 +99,17 @@ const save =
     const start = performance.now()
     const task = handle.save(session.id, { save: newIdempotencyKey(), edits, since, entries })
     return attempted(task).then((saved) => {
-      publishOutcome('save', start, saved, publishSaved(session))
-      return E.isLeft(saved) ? saved : E.right(stored(session, pick(saved.right, keysAfter(since, edits))))
+      if (E.isLeft(saved)) {
+        publishFailure('save', saved.left)
+        return saved
+      }
+      if (isObserved('saved')) publishSaved(session, saved.right, performance.now() - start)
+      return E.right(stored(session, pick(saved.right, keysAfter(since, edits))))
     })
   }
 
-const publishSaved =
-  ({ id, edits, handle }: Session) =>
-  ({ rounds = 1 }: SavedSnapshot, durationMs: number): void =>
-    onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
+const publishSaved = ({ id, edits, handle }: Session, { rounds = 1 }: SavedSnapshot, durationMs: number) =>
+  onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
 
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(

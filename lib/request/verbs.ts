@@ -24,7 +24,7 @@ import {
 } from '../core/session.js'
 import { type IdOrigin, type SessionId, Token } from '../core/token.js'
 import { type Absence, onceCommitted, type Session, type SessionStore } from '../store/contract.js'
-import { publish, publishing, publishOutcome } from '../store/events.js'
+import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
 import { currentScope, guarded, syncDestroyed } from './current-scope.js'
 import { endBirth, mayBeStored, storeSession } from './save.js'
 import { lookAt, type Scope } from './scope.js'
@@ -109,10 +109,14 @@ const opened = (
     .load(token.id, token.hash, { keys })()
     .then((answer) => {
       const loaded = only(keys, answer)
-      publishOutcome('load', start, loaded, publishLoaded(token.id))
-      if (E.isLeft(loaded)) return loaded
-      if (E.isLeft(loaded.right)) return E.right(loaded.right)
-      return E.right(E.right(storedSession(store, token, loaded.right.right, noEdits)))
+      if (E.isLeft(loaded)) {
+        publishFailure('load', loaded.left)
+        return loaded
+      }
+      publishLoaded(token.id, loaded.right, start)
+      return E.isLeft(loaded.right)
+        ? E.right(loaded.right)
+        : E.right(E.right(storedSession(store, token, loaded.right.right, noEdits)))
     })
 }
 
@@ -139,13 +143,15 @@ const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
     ? loaded
     : E.right(E.right(pick(loaded.right.right, keys)))
 
-const publishLoaded =
-  (id: SessionId) =>
-  (found: E.Either<Absence, Snapshot>, durationMs: number): void => {
-    if (E.isRight(found)) publish('loaded', { id, entries: found.right.entries.size, durationMs })
-    else if (found.left === 'expired') publish('expired', { id })
+const publishLoaded = (id: SessionId, found: E.Either<Absence, Snapshot>, start: number): void => {
+  if (E.isLeft(found)) {
+    if (found.left === 'expired') publish('expired', { id })
     else publish('badToken', { reason: 'unknown', id })
+  } else if (isObserved('loaded')) {
+    const durationMs = performance.now() - start
+    publish('loaded', { id, entries: found.right.entries.size, durationMs })
   }
+}
 
 /**
  * Stores the edits since the load with one statement, and returns the saved session. Without edits, only the expiration

@@ -3,7 +3,6 @@
 
 import { hasUpdates } from '../core/edits.js'
 import type { StoreError } from '../core/errors.js'
-import type { Json } from '../core/json.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, type Keys, pick, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey } from '../core/token.js'
@@ -14,6 +13,7 @@ import { arrayOfJson } from '../db/text-format.js'
 import type {
   Absence,
   BatchOperations,
+  Change,
   Lifetime,
   LoadRequest,
   SavedSnapshot,
@@ -130,11 +130,19 @@ export const batchOver = (
 
 const Ordinal = t.type({ n: t.number })
 const BatchLoadedRow = t.intersection([Ordinal, t.union([LoadedRow, t.type({ revision: t.null })])])
-const BatchWrittenRow = t.intersection([WrittenRow, Ordinal])
+const BatchWrittenRow = t.type({ ...WrittenRow.props, ...Ordinal.props })
 
-/** Returns the rows by the ordinals of their requests. A request without a row has no entry. */
-const byOrdinal = <R extends t.TypeOf<typeof Ordinal>>(rows: readonly R[]): ReadonlyMap<number, R> =>
-  new Map(rows.map((row) => [row.n - 1, row]))
+/** Returns the rows in the order of their requests, with `undefined` for a request without a row. */
+const byOrdinal = <R extends t.TypeOf<typeof Ordinal>>(
+  rows: readonly R[],
+  count: number,
+): readonly (R | undefined)[] => {
+  const ordered = new Array<R | undefined>(count).fill(undefined)
+  for (const row of rows) ordered[row.n - 1] = row
+  return ordered
+}
+
+const UNKNOWN_ID: E.Either<Absence, never> = E.left('unknown')
 
 const loadBatch = (database: Database, sql: BatchStatements, lifetime: Lifetime): BatchOperations['load'] => {
   const read = <R extends LoadRequest>(
@@ -145,13 +153,12 @@ const loadBatch = (database: Database, sql: BatchStatements, lifetime: Lifetime)
   ) =>
     pipe(
       rowsAs(BatchLoadedRow)(database, query, [...loadParams(requests, lifetime), ...keys]),
-      TE.map(byOrdinal),
       TE.map((rows) =>
-        requests.map((request, index): E.Either<Absence, Snapshot> => {
-          const row = rows.get(index)
+        byOrdinal(rows, requests.length).map((row, index): E.Either<Absence, Snapshot> => {
+          const request = requests[index] as R
           if (row === undefined && request.known !== undefined)
             return E.right(unchangedSnapshot(request.known, request.keys))
-          return row === undefined || row.revision === null ? E.left('unknown') : snapshot(row, request)
+          return row === undefined || row.revision === null ? UNKNOWN_ID : snapshot(row, request)
         }),
       ),
     )
@@ -164,7 +171,9 @@ const loadBatch = (database: Database, sql: BatchStatements, lifetime: Lifetime)
       )
     }
     // If one request needs all keys, every request gets all keys.
-    const full = requests.map((request) => ({ ...request, known: fullSnapshot(request.known) }))
+    const full = requests.every(({ known }) => known?.keys === undefined)
+      ? requests
+      : requests.map((request) => ({ ...request, known: fullSnapshot(request.known) }))
     return read(sql.load, full, [], (row, { known }) => loadedSnapshot(row, known))
   }
 }
@@ -199,39 +208,51 @@ const saveBatch =
     refresh: SessionStore['refresh'],
   ): BatchAttempts['save'] =>
   (requests) => {
-    const batchable = requests.filter(isBatchable)
+    const batchable = requests.every(isBatchable) ? requests : requests.filter(isBatchable)
     const params = saveParams(batchable, idleMs)
     return async (mayBeDone) => {
       const rows = await rowsAs(BatchWrittenRow)(database, query, params)()
       if (E.isLeft(rows)) return rows
-      const outcomes = await outcomesOf(refresh, batchable, byOrdinal(rows.right))
       // An earlier attempt may have stored a save whose session gives no row.
-      const unsaved = E.left<Unsaved>(mayBeDone ? 'mayBeStored' : 'notStored')
-      return E.right(requests.map((request) => outcomes.get(request) ?? unsaved))
+      const unsaved: Outcome = mayBeDone ? MAY_BE_STORED : NOT_STORED
+      const outcomes = await outcomesOf(refresh, batchable, byOrdinal(rows.right, batchable.length), unsaved)
+      return E.right(
+        batchable === requests
+          ? outcomes
+          : requests.map((request) => outcomes[batchable.indexOf(request)] ?? NOT_STORED),
+      )
     }
   }
 
 type Outcome = E.Either<Unsaved, SavedSnapshot>
 
-/** Returns the outcomes of the saves that have a row. If a row does not show the outcome, the session is read again. */
+const NOT_STORED: Outcome = E.left('notStored')
+const MAY_BE_STORED: Outcome = E.left('mayBeStored')
+
+/** Returns the outcomes of the saves. If a row does not have the changes of all saves, reads the session again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
   requests: readonly SaveRequest[],
-  rows: ReadonlyMap<number, WrittenRow>,
-): Promise<ReadonlyMap<SaveRequest, Outcome>> => {
-  const outcomes = new Map<SaveRequest, Outcome>()
+  rows: readonly (WrittenRow | undefined)[],
+  unsaved: Outcome,
+): Promise<readonly Outcome[]> => {
+  const outcomes: Outcome[] = []
   const reading: Promise<void>[] = []
-  const read = async (request: SaveRequest, row: WrittenRow): Promise<void> => {
-    const saved = await merged(refresh, request.id, request, versionTagOf(request), row)()
-    outcomes.set(request, E.isRight(saved) ? saved : E.left('mayBeStored'))
-  }
   for (const [index, request] of requests.entries()) {
-    const row = rows.get(index)
+    const row = rows[index]
     const saved = row && mergedWithoutRead(request, versionTagOf(request), row)
-    if (saved !== undefined) outcomes.set(request, E.right(saved))
-    else if (row !== undefined) reading.push(read(request, row))
+    if (saved !== undefined) outcomes.push(E.right(saved))
+    else if (row === undefined) outcomes.push(unsaved)
+    else {
+      outcomes.push(MAY_BE_STORED)
+      const read = async (): Promise<void> => {
+        const found = await merged(refresh, request.id, request, versionTagOf(request), row)()
+        if (E.isRight(found)) outcomes[index] = found
+      }
+      reading.push(read())
+    }
   }
-  await Promise.all(reading)
+  if (reading.length > 0) await Promise.all(reading)
   return outcomes
 }
 
@@ -248,18 +269,28 @@ const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
 const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
-  const edits: { readonly n: number; readonly key: string; readonly value: Json | undefined }[] = []
-  for (const [index, { edits: made, entries }] of requests.entries())
-    for (const key of made.keys()) edits.push({ n: index + 1, key, value: entries.get(key) })
+  const ordinals: number[] = []
+  const keys: string[] = []
+  const values: (string | null)[] = []
+  for (const [index, { edits, entries }] of requests.entries())
+    for (const key of edits.keys()) {
+      const value = entries.get(key)
+      ordinals.push(index + 1)
+      keys.push(key)
+      values.push(value === undefined ? null : JSON.stringify(value))
+    }
   return [
     array(requests.map(({ id }) => id)),
     array(requests.map(({ since }) => since.revision)),
     array(requests.map(({ since }) => since.versionTag)),
     array(requests.map(({ edits }) => hasUpdates(edits))),
-    array(requests.map(({ changes }) => changes.map(({ save }) => save).join(''))),
+    array(requests.map(({ changes }) => savesOf(changes))),
     idleMs,
-    array(edits.map(({ n }) => n)),
-    texts(edits.map(({ key }) => key)),
-    arrayOfJson(edits.map(({ value }) => (value === undefined ? null : JSON.stringify(value)))),
+    array(ordinals),
+    texts(keys),
+    arrayOfJson(values),
   ]
 }
+
+const savesOf = (changes: readonly Change[]): string =>
+  changes.length === 1 ? (changes[0] as Change).save : changes.map(({ save }) => save).join('')

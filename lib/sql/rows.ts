@@ -48,28 +48,31 @@ const json = t.union([t.string, t.null])
 
 export const SavedRow = t.type({ revision: t.number, expiration: t.number })
 
-export const LoadedRow = t.intersection([
-  SavedRow,
-  t.type({ touchDue: t.boolean, expired: t.boolean, versionTag: t.string, since: t.number, entries: json }),
-])
+export const LoadedRow = t.type({
+  ...SavedRow.props,
+  touchDue: t.boolean,
+  expired: t.boolean,
+  versionTag: t.string,
+  since: t.number,
+  entries: json,
+})
 export type LoadedRow = t.TypeOf<typeof LoadedRow>
 
 // The row that a save returns. `seen` is the header's revision in the statement's snapshot, before this save. `changes`
 // are the changes of other saves after the revision `since`. `since` is 0 if the caller's revision is too old or the
 // database was restored.
-export const WrittenRow = t.intersection([
-  SavedRow,
-  t.type({ seen: t.number, since: t.number, changes: json }),
-])
+export const WrittenRow = t.type({ ...SavedRow.props, seen: t.number, since: t.number, changes: json })
 export type WrittenRow = t.TypeOf<typeof WrittenRow>
 
 /** The row that a refresh returns. It has the changes after the revision `since`, or all entries if `since` is 0. */
-export const RefreshedRow = t.intersection([
-  SavedRow,
-  t.type({ versionTag: t.string, since: t.number, changes: json }),
-])
+export const RefreshedRow = t.type({
+  ...SavedRow.props,
+  versionTag: t.string,
+  since: t.number,
+  changes: json,
+})
 
-export const LockedRow = t.intersection([SavedRow, t.type({ done: t.boolean, since: t.number })])
+export const LockedRow = t.type({ ...SavedRow.props, done: t.boolean, since: t.number })
 
 export const ChangesRow = t.type({ changes: json })
 

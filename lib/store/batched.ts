@@ -48,7 +48,7 @@ const mergeSaves = (
   // The usual case is one save of a session.
   if (pending.length === 1 && base === undefined) {
     const { edits, since, entries } = item.change
-    return merged({ id: item.id, changes: [item.change], edits, since, entries }, pending, [entries])
+    return { request: { id: item.id, changes: [item.change], edits, since, entries }, pending }
   }
   const since = newest(pending, base && isCovered(base, item.change) ? base : undefined)
   let [entries, edits]: [Entries, Edits | undefined] = [since.entries, undefined]

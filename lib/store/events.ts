@@ -84,6 +84,9 @@ const channelOf = (name: SessionEventName): Channel => {
   return found
 }
 
+/** Whether an event of this name has subscribers. Frequent operations ask this before they build an event. */
+export const isObserved = (name: SessionEventName): boolean => channelOf(name).hasSubscribers
+
 /** Publishes an event if the channel has subscribers. */
 export const publish = <N extends SessionEventName>(name: N, event: SessionEvents[N]): void => {
   const found = channelOf(name)
@@ -135,17 +138,7 @@ export const publishing =
   async () => {
     const start = performance.now()
     const result = await task()
-    publishOutcome(operation, start, result, publishResult)
+    if (E.isRight(result)) publishResult(result.right, performance.now() - start)
+    else publishFailure(operation, result.left)
     return result
   }
-
-/** Publishes the outcome of an operation that began at `start`, as `publishing` does. */
-export const publishOutcome = <A>(
-  operation: Operation,
-  start: number,
-  outcome: E.Either<unknown, A>,
-  publishResult: (result: A, durationMs: number) => void,
-): void => {
-  if (E.isRight(outcome)) publishResult(outcome.right, performance.now() - start)
-  else publishFailure(operation, outcome.left)
-}
