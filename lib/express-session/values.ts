@@ -40,11 +40,12 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Replaces the members of a cookie that express-session changes in every request. */
+/** Hides the members of a cookie that express-session changes in every request, to compare the other members. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
-// Returns the entries to store in place of `before`, usually `after`. If both differ only by a small extension of the
-// cookie's time, the stored time is kept. `touchFraction` defines the smallest extension that is stored.
+// Returns the entries to store in place of `before`. They are the entries of `after`, unless only the cookie's time
+// differs and the extension is small. In this case the result is `before`. `touchFraction` defines the smallest
+// extension that is stored.
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
