@@ -39,7 +39,7 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
   return (session) => valueOr(fallback, read(session, key))
 }
 
-/** Returns an `Option`. With a fallback, returns the value or the fallback. A `DecodeError` counts as an absent value. */
+/** Returns an `Option`. With a fallback, returns the value or the fallback. A `DecodeError` counts as absent. */
 const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
   const value = E.isRight(decoded) ? decoded.right : O.none
   if (fallback.length === 0) return value
