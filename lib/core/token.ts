@@ -1,5 +1,5 @@
-// Defines the credential of a session: its public id and a 256-bit secret, written as `id.secret` in a cookie. A store gets
-// the id and the hash of the secret, never the secret. Printing a token shows neither the secret nor its hash.
+// Defines the credential of a session: its public id and a 256-bit secret, written as `id.secret` in a cookie. A store
+// gets the id and the hash of the secret, never the secret. Printing a token shows neither the secret nor its hash.
 
 import crypto, { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'

@@ -71,8 +71,8 @@ type Done = ((error?: unknown) => void) | undefined
 /**
  * A store for express-session and for @fastify/session: `session({ store: expressSessionStore(store), … })`.
  *
- * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs` and
- * `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
+ * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs`
+ * and `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
  *
  * @example
  * ```ts
@@ -256,7 +256,8 @@ class ExpressSessionStore extends session.Store {
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // The old session is removed last. By then the ended session's id is fenced, so that no request can migrate it again.
+    // The old session is removed last. By then the ended session's id is fenced, so that no request can migrate it
+    // again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 
@@ -268,8 +269,8 @@ class ExpressSessionStore extends session.Store {
   }
 }
 
-// The methods that concern all sessions of the store. Only sessions with a key `cookie` belong to the store, because the
-// same tables may have other sessions too.
+// The methods that concern all sessions of the store. Only sessions with a key `cookie` belong to the store, because
+// the same tables may have other sessions too.
 
 const hasCookie = (schema: string): string =>
   `exists (select from ${schema}.entry c where c.session_id = s.id and c.key = 'cookie' and c.value is not null)`

@@ -25,7 +25,9 @@ export const objectOf = (entries: Entries): Record<string, unknown> => ({
   ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
 })
 
-/** Returns the entries of an object, as `JSON.stringify` writes it. A `Date` becomes text, and `undefined` is left out. */
+/**
+ * Returns the entries of an object, as `JSON.stringify` writes it. A `Date` becomes text, and `undefined` is left out.
+ */
 export const entriesOf = (object: object): Entries =>
   HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
 

@@ -274,7 +274,9 @@ export const handle = async <A>(
 
 type Check = (result: unknown, session: Session) => void
 
-/** Handles the requests of an adapter whose handler returns a `Response`. `check` checks the response before the save. */
+/**
+ * Handles the requests of an adapter whose handler returns a `Response`. `check` checks the response before the save.
+ */
 export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
   const begin = createSessionLoader(options)
   return <A>(
