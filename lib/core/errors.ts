@@ -1,5 +1,6 @@
-// Defines all errors of keyrow as one closed union. Each error is an `Error` with a readonly `_tag`. An error is
-// returned as a `Left` or thrown. A `switch` on `_tag` is exhaustive. An absent value is an `Option`, never an error.
+// Defines the errors of sessions and records, as the closed unions `SessionError` and `RecordError`. Each error is an
+// `Error` with a readonly `_tag`, so the compiler can check that a `switch` on `_tag` covers every error. An error is
+// returned as a `Left` or thrown. An absent value is an `Option`, never an error.
 
 import { E, type TE } from './prelude.cjs'
 
@@ -7,7 +8,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` compare the family and the tag of an error. So it accepts errors of other copies of keyrow. */
+/** Makes `instanceof` also accept an error of another copy of keyrow, if the error has the same family and tag. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -15,7 +16,7 @@ export const brandErrors = (base: ErrorClass, family: string, classes: Record<st
       value(this: ErrorClass, value: unknown): boolean {
         if (typeof value !== 'object' || value === null) return false
         if (Object.prototype.isPrototypeOf.call(this.prototype, value)) return true
-        // For a class that a program derives from an error class, only its own instances are accepted.
+        // A class that a program derives from an error class accepts only its own instances.
         if (this !== type || Reflect.get(value, BRAND) !== family) return false
         return tag === undefined || Reflect.get(value, '_tag') === tag
       },
@@ -31,7 +32,10 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/** An error that also describes the HTTP response to the failed request. Web frameworks read and set its members. */
+/**
+ * An error that also describes the HTTP response to the failed request. Web frameworks read the members of the error,
+ * and some set them.
+ */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -196,7 +200,10 @@ export class SessionGone extends KeyrowError {
   }
 }
 
-/** The request of the current session has ended, or its response has begun. The operation read and changed nothing. */
+/**
+ * The request of the current session has ended, or its response has begun. The failed operation did not read or change
+ * the session.
+ */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
   readonly status = 500
@@ -256,7 +263,7 @@ export class RecordGone extends KeyrowError {
   }
 }
 
-/** The schema of keyrow is missing, has another version, or lacks parts of its tables. */
+/** The schema of keyrow's tables is missing or has another version, or parts of the tables are missing. */
 export class SchemaMismatch extends KeyrowError {
   readonly _tag = 'SchemaMismatch'
   readonly status = 503
@@ -296,7 +303,7 @@ export type SessionError =
   | SaveConflict
   | SchemaMismatch
 
-/** An error of the store itself: the database failed, or keyrow's schema has a different version. */
+/** An error of the store itself: the database failed, or keyrow's tables do not fit this version of keyrow. */
 export type StoreError = DriverError | SchemaMismatch
 
 export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict | RecordGone
@@ -327,14 +334,13 @@ export const isSessionError = (error: unknown): error is SessionError =>
 export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
-// Turns a session error that `task` throws into a `Left`. The function of an `Update` edit may throw such an error. If
-// `task` throws any other error, the promise rejects with that error.
+// Returns a task that turns a session error thrown by `task` into a `Left`. The function of an `Update` edit may throw
+// such an error. With any other error the promise rejects.
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>
     attempted(task)
 
-/** Runs `task`, and turns a session error that `task` throws into a `Left`. */
 export const attempted = async <L, A>(task: TE.TaskEither<L, A>): Promise<E.Either<L, A>> => {
   try {
     return await task()

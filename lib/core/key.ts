@@ -20,7 +20,8 @@ export interface AnyKey {
   }
 }
 
-// The maximum length of a key's name, in bytes of UTF-8. PostgreSQL limits the length of index entries.
+// The maximum length of a key's name, in bytes of UTF-8. The name is part of an index entry, and PostgreSQL limits the
+// length of index entries.
 const MAX_KEY_BYTES = 1024
 
 /**

@@ -1,5 +1,5 @@
 // Exports the libraries that most modules of keyrow use. Before an ES module imports a CommonJS module, Node.js scans
-// the CommonJS module for its exports. This scan takes 40 ms for the library immutable. Node.js scans only this short
+// the CommonJS module for its exports. For the package `immutable` this scan takes 40 ms. Node.js scans only this short
 // file, not the files that it requires.
 import A = require('fp-ts/lib/ReadonlyArray.js')
 import E = require('fp-ts/lib/Either.js')

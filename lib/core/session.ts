@@ -23,14 +23,14 @@ export type KeyNames = readonly (string | AnyKey)[]
 export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
-/** Whether the value of this key is known after the edits. */
+/** Whether the key's value after the edits is known. */
 const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boolean => {
   if (keys === undefined || keys.has(name)) return true
   const edit = edits.get(name)
   return edit === undefined ? !isStorable(name) : edit._tag !== 'Update'
 }
 
-/** Whether any update depends on a value that is not loaded. Only a store can run such an update. */
+/** Whether any `Update` edit needs a value that is not loaded. Only a store can apply such an edit. */
 export const hasUnloadedUpdates = ({ keys }: PartialSnapshot, edits: Edits): boolean =>
   keys !== undefined && edits.some((edit, key) => edit._tag === 'Update' && !keys.has(key))
 
@@ -72,11 +72,11 @@ export const entriesOf = (entries: Entries, keys: Keys): Entries =>
 
 /** The state of a session's rows, from one consistent read. */
 export interface Snapshot extends PartialSnapshot {
-  /** The number of the session's last save. The row of each entry has the revision of the save that wrote it. */
+  /** Rises by one with each save. The row of each entry has the revision of the save that wrote the row. */
   readonly revision: number
   /** The time of expiry in milliseconds since 1970, by the store's clock. */
   readonly expiration: number
-  /** Whether a touch would extend the expiration by enough time to justify a write. */
+  /** Whether a touch is due, because the last extension is long enough ago for the store's `touchFraction`. */
   readonly touchDue: boolean
   /** Identifies the save that made this revision. After a restore of a backup, another save may get this revision. */
   readonly versionTag: IdempotencyKey
@@ -95,7 +95,7 @@ export const emptySnapshot: Snapshot = Object.freeze({
 })
 
 /**
- * The common part of all records: the `handle` through which a record is saved and destroyed, and the record's `id`.
+ * An active record. Its functions read and write the record through the `handle`. The `id` identifies the record.
  *
  * @example
  * ```ts
@@ -167,7 +167,7 @@ class FrozenSession<H> implements SessionValue<H> {
 
 const MAX_PRINTED_NAMES = 20
 
-/** The `toJSON` of Immutable.js assigns each member, so it loses a key named `__proto__`. */
+/** The `toJSON` of Immutable.js loses a key named `__proto__`, because it assigns each member to a new object. */
 function entriesToJson(this: Entries): object {
   return Object.fromEntries(this)
 }
@@ -208,7 +208,7 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
           : applyEdits(edits, noEntries),
       )
 
-/** Replaces the edits and the values of the session. `store` must have the values after `edits`. */
+/** Returns the session with other edits. `store` must have the values that result from `edits`. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   new FrozenSession(session, edits, store)
 

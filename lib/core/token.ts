@@ -1,5 +1,5 @@
-// Defines the credential of a session: its public id and a 256-bit secret, written as `id.secret` in a cookie. A store gets
-// the id and the hash of the secret, never the secret. Printing a token shows neither the secret nor its hash.
+// Defines the credential of a session: its public id and a 256-bit secret, written as `id.secret` in a cookie. A store
+// gets the id and the hash of the secret, never the secret. Printing a token shows neither the secret nor its hash.
 
 import crypto, { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'
@@ -10,7 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/** Returns 64 random bits in hexadecimal. They are not secret, since the bits for later calls stay in memory. */
+/** Returns 64 random bits in hexadecimal. They are not fit for a secret, since later bits wait in memory. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -34,9 +34,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /**
-     * All tokens of one session share this object. It records whether a new session was stored (see request/save.ts).
-     */
+    /** All tokens of one session share this object. request/save.ts records here whether a new session was stored. */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -52,7 +50,7 @@ export class Token {
     return new Token(this.id, randomSecret(), this.origin)
   }
 
-  /** Returns `None` for any text that is not exactly a token, so that a malformed token costs no query. */
+  /** Returns `None` for any text that is not exactly a token. So keyrow needs no query for a malformed token. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
     return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string, {}))
@@ -104,11 +102,11 @@ export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as Idempot
 
 export const freshId = (): SessionId => randomUUID() as string as SessionId
 
-// A store recognizes the session ids that it made. An id has 82 random bits and a tag of 40 bits. The tag is an HMAC of
+// A store recognizes its own session ids by a tag. An id has 82 random bits and a tag of 40 bits. The tag is an HMAC of
 // the random bits, with a key that the store keeps in the database. An id with a tag is still a UUID of version 4.
 /**
- * The origin of an id. `own`: this store made the id, whose session may have ended. `foreign`: this store did not make
- * the id, so it has no session with it. `unknown`: the store cannot decide.
+ * The origin of an id. `own`: this store made the id, but the session may have ended. `foreign`: this store did not
+ * make the id, so no session of this store has the id. `unknown`: the store cannot decide.
  */
 export type IdOrigin = 'own' | 'foreign' | 'unknown'
 
@@ -129,7 +127,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /** Sets the key. Older ids have no tag. Sessions with such ids have expired after `untaggedMs` milliseconds. */
+    /** Sets the key. For `untaggedMs` milliseconds an id without a tag may be an own id that is older than the key. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

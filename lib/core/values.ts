@@ -1,4 +1,5 @@
-// Reads and edits a session's values. All functions are pure and take the session last, for `pipe` and `flow`.
+// Reads and edits a session's values. All functions are pure. The session is their last argument, so that `pipe` and
+// `flow` can combine them.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy, valueAt } from './edits.js'
@@ -12,9 +13,9 @@ type Reader<B> = <H>(session: SessionValue<H>) => B
 export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /**
- * Returns the deeply frozen value of a key as an `Option` or, with a fallback, as the value itself. A stored value that
- * does not fit the key's codec counts as absent, but stays stored until the key is set again. `sessionRefStrict`
- * returns a `DecodeError` for such a value.
+ * Returns the value of a key, deeply frozen. Without a fallback, the result is an `Option`. With a fallback, the result
+ * is the value, or the fallback for an absent key. A stored value that does not fit the key's codec counts as absent,
+ * but stays stored until the key is set again. `sessionRefStrict` returns a `DecodeError` for such a value.
  *
  * @throws `KeyNotLoaded` if the session was loaded without this key
  *
@@ -38,7 +39,7 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
   return (session) => valueOr(fallback, read(session, key))
 }
 
-/** Returns an `Option` or, with a fallback, a value. A stored value that does not fit its codec counts as absent. */
+/** Returns an `Option`. With a fallback, returns the value or the fallback. A `DecodeError` counts as absent. */
 const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
   const value = E.isRight(decoded) ? decoded.right : O.none
   if (fallback.length === 0) return value
@@ -46,7 +47,7 @@ const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
 }
 
 /**
- * Returns the value of a typed key, or a `DecodeError` if the stored value does not fit the codec.
+ * Returns the value of a typed key as an `Option`, or a `DecodeError` if the stored value does not fit the codec.
  *
  * @throws `KeyNotLoaded` if the session was loaded without this key
  *
@@ -68,8 +69,8 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. If the key has an equal value already, returns the same session. If several saves set a key, the last
- * save wins.
+ * Sets a key. If the key already has an equal value, the result is the same session. If several saves set a key, the
+ * last save wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -96,7 +97,7 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key even if the key has this value already, because each set of the lifetime begins a new lifetime. */
+/** Sets a key even if the key already has this value. Each set of the lifetime begins a new lifetime. */
 export const sessionSetAnew =
   <A>(key: SessionKey<A>, value: A): Editor =>
   (session) =>
@@ -123,12 +124,12 @@ export const sessionDel =
       : session
 
 /**
- * Replaces a key's value with the result of `f`. `f` gets the current value as an `Option` or, with a fallback, as the
- * value itself. The returned session has the result at once. If another request has changed the key by the time of the
- * save, `f` runs again on the newer value. So no concurrent update is lost. For a key that was not loaded, `f` runs at
- * the save or when the key is loaded.
+ * Replaces a key's value with the result of `f`. Without a fallback, `f` gets the current value as an `Option`. With a
+ * fallback, `f` gets the value, or the fallback for an absent key. The returned session already has the result. If
+ * another request changes the key before the save, the save runs `f` again on the newer value. So no concurrent update
+ * is lost. For a key that is not loaded, `f` runs only when the key is loaded or the session is saved.
  *
- * `f` must be pure, since it may run any number of times. If `f` throws, the edit or the save fails.
+ * `f` must be pure, since it may run any number of times. If `f` throws, the edit, the load or the save fails.
  *
  * @example
  * ```ts
@@ -168,7 +169,8 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// After a set or a deletion the value is known. So a later update is computed here, and the save does not replay it.
+// After a set or a deletion of a key, its value is known. So a later update becomes a set, which the save does not
+// replay.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   const edits = session.edits.set(key, composed)

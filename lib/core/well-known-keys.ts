@@ -8,7 +8,7 @@ import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
 import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
-/** The key of the principal. Stores also keep an index of the sessions of each principal. */
+/** The name of the key of the principal. Stores also keep an index of the sessions of each principal. */
 export const PRINCIPAL = OWN.principal
 
 const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
@@ -20,7 +20,7 @@ const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =
   )
 
 /**
- * The key of a session's principal. `sessionDel(sessionPrincipal)` removes the principal.
+ * The typed key of a session's principal. `sessionDel(sessionPrincipal)` removes the principal.
  *
  * @example
  * ```ts
@@ -73,7 +73,7 @@ const messages = sessionKey(
   t.readonlyArray(t.readonly(t.type({ id: t.string, kind: t.string, text: t.string }))),
 )
 
-/** The maximum number of messages in a session. Without a bound, messages that no page shows would fill the session. */
+/** The maximum number of messages in a session. Without a maximum, messages that no page shows would pile up. */
 const KEPT = 20
 
 /**
@@ -112,7 +112,7 @@ export const sessionClearFlashes = (
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
-/** The key of a session's own lifetime ("remember me"). A store applies this lifetime instead of its default. */
+/** The name of the key of a session's own lifetime ("remember me"). This lifetime replaces the store's lifetime. */
 export const LIFETIME = OWN.lifetime
 
 /** The lifetime of one session. Both times are in milliseconds, from 1 to ten thousand years. */
@@ -136,7 +136,10 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Sets all entries of another session, and adds the messages of that session. A second call changes nothing. */
+/**
+ * Copies the entries of another session into the session. Flash messages are added to the session's own messages. A
+ * second call changes nothing.
+ */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

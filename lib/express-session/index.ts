@@ -45,7 +45,7 @@ export interface ExpressSessionStoreOptions {
   readonly migrateFrom?: OldSessions
 }
 
-/** The state that was stored when a session object was returned or last saved. */
+/** The stored state of a session at the time when its session object was returned or last saved. */
 interface LoadedState {
   readonly session: Session
   readonly seen: Entries
@@ -55,7 +55,8 @@ interface LoadedState {
   readonly uncertain?: ReadonlySet<string> | undefined
 }
 
-// The name of a member that identifies copies of this store's objects. JSON omits the member, since it is a function.
+// A session object that `get` returns has a member of this name, by which the store recognizes a copy of the object.
+// JSON omits the member, since its value is a function.
 const STATE_KEY = 'keyrow:known'
 
 const loadedState = (session: Session): LoadedState => ({
@@ -70,8 +71,8 @@ type Done = ((error?: unknown) => void) | undefined
 /**
  * A store for express-session and for @fastify/session: `session({ store: expressSessionStore(store), … })`.
  *
- * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs` and
- * `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
+ * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs`
+ * and `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
  *
  * @example
  * ```ts
@@ -168,7 +169,7 @@ class ExpressSessionStore extends session.Store {
 
   /**
    * express-session makes its own session object here from the result of `get`, and later passes that object to `set`.
-   * So the new object gets the state of the old object.
+   * So the new object gets the state of the result of `get`.
    */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const loaded = this.#stateOf(data)
@@ -181,7 +182,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into its own object. So this member identifies the copy.
+    // @fastify/session copies all enumerable members into its own object, so the copy has this member too.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)
@@ -213,7 +214,7 @@ class ExpressSessionStore extends session.Store {
     if (loaded?.uncertain === undefined) return loaded
     const { seen, uncertain } = loaded
     const found = await this.#load(sid)
-    // The session has ended, so its save stores nothing.
+    // The session has ended, so a save of `loaded` stores nothing.
     if (found === undefined) return loaded
     const isUncertain = (_: unknown, key: string): boolean => uncertain.has(key)
     return { ...found, seen: seen.filterNot(isUncertain).merge(found.seen.filter(isUncertain)) }
@@ -255,7 +256,8 @@ class ExpressSessionStore extends session.Store {
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // The old session is removed last. By then the ended session's id is fenced, so that no request can migrate it again.
+    // The old session is removed last. By then the ended session's id is fenced, so that no request can migrate it
+    // again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 
@@ -267,8 +269,8 @@ class ExpressSessionStore extends session.Store {
   }
 }
 
-// The methods that concern all sessions of the store. Only sessions with a key `cookie` belong to the store, because the
-// same tables may have other sessions too.
+// The methods that concern all sessions of the store. Only sessions with a key `cookie` belong to the store, because
+// the same tables may have other sessions too.
 
 const hasCookie = (schema: string): string =>
   `exists (select from ${schema}.entry c where c.session_id = s.id and c.key = 'cookie' and c.value is not null)`
@@ -281,9 +283,9 @@ where s.expires_at > now() and e.value is not null and ${hasCookie(schema)} and 
 group by s.id
 order by s.id`,
 
-  // $1 is the time by this process's clock, which also sets the times of cookies. The time has the form in which JSON
-  // writes a `Date`. Times of that form are compared as texts, because a cast fails for other texts. `others` has the
-  // cookies whose times have another form.
+  // $1 is the current time by this process's clock, which also sets the times of cookies. The time has the form in
+  // which JSON writes a `Date`. A cookie's time in this form is compared as a text, because a cast to a timestamp would
+  // fail for other texts. `others` has the cookies with a time in another form. `length` compares these times itself.
   count: (schema) => `
 select
   count(*) filter (where c.expires is null or (c.is_date and c.expires collate "C" > $1::text))::int as n,
@@ -295,8 +297,8 @@ from (
   where s.expires_at > now() and e.key = 'cookie' and e.value is not null and ${ONCE_ON_PRIMARY}
 ) c`,
 
-  // $1 is the batch size. Sessions are locked in the order of their ids. The ids stay fenced, so that no session is
-  // created with one of them.
+  // $1 is the batch size. Sessions are locked in the order of their ids. The statement fences the ids, so that no
+  // delayed statement creates a session with one of them.
   clear: (schema) =>
     endingOf(schema, {
       lockedSessions: `
@@ -317,7 +319,7 @@ type AllSessions = ReturnType<typeof allSessions>
 const allSessions = (database: Database, schemaName: string) => {
   const own = readCommitted(database)
   const sql = statements(quotedSchema(schemaName))
-  /** Ends all sessions, including sessions whose cookie has expired. */
+  /** Ends all sessions of the store, including sessions whose cookie has expired. */
   const clear: TE.TaskEither<DriverError, void> = pipe(
     rowAs(t.type({ n: t.number }))(own, sql.clear, [CLEAR_BATCH_SIZE]),
     TE.chain(({ n }) => (n < CLEAR_BATCH_SIZE ? TE.right(undefined) : clear)),

@@ -1,7 +1,7 @@
 // Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
 // once in keyrow's store. A session that ends in keyrow's store is deleted from the other store, and its id stays
-// fenced. A migrated session expires in the other store no later than in keyrow's store. So an expired session is not
-// migrated again.
+// fenced. The migration limits the remaining time of the session in the other store to keyrow's `idleMs`. So a session
+// that has expired in keyrow's store has normally expired in the other store too, and is not migrated again.
 
 import type { Option } from 'fp-ts/lib/Option.js'
 import { type Entries, noEntries } from '../core/edits.js'
@@ -27,7 +27,7 @@ export interface OldSessions {
   readonly find: (sid: string) => TE.TaskEither<DriverError, Option<OldSession>>
   /** Returns up to `limit` live sessions after `sid`, in the order of sids. */
   readonly after: (sid: string, limit: number) => TE.TaskEither<DriverError, readonly OldSession[]>
-  /** Makes the session expire after at most this time, unless the other store extends it again. */
+  /** Limits the remaining time of the session to `milliseconds`. The other store may extend the time again. */
   readonly shorten: (sid: string, milliseconds: number) => TE.TaskEither<DriverError, void>
   readonly remove: (sid: string) => TE.TaskEither<DriverError, void>
 }
@@ -78,7 +78,8 @@ export interface MigrationResult {
 
 /**
  * Migrates all live sessions of another store in batches, while that store is in use. The sessions also stay in the
- * other store, so that processes with that store sign out no user. A later run migrates new sessions.
+ * other store, so that users stay signed in on processes that still use that store. A later run migrates the sessions
+ * that are new by then.
  *
  * @throws `DriverError` or `SchemaMismatch`. Sessions that were migrated before the failure stay migrated.
  */
@@ -127,7 +128,7 @@ const oldStatements = statementsOf('old', {
 })
 
 /**
- * Returns the sessions in a table of connect-pg-simple, for `migrateSessions` and for the option `migrateFrom`.
+ * Gives access to the sessions in a table of connect-pg-simple, for `migrateSessions` and for the option `migrateFrom`.
  *
  * @example
  * ```ts

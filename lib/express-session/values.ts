@@ -25,7 +25,9 @@ export const objectOf = (entries: Entries): Record<string, unknown> => ({
   ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
 })
 
-/** Returns the entries of an object, as `JSON.stringify` writes it. A `Date` becomes text, and `undefined` is left out. */
+/**
+ * Returns the entries of an object, as `JSON.stringify` writes it. A `Date` becomes text, and `undefined` is left out.
+ */
 export const entriesOf = (object: object): Entries =>
   HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
 
@@ -40,11 +42,12 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Replaces the members of a cookie that express-session changes in every request. */
+/** Hides the members of a cookie that express-session changes in every request, to compare the other members. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
-// Returns the entries to store in place of `before`, usually `after`. If both differ only by a small extension of the
-// cookie's time, the stored time is kept. `touchFraction` defines the smallest extension that is stored.
+// Returns the entries to store in place of `before`. They are the entries of `after`, unless only the cookie's time
+// differs and the extension is small. In this case the result is `before`. `touchFraction` defines the smallest
+// extension that is stored.
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after

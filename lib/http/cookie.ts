@@ -11,8 +11,8 @@ const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
   /**
-   * The cookie's name. Over TLS it gets the prefix `__Host-`, or `__Secure-` with a `domain` or `path`. Default:
-   * `session`.
+   * The cookie's name. Over TLS the name gets the prefix `__Host-`. With a `domain`, or a `path` other than `/`, the
+   * prefix is `__Secure-`. Default: `session`.
    */
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
@@ -59,7 +59,7 @@ const sessionCookie = (options: CookieOptions) => {
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
-    /** `absoluteMs` is the store's lifetime. The session's own lifetime `ownMs` makes the cookie persistent. */
+    /** `absoluteMs` is the store's limit. A session with a limit of its own (`ownMs`) gets a persistent cookie. */
     serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
       const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
       // The lifetime is rounded up, because zero seconds would delete the cookie.
@@ -70,7 +70,8 @@ const sessionCookie = (options: CookieOptions) => {
   }
 }
 
-// Matches a domain with two or more labels, of which the last begins with a letter. So no address or port matches.
+// Matches a domain with two or more labels, of which the last begins with a letter. IP addresses and ports do not
+// match.
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
 const checkOptions = (options: CookieOptions): void => {
@@ -111,7 +112,7 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 
-/** @throws `TypeError` for the options for which `sessionCookie` throws it */
+/** @throws `TypeError` for the same options as `sessionCookie` */
 export const sessionCookies = (options: CookieOptions) => ({
   session: sessionCookie(options),
   /** With `sameSite: 'none'` there is no cross-site cookie, because browsers never withhold the session's cookie. */
@@ -124,7 +125,8 @@ const crossSiteCookie = (options: CookieOptions) => {
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // The cross-site cookie is `Lax`, so that the browser sends it to the page to which the response redirects.
   const token = cookieNamed('cross-site', 'lax')
-  // If a request has this cookie, the browser has sent all `Strict` cookies. This also works without `Sec-Fetch-Site`.
+  // A browser that sends this cookie also sends the session's `Strict` cookie, if it has one. So keyrow can tell
+  // whether the session's cookie was withheld, even without `Sec-Fetch-Site`.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
@@ -137,7 +139,7 @@ const crossSiteCookie = (options: CookieOptions) => {
       [token, strict].flatMap((cookie) => cookie?.clear(secure) ?? []),
     /** Whether the browser withholds the session's cookie from this request. */
     isWithheld: (info: RequestInfo) => isWithheld(info, sameSite === 'strict'),
-    /** Whether a request with a cross-site cookie would carry the session's cookie too. */
+    /** Whether this request with a cross-site cookie would also carry the session's cookie, if the browser had one. */
     carriesBoth: ({ cookieHeader, secure }: RequestInfo) =>
       strict === undefined || strict.read(cookieHeader, secure).length > 0,
   }
@@ -155,6 +157,6 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
     return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
   }
   if (sender === 'same-origin') return false
-  // A request without `Sec-Fetch-Site` comes from an old browser, or from another client that sends no `Origin`.
+  // A request without `Sec-Fetch-Site` comes from an old browser, or from a program without `Origin`.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }

@@ -39,7 +39,10 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** Derives the sender from `Sec-Fetch-Site`, or else from `Origin`. `Origin` cannot show a `same-site` sender. */
+/**
+ * Derives the sender from `Sec-Fetch-Site`, or else from `Origin`. With `Origin` alone, a `same-site` sender counts as
+ * `cross-site`.
+ */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -51,7 +54,10 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
 /** The possible senders of a request. `none` means that the user opened the page by the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/** Whether the headers name a page of another origin, or hide the origin. Without these headers the result is false. */
+/**
+ * Whether `Sec-Fetch-Site` or `Origin` names a page of another origin, or hides the origin. For a request with neither
+ * header the result is false.
+ */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
@@ -65,7 +71,7 @@ const isOrigin = (origin: string, host: string | undefined, secure: boolean): bo
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && !secure))) return false
-  // A proxy may end TLS and not report it, so the scheme of `origin` is used for both.
+  // The scheme of `origin` is used for `host` too, because a proxy may terminate TLS without reporting it.
   return parseUrl(`${url.protocol}//${host}`)?.host === url.host
 }
 

@@ -1,5 +1,5 @@
 // Defers a response, so that its first byte waits for the save. The handler's calls are kept in order until the
-// response is released or reset. The status and the headers are written last, so that the session can add its headers.
+// response is released or reset. The status and the headers are sent at the release, with the headers of the session.
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { nextTick, setImmediate } from '../core/process.js'
@@ -14,9 +14,9 @@ export interface DeferredResponse extends PendingResponse {
 }
 
 // Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond after `res` is reset. A failure after the start
-// of the response cuts the connection, so that the client sees an incomplete response. A response that has ended stays
-// unchanged.
+// response to a failure, or a function that makes the framework respond. The function is called after a reset of `res`.
+// A failure after the first byte cuts the connection, so that the client sees an incomplete response. A response that
+// has ended stays unchanged.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
@@ -26,7 +26,7 @@ export const deferResponse = (
   deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
-      // The promise resolves later, because a throw or an edit right after the call still belongs to the handler.
+      // The code after the output may still throw or edit the session, so the promise resolves only after this code.
       state.onFlush = () => void setImmediate(resolve)
     }),
     // For HTTP/2, the stream of the response shows whether the client has disconnected.
@@ -42,7 +42,7 @@ export const deferResponse = (
       else if (state.phase === 'released' && res.headersSent) cut(state)
       else {
         state = reset(state)
-        // A failed handler may still write a stream. These writes must not reach the framework's response.
+        // A failed handler may still pipe a stream into `res`. This output must not get into the framework's response.
         Object.assign(state, { phase: 'released', addHeaders: addHeaders(res, headers), isStale: isHandler })
         instead()
       }
@@ -51,7 +51,7 @@ export const deferResponse = (
 }
 
 // Discards what the handler has written. Middleware may have kept or wrapped the old methods. For instance, a
-// compressing stream may still write data. So new methods are installed, and the old methods do nothing.
+// compressing stream may still write data. So new methods are installed, and the old methods discard further output.
 const reset = (state: DeferredState): DeferredState => {
   const { res, before } = state
   if (state.headWritten) state.phase = 'failed'
@@ -77,7 +77,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   state.phase = 'released'
   state.addHeaders = addHeaders
   res.statusCode = state.status ?? res.statusCode
-  // Wrappers of `writeHead` ran when the handler wrote the head, so they must not run again.
+  // The wrappers of `writeHead` have run when the handler wrote the head. They must not run again.
   const wrapped: unknown = Reflect.get(res, 'writeHead')
   Reflect.set(res, 'writeHead', state.writeHead)
   try {
@@ -85,12 +85,13 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
-  // If the written data did not fit into the buffer of Node.js, Node.js emits `drain` itself.
+  // A `write` of the handler has returned false. Node.js emits `drain` only if the data did not fit into its own
+  // buffer, so keyrow emits `drain` otherwise.
   if (state.needsDrain && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // The phase changes first, because `headersSent` and, over HTTP/2, the methods called by `end` depend on it.
+  // The phase changes first: `headersSent` and, over HTTP/2, the methods that `end` calls depend on the phase.
   state.phase = 'released'
   if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
   else if (!state.res.writableEnded) state.res.destroy()

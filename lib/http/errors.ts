@@ -1,4 +1,4 @@
-// Chooses the response to a failed request. A program can replace this choice by the option `onError`.
+// Chooses the response to a failed request. A program can replace this choice with the option `onError`.
 import { brandErrors, ErrorWithStatus, isSessionError, responseBody } from '../core/errors.js'
 
 /** The request was rejected, because it may be forged. The status of the response is 403. */
@@ -37,8 +37,8 @@ export interface ErrorRequest {
 }
 
 /**
- * Returns the response to a failed request, and logs the failure. If a response has begun, its connection is cut
- * instead.
+ * Returns the response to a failed request, and logs the failure. If a response has already begun, the returned
+ * response is not sent, and the connection is cut.
  */
 export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 
@@ -51,7 +51,8 @@ export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
   const { status = 500, headers = {} } = error ?? {}
-  // A `%c` in the path must not be read as a format. The response may have begun, so the text says only "failed".
+  // A `%c` in the path must not be read as a format. The client gets no error response if its response has already
+  // begun, so the log line says only "failed".
   console.error(
     `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
     error ? String(error) : failure,

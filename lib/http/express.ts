@@ -10,7 +10,8 @@ export type { AdapterOptions } from './session-request.js'
 
 // keyrow records an error when it occurs, before an error handler gets it. The router of Express 5.3 publishes errors
 // on a diagnostics channel. In older versions, keyrow wraps the methods with which a router calls its handlers, once
-// for each copy of Express. The wrappers record only errors of followed requests.
+// for each copy of Express. The wrappers record only errors of followed requests, which are the requests that have
+// passed this middleware.
 
 /** For each followed request: the functions to call for an error, and the errors that were already reported. */
 const followed = new WeakMap<
@@ -20,7 +21,7 @@ const followed = new WeakMap<
 const wrapped = new WeakSet()
 let isSubscribed = false
 
-/** Calls `onError` for each later error of this request: thrown, rejected, or passed to `next`. */
+/** Calls `onError` for each later error of a handler of this request, whether thrown, rejected or passed to `next`. */
 const followErrors = (req: object & { readonly app?: unknown }, onError: () => void): void => {
   const { onError: outer = [], seen = new Set() } = followed.get(req) ?? {}
   followed.set(req, { onError: [onError, ...outer], seen })
@@ -30,7 +31,7 @@ const followErrors = (req: object & { readonly app?: unknown }, onError: () => v
   wrapLayers(router)
 }
 
-/** Subscribes to the channel, once. This must happen before the first request is routed. */
+/** Subscribes to the channel once. The subscription must exist before the router gets the first request. */
 const subscribeOnce = (): void => {
   if (!isSubscribed)
     subscribe('tracing:express.router.request:error', (message) => {
@@ -67,11 +68,11 @@ const wrapLayers = (router: Router): void => {
   const routers = Object.getPrototypeOf(router) as Methods
   for (const name of ['handle_request', 'handleRequest']) wrap(layers, name, { req: 0, next: 2 })
   for (const name of ['handle_error', 'handleError']) wrap(layers, name, { error: 0, req: 1, next: 3 })
-  // Also wraps the method that calls the callbacks of `app.param`. Only the router of Express 4 has this method.
+  // This method calls the callbacks of `app.param`. Only the router of Express 4 has it.
   wrap(routers, 'process_params', { req: 2, next: 4 })
 }
 
-/** The positions of the request, the next handler and the error among a method's parameters. */
+/** The positions of `req`, `next` and the error among the parameters of a wrapped method. */
 type Positions = { readonly req: number; readonly next: number; readonly error?: number }
 
 const wrap = (owner: Methods, name: string, { req, next, error }: Positions): void => {
@@ -102,7 +103,9 @@ declare global {
   }
 }
 
-/** The members of Express's request that are used. Express's `trust proxy` determines `secure`, `ip` and the host. */
+/**
+ * The members of Express's request that keyrow uses. The setting `trust proxy` determines `secure`, `ip` and the host.
+ */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
@@ -149,15 +152,15 @@ export const sessionMiddleware = (options: AdapterOptions) => {
       response.reset()
     })
     const { secure = false, ip: address, headers } = req
-    // This function of Express decides whether the sender is a trusted proxy. In Express 4 `req.host` has no port, so
-    // it is not used.
+    // This function of Express decides whether the sender is a trusted proxy. keyrow does not use `req.host`, because
+    // this host has no port in Express 4.
     const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
     const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
     const info = { cookieHeader: headers.cookie, secure, address, host, request: req }
     void runWithEvents([req, res], begin(info), response, ({ session }) => {
       req.currentSession = session
       next()
-      // The promise stays pending, because the end of the response ends the handler.
+      // This promise never resolves, because the handlers may still run. The response starts the save.
       return new Promise(() => undefined)
     })
   }

@@ -19,8 +19,9 @@ declare module 'fastify' {
 /**
  * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
  * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the reply is
- * an error. A reply is an error if its status is at least 500. Fastify's error handling makes errors from status 400
- * on, and also gets the error of a failed save. Behind a proxy, set Fastify's own `trustProxy`.
+ * an error. A reply is an error if its status is at least 500. After a handler or a hook has failed, a reply with a
+ * status of at least 400 is an error too. Fastify's error handling also gets the error of a failed save. Behind a
+ * proxy, set Fastify's own `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -53,12 +54,12 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
       sessionRequests.set(request, sessionRequest)
       request.currentSession = sessionRequest.session
       done()
-      // The promise stays pending, because the end of the reply ends the handler.
+      // This promise never resolves, because the handlers may still run. The reply starts the save.
       return new Promise(() => undefined)
     })
   })
-  // A hook may have replaced the body with another stream, such as a decompressing stream. The events of that stream
-  // are outside of the scope, so the scope is entered again.
+  // A hook may have replaced the body with another stream, such as a decompressing stream. The listeners of that stream
+  // would run outside of the scope, so the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
     const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()
@@ -71,7 +72,7 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
   registered()
 }
 
-// With `skip-override` the plugin adds its hooks to the surrounding instance too, like Fastify's own plugins.
+// With `skip-override` the hooks also apply to the instance that registers the plugin, as in Fastify's own plugins.
 Object.assign(sessionPlugin, {
   [Symbol.for('skip-override')]: true,
   [Symbol.for('fastify.display-name')]: 'keyrow',

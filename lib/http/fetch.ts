@@ -15,9 +15,9 @@ export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, Error
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
- * Wraps a `fetch` handler. Your handler has a current session, which is saved before the response is sent. The
- * response's body may stream later. Nothing is saved if your handler fails, or returns no response or
- * `Response.error()`. Your handler also gets the further arguments of the call.
+ * Wraps a `fetch` handler. Your handler has a current session, which is saved before the response is sent. The body of
+ * the response may be a stream that continues after the save. Nothing is saved if your handler fails, or returns no
+ * response or `Response.error()`. If the server passes further arguments, your handler gets them too.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

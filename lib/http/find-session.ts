@@ -1,7 +1,7 @@
 // Finds the session of a request by its session cookie, by its cross-site cookie, or by both. The order of the steps of
 // a merge ensures that nothing is lost if the process dies. First the values of the cross-site session are set in the
-// regular session. Then the handler runs, and the regular session is saved. After the save the cross-site session is
-// destroyed. A repeated merge is harmless.
+// regular session, which has the session's cookie. Then the handler runs, and the regular session is saved. After the
+// save the cross-site session is destroyed. A repeated merge is harmless.
 
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
@@ -25,13 +25,11 @@ import { isPrefetch, type RequestInfo } from './csrf.js'
 import type { TokenGuard } from './token-guard.js'
 
 export interface FoundSession {
-  /** The session that a cookie of the request has opened, if there is one. */
+  /** The session that a cookie of the request opens. */
   readonly session: O.Option<Session>
   /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /**
-   * The cross-site session to merge into `session`. Without a regular session, both members are the cross-site session.
-   */
+  /** The cross-site session to merge into `session`. If it is `session` itself, it becomes the regular session. */
   readonly crossSite?: Session
 }
 
@@ -53,8 +51,8 @@ export const findSession =
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
     // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // The cross-site session is loaded first. If a concurrent merge destroys it, the next load finds the merged
-    // session.
+    // The cross-site session is loaded first. If a concurrent merge has destroyed it, the regular session, which is
+    // loaded next, has the merged values.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)
@@ -88,7 +86,7 @@ const haveEnded =
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
-/** Opens the session of the first valid token. If no token is valid, the guard counts the first foreign token. */
+/** Opens the session of the first valid token. If there is none, the guard counts the first possibly foreign token. */
 const open = async (
   { store, guard }: LoaderOptions,
   info: RequestInfo,
@@ -104,27 +102,31 @@ const open = async (
     const found = await openSession(store, token, options)()
     if (E.isLeft(found)) return found
     if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-    // Only a prepared store recognizes its own ids. The load has prepared the store.
+    // The load above has prepared the store, and only a prepared store recognizes its own ids.
     if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
   }
   if (foreign !== undefined) guard?.count(info.address, foreign)
   return E.right(O.none)
 }
 
-/** Returns the session with the values of the cross-site session set in it. */
+/** Returns the session, with the values of the cross-site session if there is one. */
 export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Session> =>
   O.isSome(session) && crossSite !== undefined && crossSite.id !== session.value.id
     ? O.some(withEntries(crossSite.store)(session.value))
     : session
 
-/** Destroys the cross-site session after the save. Returns false on failure, and a later request then merges again. */
+/**
+ * Destroys the cross-site session after the save. The result is whether the response deletes the cross-site cookie. If
+ * the destruction fails, the cookie stays, and a later request merges again.
+ */
 export const endCrossSite =
   (scope: Scope, { session: opened, crossSite }: FoundSession): TE.TaskEither<SessionError, boolean> =>
   async () => {
     const { session, state } = scope
     if (crossSite === undefined || state === 'gone') return E.right(false)
     if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-    // The rotation is the last step, since a request with the old secret must not find the cross-site session.
+    // The rotation follows the destruction. Otherwise a concurrent request with the old secret could still open the
+    // cross-site session.
     if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
     const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
     if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
@@ -136,7 +138,10 @@ export const endCrossSite =
     return E.isRight(rotated) || isOver ? E.right(true) : rotated
   }
 
-/** Returns false if a concurrent sign-in has given the browser another token for the session. */
+/**
+ * Whether the cross-site session can become the regular session with this token. A concurrent sign-in may have rotated
+ * the session, and the browser then has a newer token.
+ */
 const isRegular = async ({ session, state }: Scope, crossSite: Session): Promise<boolean> => {
   if (state === 'destroyed' || sessionToken(session) !== sessionToken(crossSite)) return true
   const found = await loadSession(session.handle, sessionToken(session), { keys: [] })()

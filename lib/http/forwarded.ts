@@ -1,5 +1,7 @@
-// Reads the client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and `-Host`, or
-// in `Forwarded` (RFC 7239). Each proxy appends to these headers, so only the entries of trusted proxies are used.
+// Reads the client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and
+// `-Host`, or in `Forwarded` (RFC 7239). Each proxy appends to `X-Forwarded-For` or `Forwarded`, so only the entries of
+// trusted proxies are used. Of `-Proto` and `-Host` the first value is used, so the outermost proxy must overwrite
+// these two headers.
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
@@ -24,7 +26,7 @@ export interface Forwarded {
 /** Reads what the trusted proxies report. `peer` is the address of the connection. */
 type ReadForwarded = (header: ReadHeader, peer: string | undefined) => Forwarded
 
-/** Returns the index of the client in a list of addresses, the most distant first. A negative index counts as 0. */
+/** Finds the client in a list of addresses that begins with the most distant one. A negative index counts as 0. */
 type ClientIndex = (addresses: readonly (string | undefined)[]) => number
 
 const NAMED: Readonly<Record<string, readonly string[]>> = {
@@ -66,9 +68,13 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
   return (header, peer) => (isTrusted(peer) ? readHeaders(header, clientIndex) : {})
 }
 
-/** `Forwarded` is read only without the other headers. A proxy that sets these does not check `Forwarded`. */
+/**
+ * `Forwarded` is read only if the request has none of the three `X-Forwarded` headers. A proxy that sets them passes on
+ * the client's own `Forwarded` unchecked.
+ */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
-  // A request from the internal network may have passed fewer proxies, or only trusted proxies.
+  // The index is negative if the request has passed fewer proxies than `trustProxy` says, or if all addresses are
+  // trusted. Both can happen with a client in the internal network.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
   const [chain, proto, host] = ['for', 'proto', 'host'].map((name) =>
     header(`x-forwarded-${name}`)
@@ -91,7 +97,7 @@ const forwarded = (address: string | undefined, proto?: string, host?: string): 
   host,
 })
 
-/** Returns the parameters of each proxy's element. The most distant proxy is first. */
+/** Returns the parameters of each proxy's element. The element of the most distant proxy is the first. */
 const parseForwarded = (header: string): readonly Readonly<Record<string, string>>[] =>
   splitUnquoted(header, ',').map((element) =>
     Object.fromEntries(
@@ -120,13 +126,16 @@ const parseAddress = (text = '') => {
   return isIP(address) === 0 ? undefined : ipaddr.process(address)
 }
 
-/** Returns an address in canonical form. A label such as `_hidden`, which a proxy may send, is kept. */
+/** Returns an address in canonical form. A label such as `_hidden`, which a proxy may send instead, is returned. */
 export const addressOf = (text: string | undefined): string | undefined => {
   const label = withoutPort(text ?? '')
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)
 }
 
-/** Returns an IPv4 address unchanged. Returns the /64 network of an IPv6 address, since it belongs to one client. */
+/**
+ * Returns the /64 network of an IPv6 address, because one client usually has a whole /64. Returns any other address in
+ * canonical form.
+ */
 export const networkOf = (address: string): string => {
   const parsed = parseAddress(address)
   if (!(parsed instanceof ipaddr.IPv6)) return addressOf(address) ?? address

@@ -24,8 +24,8 @@ interface NodeBindings {
 
 /**
  * A middleware for Hono. The handlers after this middleware have a current session, which is saved before Hono sends
- * the response. The response's body may stream later. Nothing is saved if a handler throws. Hono's `onError` gets the
- * error of the handler or of the save.
+ * the response. The body of the response may be a stream that continues after the save. Nothing is saved if a handler
+ * throws. Hono's `onError` gets the error of the handler or of the save.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *
@@ -55,7 +55,7 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       bindEvents(sessionRequest, emitters)
       c.set('currentSession', sessionRequest.session)
       await next()
-      // Hono has caught the error, and `onError` has responded to it.
+      // Hono has caught the error, and Hono's `onError` has made `c.res`.
       if (c.error !== undefined) throw c.error
       return c.res
     })

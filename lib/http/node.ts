@@ -63,7 +63,7 @@ export const sessionListener = (options: SessionListenerOptions) => {
 
 export interface UpgradeOptions extends AdapterOptions, ProxyOptions, ErrorOptions {}
 
-/** Handles an upgrade request. It may return a promise. `session` is `undefined` for a client without a session. */
+/** Handles an upgrade request. The handler may return a promise. Without a session, `session` is `undefined`. */
 export type UpgradeHandler = (
   req: IncomingMessage,
   socket: Duplex,
@@ -73,10 +73,10 @@ export type UpgradeHandler = (
 
 /**
  * Makes a listener for a server's `upgrade` event. The listener works with every adapter. The listener's handler gets
- * the session that the request's cookie opens. The handler can read and destroy the session. To save, rotate or refresh
- * the session fails with `SessionClosed`. A page of another origin gets no session, unless `sameSite` is `none`. If the
- * store fails, the handler does not run, and the socket gets an error response and is closed. If the handler fails, the
- * socket is closed too.
+ * the session that the request's cookie opens. The handler can read and destroy the session. A save, a rotation or a
+ * refresh of the session fails with `SessionClosed`. A request from a page of another origin gets no session, unless
+ * `sameSite` is `none`. If the store fails, the handler does not run, and the socket gets an error response and is
+ * closed. If the handler fails, the socket is closed too.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

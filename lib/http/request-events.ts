@@ -4,8 +4,8 @@ import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
 // Express replaces the prototypes of requests and responses. V8 before version 13 (Node.js 24) then makes a hidden
-// class for each member that is added to the object. These classes slow down all access. A deleted member prevents
-// these classes, since objects with a deleted member share one class.
+// class for each member that is added to such an object. The many classes slow down every access to members. Objects
+// with a deleted member share one class. So keyrow adds one member and deletes it again.
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')
 

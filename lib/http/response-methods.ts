@@ -13,23 +13,26 @@ type Methods = Readonly<Record<Method, Call>>
 
 const doNothing = (): void => undefined
 
-/** The state of a deferred response. A reset replaces the state, so that calls to the old methods have no effect. */
+/**
+ * The state of a deferred response. A reset after some output replaces the state. The old methods then discard what the
+ * program still writes.
+ */
 export class DeferredState {
   /** The response as it was when it was deferred. */
   readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
   readonly real: Methods
   /** The installed `writeHead`, without the wrappers of other middleware. */
   readonly writeHead: Call
-  /** `deferring`: calls are kept. `released`: calls are passed on. `failed`: the handler's calls do nothing. */
+  /** `deferring`: output is kept. `released`: calls are passed on to Node.js. `failed`: output is discarded. */
   phase: 'deferring' | 'released' | 'failed' = 'deferring'
   readonly calls: (() => unknown)[] = []
-  /** Called when the program has written or flushed something, so that the response cannot wait much longer. */
+  /** Called when the program writes, ends or flushes the response. The first byte is then due. */
   onFlush: () => void
   /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
   /** Whether `writeHead` has run. After this call, the program can no longer change a header. */
   hasHead = false
-  /** Whether the first byte, and not the program, has caused the call of `writeHead`. */
+  /** Whether keyrow calls `writeHead` because of the first byte. Otherwise the program calls it. */
   isHeadImplicit = false
   status: number | undefined
   /** The value that the program reads as `headersSent`. */
@@ -38,7 +41,7 @@ export class DeferredState {
   size = 0
   needsDrain = false
   corked = 0
-  /** Whether the running code belongs to the failed handler, while the framework responds to the failure. */
+  /** Whether the failed handler started the running code. Used while the framework responds to the failure. */
   isStale = (): boolean => false
 
   constructor(
@@ -66,7 +69,7 @@ const keep: Behaviour = (state, args, name) => {
   state.calls.push(() => METHODS[name].released(state, args, name))
 }
 
-/** As in Node.js, the first byte calls `writeHead`, so that a program's wrapper of `writeHead` runs before that byte. */
+/** Calls `writeHead` before the first byte, as Node.js does. So a wrapper of `writeHead` runs before that byte. */
 const begin: Behaviour = (state, args, name) => {
   if (!state.hasHead) {
     state.isHeadImplicit = true
@@ -88,16 +91,16 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // A head that is written because of the first byte is not kept. Node.js writes this head later, with the length of a
-  // short body.
+  // keyrow's own call of `writeHead` is not kept. Node.js writes that head at the release, and adds the length of a
+  // body that the program passes to `end`.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
 
-/** Sends the head. Node.js calls `writeHead` for each response, even if the program does not. */
+/** Sends the head with the session's headers. Node.js itself calls `writeHead` if the program does not call it. */
 const sendHead: Behaviour = (state, args) => {
   const { res, addHeaders } = state
-  // Passes a second call to Node.js, which throws.
+  // If the head was already sent, the call of Node.js below throws.
   if (!res.headersSent) setHead(res, args)
   state.addHeaders = doNothing
   addHeaders()
@@ -137,7 +140,7 @@ const sizeOf = (chunk: unknown): number => {
     : coded(TypeError, 'ERR_INVALID_ARG_TYPE', 'the chunk of a response must be a string or a Uint8Array')
 }
 
-/** Ignores a second call of `end`. The call's callback gets an error if the call has a chunk. */
+/** Ignores a call of `write` or `end` after `end`. The callback of a call with a chunk gets an error. */
 const ignoreSecond = ({ res }: DeferredState, args: readonly unknown[], hasChunk: boolean): void => {
   const callback = args.find((arg) => typeof arg === 'function') as ((error?: unknown) => void) | undefined
   if (hasChunk) nextTick(() => callback?.(coded(Error, 'ERR_STREAM_WRITE_AFTER_END', 'write after end')))
@@ -175,7 +178,8 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // A 102 is sent at once if no response has begun, because a 102 only makes the client wait.
+  // A response with the status 102 is sent before the save, because it only tells the client to wait. After the first
+  // output, the call is kept.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,
@@ -212,7 +216,7 @@ const replaceMethods = (res: Record<Method, Call>, methods: Methods): void => {
   if ('appendHeader' in res) res.appendHeader = methods.appendHeader
 }
 
-/** The properties that programs read before they respond a second time or continue to write. */
+/** Programs read these properties to decide whether they may still respond, or continue to write. */
 const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = {
   headersSent: ({ headWritten }) => headWritten,
   writableEnded: ({ ended }) => ended,
@@ -267,7 +271,7 @@ const newLayer = () => {
 type HeaderValue = string | readonly string[]
 type GivenHeaders = OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined
 
-/** Sets the status and headers like `writeHead`, with the same errors. A given header replaces an earlier one. */
+/** Sets the status and headers like `writeHead`, with the same errors. A header in the call replaces an earlier one. */
 const setHead = (res: ServerResponse, [given, ...rest]: readonly unknown[]): void => {
   const status = Math.trunc(Number(given))
   if (!(status >= 100 && status <= 999))

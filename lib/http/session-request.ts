@@ -32,8 +32,8 @@ export interface ProxyOptions {
   /**
    * The trusted proxies in front of the server: `true` for one proxy, the number of proxies, or their addresses and
    * networks (`['10.0.0.0/8', 'loopback']`). The proxies report the client's scheme, address and host in
-   * `X-Forwarded-Proto`, `-For` and `-Host`, or in `Forwarded`. Without a proxy, a client can forge these headers.
-   * Default: false.
+   * `X-Forwarded-Proto`, `-For` and `-Host`, or in `Forwarded`. A client that reaches the server without a proxy can
+   * forge these headers. Default: false.
    */
   readonly trustProxy?: TrustProxy
 }
@@ -44,12 +44,13 @@ export interface ErrorOptions {
   readonly onError?: OnError
 }
 
-/** The result of a handler: nothing, a value, a promise, or a task to run. */
+/** The result of a handler: nothing, a value, a promise, or a task that keyrow runs. */
 export type Handled = unknown
 
 export interface SessionRequest {
   /**
-   * Returns the session. The call counts as a read by the handler, so the response becomes private.
+   * Returns the session. The call counts as a read by the handler. After a read, keyrow adds cache headers to the
+   * response.
    * @throws `SessionClosed` once the request has ended or its response has begun.
    */
   readonly session: () => Session
@@ -57,13 +58,16 @@ export interface SessionRequest {
   readonly peek: () => Session
   /** Whether the running code was started by the handler. */
   readonly isInside: () => boolean
-  /** Calls `f`. Runs `f`. The session is the current session in `f` and in everything that `f` starts. */
+  /** Runs `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
   /**
    * Runs the handler with the session as the current session. If the handler fails in any way, the result is a `Left`.
    */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
-  /** Resolves when each transaction that changed the session has ended, and the handler has continued. */
+  /**
+   * Resolves when every transaction that changed the session has ended. Before that, the handler has also run the code
+   * that directly follows each of these transactions.
+   */
   readonly finished: () => Promise<void>
   /** Saves once, and returns the headers of the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
@@ -77,12 +81,13 @@ export interface PendingResponse {
   readonly mustFlush: Promise<void>
   /** Whether the client has disconnected. */
   readonly isAbandoned: () => boolean
-  /** Whether the pending response is an error, which is sent without a save. The adapter calls it after `mustFlush`. */
+  /** Called after `mustFlush`. Returns whether the pending response is an error, which is sent without a save. */
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
-   * Called for each failure, even after the release, when another response is no longer possible. `isHandler` returns
-   * whether the running code belongs to the failed handler. All further output of the failed handler is discarded.
+   * Called for each failure, even after the release. If the first byte was sent, another response is no longer
+   * possible. `isHandler` returns whether the running code belongs to the failed handler. All further output of the
+   * failed handler is discarded.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
@@ -105,7 +110,7 @@ export interface CacheHeaders {
 /**
  * Returns the cache headers of a response. `own` are the response's own cache headers. A response with a session cookie
  * is `no-store`, because a cache could give the session to other clients. If the handler has read a session, the
- * response varies with the cookie. It is then `no-store`, unless the response has a cache header of its own.
+ * response varies with the cookie. This response is also `no-store`, unless it has a `Cache-Control` of its own.
  */
 export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
@@ -133,7 +138,7 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Returns the function that loads the session of a request. A request without a stored session gets a new session in
+ * Makes a function that loads the session of a request. A request without a stored session gets a new session in
  * memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
@@ -168,7 +173,7 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
     finished: async () => {
       for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
         await changes
-        // Right after the transaction, the handler may still throw or edit the session.
+        // This pause lets the handler continue after its transaction. The handler may then throw or edit the session.
         await new Promise((resolve) => setImmediate(resolve))
       }
     },
@@ -269,7 +274,9 @@ export const handle = async <A>(
 
 type Check = (result: unknown, session: Session) => void
 
-/** Handles the requests of an adapter whose handler returns a `Response`. `check` checks the response before the save. */
+/**
+ * Handles the requests of an adapter whose handler returns a `Response`. `check` checks the response before the save.
+ */
 export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
   const begin = createSessionLoader(options)
   return <A>(
@@ -290,7 +297,7 @@ export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check)
 const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
-    // A handler may return a value, a promise or a `TaskEither`. A function is a task to run.
+    // A handler may return a value, a promise or a `TaskEither`. A returned function is a task.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isEither(result) ? result : E.right(result)
   } catch (error) {

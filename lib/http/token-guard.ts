@@ -7,9 +7,12 @@ import { publish } from '../store/events.js'
 import { addressOf, networkOf } from './forwarded.js'
 
 export interface TokenGuardOptions {
-  /** The number of different foreign tokens above which an address is suspicious. Default: 50. */
+  /** An address is suspicious once it has sent more different foreign tokens than this number. Default: 50. */
   readonly limit?: number
-  /** The time for which tokens are counted, in milliseconds since an address's first token. Default: 10 minutes. */
+  /**
+   * The time after which the count of an address starts again, in milliseconds. The time begins with the first foreign
+   * token. Default: 10 minutes.
+   */
   readonly windowMs?: number
   /** The maximum number of addresses in memory. The least recently used address is dropped first. Default: 5,000. */
   readonly maxAddresses?: number
@@ -18,9 +21,9 @@ export interface TokenGuardOptions {
 }
 
 export interface TokenGuard {
-  /** An address is suspicious once it has sent more different foreign tokens than this. */
+  /** An address is suspicious once it has sent more different foreign tokens than this number. */
   readonly limit: number
-  /** @internal Whether foreign tokens of this address must not be looked up. */
+  /** @internal Whether the guard blocks this address. Its foreign tokens are then not looked up. */
   readonly refuses: (address: string | undefined) => boolean
   /** @internal Counts a foreign token. */
   readonly count: (address: string | undefined, token: string) => void
@@ -29,9 +32,9 @@ export interface TokenGuard {
 /**
  * Makes a guard for the option `guard` of one or several adapters. The guard counts foreign tokens: forged, malformed,
  * or made by another installation. An address with more than `limit` foreign tokens is reported with the event
- * `tokenAbuse`. From then on, unless `block` is false, no foreign token of this address is looked up in the database.
- * Valid tokens from this address still open their sessions, and a client without a token can sign in. All addresses of
- * an IPv6 network (/64) count as one address.
+ * `tokenAbuse`. The guard then blocks the address until the end of `windowMs`, unless `block` is false. No foreign
+ * token of a blocked address is looked up in the database. Valid tokens from this address still open their sessions,
+ * and a client without a token can sign in. All addresses of an IPv6 network (/64) count as one address.
  *
  * @example
  * ```ts

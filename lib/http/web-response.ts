@@ -67,7 +67,7 @@ export const addHeaders = (
 const copyOf = (response: Response): Response => {
   if (HIDES_TYPES && !response.headers.has('Content-Type') && !response.bodyUsed) {
     const copy = response.clone()
-    // Without this call the original response would buffer everything that is read from the copy.
+    // Without this call the original response would buffer everything that the server reads from the copy.
     response.body?.cancel().catch(() => undefined)
     return copy
   }
