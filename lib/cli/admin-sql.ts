@@ -1,9 +1,10 @@
 // Defines the administrator's statements. They list, show and end sessions, and collect the statistics of `keyrow
-// doctor`. Parameters and results have the same types as in session-statements.ts.
+// doctor`. Parameters are text, numbers or booleans, and results are text, int, float8 or boolean. So the statements
+// work in the same way with every driver.
 //
-// No statement reads the hash of a secret, and values are read only on request. A statement that ends sessions first
-// locks their rows, in the order of their ids, and ends a bounded number of them. Statistics come from the catalogue or
-// from a sample of pages, so that their cost does not grow with the tables.
+// No statement reads the hash of a secret. Only `show` returns values, and only on request. A statement that ends
+// sessions ends at most one batch. It first locks the sessions in the order of their ids. Statistics come from the
+// system catalogues, an index, or a sample of pages, so that their cost does not grow with the tables.
 import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../db/database.js'
 import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
 
@@ -15,7 +16,7 @@ const stored = (schema: string, id: string): string => `(
   from ${schema}.entry e
   where e.session_id = ${id} and e.value is not null)`
 
-/** The number at which counting stops. The confirmation before sessions are ended needs no larger number. */
+/** `end` counts sessions up to this number. If there are more, its question says `more than` this number. */
 export const COUNT_LIMIT = 10_000
 
 const counted = (from: string): string => `
@@ -23,8 +24,8 @@ select count(*)::int as count, current_database()::text as database
 from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
 where ${ONCE_ON_PRIMARY}`
 
-// Ends one batch of sessions. `chosen` is read without locks, so it has the whole batch even if another process ends
-// some of the sessions meanwhile. The next batch continues after `last`.
+// Ends one batch of sessions. `chosen` has the ids of the batch, and is read without locks. So it has the whole batch
+// even if another process ends some of these sessions meanwhile. The next batch continues after the id `last`.
 const ended = (schema: string, chosen: string): string =>
   endingOf(schema, {
     before: [`chosen as materialized (\n  ${chosen}\n)`],
@@ -76,7 +77,8 @@ from newest n cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 
-  // $1 id, $2 whether to return the values. Returns one row for each key, or one row without a key if the session has none.
+  // $1 id, $2 whether to return the values. Returns a row for each key. A session without keys has one row, whose key
+  // is null.
   show: (schema) => `
 select s.id::text as id, l.principal as principal, ${times('s')},
        ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
@@ -121,14 +123,14 @@ select count(*)::float8 as counted, (count(*) filter (where value is null))::flo
 from ${schema}.entry tablesample system ($1::real)
 where ${ONCE_ON_PRIMARY}`,
 
-  // `orphans` are rows of `listing` without a session, which the cleanup should have deleted.
+  // `orphans` are rows of `listing` without a session that are due. The cleanup should have deleted these rows.
   principalsSample: (schema) => `
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as orphans
 from ${schema}.listing as l tablesample system ($1::real) left join ${schema}.session s on s.id = l.session_id
 where ${ONCE_ON_PRIMARY}`,
 
-  // Returns how long the first due session has waited for the cleanup, in milliseconds.
+  // Returns the time since the first row of `listing` became due for the cleanup, in milliseconds.
   due: (schema) =>
     `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
 
@@ -138,15 +140,16 @@ select current_setting('server_version') as version, current_setting('server_ver
        pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
 where ${ON_PRIMARY}`,
 
-  // Returns the server that answers a plain read, which a pooler may balance. ON_PRIMARY is missing on purpose.
+  // Returns the server that answers a plain read. ON_PRIMARY is missing on purpose, so a pooler may choose a standby.
   'route.plain': () => ANSWERING_SERVER,
 
-  // Returns the server that answers the library's own reads.
+  // Returns the server that answers a read with ON_PRIMARY. All other reads of keyrow have this condition.
   route: () => `${ANSWERING_SERVER}\nwhere ${ON_PRIMARY}`,
 
   clock: () => `select ${epoch('clock_timestamp()')} as now`,
 
-  // $1 quoted schema. `rows` is null if the table was never analyzed, since PostgreSQL then has -1.
+  // $1 quoted schema. `rows` is null if the table was never analyzed, since `reltuples` is then -1. Before PostgreSQL
+  // 14 both are 0.
   tables: () => `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
@@ -165,10 +168,10 @@ where ${ONCE_ON_PRIMARY}
 group by leaf.name
 order by leaf.name`,
 
-  // $1 quoted schema. `hidden` has the tables of which row-level security hides rows from this role. It hides rows if
-  // no policy allows all rows, or if a restrictive policy applies. `merging` has the text columns with a
-  // nondeterministic collation. PostgreSQL before version 12 has no column `collisdeterministic`, so `to_jsonb` reads
-  // it.
+  // $1 quoted schema. `hidden` has the tables in which row-level security hides rows from this role. Rows are hidden if
+  // no permissive policy allows all rows, or if a restrictive policy does not allow all rows. `merging` has the columns
+  // with a nondeterministic collation. PostgreSQL before version 12 has no column `collisdeterministic`. With
+  // `to_jsonb`, the statement works there too.
   hazards: () => `
 with tables as (
   select c.oid, c.relname::text as name

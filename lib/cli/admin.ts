@@ -1,6 +1,6 @@
-// Runs the statements of admin-sql.ts, and checks the types of their results. The rows of a large table are counted in
-// a sample of its pages, and the count is then `estimated`. `schema` is a quoted identifier. The operations need a
-// schema of this release's version.
+// Runs the statements of admin-sql.ts, and checks the types of their results. If a table is large, its numbers of rows
+// are estimated from a sample of its pages. The parameter `schema` is a quoted identifier. `adminOver` and `contents`
+// need a schema of this release's version.
 
 import type { DriverError } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -18,12 +18,15 @@ const text = t.union([t.string, t.null])
 const number = t.union([t.number, t.null])
 const header = { id: t.string, principal: text, created: t.number, expiration: t.number }
 
-/** A session in a list. Times are milliseconds since 1970. `bytes` is the stored size of its values. */
+/** A session in a list. Times are milliseconds since 1970. `bytes` is the stored size of the session's values. */
 export type SessionSummary = t.TypeOf<typeof SessionRow>
 
 const SessionRow = t.type({ ...header, keys: t.number, bytes: t.number })
 
-/** One key of a session, with the data of the session. `value` is JSON, or null if values were not requested. */
+/**
+ * One key of a session, with the header of the session. A session without keys has one row, whose `key` is null.
+ * `value` is the text of the JSON value, or null if values were not requested.
+ */
 export type ShownRow = t.TypeOf<typeof Shown>
 
 const Shown = t.type({
@@ -40,7 +43,7 @@ const Counted = t.type({ count: t.number, database: t.string })
 
 const Ended = t.type({ ended: t.number, chosen: t.number, last: text })
 
-/** The result of one batch. `next` is the id after which the next batch starts, if there may be more sessions. */
+/** The result of one batch. If there may be more sessions, the next batch starts after the id `next`. */
 export interface EndedBatch {
   readonly ended: number
   readonly next: string | undefined
@@ -48,7 +51,7 @@ export interface EndedBatch {
 
 export type Admin = ReturnType<typeof adminOver>
 
-/** The smallest id, after which the first batch starts. */
+/** The smallest possible id. The first batch starts after this id. */
 export const FIRST_ID = '00000000-0000-0000-0000-000000000000'
 
 export const adminOver = (database: Queryable, schema: string) => {
@@ -56,12 +59,12 @@ export const adminOver = (database: Queryable, schema: string) => {
   const counts = { one: sql.countOne, principal: sql.countOf, all: sql.countAll }
   const ends = { one: sql.endOne, principal: sql.endOf, all: sql.endAll }
   return {
-    /** Returns the newest live sessions, of one principal or of all. */
+    /** Returns the newest live sessions, or the newest live sessions of `principal`. */
     sessions: (limit: number, principal: string | undefined) =>
       principal === undefined
         ? rowsAs(SessionRow)(database, sql.sessions, [limit])
         : rowsAs(SessionRow)(database, sql.sessionsOf, [limit, principal]),
-    /** Returns no rows if there is no such session. */
+    /** Returns a session with its keys. The result has no rows if there is no such session. */
     show: (id: string, values: boolean) => rowsAs(Shown)(database, sql.show, [id, values]),
     /** Counts sessions, including expired sessions, up to `COUNT_LIMIT + 1`. Also returns the database's name. */
     count: (scope: Scope) => rowAs(Counted)(database, counts[scope.kind], paramsOf(scope)),
@@ -97,7 +100,7 @@ export type Server = t.TypeOf<typeof ServerRow>
 
 const TableRow = t.type({
   name: t.string,
-  /** The number of rows, or `null` if the table was never analyzed. */
+  /** PostgreSQL's estimate of the number of rows, or `null` if there is no estimate. */
   rows: number,
   heap: t.number,
   indexes: t.number,
@@ -114,11 +117,11 @@ const IndexRow = t.type({ name: t.string, owner: t.string, main: t.boolean, vali
 
 export type Index = t.TypeOf<typeof IndexRow>
 
-/** The settings of the database that break guarantees of keyrow. Missing tables have no hazards. */
+/** The settings of the database that break guarantees of keyrow. The lists are `[]` if the tables are missing. */
 const HazardRow = t.type({
-  /** The tables of which row-level security hides rows from this role, as JSON. */
+  /** A JSON list of the tables in which row-level security hides rows from this role. */
   hidden: t.string,
-  /** The columns whose collation treats different texts as equal, as JSON. */
+  /** A JSON list of the columns whose collation treats different texts as equal. */
   merging: t.string,
   role: t.string,
   /** The setting `synchronous_commit`. */
@@ -129,12 +132,15 @@ export type Hazards = t.TypeOf<typeof HazardRow>
 
 const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
-/** The numbers of a table's rows: all rows, expired sessions or tombstones, and rows without their session. */
+/**
+ * The numbers of a table's rows. `dead` counts expired sessions, or tombstones. `orphans` counts sessions without a row
+ * in `listing`, or rows of `listing` without a session.
+ */
 export interface Rows extends t.TypeOf<typeof SampleRow> {
   readonly estimated: boolean
 }
 
-/** The offset of the database's clock from this process's clock, and the offset's uncertainty, in milliseconds. */
+/** How far the database's clock is ahead of this process's clock, in milliseconds. `uncertain` is the maximum error. */
 export interface Clock {
   readonly ahead: number
   readonly uncertain: number
@@ -143,17 +149,23 @@ export interface Clock {
 
 const RouteRow = t.type({ server: t.string, standby: t.boolean })
 
-/** The servers that answered plain reads and the library's own reads. A server is named by its start time and address. */
+/**
+ * `plain` has the servers that answered plain reads. `own` has the servers that answered keyrow's own reads. A server
+ * is identified by its start time and its address.
+ */
 export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof RouteRow>[]>>
 
 export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
   readonly tables: readonly Table[]
   readonly indexes: readonly Index[]
-  /** How long the first due session has waited for the cleanup, in milliseconds, or `null` if no session is due. */
+  /**
+   * The longest wait of a row of `listing` for the cleanup, in milliseconds. It is negative if no row is due, or `null`
+   * if there is no row.
+   */
   readonly waiting: number | null
 }
 
-/** The number of concurrent queries of each kind. A pooler may choose a server for the connection of each query. */
+/** The number of concurrent queries of each kind. A pooler may choose another server for each connection. */
 export const ROUTES = 8
 
 export const statsOver = (database: Queryable, schema: string) => {
@@ -168,7 +180,9 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('plain', () => routes(sql['route.plain'])),
       TE.bind('own', () => routes(sql.route)),
     ),
-    /** Returns the fastest of three measurements. The time in an answer is assumed to be half a round trip old. */
+    /**
+     * Returns the fastest of three measurements. Each assumes that the clock was read in the middle of the round trip.
+     */
     clock: pipe(
       [1, 2, 3],
       TE.traverseSeqArray(() => measureClock(database, sql.clock)),
@@ -194,7 +208,7 @@ const measureClock =
     const [sent, began] = [Date.now(), performance.now()]
     const answer = await rowAs(t.type({ now: t.number }))(database, query)()
     const roundTrip = performance.now() - began
-    // One is added because `Date.now` counts whole milliseconds.
+    // `Date.now` counts whole milliseconds, so the error may be one millisecond greater.
     const uncertain = roundTrip / 2 + 1
     return pipe(
       answer,
@@ -202,7 +216,7 @@ const measureClock =
     )
   }
 
-/** The number of pages in a sample, 16 MB in all. Smaller tables are read completely. */
+/** The number of pages in a sample. With pages of 8 kB, this is 16 MB. A table with fewer pages is read completely. */
 const SAMPLE_PAGES = 2048
 
 const sample = (database: Queryable, query: Query, tables: readonly Table[], name: string) => {

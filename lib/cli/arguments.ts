@@ -1,4 +1,4 @@
-// Parses the arguments of the command line. A message never repeats an argument that may contain a password or a token.
+// Parses the arguments of the command line. No error message repeats an argument that may be a password or a token.
 
 import { parseArgs } from 'node:util'
 import { isNumberWithin } from '../core/options.js'
@@ -50,7 +50,7 @@ type Option = keyof Values
 const parsed = (argv: readonly string[]) =>
   parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true, strict: true })
 
-/** Returns the command of these arguments. `databaseUrl`, from DATABASE_URL, is the default database. */
+/** Returns the command of these arguments. `databaseUrl` is the value of DATABASE_URL, the default database. */
 export const commandOf = (
   argv: readonly string[],
   databaseUrl: string | undefined,
@@ -113,7 +113,7 @@ const cleanupLimits = (values: Values) => {
   } as DeleteExpiredOptions
 }
 
-/** Lifetimes have no default, because lifetimes shorter than the program's would sign users out. */
+/** The lifetimes have no default. Lifetimes shorter than those of the program's store would sign users out. */
 const migrationOf = (values: Values) => {
   const idle = whole('idle', values.idle, 1, 1_000_000_000)
   const absolute = whole('absolute', values.absolute, 1, 1_000_000_000)
@@ -182,7 +182,7 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
 
 type Parse<A> = (values: Values, operand?: string) => A
 
-/** A command with its own options, the maximum number of its operands, and its parser. */
+/** Describes a command by the names of its own options, the maximum number of its operands, and its parser. */
 const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))

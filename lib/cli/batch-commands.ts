@@ -13,7 +13,7 @@ import type { CommandOf } from './arguments.js'
 import { type Context, onCurrentSchema, PATIENT, type Task } from './open.js'
 import { EXIT, type Failure, type Output, plural, Rejection, usage } from './terminal.js'
 
-/** Makes the output of a command with batches. After an interruption, the signal determines the exit code. */
+/** Makes the output of a command that works in batches. After an interruption, the exit code depends on the signal. */
 const outputOf =
   <R extends { readonly finished: boolean }>({ signal }: Context, text: (result: R) => string) =>
   (result: R): Output => ({
@@ -24,7 +24,7 @@ const outputOf =
 
 const INTERRUPTED = 'Interrupted: there may be more.'
 
-/** Adds to an error's message how many sessions were ended or migrated before the error. */
+/** Adds `done` to an error's message. `done` says how many sessions were ended or migrated before the error. */
 const failedAfter = (error: DriverError, done: string): DriverError =>
   withMessage(error, `${error.message}; before that ${done}`)
 

@@ -1,4 +1,4 @@
-// `keyrow doctor` checks the database, and changes nothing. If the database cannot be reached, the command itself fails.
+// `keyrow doctor` checks the database, and changes nothing. Without a connection, the command prints only an error.
 
 import { type DriverError, SchemaMismatch } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
@@ -35,7 +35,7 @@ const serverChecks = (server: stats.Server, roundTripMs: number): readonly Check
     : ok('writing', 'this is a primary, and transactions can write'),
 ]
 
-/** Checks that one server answers all statements. A pooler may balance reads, and an address may have several servers. */
+/** Checks that one server answers all statements. A pooler or an address may lead to several servers. */
 const routeCheck = ({ plain, own }: stats.Routes): Check => {
   const [first] = own
   const isAnother = ({ server }: { readonly server: string }): boolean => server !== first?.server
@@ -54,7 +54,7 @@ const routeCheck = ({ plain, own }: stats.Routes): Check => {
   )
 }
 
-/** Checks the database's clock, by which sessions expire. Logs and cookies use other clocks. */
+/** Compares the database's clock, which decides when sessions expire, with the clock of this process. */
 const clockCheck = ({ ahead, uncertain }: stats.Clock): Check => {
   const off = Math.max(0, Math.abs(ahead) - uncertain)
   const says = `the database's clock is ${duration(Math.abs(ahead))} ${ahead < 0 ? 'behind' : 'ahead'} (± ${duration(uncertain)})`
@@ -159,7 +159,8 @@ export const doctor = (context: Context): Task => {
     TE.apS('server', found.server),
     TE.bind('clock', () => found.clock),
     TE.bind('routes', () => found.routes),
-    // The hazards are found before the schema's state, because hidden rows make the schema look like another version.
+    // The hazards are read even if the schema's state is a problem, because hidden rows make the schema look like
+    // another version.
     TE.bind('hazards', () => found.hazards),
     TE.bind('schema', () => schemaDiagnosis(context, found.contents)),
     TE.map(({ server, clock, routes, hazards, schema: { checks, contents } }) => {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// `npx keyrow` is the process of one command. Ctrl-C ends it cleanly, and a second Ctrl-C ends it at once. It opens the
-// database before the command, and closes it afterwards.
+// Runs one command of `npx keyrow`. Opens the database before the command, and closes the database afterwards. After
+// Ctrl-C the process closes the database and exits. A second Ctrl-C ends the process at once.
 
 import { once } from 'node:events'
 import { E, pipe, TE } from '../core/prelude.cjs'
@@ -35,7 +35,7 @@ const onDatabase =
     const { schema } = command.target
     const context = { database: readCommitted(database), schema, terminal, signal }
     const task = pipe(taskOf(command, context), TE.map(terminal.print))
-    // A command that works in batches ends by itself after the current batch.
+    // After a signal, a command that works in batches ends by itself after the current batch.
     const hasBatches = ['cleanup', 'migrate', 'end'].includes(command.verb)
     const result = hasBatches ? await task() : await Promise.race([task(), interrupted(signal)])
     await (signal.aborted ? abandon() : database.close())
@@ -67,7 +67,7 @@ const { DATABASE_URL: databaseUrl, PGPASSWORD: password } = process.env
 const argv = process.argv.slice(2)
 const terminal = terminalOf(argv.includes('--json'), secretsIn([databaseUrl, ...argv], password))
 
-/** A second signal within this time is ignored, because npx forwards a signal that the terminal has already sent. */
+/** A second signal within this time is ignored, because npx forwards a signal that Ctrl-C has sent already. */
 const SAME_SIGNAL_MS = 1_000
 
 const interruption = new AbortController()
@@ -82,15 +82,15 @@ for (const [signal, code] of [
     interruption.abort(code)
   })
 
-// It is not a failure if the reader of the output, such as `head`, closes the pipe early.
+// A reader of the output, such as `head`, may close the pipe early. This is not a failure.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) =>
   process.exit(code === 'EPIPE' ? EXIT.done : EXIT.failed),
 )
 process.stderr.on('error', () => undefined)
-// The error is printed without its stack, which may quote any data.
+// Only the message of the error is printed, without passwords. The stack would repeat the message with the passwords.
 process.on('uncaughtException', (error) => process.exit(terminal.fail(error)))
 
 const exitCode = await run(argv, databaseUrl, terminal, interruption.signal)
-// The process does not wait for an abandoned statement, which may still wait for its deadline.
+// An interrupted statement may still wait for its deadline. The process exits without waiting for this statement.
 if (interruption.signal.aborted) process.stdout.write('', () => process.exit(exitCode))
 process.exitCode = exitCode

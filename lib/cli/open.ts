@@ -11,12 +11,12 @@ import { EXIT, type Failure, type Output, Rejection, type Terminal, usage } from
 
 interface Opened {
   readonly database: Database
-  /** Closes the connections without waiting for their statements. */
+  /** Closes the database. Connections to a server are closed without waiting for their statements. */
   readonly abandon: () => Promise<unknown>
 }
 
 const TIMEOUT_MS = 30_000
-/** An upgrade of large tables takes long, and a timeout would undo the whole upgrade. */
+/** An upgrade of large tables may take long, and a timeout would undo the whole upgrade. */
 const UPGRADE_TIMEOUT_MS = 3_600_000
 
 export const openDatabase = ({ verb, target }: DatabaseCommand): TE.TaskEither<Rejection, Opened> => {
@@ -56,8 +56,8 @@ const openPostgres = async (url: string, timeoutMs: number, max: number): Promis
   return { database: postgresDatabase(pool, { timeoutMs }), abandon }
 }
 
-// Whether the URL is an address of PostgreSQL whose password is encoded. A password with a plain `/`, `?` or `#` would be
-// parsed as part of the host's or the database's name, and appear in messages.
+// Whether the URL is an address of PostgreSQL with a percent-encoded password. A password with a plain `/`, `?` or `#`
+// would be parsed as part of the host's or the database's name, and appear in messages.
 const isAddress = (url: string): boolean => {
   const match = /^postgres(?:ql)?:\/\/([^/?#]*)([^?#]*)(?:[?]([^#]*))?$/i.exec(url)
   return match !== null && !`${match[2] ?? ''}${(match[3] ?? '').replaceAll(/=[^&]*/g, '')}`.includes('@')
@@ -93,14 +93,14 @@ const missingPackage = (error: unknown, directory: string | undefined): Rejectio
   return new Rejection(EXIT.failed, `the package ${name} ${problem}`)
 }
 
-/** An operation has at most six attempts (the default), all within an hour. `--timeout` bounds each statement. */
+/** All attempts at an operation (six by default) may take an hour in total. `--timeout` limits each statement. */
 export const PATIENT = { totalTimeoutMs: 3_600_000 }
 
 export interface Context {
   readonly database: Database
   readonly schema: string
   readonly terminal: Terminal
-  /** Aborted when the process gets a signal, for example after Ctrl-C. The reason of the abort is the exit code. */
+  /** It is aborted when the process gets SIGINT (Ctrl-C) or SIGTERM. The `reason` of the abort is the exit code. */
   readonly signal: AbortSignal
 }
 

@@ -1,5 +1,5 @@
-// Implements the commands `sessions`, `show` and `schema`. They read no hash of a secret, and read values only on
-// request.
+// Implements the commands `sessions`, `show` and `schema`. They never read the hash of a secret. `show` reads values
+// only with the option `--values`.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import { SchemaMismatch } from '../core/errors.js'

@@ -34,8 +34,8 @@ const NAMES: Readonly<Record<number, string>> = {
   [EXIT.interrupted]: 'Interrupted',
 }
 
-// Returns the text of an error for the output: all its data as JSON, or only its message. The message of a server or a
-// library may quote its input, so `secrets` are removed from the message.
+// Returns what is printed of an error. Text output has only the message, and JSON output also has the name and the
+// codes. A message of a server or a library may quote a password, so the `secrets` are replaced by `***`.
 const messageOf = (failure: unknown, secrets: readonly string[]) => {
   if (failure instanceof Rejection)
     return { name: NAMES[failure.code] ?? 'Failed', message: failure.message, code: failure.code }
@@ -78,7 +78,7 @@ const json = (data: unknown): string =>
     found.replaceAll(/./gs, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`),
   )
 
-/** Joins blocks of lines to one text. A missing block is left out. */
+/** Joins blocks of lines, without the missing blocks. */
 export const joined = (...blocks: readonly (string | false | undefined)[]): string =>
   blocks.filter((block) => typeof block === 'string').join('\n')
 
@@ -104,7 +104,7 @@ const CHARACTERS = new Intl.Segmenter('en')
 
 const width = (text: string): number => Array.from(CHARACTERS.segment(text)).length
 
-/** Returns a line with a name and a value for each entry, aligned. */
+/** Returns a line for each entry, with the name and the value. The values are aligned. */
 export const pairs = (entries: readonly (readonly [string, string])[]): string => {
   const longest = Math.max(...entries.map(([name]) => name.length))
   return entries.map(([name, value]) => `${name.padEnd(longest)}  ${visible(value)}`).join('\n')
@@ -113,13 +113,13 @@ export const pairs = (entries: readonly (readonly [string, string])[]): string =
 /** Writes a time as `2026-01-31T12:00:00Z`. */
 export const time = (milliseconds: number): string => iso(milliseconds).replace(/[.]\d+Z$/, 'Z')
 
-/** Writes a time to the millisecond. A time after the last possible `Date` becomes this last `Date`. */
+/** Writes a time to the millisecond. A time outside of the range of `Date` becomes the nearest `Date`. */
 export const iso = (milliseconds: number): string =>
   new Date(Math.max(-8.64e15, Math.min(8.64e15, milliseconds))).toISOString()
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB', 'PB']
 
-/** Writes a size as `16 kB`, in powers of 1,024, as PostgreSQL does. */
+/** Writes a size, for example `16 kB`. The units are powers of 1,024, as in PostgreSQL. */
 export const size = (bytes: number): string => {
   const power = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1)
   const count = bytes / 1024 ** power
@@ -171,7 +171,7 @@ export const terminalOf = (asJson: boolean, secrets: readonly string[]) => {
       process.stderr.write(`${asJson ? json({ error }) : `keyrow: ${visible(message)}`}\n`)
       return error.code
     },
-    /** Reports the progress of long work, except with JSON. */
+    /** Reports the progress of long work, but not with `--json`. */
     progress: (text: string): void => {
       if (!asJson) progress.report(visible(text))
     },

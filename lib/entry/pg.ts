@@ -1,4 +1,4 @@
-// Exports a session store and a database on a pool of node-postgres (`pg`).
+// Exports a session store and a `Database` on a pool of node-postgres (`pg`).
 
 import { type PgOptions, type PgPool, pgDatabase } from '../db/pg.js'
 import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
@@ -8,9 +8,9 @@ export type { PgClient } from '../db/pg-statement.js'
 export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
 
 /**
- * Makes a session store on a pool of node-postgres. Its loads and saves are batched, and its loads use a cache. The
- * store creates its tables on first use. It deletes expired sessions in the background until it is closed. Closing the
- * store ends the pool.
+ * Makes a session store on a pool of node-postgres. The store batches loads and saves, and caches sessions in memory.
+ * The store creates its tables on first use. It deletes expired sessions in the background until `close` is called.
+ * `close` also ends the pool.
  *
  * @throws `TypeError` for a single client in place of a pool
  * @throws `RangeError` for an option that is out of range, and for a pool with the option `pipeline`

@@ -1,4 +1,4 @@
-// Exports a session store and a database on PGlite, which is PostgreSQL in the program's own process.
+// Exports a session store and a `Database` on PGlite, which is PostgreSQL in the program's own process.
 
 import { pgliteDatabase } from '../db/pglite.js'
 import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
@@ -8,7 +8,7 @@ export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
 
 /**
  * Makes a session store on PGlite. The data are in a local directory, or in memory if no directory is given. Only one
- * process at a time can use a directory. Expired sessions are deleted in the background until the store is closed.
+ * process at a time can use a directory. The store deletes expired sessions in the background until `close` is called.
  *
  * @throws `RangeError` for an address instead of a directory, and for an option that is out of range
  *

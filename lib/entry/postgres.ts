@@ -1,4 +1,4 @@
-// Exports a session store on PostgreSQL, and a database on a postgres.js pool of the program.
+// Exports a session store in PostgreSQL, and a `Database` on a pool of postgres.js.
 
 import postgres from 'postgres'
 import { poolOptions, postgresDatabase } from '../db/postgres/index.js'
@@ -15,8 +15,9 @@ export interface PostgresStoreOptions extends ReadyStoreOptions {
 }
 
 /**
- * Makes a session store in the PostgreSQL database at `url`. Its loads and saves are batched, and its loads use a
- * cache. The store creates its tables on first use. It deletes expired sessions in the background until it is closed.
+ * Makes a session store in the PostgreSQL database at `url`. The store batches loads and saves, and caches sessions in
+ * memory. The store creates its tables on first use. It deletes expired sessions in the background until `close` is
+ * called.
  *
  * @throws `TypeError` for a `url` that is not the address of a PostgreSQL database
  * @throws `RangeError` for an option that is out of range

@@ -1,4 +1,4 @@
-// Makes a batched and cached session store. The store deletes expired sessions until it is closed.
+// Makes a batched and cached session store, which deletes expired sessions in the background until `close` is called.
 
 import type { DriverError } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
@@ -14,7 +14,7 @@ export interface ReadyStoreOptions extends SessionStoreOptions {
   readonly timeoutMs?: number
   readonly batch?: BatchOptions
   readonly cache?: MemoryLimit
-  /** The schedule of the cleanup of expired sessions. `false` leaves it to another process, such as `npx keyrow cleanup`. */
+  /** The options of the cleanup. `false` if another process, such as `npx keyrow cleanup`, deletes expired sessions. */
   readonly cleanup?: CleanupOptions | false
 }
 

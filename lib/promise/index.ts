@@ -1,6 +1,6 @@
-// keyrow's functions for plain `async` code, under the same names. A `TaskEither` becomes a promise that rejects with
-// the tagged error. An empty `Option` becomes `undefined`, and the left of an `Either` is thrown. The modules of this
-// folder only convert results.
+// Exports keyrow's functions in a form for `async` functions, under the same names. A `TaskEither` becomes a promise,
+// which rejects with the error of a `Left`. A `None` becomes `undefined`. A synchronous function throws the error of a
+// `Left`. The modules of this folder contain only such conversions.
 
 export {
   DecodeError,

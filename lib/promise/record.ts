@@ -1,4 +1,4 @@
-// Records of your own, whose functions return promises.
+// Defines records whose functions return promises.
 
 import { given } from '../core/errors.js'
 import { A, flow, O, TE } from '../core/prelude.cjs'
@@ -10,27 +10,27 @@ import type * as types from '../records/table.js'
 import type { Columns, GeneratedName, Key } from '../records/table.js'
 import { lifted, liftedOption } from './sql.js'
 
-/** Reads the records of a parent. `preload` reads the records of many parents with one statement. */
+/** Reads the related records of a parent. `preload` reads those of many parents with one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): Promise<readonly V[]>
-  /** Returns each parent, in the given order, with its records. */
+  /** Returns pairs of a parent and its related records, in the order of `parents`. */
   readonly preload: <P extends ActiveRecord<Database, I>>(
     parents: readonly P[],
   ) => Promise<readonly (readonly [P, readonly V[]])[]>
 }
 
-/** A record's definition, which has the functions for its values. */
+/** The definition of a record. Its functions make, find, edit and save records. */
 export interface RecordOf<
   T extends string,
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends types.PureRecordOf<T, C, K, R> {
-  /** Makes an id from any value, for example from a text. Throws an `EncodeError`. */
+  /** Makes an id from any value, for example from a string. Throws an `EncodeError` if the value does not fit. */
   readonly id: (value: unknown) => types.IdOf<T, C, K>
-  /** Makes a new record, which is in memory until its first save. An `EncodeError` names a column that does not fit. */
+  /** Makes a new record in memory. Throws an `EncodeError` that names the first column with an invalid value. */
   readonly build: (handle: Database, given: types.Given<C>) => types.New<T, C>
-  /** Finds the record with this id, or `undefined`, with one statement. */
+  /** Finds the record with this id, with one statement. The result is `undefined` if there is no such record. */
   readonly find: (handle: Database, id: types.IdOf<T, C, K>) => Promise<types.Saved<T, C, K> | undefined>
   /** Finds the records with these ids, in the order of the ids, with one statement. */
   readonly findMany: (
@@ -39,20 +39,21 @@ export interface RecordOf<
   ) => Promise<readonly (types.Saved<T, C, K> | undefined)[]>
   /**
    * Inserts a new record, or updates the edited columns, and returns the record as stored. Rejects with `RecordGone` if
-   * the row was deleted. With a revision column, rejects with `SaveConflict` if another save has changed an edited
-   * column.
+   * the row was deleted. With a revision column, rejects with `SaveConflict` if another save has changed a column that
+   * this save sets.
    */
   readonly save: (record: types.Saved<T, C, K> | types.New<T, C>) => Promise<types.Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Rejects with `RecordGone` if the row was deleted. */
   readonly refresh: (record: types.Saved<T, C, K>) => Promise<types.Saved<T, C, K>>
   /** Deletes the row. A missing row is not an error. */
   readonly destroy: (record: types.Saved<T, C, K>) => Promise<void>
-  /** Makes the relation to the records whose `column` has a parent's id, in the order of their keys. */
+  /** Makes the relation to the records whose `column` has the parent's id. The records are ordered by their keys. */
   readonly hasMany: <N extends keyof C>(
     column: N,
   ) => Relation<NonNullable<ColumnValue<C[N]>>, types.Saved<T, C, K>>
   /**
-   * Makes the relation through the table `between`. Its columns `parent` and `own` have the ids of parent and record.
+   * Makes a relation of many parents to many records. Each row of the table `between` relates one parent to one record.
+   * The column `parent` has the parent's id, and the column `own` has the record's id.
    */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: types.Defined<C2>,
@@ -62,9 +63,9 @@ export interface RecordOf<
 }
 
 /**
- * Defines a record by its table, and returns the functions for its values. `id` and `build` throw an `EncodeError`.
- * Functions that query the database reject with the tagged error. They return `undefined` for a record that does not exist.
- * Throws a `RangeError` for an invalid definition.
+ * Defines the records of a table, and returns functions that make, find, edit and save them. `id` and `build` throw an
+ * `EncodeError`. If a function that queries the database fails, its promise rejects with a `RecordError`. `find` and
+ * `findMany` return `undefined` for a record that does not exist. Throws a `RangeError` for an invalid definition.
  *
  * @example
  * ```ts

@@ -1,4 +1,4 @@
-// The operations on sessions, which return promises.
+// Defines the operations on sessions in the form that returns promises.
 
 import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
@@ -16,7 +16,7 @@ import * as background from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { bodyTask, lifted, liftedOption, orThrowNow } from './sql.js'
 
-/** Loads the session of a token, or returns `undefined` if there is none. With `keys`, it loads only these keys. */
+/** Loads the session of a token, or returns `undefined` if the token opens none. With `keys`, loads only these keys. */
 export const loadSession = liftedOption(verbs.loadSession)
 
 /** Stores the edits since the load, and returns the session as saved. */
@@ -25,7 +25,7 @@ export const saveSession = lifted(verbs.saveSession)
 /** Reads the session again, and keeps its unsaved edits. */
 export const refreshSession = lifted(verbs.refreshSession)
 
-/** Loads these keys too, if the session was loaded without them. */
+/** Loads further keys of a session that was loaded without them, and keeps the session's unsaved edits. */
 export const loadKeys = (...keys: KeyNames) => lifted(verbs.loadKeys(...keys))
 
 /** Replaces the session's secret, so that the session has a new token. */
@@ -55,7 +55,7 @@ export const withSession = <A>(
   options?: current.WithSessionOptions,
 ): Promise<A> => orThrow(current.withSession(session, () => bodyTask('withSession', fn), options))
 
-/** Calls `f` with the session. `f` returns a value and the session to save. The result is the value and the saved session. */
+/** Calls `f` with the session. `f` returns a value and the session to save. Returns the value and the saved session. */
 export const callWithSession = <A>(
   session: Session,
   f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
@@ -65,11 +65,11 @@ export const callWithSession = <A>(
 /**
  * Returns the current session.
  *
- * @throws `NoCurrentSession` if there is none, and `SessionClosed` if its request has ended or its response has begun.
+ * @throws `NoCurrentSession` if there is none, and `SessionClosed` if the request has ended or its response has begun
  */
 export const currentSession = (): Promise<Session> => orThrowNow(current.sessionHere)
 
-/** Replaces the current session with the result of `f` for it, and returns the result. */
+/** Calls `f` with the current session. The result of `f` becomes the current session, and is returned. */
 export const updateCurrentSession = (f: (session: Session) => Session): Promise<Session> =>
   orThrowNow(() => current.updatedHere(f))
 
@@ -77,33 +77,34 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
   orThrow(verbs.loadCurrentKeys(...keys))
 
-/** Signs the current session in. The session gets the principal, a new secret and, with `lifetime`, a lifetime. */
+/** Signs a user in. The current session gets the principal and a new secret and, with `lifetime`, its own lifetime. */
 export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
   signing.signIn(principal, options),
 )
 
-/** Signs out the user. Deletes the current session, and clears its cookie. */
+/** Signs the user out by destroying the current session. The adapter then clears the session's cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
-/** Returns a token for the forms of the current session. `verifyCsrf` checks this token. */
+/** Returns a CSRF token of the current session, for a form. `verifyCsrf` checks this token. */
 export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 
 /**
- * Checks that a request with an unsafe method comes from a page of this site. The check uses the browser's headers, or
- * else the session's token, as `field` or in the header `X-CSRF-Token`. Rejects with `RequestRejected` (403).
+ * Checks that a request with an unsafe method comes from a page of this site. The header `Sec-Fetch-Site` decides, or
+ * else `Origin`. If neither decides, the request must have the `csrfToken` of the session, as `field` or in the header
+ * `X-CSRF-Token`. If the check fails, rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = lifted(csrf.verifyCsrf)
 
 /** Adds a message to the current session, for the next page that shows messages. */
 export const flash = (kind: string, text: string): Promise<Session> => orThrow(signing.flash(kind, text))
 
-/** Returns and removes the flash messages of the current session. A prefetch of a page does not remove them. */
+/** Returns the flash messages of the current session, and removes them. A prefetch of a page does not remove them. */
 export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.takeFlashes)
 
-/** Returns the live sessions of a principal, the newest first, with their ids and times, but no tokens. */
+/** Returns the live sessions of a principal, the newest first. The result has ids and times, but no tokens. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys all sessions of a principal, all but one, or only one. Returns the ids of the destroyed sessions. */
+/** Destroys all sessions of a principal, all `except` one, or `only` one. Returns the ids of the destroyed sessions. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
 /** Deletes expired sessions with all their rows. */
@@ -132,7 +133,10 @@ export const queryDatabase = lifted((database: Queryable, query: Query, params: 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/** Returns the value of a key. Without a value, returns the fallback, or else `undefined`. */
+/**
+ * Returns the value of a key. If the value is absent or does not fit the codec, returns the fallback (default:
+ * `undefined`).
+ */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -142,15 +146,18 @@ export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown
   return values.sessionRef(key as string, fallback)
 }
 
-/** Returns the value of a typed key, or `undefined`. Throws a `DecodeError` for a stored value that does not fit. */
+/**
+ * Returns a typed key's value, or `undefined` if the key has none. Throws a `DecodeError` if the value does not fit.
+ */
 export const sessionRefStrict =
   <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
   (session) =>
     O.toUndefined(given(values.sessionRefStrict(key)(session)))
 
 /**
- * Replaces a key's value with the result of `f` for this value. If the key has no value, `f` gets the fallback, or else
- * `undefined`. If another request has changed the key by the time of the save, `f` runs again on the newer value.
+ * Calls `f` with the value of a key, and sets the key to the result. If the key has no value, `f` gets the fallback,
+ * which is `undefined` by default. If another request has changed the key by the time of the save, `f` runs again on
+ * the newer value.
  */
 export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
 export function sessionUpdate<A>(

@@ -1,4 +1,5 @@
-// Converts functions that return a `TaskEither` to functions that return a promise, and exports the functions for SQL.
+// Converts functions that return a `TaskEither` to functions that return a promise. Defines the functions for SQL in
+// this form.
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
@@ -7,13 +8,13 @@ import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
 
-/** Converts a function that returns a task. The promise rejects with the task's left value or error. */
+/** Converts a function that returns a task. A `Left`, or an error that the task throws, rejects the promise. */
 export const lifted =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
   async (...input: P): Promise<A> =>
     given(await verb(...input)())
 
-/** Converts like `lifted`, and turns `None` into `undefined`. */
+/** Converts like `lifted`, and also converts `None` to `undefined`. */
 export const liftedOption =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, O.Option<A>>) =>
   async (...input: P): Promise<A | undefined> =>
@@ -23,11 +24,11 @@ export const liftedOption =
 export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
   new Promise((resolve) => resolve(given(read())))
 
-/** Makes a task of the body of `verb`. The task rejects with the error that the body throws. */
+/** Makes a task that runs `body`, and rejects with the error that `body` throws. `verb` is for error messages. */
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
   TE.fromTask(async () => {
     const value = await body()
-    // If the body returned a `TaskEither`, nothing would run it.
+    // A `TaskEither` that the body returns would never run.
     if (typeof value === 'function')
       throw new TypeError(
         `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
@@ -36,8 +37,8 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
   })
 
 /**
- * Returns all rows of a statement. If a row does not fit, rejects with a `DecodeError` with the column and the row's
- * number.
+ * Runs a statement and returns all its rows. If a row does not fit, rejects with a `DecodeError` that has the column
+ * and the index of the row.
  *
  * @example
  * ```ts
@@ -53,13 +54,13 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
  */
 export const queryMany = lifted(records.queryMany)
 
-/** Runs a statement and returns its first row, or `undefined`. */
+/** Runs a statement and returns its first row, or `undefined` if there is no row. */
 export const queryOne = liftedOption(records.queryOne)
 
 /**
- * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its
- * own, which commits when `consume` resolves and rolls back when `consume` rejects. If the statement fails, or a row
- * does not fit, the iteration throws the error. Records in the stream have the transaction's handle.
+ * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in a transaction
+ * of its own, which commits when `consume` resolves and rolls back when `consume` rejects. If the statement fails, or
+ * if a row does not fit, the iteration throws the error. The handle of a record in the stream is the transaction.
  *
  * @example
  * ```ts
@@ -96,8 +97,8 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
  * and the result rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
- * `withHandle` returns a record or a session with this handle. A failed statement fails the transaction, even if `body`
- * catches the error. `transact` retries nothing.
+ * `withHandle(tx)` returns a record or a session with this handle. A failed statement fails the transaction, even if
+ * `body` catches the error. `transact` does not retry a failed transaction.
  *
  * @example
  * ```ts

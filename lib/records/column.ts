@@ -1,21 +1,23 @@
 // A column converts between a program's values and PostgreSQL's text. Values are sent as text (`$1::text::int8`), so
-// that every driver handles them in the same way. Values are read as text, or as a number for a time. So a prepared
-// statement stays valid when a column gets a wider type, and a save can compare values of any type.
+// that every driver handles them in the same way. A time is read as a number, and any other value as text. So a
+// prepared statement stays valid when a column gets a wider type, and a guarded save can compare values of any type.
 
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
 import { identity, t } from '../core/prelude.cjs'
 import { arrayText, moment } from '../db/text-format.js'
 
-/** A column of values of type `A`, or a parameter of that type. */
+/** A type of columns, and of the parameters of `param`. In the program, a value of this type is an `A`. */
 export interface Column<A> {
-  /** The name of the column's type in the database. */
+  /** The name of the type in the database. */
   readonly sql: string
   /** Encodes a value as PostgreSQL's text, and decodes a value that `read` has selected. */
   readonly codec: t.Type<A, string | null>
   /** Returns the value that `read` would select after `value` was stored. */
   readonly wire: (value: A) => unknown
-  /** Returns the SQL expression that selects the column. `readArray` returns the expression for an array column. */
+  /**
+   * Returns the SQL expression that reads a column of this type. `readArray` is for a column of arrays of this type.
+   */
   readonly read: (column: string) => string
   readonly readArray: (column: string) => string
 }
@@ -62,7 +64,7 @@ const columnOf = <A>(
 interface Plain<A> extends Reading<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
-  /** Converts a value as `read` returns it. Any other value is returned unchanged. */
+  /** Converts a value that `read` has selected. Returns any other value as it is. */
   readonly from?: (wire: unknown) => unknown
   readonly to?: (value: A) => string
 }
@@ -145,7 +147,8 @@ export const timestamptz: Column<Date> = plain({
   readArray: (column) => each(column, milliseconds('e')),
 })
 
-// The literal has the form `E'…'`, because the meaning of a backslash in a plain literal depends on a setting.
+// The literal has the form `E'…'`, because the setting `standard_conforming_strings` changes the meaning of a backslash
+// in a plain literal.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
 // The pattern searches for an invalid character, because a pattern of repeated groups would exhaust the stack on a long
@@ -183,7 +186,8 @@ export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B>
     wire: (value: B) => column.wire(codec.encode(value)),
   })
 
-// The `is` of a codec from io-ts's `pipe` checks only the inner value, so it is replaced.
+// The codec that io-ts's `pipe` makes has the `is` of the inner codec. This `is` also checks the encoded value with the
+// outer codec.
 const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> => {
   const { validate, encode } = outer.pipe(inner)
   const is = (value: unknown): value is B => inner.is(value) && outer.is(inner.encode(value))
@@ -217,7 +221,7 @@ export const nullable = <A>(column: Column<A>): Column<A | null> =>
     wire: (value: A | null) => (value === null ? null : column.wire(value)),
   })
 
-/** Makes a column whose value the database generates. `build` does not take this value, and a save returns it. */
+/** Makes a column whose value the database generates at the first save. `build` takes no value for this column. */
 export const generated = <A>(column: Column<A>): Generated<A> => Object.freeze({ ...column, generated: true })
 
 // Array columns are written as PostgreSQL's text of an array, and read as JSON.

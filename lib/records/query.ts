@@ -1,5 +1,6 @@
-// Runs hand-written SQL, in tagged templates, on a `Database`. A record or a codec decodes the rows. A comment in the
-// first line (`-- notes.recent`) names the statement in events and logs. The default name is `sql.` and the first word.
+// Runs hand-written SQL, in tagged templates, on a `Database`. The definition of a record, or a codec, decodes the
+// rows. A comment in the first line (`-- notes.recent`) names the statement in events and logs. Without such a comment,
+// the name is `sql.` and the first word of the statement, for example `sql.select`.
 
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
@@ -11,8 +12,8 @@ import { recordIn } from './save.js'
 import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
- * Makes a statement, or a part of a statement. An interpolated value becomes a parameter, and an interpolated part is
- * inserted. With every driver, a parameter means the same as a quoted literal. For example, `${'{"a": 1}'}::jsonb` is
+ * Makes a statement, or a part of a statement. An interpolated value becomes a parameter. An interpolated part is
+ * inserted as SQL. With every driver, the server reads a parameter like a quoted literal. So `${'{"a": 1}'}::jsonb` is
  * an object. If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
  *
  * @example
@@ -28,8 +29,8 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
   tag(strings, ...values)
 
 /**
- * Makes a parameter from a program's value, such as a `Date`, bytes, an array or an object. The column encodes the
- * value. Throws an `EncodeError` for a value that does not fit the column.
+ * Makes a parameter from a program's value, such as a `Date`, bytes, an array or an object. The codec of `column`
+ * encodes the value. Throws an `EncodeError` for a value that does not fit the column.
  *
  * @example
  * ```ts
@@ -42,7 +43,7 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
 export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
   tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
-/** A decoder of rows: a codec of the whole row, or a record whose `row` the statement selects. */
+/** A decoder of rows: a codec of the whole row, or the definition of a record whose `row` the statement selects. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
 
 type Failure = DriverError | DecodeError
@@ -59,7 +60,7 @@ type Decode<A> = (row: Row, ordinal: number) => E.Either<DecodeError, A>
 
 const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   const shape = shapeIn(as)
-  // Only a record's definition has a shape. Its values have the declared type, so the cast is safe.
+  // Only a record's definition has a shape. The codecs of its columns check all values, so the cast is safe.
   if (shape !== undefined)
     return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
@@ -70,14 +71,16 @@ const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
     const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
-    // A number in the path stands for a member of an intersection of codecs, and a name for a column.
+    // A number in the path is the index of a codec in an intersection of codecs. The first name in the path is the
+    // column.
     const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
     return new DecodeError(column, reasonsOf(errors), ordinal)
   }
 
 /**
- * Runs a statement and returns all its rows. If a row does not fit the codec or record, the result is a `DecodeError`
- * with the column and the row's number. To decode records, the statement must select the record's `row`.
+ * Runs a statement and returns all its rows. If a row does not fit the codec or the record, the result is a
+ * `DecodeError` that has the column and the index of the row. For records, the statement must select the `row` of their
+ * definition.
  *
  * @example
  * ```ts
@@ -115,7 +118,8 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // The type of `sql` accepts only values of the type `Param`. The driver rejects other values of untyped callers.
+  // The type of `sql` accepts only values of the type `Param`. keyrow's databases reject other values, which an untyped
+  // caller may pass.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
@@ -128,10 +132,13 @@ const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
   return E.right(values)
 }
 
-/** The number of rows that a stream fetches at once and has in memory. */
+/** The number of rows that a stream fetches at once. The stream has at most this number of rows in memory. */
 const BATCH = 100
 
-/** The numbers of the open cursors. Free numbers are used again, so that few statements are prepared. */
+/**
+ * The numbers of the open cursors. The name of a cursor is part of its statements. The numbers of closed cursors are
+ * used again, so that few different statements are prepared.
+ */
 const cursors = new Set<number>()
 
 const freeCursor = (): number => {
@@ -142,10 +149,10 @@ const freeCursor = (): number => {
 }
 
 /**
- * Streams the rows of a statement to `consume`, with a hundred rows in memory. `consume` runs in a transaction of its
- * own, which commits if `consume` returns a `Right`. If `consume` returns a `Left` or throws, the transaction is rolled
- * back and the caller gets the same failure. If the statement fails, or a row does not fit, the stream's last element
- * is a `Left`. Records in the stream have the transaction's handle.
+ * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in a transaction
+ * of its own, which commits if `consume` returns a `Right`. If `consume` returns a `Left` or throws, the transaction is
+ * rolled back, and the caller gets the same failure. If the statement fails, or if a row does not fit, the last element
+ * of the stream is a `Left`. The handle of a record in the stream is the transaction.
  *
  * @example
  * ```ts

@@ -1,4 +1,4 @@
-// Defines a record: makes the functions for a table's values from the table's name, columns and key.
+// Makes the definition of a record from the name, the columns and the key of its table.
 
 import { raw } from 'sql-template-tag'
 import { type DecodeError, DriverError, type EncodeError } from '../core/errors.js'
@@ -25,7 +25,7 @@ import {
 } from './table.js'
 import { type AnyActive, buildRecord, setColumn, updateColumn } from './value.js'
 
-/** Decodes the rows to records, grouped by the ordinal of the requested key. */
+/** Decodes the rows to records, and groups them by the ordinal of the key for which they were found. */
 const grouped = (
   shape: Shape,
   handle: Database,
@@ -96,13 +96,14 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   return Object.freeze(Object.assign(one, { preload }))
 }
 
-// Only an untyped caller can pass a parent whose id does not fit the column.
+// Only an untyped caller can pass a parent whose id does not fit the column. So the type of a relation has no
+// `EncodeError`.
 const asDriverError = (error: EncodeError): DriverError =>
   new DriverError(error.message, { retryable: false, effect: 'none', cause: error })
 
 /**
- * Defines a record by its table, and returns the functions for its values. A value is a frozen object with the handle, the
- * id and the columns. Throws a `RangeError` for an invalid definition.
+ * Defines the records of a table, and returns functions that make, find, edit and save them. A record is a frozen
+ * object with the handle, the id and the columns. Throws a `RangeError` for an invalid definition.
  *
  * @example
  * ```ts
@@ -162,7 +163,7 @@ const shapes = new WeakMap<object, Shape>()
 /** Returns the shape of a record's definition, and `undefined` for anything else. */
 export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
 
-/** Registers another form of a definition, such as the form with promises, for queries and relations. */
+/** Makes queries and relations accept another form of a definition, such as the form of `keyrow/promise`. */
 export const facing = <F extends object>(face: F, definition: object): F => {
   const shape = shapeIn(definition)
   if (shape !== undefined) shapes.set(face, shape)

@@ -1,7 +1,9 @@
-// Saves the edited columns of a record. Without a revision column, `Set` edits are written unconditionally. Other edits
-// are written by one guarded statement. It writes only if the revision is unchanged since the read. Without a revision
-// column, the updated columns must be unchanged. If the guard fails, a transaction locks the row, applies the edits
-// again, and writes. With a revision column, a `Set` of a column that was changed meanwhile fails with `SaveConflict`.
+// Saves the edited columns of a record with one statement. The statement is guarded if the record has a revision
+// column, or if one of the edits is an `Update`. With a revision column, a guarded statement writes only if the
+// revision is unchanged since the read. Without a revision column, it writes only if the columns with an `Update` are
+// unchanged. If a guarded statement writes nothing, a transaction locks the row, applies the edits to the current
+// values, and writes the results. With a revision column, a `Set` of a column that has changed since the read then
+// fails with `SaveConflict`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
@@ -33,7 +35,7 @@ const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | n
 
 const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
 
-/** Makes the record of a row that was just read. */
+/** Decodes a row of a result, and makes its record. */
 export const recordIn = (shape: Shape, handle: Database, row: Row, ordinal?: number) =>
   pipe(
     decodeRow(shape, row, ordinal),
@@ -74,7 +76,7 @@ const update =
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
 
-/** Writes the values of the edited columns. A guarded write changes nothing if the row has changed since the read. */
+/** Writes the values of the edited columns. A guarded write changes nothing if the condition of its guard is false. */
 const write = (
   { shape, sql }: Table,
   handle: Database,

@@ -1,16 +1,16 @@
-// Makes the statements of a record's table at its definition. Parameters are text, cast to the types of their columns.
+// Makes the statements of a record when the record is defined. Parameters are text, cast to the types of their columns.
 //
-// A save writes only the edited columns. A save is guarded if a new value was computed from the current value, or if
-// the record has a revision column. A guarded save writes only if the row is unchanged since the read. If the row has
-// changed, a transaction locks and reads it first. The guard compares texts byte by byte. The `=` of many types would
-// treat different values as equal (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation). Some types have no `=`.
+// A guarded statement writes only if the revision is unchanged since the read. Without a revision column, the guard
+// compares the guarded columns with their values at the read (see save.ts). This guard compares texts byte by byte. The
+// `=` of many types would treat different values as equal (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation).
+// Some types have no `=`.
 import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
 /**
- * The statement `set.title`, for example, sets the column `title`. `setAny` sets any columns. The statements whose
- * names begin with `swap` are guarded.
+ * The statement `set.title`, for example, sets the column `title`. `setAny` sets any number of columns. The statements
+ * whose names begin with `swap` are guarded.
  */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
@@ -44,7 +44,9 @@ const insert = (shape: Shape): string => {
 const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
 
-/** The alias of array parameters that were turned into rows. No table has such a name. */
+/**
+ * The alias of the rows that `arrays` makes of array parameters. It must differ from the names of the program's tables.
+ */
 export const SELECTED = '"00 keys"'
 
 /** Turns array parameters, one for each column, into rows. */
@@ -54,7 +56,7 @@ const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
   return `unnest(${texts.join(', ')}) with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
 }
 
-/** Selects the rows that `join` finds for each of many values, in the order of the values and then of the rows' keys. */
+/** Selects the rows that `join` finds for each value of an array, ordered by the value's index and the row's key. */
 export const selectEach = (shape: Shape, type: AnyColumn, join: string): string =>
   `select ${SELECTED}.n::float8 as "${ORDINAL}", ${rowFrom(shape, shape.from)}
 from ${arrays([type])}
@@ -77,8 +79,9 @@ from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
 ) as r
 where ${ONCE_ON_PRIMARY}`
 
-// Works like `setOne`, with an array for each parameter. The statement skips rows that are locked. It also skips rows
-// whose `ctid` differs, because another save has just written them. The saves of skipped rows then run alone.
+// Does the work of several `setOne` statements, with an array for each parameter. The statement skips locked rows. It
+// also skips a row that gets a new `ctid` while the statement runs, because another save has written this row. The
+// saves of skipped rows then run alone.
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
@@ -108,7 +111,8 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// The parameters are the key and the value. A guarded statement also has the revision, or the text that was read.
+// The parameters are the key and the value. A guarded statement has one more parameter: the revision or, without a
+// revision column, the text that was read.
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1
@@ -121,8 +125,8 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
 }
 
 // The first parameters are the key. Two parameters for each column follow: whether the column is set, and its value. A
-// guarded statement also has the revision, or two more parameters for each column: whether the column is guarded, and
-// the text that was read.
+// guarded statement also has the revision. Without a revision column, it has two more parameters for each column:
+// whether the column is guarded, and the text that was read.
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape
   const fields = [...shape.settable.values()]
@@ -150,7 +154,8 @@ export const recordStatements = (shape: Shape): RecordStatements => {
     [...shape.settable].map(([column, field]): readonly [string, Query] => {
       const name = `${kind}.${column}`
       const one = namedQuery(name, setOne(shape, field, kind === 'swap'))
-      // PostgreSQL has no arrays of arrays, so a statement with an array column cannot be batched.
+      // A batch needs an array for each column, and PostgreSQL has no arrays of arrays. So a statement with an array
+      // column cannot be batched.
       if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [name, one]
       const batchable: BatchableQuery = Object.freeze({
         ...namedQuery(`${name}.each`, setEach(shape, field, kind === 'swap')),

@@ -15,7 +15,7 @@ import type { AnyColumn, Column, ColumnValue } from './column.js'
 
 export interface Field {
   readonly index: number
-  /** The name in the program. `column` is the quoted name in the database. `alias` is the name in a result. */
+  /** The column's name in the program. `column` is its quoted name in the database. `alias` is its name in a result. */
   readonly name: string
   readonly column: string
   readonly alias: string
@@ -29,9 +29,9 @@ export interface Shape {
   readonly from: string
   readonly fields: readonly Field[]
   readonly key: readonly Field[]
-  /** Whether the key was given as one name. If not, an id is an object of the values of the key's columns. */
+  /** Whether `key` in the definition is one name. With a list of names, an id is an object of the columns' values. */
   readonly simple: boolean
-  /** The columns that can be set, by name. */
+  /** The columns that a program can set. The keys of the map are the columns' names in the program. */
   readonly settable: ReadonlyMap<string, Field>
   readonly revision: Field | undefined
 }
@@ -86,22 +86,24 @@ const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[
     return { index, name, column, alias: aliasOf(table, index), type, generated: type.generated === true }
   })
 
-// An alias without capital letters and underscores is not renamed by any pool, and it fits PostgreSQL's limit for names.
+// A pool of postgres.js may rename the columns of a result. The transforms of postgres.js change only underscores, the
+// letters after them, and the first letter of a name. So an alias begins with a digit and has no underscore. An alias
+// also fits PostgreSQL's limit of 63 bytes.
 const aliasOf = (table: string, index: number): string =>
   `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
 
-/** Returns the values of the key's columns in an id. */
+/** Splits an id into the values of the key's columns. */
 export const keyValues = ({ key, simple }: Shape, id: unknown): readonly unknown[] => {
   if (simple) return [id]
   const parts = typeof id === 'object' ? (id as Readonly<Record<string, unknown>> | null) : undefined
   return key.map(({ name }) => parts?.[name])
 }
 
-/** Returns the id with these values of the key's columns. For a key of one column, this is the value itself. */
+/** Makes an id from the values of the key's columns. If `key` is one name, the id is the value itself. */
 export const idFrom = ({ key, simple }: Shape, values: readonly unknown[]): unknown =>
   simple ? values[0] : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, values[index]])))
 
-/** Converts a value to an id. A text is accepted too, such as `'42'` for a bigint. May throw an `EncodeError`. */
+/** Converts a value to an id, and decodes strings such as `'42'`. Throws an `EncodeError` if a value does not fit. */
 export const parsedId = (shape: Shape, id: unknown): unknown => {
   const parts = keyValues(shape, id)
   const values = shape.key.map(({ name, type }, index) => {
@@ -113,7 +115,7 @@ export const parsedId = (shape: Shape, id: unknown): unknown => {
   return idFrom(shape, values)
 }
 
-/** Decodes a row to its values, in the order of the fields. `row` is the row's index in the result. */
+/** Returns the values of the row `found`, in the order of the fields. `row` is the index of `found` in the result. */
 export const decodeRow = (
   { fields }: Shape,
   found: Row,
@@ -131,7 +133,7 @@ export const decodeRow = (
   return E.right(values)
 }
 
-// The `decode` of a program's codec may throw. A value for which `decode` throws does not fit the codec.
+// The `decode` of a program's codec may throw. The error is then the reason why the value does not fit.
 export const decodeWith = <A>(
   codec: { readonly decode: (wire: unknown) => Validation<A> },
   wire: unknown,
@@ -160,7 +162,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** Returns a frozen copy of the value, as it would be read after a save. Throws an `EncodeError`. */
+/** Returns the frozen value that a read after a save would return. Throws an `EncodeError` if `value` does not fit. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const wire = checked(name, type.codec, value, () => type.wire(value as never))
   const decoded = decodeWith(type.codec, wire)
@@ -252,10 +254,10 @@ type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Give
 
 type Reading = DriverError | DecodeError
 
-/** Reads the records of a parent. `preload` reads the records of many parents with one statement. */
+/** Reads the related records of a parent. `preload` reads those of many parents with one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): TaskEither<Reading, readonly V[]>
-  /** Returns each parent, in the given order, with its records. */
+  /** Returns pairs of a parent and its related records, in the order of `parents`. */
   readonly preload: <P extends ActiveRecord<Database, I>>(
     parents: readonly P[],
   ) => TaskEither<Reading, readonly (readonly [P, readonly V[]])[]>
@@ -264,11 +266,11 @@ export interface Relation<I, V> {
 /** The part of a record's definition that decodes rows. */
 export interface Rows<V> {
   readonly [rowsOf]?: V
-  /** The columns that a hand-written statement must select: `sql\`select ${notes.row} from notes\``. */
+  /** The columns that a hand-written statement must select, as in `sql\`select ${notes.row} from notes\``. */
   readonly row: Sql
 }
 
-/** The part of a record's definition that has its columns and statements. */
+/** The part of a record's definition that has the types of the columns, and the statements. */
 export interface Defined<C> {
   readonly [columnsOf]?: C
   readonly statements: Readonly<Record<string, Query>>
@@ -283,11 +285,11 @@ export interface PureRecordOf<
 > extends Rows<Saved<T, C, K>>,
     Defined<C> {
   readonly table: T
-  /** Returns `row` for a statement that gives the table this alias. */
+  /** Returns `row` for a statement in which the table has this alias. */
   readonly rowOf: (alias: string) => Sql
-  /** The type of a column that refers to this table. `reference` exists only for a key of one column. */
+  /** The type of a column that refers to this table. It exists only if `key` in the definition is one name. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
-  /** Sets a column, or returns the same record if the value is equal. Throws an `EncodeError` if the value does not fit. */
+  /** Sets a column. With an equal value, returns the same record. Throws an `EncodeError` if the value does not fit. */
   readonly set: <N extends keyof Settable<C, K, R>>(
     column: N,
     value: Settable<C, K, R>[N],
@@ -302,16 +304,16 @@ export interface PureRecordOf<
   ) => Editor<T, C, K, N>
 }
 
-/** A record's definition, which has the functions for its values. */
+/** The definition of a record. Its functions make, find, edit and save records. */
 export interface RecordOf<
   T extends string,
   C extends Columns,
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends PureRecordOf<T, C, K, R> {
-  /** Makes an id from any value, for example from a text. */
+  /** Makes an id from any value, for example from a string. */
   readonly id: (value: unknown) => Either<EncodeError, IdOf<T, C, K>>
-  /** Makes a new record, which is in memory until its first save. An `EncodeError` names a column that does not fit. */
+  /** Makes a new record in memory. An `EncodeError` names the first column with an invalid value. */
   readonly build: (handle: Database, given: Given<C>) => Either<EncodeError, New<T, C>>
   /** Finds the record with this id, with one statement. */
   readonly find: (
@@ -325,18 +327,19 @@ export interface RecordOf<
   ) => TaskEither<Reading | EncodeError, readonly Option<Saved<T, C, K>>[]>
   /**
    * Inserts a new record, or updates the edited columns, and returns the record as stored. Fails with `RecordGone` if
-   * the row was deleted. With a revision column, fails with `SaveConflict` if another save has changed an edited
-   * column.
+   * the row was deleted. With a revision column, fails with `SaveConflict` if another save has changed a column that
+   * this save sets.
    */
   readonly save: (record: Saved<T, C, K> | New<T, C>) => TaskEither<RecordError, Saved<T, C, K>>
   /** Reads the row again, and keeps the unsaved edits. Fails with `RecordGone` if the row was deleted. */
   readonly refresh: (record: Saved<T, C, K>) => TaskEither<RecordError, Saved<T, C, K>>
   /** Deletes the row. A missing row is not an error. */
   readonly destroy: (record: Saved<T, C, K>) => TaskEither<DriverError, void>
-  /** Makes the relation to the records whose `column` has a parent's id, in the order of their keys. */
+  /** Makes the relation to the records whose `column` has the parent's id. The records are ordered by their keys. */
   readonly hasMany: <N extends keyof C>(column: N) => Relation<NonNullable<ColumnValue<C[N]>>, Saved<T, C, K>>
   /**
-   * Makes the relation through the table `between`. Its columns `parent` and `own` have the ids of parent and record.
+   * Makes a relation of many parents to many records. Each row of the table `between` relates one parent to one record.
+   * The column `parent` has the parent's id, and the column `own` has the record's id.
    */
   readonly hasManyThrough: <C2 extends Columns, N extends keyof C2>(
     between: Defined<C2>,
@@ -345,5 +348,5 @@ export interface RecordOf<
   ) => Relation<NonNullable<ColumnValue<C2[N]>>, Saved<T, C, K>>
 }
 
-/** The type of a record's values: `type Note = RecordValue<typeof notes>`. */
+/** The type of the saved records of a definition, as in `type Note = RecordValue<typeof notes>`. */
 export type RecordValue<R> = R extends { readonly refresh: (record: infer V) => unknown } ? V : never

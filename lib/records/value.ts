@@ -1,5 +1,6 @@
-// A record is a frozen object with the handle, the id and the columns. Its hidden state is the row as read, and the
-// edits since the read. Only the functions of this file pass the state from one value to the next.
+// Makes and edits records. A record is a frozen object with the handle, the id and the columns. The hidden state of a
+// record has the row as it was read, and the edits since then. Only the functions of this file can copy the state to a
+// new record.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'
@@ -19,7 +20,7 @@ export interface State {
   readonly shape: Shape
   /** The values in the order of the fields. A value that the database has not generated yet is `undefined`. */
   readonly values: readonly unknown[]
-  /** The row as it was last read. It is `undefined` before the first save. */
+  /** The row as it was last read, or `undefined` before the first save. */
   readonly row: Row | undefined
   /** The edits since the row was read. */
   readonly edits: Edits<unknown>
@@ -34,8 +35,8 @@ class Given {
   }
 }
 
-// A private field of a record cannot be read outside of this class. Each result row becomes a record, and a private
-// field costs less than an entry of a WeakMap.
+// The state of a record is a private field, which no code outside of this class can read. A WeakMap would also hide the
+// state. But a private field costs less than an entry of a WeakMap, and there is a record for each row of a result.
 class Stamped extends Given {
   readonly #state: State
 
@@ -60,7 +61,7 @@ export const stateIn = (shape: Shape, record: object): State => {
   )
 }
 
-/** Returns the id of a row with these values, or `undefined` before the database has generated it. */
+/** Returns the id of a row with these values, or `undefined` if the database has not generated the id yet. */
 const idOf = (shape: Shape, values: readonly unknown[]): unknown => {
   const parts = shape.key.map(({ index }) => values[index])
   return parts.includes(undefined) ? undefined : idFrom(shape, parts)
@@ -125,7 +126,7 @@ export const updateColumn = (shape: Shape, name: string, f: (value: unknown) => 
   return (record) => edited(shape, record, name, () => updatedBy(step))
 }
 
-/** Makes a new record. Throws an `EncodeError` that names the first column that does not fit. */
+/** Makes a new record. Throws an `EncodeError` that names the first column with an invalid value. */
 export const buildRecord = (shape: Shape, handle: Database, given: object): AnyActive => {
   for (const name of Object.keys(given)) {
     const field = shape.fields.find((field) => field.name === name)
@@ -141,10 +142,12 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
 }
 
 /**
- * Returns a record or a session with another handle: the handle of a transaction, or the database's own handle again.
- * With a transaction's handle, the operations of the record or session are part of that transaction. The current
- * session shows their effects once the transaction commits. The current session needs no `withHandle`. Throws a
- * `TypeError` for any other value, and for a session whose store is not in a database.
+ * Returns the record or the session with another handle: a transaction, or the database itself. With a transaction as
+ * the handle, the operations on the record or session are part of that transaction. If such an operation changes the
+ * current session, code outside of the transaction sees the change after the commit. Functions on the current session,
+ * such as `updateCurrentSession`, need no `withHandle`.
+ *
+ * Throws a `TypeError` for any other value, and for a session whose store is not in a database.
  *
  * @example
  * ```ts

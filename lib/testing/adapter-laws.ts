@@ -1,4 +1,4 @@
-// Checks law 10, and laws 2, 7 and 8 as a client sees them, through the `node:http` adapter.
+// Checks law 10 through the `node:http` adapter. Also checks laws 2, 7 and 8 as an HTTP client sees them.
 
 import assert from 'node:assert/strict'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'

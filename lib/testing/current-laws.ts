@@ -33,7 +33,7 @@ import {
   tagOf,
 } from './subject.js'
 
-/** Returns a task for each operation that writes a session value. */
+/** Returns a task for each operation that writes a session to its store. */
 const writes = (session: Session): readonly Task[] => [
   saveSession(session),
   rotateSession(session),

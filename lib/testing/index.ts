@@ -1,4 +1,4 @@
-// Exports the laws as checks of any `SessionStore`, for any test runner. `elapse` moves the tested store's clock.
+// Exports the laws as checks of any `SessionStore`, for any test runner.
 
 import { adapterLaws } from './adapter-laws.js'
 import { currentLaws } from './current-laws.js'

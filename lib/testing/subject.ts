@@ -13,12 +13,12 @@ import { buildSession, type LoadOptions, loadSession, saveSession, sessionToken 
 import { currentSession, updateCurrentSession, withSession } from '../request/with-session.js'
 import type { Change, Lifetime, Session, SessionStore } from '../store/contract.js'
 
-/** A store under test. It may contain other sessions. */
+/** A store under test. It may contain sessions of other checks. */
 export interface Subject {
   readonly store: SessionStore
-  /** The database of the store, if sessions take part in its transactions. */
+  /** The database of the store, if sessions can be saved in transactions of this database. */
   readonly database?: Database
-  /** Moves the store's own clock by this many milliseconds. */
+  /** Moves the store's clock forward by this number of milliseconds. */
   readonly elapse: (milliseconds: number) => Promise<void>
   readonly close: () => Promise<void>
 }
@@ -26,7 +26,7 @@ export interface Subject {
 /** Opens a store with this lifetime. */
 export type OpenSubject = (lifetime: Partial<Lifetime>) => Promise<Subject>
 
-/** One check of a law. `law` is the law's number in the table of laws. */
+/** One check of a law. `law` is the law's number in the README. */
 export interface Law {
   readonly law: number
   readonly name: string
@@ -52,7 +52,7 @@ const TITLES = {
   13: 'collection is polite',
 } as const
 
-/** Makes the checks of one law, by name, on stores with this lifetime. */
+/** Makes the checks of one law by their names. A check without a lifetime of its own uses `lifetime`. */
 export const lawsOf = (
   law: keyof typeof TITLES,
   checks: Readonly<Record<string, Check>>,
@@ -65,14 +65,14 @@ export const lawsOf = (
     ...(typeof check === 'function' ? { check } : check),
   }))
 
-/** Runs the task and returns its `Right`. A `Left` fails the law with its error. */
+/** Runs the task and returns the value of its `Right`. Throws the error of a `Left`. */
 export const right = async <L, A>(task: TE.TaskEither<L, A>): Promise<A> => {
   const result = await task()
   if (E.isLeft(result)) throw result.left as Error
   return result.right
 }
 
-/** Runs the task and returns its `Left`. A `Right` fails the law. */
+/** Runs the task and returns the error of its `Left`. Fails if the task results in a `Right`. */
 export const left = async <L, A>(task: TE.TaskEither<L, A>): Promise<L> => {
   const result = await task()
   if (E.isRight(result)) assert.fail('expected a Left')
@@ -113,7 +113,7 @@ export const reloaded = async (session: Session, options?: LoadOptions): Promise
 export const reload = async (session: Session, options?: LoadOptions): Promise<Session> =>
   (await reloaded(session, options)) ?? assert.fail('the session is not there')
 
-/** Returns the values that are stored under this session's token. */
+/** Loads the session by its token, and returns the stored values. */
 export const storedValues = async (session: Session): Promise<Readonly<Record<string, unknown>>> =>
   (await reload(session)).store.toObject()
 
@@ -123,17 +123,17 @@ export const snapshotOf = ({ snapshot }: Session): Snapshot =>
 export const expirationOf = ({ expiration }: Session): number =>
   O.toNullable(expiration) ?? assert.fail('it was never stored')
 
-/** Returns the change with which a store saves these edits of a stored session. */
+/** Returns the parameter `change` of a store's `save`, for these edits of a stored session. */
 export const changeOf = (session: Session, edits: Edits): Change => {
   const since = snapshotOf(session)
   return { save: newIdempotencyKey(), edits, since, entries: applyEdits(edits, since.entries) }
 }
 
-/** Saves these edits of a stored session without composing them. */
+/** Saves these edits of a stored session by the `save` of its store, without `saveSession`. */
 export const saveEdits = (session: Session, edits: Edits) =>
   session.handle.save(session.id, changeOf(session, edits))
 
-/** Returns the store, which records the name of each call and the key of each saved edit in `calls`. */
+/** Wraps the store. `calls` gets the name of each call of the store, and the key of each saved edit. */
 export const counted = (store: SessionStore) => {
   const calls: string[] = []
   const count =
@@ -163,7 +163,7 @@ export const counted = (store: SessionStore) => {
   return { store: countedStore, calls }
 }
 
-/** Stores a session and loads it again. `calls` has the later calls of the session's store. */
+/** Stores a session and loads it again. `calls` gets the calls of the session's store after this load. */
 export const countedSession = async (subject: Subject, ...edits: readonly Editing[]) => {
   const { store, calls } = counted(subject.store)
   const session = await reload(await stored(store, ...edits))
@@ -216,7 +216,7 @@ export const inOrder = <A>(
     ),
   ) as TE.TaskEither<unknown, A>
 
-/** Runs a request with this session, whose body runs the tasks one after the other. */
+/** Runs the tasks one after the other in a request with this session. */
 export const request = <A>(session: Session, ...tasks: readonly [...Task[], TE.TaskEither<unknown, A>]) =>
   withSession(session, () => inOrder(...tasks))
 
@@ -229,7 +229,7 @@ export const gate = (): readonly [Promise<void>, () => void] => {
   return [opened, open]
 }
 
-/** Runs a request, and after its end runs `late` in the async context of its body. Returns the result of `late`. */
+/** Runs a request. After its end, runs `late` in the async context of its body. Returns the result of `late`. */
 export const outlive = <A>(
   session: Session,
   body: Task,

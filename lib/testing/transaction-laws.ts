@@ -1,4 +1,4 @@
-// Checks laws 5 to 7 for the current session in transactions of its own database.
+// Checks laws 5 to 7 for the current session in transactions of the database that stores it.
 
 import assert from 'node:assert/strict'
 import { E, pipe, TE } from '../core/prelude.cjs'
@@ -29,7 +29,7 @@ import {
 
 type Check = (store: SessionStore, database: Database) => Promise<void>
 
-/** Makes checks for stores that are in a database with transactions. Other stores pass these checks. */
+/** Makes checks for stores in a database with transactions. For any other store these checks do nothing. */
 const databaseLaws = (law: 5 | 6 | 7, checks: Readonly<Record<string, Check>>) =>
   Object.entries(checks).flatMap(([name, check]) =>
     lawsOf(law, {
@@ -45,7 +45,7 @@ const fail: Task = TE.left('failed')
 const inTransaction = (database: Database, ...tasks: readonly [...Task[], Task]) =>
   transact(database, () => inOrder(...tasks))
 
-/** Runs the transaction so that its failure does not fail the body around it. */
+/** Runs the transaction, and ignores a failure, so that the body around the transaction does not fail. */
 const ignoringFailure = (transaction: Task): Task => TE.fromTask(transaction)
 
 export const transactionLaws = [
