@@ -33,7 +33,7 @@ const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
     void doing.then(done, done)
   })
 
-/** The approximate maximum size of the text in one statement, in characters. A larger request is sent alone. */
+/** A statement takes no further request after its text has this size, in characters. */
 const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
 export interface Pending<I, A, L> {

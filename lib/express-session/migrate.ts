@@ -1,5 +1,5 @@
 // Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
-// once in keyrow's store. A session that ends in keyrow's store is deleted from the other store, and its id stays
+// once in keyrow's store. A session that this store destroys is also deleted from the other store, and its id stays
 // fenced. The migration limits the remaining time of the session in the other store to keyrow's `idleMs`. So a session
 // that has expired in keyrow's store has normally expired in the other store too, and is not migrated again.
 

@@ -1,5 +1,5 @@
 // Wraps a store with a cache of the sessions that this process has read and saved. Each load queries the database,
-// which returns only the changes since the cached state. So a load is never stale, and its cost does not depend on the
+// which returns only the changes since the cached state. So a load is never stale, and its result does not grow with the
 // session's size.
 
 import { LRUCache } from 'lru-cache'

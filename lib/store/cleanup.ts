@@ -27,7 +27,7 @@ export interface DeletedExpired {
   /** The number of deleted sessions. */
   readonly sessions: number
   readonly batches: number
-  /** Whether no expired session was left. If false, the time was up, the run was aborted, or another run was busy. */
+  /** True if no expired session was left. False if the time was up or the run was aborted. */
   readonly finished: boolean
 }
 

@@ -82,7 +82,7 @@ export interface ExpiredBatch {
   readonly busy: boolean
 }
 
-/** A saved session. `rounds` is 2 if the save applied its updates again because of another save, otherwise 1. */
+/** A saved session. `rounds` is 2 if the save ran in a transaction under the row lock, otherwise 1. */
 export interface SavedSnapshot extends Snapshot {
   readonly rounds?: number
 }

@@ -1,5 +1,5 @@
 // Publishes events about sessions on `node:diagnostics_channel`. Each kind of event has a channel, whose name is
-// `keyrow:` and the kind. Without subscribers an event costs nothing. Events contain ids, counts and times, but never
+// `keyrow:` and the kind. Without subscribers an event costs almost nothing. Events contain ids, counts and times, but never
 // tokens, secrets or values.
 
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
@@ -14,7 +14,7 @@ export interface SessionEvents {
   readonly created: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
   /** A token opened a session. */
   readonly loaded: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
-  /** Edits were stored. `rounds` is 2 if updates ran again because of another request's save, otherwise 1. */
+  /** Edits were stored. `rounds` is 2 if the save ran in a transaction under the row lock, otherwise 1. */
   readonly saved: {
     readonly id: SessionId
     readonly edits: number
