@@ -1,6 +1,7 @@
 // Opens the stores of the session libraries. The benchmarks with and without HTTP use the same stores.
 
 import type { SessionStore } from 'keyrow'
+import { pgDatabase } from 'keyrow/pg'
 import type { Database } from 'keyrow/store'
 import pg from 'pg'
 import postgres from 'postgres'
@@ -11,18 +12,23 @@ import type { Servers } from './peer.js'
 export const HALF_AN_HOUR = 30 * 60_000
 export const SECRET = 'a secret of thirty-two characters or more'
 
-export const databaseOf = (keyrow: Library, { postgres: url }: Servers): Database => {
+export type Driver = 'postgres.js' | 'node-postgres'
+
+export const databaseOf = (keyrow: Library, servers: Servers, driver: Driver = 'postgres.js'): Database => {
+  if (driver === 'node-postgres') return pgDatabase(pgPool(servers))
   const { poolOptions, postgresDatabase } = keyrow.postgres
-  return postgresDatabase(() => postgres(url, { ...poolOptions, max: 10, onnotice: () => undefined }))
+  return postgresDatabase(() =>
+    postgres(servers.postgres, { ...poolOptions, max: 10, onnotice: () => undefined }),
+  )
 }
 
 /** Adds the layers that `postgresStore` has. */
 export const layered = ({ store: { batched, cached } }: Library, store: SessionStore): SessionStore =>
   batched(cached(store))
 
-export const keyrowStore = async (servers: Servers): Promise<SessionStore> => {
+export const keyrowStore = async (servers: Servers, driver: Driver): Promise<SessionStore> => {
   const keyrow = await current()
-  const store = layered(keyrow, keyrow.store.sessionStore(databaseOf(keyrow, servers)))
+  const store = layered(keyrow, keyrow.store.sessionStore(databaseOf(keyrow, servers, driver)))
   await keyrow.main.prepareStore(store)
   return store
 }

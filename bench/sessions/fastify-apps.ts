@@ -59,7 +59,7 @@ export const fastifySessions = async (servers: Servers): Promise<number> => {
 
 export const fastifyKeyrow = async (servers: Servers): Promise<number> => {
   const app = fastify({ keepAliveTimeout: 600_000 })
-  await app.register(sessionPlugin, { store: await keyrowStore(servers) })
+  await app.register(sessionPlugin, { store: await keyrowStore(servers, 'postgres.js') })
   return listen(app, {
     get: async (_request, key) => sessionRef(key)(await currentSession()),
     put: (_request, values) =>

@@ -11,7 +11,7 @@ import session, { type Store } from 'express-session'
 import { getIronSession } from 'iron-session'
 import { sessionMiddleware } from 'keyrow/express'
 import { currentSession, sessionRef, sessionSet, updateCurrentSession } from 'keyrow/promise'
-import { HALF_AN_HOUR, keyrowStore, pgPool, redisClient, SECRET } from './backends.js'
+import { type Driver, HALF_AN_HOUR, keyrowStore, pgPool, redisClient, SECRET } from './backends.js'
 import { fastifyKeyrow, fastifySessions } from './fastify-apps.js'
 import type { HttpName } from './http-peer.js'
 import { filled, type Servers, type Values } from './peer.js'
@@ -77,17 +77,20 @@ const iron = (req: Request, res: Response) =>
     cookieOptions: { secure: false },
   })
 
+const keyrowAccess = async (servers: Servers, driver: Driver): Promise<Access> => ({
+  // The specs extend the Express request with types of `lib`. A cast is needed, because this is the built package.
+  middleware: sessionMiddleware({ store: await keyrowStore(servers, driver) }) as unknown as RequestHandler,
+  get: async (_req, _res, key) => sessionRef(key)(await currentSession()),
+  put: (_req, _res, values) =>
+    updateCurrentSession((session) =>
+      Object.entries(values).reduce((session, [key, value]) => sessionSet(key, value)(session), session),
+    ),
+})
+
 /** The applications, by the name of their session library. */
 export const apps: Readonly<Record<HttpName, Listen>> = {
-  keyrow: onExpress(async (servers) => ({
-    // The specs extend the Express request with types of `lib`. A cast is needed, because this is the built package.
-    middleware: sessionMiddleware({ store: await keyrowStore(servers) }) as unknown as RequestHandler,
-    get: async (_req, _res, key) => sessionRef(key)(await currentSession()),
-    put: (_req, _res, values) =>
-      updateCurrentSession((session) =>
-        Object.entries(values).reduce((session, [key, value]) => sessionSet(key, value)(session), session),
-      ),
-  })),
+  keyrow: onExpress((servers) => keyrowAccess(servers, 'postgres.js')),
+  'keyrow, node-postgres': onExpress((servers) => keyrowAccess(servers, 'node-postgres')),
   'connect-pg-simple': onExpress((servers) =>
     expressSession(
       new (pgSimple(session))({

@@ -31,6 +31,7 @@ const startServer = async (name: string, servers: Servers) => {
 /** The names of all applications. Only the server process loads the applications, because their import takes long. */
 export const httpNames = [
   'keyrow',
+  'keyrow, node-postgres',
   'connect-pg-simple',
   'connect-redis',
   'iron-session',

@@ -2,7 +2,7 @@
 // another version of keyrow.
 
 import type { Session } from 'keyrow'
-import { databaseOf, layered } from './backends.js'
+import { type Driver, databaseOf, layered } from './backends.js'
 import { baseline, current, type Library } from './library.js'
 import { inGroups, type OpenPeer } from './peer.js'
 
@@ -10,14 +10,15 @@ interface Form {
   readonly library?: () => Promise<Library>
   readonly layers?: boolean
   readonly someKeys?: boolean
+  readonly driver?: Driver
 }
 
 const open =
-  ({ library = current, layers = true, someKeys = false }: Form): OpenPeer =>
+  ({ library = current, layers = true, someKeys = false, driver }: Form): OpenPeer =>
   async (servers) => {
     const keyrow = await library()
     const { buildSession, loadSession, saveSession, sessionSet, sessionToken } = keyrow.main
-    const database = databaseOf(keyrow, servers)
+    const database = databaseOf(keyrow, servers, driver)
     const plain = keyrow.store.sessionStore(database, { schema: keyrow.schema })
     const store = layers ? layered(keyrow, plain) : plain
     await keyrow.main.prepareStore(store)
@@ -46,6 +47,7 @@ const open =
   }
 
 export const keyrow = open({})
+export const pgKeyrow = open({ driver: 'node-postgres' })
 export const plainKeyrow = open({ layers: false })
 export const someKeysKeyrow = open({ someKeys: true })
 export const baselineKeyrow = open({ library: baseline })

@@ -3,7 +3,7 @@
 import { connectPgSimple, connectRedis } from './express-session-peers.js'
 import { httpNames, httpPeer } from './http-peer.js'
 import { ironSession } from './iron-peer.js'
-import { baselineKeyrow, keyrow, plainKeyrow, someKeysKeyrow } from './keyrow-peer.js'
+import { baselineKeyrow, keyrow, pgKeyrow, plainKeyrow, someKeysKeyrow } from './keyrow-peer.js'
 import { byHand } from './limit-peer.js'
 import type { OpenPeer } from './peer.js'
 
@@ -11,6 +11,7 @@ type Peers = Readonly<Record<string, OpenPeer>>
 
 const stores: Peers = {
   keyrow,
+  'keyrow, node-postgres': pgKeyrow,
   ...(process.env['BASELINE'] === undefined ? {} : { 'keyrow, baseline': baselineKeyrow }),
   'keyrow, some keys': someKeysKeyrow,
   'keyrow, no layers': plainKeyrow,
