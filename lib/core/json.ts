@@ -33,7 +33,8 @@ interface Walk {
 }
 
 /**
- * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members are left out and -0 becomes 0.
+ * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members are left out and -0 becomes
+ * 0.
  *
  * @throws `EncodeError`, with `key` and the path, for functions, symbols, BigInt, NaN, infinities, `undefined` in
  * arrays, cycles, class instances, U+0000 and lone surrogates.

@@ -243,8 +243,8 @@ const elementsOf =
   }
 
 /**
- * A column of arrays of one dimension. Its elements may be null only if `of` is nullable, as in `array(nullable(text))`.
- * Throws a `RangeError` for an array of arrays.
+ * A column of arrays of one dimension. Its elements may be null only if `of` is nullable, as in
+ * `array(nullable(text))`. Throws a `RangeError` for an array of arrays.
  */
 export const array = <A>(of: Column<A>): Column<readonly A[]> => {
   if (of.sql.endsWith('[]')) throw new RangeError('an array of arrays is not supported: keep it as jsonb')

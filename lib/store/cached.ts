@@ -1,6 +1,6 @@
 // Wraps a store with a cache of the sessions that this process has read and saved. Each load queries the database,
-// which returns only the changes since the cached state. So a load is never stale, and its result does not grow with the
-// session's size.
+// which returns only the changes since the cached state. So a load is never stale, and its result does not grow with
+// the session's size.
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'

@@ -115,8 +115,8 @@ export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
 export type Unsaved = 'notStored' | 'mayBeStored'
 
 /**
- * Operations on several sessions in one statement and one transaction. Results are in the order of the requests. An error
- * means that nothing was done, or that the effect is unknown.
+ * Operations on several sessions in one statement and one transaction. Results are in the order of the requests. An
+ * error means that nothing was done, or that the effect is unknown.
  */
 export interface BatchOperations {
   readonly load: (

@@ -1,6 +1,6 @@
 // Publishes events about sessions on `node:diagnostics_channel`. Each kind of event has a channel, whose name is
-// `keyrow:` and the kind. Without subscribers an event costs almost nothing. Events contain ids, counts and times, but never
-// tokens, secrets or values.
+// `keyrow:` and the kind. Without subscribers an event costs almost nothing. Events contain ids, counts and times, but
+// never tokens, secrets or values.
 
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -94,8 +94,8 @@ export const publish = <N extends SessionEventName>(name: N, event: SessionEvent
 }
 
 /**
- * Calls `listener` for each event of one kind, synchronously and in the event's async context. Returns the function that
- * removes the listener. An error thrown by the listener becomes an uncaught exception of the process.
+ * Calls `listener` for each event of one kind, synchronously and in the event's async context. Returns the function
+ * that removes the listener. An error thrown by the listener becomes an uncaught exception of the process.
  *
  * @example
  * ```ts
