@@ -1,5 +1,5 @@
 // Converts parameters and values to and from PostgreSQL's text format, which every driver sends and receives. The
-// server infers a parameter's type like that of a quoted literal. So a parameter means the same with every driver.
+// server infers the type of a parameter from the statement. So a parameter has the same meaning with every driver.
 import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
