@@ -63,7 +63,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly misuse: (() => L | undefined) | undefined
   /**
    * Sends a batch, and returns the results in the order of the requests. The result of a request is `undefined` if the
-   * batch did not execute it, and `UNKNOWN` if the batch may have executed it. Its first item is then sent alone.
+   * batch did not execute it, and `UNKNOWN` if the batch may have executed it. Then the first item is sent alone.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
   /** Sends one item alone. `mayBeDone` is true if a batch may have executed the item. */

@@ -14,7 +14,7 @@ export interface BatchOptions {
   readonly concurrency?: number
   /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum wait in the queue, in milliseconds. Then a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum wait in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -49,7 +49,7 @@ const LATE_MS = 10
 /** If this many reads wait, another statement is sent before the running statement ends. */
 export const READS_WORTH_ANOTHER = 32
 
-/** The same number for writes. It is higher, since each statement that writes costs a flush of the WAL. */
+/** The corresponding number for writes. It is higher, since each statement that writes costs a flush of the WAL. */
 export const WRITES_WORTH_ANOTHER = 64
 
 /**

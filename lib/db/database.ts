@@ -88,7 +88,7 @@ export interface TransactionScope {
   readonly outer: Database
   /** Runs `task` in the transaction after a successful body, before the commit or the savepoint's release. */
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
-  /** Calls `listener` at the transaction's end, or at once if it has ended. A released savepoint counts as committed. */
+  /** Calls `listener` at the transaction's end, or at once if it is over. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 

@@ -13,8 +13,8 @@ import { decodedRows, paramText, type Wire } from './text-format.js'
 import { savepoints, scopedDatabase } from './transaction.js'
 
 // Locks the directory and returns the function that unlocks it. Two processes that open one PGlite directory would lose
-// data, and PGlite does not prevent this. The promise rejects if another process holds the lock, or if file locks do not
-// work in this runtime. The operating system frees the lock when the process ends, even after a crash.
+// data, and PGlite does not prevent this. The promise rejects if another process holds the lock, or if file locks do
+// not work in this runtime. The operating system frees the lock when the process ends, even after a crash.
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })

@@ -87,8 +87,7 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock. So keyrow sets this isolation level, and
-// does not use the role's default.
+// A check under a lock must see everything that was committed before the lock, whatever the role's default level is.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
