@@ -55,8 +55,8 @@ select (select id::text from examined order by id desc limit 1) as last`,
 
   // $1 batch size. Handles the sessions whose `collect_at` has passed. An expired session is deleted, and its id is
   // fenced if the session is younger than an hour. For a live session, `collect_at` becomes the session's expiration,
-  // and the header is not locked. A row of `listing` without a session is deleted. `for update` reads the latest header,
-  // so a session that was extended meanwhile is not deleted.
+  // and the header is not locked. A row of `listing` without a session is deleted. `for update` reads the latest
+  // header, so a session that was extended meanwhile is not deleted.
   deleteExpired: (schema) =>
     endingOf(schema, {
       before: [

@@ -129,10 +129,10 @@ export const sessionStatements = statementsOf('session', {
   // of $5, $7 whether the header must still have revision $5. Without the row lock $7 is true for updates, since their
   // values were computed from the base revision. The result has no row if the session is gone, has another revision
   // although $7 is true, or already has this save. There is also no row if the base revision is so old that the header
-  // may have lost the idempotency key of this save. A deletion is also an upsert, since a DELETE would miss a row that a
-  // concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot. If this save waited
-  // for others, `seen` is not the revision before this save, and `changes` lacks the writes of the others. `since` is
-  // computed after this save, so it is 0 if there were 63 other saves after the base revision.
+  // may have lost the idempotency key of this save. A deletion is also an upsert, since a DELETE would miss a row that
+  // a concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot. If this save
+  // waited for others, `seen` is not the revision before this save, and `changes` lacks the writes of the others.
+  // `since` is computed after this save, so it is 0 if there were 63 other saves after the base revision.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
   // Like `save`, with $8 loaded keys. `changes` has only these keys.
