@@ -18,9 +18,7 @@ const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/**
- * A request that may wait for a lock frees its slot after this time. Most requests that wait for no lock are faster.
- */
+/** A write that is sent alone frees its slot after this time, since it may wait for a lock. Most writes are faster. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -33,7 +31,7 @@ const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
     void doing.then(done, done)
   })
 
-/** A statement takes no further request after its text has this size, in characters. */
+/** No request is added to a batch whose requests already have more characters than this. */
 const MAX_BATCH_CHARS = 4 * 1024 * 1024
 
 export interface Pending<I, A, L> {
@@ -43,7 +41,7 @@ export interface Pending<I, A, L> {
   readonly since: number
   readonly resolve: (outcome: E.Either<L | DriverError, A>) => void
   readonly reject: (thrown: unknown) => void
-  /** Whether a batch may have done the item. */
+  /** Whether a batch may have executed the item. */
   mayBeDone: boolean
 }
 
@@ -51,11 +49,11 @@ export interface Pending<I, A, L> {
 export interface Merged<I, R, A, L> {
   readonly request: R
   readonly pending: readonly Pending<I, A, L>[]
-  /** Splits the result of the request into the results of its items. Without `split`, there is one item. */
+  /** Splits the result of the request into the results of its items. A request of one item needs no `split`. */
   readonly split?: (result: A) => readonly A[]
 }
 
-/** Stands for the result of a request that may be done. */
+/** The result of a request that a batch may or may not have executed. */
 export const UNKNOWN: unique symbol = Symbol('unknown')
 
 export interface BatchQueueOptions<I, R, A, L> {
@@ -64,11 +62,11 @@ export interface BatchQueueOptions<I, R, A, L> {
   /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
   /**
-   * Returns the results in the requests' order. The items of a request without a result are retried alone. Its result
-   * is then `undefined` if nothing was done, and `UNKNOWN` if the request may be done.
+   * Sends a batch, and returns the results in the order of the requests. The result of a request is `undefined` if the
+   * batch did not execute it, and `UNKNOWN` if the batch may have executed it. Then the first item is sent alone.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
-  /** Sends one item alone. `mayBeDone` is true if a batch may have done the item. */
+  /** Sends one item alone. `mayBeDone` is true if a batch may have executed the item. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
   /** Returns the key of the lock that an item takes. Items with the same key are sent in the order of arrival. */
   readonly keyOf?: (item: I) => string
@@ -78,7 +76,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly canMerge?: (first: I, other: I) => boolean
   /**
    * Merges items into one request. `base` is the result of the previous request with the same key, if the items waited
-   * for that request. The request does not contain the items that `merge` rejects.
+   * for that request. If an item cannot be merged, `merge` rejects its promise and leaves it out of the request.
    */
   readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
   /** The length of an item's text. Default: 0. */
@@ -100,13 +98,13 @@ interface Group<I, R, A, L> {
   isUnderWay: boolean
 }
 
-/** The waiting items of a key for which no item waits. This array is never changed. */
+/** An empty list of waiting items. It is shared, so it must not be changed. */
 const NONE: never[] = []
 
-/** A group that a batch did not answer. */
+/** A group for which a batch returned no result. */
 interface Unanswered<I, R, A, L> {
   readonly group: Group<I, R, A, L>
-  /** The number of items that are now sent alone. The other items wait for the result, and are merged with it. */
+  /** The number of items that are now sent, each alone. The other items of the group return to the queue. */
   readonly count: number
 }
 
@@ -212,7 +210,7 @@ class BatchQueue<I, R, A, L> {
     return blocked.splice(0, count)
   }
 
-  /** Returns the items that arrived after `earliest`. The time in the queue of the other items is over, so they fail. */
+  /** Returns the items that arrived at `earliest` or later. All other items have waited too long, so they fail. */
   #inTime(pending: readonly Pending<I, A, L>[], earliest: number): readonly Pending<I, A, L>[] {
     const { what, limits } = this.#options
     if (pending.every(({ since }) => since >= earliest)) return pending
@@ -225,8 +223,8 @@ class BatchQueue<I, R, A, L> {
   }
 
   /**
-   * Ends a group, unless it has ended already. `result` is the new state of the group's key, if known. The items of
-   * `rest` wait again, before all other items of the key.
+   * Ends a group, unless it has ended already. `result` is the last result for the group's key, if known. The items of
+   * `rest` return to the queue, before all other waiting items of the key.
    */
   #complete(group: Group<I, R, A, L>, result: A | undefined, rest: readonly Pending<I, A, L>[] = []): void {
     if (!group.isUnderWay) return
@@ -298,7 +296,7 @@ class BatchQueue<I, R, A, L> {
     else for (const [place, own] of split(result).entries()) pending[place]?.resolve(E.right(own))
   }
 
-  /** Sends the items one after the other, each in its own statement. An item whose time in the queue is over fails. */
+  /** Sends the items one after the other, each in its own statement. An item that has waited too long fails instead. */
   async #sendEach({ group, count }: Unanswered<I, R, A, L>): Promise<void> {
     const { pending } = group.merged
     let latest: A | undefined
@@ -316,7 +314,7 @@ class BatchQueue<I, R, A, L> {
   }
 }
 
-/** Records that a batch may have done the items of a group. */
+/** Records that a batch may have executed the items of a group. */
 const doubt = <I, R, A, L>({ merged }: Group<I, R, A, L>): void => {
   for (const one of merged.pending) one.mayBeDone = true
 }

@@ -14,7 +14,7 @@ export interface BatchOptions {
   readonly concurrency?: number
   /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum time in the queue, in milliseconds. After it a request fails with a `DriverError`. Default: 12,000. */
+  /** The maximum wait in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -35,7 +35,7 @@ export interface BatchSource<B> {
   readonly size: () => number
   /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if no batch is ready. */
   readonly next: (slots: number) => B | undefined
-  /** If at least this many requests wait, another batch starts while one runs. */
+  /** If at least this many requests wait, another batch starts before the running batch ends. */
   readonly worthAnother: number
   /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
   readonly send: (batch: B) => Promise<void>
@@ -46,10 +46,10 @@ type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSi
 /** A batch that runs longer than this time is late. Another batch may start while a late batch runs. */
 const LATE_MS = 10
 
-/** If this many reads wait, another statement is sent while one runs. */
+/** If this many reads wait, another statement is sent before the running statement ends. */
 export const READS_WORTH_ANOTHER = 32
 
-/** If this many writes wait, another statement is sent while one runs. Each statement costs a flush of the WAL. */
+/** The corresponding number for writes. It is higher, since each statement that writes costs a flush of the WAL. */
 export const WRITES_WORTH_ANOTHER = 64
 
 /**

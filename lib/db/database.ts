@@ -20,8 +20,8 @@ export interface Query {
 export interface BatchableQuery extends Query {
   /**
    * The number of leading parameters that identify the row which the statement writes. Two callers with the same row
-   * are never batched together. A caller without a result row runs the statement alone, because its row is locked or
-   * deleted.
+   * are never batched together. If a caller's row is locked or deleted, the batch returns no row for this caller. Then
+   * the caller's statement is sent alone.
    */
   readonly keyParams?: number
 }
@@ -52,8 +52,8 @@ export interface Queryable {
    * Runs one statement and returns all its rows. A failure is returned as a `DriverError`, never thrown. When the
    * database's deadline has passed, the statement fails and its effect is unknown. A text with U+0000 or a value that
    * is not a `Param` is rejected before anything is sent. If a change of a column made a prepared statement stale, the
-   * statement is prepared again and run. In a transaction, a stale statement fails with a retryable error, since its
-   * failure aborts the transaction.
+   * statement is sent again. In a transaction, a stale statement fails with a retryable error, since its failure aborts
+   * the transaction.
    */
   readonly query: (query: Query, params: readonly Param[]) => TaskEither<DriverError, readonly Row[]>
 }
@@ -88,7 +88,7 @@ export interface TransactionScope {
   readonly outer: Database
   /** Runs `task` in the transaction after a successful body, before the commit or the savepoint's release. */
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
-  /** Calls `listener` at the transaction's end, or at once if it has ended. A released savepoint counts as committed. */
+  /** Calls `listener` at the transaction's end, or at once if it is over. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
@@ -114,8 +114,8 @@ export interface QueryEvent {
 }
 
 /**
- * Wraps a database so that `observer` is called after each statement, in the statement's async context. An error that
- * `observer` throws rejects the caller of the statement.
+ * Wraps a database so that `observer` is called after each statement, in the statement's async context. If `observer`
+ * throws an error, the promise of the statement rejects with this error.
  *
  * @example
  * ```ts
@@ -165,7 +165,7 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
  * Runs `body` in a transaction. If `body` returns a `Right`, the transaction is committed. If `body` returns a `Left`
  * or throws, the transaction is rolled back, and the caller gets that `Left` or error. A nested call is a savepoint.
  * Inside `body` use the handle `tx`. `withHandle` returns a record or session with this handle. A statement through an
- * outer handle fails at once with the kind `outerHandle`. If a statement fails, the result is a `Left` of its error,
+ * outer handle fails at once with the kind `outerHandle`. If a statement fails, the result is a `Left` with its error,
  * even if `body` ignores the error. `transact` retries nothing.
  *
  * Changes of the current session in `body` belong to the transaction if the session is stored in the same database.

@@ -9,7 +9,7 @@ import { paramProblem } from './text-format.js'
 
 // Whether a statement failed because its prepared form is stale. It is stale if a column has a new type, or if the
 // connection has lost the prepared statement. DISCARD ALL or a pooler can cause this loss. The server detects a stale
-// statement before it runs the statement. So the statement had no effect, and can be prepared again.
+// statement before it runs the statement. So the statement had no effect, and can be sent again.
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
   // 0A000 has other causes too, and messages may be translated. So the name of the server's routine is compared.
@@ -129,11 +129,11 @@ export const invalidParams = (query: Query, params: readonly unknown[]): DriverE
 export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
-// Retries operations of the store. Each operation is idempotent. The session's header keeps the idempotency keys of the
-// last saves. A repeated rotation or creation recognizes the effect of the first attempt. An operation is retried after
-// a lost connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. An operation is also
-// retried if the server starts, stops, is read-only or lacks resources. The number of attempts and the total time are
-// bounded. The pauses between attempts have random lengths.
+// Retries operations of the store, which are all idempotent. The database recognizes a repeated save by its idempotency
+// key. A repeated rotation or creation recognizes the effect of the first attempt. An operation is retried after a lost
+// connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. It is also retried if the
+// server starts, stops, is read-only or lacks resources. The number of attempts and the total time are bounded. The
+// pauses between attempts have random lengths.
 
 export interface RetryPolicy {
   /** The maximum number of attempts, including the first one. Default: 6. */

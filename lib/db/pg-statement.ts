@@ -1,6 +1,6 @@
-// Sends one statement on a client of node-postgres. node-postgres has an interface for statements of other libraries
-// ("submittable"). A statement of keyrow skips the result description that the connection knows already, and keyrow
-// decodes the rows. So the client's and the module's type parsers have no effect.
+// Sends one statement on a client of node-postgres, through the interface for statements of other libraries
+// ("submittable"). keyrow requests the description of a prepared statement's result only once for each connection.
+// keyrow decodes the rows itself, so the type parsers of the client and of node-postgres have no effect.
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
@@ -33,11 +33,11 @@ export interface PgClient {
 export interface ClientState {
   /** The result columns of prepared statements, by name. */
   readonly columns: Map<string, readonly Column[]>
-  /** The last time at which the server was ready for a statement. */
+  /** The time at which the server last reported that it is ready for a statement. */
   answeredAt: number
   /** The server's last transaction status: `I` outside of transactions, `T` in one, `E` in a failed one. */
   status: string
-  /** Whether the server has the role that the program wants. */
+  /** Whether a check has found that the server is a primary. */
   isChecked: boolean
   isObserved: boolean
 }
@@ -70,7 +70,7 @@ export interface Result {
 
 const names = new LRUCache<string, string>({ max: 1_000 })
 
-/** Returns the name of a prepared statement. Processes that share a connection use one name for one text. */
+/** Returns the name of a prepared statement. Processes that share a connection use the same name for the same text. */
 const nameOf = (text: string, generation: number): string => {
   const known = names.get(text) ?? createHash('sha256').update(text).digest('hex').slice(0, 32)
   names.set(text, known)
@@ -86,7 +86,7 @@ interface Parts {
 }
 
 class Statement {
-  /** node-postgres records a prepared statement by these two members. */
+  /** node-postgres copies these two members to `parsedStatements` when the server has prepared the statement. */
   readonly name: string
   readonly text: string
   readonly #parts: Parts
@@ -164,7 +164,8 @@ interface Field {
   readonly dataTypeID: number
 }
 
-// node-postgres answers a statement before it handles its own listener's event, so this listener comes first.
+// node-postgres settles a statement in its own listener for `readyForQuery`. keyrow's listener runs before that one, so
+// `state` is up to date when the statement is settled.
 const observe = (connection: Connection, state: ClientState): void => {
   if (state.isObserved) return
   state.isObserved = true

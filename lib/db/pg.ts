@@ -47,7 +47,7 @@ export interface PgPool {
     ) => void,
   ): void
   end(): Promise<void>
-  /** The number of clients. A pool has this member, and a single client has not. */
+  /** The number of clients. This member distinguishes a pool from a single client. */
   readonly totalCount: number
   readonly ending?: boolean
   readonly options?: { readonly pipeline?: unknown }
@@ -76,7 +76,7 @@ interface Link {
   readonly plans: Plans
   readonly settings: SettingsCheck
   readonly leases: Set<Lease>
-  /** The latest time at which a statement was sent that missed its deadline. */
+  /** The latest time at which keyrow sent a statement that then missed its deadline. */
   silentSince: number
 }
 
@@ -94,9 +94,9 @@ interface Lease {
  * Makes a database on a pool of node-postgres. Closing the database ends the pool. keyrow sends and reads all values as
  * text, so type parsers have no effect, whether they belong to the pool or to the whole process.
  *
- * A client whose statement missed its deadline is closed, and so are idle clients that have not answered since. So
- * connections that no longer answer do not stay in the pool. Set `connectionTimeoutMillis` of the pool, since
- * node-postgres has no limit by default.
+ * keyrow closes a client whose statement missed its deadline. When keyrow takes another client from the pool, it closes
+ * this client too if the client's last answer is older than that statement. So connections that no longer answer do not
+ * stay in the pool. Set `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
  *
  * If a setting of the role or database would silently give wrong values (`DateStyle` other than ISO,
  * `extra_float_digits` below 1, `array_nulls` off), the affected statements fail with a `DriverError` of the kind
@@ -188,8 +188,8 @@ const leaseOf = ({ leases }: Link, client: PgClient, releaseClient: (destroy?: b
 
 const LONGEST_PAUSE_MS = 250
 
-// Takes a suitable client from the pool. A client is closed instead if it has not answered since a statement missed its
-// deadline, or if it is connected to a standby and the program wants a primary.
+// Takes a suitable client from the pool. A client is closed instead if its last answer is older than a statement that
+// missed its deadline, or if the program wants a primary and the client is connected to a standby.
 const leased = async (link: Link, { until }: Clock): Promise<Lease> => {
   for (let delayMs = 5; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
     try {
@@ -245,8 +245,8 @@ const clockOf = (timeoutMs: number): Clock => {
   return { sentAt, until: sentAt + timeoutMs, isOver: false }
 }
 
-// Takes a client and sends the first statement on it. If the deadline passes first, the client is closed, or is given
-// back as soon as the pool provides it.
+// Takes a client and sends the first statement on it. If the server does not answer before the deadline, the client is
+// closed. If the pool provides a client only after the deadline, this client is given back unused.
 const withLease = <A>(
   link: Link,
   name: string,
@@ -303,7 +303,7 @@ interface Tx {
   readonly link: Link
   readonly lease: Lease
   lost: DriverError | undefined
-  /** The end of the last statement. node-postgres runs the statements of a client one after the other. */
+  /** The last statement. The next statement waits for its end, since a client runs one statement at a time. */
   last: Promise<unknown>
 }
 
@@ -322,7 +322,7 @@ const transact = async <L, A>(
       throw error
     }
   })
-  // Nothing follows a BEGIN that failed, so it has no effect.
+  // After a failed BEGIN no statement is sent, so the transaction has no effect.
   if (E.isLeft(opened)) return E.left(withEffect(opened.left, 'none'))
   const tx: Tx = { link, lease: opened.right, lost: undefined, last: Promise.resolve() }
   let result: E.Either<L, A> | undefined

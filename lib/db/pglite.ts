@@ -12,11 +12,9 @@ import { closedError, driverError, invalidParams, timeoutOf, withDeadline } from
 import { decodedRows, paramText, type Wire } from './text-format.js'
 import { savepoints, scopedDatabase } from './transaction.js'
 
-// Two processes that open one PGlite directory lose data, and PGlite does not prevent this. So keyrow locks the
-// directory. The operating system frees the lock when the process ends, even after a crash.
-
-// Locks the directory and returns the function that unlocks it. The promise rejects if another process holds the lock,
-// or if file locks do not work in this runtime.
+// Locks the directory and returns the function that unlocks it. Two processes that open one PGlite directory would lose
+// data, and PGlite does not prevent this. The promise rejects if another process holds the lock, or if file locks do
+// not work in this runtime. The operating system frees the lock when the process ends, even after a crash.
 const lockDirectory = async (directory: string): Promise<() => Promise<void>> => {
   const locks = await nativeLocks()
   await mkdir(directory, { recursive: true })
@@ -34,7 +32,7 @@ interface Locks {
 }
 
 // Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
-// ends a Deno process, and a held lock ends a Bun process. File locks of Bun and Deno do not exclude Node.js.
+// ends a Deno process, and a held lock ends a Bun process. Locks made by Bun or Deno do not keep out Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
@@ -55,7 +53,7 @@ const unlocked = (why: string, cause?: unknown, remedy = 'open it with Node.js')
   )
 
 export interface PgliteOptions {
-  /** The maximum time of one statement once the database is open, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement in milliseconds, without the opening of the database. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
@@ -70,9 +68,9 @@ interface Opened {
 
 /**
  * Makes a PGlite database in a directory, or in memory if no directory is given. The first statement opens the
- * database. To create a new database takes 3 to 5 seconds. Statements fail with a `DriverError` if another process has
- * the directory open. On Bun and Deno the lock does not work, so all statements on a database in a directory fail. The
- * lock needs the package `fs-native-extensions`.
+ * database. The creation of a database takes 3 to 5 seconds. Statements fail with a `DriverError` if another process
+ * has the directory open. On Bun and Deno the lock does not work, so all statements on a database in a directory fail.
+ * The lock needs the package `fs-native-extensions`.
  *
  * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *

@@ -1,5 +1,5 @@
-// Does what every network driver does around the sending of one statement. It checks the parameters, and the settings
-// that change values. It also prepares a stale statement again.
+// Sends one statement for a network driver. `sendQuery` checks the parameters, and the settings that change values. If
+// a prepared statement is stale, `sendQuery` sends it again unprepared.
 
 import { DriverError, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
@@ -27,7 +27,7 @@ export interface Sending {
   readonly timeoutMs: number
   /** The part of `timeoutMs` that earlier attempts took, in milliseconds. */
   readonly spentMs?: number | undefined
-  /** Whether the statement is inside a transaction. There it is not repeated, since its failure aborts the transaction. */
+  /** Whether the statement is in a transaction. A failure aborts the transaction, so the statement is not repeated. */
   readonly inTransaction: boolean
   readonly once: SendOnce
 }

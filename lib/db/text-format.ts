@@ -1,5 +1,5 @@
 // Converts parameters and values to and from PostgreSQL's text format, which every driver sends and receives. The
-// server infers a parameter's type like that of a quoted literal. So a parameter means the same with every driver.
+// server infers the type of a parameter from the statement. So a parameter has the same meaning with every driver.
 import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
@@ -119,7 +119,7 @@ const types: readonly (readonly [type: number, arrays: number, decode: Decode])[
   [1184, 1185, momentOf], // timestamptz
 ]
 
-/** The OIDs of arrays of "char", name, text, char(n), varchar(n), time, interval, timetz, numeric, uuid, inet and cidr. */
+// The OIDs of arrays of "char", name, text, char(n), varchar(n), time, interval, timetz, numeric, uuid, inet and cidr.
 const TEXT_ARRAYS = [1002, 1003, 1009, 1014, 1015, 1183, 1187, 1270, 1231, 2951, 1041, 651]
 
 const arrayOf =

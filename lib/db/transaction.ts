@@ -70,7 +70,8 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-// Returns the innermost open scope of this database in the current async context, if that scope is inside of `handle`.
+// Returns this database's innermost open scope in the current async context. If `handle` is given, only scopes inside
+// `handle` count.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope
@@ -118,7 +119,7 @@ const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Outcome<A, L
     const result = await body()
     while (scope.savepoint !== undefined) await scope.savepoint
     if (E.isLeft(result)) return result
-    // A task may add further tasks.
+    // A task may add further tasks, which this loop also runs.
     for (const task of scope.commitTasks) {
       if (scope.failed !== undefined) break
       const done = await task()
@@ -182,7 +183,7 @@ const nested = async <L, A>(
   return running
 }
 
-/** Makes the savepoints of a transaction from statements. `query` sends a statement in the transaction. */
+/** Implements savepoints as SQL statements. `query` sends a statement in the transaction. */
 export const savepoints = (query: Driver['query']): DriverTransaction['savepoint'] => {
   let count = 0
   const savepoint: DriverTransaction['savepoint'] = (body) => async () => {

@@ -51,7 +51,7 @@ import {
 import { merged, mergedWithoutRead } from './save.js'
 
 // Concurrency: A batch of saves skips locked headers (`skip locked`), so it waits for no lock and takes part in no
-// deadlock. Each skipped session is then saved alone. Under the header's lock a batch works like a single save.
+// deadlock. Each skipped session is then saved alone. With each locked header a batch does the same as a single save.
 
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
@@ -75,9 +75,9 @@ cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since)
 where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.expiration')})`,
 
   // Arrays as text, for sessions: $1 ids, $2 base revisions, $3 version tags of $2, $4 whether the header must still
-  // have revision $2, $5 joined idempotency keys. Number: $6 idle time. Arrays as text, for edits: $7 ordinals of
-  // sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that was not saved. `seen`
-  // and `changes` come from the statement's snapshot. The statement writes no principals.
+  // have revision $2, $5 the idempotency keys of merged saves, as one text. Number: $6 idle time. Arrays as text, for
+  // edits: $7 ordinals of sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that
+  // was not saved. `seen` and `changes` come from the statement's snapshot. The statement writes no principals.
   save: (schema) => `
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
@@ -111,7 +111,7 @@ from head`,
 
 type BatchStatements = ReturnType<typeof batchStatements>
 
-/** The operations, of which the save is one attempt. */
+/** Like `BatchOperations`, but `save` returns a function that makes one attempt. */
 interface BatchAttempts extends Pick<BatchOperations, 'load'> {
   readonly save: (
     requests: readonly SaveRequest[],
@@ -213,7 +213,7 @@ const saveBatch =
     return async (mayBeDone) => {
       const rows = await rowsAs(BatchWrittenRow)(database, query, params)()
       if (E.isLeft(rows)) return rows
-      // An earlier attempt may have stored a save whose session gives no row.
+      // A save without a row was not stored, or an earlier attempt has stored it.
       const unsaved: Outcome = mayBeDone ? MAY_BE_STORED : NOT_STORED
       const outcomes = await outcomesOf(refresh, batchable, byOrdinal(rows.right, batchable.length), unsaved)
       return E.right(

@@ -16,10 +16,10 @@ export const FENCE_TIME = "interval '1 hour'"
 /** The end of a fence that begins now. */
 export const FENCED = `now() + ${FENCE_TIME}`
 
-/** The SQL condition that a session is live now. It reads the clock, because the statement may have waited for a lock. */
+/** The SQL condition that a session is live now. It reads the clock, since the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** The SQL condition that a session is live at the start of the transaction. Citus rejects volatile functions in an update. */
+/** The condition for Citus, with the time at the transaction's start. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
 /** A tombstone is kept for at least this many revisions. No reader needs the changes since an older revision. */
@@ -27,7 +27,7 @@ export const TOMBSTONE_REVISIONS = 256
 
 type Text = (schema: string, isAlive: string) => string
 
-/** Makes statements from their texts, each named `group.name`. `isAlive` is the SQL condition that a session is live. */
+/** Makes statements named `group.name` from their texts. `isAlive` is the SQL condition that a session is live. */
 export const statementsOf =
   <N extends string>(group: string, texts: Readonly<Record<N, Text>>) =>
   (schema: string, isAlive = ALIVE_NOW): Readonly<Record<N, Query>> => {
@@ -41,7 +41,7 @@ export const fence = (schema: string, ids: string): string => `
 insert into ${schema}.listing (session_id, collect_at) ${ids}
 on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at`
 
-/** Fences the ids of the sessions in `held` that have a row in `listing`. */
+/** Fences the ids of the locked sessions (`held`) that have a row in `listing`. */
 export const fenceListed = (schema: string, condition = ''): string => `
   update ${schema}.listing l set principal = null, collect_at = ${FENCED}
   from held where l.session_id = held.id${condition}
@@ -50,11 +50,11 @@ export const fenceListed = (schema: string, condition = ''): string => `
 interface EndingParts {
   /** Common table expressions before the locks. */
   readonly before?: readonly string[]
-  /** Selects and locks the sessions to end. Without `skip locked`, it locks them in the order of their ids. */
+  /** Selects and locks the sessions to end. A statement that waits for locks takes them in the order of the ids. */
   readonly lockedSessions: string
   /** Whether entries are deleted in one scan. The cascade would delete the entries of each session separately. */
   readonly deletesEntries?: boolean
-  /** A statement that fences the ids of `held`. */
+  /** A statement that fences the ids of the locked sessions (`held`). */
   readonly fenced: string
   /** Common table expressions after the deletion. */
   readonly after?: readonly string[]

@@ -35,7 +35,7 @@ order by s.created_at desc, s.id`,
     }),
 
   // $1 batch size, $2 the last id of the previous batch, or null. Adds sessions to `listing` that a release for version
-  // 1 created after the upgrade of the schema. Later than 30 days after the upgrade, the statement adds nothing.
+  // 1 created after the upgrade of the schema. If the last upgrade was over 30 days ago, the statement adds nothing.
   listMissing: (schema) => `
 with examined as materialized (
   select id, expires_at from ${schema}.session
@@ -53,9 +53,10 @@ with examined as materialized (
 )
 select (select id::text from examined order by id desc limit 1) as last`,
 
-  // $1 batch size. Handles the sessions that are due. Expired sessions are deleted. Live sessions become due again at
-  // their expiration, without a lock. A row of `listing` without a session is deleted. The id of a session younger than
-  // an hour is fenced. The row lock reads the latest row, so a session that was extended meanwhile is not deleted.
+  // $1 batch size. Handles the sessions whose `collect_at` has passed. An expired session is deleted, and its id is
+  // fenced if the session is younger than an hour. For a live session, `collect_at` becomes the session's expiration,
+  // and the header is not locked. A row of `listing` without a session is deleted. `for update` reads the latest
+  // header, so a session that was extended meanwhile is not deleted.
   deleteExpired: (schema) =>
     endingOf(schema, {
       before: [
@@ -113,7 +114,7 @@ export const principalsOver = (database: Database, schema: string): Principals =
         await rowAs(ExpiredRow)(database, sql.deleteExpired, [limit])(),
         E.map(({ sessions, due, handled, busy }) => ({
           sessions,
-          // Locked sessions stay due. If only locked sessions are left, they wait for a later cleanup.
+          // If only locked sessions are left, `handled` is 0. These sessions wait for a later cleanup.
           more: (due === limit && handled > 0) || unlisted,
           busy,
         })),
@@ -125,9 +126,9 @@ export const principalsOver = (database: Database, schema: string): Principals =
 const MISSING_BATCH = 10_000
 const MISSING_EVERY_MS = 600_000
 
-// Adds the sessions to `listing` that releases for version 1 omitted. Each call handles one batch, and a whole pass
-// runs every ten minutes. Returns whether the pass has more batches. A failure is ignored, since the cleanup works
-// without the pass and the next pass repeats the work.
+// Adds the sessions to `listing` that releases for version 1 omitted. Each call examines one batch of sessions, and
+// returns whether more batches follow. Ten minutes after the last batch, the examination of all sessions begins again.
+// A failure is ignored, since the cleanup does not need the result and the next examination repeats the work.
 const missingLister = (database: Database, query: Query) => {
   const read = rowAs(t.type({ last: t.union([t.string, t.null]) }))
   let next = 0
@@ -141,10 +142,10 @@ const missingLister = (database: Database, query: Query) => {
   }
 }
 
-// Tables that Citus distributes by the session's id over several servers need other statements, since Citus rejects a
-// statement that locks rows on several servers. So one statement finds the sessions. Then a statement for each session
-// locks and ends the session on its server. Each statement checks the session again under the lock on its header. The
-// row in `listing` is written after the header.
+// Citus distributes the tables by the session's id over several servers, and rejects a statement that locks rows on
+// several servers. So one statement finds the sessions. Then a statement for each session locks and ends the session on
+// its server. Each statement checks the session again under the lock on its header. The row in `listing` is written
+// after the header.
 
 const citusStatements = statementsOf('citus', {
   // $1 principal, $2 id of the session to keep, or null, $3 id of the only session to end, or null

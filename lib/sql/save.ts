@@ -42,7 +42,7 @@ export const saveOver =
 
 const save = (saving: Saving, id: SessionId, change: Change): ReturnType<SessionStore['save']> =>
   pipe(
-    // The update of an unloaded key must first read the value under the lock.
+    // For the update of an unloaded key, the value must first be read under the lock.
     hasUnloadedUpdates(change.since, change.edits)
       ? TE.right(O.none)
       : write(saving, saving.database, id, change, hasUpdates(change.edits)),
@@ -109,9 +109,8 @@ const written = (
   keys: keysAfter(since, edits),
 })
 
-// Returns the snapshot after a save, with the changes of other requests. If `seen` is not `revision - 1`, the save
-// waited for another save, whose writes `changes` does not have. Then the result is `undefined`, and the caller reads
-// the session again.
+// Returns the snapshot after a save, with the changes of other requests. If the row may lack some of these changes, the
+// result is `undefined`, and the caller reads the session again.
 export const mergedWithoutRead = (
   made: Made,
   versionTag: IdempotencyKey,
@@ -125,7 +124,8 @@ export const mergedWithoutRead = (
     : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
 }
 
-/** Returns the snapshot after a save, and reads the session again if needed. A later destruction is ignored. */
+// Returns the snapshot after a save, and reads the session again if needed. If the session has ended before this read,
+// the snapshot lacks the changes of other requests.
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
@@ -175,7 +175,7 @@ const undecidable = ({ sql }: Saving): DriverError =>
     { retryable: false },
   )
 
-// The version tag becomes valid with the write. Before that, nothing reads the changes since this snapshot.
+// The version tag belongs to the revision only after the write. Until then nothing reads changes since this snapshot.
 const snapshotOf = (
   { save }: Change,
   { revision, expiration }: Saved,

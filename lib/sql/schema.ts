@@ -275,7 +275,7 @@ const migrate = (
 ): TE.TaskEither<DriverError, unknown> =>
   pipe(
     [
-      // A role may have rights in an existing schema without the right to create a schema.
+      // `create schema if not exists` would fail for a role without the right to create schemas.
       ...(exists ? [] : [{ name: 'schema.create', text: `create schema ${schema}` }]),
       ...migrations.slice(version).flatMap(({ steps }) => steps(schema)),
     ],

@@ -4,8 +4,8 @@
 //
 // Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of
 // one session wait for each other. A destruction first fences the id in another statement. Entries are written only
-// under the header's lock, in jsonb's key order. No expiration is later than the absolute expiration, so `expires_at >
-// now()` enforces both limits. A write may have waited for a lock, so it compares with `clock_timestamp()`.
+// under the header's lock, in jsonb's key order. No expiration is later than the absolute expiration, so one comparison
+// enforces both limits. A write may have waited for a lock, so it compares `expires_at` with `clock_timestamp()`.
 
 import { PRINCIPAL } from '../core/well-known-keys.js'
 import { ON_PRIMARY } from '../db/database.js'
@@ -100,7 +100,7 @@ from ${schema}.session s
 where id = $1::uuid and ${isAlive}
 for update`
 
-/** Sets a timeout of five seconds for the rest of the transaction, unless the role or the database has a shorter one. */
+/** Limits a timeout to five seconds for the rest of the transaction. A shorter timeout is not changed. */
 const atMost = (timeout: string, name: string): string =>
   `case when extract(epoch from current_setting('${timeout}', true)::interval) not between 0.001 and 5
             then set_config('${timeout}', '5000', true) end as ${name}`
@@ -126,12 +126,13 @@ export type SessionStatements = ReturnType<typeof sessionStatements>
 
 export const sessionStatements = statementsOf('session', {
   // $1 id, $2 `{"key": [value], "deletedKey": []}`, $3 idle time, $4 idempotency key, $5 base revision, $6 version tag
-  // of $5, $7 whether the header must still have revision $5. Updates need $7, since their values were computed from
-  // the base revision. The result has no row if the session is gone, has another revision, or already has this save. It
-  // also has no row if the base revision is too old to check for this save. A deletion is also an upsert, since a
-  // DELETE would miss a row that a concurrent save inserted. `seen` is the header's revision in the statement's
-  // snapshot. If `seen` is not the revision before this save, the save waited for other saves, whose writes `changes`
-  // does not have. `since` is computed from the header after the save. So a base revision from 63 saves ago is too old.
+  // of $5, $7 whether the header must still have revision $5. Without the row lock $7 is true for updates, since their
+  // values were computed from the base revision. The result has no row if the session is gone, has another revision
+  // although $7 is true, or already has this save. There is also no row if the base revision is so old that the header
+  // may have lost the idempotency key of this save. A deletion is also an upsert, since a DELETE would miss a row that
+  // a concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot. If this save
+  // waited for others, `seen` is not the revision before this save, and `changes` lacks the writes of the others.
+  // `since` is computed after this save, so it is 0 if there were 63 other saves after the base revision.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
   // Like `save`, with $8 loaded keys. `changes` has only these keys.
@@ -143,16 +144,16 @@ export const sessionStatements = statementsOf('session', {
   saveKeysFull: (schema, isAlive) =>
     saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
 
-  // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. This is the first statement of a save under the
-  // row lock, in the save's own transaction. If the client stops responding, the server ends the transaction between
-  // statements. Since PostgreSQL 17, the server also ends the transaction during a statement.
+  // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. A save under the row lock begins with this
+  // statement, in a transaction of its own. If the client then sends no statement, the server ends the transaction.
+  // Since PostgreSQL 17, the server also ends the transaction during a statement.
   lock: (schema, isAlive) =>
     locked(schema, isAlive, [
       atMost('idle_in_transaction_session_timeout', 'idle'),
       atMost('transaction_timeout', 'bound'),
     ]),
 
-  // Like `lock`, but in a transaction of the program, which has the program's timeouts.
+  // Like `lock`, but in a transaction of the program. The timeouts of this transaction are not changed.
   lockInTransaction: locked,
 
   // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before the lock.

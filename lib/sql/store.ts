@@ -202,7 +202,8 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     ),
   )
   return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
-    // A rollback would remove tables that the transaction created. So the root store prepares its tables itself.
+    // The transaction prepares the tables if the root store has not done so. A rollback removes tables that the
+    // transaction created, so this preparation does not count for the root store.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
@@ -247,8 +248,8 @@ const storeOver = (parts: StoreParts): SessionStore => {
   }
 }
 
-// Makes an operation wait for the preparation of the tables, and retries the operation. If the tables are missing or
-// older after a restore, they are prepared again and the operation runs once more.
+// Makes an operation wait for the preparation of the tables, and retries the operation. If a table or column is
+// missing, for example after a restore, the tables are prepared again and the operation runs once more.
 const preparedOver =
   ({ schema, database, preparation, withRetry }: StoreParts) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => Attempt<L, A>) =>

@@ -197,8 +197,8 @@ const made = (make: () => PostgresJs): Pool | undefined => {
 }
 
 // Whether the server itself is slow. It is slow if it does not answer the probe, or still runs the late statements.
-// Behind a proxy such as pgbouncer, the server does not know the old pool's connections. The server then counts as slow
-// if the old pool got an answer after `sentAt`.
+// Behind a proxy such as pgbouncer, the server does not know the old pool's process ids. If the old pool then got an
+// answer after `sentAt`, its connections work, so the server counts as slow.
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }

@@ -72,8 +72,8 @@ export const send: Send = (sql, query, params, link) =>
     once: (one, values, plan, onColumns) => sendOnce(sql, one, values, link, plan, onColumns),
   })
 
-// A connection prepares a text once, so another generation has another text. Some poolers read the beginning of a
-// statement's text. So the comment is at the end.
+// postgres.js prepares each text once for a connection. So a new generation (see sending.ts) adds its number to the
+// text as a comment. The comment is at the end, since some poolers read the beginning of a text.
 const textOf = ({ text }: Query, { prepare, generation }: Plan): string =>
   prepare && generation > 0 ? `${text}\n/* ${String(generation)} */` : text
 

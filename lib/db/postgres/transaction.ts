@@ -28,7 +28,7 @@ interface TxState<L, A> {
 type Begin = (act: (tx: Scoped) => Promise<void>) => Promise<unknown>
 
 export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L> => {
-  // These members are reset, so that no statement of the body can cause the transaction to begin again.
+  // `spentMs` and `unsent` concern only BEGIN. An unsent statement of the body must not repeat the transaction.
   const txLink: TxLink = { ...link, lost: undefined, gone: false, spentMs: 0, unsent: undefined }
   const { pool } = link
   const begin: Begin = (act) => {
@@ -62,8 +62,8 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
 // Defect: BEGIN on a full connection (postgres.js 3.4.9).
 // Symptom: If the socket of a connection is full, or the connection has too many statements, postgres.js sends BEGIN
 // without reserving the connection. The transaction then fails with UNSAFE_TRANSACTION, but stays open on the server.
-// Statements of other callers run in this transaction, and are answered before it is committed. TLS sockets, and
-// sockets that the program makes, can still report that they are full.
+// Statements of other callers run in this transaction, and are answered before it is committed. A socket can be full if
+// it uses TLS, or if the program and not keyrow has made it.
 // Workaround: keyrow sends COMMIT on each free connection, to end the open transaction. On a connection without a
 // transaction, COMMIT only causes a warning. Then keyrow begins again, which is safe because no body has run.
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
@@ -87,8 +87,7 @@ const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError &&
   (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock. So keyrow overrides the default of the
-// role.
+// A check under a lock must see everything that was committed before the lock, whatever the role's default level is.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>
@@ -133,7 +132,7 @@ const runWithin = async <L, A>(
   return outcome(txState, isUndone ? undone(done) : done)
 }
 
-// Returns a function that reports a missed deadline to the pool. The step counts as sent when `lateReporter` is called.
+// Returns a function that reports a missed deadline to the pool. `lateReporter` is called when the step is sent.
 const lateReporter = (txLink: TxLink): (() => Effect) => {
   const sentAt = performance.now()
   return () => {
@@ -168,7 +167,7 @@ const runBody = async <L, A>(txState: TxState<L, A>, body: TaskEither<L, A>): Pr
 // Defect: the end of a lost transaction (postgres.js 3.4.9).
 // Symptom: postgres.js sends the lost transaction's rollback or commit on a connection that may run another
 // transaction.
-// Workaround: After a lost connection the callback never returns, so postgres.js sends nothing.
+// Workaround: After a lost connection `finish` never returns to postgres.js, so postgres.js sends nothing.
 const finish = async <L, A>({ result }: TxState<L, A>, txLink: TxLink): Promise<void> => {
   if (txLink.gone || (txLink.lost !== undefined && isLostConnection(txLink.lost)))
     await new Promise(() => undefined)

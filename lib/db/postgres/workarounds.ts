@@ -29,7 +29,7 @@ export interface ObservedPool {
 // answered before the loss. A statement to any other server process is neutralised, which means that a statement
 // without effect is sent instead. Then a new pool replaces the suspect pool.
 
-/** The server process of a connection. postgres.js has one object for each connection, and changes it in place. */
+/** The server process of a connection. postgres.js reuses this object when the connection reaches another process. */
 interface Backend {
   readonly pid: number | null
   readonly secret: number | null
@@ -95,7 +95,7 @@ export const noteFailure = (
   if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
-/** Whether a server's error belongs to another statement, because this statement was not sent. */
+/** Whether a server's error must belong to another statement, since this statement was not sent. */
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
@@ -111,7 +111,7 @@ const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown 
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-/** Whether the server starts, shuts down, has no free connection, or rejects the password, role or database. */
+/** Whether the server refuses connections (starts, stops, is full), or rejects the password, role or database. */
 const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
 /** Whether the error ended a connection or prevented a new one. */
@@ -153,7 +153,7 @@ export const withoutRetry = (pending: object): void => {
 // ended pool still reconnects. A pool whose hosts are down reconnects without a pause. On a full socket, BEGIN is sent
 // without reserving the connection (see `retryUnsafeBegin`).
 // Workaround: keyrow makes the sockets through the option `socket`. It destroys the sockets after `end`, and limits the
-// rate of new sockets. These sockets never report that they are full.
+// rate of new sockets. Without TLS these sockets do not report that they are full.
 
 /** The address of a pool, as postgres.js parses it. */
 export interface PoolAddress {
@@ -179,7 +179,7 @@ const socketsOf = (pool: object): PoolSockets => {
 /** The maximum number of new sockets of a pool within a second. Each further socket waits 100 ms. */
 const BURST = 50
 
-/** A socket with fewer unsent bytes does not report that it is full. Unsent bytes are kept in memory in any case. */
+/** A socket with this many unsent bytes reports that it is full. Unsent bytes are kept in memory in any case. */
 const HIGH_WATER_MARK = 2 ** 30
 
 /** Makes a socket to one of the pool's hosts. postgres.js calls this function with the pool's options. */
@@ -198,7 +198,7 @@ export const openSocket = async (pool: PoolAddress): Promise<Socket> => {
 
 const connected = (socket: Socket, { host, port, path }: PoolAddress): Socket => {
   if (typeof path === 'string') return socket.connect(path)
-  // The host is random. So the next attempt may reach another host, if this host is down or is not the primary.
+  // The host is chosen at random. If it is down or is not the primary, the next attempt may reach another host.
   const index = Math.floor(Math.random() * host.length)
   const address = { host: host[index] ?? 'localhost', port: port[index] ?? 5432 }
   // postgres.js reads the address from the socket, for TLS and for its errors.
@@ -268,8 +268,7 @@ export const untilSent = async <L, A>(sending: Sending<L, A>): Outcome<A, L> => 
       cause = search.cause
       if (!search.found || spent() >= timeoutMs) return E.left(neverSent(name, timeoutMs, cause))
     }
-    // A transaction's body may return the error of another unsent statement. So keyrow records the error of this
-    // attempt.
+    // The body of a transaction may return the error of another unsent statement. So the errors are compared below.
     let unsent: DriverError | undefined
     const record = (error: DriverError): void => {
       unsent = error
