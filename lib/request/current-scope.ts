@@ -24,27 +24,28 @@ import {
   type TransactionScope,
 } from './scope.js'
 
-// In a transaction of its own database, a session has an inner scope. The first use of the session in the transaction
-// makes this scope. Changes in the inner scope belong to the transaction, which writes them right before its commit. So
-// the session's row is locked only briefly. A commit moves the changes to the outer scope.
+// When a program first uses its session in a transaction of the session's database, an inner scope is made. Changes in
+// the inner scope belong to the transaction, which writes them right before its commit. So the session's row is locked
+// only briefly. After the commit the outer scope gets the changes.
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** Returns the scope to use now. In transactions of its database, it is the innermost transaction's scope. */
+/** Returns the inner scope of `scope` for the innermost transaction of its database, or `scope` if none is open. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
   return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
-/** Returns the session with the handle of its database's innermost open transaction, if there is one. */
+/** Returns the session in the innermost open transaction of its database, or unchanged if no transaction is open. */
 export const sessionThere = (session: Session): Session => {
   const { using, current } = session.handle
   const tx = current?.()
   return tx === undefined || using === undefined ? session : withStore(session, using(tx))
 }
 
-// Returns the inner scope of `scope` in the transaction of `store`, if this transaction is nested in the scope's.
+// Returns the inner scope of `scope` for the transaction of `store`. If `scope` itself belongs to this transaction,
+// returns `scope`. If the transaction is not inside the transaction of `scope`, returns `undefined`.
 const scopeIn = (scope: Scope, store: SessionStore): Scope | undefined => {
   const { transactionScope } = store
   if (transactionScope?.transaction === scope.session.handle.transactionScope?.transaction) return scope
@@ -70,7 +71,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   }
   around.inner ??= new Map()
   around.inner.set(transactionScope.transaction, scope)
-  // A savepoint passes its changes to the transaction, which writes these changes.
+  // Only the outermost transaction writes. A savepoint hands its changes over to the scope around it.
   if (transactionScope.outer.transactionScope === undefined)
     transactionScope.beforeCommit(writing(around, scope))
   transactionScope.onEnd((committed) => {
@@ -113,7 +114,7 @@ const turnOf = async (around: Scope, scope: TransactionScope, inside: Edits): Pr
   scope.writes = mine
 }
 
-/** Returns the edits to write, without the request's edits that another transaction has written meanwhile. */
+/** Returns the edits to write. An edit that another transaction of the request has written meanwhile is left out. */
 const needed = (around: Scope, { opened }: TransactionScope, inside: Edits): Edits => {
   const written = sinceEdits(around.session.edits, opened.edits)
   const own = sinceEdits(opened.edits, inside)
@@ -143,8 +144,9 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
   replaceState(around, edits, token, session.snapshot)
 }
 
-// Returns the edits of the outer scope after a commit. Edits from before the transaction (`before`) are removed if the
-// transaction has written them. Other edits are applied on top of `present`, the outer scope's edits.
+// Returns the edits of the outer scope after a commit. `before` has its edits from before the transaction, `present`
+// has its edits now, and `inside` has the transaction's unsaved edits. The edits of `before` that are no longer in
+// `inside` are removed from `present`. Then the new edits of `inside` are added.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const left = present
@@ -160,7 +162,7 @@ const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
     .reduce((edits, edit, key) => edits.set(key, composeEdit(edits.get(key), edit)), left)
 }
 
-/** Returns the current scope, or its inner scope in the innermost transaction of its database. */
+/** Returns the current scope. Inside a transaction of its database, returns its inner scope for this transaction. */
 export const currentScope = (): Scope | undefined => {
   const scope = chainHere()?.scope
   return scope && scopeHere(scope)
@@ -170,7 +172,7 @@ export const currentScope = (): Scope | undefined => {
 export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
   scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
-/** Returns the open scope around the running code that contains the same session of the same store. */
+/** Returns the innermost open scope of this session. For a value in a transaction, returns the transaction's scope. */
 export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
 const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
@@ -225,7 +227,7 @@ export const guarded =
     })
   }
 
-/** Marks the session's scope as destroyed, so that it saves nothing. */
+/** Marks the session's scope as destroyed, so that the scope saves nothing. */
 export const syncDestroyed = (session: Session): void => {
   const scope = scopeFor(session)
   if (scope !== undefined) scope.state = 'destroyed'

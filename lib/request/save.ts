@@ -18,8 +18,8 @@ export const storeSession = (session: Session): Stored => {
   return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
 }
 
-// Records whether a session that was built in this process was stored or destroyed. A session value from before the
-// first save does not have this information. All tokens of the session share this object.
+// Records whether a session that was built in this process was stored or destroyed. All values that
+// are derived from the built session share this record, even a value from before the first save.
 interface Birth {
   /** Whether a creation was sent at least once. */
   sent?: boolean
@@ -43,7 +43,7 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
   onceCommitted(session.handle, () => undefined, undo)
 }
 
-/** Whether the session was loaded or sent. To destroy any other session takes no statement. */
+/** Whether the store may have the session. If not, a destruction sends no statement. */
 export const mayBeStored = (session: Session): boolean =>
   O.isSome(session.snapshot) || birthOf(session).sent === true
 
@@ -69,7 +69,7 @@ const createNow = (session: Session): Stored =>
         TE.map((saved) => ({ ...saved, touchDue: false, versionTag, entries: session.store })),
       ),
     ),
-    // The creation fails with a conflict if the session was destroyed meanwhile, because its id is fenced.
+    // If the session was destroyed meanwhile, its fence causes the conflict, and the result is `SessionGone`.
     TE.orElseW((error) =>
       error instanceof SaveConflict && birthOf(session).fate === 'destroyed'
         ? createdBefore(session)

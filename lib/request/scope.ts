@@ -1,5 +1,5 @@
-// A scope contains the current session. Code inside the scope replaces this immutable value until the scope is closed.
-// `AsyncLocalStorage` passes the scope to everything that a task awaits.
+// A scope contains the current session value. Each edit of the current session replaces this value.
+// `AsyncLocalStorage` passes the scope to all asynchronous code that starts in the scope.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
@@ -10,13 +10,13 @@ import { isSameRevision, type Snapshot, storedSession, union, withEdits, withTok
 import type { Token } from '../core/token.js'
 import type { Session } from '../store/contract.js'
 
-/** The data of a request that the operations on its session use. */
+/** The properties of a request that the functions on its session need. */
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
   /** The origin that the request was sent to, as far as the adapter knows. */
   readonly origin: { readonly host?: string | undefined; readonly secure: boolean }
-  /** Whether the handler has read a session. Shared caches must not store the response then. */
+  /** Whether the handler has read a session. If so, shared caches must not store the response. */
   looked: boolean
 }
 
@@ -24,7 +24,7 @@ export interface Scope {
   session: Session
   /** `destroyed`: code in this scope ended the session. `gone`: another request ended the session. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
-  /** Whether the scope has ended. A scope that has ended returns no session any more. */
+  /** Whether the scope has ended, whatever its state is. A scope that has ended returns no session any more. */
   ended: boolean
   /** The session when the scope began. An edit that is not in this session is new. */
   readonly opened: Session
@@ -35,14 +35,14 @@ export interface Scope {
   /** The inner scopes of this scope, by open transaction. */
   inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
-  /** The last load of further keys. */
+  /** The last call of `loadCurrentKeys`. The next call waits for it. */
   loading: Promise<unknown> | undefined
 }
 
 /** A scope of the same session in a transaction of its database. */
 export interface TransactionScope extends Scope {
   readonly end: Promise<void>
-  /** The request's unsaved updates that this scope also writes. */
+  /** The `Update` edits that the transaction writes although they were made before it. */
   writes: Edits | undefined
 }
 
@@ -71,7 +71,7 @@ export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.get
 
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the scope of `chain`, or in the current scope if it is open and nested in that scope. */
+/** Runs `task` in the scope of `chain`. If the current scope is an open scope inside that scope, it stays current. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
@@ -97,7 +97,7 @@ export const isInside = (scope: Scope): boolean => {
 /** Whether both values belong to one session of one store, even if one of them is in a transaction. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** Whether both are the same store with any handles. Such stores have the same function `using`. */
+/** Whether both are the same store, no matter in which transactions. All of them have the same function `using`. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
@@ -107,9 +107,9 @@ export const closedReason = ({ state, session }: Scope): SessionClosed | Session
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 
-// Merges the session of a nested `withSession` into a scope. New edits of the nested session are applied on top of the
-// scope's edits. Further keys are added if both snapshots have the same revision. A session value that the scope has
-// already contained changes nothing.
+// Merges another value of the session into the scope, for example from a nested `withSession`. New edits of this value
+// are applied on top of the scope's edits. Its further keys are added if both snapshots have the same revision. A
+// session value that the scope has already contained changes nothing.
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
   const added = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
@@ -131,7 +131,7 @@ export const replace = (scope: Scope, session: Session): void => {
   scope.tokens.add(session.token)
 }
 
-/** Replaces the edits and the token of the scope's session, and its snapshot if `stored` is newer. */
+/** Replaces the edits and the token of the scope's session. Also replaces its snapshot, unless `stored` is older. */
 export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: Session['snapshot']): void => {
   const { session } = scope
   const snapshot = newest(session.snapshot, stored)
@@ -152,7 +152,7 @@ export const sync = (scope: Scope, before: Session, after: Session): void => {
   replaceState(scope, sinceEdits(taken, session.edits), token, after.snapshot)
 }
 
-// Only snapshots of the same revision are merged.
+// Returns the newer snapshot. The keys of two snapshots of the same revision are combined.
 const newest = (sessions: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Option<Snapshot> => {
   if (O.isNone(after) || O.isNone(sessions)) return O.isNone(after) ? sessions : after
   if (isSameRevision(sessions.value, after.value)) return O.some(union(sessions.value, after.value))

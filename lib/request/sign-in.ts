@@ -34,8 +34,8 @@ export interface SignInOptions {
 }
 
 /**
- * Signs the current session in. `signIn` sets the session's principal and rotates its secret, so that the old token no
- * longer works. The session keeps its values.
+ * Signs the current session in. `signIn` sets the session's principal and rotates its secret. The old token stops
+ * working after the store's `rotationGraceMs`. The session keeps its values.
  *
  * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie stays after the browser is
  * closed. A later sign-in without `lifetime` restores the store's lifetime.
@@ -121,15 +121,15 @@ export const csrfToken: TE.TaskEither<NoCurrentSession | SessionClosed, string> 
   TE.map((session) => masked(csrfKey(session))),
 )
 
-// The lengths of compressed responses would reveal a constant token. So each token has a random mask.
+// An attacker could guess a constant token from the lengths of compressed responses (BREACH). So a random mask is used.
 const masked = (key: Buffer): string => {
   const mask = randomBytes(key.length)
   return Buffer.concat([mask, key.map((byte, index) => byte ^ (mask[index] ?? 0))]).toString('base64url')
 }
 
 /**
- * Adds a message to the current session, for the next page that shows messages. The program chooses its `kind`, such as
- * `info`.
+ * Adds a message to the current session, for the next page that shows messages. The program chooses the `kind` of the
+ * message, such as `info`.
  *
  * @throws `EncodeError` (as a `Left`) for text with U+0000
  *

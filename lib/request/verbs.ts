@@ -127,7 +127,7 @@ export const originOf = ({ ids }: SessionStore, token: string): IdOrigin => {
   return ids?.originOf(parsed.value.id) ?? 'unknown'
 }
 
-/** Publishes the event `badToken` for a token that is not looked up. */
+/** Publishes the event `badToken` for a token that the guard blocks without a load. */
 export const publishUnopened = (token: string): void => {
   const parsed = Token.parse(token)
   if (O.isSome(parsed)) publish('badToken', { reason: 'unknown', id: parsed.value.id })
@@ -183,7 +183,7 @@ export const saveSession = (
  * Replaces the session's secret. The session keeps its id, rows and unsaved edits. The old token stops working after
  * the store's `rotationGraceMs`. Rotate at each sign-in and change of privilege.
  *
- * @throws as a `Left`: `SaveConflict` for all but one of concurrent rotations, `SessionGone`, or `SessionClosed`
+ * @throws as a `Left`: `SaveConflict` if another rotation came first, `SessionGone`, or `SessionClosed`
  *
  * @example
  * ```ts
@@ -306,8 +306,8 @@ const reread = (
   )
 
 /**
- * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. `loadKeys` sends one
- * statement, or none if all these keys are loaded. The result also has later saves of other requests.
+ * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. If all these keys are
+ * loaded, no statement is sent. Otherwise one statement also reads the changes that other requests have saved.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
-// Defines `withSession` and the current session. A failed body changes nothing, and a destroyed session is not saved.
-// Code that outlives its request cannot change the session.
+// Defines `withSession` and the current session. By default the edits of a failed body are dropped. A destroyed session
+// is not saved. Code that outlives its request cannot change the session.
 
 import {
   attempted,
@@ -104,8 +104,8 @@ const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | Sessi
   attempted<L | SessionError, A>(() => fn()())
 
 /**
- * Passes the session to `f` and saves the session that `f` returns. `callWithSession` sets no current session. If `f`
- * fails, the caller gets that failure, and nothing is saved.
+ * Passes the session to `f` and saves the session that `f` returns. The session does not become the current session. If
+ * `f` fails, the caller gets that failure, and nothing is saved.
  *
  * @example
  * ```ts
@@ -194,7 +194,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(lookAt(scope))
   if (!isSameRow(scope.session, session))
     throw new TypeError('updateCurrentSession: the function returned another session')
-  // If `f` returns a session value from before a save or a rotation, only the edits of that value are used.
+  // `f` may return a session value from before the last save or rotation. Then only its new edits are applied.
   if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
     replace(scope, withStore(session, scope.session.handle))
   else mergeInto(scope, session)

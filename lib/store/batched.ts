@@ -38,8 +38,8 @@ interface Save {
 type SaveError = StoreError | SessionGone | SaveConflict
 type PendingSave = Pending<Save, SavedSnapshot, SaveError>
 
-// Merges several saves of one session into one save. Each edit applies to the result of the edit before it. A save
-// whose update throws is rejected. `base` is the result of the session's previous save, if known.
+// Merges several saves of one session into one save. Each edit applies to the result of the edit before it. If an
+// update throws, the promise of its save rejects. `base` is the result of the session's previous save, if known.
 const mergeSaves = (
   pending: readonly PendingSave[],
   base: Snapshot | undefined,
@@ -70,7 +70,7 @@ const mergeSaves = (
   return merged({ id: item.id, changes, edits: edits ?? noEdits, since, entries }, included, results)
 }
 
-/** Whether two saves cover the same keys. A save with an update of an unloaded key is sent alone. */
+/** Two saves can be merged if the same keys are loaded. A save with an update of an unloaded key is sent alone. */
 const canMerge = ({ change: first }: Save, { change: other }: Save): boolean =>
   is(first.since.keys, other.since.keys) && !isPartialUpdate(first) && !isPartialUpdate(other)
 
@@ -88,8 +88,8 @@ const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Sn
     base,
   ) as Snapshot
 
-// Makes the merged save. The result of the merged save is split into one result for each save, as if each save had run
-// alone. If another process has saved the session meanwhile, each save gets the current state.
+// Makes the merged save. Its result is split into one result for each save, as if each save had run alone. But if the
+// result contains changes of another process, each save gets the state after the merged save.
 const merged = (
   request: SaveRequest,
   pending: readonly PendingSave[],
@@ -139,7 +139,8 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
       load({ id, secret, ...reading })
 }
 
-/** The maximum number of merged saves. A store recognizes twice as many saves, so it recognizes a retry. */
+// The maximum number of saves in a merged save. A store recognizes twice as many saves. So it recognizes a repeated
+// merged save even if another process has sent a merged save in between.
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is

@@ -1,6 +1,5 @@
-// Wraps a store with a cache of the sessions that this process has read and saved. Each load queries the database,
-// which returns only the changes since the cached state. So a load is never stale, and its result does not grow with
-// the session's size.
+// Caches the sessions that this process has loaded and saved. Each load still queries the database, so its result is
+// never stale. The database returns only the changes since the cached state, even if the session is large.
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
@@ -24,8 +23,8 @@ export interface MemoryLimit {
 }
 
 /**
- * Wraps a store with a cache in this process. A load reads only the changes since the cached state. So a load also sees
- * the changes of other processes. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
+ * Wraps a store with a cache in this process. Each load reads only the changes since the cached state, including the
+ * changes of other processes. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -106,16 +105,14 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
     ),
 })
 
-/** Caches only fully loaded sessions, since a partly loaded session must not replace a fully loaded one. */
+/** A cache of fully loaded sessions. `put` ignores a partly loaded session, which must not replace a full one. */
 interface Cache {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
-  /**
-   * Caches the result of `saves` saves. If no other request has saved meanwhile, only the size of the edits is
-   * computed.
-   */
+  // Caches the result of a save that merges `saves` saves. If no other save came in between, only the edited entries
+  // are measured.
   readonly saved: (
     id: SessionId,
     change: Pick<SaveRequest, 'since' | 'edits'>,
@@ -161,7 +158,7 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
   }
 }
 
-// The approximate sizes in bytes of a session without values, and of an entry without its text.
+// The approximate sizes in bytes of a session without entries, and of an entry without its key and value.
 const PER_SESSION = 500
 const PER_ENTRY = 150
 

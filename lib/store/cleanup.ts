@@ -10,9 +10,9 @@ import type { SessionStore } from './contract.js'
 import { publish, publishFailure } from './events.js'
 
 export interface DeleteExpiredOptions {
-  /** The maximum number of sessions in one batch, which is one transaction. Default: 200. */
+  /** The maximum number of sessions in one batch. Without Citus a batch is one transaction. Default: 200. */
   readonly batchSize?: number
-  /** The minimum pause after a batch, in milliseconds. A pause also lasts at least as long as the batch. Default: 20. */
+  /** The minimum pause after a batch, in milliseconds. A pause is at least as long as the batch. Default: 20. */
   readonly delayMs?: number
   /** No batch begins later than this many milliseconds after the first batch. Default: 10 minutes. */
   readonly totalTimeoutMs?: number
@@ -22,12 +22,12 @@ export interface DeleteExpiredOptions {
   readonly onBatch?: (soFar: DeletedExpired) => void
 }
 
-/** The result of a run so far. */
+/** The progress or the result of a run. */
 export interface DeletedExpired {
   /** The number of deleted sessions. */
   readonly sessions: number
   readonly batches: number
-  /** True if no expired session was left. False if the time was up or the run was aborted. */
+  /** True if no expired session was left, except locked ones. False if the time was up or the run was aborted. */
   readonly finished: boolean
 }
 
@@ -45,7 +45,7 @@ const limitsOf = ({
 
 /**
  * Deletes expired sessions with all their rows, in batches. The cleanup waits for no lock and deletes no live session.
- * Any number of processes may run a cleanup, but only one batch runs at a time on each database.
+ * Any number of processes may run a cleanup. Without Citus only one batch runs at a time in each schema.
  *
  * @throws `RangeError` for an option that is out of range
  *

@@ -1,10 +1,10 @@
 // Defines the contract of a session store. The suite in `keyrow/testing` checks it.
 //
-// - A load of a session that is missing, destroyed or opened with a wrong secret returns `Left('unknown')`. A load of
-// an expired session returns `Left('expired')`. For a missing, destroyed or expired session, a refresh returns `None`,
-// a write fails with `SessionGone`, and a destruction succeeds. Any other error means a failure of the store or a
-// conflict. - All times of a session come from the store's clock. A caller never sends a time. - Each operation is
-// atomic, and bounded in time. - A store gets the hash of a secret, never the secret.
+// - If the session is missing or destroyed, or the secret is wrong, a load returns `Left('unknown')`. A load of an
+//   expired session returns `Left('expired')`. For a missing, destroyed or expired session, a refresh returns `None`, a
+//   write fails with `SessionGone`, and a destruction succeeds. Other errors mean a failure of the store or a conflict.
+// - All times of a session come from the store's clock. A caller never sends a time.
+// - Each operation is atomic and ends within a limited time. A store gets the hash of a secret, never the secret.
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -23,15 +23,15 @@ export interface Lifetime {
   /** The maximum age of a session in milliseconds, even if it is used. Default: the longer of 12 hours and `idleMs`. */
   readonly absoluteMs: number
   /**
-   * A request without edits extends the expiration only if the gain is at least this fraction of `idleMs`. With 0 every
-   * request extends it. A request that stores edits always extends the expiration. Default: 0.1.
+   * A request without edits extends the expiration only if the extension is at least this fraction of `idleMs`. With 0
+   * every request extends the expiration. A request that stores edits always extends the expiration. Default: 0.1.
    */
   readonly touchFraction: number
   /** The old secret still works for this many milliseconds after a rotation. Default: 0. */
   readonly rotationGraceMs: number
 }
 
-/** A store recognizes this many recent saves of a session, so that a save is not repeated after an ambiguous outcome. */
+/** A store recognizes this many latest saves of a session. So it stores no save twice after an ambiguous outcome. */
 export const RECENT_SAVES = 64
 
 const MINUTE_MS = 60_000
@@ -78,11 +78,11 @@ export interface ExpiredBatch {
   readonly sessions: number
   /** Whether there may be more expired sessions. */
   readonly more: boolean
-  /** Whether nothing was done because another cleanup was busy. */
+  /** True if the batch did nothing because another cleanup was running. */
   readonly busy: boolean
 }
 
-/** A saved session. `rounds` is 2 if the save ran in a transaction under the row lock, otherwise 1. */
+/** A saved session. `rounds` is 2 if the save ran in a transaction that locks the header, otherwise 1. */
 export interface SavedSnapshot extends Snapshot {
   readonly rounds?: number
 }
@@ -105,13 +105,13 @@ export interface LoadRequest extends Reading {
   readonly secret: SecretHash
 }
 
-/** Changes of one session that one save stores, in order. `edits` and `entries` combine all changes. */
+/** One save that stores several changes of a session, in order. `edits` and `entries` combine all changes. */
 export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
   readonly id: SessionId
   readonly changes: readonly Change[]
 }
 
-/** Whether an earlier attempt may have stored a save that a batch did not do. */
+/** The state of a save that a batch did not do. `mayBeStored`: an earlier attempt may have stored the save. */
 export type Unsaved = 'notStored' | 'mayBeStored'
 
 /**
@@ -123,8 +123,8 @@ export interface BatchOperations {
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
-   * Saves different sessions. A `Left` means that the batch did not do the save, because of another save or the end of
-   * the session. The caller then calls the store's `save`, which saves or returns the reason.
+   * Saves several sessions, with one request for each. A `Left` means that the batch did not do this save, for example
+   * because the session has ended. The caller then calls the store's `save`, which saves or returns the reason.
    */
   readonly save: (
     requests: readonly SaveRequest[],
@@ -156,7 +156,7 @@ export interface SessionStore {
   /**
    * Inserts a new session with its entries, at revision 1. An entry `keyrow:lifetime` gives the session a lifetime of
    * its own. A repetition of the same creation changes nothing. A creation fails with `SaveConflict` if a session with
-   * this id exists, or ended within the last hour.
+   * this id exists, or was created or destroyed within the last hour.
    */
   readonly create: (
     id: SessionId,
@@ -213,13 +213,13 @@ export interface SessionStore {
   /** Destroys the chosen sessions of a principal and returns their ids. */
   readonly endAll: (principal: string, which: Which) => TaskEither<StoreError, readonly SessionId[]>
 
-  /** Deletes at most `limit` expired sessions. It waits for no lock, deletes no live session, and may run concurrently. */
+  /** Deletes at most `limit` expired sessions. Waits for no lock, deletes no live session, and may run concurrently. */
   readonly deleteExpired: (limit: number) => TaskEither<StoreError, ExpiredBatch>
 
   /** Operations on several sessions at once, if the store has them. `batched` uses them. */
   readonly batch?: BatchOperations
 
-  /** If an inner transaction is open, returns the error that any operation of this store would get. */
+  /** If an open transaction requires another handle, returns the error that the operations of this store get. */
   readonly misuse?: () => StoreError | undefined
 
   /** Returns the same store through another handle of its database. The returned store retries nothing. */
@@ -235,9 +235,7 @@ export interface SessionStore {
 /** A session is an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
 export type Session = SessionValue<SessionStore>
 
-// Connects a session store with the stores that run in transactions of the same database.
-
-/** Adds `using` to a store. For each transaction `using` returns one store, which `inner` makes. */
+/** Adds `using` to a store. For each transaction, `using` calls `inner` once to make a store in this transaction. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,
@@ -260,7 +258,7 @@ export const withTransactions = (
   return root
 }
 
-/** Replaces operations of `inner`, but not inside a transaction. */
+/** Replaces operations of the store `inner` by `own`. The stores in transactions keep the operations of `inner`. */
 export const wrapStore = (inner: SessionStore, own: Partial<SessionStore>): SessionStore => {
   const { using } = inner
   const store = { ...inner, ...own }
@@ -268,8 +266,8 @@ export const wrapStore = (inner: SessionStore, own: Partial<SessionStore>): Sess
 }
 
 /**
- * Runs `effect` once the work through this store is committed, or at once outside of a transaction. If this or an outer
- * transaction rolls back, `undone` runs instead.
+ * Runs `effect` after the commit of the store's outermost transaction, or at once outside of a transaction. If this or
+ * an outer transaction is rolled back, runs `undone` instead.
  */
 export const onceCommitted = (
   { transactionScope }: SessionStore,

@@ -1,6 +1,5 @@
 // Publishes events about sessions on `node:diagnostics_channel`. Each kind of event has a channel, whose name is
-// `keyrow:` and the kind. Without subscribers an event costs almost nothing. Events contain ids, counts and times, but
-// never tokens, secrets or values.
+// `keyrow:` and the kind. Without subscribers an event costs almost nothing. No event has a token, a secret or a value.
 
 import { type Channel, channel, subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -14,7 +13,7 @@ export interface SessionEvents {
   readonly created: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
   /** A token opened a session. */
   readonly loaded: { readonly id: SessionId; readonly entries: number; readonly durationMs: number }
-  /** Edits were stored. `rounds` is 2 if the save ran in a transaction under the row lock, otherwise 1. */
+  /** Edits were stored. `rounds` is 2 if the save ran in a transaction that locks the header, otherwise 1. */
   readonly saved: {
     readonly id: SessionId
     readonly edits: number
@@ -31,7 +30,7 @@ export interface SessionEvents {
   readonly expired: { readonly id: SessionId }
   /** A request had a token that opens no session: a malformed or foreign token, or the token of an ended session. */
   readonly badToken: { readonly reason: 'malformed' | 'unknown'; readonly id?: SessionId }
-  /** A client exceeded the guard's limit of foreign tokens. The event is published once in each time window. */
+  /** A client exceeded the guard's limit of foreign tokens. The guard publishes one event per client and window. */
   readonly tokenAbuse: { readonly address: string; readonly tokens: number; readonly blocked: boolean }
   /** Expired sessions were deleted. */
   readonly expiredDeleted: {
@@ -47,10 +46,10 @@ export interface SessionEvents {
     readonly to: number
     readonly durationMs: number
   }
-  /** The store failed, because of a database error or another version of keyrow's schema. */
+  /** An operation failed with an error other than `SaveConflict` and `SessionGone`. */
   readonly failed: {
     readonly operation: Operation
-    /** `unknown` means an error of the program's own code. */
+    /** `DriverError`, `SchemaMismatch`, or `unknown` for any other error, such as an error of the program's code. */
     readonly error: SessionError['_tag'] | 'unknown'
     readonly sqlState?: string | undefined
     readonly retryable?: boolean | undefined
@@ -74,8 +73,8 @@ export type SessionEventName = keyof SessionEvents
 
 const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
-// This map keeps the channels. Node.js has only weak references to channels, which makes a lookup expensive. Without
-// the map, Bun would delete a channel together with its subscribers.
+// A lookup in this map is faster than in Node.js, which keeps channels by weak references. Without this map, Bun would
+// delete a channel together with its subscribers.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {
@@ -84,7 +83,7 @@ const channelOf = (name: SessionEventName): Channel => {
   return found
 }
 
-/** Whether an event of this name has subscribers. Frequent operations ask this before they build an event. */
+/** Whether an event of this name has subscribers. If not, frequent operations do not build the event. */
 export const isObserved = (name: SessionEventName): boolean => channelOf(name).hasSubscribers
 
 /** Publishes an event if the channel has subscribers. */
@@ -94,8 +93,8 @@ export const publish = <N extends SessionEventName>(name: N, event: SessionEvent
 }
 
 /**
- * Calls `listener` for each event of one kind, synchronously and in the event's async context. Returns the function
- * that removes the listener. An error thrown by the listener becomes an uncaught exception of the process.
+ * Calls `listener` for each event of one kind, synchronously and in the async context of the code that publishes the
+ * event. Returns the function that removes the listener. An error thrown by the listener becomes an uncaught exception.
  *
  * @example
  * ```ts
@@ -119,7 +118,7 @@ export const onSessionEvent = <N extends SessionEventName>(
   }
 }
 
-/** Publishes a failure of the store without its message, since the server may quote values in messages. */
+/** Publishes the failure of an operation without the error's message, in which the server may quote values. */
 export const publishFailure = (operation: Operation, error: unknown): void => {
   if (error instanceof SaveConflict) publish('conflict', { id: error.id as SessionId, what: error.what })
   else if (error instanceof DriverError || error instanceof SchemaMismatch) {

@@ -29,7 +29,7 @@ export type Clock = () => number
 
 const systemClock: Clock = () => Date.now()
 
-/** The rows of one session, as an immutable value that each change replaces. */
+/** The rows of one session. The value is immutable, so each change makes a new value. */
 interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
@@ -50,7 +50,7 @@ const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
 /** The time for which the id of an ended session is fenced, in milliseconds. */
 const FENCE_MS = 3_600_000
 
-/** Contains all sessions. Expired sessions count as absent, and are deleted when the table has doubled in size. */
+/** Contains all sessions. If the table has doubled since the last deletion, `insert` deletes expired sessions. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
   /** For each fenced id, the time at which the fence ends. The earliest time is first. */
@@ -217,7 +217,7 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
   return { extendedExpiry, touched, withNewLifetime, snapshot }
 }
 
-/** Each operation runs synchronously, and thus atomically, when its task runs. */
+/** Returns a task that runs the whole operation synchronously, and thus atomically. */
 const step =
   <L, A>(operation: () => E.Either<L, A>): TaskEither<L, A> =>
   async () =>
