@@ -26,6 +26,7 @@ interface Plan {
   readonly alone: readonly (readonly ['done' | 'fails' | 'throws', turns: number])[]
   readonly rejects: number
   readonly keyed: boolean
+  readonly again: boolean
   readonly limits: {
     readonly maxBatchSize: number
     readonly concurrency: number
@@ -62,6 +63,7 @@ const plans: fc.Arbitrary<Plan> = fc.record({
   ),
   rejects: fc.nat(20),
   keyed: fc.boolean(),
+  again: fc.boolean(),
   limits: fc.record({
     maxBatchSize: fc.integer({ min: 1, max: 5 }),
     concurrency: fc.integer({ min: 1, max: 3 }),
@@ -81,6 +83,7 @@ const faultsOf = async ({
   alone,
   rejects,
   keyed,
+  again,
   limits,
   maxMerged,
 }: Plan): Promise<readonly string[]> => {
@@ -168,6 +171,7 @@ const faultsOf = async ({
     one,
     merge,
     maxMerged,
+    isWorthAnotherBatch: () => again,
     ...(keyed ? { keyOf: ({ key }) => key ?? '' } : {}),
   })
   const answers = new Map<number, number>()
@@ -318,3 +322,30 @@ t.test(
     ])
   },
 )
+
+t.test('an item that a batch left undone is sent alone, or is tried in one more batch first', async (t) => {
+  for (const [again, expected] of [
+    [false, ['batch a b', 'alone a', 'alone b']],
+    [true, ['batch a b', 'batch a b', 'alone a', 'alone b']],
+  ] as const) {
+    const sent: string[] = []
+    const request = batchQueue<string, string, string, Error>({
+      what: 'request',
+      limits: limitsOf({}),
+      misuse: undefined,
+      all: (requests) => {
+        sent.push(`batch ${requests.join(' ')}`)
+        return Promise.resolve(E.right(requests.map(() => undefined)))
+      },
+      one: (item, mayBeDone) => {
+        sent.push(`alone ${item}${mayBeDone ? '?' : ''}`)
+        return Promise.resolve(E.right(item))
+      },
+      keyOf: (item) => item,
+      merge: unmerged,
+      isWorthAnotherBatch: () => again,
+    })
+    t.strictSame(await Promise.all([request('a'), request('b')]), [E.right('a'), E.right('b')])
+    t.strictSame(sent, expected)
+  }
+})

@@ -43,6 +43,8 @@ export interface Pending<I, A, L> {
   readonly reject: (thrown: unknown) => void
   /** Whether a batch may have executed the item. */
   mayBeDone: boolean
+  /** Whether a batch left the item undone. */
+  isUndone: boolean
 }
 
 /** Items of one key that are sent as one request. */
@@ -66,6 +68,8 @@ export interface BatchQueueOptions<I, R, A, L> {
    * batch did not execute it, and `UNKNOWN` if the batch may have executed it. Then the first item is sent alone.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
+  /** Whether the next batch tries an item with a key that a batch left undone. Otherwise it is sent alone. Default: false. */
+  readonly isWorthAnotherBatch?: (item: I) => boolean
   /** Sends one item alone. `mayBeDone` is true if a batch may have executed the item. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
   /** Returns the key of the lock that an item takes. Items with the same key are sent in the order of arrival. */
@@ -136,7 +140,15 @@ class BatchQueue<I, R, A, L> {
     const failure = misuse?.() ?? (this.#size >= limits.maxQueueSize ? queueFull(what, limits) : undefined)
     if (failure !== undefined) return Promise.resolve(E.left(failure))
     return new Promise((resolve, reject) => {
-      this.#enqueue({ item, key: keyOf?.(item), since: performance.now(), resolve, reject, mayBeDone: false })
+      this.#enqueue({
+        item,
+        key: keyOf?.(item),
+        since: performance.now(),
+        resolve,
+        reject,
+        mayBeDone: false,
+        isUndone: false,
+      })
       this.#scheduler.schedule()
     })
   }
@@ -283,10 +295,22 @@ class BatchQueue<I, R, A, L> {
     groups.forEach((group, index) => {
       const result = results.right[index]
       if (result === UNKNOWN) doubt(group)
-      if (result === undefined || result === UNKNOWN) unanswered.push({ group, count: 1 })
+      if (result === undefined && this.#isWorthAnotherBatch(group)) unanswered.push({ group, count: 0 })
+      else if (result === undefined || result === UNKNOWN) unanswered.push({ group, count: 1 })
       else this.#answer(group, result)
     })
     return unanswered
+  }
+
+  /** Whether all items of an undone group are tried once more in a batch. */
+  #isWorthAnotherBatch({ merged, key }: Group<I, R, A, L>): boolean {
+    if (key === undefined) return false
+    const isWorth = merged.pending.every(
+      ({ item, isUndone, mayBeDone }) =>
+        !isUndone && !mayBeDone && this.#options.isWorthAnotherBatch?.(item) === true,
+    )
+    for (const one of merged.pending) one.isUndone = true
+    return isWorth
   }
 
   #answer(group: Group<I, R, A, L>, result: A): void {

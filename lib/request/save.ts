@@ -18,8 +18,8 @@ export const storeSession = (session: Session): Stored => {
   return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
 }
 
-// Records whether a session that was built in this process was stored or destroyed. All values that
-// are derived from the built session share this record, even a value from before the first save.
+// Records whether a session that was built in this process was stored or destroyed. All values that are derived from
+// the built session share this record, even a value from before the first save.
 interface Birth {
   /** Whether a creation was sent at least once. */
   sent?: boolean

@@ -1,5 +1,5 @@
-// A scope contains the current session value. Each edit of the current session replaces this value.
-// `AsyncLocalStorage` passes the scope to all asynchronous code that starts in the scope.
+// A scope contains the current session value. Each edit of the current session replaces this value. `AsyncLocalStorage`
+// passes the scope to all asynchronous code that starts in the scope.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'

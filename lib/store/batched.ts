@@ -1,7 +1,7 @@
 // Wraps a store so that loads and saves are batched. Requests that arrive while a batch runs form the next batch. Each
 // request gets its own result. One flush of the write-ahead log makes all saves of a batch durable.
 
-import { applyEdits, composeEdits, type Edits, type Entries, noEdits } from '../core/edits.js'
+import { applyEdits, composeEdits, type Edits, type Entries, hasUpdates, noEdits } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
 import { E, is } from '../core/prelude.cjs'
@@ -164,6 +164,8 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
       return E.isLeft(results) ? results : E.right(results.right.map(savedOf))
     },
     one: ({ id, change }: Save, mayBeDone) => store.save(id, mayBeDone ? { ...change, mayBeDone } : change)(),
+    // Another process may have locked the session for a moment.
+    isWorthAnotherBatch: ({ change }) => !hasUpdates(change.edits),
     keyOf: ({ id }) => id,
     maxMerged: MAX_MERGED,
     canMerge,
