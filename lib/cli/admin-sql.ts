@@ -77,8 +77,7 @@ from newest n cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 
-  // $1 id, $2 whether to return the values. Returns a row for each key. A session without keys has one row, whose key
-  // is null.
+  // $1 id, $2 whether to return the values. Returns a row for each key. Without keys, one row has the key null.
   show: (schema) => `
 select s.id::text as id, l.principal as principal, ${times('s')},
        ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
@@ -148,8 +147,7 @@ where ${ON_PRIMARY}`,
 
   clock: () => `select ${epoch('clock_timestamp()')} as now`,
 
-  // $1 quoted schema. `rows` is null if the table was never analyzed, since `reltuples` is then -1. Before PostgreSQL
-  // 14 both are 0.
+  // $1 quoted schema. `rows` is null if the table was never analyzed (`reltuples` is -1), or 0 before PostgreSQL 14.
   tables: () => `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid

@@ -1,6 +1,5 @@
-// Runs the statements of admin-sql.ts, and checks the types of their results. If a table is large, its numbers of rows
-// are estimated from a sample of its pages. The parameter `schema` is a quoted identifier. `adminOver` and `contents`
-// need a schema of this release's version.
+// Runs the statements of admin-sql.ts, and checks the types of their results. A large table is counted by a sample of
+// its pages. `schema` is a quoted identifier. `adminOver` and `contents` need a schema of this release's version.
 
 import type { DriverError } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -158,10 +157,7 @@ export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof R
 export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
   readonly tables: readonly Table[]
   readonly indexes: readonly Index[]
-  /**
-   * The longest wait of a row of `listing` for the cleanup, in milliseconds. It is negative if no row is due, or `null`
-   * if there is no row.
-   */
+  /** The longest wait for the cleanup in milliseconds: negative if no row of `listing` is due, `null` without rows. */
   readonly waiting: number | null
 }
 
@@ -180,9 +176,7 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('plain', () => routes(sql['route.plain'])),
       TE.bind('own', () => routes(sql.route)),
     ),
-    /**
-     * Returns the fastest of three measurements. Each assumes that the clock was read in the middle of the round trip.
-     */
+    /** Returns the fastest of three measurements, each as if the clock was read in the middle of the round trip. */
     clock: pipe(
       [1, 2, 3],
       TE.traverseSeqArray(() => measureClock(database, sql.clock)),

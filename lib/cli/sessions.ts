@@ -1,5 +1,4 @@
-// Implements the commands `sessions`, `show` and `schema`. They never read the hash of a secret. `show` reads values
-// only with the option `--values`.
+// Implements the commands `sessions`, `show` and `schema`. Only `show --values` reads values.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import { SchemaMismatch } from '../core/errors.js'

@@ -200,10 +200,7 @@ const progressOn = (stream: NodeJS.WriteStream) => {
   }
 }
 
-/**
- * Asks a question, and returns whether the answer was yes. Any other answer, the end of the input and an interruption
- * mean no.
- */
+/** Asks a question, and returns whether the answer was yes. The end of the input and an interruption mean no. */
 const ask = (question: string, signal: AbortSignal): Promise<boolean> => {
   if (signal.aborted) return Promise.resolve(false)
   process.stderr.write(`${visible(question)} [y/N] `)

@@ -32,10 +32,7 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/**
- * An error that also describes the HTTP response to the failed request. Web frameworks read the members of the error,
- * and some set them.
- */
+/** An error with the HTTP response to the failed request. Frameworks read its members, and some set them. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -200,10 +197,7 @@ export class SessionGone extends KeyrowError {
   }
 }
 
-/**
- * The request of the current session has ended, or its response has begun. The failed operation did not read or change
- * the session.
- */
+/** The session's request has ended, or its response has begun. The operation did not read or change the session. */
 export class SessionClosed extends KeyrowError {
   readonly _tag = 'SessionClosed'
   readonly status = 500
@@ -321,16 +315,7 @@ export type RecordError = DriverError | DecodeError | EncodeError | SaveConflict
 export const isSessionError = (error: unknown): error is SessionError =>
   error instanceof KeyrowError && !(error instanceof RecordGone)
 
-/**
- * Returns whether a thrown value is a record error.
- *
- * @example
- * ```ts
- * import { isRecordError, RecordGone } from 'keyrow/records'
- *
- * console.log(isRecordError(new RecordGone('notes', '1')), isRecordError(new Error('other'))) // true false
- * ```
- */
+/** Returns whether a thrown value is a record error, even if another copy of keyrow in this process made it. */
 export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 

@@ -1,5 +1,4 @@
-// A typed key is a name and a codec. The codec converts values to JSON and back. So a `Date`, for example, keeps its
-// type.
+// A typed key is a name and a codec. The codec converts values to JSON and back, so a `Date` keeps its type.
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'
@@ -20,8 +19,7 @@ export interface AnyKey {
   }
 }
 
-// The maximum length of a key's name, in bytes of UTF-8. The name is part of an index entry, and PostgreSQL limits the
-// length of index entries.
+// The maximum length of a key's name in bytes of UTF-8, since PostgreSQL limits the length of index entries.
 const MAX_KEY_BYTES = 1024
 
 /**
@@ -32,12 +30,11 @@ const MAX_KEY_BYTES = 1024
  * @example
  * ```ts
  * import * as t from 'io-ts'
- * import { pipe } from 'fp-ts/lib/function.js'
  * import { buildSession, sessionKey, sessionRef, sessionSet } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const cart = sessionKey('cart', t.array(t.string))
- * const session = pipe(buildSession(memoryStore()), sessionSet(cart, ['tea']))
+ * const session = sessionSet(cart, ['tea'])(buildSession(memoryStore()))
  * console.log(sessionRef(cart, [])(session)) // [ 'tea' ]
  * ```
  */

@@ -1,5 +1,4 @@
-// Checks the numbers in options, since a caller in JavaScript may pass a text. The text '5' compares like the number 5,
-// but `+` concatenates it.
+// Checks the numbers in options. A caller in JavaScript may pass the text '5', which `+` would concatenate.
 import { inspect } from 'node:util'
 
 /** Ten thousand years in milliseconds. A longer time would not fit into a timestamp of PostgreSQL. */

@@ -1,5 +1,4 @@
-// Shares values such as the current session among the copies of keyrow in one process. A bundler or a development
-// server may load two copies.
+// Shares values among the copies of keyrow in one process. A bundler or a development server may load two copies.
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')

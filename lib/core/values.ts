@@ -1,5 +1,5 @@
-// Reads and edits a session's values. All functions are pure. The session is their last argument, so that `pipe` and
-// `flow` can combine them.
+// Reads and edits a session's values. All functions are pure. Their last argument is the session, for `pipe` and
+// `flow`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy, valueAt } from './edits.js'
@@ -21,11 +21,10 @@ export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
  * import { buildSession, sessionRef, sessionSet } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const session = pipe(buildSession(memoryStore()), sessionSet('theme', 'dark'))
+ * const session = sessionSet('theme', 'dark')(buildSession(memoryStore()))
  * console.log(sessionRef('theme')(session)) // { _tag: 'Some', value: 'dark' }
  * console.log(sessionRef('language', 'en')(session)) // en
  * ```
@@ -54,12 +53,11 @@ const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
  * @example
  * ```ts
  * import * as t from 'io-ts'
- * import { pipe } from 'fp-ts/lib/function.js'
  * import { buildSession, sessionKey, sessionRefStrict, sessionSet } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const visits = sessionKey('visits', t.number)
- * const session = pipe(buildSession(memoryStore()), sessionSet('visits', 'many'))
+ * const session = sessionSet('visits', 'many')(buildSession(memoryStore()))
  * console.log(sessionRefStrict(visits)(session)._tag) // Left
  * ```
  */
@@ -69,8 +67,7 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. If the key already has an equal value, the result is the same session. If several saves set a key, the
- * last save wins.
+ * Sets a key. An equal value gives the same session. If several saves set a key, the last save wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -169,8 +166,7 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// After a set or a deletion of a key, its value is known. So a later update becomes a set, which the save does not
-// replay.
+// After a set or a deletion the value is known. So a later update becomes a set, which the save does not replay.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   const edits = session.edits.set(key, composed)

@@ -45,17 +45,13 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
- * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, saveSession, sessionFor, sessionsOf } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const store = memoryStore()
- * const mine = pipe(
- *   saveSession(sessionFor('ada')(buildSession(store))),
- *   TE.chainW(() => sessionsOf(store, 'ada')),
- * )
- * console.log(await pipe(mine, TE.map((sessions) => sessions.length))()) // { _tag: 'Right', right: 1 }
+ * await saveSession(sessionFor('ada')(buildSession(store)))()
+ * const listed = await sessionsOf(store, 'ada')()
+ * console.log(listed._tag === 'Right' && listed.right.length) // 1
  * ```
  */
 export const sessionFor = (principal: string): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
@@ -136,10 +132,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/**
- * Copies the entries of another session into the session. Flash messages are added to the session's own messages. A
- * second call changes nothing.
- */
+/** Copies another session's entries into the session, and adds its flash messages. A second call changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

@@ -15,9 +15,7 @@ export interface Column<A> {
   readonly codec: t.Type<A, string | null>
   /** Returns the value that `read` would select after `value` was stored. */
   readonly wire: (value: A) => unknown
-  /**
-   * Returns the SQL expression that reads a column of this type. `readArray` is for a column of arrays of this type.
-   */
+  /** Returns the SQL expression that reads a column of this type. `readArray` is for arrays of this type. */
   readonly read: (column: string) => string
   readonly readArray: (column: string) => string
 }
@@ -147,12 +145,10 @@ export const timestamptz: Column<Date> = plain({
   readArray: (column) => each(column, milliseconds('e')),
 })
 
-// The literal has the form `E'…'`, because the setting `standard_conforming_strings` changes the meaning of a backslash
-// in a plain literal.
+// The literal is `E'…'`, since the setting `standard_conforming_strings` changes the meaning of a plain backslash.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// The pattern searches for an invalid character, because a pattern of repeated groups would exhaust the stack on a long
-// text.
+// A pattern of repeated groups would exhaust the stack on a long text. So this pattern finds an invalid character.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 
@@ -186,8 +182,7 @@ export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B>
     wire: (value: B) => column.wire(codec.encode(value)),
   })
 
-// The codec that io-ts's `pipe` makes has the `is` of the inner codec. This `is` also checks the encoded value with the
-// outer codec.
+// The `is` of io-ts's own `pipe` is that of the inner codec. This `is` also checks the encoded value.
 const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> => {
   const { validate, encode } = outer.pipe(inner)
   const is = (value: unknown): value is B => inner.is(value) && outer.is(inner.encode(value))

@@ -3,27 +3,7 @@
 export { isRecordError, type RecordError, RecordGone } from '../core/errors.js'
 export type { DeepReadonly } from '../core/json.js'
 export { transact } from '../db/database.js'
-export {
-  type AnyColumn,
-  array,
-  boolean,
-  bytea,
-  type Column,
-  type ColumnValue,
-  enumeration,
-  float8,
-  type Generated,
-  generated,
-  int4,
-  int8,
-  jsonb,
-  nullable,
-  refined,
-  text,
-  textual,
-  timestamptz,
-  uuid,
-} from './column.js'
+export * from './column.js'
 export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './query.js'
 export { record } from './record.js'
 export type { Definition, RecordId, RecordOf, RecordValue, Relation } from './table.js'

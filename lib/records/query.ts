@@ -71,16 +71,14 @@ const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
     const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
-    // A number in the path is the index of a codec in an intersection of codecs. The first name in the path is the
-    // column.
+    // A number is the index of a codec in an intersection of codecs. The first name in the path is the column.
     const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
     return new DecodeError(column, reasonsOf(errors), ordinal)
   }
 
 /**
  * Runs a statement and returns all its rows. If a row does not fit the codec or the record, the result is a
- * `DecodeError` that has the column and the index of the row. For records, the statement must select the `row` of their
- * definition.
+ * `DecodeError` with the column and the index of the row. For records, select the `row` of their definition.
  *
  * @example
  * ```ts
@@ -118,8 +116,8 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // The type of `sql` accepts only values of the type `Param`. keyrow's databases reject other values, which an untyped
-  // caller may pass.
+  // The type of `sql` accepts only values of the type `Param`. keyrow's databases reject an untyped caller's other
+  // values.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {

@@ -96,8 +96,7 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   return Object.freeze(Object.assign(one, { preload }))
 }
 
-// Only an untyped caller can pass a parent whose id does not fit the column. So the type of a relation has no
-// `EncodeError`.
+// Only an untyped caller can pass a parent whose id does not fit. So the type of a relation has no `EncodeError`.
 const asDriverError = (error: EncodeError): DriverError =>
   new DriverError(error.message, { retryable: false, effect: 'none', cause: error })
 

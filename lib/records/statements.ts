@@ -4,13 +4,14 @@
 // compares the guarded columns with their values at the read (see save.ts). This guard compares texts byte by byte. The
 // `=` of many types would treat different values as equal (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation).
 // Some types have no `=`.
+
 import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
 /**
- * The statement `set.title`, for example, sets the column `title`. `setAny` sets any number of columns. The statements
- * whose names begin with `swap` are guarded.
+ * `set.title`, for example, sets the column `title`, and `setAny` any number of columns. `swap…` statements are
+ * guarded.
  */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
@@ -44,9 +45,7 @@ const insert = (shape: Shape): string => {
 const select = (shape: Shape): string =>
   `select ${rowFrom(shape, shape.from)}\nfrom ${shape.from}\nwhere ${byKey(shape)} and ${ON_PRIMARY}`
 
-/**
- * The alias of the rows that `arrays` makes of array parameters. It must differ from the names of the program's tables.
- */
+/** The alias of the rows that `arrays` makes. It must differ from the names of the program's tables. */
 export const SELECTED = '"00 keys"'
 
 /** Turns array parameters, one for each column, into rows. */
@@ -71,17 +70,15 @@ const isAsRead = ({ column, type }: Field, from: string, wire: string): string =
 const bySameKey = ({ key }: Shape, table: string): string =>
   key.map(({ column }, index) => `${table}.${column} = ${SELECTED}.k${String(index)}`).join(' and ')
 
-// `lateral` with `limit` makes the planner look up each key in the index. Without `lateral` and `limit`, the planner
-// would scan a small table.
+// `lateral` with `limit` makes the planner look up each key in the index, instead of scanning a small table.
 const selectMany = (shape: Shape): string => `select ${SELECTED}.n::float8 as "${ORDINAL}", r.*
 from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
   select ${rowFrom(shape, shape.from)} from ${shape.from} where ${bySameKey(shape, shape.from)} limit 1
 ) as r
 where ${ONCE_ON_PRIMARY}`
 
-// Does the work of several `setOne` statements, with an array for each parameter. The statement skips locked rows. It
-// also skips a row that gets a new `ctid` while the statement runs, because another save has written this row. The
-// saves of skipped rows then run alone.
+// Does the work of several `setOne` statements, with an array for each parameter. The statement skips locked rows, and
+// rows that get a new `ctid` from another save while it runs. The saves of skipped rows then run alone.
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
@@ -111,8 +108,7 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// The parameters are the key and the value. A guarded statement has one more parameter: the revision or, without a
-// revision column, the text that was read.
+// The parameters are the key and the value. A guarded statement also has the revision, or the text that was read.
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1
@@ -154,8 +150,8 @@ export const recordStatements = (shape: Shape): RecordStatements => {
     [...shape.settable].map(([column, field]): readonly [string, Query] => {
       const name = `${kind}.${column}`
       const one = namedQuery(name, setOne(shape, field, kind === 'swap'))
-      // A batch needs an array for each column, and PostgreSQL has no arrays of arrays. So a statement with an array
-      // column cannot be batched.
+      // A batch needs an array for each column, and PostgreSQL has no arrays of arrays. So array columns are not
+      // batched.
       if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [name, one]
       const batchable: BatchableQuery = Object.freeze({
         ...namedQuery(`${name}.each`, setEach(shape, field, kind === 'swap')),

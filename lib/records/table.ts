@@ -36,12 +36,9 @@ export interface Shape {
   readonly revision: Field | undefined
 }
 
-export interface ShapeOptions {
-  readonly table: string
-  readonly columns: Readonly<Record<string, AnyColumn>>
-  readonly key: string | readonly string[]
-  readonly revision?: string | undefined
-  readonly names?: Readonly<Record<string, string | undefined>> | undefined
+/** The definition of any record. `revision` is the name of a generated column. */
+type AnyDefinition = Omit<Definition<string, Columns, Key<Columns>>, 'revision'> & {
+  readonly revision?: string
 }
 
 export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
@@ -49,7 +46,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
 /** Makes the shape of a definition. Throws a `RangeError` if the definition is invalid. */
-export const shapeOf = (options: ShapeOptions): Shape => {
+export const shapeOf = (options: AnyDefinition): Shape => {
   const { table, key, revision } = options
   const fields = fieldsOf(options)
   const field = (name: string): Field => fieldOf({ table, fields }, name)
@@ -80,15 +77,14 @@ export const fieldOf = ({ table, fields }: Pick<Shape, 'table' | 'fields'>, name
   return field
 }
 
-const fieldsOf = ({ table, columns, names = {} }: ShapeOptions): readonly Field[] =>
+const fieldsOf = ({ table, columns, names = {} }: AnyDefinition): readonly Field[] =>
   Object.entries(columns).map(([name, type], index) => {
     const column = quoted(Object.hasOwn(names, name) ? (names[name] ?? name) : snake(name))
     return { index, name, column, alias: aliasOf(table, index), type, generated: type.generated === true }
   })
 
-// A pool of postgres.js may rename the columns of a result. The transforms of postgres.js change only underscores, the
-// letters after them, and the first letter of a name. So an alias begins with a digit and has no underscore. An alias
-// also fits PostgreSQL's limit of 63 bytes.
+// A pool of postgres.js may rename the columns of a result. Its transforms change only underscores, the letters after
+// them, and the first letter of a name. So an alias begins with a digit, and has no underscore and at most 63 bytes.
 const aliasOf = (table: string, index: number): string =>
   `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
 

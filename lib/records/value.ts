@@ -1,6 +1,5 @@
-// Makes and edits records. A record is a frozen object with the handle, the id and the columns. The hidden state of a
-// record has the row as it was read, and the edits since then. Only the functions of this file can copy the state to a
-// new record.
+// Makes and edits records. A record is a frozen object with the handle, the id and the columns. Its hidden state has
+// the row as it was read, and the edits since then. Only this file can copy the state to a new record.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'

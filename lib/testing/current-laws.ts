@@ -106,7 +106,7 @@ export const currentLaws = [
       assert.equal(tagOf(late), 'SessionClosed')
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
-    'code that outlives its request cannot save, rotate or open a scope with its session': async ({
+    'code that outlives its request cannot save or rotate its session, or open a scope': async ({
       store,
     }) => {
       const session = await stored(store, { visits: 1 })

@@ -179,9 +179,7 @@ export const partialLoadingLaws = [
         assert.throws(() => sessionRef(`old ${(index + 2) % 20}`)(mine), KeyNotLoaded)
       }
     },
-    "a save gives other requests' changes of the loaded keys, and a full load gives all": async ({
-      store,
-    }) => {
+    "a save gives others' changes of the loaded keys, and a full load gives all": async ({ store }) => {
       const whole = await stored(store, abc)
       const mine = await lazily(whole, 'a', 'b')
       await saveNow(await lazily(whole, 'c'), sessionDel('a'), { c: 33 })
@@ -203,9 +201,7 @@ export const partialLoadingLaws = [
     },
   }),
   ...lawsOf(5, {
-    'concurrent requests that loaded different keys of one session apply all their updates': async ({
-      store,
-    }) => {
+    'requests that loaded different keys of a session apply all their updates': async ({ store }) => {
       const whole = await stored(store, { n: 0, other: 'x' })
       const keys = [['n'], ['n', 'm'], undefined, []]
       const loaded = await several(24, (index) => reload(whole, { keys: keys[index % 4] }))
@@ -213,9 +209,7 @@ export const partialLoadingLaws = [
       assert.deepEqual(await storedValues(whole), { n: 24, m: 240, other: 'x' })
       for (const mine of saved) assert.equal(sessionRef('m', 0)(mine), Number(sessionRef('n', 0)(mine)) * 10)
     },
-    'an update of a key that was not loaded is applied to its stored value at the save or load': async ({
-      store,
-    }) => {
+    'an update of an unloaded key is applied to its stored value at the save or load': async ({ store }) => {
       const whole = await stored(store, abc)
       const mine = edited(await lazily(whole, 'a'), add('b', 10), add('b', 100), add('new', 1000))
       assert.throws(() => sessionRef('b')(mine), notLoaded('b'))
@@ -229,9 +223,7 @@ export const partialLoadingLaws = [
       const second = await saveNow(saved, add('b', 1))
       assert.equal(sessionRef('b', 0)(second), 113)
     },
-    'an update of a key that was not loaded, if it throws, fails the save and writes nothing': async ({
-      store,
-    }) => {
+    'an update of an unloaded key that throws fails the save and writes nothing': async ({ store }) => {
       const whole = await stored(store, abc)
       const own = new Error('of its own')
       const failing = sessionUpdate('b', () => {

@@ -176,8 +176,7 @@ export const storeLaws = [
   }),
 ]
 
-// Checks law 11 for sessions with their own lifetime ("remember me"). This lifetime overrides the store's lifetime in
-// every operation.
+// Checks law 11 for sessions with their own lifetime ("remember me"), which overrides the store's lifetime.
 
 const store = { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0.1 }
 const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }
