@@ -17,10 +17,10 @@ export const isStalePlan = (error: unknown): boolean => {
 }
 
 /** Whether the connection has lost the prepared statement, or has another one with the same name. */
-export const isForgotten = (error: unknown): boolean => {
-  const { code } = (error ?? {}) as { readonly code?: unknown }
-  return code === '26000' || code === '42P05'
-}
+export const isForgotten = (error: unknown): boolean => /^(26000|42P05)$/.test(String(codeOf(error)))
+
+export const codeOf = (error: unknown): unknown =>
+  (error as { readonly code?: unknown } | null | undefined)?.code
 
 const DEFAULT_TIMEOUT_MS = 5_000
 
@@ -92,25 +92,18 @@ const isLostCode = (code: unknown): boolean =>
   typeof code === 'string' && /^(E[A-Z0-9_]+|CONNECT(ION)?_[A-Z]+)$/.test(code)
 
 /** Whether an established connection was lost. */
-export const hasBrokenOff = (error: unknown): boolean => {
-  const { code } = (error ?? {}) as { readonly code?: unknown }
-  return isLostCode(code) && !isOfConnecting(error)
-}
+export const hasBrokenOff = (error: unknown): boolean => isLostCode(codeOf(error)) && !isOfConnecting(error)
 
 /** Whether no connection could be established. */
 const isOfConnecting = (error: unknown): boolean => {
-  const { code, syscall } = (error ?? {}) as { readonly code?: unknown; readonly syscall?: unknown }
-  return (
-    error instanceof AggregateError ||
-    code === 'CONNECT_TIMEOUT' ||
-    syscall === 'connect' ||
-    syscall === 'getaddrinfo'
-  )
+  const { syscall } = (error ?? {}) as { readonly syscall?: unknown }
+  const isOfSocket = syscall === 'connect' || syscall === 'getaddrinfo'
+  return isOfSocket || error instanceof AggregateError || codeOf(error) === 'CONNECT_TIMEOUT'
 }
 
 /** Whether the connection was lost. The result is false if the server rejected the statement or a deadline passed. */
 export const isLostConnection = (error: DriverError): boolean =>
-  error.sqlState === undefined && isLostCode((error.cause as { readonly code?: unknown } | undefined)?.code)
+  error.sqlState === undefined && isLostCode(codeOf(error.cause))
 
 /** Returns an error if a parameter is not a `Param`. Drivers would convert such a parameter differently. */
 export const invalidParams = (query: Query, params: readonly unknown[]): DriverError | undefined => {
@@ -171,13 +164,10 @@ export const retried =
         time.isUp = true
         resolve(E.left(retryTimeout(policy)))
       }, policy.totalTimeoutMs)
-      const ended =
-        <R>(settle: (result: R) => void) =>
-        (result: R): void => {
-          clearTimeout(timer)
-          settle(result)
-        }
-      attempts(policy, operation, time).then(ended(resolve), ended(reject))
+      const running = attempts(policy, operation, time)
+      const stop = (): void => clearTimeout(timer)
+      running.then(stop, stop)
+      running.then(resolve, reject)
     })
 
 const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>

@@ -1,7 +1,7 @@
 // Finds the current scope and the scope of a session, updates scopes after changes in the store, and closes scopes.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { composeEdit, type Edits, sinceEdits } from '../core/edits.js'
+import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
 import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
@@ -149,17 +149,8 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 // `inside` are removed from `present`. Then the new edits of `inside` are added.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
-  const left = present
-    .filterNot((_, key) => done.has(key))
-    .merge(
-      sinceEdits(
-        done,
-        present.filter((_, key) => done.has(key)),
-      ),
-    )
-  return inside
-    .filter((edit, key) => edit !== before.get(key))
-    .reduce((edits, edit, key) => edits.set(key, composeEdit(edits.get(key), edit)), left)
+  const added = inside.filter((edit, key) => before.get(key) !== edit)
+  return composeEdits(sinceEdits(done, present), added)
 }
 
 /** Returns the current scope. Inside a transaction of its database, returns its inner scope for this transaction. */

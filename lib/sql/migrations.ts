@@ -20,16 +20,23 @@ export interface Migration {
   readonly columns: readonly string[]
 }
 
+/** Makes steps from their texts by name. A text is a string, or an object that also has the text `byHand`. */
+const stepsOf =
+  (texts: (schema: string) => Readonly<Record<string, string | Omit<Step, 'name'>>>) =>
+  (schema: string): readonly Step[] =>
+    Object.entries(texts(schema)).map(([name, text]) => ({
+      name: `schema.${name}`,
+      ...(typeof text === 'string' ? { text } : text),
+    }))
+
 // The fill factors leave free space in each page. So an updated header or value stays in its page, and no index
 // changes.
 const sessionAndEntry: Migration = {
   version: 1,
   what: 'sessions and their entries',
   locks: 'creates new tables; blocks nothing',
-  steps: (schema) => [
-    {
-      name: 'schema.session',
-      text: `
+  steps: stepsOf((schema) => ({
+    session: `
 create table ${schema}.session (
   id uuid primary key,
   secret_hash bytea not null,
@@ -41,10 +48,7 @@ create table ${schema}.session (
   revision bigint not null,
   recent_saves bytea not null -- the ids of the last saves, eight bytes each
 ) with (fillfactor = 70)`,
-    },
-    {
-      name: 'schema.entry',
-      text: `
+    entry: `
 create table ${schema}.entry (
   session_id uuid not null references ${schema}.session (id) on delete cascade,
   key text not null,
@@ -52,8 +56,7 @@ create table ${schema}.entry (
   revision bigint not null,
   primary key (session_id, key)
 ) with (fillfactor = 85)`,
-    },
-  ],
+  })),
   columns: [
     'session.id uuid',
     'session.secret_hash bytea',
@@ -80,28 +83,18 @@ const listing: Migration = {
   what: 'a listing of sessions by principal and by expiry; the version of the schema',
   locks:
     'reads the sessions (access share) and locks only new tables; takes about a second for 100,000 sessions',
-  steps: (schema) => [
-    {
-      name: 'schema.listing',
-      text: `
+  steps: stepsOf((schema) => ({
+    listing: `
 create table ${schema}.listing (
   session_id uuid primary key,
   principal text, -- whose session it is, if anybody's
   collect_at timestamptz not null -- no expiry before that time
 )`,
-    },
-    {
-      name: 'schema.listing.principal',
-      text: `
+    'listing.principal': `
 create index listing_principal on ${schema}.listing (principal) where principal is not null`,
-    },
-    {
-      name: 'schema.listing.collect',
-      text: `
+    'listing.collect': `
 create index listing_collect_at on ${schema}.listing (collect_at)`,
-    },
-    {
-      name: 'schema.listing.rows',
+    'listing.rows': {
       text: `
 with listed as (
   insert into ${schema}.listing (session_id, collect_at)
@@ -117,16 +110,13 @@ select count(*)::int as listed from listed having count(*) > 0`,
       byHand: `
 insert into ${schema}.listing (session_id, collect_at) select id, expires_at from ${schema}.session`,
     },
-    {
-      name: 'schema.metadata',
-      text: `
+    metadata: `
 create table ${schema}.metadata (
   version integer primary key,
   made_at timestamptz not null default now(),
   made_by text not null -- the release of keyrow
 )`,
-    },
-  ],
+  })),
   columns: [
     'listing.session_id uuid',
     'listing.principal text',
@@ -146,29 +136,17 @@ const ownTimesAndIds: Migration = {
   what: 'a lifetime of its own for a session; a key for verifiable ids',
   locks:
     'locks the sessions for a moment (access exclusive), and fails after a second if a transaction holds them longer',
-  steps: (schema) => [
-    {
-      name: 'schema.patience',
-      text: `
+  steps: stepsOf((schema) => ({
+    patience: `
 select set_config('lock_timeout', '1s', true)`,
-    },
-    {
-      name: 'schema.metadata.key',
-      text: `
+    'metadata.key': `
 alter table ${schema}.metadata add column id_key text`,
-    },
-    {
-      name: 'schema.metadata.key.default',
-      text: `
+    'metadata.key.default': `
 alter table ${schema}.metadata alter column id_key
   set default gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text`,
-    },
-    {
-      name: 'schema.session.idle',
-      text: `
+    'session.idle': `
 alter table ${schema}.session add column idle_ms float8`,
-    },
-  ],
+  })),
   columns: ['metadata.id_key text', 'session.idle_ms double precision'],
 }
 

@@ -210,10 +210,7 @@ select (select count(*) from ended)::int as sessions,
 
 const CitusExpiredRow = t.type({ sessions: t.number, handled: t.number })
 
-export const citusPrincipals = (
-  database: Database,
-  schema: string,
-): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => {
+export const citusPrincipals = (database: Database, schema: string): Principals => {
   const sql = citusStatements(schema)
   const { sessionsOf } = principalStatements(schema)
   return {

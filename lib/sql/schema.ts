@@ -5,15 +5,7 @@ import { E, pipe, TE, t } from '../core/prelude.cjs'
 import { RELEASE } from '../core/process.js'
 import { type Database, ON_PRIMARY, type Query, type Queryable } from '../db/database.js'
 import { publish } from '../store/events.js'
-import {
-  columnsOf,
-  FIRST_RECORDED,
-  FIRST_WITH_IDS,
-  LATEST,
-  type Migration,
-  migrations,
-  type Step,
-} from './migrations.js'
+import { columnsOf, FIRST_RECORDED, FIRST_WITH_IDS, LATEST, migrations, type Step } from './migrations.js'
 import { rowAs, rowsAs } from './rows.js'
 
 export const DEFAULT_SCHEMA = 'keyrow'
@@ -130,9 +122,10 @@ const recorded = (
   return pipe(
     rowsAs(VersionRow)(database, versions(schema)),
     TE.chainW((rows) => {
+      const made = rows.map(({ version, made, by }) => ({ version, madeAt: made, madeBy: by }))
       const state = (columns: readonly string[]) =>
         pipe(
-          whole(schema, columns, rows.map(madeVersion)),
+          whole(schema, columns, made),
           E.map((found) => ({ ...found, ...idsOf(rows) })),
         )
       // An upgrade may have committed between the two reads, so the columns are read again.
@@ -158,12 +151,6 @@ const VersionRow = t.type({
 })
 
 type VersionRow = t.TypeOf<typeof VersionRow>
-
-const madeVersion = ({ version, made, by }: VersionRow): MadeVersion => ({
-  version,
-  madeAt: made,
-  madeBy: by,
-})
 
 const idsOf = (rows: readonly VersionRow[]): Pick<SchemaState, 'ids'> => {
   for (const { key, age } of rows) if (key !== null) return { ids: { key, age } }
@@ -272,27 +259,25 @@ const migrate = (
   tx: Queryable,
   schema: string,
   { version, exists }: SchemaState,
-): TE.TaskEither<DriverError, unknown> =>
-  pipe(
+): TE.TaskEither<DriverError, unknown> => {
+  const pending = migrations.slice(version)
+  return pipe(
     [
       // `create schema if not exists` would fail for a role without the right to create schemas.
       ...(exists ? [] : [{ name: 'schema.create', text: `create schema ${schema}` }]),
-      ...migrations.slice(version).flatMap(({ steps }) => steps(schema)),
+      ...pending.flatMap(({ steps }) => steps(schema)),
     ],
     TE.traverseSeqArray((step) => runStep(tx, step)),
-    TE.chain(() => pipe(migrations.slice(version), TE.traverseSeqArray(record(tx, schema)))),
+    TE.map(() => pending),
+    TE.chain(TE.traverseSeqArray(({ version }) => tx.query(recording(schema), [version, RELEASE]))),
   )
+}
 
 const runStep = (tx: Queryable, step: Step): TE.TaskEither<DriverError, unknown> =>
   pipe(
     tx.query(step, []),
     TE.chain((rows) => (step.byHand !== undefined && rows.length > 0 ? runStep(tx, step) : TE.right(rows))),
   )
-
-const record =
-  (tx: Queryable, schema: string) =>
-  ({ version }: Migration): TE.TaskEither<DriverError, unknown> =>
-    tx.query(recording(schema), [version, RELEASE])
 
 const recording = (schema: string): Query => ({
   name: 'schema.record',

@@ -104,8 +104,7 @@ const linkTo = (
     pool,
     timeoutMs,
     settings,
-    spentMs: own.spentMs,
-    unsent: own.unsent,
+    ...own,
     prepare: pool.sql.options.prepare !== false,
     late: (sentAt) => pools.late(pool, sentAt),
   }

@@ -5,7 +5,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E, pipe } from '../../core/prelude.cjs'
 import type { DriverTransaction, Outcome } from '../database.js'
-import { driverError, isLostConnection, withDeadline } from '../deadline.js'
+import { codeOf, driverError, isLostConnection, withDeadline } from '../deadline.js'
 import type { Scoped } from './pool.js'
 import { type Link, send } from './statement.js'
 import { isAnothers, lost, noteFailure, notSent } from './workarounds.js'
@@ -84,8 +84,7 @@ const isUnsentBegin = (error: unknown): boolean =>
   (error as { readonly query?: unknown } | undefined)?.query === undefined
 
 const isUnsafeBegin = (error: unknown): boolean =>
-  error instanceof DriverError &&
-  (error.cause as { readonly code?: unknown } | undefined)?.code === 'UNSAFE_TRANSACTION'
+  error instanceof DriverError && codeOf(error.cause) === 'UNSAFE_TRANSACTION'
 
 // A check under a lock must see everything that was committed before the lock, whatever the role's default level is.
 const READ_COMMITTED = 'isolation level read committed'

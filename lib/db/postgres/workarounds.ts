@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { DriverError, withEffect } from '../../core/errors.js'
 import { E } from '../../core/prelude.cjs'
 import type { Outcome } from '../database.js'
-import { driverError, hasBrokenOff, withDeadline } from '../deadline.js'
+import { codeOf, driverError, hasBrokenOff, withDeadline } from '../deadline.js'
 
 /** The part of a pool that the workarounds use. */
 export interface ObservedPool {
@@ -106,8 +106,6 @@ const isSame = (one: Backend | null | undefined, other: Backend | null): boolean
 
 const severityOf = (error: unknown): unknown =>
   (error as { readonly severity?: unknown } | undefined)?.severity
-
-const codeOf = (error: unknown): unknown => (error as { readonly code?: unknown } | undefined)?.code
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
