@@ -73,13 +73,12 @@ export const sessionRefStrict =
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
  * import { buildSession, sessionSet } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const before = buildSession(memoryStore())
- * const after = pipe(before, sessionSet('theme', 'dark'), sessionSet('lines', [1, 2]))
- * console.log(before.store.size, after.store.size) // 0 2
+ * const after = sessionSet('lines', [1, 2])(before)
+ * console.log(before.store.size, after.store.size) // 0 1
  * ```
  */
 export function sessionSet(key: string, value: Json): Editor

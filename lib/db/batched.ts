@@ -91,8 +91,7 @@ const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
-// Groups the result rows by the item to which they belong. If `mustHave` is true, an item without rows gets
-// `undefined`, so that it is retried alone.
+// Groups the rows by their items. With `mustHave`, an item without rows is `undefined`, so that it is retried alone.
 const byItem = (
   rows: readonly Row[],
   count: number,

@@ -14,14 +14,13 @@ export interface Query {
 
 /**
  * One statement that replaces several statements of the same kind. Each parameter is the text of a PostgreSQL array,
- * with one element for each caller. The column `00 ordinal` of a result row has the caller's number. The first caller
- * has the number 1.
+ * with one element for each caller. The column `00 ordinal` of a result row has the caller's number, from 1 on.
  */
 export interface BatchableQuery extends Query {
   /**
    * The number of leading parameters that identify the row which the statement writes. Two callers with the same row
-   * are never batched together. If a caller's row is locked or deleted, the batch returns no row for this caller. Then
-   * the caller's statement is sent alone.
+   * are never batched together. If a caller's row is locked or deleted, the batch returns no row for this caller, whose
+   * statement is then sent alone.
    */
   readonly keyParams?: number
 }
@@ -31,8 +30,7 @@ export const ORDINAL = '00 ordinal'
 
 /**
  * A parameter of a statement. Every driver sends a parameter as PostgreSQL's text, which the server reads like a quoted
- * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. Where the server cannot infer a type,
- * `true` is the text `true`.
+ * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. Without a type to infer, `true` is a text.
  */
 export type Param = string | number | boolean | bigint | null
 
@@ -169,8 +167,7 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
  * even if `body` ignores the error. `transact` retries nothing.
  *
  * Changes of the current session in `body` belong to the transaction if the session is stored in the same database.
- * These changes are saved right before the commit, and a rollback drops them. If the save fails, the transaction is
- * rolled back.
+ * They are saved right before the commit, and a rollback drops them. If the save fails, the transaction rolls back.
  *
  * @throws as a `Left`: `DriverError` of a statement or of the commit. If `body` changes the current session, the errors
  * of `saveSession` are possible too, and `SessionClosed` after the end of the request.

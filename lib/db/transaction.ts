@@ -30,8 +30,7 @@ interface Scope {
 const all = shared('transactions:1', () => ({ scopes: new AsyncLocalStorage<Scope>(), open: 0 }))
 const { scopes } = all
 
-// Before Node.js 24, the use of AsyncLocalStorage slows down every promise of the process. So keyrow disables it while
-// no transaction is open.
+// Before Node.js 24, AsyncLocalStorage slows down every promise. So keyrow disables it while no transaction is open.
 const counted = async <A>(transactionScope: () => Promise<A>): Promise<A> => {
   all.open += 1
   try {
@@ -70,8 +69,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-// Returns this database's innermost open scope in the current async context. If `handle` is given, only scopes inside
-// `handle` count.
+// Returns this database's innermost open scope in the current async context, inside `handle` if it is given.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope

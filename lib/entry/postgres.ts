@@ -16,8 +16,7 @@ export interface PostgresStoreOptions extends ReadyStoreOptions {
 
 /**
  * Makes a session store in the PostgreSQL database at `url`. The store batches loads and saves, and caches sessions in
- * memory. The store creates its tables on first use. It deletes expired sessions in the background until `close` is
- * called.
+ * memory. It creates its tables on first use. It deletes expired sessions in the background until `close` is called.
  *
  * @throws `TypeError` for a `url` that is not the address of a PostgreSQL database
  * @throws `RangeError` for an option that is out of range

@@ -1,6 +1,6 @@
 // A store for express-session and @fastify/session. The store keeps the original entries of each session object that it
-// returns, and writes only the changed keys. So concurrent requests do not overwrite each other's keys. A session that
-// has ended is not written again.
+// returns, and writes only the changed keys. So concurrent requests do not overwrite each other's keys. An ended
+// session is not written again.
 
 import { callbackify } from 'node:util'
 import session from 'express-session'
@@ -256,8 +256,7 @@ class ExpressSessionStore extends session.Store {
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // The old session is removed last. By then the ended session's id is fenced, so that no request can migrate it
-    // again.
+    // The old session is removed last. By then the ended session's id is fenced, so no request can migrate it again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 

@@ -78,8 +78,7 @@ export interface MigrationResult {
 
 /**
  * Migrates all live sessions of another store in batches, while that store is in use. The sessions also stay in the
- * other store, so that users stay signed in on processes that still use that store. A later run migrates the sessions
- * that are new by then.
+ * other store, so that users stay signed in on processes that still use it. A later run migrates newer sessions.
  *
  * @throws `DriverError` or `SchemaMismatch`. Sessions that were migrated before the failure stay migrated.
  */

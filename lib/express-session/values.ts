@@ -25,9 +25,7 @@ export const objectOf = (entries: Entries): Record<string, unknown> => ({
   ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
 })
 
-/**
- * Returns the entries of an object, as `JSON.stringify` writes it. A `Date` becomes text, and `undefined` is left out.
- */
+/** Returns the entries of an object's JSON, in which a `Date` is text and `undefined` is left out. */
 export const entriesOf = (object: object): Entries =>
   HashMap(Object.entries(JSON.parse(JSON.stringify(object)) as Members)).delete(PROTOTYPE)
 
@@ -46,8 +44,7 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
 // Returns the entries to store in place of `before`. They are the entries of `after`, unless only the cookie's time
-// differs and the extension is small. In this case the result is `before`. `touchFraction` defines the smallest
-// extension that is stored.
+// differs by less than `touchFraction` of its lifetime. In this case the result is `before`.
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
@@ -66,18 +63,14 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
   return to - from < touchFraction * newMaxAge
 }
 
-// express-session 1.19 reads the clock twice when it sets a cookie's time. If a millisecond passes in between,
-// `originalMaxAge` becomes shorter. So `originalMaxAge` may change in a request without changes, and a time may move
-// backwards.
+// express-session 1.19 reads the clock twice when it sets a cookie's time. So `originalMaxAge` may become a millisecond
+// shorter in a request without changes, and a time may move backwards.
 const CLOCK_STEP_MS = 1_000
 
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/**
- * Returns the time at which the browser deletes the cookie, in milliseconds since 1970. A time of 0 means that there is
- * no such time.
- */
+/** Returns the time in milliseconds since 1970 at which the browser deletes the cookie. A time of 0 means none. */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time
@@ -92,8 +85,7 @@ export const isOver = (cookie: Json | undefined, now: number): boolean => {
   return time !== undefined && time <= now
 }
 
-// A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are digests of
-// the sid.
+// A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are its digests.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()

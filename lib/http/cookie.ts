@@ -11,8 +11,8 @@ const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
   /**
-   * The cookie's name. Over TLS the name gets the prefix `__Host-`. With a `domain`, or a `path` other than `/`, the
-   * prefix is `__Secure-`. Default: `session`.
+   * The cookie's name. Over TLS the name gets the prefix `__Host-`, or `__Secure-` with a `domain` or another `path`
+   * than `/`. Default: `session`.
    */
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
@@ -24,15 +24,9 @@ export interface CookieOptions {
    * browsers accept only partitioned cookies. The option needs `sameSite: 'none'`. Default: false.
    */
   readonly partitioned?: boolean
-  /**
-   * A domain whose hosts all get the cookie and may set it, such as `shop.example`. By default only the host that set
-   * the cookie gets it.
-   */
+  /** A domain whose hosts all get and may set the cookie, such as `shop.example`. Default: only the host itself. */
   readonly domain?: string
-  /**
-   * Only requests below this path carry the cookie. A path does not protect the cookie from other pages of the host.
-   * Default: `/`.
-   */
+  /** Only requests below this path carry the cookie, but other pages of the host can reach it. Default: `/`. */
   readonly path?: string
 }
 
@@ -70,8 +64,7 @@ const sessionCookie = (options: CookieOptions) => {
   }
 }
 
-// Matches a domain with two or more labels, of which the last begins with a letter. IP addresses and ports do not
-// match.
+// Matches a domain of two or more labels, the last of which begins with a letter. So it matches no IP address or port.
 const DOMAIN = /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i
 
 const checkOptions = (options: CookieOptions): void => {
@@ -93,8 +86,8 @@ const checkOptions = (options: CookieOptions): void => {
 /** The maximum number of tokens that are tried for one request. Each attempt costs a load. */
 const MAX_TOKENS = 3
 
-// A browser sends several cookies of one name if they were set for different paths or domains. In that case each value
-// that is a well-formed token is tried.
+// A browser sends several cookies of one name if they were set for different paths or domains. Then each well-formed
+// token is tried.
 const tokensIn = (header: string, name: string): readonly string[] => {
   const first = parseCookie(header)[name]
   if (first === undefined) return []
@@ -105,10 +98,9 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 }
 
 // Implements the cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D
-// Secure, SAML, OpenID Connect's `form_post`). It also withholds a `Strict` cookie from any link of another site. But
-// the browser accepts a cookie in the response. This cookie would replace the cookie of a signed-in user. So the edits
-// of such a request go to a second session with the cookie `session-cross-site`. find-session.ts merges the two
-// sessions later.
+// Secure, SAML, OpenID Connect's `form_post`), and a `Strict` cookie from any link of another site. But the browser
+// accepts a cookie in the response, which would replace the cookie of a signed-in user. So the edits of such a request
+// go to a second session with the cookie `session-cross-site`. find-session.ts merges the two sessions later.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 

@@ -39,10 +39,7 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/**
- * Derives the sender from `Sec-Fetch-Site`, or else from `Origin`. With `Origin` alone, a `same-site` sender counts as
- * `cross-site`.
- */
+/** Derives the sender from `Sec-Fetch-Site`, or else from `Origin`, where `same-site` counts as `cross-site`. */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -55,8 +52,7 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
 /**
- * Whether `Sec-Fetch-Site` or `Origin` names a page of another origin, or hides the origin. For a request with neither
- * header the result is false.
+ * Whether `Sec-Fetch-Site` or `Origin` names a page of another origin, or hides it. Without both, the result is false.
  */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
@@ -64,9 +60,7 @@ export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean 
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/**
- * Compares origins as a browser does, without regard to default ports, upper case and the notation of IPv6 addresses.
- */
+/** Compares origins like a browser: without default ports, upper case and the notation of IPv6 addresses. */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
@@ -86,9 +80,8 @@ const parseUrl = (url: string): URL | undefined => (URL.canParse(url) ? new URL(
 
 /**
  * Whether the browser only prefetches or prerenders a page, according to `Sec-Purpose` or the older `Purpose`. The user
- * may never open the page. Flash messages that a prefetch reads are kept, and a prefetch does not extend the session's
- * expiration. keyrow does not prevent other effects of the handler. So call `isPrefetch` before you count a page view,
- * for instance.
+ * may never open the page. A prefetch keeps the flash messages that it reads, and does not extend the session's
+ * expiration. keyrow does not prevent other effects of the handler. So call `isPrefetch` before you count a page view.
  *
  * @example
  * ```ts
@@ -113,7 +106,7 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, verifyCsrf, csrfToken, saveSession, sessionSet, withSession } from 'keyrow'
+ * import { buildSession, csrfToken, verifyCsrf, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const own = { method: 'POST', headers: { host: 'shop.example', origin: 'https://shop.example' } }
@@ -122,10 +115,8 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
  * console.log((await verifyCsrf(foreign)())._tag) // Left
  *
  * const unsaid = { method: 'POST', headers: { host: 'shop.example' } }
- * const session = pipe(buildSession(memoryStore()), sessionSet('basket', ['tea']), saveSession)
- * const form = pipe(
- *   session,
- *   TE.chainW((stored) => withSession(stored, () => pipe(csrfToken, TE.chainW((token) => verifyCsrf(unsaid, token))))),
+ * const form = withSession(buildSession(memoryStore()), () =>
+ *   pipe(csrfToken, TE.chainW((token) => verifyCsrf(unsaid, token))),
  * )
  * console.log((await form())._tag) // Right
  * ```

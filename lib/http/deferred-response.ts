@@ -14,9 +14,8 @@ export interface DeferredResponse extends PendingResponse {
 }
 
 // Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond. The function is called after a reset of `res`.
-// A failure after the first byte cuts the connection, so that the client sees an incomplete response. A response that
-// has ended stays unchanged.
+// response to a failure, or a function that makes the framework respond after a reset of `res`. A failure after the
+// first byte cuts the connection, so that the client sees an incomplete response. An ended response stays unchanged.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),

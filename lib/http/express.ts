@@ -10,8 +10,7 @@ export type { AdapterOptions } from './session-request.js'
 
 // keyrow records an error when it occurs, before an error handler gets it. The router of Express 5.3 publishes errors
 // on a diagnostics channel. In older versions, keyrow wraps the methods with which a router calls its handlers, once
-// for each copy of Express. The wrappers record only errors of followed requests, which are the requests that have
-// passed this middleware.
+// for each copy of Express. Only errors of requests that have passed this middleware are recorded.
 
 /** For each followed request: the functions to call for an error, and the errors that were already reported. */
 const followed = new WeakMap<
@@ -103,9 +102,7 @@ declare global {
   }
 }
 
-/**
- * The members of Express's request that keyrow uses. The setting `trust proxy` determines `secure`, `ip` and the host.
- */
+/** The members of Express's request that keyrow uses. `trust proxy` determines `secure`, `ip` and the host. */
 export interface ExpressRequest extends IncomingMessage {
   readonly secure?: boolean
   readonly ip?: string | undefined
@@ -115,9 +112,9 @@ export interface ExpressRequest extends IncomingMessage {
 
 /**
  * A middleware for Express. The handlers after this middleware have a current session, which is saved before the first
- * byte of the response is sent. Nothing is saved if the response is an error. A response is an error if its status is
- * at least 500. A status of at least 400 is an error too, if a handler threw, rejected or passed an error to `next`. A
- * failure of the save is passed to `next`.
+ * byte of the response is sent. Nothing is saved if the response is an error. A status of at least 500 is an error. If
+ * a handler threw, rejected or passed an error to `next`, a status of at least 400 is one too. `next` gets a failure of
+ * the save.
  *
  * @throws `TypeError` for invalid options
  *
@@ -152,8 +149,8 @@ export const sessionMiddleware = (options: AdapterOptions) => {
       response.reset()
     })
     const { secure = false, ip: address, headers } = req
-    // This function of Express decides whether the sender is a trusted proxy. keyrow does not use `req.host`, because
-    // this host has no port in Express 4.
+    // This function of Express decides whether the sender is a trusted proxy. In Express 4 `req.host` would lack the
+    // port.
     const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
     const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
     const info = { cookieHeader: headers.cookie, secure, address, host, request: req }

@@ -19,9 +19,8 @@ declare module 'fastify' {
 /**
  * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
  * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the reply is
- * an error. A reply is an error if its status is at least 500. After a handler or a hook has failed, a reply with a
- * status of at least 400 is an error too. Fastify's error handling also gets the error of a failed save. Behind a
- * proxy, set Fastify's own `trustProxy`.
+ * an error. A status of at least 500 is an error. After a handler or a hook has failed, a status of at least 400 is one
+ * too. Fastify's error handling also gets the error of a failed save. Behind a proxy, set Fastify's `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *

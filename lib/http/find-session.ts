@@ -51,8 +51,8 @@ export const findSession =
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
     // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // The cross-site session is loaded first. If a concurrent merge has destroyed it, the regular session, which is
-    // loaded next, has the merged values.
+    // The cross-site session is loaded first. If a concurrent merge has destroyed it, the regular session has its
+    // values.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)
@@ -125,8 +125,7 @@ export const endCrossSite =
     const { session, state } = scope
     if (crossSite === undefined || state === 'gone') return E.right(false)
     if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-    // The rotation follows the destruction. Otherwise a concurrent request with the old secret could still open the
-    // cross-site session.
+    // The rotation follows the destruction, so that the old secret can no longer open the cross-site session.
     if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
     const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
     if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)

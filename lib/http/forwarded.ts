@@ -1,7 +1,6 @@
 // Reads the client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and
 // `-Host`, or in `Forwarded` (RFC 7239). Each proxy appends to `X-Forwarded-For` or `Forwarded`, so only the entries of
-// trusted proxies are used. Of `-Proto` and `-Host` the first value is used, so the outermost proxy must overwrite
-// these two headers.
+// trusted proxies are used. The outermost proxy must overwrite `-Proto` and `-Host`, whose first value is used.
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
@@ -38,10 +37,7 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
 /** The readers for lists of proxies, so that each list is parsed once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
-/**
- * @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is not an address or a
- * network
- */
+/** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */
 export const forwardedBy = (trustProxy: TrustProxy = false): ReadForwarded => {
   if (typeof trustProxy !== 'object') return byHops(Number(trustProxy))
   const reader = readers.get(trustProxy) ?? byNetworks(trustProxy)
@@ -69,8 +65,8 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
 }
 
 /**
- * `Forwarded` is read only if the request has none of the three `X-Forwarded` headers. A proxy that sets them passes on
- * the client's own `Forwarded` unchecked.
+ * Reads `Forwarded` only without the `X-Forwarded` headers, whose proxy passes on the client's own `Forwarded`
+ * unchecked.
  */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // The index is negative if the request has passed fewer proxies than `trustProxy` says, or if all addresses are
@@ -132,10 +128,7 @@ export const addressOf = (text: string | undefined): string | undefined => {
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)
 }
 
-/**
- * Returns the /64 network of an IPv6 address, because one client usually has a whole /64. Returns any other address in
- * canonical form.
- */
+/** Returns the /64 network of an IPv6 address, since one client usually has a /64, or else the canonical address. */
 export const networkOf = (address: string): string => {
   const parsed = parseAddress(address)
   if (!(parsed instanceof ipaddr.IPv6)) return addressOf(address) ?? address

@@ -61,8 +61,7 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
     const response = isUnhandled ? new Response() : c.res
-    // Hono copies the headers of the previous response to a new response. The assignment of `undefined` prevents this
-    // copy.
+    // Hono copies the headers of the previous response to a new one. The assignment of `undefined` prevents the copy.
     const own = addHeaders(response, headers)
     if (isUnhandled || E.isLeft(own) || own.right !== response) c.res = undefined
     if (E.isLeft(own)) throw own.left

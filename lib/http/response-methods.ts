@@ -13,10 +13,7 @@ type Methods = Readonly<Record<Method, Call>>
 
 const doNothing = (): void => undefined
 
-/**
- * The state of a deferred response. A reset after some output replaces the state. The old methods then discard what the
- * program still writes.
- */
+/** The state of a deferred response. A reset replaces the state, and the old methods discard what is still written. */
 export class DeferredState {
   /** The response as it was when it was deferred. */
   readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
@@ -91,8 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // keyrow's own call of `writeHead` is not kept. Node.js writes that head at the release, and adds the length of a
-  // body that the program passes to `end`.
+  // keyrow's own call of `writeHead` is not kept. Node.js writes that head at the release, and adds the length of the
+  // body.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -178,8 +175,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // A response with the status 102 is sent before the save, because it only tells the client to wait. After the first
-  // output, the call is kept.
+  // A response with the status 102 only tells the client to wait. It is sent at once, but kept after the first output.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,

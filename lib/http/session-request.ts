@@ -60,9 +60,7 @@ export interface SessionRequest {
   readonly isInside: () => boolean
   /** Runs `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /**
-   * Runs the handler with the session as the current session. If the handler fails in any way, the result is a `Left`.
-   */
+  /** Runs the handler with the session as the current session. If the handler fails, the result is a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /**
    * Resolves when every transaction that changed the session has ended. Before that, the handler has also run the code
@@ -85,9 +83,8 @@ export interface PendingResponse {
   readonly isFailure: () => boolean
   readonly release: (headers: SessionHeaders) => void
   /**
-   * Called for each failure, even after the release. If the first byte was sent, another response is no longer
-   * possible. `isHandler` returns whether the running code belongs to the failed handler. All further output of the
-   * failed handler is discarded.
+   * Called for each failure, even after the release. Once the first byte was sent, no other response is possible.
+   * `isHandler` returns whether the failed handler started the running code. Its further output is discarded.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
@@ -138,8 +135,7 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Makes a function that loads the session of a request. A request without a stored session gets a new session in
- * memory.
+ * Makes a function that loads the session of a request, or makes a new session in memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
@@ -274,9 +270,7 @@ export const handle = async <A>(
 
 type Check = (result: unknown, session: Session) => void
 
-/**
- * Handles the requests of an adapter whose handler returns a `Response`. `check` checks the response before the save.
- */
+/** Handles requests whose handler returns a `Response`. `check` checks the response before the save. */
 export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
   const begin = createSessionLoader(options)
   return <A>(

@@ -9,10 +9,7 @@ import { addressOf, networkOf } from './forwarded.js'
 export interface TokenGuardOptions {
   /** An address is suspicious once it has sent more different foreign tokens than this number. Default: 50. */
   readonly limit?: number
-  /**
-   * The time after which the count of an address starts again, in milliseconds. The time begins with the first foreign
-   * token. Default: 10 minutes.
-   */
+  /** The count of an address starts again this many milliseconds after its first foreign token. Default: 10 minutes. */
   readonly windowMs?: number
   /** The maximum number of addresses in memory. The least recently used address is dropped first. Default: 5,000. */
   readonly maxAddresses?: number

@@ -133,10 +133,7 @@ export const queryDatabase = lifted((database: Queryable, query: Query, params: 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/**
- * Returns the value of a key. If the value is absent or does not fit the codec, returns the fallback (default:
- * `undefined`).
- */
+/** Returns a key's value, or the fallback (default: `undefined`) if it is absent or does not fit the codec. */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -146,9 +143,7 @@ export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown
   return values.sessionRef(key as string, fallback)
 }
 
-/**
- * Returns a typed key's value, or `undefined` if the key has none. Throws a `DecodeError` if the value does not fit.
- */
+/** Returns a typed key's value, or `undefined` without one. Throws a `DecodeError` if the value does not fit. */
 export const sessionRefStrict =
   <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
   (session) =>
@@ -156,8 +151,7 @@ export const sessionRefStrict =
 
 /**
  * Calls `f` with the value of a key, and sets the key to the result. If the key has no value, `f` gets the fallback,
- * which is `undefined` by default. If another request has changed the key by the time of the save, `f` runs again on
- * the newer value.
+ * which is `undefined` by default. If another request has changed the key before the save, `f` runs again on its value.
  */
 export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
 export function sessionUpdate<A>(

@@ -145,8 +145,8 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 }
 
 // Returns the edits of the outer scope after a commit. `before` has its edits from before the transaction, `present`
-// has its edits now, and `inside` has the transaction's unsaved edits. The edits of `before` that are no longer in
-// `inside` are removed from `present`. Then the new edits of `inside` are added.
+// has its edits now, and `inside` has the transaction's unsaved edits. Edits that the transaction has saved are
+// removed.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const added = inside.filter((edit, key) => before.get(key) !== edit)
@@ -185,9 +185,7 @@ const closedScopeOf = (session: Session): Scope | undefined => {
 
 const readOnly = shared('read-only:1', () => new WeakSet<Token>())
 
-/**
- * Makes a session value and all values derived from it read-only. The program can load the session again to write it.
- */
+/** Makes a session value and all values derived from it read-only. A session that is loaded again can be written. */
 export const makeReadOnly = (session: Session): Session => {
   readOnly.add(session.token)
   return session

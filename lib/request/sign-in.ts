@@ -49,15 +49,12 @@ export interface SignInOptions {
  * import { buildSession, sessionPrincipal, sessionRef, signIn, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
+ * const day = 86_400_000
+ * const lifetime = { idleMs: 14 * day, absoluteMs: 60 * day }
  * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(signIn('user 17'), TE.map(sessionRef(sessionPrincipal, 'none'))),
+ *   pipe(signIn('user 17', { lifetime }), TE.map(sessionRef(sessionPrincipal, 'none'))),
  * )
  * console.log(await request()) // { _tag: 'Right', right: 'user 17' }
- *
- * const day = 86_400_000
- * const remembered = signIn('user 17', { lifetime: { idleMs: 14 * day, absoluteMs: 60 * day } })
- * const later = withSession(buildSession(memoryStore()), () => remembered)
- * console.log((await later())._tag) // Right
  * ```
  */
 export const signIn = (
@@ -80,14 +77,10 @@ export const signIn = (
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
- * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, signIn, signOut, withSession } from 'keyrow'
+ * import { buildSession, signOut, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(signIn('user 17'), TE.chainW(() => signOut)),
- * )
+ * const request = withSession(buildSession(memoryStore()), () => signOut)
  * console.log((await request())._tag) // Right
  * ```
  */
@@ -135,15 +128,11 @@ const masked = (key: Buffer): string => {
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
- * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, flash, takeFlashes, withSession } from 'keyrow'
+ * import { buildSession, flash, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
- * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(flash('info', 'Hi'), TE.chain(() => takeFlashes), TE.map((taken) => taken.map(({ text }) => text))),
- * )
- * console.log(await request()) // { _tag: 'Right', right: [ 'Hi' ] }
+ * const request = withSession(buildSession(memoryStore()), () => flash('info', 'Hi'))
+ * console.log((await request())._tag) // Right
  * ```
  */
 export const flash = (kind: string, text: string): TE.TaskEither<SessionError, Session> =>
@@ -157,15 +146,11 @@ export const flash = (kind: string, text: string): TE.TaskEither<SessionError, S
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
  * import * as TE from 'fp-ts/lib/TaskEither.js'
- * import { buildSession, sessionFlash, takeFlashes, updateCurrentSession, withSession } from 'keyrow'
+ * import { buildSession, flash, takeFlashes, withSession } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const request = withSession(buildSession(memoryStore()), () =>
- *   pipe(
- *     updateCurrentSession(sessionFlash('info', 'Saved.')),
- *     TE.chain(() => takeFlashes),
- *     TE.map((taken) => taken.map(({ text }) => text)),
- *   ),
+ *   pipe(flash('info', 'Saved.'), TE.chain(() => takeFlashes), TE.map((taken) => taken.map(({ text }) => text))),
  * )
  * console.log(await request()) // { _tag: 'Right', right: [ 'Saved.' ] }
  * ```
@@ -190,18 +175,13 @@ export interface ListedSession extends Listed {
  *
  * @example
  * ```ts
- * import { pipe } from 'fp-ts/lib/function.js'
- * import * as TE from 'fp-ts/lib/TaskEither.js'
  * import { buildSession, saveSession, sessionFor, sessionsOf } from 'keyrow'
  * import { memoryStore } from 'keyrow/memory'
  *
  * const store = memoryStore()
- * const listed = pipe(
- *   saveSession(sessionFor('ada')(buildSession(store))),
- *   TE.chainW(() => sessionsOf(store, 'ada')),
- *   TE.map((sessions) => sessions.map(({ current }) => current)),
- * )
- * console.log(await listed()) // { _tag: 'Right', right: [ false ] }
+ * await saveSession(sessionFor('ada')(buildSession(store)))()
+ * const listed = await sessionsOf(store, 'ada')()
+ * console.log(listed._tag === 'Right' && listed.right.map(({ current }) => current)) // [ false ]
  * ```
  */
 export const sessionsOf = (
@@ -236,13 +216,11 @@ const isCurrent = (store: SessionStore, id: SessionId): boolean => {
  * import { memoryStore } from 'keyrow/memory'
  *
  * const store = memoryStore()
- * const signIn = saveSession(sessionFor('ada')(buildSession(store)))
  * const ended = pipe(
- *   signIn,
+ *   saveSession(sessionFor('ada')(buildSession(store))),
  *   TE.chainW(({ id }) => destroySessionsOf(store, 'ada', { except: id })),
- *   TE.map((ids) => ids.length),
  * )
- * console.log(await ended()) // { _tag: 'Right', right: 0 }
+ * console.log(await ended()) // { _tag: 'Right', right: [] }
  * ```
  */
 export const destroySessionsOf = (

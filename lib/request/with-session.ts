@@ -116,8 +116,7 @@ const settle = <L, A>(fn: () => TE.TaskEither<L, A>): Promise<E.Either<L | Sessi
  * const request = callWithSession(buildSession(memoryStore()), (session) =>
  *   TE.right(['welcome', sessionSet('visits', 1)(session)] as const),
  * )
- * const result = await request()
- * console.log(result._tag) // Right
+ * console.log((await request())._tag) // Right
  * ```
  */
 export const callWithSession = <L, A>(
@@ -144,8 +143,7 @@ export const callWithSession = <L, A>(
  * ```ts
  * import { currentSession } from 'keyrow'
  *
- * const result = await currentSession()
- * console.log(result._tag) // Left
+ * console.log((await currentSession())._tag) // Left
  * ```
  */
 export const currentSession: TE.TaskEither<NoCurrentSession | SessionClosed, Session> = () =>
@@ -167,8 +165,7 @@ export const sessionHere = (): E.Either<NoCurrentSession | SessionClosed, Sessio
  * ```ts
  * import { sessionSet, updateCurrentSession } from 'keyrow'
  *
- * const result = await updateCurrentSession(sessionSet('theme', 'dark'))()
- * console.log(result._tag) // Left
+ * console.log((await updateCurrentSession(sessionSet('theme', 'dark'))())._tag) // Left
  * ```
  */
 export const updateCurrentSession =

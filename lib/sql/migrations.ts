@@ -29,8 +29,7 @@ const stepsOf =
       ...(typeof text === 'string' ? { text } : text),
     }))
 
-// The fill factors leave free space in each page. So an updated header or value stays in its page, and no index
-// changes.
+// The fill factors leave free space in each page. So an updated row stays in its page, and no index changes.
 const sessionAndEntry: Migration = {
   version: 1,
   what: 'sessions and their entries',
@@ -128,9 +127,8 @@ create table ${schema}.metadata (
 }
 
 // A new column that is null in all rows changes only the catalogue. But the change needs a lock that waits for running
-// transactions and blocks new transactions. So this step comes last. If the step does not get the lock within a second,
-// the upgrade fails and is retried. Each later row of `metadata` gets an `id_key` too, but only the key in the row of
-// this version is used.
+// transactions and blocks new ones. So this step comes last. If the step does not get the lock within a second, the
+// upgrade fails and is retried. Later rows of `metadata` get an `id_key` too, but only this version's key is used.
 const ownTimesAndIds: Migration = {
   version: 3,
   what: 'a lifetime of its own for a session; a key for verifiable ids',

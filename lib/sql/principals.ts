@@ -143,9 +143,8 @@ const missingLister = (database: Database, query: Query) => {
 }
 
 // Citus distributes the tables by the session's id over several servers, and rejects a statement that locks rows on
-// several servers. So one statement finds the sessions. Then a statement for each session locks and ends the session on
-// its server. Each statement checks the session again under the lock on its header. The row in `listing` is written
-// after the header.
+// several servers. So one statement finds the sessions, and a statement for each session locks and ends it on its
+// server. Each statement checks the session again under the lock on its header, and then writes `listing`.
 
 const citusStatements = statementsOf('citus', {
   // $1 principal, $2 id of the session to keep, or null, $3 id of the only session to end, or null
