@@ -1,5 +1,5 @@
-// Defines JSON as a type, and checks values when they are set, long before a save. The check includes the limits of
-// PostgreSQL's types `text` and `jsonb`. A session keeps a deeply frozen copy of each value.
+// Defines JSON as a type, and rejects other values when they are set, long before a save. The check includes the limits
+// of PostgreSQL's types `text` and `jsonb`. A session keeps a deeply frozen copy of each value.
 import { EncodeError } from './errors.js'
 
 /** Any JSON value, deeply read-only. */
@@ -32,7 +32,7 @@ interface Walk {
 }
 
 /**
- * Returns a deeply frozen JSON copy of `value`. Like `JSON.stringify`, it omits `undefined` members and turns -0 into
+ * Returns a deeply frozen JSON copy of `value`. As in `JSON.stringify`, `undefined` members are left out and -0 becomes
  * 0.
  *
  * @throws `EncodeError`, with `key` and the path, for functions, symbols, BigInt, NaN, infinities, `undefined` in

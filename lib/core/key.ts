@@ -19,7 +19,7 @@ export interface AnyKey {
   }
 }
 
-// The maximum length of a key's name in bytes of UTF-8, since PostgreSQL limits the length of index entries.
+// The maximum length of a key's name in bytes. The name is part of an index entry, whose length PostgreSQL limits.
 const MAX_KEY_BYTES = 1024
 
 /**

@@ -1,5 +1,4 @@
-// Reads and edits a session's values. All functions are pure. Their last argument is the session, for `pipe` and
-// `flow`.
+// Reads and edits a session's values with pure functions. The session is the last argument, for `pipe` and `flow`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy, valueAt } from './edits.js'

@@ -19,8 +19,8 @@ export interface Query {
 export interface BatchableQuery extends Query {
   /**
    * The number of leading parameters that identify the row which the statement writes. Two callers with the same row
-   * are never batched together. If a caller's row is locked or deleted, the batch returns no row for this caller, whose
-   * statement is then sent alone.
+   * are never batched together. If a caller's row is locked or deleted, the batch returns no row for this caller. Then
+   * the caller's statement is sent alone.
    */
   readonly keyParams?: number
 }
@@ -30,7 +30,7 @@ export const ORDINAL = '00 ordinal'
 
 /**
  * A parameter of a statement. Every driver sends a parameter as PostgreSQL's text, which the server reads like a quoted
- * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. Without a type to infer, `true` is a text.
+ * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. Where it infers no type, `true` is a text.
  */
 export type Param = string | number | boolean | bigint | null
 
@@ -182,10 +182,7 @@ const observed = (inner: Queryable, observer: (event: QueryEvent) => void): Quer
  * const database = pgliteDatabase()
  * const setting = (value: string) => ({ name: 'set', text: `select set_config('app.user', '${value}', true)` })
  * const result = await transact(database, (tx) =>
- *   pipe(
- *     tx.query(setting('ada'), []),
- *     TE.chainW(() => TE.left('no')),
- *   ),
+ *   pipe(tx.query(setting('ada'), []), TE.chainW(() => TE.left('no'))),
  * )()
  * console.log(result) // { _tag: 'Left', left: 'no' }
  * await database.close()

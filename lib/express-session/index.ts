@@ -1,6 +1,6 @@
 // A store for express-session and @fastify/session. The store keeps the original entries of each session object that it
-// returns, and writes only the changed keys. So concurrent requests do not overwrite each other's keys. An ended
-// session is not written again.
+// returns, and writes only the changed keys. So concurrent requests do not overwrite each other's keys. A session that
+// has ended is not written again.
 
 import { callbackify } from 'node:util'
 import session from 'express-session'

@@ -11,8 +11,8 @@ const DEFAULT_NAME = 'session'
 
 export interface CookieOptions {
   /**
-   * The cookie's name. Over TLS the name gets the prefix `__Host-`, or `__Secure-` with a `domain` or another `path`
-   * than `/`. Default: `session`.
+   * The cookie's name. Over TLS the name gets the prefix `__Host-`. With a `domain`, or a `path` other than `/`, the
+   * prefix is `__Secure-`. Default: `session`.
    */
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
@@ -86,8 +86,8 @@ const checkOptions = (options: CookieOptions): void => {
 /** The maximum number of tokens that are tried for one request. Each attempt costs a load. */
 const MAX_TOKENS = 3
 
-// A browser sends several cookies of one name if they were set for different paths or domains. Then each well-formed
-// token is tried.
+// A browser sends several cookies of one name if they were set for different paths or domains. In that case each value
+// that is a well-formed token is tried.
 const tokensIn = (header: string, name: string): readonly string[] => {
   const first = parseCookie(header)[name]
   if (first === undefined) return []

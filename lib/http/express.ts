@@ -112,9 +112,9 @@ export interface ExpressRequest extends IncomingMessage {
 
 /**
  * A middleware for Express. The handlers after this middleware have a current session, which is saved before the first
- * byte of the response is sent. Nothing is saved if the response is an error. A status of at least 500 is an error. If
- * a handler threw, rejected or passed an error to `next`, a status of at least 400 is one too. `next` gets a failure of
- * the save.
+ * byte of the response is sent. Nothing is saved if the response is an error. A response is an error if its status is
+ * at least 500. A status of at least 400 is an error too, if a handler threw, rejected or passed an error to `next`. A
+ * failure of the save is passed to `next`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -149,8 +149,8 @@ export const sessionMiddleware = (options: AdapterOptions) => {
       response.reset()
     })
     const { secure = false, ip: address, headers } = req
-    // This function of Express decides whether the sender is a trusted proxy. In Express 4 `req.host` would lack the
-    // port.
+    // This function of Express decides whether the sender is a trusted proxy. keyrow does not use `req.host`, because
+    // this host has no port in Express 4.
     const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
     const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
     const info = { cookieHeader: headers.cookie, secure, address, host, request: req }

@@ -51,8 +51,8 @@ export const findSession =
     const cookie = !hasToken && crossSite?.isWithheld(info) === true ? 'crossSite' : 'session'
     // A prefetch does not merge the sessions. The next request for a displayed page merges them.
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
-    // The cross-site session is loaded first. If a concurrent merge has destroyed it, the regular session has its
-    // values.
+    // The cross-site session is loaded first. If a concurrent merge has destroyed it, the regular session, which is
+    // loaded next, has the merged values.
     const second = await open(loader, info, merges ? [crossSiteToken] : [])
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)

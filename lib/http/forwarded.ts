@@ -65,8 +65,8 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
 }
 
 /**
- * Reads `Forwarded` only without the `X-Forwarded` headers, whose proxy passes on the client's own `Forwarded`
- * unchecked.
+ * `Forwarded` is read only if the request has none of the three `X-Forwarded` headers. A proxy that sets them passes on
+ * the client's own `Forwarded` unchecked.
  */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // The index is negative if the request has passed fewer proxies than `trustProxy` says, or if all addresses are

@@ -88,8 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // keyrow's own call of `writeHead` is not kept. Node.js writes that head at the release, and adds the length of the
-  // body.
+  // keyrow's own call of `writeHead` is not kept. Node.js writes that head at the release, and adds the length of a
+  // body that the program passes to `end`.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }

@@ -35,22 +35,17 @@ export interface TokenGuard {
  *
  * @example
  * ```ts
- * import { createServer } from 'node:http'
  * import { onSessionEvent } from 'keyrow'
  * import { tokenGuard } from 'keyrow/adapter'
+ * import { fetchHandler } from 'keyrow/fetch'
  * import { memoryStore } from 'keyrow/memory'
- * import { sessionListener } from 'keyrow/node'
  *
- * const guard = tokenGuard({ limit: 2 })
+ * const options = { store: memoryStore(), guard: tokenGuard({ limit: 2 }), addressOf: () => '203.0.113.7' }
+ * const handle = fetchHandler(options)(() => new Response('hello'))
  * const stop = onSessionEvent('tokenAbuse', ({ tokens }) => console.log(`${tokens} guesses`)) // 3 guesses
- * const server = createServer(sessionListener({ store: memoryStore(), guard })((_, res) => res.end()))
- * server.listen(0, async () => {
- *   const { port } = server.address() as { port: number }
- *   const guess = (token: string) => fetch(`http://127.0.0.1:${port}/`, { headers: { cookie: `session=${token}` } })
- *   for (const token of ['a', 'b', 'c']) await guess(token)
- *   stop()
- *   server.close()
- * })
+ * for (const token of ['a', 'b', 'c'])
+ *   await handle(new Request('http://shop.example/', { headers: { cookie: `session=${token}` } }))
+ * stop()
  * ```
  */
 export const tokenGuard = (options: TokenGuardOptions = {}): TokenGuard => {

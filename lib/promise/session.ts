@@ -150,8 +150,8 @@ export const sessionRefStrict =
     O.toUndefined(given(values.sessionRefStrict(key)(session)))
 
 /**
- * Calls `f` with the value of a key, and sets the key to the result. If the key has no value, `f` gets the fallback,
- * which is `undefined` by default. If another request has changed the key before the save, `f` runs again on its value.
+ * Calls `f` with the value of a key, and sets the key to the result. If the key has no value, `f` gets the fallback
+ * (default: `undefined`). If another request changes the key before the save, `f` runs again on the newer value.
  */
 export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
 export function sessionUpdate<A>(

@@ -1,4 +1,4 @@
-// Converts functions that return a `TaskEither` to functions that return a promise, first of all those for SQL.
+// Converts functions with a `TaskEither` to functions with a promise. Defines the functions for SQL in this form.
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
@@ -36,8 +36,8 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
   })
 
 /**
- * Runs a statement and returns all its rows. Rejects with a `DecodeError`, with the column and the row, if one does not
- * fit.
+ * Runs a statement and returns all its rows. If a row does not fit, rejects with a `DecodeError` that has the column
+ * and the index of the row.
  *
  * @example
  * ```ts

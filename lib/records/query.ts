@@ -116,8 +116,8 @@ export const queryOne = <A>(
   )
 
 const run = (handle: Queryable, query: Query, { values }: Sql): TE.TaskEither<DriverError, readonly Row[]> =>
-  // The type of `sql` accepts only values of the type `Param`. keyrow's databases reject an untyped caller's other
-  // values.
+  // The type of `sql` accepts only values of the type `Param`. keyrow's databases reject other values, which an untyped
+  // caller may pass.
   handle.query(query, values as readonly Param[])
 
 const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {

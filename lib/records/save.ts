@@ -1,9 +1,9 @@
 // Saves the edited columns of a record with one statement. The statement is guarded if the record has a revision
 // column, or if one of the edits is an `Update`. With a revision column, a guarded statement writes only if the
-// revision is unchanged since the read. Without one, it writes only if the columns with an `Update` are unchanged. If a
-// guarded statement writes nothing, a transaction locks the row, applies the edits to the current values, and writes
-// the results. With a revision column, a `Set` of a column that was changed since the read then fails with
-// `SaveConflict`.
+// revision is unchanged since the read. Without a revision column, it writes only if the columns with an `Update` are
+// unchanged. If a guarded statement writes nothing, a transaction locks the row, applies the edits to the current
+// values, and writes the results. With a revision column, a `Set` of a column that has changed since the read then
+// fails with `SaveConflict`.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'

@@ -10,8 +10,8 @@ import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
 /**
- * `set.title`, for example, sets the column `title`, and `setAny` any number of columns. `swap…` statements are
- * guarded.
+ * The statement `set.title`, for example, sets the column `title`. `setAny` sets any number of columns. The statements
+ * whose names begin with `swap` are guarded.
  */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
@@ -150,8 +150,8 @@ export const recordStatements = (shape: Shape): RecordStatements => {
     [...shape.settable].map(([column, field]): readonly [string, Query] => {
       const name = `${kind}.${column}`
       const one = namedQuery(name, setOne(shape, field, kind === 'swap'))
-      // A batch needs an array for each column, and PostgreSQL has no arrays of arrays. So array columns are not
-      // batched.
+      // A batch needs an array for each column, and PostgreSQL has no arrays of arrays. So a statement with an array
+      // column cannot be batched.
       if ([...shape.key, field].some(({ type }) => type.sql.endsWith('[]'))) return [name, one]
       const batchable: BatchableQuery = Object.freeze({
         ...namedQuery(`${name}.each`, setEach(shape, field, kind === 'swap')),

@@ -160,10 +160,7 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
  * const database = pgliteDatabase()
  * const session = sessionSet('theme', 'dark')(buildSession(sessionStore(database)))
  * const result = transact(database, (tx) =>
- *   pipe(
- *     saveSession(withHandle(tx)(session)),
- *     TE.map(withHandle(database)),
- *   ),
+ *   pipe(saveSession(withHandle(tx)(session)), TE.map(withHandle(database))),
  * )
  * console.log((await result())._tag) // Right
  * await database.close()

@@ -145,8 +145,7 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 }
 
 // Returns the edits of the outer scope after a commit. `before` has its edits from before the transaction, `present`
-// has its edits now, and `inside` has the transaction's unsaved edits. Edits that the transaction has saved are
-// removed.
+// has its edits now, and `inside` has the transaction's unsaved edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const added = inside.filter((edit, key) => before.get(key) !== edit)

@@ -269,7 +269,7 @@ const migrate = (
     ],
     TE.traverseSeqArray((step) => runStep(tx, step)),
     TE.map(() => pending),
-    TE.chain(TE.traverseSeqArray(({ version }) => tx.query(recording(schema), [version, RELEASE]))),
+    TE.chain(TE.traverseSeqArray((done) => tx.query(recording(schema), [done.version, RELEASE]))),
   )
 }
 

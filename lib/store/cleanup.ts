@@ -72,7 +72,7 @@ const deleting = (
   const limits = limitsOf(options)
   return async () => {
     const start = performance.now()
-    const result = await deleteBatches(store, limits, options, start, ref)
+    const result = await deleteBatches(store, limits, options, ref)
     if (E.isRight(result))
       publish('expiredDeleted', { ...result.right, durationMs: performance.now() - start })
     else publishFailure('deleteExpired', result.left)
@@ -84,10 +84,9 @@ const deleteBatches = async (
   store: SessionStore,
   { batchSize, delayMs, totalTimeoutMs }: Limits,
   { signal, onBatch }: DeleteExpiredOptions,
-  start: number,
   ref: boolean,
 ): Promise<E.Either<StoreError, DeletedExpired>> => {
-  const until = start + totalTimeoutMs
+  const until = performance.now() + totalTimeoutMs
   for (let [sessions, batches] = [0, 0]; ; ) {
     const began = performance.now()
     const result = await store.deleteExpired(batchSize)()
@@ -106,9 +105,7 @@ const BUSY_PAUSE_MS = 500
 
 /** Waits for `pause` milliseconds. Returns false if the signal has ended the wait. */
 const waited = (pause: number, signal: AbortSignal | undefined, ref: boolean): Promise<boolean> =>
-  signal?.aborted === true
-    ? Promise.resolve(false)
-    : delay(pause, true, { ref, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
+  delay(pause, true, { ref, ...(signal === undefined ? {} : { signal }) }).catch(() => false)
 
 export interface CleanupOptions extends Omit<DeleteExpiredOptions, 'signal'> {
   /** The average time from the end of one run to the next, in milliseconds. Default: 5 minutes. */

@@ -27,8 +27,6 @@ import {
 /** Returns milliseconds since 1970-01-01T00:00:00Z. */
 export type Clock = () => number
 
-const systemClock: Clock = () => Date.now()
-
 /** The rows of one session. The value is immutable, so each change makes a new value. */
 interface Rows {
   readonly secret: SecretHash
@@ -152,7 +150,7 @@ export interface MemoryOptions extends Partial<Lifetime> {
  */
 export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const lifetime = lifetimeOf(options)
-  const now = options.clock ?? systemClock
+  const now = options.clock ?? (() => Date.now())
   const [table, ids] = [new MemoryTable(now), verifiableIds()]
   ids.learn(randomSecret(), 0)
   const { extendedExpiry, touched, withNewLifetime, snapshot } = expiry(lifetime, now)

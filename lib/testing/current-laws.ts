@@ -106,9 +106,7 @@ export const currentLaws = [
       assert.equal(tagOf(late), 'SessionClosed')
       assert.deepEqual(await storedValues(session), { visits: 2 })
     },
-    'code that outlives its request cannot save or rotate its session, or open a scope': async ({
-      store,
-    }) => {
+    'code that outlives its request cannot save, rotate or open a scope': async ({ store }) => {
       const session = await stored(store, { visits: 1 })
       const late = (current: Session) => tagsOf(writes(sessionSet('late', 1)(current)))
       const tags = await outlive(session, set('visits', 2), late)

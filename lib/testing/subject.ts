@@ -201,7 +201,6 @@ export const set = (key: string, value: number) => updateCurrentSession(sessionS
 
 export const increment = (key: string, by?: number) => updateCurrentSession(add(key, by))
 
-/** Runs the operation on the current session. */
 export const onCurrent = <L, A>(operation: (session: Session) => TE.TaskEither<L, A>) =>
   pipe(currentSession, TE.chainW(operation))
 

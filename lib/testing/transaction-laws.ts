@@ -109,7 +109,7 @@ export const transactionLaws = [
       await right(request(session, increment('n'), both, increment('n')))
       assert.deepEqual(await storedValues(session), { n: 4 })
     },
-    'a sign-in in a transaction is committed or rolled back with it': async (store, database) => {
+    'a sign-in in a transaction is kept by a commit, undone by a rollback': async (store, database) => {
       for (const visitor of [buildSession(store), await stored(store, { cart: 'tea' })]) {
         const seen: Session[] = []
         const see = TE.map((session: Session) => seen.push(session))(currentSession)
