@@ -25,7 +25,7 @@ const stepsOf =
   (texts: (schema: string) => Readonly<Record<string, string | Omit<Step, 'name'>>>) =>
   (schema: string): readonly Step[] =>
     Object.entries(texts(schema)).map(([name, text]) => ({
-      name: `schema.${name}`,
+      name,
       ...(typeof text === 'string' ? { text } : text),
     }))
 
@@ -35,7 +35,7 @@ const sessionAndEntry: Migration = {
   what: 'sessions and their entries',
   locks: 'creates new tables; blocks nothing',
   steps: stepsOf((schema) => ({
-    session: `
+    'schema.session': `
 create table ${schema}.session (
   id uuid primary key,
   secret_hash bytea not null,
@@ -47,7 +47,7 @@ create table ${schema}.session (
   revision bigint not null,
   recent_saves bytea not null -- the ids of the last saves, eight bytes each
 ) with (fillfactor = 70)`,
-    entry: `
+    'schema.entry': `
 create table ${schema}.entry (
   session_id uuid not null references ${schema}.session (id) on delete cascade,
   key text not null,
@@ -83,17 +83,17 @@ const listing: Migration = {
   locks:
     'reads the sessions (access share) and locks only new tables; takes about a second for 100,000 sessions',
   steps: stepsOf((schema) => ({
-    listing: `
+    'schema.listing': `
 create table ${schema}.listing (
   session_id uuid primary key,
   principal text, -- whose session it is, if anybody's
   collect_at timestamptz not null -- no expiry before that time
 )`,
-    'listing.principal': `
+    'schema.listing.principal': `
 create index listing_principal on ${schema}.listing (principal) where principal is not null`,
-    'listing.collect': `
+    'schema.listing.collect': `
 create index listing_collect_at on ${schema}.listing (collect_at)`,
-    'listing.rows': {
+    'schema.listing.rows': {
       text: `
 with listed as (
   insert into ${schema}.listing (session_id, collect_at)
@@ -109,7 +109,7 @@ select count(*)::int as listed from listed having count(*) > 0`,
       byHand: `
 insert into ${schema}.listing (session_id, collect_at) select id, expires_at from ${schema}.session`,
     },
-    metadata: `
+    'schema.metadata': `
 create table ${schema}.metadata (
   version integer primary key,
   made_at timestamptz not null default now(),
@@ -135,14 +135,14 @@ const ownTimesAndIds: Migration = {
   locks:
     'locks the sessions for a moment (access exclusive), and fails after a second if a transaction holds them longer',
   steps: stepsOf((schema) => ({
-    patience: `
+    'schema.patience': `
 select set_config('lock_timeout', '1s', true)`,
-    'metadata.key': `
+    'schema.metadata.key': `
 alter table ${schema}.metadata add column id_key text`,
-    'metadata.key.default': `
+    'schema.metadata.key.default': `
 alter table ${schema}.metadata alter column id_key
   set default gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text`,
-    'session.idle': `
+    'schema.session.idle': `
 alter table ${schema}.session add column idle_ms float8`,
   })),
   columns: ['metadata.id_key text', 'session.idle_ms double precision'],
