@@ -1,5 +1,5 @@
 // Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A
-// request to an idle queue is sent at once. A request without a result in its batch is retried alone.
+// request to an idle queue is sent at once. A request without a result in its batch is sent again.
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
