@@ -4,7 +4,7 @@
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { DriverError, withEffect } from '../core/errors.js'
+import { DriverError, type Effect, withEffect } from '../core/errors.js'
 import type { Param, Query } from './database.js'
 import { driverError } from './deadline.js'
 import type { Plan } from './sending.js'
@@ -12,7 +12,7 @@ import { type Column, paramText, type Wire } from './text-format.js'
 
 /** The part of node-postgres's protocol connection that keyrow uses. */
 interface Connection {
-  readonly stream: { cork?(): void; uncork?(): void }
+  readonly stream: { cork?(): void; uncork?(): void; destroy?(): void }
   parse(message: { readonly name: string; readonly text: string }): void
   bind(message: { readonly statement: string; readonly values: readonly (string | null)[] }): void
   describe(message: { readonly type: 'P' }): void
@@ -26,7 +26,9 @@ interface Connection {
 /** The members of a client of node-postgres that keyrow uses. */
 export interface PgClient {
   query(statement: { submit(connection: Connection): unknown }): unknown
-  on(event: 'error', listener: () => void): unknown
+  on(event: 'error' | 'end', listener: () => void): unknown
+  /** Versions of node-postgres before 8.17 lack this member. */
+  getTransactionStatus?(): string | null
 }
 
 /** What keyrow knows of a connection. */
@@ -39,7 +41,8 @@ export interface ClientState {
   status: string
   /** Whether the server has the role that the program wants. */
   isChecked: boolean
-  isObserved: boolean
+  /** The connection, once keyrow has sent a statement on it. */
+  connection: Connection | undefined
 }
 
 const states = new WeakMap<PgClient, ClientState>()
@@ -52,7 +55,7 @@ export const stateOf = (client: PgClient): ClientState => {
     answeredAt: performance.now(),
     status: 'I',
     isChecked: false,
-    isObserved: false,
+    connection: undefined,
   }
   // node-postgres removes its own listener while a client is in use. Without a listener, a lost connection would end
   // the process. The statement gets the error too.
@@ -60,6 +63,13 @@ export const stateOf = (client: PgClient): ClientState => {
   states.set(client, state)
   return state
 }
+
+/** Whether a transaction is open on the client, even if the program has begun it. */
+export const isInTransaction = (client: PgClient): boolean =>
+  (client.getTransactionStatus?.() ?? stateOf(client).status) !== 'I'
+
+/** Closes the socket of a client at once. An orderly end would wait for a server that no longer answers. */
+export const closeSocket = (client: PgClient): void => stateOf(client).connection?.stream.destroy?.()
 
 export interface Result {
   readonly columns: readonly Column[]
@@ -89,13 +99,20 @@ class Statement {
   /** node-postgres records a prepared statement by these two members. */
   readonly name: string
   readonly text: string
+  /** node-postgres replaces this member if the pool has a `query_timeout`, and calls it when the time is over. */
+  callback = (error?: unknown): void => {
+    if (error !== undefined) this.#end(queryTimeout(this.#query, error))
+  }
+  isSent = false
+  readonly #query: string
   readonly #parts: Parts
-  readonly #settle: (error: unknown, result: Result) => void
+  readonly #settle: (error: Error | undefined, result: Result) => void
   readonly #rows: Wire[][] = []
   #columns: readonly Column[]
   #command = ''
 
-  constructor(parts: Parts, settle: (error: unknown, result: Result) => void) {
+  constructor(query: string, parts: Parts, settle: (error: Error | undefined, result: Result) => void) {
+    this.#query = query
     this.name = parts.name
     this.text = parts.text
     this.#parts = parts
@@ -105,6 +122,7 @@ class Statement {
 
   submit(connection: Connection): void {
     const { name, text, values, state } = this.#parts
+    this.isSent = true
     observe(connection, state)
     const isParsed = name !== '' && connection.parsedStatements[name] !== undefined
     connection.stream.cork?.()
@@ -131,11 +149,14 @@ class Statement {
   handleReadyForQuery(): void {
     const { name, state } = this.#parts
     if (name !== '') state.columns.set(name, this.#columns)
+    this.callback()
     this.#end(undefined)
   }
 
   handleError(error: unknown): void {
-    this.#end(error)
+    this.callback()
+    const isOfServer = error instanceof Error && hasCode(error)
+    this.#end(isOfServer ? error : lost(this.#query, error, this.isSent ? 'unknown' : 'none'))
   }
 
   handleEmptyQuery(): void {
@@ -146,15 +167,17 @@ class Statement {
     this.#command = ''
   }
 
-  handleCopyInResponse(connection: { sendCopyFail(message: string): void }): void {
+  // The server ignores a Sync that it receives before the end of the data.
+  handleCopyInResponse(connection: { sendCopyFail(message: string): void; sync(): void }): void {
     connection.sendCopyFail('keyrow sends no copy data')
+    connection.sync()
   }
 
   handleCopyData(): void {
     this.#command = ''
   }
 
-  #end(error: unknown): void {
+  #end(error: Error | undefined): void {
     this.#settle(error, { columns: this.#columns, rows: this.#rows, command: this.#command })
   }
 }
@@ -166,8 +189,8 @@ interface Field {
 
 // node-postgres answers a statement before it handles its own listener's event, so this listener comes first.
 const observe = (connection: Connection, state: ClientState): void => {
-  if (state.isObserved) return
-  state.isObserved = true
+  if (state.connection !== undefined) return
+  state.connection = connection
   connection.prependListener('readyForQuery', ({ status }) => {
     state.status = status ?? 'I'
     state.answeredAt = performance.now()
@@ -190,9 +213,9 @@ export const sendOn = (
       state,
     }
     client.query(
-      new Statement(parts, (error, result) => {
+      new Statement(name, parts, (error, result) => {
         if (error === undefined) resolve(result)
-        else reject(error instanceof Error && hasCode(error) ? error : lost(name, error))
+        else reject(error)
       }),
     )
   })
@@ -206,13 +229,29 @@ export const isFatal = (error: unknown): boolean => {
 // The errors of node-postgres itself have only a message, such as `Connection terminated unexpectedly`.
 const hasCode = (error: unknown): boolean => typeof (error as { readonly code?: unknown }).code === 'string'
 
-const lost = (name: string, cause: unknown): DriverError =>
-  new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, cause })
+const lost = (name: string, cause: unknown, effect: Effect): DriverError =>
+  new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, effect, cause })
+
+const queryTimeout = (name: string, cause: unknown): DriverError =>
+  new DriverError(`${name}: no answer within the query_timeout of the pool`, {
+    kind: 'timeout',
+    retryable: true,
+    cause,
+  })
+
+/** Whether a deadline has passed. The result is false for a timeout of the server. */
+export const isDeadline = (error: unknown): boolean =>
+  error instanceof DriverError && error.kind === 'timeout' && error.sqlState === undefined
 
 /** Returns the error of a pool that provided no client. Nothing was sent. */
 export const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
-  const error = isEnding || hasCode(cause) ? driverError('connect', cause) : lost('connect', cause)
-  return isEnding
-    ? new DriverError(error.message, { kind: 'unavailable', retryable: false, effect: 'none', cause })
-    : withEffect(error, 'none')
+  const error = driverError('connect', cause)
+  return !isEnding && hasCode(cause)
+    ? withEffect(error, 'none')
+    : new DriverError(error.message, {
+        kind: 'unavailable',
+        retryable: !isEnding,
+        effect: 'none',
+        cause,
+      })
 }

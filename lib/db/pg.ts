@@ -1,57 +1,28 @@
 // Makes a `Database` on a pool of node-postgres (`pg`), or on a pool of the same shape. Each statement and each
 // transaction takes a client from the pool, and gives it back afterwards.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { DriverError, type Effect, withEffect } from '../core/errors.js'
+import { DriverError, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { clearTimeout, setTimeout } from '../core/process.js'
-import {
-  type Database,
-  type DriverTransaction,
-  ON_PRIMARY,
-  type Outcome,
-  type Param,
-  type Query,
-  type Row,
-} from './database.js'
+import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, timeoutOf, withDeadline } from './deadline.js'
 import {
-  type ClientState,
-  isFatal,
-  type PgClient,
-  type Result,
-  sendOn,
-  stateOf,
-  unconnected,
-} from './pg-statement.js'
-import {
-  newPlans,
-  type OnColumns,
-  type Plans,
-  type SendOnce,
-  type SettingsCheck,
-  sendQuery,
-  settingsCheck,
-} from './sending.js'
+  close,
+  endAfter,
+  type Lease,
+  type Link,
+  noteDeadline,
+  type PgPool,
+  suitable,
+  UNPREPARED,
+  withLease,
+} from './pg-lease.js'
+import { isFatal, type Result, sendOn } from './pg-statement.js'
+import { newPlans, type OnColumns, type SendOnce, sendQuery, settingsCheck } from './sending.js'
 import { decodedRows } from './text-format.js'
 import { savepoints, scopedDatabase } from './transaction.js'
 
-/** The members of a pool of node-postgres that keyrow uses. */
-export interface PgPool {
-  connect(
-    callback: (
-      error: Error | undefined,
-      client: PgClient | undefined,
-      release: (destroy?: boolean) => void,
-    ) => void,
-  ): void
-  end(): Promise<void>
-  /** The number of clients. A pool has this member, and a single client has not. */
-  readonly totalCount: number
-  readonly ending?: boolean
-  readonly options?: { readonly pipeline?: unknown }
-}
+export type { PgPool } from './pg-lease.js'
 
 export interface PgOptions {
   /** The maximum time of one statement, including its wait for a client, in milliseconds. Default: 5,000. */
@@ -68,35 +39,13 @@ export interface PgOptions {
 type Params = readonly Param[]
 type Rows = Outcome<readonly Row[]>
 
-interface Link {
-  readonly pool: PgPool
-  readonly timeoutMs: number
-  readonly prepare: boolean
-  readonly primary: boolean
-  readonly plans: Plans
-  readonly settings: SettingsCheck
-  readonly leases: Set<Lease>
-  /** The latest time at which a statement was sent that missed its deadline. */
-  silentSince: number
-}
-
-/** A client that is taken from the pool. */
-interface Lease {
-  readonly client: PgClient
-  readonly state: ClientState
-  /** Gives the client back, unless a transaction is open on it. The second call has no effect. */
-  readonly release: () => void
-  /** Closes the client's connection. */
-  readonly destroy: () => void
-}
-
 /**
  * Makes a database on a pool of node-postgres. Closing the database ends the pool. keyrow sends and reads all values as
  * text, so type parsers have no effect, whether they belong to the pool or to the whole process.
  *
- * A client whose statement missed its deadline is closed, and so are idle clients that have not answered since. So
- * connections that no longer answer do not stay in the pool. Set `connectionTimeoutMillis` of the pool, since
- * node-postgres has no limit by default.
+ * If a statement misses its deadline, keyrow cancels the statement on the server and closes the client. keyrow also
+ * closes idle clients that have not answered since. So connections that no longer answer do not stay in the pool. Set
+ * `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
  *
  * If a setting of the role or database would silently give wrong values (`DateStyle` other than ISO,
  * `extra_float_digits` below 1, `array_nulls` off), the affected statements fail with a `DriverError` of the kind
@@ -119,22 +68,19 @@ interface Lease {
  * ```
  */
 export const pgDatabase = (pool: PgPool, options: PgOptions = {}): Database => {
-  const { prepare = true, primary = false } = options
-  const link: Link = {
-    pool: suitable(pool),
-    timeoutMs: timeoutOf(options),
-    prepare,
-    primary,
-    plans: newPlans(),
-    settings: settingsCheck(),
-    leases: new Set(),
-    silentSince: Number.NEGATIVE_INFINITY,
-  }
+  const link = newLink(pool, options)
   let closed: Outcome<void> | undefined
   const whileOpen =
     <L, A>(act: () => Outcome<A, L>) =>
-    (): Outcome<A, L> =>
-      closed === undefined ? act() : Promise.resolve(E.left(closedError()))
+    async (): Outcome<A, L> => {
+      if (closed !== undefined) return E.left(closedError())
+      link.running += 1
+      try {
+        return await act()
+      } finally {
+        link.running -= 1
+      }
+    }
   const sending = { ...link, inTransaction: false, once: sendOnce(link) }
   return scopedDatabase({
     query: (query, params) => whileOpen(() => sendQuery(query, params, sending)),
@@ -146,136 +92,20 @@ export const pgDatabase = (pool: PgPool, options: PgOptions = {}): Database => {
   })
 }
 
-const suitable = (pool: PgPool): PgPool => {
-  if (typeof pool.totalCount !== 'number')
-    throw new TypeError('keyrow needs a pool of node-postgres, not a client: pass a new pg.Pool(…)')
-  if (pool.options?.pipeline === true)
-    throw new RangeError('a pool with the option pipeline runs no statements of keyrow; leave the option out')
-  return pool
-}
-
-const close = async ({ pool, timeoutMs, leases }: Link): Outcome<void> => {
-  const timer = setTimeout(() => {
-    for (const lease of leases) lease.destroy()
-  }, timeoutMs)
-  const result = await withDeadline('close', 2 * timeoutMs, () => pool.end())
-  clearTimeout(timer)
-  return result
-}
-
-const connected = (link: Link): Promise<Lease> =>
-  new Promise((resolve, reject) => {
-    link.pool.connect((error, client, release) => {
-      if (client === undefined) reject(unconnected(error, link.pool.ending === true))
-      else resolve(leaseOf(link, client, release))
-    })
-  })
-
-const leaseOf = ({ leases }: Link, client: PgClient, releaseClient: (destroy?: boolean) => void): Lease => {
-  const state = stateOf(client)
-  const end = (destroy: boolean): void => {
-    if (leases.delete(lease)) releaseClient(destroy)
+const newLink = (pool: PgPool, options: PgOptions): Link => {
+  const { prepare = true, primary = false } = options
+  return {
+    pool: suitable(pool),
+    timeoutMs: timeoutOf(options),
+    prepare,
+    primary,
+    plans: newPlans(),
+    settings: settingsCheck(),
+    leases: new Set(),
+    clients: new Set(),
+    silentSince: Number.NEGATIVE_INFINITY,
+    running: 0,
   }
-  const lease: Lease = {
-    client,
-    state,
-    release: () => end(state.status !== 'I'),
-    destroy: () => end(true),
-  }
-  leases.add(lease)
-  return lease
-}
-
-const LONGEST_PAUSE_MS = 250
-
-// Takes a suitable client from the pool. A client is closed instead if it has not answered since a statement missed its
-// deadline, or if it is connected to a standby and the program wants a primary.
-const leased = async (link: Link, { until }: Clock): Promise<Lease> => {
-  for (let delayMs = 5; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
-    try {
-      const lease = await connected(link)
-      const { state } = lease
-      if (state.answeredAt < link.silentSince) {
-        lease.destroy()
-        continue
-      }
-      if (!link.primary || state.isChecked) return lease
-      await checkRole(lease, until - performance.now())
-      return lease
-    } catch (error) {
-      const mayTryAgain = link.primary && error instanceof DriverError && error.retryable
-      if (!mayTryAgain || performance.now() + delayMs > until) throw error
-      await delay(delayMs)
-    }
-  }
-}
-
-const ROLE: Query = {
-  name: 'role',
-  text: `select pg_is_in_recovery()::text as standby where ${ON_PRIMARY}`,
-}
-
-const checkRole = async ({ client, state, destroy }: Lease, timeoutMs: number): Promise<void> => {
-  const answer = await withDeadline(ROLE.name, timeoutMs, () => sendOn(client, state, ROLE, [], UNPREPARED))
-  if (E.isRight(answer) && answer.right.rows[0]?.[0] === 'false') {
-    state.isChecked = true
-    return
-  }
-  destroy()
-  throw E.isLeft(answer)
-    ? withEffect(answer.left, 'none')
-    : new DriverError('the server that was reached is not a primary', {
-        kind: 'unavailable',
-        retryable: true,
-        effect: 'none',
-      })
-}
-
-const UNPREPARED = { prepare: false, generation: 0 }
-
-/** The time of one statement. `until` is its deadline. */
-interface Clock {
-  readonly sentAt: number
-  readonly until: number
-  isOver: boolean
-}
-
-const clockOf = (timeoutMs: number): Clock => {
-  const sentAt = performance.now()
-  return { sentAt, until: sentAt + timeoutMs, isOver: false }
-}
-
-// Takes a client and sends the first statement on it. If the deadline passes first, the client is closed, or is given
-// back as soon as the pool provides it.
-const withLease = <A>(
-  link: Link,
-  name: string,
-  timeoutMs: number,
-  act: (lease: Lease) => Promise<A>,
-): Outcome<A> => {
-  const clock = clockOf(timeoutMs)
-  let lease: Lease | undefined
-  const start = async (): Promise<A> => {
-    const taken = await leased(link, clock)
-    if (clock.isOver) {
-      taken.release()
-      throw new Error('its deadline has passed')
-    }
-    lease = taken
-    return act(taken)
-  }
-  const giveUp = (): Effect => {
-    clock.isOver = true
-    if (lease === undefined) return 'none'
-    silent(link, lease, clock.sentAt)
-    return 'unknown'
-  }
-  return withDeadline(name, timeoutMs, start, giveUp)
-}
-
-const silent = (link: Link, lease: Lease, sentAt: number): void => {
-  link.silentSince = Math.max(link.silentSince, sentAt)
-  lease.destroy()
 }
 
 const sendOnce =
@@ -287,8 +117,7 @@ const sendOnce =
         lease.release()
         return rowsOf(result, onColumns)
       } catch (error) {
-        if (isFatal(error)) lease.destroy()
-        else lease.release()
+        endAfter(lease, error)
         throw error
       }
     })
@@ -318,7 +147,7 @@ const transact = async <L, A>(
       await sendOn(lease.client, lease.state, BEGIN, [], UNPREPARED)
       return lease
     } catch (error) {
-      lease.destroy()
+      endAfter(lease, error)
       throw error
     }
   })
@@ -358,6 +187,10 @@ const handleOf = (tx: Tx): DriverTransaction => {
   return { query, savepoint: savepoints(query) }
 }
 
+/** Whether an error ended the transaction's connection. An invalid parameter has a SQLSTATE and no cause. */
+const hasEnded = ({ sqlState, cause }: DriverError): boolean =>
+  sqlState === undefined || (cause !== undefined && isFatal(cause))
+
 // Sends a statement of a transaction, after the statements before it.
 const inTransaction = (
   tx: Tx,
@@ -369,7 +202,7 @@ const inTransaction = (
     if (tx.lost !== undefined) return E.left(tx.lost)
     const once = sendOnceIn(tx, onResult)
     const result = await sendQuery(query, params, { ...tx.link, inTransaction: true, once })
-    if (E.isLeft(result) && (result.left.sqlState === undefined || isFatal(result.left.cause))) {
+    if (E.isLeft(result) && hasEnded(result.left)) {
       tx.lost = result.left
       tx.lease.destroy()
     }
@@ -382,16 +215,14 @@ const inTransaction = (
 
 const sendOnceIn =
   ({ link, lease }: Tx, onResult: ((result: Result) => void) | undefined): SendOnce =>
-  (query, params, plan, onColumns) => {
+  async (query, params, plan, onColumns) => {
     const sentAt = performance.now()
-    const giveUp = (): Effect => {
-      silent(link, lease, sentAt)
-      return 'unknown'
-    }
     const start = async (): Promise<readonly Row[]> => {
       const result = await sendOn(lease.client, lease.state, query, params, plan)
       onResult?.(result)
       return rowsOf(result, onColumns)
     }
-    return withDeadline(query.name, plan.timeoutMs, start, giveUp)
+    const rows = await withDeadline(query.name, plan.timeoutMs, start)
+    if (E.isLeft(rows)) noteDeadline(link, lease, sentAt, rows.left)
+    return rows
   }

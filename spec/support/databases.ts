@@ -24,15 +24,50 @@ export const quietPools =
   () =>
     quietPool(...options)
 
-/** A pool of node-postgres. */
-const pgPool = (url: string, options: pg.PoolConfig = {}) =>
+export const pgPool = (url: string, options: pg.PoolConfig = {}): pg.Pool =>
   new pg.Pool({ connectionString: url, connectionTimeoutMillis: 5_000, ...options })
 
-const onServer = (name: string, make: (url: string) => Database): SpecDriver => ({
+export interface ServerOptions {
+  readonly max?: number
+  readonly timeoutMs?: number
+  readonly prepare?: boolean
+  /** Whether the address may lead to a standby, and only a primary is wanted. */
+  readonly primary?: boolean
+  /** Whether the driver gets the pool itself. Otherwise postgres.js gets a function that makes pools. */
+  readonly fixed?: boolean
+}
+
+/** A driver for a PostgreSQL server. */
+export interface ServerDriver {
+  readonly name: 'postgres.js' | 'node-postgres'
+  readonly open: (url: string, options?: ServerOptions) => Database
+}
+
+export const serverDrivers: readonly ServerDriver[] = [
+  {
+    name: 'postgres.js',
+    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, primary = false, fixed = false } = {}) => {
+      const pools = quietPools(url, {
+        max,
+        prepare,
+        backoff: () => 0.001,
+        ...(primary ? { target_session_attrs: 'primary' } : {}),
+      })
+      return postgresDatabase(fixed ? pools() : pools, { timeoutMs })
+    },
+  },
+  {
+    name: 'node-postgres',
+    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, primary = false } = {}) =>
+      pgDatabase(pgPool(url, { max }), { timeoutMs, prepare, primary }),
+  },
+]
+
+const onServer = ({ name, open }: ServerDriver): SpecDriver => ({
   name,
   open: async () => {
     const { url, stop } = await specDatabaseUrl()
-    const database = make(url)
+    const database = open(url)
     const close = async () => {
       // The database itself may be closed by now.
       const own = postgresDatabase(quietPool(url))
@@ -46,8 +81,7 @@ const onServer = (name: string, make: (url: string) => Database): SpecDriver => 
 })
 
 export const drivers: readonly SpecDriver[] = [
-  onServer('postgres.js', (url) => postgresDatabase(quietPools(url))),
-  onServer('node-postgres', (url) => pgDatabase(pgPool(url))),
+  ...serverDrivers.map(onServer),
   {
     name: 'PGlite',
     open: () => {
