@@ -27,6 +27,18 @@ export const quietPools =
 export const pgPool = (url: string, options: pg.PoolConfig = {}): pg.Pool =>
   new pg.Pool({ connectionString: url, connectionTimeoutMillis: 5_000, ...options })
 
+type Parse = (text: string) => unknown
+
+/** Replaces node-postgres's type parsers of the whole process. Returns the function that restores the old parsers. */
+export const replaceTypeParsers = (parse: Parse): (() => void) => {
+  const types = Object.values(pg.types.builtins)
+  const before = types.map((type) => pg.types.getTypeParser(type, 'text') as Parse)
+  for (const type of types) pg.types.setTypeParser(type, parse)
+  return () => {
+    for (const [index, type] of types.entries()) pg.types.setTypeParser(type, before[index] ?? String)
+  }
+}
+
 export interface ServerOptions {
   readonly max?: number
   readonly timeoutMs?: number
