@@ -282,45 +282,6 @@ const suite = (t: Test, driver: ServerDriver): void => {
     t.equal((await now()).store.get('theme'), 69)
   })
 
-  t.test('a client that falls silent in the middle of a save does not block its session', async (t) => {
-    const store = storeAt(server.url, 5_000, { retry: { attempts: 20, totalTimeoutMs: 30_000 } })
-    const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
-    const pool = quietPool(server.url, { max: 1 })
-    t.teardown(() => pool.end({ timeout: 1 }))
-    const { text } = sessionStatements('"keyrow"').lock
-    const locked = new Promise<number>((resolve, reject) => {
-      const silent = pool.begin(async (tx) => {
-        resolve((await tx.unsafe(text, [session.id, NO_SAVE, 0, NO_SAVE])).length)
-        await new Promise(() => undefined)
-      })
-      silent.catch(reject)
-    })
-    t.equal(await locked, 1)
-    t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
-  })
-
-  t.test('nor does one whose last words were half a statement', async (t) => {
-    const store = storeAt(server.url, 5_000, { retry: { attempts: 20, totalTimeoutMs: 30_000 } })
-    const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
-    const socket = connect(server.port, '127.0.0.1')
-    t.teardown(() => socket.destroy())
-    const heard: Buffer[] = []
-    socket.on('data', (data) => heard.push(data))
-    const ready = async (times: number) => {
-      while (Buffer.concat(heard).toString('latin1').split('Z\0\0\0\x05').length <= times) await pause(10)
-    }
-    socket.write(message('', '\0\x03\0\0user\0postgres\0database\0postgres\0'))
-    await ready(1)
-    const { text } = sessionStatements('"keyrow"').lock
-    const params: Readonly<Record<string, string>> = { $1: session.id, $2: NO_SAVE, $3: '0', $4: NO_SAVE }
-    const lock = text.replaceAll(/\$\d/g, (name) => `'${params[name] ?? ''}'`)
-    socket.write(Buffer.concat([message('Q', 'begin'), message('Q', lock)]))
-    await ready(3)
-    // The statement is parsed and never bound, so its transaction is not idle.
-    socket.write(message('P', '\0select 1\0\0'))
-    t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
-  })
-
   t.test('a process whose connections have fallen silent ends when it has closed its database', async (t) => {
     t.strictSame(await closing(driver, proxy.url, () => proxy.disturb({ hole: 1 })), [
       'Right Right Right\n',
@@ -360,4 +321,43 @@ t.test('a program that cannot make another pool goes on with the one it has', as
   t.match(await run(database, 'select pg_sleep(0.5)')(), { _tag: 'Left' })
   t.match(await run(database, 'select 1')(), { _tag: 'Right' })
   t.equal(made, 2)
+})
+
+t.test('a client that falls silent in the middle of a save does not block its session', async (t) => {
+  const store = sessionStore(direct, { retry: { attempts: 20, totalTimeoutMs: 30_000 } })
+  const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const pool = quietPool(server.url, { max: 1 })
+  t.teardown(() => pool.end({ timeout: 1 }))
+  const { text } = sessionStatements('"keyrow"').lock
+  const locked = new Promise<number>((resolve, reject) => {
+    const silent = pool.begin(async (tx) => {
+      resolve((await tx.unsafe(text, [session.id, NO_SAVE, 0, NO_SAVE])).length)
+      await new Promise(() => undefined)
+    })
+    silent.catch(reject)
+  })
+  t.equal(await locked, 1)
+  t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
+})
+
+t.test('nor does one whose last words were half a statement', async (t) => {
+  const store = sessionStore(direct, { retry: { attempts: 20, totalTimeoutMs: 30_000 } })
+  const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const socket = connect(server.port, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  const heard: Buffer[] = []
+  socket.on('data', (data) => heard.push(data))
+  const ready = async (times: number) => {
+    while (Buffer.concat(heard).toString('latin1').split('Z\0\0\0\x05').length <= times) await pause(10)
+  }
+  socket.write(message('', '\0\x03\0\0user\0postgres\0database\0postgres\0'))
+  await ready(1)
+  const { text } = sessionStatements('"keyrow"').lock
+  const params: Readonly<Record<string, string>> = { $1: session.id, $2: NO_SAVE, $3: '0', $4: NO_SAVE }
+  const lock = text.replaceAll(/\$\d/g, (name) => `'${params[name] ?? ''}'`)
+  socket.write(Buffer.concat([message('Q', 'begin'), message('Q', lock)]))
+  await ready(3)
+  // The statement is parsed and never bound, so its transaction is not idle.
+  socket.write(message('P', '\0select 1\0\0'))
+  t.equal((await saveSession(sessionSet('n', 2)(session))).store.get('n'), 2)
 })
