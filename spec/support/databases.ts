@@ -45,6 +45,8 @@ export interface ServerOptions {
   readonly prepare?: boolean
   /** Whether the address may lead to a standby, and only a primary is wanted. */
   readonly primary?: boolean
+  /** Whether the connections are encrypted. Certificates are not checked. */
+  readonly tls?: boolean
   /** Whether the driver gets the pool itself. Otherwise postgres.js gets a function that makes pools. */
   readonly fixed?: boolean
 }
@@ -58,10 +60,12 @@ export interface ServerDriver {
 export const serverDrivers: readonly ServerDriver[] = [
   {
     name: 'postgres.js',
-    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, primary = false, fixed = false } = {}) => {
+    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, ...others } = {}) => {
+      const { primary = false, tls = false, fixed = false } = others
       const pools = quietPools(url, {
         max,
         prepare,
+        ssl: tls && 'require',
         backoff: () => 0.001,
         ...(primary ? { target_session_attrs: 'primary' } : {}),
       })
@@ -70,8 +74,12 @@ export const serverDrivers: readonly ServerDriver[] = [
   },
   {
     name: 'node-postgres',
-    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, primary = false } = {}) =>
-      pgDatabase(pgPool(url, { max }), { timeoutMs, prepare, primary }),
+    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, primary = false, tls = false } = {}) =>
+      pgDatabase(pgPool(url, { max, ssl: tls && { rejectUnauthorized: false } }), {
+        timeoutMs,
+        prepare,
+        primary,
+      }),
   },
 ]
 
