@@ -1,12 +1,15 @@
-// Sends one statement on a client of node-postgres. node-postgres has an interface for statements of other libraries
+// Sends one statement on a client of node-postgres, and cancels it on the server. node-postgres has an interface for statements of other libraries
 // ("submittable"). A statement of keyrow skips the result description that the connection knows already, and keyrow
 // decodes the rows. So the client's and the module's type parsers have no effect.
 
 import { createHash } from 'node:crypto'
+import { connect } from 'node:net'
 import { LRUCache } from 'lru-cache'
 import { DriverError, type Effect, withEffect } from '../core/errors.js'
-import type { Param, Query } from './database.js'
-import { driverError } from './deadline.js'
+import { E } from '../core/prelude.cjs'
+import { clearTimeout, setTimeout } from '../core/process.js'
+import { ON_PRIMARY, type Param, type Query } from './database.js'
+import { driverError, withDeadline } from './deadline.js'
 import type { Plan } from './sending.js'
 import { type Column, paramText, type Wire } from './text-format.js'
 
@@ -31,6 +34,37 @@ export interface PgClient {
   getTransactionStatus?(): string | null
 }
 
+/** The members of a pool of node-postgres that keyrow uses. */
+export interface PgPool {
+  connect(
+    callback: (
+      error: Error | undefined,
+      client: PgClient | undefined,
+      release: (destroy?: boolean) => void,
+    ) => void,
+  ): void
+  end(): Promise<void>
+  on(event: 'error', listener: () => void): unknown
+  /** The number of clients. A pool has this member, and a single client has not. */
+  readonly totalCount: number
+  readonly ending?: boolean
+  readonly options?: { readonly pipeline?: unknown; readonly stream?: unknown }
+}
+
+const observed = new WeakSet<PgPool>()
+
+/** Throws an error for a pool that keyrow cannot use. */
+export const suitable = (pool: PgPool): PgPool => {
+  if (typeof pool.totalCount !== 'number')
+    throw new TypeError('keyrow needs a pool of node-postgres, not a client: pass a new pg.Pool(…)')
+  if (pool.options?.pipeline === true)
+    throw new RangeError('a pool with the option pipeline runs no statements of keyrow; leave the option out')
+  // Without a listener, the loss of an idle client would end the process. The pool replaces such a client.
+  if (!observed.has(pool)) pool.on('error', () => undefined)
+  observed.add(pool)
+  return pool
+}
+
 /** What keyrow knows of a connection. */
 export interface ClientState {
   /** The result columns of prepared statements, by name. */
@@ -43,6 +77,19 @@ export interface ClientState {
   isChecked: boolean
   /** The connection, once keyrow has sent a statement on it. */
   connection: Connection | undefined
+}
+
+/** A client that is taken from the pool. */
+export interface Lease {
+  readonly client: PgClient
+  readonly state: ClientState
+  readonly leasedAt: number
+  /** Gives the client back, unless a transaction is open on it. The second call has no effect. */
+  readonly release: () => void
+  /** Closes the client's connection. */
+  readonly destroy: () => void
+  /** Cancels the client's statement on the server, and then closes the connection. */
+  readonly cancel: () => void
 }
 
 const states = new WeakMap<PgClient, ClientState>()
@@ -255,3 +302,62 @@ export const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
         cause,
       })
 }
+
+interface Address {
+  readonly host?: unknown
+  readonly port?: unknown
+  readonly processID?: unknown
+  readonly secretKey?: unknown
+}
+
+const CANCEL_REQUEST = 80_877_102
+
+// Asks the server to cancel the client's statement. Without this request the statement would continue on the server, for
+// example to wait for a lock, and the server would have more and more of such connections. The promise resolves when the
+// server has closed the request's connection, or after `timeoutMs`. The connection of a pool with the option `stream`
+// may lead elsewhere, so nothing is cancelled there.
+export const cancelled = (client: PgClient, { options }: PgPool, timeoutMs: number): Promise<void> =>
+  new Promise((resolve) => {
+    const { host, port, processID, secretKey } = client as Address
+    const isKnown = [port, processID, secretKey].every((value) => typeof value === 'number')
+    if (!isKnown || typeof host !== 'string' || options?.stream !== undefined) {
+      resolve()
+      return
+    }
+    const socket = host.startsWith('/')
+      ? connect(`${host}/.s.PGSQL.${String(port)}`)
+      : connect(Number(port), host)
+    const timer = setTimeout(() => socket.destroy(), timeoutMs)
+    const message = Buffer.alloc(16)
+    for (const [index, value] of [16, CANCEL_REQUEST, processID, secretKey].entries())
+      message.writeInt32BE(Number(value), 4 * index)
+    socket.on('error', () => undefined)
+    socket.on('close', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+    socket.write(message)
+  })
+
+const ROLE: Query = {
+  name: 'role',
+  text: `select pg_is_in_recovery()::text as standby where ${ON_PRIMARY}`,
+}
+
+/** Throws a `DriverError` if the client is not connected to a primary, or if its server does not answer in time. */
+export const checkRole = async (client: PgClient, state: ClientState, timeoutMs: number): Promise<void> => {
+  const answer = await withDeadline(ROLE.name, timeoutMs, () => sendOn(client, state, ROLE, [], UNPREPARED))
+  if (E.isRight(answer) && answer.right.rows[0]?.[0] === 'false') {
+    state.isChecked = true
+    return
+  }
+  throw E.isLeft(answer)
+    ? withEffect(answer.left, 'none')
+    : new DriverError('the server that was reached is not a primary', {
+        kind: 'unavailable',
+        retryable: true,
+        effect: 'none',
+      })
+}
+
+export const UNPREPARED = { prepare: false, generation: 0 }

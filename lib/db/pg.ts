@@ -1,28 +1,40 @@
 // Makes a `Database` on a pool of node-postgres (`pg`), or on a pool of the same shape. Each statement and each
 // transaction takes a client from the pool, and gives it back afterwards.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { DriverError, withEffect } from '../core/errors.js'
+import { DriverError, type Effect, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, timeoutOf, withDeadline } from './deadline.js'
 import {
-  close,
-  endAfter,
+  cancelled,
+  checkRole,
+  closeSocket,
+  isDeadline,
+  isFatal,
+  isInTransaction,
   type Lease,
-  type Link,
-  noteDeadline,
+  type PgClient,
   type PgPool,
+  type Result,
+  sendOn,
+  stateOf,
   suitable,
   UNPREPARED,
-  withLease,
-} from './pg-lease.js'
-import { isFatal, type Result, sendOn } from './pg-statement.js'
-import { newPlans, type OnColumns, type SendOnce, sendQuery, settingsCheck } from './sending.js'
+  unconnected,
+} from './pg-statement.js'
+import {
+  newPlans,
+  type OnColumns,
+  type Plans,
+  type SendOnce,
+  type SettingsCheck,
+  sendQuery,
+  settingsCheck,
+} from './sending.js'
 import { decodedRows } from './text-format.js'
 import { savepoints, scopedDatabase } from './transaction.js'
-
-export type { PgPool } from './pg-lease.js'
 
 export interface PgOptions {
   /** The maximum time of one statement, including its wait for a client, in milliseconds. Default: 5,000. */
@@ -38,6 +50,23 @@ export interface PgOptions {
 
 type Params = readonly Param[]
 type Rows = Outcome<readonly Row[]>
+
+interface Link {
+  readonly pool: PgPool
+  readonly timeoutMs: number
+  readonly prepare: boolean
+  readonly primary: boolean
+  readonly plans: Plans
+  readonly settings: SettingsCheck
+  /** The clients that are in use. */
+  readonly leases: Set<Lease>
+  /** All clients that keyrow has used and that have not ended. */
+  readonly clients: Set<PgClient>
+  /** The latest time at which a statement was sent that missed its deadline. */
+  silentSince: number
+  /** The number of statements and transactions that have not ended. */
+  running: number
+}
 
 /**
  * Makes a database on a pool of node-postgres. Closing the database ends the pool. keyrow sends and reads all values as
@@ -106,6 +135,146 @@ const newLink = (pool: PgPool, options: PgOptions): Link => {
     silentSince: Number.NEGATIVE_INFINITY,
     running: 0,
   }
+}
+
+const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> => {
+  const until = performance.now() + timeoutMs
+  while (!isSo() && performance.now() < until) await delay(5)
+}
+
+/** The maximum time of an orderly end, which a connection that no longer answers never reaches. */
+const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
+
+// A pool that ends gives no client to the statements that wait for one. So the pool ends after these statements.
+const close = (link: Link): Outcome<void> => {
+  const { pool, timeoutMs, leases, clients } = link
+  const closeSockets = (): Effect => {
+    for (const client of clients) closeSocket(client)
+    return 'unknown'
+  }
+  const end = async (): Promise<void> => {
+    await waitUntil(() => link.running === 0, timeoutMs)
+    for (const lease of leases) lease.cancel()
+    if (pool.ending !== true) await pool.end()
+    await waitUntil(() => clients.size === 0, graceMs(link))
+    closeSockets()
+  }
+  return withDeadline('close', 2 * timeoutMs, end, closeSockets)
+}
+
+const connected = (link: Link): Promise<Lease> =>
+  new Promise((resolve, reject) => {
+    link.pool.connect((error, client, release) => {
+      if (client === undefined) reject(unconnected(error, link.pool.ending === true))
+      else resolve(leaseOf(link, client, release))
+    })
+  })
+
+const leaseOf = (link: Link, client: PgClient, releaseClient: (destroy?: boolean) => void): Lease => {
+  const { leases, clients } = link
+  let isCancelled = false
+  const end = (destroy: boolean): void => {
+    if (!leases.delete(lease)) return
+    releaseClient(destroy)
+    if (destroy) closeSocket(client)
+  }
+  // A cancelled client ends with its cancel request.
+  const endUnlessCancelled = (destroy: boolean): void => {
+    if (!isCancelled) end(destroy)
+  }
+  const lease: Lease = {
+    client,
+    state: stateOf(client),
+    leasedAt: performance.now(),
+    release: () => endUnlessCancelled(isInTransaction(client)),
+    destroy: () => endUnlessCancelled(true),
+    cancel: () => {
+      if (isCancelled || !leases.has(lease)) return
+      isCancelled = true
+      void cancelled(client, link.pool, graceMs(link)).then(() => end(true))
+    },
+  }
+  leases.add(lease)
+  if (!clients.has(client)) client.on('end', () => void clients.delete(client))
+  clients.add(client)
+  return lease
+}
+
+const LONGEST_PAUSE_MS = 250
+
+// Takes a suitable client from the pool. A client is closed instead if it has not answered since a statement missed its
+// deadline, if a transaction is open on it, or if it is connected to a standby and the program wants a primary.
+const leased = async (link: Link, clock: Clock): Promise<Lease> => {
+  for (let delayMs = 5; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
+    try {
+      const lease = await connected(link)
+      const { client, state } = lease
+      if (clock.isOver) return lease
+      if (state.answeredAt < link.silentSince || isInTransaction(client)) {
+        lease.destroy()
+        continue
+      }
+      if (!link.primary || state.isChecked) return lease
+      const checked = checkRole(client, state, clock.until - performance.now())
+      await checked.catch((error: unknown) => {
+        lease.destroy()
+        throw error
+      })
+      return lease
+    } catch (error) {
+      const mayTryAgain = link.primary && error instanceof DriverError && error.retryable
+      if (!mayTryAgain || performance.now() + delayMs > clock.until) throw error
+      await delay(delayMs)
+    }
+  }
+}
+
+/** The time of one statement. `until` is its deadline. */
+interface Clock {
+  readonly until: number
+  isOver: boolean
+}
+
+// Takes a client and sends the first statement on it. If the deadline passes first, the client is closed, or is given
+// back as soon as the pool provides it.
+const withLease = async <A>(
+  link: Link,
+  name: string,
+  timeoutMs: number,
+  act: (lease: Lease) => Promise<A>,
+): Outcome<A> => {
+  const clock: Clock = { until: performance.now() + timeoutMs, isOver: false }
+  let lease: Lease | undefined
+  const start = async (): Promise<A> => {
+    const taken = await leased(link, clock)
+    if (clock.isOver) {
+      taken.release()
+      throw new Error('its deadline has passed')
+    }
+    lease = taken
+    return act(taken)
+  }
+  const giveUp = (): Effect => {
+    clock.isOver = true
+    return lease === undefined ? 'none' : 'unknown'
+  }
+  const result = await withDeadline(name, timeoutMs, start, giveUp)
+  if (lease !== undefined && E.isLeft(result)) noteDeadline(link, lease, lease.leasedAt, result.left)
+  return result
+}
+
+/** Closes the client, and later the other silent clients, if the error of a statement is a deadline. */
+const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverError): void => {
+  if (!isDeadline(error)) return
+  link.silentSince = Math.max(link.silentSince, sentAt)
+  lease.cancel()
+}
+
+/** Gives a client back after an error of its statement. `withLease` closes a client that missed a deadline. */
+const endAfter = (lease: Lease, error: unknown): void => {
+  if (isDeadline(error)) return
+  if (isFatal(error)) lease.destroy()
+  else lease.release()
 }
 
 const sendOnce =
