@@ -308,13 +308,13 @@ t.test(
       { size: 35, beside: 0 },
       { size: 35, beside: 1 },
     ])
-    t.strictSame(await send(191, 1, true), [
+    t.strictSame(await send(159, 1, true), [
       { size: 128, beside: 0 },
-      { size: 63, beside: 0 },
+      { size: 31, beside: 0 },
     ])
-    t.strictSame(await send(192, 1, true), [
+    t.strictSame(await send(160, 1, true), [
       { size: 128, beside: 0 },
-      { size: 64, beside: 1 },
+      { size: 32, beside: 1 },
     ])
     t.strictSame(await send(130, 100, true), [
       { size: 128, beside: 0 },

@@ -21,8 +21,8 @@ import {
   withSession,
 } from '../lib/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { drivers, quietPool, rowsOf } from './support/databases.js'
-import { startPostgres } from './support/postgres-server.js'
+import { drivers, quietPool, rowsOf, type ServerDriver, serverDrivers } from './support/databases.js'
+import { newDatabase, startPostgres } from './support/postgres-server.js'
 import { freshSchema, left, right } from './support/stores.js'
 
 const run = (database: Queryable, text: string, ...params: readonly Param[]) =>
@@ -148,11 +148,35 @@ for (const driver of drivers)
     })
   })
 
-t.test('faults of PostgreSQL', async (t) => {
+t.test(
+  'a pool that renames columns and members, or does not prepare, serves sessions all the same',
+  async (t) => {
+    const server = await newDatabase()
+    t.teardown(() => server.stop())
+    for (const options of [
+      { transform: postgres.camel },
+      { transform: postgres.kebab },
+      { prepare: false },
+    ]) {
+      const database = postgresDatabase(quietPool(server.url, options))
+      t.teardown(() => database.close())
+      const store = sessionStore(database, { schema: freshSchema() })
+      const session = await right(
+        saveSession(sessionSet('snake_key', { snake_name: 1 })(buildSession(store))),
+      )
+      const found = await right(loadSession(store, sessionToken(session)))
+      t.strictSame(found._tag === 'Some' ? found.value.store.toObject() : undefined, {
+        snake_key: { snake_name: 1 },
+      })
+    }
+  },
+)
+
+const faults = (driver: ServerDriver) => async (t: Test) => {
   const server = await startPostgres()
   t.teardown(() => server.stop())
   const open = (timeoutMs: number, url = server.url, max = 10) => {
-    const database = postgresDatabase(quietPool(url, { max, backoff: () => 0.05 }), { timeoutMs })
+    const database = driver.open(url, { max, timeoutMs, fixed: true })
     t.teardown(() => database.close())
     return database
   }
@@ -165,28 +189,6 @@ t.test('faults of PostgreSQL', async (t) => {
       t.match(await left(loadSession(store, sessionToken(session))), { _tag: 'DriverError', retryable: true })
     }
   })
-
-  t.test(
-    'a pool that renames columns and members, or does not prepare, serves sessions all the same',
-    async (t) => {
-      for (const options of [
-        { transform: postgres.camel },
-        { transform: postgres.kebab },
-        { prepare: false },
-      ]) {
-        const database = postgresDatabase(quietPool(server.url, options))
-        t.teardown(() => database.close())
-        const store = sessionStore(database, { schema: freshSchema() })
-        const session = await right(
-          saveSession(sessionSet('snake_key', { snake_name: 1 })(buildSession(store))),
-        )
-        const found = await right(loadSession(store, sessionToken(session)))
-        t.strictSame(found._tag === 'Some' ? found.value.store.toObject() : undefined, {
-          snake_key: { snake_name: 1 },
-        })
-      }
-    },
-  )
 
   t.test('a server that accepts and never answers is a DriverError within the deadline', async (t) => {
     const sockets: Socket[] = []
@@ -346,7 +348,9 @@ t.test('faults of PostgreSQL', async (t) => {
       t.strictSame(await rowsOf(other, 'select n from orders'), [])
     },
   )
-})
+}
+
+for (const driver of serverDrivers) t.test(`faults of PostgreSQL: ${driver.name}`, faults(driver))
 
 /** Waits until `count` statements wait for a lock. */
 const untilWaiting = async (database: Queryable, count: number): Promise<void> => {

@@ -4,16 +4,16 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, createServer as createListener } from 'node:net'
+import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import type { Database, Param, Queryable } from '../lib/db/database.js'
 import { driverError } from '../lib/db/deadline.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { sessionListener } from '../lib/http/node.js'
 import { memoryStore } from '../lib/store/memory.js'
-import { drivers, quietPool } from './support/databases.js'
+import { drivers, type ServerDriver, serverDrivers } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
 import { left, right } from './support/stores.js'
@@ -72,6 +72,20 @@ for (const driver of drivers)
       }
     })
 
+    t.test('a parameter that is refused in a savepoint undoes only the savepoint', async (t) => {
+      const refused = (tx: Queryable) => run(tx, 'select $1::text', 'a\u0000')
+      const body = (tx: Database) =>
+        pipe(
+          run(tx, 'create temporary table kept as select 1 as n'),
+          TE.chain(() => TE.fromTask(tx.transaction(refused))),
+          TE.chain((inner) => {
+            t.match(inner, { _tag: 'Left', left: { sqlState: '22021', effect: 'none' } })
+            return run(tx, 'select n from kept')
+          }),
+        )
+      t.strictSame(await right(database.transaction(body)), [{ n: 1 }])
+    })
+
     t.test('what was never sent has no effect', async (t) => {
       const never = [
         await left(run(database, 'select $1::text', 'a\u0000')),
@@ -110,7 +124,7 @@ t.test('PGlite: a transaction that waits for its turn for too long has no effect
 /** Runs a function in the async context of this module, which is outside of any transaction. */
 const outside = AsyncLocalStorage.snapshot()
 
-t.test('PostgreSQL', async (t) => {
+const onServer = (driver: ServerDriver) => async (t: Test) => {
   const server = await startPostgres()
   const proxy = await startProxy(server.url)
   t.teardown(async () => {
@@ -118,7 +132,7 @@ t.test('PostgreSQL', async (t) => {
     await server.stop()
   })
   const open = (t: Test, url: string, timeoutMs = 5_000): Database => {
-    const database = postgresDatabase(quietPool(url, { max: 1, backoff: () => 0.01 }), { timeoutMs })
+    const database = driver.open(url, { max: 1, timeoutMs, fixed: true })
     t.teardown(() => database.close())
     return database
   }
@@ -213,7 +227,9 @@ t.test('PostgreSQL', async (t) => {
       t.strictSame([response.status, response.headers.get('retry-after')], [status, retryAfter])
     }
   })
-})
+}
+
+for (const driver of serverDrivers) t.test(`PostgreSQL: ${driver.name}`, onServer(driver))
 
 t.test('a failure without an error of the driver, such as a deadline, is a DriverError too', (t) => {
   t.match(driverError('search', undefined), { _tag: 'DriverError', effect: 'unknown', message: /^search: / })

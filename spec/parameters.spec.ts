@@ -6,15 +6,17 @@ import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as D from 'io-ts'
+import type pg from 'pg'
 import type postgres from 'postgres'
 import t, { type Test } from 'tap'
 import { batchedDatabase } from '../lib/db/batched.js'
 import type { Database, Param, Queryable, Row } from '../lib/db/database.js'
+import { type PgOptions, pgDatabase } from '../lib/db/pg.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import type * as K from '../lib/index.js'
 import * as R from '../lib/records/index.js'
-import { quietPools, rowsOf } from './support/databases.js'
+import { pgPool, quietPools, replaceTypeParsers, rowsOf, serverDrivers } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, freshSchema, left, right } from './support/stores.js'
 
@@ -330,9 +332,38 @@ for (const [name, options] of Object.entries(pools))
     await suite(t, database)
   })
 
-t.test('postgres.js: batched', async (t) => {
-  const database = batchedDatabase(postgresDatabase(quietPools(url, { max: 2 })))
-  t.teardown(() => right(database.close))
+for (const { name, open } of serverDrivers)
+  t.test(`${name}: batched`, async (t) => {
+    const database = batchedDatabase(open(url, { max: 2 }))
+    t.teardown(() => right(database.close))
+    await suite(t, database)
+  })
+
+const parsed = { getTypeParser: () => () => 'parsed' }
+
+const pgPools: Readonly<Record<string, readonly [pg.PoolConfig, PgOptions?]>> = {
+  'a pool as advised': [{}],
+  'a pool of one client': [{ max: 1 }],
+  'a pool that does not prepare': [{}, { prepare: false }],
+  'a pool with types of its own': [{ types: parsed }],
+  'a pool with types of its own that does not prepare': [{ types: parsed }, { prepare: false }],
+  'a pool that wants binary values': [{ binary: true } as pg.PoolConfig],
+}
+
+for (const [name, [options, own]] of Object.entries(pgPools))
+  t.test(`node-postgres: ${name}`, async (t) => {
+    const database = pgDatabase(pgPool(url, { max: 2, ...options }), own)
+    t.teardown(() => right(database.close))
+    await suite(t, database)
+  })
+
+t.test('node-postgres: type parsers of the process', async (t) => {
+  const restore = replaceTypeParsers(() => 'parsed')
+  const database = pgDatabase(pgPool(url, { max: 2 }))
+  t.teardown(async () => {
+    restore()
+    await right(database.close)
+  })
   await suite(t, database)
 })
 
@@ -343,7 +374,7 @@ t.test('PGlite', async (t) => {
 })
 
 t.test('a statement whose arrays are batched gets the same parameters as a lone one', async (t) => {
-  for (const database of [postgresDatabase(quietPools(url)), pgliteDatabase()]) {
+  for (const database of [...serverDrivers.map(({ open }) => open(url)), pgliteDatabase()]) {
     const batched = batchedDatabase(database)
     const alone = 'select $1::float8::text as a, $2::boolean as b, $3::text as c'
     const each = {

@@ -1,15 +1,16 @@
-// Tests `postgresStore` and `pgliteStore`: batches, the cache, and the cleanup while a store is open.
+// Tests `postgresStore`, `pgStore` and `pgliteStore`: batches, the cache, and the cleanup while a store is open.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import * as E from 'fp-ts/lib/Either.js'
 import t, { type Test } from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { pgStore } from '../lib/entry/pg.js'
 import { pgliteStore } from '../lib/entry/pglite.js'
 import { postgresStore } from '../lib/entry/postgres.js'
 import type { ReadyStore, ReadyStoreOptions } from '../lib/entry/ready-store.js'
 import { buildSession, loadSession, saveSession, sessionSet, sessionToken } from '../lib/promise/index.js'
-import { quietPool, rowsOf } from './support/databases.js'
+import { pgPool, quietPool, rowsOf } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, freshSchema, right } from './support/stores.js'
 
@@ -23,6 +24,7 @@ t.teardown(async () => {
 
 const open: Readonly<Record<string, (options: ReadyStoreOptions) => ReadyStore>> = {
   postgresStore: (options) => postgresStore(url, options),
+  pgStore: (options) => pgStore(pgPool(url), options),
   pgliteStore: (options) => pgliteStore(undefined, options),
 }
 
@@ -81,24 +83,33 @@ t.test('postgresStore: a wrong address is refused, and no message shows its pass
   }
 })
 
-t.test('a program with a ready store ends on SIGTERM by closing it', async (t) => {
-  const program = `
+const opening = {
+  postgresStore: `import { postgresStore } from 'keyrow/postgres'
+    const open = (options) => postgresStore(${JSON.stringify(url)}, options)`,
+  pgStore: `import pg from 'pg'
+    import { pgStore } from 'keyrow/pg'
+    const open = (options) => pgStore(new pg.Pool({ connectionString: ${JSON.stringify(url)} }), options)`,
+}
+
+for (const [name, lines] of Object.entries(opening))
+  t.test(`${name}: a program with a ready store ends on SIGTERM by closing it`, async (t) => {
+    const program = `
     import { createServer } from 'node:http'
     import { sessionListener } from 'keyrow/node'
-    import { postgresStore } from 'keyrow/postgres'
     import { sessionUpdate, updateCurrentSession } from 'keyrow/promise'
-    const store = postgresStore(${JSON.stringify(url)}, { schema: ${JSON.stringify(freshSchema())} })
+    ${lines}
+    const store = open({ schema: ${JSON.stringify(freshSchema())} })
     const listener = sessionListener({ store })(async (_, res) => {
       await updateCurrentSession(sessionUpdate('visits', (visits) => Number(visits) + 1, 0))
       res.end('visit')
     })
     const server = createServer(listener).listen(0, () => console.log(server.address().port))
     process.once('SIGTERM', () => server.close(() => void store.close()))`
-  const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const [port] = (await once(child.stdout, 'data')) as [Buffer]
+    t.equal(await (await fetch(`http://127.0.0.1:${String(port).trim()}/`)).text(), 'visit')
+    child.kill('SIGTERM')
+    t.strictSame(await once(child, 'exit'), [0, null])
   })
-  const [port] = (await once(child.stdout, 'data')) as [Buffer]
-  t.equal(await (await fetch(`http://127.0.0.1:${String(port).trim()}/`)).text(), 'visit')
-  child.kill('SIGTERM')
-  t.strictSame(await once(child, 'exit'), [0, null])
-})

@@ -12,6 +12,7 @@ import * as io from 'io-ts'
 import t, { type Test } from 'tap'
 import { doctor } from '../lib/cli/doctor.js'
 import type { Database } from '../lib/db/database.js'
+import { pgDatabase } from '../lib/db/pg.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import {
@@ -43,7 +44,7 @@ import {
   uuid,
 } from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { quietPool, rowsOf } from './support/databases.js'
+import { pgPool, quietPool, rowsOf, type ServerDriver, serverDrivers } from './support/databases.js'
 import { newDatabase } from './support/postgres-server.js'
 import { type RoleSettings, roleWith } from './support/roles.js'
 import { freshSchema, left, right } from './support/stores.js'
@@ -220,9 +221,9 @@ const diagnosis = async (t: Test, database: Database): Promise<void> => {
   )
 }
 
-const opened = async (t: Test, settings: RoleSettings): Promise<Database> => {
+const opened = async (t: Test, driver: ServerDriver, settings: RoleSettings): Promise<Database> => {
   const { url } = await roleWith(server.url, settings)
-  const database = postgresDatabase(quietPool(url, { max: 2 }))
+  const database = driver.open(url, { max: 2, fixed: true })
   t.teardown(() => database.close())
   return database
 }
@@ -283,70 +284,100 @@ const harmless: readonly (readonly [RoleSettings, ...string[]])[] = [
   [{ enable_seqscan: 'off', enable_hashjoin: 'off', enable_sort: 'off', debug_parallel_query: 'on' }],
 ]
 
-for (const [settings, ...styled] of harmless)
-  t.test(`${JSON.stringify(settings)} changes nothing`, async (t) => {
-    const database = await opened(t, settings)
-    await sessions(t, database)
-    await records(t, database)
-    const [row = {}] = await rowsOf(database, asked)
-    for (const [name, value] of Object.entries(expected))
-      if (!styled.includes(name)) t.strictSame(row[name], value, name)
-    await diagnosis(t, database)
-    // The role can also create the tables.
-    const own = freshSchema()
-    await right(sessionStore(database, { schema: own }).prepare)
-    await right(sessionStore(await opened(t, settings), { schema: own, upgradeSchema: false }).prepare)
-  })
+/** The driver on node-postgres does not set `DateStyle`, because its pool belongs to the program. */
+const isHarmless = (driver: ServerDriver, settings: RoleSettings): boolean =>
+  driver.name === 'postgres.js' || settings['datestyle'] === undefined
+
+for (const driver of serverDrivers)
+  for (const [settings, ...styled] of harmless.filter(([settings]) => isHarmless(driver, settings)))
+    t.test(`${driver.name}: ${JSON.stringify(settings)} changes nothing`, async (t) => {
+      const database = await opened(t, driver, settings)
+      await sessions(t, database)
+      await records(t, database)
+      const [row = {}] = await rowsOf(database, asked)
+      for (const [name, value] of Object.entries(expected))
+        if (!styled.includes(name)) t.strictSame(row[name], value, name)
+      await diagnosis(t, database)
+      // The role can also create the tables.
+      const own = freshSchema()
+      await right(sessionStore(database, { schema: own }).prepare)
+      const again = await opened(t, driver, settings)
+      await right(sessionStore(again, { schema: own, upgradeSchema: false }).prepare)
+    })
 
 const numbers = `select 0.1::float8 + 0.2::float8 as n`
 const nulls = 'select ($1::text::text[])[1] is null as yes'
+const dates = 'select make_date(2026, 2, 3) as date'
 
 /** Settings that keyrow rejects, with the error and the operations that still work. */
-const refused: readonly (readonly [RoleSettings, RegExp, readonly ('numbers' | 'nulls' | 'sessions')[]])[] = [
+const refused: readonly (readonly [
+  RoleSettings,
+  RegExp,
+  readonly ('numbers' | 'nulls' | 'dates' | 'sessions')[],
+])[] = [
   [
     { extra_float_digits: '0' },
     /extra_float_digits is 0 and rounds numbers; set it to 1/,
-    ['numbers', 'nulls', 'sessions'],
+    ['numbers', 'nulls', 'dates', 'sessions'],
   ],
-  [{ extra_float_digits: '-15' }, /extra_float_digits is -15/, ['numbers', 'nulls', 'sessions']],
-  [{ array_nulls: 'off' }, /array_nulls is off/, ['numbers', 'nulls', 'sessions']],
+  [{ extra_float_digits: '-15' }, /extra_float_digits is -15/, ['numbers', 'nulls', 'dates', 'sessions']],
+  [{ array_nulls: 'off' }, /array_nulls is off/, ['numbers', 'nulls', 'dates', 'sessions']],
   [{ session_replication_role: 'replica' }, /session_replication_role .* is replica/, ['sessions']],
 ]
 
-for (const [settings, message, what] of refused)
-  t.test(`${JSON.stringify(settings)} is refused`, async (t) => {
-    const refusal = { _tag: 'DriverError', kind: 'setting', retryable: false, message }
+/** What `DateStyle` does to the driver on node-postgres. A date is never misread. */
+const misread = harmless
+  .filter(([settings]) => settings['datestyle'] !== undefined)
+  .map(
+    ([settings]) =>
+      [
+        settings,
+        /DateStyle is .* and makes dates ambiguous; set it to ISO/,
+        ['numbers', 'nulls', 'dates', 'sessions'],
+      ] as const,
+  )
+
+const refusedBy = ({ name }: ServerDriver) => (name === 'postgres.js' ? refused : [...refused, ...misread])
+
+const refusal = (driver: ServerDriver, [settings, message, what]: (typeof refused)[number]): void => {
+  t.test(`${driver.name}: ${JSON.stringify(settings)} is refused`, async (t) => {
+    const error = { _tag: 'DriverError', kind: 'setting', retryable: false, message }
     const asks: Readonly<Record<string, (database: Database) => TE.TaskEither<unknown, unknown>>> = {
       numbers: (database: Database) => database.query({ name: 'spec', text: numbers }, []),
       nulls: (database: Database) => database.query({ name: 'spec', text: nulls }, ['{NULL}']),
+      dates: (database: Database) => database.query({ name: 'spec', text: dates }, []),
       sessions: (database: Database) =>
         saveSession(sessionSet('a', 1)(buildSession(sessionStore(database, { schema })))),
     }
     for (const [name, ask] of Object.entries(asks))
       for (const inside of [false, true]) {
-        const database = await opened(t, settings)
+        const database = await opened(t, driver, settings)
         t.strictSame(await rowsOf(database, 'select 1 as n'), [{ n: 1 }])
         const task = inside && name !== 'sessions' ? database.transaction((tx) => ask(tx)) : ask(database)
         if (what.some((one) => one === name)) {
-          t.match(await left(task), refusal, name)
-          t.match(await left(task), refusal, `${name}, again`)
+          t.match(await left(task), error, name)
+          t.match(await left(task), error, `${name}, again`)
         } else await right(task)
       }
   })
+}
 
-t.test('a role that only reads loads, and cannot save', async (t) => {
-  const writer = sessionStore(admin, { schema })
-  const session = await right(saveSession(sessionSet('a', 1)(buildSession(writer))))
-  const database = await opened(t, { default_transaction_read_only: 'on' })
-  const store = sessionStore(database, { schema, retry: { attempts: 1 } })
-  t.match(await right(loadSession(store, sessionToken(session))), { _tag: 'Some' })
-  t.match(await left(saveSession(sessionSet('a', 2)(buildSession(store)))), {
-    _tag: 'DriverError',
-    sqlState: '25006',
-    kind: 'unavailable',
-    effect: 'none',
+for (const driver of serverDrivers) for (const line of refusedBy(driver)) refusal(driver, line)
+
+for (const driver of serverDrivers)
+  t.test(`${driver.name}: a role that only reads loads, and cannot save`, async (t) => {
+    const writer = sessionStore(admin, { schema })
+    const session = await right(saveSession(sessionSet('a', 1)(buildSession(writer))))
+    const database = await opened(t, driver, { default_transaction_read_only: 'on' })
+    const store = sessionStore(database, { schema, retry: { attempts: 1 } })
+    t.match(await right(loadSession(store, sessionToken(session))), { _tag: 'Some' })
+    t.match(await left(saveSession(sessionSet('a', 2)(buildSession(store)))), {
+      _tag: 'DriverError',
+      sqlState: '25006',
+      kind: 'unavailable',
+      effect: 'none',
+    })
   })
-})
 
 t.test("a pool's own setting is refused where it gives wrong values", async (t) => {
   const pool = (connection: Record<string, string>) => quietPool(server.url, { max: 1, connection })
@@ -359,6 +390,22 @@ t.test("a pool's own setting is refused where it gives wrong values", async (t) 
     t.strictSame(await rowsOf(database, 'select make_date(2026, 2, 3) as date'), [
       { date: new Date('2026-02-03T00:00:00Z') },
     ])
+    await right(database.close)
+  }
+})
+
+t.test('node-postgres: a setting of the pool is used where it gives right values', async (t) => {
+  for (const [options, isRight] of [
+    ['-c work_mem=8MB', true],
+    ['-c DateStyle=ISO,DMY', true],
+    ['-c DateStyle=German', false],
+    ['-c client_encoding=LATIN1', true],
+  ] as const) {
+    const database = pgDatabase(pgPool(server.url, { max: 1, options }))
+    const text = `select make_date(2026, 2, 3) as date, U&'\\00e9\\4e2d' as text`
+    const values = [{ date: new Date('2026-02-03T00:00:00Z'), text: 'é中' }]
+    if (isRight) t.strictSame(await rowsOf(database, text), values, options)
+    else t.match(await left(database.query({ name: 'spec', text }, [])), { kind: 'setting' }, options)
     await right(database.close)
   }
 })

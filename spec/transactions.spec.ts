@@ -5,14 +5,12 @@ import { setImmediate as turn } from 'node:timers/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import { pipe } from 'fp-ts/lib/function.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import type postgres from 'postgres'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import type { Database, Param, Queryable } from '../lib/db/database.js'
-import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { observedDatabase } from '../lib/entry/store.js'
 import { transact } from '../lib/records/index.js'
-import { drivers, quietPool, rowsOf } from './support/databases.js'
+import { drivers, rowsOf, type ServerDriver, type ServerOptions, serverDrivers } from './support/databases.js'
 import { newDatabase } from './support/postgres-server.js'
 import { freshSchema, left, right } from './support/stores.js'
 
@@ -269,11 +267,11 @@ for (const driver of drivers)
     violationSpec(t, database)
   })
 
-t.test('on PostgreSQL', async (t) => {
+const onServer = (driver: ServerDriver) => async (t: Test) => {
   const server = await newDatabase()
   t.teardown(() => server.stop())
-  const open = (options: postgres.Options<Record<string, never>> = {}) => {
-    const database = postgresDatabase(quietPool(server.url, { backoff: () => 0.05, ...options }))
+  const open = (options: ServerOptions = {}) => {
+    const database = driver.open(server.url, { fixed: true, ...options })
     t.teardown(() => database.close())
     return database
   }
@@ -376,7 +374,9 @@ t.test('on PostgreSQL', async (t) => {
       t.match(crossings.filter(E.isLeft), [{ left: { kind: 'deadlock', retryable: true } }])
     },
   )
-})
+}
+
+for (const driver of serverDrivers) t.test(`on PostgreSQL: ${driver.name}`, onServer(driver))
 
 /** Makes a barrier at which `count` callers wait for each other. */
 const meeting = (count: number) => {

@@ -7,9 +7,12 @@ import type { Option } from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import type { Map as HashMap } from 'immutable'
 import * as D from 'io-ts'
+import pg from 'pg'
 import postgres from 'postgres'
 import t from 'tap'
+import { pgDatabase } from '../lib/db/pg.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { pgStore } from '../lib/entry/pg.js'
 import type * as S from '../lib/entry/store.js'
 import * as F from '../lib/index.js'
 import * as P from '../lib/promise/index.js'
@@ -152,6 +155,18 @@ t.test('a pool of postgres.js fits, whatever its options', (t) => {
   const pools = () => [
     postgresDatabase(postgres()),
     postgresDatabase(postgres({ types: { bigint: postgres.BigInt }, transform: postgres.camel })),
+  ]
+  expectTypeOf(pools).returns.toEqualTypeOf<S.Database[]>()
+  t.end()
+})
+
+t.test('a pool of node-postgres fits, and a client does not', (t) => {
+  const pools = () => [
+    pgDatabase(new pg.Pool()),
+    pgDatabase(new pg.Pool({ types: pg.types, max: 1 })),
+    pgStore(new pg.Pool(), { primary: true }).database,
+    // @ts-expect-error a client is not a pool
+    pgDatabase(new pg.Client()),
   ]
   expectTypeOf(pools).returns.toEqualTypeOf<S.Database[]>()
   t.end()

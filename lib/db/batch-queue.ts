@@ -1,10 +1,10 @@
 // Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A
-// request to an idle queue is sent at once. A request without a result in its batch is retried alone.
+// request to an idle queue is sent at once. A request without a result in its batch is sent again.
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import { clearTimeout, setTimeout } from '../core/process.js'
-import { type BatchOptions, READS_WORTH_ANOTHER, Scheduler, WRITES_WORTH_ANOTHER } from './batch-scheduler.js'
+import { type BatchOptions, Scheduler, WORTH_ANOTHER } from './batch-scheduler.js'
 
 export { type BatchOptions, limitsOf } from './batch-scheduler.js'
 
@@ -129,7 +129,6 @@ class BatchQueue<I, R, A, L> {
     const source = {
       size: () => this.#ready.length,
       next: (slots: number) => this.#next(slots),
-      worthAnother: options.keyOf === undefined ? READS_WORTH_ANOTHER : WRITES_WORTH_ANOTHER,
       send: (groups: readonly Group<I, R, A, L>[]) => this.#send(groups),
     }
     this.#scheduler = new Scheduler(source, options.limits)
@@ -190,7 +189,7 @@ class BatchQueue<I, R, A, L> {
    */
   #shareOf(ready: number, slots: number): number {
     if (this.#options.keyOf !== undefined) return ready
-    return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / READS_WORTH_ANOTHER))))
+    return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / WORTH_ANOTHER))))
   }
 
   // Takes an item and the waiting items that can be merged with it. Returns `undefined` if no item has to be sent.

@@ -35,8 +35,6 @@ export interface BatchSource<B> {
   readonly size: () => number
   /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if no batch is ready. */
   readonly next: (slots: number) => B | undefined
-  /** If at least this many requests wait, another batch starts before the running batch ends. */
-  readonly worthAnother: number
   /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
   readonly send: (batch: B) => Promise<void>
 }
@@ -46,15 +44,12 @@ type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSi
 /** A batch that runs longer than this time is late. Another batch may start while a late batch runs. */
 const LATE_MS = 10
 
-/** If this many reads wait, another statement is sent before the running statement ends. */
-export const READS_WORTH_ANOTHER = 32
-
-/** The corresponding number for writes. It is higher, since each statement that writes costs a flush of the WAL. */
-export const WRITES_WORTH_ANOTHER = 64
+/** If this many requests wait, another batch starts before the running batch ends. */
+export const WORTH_ANOTHER = 32
 
 /**
- * Sends the batches of a source. Normally one batch of writes runs at a time, since one large statement costs less than
- * two small ones. Up to `concurrency` batches run if a batch is late or many requests wait.
+ * Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
+ * ones. Up to `concurrency` batches run if a batch is late or many requests wait.
  */
 export class Scheduler<B> {
   // A batch must not run in the async context of its first request.
@@ -70,7 +65,7 @@ export class Scheduler<B> {
   constructor(source: BatchSource<B>, { concurrency, maxBatchSize }: SchedulerOptions) {
     this.#source = source
     this.#concurrency = concurrency
-    this.#worthAnother = Math.min(source.worthAnother, maxBatchSize)
+    this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
   }
 
   /** Sends a batch after this turn of the event loop. It includes requests that arrive later in the same turn. */

@@ -1,18 +1,21 @@
-// Sends one statement on a client of node-postgres, through the interface for statements of other libraries
-// ("submittable"). keyrow requests the description of a prepared statement's result only once for each connection.
-// keyrow decodes the rows itself, so the type parsers of the client and of node-postgres have no effect.
+// Sends one statement on a client of node-postgres, and cancels it on the server. keyrow uses the interface for statements
+// of other libraries ("submittable"). It requests the description of a prepared statement's result only once for each
+// connection. keyrow decodes the rows itself, so the type parsers of the client and of node-postgres have no effect.
 
 import { createHash } from 'node:crypto'
+import { connect } from 'node:net'
 import { LRUCache } from 'lru-cache'
-import { DriverError, withEffect } from '../core/errors.js'
-import type { Param, Query } from './database.js'
-import { driverError } from './deadline.js'
+import { DriverError, type Effect, withEffect } from '../core/errors.js'
+import { E } from '../core/prelude.cjs'
+import { clearTimeout, setTimeout } from '../core/process.js'
+import { ON_PRIMARY, type Param, type Query } from './database.js'
+import { driverError, withDeadline } from './deadline.js'
 import type { Plan } from './sending.js'
 import { type Column, paramText, type Wire } from './text-format.js'
 
 /** The part of node-postgres's protocol connection that keyrow uses. */
 interface Connection {
-  readonly stream: { cork?(): void; uncork?(): void }
+  readonly stream: { cork?(): void; uncork?(): void; destroy?(): void; write(message: Uint8Array): unknown }
   parse(message: { readonly name: string; readonly text: string }): void
   bind(message: { readonly statement: string; readonly values: readonly (string | null)[] }): void
   describe(message: { readonly type: 'P' }): void
@@ -26,7 +29,40 @@ interface Connection {
 /** The members of a client of node-postgres that keyrow uses. */
 export interface PgClient {
   query(statement: { submit(connection: Connection): unknown }): unknown
+  on(event: 'error' | 'end', listener: () => void): unknown
+  /** Versions of node-postgres before 8.17 lack this member. */
+  getTransactionStatus?(): string | null
+}
+
+/** The members of a pool of node-postgres that keyrow uses. */
+export interface PgPool {
+  connect(
+    callback: (
+      error: Error | undefined,
+      client: PgClient | undefined,
+      release: (destroy?: boolean) => void,
+    ) => void,
+  ): void
+  end(): Promise<void>
   on(event: 'error', listener: () => void): unknown
+  /** The number of clients. A pool has this member, and a single client has not. */
+  readonly totalCount: number
+  readonly ending?: boolean
+  readonly options?: { readonly pipeline?: unknown; readonly stream?: unknown }
+}
+
+const observed = new WeakSet<PgPool>()
+
+/** Throws an error for a pool that keyrow cannot use. */
+export const suitable = (pool: PgPool): PgPool => {
+  if (typeof pool.totalCount !== 'number')
+    throw new TypeError('keyrow needs a pool of node-postgres, not a client: pass a new pg.Pool(…)')
+  if (pool.options?.pipeline === true)
+    throw new RangeError('a pool with the option pipeline runs no statements of keyrow; leave the option out')
+  // Without a listener, the loss of an idle client would end the process. The pool replaces such a client.
+  if (!observed.has(pool)) pool.on('error', () => undefined)
+  observed.add(pool)
+  return pool
 }
 
 /** What keyrow knows of a connection. */
@@ -39,7 +75,21 @@ export interface ClientState {
   status: string
   /** Whether a check has found that the server is a primary. */
   isChecked: boolean
-  isObserved: boolean
+  /** The connection, once keyrow has sent a statement on it. */
+  connection: Connection | undefined
+}
+
+/** A client that is taken from the pool. */
+export interface Lease {
+  readonly client: PgClient
+  readonly state: ClientState
+  readonly leasedAt: number
+  /** Gives the client back, unless a transaction is open on it. The second call has no effect. */
+  readonly release: () => void
+  /** Closes the client's connection. */
+  readonly destroy: () => void
+  /** Cancels the client's statement on the server, and then closes the connection. */
+  readonly cancel: () => void
 }
 
 const states = new WeakMap<PgClient, ClientState>()
@@ -52,7 +102,7 @@ export const stateOf = (client: PgClient): ClientState => {
     answeredAt: performance.now(),
     status: 'I',
     isChecked: false,
-    isObserved: false,
+    connection: undefined,
   }
   // node-postgres removes its own listener while a client is in use. Without a listener, a lost connection would end
   // the process. The statement gets the error too.
@@ -60,6 +110,13 @@ export const stateOf = (client: PgClient): ClientState => {
   states.set(client, state)
   return state
 }
+
+/** Whether a transaction is open on the client, even if the program has begun it. */
+export const isInTransaction = (client: PgClient): boolean =>
+  (client.getTransactionStatus?.() ?? stateOf(client).status) !== 'I'
+
+/** Closes the socket of a client at once. An orderly end would wait for a server that no longer answers. */
+export const closeSocket = (client: PgClient): void => stateOf(client).connection?.stream.destroy?.()
 
 export interface Result {
   readonly columns: readonly Column[]
@@ -85,17 +142,50 @@ interface Parts {
   readonly state: ClientState
 }
 
+// The message Bind of a known statement, followed by Execute and Sync, as one write to the socket. node-postgres writes
+// each message separately, which costs half of the process's time for a small statement. The layout is in PostgreSQL's
+// documentation of the protocol, "Message Formats".
+const boundMessages = (name: string, values: readonly (string | null)[]): Buffer => {
+  const sizes = values.map((value) => (value === null ? -1 : Buffer.byteLength(value)))
+  const size = sizes.reduce((sum, size) => sum + 4 + Math.max(0, size), name.length + 12)
+  const messages = Buffer.allocUnsafe(1 + size + EXECUTE_AND_SYNC.length)
+  let at = messages.write('B')
+  at = messages.writeInt32BE(size, at)
+  at = messages.writeInt8(0, at) // the unnamed portal
+  at += messages.write(name, at, 'latin1')
+  at = messages.writeInt8(0, at)
+  at = messages.writeInt16BE(0, at) // all parameters are text
+  at = messages.writeInt16BE(values.length, at)
+  for (const [index, value] of values.entries()) {
+    at = messages.writeInt32BE(sizes[index] as number, at)
+    if (value !== null) at += messages.write(value, at)
+  }
+  at = messages.writeInt16BE(0, at) // all result columns are text
+  EXECUTE_AND_SYNC.copy(messages, at)
+  return messages
+}
+
+/** Execute of the unnamed portal without a limit of rows, and Sync. */
+const EXECUTE_AND_SYNC = Buffer.from('450000000900000000005300000004', 'hex')
+
 class Statement {
   /** node-postgres copies these two members to `parsedStatements` when the server has prepared the statement. */
   readonly name: string
   readonly text: string
+  /** node-postgres replaces this member if the pool has a `query_timeout`, and calls it when the time is over. */
+  callback = (error?: unknown): void => {
+    if (error !== undefined) this.#end(queryTimeout(this.#query, error))
+  }
+  isSent = false
+  readonly #query: string
   readonly #parts: Parts
-  readonly #settle: (error: unknown, result: Result) => void
+  readonly #settle: (error: Error | undefined, result: Result) => void
   readonly #rows: Wire[][] = []
   #columns: readonly Column[]
   #command = ''
 
-  constructor(parts: Parts, settle: (error: unknown, result: Result) => void) {
+  constructor(query: string, parts: Parts, settle: (error: Error | undefined, result: Result) => void) {
+    this.#query = query
     this.name = parts.name
     this.text = parts.text
     this.#parts = parts
@@ -105,8 +195,13 @@ class Statement {
 
   submit(connection: Connection): void {
     const { name, text, values, state } = this.#parts
+    this.isSent = true
     observe(connection, state)
     const isParsed = name !== '' && connection.parsedStatements[name] !== undefined
+    if (isParsed && state.columns.has(name)) {
+      connection.stream.write(boundMessages(name, values))
+      return
+    }
     connection.stream.cork?.()
     if (!isParsed) connection.parse({ name, text })
     connection.bind({ statement: name, values })
@@ -131,11 +226,14 @@ class Statement {
   handleReadyForQuery(): void {
     const { name, state } = this.#parts
     if (name !== '') state.columns.set(name, this.#columns)
+    this.callback()
     this.#end(undefined)
   }
 
   handleError(error: unknown): void {
-    this.#end(error)
+    this.callback()
+    const isOfServer = error instanceof Error && hasCode(error)
+    this.#end(isOfServer ? error : lost(this.#query, error, this.isSent ? 'unknown' : 'none'))
   }
 
   handleEmptyQuery(): void {
@@ -146,15 +244,17 @@ class Statement {
     this.#command = ''
   }
 
-  handleCopyInResponse(connection: { sendCopyFail(message: string): void }): void {
+  // The server ignores a Sync that it receives before the end of the data.
+  handleCopyInResponse(connection: { sendCopyFail(message: string): void; sync(): void }): void {
     connection.sendCopyFail('keyrow sends no copy data')
+    connection.sync()
   }
 
   handleCopyData(): void {
     this.#command = ''
   }
 
-  #end(error: unknown): void {
+  #end(error: Error | undefined): void {
     this.#settle(error, { columns: this.#columns, rows: this.#rows, command: this.#command })
   }
 }
@@ -167,8 +267,8 @@ interface Field {
 // node-postgres settles a statement in its own listener for `readyForQuery`. keyrow's listener runs before that one, so
 // `state` is up to date when the statement is settled.
 const observe = (connection: Connection, state: ClientState): void => {
-  if (state.isObserved) return
-  state.isObserved = true
+  if (state.connection !== undefined) return
+  state.connection = connection
   connection.prependListener('readyForQuery', ({ status }) => {
     state.status = status ?? 'I'
     state.answeredAt = performance.now()
@@ -191,9 +291,9 @@ export const sendOn = (
       state,
     }
     client.query(
-      new Statement(parts, (error, result) => {
+      new Statement(name, parts, (error, result) => {
         if (error === undefined) resolve(result)
-        else reject(error instanceof Error && hasCode(error) ? error : lost(name, error))
+        else reject(error)
       }),
     )
   })
@@ -207,13 +307,88 @@ export const isFatal = (error: unknown): boolean => {
 // The errors of node-postgres itself have only a message, such as `Connection terminated unexpectedly`.
 const hasCode = (error: unknown): boolean => typeof (error as { readonly code?: unknown }).code === 'string'
 
-const lost = (name: string, cause: unknown): DriverError =>
-  new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, cause })
+const lost = (name: string, cause: unknown, effect: Effect): DriverError =>
+  new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, effect, cause })
+
+const queryTimeout = (name: string, cause: unknown): DriverError =>
+  new DriverError(`${name}: no answer within the query_timeout of the pool`, {
+    kind: 'timeout',
+    retryable: true,
+    cause,
+  })
+
+/** Whether a deadline has passed. The result is false for a timeout of the server. */
+export const isDeadline = (error: unknown): boolean =>
+  error instanceof DriverError && error.kind === 'timeout' && error.sqlState === undefined
 
 /** Returns the error of a pool that provided no client. Nothing was sent. */
 export const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
-  const error = isEnding || hasCode(cause) ? driverError('connect', cause) : lost('connect', cause)
-  return isEnding
-    ? new DriverError(error.message, { kind: 'unavailable', retryable: false, effect: 'none', cause })
-    : withEffect(error, 'none')
+  const error = driverError('connect', cause)
+  return !isEnding && hasCode(cause)
+    ? withEffect(error, 'none')
+    : new DriverError(error.message, {
+        kind: 'unavailable',
+        retryable: !isEnding,
+        effect: 'none',
+        cause,
+      })
 }
+
+interface Address {
+  readonly host?: unknown
+  readonly port?: unknown
+  readonly processID?: unknown
+  readonly secretKey?: unknown
+}
+
+const CANCEL_REQUEST = 80_877_102
+
+// Asks the server to cancel the client's statement. Without this request the statement would continue on the server, for
+// example to wait for a lock, and the server would have more and more of such connections. The promise resolves when the
+// server has closed the request's connection, or after `timeoutMs`. The connection of a pool with the option `stream`
+// may lead elsewhere, so nothing is cancelled there.
+export const cancelled = (client: PgClient, { options }: PgPool, timeoutMs: number): Promise<void> =>
+  new Promise((resolve) => {
+    const { host, port, processID, secretKey } = client as Address
+    const isKnown = [port, processID, secretKey].every((value) => typeof value === 'number')
+    if (!isKnown || typeof host !== 'string' || options?.stream !== undefined) {
+      resolve()
+      return
+    }
+    const socket = host.startsWith('/')
+      ? connect(`${host}/.s.PGSQL.${String(port)}`)
+      : connect(Number(port), host)
+    const timer = setTimeout(() => socket.destroy(), timeoutMs)
+    const message = Buffer.alloc(16)
+    for (const [index, value] of [16, CANCEL_REQUEST, processID, secretKey].entries())
+      message.writeInt32BE(Number(value), 4 * index)
+    socket.on('error', () => undefined)
+    socket.on('close', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+    socket.write(message)
+  })
+
+const ROLE: Query = {
+  name: 'role',
+  text: `select pg_is_in_recovery()::text as standby where ${ON_PRIMARY}`,
+}
+
+/** Throws a `DriverError` if the client is not connected to a primary, or if its server does not answer in time. */
+export const checkRole = async (client: PgClient, state: ClientState, timeoutMs: number): Promise<void> => {
+  const answer = await withDeadline(ROLE.name, timeoutMs, () => sendOn(client, state, ROLE, [], UNPREPARED))
+  if (E.isRight(answer) && answer.right.rows[0]?.[0] === 'false') {
+    state.isChecked = true
+    return
+  }
+  throw E.isLeft(answer)
+    ? withEffect(answer.left, 'none')
+    : new DriverError('the server that was reached is not a primary', {
+        kind: 'unavailable',
+        retryable: true,
+        effect: 'none',
+      })
+}
+
+export const UNPREPARED = { prepare: false, generation: 0 }

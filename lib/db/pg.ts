@@ -5,24 +5,23 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { clearTimeout, setTimeout } from '../core/process.js'
-import {
-  type Database,
-  type DriverTransaction,
-  ON_PRIMARY,
-  type Outcome,
-  type Param,
-  type Query,
-  type Row,
-} from './database.js'
+import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, timeoutOf, withDeadline } from './deadline.js'
 import {
-  type ClientState,
+  cancelled,
+  checkRole,
+  closeSocket,
+  isDeadline,
   isFatal,
+  isInTransaction,
+  type Lease,
   type PgClient,
+  type PgPool,
   type Result,
   sendOn,
   stateOf,
+  suitable,
+  UNPREPARED,
   unconnected,
 } from './pg-statement.js'
 import {
@@ -36,22 +35,6 @@ import {
 } from './sending.js'
 import { decodedRows } from './text-format.js'
 import { savepoints, scopedDatabase } from './transaction.js'
-
-/** The members of a pool of node-postgres that keyrow uses. */
-export interface PgPool {
-  connect(
-    callback: (
-      error: Error | undefined,
-      client: PgClient | undefined,
-      release: (destroy?: boolean) => void,
-    ) => void,
-  ): void
-  end(): Promise<void>
-  /** The number of clients. This member distinguishes a pool from a single client. */
-  readonly totalCount: number
-  readonly ending?: boolean
-  readonly options?: { readonly pipeline?: unknown }
-}
 
 export interface PgOptions {
   /** The maximum time of one statement, including its wait for a client, in milliseconds. Default: 5,000. */
@@ -75,28 +58,23 @@ interface Link {
   readonly primary: boolean
   readonly plans: Plans
   readonly settings: SettingsCheck
+  /** The clients that are in use. */
   readonly leases: Set<Lease>
-  /** The latest time at which keyrow sent a statement that then missed its deadline. */
+  /** All clients that keyrow has used and that have not ended. */
+  readonly clients: Set<PgClient>
+  /** The latest time at which a statement was sent that missed its deadline. */
   silentSince: number
-}
-
-/** A client that is taken from the pool. */
-interface Lease {
-  readonly client: PgClient
-  readonly state: ClientState
-  /** Gives the client back, unless a transaction is open on it. The second call has no effect. */
-  readonly release: () => void
-  /** Closes the client's connection. */
-  readonly destroy: () => void
+  /** The number of statements and transactions that have not ended. */
+  running: number
 }
 
 /**
  * Makes a database on a pool of node-postgres. Closing the database ends the pool. keyrow sends and reads all values as
  * text, so type parsers have no effect, whether they belong to the pool or to the whole process.
  *
- * keyrow closes a client whose statement missed its deadline. When keyrow takes another client from the pool, it closes
- * this client too if the client's last answer is older than that statement. So connections that no longer answer do not
- * stay in the pool. Set `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
+ * If a statement misses its deadline, keyrow cancels the statement on the server and closes the client. keyrow also
+ * closes idle clients that have not answered since. So connections that no longer answer do not stay in the pool. Set
+ * `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
  *
  * If a setting of the role or database would silently give wrong values (`DateStyle` other than ISO,
  * `extra_float_digits` below 1, `array_nulls` off), the affected statements fail with a `DriverError` of the kind
@@ -119,22 +97,19 @@ interface Lease {
  * ```
  */
 export const pgDatabase = (pool: PgPool, options: PgOptions = {}): Database => {
-  const { prepare = true, primary = false } = options
-  const link: Link = {
-    pool: suitable(pool),
-    timeoutMs: timeoutOf(options),
-    prepare,
-    primary,
-    plans: newPlans(),
-    settings: settingsCheck(),
-    leases: new Set(),
-    silentSince: Number.NEGATIVE_INFINITY,
-  }
+  const link = newLink(pool, options)
   let closed: Outcome<void> | undefined
   const whileOpen =
     <L, A>(act: () => Outcome<A, L>) =>
-    (): Outcome<A, L> =>
-      closed === undefined ? act() : Promise.resolve(E.left(closedError()))
+    async (): Outcome<A, L> => {
+      if (closed !== undefined) return E.left(closedError())
+      link.running += 1
+      try {
+        return await act()
+      } finally {
+        link.running -= 1
+      }
+    }
   const sending = { ...link, inTransaction: false, once: sendOnce(link) }
   return scopedDatabase({
     query: (query, params) => whileOpen(() => sendQuery(query, params, sending)),
@@ -146,21 +121,45 @@ export const pgDatabase = (pool: PgPool, options: PgOptions = {}): Database => {
   })
 }
 
-const suitable = (pool: PgPool): PgPool => {
-  if (typeof pool.totalCount !== 'number')
-    throw new TypeError('keyrow needs a pool of node-postgres, not a client: pass a new pg.Pool(…)')
-  if (pool.options?.pipeline === true)
-    throw new RangeError('a pool with the option pipeline runs no statements of keyrow; leave the option out')
-  return pool
+const newLink = (pool: PgPool, options: PgOptions): Link => {
+  const { prepare = true, primary = false } = options
+  return {
+    pool: suitable(pool),
+    timeoutMs: timeoutOf(options),
+    prepare,
+    primary,
+    plans: newPlans(),
+    settings: settingsCheck(),
+    leases: new Set(),
+    clients: new Set(),
+    silentSince: Number.NEGATIVE_INFINITY,
+    running: 0,
+  }
 }
 
-const close = async ({ pool, timeoutMs, leases }: Link): Outcome<void> => {
-  const timer = setTimeout(() => {
-    for (const lease of leases) lease.destroy()
-  }, timeoutMs)
-  const result = await withDeadline('close', 2 * timeoutMs, () => pool.end())
-  clearTimeout(timer)
-  return result
+const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> => {
+  const until = performance.now() + timeoutMs
+  while (!isSo() && performance.now() < until) await delay(5)
+}
+
+/** The maximum time of an orderly end, which a connection that no longer answers never reaches. */
+const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
+
+// A pool that ends gives no client to the statements that wait for one. So the pool ends after these statements.
+const close = (link: Link): Outcome<void> => {
+  const { pool, timeoutMs, leases, clients } = link
+  const closeSockets = (): Effect => {
+    for (const client of clients) closeSocket(client)
+    return 'unknown'
+  }
+  const end = async (): Promise<void> => {
+    await waitUntil(() => link.running === 0, timeoutMs)
+    for (const lease of leases) lease.cancel()
+    if (pool.ending !== true) await pool.end()
+    await waitUntil(() => clients.size === 0, graceMs(link))
+    closeSockets()
+  }
+  return withDeadline('close', 2 * timeoutMs, end, closeSockets)
 }
 
 const connected = (link: Link): Promise<Lease> =>
@@ -171,89 +170,80 @@ const connected = (link: Link): Promise<Lease> =>
     })
   })
 
-const leaseOf = ({ leases }: Link, client: PgClient, releaseClient: (destroy?: boolean) => void): Lease => {
-  const state = stateOf(client)
+const leaseOf = (link: Link, client: PgClient, releaseClient: (destroy?: boolean) => void): Lease => {
+  const { leases, clients } = link
+  let isCancelled = false
   const end = (destroy: boolean): void => {
-    if (leases.delete(lease)) releaseClient(destroy)
+    if (!leases.delete(lease)) return
+    releaseClient(destroy)
+    if (destroy) closeSocket(client)
+  }
+  // A cancelled client ends with its cancel request.
+  const endUnlessCancelled = (destroy: boolean): void => {
+    if (!isCancelled) end(destroy)
   }
   const lease: Lease = {
     client,
-    state,
-    release: () => end(state.status !== 'I'),
-    destroy: () => end(true),
+    state: stateOf(client),
+    leasedAt: performance.now(),
+    release: () => endUnlessCancelled(isInTransaction(client)),
+    destroy: () => endUnlessCancelled(true),
+    cancel: () => {
+      if (isCancelled || !leases.has(lease)) return
+      isCancelled = true
+      void cancelled(client, link.pool, graceMs(link)).then(() => end(true))
+    },
   }
   leases.add(lease)
+  if (!clients.has(client)) client.on('end', () => void clients.delete(client))
+  clients.add(client)
   return lease
 }
 
 const LONGEST_PAUSE_MS = 250
 
-// Takes a suitable client from the pool. A client is closed instead if its last answer is older than a statement that
-// missed its deadline, or if the program wants a primary and the client is connected to a standby.
-const leased = async (link: Link, { until }: Clock): Promise<Lease> => {
+// Takes a suitable client from the pool. A client is closed instead if it has not answered since a statement missed its
+// deadline, if a transaction is open on it, or if it is connected to a standby and the program wants a primary.
+const leased = async (link: Link, clock: Clock): Promise<Lease> => {
   for (let delayMs = 5; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
     try {
       const lease = await connected(link)
-      const { state } = lease
-      if (state.answeredAt < link.silentSince) {
+      const { client, state } = lease
+      if (clock.isOver) return lease
+      if (state.answeredAt < link.silentSince || isInTransaction(client)) {
         lease.destroy()
         continue
       }
       if (!link.primary || state.isChecked) return lease
-      await checkRole(lease, until - performance.now())
+      const checked = checkRole(client, state, clock.until - performance.now())
+      await checked.catch((error: unknown) => {
+        lease.destroy()
+        throw error
+      })
       return lease
     } catch (error) {
       const mayTryAgain = link.primary && error instanceof DriverError && error.retryable
-      if (!mayTryAgain || performance.now() + delayMs > until) throw error
+      if (!mayTryAgain || performance.now() + delayMs > clock.until) throw error
       await delay(delayMs)
     }
   }
 }
 
-const ROLE: Query = {
-  name: 'role',
-  text: `select pg_is_in_recovery()::text as standby where ${ON_PRIMARY}`,
-}
-
-const checkRole = async ({ client, state, destroy }: Lease, timeoutMs: number): Promise<void> => {
-  const answer = await withDeadline(ROLE.name, timeoutMs, () => sendOn(client, state, ROLE, [], UNPREPARED))
-  if (E.isRight(answer) && answer.right.rows[0]?.[0] === 'false') {
-    state.isChecked = true
-    return
-  }
-  destroy()
-  throw E.isLeft(answer)
-    ? withEffect(answer.left, 'none')
-    : new DriverError('the server that was reached is not a primary', {
-        kind: 'unavailable',
-        retryable: true,
-        effect: 'none',
-      })
-}
-
-const UNPREPARED = { prepare: false, generation: 0 }
-
 /** The time of one statement. `until` is its deadline. */
 interface Clock {
-  readonly sentAt: number
   readonly until: number
   isOver: boolean
 }
 
-const clockOf = (timeoutMs: number): Clock => {
-  const sentAt = performance.now()
-  return { sentAt, until: sentAt + timeoutMs, isOver: false }
-}
-
-// Takes a client and sends the first statement on it. If the server does not answer before the deadline, the client is
-// closed. If the pool provides a client only after the deadline, this client is given back unused.
-const withLease = <A>(
+// Takes a client and sends the first statement on it. If the deadline passes first, the client is closed, or is given
+// back as soon as the pool provides it.
+const withLease = async <A>(
   link: Link,
   name: string,
   timeoutMs: number,
   act: (lease: Lease) => Promise<A>,
 ): Outcome<A> => {
-  const clock = clockOf(timeoutMs)
+  const clock: Clock = { until: performance.now() + timeoutMs, isOver: false }
   let lease: Lease | undefined
   const start = async (): Promise<A> => {
     const taken = await leased(link, clock)
@@ -266,16 +256,25 @@ const withLease = <A>(
   }
   const giveUp = (): Effect => {
     clock.isOver = true
-    if (lease === undefined) return 'none'
-    silent(link, lease, clock.sentAt)
-    return 'unknown'
+    return lease === undefined ? 'none' : 'unknown'
   }
-  return withDeadline(name, timeoutMs, start, giveUp)
+  const result = await withDeadline(name, timeoutMs, start, giveUp)
+  if (lease !== undefined && E.isLeft(result)) noteDeadline(link, lease, lease.leasedAt, result.left)
+  return result
 }
 
-const silent = (link: Link, lease: Lease, sentAt: number): void => {
+/** Closes the client, and later the other silent clients, if the error of a statement is a deadline. */
+const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverError): void => {
+  if (!isDeadline(error)) return
   link.silentSince = Math.max(link.silentSince, sentAt)
-  lease.destroy()
+  lease.cancel()
+}
+
+/** Gives a client back after an error of its statement. `withLease` closes a client that missed a deadline. */
+const endAfter = (lease: Lease, error: unknown): void => {
+  if (isDeadline(error)) return
+  if (isFatal(error)) lease.destroy()
+  else lease.release()
 }
 
 const sendOnce =
@@ -287,8 +286,7 @@ const sendOnce =
         lease.release()
         return rowsOf(result, onColumns)
       } catch (error) {
-        if (isFatal(error)) lease.destroy()
-        else lease.release()
+        endAfter(lease, error)
         throw error
       }
     })
@@ -318,7 +316,7 @@ const transact = async <L, A>(
       await sendOn(lease.client, lease.state, BEGIN, [], UNPREPARED)
       return lease
     } catch (error) {
-      lease.destroy()
+      endAfter(lease, error)
       throw error
     }
   })
@@ -358,6 +356,10 @@ const handleOf = (tx: Tx): DriverTransaction => {
   return { query, savepoint: savepoints(query) }
 }
 
+/** Whether an error ended the transaction's connection. An invalid parameter has a SQLSTATE and no cause. */
+const hasEnded = ({ sqlState, cause }: DriverError): boolean =>
+  sqlState === undefined || (cause !== undefined && isFatal(cause))
+
 // Sends a statement of a transaction, after the statements before it.
 const inTransaction = (
   tx: Tx,
@@ -369,7 +371,7 @@ const inTransaction = (
     if (tx.lost !== undefined) return E.left(tx.lost)
     const once = sendOnceIn(tx, onResult)
     const result = await sendQuery(query, params, { ...tx.link, inTransaction: true, once })
-    if (E.isLeft(result) && (result.left.sqlState === undefined || isFatal(result.left.cause))) {
+    if (E.isLeft(result) && hasEnded(result.left)) {
       tx.lost = result.left
       tx.lease.destroy()
     }
@@ -382,16 +384,14 @@ const inTransaction = (
 
 const sendOnceIn =
   ({ link, lease }: Tx, onResult: ((result: Result) => void) | undefined): SendOnce =>
-  (query, params, plan, onColumns) => {
+  async (query, params, plan, onColumns) => {
     const sentAt = performance.now()
-    const giveUp = (): Effect => {
-      silent(link, lease, sentAt)
-      return 'unknown'
-    }
     const start = async (): Promise<readonly Row[]> => {
       const result = await sendOn(lease.client, lease.state, query, params, plan)
       onResult?.(result)
       return rowsOf(result, onColumns)
     }
-    return withDeadline(query.name, plan.timeoutMs, start, giveUp)
+    const rows = await withDeadline(query.name, plan.timeoutMs, start)
+    if (E.isLeft(rows)) noteDeadline(link, lease, sentAt, rows.left)
+    return rows
   }

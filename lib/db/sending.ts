@@ -92,12 +92,18 @@ export interface SettingsCheck {
 export const settingsCheck = (): SettingsCheck => ({ isRight: false, looking: undefined })
 
 /** Fails if a setting of the role or database would give wrong values. The error names the setting. */
-const checkSettings = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
-  (check.looking ??= send(SETTINGS).then((rows) => {
-    const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
+const checkSettings = async (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> => {
+  const rows = await send(SETTINGS)
+  const result = E.isLeft(rows) ? rows : checked(rows.right[0] ?? {})
+  check.isRight ||= E.isRight(result)
+  return result
+}
+
+// Statements outside of transactions share one check. A transaction checks for itself, because the shared check may
+// wait for the connection that the transaction has.
+const sharedCheck = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
+  (check.looking ??= checkSettings(check, send).finally(() => {
     check.looking = undefined
-    check.isRight = E.isRight(result)
-    return result
   }))
 
 /** Whether `array_nulls` may change a parameter, because the parameter looks like an array with a null. */
@@ -133,11 +139,12 @@ const checked = ({ digits, nulls, style }: Row): E.Either<DriverError, void> => 
 const sendChecked = async (
   query: Query,
   params: readonly Param[],
-  { settings, once }: Sending,
+  { settings, inTransaction, once }: Sending,
   plan: Plan,
 ): Rows => {
   if (settings.isRight) return once(query, params, plan)
-  const check = () => checkSettings(settings, (check) => once(check, [], { ...plan, prepare: false }))
+  const send = (check: Query) => once(check, [], { ...plan, prepare: false })
+  const check = () => (inTransaction ? checkSettings : sharedCheck)(settings, send)
   if (hasNulls(params)) {
     const checked = await check()
     if (E.isLeft(checked)) return E.left(withEffect(checked.left, 'none'))

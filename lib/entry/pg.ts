@@ -1,10 +1,11 @@
 // Exports a session store and a `Database` on a pool of node-postgres (`pg`).
 
-import { type PgOptions, type PgPool, pgDatabase } from '../db/pg.js'
+import { type PgOptions, pgDatabase } from '../db/pg.js'
+import type { PgPool } from '../db/pg-statement.js'
 import { type ReadyStore, type ReadyStoreOptions, readyStore } from './ready-store.js'
 
-export { type PgOptions, type PgPool, pgDatabase } from '../db/pg.js'
-export type { PgClient } from '../db/pg-statement.js'
+export { type PgOptions, pgDatabase } from '../db/pg.js'
+export type { PgClient, PgPool } from '../db/pg-statement.js'
 export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
 
 /**

@@ -40,7 +40,7 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Hides the members of a cookie that express-session changes in every request, to compare the other members. */
+/** Replaces the members of a cookie that express-session changes in every request. Then the others can be compared. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
 // Returns the entries to store in place of `before`. They are the entries of `after`, unless only the cookie's time

@@ -1,6 +1,7 @@
 // Reads the client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and
-// `-Host`, or in `Forwarded` (RFC 7239). Each proxy appends to `X-Forwarded-For` or `Forwarded`, so only the entries of
-// trusted proxies are used. The outermost proxy must overwrite `-Proto` and `-Host`, whose first value is used.
+// `-Host`, or in `Forwarded` (RFC 7239). Each proxy appends an entry to `X-Forwarded-For` or `Forwarded`. A client can
+// forge the earlier entries, so only the entries that trusted proxies have appended are used. Of `-Proto` and `-Host`
+// the first value is used, so the first proxy must overwrite these two headers.
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 

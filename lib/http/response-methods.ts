@@ -55,7 +55,7 @@ export class DeferredState {
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** The action of a method in each phase. `stale` is the action for a call by the failed handler. */
+/** The action of a method in each phase. `stale` is the action for a call by a handler that has failed before. */
 type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)

@@ -96,8 +96,8 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
  * and the result rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
- * `withHandle(tx)` returns a record or a session with this handle. A failed statement fails the transaction, even if
- * `body` catches the error. `transact` does not retry a failed transaction.
+ * `withHandle(tx)(record)` returns the record or session with this handle. A failed statement fails the transaction,
+ * even if `body` catches the error. `transact` does not retry a failed transaction.
  *
  * @example
  * ```ts

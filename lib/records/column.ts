@@ -219,7 +219,7 @@ export const nullable = <A>(column: Column<A>): Column<A | null> =>
 /** Makes a column whose value the database generates at the first save. `build` takes no value for this column. */
 export const generated = <A>(column: Column<A>): Generated<A> => Object.freeze({ ...column, generated: true })
 
-// Array columns are written as PostgreSQL's text of an array, and read as JSON.
+// Array columns are written as PostgreSQL's array literals (`{a,b}`), and read as JSON.
 
 /** Returns the decoded elements, or a failure for the first element that does not fit the column. */
 const elementsOf =

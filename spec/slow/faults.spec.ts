@@ -1,9 +1,9 @@
-// Laws 4, 5, 6 and 11 under faults, at length: `npm run spec:faults`. Each history is judged; RUNS,
-// FAST_RUNS and OPERATIONS make it shorter.
+// Laws 4, 5, 6 and 11 under faults, at length: `npm run spec:faults`. Each history is judged. The runs alternate between
+// the drivers. RUNS, FAST_RUNS and OPERATIONS make it shorter. DRIVER limits it to one driver.
 
 import type postgres from 'postgres'
 import t from 'tap'
-import { quietPool } from '../support/databases.js'
+import { quietPool, type ServerDriver, serverDrivers } from '../support/databases.js'
 import { makeHistory } from '../support/history-run.js'
 import { inTime } from '../support/in-time.js'
 import { startPair } from '../support/postgres-pair.js'
@@ -17,8 +17,15 @@ const operations = Number(process.env['OPERATIONS'] ?? 20_000)
 const server = await startPostgres()
 const proxy = await startProxy(server.url)
 const pair = await startPair()
+// node-postgres has one address. It leads to both servers in turn.
+const both = await startProxy(
+  ...([pair.primaryPort(), pair.standbyPort()].map(
+    (port) => `postgres://postgres@127.0.0.1:${String(port)}/postgres`,
+  ) as [string, string]),
+)
 t.teardown(async () => {
   await Promise.all([sql, primary].map((pool) => pool.end({ timeout: 1 })))
+  await both.close()
   await proxy.close()
   await server.stop()
   await pair.stop()
@@ -65,27 +72,31 @@ const terminate = (sql: postgres.Sql) => (): Promise<unknown> =>
 const direct = { url: server.url }
 const proxied = { url: proxy.url, directUrl: server.url }
 
-const faults = {
-  'SIGKILL of the server every two seconds': { ...direct, fault: repeating(2_000, kill) },
-  'backends terminated one by one': { ...direct, fault: repeating(20, terminate(sql)) },
-  'connections cut and delayed at random': {
-    ...proxied,
-    fault: disturbing({ cut: 0.002, delay: 0.02, delayMs: 30 }),
-  },
-  'connections that fall silent': { ...proxied, fault: disturbing({ hole: 0.001 }), timeoutMs: 500 },
-  'the primary fails over to its standby': { url: pair.url, fault: repeating(2_000, pair.failOver) },
-  'backends terminated beside a standby': { url: pair.url, fault: repeating(50, terminate(primary)) },
+const faultsOf = (driver: ServerDriver['name']) => {
+  const paired =
+    driver === 'postgres.js' ? { url: pair.url } : { url: both.url, directUrl: pair.url, primary: true }
+  return {
+    'SIGKILL of the server every two seconds': { ...direct, fault: repeating(2_000, kill) },
+    'backends terminated one by one': { ...direct, fault: repeating(20, terminate(sql)) },
+    'connections cut and delayed at random': {
+      ...proxied,
+      fault: disturbing({ cut: 0.002, delay: 0.02, delayMs: 30 }),
+    },
+    'connections that fall silent': { ...proxied, fault: disturbing({ hole: 0.001 }), timeoutMs: 500 },
+    'the primary fails over to its standby': { ...paired, fault: repeating(2_000, pair.failOver) },
+    'backends terminated beside a standby': { ...paired, fault: repeating(50, terminate(primary)) },
+  }
 }
 
-const history = (run: string, fast: boolean): void => {
-  t.test(`no faults, ${run}`, async (t) => {
-    const history = await makeHistory({ processes: 4, operations, fast, ...direct })
+const history = (driver: ServerDriver['name'], run: string, fast: boolean): void => {
+  t.test(`${driver}: no faults, ${run}`, async (t) => {
+    const history = await makeHistory({ driver, processes: 4, operations, fast, ...direct })
     t.strictSame(history.violations, [])
     t.strictSame([history.operations, history.unknown], [operations, 0])
   })
-  for (const [name, fault] of Object.entries(faults))
-    t.test(`${name}, ${run}`, async (t) => {
-      const history = await makeHistory({ processes: 4, operations, fast, ...fault })
+  for (const [name, fault] of Object.entries(faultsOf(driver)))
+    t.test(`${driver}: ${name}, ${run}`, async (t) => {
+      const history = await makeHistory({ driver, processes: 4, operations, fast, ...fault })
       t.strictSame(history.violations, [])
       t.equal(history.operations, operations)
       t.ok(history.faults > 0, `it struck ${String(history.faults)} times`)
@@ -97,5 +108,9 @@ const history = (run: string, fast: boolean): void => {
     })
 }
 
-for (let run = 1; run <= runs; run += 1) history(`run ${String(run)}`, false)
-for (let run = 1; run <= fastRuns; run += 1) history(`batched and remembered, run ${String(run)}`, true)
+const names = serverDrivers.map(({ name }) => name).filter((name) => (process.env['DRIVER'] ?? name) === name)
+const driverOf = (run: number) => names[(run - 1) % names.length] ?? 'postgres.js'
+
+for (let run = 1; run <= runs; run += 1) history(driverOf(run), `run ${String(run)}`, false)
+for (let run = 1; run <= fastRuns; run += 1)
+  history(driverOf(run), `batched and cached, run ${String(run)}`, true)

@@ -1,11 +1,10 @@
 // Uses a database, prints a line, and closes the database on request. Then nothing keeps the process alive.
-// closing-child.mjs URL
+// closing-child.mjs URL DRIVER
 import { once } from 'node:events'
-import { poolOptions, postgresDatabase } from 'keyrow/postgres'
-import postgres from 'postgres'
+import { opened } from './server-database.mjs'
 
-const url = process.argv[2]
-const database = postgresDatabase(() => postgres(url, { ...poolOptions, max: 3 }), { timeoutMs: 500 })
+const [url, driver] = process.argv.slice(2)
+const database = opened(driver, url, { max: 3, timeoutMs: 500 })
 const results = await Promise.all(
   [1, 2, 3].map((n) => database.query({ name: 'one', text: `select ${n}` }, [])()),
 )

@@ -24,15 +24,70 @@ export const quietPools =
   () =>
     quietPool(...options)
 
-/** A pool of node-postgres. */
-const pgPool = (url: string, options: pg.PoolConfig = {}) =>
+export const pgPool = (url: string, options: pg.PoolConfig = {}): pg.Pool =>
   new pg.Pool({ connectionString: url, connectionTimeoutMillis: 5_000, ...options })
 
-const onServer = (name: string, make: (url: string) => Database): SpecDriver => ({
+type Parse = (text: string) => unknown
+
+/** Replaces node-postgres's type parsers of the whole process. Returns the function that restores the old parsers. */
+export const replaceTypeParsers = (parse: Parse): (() => void) => {
+  const types = Object.values(pg.types.builtins)
+  const before = types.map((type) => pg.types.getTypeParser(type, 'text') as Parse)
+  for (const type of types) pg.types.setTypeParser(type, parse)
+  return () => {
+    for (const [index, type] of types.entries()) pg.types.setTypeParser(type, before[index] ?? String)
+  }
+}
+
+export interface ServerOptions {
+  readonly max?: number
+  readonly timeoutMs?: number
+  readonly prepare?: boolean
+  /** Whether the address may lead to a standby, and only a primary is wanted. */
+  readonly primary?: boolean
+  /** Whether the connections are encrypted. Certificates are not checked. */
+  readonly tls?: boolean
+  /** Whether the driver gets the pool itself. Otherwise postgres.js gets a function that makes pools. */
+  readonly fixed?: boolean
+}
+
+/** A driver for a PostgreSQL server. */
+export interface ServerDriver {
+  readonly name: 'postgres.js' | 'node-postgres'
+  readonly open: (url: string, options?: ServerOptions) => Database
+}
+
+export const serverDrivers: readonly ServerDriver[] = [
+  {
+    name: 'postgres.js',
+    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, ...others } = {}) => {
+      const { primary = false, tls = false, fixed = false } = others
+      const pools = quietPools(url, {
+        max,
+        prepare,
+        ssl: tls && 'require',
+        backoff: () => 0.001,
+        ...(primary ? { target_session_attrs: 'primary' } : {}),
+      })
+      return postgresDatabase(fixed ? pools() : pools, { timeoutMs })
+    },
+  },
+  {
+    name: 'node-postgres',
+    open: (url, { max = 10, prepare = true, timeoutMs = 5_000, primary = false, tls = false } = {}) =>
+      pgDatabase(pgPool(url, { max, ssl: tls && { rejectUnauthorized: false } }), {
+        timeoutMs,
+        prepare,
+        primary,
+      }),
+  },
+]
+
+const onServer = ({ name, open }: ServerDriver): SpecDriver => ({
   name,
   open: async () => {
     const { url, stop } = await specDatabaseUrl()
-    const database = make(url)
+    const database = open(url)
     const close = async () => {
       // The database itself may be closed by now.
       const own = postgresDatabase(quietPool(url))
@@ -46,8 +101,7 @@ const onServer = (name: string, make: (url: string) => Database): SpecDriver => 
 })
 
 export const drivers: readonly SpecDriver[] = [
-  onServer('postgres.js', (url) => postgresDatabase(quietPools(url))),
-  onServer('node-postgres', (url) => pgDatabase(pgPool(url))),
+  ...serverDrivers.map(onServer),
   {
     name: 'PGlite',
     open: () => {

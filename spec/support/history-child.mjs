@@ -1,9 +1,8 @@
 // One of several processes that run random operations on shared sessions. The process prints one line of JSON for each
-// operation, with its result and its times by the machine's monotonic clock. history-child.mjs '{"url", "schema",
-// "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
+// operation, with its result and its times by the machine's monotonic clock. history-child.mjs '{"driver", "url",
+// "primary", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
 
 import { createHash } from 'node:crypto'
-import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   destroySession,
   loadSession,
@@ -14,13 +13,11 @@ import {
   sessionUpdate,
 } from 'keyrow/promise'
 import { batched, cached, sessionStore } from 'keyrow/store'
-import postgres from 'postgres'
 import { broken } from './broken-store.mjs'
+import { opened } from './server-database.mjs'
 
 const task = JSON.parse(process.argv[2])
-const pool = () =>
-  postgres(task.url, { ...poolOptions, max: 4, onnotice: () => undefined, backoff: () => 0.02 })
-const database = postgresDatabase(pool, { timeoutMs: task.timeoutMs })
+const database = opened(task.driver, task.url, { max: 4, timeoutMs: task.timeoutMs, primary: task.primary })
 const forget = (id) =>
   database.query({ name: 'forget', text: `delete from ${task.schema}.listing where session_id = $1::uuid` }, [
     id,

@@ -13,7 +13,7 @@ import {
   sessionToken,
 } from '../../lib/promise/index.js'
 import { sessionStore } from '../../lib/sql/store.js'
-import { quietPool } from './databases.js'
+import { quietPool, type ServerDriver } from './databases.js'
 import { type Operation, violations } from './history.js'
 import { inTime } from './in-time.js'
 import { freshSchema, right } from './stores.js'
@@ -22,9 +22,13 @@ const run = promisify(execFile)
 const script = fileURLToPath(new URL('./history-child.mjs', import.meta.url))
 
 export interface HistoryOptions {
+  /** The driver of the processes. Default: `postgres.js`. */
+  readonly driver?: ServerDriver['name']
   /** The address for the processes, and the address for the check at the end. */
   readonly url: string
   readonly directUrl?: string
+  /** Whether the processes want a primary. With postgres.js the address says so. Default: false. */
+  readonly primary?: boolean
   readonly processes: number
   readonly operations: number
   /** The deadline of the processes' statements. Default: 4,000. */
@@ -83,7 +87,9 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
 
 const child = async (
   {
+    driver = 'postgres.js',
     url,
+    primary = false,
     processes,
     operations,
     timeoutMs = 4_000,
@@ -97,7 +103,9 @@ const child = async (
   mortal: readonly Session[],
 ): Promise<readonly Operation[]> => {
   const task = {
+    driver,
     url,
+    primary,
     schema,
     name,
     timeoutMs,

@@ -12,6 +12,11 @@ export interface Proxy {
   readonly disturb: (disturbances: Partial<Disturbances>) => void
   /** Delays all data that clients send from now on. Returns the function that delivers the data. */
   readonly holdUp: () => () => void
+  /**
+   * Makes all open connections silent: nothing more arrives, and the end of a connection is not noticed. New connections
+   * are not affected.
+   */
+  readonly silence: () => void
   /** Returns the number of connections that were cut or black-holed. */
   readonly disturbed: () => number
   /** Returns the number of lost answers. */
@@ -43,8 +48,10 @@ interface Loss {
   readonly meanwhile: () => Promise<void>
 }
 
-export const startProxy = async (target: string): Promise<Proxy> => {
-  const { hostname, port } = new URL(target)
+/** Starts a proxy. With several targets, new connections lead to the targets in turn. */
+export const startProxy = async (target: string, ...others: readonly string[]): Promise<Proxy> => {
+  const targets = [target, ...others].map((url) => new URL(url))
+  let connections = 0
   const sockets = new Set<Socket>()
   let armed: Loss | undefined
   let held: (() => void)[] | undefined
@@ -53,6 +60,8 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   let disturbances = CALM
 
   const join = (client: Socket): void => {
+    const { hostname, port } = targets[connections % targets.length] as URL
+    connections += 1
     const server = connect(Number(port), hostname)
     let losing: Loss | undefined
     let mine: (() => void)[] | undefined
@@ -116,6 +125,9 @@ export const startProxy = async (target: string): Promise<Proxy> => {
         if (held === all) held = undefined
         for (const deliver of all.splice(0)) deliver()
       }
+    },
+    silence: () => {
+      for (const socket of sockets) socket.removeAllListeners('data').pause()
     },
     disturbed: () => disturbed,
     lost: () => lost,
