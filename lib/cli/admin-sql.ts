@@ -24,7 +24,7 @@ select count(*)::int as count, current_database()::text as database
 from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
 where ${ONCE_ON_PRIMARY}`
 
-// Ends one batch of sessions. `chosen` has the ids of the batch, and is read without locks. So it has the whole batch
+// Ends one batch of sessions. `chosen` selects the ids of the batch without locks. So its rows are the whole batch,
 // even if another process ends some of these sessions meanwhile. The next batch continues after the id `last`.
 const ended = (schema: string, chosen: string): string =>
   endingOf(schema, {
@@ -77,7 +77,7 @@ from newest n cross join lateral ${stored(schema, 'n.id')} as h
 where ${ONCE_ON_PRIMARY}
 order by n.created_at desc, n.id`,
 
-  // $1 id, $2 whether to return the values. Returns a row for each key. Without keys, one row has the key null.
+  // $1 id, $2 whether to return the values. Returns a row for each key, or one row with key null if there are no keys.
   show: (schema) => `
 select s.id::text as id, l.principal as principal, ${times('s')},
        ${epoch('s.absolute_expires_at')} as absolute, s.revision::float8 as revision,
@@ -122,7 +122,7 @@ select count(*)::float8 as counted, (count(*) filter (where value is null))::flo
 from ${schema}.entry tablesample system ($1::real)
 where ${ONCE_ON_PRIMARY}`,
 
-  // `orphans` are rows of `listing` without a session that are due. The cleanup should have deleted these rows.
+  // `orphans` are due rows of `listing` that have no session. The cleanup should have deleted these rows.
   principalsSample: (schema) => `
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as orphans
@@ -139,15 +139,15 @@ select current_setting('server_version') as version, current_setting('server_ver
        pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly
 where ${ON_PRIMARY}`,
 
-  // Returns the server that answers a plain read. ON_PRIMARY is missing on purpose, so a pooler may choose a standby.
+  // Returns the server that answers a read without ON_PRIMARY. A pooler may send such a read to a standby.
   'route.plain': () => ANSWERING_SERVER,
 
-  // Returns the server that answers a read with ON_PRIMARY. All other reads of keyrow have this condition.
+  // Returns the server that answers a read with ON_PRIMARY. keyrow's other reads call the same volatile function.
   route: () => `${ANSWERING_SERVER}\nwhere ${ON_PRIMARY}`,
 
   clock: () => `select ${epoch('clock_timestamp()')} as now`,
 
-  // $1 quoted schema. `rows` is null if the table was never analyzed (`reltuples` is -1), or 0 before PostgreSQL 14.
+  // $1 quoted schema. If a table was never analyzed, `rows` is null (`reltuples` is -1), or 0 before PostgreSQL 14.
   tables: () => `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
@@ -168,8 +168,8 @@ order by leaf.name`,
 
   // $1 quoted schema. `hidden` has the tables in which row-level security hides rows from this role. Rows are hidden if
   // no permissive policy allows all rows, or if a restrictive policy does not allow all rows. `merging` has the columns
-  // with a nondeterministic collation. PostgreSQL before version 12 has no column `collisdeterministic`. With
-  // `to_jsonb`, the statement works there too.
+  // with a nondeterministic collation. `to_jsonb` makes the statement valid before PostgreSQL 12, where the column
+  // `collisdeterministic` does not exist.
   hazards: () => `
 with tables as (
   select c.oid, c.relname::text as name

@@ -1,5 +1,5 @@
-// Runs the statements of admin-sql.ts, and checks the types of their results. A large table is counted by a sample of
-// its pages. `schema` is a quoted identifier. `adminOver` and `contents` need a schema of this release's version.
+// Runs the statements of admin-sql.ts, and checks the types of their results. Counts of a large table are estimates.
+// `schema` is a quoted identifier. `adminOver` needs tables of this release's version.
 
 import type { DriverError } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
@@ -58,7 +58,7 @@ export const adminOver = (database: Queryable, schema: string) => {
   const counts = { one: sql.countOne, principal: sql.countOf, all: sql.countAll }
   const ends = { one: sql.endOne, principal: sql.endOf, all: sql.endAll }
   return {
-    /** Returns the newest live sessions, or the newest live sessions of `principal`. */
+    /** Returns the newest live sessions. With `principal`, returns only sessions of this principal. */
     sessions: (limit: number, principal: string | undefined) =>
       principal === undefined
         ? rowsAs(SessionRow)(database, sql.sessions, [limit])
@@ -132,8 +132,8 @@ export type Hazards = t.TypeOf<typeof HazardRow>
 const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
 
 /**
- * The numbers of a table's rows. `dead` counts expired sessions, or tombstones. `orphans` counts sessions without a row
- * in `listing`, or rows of `listing` without a session.
+ * Counts of the rows of a table. `dead` are expired sessions, or tombstones of the table `entry`. `orphans` are
+ * sessions without a row in `listing`, or rows of `listing` that are due for the cleanup and have no session.
  */
 export interface Rows extends t.TypeOf<typeof SampleRow> {
   readonly estimated: boolean
@@ -149,19 +149,19 @@ export interface Clock {
 const RouteRow = t.type({ server: t.string, standby: t.boolean })
 
 /**
- * `plain` has the servers that answered plain reads. `own` has the servers that answered keyrow's own reads. A server
- * is identified by its start time and its address.
+ * `plain` has the servers that answered reads without ON_PRIMARY. `own` has the servers that answered reads with
+ * ON_PRIMARY, such as keyrow's own reads. A server is identified by its start time and its address.
  */
 export type Routes = Readonly<Record<'plain' | 'own', readonly t.TypeOf<typeof RouteRow>[]>>
 
 export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'principals', Rows>> {
   readonly tables: readonly Table[]
   readonly indexes: readonly Index[]
-  /** The longest wait for the cleanup in milliseconds: negative if no row of `listing` is due, `null` without rows. */
+  /** The longest wait for the cleanup in milliseconds: negative if no row is due, `null` if `listing` is empty. */
   readonly waiting: number | null
 }
 
-/** The number of concurrent queries of each kind. A pooler may choose another server for each connection. */
+/** How many queries of each kind run at once. A pooler may choose a different server for each connection. */
 export const ROUTES = 8
 
 export const statsOver = (database: Queryable, schema: string) => {
@@ -176,7 +176,7 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('plain', () => routes(sql['route.plain'])),
       TE.bind('own', () => routes(sql.route)),
     ),
-    /** Returns the fastest of three measurements, each as if the clock was read in the middle of the round trip. */
+    /** Measures the clock three times, and returns the measurement with the shortest round trip. */
     clock: pipe(
       [1, 2, 3],
       TE.traverseSeqArray(() => measureClock(database, sql.clock)),
@@ -202,7 +202,7 @@ const measureClock =
     const [sent, began] = [Date.now(), performance.now()]
     const answer = await rowAs(t.type({ now: t.number }))(database, query)()
     const roundTrip = performance.now() - began
-    // `Date.now` counts whole milliseconds, so the error may be one millisecond greater.
+    // The error is at most half of the round trip, plus one millisecond because `Date.now` counts whole milliseconds.
     const uncertain = roundTrip / 2 + 1
     return pipe(
       answer,

@@ -113,7 +113,7 @@ const cleanupLimits = (values: Values) => {
   } as DeleteExpiredOptions
 }
 
-/** The lifetimes have no default. Lifetimes shorter than those of the program's store would sign users out. */
+/** The lifetimes have no default, because lifetimes shorter than those of the program's store would sign users out. */
 const migrationOf = (values: Values) => {
   const idle = whole('idle', values.idle, 1, 1_000_000_000)
   const absolute = whole('absolute', values.absolute, 1, 1_000_000_000)
@@ -182,7 +182,7 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
 
 type Parse<A> = (values: Values, operand?: string) => A
 
-/** Describes a command by the names of its own options, the maximum number of its operands, and its parser. */
+/** Describes a command by its options besides `COMMON`, the maximum number of its operands, and its parser. */
 const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))

@@ -159,7 +159,7 @@ export const doctor = (context: Context): Task => {
     TE.apS('server', found.server),
     TE.bind('clock', () => found.clock),
     TE.bind('routes', () => found.routes),
-    // The hazards are always read, because hidden rows make the schema look like another version.
+    // The hazards are read even if the schema seems to have another version, because hidden rows may be the reason.
     TE.bind('hazards', () => found.hazards),
     TE.bind('schema', () => schemaDiagnosis(context, found.contents)),
     TE.map(({ server, clock, routes, hazards, schema: { checks, contents } }) => {

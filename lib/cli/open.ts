@@ -100,7 +100,7 @@ export interface Context {
   readonly database: Database
   readonly schema: string
   readonly terminal: Terminal
-  /** It is aborted when the process gets SIGINT (Ctrl-C) or SIGTERM. The `reason` of the abort is the exit code. */
+  /** This signal is aborted when the process gets SIGINT (Ctrl-C) or SIGTERM. Its `reason` is the exit code. */
   readonly signal: AbortSignal
 }
 

@@ -1,4 +1,4 @@
-// Implements the commands `sessions`, `show` and `schema`. Only `show --values` reads values.
+// Implements the commands `sessions`, `show` and `schema`. Only `show --values` reads the values of a session.
 
 import type { ReadonlyNonEmptyArray } from 'fp-ts/lib/ReadonlyNonEmptyArray.js'
 import { SchemaMismatch } from '../core/errors.js'
@@ -83,7 +83,7 @@ const headOf = (head: ShownRow, entries: readonly { readonly bytes: number }[]):
   ])
 }
 
-// The schema commands work with any state of the database. Only `schema upgrade` changes the database.
+// The schema commands do not need tables of this release's version. Only `schema upgrade` changes the database.
 
 const STATES = {
   current: 'current',

@@ -78,7 +78,7 @@ const json = (data: unknown): string =>
     found.replaceAll(/./gs, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`),
   )
 
-/** Joins blocks of lines, without the missing blocks. */
+/** Joins blocks of lines, and leaves out each block that is `undefined` or `false`. */
 export const joined = (...blocks: readonly (string | false | undefined)[]): string =>
   blocks.filter((block) => typeof block === 'string').join('\n')
 

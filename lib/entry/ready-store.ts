@@ -14,7 +14,7 @@ export interface ReadyStoreOptions extends SessionStoreOptions {
   readonly timeoutMs?: number
   readonly batch?: BatchOptions
   readonly cache?: MemoryLimit
-  /** The options of the cleanup. `false` if another process, such as `npx keyrow cleanup`, deletes expired sessions. */
+  /** The options of the cleanup, or `false` if another process (`npx keyrow cleanup`) deletes expired sessions. */
   readonly cleanup?: CleanupOptions | false
 }
 

@@ -10,7 +10,7 @@ import type * as types from '../records/table.js'
 import type { Columns, GeneratedName, Key } from '../records/table.js'
 import { lifted, liftedOption } from './sql.js'
 
-/** Reads the related records of a parent. `preload` reads those of many parents with one statement. */
+/** Reads the related records of a parent. `preload` reads the related records of many parents with one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): Promise<readonly V[]>
   /** Returns pairs of a parent and its related records, in the order of `parents`. */
@@ -63,9 +63,9 @@ export interface RecordOf<
 }
 
 /**
- * Defines the records of a table, and returns functions that make, find, edit and save them. `id` and `build` throw an
- * `EncodeError`. If a function that queries the database fails, its promise rejects with a `RecordError`. `find` and
- * `findMany` return `undefined` for a record that does not exist. Throws a `RangeError` for an invalid definition.
+ * Defines the records of a table, and returns functions that make, find, edit and save them. `id` and `build` may throw
+ * an `EncodeError`. If a function that queries the database fails, its promise rejects with a `RecordError`. A missing
+ * record is `undefined` in the result of `find` or `findMany`. Throws a `RangeError` for an invalid definition.
  *
  * @example
  * ```ts

@@ -55,7 +55,7 @@ export const withSession = <A>(
   options?: current.WithSessionOptions,
 ): Promise<A> => orThrow(current.withSession(session, () => bodyTask('withSession', fn), options))
 
-/** Calls `f` with the session. `f` returns a value and the session to save. Returns the value and the saved session. */
+/** Passes `session` to `f`, which returns a value and a session to save. Returns this value and the saved session. */
 export const callWithSession = <A>(
   session: Session,
   f: (session: Session) => readonly [A, Session] | Promise<readonly [A, Session]>,
@@ -77,7 +77,7 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
   orThrow(verbs.loadCurrentKeys(...keys))
 
-/** Signs a user in. The current session gets the principal and a new secret and, with `lifetime`, its own lifetime. */
+/** Signs a user in: sets the current session's principal and lifetime (default: the store's), and a new secret. */
 export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
   signing.signIn(principal, options),
 )
@@ -89,9 +89,9 @@ export const signOut = (): Promise<void> => orThrow(signing.signOut)
 export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 
 /**
- * Checks that a request with an unsafe method comes from a page of this site. The header `Sec-Fetch-Site` decides, or
- * else `Origin`. If neither decides, the request must have the `csrfToken` of the session, as `field` or in the header
- * `X-CSRF-Token`. If the check fails, rejects with `RequestRejected` (403).
+ * Checks that a request with an unsafe method comes from a page of this site. According to `Sec-Fetch-Site`, or else
+ * `Origin`, a same-origin request passes and a cross-site request fails. Any other request needs the current session's
+ * `csrfToken`, as `field` or in the header `X-CSRF-Token`. If the check fails, rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = lifted(csrf.verifyCsrf)
 
@@ -104,7 +104,7 @@ export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.take
 /** Returns the live sessions of a principal, the newest first. The result has ids and times, but no tokens. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys all sessions of a principal, all `except` one, or `only` one. Returns the ids of the destroyed sessions. */
+/** Destroys a principal's sessions: all, all but `except`, or just `only`. Returns the ids of destroyed sessions. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
 /** Deletes expired sessions with all their rows. */
@@ -133,7 +133,7 @@ export const queryDatabase = lifted((database: Queryable, query: Query, params: 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/** Returns a key's value, or the fallback (default: `undefined`) if it is absent or does not fit the codec. */
+/** Returns a key's value, or the fallback (default: `undefined`) if the key is absent or its value does not fit. */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -143,7 +143,7 @@ export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown
   return values.sessionRef(key as string, fallback)
 }
 
-/** Returns a typed key's value, or `undefined` without one. Throws a `DecodeError` if the value does not fit. */
+/** Returns a typed key's value, or `undefined` if there is none. Throws a `DecodeError` if the value does not fit. */
 export const sessionRefStrict =
   <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
   (session) =>

@@ -1,4 +1,4 @@
-// Converts functions with a `TaskEither` to functions with a promise. Defines the functions for SQL in this form.
+// Converts functions that return tasks to functions that return promises, among them the functions for SQL.
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
@@ -7,7 +7,7 @@ import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
 
-/** Converts a function that returns a task. A `Left`, or an error that the task throws, rejects the promise. */
+/** Converts a function so that it returns a promise, not a task. A `Left` or a thrown error rejects the promise. */
 export const lifted =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
   async (...input: P): Promise<A> =>
@@ -19,7 +19,7 @@ export const liftedOption =
   async (...input: P): Promise<A | undefined> =>
     O.toUndefined(given(await verb(...input)()))
 
-/** Converts a synchronous result to a promise. */
+/** Runs `read`, and returns a promise of its result. A `Left` or a thrown error rejects the promise. */
 export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
   new Promise((resolve) => resolve(given(read())))
 
@@ -27,7 +27,7 @@ export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Prom
 export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
   TE.fromTask(async () => {
     const value = await body()
-    // A `TaskEither` that the body returns would never run.
+    // A body may return a `TaskEither` by mistake. Nothing would run this task.
     if (typeof value === 'function')
       throw new TypeError(
         `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
@@ -57,9 +57,9 @@ export const queryMany = lifted(records.queryMany)
 export const queryOne = liftedOption(records.queryOne)
 
 /**
- * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in a transaction
- * of its own, which commits when `consume` resolves and rolls back when `consume` rejects. If the statement fails, or
- * if a row does not fit, the iteration throws the error. The handle of a record in the stream is the transaction.
+ * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in the transaction
+ * `tx`, which commits when `consume` resolves and rolls back when `consume` rejects. If the statement fails, or if a
+ * row does not fit, the iteration throws the error. Records in the stream have the handle `tx`.
  *
  * @example
  * ```ts
@@ -96,8 +96,8 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
  * and the result rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
- * `withHandle(tx)(record)` returns the record or session with this handle. A failed statement fails the transaction,
- * even if `body` catches the error. `transact` does not retry a failed transaction.
+ * `withHandle(tx)(record)` returns the record or session with this handle. If a statement fails, the transaction rolls
+ * back, even if `body` catches the error. `transact` does not retry a failed transaction.
  *
  * @example
  * ```ts

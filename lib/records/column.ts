@@ -1,19 +1,20 @@
-// A column converts between a program's values and PostgreSQL's text. Values are sent as text (`$1::text::int8`), so
-// that every driver handles them in the same way. A time is read as a number, and any other value as text. So a
-// prepared statement stays valid when a column gets a wider type, and a guarded save can compare values of any type.
+// A column converts between a program's values and PostgreSQL's text format. Values are sent as text
+// (`$1::text::int8`), so that every driver handles them in the same way. A time is read as a number, and any other
+// value as text. So a result keeps its types when a column gets a wider type, and prepared statements stay valid. A
+// guarded save compares texts.
 
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
 import { identity, t } from '../core/prelude.cjs'
 import { arrayText, moment } from '../db/text-format.js'
 
-/** A type of columns, and of the parameters of `param`. In the program, a value of this type is an `A`. */
+/** The type of a column, or of a parameter that `param` makes. `A` is the type of its values in the program. */
 export interface Column<A> {
   /** The name of the type in the database. */
   readonly sql: string
-  /** Encodes a value as PostgreSQL's text, and decodes a value that `read` has selected. */
+  /** Encodes a value in PostgreSQL's text format, and decodes a value that `read` has selected. */
   readonly codec: t.Type<A, string | null>
-  /** Returns the value that `read` would select after `value` was stored. */
+  /** Returns what the expression of `read` would select after `value` was stored. */
   readonly wire: (value: A) => unknown
   /** Returns the SQL expression that reads a column of this type. `readArray` is for arrays of this type. */
   readonly read: (column: string) => string
@@ -62,7 +63,7 @@ const columnOf = <A>(
 interface Plain<A> extends Reading<A> {
   readonly sql: string
   readonly is: (value: unknown) => value is A
-  /** Converts a value that `read` has selected. Returns any other value as it is. */
+  /** Converts a value that `read` has selected. Returns the value unchanged if it does not fit the type. */
   readonly from?: (wire: unknown) => unknown
   readonly to?: (value: A) => string
 }
@@ -145,7 +146,7 @@ export const timestamptz: Column<Date> = plain({
   readArray: (column) => each(column, milliseconds('e')),
 })
 
-// The literal is `E'…'`, since the setting `standard_conforming_strings` changes the meaning of a plain backslash.
+// The literal is `E'…'`, since the setting `standard_conforming_strings` changes the meaning of a backslash in `'…'`.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
 // A pattern of repeated groups would exhaust the stack on a long text. So this pattern finds an invalid character.
@@ -166,11 +167,11 @@ export const bytea: Column<Uint8Array> = plain({
   readArray: (column) => each(column, hexadecimal('e')),
 })
 
-/** A column of any type of the database. The codec decodes the type's text, as in `textual('numeric', t.string)`. */
+/** A column of any database type. The codec converts the type's text format, as in `textual('numeric', t.string)`. */
 export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
   refined({ ...text, sql }, codec)
 
-/** A column of an enum of the database with these values. `sql` is the name of the enum's type. */
+/** A column of the enum type `sql` of the database, whose values are `names`. */
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
   plain({ sql, is: (value): value is N => names.some((name) => name === value) })
 
@@ -182,7 +183,7 @@ export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B>
     wire: (value: B) => column.wire(codec.encode(value)),
   })
 
-// The `is` of io-ts's own `pipe` is that of the inner codec. This `is` also checks the encoded value.
+// The codec that `pipe` of io-ts returns has the `is` of `inner`. This `is` also checks the encoded value.
 const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> => {
   const { validate, encode } = outer.pipe(inner)
   const is = (value: unknown): value is B => inner.is(value) && outer.is(inner.encode(value))

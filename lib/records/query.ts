@@ -1,6 +1,6 @@
-// Runs hand-written SQL, in tagged templates, on a `Database`. The definition of a record, or a codec, decodes the
-// rows. A comment in the first line (`-- notes.recent`) names the statement in events and logs. Without such a comment,
-// the name is `sql.` and the first word of the statement, for example `sql.select`.
+// Runs hand-written SQL on a `Database`. The definition of a record, or a codec, decodes the rows. A comment in the
+// first line (`-- notes.recent`) names the statement in events and logs. Without such a comment, the name is `sql.` and
+// the first word of the statement, for example `sql.select`.
 
 import tag, { type Sql } from 'sql-template-tag'
 import { DecodeError, type DriverError } from '../core/errors.js'
@@ -12,9 +12,9 @@ import { recordIn } from './save.js'
 import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 
 /**
- * Makes a statement, or a part of a statement. An interpolated value becomes a parameter. An interpolated part is
+ * Makes a statement, or a part of a statement. An interpolated value becomes a parameter. A part from another `sql` is
  * inserted as SQL. With every driver, the server reads a parameter like a quoted literal. So `${'{"a": 1}'}::jsonb` is
- * an object. If the statement does not imply a parameter's type, add the type (`${id}::int8`) or use `param`.
+ * a JSON object, not a JSON string. If the server cannot infer the type, add it (`${id}::int8`) or use `param`.
  *
  * @example
  * ```ts
@@ -43,7 +43,7 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
 export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
   tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
-/** A decoder of rows: a codec of the whole row, or the definition of a record whose `row` the statement selects. */
+/** A decoder of rows: a codec of the whole row, or a record's definition, whose `row` the statement must select. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
 
 type Failure = DriverError | DecodeError
@@ -71,14 +71,14 @@ const misfit =
   (ordinal: number) =>
   (errors: t.Errors | string): DecodeError => {
     const path = typeof errors === 'string' ? [] : (errors[0]?.context.slice(1) ?? [])
-    // A number is the index of a codec in an intersection of codecs. The first name in the path is the column.
+    // An intersection of codecs adds the index of a codec to the path. The first name in the path is the column.
     const column = path.find(({ key }) => !/^\d+$/.test(key))?.key ?? 'row'
     return new DecodeError(column, reasonsOf(errors), ordinal)
   }
 
 /**
  * Runs a statement and returns all its rows. If a row does not fit the codec or the record, the result is a
- * `DecodeError` with the column and the index of the row. For records, select the `row` of their definition.
+ * `DecodeError` with the column and the index of the row. To get records, pass their definition and select its `row`.
  *
  * @example
  * ```ts
@@ -134,8 +134,8 @@ const decodeAll = <A>(decode: Decode<A>, rows: readonly Row[]) => {
 const BATCH = 100
 
 /**
- * The numbers of the open cursors. The name of a cursor is part of its statements. The numbers of closed cursors are
- * used again, so that few different statements are prepared.
+ * The numbers of the open cursors. The statements of a cursor contain its number. A new cursor gets the lowest unused
+ * number, so that few different statements are prepared.
  */
 const cursors = new Set<number>()
 
@@ -147,10 +147,10 @@ const freeCursor = (): number => {
 }
 
 /**
- * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in a transaction
- * of its own, which commits if `consume` returns a `Right`. If `consume` returns a `Left` or throws, the transaction is
+ * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in the transaction
+ * `tx`, which commits if `consume` returns a `Right`. If `consume` returns a `Left` or throws, the transaction is
  * rolled back, and the caller gets the same failure. If the statement fails, or if a row does not fit, the last element
- * of the stream is a `Left`. The handle of a record in the stream is the transaction.
+ * of the stream is a `Left`. Records in the stream have the handle `tx`.
  *
  * @example
  * ```ts

@@ -25,7 +25,7 @@ import {
 } from './table.js'
 import { type AnyActive, buildRecord, setColumn, updateColumn } from './value.js'
 
-/** Decodes the rows to records, and groups them by the ordinal of the key for which they were found. */
+/** Decodes the rows to records. Returns a group of records for each of the `count` keys, in the order of the keys. */
 const grouped = (
   shape: Shape,
   handle: Database,
@@ -96,7 +96,7 @@ const relation = (shape: Shape, query: Query, field: Field) => {
   return Object.freeze(Object.assign(one, { preload }))
 }
 
-// Only an untyped caller can pass a parent whose id does not fit. So the type of a relation has no `EncodeError`.
+// An id that does not fit can come only from an untyped caller, so the type of a relation has no `EncodeError`.
 const asDriverError = (error: EncodeError): DriverError =>
   new DriverError(error.message, { retryable: false, effect: 'none', cause: error })
 
@@ -162,7 +162,7 @@ const shapes = new WeakMap<object, Shape>()
 /** Returns the shape of a record's definition, and `undefined` for anything else. */
 export const shapeIn = (definition: object): Shape | undefined => shapes.get(definition)
 
-/** Makes queries and relations accept another form of a definition, such as the form of `keyrow/promise`. */
+/** Makes queries and relations accept `face`, a wrapper of `definition`, such as a definition of `keyrow/promise`. */
 export const facing = <F extends object>(face: F, definition: object): F => {
   const shape = shapeIn(definition)
   if (shape !== undefined) shapes.set(face, shape)

@@ -2,8 +2,8 @@
 // column, or if one of the edits is an `Update`. With a revision column, a guarded statement writes only if the
 // revision is unchanged since the read. Without a revision column, it writes only if the columns with an `Update` are
 // unchanged. If a guarded statement writes nothing, a transaction locks the row, applies the edits to the current
-// values, and writes the results. With a revision column, a `Set` of a column that has changed since the read then
-// fails with `SaveConflict`.
+// values, and writes the results. For a record with a revision column, this transaction fails with `SaveConflict` if
+// the column of a `Set` edit has changed since the read.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, type Edits, hasUpdates } from '../core/edits.js'
@@ -35,7 +35,7 @@ const keyOf = ({ key }: Shape, values: readonly unknown[]): readonly (string | n
 
 const idText = (shape: Shape, values: readonly unknown[]): string => keyOf(shape, values).join(', ')
 
-/** Decodes a row of a result, and makes its record. */
+/** Decodes a row of a result to a record. `ordinal` is the row's index in the result. */
 export const recordIn = (shape: Shape, handle: Database, row: Row, ordinal?: number) =>
   pipe(
     decodeRow(shape, row, ordinal),
@@ -62,7 +62,7 @@ const insert = ({ shape, sql }: Table, handle: Database, { values }: State) => {
   )
 }
 
-// This function and `findRecord` are plain `async`, since a `pipe` for each record would slow down a busy program.
+// `update` and `findRecord` are `async` functions, since a `pipe` for each record would slow down a busy program.
 const update =
   (table: Table, handle: Database, state: State): TE.TaskEither<RecordError, AnyActive> =>
   async () => {
@@ -76,7 +76,7 @@ const update =
     return E.isLeft(row) ? row : recordIn(shape, handle, row.right)
   }
 
-/** Writes the values of the edited columns. A guarded write changes nothing if the condition of its guard is false. */
+/** Writes the edited columns, and returns the new row. Returns `None` if the row is missing or the guard is false. */
 const write = (
   { shape, sql }: Table,
   handle: Database,
@@ -127,7 +127,7 @@ const lockAndReapply = (table: Table, tx: Database, state: State): TE.TaskEither
   )
 }
 
-/** Applies the edits again to the current row, and returns the new state. */
+/** Applies the edits of `state` to the values of the current row, and returns the new state. */
 const reapplied = (
   shape: Shape,
   state: State,

@@ -1,16 +1,16 @@
-// Makes the statements of a record when the record is defined. Parameters are text, cast to the types of their columns.
+// Makes the SQL statements for a definition of records. Parameters are text, cast to the types of their columns.
 //
 // A guarded statement writes only if the revision is unchanged since the read. Without a revision column, the guard
-// compares the guarded columns with their values at the read (see save.ts). This guard compares texts byte by byte. The
-// `=` of many types would treat different values as equal (`1 day` and `24:00:00`, 1.0 and 1.00, texts by collation).
-// Some types have no `=`.
+// compares the guarded columns with their values at the read (see save.ts). This guard compares texts byte by byte,
+// because some types have no `=`, and the `=` of many types treats different values as equal (`1 day` and `24:00:00`,
+// 1.0 and 1.00, texts by collation).
 
 import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
 /**
- * The statement `set.title`, for example, sets the column `title`. `setAny` sets any number of columns. The statements
+ * For example, the statement `set.title` sets the column `title`. `setAny` sets any number of columns. The statements
  * whose names begin with `swap` are guarded.
  */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
@@ -78,7 +78,7 @@ from ${arrays(shape.key.map(({ type }) => type))} cross join lateral (
 where ${ONCE_ON_PRIMARY}`
 
 // Does the work of several `setOne` statements, with an array for each parameter. The statement skips locked rows, and
-// rows that get a new `ctid` from another save while it runs. The saves of skipped rows then run alone.
+// rows that another save changes meanwhile (their `ctid` changes). Each skipped row is then saved alone.
 const setEach = (shape: Shape, field: Field, guarded: boolean): string => {
   const { key, from, revision } = shape
   const value = (index: number): string => `${SELECTED}.k${String(key.length + index)}`
@@ -108,7 +108,7 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// The parameters are the key and the value. A guarded statement also has the revision, or the text that was read.
+// The parameters are the key and the new value. In a guarded statement, the revision or the text as read follows.
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1
@@ -120,8 +120,8 @@ const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   return update(shape, [`${column} = ${cast(first, type)}`], guarded ? [guard] : [])
 }
 
-// The first parameters are the key. Two parameters for each column follow: whether the column is set, and its value. A
-// guarded statement also has the revision. Without a revision column, it has two more parameters for each column:
+// The first parameters are the key. Two parameters for each column follow: whether the column is set, and its new
+// value. A guarded statement then has the revision or, without a revision column, two more parameters for each column:
 // whether the column is guarded, and the text that was read.
 const setAny = (shape: Shape, guarded: boolean): string => {
   const { revision } = shape

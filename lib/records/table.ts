@@ -29,7 +29,7 @@ export interface Shape {
   readonly from: string
   readonly fields: readonly Field[]
   readonly key: readonly Field[]
-  /** Whether `key` in the definition is one name. With a list of names, an id is an object of the columns' values. */
+  /** Whether `key` in the definition is one name. Otherwise an id is an object with the values of the key. */
   readonly simple: boolean
   /** The columns that a program can set. The keys of the map are the columns' names in the program. */
   readonly settable: ReadonlyMap<string, Field>
@@ -45,7 +45,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
 
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-/** Makes the shape of a definition. Throws a `RangeError` if the definition is invalid. */
+/** Converts a definition to a `Shape` for the other functions. Throws a `RangeError` if the definition is invalid. */
 export const shapeOf = (options: AnyDefinition): Shape => {
   const { table, key, revision } = options
   const fields = fieldsOf(options)
@@ -83,8 +83,8 @@ const fieldsOf = ({ table, columns, names = {} }: AnyDefinition): readonly Field
     return { index, name, column, alias: aliasOf(table, index), type, generated: type.generated === true }
   })
 
-// A pool of postgres.js may rename the columns of a result. Its transforms change only underscores, the letters after
-// them, and the first letter of a name. So an alias begins with a digit, and has no underscore and at most 63 bytes.
+// In the names of a result's columns, a pool of postgres.js may change underscores, the letters after them, and the
+// first letter. So an alias begins with a digit and has no underscore. PostgreSQL cuts names after 63 bytes.
 const aliasOf = (table: string, index: number): string =>
   `${String(index)} ${table.replaceAll(/[^a-z0-9]/g, ' ').slice(0, 40)}`
 
@@ -158,7 +158,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** Returns the frozen value that a read after a save would return. Throws an `EncodeError` if `value` does not fit. */
+/** Returns the frozen value that a later read returns. Throws an `EncodeError` if `value` does not fit. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const wire = checked(name, type.codec, value, () => type.wire(value as never))
   const decoded = decodeWith(type.codec, wire)
@@ -183,7 +183,7 @@ declare const newOf: unique symbol
 declare const rowsOf: unique symbol
 declare const columnsOf: unique symbol
 
-/** The id of a record of the table `T`. Ids of other records and plain values have other types. */
+/** The id of a record of the table `T`. Ids of other tables, and plain values, have other types. */
 export type RecordId<T extends string, A> = A & { readonly [recordId]: T }
 
 export type Columns = Readonly<Record<string, AnyColumn>>
@@ -250,7 +250,7 @@ type Editor<T extends string, C extends Columns, K, N> = [N] extends [keyof Give
 
 type Reading = DriverError | DecodeError
 
-/** Reads the related records of a parent. `preload` reads those of many parents with one statement. */
+/** Reads the related records of a parent. `preload` reads the related records of many parents with one statement. */
 export interface Relation<I, V> {
   (parent: ActiveRecord<Database, I>): TaskEither<Reading, readonly V[]>
   /** Returns pairs of a parent and its related records, in the order of `parents`. */
@@ -285,7 +285,7 @@ export interface PureRecordOf<
   readonly rowOf: (alias: string) => Sql
   /** The type of a column that refers to this table. It exists only if `key` in the definition is one name. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
-  /** Sets a column. With an equal value, returns the same record. Throws an `EncodeError` if the value does not fit. */
+  /** Sets a column. Returns the same record for an equal value. Throws an `EncodeError` if the value does not fit. */
   readonly set: <N extends keyof Settable<C, K, R>>(
     column: N,
     value: Settable<C, K, R>[N],

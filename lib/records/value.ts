@@ -1,5 +1,5 @@
 // Makes and edits records. A record is a frozen object with the handle, the id and the columns. Its hidden state has
-// the row as it was read, and the edits since then. Only this file can copy the state to a new record.
+// the row as it was read, and the edits since then. A spread does not copy this state, so the copy is not a record.
 
 import { isDeepStrictEqual } from 'node:util'
 import { applyEdit, composeEdit, type Edit, type Edits, setTo, updatedBy } from '../core/edits.js'
@@ -141,12 +141,12 @@ export const buildRecord = (shape: Shape, handle: Database, given: object): AnyA
 }
 
 /**
- * Returns the record or the session with another handle: a transaction, or the database itself. With a transaction as
- * the handle, the operations on the record or session are part of that transaction. If such an operation changes the
- * current session, code outside of the transaction sees the change after the commit. Functions on the current session,
- * such as `updateCurrentSession`, need no `withHandle`.
+ * `withHandle(handle)(record)` returns the record or session with another handle: a transaction, or a database. If the
+ * handle is a transaction, operations on the record or session are part of this transaction. If these operations change
+ * the current session, code outside of the transaction sees the change only after the commit. `updateCurrentSession`
+ * and similar functions use the running transaction without `withHandle`.
  *
- * Throws a `TypeError` for any other value, and for a session whose store is not in a database.
+ * Throws a `TypeError` for any value but a record or session, and for a session whose store is not in a database.
  *
  * @example
  * ```ts

@@ -47,7 +47,7 @@ export const storeLaws = [
         const saves = [right(saveEdits(session, set)), right(saveEdits(session, del))] as const
         const [first, second] = await Promise.all(saves)
         const values = await storedValues(session)
-        // A save may read the session again after its write. It then returns the state and the revision of this read.
+        // A save may read the session again after its write. The save then returns the result of this read.
         for (const { revision, entries } of [first, second])
           if (revision === 3) assert.deepEqual(entries.toObject(), values)
           else assert.equal(revision, 2)

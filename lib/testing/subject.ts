@@ -1,4 +1,4 @@
-// Defines the contract of a store under test, and functions for writing laws.
+// Defines the type of a store under test, and functions for the checks of the laws.
 
 import assert from 'node:assert/strict'
 import { applyEdits, type Edits } from '../core/edits.js'
@@ -52,7 +52,7 @@ const TITLES = {
   13: 'collection is polite',
 } as const
 
-/** Makes the checks of one law by their names. A check without a lifetime of its own uses `lifetime`. */
+/** Makes the checks of one law. `checks` has them by name. `lifetime` is for a check that has no lifetime. */
 export const lawsOf = (
   law: keyof typeof TITLES,
   checks: Readonly<Record<string, Check>>,
@@ -98,7 +98,6 @@ export const edited = (session: Session, ...edits: readonly Editing[]): Session 
     )
     .reduce((current, edit) => edit(current), session)
 
-/** Edits the session, and returns the saved session. */
 export const saveNow = (session: Session, ...edits: readonly Editing[]): Promise<Session> =>
   right(saveSession(edited(session, ...edits)))
 
@@ -129,7 +128,7 @@ export const changeOf = (session: Session, edits: Edits): Change => {
   return { save: newIdempotencyKey(), edits, since, entries: applyEdits(edits, since.entries) }
 }
 
-/** Saves these edits of a stored session by the `save` of its store, without `saveSession`. */
+/** Saves these edits of a stored session by a direct call of the store's `save`. */
 export const saveEdits = (session: Session, edits: Edits) =>
   session.handle.save(session.id, changeOf(session, edits))
 
@@ -163,7 +162,7 @@ export const counted = (store: SessionStore) => {
   return { store: countedStore, calls }
 }
 
-/** Stores a session and loads it again. `calls` gets the calls of the session's store after this load. */
+/** Stores a session and loads it again. `calls` has the calls of the store since this load (see `counted`). */
 export const countedSession = async (subject: Subject, ...edits: readonly Editing[]) => {
   const { store, calls } = counted(subject.store)
   const session = await reload(await stored(store, ...edits))
@@ -228,7 +227,7 @@ export const gate = (): readonly [Promise<void>, () => void] => {
   return [opened, open]
 }
 
-/** Runs a request. After its end, runs `late` in the async context of its body. Returns the result of `late`. */
+/** Runs a request. After the end of the request, runs `late` in its async context, and returns the result of `late`. */
 export const outlive = <A>(
   session: Session,
   body: Task,
@@ -247,7 +246,6 @@ export const outlive = <A>(
 
 export const add = (key: string, by = 1) => sessionUpdate(key, (value) => Number(value) + by, 0)
 
-/** Loads only these keys of the session. */
 export const lazily = (session: Session, ...keys: readonly string[]): Promise<Session> =>
   reload(session, { keys })
 

@@ -191,7 +191,7 @@ export const tokenLaws = [
         const rest = await right(deleteExpiredSessions(store, { batchSize: 10, delayMs: 0 }))
         assert.deepEqual([first.sessions + rest.sessions, rest.finished], [20, true])
         for (const session of [...used, ...young]) assert.ok((await reload(session)).store.size > 0)
-        // After this time, the used and the young sessions have expired too.
+        // After this time, the sessions in `used` and `young` have expired too.
         await elapse(61_000)
         assert.equal((await right(deleteExpiredSessions(store))).sessions, 10)
       },

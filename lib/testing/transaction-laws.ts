@@ -45,7 +45,7 @@ const fail: Task = TE.left('failed')
 const inTransaction = (database: Database, ...tasks: readonly [...Task[], Task]) =>
   transact(database, () => inOrder(...tasks))
 
-/** Runs the transaction, and ignores a failure, so that the body around the transaction does not fail. */
+/** Runs the transaction, and ignores its failure, so that the request around the transaction does not fail. */
 const ignoringFailure = (transaction: Task): Task => TE.fromTask(transaction)
 
 export const transactionLaws = [
@@ -146,7 +146,7 @@ export const transactionLaws = [
   ...databaseLaws(6, {
     'a transaction that edits an ended session is rolled back': async (store, database) => {
       const session = await stored(store, { n: 0 })
-      // The store itself ends the session, so the scope of this request does not notice the end.
+      // `store.destroy` does not update the scope of this request, so the scope still has the ended session.
       const late = request(session, store.destroy(session.id), inTransaction(database, increment('n')))
       await assertLeft('SessionGone', late)
       assert.equal(await reloaded(session), undefined)
