@@ -71,8 +71,8 @@ type Done = ((error?: unknown) => void) | undefined
 /**
  * A store for express-session and for @fastify/session: `session({ store: expressSessionStore(store), … })`.
  *
- * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs`
- * and `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
+ * A session ends when the store's lifetime or the cookie's `maxAge` is over, whichever is first. So the store's
+ * `idleMs` and `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
  *
  * @example
  * ```ts
@@ -325,7 +325,7 @@ const allSessions = (database: Database, schemaName: string) => {
   )
   return {
     clear,
-    /** Returns the sessions of which neither the row nor the cookie has expired. */
+    /** Returns the sessions whose row and cookie have not expired. */
     all: pipe(
       rowsAs(t.type({ entries: t.string }))(own, sql.all),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),

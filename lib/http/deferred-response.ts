@@ -14,8 +14,8 @@ export interface DeferredResponse extends PendingResponse {
 }
 
 // Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond after a reset of `res`. A failure after the
-// first byte cuts the connection, so that the client sees an incomplete response. An ended response stays unchanged.
+// response to a failure, or a function that makes the framework respond after a reset of `res`. If the first byte was
+// sent but the response has not ended, a failure cuts the connection, so that the client sees an incomplete response.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
@@ -84,8 +84,8 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
-  // A `write` of the handler has returned false. Node.js emits `drain` only if the data did not fit into its own
-  // buffer, so keyrow emits `drain` otherwise.
+  // If a deferred `write` has returned false, the handler may wait for `drain`. If all data has fitted into the buffer
+  // of Node.js, Node.js emits no `drain`, so keyrow emits it.
   if (state.needsDrain && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 
