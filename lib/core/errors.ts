@@ -207,7 +207,7 @@ export class SessionClosed extends KeyrowError {
   }
 }
 
-/** The session was loaded without this key, so its value is unknown. */
+/** The session was loaded without this key, so the value of the key is unknown. */
 export class KeyNotLoaded extends KeyrowError {
   readonly _tag = 'KeyNotLoaded'
   readonly status = 500

@@ -1,4 +1,4 @@
-// Checks the numbers in options. A caller in JavaScript may pass the text '5', which `+` would concatenate.
+// Checks the numbers in options. A caller in JavaScript may pass the string '5', which `+` would concatenate.
 import { inspect } from 'node:util'
 
 /** Ten thousand years in milliseconds. A timestamp of PostgreSQL can hold a time of expiry this far ahead. */

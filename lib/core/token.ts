@@ -50,7 +50,7 @@ export class Token {
     return new Token(this.id, randomSecret(), this.origin)
   }
 
-  /** Returns `None` for any text that is not exactly a token. So keyrow needs no query for a malformed token. */
+  /** Returns `None` for any string that is not exactly a token. So keyrow needs no query for a malformed token. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
     return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string, {}))
@@ -65,7 +65,7 @@ export class Token {
     return createHmac('sha256', this.#secret).update(`keyrow ${purpose}`).digest()
   }
 
-  /** Returns the text that gives access to the session. Use this text only in the cookie. */
+  /** Returns the string that gives access to the session. Use this string only in the cookie. */
   reveal(): string {
     return `${this.id}.${this.#secret}`
   }

@@ -99,8 +99,8 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 
 // Implements the cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D
 // Secure, SAML, OpenID Connect's `form_post`), and a `Strict` cookie from any link of another site. But the browser
-// accepts a cookie in the response, which would replace the cookie of a signed-in user. So the edits of such a request
-// go to a second session with the cookie `session-cross-site`. find-session.ts merges the two sessions later.
+// accepts cookies in the response, and would replace the cookie of a signed-in user. So the edits of such a request go
+// to a second session with the cookie `session-cross-site`. find-session.ts merges the two sessions later.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 

@@ -48,7 +48,7 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
   return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
-/** The possible senders of a request. `none` means that the user opened the page by the address bar or a bookmark. */
+/** The possible senders of a request. `none` means that the user opened the page from the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
 /** Whether `Sec-Fetch-Site` or `Origin` shows a foreign or a hidden origin. Without both, the result is false. */

@@ -25,7 +25,7 @@ export const deferResponse = (
   deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
-      // The code after the output may still throw or edit the session, so the promise resolves only after this code.
+      // The handler may still throw or edit the session right after its output, so the promise resolves a little later.
       state.onFlush = () => void setImmediate(resolve)
     }),
     // For HTTP/2, the stream of the response shows whether the client has disconnected.

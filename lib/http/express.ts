@@ -43,7 +43,7 @@ const subscribeOnce = (): void => {
 /** Reports an error only once, although the error passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
-  // A handler passes one of these two texts to `next` to leave its route or its router. These texts are not errors.
+  // A handler passes 'route' or 'router' to `next` to leave its route or its router. These strings are not errors.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
   request.seen.add(error)

@@ -175,7 +175,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // The interim response 102 is sent at once. After the program's first output it is kept, so that the order is right.
+  // The interim response 102 is sent at once. After the program's first output the call is kept, in order.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,
@@ -220,7 +220,7 @@ const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = 
   writableCorked: ({ corked }) => corked,
 }
 
-// Nested adapters and resets defer a response several times. Each time needs methods with a symbol of their own.
+// Nested adapters and resets defer a response several times. Each time, the methods need a symbol of their own.
 const layers: ReturnType<typeof newLayer>[] = []
 
 /** Installs the methods, and returns the installed `writeHead`. */

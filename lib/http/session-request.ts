@@ -73,7 +73,7 @@ export interface SessionRequest {
   readonly drop: () => SessionHeaders
 }
 
-/** A response that waits for the save. After the save the response is released or fails. */
+/** A response that waits for the save. After the save keyrow calls `release`. After a failure it calls `fail`. */
 export interface PendingResponse {
   /** Resolves when the response cannot wait for the handler any longer. */
   readonly mustFlush: Promise<void>
