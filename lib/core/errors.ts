@@ -8,7 +8,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` also accept an error of another copy of keyrow, if the error has the same family and tag. */
+/** Makes `instanceof` accept errors of other copies of keyrow: `base` by `family`, `classes` by `family` and tag. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -32,7 +32,7 @@ const BODIES: Readonly<Record<string, string>> = {
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 
-/** An error with the HTTP response to the failed request. Frameworks read its members, and some set them. */
+/** An error that describes the HTTP response to the failed request. Frameworks read or set the error's members. */
 export abstract class ErrorWithStatus extends Error {
   abstract readonly _tag: string
   /** The HTTP status of the response to a request that failed with this error. */
@@ -94,7 +94,7 @@ export const isRetryableState = (sqlState: string): boolean =>
   /^(08|25P03|25P04|25006|40|53|55P03|57014|57P)/.test(sqlState)
 
 // An error with a SQLSTATE normally means that the statement had no effect. The effect is unknown after a lost
-// connection or a crash of the server. It is also unknown after a system error, which may come from a proxy.
+// connection, after a crash of the server, and after a system or internal error, which a pooler may have sent.
 const effectOfState = (sqlState: string): Effect =>
   /^(08(?!00[14])|40003|57P0[1245]|58|XX)/.test(sqlState) ? 'unknown' : 'none'
 
@@ -157,7 +157,7 @@ export class DriverError extends KeyrowError {
   }
 }
 
-// A stored value does not fit its codec. `row` is the row's index in the result. `problems` has all mismatches.
+// A stored value does not fit its codec. `problems` lists the mismatches. `row` is the row's index in a query's result.
 export class DecodeError extends KeyrowError {
   readonly _tag = 'DecodeError'
   readonly status = 500
@@ -207,7 +207,7 @@ export class SessionClosed extends KeyrowError {
   }
 }
 
-/** The session was loaded without this key, so its value is unknown. */
+/** The session was loaded without this key, so the value of the key is unknown. */
 export class KeyNotLoaded extends KeyrowError {
   readonly _tag = 'KeyNotLoaded'
   readonly status = 500
@@ -320,7 +320,7 @@ export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
 // Returns a task that turns a session error thrown by `task` into a `Left`. The function of an `Update` edit may throw
-// such an error. With any other error the promise rejects.
+// such an error. If `task` throws any other error, the promise rejects.
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>

@@ -73,7 +73,7 @@ const copyText = (walk: Walk, value: string): string => {
   return problem === undefined ? value : reject(walk, problem)
 }
 
-// JSON writes each of these control characters with six characters, such as \u0001.
+// JSON writes each of these control characters with up to six characters, such as \u0001.
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern finds control characters
 const CONTROLS = /[\u0001-\u001f]/g
 
@@ -110,7 +110,7 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
   return copied
 }
 
-/** Whether the value is an object literal of any realm, or an object without a prototype. */
+/** Whether the value is a plain object, even of another realm, or an object without a prototype. */
 const isPlainObject = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
   if (prototype === null) return true

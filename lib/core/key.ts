@@ -64,7 +64,7 @@ const storableName = (name: unknown): string => {
   return name
 }
 
-/** Returns the JSON to store for `value` under `key`. Throws an `EncodeError` if one of them cannot be stored. */
+/** Encodes `value` as the JSON to store. Throws an `EncodeError` if the key or the value cannot be stored. */
 export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
   // A caller in JavaScript may pass a key of any type.
   const name = storableName(typeof key === 'object' ? key.name : key)

@@ -1,7 +1,7 @@
-// Checks the numbers in options. A caller in JavaScript may pass the text '5', which `+` would concatenate.
+// Checks the numbers in options. A caller in JavaScript may pass the string '5', which `+` would concatenate.
 import { inspect } from 'node:util'
 
-/** Ten thousand years in milliseconds. A longer time would not fit into a timestamp of PostgreSQL. */
+/** Ten thousand years in milliseconds. A timestamp of PostgreSQL can hold a time of expiry this far ahead. */
 export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
 
 /** Whether `value` is a number from `min` to `max`. With 'integer', `value` must also be a whole number. */

@@ -4,8 +4,8 @@ import timers from 'node:timers'
 const KEY = Symbol.for('keyrow:shared')
 
 /**
- * Returns the process-wide value of this name. The first copy of keyrow makes the value. The name ends in a version
- * number, which must change when the type of the value changes.
+ * Returns the value that all copies of keyrow share under `name`. The first call with this name makes the value. The
+ * name ends in a version number, which must change when the type of the value changes.
  */
 export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   const holder = globalThis as { [KEY]?: Map<string, unknown> }
@@ -16,8 +16,8 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   return found as A
 }
 
-// Copies the timer functions when keyrow is imported. A test may replace Node.js's timers with fake timers to let a
-// session expire. keyrow's own waits for a database must still work in such a test.
+// keyrow uses the timer functions that exist at its import. A test may later replace Node.js's timers with fake timers,
+// to let a session expire. keyrow's own waits for a database must still work in such a test.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 

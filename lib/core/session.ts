@@ -23,7 +23,7 @@ export type KeyNames = readonly (string | AnyKey)[]
 export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
-/** Whether the key's value after the edits is known. */
+/** Whether the value that the key `name` has after the edits is known. */
 const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boolean => {
   if (keys === undefined || keys.has(name)) return true
   const edit = edits.get(name)
@@ -34,14 +34,14 @@ const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boo
 export const hasUnloadedUpdates = ({ keys }: PartialSnapshot, edits: Edits): boolean =>
   keys !== undefined && edits.some((edit, key) => edit._tag === 'Update' && !keys.has(key))
 
-/** Applies the edits whose result does not depend on a value that is not loaded. */
+/** Applies all edits except each `Update` of a key that is not loaded. */
 const applyLoaded = (edits: Edits, snapshot: PartialSnapshot): Entries =>
   applyEdits(
     hasUnloadedUpdates(snapshot, edits) ? edits.filter((_, key) => isLoadedKey(snapshot, edits, key)) : edits,
     snapshot.entries,
   )
 
-/** Returns the keys that are loaded once these edits are saved. */
+/** Returns the keys that are loaded after a save of `edits`, or `undefined` for all keys. */
 export const keysAfter = ({ keys }: PartialSnapshot, edits: Edits): Keys | undefined =>
   keys?.union(edits.keySeq())
 
@@ -76,7 +76,7 @@ export interface Snapshot extends PartialSnapshot {
   readonly revision: number
   /** The time of expiry in milliseconds since 1970, by the store's clock. */
   readonly expiration: number
-  /** Whether a touch is due, because the last extension is long enough ago for the store's `touchFraction`. */
+  /** Whether a touch is due: the session was not extended for at least `touchFraction` of `idleMs`. */
   readonly touchDue: boolean
   /** Identifies the save that made this revision. After a restore of a backup, another save may get this revision. */
   readonly versionTag: IdempotencyKey
@@ -85,7 +85,7 @@ export interface Snapshot extends PartialSnapshot {
 export const isSameRevision = (one: Snapshot, other: Snapshot): boolean =>
   one.revision === other.revision && one.versionTag === other.versionTag
 
-/** The snapshot of a session that was not read. */
+/** A placeholder for the snapshot of a session that was not read. */
 export const emptySnapshot: Snapshot = Object.freeze({
   revision: 0,
   expiration: 0,
@@ -95,7 +95,7 @@ export const emptySnapshot: Snapshot = Object.freeze({
 })
 
 /**
- * An active record. Its functions read and write the record through the `handle`. The `id` identifies the record.
+ * An active record. Functions on the record read and write it through the `handle`. The `id` identifies the record.
  *
  * @example
  * ```ts
@@ -208,7 +208,7 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
           : applyEdits(edits, noEntries),
       )
 
-/** Returns the session with other edits. `store` must have the values that result from `edits`. */
+/** Returns a copy of the session with these edits. `store` must have the values that result from `edits`. */
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   new FrozenSession(session, edits, store)
 

@@ -10,7 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/** Returns 64 random bits in hexadecimal. They are not fit for a secret, since later bits wait in memory. */
+/** Returns 64 random bits in hexadecimal, not for secrets: the bits of later calls are already in memory. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -50,7 +50,7 @@ export class Token {
     return new Token(this.id, randomSecret(), this.origin)
   }
 
-  /** Returns `None` for any text that is not exactly a token. So keyrow needs no query for a malformed token. */
+  /** Returns `None` for any string that is not exactly a token. So keyrow needs no query for a malformed token. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
     return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string, {}))
@@ -65,7 +65,7 @@ export class Token {
     return createHmac('sha256', this.#secret).update(`keyrow ${purpose}`).digest()
   }
 
-  /** Returns the text that gives access to the session. Use this text only in the cookie. */
+  /** Returns the string that gives access to the session. Use this string only in the cookie. */
   reveal(): string {
     return `${this.id}.${this.#secret}`
   }
@@ -95,7 +95,7 @@ const TOKEN =
 
 declare const saveId: unique symbol
 
-/** 64 random bits in hexadecimal that identify a save. A store keeps recent keys, so it recognizes a repeated save. */
+/** 64 random bits in hexadecimal that identify a save. A store keeps the recent ones, to recognize a repeated save. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
@@ -127,7 +127,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /** Sets the key. For `untaggedMs` milliseconds an id without a tag may be an own id that is older than the key. */
+    /** Sets the key. An id without a tag may be older than the key, so it is `unknown` for `untaggedMs` ms. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

@@ -37,7 +37,7 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
   return (session) => valueOr(fallback, read(session, key))
 }
 
-/** Returns an `Option`. With a fallback, returns the value or the fallback. A `DecodeError` counts as absent. */
+/** Returns the value as an `Option`, or with a fallback as a plain value. A `DecodeError` counts as an absent value. */
 const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
   const value = E.isRight(decoded) ? decoded.right : O.none
   if (fallback.length === 0) return value
@@ -66,7 +66,7 @@ export const sessionRefStrict =
     read(session, key) as E.Either<DecodeError, O.Option<DeepReadonly<A>>>
 
 /**
- * Sets a key. An equal value gives the same session. If several saves set a key, the last save wins.
+ * Sets a key. An equal value leaves the session unchanged. If several saves set a key, the last save wins.
  *
  * @throws `EncodeError` for a value that is not JSON or does not fit the codec, and for a name that cannot be stored
  *
@@ -92,14 +92,14 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key even if the key already has this value. Each set of the lifetime begins a new lifetime. */
+/** Sets a key even if the key already has this value. A save that sets the lifetime begins a new lifetime. */
 export const sessionSetAnew =
   <A>(key: SessionKey<A>, value: A): Editor =>
   (session) =>
     edited(session, key.name, setTo(encodeValue(key, value)))
 
 /**
- * Deletes a key. A session without the key is returned unchanged.
+ * Deletes a key. If the key is loaded and has no value, the session is returned unchanged.
  *
  * @example
  * ```ts
@@ -124,7 +124,7 @@ export const sessionDel =
  * another request changes the key before the save, the save runs `f` again on the newer value. So no concurrent update
  * is lost. For a key that is not loaded, `f` runs only when the key is loaded or the session is saved.
  *
- * `f` must be pure, since it may run any number of times. If `f` throws, the edit, the load or the save fails.
+ * `f` must be pure, since it may run any number of times. If `f` throws, the edit, load or save that runs `f` fails.
  *
  * @example
  * ```ts

@@ -69,7 +69,7 @@ const messages = sessionKey(
   t.readonlyArray(t.readonly(t.type({ id: t.string, kind: t.string, text: t.string }))),
 )
 
-/** The maximum number of messages in a session. Without a maximum, messages that no page shows would pile up. */
+/** The maximum number of messages in a session. Without a maximum, messages that no page shows would accumulate. */
 const KEPT = 20
 
 /**
@@ -108,7 +108,7 @@ export const sessionClearFlashes = (
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
-/** The name of the key of a session's own lifetime ("remember me"). This lifetime replaces the store's lifetime. */
+/** The key whose value is a session's own lifetime ("remember me"). This lifetime replaces the store's lifetime. */
 export const LIFETIME = OWN.lifetime
 
 /** The lifetime of one session. Both times are in milliseconds, from 1 to ten thousand years. */
@@ -132,7 +132,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Copies another session's entries into the session, and adds its flash messages. A second call changes nothing. */
+/** Sets the entries of another session, and adds the other session's flash messages. A second call changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

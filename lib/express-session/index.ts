@@ -71,8 +71,8 @@ type Done = ((error?: unknown) => void) | undefined
 /**
  * A store for express-session and for @fastify/session: `session({ store: expressSessionStore(store), … })`.
  *
- * A session ends with the store's lifetime or with its cookie's `maxAge`, whichever is first. So the store's `idleMs`
- * and `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
+ * A session ends when the store's lifetime or the cookie's `maxAge` is over, whichever is first. So the store's
+ * `idleMs` and `absoluteMs`, in milliseconds, should not be shorter than the `maxAge` of your cookies.
  *
  * @example
  * ```ts
@@ -268,8 +268,8 @@ class ExpressSessionStore extends session.Store {
   }
 }
 
-// The methods that concern all sessions of the store. Only sessions with a key `cookie` belong to the store, because
-// the same tables may have other sessions too.
+// The methods that concern all sessions of the express-session store. The same tables may also have other sessions. A
+// session belongs to the express-session store if it has a key `cookie`.
 
 const hasCookie = (schema: string): string =>
   `exists (select from ${schema}.entry c where c.session_id = s.id and c.key = 'cookie' and c.value is not null)`
@@ -283,8 +283,8 @@ group by s.id
 order by s.id`,
 
   // $1 is the current time by this process's clock, which also sets the times of cookies. The time has the form in
-  // which JSON writes a `Date`. A cookie's time in this form is compared as a text, because a cast to a timestamp would
-  // fail for other texts. `others` has the cookies with a time in another form. `length` compares these times itself.
+  // which JSON writes a `Date`. A cookie's time in this form is compared as text, because a cast to a timestamp would
+  // fail for other strings. `others` has the cookies with a time in another form. `length` compares these times itself.
   count: (schema) => `
 select
   count(*) filter (where c.expires is null or (c.is_date and c.expires collate "C" > $1::text))::int as n,
@@ -325,7 +325,7 @@ const allSessions = (database: Database, schemaName: string) => {
   )
   return {
     clear,
-    /** Returns the sessions of which neither the row nor the cookie has expired. */
+    /** Returns the sessions whose row and cookie have not expired. */
     all: pipe(
       rowsAs(t.type({ entries: t.string }))(own, sql.all),
       TE.map(A.map(({ entries }) => HashMap(Object.entries(JSON.parse(entries) as Record<string, Json>)))),

@@ -1,7 +1,7 @@
 // Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
-// once in keyrow's store. A session that this store destroys is also deleted from the other store, and its id stays
-// fenced. The migration limits the remaining time of the session in the other store to keyrow's `idleMs`. So a session
-// that has expired in keyrow's store has normally expired in the other store too, and is not migrated again.
+// once in keyrow's store. If keyrow's store destroys the session, the session's id is fenced, and the session is also
+// deleted from the other store. The migration limits the remaining time of the session in the other store to keyrow's
+// `idleMs`. So a session that expires in keyrow's store normally expires in both stores, and is not migrated again.
 
 import type { Option } from 'fp-ts/lib/Option.js'
 import { type Entries, noEntries } from '../core/edits.js'
@@ -23,7 +23,7 @@ export interface OldSession {
 }
 
 export interface OldSessions {
-  /** Returns the session if it is alive by the other store's rules. */
+  /** Returns the session with this sid, if it has not expired in the other store. */
   readonly find: (sid: string) => TE.TaskEither<DriverError, Option<OldSession>>
   /** Returns up to `limit` live sessions after `sid`, in the order of sids. */
   readonly after: (sid: string, limit: number) => TE.TaskEither<DriverError, readonly OldSession[]>
@@ -32,7 +32,7 @@ export interface OldSessions {
   readonly remove: (sid: string) => TE.TaskEither<DriverError, void>
 }
 
-/** Creates the session of these entries, or returns `undefined` if its id is or was in use. @throws `EncodeError` */
+/** Creates a session with these entries, or returns `undefined` if the id is or was in use. @throws `EncodeError` */
 export const createSession = async (store: SessionStore, sid: string, entries: Entries) => {
   const saved = await saveSession(withEdited(newSession(store, tokenOfSid(sid)), noEntries, entries))()
   return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
@@ -59,7 +59,7 @@ export const migrateSession = async (
 export interface MigrateOptions {
   /** The number of sessions in one batch. Default: 200. */
   readonly batchSize?: number
-  /** Ends the migration after the current batch. */
+  /** The signal to end the migration after the current batch. */
   readonly signal?: AbortSignal
   /** Called after each batch with the totals so far. */
   readonly onBatch?: (soFar: MigrationResult) => void
@@ -70,7 +70,7 @@ export interface MigrationResult {
   readonly migrated: number
   /** The number of sessions that were migrated before, even if they have ended since. */
   readonly present: number
-  /** The number of sessions that cannot be stored, for example because of U+0000 in a text. */
+  /** The number of sessions that cannot be stored, for example because of U+0000 in a string. */
   readonly rejected: number
   /** Whether all sessions were read. */
   readonly finished: boolean

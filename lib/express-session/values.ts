@@ -40,11 +40,11 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Replaces the members of a cookie that express-session changes in every request. Then the others can be compared. */
+/** Overwrites the members of a cookie that change in every request, so that a comparison ignores these members. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
-// Returns the entries to store in place of `before`. They are the entries of `after`, unless only the cookie's time
-// differs by less than `touchFraction` of its lifetime. In this case the result is `before`.
+// Returns the entries to store in place of `before`. If only the cookie's time has changed, and by less than
+// `touchFraction` of the cookie's `originalMaxAge`, the result is equal to `before`. Otherwise the result is `after`.
 export const entriesToStore = ({ touchFraction }: Lifetime, before: Entries, after: Entries): Entries => {
   const [from, to] = [before.get('cookie'), after.get('cookie')]
   if (from === undefined || !isSmallStep(touchFraction, from, to)) return after
@@ -70,7 +70,7 @@ const CLOCK_STEP_MS = 1_000
 export const isMembers = (value: Json | undefined): value is Members =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Returns the time in milliseconds since 1970 at which the browser deletes the cookie. A time of 0 means none. */
+/** Returns the time of the cookie's expiry in milliseconds since 1970. A cookie with `expires: 0` has no such time. */
 const timeOf = ({ expires }: Members): number | undefined => {
   const time = typeof expires === 'string' ? Date.parse(expires) : expires
   return typeof time !== 'number' || Number.isNaN(time) || expires === 0 ? undefined : time

@@ -26,7 +26,7 @@ export interface CookieOptions {
   readonly partitioned?: boolean
   /** A domain whose hosts all get and may set the cookie, such as `shop.example`. Default: only the host itself. */
   readonly domain?: string
-  /** Only requests below this path carry the cookie, but other pages of the host can reach it. Default: `/`. */
+  /** The browser sends the cookie only to this path and below. The path is no security boundary. Default: `/`. */
   readonly path?: string
 }
 
@@ -53,7 +53,7 @@ const sessionCookie = (options: CookieOptions) => {
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
-    /** `absoluteMs` is the store's limit. A session with a limit of its own (`ownMs`) gets a persistent cookie. */
+    /** `ownMs` is the `absoluteMs` of the session's own lifetime, if it has one. The cookie is then persistent. */
     serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
       const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
       // The lifetime is rounded up, because zero seconds would delete the cookie.
@@ -99,8 +99,8 @@ const tokensIn = (header: string, name: string): readonly string[] => {
 
 // Implements the cross-site cookie. A browser withholds a `Lax` cookie from a form that another site's page posts (3-D
 // Secure, SAML, OpenID Connect's `form_post`), and a `Strict` cookie from any link of another site. But the browser
-// accepts a cookie in the response, which would replace the cookie of a signed-in user. So the edits of such a request
-// go to a second session with the cookie `session-cross-site`. find-session.ts merges the two sessions later.
+// accepts cookies in the response, and would replace the cookie of a signed-in user. So the edits of such a request go
+// to a second session with the cookie `session-cross-site`. find-session.ts merges the two sessions later.
 
 export type SessionCookies = ReturnType<typeof sessionCookies>
 
@@ -131,7 +131,7 @@ const crossSiteCookie = (options: CookieOptions) => {
       [token, strict].flatMap((cookie) => cookie?.clear(secure) ?? []),
     /** Whether the browser withholds the session's cookie from this request. */
     isWithheld: (info: RequestInfo) => isWithheld(info, sameSite === 'strict'),
-    /** Whether this request with a cross-site cookie would also carry the session's cookie, if the browser had one. */
+    /** Whether a browser that has both cookies would send both in this request, which has the cross-site cookie. */
     carriesBoth: ({ cookieHeader, secure }: RequestInfo) =>
       strict === undefined || strict.read(cookieHeader, secure).length > 0,
   }
@@ -149,6 +149,6 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
     return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
   }
   if (sender === 'same-origin') return false
-  // A request without `Sec-Fetch-Site` comes from an old browser, or from a program without `Origin`.
+  // Without `Sec-Fetch-Site` the client is an old browser, or a program that is no browser and sends no `Origin`.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }

@@ -39,7 +39,7 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** Derives the sender from `Sec-Fetch-Site`, or else from `Origin`, where `same-site` counts as `cross-site`. */
+/** Returns the sender that `Sec-Fetch-Site` names. Without this header, a foreign `Origin` counts as `cross-site`. */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -48,19 +48,17 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
   return isOrigin(origin, own.host ?? requestedHost(request), own.secure) ? 'same-origin' : 'cross-site'
 }
 
-/** The possible senders of a request. `none` means that the user opened the page by the address bar or a bookmark. */
+/** The possible senders of a request. `none` means that the user opened the page from the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/**
- * Whether `Sec-Fetch-Site` or `Origin` names a page of another origin, or hides it. Without both, the result is false.
- */
+/** Whether `Sec-Fetch-Site` or `Origin` shows a foreign or a hidden origin. Without both, the result is false. */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'
   return headerOf(request, 'sec-fetch-site') !== undefined || headerOf(request, 'origin') !== undefined
 }
 
-/** Compares origins like a browser: without default ports, upper case and the notation of IPv6 addresses. */
+/** Whether `origin` is the origin of `host`. Default ports, case and the notation of IPv6 do not matter. */
 const isOrigin = (origin: string, host: string | undefined, secure: boolean): boolean => {
   const url = parseUrl(origin)
   if (url === undefined || host === undefined || !/^[^\s/?#@\\]+$/.test(host)) return false
@@ -96,8 +94,8 @@ export const isPrefetch = (request: CheckedRequest): boolean =>
 
 /**
  * Checks that a request which may change something comes from a page of your own site. The header `Sec-Fetch-Site`
- * decides, or else `Origin`. A same-origin request passes, and a cross-site request is rejected. Any other request must
- * have the session's `csrfToken`, as `field` or in the header `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
+ * decides. Without it, `Origin` decides. A same-origin request passes, and a cross-site request is rejected. Any other
+ * request must have the session's `csrfToken`, as `field` or in `X-CSRF-Token`. GET, HEAD, OPTIONS and TRACE pass.
  *
  * @throws `RequestRejected` (403) for a cross-site request, a missing or wrong token, and a session that is not stored
  * @throws `NoCurrentSession` if a token is needed outside of a session
@@ -146,7 +144,7 @@ const ACCEPTED = E.right(undefined)
 const rejected = (message: string): E.Either<RequestRejected, never> =>
   E.left(new RequestRejected(403, message))
 
-/** Compares in constant time. A token has two halves: a random mask, and the derived key XORed with that mask. */
+/** Whether `token` was made from `key`. A token has two halves: a random mask, and `key` XORed with this mask. */
 const isTokenOf = (key: Buffer, token: unknown): boolean => {
   if (typeof token !== 'string' || !/^[\w-]{86}$/.test(token)) return false
   const bytes = Buffer.from(token, 'base64url')

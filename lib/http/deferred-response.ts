@@ -14,8 +14,8 @@ export interface DeferredResponse extends PendingResponse {
 }
 
 // Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond after a reset of `res`. A failure after the
-// first byte cuts the connection, so that the client sees an incomplete response. An ended response stays unchanged.
+// response to a failure, or a function that makes the framework respond after a reset of `res`. If the first byte was
+// sent but the response has not ended, a failure cuts the connection, so that the client sees an incomplete response.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
@@ -25,7 +25,7 @@ export const deferResponse = (
   deferStream(res, () => state.phase === 'deferring')
   return {
     mustFlush: new Promise((resolve) => {
-      // The code after the output may still throw or edit the session, so the promise resolves only after this code.
+      // The handler may still throw or edit the session right after its output, so the promise resolves a little later.
       state.onFlush = () => void setImmediate(resolve)
     }),
     // For HTTP/2, the stream of the response shows whether the client has disconnected.
@@ -84,8 +84,8 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   } finally {
     Reflect.set(res, 'writeHead', wrapped)
   }
-  // A `write` of the handler has returned false. Node.js emits `drain` only if the data did not fit into its own
-  // buffer, so keyrow emits `drain` otherwise.
+  // If a deferred `write` has returned false, the handler may wait for `drain`. If all data has fitted into the buffer
+  // of Node.js, Node.js emits no `drain`, so keyrow emits it.
   if (state.needsDrain && !res.writableNeedDrain && !res.writableEnded) nextTick(() => res.emit('drain'))
 }
 

@@ -14,7 +14,7 @@ export class RequestRejected extends ErrorWithStatus {
   }
 }
 
-/** An adapter cannot send this response, or cannot send it with the session's cookie. */
+/** The adapter cannot send the handler's response, or cannot add the session's cookie to it. */
 export class ResponseRejected extends ErrorWithStatus {
   readonly _tag = 'ResponseRejected'
   readonly status = 500
@@ -51,8 +51,8 @@ export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof RequestRejected ? failure : undefined
   const { status = 500, headers = {} } = error ?? {}
-  // A `%c` in the path must not be read as a format. The client gets no error response if its response has already
-  // begun, so the log line says only "failed".
+  // `console.error` must not read a `%c` in the path as a format. The line says "failed" and not "responded", because a
+  // client whose response has already begun gets no error response.
   console.error(
     `keyrow: ${method} ${path.replaceAll('%', '%%')} failed (${String(status)}):`,
     error ? String(error) : failure,

@@ -43,7 +43,7 @@ const subscribeOnce = (): void => {
 /** Reports an error only once, although the error passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
   const request = followed.get(req as object)
-  // A handler passes one of these two texts to `next` to leave its route or its router. These texts are not errors.
+  // A handler passes 'route' or 'router' to `next` to leave its route or its router. These strings are not errors.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
   request.seen.add(error)
@@ -113,7 +113,7 @@ export interface ExpressRequest extends IncomingMessage {
 /**
  * A middleware for Express. The handlers after this middleware have a current session, which is saved before the first
  * byte of the response is sent. Nothing is saved if the response is an error. A response is an error if its status is
- * at least 500. A status of at least 400 is an error too, if a handler threw, rejected or passed an error to `next`. A
+ * at least 500. A status of at least 400 is also an error if a handler threw, rejected or passed an error to `next`. A
  * failure of the save is passed to `next`.
  *
  * @throws `TypeError` for invalid options
@@ -157,7 +157,7 @@ export const sessionMiddleware = (options: AdapterOptions) => {
     void runWithEvents([req, res], begin(info), response, ({ session }) => {
       req.currentSession = session
       next()
-      // This promise never resolves, because the handlers may still run. The response starts the save.
+      // keyrow cannot see when the handlers end, so this promise never resolves. The response starts the save.
       return new Promise(() => undefined)
     })
   }

@@ -19,8 +19,8 @@ declare module 'fastify' {
 /**
  * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
  * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the reply is
- * an error. A status of at least 500 is an error. After a handler or a hook has failed, a status of at least 400 is one
- * too. Fastify's error handling also gets the error of a failed save. Behind a proxy, set Fastify's `trustProxy`.
+ * an error: its status is at least 500, or at least 400 after a handler or a hook has failed. If the save fails,
+ * Fastify's error handling gets the error. Behind a proxy, set Fastify's `trustProxy`.
  *
  * @throws `TypeError` for invalid options
  *
@@ -53,7 +53,7 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
       sessionRequests.set(request, sessionRequest)
       request.currentSession = sessionRequest.session
       done()
-      // This promise never resolves, because the handlers may still run. The reply starts the save.
+      // keyrow cannot see when the handlers end, so this promise never resolves. The reply starts the save.
       return new Promise(() => undefined)
     })
   })
@@ -77,7 +77,7 @@ Object.assign(sessionPlugin, {
   [Symbol.for('fastify.display-name')]: 'keyrow',
 })
 
-/** Makes Fastify respond to a failure, without the headers that the handler has set. */
+/** Returns the `answer` for `deferResponse`, with which Fastify responds to a failure without the handler's headers. */
 const errorReply = (reply: FastifyReply) => {
   const before = new Set(Object.keys(reply.getHeaders()))
   return (failure: unknown) => () => {

@@ -1,4 +1,4 @@
-// The adapter for servers that call a function from `Request` to `Response`, such as Bun, Deno and workers.
+// The adapter for servers that pass a `Request` to a function and send its `Response`, such as Bun, Deno and workers.
 import { E } from '../core/prelude.cjs'
 import { errorResponse, type OnError } from './errors.js'
 import { type AdapterOptions, type ErrorOptions, type ProxyOptions, webHandler } from './session-request.js'
@@ -11,7 +11,7 @@ export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, Error
   readonly addressOf?: (request: Request) => string | undefined
 }
 
-/** Returns a response, a promise or a `TaskEither` of a response, or `undefined` for a connection that Bun upgraded. */
+/** Returns a response, a promise or `TaskEither` of one, or `undefined` if Bun has upgraded the connection. */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**

@@ -1,7 +1,7 @@
 // Finds the session of a request by its session cookie, by its cross-site cookie, or by both. The order of the steps of
 // a merge ensures that nothing is lost if the process dies. First the values of the cross-site session are set in the
-// regular session, which has the session's cookie. Then the handler runs, and the regular session is saved. After the
-// save the cross-site session is destroyed. A repeated merge is harmless.
+// regular session, to which the session's cookie belongs. Then the handler runs, and the regular session is saved.
+// After the save the cross-site session is destroyed. A repeated merge is harmless.
 
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
@@ -29,7 +29,7 @@ export interface FoundSession {
   readonly session: O.Option<Session>
   /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The cross-site session to merge into `session`. If it is `session` itself, it becomes the regular session. */
+  /** The cross-site session to merge into `session`. If both are one session, this session becomes the regular one. */
   readonly crossSite?: Session
 }
 
@@ -86,7 +86,7 @@ const haveEnded =
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
-/** Opens the session of the first valid token. If there is none, the guard counts the first possibly foreign token. */
+/** Opens the session of the first valid token. Without one, the guard counts the first token that may be foreign. */
 const open = async (
   { store, guard }: LoaderOptions,
   info: RequestInfo,
@@ -116,8 +116,8 @@ export const withCrossSite = ({ session, crossSite }: FoundSession): O.Option<Se
     : session
 
 /**
- * Destroys the cross-site session after the save. The result is whether the response deletes the cross-site cookie. If
- * the destruction fails, the cookie stays, and a later request merges again.
+ * Destroys the cross-site session after the save. The result is true if the response must delete the cross-site cookie.
+ * If the destruction fails, the cookie stays, and a later request merges again.
  */
 export const endCrossSite =
   (scope: Scope, { session: opened, crossSite }: FoundSession): TE.TaskEither<SessionError, boolean> =>
@@ -125,7 +125,8 @@ export const endCrossSite =
     const { session, state } = scope
     if (crossSite === undefined || state === 'gone') return E.right(false)
     if (crossSite.id === session.id) return E.right(await isRegular(scope, crossSite))
-    // The rotation follows the destruction, so that the old secret can no longer open the cross-site session.
+    // The rotation follows the destruction. Otherwise a concurrent request with both cookies could find the secret of
+    // the regular session replaced, and continue with the cross-site session.
     if (E.isLeft(await destroySession(crossSite)())) return E.right(false)
     const isRotated = O.isNone(opened) || sessionToken(session) !== sessionToken(opened.value)
     if (state === 'destroyed' || isRotated || !crossSite.store.has(PRINCIPAL)) return E.right(true)
@@ -138,8 +139,8 @@ export const endCrossSite =
   }
 
 /**
- * Whether the cross-site session can become the regular session with this token. A concurrent sign-in may have rotated
- * the session, and the browser then has a newer token.
+ * Whether the cross-site session can become the regular session. It cannot if a concurrent sign-in has replaced its
+ * secret, because the browser then has a newer token.
  */
 const isRegular = async ({ session, state }: Scope, crossSite: Session): Promise<boolean> => {
   if (state === 'destroyed' || sessionToken(session) !== sessionToken(crossSite)) return true

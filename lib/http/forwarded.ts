@@ -1,7 +1,7 @@
 // Reads the client's address, scheme and host as trusted proxies report them: in `X-Forwarded-For`, `-Proto` and
 // `-Host`, or in `Forwarded` (RFC 7239). Each proxy appends an entry to `X-Forwarded-For` or `Forwarded`. A client can
-// forge the earlier entries, so only the entries that trusted proxies have appended are used. Of `-Proto` and `-Host`
-// the first value is used, so the first proxy must overwrite these two headers.
+// forge the earlier entries, so keyrow uses only the entries that trusted proxies have appended. keyrow uses the first
+// value of `-Proto` and of `-Host`, so the first proxy must overwrite these two headers.
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
@@ -26,7 +26,7 @@ export interface Forwarded {
 /** Reads what the trusted proxies report. `peer` is the address of the connection. */
 type ReadForwarded = (header: ReadHeader, peer: string | undefined) => Forwarded
 
-/** Finds the client in a list of addresses that begins with the most distant one. A negative index counts as 0. */
+/** Returns the index of the client in a list of addresses, which begins with the address farthest from the server. */
 type ClientIndex = (addresses: readonly (string | undefined)[]) => number
 
 const NAMED: Readonly<Record<string, readonly string[]>> = {
@@ -35,7 +35,7 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
   uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
 }
 
-/** The readers for lists of proxies, so that each list is parsed once. */
+/** Keeps the reader for each list of proxies, so that each list is parsed only once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
 /** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */
@@ -70,8 +70,8 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
  * the client's own `Forwarded` unchecked.
  */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
-  // The index is negative if the request has passed fewer proxies than `trustProxy` says, or if all addresses are
-  // trusted. Both can happen with a client in the internal network.
+  // `clientIndex` is negative if the request has passed fewer proxies than `trustProxy` says, or if all addresses are
+  // trusted. Both can happen with a client in the internal network. In these cases the first address is the client's.
   const indexIn: ClientIndex = (addresses) => Math.max(0, clientIndex(addresses))
   const [chain, proto, host] = ['for', 'proto', 'host'].map((name) =>
     header(`x-forwarded-${name}`)
@@ -94,7 +94,7 @@ const forwarded = (address: string | undefined, proto?: string, host?: string): 
   host,
 })
 
-/** Returns the parameters of each proxy's element. The element of the most distant proxy is the first. */
+/** Returns the parameters of each element of `Forwarded`. Each proxy appends one element. */
 const parseForwarded = (header: string): readonly Readonly<Record<string, string>>[] =>
   splitUnquoted(header, ',').map((element) =>
     Object.fromEntries(
@@ -123,13 +123,13 @@ const parseAddress = (text = '') => {
   return isIP(address) === 0 ? undefined : ipaddr.process(address)
 }
 
-/** Returns an address in canonical form. A label such as `_hidden`, which a proxy may send instead, is returned. */
+/** Returns an address in canonical form, or a label such as `_hidden`, which a proxy may send instead. */
 export const addressOf = (text: string | undefined): string | undefined => {
   const label = withoutPort(text ?? '')
   return parseAddress(text)?.toString() ?? (/^_[\w.-]{1,63}$/.test(label) ? label : undefined)
 }
 
-/** Returns the /64 network of an IPv6 address, since one client usually has a /64, or else the canonical address. */
+/** Returns the /64 network of an IPv6 address, since one client usually has a /64. An IPv4 address stays whole. */
 export const networkOf = (address: string): string => {
   const parsed = parseAddress(address)
   if (!(parsed instanceof ipaddr.IPv6)) return addressOf(address) ?? address

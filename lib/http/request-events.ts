@@ -24,7 +24,7 @@ const BOUND = Symbol('bound by keyrow')
 
 interface BoundEmitter {
   emit: Call
-  /** The emitter's original `emit`, and the function that enters the scope of its request. */
+  /** The original `emit` of the emitter, and the function that enters the scope of the emitter's request. */
   readonly [BOUND]: { readonly enter: SessionRequest['enter']; readonly emit: Call } | undefined
 }
 
@@ -43,7 +43,7 @@ export const bindEvents = ({ enter }: SessionRequest, emitters: readonly object[
   }
 }
 
-/** Runs a request as `runRequest` does, and binds the events of these emitters to its scope. */
+/** Like `runRequest`, but also makes the listeners of these emitters run in the scope of the request. */
 export const runWithEvents = (
   emitters: readonly object[],
   begin: TE.TaskEither<unknown, SessionRequest>,

@@ -1,6 +1,6 @@
-// Defines the state and the methods of a deferred response. The methods stay installed after the release, because a
-// program may have kept or wrapped one of them. All responses share the same functions, which find the state by a
-// symbol. With functions of its own, each response would get a hidden class of its own in V8, which slows down Node.js.
+// Defines the state and the methods of a deferred response. The methods stay installed after the response is released,
+// because a program may have kept or wrapped one of them. All responses share the same functions, which find the state
+// by a symbol. With separate functions, each response would get a hidden class of its own in V8, which is slow.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
 import { addMember, type Call } from './request-events.js'
@@ -13,7 +13,7 @@ type Methods = Readonly<Record<Method, Call>>
 
 const doNothing = (): void => undefined
 
-/** The state of a deferred response. A reset replaces the state, and the old methods discard what is still written. */
+/** The state of a deferred response. A reset installs new methods with a new state. The old methods discard output. */
 export class DeferredState {
   /** The response as it was when it was deferred. */
   readonly before: { readonly status: number; readonly headers: OutgoingHttpHeaders; readonly on: unknown }
@@ -23,13 +23,13 @@ export class DeferredState {
   /** `deferring`: output is kept. `released`: calls are passed on to Node.js. `failed`: output is discarded. */
   phase: 'deferring' | 'released' | 'failed' = 'deferring'
   readonly calls: (() => unknown)[] = []
-  /** Called when the program writes, ends or flushes the response. The first byte is then due. */
+  /** Called by `write`, `end` and `flushHeaders`. The response then no longer waits for the end of the handler. */
   onFlush: () => void
   /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
   /** Whether `writeHead` has run. After this call, the program can no longer change a header. */
   hasHead = false
-  /** Whether keyrow calls `writeHead` because of the first byte. Otherwise the program calls it. */
+  /** Whether the running call of `writeHead` comes from keyrow, before the first byte, and not from the program. */
   isHeadImplicit = false
   status: number | undefined
   /** The value that the program reads as `headersSent`. */
@@ -38,7 +38,7 @@ export class DeferredState {
   size = 0
   needsDrain = false
   corked = 0
-  /** Whether the failed handler started the running code. Used while the framework responds to the failure. */
+  /** Whether the running code was started by a handler that has failed. Calls of the methods then have no effect. */
   isStale = (): boolean => false
 
   constructor(
@@ -55,7 +55,7 @@ export class DeferredState {
 
 type Behaviour = (state: DeferredState, args: readonly unknown[], name: Method) => unknown
 
-/** The action of a method in each phase. `stale` is the action for a call by a handler that has failed before. */
+/** The action of a method in each phase. `stale` is the action while `isStale` returns true. */
 type Behaviours = Readonly<Record<DeferredState['phase'] | 'stale', Behaviour>>
 
 export const callReal: Behaviour = ({ res, real }, args, name) => Reflect.apply(real[name], res, args)
@@ -88,8 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // keyrow's own call of `writeHead` is not kept. Node.js writes that head at the release, and adds the length of a
-  // body that the program passes to `end`.
+  // A call by keyrow itself is not kept. Node.js then writes the head at the release, and can add the length of a body
+  // that the program passes to `end`.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -97,7 +97,7 @@ const deferHead: Behaviour = (state, args) => {
 /** Sends the head with the session's headers. Node.js itself calls `writeHead` if the program does not call it. */
 const sendHead: Behaviour = (state, args) => {
   const { res, addHeaders } = state
-  // If the head was already sent, the call of Node.js below throws.
+  // If the head was already sent, Node.js's own `writeHead` below throws.
   if (!res.headersSent) setHead(res, args)
   state.addHeaders = doNothing
   addHeaders()
@@ -175,7 +175,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // A response with the status 102 only tells the client to wait. It is sent at once, but kept after the first output.
+  // The interim response 102 is sent at once. After the program's first output the call is kept, in order.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,
@@ -220,7 +220,7 @@ const PROPERTIES: Readonly<Record<string, (state: DeferredState) => unknown>> = 
   writableCorked: ({ corked }) => corked,
 }
 
-// Nested adapters defer one response several times, so each adapter needs its own layer of methods.
+// Nested adapters and resets defer a response several times. Each time, the methods need a symbol of their own.
 const layers: ReturnType<typeof newLayer>[] = []
 
 /** Installs the methods, and returns the installed `writeHead`. */

@@ -21,7 +21,7 @@ export type { RequestInfo } from './csrf.js'
 
 export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
-  /** A guard, made by `tokenGuard`, that counts each client's foreign tokens. Adapters may share it. Default: none. */
+  /** A guard, made by `tokenGuard`. Several adapters may share one guard. Default: none. */
   readonly guard?: TokenGuard
   /** The keys to load for every request. `loadCurrentKeys` loads further keys. Default: all. */
   readonly keys?: KeyNames
@@ -63,17 +63,17 @@ export interface SessionRequest {
   /** Runs the handler with the session as the current session. If the handler fails, the result is a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /**
-   * Resolves when every transaction that changed the session has ended. Before that, the handler has also run the code
-   * that directly follows each of these transactions.
+   * Resolves when every transaction that changed the session has ended. The code of the handler that directly follows
+   * each of these transactions has then run, too.
    */
   readonly finished: () => Promise<void>
-  /** Saves once, and returns the headers of the response. */
+  /** Saves the session. The result has the headers that the session adds to the response. */
   readonly commit: TE.TaskEither<SessionError, SessionHeaders>
   /** Ends the request without a save. If the session was already rotated, the headers still contain its new token. */
   readonly drop: () => SessionHeaders
 }
 
-/** A response that waits for the save. After the save the response is released or fails. */
+/** A response that waits for the save. After the save keyrow calls `release`. After a failure it calls `fail`. */
 export interface PendingResponse {
   /** Resolves when the response cannot wait for the handler any longer. */
   readonly mustFlush: Promise<void>
@@ -84,7 +84,7 @@ export interface PendingResponse {
   readonly release: (headers: SessionHeaders) => void
   /**
    * Called for each failure, even after the release. Once the first byte was sent, no other response is possible.
-   * `isHandler` returns whether the failed handler started the running code. Its further output is discarded.
+   * `isHandler` returns whether the failed handler started the running code. The output of such code is discarded.
    */
   readonly fail: (failure: unknown, headers: SessionHeaders, isHandler?: () => boolean) => void
 }
@@ -254,7 +254,7 @@ export interface HandledRequest<A> {
   readonly headers: SessionHeaders
 }
 
-/** Runs a request whose handler returns its response: loads the session, runs the handler, and saves. */
+/** Loads the session, runs a handler that returns the response, and saves the session. */
 export const handle = async <A>(
   begin: TE.TaskEither<unknown, SessionRequest>,
   handler: (sessionRequest: SessionRequest) => Handled,
@@ -270,7 +270,7 @@ export const handle = async <A>(
 
 type Check = (result: unknown, session: Session) => void
 
-/** Handles requests whose handler returns a `Response`. `check` checks the response before the save. */
+/** Returns a function that handles a `Request`. `check` checks the handler's result before the save. */
 export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
   const begin = createSessionLoader(options)
   return <A>(

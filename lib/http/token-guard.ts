@@ -1,5 +1,5 @@
-// Implements a guard against guessed tokens. For each client, the guard counts the different tokens that no store of
-// this installation made. The token of an ended session does not count, because browsers continue to send it.
+// Implements a guard against guessed tokens. The guard counts the different foreign tokens of each client address. The
+// token of an ended session does not count, because browsers continue to send it.
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { numberOption } from '../core/options.js'

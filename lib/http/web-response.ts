@@ -7,7 +7,7 @@ import { changedHeaders, type SessionHeaders } from './session-request.js'
 /**
  * Checks a handler's result before the session is saved. `result` is `undefined` for an upgraded connection.
  *
- * @throws `ResponseRejected` for a non-response, `Response.error()`, or if the cookie of a new session cannot be added
+ * @throws `ResponseRejected` for a non-response or `Response.error()`, and if a new session's cookie cannot be added
  */
 export const checkResponse = (result: unknown, session: Session): void => {
   if (result !== undefined && !isResponse(result))
