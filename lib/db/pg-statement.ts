@@ -45,7 +45,7 @@ export interface PgPool {
   ): void
   end(): Promise<void>
   on(event: 'error', listener: () => void): unknown
-  /** The number of the pool's clients. A single client lacks this member. */
+  /** The number of clients in the pool. A single client lacks this member, so keyrow can reject it. */
   readonly totalCount: number
   readonly ending?: boolean
   readonly options?: { readonly pipeline?: unknown; readonly stream?: unknown }
@@ -263,8 +263,8 @@ interface Field {
   readonly dataTypeID: number
 }
 
-// node-postgres settles a statement in its own listener for `readyForQuery`. keyrow's listener runs first and updates
-// `state`.
+// node-postgres settles a statement in its own listener for `readyForQuery`. keyrow's listener runs first, so `state`
+// is up to date by then.
 const observe = (connection: Connection, state: ClientState): void => {
   if (state.connection !== undefined) return
   state.connection = connection
@@ -316,7 +316,7 @@ const queryTimeout = (name: string, cause: unknown): DriverError =>
     cause,
   })
 
-/** Whether a statement missed keyrow's deadline. PostgreSQL's `statement_timeout` is another error, with a SQLSTATE. */
+/** Whether the error is a missed deadline or the pool's `query_timeout`. The server's timeouts have a SQLSTATE. */
 export const isDeadline = (error: unknown): boolean =>
   error instanceof DriverError && error.kind === 'timeout' && error.sqlState === undefined
 
@@ -344,7 +344,8 @@ const CANCEL_REQUEST = 80_877_102
 
 // Asks the server to cancel the client's statement. Otherwise the statement would continue on the server, for example
 // to wait for a lock, and such statements would accumulate. The promise resolves when the server has closed the
-// connection of the request, or after `timeoutMs`. With the pool's option `stream`, the address is unknown.
+// connection of the request, or after `timeoutMs`. With the pool's option `stream`, the address may be another one, so
+// no request is sent.
 export const cancelled = (client: PgClient, { options }: PgPool, timeoutMs: number): Promise<void> =>
   new Promise((resolve) => {
     const { host, port, processID, secretKey } = client as Address

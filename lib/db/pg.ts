@@ -43,7 +43,7 @@ export interface PgOptions {
   readonly prepare?: boolean
   /**
    * Whether each new client must be connected to a primary. Set it to true if the pool's address may lead to a standby.
-   * Until its deadline, each statement then waits for a primary. Default: false.
+   * If no primary is reached, a statement then tries again until its deadline. Default: false.
    */
   readonly primary?: boolean
 }
@@ -270,7 +270,7 @@ const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverErr
   lease.cancel()
 }
 
-/** Gives the client of a failed statement back or closes it. After a missed deadline, `lease.cancel` closes it. */
+/** Gives back or closes the client of a failed statement. After a missed deadline, `lease.cancel` closes the client. */
 const endAfter = (lease: Lease, error: unknown): void => {
   if (isDeadline(error)) return
   if (isFatal(error)) lease.destroy()
@@ -356,7 +356,7 @@ const handleOf = (tx: Tx): DriverTransaction => {
   return { query, savepoint: savepoints(query) }
 }
 
-/** Whether an error ended the connection. The error of an invalid parameter did not: it has a SQLSTATE but no cause. */
+/** Whether an error ended the connection. An invalid parameter did not: its error has a SQLSTATE but no cause. */
 const hasEnded = ({ sqlState, cause }: DriverError): boolean =>
   sqlState === undefined || (cause !== undefined && isFatal(cause))
 
