@@ -1,5 +1,5 @@
 // Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A
-// request to an idle queue is sent at once. A request without a result in its batch is sent again.
+// request to an idle queue is sent at once. If a batch returns no result for a request, the request is sent again.
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
@@ -12,13 +12,13 @@ export { type BatchOptions, limitsOf } from './batch-scheduler.js'
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
-// Whether an error concerns the whole batch. After any other error each request is retried alone, since one request may
-// be the cause. For example, a request has a value that cannot be stored, or waits too long for a lock.
+// Whether an error concerns the whole batch. After any other error each request is sent again alone, since a single
+// request may be the cause. Such a request may have a value that cannot be stored, or may wait too long for a lock.
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A write that is sent alone frees its slot after this time, since it may wait for a lock. Most writes are faster. */
+/** The maximum time for which a write that is sent alone occupies a slot, since it may wait for a lock. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -43,11 +43,11 @@ export interface Pending<I, A, L> {
   readonly reject: (thrown: unknown) => void
   /** Whether a batch may have executed the item. */
   mayBeDone: boolean
-  /** Whether a batch left the item undone. */
+  /** Whether the item was in a batch that did not execute it. */
   isUndone: boolean
 }
 
-/** Items of one key that are sent as one request. */
+/** Items with the same key that are sent as one request. */
 export interface Merged<I, R, A, L> {
   readonly request: R
   readonly pending: readonly Pending<I, A, L>[]
@@ -64,26 +64,26 @@ export interface BatchQueueOptions<I, R, A, L> {
   /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
   /**
-   * Sends a batch, and returns the results in the order of the requests. The result of a request is `undefined` if the
-   * batch did not execute it, and `UNKNOWN` if the batch may have executed it. Then the first item is sent alone.
+   * Sends a batch, and returns the results in the order of the requests. A result is `undefined` if the batch did not
+   * execute the request, and `UNKNOWN` if it may have done so. Then its first item is sent alone or in a second batch.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
-  /** Whether the next batch tries an item with a key that a batch left undone. Otherwise it is sent alone. Default: false. */
+  /** Whether an item with a key gets a second batch if the first batch did not execute it. Default: false. */
   readonly isWorthAnotherBatch?: (item: I) => boolean
   /** Sends one item alone. `mayBeDone` is true if a batch may have executed the item. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
-  /** Returns the key of the lock that an item takes. Items with the same key are sent in the order of arrival. */
+  /** Returns the key of the row that an item locks. Items with the same key are sent in the order of arrival. */
   readonly keyOf?: (item: I) => string
   /** The maximum number of items of one key in one request. Default: 1. */
   readonly maxMerged?: number
-  /** Whether `other` can be in one request with `first`. By default it can. */
+  /** Whether `other` can be merged with `first`. By default all items of one key can be merged. */
   readonly canMerge?: (first: I, other: I) => boolean
   /**
    * Merges items into one request. `base` is the result of the previous request with the same key, if the items waited
    * for that request. If an item cannot be merged, `merge` rejects its promise and leaves it out of the request.
    */
   readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
-  /** The length of an item's text. Default: 0. */
+  /** Returns the number of characters of an item. Default: 0. */
   readonly sizeOf?: (item: I) => number
 }
 
@@ -108,7 +108,7 @@ const NONE: never[] = []
 /** A group for which a batch returned no result. */
 interface Unanswered<I, R, A, L> {
   readonly group: Group<I, R, A, L>
-  /** The number of items that are now sent, each alone. The other items of the group return to the queue. */
+  /** The number of items that are sent now, each in its own statement. The others return to the queue. */
   readonly count: number
 }
 
@@ -301,7 +301,7 @@ class BatchQueue<I, R, A, L> {
     return unanswered
   }
 
-  /** Whether all items of an undone group are tried once more in a batch. */
+  /** Whether all items of a group that a batch did not execute get a second batch. */
   #isWorthAnotherBatch({ merged, key }: Group<I, R, A, L>): boolean {
     if (key === undefined) return false
     const isWorth = merged.pending.every(

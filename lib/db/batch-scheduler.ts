@@ -33,7 +33,7 @@ export const limitsOf = ({
 export interface BatchSource<B> {
   /** Returns the number of waiting requests. */
   readonly size: () => number
-  /** Removes and returns the next batch if `slots` batches can start now. Returns `undefined` if no batch is ready. */
+  /** Removes the next batch and returns it, or returns `undefined` if none is ready. `slots` batches can start now. */
   readonly next: (slots: number) => B | undefined
   /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
   readonly send: (batch: B) => Promise<void>
@@ -68,7 +68,7 @@ export class Scheduler<B> {
     this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
   }
 
-  /** Sends a batch after this turn of the event loop. It includes requests that arrive later in the same turn. */
+  /** Sends a batch after this turn of the event loop, so that it includes the requests that arrive in the same turn. */
   schedule(): void {
     if (this.#scheduled || this.#running >= this.#concurrency) return
     this.#scheduled = true

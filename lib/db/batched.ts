@@ -11,10 +11,10 @@ type Rows = E.Either<DriverError, readonly Row[]>
 
 /**
  * Wraps a database so that concurrent statements of the same kind are sent as one statement. Only statements with a
- * `batchable` form are batched, such as a record's `find` or its `save` of one column. A statement that arrives alone
- * is sent at once. Each caller gets its own result or error. A statement whose row is locked is sent again alone, and
- * waits for the lock. Statements in a transaction are not batched. If `maxQueueSize` statements wait, the next one
- * fails at once with a retryable `DriverError`.
+ * `batchable` form are batched, such as the `find` of a record, or a `save` that sets one column. A statement that
+ * arrives alone is sent at once. Each caller gets its own result or error. If the row of a statement is locked, keyrow
+ * sends this statement again alone, and it waits for the lock. Statements in a transaction are not batched. If
+ * `maxQueueSize` statements wait, the next one fails at once with a retryable `DriverError`.
  *
  * @throws `RangeError` for an option that is out of range
  *
@@ -81,7 +81,7 @@ const queueIn = (
   return (params) => (unsupported ? one(params) : request(params))
 }
 
-// Citus and some views do not support the batch form.
+// Citus and some views reject a `batchable` statement with one of these SQLSTATEs.
 const UNSUPPORTED = /^(0A000|42703|42809|55000)$/
 
 // A stale prepared statement may fail with one of these SQLSTATEs too, but its error is retryable.
@@ -91,7 +91,7 @@ const isUnsupported = ({ sqlState, retryable }: DriverError): boolean =>
 const arraysOf = (items: readonly Params[]): Params =>
   (items[0] ?? []).map((_, index) => arrayText(items.map((params) => paramText(params[index] ?? null))))
 
-// Groups the rows by their items. With `mustHave`, an item without rows is `undefined`, so that it is retried alone.
+// Groups the rows by their items. With `mustHave`, an item without rows gets `undefined`, and is sent again alone.
 const byItem = (
   rows: readonly Row[],
   count: number,

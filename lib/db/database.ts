@@ -13,8 +13,8 @@ export interface Query {
 }
 
 /**
- * One statement that replaces several statements of the same kind. Each parameter is the text of a PostgreSQL array,
- * with one element for each caller. The column `00 ordinal` of a result row has the caller's number, from 1 on.
+ * One statement that replaces several statements of the same kind. Each parameter is a PostgreSQL array literal, with
+ * one element for each caller. The column `00 ordinal` of a result row has the caller's number, from 1 on.
  */
 export interface BatchableQuery extends Query {
   /**
@@ -29,8 +29,8 @@ export interface BatchableQuery extends Query {
 export const ORDINAL = '00 ordinal'
 
 /**
- * A parameter of a statement. Every driver sends a parameter as PostgreSQL's text, which the server reads like a quoted
- * literal. So `'{"a": 1}'` is an object where the server expects a `jsonb`. Where it infers no type, `true` is a text.
+ * A parameter of a statement. Every driver sends a parameter as text, which the server reads like a quoted literal. So
+ * `'{"a": 1}'` becomes an object if a `jsonb` is expected. If the server can infer no type, it assumes `text`.
  */
 export type Param = string | number | boolean | bigint | null
 
@@ -39,8 +39,8 @@ export type Param = string | number | boolean | bigint | null
  * its own. The driver returns an `int8` as `bigint`, another integer or a float as `number`, and a `bytea` as
  * `Uint8Array`. It parses `json` and `jsonb`. It returns a `date` (midnight in UTC), a `timestamp` (local time) or a
  * `timestamptz` as a `Date` with millisecond precision. An infinite date or time is a `number`. An array of a built-in
- * scalar type is a JavaScript array. A value of any other type, such as `numeric`, `uuid`, `interval` or a type of your
- * own, is PostgreSQL's text.
+ * scalar type is a JavaScript array. A value of any other type (such as `numeric`, `uuid` or a type of your own) is a
+ * string in PostgreSQL's text format.
  */
 export type Row = Readonly<Record<string, unknown>>
 
@@ -66,7 +66,7 @@ export interface Database extends Queryable {
    * A nested transaction is a savepoint. The failure of a nested transaction undoes only the work since the savepoint.
    * Inside `body` only the innermost handle may be used. A statement through any other handle fails at once with the
    * kind `outerHandle`. A statement through the handle of an ended transaction fails with the kind `transactionOver`.
-   * If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets that error.
+   * If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets the error of the task.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
   /** Ends all connections. Later statements fail with a `DriverError`. A second call has no effect. */
@@ -84,9 +84,9 @@ export interface TransactionScope {
   readonly transaction: object
   /** The handle on which the transaction was begun. */
   readonly outer: Database
-  /** Runs `task` in the transaction after a successful body, before the commit or the savepoint's release. */
+  /** Registers a task to run after a successful body, before the commit or the release of the savepoint. */
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
-  /** Calls `listener` at the transaction's end, or at once if it is over. A released savepoint counts as committed. */
+  /** Calls `listener` when the transaction ends, or at once if it has. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 
@@ -204,10 +204,10 @@ export const ON_PRIMARY = 'clock_timestamp() is not null'
 export const ONCE_ON_PRIMARY = `(select ${ON_PRIMARY})`
 
 /**
- * Runs one of keyrow's statements under read committed. All these statements need this isolation level, since they wait
- * for other transactions and then use their results. If the role has a stricter default, the server rejects such a
- * statement (40001) without effect. The statement is then run again in a read committed transaction. Inside a
- * transaction of the program, the statement is sent unchanged.
+ * Runs one of keyrow's statements under read committed. keyrow's statements need this isolation level, since they may
+ * wait for another transaction and must then see its changes. If the role has a stricter default, the server rejects a
+ * statement after such a wait (40001). The rejected statement had no effect, and is run again in a read committed
+ * transaction. Inside a transaction of the program, the statement is sent unchanged.
  */
 export const runReadCommitted =
   (database: Database, query: Query, params: readonly Param[]): TaskEither<DriverError, readonly Row[]> =>

@@ -7,16 +7,16 @@ import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
-// Whether a statement failed because its prepared form is stale. It is stale if a column has a new type, or if the
-// connection has lost the prepared statement. DISCARD ALL or a pooler can cause this loss. The server detects a stale
-// statement before it runs the statement. So the statement had no effect, and can be sent again.
+// Whether a statement failed because its prepared form is stale. A prepared statement is stale if a column has a new
+// type, or if the connection has lost the prepared statement. DISCARD ALL or a pooler can cause this loss. The server
+// detects a stale statement before it runs the statement. So the statement had no effect, and can be sent again.
 export const isStalePlan = (error: unknown): boolean => {
   const { code, routine } = (error ?? {}) as { readonly code?: unknown; readonly routine?: unknown }
   // 0A000 has other causes too, and messages may be translated. So the name of the server's routine is compared.
   return code === '0A000' ? routine === 'RevalidateCachedQuery' : isForgotten(error)
 }
 
-/** Whether the connection has lost the prepared statement, or has another one with the same name. */
+/** Whether the connection has lost the prepared statement, or has another prepared statement with the same name. */
 export const isForgotten = (error: unknown): boolean => /^(26000|42P05)$/.test(String(codeOf(error)))
 
 export const codeOf = (error: unknown): unknown =>
@@ -28,8 +28,8 @@ const DEFAULT_TIMEOUT_MS = 5_000
 export const timeoutOf = ({ timeoutMs = DEFAULT_TIMEOUT_MS }: { readonly timeoutMs?: number }): number =>
   numberOption('timeoutMs', timeoutMs, 1, MAX_TIMER_MS)
 
-// Runs `start`, and fails with a `DriverError` after `timeoutMs`. Earlier attempts have used `spentMs` of this time.
-// The field `effect` of the error is the result of `abandon`. A result after the deadline is ignored.
+// Runs `start`, and fails with a `DriverError` after `timeoutMs`. Earlier attempts have used `spentMs` of this time. At
+// the deadline `abandon` is called, and returns the `effect` of the error. A later result of `start` is ignored.
 export const withDeadline = <A>(
   name: string,
   timeoutMs: number,
@@ -74,7 +74,7 @@ export const driverError = (name: string, cause: unknown): DriverError => {
   )
 }
 
-/** Returns the names of the violated constraint and column. The field names of postgres.js and PGlite differ. */
+/** Returns the names of the violated constraint and column. The field names of the drivers' errors differ. */
 const violated = (cause: unknown): { readonly constraint?: string; readonly column?: string } => {
   const fields = (cause ?? {}) as Readonly<Record<string, unknown>>
   const constraint = fields['constraint_name'] ?? fields['constraint']
@@ -125,8 +125,8 @@ export const closedError = (): DriverError =>
 // Retries operations of the store, which are all idempotent. The database recognizes a repeated save by its idempotency
 // key. A repeated rotation or creation recognizes the effect of the first attempt. An operation is retried after a lost
 // connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. It is also retried if the
-// server starts, stops, is read-only or lacks resources. The number of attempts and the total time are bounded. The
-// pauses between attempts have random lengths.
+// server is starting, stopping or read-only, or lacks resources. The number of attempts and the total time are bounded.
+// The pauses between attempts have random lengths.
 
 export interface RetryPolicy {
   /** The maximum number of attempts, including the first one. Default: 6. */
@@ -153,7 +153,7 @@ export const retryPolicyOf = ({
 export type Attempt<L, A> = (mayBeDone: boolean) => Promise<E.Either<L, A>>
 
 // Repeats the operation, within the limits of the policy, while it fails with a retryable `DriverError`. When the total
-// time is over, the result is a retryable `DriverError`. A later result is ignored.
+// time is over, the task returns a retryable `DriverError`, and ignores the result of the running attempt.
 export const retried =
   (policy: RetryPolicy) =>
   <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>

@@ -1,6 +1,6 @@
-// Sends one statement on a client of node-postgres, and cancels it on the server. keyrow uses the interface for statements
-// of other libraries ("submittable"). It requests the description of a prepared statement's result only once for each
-// connection. keyrow decodes the rows itself, so the type parsers of the client and of node-postgres have no effect.
+// Sends a statement on a client of node-postgres, or cancels it on the server. keyrow uses node-postgres's interface
+// `Submittable` for custom statements. On each connection, keyrow requests the result columns of a prepared statement
+// only once. keyrow decodes the rows itself, so the type parsers of the client and of node-postgres have no effect.
 
 import { createHash } from 'node:crypto'
 import { connect } from 'node:net'
@@ -13,7 +13,7 @@ import { driverError, withDeadline } from './deadline.js'
 import type { Plan } from './sending.js'
 import { type Column, paramText, type Wire } from './text-format.js'
 
-/** The part of node-postgres's protocol connection that keyrow uses. */
+/** The members of node-postgres's `Connection` that keyrow uses. */
 interface Connection {
   readonly stream: { cork?(): void; uncork?(): void; destroy?(): void; write(message: Uint8Array): unknown }
   parse(message: { readonly name: string; readonly text: string }): void
@@ -21,7 +21,7 @@ interface Connection {
   describe(message: { readonly type: 'P' }): void
   execute(): void
   sync(): void
-  /** The texts of the statements that the connection has prepared, by name. node-postgres keeps this record. */
+  /** The text of each statement that node-postgres has prepared on the connection, by the statement's name. */
   readonly parsedStatements: Readonly<Record<string, string>>
   prependListener(event: 'readyForQuery', listener: (message: { readonly status?: string }) => void): unknown
 }
@@ -45,7 +45,7 @@ export interface PgPool {
   ): void
   end(): Promise<void>
   on(event: 'error', listener: () => void): unknown
-  /** The number of clients. A pool has this member, and a single client has not. */
+  /** The number of clients in the pool. A single client lacks this member, so keyrow can reject it. */
   readonly totalCount: number
   readonly ending?: boolean
   readonly options?: { readonly pipeline?: unknown; readonly stream?: unknown }
@@ -53,29 +53,29 @@ export interface PgPool {
 
 const observed = new WeakSet<PgPool>()
 
-/** Throws an error for a pool that keyrow cannot use. */
+/** Returns the pool, or throws an error if keyrow cannot use it. */
 export const suitable = (pool: PgPool): PgPool => {
   if (typeof pool.totalCount !== 'number')
     throw new TypeError('keyrow needs a pool of node-postgres, not a client: pass a new pg.Pool(…)')
   if (pool.options?.pipeline === true)
     throw new RangeError('a pool with the option pipeline runs no statements of keyrow; leave the option out')
-  // Without a listener, the loss of an idle client would end the process. The pool replaces such a client.
+  // Without a listener, the loss of an idle client's connection would end the process. The pool replaces the client.
   if (!observed.has(pool)) pool.on('error', () => undefined)
   observed.add(pool)
   return pool
 }
 
-/** What keyrow knows of a connection. */
+/** What keyrow knows about a client's connection. */
 export interface ClientState {
   /** The result columns of prepared statements, by name. */
   readonly columns: Map<string, readonly Column[]>
   /** The time at which the server last reported that it is ready for a statement. */
   answeredAt: number
-  /** The server's last transaction status: `I` outside of transactions, `T` in one, `E` in a failed one. */
+  /** The last transaction status that the server reported: `I` (no transaction), `T` (open) or `E` (failed). */
   status: string
   /** Whether a check has found that the server is a primary. */
   isChecked: boolean
-  /** The connection, once keyrow has sent a statement on it. */
+  /** The client's connection. It is `undefined` until keyrow has sent a statement on the client. */
   connection: Connection | undefined
 }
 
@@ -84,7 +84,7 @@ export interface Lease {
   readonly client: PgClient
   readonly state: ClientState
   readonly leasedAt: number
-  /** Gives the client back, unless a transaction is open on it. The second call has no effect. */
+  /** Gives the client back, or closes it if a transaction is open on it. A second call has no effect. */
   readonly release: () => void
   /** Closes the client's connection. */
   readonly destroy: () => void
@@ -105,17 +105,17 @@ export const stateOf = (client: PgClient): ClientState => {
     connection: undefined,
   }
   // node-postgres removes its own listener while a client is in use. Without a listener, a lost connection would end
-  // the process. The statement gets the error too.
+  // the process. node-postgres also passes the error to the statement.
   client.on('error', () => undefined)
   states.set(client, state)
   return state
 }
 
-/** Whether a transaction is open on the client, even if the program has begun it. */
+/** Whether a transaction is open on the client, begun by keyrow or by the program. */
 export const isInTransaction = (client: PgClient): boolean =>
   (client.getTransactionStatus?.() ?? stateOf(client).status) !== 'I'
 
-/** Closes the socket of a client at once. An orderly end would wait for a server that no longer answers. */
+/** Closes the socket of a client at once. An orderly close would wait for the server, which may no longer answer. */
 export const closeSocket = (client: PgClient): void => stateOf(client).connection?.stream.destroy?.()
 
 export interface Result {
@@ -127,7 +127,7 @@ export interface Result {
 
 const names = new LRUCache<string, string>({ max: 1_000 })
 
-/** Returns the name of a prepared statement. Processes that share a connection use the same name for the same text. */
+/** Returns a statement's name, which is the same in all processes. They may share connections through a pooler. */
 const nameOf = (text: string, generation: number): string => {
   const known = names.get(text) ?? createHash('sha256').update(text).digest('hex').slice(0, 32)
   names.set(text, known)
@@ -136,15 +136,14 @@ const nameOf = (text: string, generation: number): string => {
 
 interface Parts {
   readonly text: string
-  /** The name of the prepared statement, or an empty text for an unprepared one. */
+  /** The name of the prepared statement, or an empty string if the statement is not prepared. */
   readonly name: string
   readonly values: readonly (string | null)[]
   readonly state: ClientState
 }
 
-// The message Bind of a known statement, followed by Execute and Sync, as one write to the socket. node-postgres writes
-// each message separately, which costs half of the process's time for a small statement. The layout is in PostgreSQL's
-// documentation of the protocol, "Message Formats".
+// Returns the messages Bind, Execute and Sync in one buffer. node-postgres writes each message separately, which takes
+// half of the CPU time of a small statement. The layout is in PostgreSQL's documentation, under "Message Formats".
 const boundMessages = (name: string, values: readonly (string | null)[]): Buffer => {
   const sizes = values.map((value) => (value === null ? -1 : Buffer.byteLength(value)))
   const size = sizes.reduce((sum, size) => sum + 4 + Math.max(0, size), name.length + 12)
@@ -165,14 +164,14 @@ const boundMessages = (name: string, values: readonly (string | null)[]): Buffer
   return messages
 }
 
-/** Execute of the unnamed portal without a limit of rows, and Sync. */
+/** The message Execute for the unnamed portal without a row limit, and the message Sync. */
 const EXECUTE_AND_SYNC = Buffer.from('450000000900000000005300000004', 'hex')
 
 class Statement {
-  /** node-postgres copies these two members to `parsedStatements` when the server has prepared the statement. */
+  /** node-postgres adds this name and text to `parsedStatements` when the server has prepared the statement. */
   readonly name: string
   readonly text: string
-  /** node-postgres replaces this member if the pool has a `query_timeout`, and calls it when the time is over. */
+  /** If the pool has a `query_timeout`, node-postgres wraps this function, and calls it when the time is over. */
   callback = (error?: unknown): void => {
     if (error !== undefined) this.#end(queryTimeout(this.#query, error))
   }
@@ -244,7 +243,7 @@ class Statement {
     this.#command = ''
   }
 
-  // The server ignores a Sync that it receives before the end of the data.
+  // The server ignores the Sync that followed Execute, since it came before the end of the data. So Sync is sent again.
   handleCopyInResponse(connection: { sendCopyFail(message: string): void; sync(): void }): void {
     connection.sendCopyFail('keyrow sends no copy data')
     connection.sync()
@@ -264,8 +263,8 @@ interface Field {
   readonly dataTypeID: number
 }
 
-// node-postgres settles a statement in its own listener for `readyForQuery`. keyrow's listener runs before that one, so
-// `state` is up to date when the statement is settled.
+// node-postgres settles a statement in its own listener for `readyForQuery`. keyrow's listener runs first, so `state`
+// is up to date by then.
 const observe = (connection: Connection, state: ClientState): void => {
   if (state.connection !== undefined) return
   state.connection = connection
@@ -304,7 +303,7 @@ export const isFatal = (error: unknown): boolean => {
   return severity === undefined || severity === 'FATAL' || severity === 'PANIC'
 }
 
-// The errors of node-postgres itself have only a message, such as `Connection terminated unexpectedly`.
+// Whether an error has a code. node-postgres's own errors have none, such as `Connection terminated unexpectedly`.
 const hasCode = (error: unknown): boolean => typeof (error as { readonly code?: unknown }).code === 'string'
 
 const lost = (name: string, cause: unknown, effect: Effect): DriverError =>
@@ -317,11 +316,11 @@ const queryTimeout = (name: string, cause: unknown): DriverError =>
     cause,
   })
 
-/** Whether a deadline has passed. The result is false for a timeout of the server. */
+/** Whether the error is a missed deadline or the pool's `query_timeout`. The server's timeouts have a SQLSTATE. */
 export const isDeadline = (error: unknown): boolean =>
   error instanceof DriverError && error.kind === 'timeout' && error.sqlState === undefined
 
-/** Returns the error of a pool that provided no client. Nothing was sent. */
+/** Returns the error of a statement for which the pool provided no client. The statement was not sent. */
 export const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
   const error = driverError('connect', cause)
   return !isEnding && hasCode(cause)
@@ -343,10 +342,10 @@ interface Address {
 
 const CANCEL_REQUEST = 80_877_102
 
-// Asks the server to cancel the client's statement. Without this request the statement would continue on the server, for
-// example to wait for a lock, and the server would have more and more of such connections. The promise resolves when the
-// server has closed the request's connection, or after `timeoutMs`. The connection of a pool with the option `stream`
-// may lead elsewhere, so nothing is cancelled there.
+// Asks the server to cancel the client's statement. Otherwise the statement would continue on the server, for example
+// to wait for a lock, and such statements would accumulate. The promise resolves when the server has closed the
+// connection of the request, or after `timeoutMs`. With the pool's option `stream`, the address may be another one, so
+// no request is sent.
 export const cancelled = (client: PgClient, { options }: PgPool, timeoutMs: number): Promise<void> =>
   new Promise((resolve) => {
     const { host, port, processID, secretKey } = client as Address
@@ -375,7 +374,7 @@ const ROLE: Query = {
   text: `select pg_is_in_recovery()::text as standby where ${ON_PRIMARY}`,
 }
 
-/** Throws a `DriverError` if the client is not connected to a primary, or if its server does not answer in time. */
+/** Rejects with a `DriverError` if the client's server is not a primary, or does not answer within `timeoutMs`. */
 export const checkRole = async (client: PgClient, state: ClientState, timeoutMs: number): Promise<void> => {
   const answer = await withDeadline(ROLE.name, timeoutMs, () => sendOn(client, state, ROLE, [], UNPREPARED))
   if (E.isRight(answer) && answer.right.rows[0]?.[0] === 'false') {

@@ -42,8 +42,8 @@ export interface PgOptions {
   /** Whether statements are prepared. A pooler in transaction mode may need `false`. Default: true. */
   readonly prepare?: boolean
   /**
-   * Whether each new client must be connected to a primary. Set it if the pool's address may lead to a standby. A
-   * statement then waits for a primary until its deadline. Default: false.
+   * Whether each new client must be connected to a primary. Set it to true if the pool's address may lead to a standby.
+   * If no primary is reached, a statement then tries again until its deadline. Default: false.
    */
   readonly primary?: boolean
 }
@@ -62,7 +62,7 @@ interface Link {
   readonly leases: Set<Lease>
   /** All clients that keyrow has used and that have not ended. */
   readonly clients: Set<PgClient>
-  /** The latest time at which a statement was sent that missed its deadline. */
+  /** The time at which the latest statement that missed its deadline was sent. */
   silentSince: number
   /** The number of statements and transactions that have not ended. */
   running: number
@@ -72,9 +72,9 @@ interface Link {
  * Makes a database on a pool of node-postgres. Closing the database ends the pool. keyrow sends and reads all values as
  * text, so type parsers have no effect, whether they belong to the pool or to the whole process.
  *
- * If a statement misses its deadline, keyrow cancels the statement on the server and closes the client. keyrow also
- * closes idle clients that have not answered since. So connections that no longer answer do not stay in the pool. Set
- * `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
+ * If a statement misses its deadline, keyrow cancels the statement on the server and closes the client. keyrow later
+ * closes each idle client whose last answer is older than this statement. So connections that no longer answer do not
+ * stay in the pool. Set `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
  *
  * If a setting of the role or database would silently give wrong values (`DateStyle` other than ISO,
  * `extra_float_digits` below 1, `array_nulls` off), the affected statements fail with a `DriverError` of the kind
@@ -142,10 +142,10 @@ const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> 
   while (!isSo() && performance.now() < until) await delay(5)
 }
 
-/** The maximum time of an orderly end, which a connection that no longer answers never reaches. */
+/** The maximum wait for an orderly close or a cancel request. A connection that no longer answers would never close. */
 const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
 
-// A pool that ends gives no client to the statements that wait for one. So the pool ends after these statements.
+// `pool.end` would leave the statements that wait for a client without one. So `close` first waits for all statements.
 const close = (link: Link): Outcome<void> => {
   const { pool, timeoutMs, leases, clients } = link
   const closeSockets = (): Effect => {
@@ -178,7 +178,7 @@ const leaseOf = (link: Link, client: PgClient, releaseClient: (destroy?: boolean
     releaseClient(destroy)
     if (destroy) closeSocket(client)
   }
-  // A cancelled client ends with its cancel request.
+  // After `cancel`, the client is closed as soon as the cancel request has ended.
   const endUnlessCancelled = (destroy: boolean): void => {
     if (!isCancelled) end(destroy)
   }
@@ -202,8 +202,8 @@ const leaseOf = (link: Link, client: PgClient, releaseClient: (destroy?: boolean
 
 const LONGEST_PAUSE_MS = 250
 
-// Takes a suitable client from the pool. A client is closed instead if it has not answered since a statement missed its
-// deadline, if a transaction is open on it, or if it is connected to a standby and the program wants a primary.
+// Takes clients from the pool until one is suitable, and closes the others. A client is unsuitable if its last answer
+// is older than `silentSince`, if a transaction is open on it, or if `primary` is set and it is connected to a standby.
 const leased = async (link: Link, clock: Clock): Promise<Lease> => {
   for (let delayMs = 5; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
     try {
@@ -229,14 +229,14 @@ const leased = async (link: Link, clock: Clock): Promise<Lease> => {
   }
 }
 
-/** The time of one statement. `until` is its deadline. */
+/** The time limit of one statement. `until` is its deadline. */
 interface Clock {
   readonly until: number
   isOver: boolean
 }
 
-// Takes a client and sends the first statement on it. If the deadline passes first, the client is closed, or is given
-// back as soon as the pool provides it.
+// Takes a client from the pool and passes it to `act`. If the deadline passes during `act`, the client is closed. If
+// the deadline passes before the pool provides a client, the client is given back unused.
 const withLease = async <A>(
   link: Link,
   name: string,
@@ -263,14 +263,14 @@ const withLease = async <A>(
   return result
 }
 
-/** Closes the client, and later the other silent clients, if the error of a statement is a deadline. */
+/** After a missed deadline, cancels the statement and closes its client. `leased` closes the other silent clients. */
 const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverError): void => {
   if (!isDeadline(error)) return
   link.silentSince = Math.max(link.silentSince, sentAt)
   lease.cancel()
 }
 
-/** Gives a client back after an error of its statement. `withLease` closes a client that missed a deadline. */
+/** Gives back or closes the client of a failed statement. After a missed deadline, `lease.cancel` closes the client. */
 const endAfter = (lease: Lease, error: unknown): void => {
   if (isDeadline(error)) return
   if (isFatal(error)) lease.destroy()
@@ -296,12 +296,12 @@ const rowsOf = ({ columns, rows }: Result, onColumns: OnColumns | undefined) => 
   return decodedRows(columns, rows)
 }
 
-/** A transaction. Once it is `lost`, nothing more is sent in it. */
+/** A transaction. `lost` is the error that ended its connection. After this error no more statements are sent. */
 interface Tx {
   readonly link: Link
   readonly lease: Lease
   lost: DriverError | undefined
-  /** The last statement. The next statement waits for its end, since a client runs one statement at a time. */
+  /** The last statement. The next one waits until it has ended, since a client runs one statement at a time. */
   last: Promise<unknown>
 }
 
@@ -334,7 +334,7 @@ const transact = async <L, A>(
   }
 }
 
-// The server answers COMMIT with ROLLBACK if the transaction has failed.
+// If a statement of the transaction has failed, PostgreSQL answers COMMIT with the command tag ROLLBACK.
 const committed = async <A>(tx: Tx, result: E.Right<A>): Outcome<A> => {
   let command = ''
   const ended = await inTransaction(tx, { name: 'commit', text: 'commit' }, [], (result) => {
@@ -356,11 +356,11 @@ const handleOf = (tx: Tx): DriverTransaction => {
   return { query, savepoint: savepoints(query) }
 }
 
-/** Whether an error ended the transaction's connection. An invalid parameter has a SQLSTATE and no cause. */
+/** Whether an error ended the connection. An invalid parameter did not: its error has a SQLSTATE but no cause. */
 const hasEnded = ({ sqlState, cause }: DriverError): boolean =>
   sqlState === undefined || (cause !== undefined && isFatal(cause))
 
-// Sends a statement of a transaction, after the statements before it.
+// Sends a statement in a transaction after the earlier statements of the transaction have ended.
 const inTransaction = (
   tx: Tx,
   query: Query,

@@ -27,12 +27,12 @@ const lockDirectory = async (directory: string): Promise<() => Promise<void>> =>
 }
 
 interface Locks {
-  /** Takes an exclusive lock on the file. Returns false if another process holds the lock. */
+  /** Tries to take an exclusive lock on the file. Returns false if another process holds the lock. */
   tryLock(fd: number): boolean
 }
 
-// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Loading the module
-// ends a Deno process, and a held lock ends a Bun process. Locks made by Bun or Deno do not keep out Node.js.
+// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Deno ends when it
+// loads the module, and Bun ends when it holds a lock. Their own file locks do not exclude Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
@@ -53,7 +53,7 @@ const unlocked = (why: string, cause?: unknown, remedy = 'open it with Node.js')
   )
 
 export interface PgliteOptions {
-  /** The maximum time of one statement in milliseconds, without the opening of the database. Default: 5,000. */
+  /** The maximum time of one statement after the database is open, in milliseconds. Default: 5,000. */
   readonly timeoutMs?: number
 }
 
@@ -68,11 +68,11 @@ interface Opened {
 
 /**
  * Makes a PGlite database in a directory, or in memory if no directory is given. The first statement opens the
- * database. The creation of a database takes 3 to 5 seconds. Statements fail with a `DriverError` if another process
- * has the directory open. On Bun and Deno the lock does not work, so all statements on a database in a directory fail.
- * The lock needs the package `fs-native-extensions`.
+ * database. The creation of a database takes 3 to 5 seconds. keyrow locks the directory with the package
+ * `fs-native-extensions`. Statements fail with a `DriverError` if another process has the directory open. On Bun and
+ * Deno the lock does not work, so all statements on a database in a directory fail.
  *
- * @throws `RangeError` for an address instead of a directory (`file://`, `idb://`), and for a timeout out of range
+ * @throws `RangeError` for a URL instead of a directory (`file://`, `idb://`), and for a timeout out of range
  *
  * @example
  * ```ts
@@ -102,7 +102,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
   })
 }
 
-/** Opens the database at the first call, and again after a call that failed, but never after `close`. */
+/** `opened` opens the database at its first call, and again after a failure. After `close` it returns an error. */
 const opening = (directory: string | undefined) => {
   let opened: Outcome<Opened> | undefined
   let closed: Outcome<void> | undefined
@@ -185,7 +185,7 @@ class RolledBack<L> extends Error {
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** The progress of a transaction. A transaction waits for the previous one, at most until its own deadline. */
+/** The progress of a transaction. A transaction waits for the previous transaction, at most for `timeoutMs`. */
 interface TxState {
   state: 'waiting' | 'begun' | 'late'
   thrown?: { readonly error: unknown }

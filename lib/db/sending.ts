@@ -1,5 +1,5 @@
-// Sends one statement for a network driver. `sendQuery` checks the parameters, and the settings that change values. If
-// a prepared statement is stale, `sendQuery` sends it again unprepared.
+// Sends one statement for a network driver. `sendQuery` checks the parameters, and the server settings that could
+// change values. If a prepared statement is stale, `sendQuery` sends it again unprepared.
 
 import { DriverError, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
@@ -10,7 +10,7 @@ import type { Column } from './text-format.js'
 /** How one attempt at a statement is sent. */
 export interface Plan {
   readonly prepare: boolean
-  /** The number of times that the pool's statements became stale. Each generation prepares its statements anew. */
+  /** The number of times that the pool's prepared statements became stale. Each time, the pool prepares them again. */
   readonly generation: number
   readonly timeoutMs: number
 }
@@ -99,8 +99,8 @@ const checkSettings = async (check: SettingsCheck, send: (query: Query) => Rows)
   return result
 }
 
-// Statements outside of transactions share one check. A transaction checks for itself, because the shared check may
-// wait for the connection that the transaction has.
+// Statements outside of transactions share one check. A transaction does its own check, because the shared check may
+// wait for a connection that this transaction occupies.
 const sharedCheck = (check: SettingsCheck, send: (query: Query) => Rows): Outcome<void> =>
   (check.looking ??= checkSettings(check, send).finally(() => {
     check.looking = undefined
@@ -134,8 +134,8 @@ const checked = ({ digits, nulls, style }: Row): E.Either<DriverError, void> => 
   return E.left(new DriverError(message, { kind: 'setting', retryable: false }))
 }
 
-// Sends a statement, and checks the settings that affect its values. If the result may be rounded, the statement fails,
-// although it may have taken effect.
+// Sends a statement, and checks the settings that affect its values. If such a setting may have changed the result, the
+// statement fails, although it may have taken effect.
 const sendChecked = async (
   query: Query,
   params: readonly Param[],

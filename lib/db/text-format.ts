@@ -4,7 +4,7 @@ import { parse as parseArray } from 'postgres-array'
 import { deepFreeze, textProblem } from '../core/json.js'
 import type { Param, Row } from './database.js'
 
-/** Returns the text of a parameter, such as `true` for true, or the shortest form of a number. */
+/** Returns a parameter in PostgreSQL's text format, such as `'true'` for `true`. */
 export const paramText = (param: Param): string | null =>
   param === null ? null : Object.is(param, -0) ? '-0' : String(param)
 
@@ -18,7 +18,7 @@ export const paramProblem = (param: unknown): string | undefined => {
 }
 
 // A date or a time becomes a `Date` with millisecond precision. `infinity` becomes the number `Infinity`. A date or
-// time in a style other than ISO may be ambiguous, so it stays text.
+// time in a style other than ISO may be ambiguous, so it stays a string.
 const TIME =
   /^(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(?:([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?)?( BC)?$/
 
@@ -67,7 +67,7 @@ const dateOf = made(inUtc)
 
 const momentOf = made((time) => new Date(inUtc(time).getTime() - time.offset * 1000))
 
-/** Reads a time without a zone as a time in the zone of the process. */
+/** Decodes a `timestamp`, which has no time zone, in the time zone of the process. */
 const localTimeOf = made(({ parts: [year, month, day, hour, minute, second], millisecond }) => {
   const date = new Date(2000, 0, 1)
   date.setFullYear(year, month, day)
@@ -102,7 +102,7 @@ const bytesOf: Decode = (text) =>
 const asText: Decode = (text) => text
 const json: Decode = (text) => JSON.parse(text)
 
-/** The OID of each decoded type, the OID of its arrays, and its decoder. Values of all other types stay text. */
+/** The OID of each decoded type, the OID of its arrays, and its decoder. Values of all other types stay strings. */
 const types: readonly (readonly [type: number, arrays: number, decode: Decode])[] = [
   [16, 1000, (text) => text === 't'], // boolean
   [17, 1001, bytesOf],
@@ -180,10 +180,10 @@ const arrayElement = (element: string | null): string =>
       ? `"${element.replaceAll(/["\\]/g, '\\$&')}"`
       : `"${element}"`
 
-/** Returns PostgreSQL's text of an array, from the texts of its elements. */
+/** Returns a PostgreSQL array literal. Each element is a value in PostgreSQL's text format. */
 export const arrayText = (elements: readonly (string | null)[]): string =>
   `{${elements.map(arrayElement).join()}}`
 
-/** Returns PostgreSQL's text of an array of JSON. Each element is escaped like a JSON string. */
+/** Returns a PostgreSQL array literal. Each element is a JSON text, which is escaped like a JSON string. */
 export const arrayOfJson = (elements: readonly (string | null)[]): string =>
   `{${elements.map((element) => (element === null ? 'NULL' : JSON.stringify(element))).join()}}`

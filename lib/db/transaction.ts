@@ -69,7 +69,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-// Returns this database's innermost open scope in the current async context, inside `handle` if it is given.
+// Returns this database's innermost open scope in the async context. With `handle`, only scopes inside it count.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope
@@ -135,7 +135,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
     async (): Outcome<A, L> => {
       if (!scope.over && innermost(scope.root, scope) !== undefined) return misuseError(OUTER)
-      // The statement waits for the end of a concurrent savepoint, whose rollback would undo the statement too.
+      // A statement waits for a concurrent savepoint to end, since its rollback would also undo the statement.
       while (scope.savepoint !== undefined) await scope.savepoint
       return scope.over ? misuseError(OVER) : act()
     }

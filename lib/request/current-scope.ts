@@ -30,14 +30,14 @@ import {
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** Returns the inner scope of `scope` for the innermost transaction of its database, or `scope` if none is open. */
+/** Returns the inner scope of `scope` for its database's innermost transaction, or `scope` outside of transactions. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
   return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
-/** Returns the session in the innermost open transaction of its database, or unchanged if no transaction is open. */
+/** Returns the session in its database's innermost open transaction, or unchanged outside of transactions. */
 export const sessionThere = (session: Session): Session => {
   const { using, current } = session.handle
   const tx = current?.()
@@ -83,7 +83,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
   return scope
 }
 
-/** Writes the transaction's changes. If they depend on unsaved edits of the request, also writes these edits. */
+/** Returns a task that writes the transaction's changes, and the request's unsaved edits on which they depend. */
 const writing =
   (around: Scope, scope: TransactionScope): TaskEither<SessionError, unknown> =>
   async () => {
@@ -144,15 +144,15 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
   replaceState(around, edits, token, session.snapshot)
 }
 
-// Returns the edits of the outer scope after a commit. `before` has its edits from before the transaction, `present`
-// has its edits now, and `inside` has the transaction's unsaved edits.
+// Returns the edits of the outer scope after a commit. `before` are this scope's edits before the transaction,
+// `present` are its edits now, and `inside` are the transaction's unsaved edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const added = inside.filter((edit, key) => before.get(key) !== edit)
   return composeEdits(sinceEdits(done, present), added)
 }
 
-/** Returns the current scope. Inside a transaction of its database, returns its inner scope for this transaction. */
+/** Returns the current scope. Inside a transaction of the session's database, returns the transaction's inner scope. */
 export const currentScope = (): Scope | undefined => {
   const scope = chainHere()?.scope
   return scope && scopeHere(scope)
@@ -162,7 +162,7 @@ export const currentScope = (): Scope | undefined => {
 export const sessionOf = (scope: Scope): E.Either<SessionClosed, Session> =>
   scope.ended ? E.left(new SessionClosed(scope.session.id)) : E.right(lookAt(scopeHere(scope)))
 
-/** Returns the innermost open scope of this session. For a value in a transaction, returns the transaction's scope. */
+/** Returns the innermost open scope of this session. For a session value of a transaction, returns the inner scope. */
 export const scopeFor = ({ id, handle }: Session): Scope | undefined => inStore(id, handle, chainHere())
 
 const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefined): Scope | undefined => {
@@ -174,7 +174,7 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
 }
 
 // Returns the closed scope of this session value, if there is one. In this case the code with the value has outlived
-// its request. A session that was loaded again has a token of its own, so it has no closed scope.
+// its request. A session that was loaded again has a new `Token`, so it has no closed scope.
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
     if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))
@@ -250,7 +250,7 @@ const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>
   dropScope(scope)
   if (!isOpen) return E.right(scope.session)
   const before = scope.session
-  // A prefetched page may never be seen, so a prefetch without edits does not move the expiration.
+  // A prefetched page may never be seen, so a prefetch without edits does not extend the expiration.
   if (scope.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
   const saved = await storeSession(before)()
   if (E.isRight(saved)) {

@@ -97,7 +97,7 @@ export const isInside = (scope: Scope): boolean => {
 /** Whether both values belong to one session of one store, even if one of them is in a transaction. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** Whether both are the same store, no matter in which transactions. All of them have the same function `using`. */
+/** Whether both are one store, even in different transactions. A store has the same `using` in each transaction. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 

@@ -136,8 +136,8 @@ export const publishUnopened = (token: string): void => {
 
 type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
 
-// A store may return more keys than requested. The further keys are dropped, so that a program that requests too few
-// keys fails in its first tests.
+// A store may return more keys than requested. The other keys are dropped, so that a program that requests too few keys
+// fails in its tests.
 const only = (keys: Keys | undefined, loaded: Loaded): Loaded =>
   keys === undefined || E.isLeft(loaded) || E.isLeft(loaded.right)
     ? loaded
@@ -306,7 +306,7 @@ const reread = (
   )
 
 /**
- * Loads further keys of a session that was loaded without them, and keeps its unsaved edits. If all these keys are
+ * Returns a function that loads further keys of a session, and keeps its unsaved edits. If all these keys are already
  * loaded, no statement is sent. Otherwise one statement also reads the changes that other requests have saved.
  *
  * @example

@@ -51,7 +51,7 @@ import {
 import { merged, mergedWithoutRead } from './save.js'
 
 // Concurrency: A batch of saves skips locked headers (`skip locked`), so it waits for no lock and takes part in no
-// deadlock. Each skipped save is later repeated. With each locked header a batch does the same as a single save.
+// deadlock. Each skipped save is later repeated. A header that the batch locks is written as by a single save.
 
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
@@ -75,7 +75,7 @@ cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag')} as since)
 where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.expiration')})`,
 
   // Arrays as text, for sessions: $1 ids, $2 base revisions, $3 version tags of $2, $4 whether the header must still
-  // have revision $2, $5 the idempotency keys of merged saves, as one text. Number: $6 idle time. Arrays as text, for
+  // have revision $2, $5 the idempotency keys of merged saves, as one string. Number: $6 idle time. Arrays as text, for
   // edits: $7 ordinals of sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that
   // was not saved. `seen` and `changes` come from the statement's snapshot. The statement writes no principals.
   save: (schema) => `
@@ -229,7 +229,7 @@ type Outcome = E.Either<Unsaved, SavedSnapshot>
 const NOT_STORED: Outcome = E.left('notStored')
 const MAY_BE_STORED: Outcome = E.left('mayBeStored')
 
-/** Returns the outcomes of the saves. If a row does not have the changes of all saves, reads the session again. */
+/** Returns the outcomes of the saves. If a row lacks changes of other requests, reads the session again. */
 const outcomesOf = async (
   refresh: SessionStore['refresh'],
   requests: readonly SaveRequest[],

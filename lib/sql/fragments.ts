@@ -19,7 +19,7 @@ export const FENCED = `now() + ${FENCE_TIME}`
 /** The SQL condition that a session is live now. It reads the clock, since the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** The condition for Citus, with the time at the transaction's start. Citus rejects volatile functions in an update. */
+/** The same condition for the time of the transaction's start. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
 /** A tombstone is kept for at least this many revisions. No reader needs the changes since an older revision. */
@@ -52,7 +52,7 @@ interface EndingParts {
   readonly before?: readonly string[]
   /** Selects and locks the sessions to end. A statement that waits for locks takes them in the order of the ids. */
   readonly lockedSessions: string
-  /** Whether entries are deleted in one scan. The cascade would delete the entries of each session separately. */
+  /** Whether entries are deleted in one scan. The foreign key would delete the entries of each session separately. */
   readonly deletesEntries?: boolean
   /** A statement that fences the ids of the locked sessions (`held`). */
   readonly fenced: string
@@ -82,7 +82,7 @@ with ${[
 ${parts.result}`
 }
 
-/** The recent idempotency keys, followed by new keys. `ids` has `size` bytes of new keys in hexadecimal. */
+/** Appends new idempotency keys to the recent ones. `ids` has the new keys in hexadecimal, in total `size` bytes. */
 export const withSaves = (ids: string, size: string): string =>
   `substring(recent_saves from greatest(1, length(recent_saves) + ${size} - ${String(RECENT_SAVES * 8 - 1)})) || decode(${ids}, 'hex')`
 
@@ -145,8 +145,8 @@ export const secretMatches = (secret: string): string => `
       (s.secret_hash = decode(${secret}::text, 'hex')
        or (s.previous_hash = decode(${secret}::text, 'hex') and s.previous_until > now()))`
 
-// The columns of a load of `s`. `entries` has the changes after the revision `base.since`, or all entries if
-// `base.since` is 0. If nothing has changed, no entries are read. `expired` is true for an expired session.
+// The result columns of a load of the session `s`. `entries` has the changes after the revision `base.since`, or all
+// entries if `base.since` is 0. If nothing has changed, no entries are read. `expired` is true for an expired session.
 export const loadedColumns = (schema: string, idle: string, fraction: string): string => `
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or base.since = s.revision then null
@@ -155,7 +155,7 @@ export const loadedColumns = (schema: string, idle: string, fraction: string): s
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
 
-/** The columns of a load of some keys. If the caller has the current values of these keys, no entries are read. */
+/** The result columns of a load of some keys. If the caller has their current values, no entries are read. */
 export const loadedKeys = (
   schema: string,
   id: string,
@@ -166,8 +166,8 @@ export const loadedKeys = (
        case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
             else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
-// Whether a load in a batch needs a row, because the session is not found or has changed. The session has changed if
-// its revision is not `since`, or its expiration is not `expiration`, in milliseconds.
+// Whether a load in a batch needs a result row. It needs none if the session is live, has the revision `since` and the
+// expiration `expiration` in milliseconds, and needs no touch.
 export const needsRow = (idle: string, fraction: string, expiration: string): string => `
   (s.id is null or base.since <> s.revision or s.expires_at <= now()
    or ${epoch('s.expires_at')} <> ${expiration} or ${touchDue(idle, fraction)})`

@@ -20,7 +20,7 @@ export interface Migration {
   readonly columns: readonly string[]
 }
 
-/** Makes steps from their texts by name. A text is a string, or an object that also has the text `byHand`. */
+/** Makes the steps of a migration from their SQL texts. A text is a string, or an object that also has `byHand`. */
 const stepsOf =
   (texts: (schema: string) => Readonly<Record<string, string | Omit<Step, 'name'>>>) =>
   (schema: string): readonly Step[] =>
@@ -73,10 +73,10 @@ create table ${schema}.entry (
   ],
 }
 
-// The table `listing` indexes sessions by principal and by expiry. A save moves `expires_at`, and must change no index.
-// So `listing` is a separate table. A session cannot expire before its `collect_at`. The cleanup moves `collect_at`.
-// The table has no foreign key, since the creation of a foreign key would lock the sessions. Releases for version 1 do
-// not write the table, so the cleanup adds their sessions.
+// The table `listing` indexes sessions by principal and by expiry. A save changes `expires_at` in the header, and must
+// change no index. So the indexes belong to a separate table. A session cannot expire before its `collect_at`. The
+// cleanup updates `collect_at`. The table has no foreign key, since the creation of a foreign key would lock the
+// sessions. Releases for version 1 do not write the table, so the cleanup adds their sessions.
 const listing: Migration = {
   version: 2,
   what: 'a listing of sessions by principal and by expiry; the version of the schema',
@@ -126,9 +126,9 @@ create table ${schema}.metadata (
   ],
 }
 
-// A new column that is null in all rows changes only the catalogue. But the change needs a lock that waits for running
+// Adding a column that is null in all rows changes only the catalogue. But it needs a lock that waits for running
 // transactions and blocks new ones. So this step comes last. If the step does not get the lock within a second, the
-// upgrade fails and is retried. Later rows of `metadata` get an `id_key` too, but only this version's key is used.
+// upgrade fails and is retried. Later rows of `metadata` get an `id_key` too, but only the key of version 3 is used.
 const ownTimesAndIds: Migration = {
   version: 3,
   what: 'a lifetime of its own for a session; a key for verifiable ids',

@@ -233,7 +233,7 @@ export const citusPrincipals = (database: Database, schema: string): Principals 
   }
 }
 
-/** The number of statements of a batch that run at once. The pool's other connections stay free for requests. */
+/** The number of statements that `each` runs at once. The pool's other connections stay free for requests. */
 const CONCURRENCY = 4
 
 const each =

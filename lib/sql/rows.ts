@@ -120,7 +120,7 @@ export const array = (items: readonly (string | number | boolean)[]): string => 
 export const texts = (items: readonly (string | undefined)[]): string =>
   arrayText(items.map((item) => item ?? null))
 
-/** Returns the wanted keys, and the wanted keys that `known` does not have. */
+/** Returns two parameters: the wanted keys, and those which a partially loaded `known` lacks. */
 export const keysParams = (keys: Keys, known: PartialSnapshot | undefined): readonly [string, string] => [
   texts([...keys]),
   texts(known?.keys === undefined ? [] : [...keys.subtract(known.keys)]),
@@ -140,7 +140,7 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
       })
 
 // Applies the changes of a row to `known`. The changes begin after the revision `since`, which is 0 if the row has all
-// entries. `keys` are the keys that the row covers, or `undefined` for all keys.
+// entries. `keys` are the keys that were read, or `undefined` for all keys.
 export const snapshotAfter = (
   known: Snapshot | undefined,
   keys: Keys | undefined,
@@ -152,7 +152,7 @@ export const snapshotAfter = (
     : { entries: entriesOf(withChanges(before, changes), keys), keys }
 }
 
-/** Returns the snapshot if all of its keys are loaded. The base of a statement for all keys must be such a snapshot. */
+/** Returns the snapshot if all keys are loaded. Only such a snapshot can be the base of a load of all keys. */
 export const fullSnapshot = (known: Snapshot | undefined): Snapshot | undefined =>
   known?.keys === undefined ? known : undefined
 

@@ -175,7 +175,7 @@ const undecidable = ({ sql }: Saving): DriverError =>
     { retryable: false },
   )
 
-// The version tag belongs to the revision only after the write. Until then nothing reads changes since this snapshot.
+// The version tag belongs to the revision only after the write. Until then no changes are read with this tag.
 const snapshotOf = (
   { save }: Change,
   { revision, expiration }: Saved,

@@ -180,7 +180,7 @@ const foreign = (schema: string, why: string): SchemaMismatch =>
       `they were not changed. Choose another schema, or repair this one`,
   )
 
-/** Ensures that the schema has this release's version, and returns its state. `upgrade` permits changes of tables. */
+/** Returns the schema's state. Fails if its version is not this release's. `upgrade` permits changes of the tables. */
 export const prepareSchema = (
   database: Database,
   schema: string,

@@ -33,7 +33,7 @@ import {
 
 // A save returns the changes of all keys or of some keys. A full save, which has `lifetime`, also deletes old
 // tombstones, and writes the principal and the lifetime. `lifetime` names three parameters: whether the session gets a
-// new lifetime, its own idle time or null, and its absolute time. Only a new lifetime may move an expiration backwards.
+// new lifetime, its own idle time or null, and its absolute time. Only a new lifetime may make an expiration earlier.
 interface SaveParts {
   readonly changes: string
   readonly lifetime?: Lifetime
@@ -145,8 +145,8 @@ export const sessionStatements = statementsOf('session', {
     saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
 
   // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. A save under the row lock begins with this
-  // statement, in a transaction of its own. If the client then sends no statement, the server ends the transaction.
-  // Since PostgreSQL 17, the server also ends the transaction during a statement.
+  // statement, in a transaction of its own. If the client then sends nothing for five seconds, the server ends the
+  // transaction. Since PostgreSQL 17, five seconds are also the limit of the whole transaction.
   lock: (schema, isAlive) =>
     locked(schema, isAlive, [
       atMost('idle_in_transaction_session_timeout', 'idle'),

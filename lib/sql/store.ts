@@ -116,7 +116,7 @@ const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'creat
     ),
 })
 
-// Called if the id of a new session already exists. An earlier attempt whose answer was lost may have created it.
+// Called if the id of a new session already exists. An earlier attempt with a lost answer may have created it.
 const ownCreation = (
   database: Database,
   sql: SessionStatements,
@@ -144,8 +144,8 @@ const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rota
     ),
 })
 
-// Called if the session's secret is not the expected one. An earlier attempt whose answer was lost may have replaced
-// it. Of several concurrent rotations one succeeds. The others fail with `SaveConflict` or `SessionGone`.
+// Called if the session's secret is not the expected one. An earlier attempt with a lost answer may have replaced the
+// secret. Only one of several concurrent rotations succeeds. The others fail with `SaveConflict` or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
@@ -202,8 +202,8 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     ),
   )
   return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
-    // The transaction prepares the tables if the root store has not done so. A rollback removes tables that the
-    // transaction created, so this preparation does not count for the root store.
+    // The transaction prepares the tables if the root store has not done so. A rollback removes the tables that the
+    // transaction created, so the root store does not rely on this preparation.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))

@@ -139,8 +139,8 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
       load({ id, secret, ...reading })
 }
 
-// The maximum number of saves in a merged save. A store recognizes twice as many saves. So it recognizes a repeated
-// merged save even if another process has sent a merged save in between.
+// The maximum number of saves in a merged save. A header keeps the idempotency keys of twice as many saves. So a store
+// recognizes a repeated merged save even if another process has sent a merged save in between.
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is
@@ -164,7 +164,7 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
       return E.isLeft(results) ? results : E.right(results.right.map(savedOf))
     },
     one: ({ id, change }: Save, mayBeDone) => store.save(id, mayBeDone ? { ...change, mayBeDone } : change)(),
-    // Another process may have locked the session for a moment.
+    // A batch skips a locked session. Another process may have locked it for only a moment.
     isWorthAnotherBatch: ({ change }) => !hasUpdates(change.edits),
     keyOf: ({ id }) => id,
     maxMerged: MAX_MERGED,

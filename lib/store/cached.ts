@@ -1,5 +1,5 @@
 // Caches the sessions that this process has loaded and saved. Each load still queries the database, so its result is
-// never stale. The database returns only the changes since the cached state, even if the session is large.
+// never stale. The database returns only the changes since the cached snapshot.
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
@@ -23,7 +23,7 @@ export interface MemoryLimit {
 }
 
 /**
- * Wraps a store with a cache in this process. Each load reads only the changes since the cached state, including the
+ * Wraps a store with a cache in this process. Each load reads only the changes since the cached snapshot, including the
  * changes of other processes. If the cache exceeds `maxBytes`, it drops the least recently used sessions.
  *
  * @throws `RangeError` for an option that is out of range
@@ -105,14 +105,14 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
     ),
 })
 
-/** A cache of fully loaded sessions. `put` ignores a partly loaded session, which must not replace a full one. */
+/** A cache of fully loaded sessions. `put` ignores a partially loaded session, which must not replace a full one. */
 interface Cache {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
-  // Caches the result of a save that merges `saves` saves. If no other save came in between, only the edited entries
-  // are measured.
+  // Caches the result of a save that combines `saves` saves. If no other request saved meanwhile, only the sizes of the
+  // edited entries are computed.
   readonly saved: (
     id: SessionId,
     change: Pick<SaveRequest, 'since' | 'edits'>,

@@ -14,7 +14,7 @@ export interface DeleteExpiredOptions {
   readonly batchSize?: number
   /** The minimum pause after a batch, in milliseconds. A pause is at least as long as the batch. Default: 20. */
   readonly delayMs?: number
-  /** No batch begins later than this many milliseconds after the first batch. Default: 10 minutes. */
+  /** No batch begins more than this many milliseconds after the start of the run. Default: 10 minutes. */
   readonly totalTimeoutMs?: number
   /** Ends the run after the current batch. */
   readonly signal?: AbortSignal

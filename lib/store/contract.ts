@@ -31,7 +31,7 @@ export interface Lifetime {
   readonly rotationGraceMs: number
 }
 
-/** A store recognizes this many latest saves of a session. So it stores no save twice after an ambiguous outcome. */
+/** The number of latest saves that a store recognizes for each session, so that it stores no save twice. */
 export const RECENT_SAVES = 64
 
 const MINUTE_MS = 60_000
@@ -94,9 +94,9 @@ export interface Saved {
 }
 
 export interface Reading {
-  /** The state that the caller already has. The store may omit rows that are not newer than this state. */
+  /** The snapshot that the caller already has. The store may read only the rows that were saved after it. */
   readonly known?: Snapshot | undefined
-  /** The keys to load, or `undefined` for all keys. The result may have more keys, which are in its `keys`. */
+  /** The keys to load, or `undefined` for all keys. The result may have more keys, as its field `keys` shows. */
   readonly keys?: Keys | undefined
 }
 
@@ -111,7 +111,7 @@ export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
   readonly changes: readonly Change[]
 }
 
-/** The state of a save that a batch did not do. `mayBeStored`: an earlier attempt may have stored the save. */
+/** Why a batch has no result for a save. `mayBeStored`: this batch or an earlier attempt may have stored the save. */
 export type Unsaved = 'notStored' | 'mayBeStored'
 
 /**
@@ -123,22 +123,22 @@ export interface BatchOperations {
     requests: readonly LoadRequest[],
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
-   * Saves several sessions, with one request for each. A `Left` means that the batch did not do this save, for example
-   * because the session has ended. The caller then calls the store's `save`, which saves or returns the reason.
+   * Saves several sessions, with one request for each. A `Left` means that the batch has no result for this save, for
+   * example because the session has ended. The caller then calls the store's `save` for the result or the error.
    */
   readonly save: (
     requests: readonly SaveRequest[],
   ) => TaskEither<StoreError, readonly Either<Unsaved, SavedSnapshot>[]>
 }
 
-/** A session's edits, and the state on which they were made. */
+/** A session's edits, and the snapshot to which they apply. */
 export interface Change {
   /** Identifies this save, so that a retry after a lost answer does not save twice. */
   readonly save: IdempotencyKey
   readonly edits: Edits
-  /** The state before the edits. It may cover only some keys. */
+  /** The snapshot before the edits. It may have only some keys. */
   readonly since: Snapshot
-  /** `since.entries` with the edits applied, except updates of keys that `since` does not cover. */
+  /** `since.entries` with the edits applied, except updates of keys that `since` does not have. */
   readonly entries: Entries
   /** Whether an earlier attempt may have stored the change. Default: false. */
   readonly mayBeDone?: boolean
@@ -176,8 +176,8 @@ export interface SessionStore {
    * Applies all edits or none to a live session. A save raises the revision by one and extends the expiration. Keys
    * without an edit are not written. If several saves set or delete one key, the save with the highest revision wins.
    * An update applies to the result of the saves before it. An edit of `keyrow:lifetime` begins a new lifetime. Only
-   * this edit may move the expiration backwards. A repetition of the same save changes nothing. If an update throws,
-   * the promise rejects and nothing is written. The result includes the saves of other requests. It has all keys, or at
+   * this edit may make the expiration earlier. A repetition of the same save changes nothing. If an update throws, the
+   * promise rejects and nothing is written. The result includes the saves of other requests. It has all keys, or at
    * least the keys of `since` and of the edits.
    */
   readonly save: (
@@ -185,17 +185,17 @@ export interface SessionStore {
     change: Change,
   ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot>
 
-  /** Moves the expiration of a live session forward, never backwards. Nothing else changes. */
+  /** Extends the expiration of a live session, and never shortens it. Nothing else changes. */
   readonly touch: (id: SessionId) => TaskEither<StoreError | SessionGone, Saved>
 
   /**
    * Reads a live session consistently by its id, and extends its expiration if a touch is due. The store may skip rows
-   * that are already in `known`. The result covers `keys`, by default the keys of `known`.
+   * that are already in `known`. The result has these `keys`, by default the keys of `known`.
    */
   readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
-   * Replaces the secret `from` with `to`. Of concurrent rotations exactly one succeeds. The others fail with
+   * Replaces the secret `from` with `to`. Exactly one of several concurrent rotations succeeds. The others fail with
    * `SaveConflict`. Entries, revision and expiration do not change.
    */
   readonly rotate: (
@@ -222,7 +222,7 @@ export interface SessionStore {
   /** If an open transaction requires another handle, returns the error that the operations of this store get. */
   readonly misuse?: () => StoreError | undefined
 
-  /** Returns the same store through another handle of its database. The returned store retries nothing. */
+  /** Returns this store for another handle of its database. The store of a transaction retries nothing. */
   readonly using?: (handle: Database) => SessionStore
 
   /** Returns the handle of the database's innermost open transaction in the current async context. */

@@ -27,7 +27,7 @@ import {
 /** Returns milliseconds since 1970-01-01T00:00:00Z. */
 export type Clock = () => number
 
-/** The rows of one session. The value is immutable, so each change makes a new value. */
+/** The data of one session, as an immutable value. Each change makes a new value. */
 interface Rows {
   readonly secret: SecretHash
   readonly previous?: { readonly secret: SecretHash; readonly until: number }
@@ -48,7 +48,7 @@ const isDone = (rows: Rows, save: IdempotencyKey | undefined): boolean =>
 /** The time for which the id of an ended session is fenced, in milliseconds. */
 const FENCE_MS = 3_600_000
 
-/** Contains all sessions. If the table has doubled since the last deletion, `insert` deletes expired sessions. */
+/** Contains all sessions. If their number has doubled since the last cleanup, `insert` deletes expired sessions. */
 class MemoryTable {
   readonly #rows = new Map<SessionId, Rows>()
   /** For each fenced id, the time at which the fence ends. The earliest time is first. */

@@ -15,7 +15,7 @@ export type { PostgresJs } from './pool.js'
 
 /**
  * The options that a pool for keyrow needs. `fetch_types` is off, because postgres.js 3.4.9 can crash the process if a
- * connection is cut during its query of types. A connection attempt fails after 5 seconds. All sockets are closed when
+ * connection is cut during the query of types. A connection attempt fails after 5 seconds. All sockets are closed when
  * the pool ends. Because `max_pipeline` is high, postgres.js always reserves a connection for a transaction.
  *
  * @example

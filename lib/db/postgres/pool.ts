@@ -1,8 +1,8 @@
 // Replaces the postgres.js pool when its connections no longer answer. A silent connection is open but never answers,
 // for example because a firewall drops its packets. A silent connection stays in the pool for about 15 minutes, until
 // the operating system ends it. postgres.js cannot close a single connection. So after a missed deadline, a new pool
-// sends a probe to the server. The new pool replaces the old pool if the server answers and is no longer busy with the
-// late statements. A suspect pool (see workarounds.ts) is replaced without a probe.
+// sends a probe to the server. The new pool replaces the old pool if the server answers and no longer runs the
+// statements that missed their deadline. A suspect pool (see workarounds.ts) is replaced without a probe.
 import { E } from '../../core/prelude.cjs'
 import { setTimeout } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
@@ -196,9 +196,9 @@ const made = (make: () => PostgresJs): Pool | undefined => {
   }
 }
 
-// Whether the server itself is slow. It is slow if it does not answer the probe, or still runs the late statements.
-// Behind a proxy such as pgbouncer, the server does not know the old pool's process ids. If the old pool then got an
-// answer after `sentAt`, its connections work, so the server counts as slow.
+// Whether the server itself is slow. It is slow if it does not answer the probe, or if it still runs the statements
+// that missed their deadline. Behind a proxy such as pgbouncer, the server does not know the old pool's process ids. In
+// this case an answer to the old pool after `sentAt` shows that its connections work. So the server counts as slow.
 const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number): Promise<boolean> => {
   const pids = [...old.pending].flatMap((pending) => {
     const { state } = pending as { readonly state?: { readonly pid?: number | null } | null }
@@ -212,7 +212,7 @@ const isSlow = async (next: Pool, old: Pool, sentAt: number, timeoutMs: number):
   return row?.known === true ? row.busy : old.answeredAt > sentAt
 }
 
-// A server process that waits for its client is not busy. It has done its work, and its answer was lost.
+// A server process that waits for its client is not busy. It has run the statement, but cannot deliver the answer.
 const BUSY = `
 select count(*) > 0 as known,
        count(*) filter (where state = 'active' and wait_event_type is distinct from 'Client') > 0 as busy

@@ -1,5 +1,5 @@
-// Sends one statement through postgres.js within its deadline. Parameters are sent as text of unknown type, and values
-// are received as text. So the pool's options for types have no effect.
+// Sends one statement through postgres.js within its deadline. Parameters are sent as text with PostgreSQL's type
+// `unknown`, and values are received as text. So the pool's options for types have no effect.
 
 import { type DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E } from '../../core/prelude.cjs'
@@ -58,7 +58,7 @@ export interface Link {
 
 type Send = (sql: Sender, query: Query, params: readonly Param[], link: Link) => Outcome<readonly Row[]>
 
-/** The OID of PostgreSQL's type `unknown`, which a quoted literal has at first. */
+/** The OID of PostgreSQL's type `unknown`, which is the initial type of a quoted literal. */
 const UNKNOWN = 705
 
 export const send: Send = (sql, query, params, link) =>
@@ -77,7 +77,7 @@ export const send: Send = (sql, query, params, link) =>
 const textOf = ({ text }: Query, { prepare, generation }: Plan): string =>
   prepare && generation > 0 ? `${text}\n/* ${String(generation)} */` : text
 
-/** Returns the statement. It is sent when it is awaited. */
+/** Returns a statement of postgres.js, which is sent when it is awaited. */
 const pendingOf = (sql: Sender, query: Query, params: readonly Param[], plan: Plan): PromiseLike<unknown> => {
   const { prepare } = plan
   const typed = params.map((param) => sql.typed(paramText(param), UNKNOWN))

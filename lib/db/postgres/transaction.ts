@@ -12,7 +12,7 @@ import { isAnothers, lost, noteFailure, notSent } from './workarounds.js'
 
 type Body<L, A> = (tx: DriverTransaction) => TaskEither<L, A>
 
-/** A transaction's connection. Once it is `lost`, nothing more is sent in the transaction. */
+/** The connection of a transaction. `lost` is the error that ended the transaction. Later statements are not sent. */
 interface TxLink extends Link {
   lost: DriverError | undefined
   /** Whether postgres.js may already use this connection for another transaction. */
@@ -86,7 +86,7 @@ const isUnsentBegin = (error: unknown): boolean =>
 const isUnsafeBegin = (error: unknown): boolean =>
   error instanceof DriverError && codeOf(error.cause) === 'UNSAFE_TRANSACTION'
 
-// A check under a lock must see everything that was committed before the lock, whatever the role's default level is.
+// After a wait for a lock, a statement must see the newest commits. A stricter default of the role would prevent this.
 const READ_COMMITTED = 'isolation level read committed'
 
 const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Outcome<A, L> =>

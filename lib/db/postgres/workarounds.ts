@@ -245,7 +245,7 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /** Tries once to send. Earlier attempts took `spentMs` milliseconds. If nothing was sent, `unsent` gets the error. */
+  /** Tries once to send. Earlier attempts took `spentMs`. If nothing was sent, it calls `unsent` with the error. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
