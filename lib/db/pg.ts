@@ -145,7 +145,7 @@ const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> 
 /** The maximum wait for an orderly close or a cancel request. A connection that no longer answers would never close. */
 const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
 
-// `pool.end` would leave the statements that wait for a client without one. So `close` first waits for all statements.
+// After `pool.end`, a statement that still waits for a client would never get one. So `close` first waits for all statements.
 const close = (link: Link): Outcome<void> => {
   const { pool, timeoutMs, leases, clients } = link
   const closeSockets = (): Effect => {

@@ -68,7 +68,7 @@ export interface MigrateOptions {
 export interface MigrationResult {
   /** The number of sessions that this run has migrated. */
   readonly migrated: number
-  /** The number of sessions that were migrated before, even if they have ended since. */
+  /** The number of sessions that an earlier run had already migrated, including those that have ended since. */
   readonly present: number
   /** The number of sessions that cannot be stored, for example because of U+0000 in a string. */
   readonly rejected: number

@@ -95,7 +95,7 @@ export const noteFailure = (
   if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
-/** Whether a server's error must belong to another statement, since this statement was not sent. */
+/** Whether the error is a server's error although this statement was not sent. It then belongs to another statement. */
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
