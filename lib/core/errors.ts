@@ -8,7 +8,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` accept errors of other copies of keyrow: `base` by `family`, `classes` by `family` and tag. */
+/** Makes `instanceof` accept errors of other copies of keyrow if the `family` and, for `classes`, the tag are equal. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])

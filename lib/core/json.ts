@@ -1,5 +1,5 @@
-// Defines JSON as a type, and rejects other values when they are set, long before a save. The check includes the limits
-// of PostgreSQL's types `text` and `jsonb`. A session keeps a deeply frozen copy of each value.
+// Defines JSON as a type. Any other value is rejected as soon as a program sets it, not only at the save. The check
+// includes the limits of PostgreSQL's types `text` and `jsonb`. A session keeps a deeply frozen copy of each value.
 import { EncodeError } from './errors.js'
 
 /** Any JSON value, deeply read-only. */

@@ -16,8 +16,8 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
   return found as A
 }
 
-// keyrow uses the timer functions that exist at its import. A test may later replace Node.js's timers with fake timers,
-// to let a session expire. keyrow's own waits for a database must still work in such a test.
+// keyrow keeps the timer functions that exist when keyrow is imported. A test may later replace Node.js's timers with
+// fake timers, to let a session expire. keyrow's own waits for a database must still work in such a test.
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 

@@ -1,5 +1,5 @@
-// Defines the session as an immutable value. A session has the snapshot of its last read, and the edits that the
-// request has made since then. No function of this file does I/O.
+// Defines the session as an immutable value. A session has the snapshot of its last read or save, and the edits that
+// the request has made after this snapshot. No function of this file does I/O.
 
 import { type InspectOptions, inspect } from 'node:util'
 import { applyEdits, type Edits, type Entries, noEdits, noEntries } from './edits.js'
@@ -23,7 +23,7 @@ export type KeyNames = readonly (string | AnyKey)[]
 export const keysOf = (keys: KeyNames): Keys =>
   HashSet(keys.map(nameOf)).filter(isStorable).union(Object.values(OWN))
 
-/** Whether the value that the key `name` has after the edits is known. */
+/** Whether the value of the key `name` is known after the edits are applied. */
 const isLoadedKey = ({ keys }: PartialSnapshot, edits: Edits, name: string): boolean => {
   if (keys === undefined || keys.has(name)) return true
   const edit = edits.get(name)
@@ -212,7 +212,7 @@ export const withEdits = <H>(session: SessionValue<H>, edits: Edits): SessionVal
 export const withEdit = <H>(session: SessionValue<H>, edits: Edits, store: Entries): SessionValue<H> =>
   new FrozenSession(session, edits, store)
 
-/** Whether the value of this key is known, because it was read or set, or the session is new. */
+/** Whether the value of this key is known: the key was read, set or deleted, or the session was never saved. */
 export const isLoaded = <H>({ snapshot, edits }: SessionValue<H>, name: string): boolean =>
   O.isNone(snapshot) || isLoadedKey(snapshot.value, edits, name)
 

@@ -10,7 +10,7 @@ export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
 let bits: Buffer = Buffer.alloc(0)
 
-/** Returns 64 random bits in hexadecimal, not for secrets: the bits of later calls are already in memory. */
+/** Returns 64 random bits in hexadecimal. Never use them as a secret: the bits of later calls are in memory already. */
 export const randomBits64 = (): string => {
   if (bits.length === 0) bits = randomBytes(4096)
   const drawn = bits.toString('hex', 0, 8)
@@ -127,7 +127,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /** Sets the key. An id without a tag may be older than the key, so it is `unknown` for `untaggedMs` ms. */
+    /** Sets the key. For the next `untaggedMs` ms, an id without a tag is `unknown`: it may be older than the key. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

@@ -102,7 +102,7 @@ const addMessages = (added: readonly Flash[]): Editor => {
 export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
   sessionRef(messages, [])(session)
 
-/** Removes the given messages. A message that another request has added meanwhile stays. */
+/** Removes the given messages. Messages that a concurrent request adds stay. */
 export const sessionClearFlashes = (
   shown: readonly Flash[],
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
@@ -115,7 +115,7 @@ export const LIFETIME = OWN.lifetime
 export interface OwnLifetime {
   /** An unused session expires after this time. */
   readonly idleMs: number
-  /** A session expires this long after the sign-in, even if it is used. */
+  /** A session expires this long after the save that sets this lifetime, even if the session is used. */
   readonly absoluteMs: number
 }
 
@@ -132,7 +132,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Sets the entries of another session, and adds the other session's flash messages. A second call changes nothing. */
+/** Copies another session's `entries` into a session, and merges the flash messages. A second call changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

@@ -133,7 +133,7 @@ class ExpressSessionStore extends session.Store {
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
       await this.#enqueue(data, async () => {
         const loaded = (await this.#currentState(sid, data)) ?? (await this.#load(sid))
-        // The session is loaded again, because another object of the session may have extended its cookie.
+        // The session is loaded again, because a concurrent request may have extended its cookie.
         if (loaded !== undefined && hasEnded(loaded.seen, Date.now()) && !(await this.#get(sid))) return
         await this.#write(data, loaded, cookie === undefined ? undefined : loaded?.seen.set('cookie', cookie))
       })
@@ -182,7 +182,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into its own object, so the copy has this member too.
+    // @fastify/session copies all enumerable members into its own object, so its object also has this function.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)
@@ -256,7 +256,7 @@ class ExpressSessionStore extends session.Store {
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // The old session is removed last. By then the ended session's id is fenced, so no request can migrate it again.
+    // The other store's session is removed last. Its id is fenced already, so no request can migrate the session again.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 

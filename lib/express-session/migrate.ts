@@ -38,7 +38,7 @@ export const createSession = async (store: SessionStore, sid: string, entries: E
   return E.isLeft(saved) && saved.left instanceof SaveConflict ? undefined : given(saved)
 }
 
-// Migrates a session. The result is `present` if the session was migrated before, even if it has ended since. The
+// Migrates a session. The result is `present` if the session is already in keyrow's store, or has ended there. The
 // result is `rejected` if the session cannot be stored.
 export const migrateSession = async (
   store: SessionStore,
@@ -68,11 +68,11 @@ export interface MigrateOptions {
 export interface MigrationResult {
   /** The number of sessions that this run has migrated. */
   readonly migrated: number
-  /** The number of sessions that an earlier run had already migrated, including those that have ended since. */
+  /** The number of sessions that were already in keyrow's store, or have ended there. */
   readonly present: number
   /** The number of sessions that cannot be stored, for example because of U+0000 in a string. */
   readonly rejected: number
-  /** Whether all sessions were read. */
+  /** Whether all sessions of the other store were read. */
   readonly finished: boolean
 }
 

@@ -85,7 +85,7 @@ export const isOver = (cookie: Json | undefined, now: number): boolean => {
   return time !== undefined && time <= now
 }
 
-// A sid, the session id of express-session, is a credential and is not stored. keyrow's id and secret are its digests.
+// A sid (express-session's session id) is a credential, and is not stored. keyrow's id and secret are hashes of it.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()

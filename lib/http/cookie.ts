@@ -131,7 +131,7 @@ const crossSiteCookie = (options: CookieOptions) => {
       [token, strict].flatMap((cookie) => cookie?.clear(secure) ?? []),
     /** Whether the browser withholds the session's cookie from this request. */
     isWithheld: (info: RequestInfo) => isWithheld(info, sameSite === 'strict'),
-    /** Whether a browser that has both cookies would send both in this request, which has the cross-site cookie. */
+    /** Whether this request, in which the browser sent the cross-site cookie, could also carry the session's cookie. */
     carriesBoth: ({ cookieHeader, secure }: RequestInfo) =>
       strict === undefined || strict.read(cookieHeader, secure).length > 0,
   }
@@ -149,6 +149,6 @@ const isWithheld = (info: RequestInfo, isStrict: boolean): boolean => {
     return sender === 'cross-site' && (isStrict || isUnsafe(request) || !isPage)
   }
   if (sender === 'same-origin') return false
-  // Without `Sec-Fetch-Site` the client is an old browser, or a program that is no browser and sends no `Origin`.
+  // An old browser sends no `Sec-Fetch-Site`. A program that is no browser sends no `Origin` either.
   return isStrict || (isUnsafe(request) && headerOf(request, 'origin') !== undefined)
 }

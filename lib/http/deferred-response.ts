@@ -90,7 +90,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // The phase changes first: `headersSent` and, over HTTP/2, the methods that `end` calls depend on the phase.
+  // The phase changes first. `headersSent` depends on it, and over HTTP/2 so do the methods that `end` calls.
   state.phase = 'released'
   if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
   else if (!state.res.writableEnded) state.res.destroy()

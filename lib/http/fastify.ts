@@ -57,8 +57,8 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
       return new Promise(() => undefined)
     })
   })
-  // A hook may have replaced the body with another stream, such as a decompressing stream. The listeners of that stream
-  // would run outside of the scope, so the scope is entered again.
+  // A hook may have replaced the request's body with another stream, such as a decompressing stream. The listeners of
+  // that stream would run outside of the scope, so the scope is entered again.
   instance.addHook('preValidation', (request, _, done) => {
     const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()
@@ -77,7 +77,7 @@ Object.assign(sessionPlugin, {
   [Symbol.for('fastify.display-name')]: 'keyrow',
 })
 
-/** Returns the `answer` for `deferResponse`, with which Fastify responds to a failure without the handler's headers. */
+/** Makes the argument `answer` of `deferResponse`. Fastify responds to the failure, without the handler's headers. */
 const errorReply = (reply: FastifyReply) => {
   const before = new Set(Object.keys(reply.getHeaders()))
   return (failure: unknown) => () => {

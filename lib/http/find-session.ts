@@ -29,7 +29,7 @@ export interface FoundSession {
   readonly session: O.Option<Session>
   /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The cross-site session to merge into `session`. If both are one session, this session becomes the regular one. */
+  /** The cross-site session to merge into `session`. If it is `session` itself, it becomes the regular session. */
   readonly crossSite?: Session
 }
 

@@ -35,7 +35,7 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
   uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
 }
 
-/** Keeps the reader for each list of proxies, so that each list is parsed only once. */
+/** The results of `byNetworks` by list of proxies, so that each list is parsed only once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
 /** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */

@@ -27,9 +27,9 @@ export class DeferredState {
   onFlush: () => void
   /** Adds the session's headers once, right before the response's head is sent. */
   addHeaders = doNothing
-  /** Whether `writeHead` has run. After this call, the program can no longer change a header. */
+  /** Whether `writeHead` was called. The program can then no longer change a header. */
   hasHead = false
-  /** Whether the running call of `writeHead` comes from keyrow, before the first byte, and not from the program. */
+  /** Whether keyrow, and not the program, has made the running call of `writeHead`. */
   isHeadImplicit = false
   status: number | undefined
   /** The value that the program reads as `headersSent`. */
@@ -88,8 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // A call by keyrow itself is not kept. Node.js then writes the head at the release, and can add the length of a body
-  // that the program passes to `end`.
+  // keyrow's own call is not kept. So Node.js itself writes the head at the release. If the program passes the body to
+  // `end`, Node.js then adds the body's length.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }

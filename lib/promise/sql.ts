@@ -1,4 +1,4 @@
-// Converts functions that return tasks to functions that return promises, among them the functions for SQL.
+// Converts functions that return tasks, such as the functions for SQL, to functions that return promises.
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
@@ -95,7 +95,7 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
- * and the result rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
+ * and `transact` rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
  * `withHandle(tx)(record)` returns the record or session with this handle. If a statement fails, the transaction rolls
  * back, even if `body` catches the error. `transact` does not retry a failed transaction.
  *
