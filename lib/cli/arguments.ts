@@ -182,7 +182,7 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
 
 type Parse<A> = (values: Values, operand?: string) => A
 
-/** Describes a command by its options besides `COMMON`, the maximum number of its operands, and its parser. */
+/** Describes a command by its options (without `COMMON`), the maximum number of its operands, and its parser. */
 const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
 
 const withoutOptions = verb([], 0, () => ({}))

@@ -18,7 +18,7 @@ const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** The maximum time for which a write that is sent alone occupies a slot, since it may wait for a lock. */
+/** A write that is sent alone may wait for a lock, so it occupies a slot for at most this many milliseconds. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -65,7 +65,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly misuse: (() => L | undefined) | undefined
   /**
    * Sends a batch, and returns the results in the order of the requests. A result is `undefined` if the batch did not
-   * execute the request, and `UNKNOWN` if it may have done so. Then its first item is sent alone or in a second batch.
+   * execute the request, and `UNKNOWN` if it may have done so. In both cases the queue sends the items again.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
   /** Whether an item with a key gets a second batch if the first batch did not execute it. Default: false. */

@@ -9,7 +9,7 @@ export interface BatchOptions {
   readonly maxBatchSize?: number
   /**
    * The maximum number of concurrent statements of one kind. Default: 2. A second statement starts only if the first
-   * one is late or many requests wait.
+   * one runs for over 10 ms, or if many requests wait.
    */
   readonly concurrency?: number
   /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */

@@ -86,7 +86,7 @@ export interface TransactionScope {
   readonly outer: Database
   /** Registers a task to run after a successful body, before the commit or the release of the savepoint. */
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
-  /** Calls `listener` when the transaction ends, or at once if it has. A released savepoint counts as committed. */
+  /** Calls `listener` when the transaction ends, or at once if it is over. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
 }
 

@@ -344,8 +344,8 @@ const CANCEL_REQUEST = 80_877_102
 
 // Asks the server to cancel the client's statement. Otherwise the statement would continue on the server, for example
 // to wait for a lock, and such statements would accumulate. The promise resolves when the server has closed the
-// connection of the request, or after `timeoutMs`. With the pool's option `stream`, the address may be another one, so
-// no request is sent.
+// connection of the request, or after `timeoutMs`. The pool's option `stream` may connect to another address, so with
+// this option no request is sent.
 export const cancelled = (client: PgClient, { options }: PgPool, timeoutMs: number): Promise<void> =>
   new Promise((resolve) => {
     const { host, port, processID, secretKey } = client as Address

@@ -62,7 +62,7 @@ interface Link {
   readonly leases: Set<Lease>
   /** All clients that keyrow has used and that have not ended. */
   readonly clients: Set<PgClient>
-  /** The time at which the latest statement that missed its deadline was sent. */
+  /** The time at which the latest statement with a missed deadline was sent. */
   silentSince: number
   /** The number of statements and transactions that have not ended. */
   running: number
@@ -74,7 +74,7 @@ interface Link {
  *
  * If a statement misses its deadline, keyrow cancels the statement on the server and closes the client. keyrow later
  * closes each idle client whose last answer is older than this statement. So connections that no longer answer do not
- * stay in the pool. Set `connectionTimeoutMillis` of the pool, since node-postgres has no limit by default.
+ * stay in the pool. Set the pool's option `connectionTimeoutMillis`, which by default is unlimited.
  *
  * If a setting of the role or database would silently give wrong values (`DateStyle` other than ISO,
  * `extra_float_digits` below 1, `array_nulls` off), the affected statements fail with a `DriverError` of the kind
@@ -145,7 +145,7 @@ const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> 
 /** The maximum wait for an orderly close or a cancel request. A connection that no longer answers would never close. */
 const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
 
-// After `pool.end`, a statement that still waits for a client would never get one. So `close` first waits for all statements.
+// A statement that waits for a client gets none after `pool.end`. So `close` first waits for all statements.
 const close = (link: Link): Outcome<void> => {
   const { pool, timeoutMs, leases, clients } = link
   const closeSockets = (): Effect => {
@@ -356,7 +356,7 @@ const handleOf = (tx: Tx): DriverTransaction => {
   return { query, savepoint: savepoints(query) }
 }
 
-/** Whether an error ended the connection. An invalid parameter did not: its error has a SQLSTATE but no cause. */
+/** Whether an error ended the connection. The error of an invalid parameter did not. It has a SQLSTATE but no cause. */
 const hasEnded = ({ sqlState, cause }: DriverError): boolean =>
   sqlState === undefined || (cause !== undefined && isFatal(cause))
 

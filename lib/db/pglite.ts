@@ -31,8 +31,8 @@ interface Locks {
   tryLock(fd: number): boolean
 }
 
-// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. Deno ends when it
-// loads the module, and Bun ends when it holds a lock. Their own file locks do not exclude Node.js.
+// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. A Deno process
+// ends when it loads the module, and a Bun process when it holds a lock. Their own file locks do not exclude Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)

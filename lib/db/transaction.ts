@@ -135,7 +135,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
     <L, A>(act: () => Promise<E.Either<L, A>>) =>
     async (): Outcome<A, L> => {
       if (!scope.over && innermost(scope.root, scope) !== undefined) return misuseError(OUTER)
-      // A statement waits for a concurrent savepoint to end, since its rollback would also undo the statement.
+      // A statement waits for the end of a concurrent savepoint, whose rollback would also undo the statement.
       while (scope.savepoint !== undefined) await scope.savepoint
       return scope.over ? misuseError(OVER) : act()
     }

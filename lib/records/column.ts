@@ -1,7 +1,7 @@
 // A column converts between a program's values and PostgreSQL's text format. Values are sent as text
 // (`$1::text::int8`), so that every driver handles them in the same way. A time is read as a number, and any other
 // value as text. So a result keeps its types when a column gets a wider type, and prepared statements stay valid. A
-// guarded save compares texts.
+// guarded save compares the stored value with the value that was read. It compares both as text.
 
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
@@ -183,7 +183,7 @@ export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B>
     wire: (value: B) => column.wire(codec.encode(value)),
   })
 
-// The codec that `pipe` of io-ts returns has the `is` of `inner`. This `is` also checks the encoded value.
+// The codec that `pipe` of io-ts returns has the `is` of `inner`. The new `is` also checks the encoded value.
 const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Type<B, string | null> => {
   const { validate, encode } = outer.pipe(inner)
   const is = (value: unknown): value is B => inner.is(value) && outer.is(inner.encode(value))

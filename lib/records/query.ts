@@ -14,7 +14,7 @@ import { decodeWith, encode, type Rows, reasonsOf } from './table.js'
 /**
  * Makes a statement, or a part of a statement. An interpolated value becomes a parameter. A part from another `sql` is
  * inserted as SQL. With every driver, the server reads a parameter like a quoted literal. So `${'{"a": 1}'}::jsonb` is
- * a JSON object, not a JSON string. If the server cannot infer the type, add it (`${id}::int8`) or use `param`.
+ * a JSON object, not a JSON string. If the server cannot infer a parameter's type, write `${id}::int8` or use `param`.
  *
  * @example
  * ```ts
@@ -43,7 +43,7 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
 export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
   tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
-/** A decoder of rows: a codec of the whole row, or a record's definition, whose `row` the statement must select. */
+/** A codec of whole rows, or the definition of a record. With a definition, the statement must select its `row`. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
 
 type Failure = DriverError | DecodeError

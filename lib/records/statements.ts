@@ -108,7 +108,7 @@ set ${[...sets, ...raised(shape)].join(', ')}
 where ${[byKey(shape), ...guards].join(' and ')}
 returning ${rowFrom(shape, shape.from)}`
 
-// The parameters are the key and the new value. In a guarded statement, the revision or the text as read follows.
+// The parameters are the key and the new value. A guarded statement also has the revision or the text that was read.
 const setOne = (shape: Shape, field: Field, guarded: boolean): string => {
   const { column, type } = field
   const first = shape.key.length + 1

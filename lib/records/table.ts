@@ -158,7 +158,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** Returns the frozen value that a later read returns. Throws an `EncodeError` if `value` does not fit. */
+/** Returns `value` as a read would return it, frozen. Throws an `EncodeError` if `value` does not fit. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const wire = checked(name, type.codec, value, () => type.wire(value as never))
   const decoded = decodeWith(type.codec, wire)

@@ -144,8 +144,8 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
   replaceState(around, edits, token, session.snapshot)
 }
 
-// Returns the edits of the outer scope after a commit. `before` are this scope's edits before the transaction,
-// `present` are its edits now, and `inside` are the transaction's unsaved edits.
+// Returns the edits of the outer scope after a commit. `before` are the edits of the outer scope before the
+// transaction, `present` are its edits now, and `inside` are the transaction's unsaved edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const added = inside.filter((edit, key) => before.get(key) !== edit)

@@ -24,7 +24,7 @@ export interface Scope {
   session: Session
   /** `destroyed`: code in this scope ended the session. `gone`: another request ended the session. */
   state: 'open' | 'closed' | 'destroyed' | 'gone'
-  /** Whether the scope has ended. The member `state` does not tell this. A scope that has ended returns no session any more. */
+  /** Whether the scope has ended. An ended scope returns no session any more, even if its `state` is `open`. */
   ended: boolean
   /** The session when the scope began. An edit that is not in this session is new. */
   readonly opened: Session

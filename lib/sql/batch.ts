@@ -51,7 +51,7 @@ import {
 import { merged, mergedWithoutRead } from './save.js'
 
 // Concurrency: A batch of saves skips locked headers (`skip locked`), so it waits for no lock and takes part in no
-// deadlock. Each skipped save is later repeated. A header that the batch locks is written as by a single save.
+// deadlock. Each skipped save is later repeated. The batch locks every other header, and writes it like a single save.
 
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6

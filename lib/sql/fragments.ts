@@ -19,7 +19,7 @@ export const FENCED = `now() + ${FENCE_TIME}`
 /** The SQL condition that a session is live now. It reads the clock, since the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** The same condition for the time of the transaction's start. Citus rejects volatile functions in an update. */
+/** The condition that a session was live at the transaction's start. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
 /** A tombstone is kept for at least this many revisions. No reader needs the changes since an older revision. */

@@ -175,7 +175,7 @@ const undecidable = ({ sql }: Saving): DriverError =>
     { retryable: false },
   )
 
-// The version tag belongs to the revision only after the write. Until then no changes are read with this tag.
+// The version tag is the idempotency key of this save, so it is valid only after the write. No read uses it earlier.
 const snapshotOf = (
   { save }: Change,
   { revision, expiration }: Saved,

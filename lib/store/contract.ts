@@ -266,8 +266,8 @@ export const wrapStore = (inner: SessionStore, own: Partial<SessionStore>): Sess
 }
 
 /**
- * Runs `effect` after the commit of the store's outermost transaction, or at once outside of a transaction. If this or
- * an outer transaction is rolled back, runs `undone` instead.
+ * Runs `effect` after the commit of the store's outermost transaction, or at once outside of a transaction. If the
+ * store's transaction or an outer one is rolled back, runs `undone` instead.
  */
 export const onceCommitted = (
   { transactionScope }: SessionStore,

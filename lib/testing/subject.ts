@@ -52,7 +52,7 @@ const TITLES = {
   13: 'collection is polite',
 } as const
 
-/** Makes the checks of one law. `checks` has them by name. `lifetime` is for a check that has no lifetime. */
+/** Makes the named checks of one law. A check runs on a store with this `lifetime`, unless the check has its own. */
 export const lawsOf = (
   law: keyof typeof TITLES,
   checks: Readonly<Record<string, Check>>,

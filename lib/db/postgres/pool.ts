@@ -49,7 +49,7 @@ export interface Pool extends ObservedPool {
   readonly pending: Set<PromiseLike<unknown>>
   readonly plans: Plans
   answeredAt: number
-  /** The latest time at which a replaced pool ends. */
+  /** A replaced pool ends at this time at the latest. */
   endsAt: number
 }
 

@@ -95,7 +95,7 @@ export const noteFailure = (
   if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
-/** Whether the error is a server's error although this statement was not sent. It then belongs to another statement. */
+/** Whether an error of the server belongs to another statement, because this statement was not sent. */
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
@@ -245,7 +245,7 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /** Tries once to send. Earlier attempts took `spentMs`. If nothing was sent, it calls `unsent` with the error. */
+  /** Makes one attempt to send. Earlier ones took `spentMs`. If nothing was sent, it calls `unsent` with the error. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
