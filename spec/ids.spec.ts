@@ -1,4 +1,4 @@
-// Tests that a store recognizes its ids in every process, after the end of the session, after an upgrade, and after a
+// Tests that a store recognises its ids in every process, after the end of the session, after an upgrade, and after a
 // restore.
 
 import t from 'tap'

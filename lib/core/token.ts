@@ -95,14 +95,14 @@ const TOKEN =
 
 declare const saveId: unique symbol
 
-/** 64 random bits in hexadecimal that identify a save. A store keeps the recent ones, to recognize a repeated save. */
+/** 64 random bits in hexadecimal that identify a save. A store keeps the recent ones, to recognise a repeated save. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
 
 export const freshId = (): SessionId => randomUUID() as string as SessionId
 
-// A store recognizes its own session ids by a tag. An id has 82 random bits and a tag of 40 bits. The tag is an HMAC of
+// A store recognises its own session ids by a tag. An id has 82 random bits and a tag of 40 bits. The tag is an HMAC of
 // the random bits, with a key that the store keeps in the database. An id with a tag is still a UUID of version 4.
 /**
  * The origin of an id. `own`: this store made the id, but the session may have ended. `foreign`: this store did not

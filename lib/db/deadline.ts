@@ -122,8 +122,8 @@ export const invalidParams = (query: Query, params: readonly unknown[]): DriverE
 export const closedError = (): DriverError =>
   new DriverError('the database is closed', { kind: 'unavailable', retryable: false, effect: 'none' })
 
-// Retries operations of the store, which are all idempotent. The database recognizes a repeated save by its idempotency
-// key. A repeated rotation or creation recognizes the effect of the first attempt. An operation is retried after a lost
+// Retries operations of the store, which are all idempotent. The database recognises a repeated save by its idempotency
+// key. A repeated rotation or creation recognises the effect of the first attempt. An operation is retried after a lost
 // connection, a timeout, a deadlock, a serialization failure or a stale prepared statement. It is also retried if the
 // server is starting, stopping or read-only, or lacks resources. The number of attempts and the total time are bounded.
 // The pauses between attempts have random lengths.

@@ -55,7 +55,7 @@ interface LoadedState {
   readonly uncertain?: ReadonlySet<string> | undefined
 }
 
-// A session object that `get` returns has a member of this name, by which the store recognizes a copy of the object.
+// A session object that `get` returns has a member of this name, by which the store recognises a copy of the object.
 // JSON omits the member, since its value is a function.
 const STATE_KEY = 'keyrow:known'
 

@@ -102,7 +102,7 @@ const open = async (
     const found = await openSession(store, token, options)()
     if (E.isLeft(found)) return found
     if (E.isRight(found.right)) return E.right(O.some(found.right.right))
-    // The load above has prepared the store, and only a prepared store recognizes its own ids.
+    // The load above has prepared the store, and only a prepared store recognises its own ids.
     if (found.right.left !== 'expired' && originOf(store, token) !== 'own') foreign ??= token
   }
   if (foreign !== undefined) guard?.count(info.address, foreign)

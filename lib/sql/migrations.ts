@@ -4,7 +4,7 @@
 import type { Query } from '../db/database.js'
 
 // One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. Such a step is
-// repeated until it returns no row. The SQL in `byHand` does all the work at once, for psql.
+// repeated until it returns no row. `byHand` is the SQL for a person who uses psql. It does all the work at once.
 export interface Step extends Query {
   readonly byHand?: string
 }

@@ -140,7 +140,7 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
 }
 
 // The maximum number of saves in a merged save. A header keeps the idempotency keys of twice as many saves. So a store
-// recognizes a repeated merged save even if another process has sent a merged save in between.
+// recognises a repeated merged save even if another process has sent a merged save in between.
 const MAX_MERGED = RECENT_SAVES / 2
 
 // Saves of several sessions share a statement, and saves of one session are merged in their order. While a session is

@@ -31,7 +31,7 @@ export interface Lifetime {
   readonly rotationGraceMs: number
 }
 
-/** The number of latest saves that a store recognizes for each session, so that it stores no save twice. */
+/** The number of latest saves that a store recognises for each session, so that it stores no save twice. */
 export const RECENT_SAVES = 64
 
 const MINUTE_MS = 60_000
@@ -147,7 +147,7 @@ export interface Change {
 export interface SessionStore {
   readonly lifetime: Lifetime
 
-  /** Makes ids that the store recognizes as its own. Without `ids`, the origin of a token is unknown. */
+  /** Makes ids that the store recognises as its own. Without `ids`, the origin of a token is unknown. */
   readonly ids?: Ids
 
   /** Prepares the store. The first operation runs this task. A program can run it to detect a failure early. */
