@@ -39,6 +39,7 @@ const peerless = [
   'keyrow/testing',
   'keyrow/records',
   'keyrow/store',
+  'keyrow/pg',
 ]
 const entries = [...peerless, 'keyrow/postgres', 'keyrow/pglite', 'keyrow/express-session']
 const inside = ['keyrow/dist/index.js', 'keyrow/lib/index.ts', 'keyrow/package.json', 'keyrow/session/token']
@@ -72,9 +73,11 @@ const full = await project(
   tarball,
   '@electric-sql/pglite',
   'fs-native-extensions',
+  'pg@8',
   'postgres',
   ...frameworks,
   '@types/express@5',
+  '@types/pg@8',
   '@types/koa@3',
   '@types/express-session@1',
   'ws@8',
@@ -134,7 +137,7 @@ t.test('every map leads to sources inside the package', async (t) => {
   t.strictSame(lost, [])
 })
 
-t.test('there are sixteen entry points', async (t) => {
+t.test('there are seventeen entry points', async (t) => {
   const paths = Object.keys(manifest.exports).map((path) => path.replace('.', 'keyrow'))
   t.strictSame(new Set(paths), new Set(entries))
 })
@@ -180,6 +183,7 @@ for (const major of nodes) {
   t.test(`Node ${major}: the drivers and keyrow/express-session import with their peers`, async (t) => {
     const found = await importAll(node, full)
     t.strictSame(found['keyrow/postgres'], { names: ['poolOptions', 'postgresDatabase', 'postgresStore'] })
+    t.strictSame(found['keyrow/pg'], { names: ['pgDatabase', 'pgStore'] })
     t.strictSame(found['keyrow/pglite'], { names: ['pgliteDatabase', 'pgliteStore'] })
     t.strictSame(found['keyrow/express-session'], {
       names: ['connectPgSimple', 'expressSessionStore', 'migrateSessions'],

@@ -191,7 +191,9 @@ import { type Database, observedDatabase } from 'keyrow/store'
 import { sessionRef, sessionSet, sessionToken } from 'keyrow'
 import { sessionStore } from 'keyrow/store'
 import { type PgliteOptions, pgliteDatabase } from 'keyrow/pglite'
+import { pgDatabase } from 'keyrow/pg'
 import { postgresDatabase } from 'keyrow/postgres'
+import pg from 'pg'
 import postgres from 'postgres'
 
 const options: PgliteOptions = { timeoutMs: 20_000 }
@@ -211,6 +213,9 @@ const closed = await database.close()
 
 const pool = postgresDatabase(postgres('postgres://nobody@127.0.0.1:9/none', { max: 1, prepare: false }))
 const ended = await pool.close()
+const unreached = pgDatabase(new pg.Pool({ connectionString: 'postgres://nobody@127.0.0.1:9/none' }))
+const refused = await unreached.query({ name: 'one', text: 'select 1' }, [])()
+const closedPool = await unreached.close()
 
 console.log(
   JSON.stringify({
@@ -219,6 +224,8 @@ console.log(
     observed: names.length > 0,
     closed: closed._tag,
     ended: ended._tag,
+    refused: refused._tag === 'Left' && refused.left.kind,
+    closedPool: closedPool._tag,
   }),
 )
 `
@@ -230,6 +237,8 @@ export const withPeersDone = {
   observed: true,
   closed: 'Right',
   ended: 'Right',
+  refused: 'unavailable',
+  closedPool: 'Right',
 }
 
 /**
