@@ -1,4 +1,4 @@
-// Exports the functions in functional style: sessions, typed keys, the current session, sign-in, events and errors.
+// Exports the face in functional style: sessions, typed keys, the current session, sign-in, events and errors.
 
 export {
   DecodeError,

@@ -8,7 +8,7 @@ const BRAND = Symbol.for('keyrow:error')
 
 type ErrorClass = { readonly prototype: object }
 
-/** Makes `instanceof` accept errors of other copies of keyrow if the `family` and, for `classes`, the tag are equal. */
+/** Makes `instanceof` accept errors of other copies of keyrow: `family` must match, and for `classes` also `_tag`. */
 export const brandErrors = (base: ErrorClass, family: string, classes: Record<string, ErrorClass>): void => {
   Object.defineProperty(base.prototype, BRAND, { value: family })
   for (const [tag, type] of [[undefined, base] as const, ...Object.entries(classes)])
@@ -320,7 +320,7 @@ export const isRecordError = (error: unknown): error is RecordError =>
   [DriverError, DecodeError, EncodeError, SaveConflict, RecordGone].some((one) => error instanceof one)
 
 // Returns a task that turns a session error thrown by `task` into a `Left`. The function of an `Update` edit may throw
-// such an error. If `task` throws any other error, the promise rejects.
+// such an error. If `task` throws any other error, the returned task rejects.
 export const tagged =
   <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
   () =>

@@ -62,7 +62,7 @@ const copy = (walk: Walk, value: unknown): Json => {
 
 const copyNumber = (walk: Walk, value: number): number => {
   if (!Number.isFinite(value)) reject(walk, `${String(value)} is not JSON`)
-  // PostgreSQL writes a number with all its digits. It writes 309 digits for 1e308.
+  // PostgreSQL writes a number of `jsonb` with all its digits, for example 1e308 with 309 digits.
   grow(walk, value === 0 ? 1 : 20 + Math.abs(Math.log10(Math.abs(value))))
   return value === 0 ? 0 : value
 }
@@ -146,8 +146,8 @@ const lock = (value: object, setters: readonly string[]): void => {
   Object.freeze(value)
 }
 
-// Freezes arrays and plain objects deeply, and makes the setters of each `Date`, `Map` and `Set` in them throw.
-// Instances of other classes stay as they are. JavaScript cannot freeze typed arrays.
+// Freezes arrays and plain objects deeply. The setters of a `Date`, `Map` or `Set`, even of a nested one, then throw.
+// Instances of other classes stay as they are, for example typed arrays, which JavaScript cannot freeze.
 export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   if (typeof value !== 'object' || value === null) return value as DeepReadonly<A>
   if (value instanceof Date) lock(value, dateSetters)
@@ -163,5 +163,5 @@ export const deepFreeze = <A>(value: A): DeepReadonly<A> => {
   return value as DeepReadonly<A>
 }
 
-// This set has the objects that were frozen deeply. `Object.isFrozen` does not check nested values.
+// The objects that `deepFreeze` has visited. `Object.isFrozen` would not check nested values.
 const deeplyFrozen = new WeakSet<object>()

@@ -76,7 +76,7 @@ export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
     if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {
-    // The codec, or a getter of the value, may throw. For example, an invalid `Date` has no ISO string.
+    // The codec, or a getter of the value, may throw. For example, a codec of dates may throw for an invalid `Date`.
     throw error instanceof EncodeError ? error : new EncodeError(name, [], String(error))
   }
 }

@@ -1,7 +1,7 @@
 // Checks the numbers in options. A caller in JavaScript may pass the string '5', which `+` would concatenate.
 import { inspect } from 'node:util'
 
-/** Ten thousand years in milliseconds. A timestamp of PostgreSQL can hold a time of expiry this far ahead. */
+/** Ten thousand years in milliseconds. A timestamp of PostgreSQL can be this far in the future. */
 export const MAX_LIFETIME_MS = 10_000 * 365 * 24 * 60 * 60_000
 
 /** Whether `value` is a number from `min` to `max`. With 'integer', `value` must also be a whole number. */
@@ -16,7 +16,7 @@ export const isNumberWithin = (
 /**
  * Checks the option `name` and returns its value.
  *
- * @throws `RangeError` for a value out of range. The error's message shows the value and the allowed range.
+ * @throws `RangeError` for a value that is not a number in the range. The message shows the value and the range.
  */
 export const numberOption = (
   name: string,

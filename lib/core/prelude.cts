@@ -1,6 +1,6 @@
 // Exports the libraries that most modules of keyrow use. Before an ES module imports a CommonJS module, Node.js scans
 // the CommonJS module for its exports. For the package `immutable` this scan takes 40 ms. Node.js scans only this short
-// file, not the files that it requires.
+// file, not the modules that this file requires.
 import A = require('fp-ts/lib/ReadonlyArray.js')
 import E = require('fp-ts/lib/Either.js')
 import fn = require('fp-ts/lib/function.js')

@@ -21,10 +21,10 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
-/** The maximum delay of a timer. Node.js fires a timer with a longer delay at once. */
+/** The maximum delay of a timer. Node.js fires a timer with a longer delay after 1 ms. */
 export const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const nextTick = process.nextTick.bind(process)
 
-/** The version of this package. keyrow stores this version in the database with the tables. */
+/** The version of this package. The table `metadata` records which version made the tables. */
 export const RELEASE = '0.1.0'

@@ -78,7 +78,7 @@ export interface Snapshot extends PartialSnapshot {
   readonly expiration: number
   /** Whether a touch is due: the session was not extended for at least `touchFraction` of `idleMs`. */
   readonly touchDue: boolean
-  /** Identifies the save that made this revision. After a restore of a backup, another save may get this revision. */
+  /** Identifies the save that made `revision`. After a restore of a backup, another save may get the same number. */
   readonly versionTag: IdempotencyKey
 }
 
@@ -167,7 +167,7 @@ class FrozenSession<H> implements SessionValue<H> {
 
 const MAX_PRINTED_NAMES = 20
 
-/** The `toJSON` of Immutable.js loses a key named `__proto__`, because it assigns each member to a new object. */
+/** The `toJSON` of Immutable.js loses a key `__proto__`, since an assignment to `__proto__` sets the prototype. */
 function entriesToJson(this: Entries): object {
   return Object.fromEntries(this)
 }

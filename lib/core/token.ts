@@ -34,7 +34,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** All tokens of one session share this object. request/save.ts records here whether a new session was stored. */
+    /** A token and the result of `next` share this object. It tells request/save.ts whether the session was stored. */
     readonly origin: object,
   ) {
     this.#secret = secret
@@ -50,7 +50,7 @@ export class Token {
     return new Token(this.id, randomSecret(), this.origin)
   }
 
-  /** Returns `None` for any string that is not exactly a token. So keyrow needs no query for a malformed token. */
+  /** Parses a token. The result is `None` for a malformed token, so keyrow sends no query for such a token. */
   static parse(text: string): O.Option<Token> {
     const match = TOKEN.exec(text)
     return match === null ? O.none : O.some(new Token(match[1] as SessionId, match[2] as string, {}))
@@ -95,7 +95,7 @@ const TOKEN =
 
 declare const saveId: unique symbol
 
-/** 64 random bits in hexadecimal that identify a save. A store keeps the recent ones, to recognise a repeated save. */
+/** 64 random bits that identify a save. A store keeps the bits of recent saves, to recognise a repeated save. */
 export type IdempotencyKey = string & { readonly [saveId]: true }
 
 export const newIdempotencyKey = (): IdempotencyKey => randomBits64() as IdempotencyKey
@@ -127,7 +127,7 @@ export type VerifiableIds = ReturnType<typeof verifiableIds>
 export const verifiableIds = () => {
   let [key, until]: [string | undefined, number] = [undefined, 0]
   return {
-    /** Sets the key. For the next `untaggedMs` ms, an id without a tag is `unknown`: it may be older than the key. */
+    /** Sets the key. For the next `untaggedMs` ms, an untagged id is `unknown`: the id may be older than the key. */
     learn: (learned: string, untaggedMs: number): void => {
       key = learned
       until = performance.now() + untaggedMs

@@ -37,7 +37,7 @@ export function sessionRef(key: string | AnyKey, ...fallback: readonly unknown[]
   return (session) => valueOr(fallback, read(session, key))
 }
 
-/** Returns the value as an `Option`, or with a fallback as a plain value. A `DecodeError` counts as an absent value. */
+/** Returns a plain value if there is a fallback, else an `Option`. A `DecodeError` counts as an absent value. */
 const valueOr = (fallback: readonly unknown[], decoded: Decoded): unknown => {
   const value = E.isRight(decoded) ? decoded.right : O.none
   if (fallback.length === 0) return value
@@ -92,7 +92,7 @@ export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   }
 }
 
-/** Sets a key even if the key already has this value. A save that sets the lifetime begins a new lifetime. */
+/** Sets a key even if the key already has this value. So `signIn` can begin an equal lifetime anew. */
 export const sessionSetAnew =
   <A>(key: SessionKey<A>, value: A): Editor =>
   (session) =>
@@ -164,7 +164,7 @@ export function sessionUpdate(
   return (session) => edited(session, nameOf(key), updatedBy(step))
 }
 
-// After a set or a deletion the value is known. So a later update becomes a set, which the save does not replay.
+// After a `Set` or a `Del` the value is known. So a later `Update` becomes a `Set`, which the save does not replay.
 const edited = <H>(session: SessionValue<H>, key: string, edit: Edit): SessionValue<H> => {
   const composed = composeEdit(session.edits.get(key), edit)
   const edits = session.edits.set(key, composed)

@@ -8,7 +8,7 @@ import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
 import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
-/** The name of the key of the principal. Stores also keep an index of the sessions of each principal. */
+/** The name of the key for the principal. Stores also index sessions by principal. */
 export const PRINCIPAL = OWN.principal
 
 const codec = <A>(name: string, is: (value: unknown) => value is A): t.Type<A> =>
@@ -57,7 +57,7 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(
 export const sessionFor = (principal: string): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionSet(sessionPrincipal, principal)
 
-/** A message for the next page. The program chooses its `kind`, such as `info` or `error`. */
+/** A message that a later page shows once. The program chooses its `kind`, such as `info` or `error`. */
 export interface Flash {
   readonly id: string
   readonly kind: string
@@ -102,16 +102,16 @@ const addMessages = (added: readonly Flash[]): Editor => {
 export const sessionFlashes = <H>(session: SessionValue<H>): readonly Flash[] =>
   sessionRef(messages, [])(session)
 
-/** Removes the given messages. Messages that a concurrent request adds stay. */
+/** Removes the given messages, and keeps messages that a concurrent request adds. */
 export const sessionClearFlashes = (
   shown: readonly Flash[],
 ): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionUpdate(messages, (present) => present.filter(({ id }) => shown.every((seen) => seen.id !== id)), [])
 
-/** The key whose value is a session's own lifetime ("remember me"). This lifetime replaces the store's lifetime. */
+/** The name of the key for a session's own lifetime ("remember me"), which replaces the store's lifetime. */
 export const LIFETIME = OWN.lifetime
 
-/** The lifetime of one session. Both times are in milliseconds, from 1 to ten thousand years. */
+/** The lifetime of one session. Each time is in milliseconds, and is at least 1 ms and at most ten thousand years. */
 export interface OwnLifetime {
   /** An unused session expires after this time. */
   readonly idleMs: number
@@ -132,7 +132,7 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Copies another session's `entries` into a session, and merges the flash messages. A second call changes nothing. */
+/** Copies `entries` of another session into a session, and merges flash messages. A repeated call changes nothing. */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {

@@ -10,7 +10,7 @@ export type { ReadyStore, ReadyStoreOptions } from './ready-store.js'
  * Makes a session store on PGlite. The data are in a local directory, or in memory if no directory is given. Only one
  * process at a time can use a directory. The store deletes expired sessions in the background until `close` is called.
  *
- * @throws `RangeError` for an address instead of a directory, and for an option that is out of range
+ * @throws `RangeError` for a URL instead of a directory, and for an option that is out of range
  *
  * @example
  * ```ts

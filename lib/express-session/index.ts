@@ -41,7 +41,7 @@ export interface ExpressSessionStoreOptions {
   readonly database?: Database
   /** The schema of the store's tables. Default: `keyrow`. */
   readonly schema?: string
-  /** The sessions of another store. A session that this store does not have is migrated from that store. */
+  /** The sessions of another store. A session that this store does not have is migrated from the other store. */
   readonly migrateFrom?: OldSessions
 }
 
@@ -129,11 +129,11 @@ class ExpressSessionStore extends session.Store {
 
   override touch(sid: string, data: Data, callback?: Done): void {
     callbackify(async () => {
-      // express-session calls `touch` for an unchanged object, in which only the cookie's time differs.
+      // express-session calls `touch` if nothing in the object has changed except the cookie's time.
       const cookie = entriesOf({ cookie: data.cookie }).get('cookie')
       await this.#enqueue(data, async () => {
         const loaded = (await this.#currentState(sid, data)) ?? (await this.#load(sid))
-        // The session is loaded again, because a concurrent request may have extended its cookie.
+        // If the cookie has expired, the session is loaded again: a concurrent request may have extended the cookie.
         if (loaded !== undefined && hasEnded(loaded.seen, Date.now()) && !(await this.#get(sid))) return
         await this.#write(data, loaded, cookie === undefined ? undefined : loaded?.seen.set('cookie', cookie))
       })
@@ -168,8 +168,8 @@ class ExpressSessionStore extends session.Store {
   }
 
   /**
-   * express-session makes its own session object here from the result of `get`, and later passes that object to `set`.
-   * So the new object gets the state of the result of `get`.
+   * express-session makes a new session object here from the object that `get` returned, and later passes the new
+   * object to `set`. So the new object gets the state of the returned object.
    */
   override createSession(...[req, data]: Parameters<session.Store['createSession']>) {
     const loaded = this.#stateOf(data)
@@ -182,7 +182,7 @@ class ExpressSessionStore extends session.Store {
   async #get(sid: string): Promise<Data | undefined> {
     const loaded = await this.#load(sid)
     if (loaded === undefined || hasEnded(loaded.session.store, Date.now())) return undefined
-    // @fastify/session copies all enumerable members into its own object, so its object also has this function.
+    // @fastify/session copies all enumerable members into its own object, which then also has the function `state`.
     const state = Object.freeze(() => undefined)
     const data = { ...objectOf(loaded.seen), [STATE_KEY]: state }
     for (const key of [data, state]) this.#states.set(key, loaded)
@@ -208,7 +208,7 @@ class ExpressSessionStore extends session.Store {
     return this.#states.get(data) ?? (typeof state === 'function' ? this.#states.get(state) : undefined)
   }
 
-  /** Returns the state of the session object. The keys of a failed save are read again. */
+  /** Returns the state of a session object. If its last save failed, the keys of that save are read again. */
   async #currentState(sid: string, data: object): Promise<LoadedState | undefined> {
     const loaded = this.#stateOf(data)
     if (loaded?.uncertain === undefined) return loaded
@@ -247,7 +247,7 @@ class ExpressSessionStore extends session.Store {
     }
   }
 
-  /** Creates the session of an object that this store did not return, unless its id is or was in use. */
+  /** Creates a session for an object that this store did not return, unless the session's id is or was in use. */
   async #create(sid: string, now: Entries): Promise<LoadedState | undefined> {
     const created = await createSession(this.#store, sid, now)
     return created && { session: created, seen: now, at: Date.now() }
@@ -256,7 +256,7 @@ class ExpressSessionStore extends session.Store {
   async #destroy(sid: string): Promise<void> {
     const token = tokenOfSid(sid)
     await orThrow(destroySession(storedSession(this.#store, token, emptySnapshot, noEdits)))
-    // The other store's session is removed last. Its id is fenced already, so no request can migrate the session again.
+    // The session in the other store is deleted last. Its id is already fenced, so no request can migrate the session.
     if (this.#migrateFrom !== undefined) await orThrow(this.#migrateFrom.remove(sid))
   }
 
@@ -297,7 +297,7 @@ from (
 ) c`,
 
   // $1 is the batch size. Sessions are locked in the order of their ids. The statement fences the ids, so that no
-  // delayed statement creates a session with one of them.
+  // delayed statement creates a session with one of these ids.
   clear: (schema) =>
     endingOf(schema, {
       lockedSessions: `

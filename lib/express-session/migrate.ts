@@ -1,6 +1,6 @@
 // Migrates the sessions of another store while that store is in use, one by one or in batches. Each session is created
-// once in keyrow's store. If keyrow's store destroys the session, the session's id is fenced, and the session is also
-// deleted from the other store. The migration limits the remaining time of the session in the other store to keyrow's
+// once in keyrow's store. When `expressSessionStore` destroys a session, it fences the session's id, and deletes the
+// session from the other store too. The migration limits the remaining time of a session in the other store to keyrow's
 // `idleMs`. So a session that expires in keyrow's store normally expires in both stores, and is not migrated again.
 
 import type { Option } from 'fp-ts/lib/Option.js'
@@ -59,7 +59,7 @@ export const migrateSession = async (
 export interface MigrateOptions {
   /** The number of sessions in one batch. Default: 200. */
   readonly batchSize?: number
-  /** The signal to end the migration after the current batch. */
+  /** An abort of this signal ends the migration after the current batch. */
   readonly signal?: AbortSignal
   /** Called after each batch with the totals so far. */
   readonly onBatch?: (soFar: MigrationResult) => void
@@ -102,8 +102,8 @@ export const migrateSessions = async (
   return soFar
 }
 
-// The table of connect-pg-simple has the columns (sid, sess json, expire timestamp). The times in the table have no
-// time zone, and are in the zone of the writing connection. The connections that read the table must use the same zone.
+// The table of connect-pg-simple has the columns (sid, sess json, expire timestamp). The times have no time zone. They
+// are in the zone of the connection that wrote them. Each connection that reads the table must use the same zone.
 
 export interface ConnectPgSimpleOptions {
   /** The table's name. Default: `session`. */

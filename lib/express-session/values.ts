@@ -19,7 +19,7 @@ const PROTOTYPE = '__proto__'
 export const visible = (entries: Entries): Entries =>
   entries.filterNot((_, key) => key === PROTOTYPE || key.startsWith('keyrow:'))
 
-/** Returns a mutable object of the entries, as `JSON.parse` would return it. */
+/** Returns the entries as a mutable object, which is a deep copy. */
 export const objectOf = (entries: Entries): Record<string, unknown> => ({
   cookie: { originalMaxAge: null },
   ...(JSON.parse(JSON.stringify(Object.fromEntries(entries))) as Record<string, unknown>),
@@ -40,7 +40,7 @@ export const withEdited = (session: Session, before: Entries, after: Entries): S
       return value === undefined ? sessionDel(key)(result) : sessionSet(key, value)(result)
     }, session)
 
-/** Overwrites the members of a cookie that change in every request, so that a comparison ignores these members. */
+/** Overwrites those members of a cookie that change in every request, so that a comparison ignores them. */
 const NO_TIMES = { expires: null, originalExpires: null, originalMaxAge: null }
 
 // Returns the entries to store in place of `before`. If only the cookie's time has changed, and by less than
@@ -64,7 +64,7 @@ const isSmallStep = (touchFraction: number, before: Json, after: Json | undefine
 }
 
 // express-session 1.19 reads the clock twice when it sets a cookie's time. So `originalMaxAge` may become a millisecond
-// shorter in a request without changes, and a time may move backwards.
+// shorter in a request without changes, and the cookie's time may move backwards.
 const CLOCK_STEP_MS = 1_000
 
 export const isMembers = (value: Json | undefined): value is Members =>
@@ -85,7 +85,7 @@ export const isOver = (cookie: Json | undefined, now: number): boolean => {
   return time !== undefined && time <= now
 }
 
-// A sid (express-session's session id) is a credential, and is not stored. keyrow's id and secret are hashes of it.
+// A sid (express-session's session id) is a credential and is not stored. keyrow's id and secret are hashes of the sid.
 
 const digest = (purpose: string, sid: string): Buffer =>
   createHash('sha256').update(`keyrow express-session ${purpose}\0${sid}`).digest()

@@ -26,13 +26,13 @@ export interface RecordOf<
   K extends Key<C>,
   R extends GeneratedName<C> = never,
 > extends types.PureRecordOf<T, C, K, R> {
-  /** Makes an id from any value, for example from a string. Throws an `EncodeError` if the value does not fit. */
+  /** Converts a value, for example a string, to an id. Throws an `EncodeError` if the value is not a valid id. */
   readonly id: (value: unknown) => types.IdOf<T, C, K>
   /** Makes a new record in memory. Throws an `EncodeError` that names the first column with an invalid value. */
   readonly build: (handle: Database, given: types.Given<C>) => types.New<T, C>
   /** Finds the record with this id, with one statement. The result is `undefined` if there is no such record. */
   readonly find: (handle: Database, id: types.IdOf<T, C, K>) => Promise<types.Saved<T, C, K> | undefined>
-  /** Finds the records with these ids, in the order of the ids, with one statement. */
+  /** Finds several records with one statement. For each id, in order, the result has the record or `undefined`. */
   readonly findMany: (
     handle: Database,
     ids: readonly types.IdOf<T, C, K>[],

@@ -16,7 +16,7 @@ import * as background from '../store/cleanup.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { bodyTask, lifted, liftedOption, orThrowNow } from './sql.js'
 
-/** Loads the session of a token, or returns `undefined` if the token opens none. With `keys`, loads only these keys. */
+/** Loads the session that a token opens (`undefined` if it opens none). With `keys`, loads only these keys. */
 export const loadSession = liftedOption(verbs.loadSession)
 
 /** Stores the edits since the load, and returns the session as saved. */
@@ -77,7 +77,7 @@ export const updateCurrentSession = (f: (session: Session) => Session): Promise<
 export const loadCurrentKeys = (...keys: KeyNames): Promise<Session> =>
   orThrow(verbs.loadCurrentKeys(...keys))
 
-/** Signs a user in: sets the current session's principal and lifetime (default: the store's), and a new secret. */
+/** Signs a user in: sets the principal and lifetime (default: the store's) of the current session, and rotates it. */
 export const signIn = lifted((principal: string, options?: signing.SignInOptions) =>
   signing.signIn(principal, options),
 )
@@ -89,8 +89,8 @@ export const signOut = (): Promise<void> => orThrow(signing.signOut)
 export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 
 /**
- * Checks that a request with an unsafe method comes from a page of this site. According to `Sec-Fetch-Site`, or else
- * `Origin`, a same-origin request passes and a cross-site request fails. Any other request needs the current session's
+ * Checks that a request with an unsafe method comes from a page of this site. `Sec-Fetch-Site` decides, or without it
+ * `Origin`: a same-origin request passes, and a cross-site request fails. Any other request needs the current session's
  * `csrfToken`, as `field` or in the header `X-CSRF-Token`. If the check fails, rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = lifted(csrf.verifyCsrf)
@@ -104,7 +104,7 @@ export const takeFlashes = (): Promise<readonly Flash[]> => orThrow(signing.take
 /** Returns the live sessions of a principal, the newest first. The result has ids and times, but no tokens. */
 export const sessionsOf = lifted(signing.sessionsOf)
 
-/** Destroys a principal's sessions: all, all but `except`, or just `only`. Returns the ids of destroyed sessions. */
+/** Destroys a principal's sessions: all, all but `except`, or just `only`. Returns the ids of the destroyed ones. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
 /** Deletes expired sessions with all their rows. */
@@ -133,7 +133,7 @@ export const queryDatabase = lifted((database: Queryable, query: Query, params: 
 type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
-/** Returns a key's value, or the fallback (default: `undefined`) if the key is absent or its value does not fit. */
+/** Returns a key's value. If there is none or the codec rejects it, returns the fallback (default: `undefined`). */
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -143,7 +143,7 @@ export function sessionRef(key: string | SessionKey<unknown>, fallback?: unknown
   return values.sessionRef(key as string, fallback)
 }
 
-/** Returns a typed key's value, or `undefined` if there is none. Throws a `DecodeError` if the value does not fit. */
+/** Returns a typed key's value, or `undefined` if there is none. Throws a `DecodeError` if the codec rejects it. */
 export const sessionRefStrict =
   <A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined> =>
   (session) =>

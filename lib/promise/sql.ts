@@ -36,8 +36,8 @@ export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEi
   })
 
 /**
- * Runs a statement and returns all its rows. If a row does not fit, rejects with a `DecodeError` that has the column
- * and the index of the row.
+ * Runs a statement and returns all its rows. If a row cannot be decoded, rejects with a `DecodeError` that names the
+ * column and the index of the row.
  *
  * @example
  * ```ts
@@ -59,7 +59,7 @@ export const queryOne = liftedOption(records.queryOne)
 /**
  * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in the transaction
  * `tx`, which commits when `consume` resolves and rolls back when `consume` rejects. If the statement fails, or if a
- * row does not fit, the iteration throws the error. Records in the stream have the handle `tx`.
+ * row cannot be decoded, the iteration throws the error. Records in the stream have the handle `tx`.
  *
  * @example
  * ```ts
@@ -95,7 +95,7 @@ async function* thrown<L extends Error, A>(rows: AsyncIterable<E.Either<L, A>>) 
 
 /**
  * Runs `body` in a transaction, which commits when `body` resolves. When `body` rejects, the transaction rolls back,
- * and `transact` rejects with the same error. A nested call is a savepoint. Inside `body` use only the handle `tx`.
+ * and `transact` rejects with the same error. A nested call sets a savepoint. Inside `body` use only the handle `tx`.
  * `withHandle(tx)(record)` returns the record or session with this handle. If a statement fails, the transaction rolls
  * back, even if `body` catches the error. `transact` does not retry a failed transaction.
  *
