@@ -17,14 +17,14 @@ export interface CookieOptions {
   readonly cookieName?: string
   /** Decides which requests from other sites carry the cookie. Browsers accept `none` only over TLS. Default: `lax`. */
   readonly sameSite?: 'lax' | 'strict' | 'none'
-  /** Whether the cookie stays after the browser is closed, for up to the store's `absoluteMs`. Default: false. */
+  /** Whether the cookie stays for the store's `absoluteMs`, even after the browser is closed. Default: false. */
   readonly persistent?: boolean
   /**
    * Whether the browser keeps a separate cookie for each site that embeds your site in a frame (CHIPS). In frames some
    * browsers accept only partitioned cookies. The option needs `sameSite: 'none'`. Default: false.
    */
   readonly partitioned?: boolean
-  /** A domain whose hosts all get and may set the cookie, such as `shop.example`. Default: only the host itself. */
+  /** A domain, such as `shop.example`. All its hosts get the cookie and can set it. Default: only your host. */
   readonly domain?: string
   /** The browser sends the cookie only to this path and below. The path is no security boundary. Default: `/`. */
   readonly path?: string
@@ -53,7 +53,7 @@ const sessionCookie = (options: CookieOptions) => {
   for (const secure of [true, false]) write('', secure)
   return {
     read: (header = '', secure: boolean) => tokensIn(header, nameFor(secure)),
-    /** `ownMs` is the `absoluteMs` of the session's own lifetime, if it has one. The cookie is then persistent. */
+    /** `ownMs` is the `absoluteMs` of the session's own lifetime. With `ownMs` the cookie is always persistent. */
     serialize: (token: string, secure: boolean, absoluteMs: number, ownMs?: number): string => {
       const lifetimeMs = ownMs ?? (persistent ? absoluteMs : undefined)
       // The lifetime is rounded up, because zero seconds would delete the cookie.
@@ -117,12 +117,12 @@ const crossSiteCookie = (options: CookieOptions) => {
     sessionCookie({ ...options, cookieName: `${cookieName}-${suffix}`, sameSite, persistent: true })
   // The cross-site cookie is `Lax`, so that the browser sends it to the page to which the response redirects.
   const token = cookieNamed('cross-site', 'lax')
-  // A browser that sends this cookie also sends the session's `Strict` cookie, if it has one. So keyrow can tell
-  // whether the session's cookie was withheld, even without `Sec-Fetch-Site`.
+  // A browser that sends this cookie would also send the session's `Strict` cookie. So keyrow can tell whether the
+  // session's cookie was withheld, even without `Sec-Fetch-Site`.
   const strict = sameSite === 'strict' ? cookieNamed('cross-site-strict', 'strict') : undefined
   return {
     read: ({ cookieHeader, secure }: RequestInfo) => token.read(cookieHeader, secure)[0],
-    /** Returns the `Set-Cookie` headers. The browser deletes the cookie after `idleMs`. */
+    /** Returns the `Set-Cookie` headers. The browser deletes the cookies after `idleMs`. */
     serialize: (text: string, secure: boolean, idleMs: number): readonly string[] => [
       token.serialize(text, secure, idleMs),
       ...(strict === undefined ? [] : [strict.serialize('1', secure, idleMs)]),
@@ -131,7 +131,7 @@ const crossSiteCookie = (options: CookieOptions) => {
       [token, strict].flatMap((cookie) => cookie?.clear(secure) ?? []),
     /** Whether the browser withholds the session's cookie from this request. */
     isWithheld: (info: RequestInfo) => isWithheld(info, sameSite === 'strict'),
-    /** Whether this request, in which the browser sent the cross-site cookie, could also carry the session's cookie. */
+    /** For a request with the cross-site cookie: whether the browser could also send the session's cookie. */
     carriesBoth: ({ cookieHeader, secure }: RequestInfo) =>
       strict === undefined || strict.read(cookieHeader, secure).length > 0,
   }

@@ -1,6 +1,6 @@
-// Checks whether a page of the program's own site made a request. The check uses headers that browsers set, or else a
-// token that only the program's pages have. `SameSite` alone is not enough. Browsers send the cookie from other hosts
-// of the same site too, and old browsers ignore `SameSite`.
+// Checks whether a request comes from one of the program's own pages. The check uses headers that browsers set, or else
+// a token that only these pages have. `SameSite` alone is not enough. Browsers also send the cookie with requests from
+// other hosts of the same site, and old browsers ignore `SameSite`.
 
 import { timingSafeEqual } from 'node:crypto'
 import type { NoCurrentSession, SessionClosed } from '../core/errors.js'
@@ -12,16 +12,16 @@ import { RequestRejected } from './errors.js'
 
 type HeaderRecord = Readonly<Record<string, string | readonly string[] | undefined>>
 
-/** The members of a request that all frameworks have. */
+/** The members that a request has in every framework. */
 export interface CheckedRequest {
   readonly method?: string | undefined
   readonly url?: string | undefined
   readonly headers: HeaderRecord | { readonly get: (name: string) => string | null }
 }
 
-/** The data about a request that an adapter passes. */
+/** The data that an adapter passes about a request. */
 export interface RequestInfo {
-  /** The requested host, as a trusted proxy reports it. Without this value, the request's own host is used. */
+  /** The requested host, as a trusted proxy reports it. Without this value, the host that the request names is used. */
   readonly host?: string | undefined
   /** Whether the client's connection is known to be secure. */
   readonly secure: boolean
@@ -39,7 +39,7 @@ export const headerOf = ({ headers }: CheckedRequest, name: string): string | un
 export const isUnsafe = ({ method = '' }: CheckedRequest): boolean =>
   !/^(GET|HEAD|OPTIONS|TRACE)$/.test(method)
 
-/** Returns the sender that `Sec-Fetch-Site` names. Without this header, a foreign `Origin` counts as `cross-site`. */
+/** Returns the sender according to `Sec-Fetch-Site`. Without this header, a foreign `Origin` counts as `cross-site`. */
 export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' | 'secure'>) => {
   const site = headerOf(request, 'sec-fetch-site')
   if (site !== undefined) return SENDERS.find((sender) => sender === site) ?? 'unknown'
@@ -51,7 +51,7 @@ export const senderOf = (request: CheckedRequest, own: Pick<RequestInfo, 'host' 
 /** The possible senders of a request. `none` means that the user opened the page from the address bar or a bookmark. */
 const SENDERS = ['same-origin', 'same-site', 'cross-site', 'none'] as const
 
-/** Whether `Sec-Fetch-Site` or `Origin` shows a foreign or a hidden origin. Without both, the result is false. */
+/** Whether `Sec-Fetch-Site` or `Origin` shows another origin or hides it. Without both headers the result is false. */
 export const isCrossSite = (request: CheckedRequest, own: RequestInfo): boolean => {
   const sender = senderOf(request, own)
   if (sender !== 'unknown') return sender !== 'same-origin' && sender !== 'none'

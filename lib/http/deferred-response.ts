@@ -13,9 +13,9 @@ export interface DeferredResponse extends PendingResponse {
   readonly reset: () => void
 }
 
-// Defers `res`. `isFailure` decides whether a pending response with this status is an error. `answer` returns the
-// response to a failure, or a function that makes the framework respond after a reset of `res`. If the first byte was
-// sent but the response has not ended, a failure cuts the connection, so that the client sees an incomplete response.
+// Defers `res`. `isFailure` decides by the status whether a pending response is an error. `answer` returns the response
+// to a failure, or a function that makes the framework respond after a reset of `res`. If the first byte was sent but
+// the response has not ended, a failure cuts the connection, so that the client sees an incomplete response.
 export const deferResponse = (
   res: ServerResponse,
   answer: (failure: unknown) => ErrorResponse | (() => void),
@@ -76,7 +76,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
   state.phase = 'released'
   state.addHeaders = addHeaders
   res.statusCode = state.status ?? res.statusCode
-  // The wrappers of `writeHead` have run when the handler wrote the head. They must not run again.
+  // The wrappers of `writeHead` already ran when the handler wrote the head. They must not run again.
   const wrapped: unknown = Reflect.get(res, 'writeHead')
   Reflect.set(res, 'writeHead', state.writeHead)
   try {
@@ -90,7 +90,7 @@ const release = (state: DeferredState, addHeaders: () => void): void => {
 }
 
 const replaceResponse = (state: DeferredState, instead: ErrorResponse, addHeaders: () => void): void => {
-  // The phase changes first. `headersSent` depends on it, and over HTTP/2 so do the methods that `end` calls.
+  // The phase changes first, because `headersSent` reads it. Over HTTP/2 the methods that `end` calls read it, too.
   state.phase = 'released'
   if (!state.res.headersSent) sendErrorResponse(state, instead, addHeaders)
   else if (!state.res.writableEnded) state.res.destroy()

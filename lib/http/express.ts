@@ -9,8 +9,8 @@ import { type AdapterOptions, createSessionLoader, forwardedOf } from './session
 export type { AdapterOptions } from './session-request.js'
 
 // keyrow records an error when it occurs, before an error handler gets it. The router of Express 5.3 publishes errors
-// on a diagnostics channel. In older versions, keyrow wraps the methods with which a router calls its handlers, once
-// for each copy of Express. Only errors of requests that have passed this middleware are recorded.
+// on a diagnostics channel. For older versions, keyrow wraps the methods with which a router calls its handlers. Each
+// copy of Express is wrapped only once. Only errors of requests that have passed this middleware are recorded.
 
 /** For each followed request: the functions to call for an error, and the errors that were already reported. */
 const followed = new WeakMap<

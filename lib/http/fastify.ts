@@ -18,8 +18,8 @@ declare module 'fastify' {
 
 /**
  * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
- * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the reply is
- * an error: its status is at least 500, or at least 400 after a handler or a hook has failed. If the save fails,
+ * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the status of
+ * the reply is at least 500, or if a handler or a hook has failed and the status is at least 400. If the save fails,
  * Fastify's error handling gets the error. Behind a proxy, set Fastify's `trustProxy`.
  *
  * @throws `TypeError` for invalid options
@@ -58,7 +58,7 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
     })
   })
   // A hook may have replaced the request's body with another stream, such as a decompressing stream. The listeners of
-  // that stream would run outside of the scope, so the scope is entered again.
+  // the new stream would run without the current session, so keyrow enters the scope again.
   instance.addHook('preValidation', (request, _, done) => {
     const sessionRequest = sessionRequests.get(request)
     if (sessionRequest === undefined) done()
@@ -77,7 +77,7 @@ Object.assign(sessionPlugin, {
   [Symbol.for('fastify.display-name')]: 'keyrow',
 })
 
-/** Makes the argument `answer` of `deferResponse`. Fastify responds to the failure, without the handler's headers. */
+/** Makes the argument `answer` of `deferResponse`. Fastify responds to a failure, without the handler's headers. */
 const errorReply = (reply: FastifyReply) => {
   const before = new Set(Object.keys(reply.getHeaders()))
   return (failure: unknown) => () => {

@@ -7,17 +7,17 @@ import { addHeaders, checkResponse } from './web-response.js'
 export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
 
 export interface FetchHandlerOptions extends AdapterOptions, ProxyOptions, ErrorOptions {
-  /** Returns the address of the connection, for the guard and `trustProxy`. */
+  /** Returns the address from which the connection comes. The guard and `trustProxy` use this address. */
   readonly addressOf?: (request: Request) => string | undefined
 }
 
-/** Returns a response, a promise or `TaskEither` of one, or `undefined` if Bun has upgraded the connection. */
+/** Returns a response, a promise or `TaskEither` of a response, or `undefined` if Bun has upgraded the connection. */
 export type FetchHandler<R extends readonly unknown[]> = (request: Request, ...rest: R) => unknown
 
 /**
- * Wraps a `fetch` handler. Your handler has a current session, which is saved before the response is sent. The body of
- * the response may be a stream that continues after the save. Nothing is saved if your handler fails, or returns no
- * response or `Response.error()`. If the server passes further arguments, your handler gets them too.
+ * Wraps a `fetch` handler. Your handler has a current session, which is saved before the response is sent. The body may
+ * be a stream that continues after the save. Nothing is saved if your handler fails, or returns `Response.error()` or a
+ * value other than a response or `undefined`. If the server passes further arguments, your handler gets them too.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  *

@@ -1,7 +1,7 @@
-// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. The order of the steps of
-// a merge ensures that nothing is lost if the process dies. First the values of the cross-site session are set in the
-// regular session, to which the session's cookie belongs. Then the handler runs, and the regular session is saved.
-// After the save the cross-site session is destroyed. A repeated merge is harmless.
+// Finds the session of a request by its session cookie, by its cross-site cookie, or by both. If a request has both
+// cookies, the cross-site session is merged into the session of the session cookie, the regular session. First the
+// regular session gets the values of the cross-site session. Then the handler runs, the regular session is saved, and
+// the cross-site session is destroyed. So nothing is lost if the process dies. A repeated merge is harmless.
 
 import { SaveConflict, type SessionError, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
@@ -29,7 +29,7 @@ export interface FoundSession {
   readonly session: O.Option<Session>
   /** The cookie with which the response sends the session's token. */
   readonly cookie: keyof SessionCookies
-  /** The cross-site session to merge into `session`. If it is `session` itself, it becomes the regular session. */
+  /** The cross-site session to merge into `session`. If both are the same session, it becomes the regular session. */
   readonly crossSite?: Session
 }
 
@@ -86,7 +86,7 @@ const haveEnded =
 export const isPrefetchOf = ({ request }: RequestInfo): boolean =>
   request !== undefined && isPrefetch(request)
 
-/** Opens the session of the first valid token. Without one, the guard counts the first token that may be foreign. */
+/** Opens the session of the first valid token. If none is valid, the guard counts the first possibly foreign token. */
 const open = async (
   { store, guard }: LoaderOptions,
   info: RequestInfo,
@@ -139,8 +139,8 @@ export const endCrossSite =
   }
 
 /**
- * Whether the cross-site session can become the regular session. It cannot if a concurrent sign-in has replaced its
- * secret, because the browser then has a newer token.
+ * Whether the cross-site session can become the regular session. It cannot if a concurrent sign-in has rotated the
+ * cross-site session, because the browser then has a newer token.
  */
 const isRegular = async ({ session, state }: Scope, crossSite: Session): Promise<boolean> => {
   if (state === 'destroyed' || sessionToken(session) !== sessionToken(crossSite)) return true

@@ -35,7 +35,7 @@ const NAMED: Readonly<Record<string, readonly string[]>> = {
   uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'],
 }
 
-/** The results of `byNetworks` by list of proxies, so that each list is parsed only once. */
+/** Caches the results of `byNetworks`, so that each list of proxies is parsed only once. */
 const readers = new WeakMap<readonly string[], ReadForwarded>()
 
 /** @throws `RangeError` for a negative or fractional number, `TypeError` for an entry that is no address or network */
@@ -66,8 +66,8 @@ const byNetworks = (networks: readonly string[]): ReadForwarded => {
 }
 
 /**
- * `Forwarded` is read only if the request has none of the three `X-Forwarded` headers. A proxy that sets them passes on
- * the client's own `Forwarded` unchecked.
+ * `Forwarded` is read only if the request has none of the three `X-Forwarded` headers. A proxy that sets these headers
+ * may pass on the client's `Forwarded` unchecked.
  */
 const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded => {
   // `clientIndex` is negative if the request has passed fewer proxies than `trustProxy` says, or if all addresses are

@@ -55,13 +55,13 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       bindEvents(sessionRequest, emitters)
       c.set('currentSession', sessionRequest.session)
       await next()
-      // Hono has caught the error, and Hono's `onError` has made `c.res`.
+      // If a handler has failed, Hono has caught the error as `c.error`, and Hono's `onError` has made `c.res`.
       if (c.error !== undefined) throw c.error
       return c.res
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
     const response = isUnhandled ? new Response() : c.res
-    // Hono copies the headers of the previous response to a new one. The assignment of `undefined` prevents the copy.
+    // Hono would copy the headers of the previous `c.res` to the next. The assignment of `undefined` prevents the copy.
     const own = addHeaders(response, headers)
     if (isUnhandled || E.isLeft(own) || own.right !== response) c.res = undefined
     if (E.isLeft(own)) throw own.left

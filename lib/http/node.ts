@@ -134,7 +134,7 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0
 
 const reject = (socket: Duplex, { status, body }: ErrorResponse): void => {
-  // The socket is destroyed, because the client might not close its side.
+  // The socket is destroyed, because the client might not close its side of the connection.
   socket.once('finish', () => socket.destroy())
   socket.end(
     `HTTP/1.1 ${String(status)} \r\nConnection: close\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n\r\n${body}`,

@@ -1,11 +1,11 @@
-// Runs listeners on a request and on its response with the current session. Node.js emits these events in the async
-// context of the connection, which has no current session. So keyrow calls `emit` itself in the scope of the request.
+// Runs the event listeners of a request and its response with the current session. Node.js emits events in the async
+// context of the connection, which has no current session. So keyrow calls `emit` in the scope of the request.
 import type { TE } from '../core/prelude.cjs'
 import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
 
 // Express replaces the prototypes of requests and responses. V8 before version 13 (Node.js 24) then makes a hidden
 // class for each member that is added to such an object. The many classes slow down every access to members. Objects
-// with a deleted member share one class. So keyrow adds one member and deletes it again.
+// with a deleted member share one class. So keyrow adds one extra member and deletes it again.
 const MAKES_CLASSES = Number.parseInt(process.versions.v8, 10) < 13
 const DELETED = Symbol('deleted by keyrow')
 

@@ -1,6 +1,6 @@
 // Defines the state and the methods of a deferred response. The methods stay installed after the response is released,
 // because a program may have kept or wrapped one of them. All responses share the same functions, which find the state
-// by a symbol. With separate functions, each response would get a hidden class of its own in V8, which is slow.
+// by a symbol. Separate functions would be slow, because V8 would give each response a hidden class of its own.
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { nextTick } from '../core/process.js'
 import { addMember, type Call } from './request-events.js'
@@ -88,8 +88,8 @@ const deferHead: Behaviour = (state, args) => {
   setHead(res, args)
   state.hasHead = state.headWritten = true
   state.status = res.statusCode
-  // keyrow's own call is not kept. So Node.js itself writes the head at the release. If the program passes the body to
-  // `end`, Node.js then adds the body's length.
+  // A call of `writeHead` by keyrow itself is not kept. So Node.js writes the head at the release. If the program
+  // passes the whole body to `end`, Node.js then adds `Content-Length`.
   if (!state.isHeadImplicit) keep(state, [state.status], 'writeHead')
   return res
 }
@@ -175,7 +175,7 @@ const METHODS: Readonly<Record<Method, Behaviours>> = {
   uncork: method(deferCork),
   addTrailers: method((state, args, name) => (state.ended ? undefined : callReal(state, args, name))),
   writeEarlyHints: method(keep),
-  // The interim response 102 is sent at once. After the program's first output the call is kept, in order.
+  // The interim response 102 is sent at once. After the program's first output the call is kept like other calls.
   writeProcessing: method((state, args, name) => (state.headWritten ? keep : callReal)(state, args, name)),
   setHeader: header,
   setHeaders: header,
@@ -262,7 +262,7 @@ const newLayer = () => {
   return { symbol, methods: methods as Methods, properties }
 }
 
-// Reads the status and headers of a response, in all forms that `writeHead` accepts.
+// Reads the arguments of `writeHead` in all forms that Node.js accepts.
 
 type HeaderValue = string | readonly string[]
 type GivenHeaders = OutgoingHttpHeaders | readonly OutgoingHttpHeader[] | undefined

@@ -63,8 +63,8 @@ export interface SessionRequest {
   /** Runs the handler with the session as the current session. If the handler fails, the result is a `Left`. */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
   /**
-   * Resolves when every transaction that changed the session has ended. The code of the handler that directly follows
-   * each of these transactions has then run, too.
+   * Resolves when every transaction that changed the session has ended, and the handler has continued after each of
+   * these transactions.
    */
   readonly finished: () => Promise<void>
   /** Saves the session. The result has the headers that the session adds to the response. */
@@ -135,7 +135,7 @@ const varyByCookie = (vary: string | undefined): string => {
 }
 
 /**
- * Makes a function that loads the session of a request, or makes a new session in memory.
+ * Returns a function that loads the session of a request. If there is none, the function makes a session in memory.
  *
  * @throws `TypeError` or `RangeError` for invalid options
  */
@@ -186,7 +186,7 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
 }
 
 // Returns the cookies of a response. A cookie whose token opens no session is not deleted, because a concurrent
-// response may just have replaced that cookie.
+// response may have replaced that cookie.
 const cookiesFor =
   (cookies: SessionCookies, { secure }: RequestInfo, found: FoundSession) =>
   ({ session, state }: Scope, endsCrossSite: boolean): readonly string[] => {
@@ -217,7 +217,7 @@ export const runRequest = async (
   try {
     const sessionRequest = await begin()
     if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
-    // A handler that started now would miss the event of the client's disconnection.
+    // The handler does not start after a disconnection, because it would miss the event `close`.
     else if (response.isAbandoned()) sessionRequest.right.drop()
     else await run(sessionRequest.right, () => handler(sessionRequest.right), response)
   } catch (failure) {

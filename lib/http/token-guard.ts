@@ -20,7 +20,7 @@ export interface TokenGuardOptions {
 export interface TokenGuard {
   /** An address is suspicious once it has sent more different foreign tokens than this number. */
   readonly limit: number
-  /** @internal Whether the guard blocks this address. Its foreign tokens are then not looked up. */
+  /** @internal Whether this address is blocked. The foreign tokens of a blocked address are not looked up. */
   readonly refuses: (address: string | undefined) => boolean
   /** @internal Counts a foreign token. */
   readonly count: (address: string | undefined, token: string) => void

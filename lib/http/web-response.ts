@@ -41,12 +41,12 @@ const canCarry = (response: Response | undefined): boolean => {
 
 const isCopyable = ({ status }: Response): boolean => status >= 200 && status <= 599
 
-/** Whether the runtime keeps content types outside of the headers, as Bun does. Only `clone` copies them. */
+/** Whether the runtime, like Bun, keeps content types outside the headers. Only `clone` copies such a content type. */
 const HIDES_TYPES = typeof Response === 'function' && !new Response('text').headers.has('Content-Type')
 
 /**
- * Returns a copy of the response with the session's headers. A copy is needed, since a program may return one response
- * to every client. A response that needs no change is returned itself.
+ * Returns a copy of the response with the session's headers. A copy is needed, because a program may return the same
+ * response to several clients. A response that needs no change is returned itself.
  */
 export const addHeaders = (
   response: Response,

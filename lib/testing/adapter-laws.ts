@@ -33,7 +33,7 @@ const visit = inOrder(increment('visits'), TE.map(Number)(currentVisits))
 
 const counting: Handler = (_, res) => TE.map((visits) => res.end(String(visits)))(visit)
 
-/** Returns the store with writes that wait until `opened` is resolved. */
+/** Wraps the store. Writes wait until `opened` resolves. */
 const blockedStore = (store: SessionStore, opened: Promise<void>): SessionStore => {
   const wait =
     <L, A>(task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>

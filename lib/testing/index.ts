@@ -22,7 +22,7 @@ const laws: readonly Law[] = [
   ...adapterLaws,
 ].sort((a, b) => a.law - b.law)
 
-/** One check of a law. Its name begins with the law's number. The promise of `run` rejects if the law is broken. */
+/** One check of a law. `name` begins with `law` and a number. The promise of `run` rejects if the law is broken. */
 export interface LawCheck {
   readonly name: string
   readonly run: () => Promise<void>

@@ -181,7 +181,7 @@ export const storeLaws = [
 const store = { idleMs: 60_000, absoluteMs: 100_000, touchFraction: 0.1 }
 const long: OwnLifetime = { idleMs: 1_000_000, absoluteMs: 5_000_000 }
 
-/** Signs a session in and loads it again. */
+/** Signs the principal in to the session, and loads the session again. */
 const signedIn = async (session: Session, principal: string, lifetime?: OwnLifetime): Promise<Session> =>
   reload(await right(request(session, signIn(principal, { lifetime }))))
 

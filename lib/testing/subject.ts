@@ -52,7 +52,7 @@ const TITLES = {
   13: 'collection is polite',
 } as const
 
-/** Makes the named checks of one law. A check runs on a store with this `lifetime`, unless the check has its own. */
+/** Makes the named checks of one law. A check runs on a store with this `lifetime`, unless the check gives another. */
 export const lawsOf = (
   law: keyof typeof TITLES,
   checks: Readonly<Record<string, Check>>,
@@ -227,7 +227,7 @@ export const gate = (): readonly [Promise<void>, () => void] => {
   return [opened, open]
 }
 
-/** Runs a request. After the end of the request, runs `late` in its async context, and returns the result of `late`. */
+/** Runs a request. After its end, runs `late` in the request's async context, and returns the result of `late`. */
 export const outlive = <A>(
   session: Session,
   body: Task,
