@@ -263,7 +263,7 @@ const withLease = async <A>(
   return result
 }
 
-/** Cancels a statement that missed its deadline and closes its client. `leased` closes clients silent since `sentAt`. */
+/** Cancels a statement after its deadline, and closes its client. `leased` closes clients silent since `sentAt`. */
 const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverError): void => {
   if (!isDeadline(error)) return
   link.silentSince = Math.max(link.silentSince, sentAt)
