@@ -13,12 +13,12 @@ const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })
 
 // Whether an error concerns the whole batch. After any other error each request is sent again alone, since a single
-// request may be the cause. Such a request may have a value that cannot be stored, or may wait too long for a lock.
+// request may be the cause. For example, this request has a value that cannot be stored, or waits too long for a lock.
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
 
-/** A write that is sent alone may wait for a lock, so it occupies a slot for at most this many milliseconds. */
+/** A write that is sent alone may wait long for a lock. It occupies a slot for at most this many milliseconds. */
 const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
@@ -65,10 +65,10 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly misuse: (() => L | undefined) | undefined
   /**
    * Sends a batch, and returns the results in the order of the requests. A result is `undefined` if the batch did not
-   * execute the request, and `UNKNOWN` if it may have done so. In both cases the queue sends the items again.
+   * execute the request, and `UNKNOWN` if the batch may have executed it. In both cases the items are sent again.
    */
   readonly all: (requests: readonly R[]) => Promise<E.Either<L, readonly (A | undefined | typeof UNKNOWN)[]>>
-  /** Whether an item with a key gets a second batch if the first batch did not execute it. Default: false. */
+  /** Whether an item with a key is sent in a second batch if the first batch did not execute it. Default: false. */
   readonly isWorthAnotherBatch?: (item: I) => boolean
   /** Sends one item alone. `mayBeDone` is true if a batch may have executed the item. */
   readonly one: (item: I, mayBeDone: boolean) => Promise<E.Either<L, A>>
@@ -80,7 +80,7 @@ export interface BatchQueueOptions<I, R, A, L> {
   readonly canMerge?: (first: I, other: I) => boolean
   /**
    * Merges items into one request. `base` is the result of the previous request with the same key, if the items waited
-   * for that request. If an item cannot be merged, `merge` rejects its promise and leaves it out of the request.
+   * for that request. `merge` rejects the promise of an item that cannot be merged, and leaves out this item.
    */
   readonly merge: (pending: readonly Pending<I, A, L>[], base: A | undefined) => Merged<I, R, A, L>
   /** Returns the number of characters of an item. Default: 0. */
@@ -119,7 +119,7 @@ class BatchQueue<I, R, A, L> {
   readonly #ready: Pending<I, A, L>[] = []
   /** For each key, the items that wait for an earlier item of that key. */
   readonly #blockedByKey = new Map<string, Pending<I, A, L>[]>()
-  /** For each key with waiting items, the result of the last request. */
+  /** For each key with waiting items, the result of the last request with this key. */
   readonly #bases = new Map<string, A>()
   /** The number of unanswered items. */
   #size = 0
@@ -184,8 +184,8 @@ class BatchQueue<I, R, A, L> {
   }
 
   /**
-   * Returns the number of ready items for the next batch. Reads are divided evenly among the slots, so that the process
-   * decodes one answer while the server prepares another. A batch of writes contains all ready items.
+   * Returns how many of the ready items the next batch takes. Reads are divided evenly among the slots, so that the
+   * process decodes one answer while the server prepares another answer. A batch of writes contains all ready items.
    */
   #shareOf(ready: number, slots: number): number {
     if (this.#options.keyOf !== undefined) return ready
@@ -301,7 +301,7 @@ class BatchQueue<I, R, A, L> {
     return unanswered
   }
 
-  /** Whether all items of a group that a batch did not execute get a second batch. */
+  /** Whether a group that a batch did not execute is sent in a second batch. */
   #isWorthAnotherBatch({ merged, key }: Group<I, R, A, L>): boolean {
     if (key === undefined) return false
     const isWorth = merged.pending.every(

@@ -14,7 +14,7 @@ export interface BatchOptions {
   readonly concurrency?: number
   /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
   readonly maxQueueSize?: number
-  /** The maximum wait in the queue, in milliseconds. A longer wait ends with a `DriverError`. Default: 12,000. */
+  /** A request that waits in the queue for over this many milliseconds fails with a `DriverError`. Default: 12,000. */
   readonly queueTimeoutMs?: number
 }
 
@@ -33,7 +33,7 @@ export const limitsOf = ({
 export interface BatchSource<B> {
   /** Returns the number of waiting requests. */
   readonly size: () => number
-  /** Removes the next batch and returns it, or returns `undefined` if none is ready. `slots` batches can start now. */
+  /** Removes and returns the next batch, if one is ready. `slots` is the number of batches that can start now. */
   readonly next: (slots: number) => B | undefined
   /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
   readonly send: (batch: B) => Promise<void>

@@ -13,8 +13,8 @@ type Rows = E.Either<DriverError, readonly Row[]>
  * Wraps a database so that concurrent statements of the same kind are sent as one statement. Only statements with a
  * `batchable` form are batched, such as the `find` of a record, or a `save` that sets one column. A statement that
  * arrives alone is sent at once. Each caller gets its own result or error. If the row of a statement is locked, keyrow
- * sends this statement again alone, and it waits for the lock. Statements in a transaction are not batched. If
- * `maxQueueSize` statements wait, the next one fails at once with a retryable `DriverError`.
+ * sends this statement again alone, and the statement waits for the lock. Statements in a transaction are not batched.
+ * If `maxQueueSize` statements wait, the next one fails at once with a retryable `DriverError`.
  *
  * @throws `RangeError` for an option that is out of range
  *

@@ -30,7 +30,7 @@ export const ORDINAL = '00 ordinal'
 
 /**
  * A parameter of a statement. Every driver sends a parameter as text, which the server reads like a quoted literal. So
- * `'{"a": 1}'` becomes an object if a `jsonb` is expected. If the server can infer no type, it assumes `text`.
+ * `'{"a": 1}'` becomes a JSON object where a `jsonb` is expected. If the server can infer no type, it assumes `text`.
  */
 export type Param = string | number | boolean | bigint | null
 
@@ -66,7 +66,7 @@ export interface Database extends Queryable {
    * A nested transaction is a savepoint. The failure of a nested transaction undoes only the work since the savepoint.
    * Inside `body` only the innermost handle may be used. A statement through any other handle fails at once with the
    * kind `outerHandle`. A statement through the handle of an ended transaction fails with the kind `transactionOver`.
-   * If a task of `beforeCommit` fails, the transaction is rolled back, and the caller gets the error of the task.
+   * If a task added by `beforeCommit` fails, the transaction is rolled back, and the caller gets the task's error.
    */
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
   /** Ends all connections. Later statements fail with a `DriverError`. A second call has no effect. */

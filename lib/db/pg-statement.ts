@@ -45,7 +45,7 @@ export interface PgPool {
   ): void
   end(): Promise<void>
   on(event: 'error', listener: () => void): unknown
-  /** The number of clients in the pool. A single client lacks this member, so keyrow can reject it. */
+  /** The number of clients in the pool. keyrow rejects a single client, which lacks this member. */
   readonly totalCount: number
   readonly ending?: boolean
   readonly options?: { readonly pipeline?: unknown; readonly stream?: unknown }
@@ -105,7 +105,7 @@ export const stateOf = (client: PgClient): ClientState => {
     connection: undefined,
   }
   // node-postgres removes its own listener while a client is in use. Without a listener, a lost connection would end
-  // the process. node-postgres also passes the error to the statement.
+  // the process. This listener ignores the error, since node-postgres also passes it to the statement.
   client.on('error', () => undefined)
   states.set(client, state)
   return state
@@ -127,7 +127,7 @@ export interface Result {
 
 const names = new LRUCache<string, string>({ max: 1_000 })
 
-/** Returns a statement's name, which is the same in all processes. They may share connections through a pooler. */
+/** Returns a statement's name. All processes use the same name, since a pooler may share connections among them. */
 const nameOf = (text: string, generation: number): string => {
   const known = names.get(text) ?? createHash('sha256').update(text).digest('hex').slice(0, 32)
   names.set(text, known)
@@ -243,7 +243,7 @@ class Statement {
     this.#command = ''
   }
 
-  // The server ignores the Sync that followed Execute, since it came before the end of the data. So Sync is sent again.
+  // The server ignores a Sync before the end of the copy data, such as the Sync after Execute. So Sync is sent again.
   handleCopyInResponse(connection: { sendCopyFail(message: string): void; sync(): void }): void {
     connection.sendCopyFail('keyrow sends no copy data')
     connection.sync()
@@ -303,7 +303,7 @@ export const isFatal = (error: unknown): boolean => {
   return severity === undefined || severity === 'FATAL' || severity === 'PANIC'
 }
 
-// Whether an error has a code. node-postgres's own errors have none, such as `Connection terminated unexpectedly`.
+// Whether an error has a code. node-postgres's own errors, such as `Connection terminated unexpectedly`, have none.
 const hasCode = (error: unknown): boolean => typeof (error as { readonly code?: unknown }).code === 'string'
 
 const lost = (name: string, cause: unknown, effect: Effect): DriverError =>
@@ -316,7 +316,7 @@ const queryTimeout = (name: string, cause: unknown): DriverError =>
     cause,
   })
 
-/** Whether the error is a missed deadline or the pool's `query_timeout`. The server's timeouts have a SQLSTATE. */
+/** Whether the error is a missed deadline or the pool's `query_timeout`, not a server's timeout (with a SQLSTATE). */
 export const isDeadline = (error: unknown): boolean =>
   error instanceof DriverError && error.kind === 'timeout' && error.sqlState === undefined
 

@@ -43,7 +43,7 @@ export interface PgOptions {
   readonly prepare?: boolean
   /**
    * Whether each new client must be connected to a primary. Set it to true if the pool's address may lead to a standby.
-   * If no primary is reached, a statement then tries again until its deadline. Default: false.
+   * If true, a statement that reaches no primary tries again until its deadline. Default: false.
    */
   readonly primary?: boolean
 }
@@ -142,7 +142,7 @@ const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> 
   while (!isSo() && performance.now() < until) await delay(5)
 }
 
-/** The maximum wait for an orderly close or a cancel request. A connection that no longer answers would never close. */
+/** The maximum wait for an orderly close or a cancel request. A server that no longer answers completes neither. */
 const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
 
 // A statement that waits for a client gets none after `pool.end`. So `close` first waits for all statements.
@@ -229,7 +229,7 @@ const leased = async (link: Link, clock: Clock): Promise<Lease> => {
   }
 }
 
-/** The time limit of one statement. `until` is its deadline. */
+/** The time limit of a statement. `until` is the statement's deadline. */
 interface Clock {
   readonly until: number
   isOver: boolean
@@ -263,14 +263,14 @@ const withLease = async <A>(
   return result
 }
 
-/** After a missed deadline, cancels the statement and closes its client. `leased` closes the other silent clients. */
+/** Cancels a statement after its deadline, and closes its client. `leased` closes clients silent since `sentAt`. */
 const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverError): void => {
   if (!isDeadline(error)) return
   link.silentSince = Math.max(link.silentSince, sentAt)
   lease.cancel()
 }
 
-/** Gives back or closes the client of a failed statement. After a missed deadline, `lease.cancel` closes the client. */
+/** Gives back or closes the client of a failed statement, except after a missed deadline: then `cancel` closes it. */
 const endAfter = (lease: Lease, error: unknown): void => {
   if (isDeadline(error)) return
   if (isFatal(error)) lease.destroy()
@@ -301,7 +301,7 @@ interface Tx {
   readonly link: Link
   readonly lease: Lease
   lost: DriverError | undefined
-  /** The last statement. The next one waits until it has ended, since a client runs one statement at a time. */
+  /** The latest statement. The next one waits for its end, since a client runs one statement at a time. */
   last: Promise<unknown>
 }
 
@@ -356,7 +356,7 @@ const handleOf = (tx: Tx): DriverTransaction => {
   return { query, savepoint: savepoints(query) }
 }
 
-/** Whether an error ended the connection. The error of an invalid parameter did not. It has a SQLSTATE but no cause. */
+/** Whether an error ended the connection. The error of an invalid parameter (SQLSTATE without a cause) did not. */
 const hasEnded = ({ sqlState, cause }: DriverError): boolean =>
   sqlState === undefined || (cause !== undefined && isFatal(cause))
 

@@ -31,8 +31,8 @@ interface Locks {
   tryLock(fd: number): boolean
 }
 
-// Loads the native module for file locks. The module uses functions of libuv that Bun and Deno lack. A Deno process
-// ends when it loads the module, and a Bun process when it holds a lock. Their own file locks do not exclude Node.js.
+// Loads the native module for file locks, which uses functions of libuv that Bun and Deno lack. A Deno process ends
+// when it loads the module, and a Bun process when it holds a lock. The locks of Bun and Deno do not exclude Node.js.
 const nativeLocks = async (): Promise<Locks> => {
   for (const runtime of ['bun', 'deno'])
     if (process.versions[runtime] !== undefined) throw unlocked(`${runtime} cannot run its native module`)
@@ -53,7 +53,7 @@ const unlocked = (why: string, cause?: unknown, remedy = 'open it with Node.js')
   )
 
 export interface PgliteOptions {
-  /** The maximum time of one statement after the database is open, in milliseconds. Default: 5,000. */
+  /** The maximum time of one statement in milliseconds, without the opening of the database. Default: 5,000. */
   readonly timeoutMs?: number
 }
 

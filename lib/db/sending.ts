@@ -7,7 +7,7 @@ import type { Outcome, Param, Query, Row } from './database.js'
 import { invalidParams, isForgotten, isStalePlan } from './deadline.js'
 import type { Column } from './text-format.js'
 
-/** How one attempt at a statement is sent. */
+/** How a statement is sent in one attempt. */
 export interface Plan {
   readonly prepare: boolean
   /** The number of times that the pool's prepared statements became stale. Each time, the pool prepares them again. */

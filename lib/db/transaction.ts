@@ -69,7 +69,7 @@ const opened = (root: object): Scope => ({
   savepoint: undefined,
 })
 
-// Returns this database's innermost open scope in the async context. With `handle`, only scopes inside it count.
+// Returns this database's innermost open scope in the async context, inside the scope `handle` if it is given.
 const innermost = (root: object, handle?: Scope): Scope | undefined => {
   for (let scope = scopes.getStore(); scope !== undefined && scope !== handle; scope = scope.around)
     if (scope.root === root && !scope.over) return scope

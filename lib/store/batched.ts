@@ -70,7 +70,7 @@ const mergeSaves = (
   return merged({ id: item.id, changes, edits: edits ?? noEdits, since, entries }, included, results)
 }
 
-/** Two saves can be merged if the same keys are loaded. A save with an update of an unloaded key is sent alone. */
+/** Saves whose snapshots have the same keys can be merged. A save with an update of an unloaded key is sent alone. */
 const canMerge = ({ change: first }: Save, { change: other }: Save): boolean =>
   is(first.since.keys, other.since.keys) && !isPartialUpdate(first) && !isPartialUpdate(other)
 
@@ -88,8 +88,8 @@ const newest = (pending: readonly PendingSave[], base: Snapshot | undefined): Sn
     base,
   ) as Snapshot
 
-// Makes the merged save. Its result is split into one result for each save, as if each save had run alone. But if the
-// result contains changes of another process, each save gets the state after the merged save.
+// Makes the merged save. Its result is split into one result for each save, as if the saves had run one after another.
+// But if the result contains changes of another process, each save gets the state after the merged save.
 const merged = (
   request: SaveRequest,
   pending: readonly PendingSave[],
@@ -164,7 +164,7 @@ const batchedSaves: Batching<'save'> = (store, batch, limits) => {
       return E.isLeft(results) ? results : E.right(results.right.map(savedOf))
     },
     one: ({ id, change }: Save, mayBeDone) => store.save(id, mayBeDone ? { ...change, mayBeDone } : change)(),
-    // A batch skips a locked session. Another process may have locked it for only a moment.
+    // A batch skips a locked session. The lock may be short, so a second batch is tried.
     isWorthAnotherBatch: ({ change }) => !hasUpdates(change.edits),
     keyOf: ({ id }) => id,
     maxMerged: MAX_MERGED,

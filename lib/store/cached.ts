@@ -105,14 +105,14 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
     ),
 })
 
-/** A cache of fully loaded sessions. `put` ignores a partially loaded session, which must not replace a full one. */
+/** A cache of fully loaded sessions. `put` ignores a partially loaded one, which must not replace a full one. */
 interface Cache {
   readonly get: (id: SessionId) => Snapshot | undefined
   readonly put: (id: SessionId, snapshot: Snapshot) => void
   readonly drop: (id: SessionId) => void
   readonly loaded: (id: SessionId, result: E.Either<Absence, Snapshot>) => void
-  // Caches the result of a save that combines `saves` saves. If no other request saved meanwhile, only the sizes of the
-  // edited entries are computed.
+  // Caches the result of a save that combines `saves` saves. If no other request has saved the session meanwhile, only
+  // the sizes of the edited entries are computed.
   readonly saved: (
     id: SessionId,
     change: Pick<SaveRequest, 'since' | 'edits'>,

@@ -12,7 +12,7 @@ import { publish, publishFailure } from './events.js'
 export interface DeleteExpiredOptions {
   /** The maximum number of sessions in one batch. Without Citus a batch is one transaction. Default: 200. */
   readonly batchSize?: number
-  /** The minimum pause after a batch, in milliseconds. A pause is at least as long as the batch. Default: 20. */
+  /** The minimum pause after a batch, in milliseconds. A pause is not shorter than the previous batch. Default: 20. */
   readonly delayMs?: number
   /** No batch begins more than this many milliseconds after the start of the run. Default: 10 minutes. */
   readonly totalTimeoutMs?: number

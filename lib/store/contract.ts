@@ -124,7 +124,7 @@ export interface BatchOperations {
   ) => TaskEither<StoreError, readonly Either<Absence, Snapshot>[]>
   /**
    * Saves several sessions, with one request for each. A `Left` means that the batch has no result for this save, for
-   * example because the session has ended. The caller then calls the store's `save` for the result or the error.
+   * example because the session has ended. The caller then calls the store's `save` to get the result or the error.
    */
   readonly save: (
     requests: readonly SaveRequest[],
@@ -190,7 +190,7 @@ export interface SessionStore {
 
   /**
    * Reads a live session consistently by its id, and extends its expiration if a touch is due. The store may skip rows
-   * that are already in `known`. The result has these `keys`, by default the keys of `known`.
+   * that are already in `known`. The result has the keys in `keys`, by default the keys of `known`.
    */
   readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
 
@@ -232,7 +232,7 @@ export interface SessionStore {
   readonly transactionScope?: Omit<TransactionScope, 'outer'> & { readonly outer: SessionStore }
 }
 
-/** A session is an immutable value. `sessionSet` and `sessionDel` edit it, and `saveSession` stores it. */
+/** An immutable value. `sessionSet` and `sessionDel` return an edited session, and `saveSession` stores its edits. */
 export type Session = SessionValue<SessionStore>
 
 /** Adds `using` to a store. For each transaction, `using` calls `inner` once to make a store in this transaction. */

@@ -73,8 +73,8 @@ export type SessionEventName = keyof SessionEvents
 
 const channelName = (name: SessionEventName): string => `keyrow:${name}`
 
-// A lookup in this map is faster than in Node.js, which keeps channels by weak references. Without this map, Bun would
-// delete a channel together with its subscribers.
+// This map is faster than the lookup in Node.js, which uses weak references. Without this map, Bun would delete a
+// channel together with its subscribers.
 const channels = new Map<SessionEventName, Channel>()
 
 const channelOf = (name: SessionEventName): Channel => {

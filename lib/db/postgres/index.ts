@@ -50,8 +50,8 @@ export interface PostgresOptions {
  * Two settings of the role or database would silently give wrong values: `extra_float_digits` below 1, and
  * `array_nulls` off. Statements that depend on such a setting fail with a `DriverError` of the kind `setting`.
  *
- * @throws `RangeError` for a timeout out of range, a pool without `poolOptions`, a `DateStyle` other than ISO, or a
- * `client_encoding` other than UTF8. A pool with several hosts or `target_session_attrs` must be passed as a function.
+ * @throws `RangeError` for an invalid timeout, and for a pool without `poolOptions`, with a `DateStyle` other than ISO,
+ * or with a `client_encoding` other than UTF8. Pass a pool with several hosts or `target_session_attrs` as a function.
  *
  * @example
  * ```ts

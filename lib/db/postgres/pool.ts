@@ -76,7 +76,7 @@ const opened = (sql: PostgresJs): Pool => ({
 const hasChoice = ({ options }: PostgresJs): boolean =>
   (options.host?.length ?? 0) > 1 || Boolean(options.target_session_attrs)
 
-// With too many statements on a connection, postgres.js does not reserve it for BEGIN (see `retryUnsafeBegin`).
+// If a connection has too many statements, postgres.js does not reserve it for BEGIN (see `retryUnsafeBegin`).
 const suitable = (sql: PostgresJs): PostgresJs => {
   const { max, max_pipeline: depth = Number.POSITIVE_INFINITY } = sql.options
   if (max === 1 || depth >= 100_000) return sql

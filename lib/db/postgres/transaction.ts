@@ -63,7 +63,7 @@ export const transact = async <L, A>(body: Body<L, A>, link: Link): Outcome<A, L
 // Symptom: If the socket of a connection is full, or the connection has too many statements, postgres.js sends BEGIN
 // without reserving the connection. The transaction then fails with UNSAFE_TRANSACTION, but stays open on the server.
 // Statements of other callers run in this transaction, and are answered before it is committed. A socket can be full if
-// it uses TLS, or if the program and not keyrow has made it.
+// it uses TLS, or if keyrow has not made it.
 // Workaround: keyrow sends COMMIT on each free connection, to end the open transaction. On a connection without a
 // transaction, COMMIT only causes a warning. Then keyrow begins again, which is safe because no body has run.
 export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link: Link): Outcome<A, L> => {
@@ -79,7 +79,7 @@ export const retryUnsafeBegin = async <L, A>(transact: () => Outcome<A, L>, link
 const commit = ({ pool, timeoutMs }: Link): Promise<unknown> =>
   withDeadline('commit', timeoutMs, () => pool.sql.unsafe('commit'))
 
-// postgres.js adds the text of a sent statement to its error. If an error does not have this text, nothing was sent.
+// postgres.js adds the text of a sent statement to the error. If an error has no such text, nothing was sent.
 const isUnsentBegin = (error: unknown): boolean =>
   (error as { readonly query?: unknown } | undefined)?.query === undefined
 
@@ -94,7 +94,7 @@ const savepoint = async <L, A>(tx: Scoped, txLink: TxLink, body: Body<L, A>): Ou
     ? runWithin(txLink, { begin: (act) => tx.savepoint(act), first: 'savepoint', last: undefined }, body)
     : E.left(txLink.lost)
 
-// Error messages contain the names of the steps, `first` and `last`. A savepoint has no `last`. After a lost connection
+// `first` and `last` are the names of the steps in error messages. A savepoint has no `last`. After a lost connection
 // keyrow does not wait for the end of a savepoint.
 interface Around {
   readonly begin: Begin

@@ -95,7 +95,7 @@ export const noteFailure = (
   if (health !== undefined && (isLoss || isStale)) health.suspect = true
 }
 
-/** Whether an error of the server belongs to another statement, because this statement was not sent. */
+/** Whether the server's error belongs to another statement. It does if this statement was not sent. */
 export const isAnothers = (error: unknown, isSent: boolean): boolean => !isSent && isStatements(error)
 
 export const lost = (name: string, cause?: unknown): DriverError =>
@@ -109,7 +109,7 @@ const severityOf = (error: unknown): unknown =>
 
 const isOfServer = (error: unknown): boolean => severityOf(error) !== undefined
 
-/** Whether the server refuses connections (starts, stops, is full), or rejects the password, role or database. */
+/** Whether the error says that the server is starting, stopping or full, or rejects the password, role or database. */
 const isOfConnecting = (error: unknown): boolean => /^(57P03|53300|28|3D)/.test(String(codeOf(error)))
 
 /** Whether the error ended a connection or prevented a new one. */
@@ -245,7 +245,7 @@ interface Sending<L, A> {
   readonly name: string
   readonly timeoutMs: number
   readonly pool: () => ObservedPool
-  /** Makes one attempt to send. Earlier ones took `spentMs`. If nothing was sent, it calls `unsent` with the error. */
+  /** Makes one attempt. `spentMs` is the time of earlier attempts. An attempt that sends nothing calls `unsent`. */
   readonly attempt: (own: {
     readonly spentMs: number
     readonly unsent: (error: DriverError) => void
