@@ -71,7 +71,7 @@ export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.get
 
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the scope of `chain`. A current scope inside that scope stays current, unless it has ended. */
+/** Runs `task` in the current scope if it has not ended and is inside the scope of `chain`, else in that scope. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)

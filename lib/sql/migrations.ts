@@ -4,7 +4,7 @@
 import type { Query } from '../db/database.js'
 
 // One statement of a migration. A step with `byHand` does one batch of work within the deadline, and is repeated until
-// it returns no row. `byHand` is another statement, for psql, which does all this work at once.
+// it returns no row. `byHand` is the statement that a person runs in psql to do all this work at once.
 export interface Step extends Query {
   readonly byHand?: string
 }

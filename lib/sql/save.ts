@@ -86,8 +86,8 @@ const lifetimeParams = (lifetime: Lifetime, edits: Edits, entries: Entries): rea
   return [edits.has(LIFETIME), own?.idleMs ?? null, (own ?? lifetime).absoluteMs]
 }
 
-// Whether the save writes the principal or the lifetime, or may reach a revision at which tombstones are deleted. The
-// new revision is at most `RECENT_SAVES` higher than `revision`, since other requests may have saved meanwhile.
+// Whether the save writes the principal or the lifetime, or may reach a revision at which tombstones are deleted. Other
+// requests may have saved meanwhile, so the new revision is up to `RECENT_SAVES` higher than `revision`.
 const needsFullSave = (edits: Edits, revision: number): boolean =>
   edits.has(PRINCIPAL) ||
   edits.has(LIFETIME) ||
