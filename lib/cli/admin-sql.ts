@@ -24,7 +24,7 @@ select count(*)::int as count, current_database()::text as database
 from (select from ${from} limit ${String(COUNT_LIMIT + 1)}) as found
 where ${ONCE_ON_PRIMARY}`
 
-// Ends one batch of sessions. `chosen` selects the ids of the batch without locks. So its rows are the whole batch,
+// Ends one batch of sessions. `chosen` selects the ids of the batch, and locks no row. So its rows are the whole batch,
 // even if another process ends some of these sessions meanwhile. The next batch continues after the id `last`.
 const ended = (schema: string, chosen: string): string =>
   endingOf(schema, {
@@ -147,7 +147,7 @@ where ${ON_PRIMARY}`,
 
   clock: () => `select ${epoch('clock_timestamp()')} as now`,
 
-  // $1 quoted schema. If a table was never analyzed, `rows` is null (`reltuples` is -1), or 0 before PostgreSQL 14.
+  // $1 quoted schema. If ANALYZE never ran on a table, `rows` is null (`reltuples` is -1), or 0 before PostgreSQL 14.
   tables: () => `
 with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid

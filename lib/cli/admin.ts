@@ -161,7 +161,7 @@ export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'prin
   readonly waiting: number | null
 }
 
-/** How many queries of each kind run at once. A pooler may choose a different server for each connection. */
+/** How many reads of each kind (`plain`, `own`) run at once. A pooler may choose a server for each connection. */
 export const ROUTES = 8
 
 export const statsOver = (database: Queryable, schema: string) => {

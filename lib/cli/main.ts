@@ -67,7 +67,7 @@ const { DATABASE_URL: databaseUrl, PGPASSWORD: password } = process.env
 const argv = process.argv.slice(2)
 const terminal = terminalOf(argv.includes('--json'), secretsIn([databaseUrl, ...argv], password))
 
-/** A second signal within this time is ignored, because npx forwards a signal that Ctrl-C has sent already. */
+/** A second signal within this time is ignored, because npx repeats the signal that Ctrl-C has sent to the process. */
 const SAME_SIGNAL_MS = 1_000
 
 const interruption = new AbortController()

@@ -149,7 +149,7 @@ export const timestamptz: Column<Date> = plain({
 // The literal is `E'…'`, since the setting `standard_conforming_strings` changes the meaning of a backslash in `'…'`.
 const hexadecimal = (bytes: string): string => `E'\\\\x' || encode(${bytes}, 'hex')`
 
-// A pattern of repeated groups would exhaust the stack on a long text. So this pattern finds an invalid character.
+// A pattern of repeated groups would exhaust the stack on a long text. So this pattern looks for an invalid character.
 const isHexadecimal = (wire: string): boolean =>
   wire.startsWith('\\x') && wire.length % 2 === 0 && !/[^0-9a-f]/.test(wire.slice(2))
 
@@ -175,7 +175,7 @@ export const textual = <A>(sql: string, codec: t.Type<A, string>): Column<A> =>
 export const enumeration = <const N extends string>(sql: string, names: readonly N[]): Column<N> =>
   plain({ sql, is: (value): value is N => names.some((name) => name === value) })
 
-/** Adds a second codec to a column, which converts the values to a branded type or another type of the program. */
+/** Adds to a column a second codec, which converts the values to a branded type or another type of the program. */
 export const refined = <A, B>(column: Column<A>, codec: t.Type<B, A>): Column<B> =>
   Object.freeze({
     ...column,

@@ -43,7 +43,7 @@ export const sql = (strings: TemplateStringsArray, ...values: readonly (Param | 
 export const param = <A>(column: Column<A>, value: NoInfer<A>): Sql =>
   tag(['', `::text::${column.sql}`], encode(column.sql, column, value))
 
-/** A codec of whole rows, or the definition of a record. With a definition, the statement must select its `row`. */
+/** A codec of whole rows, or the definition of a record. If it is a definition, the statement must select its `row`. */
 export type RowsAs<A> = Rows<A> | t.Decoder<unknown, A>
 
 type Failure = DriverError | DecodeError
@@ -60,7 +60,7 @@ type Decode<A> = (row: Row, ordinal: number) => E.Either<DecodeError, A>
 
 const decoderOf = <A>(handle: Database, as: RowsAs<A>): Decode<A> => {
   const shape = shapeIn(as)
-  // Only a record's definition has a shape. The codecs of its columns check all values, so the cast is safe.
+  // Only a record's definition has a shape. The codecs of the columns check all values, so the cast is safe.
   if (shape !== undefined)
     return (row, ordinal) => recordIn(shape, handle, row, ordinal) as E.Either<DecodeError, A & object>
   const codec = as as t.Decoder<unknown, A>
@@ -78,7 +78,7 @@ const misfit =
 
 /**
  * Runs a statement and returns all its rows. If a row does not fit the codec or the record, the result is a
- * `DecodeError` with the column and the index of the row. To get records, pass their definition and select its `row`.
+ * `DecodeError` with the column and the index of the row. To get records, pass a definition and select its `row`.
  *
  * @example
  * ```ts
@@ -149,8 +149,8 @@ const freeCursor = (): number => {
 /**
  * Streams the rows of a statement to `consume`. At most a hundred rows are in memory. `consume` runs in the transaction
  * `tx`, which commits if `consume` returns a `Right`. If `consume` returns a `Left` or throws, the transaction is
- * rolled back, and the caller gets the same failure. If the statement fails, or if a row does not fit, the last element
- * of the stream is a `Left`. Records in the stream have the handle `tx`.
+ * rolled back, and the caller gets the same failure. If the statement fails, or if a row does not fit `as`, the last
+ * element of the stream is a `Left`. Records in the stream have the handle `tx`.
  *
  * @example
  * ```ts

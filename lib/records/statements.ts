@@ -10,8 +10,8 @@ import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
 /**
- * For example, the statement `set.title` sets the column `title`. `setAny` sets any number of columns. The statements
- * whose names begin with `swap` are guarded.
+ * The statement `set.title`, for example, sets only the column `title`. `setAny` sets any number of columns. The
+ * statements whose names begin with `swap` are guarded.
  */
 export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly insert: Query
@@ -23,7 +23,7 @@ export interface RecordStatements extends Readonly<Record<string, Query>> {
   readonly swapAny: Query
 }
 
-/** Returns the list of columns that selects a record from its table, or from an alias of the table. */
+/** Returns the select list that reads a record from its table, or from an alias of the table. */
 export const rowFrom = ({ fields }: Shape, from: string): string =>
   fields.map(({ column, alias, type }) => `${type.read(`${from}.${column}`)} as "${alias}"`).join(', ')
 

@@ -45,7 +45,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
 
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-/** Converts a definition to a `Shape` for the other functions. Throws a `RangeError` if the definition is invalid. */
+/** Converts a definition to a `Shape`. Throws a `RangeError` if the definition is invalid. */
 export const shapeOf = (options: AnyDefinition): Shape => {
   const { table, key, revision } = options
   const fields = fieldsOf(options)
@@ -158,7 +158,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** Returns `value` as a read would return it, frozen. Throws an `EncodeError` if `value` does not fit. */
+/** Returns the frozen result of a read of the stored `value`. Throws an `EncodeError` if `value` does not fit. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const wire = checked(name, type.codec, value, () => type.wire(value as never))
   const decoded = decodeWith(type.codec, wire)

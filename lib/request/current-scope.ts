@@ -24,20 +24,20 @@ import {
   type TransactionScope,
 } from './scope.js'
 
-// When a program first uses its session in a transaction of the session's database, an inner scope is made. Changes in
-// the inner scope belong to the transaction, which writes them right before its commit. So the session's row is locked
-// only briefly. After the commit the outer scope gets the changes.
+// When a program first uses the current session in a transaction of the session's database, an inner scope is made.
+// Changes in the inner scope belong to the transaction, which writes them right before its commit. So the session's row
+// is locked only briefly. After the commit the outer scope gets the changes.
 
 type Transaction = NonNullable<SessionStore['transactionScope']>
 
-/** Returns the inner scope of `scope` for its database's innermost transaction, or `scope` outside of transactions. */
+/** Returns the inner scope of `scope` for the innermost transaction of the database, or `scope` if there is none. */
 const scopeHere = (scope: Scope): Scope => {
   const { using, current } = scope.session.handle
   const tx = scope.state === 'open' ? current?.() : undefined
   return tx === undefined || using === undefined ? scope : (scopeIn(scope, using(tx)) ?? scope)
 }
 
-/** Returns the session in its database's innermost open transaction, or unchanged outside of transactions. */
+/** Returns the session in the innermost open transaction of its database, or unchanged if there is none. */
 export const sessionThere = (session: Session): Session => {
   const { using, current } = session.handle
   const tx = current?.()
@@ -145,7 +145,7 @@ const handOver = (around: Scope, { state, session, opened }: TransactionScope): 
 }
 
 // Returns the edits of the outer scope after a commit. `before` are the edits of the outer scope before the
-// transaction, `present` are its edits now, and `inside` are the transaction's unsaved edits.
+// transaction, `present` are the edits of the outer scope now, and `inside` are the transaction's unsaved edits.
 const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   const done = before.filter((edit, key) => inside.get(key) !== edit)
   const added = inside.filter((edit, key) => before.get(key) !== edit)
@@ -173,8 +173,8 @@ const inStore = (id: SessionId, store: SessionStore, chain: ScopeChain | undefin
   return scope?.state === 'open' ? scope : inStore(id, store, chain.outer)
 }
 
-// Returns the closed scope of this session value, if there is one. In this case the code with the value has outlived
-// its request. A session that was loaded again has a new `Token`, so it has no closed scope.
+// Returns the closed scope of this session value, if there is one. In this case the code that uses the value has
+// outlived the request. A session that was loaded again has a new `Token`, so it has no closed scope.
 const closedScopeOf = (session: Session): Scope | undefined => {
   for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
     if (isSameRow(chain.scope.session, session) && chain.scope.tokens.has(session.token))

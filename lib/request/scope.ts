@@ -26,13 +26,13 @@ export interface Scope {
   state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** Whether the scope has ended. An ended scope returns no session any more, even if its `state` is `open`. */
   ended: boolean
-  /** The session when the scope began. An edit that is not in this session is new. */
+  /** The session value at the start of the scope. An edit that is not in this value is new. */
   readonly opened: Session
   /** Every session value that the scope has contained. */
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   readonly request: ScopeRequest | undefined
-  /** The inner scopes of this scope, by open transaction. */
+  /** The inner scope of each open transaction. */
   inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
   /** The last call of `loadCurrentKeys`. The next call waits for it. */
@@ -42,7 +42,7 @@ export interface Scope {
 /** A scope of the same session in a transaction of its database. */
 export interface TransactionScope extends Scope {
   readonly end: Promise<void>
-  /** The `Update` edits that the transaction writes although they were made before it. */
+  /** The `Update` edits that the transaction writes although they were made before the transaction. */
   writes: Edits | undefined
 }
 
@@ -71,7 +71,7 @@ export const chainOf = (scope: Scope): ScopeChain => ({ scope, outer: scopes.get
 
 export const inNewScope = <A>(scope: Scope, task: () => A): A => scopes.run(chainOf(scope), task)
 
-/** Runs `task` in the scope of `chain`. If the current scope is an open scope inside that scope, it stays current. */
+/** Runs `task` in the current scope if it has not ended and is inside the scope of `chain`, else in that scope. */
 export const inScope = <A>(chain: ScopeChain, task: () => A): A => {
   const here = scopes.getStore()
   return here?.scope.ended === false && isInside(chain.scope) ? task() : scopes.run(chain, task)
@@ -97,7 +97,7 @@ export const isInside = (scope: Scope): boolean => {
 /** Whether both values belong to one session of one store, even if one of them is in a transaction. */
 export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && isSameStore(a.handle, b.handle)
 
-/** Whether both are one store, even in different transactions. A store has the same `using` in each transaction. */
+/** Whether both handles are one store, even in two transactions. A store has the same `using` in each transaction. */
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
@@ -108,8 +108,8 @@ export const closedReason = ({ state, session }: Scope): SessionClosed | Session
 }
 
 // Merges another value of the session into the scope, for example from a nested `withSession`. New edits of this value
-// are applied on top of the scope's edits. Its further keys are added if both snapshots have the same revision. A
-// session value that the scope has already contained changes nothing.
+// are applied on top of the scope's edits. Keys that only this value has loaded are added if both snapshots have the
+// same revision. A session value that the scope has already contained changes nothing.
 export const mergeInto = (scope: Scope, session: Session): void => {
   if (scope.stored.has(session)) return
   const added = sinceEdits(scope.session.edits, sinceEdits(scope.opened.edits, session.edits))
@@ -131,7 +131,7 @@ export const replace = (scope: Scope, session: Session): void => {
   scope.tokens.add(session.token)
 }
 
-/** Replaces the edits and the token of the scope's session. Also replaces its snapshot, unless `stored` is older. */
+/** Replaces the edits and the token of the scope's session. Also replaces the snapshot, unless `stored` is older. */
 export const replaceState = (scope: Scope, edits: Edits, token: Token, stored: Session['snapshot']): void => {
   const { session } = scope
   const snapshot = newest(session.snapshot, stored)

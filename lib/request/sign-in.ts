@@ -139,8 +139,8 @@ export const flash = (kind: string, text: string): TE.TaskEither<SessionError, S
   updateCurrentSession(sessionFlash(kind, text))
 
 /**
- * Returns the current session's messages, and removes them when the request is saved. A prefetch (`isPrefetch`) does
- * not remove the messages, since the page may never be shown.
+ * Returns the current session's messages, and removes them from the session at the next save. A prefetch (`isPrefetch`)
+ * does not remove the messages, since the page may never be shown.
  *
  * @example
  * ```ts

@@ -307,7 +307,7 @@ const reread = (
 
 /**
  * Returns a function that loads further keys of a session, and keeps its unsaved edits. If all these keys are already
- * loaded, no statement is sent. Otherwise one statement also reads the changes that other requests have saved.
+ * loaded, no statement is sent. Otherwise one statement reads these keys and the saved changes of other requests.
  *
  * @example
  * ```ts

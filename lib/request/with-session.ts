@@ -33,18 +33,18 @@ import {
 import { saveSession } from './verbs.js'
 
 export interface WithSessionOptions {
-  /** Whether to save the changes of a body that failed. Default: false. */
+  /** Whether to save the changes if the body fails. Default: false. */
   readonly saveOnFailure?: boolean
 }
 
 /**
- * Runs the task of `fn` with `session` as the current session, then saves the session once. If the task fails (with a
+ * Runs `fn` and its task with `session` as the current session, then saves the session once. If the task fails (with a
  * `Left`, a throw or a rejection), the caller gets that failure, and the changes are dropped.
  *
  * A nested call with the same session joins the outer call, which saves at its end. If the outer task succeeds, the
  * save includes the changes of a failed nested task.
  *
- * @throws as a `Left`: `SessionClosed` for a session whose own request has ended, and the errors of `saveSession`
+ * @throws as a `Left`: `SessionClosed` if the session's request has ended, and the errors of `saveSession`
  *
  * @example
  * ```ts
@@ -191,7 +191,7 @@ const update = (f: (session: Session) => Session): E.Either<SessionError, Sessio
   const session = f(lookAt(scope))
   if (!isSameRow(scope.session, session))
     throw new TypeError('updateCurrentSession: the function returned another session')
-  // `f` may return a session value from before the last save or rotation. Then only its new edits are applied.
+  // `f` may return a session value from before the last save or rotation. Of such a value only new edits are applied.
   if (session.token === scope.session.token && session.snapshot === scope.session.snapshot)
     replace(scope, withStore(session, scope.session.handle))
   else mergeInto(scope, session)

@@ -51,7 +51,7 @@ import {
 import { merged, mergedWithoutRead } from './save.js'
 
 // Concurrency: A batch of saves skips locked headers (`skip locked`), so it waits for no lock and takes part in no
-// deadlock. Each skipped save is later repeated. The batch locks every other header, and writes it like a single save.
+// deadlock. Each skipped save is sent again. The batch locks every other header, and writes it like a single save.
 
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
@@ -213,7 +213,7 @@ const saveBatch =
     return async (mayBeDone) => {
       const rows = await rowsAs(BatchWrittenRow)(database, query, params)()
       if (E.isLeft(rows)) return rows
-      // A save without a row was not stored, or an earlier attempt has stored it.
+      // A save without a row was not stored by this attempt. An earlier attempt may have stored the save.
       const unsaved: Outcome = mayBeDone ? MAY_BE_STORED : NOT_STORED
       const outcomes = await outcomesOf(refresh, batchable, byOrdinal(rows.right, batchable.length), unsaved)
       return E.right(

@@ -19,10 +19,10 @@ export const FENCED = `now() + ${FENCE_TIME}`
 /** The SQL condition that a session is live now. It reads the clock, since the statement may have waited for a lock. */
 export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
-/** The condition that a session was live at the transaction's start. Citus rejects volatile functions in an update. */
+/** For Citus: the session was live at the transaction's start. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
 
-/** A tombstone is kept for at least this many revisions. No reader needs the changes since an older revision. */
+/** A tombstone is kept for at least this many revisions. A reader with an older snapshot gets all entries. */
 export const TOMBSTONE_REVISIONS = 256
 
 type Text = (schema: string, isAlive: string) => string
@@ -48,15 +48,15 @@ export const fenceListed = (schema: string, condition = ''): string => `
   returning true`
 
 interface EndingParts {
-  /** Common table expressions before the locks. */
+  /** Common table expressions before the one that locks the sessions (`held`). */
   readonly before?: readonly string[]
-  /** Selects and locks the sessions to end. A statement that waits for locks takes them in the order of the ids. */
+  /** Selects the sessions to end, and locks them in the order of the ids, unless it skips locked rows. */
   readonly lockedSessions: string
-  /** Whether entries are deleted in one scan. The foreign key would delete the entries of each session separately. */
+  /** Whether the statement deletes the entries in one scan. Otherwise the foreign key does so, session by session. */
   readonly deletesEntries?: boolean
   /** A statement that fences the ids of the locked sessions (`held`). */
   readonly fenced: string
-  /** Common table expressions after the deletion. */
+  /** Common table expressions after the one that fences the ids (`fenced`). */
   readonly after?: readonly string[]
   readonly result: string
 }
@@ -155,7 +155,7 @@ export const loadedColumns = (schema: string, idle: string, fraction: string): s
                   from ${schema}.entry e
                   where e.session_id = s.id and e.value is not null) end as entries`
 
-/** The result columns of a load of some keys. If the caller has their current values, no entries are read. */
+/** The result columns of a load of some keys. If the caller has the current values of these keys, no entry is read. */
 export const loadedKeys = (
   schema: string,
   id: string,
@@ -166,8 +166,8 @@ export const loadedKeys = (
        case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
             else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
-// Whether a load in a batch needs a result row. It needs none if the session is live, has the revision `since` and the
-// expiration `expiration` in milliseconds, and needs no touch.
+// Whether a load in a batch needs a result row. It needs none if the session is live, its revision is `since`, its
+// expiration is `expiration` in milliseconds, and no touch is due.
 export const needsRow = (idle: string, fraction: string, expiration: string): string => `
   (s.id is null or base.since <> s.revision or s.expires_at <= now()
    or ${epoch('s.expires_at')} <> ${expiration} or ${touchDue(idle, fraction)})`

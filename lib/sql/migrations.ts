@@ -3,8 +3,8 @@
 // work. No step rewrites a table in use, or locks a table for long.
 import type { Query } from '../db/database.js'
 
-// One statement of a migration. A step with `byHand` does its work in batches, each within the deadline. Such a step is
-// repeated until it returns no row. `byHand` is the SQL for a person who uses psql. It does all the work at once.
+// One statement of a migration. A step with `byHand` does one batch of work within the deadline, and is repeated until
+// it returns no row. `byHand` is the statement that a person runs in psql to do all this work at once.
 export interface Step extends Query {
   readonly byHand?: string
 }

@@ -34,8 +34,8 @@ order by s.created_at desc, s.id`,
       result: 'select id::text as id from ended order by id',
     }),
 
-  // $1 batch size, $2 the last id of the previous batch, or null. Adds sessions to `listing` that a release for version
-  // 1 created after the upgrade of the schema. If the last upgrade was over 30 days ago, the statement adds nothing.
+  // $1 batch size, $2 the last id of the previous batch, or null. Adds to `listing` the sessions that a release for
+  // version 1 created after the upgrade. If the last upgrade was over 30 days ago, the statement adds nothing.
   listMissing: (schema) => `
 with examined as materialized (
   select id, expires_at from ${schema}.session

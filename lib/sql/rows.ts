@@ -120,7 +120,7 @@ export const array = (items: readonly (string | number | boolean)[]): string => 
 export const texts = (items: readonly (string | undefined)[]): string =>
   arrayText(items.map((item) => item ?? null))
 
-/** Returns two parameters: the wanted keys, and those which a partially loaded `known` lacks. */
+/** Returns two parameters: the wanted keys, and those of them that a partially loaded `known` lacks. */
 export const keysParams = (keys: Keys, known: PartialSnapshot | undefined): readonly [string, string] => [
   texts([...keys]),
   texts(known?.keys === undefined ? [] : [...keys.subtract(known.keys)]),

@@ -87,7 +87,7 @@ const lifetimeParams = (lifetime: Lifetime, edits: Edits, entries: Entries): rea
 }
 
 // Whether the save writes the principal or the lifetime, or may reach a revision at which tombstones are deleted. Other
-// requests may have saved up to `RECENT_SAVES` times since the base revision.
+// requests may have saved meanwhile, so the new revision is up to `RECENT_SAVES` higher than `revision`.
 const needsFullSave = (edits: Edits, revision: number): boolean =>
   edits.has(PRINCIPAL) ||
   edits.has(LIFETIME) ||

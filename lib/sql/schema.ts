@@ -17,7 +17,7 @@ export const quotedSchema = (schema: string): string => {
   return `"${schema}"`
 }
 
-/** A version as it is recorded in the table `metadata`. */
+/** A version of the schema, as recorded in the table `metadata`. */
 export interface MadeVersion {
   readonly version: number
   /** Milliseconds since 1970. */
@@ -97,7 +97,7 @@ const noForeignKeys = (): DriverError =>
     { kind: 'setting', retryable: false, effect: 'none' },
   )
 
-// Version 1 has no table `metadata`, so its columns identify this version.
+// Version 1 has no table `metadata`, so this version is recognised by the columns of its tables.
 const unrecorded = (
   schema: string,
   exists: boolean,
@@ -128,7 +128,7 @@ const recorded = (
           whole(schema, columns, made),
           E.map((found) => ({ ...found, ...idsOf(rows) })),
         )
-      // An upgrade may have committed between the two reads, so the columns are read again.
+      // An upgrade may have committed after the first read of the columns, so the columns are read again.
       return pipe(
         TE.fromEither(state(present)),
         TE.orElse(() =>
@@ -263,7 +263,7 @@ const migrate = (
   const pending = migrations.slice(version)
   return pipe(
     [
-      // `create schema if not exists` would fail for a role without the right to create schemas.
+      // `create schema if not exists` needs the right to create schemas, even if the schema exists.
       ...(exists ? [] : [{ name: 'schema.create', text: `create schema ${schema}` }]),
       ...pending.flatMap(({ steps }) => steps(schema)),
     ],

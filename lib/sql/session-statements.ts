@@ -2,10 +2,10 @@
 // boolean, so the statements work in the same way with every driver. The names of result columns have no underscore, so
 // no pool transforms them.
 //
-// Concurrency: A statement writes the header (the row in `session`) first. So saves, rotations and the destruction of
-// one session wait for each other. A destruction first fences the id in another statement. Entries are written only
-// under the header's lock, in jsonb's key order. No expiration is later than the absolute expiration, so one comparison
-// enforces both limits. A write may have waited for a lock, so it compares `expires_at` with `clock_timestamp()`.
+// Concurrency: Each change of a session first writes the header. So saves, rotations and the destruction of one session
+// wait for each other. Another statement fences the id before a destruction. Entries are written only under the
+// header's lock, in jsonb's key order. `expires_at` is at most the absolute expiration, so one comparison enforces both
+// limits. A write may have waited for a lock, so it compares `expires_at` with `clock_timestamp()`.
 
 import { PRINCIPAL } from '../core/well-known-keys.js'
 import { ON_PRIMARY } from '../db/database.js'
@@ -31,7 +31,7 @@ import {
   withSave,
 } from './fragments.js'
 
-// A save returns the changes of all keys or of some keys. A full save, which has `lifetime`, also deletes old
+// `changes` is the SQL for the changes of all or some keys. A full save, which has `lifetime`, also deletes old
 // tombstones, and writes the principal and the lifetime. `lifetime` names three parameters: whether the session gets a
 // new lifetime, its own idle time or null, and its absolute time. Only a new lifetime may make an expiration earlier.
 interface SaveParts {
@@ -67,7 +67,7 @@ const newLifetime = ([begins, idle, absolute]: Lifetime): string => `
       absolute_expires_at = case when ${begins}::boolean then now() + ${ms(absolute)} else absolute_expires_at end,
       idle_ms = case when ${begins}::boolean then ${idle}::float8 else idle_ms end`
 
-// The condition on the revision reads no row of `entry`, so most full saves never scan the session's entries.
+// The condition on the revision is checked before the scan. In most full saves it is false, and no entry is read.
 const maintenance = (schema: string, [begins]: Lifetime): string => `, tombstones as (
   delete from ${schema}.entry e
   where (select head.revision % ${String(TOMBSTONE_REVISIONS)} = 0 from head)
@@ -126,13 +126,13 @@ export type SessionStatements = ReturnType<typeof sessionStatements>
 
 export const sessionStatements = statementsOf('session', {
   // $1 id, $2 `{"key": [value], "deletedKey": []}`, $3 idle time, $4 idempotency key, $5 base revision, $6 version tag
-  // of $5, $7 whether the header must still have revision $5. Without the row lock $7 is true for updates, since their
-  // values were computed from the base revision. The result has no row if the session is gone, has another revision
-  // although $7 is true, or already has this save. There is also no row if the base revision is so old that the header
-  // may have lost the idempotency key of this save. A deletion is also an upsert, since a DELETE would miss a row that
-  // a concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot. If this save
-  // waited for others, `seen` is not the revision before this save, and `changes` lacks the writes of the others.
-  // `since` is computed after this save, so it is 0 if there were 63 other saves after the base revision.
+  // of $5, $7 whether the header must still have revision $5. $7 is true in a save of updates without the row lock,
+  // since the new values were computed from the base revision. The result has no row if the session is gone, has
+  // another revision although $7 is true, or already has this save. There is also no row if the base revision is so old
+  // that the header may have lost the idempotency key of this save. A deletion is an upsert too, since a DELETE would
+  // miss a row that a concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot.
+  // If this save waited for other saves, `seen` is not the revision before this save, and `changes` lacks their writes.
+  // `since` is computed after this save, so 63 other saves after the base revision make it 0.
   save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
 
   // Like `save`, with $8 loaded keys. `changes` has only these keys.
@@ -144,9 +144,9 @@ export const sessionStatements = statementsOf('session', {
   saveKeysFull: (schema, isAlive) =>
     saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
 
-  // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. A save under the row lock begins with this
-  // statement, in a transaction of its own. If the client then sends nothing for five seconds, the server ends the
-  // transaction. Since PostgreSQL 17, five seconds are also the limit of the whole transaction.
+  // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. This statement begins the transaction of a save
+  // under the row lock. If the client then sends nothing for five seconds, the server ends the transaction. Since
+  // PostgreSQL 17, five seconds are also the limit of the whole transaction.
   lock: (schema, isAlive) =>
     locked(schema, isAlive, [
       atMost('idle_in_transaction_session_timeout', 'idle'),
@@ -156,7 +156,7 @@ export const sessionStatements = statementsOf('session', {
   // Like `lock`, but in a transaction of the program. The timeouts of this transaction are not changed.
   lockInTransaction: locked,
 
-  // $1 id, $2 revision. This is the second statement of a save under the row lock. It sees all commits before the lock.
+  // $1 id, $2 revision. The second statement of a save under the row lock. It sees every commit that preceded the lock.
   changes: (schema) =>
     `select ${changesSince(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
 

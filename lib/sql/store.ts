@@ -116,7 +116,7 @@ const writing = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'creat
     ),
 })
 
-// Called if the id of a new session already exists. An earlier attempt with a lost answer may have created it.
+// Called if the new session's id already exists. Succeeds if an earlier attempt of this creation stored the session.
 const ownCreation = (
   database: Database,
   sql: SessionStatements,
@@ -144,8 +144,8 @@ const rotating = ({ database, sql, lifetime }: Shared): Pick<SessionStore, 'rota
     ),
 })
 
-// Called if the session's secret is not the expected one. An earlier attempt with a lost answer may have replaced the
-// secret. Only one of several concurrent rotations succeeds. The others fail with `SaveConflict` or `SessionGone`.
+// Called if a rotation changed no row. Succeeds if an earlier attempt of this rotation has set the new secret. Only one
+// of several concurrent rotations succeeds. The others fail with `SaveConflict` or `SessionGone`.
 const ownRotation = (
   answer: TE.TaskEither<DriverError, readonly Row[]>,
   id: SessionId,
@@ -202,8 +202,8 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     ),
   )
   return withTransactions(storeOver({ ...shared, database: own, preparation: root, withRetry }), (tx) => {
-    // The transaction prepares the tables if the root store has not done so. A rollback removes the tables that the
-    // transaction created, so the root store does not rely on this preparation.
+    // If the outer store has not prepared the tables, the store in the transaction prepares them. A rollback undoes
+    // this preparation, so the outer store does not rely on it.
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
@@ -262,7 +262,7 @@ const preparedOver =
       let result = await attempt(mayBeDone)
       if (!tablesAreMissing(result)) return result
       preparation.forget()
-      // PostgreSQL runs no more statements in a failed transaction, so the operation is not repeated.
+      // Inside a transaction the operation is not repeated, since PostgreSQL has aborted the transaction.
       if (database.transactionScope === undefined) result = await attempt(mayBeDone)
       return tablesAreMissing(result)
         ? E.left(new SchemaMismatch(bare(schema), changedTables(result.left)))
