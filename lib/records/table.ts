@@ -99,7 +99,7 @@ export const keyValues = ({ key, simple }: Shape, id: unknown): readonly unknown
 export const idFrom = ({ key, simple }: Shape, values: readonly unknown[]): unknown =>
   simple ? values[0] : Object.freeze(Object.fromEntries(key.map(({ name }, index) => [name, values[index]])))
 
-/** Converts a value to an id, and decodes strings such as `'42'`. Throws an `EncodeError` if a value does not fit. */
+/** Converts a value to an id, and decodes strings such as `'42'`. Throws an `EncodeError` for any other type. */
 export const parsedId = (shape: Shape, id: unknown): unknown => {
   const parts = keyValues(shape, id)
   const values = shape.key.map(({ name, type }, index) => {
@@ -158,7 +158,7 @@ const checked = <A>(name: string, codec: AnyColumn['codec'], value: unknown, enc
   throw new EncodeError(name, [], `the value is no ${codec.name}`)
 }
 
-/** Returns the frozen result of a read of the stored `value`. Throws an `EncodeError` if `value` does not fit. */
+/** Returns the frozen result of a read of the stored `value`. Throws an `EncodeError` for a value of another type. */
 export const normalised = (name: string, type: AnyColumn, value: unknown): unknown => {
   const wire = checked(name, type.codec, value, () => type.wire(value as never))
   const decoded = decodeWith(type.codec, wire)
@@ -285,7 +285,7 @@ export interface PureRecordOf<
   readonly rowOf: (alias: string) => Sql
   /** The type of a column that refers to this table. It exists only if `key` in the definition is one name. */
   readonly reference: K extends keyof C ? Column<IdOf<T, C, K>> : never
-  /** Sets a column. Returns the same record for an equal value. Throws an `EncodeError` if the value does not fit. */
+  /** Sets a column. Returns the same record for an equal value. Throws an `EncodeError` for a value of another type. */
   readonly set: <N extends keyof Settable<C, K, R>>(
     column: N,
     value: Settable<C, K, R>[N],
@@ -316,7 +316,7 @@ export interface RecordOf<
     handle: Database,
     id: IdOf<T, C, K>,
   ) => TaskEither<Reading | EncodeError, Option<Saved<T, C, K>>>
-  /** Finds the records with these ids, in the order of the ids, with one statement. */
+  /** Finds several records with one statement. The result has one element for each id, in the order of the ids. */
   readonly findMany: (
     handle: Database,
     ids: readonly IdOf<T, C, K>[],

@@ -152,7 +152,7 @@ const handedOver = (before: Edits, present: Edits, inside: Edits): Edits => {
   return composeEdits(sinceEdits(done, present), added)
 }
 
-/** Returns the current scope. Inside a transaction of the session's database, returns the transaction's inner scope. */
+/** Returns the current scope, or in a transaction of the session's database the scope that keyrow made for it. */
 export const currentScope = (): Scope | undefined => {
   const scope = chainHere()?.scope
   return scope && scopeHere(scope)
