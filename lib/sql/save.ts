@@ -186,7 +186,7 @@ const snapshotOf = (
   versionTag: save,
 })
 
-/** Returns all current entries, or only the loaded and edited ones. Reads only the entries that are newer than `since`. */
+/** Returns all entries, or only the loaded and edited ones. Reads only the entries that are newer than `since`. */
 const presentOf = (
   { sql }: Saving,
   tx: Queryable,
