@@ -23,6 +23,8 @@ import {
 import { batched } from '../lib/store/batched.js'
 import './support/pglite.mjs'
 import { listening } from './support/adapters.js'
+import { serverDrivers } from './support/databases.js'
+import { specDatabaseUrl } from './support/postgres-server.js'
 
 const database = pgliteDatabase()
 const store = batched(sessionStore(database))
@@ -72,4 +74,19 @@ t.test('a handler that goes on after its answer is answered', async (t) => {
 t.test('Express answers', async (t) => {
   faked(t)
   t.match(await ask(t, app), /set-cookie: session=.*done$/is)
+})
+
+t.test('a database is closed after its last statement', async (t) => {
+  const { url, stop } = await specDatabaseUrl()
+  for (const { name, open } of serverDrivers) {
+    const opened = open(url, { timeoutMs: 2_000 })
+    await opened.query({ name: 'first', text: 'select 1' }, [])()
+    // The drivers themselves need `setImmediate`.
+    mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'Date'] })
+    const slow = opened.query({ name: 'slow', text: 'select pg_sleep(0.2)' }, [])()
+    const closed = opened.close()
+    t.match([await slow, await closed], [{ _tag: 'Right' }, { _tag: 'Right' }], name)
+    mock.timers.reset()
+  }
+  await stop()
 })

@@ -21,6 +21,8 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
+export const delay = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
 /** The maximum delay of a timer. Node.js fires a timer with a longer delay after 1 ms. */
 export const MAX_TIMER_MS = 2 ** 31 - 1
 

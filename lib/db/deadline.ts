@@ -3,7 +3,7 @@
 import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
 import { numberOption } from '../core/options.js'
 import { E, type TE } from '../core/prelude.cjs'
-import { clearTimeout, MAX_TIMER_MS, setTimeout } from '../core/process.js'
+import { clearTimeout, delay, MAX_TIMER_MS, setTimeout } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
@@ -189,7 +189,7 @@ const attempts = async <L, A>(
     mayBeDone ||= result.left.effect === 'unknown'
     const pause = Math.random() * baseDelayMs * 2 ** (attempt - 1)
     if (performance.now() - start + pause > totalTimeoutMs) return result
-    await new Promise((resolve) => setTimeout(resolve, pause))
+    await delay(pause)
     if (time.isUp) return result
   }
 }

@@ -1,10 +1,10 @@
 // Makes a `Database` on a pool of node-postgres (`pg`), or on a pool of the same shape. Each statement and each
 // transaction takes a client from the pool, and gives it back afterwards.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
+import { delay } from '../core/process.js'
 import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, timeoutOf, withDeadline } from './deadline.js'
 import {

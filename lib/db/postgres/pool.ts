@@ -4,7 +4,7 @@
 // sends a probe to the server. The new pool replaces the old pool if the server answers and no longer runs the
 // statements that missed their deadline. A suspect pool (see workarounds.ts) is replaced without a probe.
 import { E } from '../../core/prelude.cjs'
-import { setTimeout } from '../../core/process.js'
+import { delay } from '../../core/process.js'
 import { ON_PRIMARY, type Outcome } from '../database.js'
 import { withDeadline } from '../deadline.js'
 import { newPlans, type Plans } from '../sending.js'
@@ -154,8 +154,7 @@ const retired = async ({ old, timeoutMs }: Uses, pool: Pool): Promise<void> => {
   const [oldest] = old
   if (old.size > MOST_OLD && oldest !== undefined) endWithin(oldest, 0)
   endWithin(pool, OLD_MS)
-  while (pool.pending.size > 0 && performance.now() < pool.endsAt)
-    await new Promise((resolve) => setTimeout(resolve, 20))
+  while (pool.pending.size > 0 && performance.now() < pool.endsAt) await delay(20)
   old.delete(pool)
   await ended(pool, timeoutMs, 0)
 }

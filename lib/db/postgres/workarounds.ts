@@ -2,9 +2,9 @@
 // `retryUnsafeBegin` and `finish` in transaction.ts, and the loop over rows in text-format.ts.
 
 import { Socket, type SocketConstructorOpts } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import { DriverError, withEffect } from '../../core/errors.js'
 import { E } from '../../core/prelude.cjs'
+import { clearTimeout, delay, setTimeout } from '../../core/process.js'
 import type { Outcome } from '../database.js'
 import { codeOf, driverError, hasBrokenOff, withDeadline } from '../deadline.js'
 
@@ -296,9 +296,10 @@ const neverSent = (name: string, timeoutMs: number, why: DriverError): DriverErr
 }
 
 const waitAtMost = async (ms: number, end: Promise<void>): Promise<void> => {
-  const timer = new AbortController()
-  await Promise.race([end, delay(ms, undefined, { signal: timer.signal }).catch(() => undefined)])
-  timer.abort()
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))
+  await Promise.race([end, late])
+  clearTimeout(timer)
 }
 
 const searchIn = (pool: ObservedPool, cause: DriverError | undefined, until: number): Search | undefined => {
