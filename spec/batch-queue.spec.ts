@@ -5,7 +5,8 @@ import fc from 'fast-check'
 import t from 'tap'
 import { DriverError, SessionGone } from '../lib/core/errors.js'
 import { E } from '../lib/core/prelude.cjs'
-import { batchQueue, limitsOf, type Merged, type Pending, UNKNOWN, unmerged } from '../lib/db/batch-queue.js'
+import { batchQueue, type Merged, type Pending, UNKNOWN, unmerged } from '../lib/db/batch-queue.js'
+import { limitsOf } from '../lib/db/batch-scheduler.js'
 
 interface Item {
   readonly n: number

@@ -6,8 +6,6 @@ import { E } from '../core/prelude.cjs'
 import { clearTimeout, setTimeout } from '../core/process.js'
 import { type BatchOptions, Scheduler, WORTH_ANOTHER } from './batch-scheduler.js'
 
-export { type BatchOptions, limitsOf } from './batch-scheduler.js'
-
 /** Returns the error of a request that was not sent because the database is too slow for the load. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
   new DriverError(`${message}; the database does not keep up`, { kind, retryable: true, effect: 'none' })

@@ -2,7 +2,8 @@
 
 import type { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { type BatchOptions, batchQueue, limitsOf, unmerged } from './batch-queue.js'
+import { batchQueue, unmerged } from './batch-queue.js'
+import { type BatchOptions, limitsOf } from './batch-scheduler.js'
 import { type BatchableQuery, type Database, ORDINAL, type Param, type Query, type Row } from './database.js'
 import { arrayText, paramText } from './text-format.js'
 

@@ -7,15 +7,8 @@ import { jsonSize } from '../core/json.js'
 import { E, is } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, pick, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
-import {
-  type BatchOptions,
-  batchQueue,
-  limitsOf,
-  type Merged,
-  type Pending,
-  UNKNOWN,
-  unmerged,
-} from '../db/batch-queue.js'
+import { batchQueue, type Merged, type Pending, UNKNOWN, unmerged } from '../db/batch-queue.js'
+import { type BatchOptions, limitsOf } from '../db/batch-scheduler.js'
 import {
   type BatchOperations,
   type Change,
@@ -28,7 +21,7 @@ import {
   wrapStore,
 } from './contract.js'
 
-export type { BatchOptions } from '../db/batch-queue.js'
+export type { BatchOptions } from '../db/batch-scheduler.js'
 
 interface Save {
   readonly id: SessionId
