@@ -21,6 +21,57 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
+// keyrow sets a deadline for every statement, and almost every statement ends before its deadline. A timer of Node.js
+// costs more than the rest of what keyrow does for a statement. So all deadlines share one timer, which runs until the
+// earliest deadline. A deadline that has passed may be noticed a millisecond late.
+
+/** A function that is called at a time, given as a value of `performance.now()`. */
+export interface Alarm {
+  readonly at: number
+  readonly act: () => void
+}
+
+// Fake timers also replace `performance.now`.
+const now = performance.now.bind(performance)
+
+const alarms = new Set<Alarm>()
+let timer: NodeJS.Timeout | undefined
+let timerAt = Number.POSITIVE_INFINITY
+
+/** Calls `act` after `ms` milliseconds, unless the alarm is cancelled before. */
+export const setAlarm = (ms: number, act: () => void): Alarm => {
+  const alarm = { at: now() + ms, act }
+  alarms.add(alarm)
+  if (alarm.at < timerAt) wakeAt(alarm.at)
+  // A pending deadline keeps the process running, like a timer.
+  else if (alarms.size === 1) timer?.ref()
+  return alarm
+}
+
+export const cancelAlarm = (alarm: Alarm): void => {
+  if (alarms.delete(alarm) && alarms.size === 0) timer?.unref()
+}
+
+const wakeAt = (at: number): void => {
+  clearTimeout(timer)
+  timerAt = at
+  timer = setTimeout(wake, Math.max(0, Math.ceil(at - now())))
+}
+
+const wake = (): void => {
+  timerAt = Number.POSITIVE_INFINITY
+  timer = undefined
+  const time = now()
+  let next = Number.POSITIVE_INFINITY
+  for (const alarm of alarms)
+    if (alarm.at > time) next = Math.min(next, alarm.at)
+    else {
+      alarms.delete(alarm)
+      alarm.act()
+    }
+  if (next < timerAt) wakeAt(next)
+}
+
 export const delay = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** The maximum delay of a timer. Node.js fires a timer with a longer delay after 1 ms. */

@@ -1,9 +1,8 @@
 // Applies a deadline and retries to an operation, and converts the errors of drivers.
 
-import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
-import { numberOption } from '../core/options.js'
+import { DriverError, type Effect, isRetryableState, numberOption } from '../core/errors.js'
 import { E, type TE } from '../core/prelude.cjs'
-import { clearTimeout, delay, MAX_TIMER_MS, setTimeout } from '../core/process.js'
+import { cancelAlarm, delay, MAX_TIMER_MS, setAlarm } from '../core/process.js'
 import type { Outcome, Query } from './database.js'
 import { paramProblem } from './text-format.js'
 
@@ -38,13 +37,11 @@ export const withDeadline = <A>(
   spentMs = 0,
 ): Outcome<A> =>
   new Promise((resolve) => {
-    const timer = setTimeout(() => {
-      const effect = abandon()
-      const message = `${name}: no answer within ${String(timeoutMs)} ms`
-      resolve(E.left(new DriverError(message, { kind: 'timeout', retryable: true, effect })))
-    }, timeoutMs - spentMs)
+    const alarm = setAlarm(timeoutMs - spentMs, () =>
+      resolve(E.left(missedDeadline(name, timeoutMs, abandon()))),
+    )
     const settle = (result: E.Either<DriverError, A>): void => {
-      clearTimeout(timer)
+      cancelAlarm(alarm)
       resolve(result)
     }
     const fail = (cause: unknown): void => settle(E.left(driverError(name, cause)))
@@ -53,6 +50,13 @@ export const withDeadline = <A>(
     } catch (cause) {
       fail(cause)
     }
+  })
+
+export const missedDeadline = (name: string, timeoutMs: number, effect: Effect): DriverError =>
+  new DriverError(`${name}: no answer within ${String(timeoutMs)} ms`, {
+    kind: 'timeout',
+    retryable: true,
+    effect,
   })
 
 /** Converts a driver's error to a `DriverError`. Drivers' errors differ in class and fields, but all have a `code`. */
@@ -158,17 +162,27 @@ export const retried =
   (policy: RetryPolicy) =>
   <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>
   () =>
-    new Promise((resolve, reject) => {
-      const time = { isUp: false }
-      const timer = setTimeout(() => {
-        time.isUp = true
+    new Promise((resolve) => {
+      const run: Run<L, A> = { policy, operation, startedAt: performance.now(), isOver: false }
+      const running = operation(false).then((result) => (isRetryable(result) ? again(run, result) : result))
+      const alarm = setAlarm(policy.totalTimeoutMs, () => {
+        run.isOver = true
         resolve(E.left(retryTimeout(policy)))
-      }, policy.totalTimeoutMs)
-      const running = attempts(policy, operation, time)
-      const stop = (): void => clearTimeout(timer)
-      running.then(stop, stop)
-      running.then(resolve, reject)
+      })
+      const end = (result: E.Either<L, A> | Promise<E.Either<L, A>>): void => {
+        cancelAlarm(alarm)
+        resolve(result)
+      }
+      running.then(end, () => end(running))
     })
+
+/** The attempts at one operation. `isOver` is true as soon as their total time is over. */
+interface Run<L, A> {
+  readonly policy: RetryPolicy
+  readonly operation: Attempt<L, A>
+  readonly startedAt: number
+  isOver: boolean
+}
 
 const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
   new DriverError(`not done within ${String(totalTimeoutMs)} ms, all attempts included`, {
@@ -176,22 +190,19 @@ const retryTimeout = ({ totalTimeoutMs }: RetryPolicy): DriverError =>
     retryable: true,
   })
 
-const attempts = async <L, A>(
-  { attempts, totalTimeoutMs, baseDelayMs }: RetryPolicy,
-  operation: Attempt<L, A>,
-  time: { readonly isUp: boolean },
-): Promise<E.Either<L, A>> => {
-  const start = performance.now()
+const again = async <L, A>(run: Run<L, A>, first: E.Left<DriverError>): Promise<E.Either<L, A>> => {
+  const { policy, operation, startedAt } = run
+  let result: E.Either<L, A> = first as E.Either<L, A>
   let mayBeDone = false
-  for (let attempt = 1; ; attempt += 1) {
-    const result = await operation(mayBeDone)
-    if (!isRetryable(result) || attempt >= attempts) return result
+  for (let attempt = 1; isRetryable(result) && attempt < policy.attempts; attempt += 1) {
     mayBeDone ||= result.left.effect === 'unknown'
-    const pause = Math.random() * baseDelayMs * 2 ** (attempt - 1)
-    if (performance.now() - start + pause > totalTimeoutMs) return result
+    const pause = Math.random() * policy.baseDelayMs * 2 ** (attempt - 1)
+    if (performance.now() - startedAt + pause > policy.totalTimeoutMs) return result
     await delay(pause)
-    if (time.isUp) return result
+    if (run.isOver) return result
+    result = await operation(mayBeDone)
   }
+  return result
 }
 
 const isRetryable = (result: E.Either<unknown, unknown>): result is E.Left<DriverError> =>

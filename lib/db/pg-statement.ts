@@ -5,11 +5,9 @@
 import { createHash } from 'node:crypto'
 import { connect } from 'node:net'
 import { LRUCache } from 'lru-cache'
-import { DriverError, type Effect, withEffect } from '../core/errors.js'
-import { E } from '../core/prelude.cjs'
+import { DriverError, type Effect } from '../core/errors.js'
 import { clearTimeout, setTimeout } from '../core/process.js'
-import { ON_PRIMARY, type Param, type Query } from './database.js'
-import { driverError, withDeadline } from './deadline.js'
+import type { Param, Query } from './database.js'
 import type { Plan } from './sending.js'
 import { type Column, paramText, type Wire } from './text-format.js'
 
@@ -79,19 +77,6 @@ export interface ClientState {
   connection: Connection | undefined
 }
 
-/** A client that is taken from the pool. */
-export interface Lease {
-  readonly client: PgClient
-  readonly state: ClientState
-  readonly leasedAt: number
-  /** Gives the client back, or closes it if a transaction is open on it. A second call has no effect. */
-  readonly release: () => void
-  /** Closes the client's connection. */
-  readonly destroy: () => void
-  /** Cancels the client's statement on the server, and then closes the connection. */
-  readonly cancel: () => void
-}
-
 const states = new WeakMap<PgClient, ClientState>()
 
 export const stateOf = (client: PgClient): ClientState => {
@@ -124,6 +109,9 @@ export interface Result {
   /** The command tag, such as `COMMIT`. */
   readonly command: string
 }
+
+/** Receives the outcome of a statement. After an error the result is incomplete. */
+export type Settle = (error: Error | undefined, result: Result) => void
 
 const names = new LRUCache<string, string>({ max: 1_000 })
 
@@ -178,12 +166,12 @@ class Statement {
   isSent = false
   readonly #query: string
   readonly #parts: Parts
-  readonly #settle: (error: Error | undefined, result: Result) => void
+  readonly #settle: Settle
   readonly #rows: Wire[][] = []
   #columns: readonly Column[]
   #command = ''
 
-  constructor(query: string, parts: Parts, settle: (error: Error | undefined, result: Result) => void) {
+  constructor(query: string, parts: Parts, settle: Settle) {
     this.#query = query
     this.name = parts.name
     this.text = parts.text
@@ -274,27 +262,37 @@ const observe = (connection: Connection, state: ClientState): void => {
   })
 }
 
-/** Sends a statement on a client. The promise rejects with the error of the server, or with a `DriverError`. */
+/** Sends a statement on a client. `settle` gets the error of the server, a `DriverError`, or the result. */
 export const sendOn = (
   client: PgClient,
   state: ClientState,
   { name, text }: Query,
   params: readonly Param[],
   { prepare, generation }: Pick<Plan, 'prepare' | 'generation'>,
+  settle: Settle,
+): void => {
+  const parts = {
+    text,
+    name: prepare ? nameOf(text, generation) : '',
+    values: params.map(paramText),
+    state,
+  }
+  client.query(new Statement(name, parts, settle))
+}
+
+/** Sends a statement on a client, and returns a promise of the result. */
+export const sentOn = (
+  client: PgClient,
+  state: ClientState,
+  query: Query,
+  params: readonly Param[],
+  plan: Pick<Plan, 'prepare' | 'generation'>,
 ): Promise<Result> =>
   new Promise((resolve, reject) => {
-    const parts = {
-      text,
-      name: prepare ? nameOf(text, generation) : '',
-      values: params.map(paramText),
-      state,
-    }
-    client.query(
-      new Statement(name, parts, (error, result) => {
-        if (error === undefined) resolve(result)
-        else reject(error)
-      }),
-    )
+    sendOn(client, state, query, params, plan, (error, result) => {
+      if (error === undefined) resolve(result)
+      else reject(error)
+    })
   })
 
 /** Whether the error ended the connection. */
@@ -304,7 +302,8 @@ export const isFatal = (error: unknown): boolean => {
 }
 
 // Whether an error has a code. node-postgres's own errors, such as `Connection terminated unexpectedly`, have none.
-const hasCode = (error: unknown): boolean => typeof (error as { readonly code?: unknown }).code === 'string'
+export const hasCode = (error: unknown): boolean =>
+  typeof (error as { readonly code?: unknown }).code === 'string'
 
 const lost = (name: string, cause: unknown, effect: Effect): DriverError =>
   new DriverError(`${name}: the connection was lost`, { kind: 'unavailable', retryable: true, effect, cause })
@@ -319,19 +318,6 @@ const queryTimeout = (name: string, cause: unknown): DriverError =>
 /** Whether the error is a missed deadline or the pool's `query_timeout`, not a server's timeout (with a SQLSTATE). */
 export const isDeadline = (error: unknown): boolean =>
   error instanceof DriverError && error.kind === 'timeout' && error.sqlState === undefined
-
-/** Returns the error of a statement for which the pool provided no client. The statement was not sent. */
-export const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
-  const error = driverError('connect', cause)
-  return !isEnding && hasCode(cause)
-    ? withEffect(error, 'none')
-    : new DriverError(error.message, {
-        kind: 'unavailable',
-        retryable: !isEnding,
-        effect: 'none',
-        cause,
-      })
-}
 
 interface Address {
   readonly host?: unknown
@@ -368,26 +354,5 @@ export const cancelled = (client: PgClient, { options }: PgPool, timeoutMs: numb
     })
     socket.write(message)
   })
-
-const ROLE: Query = {
-  name: 'role',
-  text: `select pg_is_in_recovery()::text as standby where ${ON_PRIMARY}`,
-}
-
-/** Rejects with a `DriverError` if the client's server is not a primary, or does not answer within `timeoutMs`. */
-export const checkRole = async (client: PgClient, state: ClientState, timeoutMs: number): Promise<void> => {
-  const answer = await withDeadline(ROLE.name, timeoutMs, () => sendOn(client, state, ROLE, [], UNPREPARED))
-  if (E.isRight(answer) && answer.right.rows[0]?.[0] === 'false') {
-    state.isChecked = true
-    return
-  }
-  throw E.isLeft(answer)
-    ? withEffect(answer.left, 'none')
-    : new DriverError('the server that was reached is not a primary', {
-        kind: 'unavailable',
-        retryable: true,
-        effect: 'none',
-      })
-}
 
 export const UNPREPARED = { prepare: false, generation: 0 }

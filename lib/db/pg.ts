@@ -6,23 +6,17 @@ import { DriverError, type Effect, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import { delay } from '../core/process.js'
 import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
-import { closedError, timeoutOf, withDeadline } from './deadline.js'
+import { closedError, driverError, timeoutOf, withDeadline } from './deadline.js'
+import { endAfter, graceMs, type Lease, type Leasing, noteDeadline, withLease } from './pg-lease.js'
 import {
-  cancelled,
-  checkRole,
   closeSocket,
-  isDeadline,
   isFatal,
-  isInTransaction,
-  type Lease,
-  type PgClient,
   type PgPool,
   type Result,
   sendOn,
-  stateOf,
+  sentOn,
   suitable,
   UNPREPARED,
-  unconnected,
 } from './pg-statement.js'
 import {
   newPlans,
@@ -51,19 +45,10 @@ export interface PgOptions {
 type Params = readonly Param[]
 type Rows = Outcome<readonly Row[]>
 
-interface Link {
-  readonly pool: PgPool
-  readonly timeoutMs: number
+interface Link extends Leasing {
   readonly prepare: boolean
-  readonly primary: boolean
   readonly plans: Plans
   readonly settings: SettingsCheck
-  /** The clients that are in use. */
-  readonly leases: Set<Lease>
-  /** All clients that keyrow has used and that have not ended. */
-  readonly clients: Set<PgClient>
-  /** The time at which the latest statement with a missed deadline was sent. */
-  silentSince: number
   /** The number of statements and transactions that have not ended. */
   running: number
 }
@@ -99,16 +84,17 @@ interface Link {
 export const pgDatabase = (pool: PgPool, options: PgOptions = {}): Database => {
   const link = newLink(pool, options)
   let closed: Outcome<void> | undefined
+  const done = (): void => {
+    link.running -= 1
+  }
   const whileOpen =
     <L, A>(act: () => Outcome<A, L>) =>
-    async (): Outcome<A, L> => {
-      if (closed !== undefined) return E.left(closedError())
+    (): Outcome<A, L> => {
+      if (closed !== undefined) return Promise.resolve(E.left(closedError()))
       link.running += 1
-      try {
-        return await act()
-      } finally {
-        link.running -= 1
-      }
+      const result = act()
+      result.then(done, done)
+      return result
     }
   const sending = { ...link, inTransaction: false, once: sendOnce(link) }
   return scopedDatabase({
@@ -142,9 +128,6 @@ const waitUntil = async (isSo: () => boolean, timeoutMs: number): Promise<void> 
   while (!isSo() && performance.now() < until) await delay(5)
 }
 
-/** The maximum wait for an orderly close or a cancel request. A server that no longer answers completes neither. */
-const graceMs = ({ timeoutMs }: Link): number => Math.min(500, timeoutMs / 4)
-
 // A statement that waits for a client gets none after `pool.end`. So `close` first waits for all statements.
 const close = (link: Link): Outcome<void> => {
   const { pool, timeoutMs, leases, clients } = link
@@ -162,134 +145,31 @@ const close = (link: Link): Outcome<void> => {
   return withDeadline('close', 2 * timeoutMs, end, closeSockets)
 }
 
-const connected = (link: Link): Promise<Lease> =>
-  new Promise((resolve, reject) => {
-    link.pool.connect((error, client, release) => {
-      if (client === undefined) reject(unconnected(error, link.pool.ending === true))
-      else resolve(leaseOf(link, client, release))
-    })
-  })
-
-const leaseOf = (link: Link, client: PgClient, releaseClient: (destroy?: boolean) => void): Lease => {
-  const { leases, clients } = link
-  let isCancelled = false
-  const end = (destroy: boolean): void => {
-    if (!leases.delete(lease)) return
-    releaseClient(destroy)
-    if (destroy) closeSocket(client)
-  }
-  // After `cancel`, the client is closed as soon as the cancel request has ended.
-  const endUnlessCancelled = (destroy: boolean): void => {
-    if (!isCancelled) end(destroy)
-  }
-  const lease: Lease = {
-    client,
-    state: stateOf(client),
-    leasedAt: performance.now(),
-    release: () => endUnlessCancelled(isInTransaction(client)),
-    destroy: () => endUnlessCancelled(true),
-    cancel: () => {
-      if (isCancelled || !leases.has(lease)) return
-      isCancelled = true
-      void cancelled(client, link.pool, graceMs(link)).then(() => end(true))
-    },
-  }
-  leases.add(lease)
-  if (!clients.has(client)) client.on('end', () => void clients.delete(client))
-  clients.add(client)
-  return lease
-}
-
-const LONGEST_PAUSE_MS = 250
-
-// Takes clients from the pool until one is suitable, and closes the others. A client is unsuitable if its last answer
-// is older than `silentSince`, if a transaction is open on it, or if `primary` is set and it is connected to a standby.
-const leased = async (link: Link, clock: Clock): Promise<Lease> => {
-  for (let delayMs = 5; ; delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)) {
-    try {
-      const lease = await connected(link)
-      const { client, state } = lease
-      if (clock.isOver) return lease
-      if (state.answeredAt < link.silentSince || isInTransaction(client)) {
-        lease.destroy()
-        continue
-      }
-      if (!link.primary || state.isChecked) return lease
-      const checked = checkRole(client, state, clock.until - performance.now())
-      await checked.catch((error: unknown) => {
-        lease.destroy()
-        throw error
-      })
-      return lease
-    } catch (error) {
-      const mayTryAgain = link.primary && error instanceof DriverError && error.retryable
-      if (!mayTryAgain || performance.now() + delayMs > clock.until) throw error
-      await delay(delayMs)
-    }
-  }
-}
-
-/** The time limit of a statement. `until` is the statement's deadline. */
-interface Clock {
-  readonly until: number
-  isOver: boolean
-}
-
-// Takes a client from the pool and passes it to `act`. If the deadline passes during `act`, the client is closed. If
-// the deadline passes before the pool provides a client, the client is given back unused.
-const withLease = async <A>(
-  link: Link,
-  name: string,
-  timeoutMs: number,
-  act: (lease: Lease) => Promise<A>,
-): Outcome<A> => {
-  const clock: Clock = { until: performance.now() + timeoutMs, isOver: false }
-  let lease: Lease | undefined
-  const start = async (): Promise<A> => {
-    const taken = await leased(link, clock)
-    if (clock.isOver) {
-      taken.release()
-      throw new Error('its deadline has passed')
-    }
-    lease = taken
-    return act(taken)
-  }
-  const giveUp = (): Effect => {
-    clock.isOver = true
-    return lease === undefined ? 'none' : 'unknown'
-  }
-  const result = await withDeadline(name, timeoutMs, start, giveUp)
-  if (lease !== undefined && E.isLeft(result)) noteDeadline(link, lease, lease.leasedAt, result.left)
-  return result
-}
-
-/** Cancels a statement after its deadline, and closes its client. `leased` closes clients silent since `sentAt`. */
-const noteDeadline = (link: Link, lease: Lease, sentAt: number, error: DriverError): void => {
-  if (!isDeadline(error)) return
-  link.silentSince = Math.max(link.silentSince, sentAt)
-  lease.cancel()
-}
-
-/** Gives back or closes the client of a failed statement, except after a missed deadline: then `cancel` closes it. */
-const endAfter = (lease: Lease, error: unknown): void => {
-  if (isDeadline(error)) return
-  if (isFatal(error)) lease.destroy()
-  else lease.release()
-}
-
 const sendOnce =
   (link: Link): SendOnce =>
   (query, params, plan, onColumns) =>
-    withLease(link, query.name, plan.timeoutMs, async (lease) => {
-      try {
-        const result = await sendOn(lease.client, lease.state, query, params, plan)
-        lease.release()
-        return rowsOf(result, onColumns)
-      } catch (error) {
-        endAfter(lease, error)
-        throw error
-      }
-    })
+    withLease(link, query.name, plan.timeoutMs, (lease, settle) =>
+      sendOn(lease.client, lease.state, query, params, plan, (error, result) => {
+        if (error === undefined) lease.release()
+        else endAfter(lease, error)
+        settle(
+          error === undefined ? decoded(query, result, onColumns) : E.left(driverError(query.name, error)),
+        )
+      }),
+    )
+
+/** A row that cannot be decoded is an error of the statement. */
+const decoded = (
+  { name }: Query,
+  result: Result,
+  onColumns: OnColumns | undefined,
+): E.Either<DriverError, readonly Row[]> => {
+  try {
+    return E.right(rowsOf(result, onColumns))
+  } catch (error) {
+    return E.left(driverError(name, error))
+  }
+}
 
 const rowsOf = ({ columns, rows }: Result, onColumns: OnColumns | undefined) => {
   onColumns?.(columns)
@@ -311,15 +191,12 @@ const transact = async <L, A>(
   link: Link,
   body: (tx: DriverTransaction) => TaskEither<L, A>,
 ): Outcome<A, L> => {
-  const opened = await withLease(link, 'begin', link.timeoutMs, async (lease) => {
-    try {
-      await sendOn(lease.client, lease.state, BEGIN, [], UNPREPARED)
-      return lease
-    } catch (error) {
-      endAfter(lease, error)
-      throw error
-    }
-  })
+  const opened = await withLease<Lease>(link, BEGIN.name, link.timeoutMs, (lease, settle) =>
+    sendOn(lease.client, lease.state, BEGIN, [], UNPREPARED, (error) => {
+      if (error !== undefined) endAfter(lease, error)
+      settle(error === undefined ? E.right(lease) : E.left(driverError(BEGIN.name, error)))
+    }),
+  )
   // After a failed BEGIN no statement is sent, so the transaction has no effect.
   if (E.isLeft(opened)) return E.left(withEffect(opened.left, 'none'))
   const tx: Tx = { link, lease: opened.right, lost: undefined, last: Promise.resolve() }
@@ -387,7 +264,7 @@ const sendOnceIn =
   async (query, params, plan, onColumns) => {
     const sentAt = performance.now()
     const start = async (): Promise<readonly Row[]> => {
-      const result = await sendOn(lease.client, lease.state, query, params, plan)
+      const result = await sentOn(lease.client, lease.state, query, params, plan)
       onResult?.(result)
       return rowsOf(result, onColumns)
     }
