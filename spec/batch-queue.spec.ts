@@ -6,7 +6,7 @@ import t from 'tap'
 import { DriverError, SessionGone } from '../lib/core/errors.js'
 import { E } from '../lib/core/prelude.cjs'
 import { batchQueue, type Merged, type Pending, UNKNOWN, unmerged } from '../lib/db/batch-queue.js'
-import { limitsOf } from '../lib/db/batch-scheduler.js'
+import { limitsOf, Scheduler } from '../lib/db/batch-scheduler.js'
 
 interface Item {
   readonly n: number
@@ -309,13 +309,13 @@ t.test(
       { size: 35, beside: 0 },
       { size: 35, beside: 1 },
     ])
-    t.strictSame(await send(159, 1, true), [
+    t.strictSame(await send(191, 1, true), [
       { size: 128, beside: 0 },
-      { size: 31, beside: 0 },
+      { size: 63, beside: 0 },
     ])
-    t.strictSame(await send(160, 1, true), [
+    t.strictSame(await send(192, 1, true), [
       { size: 128, beside: 0 },
-      { size: 32, beside: 1 },
+      { size: 64, beside: 1 },
     ])
     t.strictSame(await send(130, 100, true), [
       { size: 128, beside: 0 },
@@ -323,6 +323,62 @@ t.test(
     ])
   },
 )
+
+t.test('queues that share a scheduler send one statement at a time, and take turns', async (t) => {
+  const scheduler = new Scheduler(1_000)
+  const sent: string[] = []
+  const endings: (() => void)[] = []
+  const answerTo = async (items: readonly string[]): Promise<void> => {
+    sent.push(items.join(' '))
+    await new Promise<void>((resolve) => endings.push(resolve))
+  }
+  const queue = () =>
+    batchQueue<string, string, string, Error>({
+      what: 'request',
+      limits: limitsOf({}),
+      scheduler,
+      misuse: undefined,
+      all: (items) => answerTo(items).then(() => E.right(items)),
+      one: (item) => answerTo([item]).then(() => E.right(item)),
+      merge: unmerged,
+    })
+  const [a, b, c] = [queue(), queue(), queue()]
+  const next = async (): Promise<void> => {
+    endings.shift()?.()
+    await pause(3)
+  }
+  const answers = [a('a1')]
+  await pause(3)
+  for (const [request, item] of [
+    [c, 'c1'],
+    [a, 'a2'],
+    [b, 'b1'],
+    [b, 'b2'],
+    [a, 'a3'],
+  ] as const) {
+    answers.push(request(item))
+    await pause(3)
+  }
+  t.strictSame(sent, ['a1'])
+  for (const expected of ['b1 b2', 'c1', 'a2 a3']) {
+    await next()
+    t.equal(sent.at(-1), expected)
+  }
+  answers.push(a('a4'), c('c2'))
+  await next()
+  t.equal(sent.at(-1), 'c2', 'the queue whose latest statement is older comes first')
+  // Many waiting requests do not wait for the statement that runs.
+  answers.push(...Array.from({ length: 32 }, (_, n) => b(`b${String(n)}`)))
+  await pause(3)
+  t.equal(sent.length, 6)
+  await next()
+  await next()
+  await next()
+  t.strictSame(
+    await Promise.all(answers.map((answer) => answer.then(E.isRight))),
+    answers.map(() => true),
+  )
+})
 
 t.test('an item that a batch left undone is sent alone, or is tried in one more batch first', async (t) => {
   for (const [again, expected] of [

@@ -3,8 +3,8 @@
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { clearTimeout, setTimeout } from '../core/process.js'
-import { type BatchOptions, Scheduler, WORTH_ANOTHER } from './batch-scheduler.js'
+import { cancelAlarm, setAlarm } from '../core/process.js'
+import { type BatchOptions, Scheduler } from './batch-scheduler.js'
 
 /** Returns the error of a request that was not sent because the database is too slow for the load. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
@@ -21,13 +21,18 @@ const SLOT_MS = 50
 
 const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
   new Promise((resolve) => {
-    const timer = setTimeout(resolve, SLOT_MS)
+    const alarm = setAlarm(SLOT_MS, resolve)
     const done = (): void => {
-      clearTimeout(timer)
+      cancelAlarm(alarm)
       resolve()
     }
     void doing.then(done, done)
   })
+
+// If this many requests wait, another batch starts while a batch runs. A second statement for writes saves less, since
+// the writes of one statement share a flush of the write-ahead log.
+const WORTH_ANOTHER_READ = 32
+const WORTH_ANOTHER_WRITE = 64
 
 /** No request is added to a batch whose requests already have more characters than this. */
 const MAX_BATCH_CHARS = 4 * 1024 * 1024
@@ -49,8 +54,8 @@ export interface Pending<I, A, L> {
 export interface Merged<I, R, A, L> {
   readonly request: R
   readonly pending: readonly Pending<I, A, L>[]
-  /** Splits the result of the request into the results of its items. A request of one item needs no `split`. */
-  readonly split?: (result: A) => readonly A[]
+  /** Splits the result of the request into the results of its items. It is undefined for a request of one item. */
+  readonly split: ((result: A) => readonly A[]) | undefined
 }
 
 /** The result of a request that a batch may or may not have executed. */
@@ -59,6 +64,8 @@ export const UNKNOWN: unique symbol = Symbol('unknown')
 export interface BatchQueueOptions<I, R, A, L> {
   readonly what: string
   readonly limits: Required<BatchOptions>
+  /** Decides when batches are sent. Queues that share a scheduler take turns. Default: a scheduler of its own. */
+  readonly scheduler?: Scheduler
   /** Returns an error if no request may be sent in the current async context. */
   readonly misuse: (() => L | undefined) | undefined
   /**
@@ -89,6 +96,7 @@ export interface BatchQueueOptions<I, R, A, L> {
 export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<I, I, A, L> => ({
   request: (pending[0] as Pending<I, A, L>).item,
   pending,
+  split: undefined,
 })
 
 /** Items of one key that were taken from the queue. */
@@ -112,7 +120,7 @@ interface Unanswered<I, R, A, L> {
 
 class BatchQueue<I, R, A, L> {
   readonly #options: BatchQueueOptions<I, R, A, L>
-  readonly #scheduler: Scheduler<readonly Group<I, R, A, L>[]>
+  readonly #scheduler: Scheduler
   /** The items that can be sent now. */
   readonly #ready: Pending<I, A, L>[] = []
   /** For each key, the items that wait for an earlier item of that key. */
@@ -124,12 +132,19 @@ class BatchQueue<I, R, A, L> {
 
   constructor(options: BatchQueueOptions<I, R, A, L>) {
     this.#options = options
-    const source = {
+    this.#scheduler = options.scheduler ?? new Scheduler()
+    this.#scheduler.add({
+      limits: options.limits,
+      worthAnother: Math.min(
+        options.keyOf === undefined ? WORTH_ANOTHER_READ : WORTH_ANOTHER_WRITE,
+        options.limits.maxBatchSize,
+      ),
       size: () => this.#ready.length,
-      next: (slots: number) => this.#next(slots),
-      send: (groups: readonly Group<I, R, A, L>[]) => this.#send(groups),
-    }
-    this.#scheduler = new Scheduler(source, options.limits)
+      send: (slots) => {
+        const groups = this.#next(slots)
+        return groups && this.#send(groups)
+      },
+    })
   }
 
   request(item: I): Promise<E.Either<L | DriverError, A>> {
@@ -187,7 +202,7 @@ class BatchQueue<I, R, A, L> {
    */
   #shareOf(ready: number, slots: number): number {
     if (this.#options.keyOf !== undefined) return ready
-    return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / WORTH_ANOTHER))))
+    return Math.ceil(ready / Math.min(slots, Math.max(1, Math.floor(ready / WORTH_ANOTHER_READ))))
   }
 
   // Takes an item and the waiting items that can be merged with it. Returns `undefined` if no item has to be sent.

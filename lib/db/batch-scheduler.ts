@@ -1,15 +1,15 @@
 // Decides when the batches of a queue are sent.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { numberOption } from '../core/options.js'
-import { setImmediate, setTimeout } from '../core/process.js'
+import { numberOption } from '../core/errors.js'
+import { setAlarm, setImmediate } from '../core/process.js'
 
 export interface BatchOptions {
   /** The maximum number of requests in one batch. Up to 32 saves of one session count as one request. Default: 128. */
   readonly maxBatchSize?: number
   /**
-   * The maximum number of concurrent statements of one kind. Default: 2. A second statement starts only if the first
-   * one runs for over 10 ms, or if many requests wait.
+   * The maximum number of concurrent statements of one kind. Default: 2. A statement starts while another one runs only
+   * if that one has run for over 2 ms, or if many requests wait.
    */
   readonly concurrency?: number
   /** The maximum number of waiting requests of a kind. Further requests fail with a `DriverError`. Default: 10,000. */
@@ -30,47 +30,54 @@ export const limitsOf = ({
   queueTimeoutMs: numberOption('queueTimeoutMs', queueTimeoutMs, 1, 1e9, 'integer'),
 })
 
-export interface BatchSource<B> {
+export interface BatchSource {
+  readonly limits: Pick<Required<BatchOptions>, 'concurrency'>
+  /** If this many requests wait, a batch starts while another batch runs. */
+  readonly worthAnother: number
   /** Returns the number of waiting requests. */
   readonly size: () => number
-  /** Removes and returns the next batch, if one is ready. `slots` is the number of batches that can start now. */
-  readonly next: (slots: number) => B | undefined
-  /** Sends a batch. The batch takes one of the `concurrency` slots until the promise is settled. */
-  readonly send: (batch: B) => Promise<void>
+  /**
+   * Sends the next batch, if one is ready. `slots` is the number of batches of this source that can start now. The
+   * batch takes one of these slots until the promise is settled.
+   */
+  readonly send: (slots: number) => Promise<void> | undefined
 }
 
-type SchedulerOptions = Pick<Required<BatchOptions>, 'concurrency' | 'maxBatchSize'>
-
 /** A batch that runs longer than this time is late. Another batch may start while a late batch runs. */
-const LATE_MS = 10
+const LATE_MS = 2
 
-/** If this many requests wait, another batch starts before the running batch ends. */
-export const WORTH_ANOTHER = 32
+interface Member {
+  readonly source: BatchSource
+  running: number
+}
 
 /**
- * Sends the batches of a source. Normally one batch runs at a time, since one large statement costs less than two small
- * ones. Up to `concurrency` batches run if a batch is late or many requests wait.
+ * Sends the batches of one or several sources. Normally one batch runs at a time, since one large statement costs less
+ * than two small ones, and the requests that one batch answers then wait together for the next batch. Up to
+ * `concurrency` batches of a source run if the latest batch is late or many requests wait.
  */
-export class Scheduler<B> {
+export class Scheduler {
   // A batch must not run in the async context of its first request.
   readonly #neutral = AsyncLocalStorage.snapshot()
-  readonly #source: BatchSource<B>
-  readonly #concurrency: number
-  readonly #worthAnother: number
+  /** The sources, in the order of their latest batches. */
+  #members: readonly Member[] = []
   #running = 0
-  #started = 0
+  #startedAt = 0
   #scheduled = false
   #watching = false
+  readonly #lateMs: number
 
-  constructor(source: BatchSource<B>, { concurrency, maxBatchSize }: SchedulerOptions) {
-    this.#source = source
-    this.#concurrency = concurrency
-    this.#worthAnother = Math.min(WORTH_ANOTHER, maxBatchSize)
+  constructor(lateMs = LATE_MS) {
+    this.#lateMs = lateMs
   }
 
-  /** Sends a batch after this turn of the event loop, so that it includes the requests that arrive in the same turn. */
+  add(source: BatchSource): void {
+    this.#members = [...this.#members, { source, running: 0 }]
+  }
+
+  /** Sends batches after this turn of the event loop, so that they include the requests that arrive in the same turn. */
   schedule(): void {
-    if (this.#scheduled || this.#running >= this.#concurrency) return
+    if (this.#scheduled) return
     this.#scheduled = true
     this.#neutral(setImmediate, () => {
       this.#scheduled = false
@@ -79,31 +86,45 @@ export class Scheduler<B> {
   }
 
   #pump(): void {
-    while (this.#running < this.#concurrency && this.#isDue()) {
-      const batch = this.#source.next(this.#concurrency - this.#running)
-      if (batch === undefined) return
-      this.#running += 1
-      this.#started = performance.now()
-      const done = (): void => {
-        this.#running -= 1
-        this.#pump()
-      }
-      void this.#source.send(batch).then(done, done)
-    }
-    if (this.#running < this.#concurrency && this.#source.size() > 0) this.#pumpWhenLate()
+    for (const member of this.#members)
+      while (hasWork(member) && (this.#isDue() || hasMuchWork(member)) && this.#start(member));
+    if (this.#members.some((member) => hasWork(member))) this.#pumpWhenLate()
   }
 
   #isDue(): boolean {
-    if (this.#running === 0 || this.#source.size() >= this.#worthAnother) return true
-    return performance.now() - this.#started >= LATE_MS
+    return this.#running === 0 || performance.now() - this.#startedAt >= this.#lateMs
+  }
+
+  #start(member: Member): boolean {
+    const { send, limits } = member.source
+    const sent = send(limits.concurrency - member.running)
+    if (sent === undefined) return false
+    member.running += 1
+    this.#running += 1
+    this.#startedAt = performance.now()
+    this.#members = [...this.#members.filter((other) => other !== member), member]
+    const done = (): void => {
+      member.running -= 1
+      this.#running -= 1
+      for (const other of this.#members) while (hasMuchWork(other) && this.#start(other));
+      this.schedule()
+    }
+    sent.then(done, done)
+    return true
   }
 
   #pumpWhenLate(): void {
     if (this.#watching) return
     this.#watching = true
-    setTimeout(() => {
+    setAlarm(this.#lateMs, () => {
       this.#watching = false
       this.#pump()
-    }, LATE_MS)
+    })
   }
 }
+
+/** Whether a source may send a batch, and has at least `count` waiting requests. */
+const hasWork = ({ source, running }: Member, count = 1): boolean =>
+  running < source.limits.concurrency && source.size() >= count
+
+const hasMuchWork = (member: Member): boolean => hasWork(member, member.source.worthAnother)

@@ -5,10 +5,10 @@ import { applyEdits, composeEdits, type Edits, type Entries, hasUpdates, noEdits
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
 import { E, is } from '../core/prelude.cjs'
-import { hasUnloadedUpdates, keysAfter, pick, type Snapshot } from '../core/session.js'
+import { hasUnloadedUpdates, keysAfter, makeSnapshot, pick, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import { batchQueue, type Merged, type Pending, UNKNOWN, unmerged } from '../db/batch-queue.js'
-import { type BatchOptions, limitsOf } from '../db/batch-scheduler.js'
+import { type BatchOptions, limitsOf, Scheduler } from '../db/batch-scheduler.js'
 import {
   type BatchOperations,
   type Change,
@@ -41,7 +41,8 @@ const mergeSaves = (
   // The usual case is one save of a session.
   if (pending.length === 1 && base === undefined) {
     const { edits, since, entries } = item.change
-    return { request: { id: item.id, changes: [item.change], edits, since, entries }, pending }
+    const request = { id: item.id, changes: [item.change], edits, since, entries }
+    return { request, pending, split: undefined }
   }
   const since = newest(pending, base && isCovered(base, item.change) ? base : undefined)
   let [entries, edits]: [Entries, Edits | undefined] = [since.entries, undefined]
@@ -94,12 +95,11 @@ const merged = (
     request.changes.map(({ save, since, edits }, index) => {
       const own =
         saved.entries === request.entries
-          ? {
-              ...saved,
-              revision: saved.revision - (pending.length - 1 - index),
-              versionTag: save,
-              entries: results[index] as Entries,
-            }
+          ? makeSnapshot(
+              { ...saved, revision: saved.revision - (pending.length - 1 - index), versionTag: save },
+              results[index] as Entries,
+              saved.keys,
+            )
           : saved
       return pick(own, keysAfter(since, edits))
     }),
@@ -109,6 +109,7 @@ type Batching<K extends 'load' | 'save'> = (
   store: SessionStore,
   batch: BatchOperations,
   limits: Required<BatchOptions>,
+  scheduler: Scheduler,
 ) => SessionStore[K]
 
 /** Loads of all keys and loads of some keys need two different statements, and thus two queues. */
@@ -118,10 +119,11 @@ const batchedLoads: Batching<'load'> = (...params) => {
     (reading?.keys === undefined ? loadAllKeys : loadSomeKeys)(id, secret, reading)
 }
 
-const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
+const queueOfLoads: Batching<'load'> = (store, batch, limits, scheduler) => {
   const load = batchQueue({
     what: 'load',
     limits,
+    scheduler,
     misuse: store.misuse,
     all: (requests: readonly LoadRequest[]) => batch.load(requests)(),
     one: (request: LoadRequest) => store.load(request.id, request.secret, request)(),
@@ -129,7 +131,7 @@ const queueOfLoads: Batching<'load'> = (store, batch, limits) => {
   })
   return (id, secret, reading = {}) =>
     () =>
-      load({ id, secret, ...reading })
+      load({ id, secret, keys: reading.keys, known: reading.known })
 }
 
 // The maximum number of saves in a merged save. A header keeps the idempotency keys of twice as many saves. So a store
@@ -145,10 +147,11 @@ const savedOf = (result: E.Either<Unsaved, SavedSnapshot>): SavedSnapshot | unde
   return result.left === 'mayBeStored' ? UNKNOWN : undefined
 }
 
-const batchedSaves: Batching<'save'> = (store, batch, limits) => {
+const batchedSaves: Batching<'save'> = (store, batch, limits, scheduler) => {
   const save = batchQueue({
     what: 'save',
     limits,
+    scheduler,
     misuse: store.misuse,
     all: async (
       requests: readonly SaveRequest[],
@@ -191,8 +194,9 @@ export const batched = (store: SessionStore, options: BatchOptions = {}): Sessio
   const limits = limitsOf(options)
   const { batch } = store
   if (batch === undefined) return store
+  const scheduler = new Scheduler()
   return wrapStore(store, {
-    load: batchedLoads(store, batch, limits),
-    save: batchedSaves(store, batch, limits),
+    load: batchedLoads(store, batch, limits, scheduler),
+    save: batchedSaves(store, batch, limits, scheduler),
   })
 }
