@@ -76,3 +76,26 @@ for (const [file, text] of made)
   t.test(file, async (t) => {
     t.equal(text, files[file])
   })
+
+t.test('PostgreSQL plans the statements of requests once for all values', async (t) => {
+  const one = postgresDatabase(quietPools(server.url, { max: 1 }))
+  t.teardown(() => one.close())
+  const inRequests = statements.filter(({ query }) => !/^(admin|principals|citus|cleanup)\./.test(query.name))
+  const repeated = inRequests.filter(({ query, params }) => isPlanned(query) && params.length > 0)
+  for (const { query, params } of repeated)
+    for (let times = 0; times < 8; times += 1) await one.query(query, params)()
+  const plans = await rowsOf(
+    one,
+    'select statement, generic_plans::int as once, custom_plans::int as again from pg_prepared_statements',
+  )
+  t.ok(plans.length > 20)
+  const nameOf = (text: unknown): string =>
+    repeated.find(({ query }) => String(text).includes(query.text))?.query.name ?? String(text)
+  // PostgreSQL plans the first five executions separately.
+  t.strictSame(
+    plans
+      .filter(({ again, once }) => Number(again) > 5 || Number(once) < 3)
+      .map(({ statement }) => nameOf(statement)),
+    [],
+  )
+})

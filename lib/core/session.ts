@@ -46,21 +46,21 @@ export const keysAfter = ({ keys }: PartialSnapshot, edits: Edits): Keys | undef
   keys?.union(edits.keySeq())
 
 /** Restricts a snapshot to these keys. If `keys` is `undefined`, the snapshot stays as it is. */
-export const pick = <K extends PartialSnapshot>(snapshot: K, keys: Keys | undefined): K => {
+export const pick = (snapshot: Snapshot, keys: Keys | undefined): Snapshot => {
   if (keys === undefined || keys === snapshot.keys) return snapshot
   const both = snapshot.keys === undefined ? keys : keys.intersect(snapshot.keys)
-  return { ...snapshot, entries: entriesOf(snapshot.entries, both), keys: both }
+  return makeSnapshot(snapshot, entriesOf(snapshot.entries, both), both)
 }
 
 /** Returns one snapshot with the entries of two snapshots of the same revision. */
-export const union = <K extends PartialSnapshot>(one: K, other: K): K =>
+export const union = (one: Snapshot, other: Snapshot): Snapshot =>
   other.keys === undefined || one.keys === other.keys
     ? other
-    : {
-        ...other,
-        entries: one.keys === undefined ? one.entries : one.entries.merge(other.entries),
-        keys: one.keys?.union(other.keys),
-      }
+    : makeSnapshot(
+        other,
+        one.keys === undefined ? one.entries : one.entries.merge(other.entries),
+        one.keys?.union(other.keys),
+      )
 
 export const entriesOf = (entries: Entries, keys: Keys): Entries =>
   noEntries.withMutations((some) => {
@@ -82,6 +82,22 @@ export interface Snapshot extends PartialSnapshot {
   readonly versionTag: IdempotencyKey
 }
 
+/** The part of a snapshot that comes from the header. */
+export type Header = Omit<Snapshot, keyof PartialSnapshot>
+
+// All snapshots are made here, with the same properties in the same order. V8 compiles functions for the layouts of
+// their arguments, and compiles a function again if it meets another layout. Otherwise, such compilations would take
+// most of the processor time in the first seconds of a process.
+export const makeSnapshot = (
+  { revision, expiration, touchDue, versionTag }: Header,
+  entries: Entries,
+  keys: Keys | undefined,
+): Snapshot => ({ revision, expiration, touchDue, versionTag, entries, keys })
+
+/** Returns the snapshot after a touch, or with the result that no touch is due. */
+export const afterTouch = (snapshot: Snapshot, expiration = snapshot.expiration): Snapshot =>
+  makeSnapshot({ ...snapshot, expiration, touchDue: false }, snapshot.entries, snapshot.keys)
+
 export const isSameRevision = (one: Snapshot, other: Snapshot): boolean =>
   one.revision === other.revision && one.versionTag === other.versionTag
 
@@ -92,6 +108,7 @@ export const emptySnapshot: Snapshot = Object.freeze({
   touchDue: false,
   versionTag: '' as IdempotencyKey,
   entries: noEntries,
+  keys: undefined,
 })
 
 /**

@@ -211,15 +211,29 @@ export const ONCE_ON_PRIMARY = `(select ${ON_PRIMARY})`
  */
 export const runReadCommitted =
   (database: Database, query: Query, params: readonly Param[]): TaskEither<DriverError, readonly Row[]> =>
-  async () => {
-    const result = await database.query(query, params)()
-    return E.isLeft(result) && result.left.kind === 'serialization' && database.transactionScope === undefined
-      ? database.transaction((tx) => tx.query(query, params))()
-      : result
-  }
+  () =>
+    database
+      .query(query, params)()
+      .then((result) =>
+        E.isLeft(result) && result.left.kind === 'serialization' && database.transactionScope === undefined
+          ? database.transaction((tx) => tx.query(query, params))()
+          : result,
+      )
 
 /** Wraps a database so that keyrow's own statements run under read committed. */
 export const readCommitted = (database: Database): Database =>
   database.transactionScope === undefined
     ? { ...database, query: (query, params) => runReadCommitted(database, query, params) }
     : database
+
+// PostgreSQL can plan a prepared statement once for all values, or again for the values of each execution. It plans
+// again if it expects a lower cost from that. It does so for arrays of less than ten elements, since a plan for all
+// values assumes ten. Then the planning takes several times as long as the execution. So keyrow hides such parameters
+// from the planner, by a sub-select.
+
+/** An expression of parameters whose value the planner does not see. */
+export const unplanned = (expression: string): string => `(select ${expression})`
+
+/** Makes rows from array parameters of the given types, for example `unnested(['$1', 'uuid'], ['$2', 'text'])`. */
+export const unnested = (...arrays: readonly (readonly [parameter: string, type: string])[]): string =>
+  `unnest(${arrays.map(([parameter, type]) => unplanned(`${parameter}::text::${type}[]`)).join(', ')})`

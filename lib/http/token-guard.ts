@@ -1,8 +1,9 @@
 // Implements a guard against guessed tokens. The guard counts the different foreign tokens of each client address. The
 // token of an ended session does not count, because browsers continue to send it.
+
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { numberOption } from '../core/options.js'
+import { numberOption } from '../core/errors.js'
 import { publish } from '../store/events.js'
 import { addressOf, networkOf } from './forwarded.js'
 

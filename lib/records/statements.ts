@@ -5,7 +5,14 @@
 // because some types have no `=`, and the `=` of many types treats different values as equal (`1 day` and `24:00:00`,
 // 1.0 and 1.00, texts by collation).
 
-import { type BatchableQuery, ON_PRIMARY, ONCE_ON_PRIMARY, ORDINAL, type Query } from '../db/database.js'
+import {
+  type BatchableQuery,
+  ON_PRIMARY,
+  ONCE_ON_PRIMARY,
+  ORDINAL,
+  type Query,
+  unnested,
+} from '../db/database.js'
 import type { AnyColumn } from './column.js'
 import type { Field, Shape } from './table.js'
 
@@ -50,9 +57,9 @@ export const SELECTED = '"00 keys"'
 
 /** Turns array parameters, one for each column, into rows. */
 const arrays = (columns: readonly Pick<AnyColumn, 'sql'>[]): string => {
-  const texts = columns.map(({ sql }, index) => `$${String(index + 1)}::text::${sql}[]`)
+  const texts = columns.map(({ sql }, index) => [`$${String(index + 1)}`, sql] as const)
   const names = columns.map((_, index) => `k${String(index)}`)
-  return `unnest(${texts.join(', ')}) with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
+  return `${unnested(...texts)} with ordinality as ${SELECTED} (${[...names, 'n'].join(', ')})`
 }
 
 /** Selects the rows that `join` finds for each value of an array, ordered by the value's index and the row's key. */

@@ -3,7 +3,15 @@
 import { noEdits } from '../core/edits.js'
 import { attempted, SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
-import { isBlank, keysAfter, pick, type Snapshot, storedSession } from '../core/session.js'
+import {
+  afterTouch,
+  isBlank,
+  keysAfter,
+  makeSnapshot,
+  pick,
+  type Snapshot,
+  storedSession,
+} from '../core/session.js'
 import { newIdempotencyKey } from '../core/token.js'
 import { onceCommitted, type SavedSnapshot, type Session } from '../store/contract.js'
 import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
@@ -66,7 +74,7 @@ const createNow = (session: Session): Stored =>
     TE.chain((versionTag) =>
       pipe(
         session.handle.create(session.id, session.token.hash, versionTag, session.store),
-        TE.map((saved) => ({ ...saved, touchDue: false, versionTag, entries: session.store })),
+        TE.map((saved) => makeSnapshot({ ...saved, touchDue: false, versionTag }, session.store, undefined)),
       ),
     ),
     // If the session was destroyed meanwhile, its fence causes the conflict, and the result is `SessionGone`.
@@ -114,7 +122,7 @@ const publishSaved = ({ id, edits, handle }: Session, { rounds = 1 }: SavedSnaps
 const touch = (session: Session, snapshot: Snapshot): Stored =>
   pipe(
     publishing('touch', session.handle.touch(session.id)),
-    TE.map(({ expiration }) => stored(session, { ...snapshot, expiration, touchDue: false })),
+    TE.map(({ expiration }) => stored(session, afterTouch(snapshot, expiration))),
   )
 
 const stored = (session: Session, snapshot: Snapshot): Session =>

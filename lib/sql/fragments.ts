@@ -1,5 +1,5 @@
 // Defines parts of SQL that several statements share. `s` is a row of `session`. `schema` is a quoted identifier.
-import type { Query } from '../db/database.js'
+import { type Query, unplanned } from '../db/database.js'
 import { RECENT_SAVES } from '../store/contract.js'
 
 export { RECENT_SAVES }
@@ -95,9 +95,15 @@ export const versionTagOf = (ids: string): string =>
   `encode(substring(${ids} from greatest(1, length(${ids}) - 7)), 'hex')`
 
 // The caller's revision, if the recent idempotency keys have the version tag at the position of this revision.
-// Otherwise the revision is too old or the database was restored, and the result is 0.
-export const baseRevision = (s: string, revision: string, tag: string): string => `
-         case when ${revision}::float8 > 0 and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
+// Otherwise the revision is too old or the database was restored, and the result is 0. If the planner knew that a
+// parameter is 0, it would plan the statement again at each execution.
+export const baseRevision = (
+  s: string,
+  revision: string,
+  tag: string,
+  isKnown = `${unplanned(`${revision}::float8`)} > 0`,
+): string => `
+         case when ${isKnown} and ${s}.revision - ${revision}::float8 between 0 and ${String(RECENT_SAVES - 1)}
                    and substring(${s}.recent_saves
                                  from length(${s}.recent_saves) - 7 - 8 * (${s}.revision - ${revision}::float8)::int for 8)
                        = decode(${tag}::text, 'hex')
@@ -109,8 +115,8 @@ export const changesSince = (schema: string, id: string, revision: string, condi
         from ${schema}.entry e
         where e.session_id = ${id} and ${condition ?? `e.revision > ${revision}`})`
 
-// The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. The read
-// uses the primary key, so its cost depends on the number of these keys only.
+// The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. Both are
+// arrays of keys, or arrays as text. The read uses the primary key, so its cost depends on the number of these keys only.
 export const changesOfKeysSince = (
   schema: string,
   id: string,
@@ -121,8 +127,8 @@ export const changesOfKeysSince = (
     schema,
     id,
     revision,
-    `e.key = any(${wanted}::text::text[])
-          and (e.revision > ${revision} or e.key = any(${missing}::text::text[]))`,
+    `e.key = any(${wanted}::text[])
+          and (e.revision > ${revision} or e.key = any(${missing}::text[]))`,
   )
 
 /** The session's own idle time, or the store's idle time if the session has none. */
@@ -163,7 +169,7 @@ export const loadedKeys = (
   [wanted, missing]: readonly [string, string],
 ): string => `
        ${loadedHeader(idle, fraction)},
-       case when s.expires_at <= now() or (base.since = s.revision and ${missing}::text = '{}') then null
+       case when s.expires_at <= now() or (base.since = s.revision and ${missing} = '{}') then null
             else ${changesOfKeysSince(schema, id, 'base.since', [wanted, missing])} end as entries`
 
 // Whether a load in a batch needs a result row. It needs none if the session is live, its revision is `since`, its

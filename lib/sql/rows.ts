@@ -4,7 +4,14 @@ import { type Edits, type Entries, noEntries } from '../core/edits.js'
 import { DriverError } from '../core/errors.js'
 import { deepFreeze, type Json } from '../core/json.js'
 import { A, E, HashMap, type O, pipe, TE, t } from '../core/prelude.cjs'
-import { entriesOf, type Keys, type PartialSnapshot, type Snapshot } from '../core/session.js'
+import {
+  entriesOf,
+  type Header,
+  type Keys,
+  makeSnapshot,
+  type PartialSnapshot,
+  type Snapshot,
+} from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
@@ -19,18 +26,21 @@ export const rowsAs =
     query: Query,
     params: readonly Param[] = [],
   ): TE.TaskEither<DriverError, readonly A[]> =>
-  async () => {
-    const result = await database.query(query, params)()
-    if (E.isLeft(result) || result.right.every((row) => codec.is(row)))
-      return result as E.Either<DriverError, readonly A[]>
-    return E.left(misread(query, 'a row of another shape; does the pool transform rows?'))
-  }
+  () =>
+    database
+      .query(query, params)()
+      .then((result) =>
+        E.isLeft(result) || result.right.every((row) => codec.is(row))
+          ? (result as E.Either<DriverError, readonly A[]>)
+          : E.left(misread(query, 'a row of another shape; does the pool transform rows?')),
+      )
 
 /** Returns the first row of a statement, if there is one. */
 export const optionalRowAs =
   <A>(codec: t.Type<A>) =>
   (database: Queryable, query: Query, params?: readonly Param[]): TE.TaskEither<DriverError, O.Option<A>> =>
-    pipe(rowsAs(codec)(database, query, params), TE.map(A.head))
+  () =>
+    rowsAs(codec)(database, query, params)().then(E.map(A.head))
 
 /** Returns the row of a statement that always returns a row. */
 export const rowAs =
@@ -73,6 +83,7 @@ export const RefreshedRow = t.type({
 })
 
 export const LockedRow = t.type({ ...SavedRow.props, done: t.boolean, since: t.number })
+export type LockedRow = t.TypeOf<typeof LockedRow>
 
 export const ChangesRow = t.type({ changes: json })
 
@@ -141,15 +152,14 @@ const withChanges = (entries: Entries, changes: string | null): Entries =>
 
 // Applies the changes of a row to `known`. The changes begin after the revision `since`, which is 0 if the row has all
 // entries. `keys` are the keys that were read, or `undefined` for all keys.
-export const snapshotAfter = (
+export const entriesAfter = (
   known: Snapshot | undefined,
   keys: Keys | undefined,
   { since, changes }: { readonly since: number; readonly changes: string | null },
-): Pick<Snapshot, 'entries' | 'keys'> => {
+): Entries => {
   const before = known !== undefined && since === known.revision ? known.entries : noEntries
-  return keys === undefined
-    ? { entries: withChanges(before, changes) }
-    : { entries: entriesOf(withChanges(before, changes), keys), keys }
+  const entries = withChanges(before, changes)
+  return keys === undefined ? entries : entriesOf(entries, keys)
 }
 
 /** Returns the snapshot if all keys are loaded. Only such a snapshot can be the base of a load of all keys. */
@@ -158,26 +168,41 @@ export const fullSnapshot = (known: Snapshot | undefined): Snapshot | undefined 
 
 type Loaded = E.Either<Absence, Snapshot>
 
-const loadedFrom = (row: LoadedRow, entries: () => Pick<Snapshot, 'entries' | 'keys'>): Loaded => {
-  const { revision, expiration, touchDue, expired, versionTag } = row
-  if (expired) return E.left('expired')
-  return E.right({ revision, expiration, touchDue, versionTag: versionTag as IdempotencyKey, ...entries() })
-}
+const EXPIRED: Loaded = E.left('expired')
+
+export const headerOf = ({
+  revision,
+  expiration,
+  touchDue,
+  versionTag,
+}: Pick<LoadedRow, 'revision' | 'expiration' | 'touchDue' | 'versionTag'>): Header => ({
+  revision,
+  expiration,
+  touchDue,
+  versionTag: versionTag as IdempotencyKey,
+})
 
 /** Returns the snapshot of a load of all keys. The changes are applied to `known`, unless the row has all entries. */
-export const loadedSnapshot = (row: LoadedRow, known: Snapshot | undefined): Loaded =>
-  loadedFrom(row, () => ({
-    entries:
-      known !== undefined && row.since === known.revision
-        ? withChanges(known.entries, row.entries)
-        : HashMap(frozen(row.entries ?? '{}')),
-  }))
+export const loadedSnapshot = (row: LoadedRow, known: Snapshot | undefined): Loaded => {
+  if (row.expired) return EXPIRED
+  const entries =
+    known !== undefined && row.since === known.revision
+      ? withChanges(known.entries, row.entries)
+      : HashMap(frozen(row.entries ?? '{}'))
+  return E.right(makeSnapshot(headerOf(row), entries, undefined))
+}
 
 /** Returns the snapshot of a load of some keys. If nothing has changed, a fully loaded session stays fully loaded. */
-export const loadedKeysSnapshot = (row: LoadedRow, known: Snapshot | undefined, keys: Keys): Loaded =>
-  loadedFrom(row, () => {
-    const full = fullSnapshot(known)
-    return full !== undefined && row.since === row.revision
-      ? { entries: full.entries }
-      : snapshotAfter(known, keys, { since: row.since, changes: row.entries })
-  })
+export const loadedKeysSnapshot = (row: LoadedRow, known: Snapshot | undefined, keys: Keys): Loaded => {
+  if (row.expired) return EXPIRED
+  const full = fullSnapshot(known)
+  return E.right(
+    full !== undefined && row.since === row.revision
+      ? makeSnapshot(headerOf(row), full.entries, undefined)
+      : makeSnapshot(
+          headerOf(row),
+          entriesAfter(known, keys, { since: row.since, changes: row.entries }),
+          keys,
+        ),
+  )
+}

@@ -4,22 +4,23 @@
 
 import { applyEdits, type Edits, type Entries, hasUpdates } from '../core/edits.js'
 import { DriverError, type SaveConflict, SessionGone, type StoreError, withEffect } from '../core/errors.js'
-import { O, pipe, TE } from '../core/prelude.cjs'
-import { hasUnloadedUpdates, keysAfter, type PartialSnapshot, type Snapshot } from '../core/session.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
+import { hasUnloadedUpdates, keysAfter, makeSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
 import type { Database, Param, Query, Queryable } from '../db/database.js'
 import type { Attempt } from '../db/deadline.js'
-import type { Change, Lifetime, Saved, SavedSnapshot, SessionStore } from '../store/contract.js'
+import type { Change, Lifetime, SavedSnapshot, SessionStore } from '../store/contract.js'
 import { RECENT_SAVES, TOMBSTONE_REVISIONS } from './fragments.js'
 import {
   ChangesRow,
   editsParam,
+  entriesAfter,
   keysParams,
   LockedRow,
   optionalRowAs,
   rowAs,
-  snapshotAfter,
+  rowsAs,
   texts,
   WrittenRow,
 } from './rows.js'
@@ -34,26 +35,31 @@ export interface Saving {
 
 type Outcome<L = never> = TE.TaskEither<L | DriverError, SavedSnapshot>
 
+type SaveError = StoreError | SessionGone | SaveConflict
+
 export const saveOver =
   (saving: Saving) =>
-  (id: SessionId, change: Change): Attempt<StoreError | SessionGone | SaveConflict, SavedSnapshot> =>
+  (id: SessionId, change: Change): Attempt<SaveError, SavedSnapshot> =>
   (mayBeDone) =>
-    save(saving, id, mayBeDone ? { ...change, mayBeDone } : change)()
+    save(saving, id, mayBeDone ? { ...change, mayBeDone } : change)
 
-const save = (saving: Saving, id: SessionId, change: Change): ReturnType<SessionStore['save']> =>
-  pipe(
-    // For the update of an unloaded key, the value must first be read under the lock.
-    hasUnloadedUpdates(change.since, change.edits)
-      ? TE.right(O.none)
-      : write(saving, saving.database, id, change, hasUpdates(change.edits)),
-    TE.chainW(
-      O.match(
-        (): ReturnType<SessionStore['save']> =>
-          saving.database.transaction((tx) => lockAndReapply(saving, tx, id, change)),
-        (row) => afterWrite(merged(saving.refresh, id, change, change.save, row)),
-      ),
-    ),
+const save = (saving: Saving, id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> => {
+  const { database, refresh } = saving
+  const underLock = () => database.transaction((tx) => lockAndReapply(saving, tx, id, change))()
+  // For the update of an unloaded key, the value must first be read under the lock.
+  if (hasUnloadedUpdates(change.since, change.edits)) return underLock()
+  return write(saving, database, id, change, hasUpdates(change.edits))().then(
+    (rows): E.Either<SaveError, SavedSnapshot> | Promise<E.Either<SaveError, SavedSnapshot>> => {
+      if (E.isLeft(rows)) return rows
+      const [row] = rows.right
+      if (row === undefined) return underLock()
+      const saved = mergedWithoutRead(change, change.save, row)
+      return saved === undefined
+        ? afterWrite(merged(refresh, id, change, change.save, row))()
+        : E.right(saved)
+    },
   )
+}
 
 /** If the read after a write fails, the save may be done, so the effect is `unknown`. */
 const afterWrite = <A>(reading: TE.TaskEither<StoreError, A>): TE.TaskEither<StoreError, A> =>
@@ -68,7 +74,7 @@ const write = (
   id: SessionId,
   { edits, entries, save, since }: Change,
   onlyAtRevision: boolean,
-): TE.TaskEither<DriverError, O.Option<WrittenRow>> => {
+): TE.TaskEither<DriverError, readonly WrittenRow[]> => {
   const { revision, versionTag, keys } = since
   const params = [id, editsParam(edits, entries), lifetime.idleMs, save, revision, versionTag, onlyAtRevision]
   const loaded = keys === undefined ? [] : [texts([...keys])]
@@ -78,7 +84,7 @@ const write = (
     : readWritten(database, plain, [...params, ...loaded])
 }
 
-const readWritten = optionalRowAs(WrittenRow)
+const readWritten = rowsAs(WrittenRow)
 
 /** Returns three parameters: whether the session gets a new lifetime, its own idle time, and its absolute time. */
 const lifetimeParams = (lifetime: Lifetime, edits: Edits, entries: Entries): readonly Param[] => {
@@ -100,14 +106,8 @@ const written = (
   { edits, entries, since }: Made,
   versionTag: IdempotencyKey,
   { revision, expiration }: WrittenRow,
-): Snapshot => ({
-  revision,
-  expiration,
-  touchDue: false,
-  versionTag,
-  entries,
-  keys: keysAfter(since, edits),
-})
+): Snapshot =>
+  makeSnapshot({ revision, expiration, touchDue: false, versionTag }, entries, keysAfter(since, edits))
 
 // Returns the snapshot after a save, with the changes of other requests. If the row may lack some of these changes, the
 // result is `undefined`, and the caller reads the session again.
@@ -118,29 +118,28 @@ export const mergedWithoutRead = (
 ): Snapshot | undefined => {
   const { edits, since } = made
   if (row.since !== since.revision || row.seen !== row.revision - 1) return undefined
-  const mine = written(made, versionTag, row)
   return row.changes === null
-    ? mine
-    : { ...mine, entries: applyEdits(edits, snapshotAfter(since, since.keys, row).entries) }
+    ? written(made, versionTag, row)
+    : written(
+        { edits, since, entries: applyEdits(edits, entriesAfter(since, since.keys, row)) },
+        versionTag,
+        row,
+      )
 }
 
-// Returns the snapshot after a save, and reads the session again if needed. If the session has ended before this read,
-// the snapshot lacks the changes of other requests.
+// Reads the session again after a save. If the session has ended before this read, the snapshot lacks the changes of
+// other requests.
 export const merged = (
   refresh: SessionStore['refresh'],
   id: SessionId,
   made: Made,
   versionTag: IdempotencyKey,
   row: WrittenRow,
-): TE.TaskEither<StoreError, Snapshot> => {
-  const saved = mergedWithoutRead(made, versionTag, row)
-  return saved === undefined
-    ? pipe(
-        refresh(id, made.since, keysAfter(made.since, made.edits)),
-        TE.map(O.getOrElse(() => written(made, versionTag, row))),
-      )
-    : TE.right(saved)
-}
+): TE.TaskEither<StoreError, Snapshot> =>
+  pipe(
+    refresh(id, made.since, keysAfter(made.since, made.edits)),
+    TE.map(O.getOrElse(() => written(made, versionTag, row))),
+  )
 
 const lockAndReapply = (
   saving: Saving,
@@ -157,9 +156,8 @@ const lockAndReapply = (
       () => undecidable(saving),
     ),
     TE.bindTo('locked'),
-    TE.bindW('present', ({ locked }) => presentOf(saving, tx, id, change, locked.since)),
-    TE.chainW(({ locked, present }) => {
-      const snapshot = { ...snapshotOf(change, locked), ...present }
+    TE.bindW('present', ({ locked }) => presentOf(saving, tx, id, change, locked)),
+    TE.chainW(({ locked, present: snapshot }) => {
       return locked.done ? TE.right(snapshot) : writeLocked(saving, tx, id, change, snapshot)
     }),
   )
@@ -175,31 +173,22 @@ const undecidable = ({ sql }: Saving): DriverError =>
     { retryable: false },
   )
 
-// The version tag is the idempotency key of this save, so it is valid only after the write. No read uses it earlier.
-const snapshotOf = (
-  { save }: Change,
-  { revision, expiration }: Saved,
-): Omit<Snapshot, keyof PartialSnapshot> => ({
-  revision,
-  expiration,
-  touchDue: false,
-  versionTag: save,
-})
-
-/** Returns all entries, or only the loaded and edited ones. Reads only the entries that are newer than `since`. */
+/** Returns the locked session with all entries, or with the loaded and edited ones. Reads only the newer entries. */
 const presentOf = (
   { sql }: Saving,
   tx: Queryable,
   id: SessionId,
-  { since: known, edits }: Change,
-  since: number,
-): TE.TaskEither<DriverError, PartialSnapshot> => {
+  { since: known, edits, save }: Change,
+  { revision, expiration, since }: LockedRow,
+): TE.TaskEither<DriverError, Snapshot> => {
   const keys = keysAfter(known, edits)
+  // The version tag is the idempotency key of this save, so it is valid only after the write. No read uses it earlier.
+  const header = { revision, expiration, touchDue: false, versionTag: save }
   return pipe(
     keys === undefined
       ? rowAs(ChangesRow)(tx, sql.changes, [id, since])
       : rowAs(ChangesRow)(tx, sql.changesOfKeys, [id, since, ...keysParams(keys, known)]),
-    TE.map(({ changes }) => snapshotAfter(known, keys, { since, changes })),
+    TE.map(({ changes }) => makeSnapshot(header, entriesAfter(known, keys, { since, changes }), keys)),
   )
 }
 
@@ -213,7 +202,10 @@ const writeLocked = (
   const entries = applyEdits(change.edits, since.entries)
   return pipe(
     write(saving, tx, id, { ...change, since, entries }, false),
-    TE.chainW(TE.fromOption(() => new SessionGone(id))),
-    TE.map((saved) => ({ ...snapshotOf(change, saved), entries, keys: since.keys, rounds: 2 })),
+    TE.chainW(([row]) => (row === undefined ? TE.left(new SessionGone(id)) : TE.right(row))),
+    TE.map(({ revision, expiration }) => {
+      const header = { revision, expiration, touchDue: false, versionTag: change.save }
+      return { ...makeSnapshot(header, entries, since.keys), rounds: 2 }
+    }),
   )
 }

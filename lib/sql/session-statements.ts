@@ -8,7 +8,7 @@
 // limits. A write may have waited for a lock, so it compares `expires_at` with `clock_timestamp()`.
 
 import { PRINCIPAL } from '../core/well-known-keys.js'
-import { ON_PRIMARY } from '../db/database.js'
+import { ON_PRIMARY, unplanned } from '../db/database.js'
 import {
   baseRevision,
   changesOfKeysSince,
@@ -86,7 +86,7 @@ const maintenance = (schema: string, [begins]: Lifetime): string => `, tombstone
 const changesOfAll = (schema: string): string => changesSince(schema, '$1::uuid', 'head.since')
 
 const changesOfSome = (schema: string): string =>
-  changesOfKeysSince(schema, '$1::uuid', 'head.since', ['$8', "'{}'"])
+  changesOfKeysSince(schema, '$1::uuid', 'head.since', [keysOf('$8'), "'{}'"])
 
 const locked = (schema: string, isAlive: string, more: readonly string[] = []): string => `
 select ${[
@@ -121,6 +121,9 @@ select base.revision::float8 as revision, ${epoch('coalesce(extended.expires_at,
        base."versionTag", base.since, ${changes} as changes
 from base left join extended on true
 where extended.expires_at is not null or not base."touchDue"`
+
+/** A parameter with keys, as an array. */
+const keysOf = (parameter: string): string => unplanned(`${parameter}::text::text[]`)
 
 export type SessionStatements = ReturnType<typeof sessionStatements>
 
@@ -162,7 +165,7 @@ export const sessionStatements = statementsOf('session', {
 
   // $1 id, $2 revision, $3 wanted keys, $4 wanted keys that are not loaded
   changesOfKeys: (schema) =>
-    `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', ['$3', '$4'])} as changes where ${ON_PRIMARY}`,
+    `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', [keysOf('$3'), keysOf('$4')])} as changes where ${ON_PRIMARY}`,
 
   // $1 id, $2 hash of the secret in hexadecimal, $3 `{"key": [value]}`, $4 idle time, $5 absolute time, $6 idempotency
   // key, $7 the session's own idle time or null
@@ -200,7 +203,7 @@ where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
   // Like `load`, with $7 wanted keys, $8 wanted keys that are not loaded
   loadKeys: (schema) => `
-select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], ['$7', '$8'])}
+select ${loadedKeys(schema, '$1::uuid', ['$3', '$4'], [keysOf('$7'), keysOf('$8')])}
 from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$6')} as since) base
 where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
@@ -225,7 +228,11 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
 
   // Like `refresh`, with $6 wanted keys, $7 wanted keys that are not loaded
   refreshKeys: (schema, isAlive) =>
-    refreshed(schema, isAlive, changesOfKeysSince(schema, '$1::uuid', 'base.since', ['$6', '$7'])),
+    refreshed(
+      schema,
+      isAlive,
+      changesOfKeysSince(schema, '$1::uuid', 'base.since', [keysOf('$6'), keysOf('$7')]),
+    ),
 
   // $1 id, $2 hash to replace, $3 new hash, $4 grace time. The row lock makes the statement a compare-and-swap. So only
   // one of several concurrent rotations succeeds.

@@ -2,9 +2,10 @@
 
 import { DriverError, SaveConflict, SchemaMismatch, SessionGone, type StoreError } from '../core/errors.js'
 import { constVoid, E, O, pipe, TE } from '../core/prelude.cjs'
+import { makeSnapshot, type Snapshot } from '../core/session.js'
 import { type IdempotencyKey, type SessionId, type VerifiableIds, verifiableIds } from '../core/token.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
-import { type Database, type Row, readCommitted } from '../db/database.js'
+import { type Database, type Param, type Query, type Row, readCommitted } from '../db/database.js'
 import { type Attempt, type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
 import {
   type Absence,
@@ -18,8 +19,10 @@ import { batchOver, batchStatements } from './batch.js'
 import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
 import { citusPrincipals, principalsOver } from './principals.js'
 import {
+  entriesAfter,
   entriesParam,
   fullSnapshot,
+  headerOf,
   keysParams,
   LoadedRow,
   loadedKeysSnapshot,
@@ -27,8 +30,8 @@ import {
   optionalRowAs,
   RefreshedRow,
   rowAs,
+  rowsAs,
   SavedRow,
-  snapshotAfter,
 } from './rows.js'
 import { saveOver } from './save.js'
 import { bare, DEFAULT_SCHEMA, isMissing, prepareSchema, quotedSchema } from './schema.js'
@@ -46,31 +49,32 @@ const operationsOver = (shared: Shared) => {
   return { load: loadOver(shared), refresh, ...writing(shared), ...rotating(shared), save }
 }
 
+// `load` and `save` run in almost every request. Each function of `TaskEither` makes three promises, so the code of
+// these operations uses promises directly.
+
+const UNKNOWN_ID: E.Either<Absence, never> = E.left('unknown')
+
 const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => {
-  const read = optionalRowAs(LoadedRow)
   const { idleMs, touchFraction } = lifetime
-  const absent: E.Either<Absence, never> = E.left('unknown')
+  const read =
+    (
+      query: Query,
+      params: readonly Param[],
+      loaded: (row: LoadedRow) => E.Either<Absence, Snapshot>,
+    ): ReturnType<SessionStore['load']> =>
+    () =>
+      rowsAs(LoadedRow)(database, query, params)().then((rows) => {
+        if (E.isLeft(rows)) return rows
+        const [row] = rows.right
+        return E.right(row === undefined ? UNKNOWN_ID : loaded(row))
+      })
   return (id, secret, { known, keys } = {}) => {
     const base = keys === undefined ? fullSnapshot(known) : known
     const params = [id, secret, idleMs, touchFraction, base?.revision ?? 0, base?.versionTag ?? '']
     return keys === undefined
-      ? pipe(
-          read(database, sql.load, params),
-          TE.map(
-            O.matchW(
-              () => absent,
-              (row) => loadedSnapshot(row, base),
-            ),
-          ),
-        )
-      : pipe(
-          read(database, sql.loadKeys, [...params, ...keysParams(keys, known)]),
-          TE.map(
-            O.matchW(
-              () => absent,
-              (row) => loadedKeysSnapshot(row, known, keys),
-            ),
-          ),
+      ? read(sql.load, params, (row) => loadedSnapshot(row, base))
+      : read(sql.loadKeys, [...params, ...keysParams(keys, known)], (row) =>
+          loadedKeysSnapshot(row, known, keys),
         )
   }
 }
@@ -86,13 +90,9 @@ const refreshOver =
         ? optionalRowAs(RefreshedRow)(database, sql.refresh, params)
         : optionalRowAs(RefreshedRow)(database, sql.refreshKeys, [...params, ...keysParams(keys, known)]),
       TE.map(
-        O.map(({ revision, expiration, versionTag, ...row }) => ({
-          revision,
-          expiration,
-          touchDue: false,
-          versionTag: versionTag as IdempotencyKey,
-          ...snapshotAfter(known, keys, row),
-        })),
+        O.map((row) =>
+          makeSnapshot(headerOf({ ...row, touchDue: false }), entriesAfter(known, keys, row), keys),
+        ),
       ),
     )
   }
@@ -254,20 +254,28 @@ const preparedOver =
   ({ schema, database, preparation, withRetry }: StoreParts) =>
   <P extends readonly unknown[], L, A>(operation: (...params: P) => Attempt<L, A>) =>
   (...params: P): TE.TaskEither<L | StoreError, A> => {
-    const attempt: Attempt<L | StoreError, A> = async (mayBeDone) => {
-      const prepared = await preparation.run()
-      return E.isLeft(prepared) ? prepared : operation(...params)(mayBeDone)
-    }
-    return withRetry(async (mayBeDone) => {
-      let result = await attempt(mayBeDone)
-      if (!tablesAreMissing(result)) return result
+    const attempt: Attempt<L | StoreError, A> = (mayBeDone) =>
+      preparation.isDone()
+        ? operation(...params)(mayBeDone)
+        : preparation
+            .run()
+            .then((prepared): E.Either<L | StoreError, A> | Promise<E.Either<L | StoreError, A>> =>
+              E.isLeft(prepared) ? prepared : operation(...params)(mayBeDone),
+            )
+    const again = async (
+      mayBeDone: boolean,
+      missing: E.Left<DriverError>,
+    ): Promise<E.Either<L | StoreError, A>> => {
       preparation.forget()
       // Inside a transaction the operation is not repeated, since PostgreSQL has aborted the transaction.
-      if (database.transactionScope === undefined) result = await attempt(mayBeDone)
+      const result = database.transactionScope === undefined ? await attempt(mayBeDone) : missing
       return tablesAreMissing(result)
         ? E.left(new SchemaMismatch(bare(schema), changedTables(result.left)))
         : result
-    })
+    }
+    return withRetry((mayBeDone) =>
+      attempt(mayBeDone).then((result) => (tablesAreMissing(result) ? again(mayBeDone, result) : result)),
+    )
   }
 
 const tablesAreMissing = (result: E.Either<unknown, unknown>): result is E.Left<DriverError> =>

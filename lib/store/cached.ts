@@ -3,10 +3,10 @@
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
+import { numberOption } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
-import { numberOption } from '../core/options.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
-import { isSameRevision, type Snapshot } from '../core/session.js'
+import { isSameRevision, makeSnapshot, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {
   type Absence,
@@ -51,11 +51,13 @@ export const cached = (store: SessionStore, options: MemoryLimit = {}): SessionS
 const reading = (store: SessionStore, cache: Cache): Pick<SessionStore, 'load' | 'refresh'> => ({
   load:
     (id, secret, { keys } = {}) =>
-    async () => {
-      const result = await store.load(id, secret, { known: cache.get(id), keys })()
-      if (E.isRight(result)) cache.loaded(id, result.right)
-      return result
-    },
+    () =>
+      store
+        .load(id, secret, { known: cache.get(id), keys })()
+        .then((result) => {
+          if (E.isRight(result)) cache.loaded(id, result.right)
+          return result
+        }),
   refresh: (id, known, keys) =>
     pipe(
       store.refresh(id, known, keys),
@@ -67,13 +69,18 @@ const writing = (store: SessionStore, cache: Cache): Pick<SessionStore, 'create'
   create: (id, secret, save, entries) =>
     pipe(
       store.create(id, secret, save, entries),
-      TE.tapIO((saved) => () => cache.put(id, { ...saved, touchDue: false, versionTag: save, entries })),
+      TE.tapIO(
+        (saved) => () =>
+          cache.put(id, makeSnapshot({ ...saved, touchDue: false, versionTag: save }, entries, undefined)),
+      ),
     ),
-  save: (id, change) =>
-    pipe(
-      store.save(id, change),
-      TE.tapIO((saved) => () => cache.saved(id, change, 1, saved)),
-    ),
+  save: (id, change) => () =>
+    store
+      .save(id, change)()
+      .then((result) => {
+        if (E.isRight(result)) cache.saved(id, change, 1, result.right)
+        return result
+      }),
   destroy: (id) =>
     pipe(
       TE.fromIO(() => cache.drop(id)),
@@ -83,26 +90,24 @@ const writing = (store: SessionStore, cache: Cache): Pick<SessionStore, 'create'
 
 const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => ({
   load: (requests) => async () => {
-    const withKnown = requests.map(
-      ({ id, secret, keys }): LoadRequest => ({ id, secret, keys, known: cache.get(id) }),
-    )
+    const withKnown: LoadRequest[] = []
+    for (const { id, secret, keys } of requests) withKnown.push({ id, secret, keys, known: cache.get(id) })
     const results = await batch.load(withKnown)()
     if (E.isRight(results))
-      for (const [index, result] of results.right.entries())
-        cache.loaded(requests[index]?.id as SessionId, result)
+      results.right.forEach((result, index) => {
+        cache.loaded((requests[index] as LoadRequest).id, result)
+      })
     return results
   },
-  save: (requests) =>
-    pipe(
-      batch.save(requests),
-      TE.tapIO((results) => () => {
-        for (const [index, saved] of results.entries())
-          if (E.isRight(saved)) {
-            const request = requests[index] as SaveRequest
-            cache.saved(request.id, request, request.changes.length, saved.right)
-          }
-      }),
-    ),
+  save: (requests) => async () => {
+    const results = await batch.save(requests)()
+    if (E.isRight(results))
+      results.right.forEach((saved, index) => {
+        const request = requests[index] as SaveRequest
+        if (E.isRight(saved)) cache.saved(request.id, request, request.changes.length, saved.right)
+      })
+    return results
+  },
 })
 
 /** A cache of fully loaded sessions. `put` ignores a partially loaded one, which must not replace a full one. */

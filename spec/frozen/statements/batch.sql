@@ -11,13 +11,13 @@ select i.n::int as n,
             else (select json_object_agg(e.key, e.value)::text
                   from "keyrow".entry e
                   where e.session_id = s.id and e.value is not null) end as entries
-from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[])
+from unnest((select $1::text::uuid[]), (select $2::text::text[]), (select $3::text::float8[]), (select $4::text::text[]), (select $5::text::float8[]))
        with ordinality as i (id, secret, revision, tag, expiration, n)
 left join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
 cross join lateral (select 
-         case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
+         case when i.revision > 0 and s.revision - i.revision::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
@@ -28,6 +28,11 @@ where (select clock_timestamp() is not null) and
 -- plan:
 --   Result
 --     InitPlan 3: Result
+--     InitPlan 4: Result
+--     InitPlan 5: Result
+--     InitPlan 6: Result
+--     InitPlan 7: Result
+--     InitPlan 8: Result
 --     Nested Loop Left
 --       Function Scan
 --       Index Scan using session_pkey on session
@@ -43,19 +48,18 @@ select i.n::int as n,
        
        s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8) as "touchDue",
        s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
-       case when s.expires_at <= now() or (base.since = s.revision and i.missing::text = '{}') then null
+       case when s.expires_at <= now() or (base.since = s.revision and i.missing = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = s.id and e.key = any(i.wanted::text::text[])
-          and (e.revision > base.since or e.key = any(i.missing::text::text[]))) end as entries
-from unnest($1::text::uuid[], $2::text::text[], $3::text::float8[], $4::text::text[], $5::text::float8[], $8::text::text[],
-            $9::text::text[]) with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
+        where e.session_id = s.id and e.key = any(i.wanted::text[])
+          and (e.revision > base.since or e.key = any(i.missing::text[]))) end as entries
+from unnest((select $1::text::uuid[]), (select $2::text::text[]), (select $3::text::float8[]), (select $4::text::text[]), (select $5::text::float8[]), (select $8::text::text[]), (select $9::text::text[])) with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
 left join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
 cross join lateral (select 
-         case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
+         case when i.revision > 0 and s.revision - i.revision::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
@@ -66,6 +70,13 @@ where (select clock_timestamp() is not null) and (i.missing <> '{}' or
 -- plan:
 --   Result
 --     InitPlan 2: Result
+--     InitPlan 3: Result
+--     InitPlan 4: Result
+--     InitPlan 5: Result
+--     InitPlan 6: Result
+--     InitPlan 7: Result
+--     InitPlan 8: Result
+--     InitPlan 9: Result
 --     Nested Loop Left
 --       Function Scan
 --       Index Scan using session_pkey on session
@@ -76,11 +87,11 @@ where (select clock_timestamp() is not null) and (i.missing <> '{}' or
 -- batch.save
 with held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
-  from unnest($1::text::uuid[], $2::text::float8[], $3::text::text[], $4::text::boolean[], $5::text::text[])
+  from unnest((select $1::text::uuid[]), (select $2::text::float8[]), (select $3::text::text[]), (select $4::text::boolean[]), (select $5::text::text[]))
          with ordinality as i (id, revision, tag, strict, saves, n)
   join "keyrow".session s on s.id = i.id
   cross join lateral (select 
-         case when i.revision::float8 > 0 and s.revision - i.revision::float8 between 0 and 63
+         case when i.revision > 0 and s.revision - i.revision::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
@@ -97,7 +108,7 @@ with held as materialized (
 ), written as (
   insert into "keyrow".entry (session_id, key, value, revision)
   select head.id, e.key, e.value::jsonb, head.revision
-  from unnest($7::text::int[], $8::text::text[], $9::text::text[]) as e (n, key, value) join head on head.n = e.n
+  from unnest((select $7::text::int[]), (select $8::text::text[]), (select $9::text::text[])) as e (n, key, value) join head on head.n = e.n
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
 )
 select head.n::int as n, head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
@@ -113,6 +124,11 @@ from head
 -- plan:
 --   CTE Scan on head
 --     CTE held: LockRows
+--       InitPlan 1: Result
+--       InitPlan 2: Result
+--       InitPlan 3: Result
+--       InitPlan 4: Result
+--       InitPlan 5: Result
 --       Nested Loop Inner
 --         Function Scan
 --         Index Scan using session_pkey on session
@@ -121,11 +137,14 @@ from head
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
 --     CTE written: Insert on entry
+--       InitPlan 8: Result
+--       InitPlan 9: Result
+--       InitPlan 10: Result
 --       Hash Join Inner
 --         Function Scan
 --         Hash
 --           CTE Scan on head
---     SubPlan 4: Index Scan using session_pkey on session
---     SubPlan 5: Aggregate
+--     SubPlan 12: Index Scan using session_pkey on session
+--     SubPlan 13: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey

@@ -1,12 +1,13 @@
 -- keyrow.note.by.owner
 select "00 keys".n::float8 as "00 ordinal", "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"::text as "1 keyrow note", "keyrow"."note"."title"::text as "2 keyrow note"
-from unnest($1::text::int8[]) with ordinality as "00 keys" (k0, n)
+from unnest((select $1::text::int8[])) with ordinality as "00 keys" (k0, n)
 join "keyrow"."note" on "keyrow"."note"."owner" = "00 keys".k0
 where (select clock_timestamp() is not null)
 order by "00 keys".n, "keyrow"."note"."id"
 -- plan:
 --   Incremental Sort
 --     InitPlan 1: Result
+--     InitPlan 2: Result
 --     Result
 --       Nested Loop Inner
 --         Function Scan on unnest
@@ -21,13 +22,14 @@ where "keyrow"."note"."id" = $1::text::int8 and clock_timestamp() is not null
 
 -- keyrow.note.findMany
 select "00 keys".n::float8 as "00 ordinal", r.*
-from unnest($1::text::int8[]) with ordinality as "00 keys" (k0, n) cross join lateral (
+from unnest((select $1::text::int8[])) with ordinality as "00 keys" (k0, n) cross join lateral (
   select "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"::text as "1 keyrow note", "keyrow"."note"."title"::text as "2 keyrow note" from "keyrow"."note" where "keyrow"."note"."id" = "00 keys".k0 limit 1
 ) as r
 where (select clock_timestamp() is not null)
 -- plan:
 --   Result
 --     InitPlan 1: Result
+--     InitPlan 2: Result
 --     Nested Loop Inner
 --       Function Scan on unnest
 --       Limit
@@ -62,7 +64,7 @@ returning "keyrow"."note"."id"::text as "0 keyrow note", "keyrow"."note"."owner"
 
 -- keyrow.tag.through.keyrow.tagged
 select "00 keys".n::float8 as "00 ordinal", "keyrow"."tag"."id"::text as "0 keyrow tag", "keyrow"."tag"."name"::text as "1 keyrow tag"
-from unnest($1::text::int8[]) with ordinality as "00 keys" (k0, n)
+from unnest((select $1::text::int8[])) with ordinality as "00 keys" (k0, n)
 join "keyrow"."tagged" on "keyrow"."tagged"."note" = "00 keys".k0
 join "keyrow"."tag" on "keyrow"."tag"."id" = "keyrow"."tagged"."tag"
 where (select clock_timestamp() is not null)
@@ -70,6 +72,7 @@ order by "00 keys".n, "keyrow"."tag"."id"
 -- plan:
 --   Incremental Sort
 --     InitPlan 1: Result
+--     InitPlan 2: Result
 --     Result
 --       Nested Loop Inner
 --         Nested Loop Inner

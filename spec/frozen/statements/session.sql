@@ -13,12 +13,15 @@ select
 select 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($3::text::text[])
-          and (e.revision > $2::float8 or e.key = any($4::text::text[]))) as changes where clock_timestamp() is not null
+        where e.session_id = $1::uuid and e.key = any((select $3::text::text[])::text[])
+          and (e.revision > $2::float8 or e.key = any((select $4::text::text[])::text[]))) as changes where clock_timestamp() is not null
 -- plan:
 --   Result
---     InitPlan 1: Aggregate
---       Index Scan using entry_pkey on entry
+--     InitPlan 3: Aggregate
+--       InitPlan 1: Result
+--       InitPlan 2: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.create
 with head as (
@@ -81,7 +84,7 @@ select
                   from "keyrow".entry e
                   where e.session_id = s.id and e.value is not null) end as entries
 from "keyrow".session s cross join lateral (select 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -91,7 +94,14 @@ where s.id = $1::uuid and
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now())) and clock_timestamp() is not null
 -- plan:
 --   Index Scan using session_pkey on session
---     SubPlan 1: Aggregate
+--     InitPlan 1: Result
+--     InitPlan 2: Result
+--     InitPlan 3: Result
+--     SubPlan 5: Aggregate
+--       InitPlan 4: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
+--     SubPlan 6: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -100,14 +110,14 @@ select
        
        s.revision::float8 as revision, date_part('epoch', s.expires_at) * 1000 as expiration, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $3::float8) * interval '1 millisecond' * $4::float8) as "touchDue",
        s.expires_at <= now() as expired, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag", base.since,
-       case when s.expires_at <= now() or (base.since = s.revision and $8::text = '{}') then null
+       case when s.expires_at <= now() or (base.since = s.revision and (select $8::text::text[]) = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($7::text::text[])
-          and (e.revision > base.since or e.key = any($8::text::text[]))) end as entries
+        where e.session_id = $1::uuid and e.key = any((select $7::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $8::text::text[])::text[]))) end as entries
 from "keyrow".session s cross join lateral (select 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -117,15 +127,22 @@ where s.id = $1::uuid and
        or (s.previous_hash = decode($2::text, 'hex') and s.previous_until > now())) and clock_timestamp() is not null
 -- plan:
 --   Index Scan using session_pkey on session
---     InitPlan 1: Aggregate
---       Index Scan using entry_pkey on entry
+--     InitPlan 1: Result
+--     InitPlan 2: Result
+--     InitPlan 3: Result
+--     SubPlan 7: Aggregate
+--       InitPlan 4: Result
+--       InitPlan 5: Result
+--       InitPlan 6: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.lock
 select revision::float8 as revision,
        date_part('epoch', expires_at) * 1000 as expiration,
        position(decode($2::text, 'hex') in recent_saves) > 0 as done,
        
-         case when $3::float8 > 0 and s.revision - $3::float8 between 0 and 63
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
                        = decode($4::text, 'hex')
@@ -139,6 +156,7 @@ where id = $1::uuid and expires_at > clock_timestamp()
 for update
 -- plan:
 --   LockRows
+--     InitPlan 1: Result
 --     Index Scan using session_pkey on session
 
 -- session.lock
@@ -146,7 +164,7 @@ select revision::float8 as revision,
        date_part('epoch', expires_at) * 1000 as expiration,
        position(decode($2::text, 'hex') in recent_saves) > 0 as done,
        
-         case when $3::float8 > 0 and s.revision - $3::float8 between 0 and 63
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
                        = decode($4::text, 'hex')
@@ -160,6 +178,7 @@ where id = $1::uuid and expires_at > now()
 for update
 -- plan:
 --   LockRows
+--     InitPlan 1: Result
 --     Index Scan using session_pkey on session
 
 -- session.lockInTransaction
@@ -167,7 +186,7 @@ select revision::float8 as revision,
        date_part('epoch', expires_at) * 1000 as expiration,
        position(decode($2::text, 'hex') in recent_saves) > 0 as done,
        
-         case when $3::float8 > 0 and s.revision - $3::float8 between 0 and 63
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
                        = decode($4::text, 'hex')
@@ -177,6 +196,7 @@ where id = $1::uuid and expires_at > clock_timestamp()
 for update
 -- plan:
 --   LockRows
+--     InitPlan 1: Result
 --     Index Scan using session_pkey on session
 
 -- session.lockInTransaction
@@ -184,7 +204,7 @@ select revision::float8 as revision,
        date_part('epoch', expires_at) * 1000 as expiration,
        position(decode($2::text, 'hex') in recent_saves) > 0 as done,
        
-         case when $3::float8 > 0 and s.revision - $3::float8 between 0 and 63
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
                        = decode($4::text, 'hex')
@@ -194,6 +214,7 @@ where id = $1::uuid and expires_at > now()
 for update
 -- plan:
 --   LockRows
+--     InitPlan 1: Result
 --     Index Scan using session_pkey on session
 
 -- session.refresh
@@ -205,7 +226,7 @@ with extended as (
 ), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
-         case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
                        = decode($5::text, 'hex')
@@ -224,9 +245,12 @@ where extended.expires_at is not null or not base."touchDue"
 --   Nested Loop Left
 --     CTE extended: Update on session
 --       Index Scan using session_pkey on session
+--     InitPlan 2: Result
+--     InitPlan 3: Result
 --     Index Scan using session_pkey on session
 --     CTE Scan on extended
---     SubPlan 2: Aggregate
+--     SubPlan 5: Aggregate
+--       InitPlan 4: Result
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -239,7 +263,7 @@ with extended as (
 ), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
-         case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
                        = decode($5::text, 'hex')
@@ -258,9 +282,12 @@ where extended.expires_at is not null or not base."touchDue"
 --   Nested Loop Left
 --     CTE extended: Update on session
 --       Index Scan using session_pkey on session
+--     InitPlan 2: Result
+--     InitPlan 3: Result
 --     Index Scan using session_pkey on session
 --     CTE Scan on extended
---     SubPlan 2: Aggregate
+--     SubPlan 5: Aggregate
+--       InitPlan 4: Result
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -273,7 +300,7 @@ with extended as (
 ), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
-         case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
                        = decode($5::text, 'hex')
@@ -285,18 +312,23 @@ select base.revision::float8 as revision, date_part('epoch', coalesce(extended.e
        base."versionTag", base.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($6::text::text[])
-          and (e.revision > base.since or e.key = any($7::text::text[]))) as changes
+        where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[]))) as changes
 from base left join extended on true
 where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
 --     CTE extended: Update on session
 --       Index Scan using session_pkey on session
+--     InitPlan 2: Result
 --     Index Scan using session_pkey on session
 --     CTE Scan on extended
---     SubPlan 2: Aggregate
---       Index Scan using entry_pkey on entry
+--     SubPlan 6: Aggregate
+--       InitPlan 3: Result
+--       InitPlan 4: Result
+--       InitPlan 5: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.refreshKeys
 with extended as (
@@ -307,7 +339,7 @@ with extended as (
 ), base as (
   select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
          
-         case when $4::float8 > 0 and s.revision - $4::float8 between 0 and 63
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
                        = decode($5::text, 'hex')
@@ -319,18 +351,23 @@ select base.revision::float8 as revision, date_part('epoch', coalesce(extended.e
        base."versionTag", base.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($6::text::text[])
-          and (e.revision > base.since or e.key = any($7::text::text[]))) as changes
+        where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[]))) as changes
 from base left join extended on true
 where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
 --     CTE extended: Update on session
 --       Index Scan using session_pkey on session
+--     InitPlan 2: Result
 --     Index Scan using session_pkey on session
 --     CTE Scan on extended
---     SubPlan 2: Aggregate
---       Index Scan using entry_pkey on entry
+--     SubPlan 6: Aggregate
+--       InitPlan 3: Result
+--       InitPlan 4: Result
+--       InitPlan 5: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.rotate
 update "keyrow".session
@@ -366,14 +403,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > clock_timestamp()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -395,13 +432,14 @@ from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
---     InitPlan 3: Index Scan using session_pkey on session
---     SubPlan 4: Aggregate
+--     InitPlan 4: Index Scan using session_pkey on session
+--     SubPlan 5: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -412,14 +450,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > now()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -441,13 +479,14 @@ from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
---     InitPlan 3: Index Scan using session_pkey on session
---     SubPlan 4: Aggregate
+--     InitPlan 4: Index Scan using session_pkey on session
+--     SubPlan 5: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -461,14 +500,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > clock_timestamp()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -503,21 +542,22 @@ from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     CTE tombstones: Delete on entry
---       InitPlan 3: CTE Scan on head
 --       InitPlan 4: CTE Scan on head
+--       InitPlan 5: CTE Scan on head
 --       Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 --     CTE listed: Insert on listing
 --       CTE Scan on head
---     InitPlan 7: Index Scan using session_pkey on session
---     SubPlan 8: Aggregate
+--     InitPlan 8: Index Scan using session_pkey on session
+--     SubPlan 9: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -531,14 +571,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > now()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -573,21 +613,22 @@ from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     CTE tombstones: Delete on entry
---       InitPlan 3: CTE Scan on head
 --       InitPlan 4: CTE Scan on head
+--       InitPlan 5: CTE Scan on head
 --       Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 --     CTE listed: Insert on listing
 --       CTE Scan on head
---     InitPlan 7: Index Scan using session_pkey on session
---     SubPlan 8: Aggregate
+--     InitPlan 8: Index Scan using session_pkey on session
+--     SubPlan 9: Aggregate
 --       Bitmap Heap Scan on entry
 --         Bitmap Index Scan using entry_pkey
 
@@ -598,14 +639,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > clock_timestamp()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -622,20 +663,24 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($8::text::text[])
-          and (e.revision > head.since or e.key = any('{}'::text::text[]))) end as changes
+        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
 from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
+--       InitPlan 2: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
---     InitPlan 3: Index Scan using session_pkey on session
---     SubPlan 4: Aggregate
---       Index Scan using entry_pkey on entry
+--     InitPlan 5: Index Scan using session_pkey on session
+--     SubPlan 7: Aggregate
+--       InitPlan 6: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.saveKeys
 with head as (
@@ -644,14 +689,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > now()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -668,20 +713,24 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($8::text::text[])
-          and (e.revision > head.since or e.key = any('{}'::text::text[]))) end as changes
+        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
 from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
+--       InitPlan 2: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
---     InitPlan 3: Index Scan using session_pkey on session
---     SubPlan 4: Aggregate
---       Index Scan using entry_pkey on entry
+--     InitPlan 5: Index Scan using session_pkey on session
+--     SubPlan 7: Aggregate
+--       InitPlan 6: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.saveKeysFull
 with head as (
@@ -693,14 +742,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > clock_timestamp()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -730,28 +779,31 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($8::text::text[])
-          and (e.revision > head.since or e.key = any('{}'::text::text[]))) end as changes
+        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
 from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     CTE tombstones: Delete on entry
---       InitPlan 3: CTE Scan on head
 --       InitPlan 4: CTE Scan on head
+--       InitPlan 5: CTE Scan on head
 --       Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 --     CTE listed: Insert on listing
 --       CTE Scan on head
---     InitPlan 7: Index Scan using session_pkey on session
---     SubPlan 8: Aggregate
---       Index Scan using entry_pkey on entry
+--     InitPlan 8: Index Scan using session_pkey on session
+--     SubPlan 10: Aggregate
+--       InitPlan 9: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.saveKeysFull
 with head as (
@@ -763,14 +815,14 @@ with head as (
       recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex')
   where id = $1::uuid and expires_at > now()
     and (not $7::boolean or 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
               then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
     and revision - $5::float8 < 64
   returning revision, expires_at, 
-         case when $5::float8 > 0 and s.revision - $5::float8 between 0 and 63
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
                        = decode($6::text, 'hex')
@@ -800,28 +852,31 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any($8::text::text[])
-          and (e.revision > head.since or e.key = any('{}'::text::text[]))) end as changes
+        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
 from head
 -- plan:
 --   CTE Scan on head
 --     CTE head: Update on session
+--       InitPlan 1: Result
 --       Index Scan using session_pkey on session
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     CTE tombstones: Delete on entry
---       InitPlan 3: CTE Scan on head
 --       InitPlan 4: CTE Scan on head
+--       InitPlan 5: CTE Scan on head
 --       Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 --     CTE listed: Insert on listing
 --       CTE Scan on head
---     InitPlan 7: Index Scan using session_pkey on session
---     SubPlan 8: Aggregate
---       Index Scan using entry_pkey on entry
+--     InitPlan 8: Index Scan using session_pkey on session
+--     SubPlan 10: Aggregate
+--       InitPlan 9: Result
+--       Bitmap Heap Scan on entry
+--         Bitmap Index Scan using entry_pkey
 
 -- session.touch
 with extended as (
