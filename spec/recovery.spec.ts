@@ -21,6 +21,7 @@ import {
   sessionToken,
   sessionUpdate,
 } from '../lib/promise/index.js'
+import { saveStatements } from '../lib/sql/save.js'
 import { sessionStatements } from '../lib/sql/session-statements.js'
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
 import { quietPool, rowsOf, type ServerDriver, serverDrivers } from './support/databases.js'
@@ -328,7 +329,7 @@ t.test('a client that falls silent in the middle of a save does not block its se
   const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
   const pool = quietPool(server.url, { max: 1 })
   t.teardown(() => pool.end({ timeout: 1 }))
-  const { text } = sessionStatements('"keyrow"').lock
+  const { text } = saveStatements('"keyrow"').lock
   const locked = new Promise<number>((resolve, reject) => {
     const silent = pool.begin(async (tx) => {
       resolve((await tx.unsafe(text, [session.id, NO_SAVE, 0, NO_SAVE])).length)
@@ -352,7 +353,7 @@ t.test('nor does one whose last words were half a statement', async (t) => {
   }
   socket.write(message('', '\0\x03\0\0user\0postgres\0database\0postgres\0'))
   await ready(1)
-  const { text } = sessionStatements('"keyrow"').lock
+  const { text } = saveStatements('"keyrow"').lock
   const params: Readonly<Record<string, string>> = { $1: session.id, $2: NO_SAVE, $3: '0', $4: NO_SAVE }
   const lock = text.replaceAll(/\$\d/g, (name) => `'${params[name] ?? ''}'`)
   socket.write(Buffer.concat([message('Q', 'begin'), message('Q', lock)]))

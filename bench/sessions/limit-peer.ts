@@ -3,7 +3,7 @@
 // has no secrets, no expiration and no conflicts.
 
 import { randomUUID } from 'node:crypto'
-import postgres from 'postgres'
+import postgres, { type Row } from 'postgres'
 import { inGroups, type OpenPeer } from './peer.js'
 
 interface Known {
@@ -78,6 +78,12 @@ const texts = (items: readonly string[]): string =>
 export const byHand: OpenPeer = async ({ postgres: url }) => {
   const sql = postgres(url, { max: 10, fetch_types: false, onnotice: () => undefined })
   await sql.unsafe(TABLES).simple()
+  // Two concurrent statements update their rows in no common order, so one of them may be the victim of a deadlock.
+  const write = (params: readonly string[]): Promise<readonly Row[]> =>
+    sql.unsafe<Row[]>(SAVE, [...params], { prepare: true }).catch((error: unknown) => {
+      if ((error as { readonly code?: unknown }).code !== '40P01') throw error
+      return write(params)
+    })
   const known = new Map<string, Known>()
   const load = gather(async (ids: readonly string[]) => {
     const rows = await sql.unsafe(
@@ -107,7 +113,7 @@ export const byHand: OpenPeer = async ({ postgres: url }) => {
         texts(edits.map(({ key }) => key)),
         texts(edits.map(({ value }) => JSON.stringify(value))),
       ]
-      const rows = await sql.unsafe(SAVE, params, { prepare: true })
+      const rows = await write(params)
       const revisions = new Map(rows.map((row) => [row['id'] as string, row['revision'] as number]))
       for (const { id, key, value } of edits) {
         const session = known.get(id)

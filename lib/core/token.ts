@@ -34,7 +34,7 @@ export class Token {
   private constructor(
     readonly id: SessionId,
     secret: string,
-    /** A token and the result of `next` share this object. It tells request/save.ts whether the session was stored. */
+    /** A token and the result of `next` share this object. It tells current-scope.ts whether the session was stored. */
     readonly origin: object,
   ) {
     this.#secret = secret

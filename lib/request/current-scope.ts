@@ -1,14 +1,31 @@
-// Finds the current scope and the scope of a session, updates scopes after changes in the store, and closes scopes.
+// Finds the current scope and the scope of a session, updates scopes after changes in the store, closes scopes, and
+// writes sessions to their stores.
 
-import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
-import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
-import { E } from '../core/prelude.cjs'
+import { composeEdits, type Edits, noEdits, sinceEdits } from '../core/edits.js'
+import {
+  attempted,
+  SaveConflict,
+  SessionClosed,
+  type SessionError,
+  SessionGone,
+  type StoreError,
+} from '../core/errors.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
-import { withEdits, withStore } from '../core/session.js'
-import type { SessionId, Token } from '../core/token.js'
-import type { Session, SessionStore } from '../store/contract.js'
-import { storeSession } from './save.js'
+import {
+  afterTouch,
+  isBlank,
+  keysAfter,
+  makeSnapshot,
+  pick,
+  type Snapshot,
+  storedSession,
+  withEdits,
+  withStore,
+} from '../core/session.js'
+import { newIdempotencyKey, type SessionId, type Token } from '../core/token.js'
+import { onceCommitted, type SavedSnapshot, type Session, type SessionStore } from '../store/contract.js'
+import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
 import {
   chainHere,
   closedReason,
@@ -85,7 +102,7 @@ const openInner = (around: Scope, store: SessionStore, transactionScope: Transac
 
 /** Returns a task that writes the transaction's changes, and the request's unsaved edits on which they depend. */
 const writing =
-  (around: Scope, scope: TransactionScope): TaskEither<SessionError, unknown> =>
+  (around: Scope, scope: TransactionScope): TE.TaskEither<SessionError, unknown> =>
   async () => {
     const { session, opened } = scope
     if (scope.state !== 'open') return E.right(undefined)
@@ -205,7 +222,10 @@ const publishStored = (before: Session, after: Session): void => {
 
 /** Runs the task and updates the session's scope. Fails for a session value that cannot be written. */
 export const guarded =
-  <L>(before: Session, task: TaskEither<L, Session>): TaskEither<L | SessionClosed | SessionGone, Session> =>
+  <L>(
+    before: Session,
+    task: TE.TaskEither<L, Session>,
+  ): TE.TaskEither<L | SessionClosed | SessionGone, Session> =>
   () => {
     const reason = endReason(before)
     if (reason !== undefined) return Promise.resolve(E.left(reason))
@@ -233,7 +253,7 @@ export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void 
 // Closes the scope and saves its session. A second call does not save again. The save waits for open transactions that
 // changed the session. A destroyed session is not saved.
 export const closeScope =
-  (scope: Scope): TaskEither<SessionError, Session> =>
+  (scope: Scope): TE.TaskEither<SessionError, Session> =>
   () => {
     scope.saved ??= changesWithin(scope)?.then(() => saveClosed(scope)) ?? saveClosed(scope)
     return scope.saved
@@ -264,3 +284,116 @@ const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>
   }
   return saved
 }
+
+// The following functions write a session to its store. Only they decide which rows are written.
+type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
+
+/** Writes a row for each edit of a session. Without edits, writes the expiration if a touch is due. */
+export const storeSession = (session: Session): Stored => {
+  const { snapshot, edits } = session
+  if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : create(session)
+  if (!edits.isEmpty()) return save(session, snapshot.value)
+  return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
+}
+
+// Records whether a session that was built in this process was stored or destroyed. All values that are derived from
+// the built session share this record, even a value from before the first save.
+interface Birth {
+  /** Whether a creation was sent at least once. */
+  sent?: boolean
+  fate?: 'created' | 'destroyed' | undefined
+}
+
+const birthOf = ({ token }: Session): Birth => token.origin
+
+/** Prevents later saves from creating this session. */
+export const endBirth = (session: Session): void => {
+  if (O.isNone(session.snapshot)) settle(session, 'destroyed')
+}
+
+const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
+  const birth = birthOf(session)
+  const before = birth.fate
+  birth.fate = fate
+  const undo = (): void => {
+    birth.fate = before
+  }
+  onceCommitted(session.handle, () => undefined, undo)
+}
+
+/** Whether the store may have the session. If not, a destruction sends no statement. */
+export const mayBeStored = (session: Session): boolean =>
+  O.isSome(session.snapshot) || birthOf(session).sent === true
+
+const create =
+  (session: Session): Stored =>
+  () =>
+    publishing(
+      'create',
+      birthOf(session).fate === undefined ? createNow(session) : createdBefore(session),
+      ({ id, store }, durationMs) =>
+        onceCommitted(session.handle, () => publish('created', { id, entries: store.size, durationMs })),
+    )()
+
+const createNow = (session: Session): Stored =>
+  pipe(
+    TE.fromIO(() => {
+      birthOf(session).sent = true
+      return newIdempotencyKey()
+    }),
+    TE.chain((versionTag) =>
+      pipe(
+        session.handle.create(session.id, session.token.hash, versionTag, session.store),
+        TE.map((saved) => makeSnapshot({ ...saved, touchDue: false, versionTag }, session.store, undefined)),
+      ),
+    ),
+    // If the session was destroyed meanwhile, its fence causes the conflict, and the result is `SessionGone`.
+    TE.orElseW((error) =>
+      error instanceof SaveConflict && birthOf(session).fate === 'destroyed'
+        ? createdBefore(session)
+        : TE.left(error),
+    ),
+    TE.chainW((snapshot): Stored => {
+      if (birthOf(session).fate !== undefined) return createdBefore(session)
+      settle(session, 'created')
+      return TE.right(stored(session, snapshot))
+    }),
+  )
+
+const createdBefore = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, never> =>
+  pipe(
+    birthOf(session).fate === 'destroyed'
+      ? TE.right(false)
+      : pipe(session.handle.load(session.id, session.token.hash), TE.map(E.isRight)),
+    TE.chainW((isAlive) =>
+      TE.left(isAlive ? new SaveConflict(session.id, 'create') : new SessionGone(session.id)),
+    ),
+  )
+
+const save =
+  (session: Session, since: Snapshot): Stored =>
+  () => {
+    const { edits, store: entries, handle } = session
+    const start = performance.now()
+    const task = handle.save(session.id, { save: newIdempotencyKey(), edits, since, entries })
+    return attempted(task).then((saved) => {
+      if (E.isLeft(saved)) {
+        publishFailure('save', saved.left)
+        return saved
+      }
+      if (isObserved('saved')) publishSaved(session, saved.right, performance.now() - start)
+      return E.right(stored(session, pick(saved.right, keysAfter(since, edits))))
+    })
+  }
+
+const publishSaved = ({ id, edits, handle }: Session, { rounds = 1 }: SavedSnapshot, durationMs: number) =>
+  onceCommitted(handle, () => publish('saved', { id, edits: edits.size, rounds, durationMs }))
+
+const touch = (session: Session, snapshot: Snapshot): Stored =>
+  pipe(
+    publishing('touch', session.handle.touch(session.id)),
+    TE.map(({ expiration }) => stored(session, afterTouch(snapshot, expiration))),
+  )
+
+const stored = (session: Session, snapshot: Snapshot): Session =>
+  storedSession(session.handle, session.token, snapshot, noEdits)

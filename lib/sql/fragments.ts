@@ -131,6 +131,9 @@ export const changesOfKeysSince = (
           and (e.revision > ${revision} or e.key = any(${missing}::text[]))`,
   )
 
+/** A parameter with an array of keys, as text. */
+export const keysArray = (parameter: string): string => unplanned(`${parameter}::text::text[]`)
+
 /** The session's own idle time, or the store's idle time if the session has none. */
 const idleOf = (idle: string): string => `coalesce(idle_ms, ${idle}::float8) * interval '1 millisecond'`
 

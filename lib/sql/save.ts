@@ -8,10 +8,24 @@ import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, makeSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import { LIFETIME, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
-import type { Database, Param, Query, Queryable } from '../db/database.js'
+import { type Database, ON_PRIMARY, type Param, type Query, type Queryable } from '../db/database.js'
 import type { Attempt } from '../db/deadline.js'
 import type { Change, Lifetime, SavedSnapshot, SessionStore } from '../store/contract.js'
-import { RECENT_SAVES, TOMBSTONE_REVISIONS } from './fragments.js'
+import {
+  baseRevision,
+  changesOfKeysSince,
+  changesSince,
+  epoch,
+  extendedExpiry,
+  initialExpiry,
+  isRecent,
+  keysArray,
+  ms,
+  RECENT_SAVES,
+  statementsOf,
+  TOMBSTONE_REVISIONS,
+  withSave,
+} from './fragments.js'
 import {
   ChangesRow,
   editsParam,
@@ -24,11 +38,127 @@ import {
   texts,
   WrittenRow,
 } from './rows.js'
-import type { SessionStatements } from './session-statements.js'
+
+// `changes` is the SQL for the changes of all or some keys. A full save, which has `lifetime`, also deletes old
+// tombstones, and writes the principal and the lifetime. `lifetime` names three parameters: whether the session gets a
+// new lifetime, its own idle time or null, and its absolute time. Only a new lifetime may make an expiration earlier.
+interface SaveParts {
+  readonly changes: string
+  readonly lifetime?: NewLifetime
+}
+
+type NewLifetime = readonly [begins: string, idle: string, absolute: string]
+
+const saved = (schema: string, isAlive: string, { changes, lifetime }: SaveParts): string => `
+with head as (
+  update ${schema}.session s
+  set revision = revision + 1, ${lifetime === undefined ? `expires_at = ${extendedExpiry('$3')}` : newLifetime(lifetime)},
+      recent_saves = ${withSave('$4')}
+  where id = $1::uuid and ${isAlive}
+    and (not $7::boolean or ${baseRevision('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
+    and revision - $5::float8 < ${String(RECENT_SAVES)}
+  returning revision, expires_at, ${baseRevision('s', '$5', '$6')} as since
+), written as (
+  insert into ${schema}.entry (session_id, key, value, revision)
+  select $1::uuid, e.key, e.value -> 0, head.revision
+  from head cross join jsonb_each($2::text::jsonb) as e
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+)${lifetime === undefined ? '' : maintenance(schema, lifetime)}
+select head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
+       case when head.since = head.revision - 1 then head.since
+            else (select revision::float8 from ${schema}.session where id = $1::uuid) end as seen,
+       case when head.since between 1 and head.revision - 2 then ${changes} end as changes
+from head`
+
+const newLifetime = ([begins, idle, absolute]: NewLifetime): string => `
+      expires_at = case when ${begins}::boolean then ${initialExpiry(`coalesce(${idle}::float8, $3::float8)`, absolute)} else ${extendedExpiry('$3')} end,
+      absolute_expires_at = case when ${begins}::boolean then now() + ${ms(absolute)} else absolute_expires_at end,
+      idle_ms = case when ${begins}::boolean then ${idle}::float8 else idle_ms end`
+
+// The condition on the revision is checked before the scan. In most full saves it is false, and no entry is read.
+const maintenance = (schema: string, [begins]: NewLifetime): string => `, tombstones as (
+  delete from ${schema}.entry e
+  where (select head.revision % ${String(TOMBSTONE_REVISIONS)} = 0 from head)
+    and e.session_id = $1::uuid and e.value is null
+    and e.revision <= (select head.revision from head) - ${String(TOMBSTONE_REVISIONS)}
+    and not $2::text::jsonb ? e.key
+), listed as (
+  insert into ${schema}.listing (session_id, principal, collect_at)
+  select $1::uuid, $2::text::jsonb -> '${PRINCIPAL}' ->> 0, head.expires_at
+  from head where $2::text::jsonb ? '${PRINCIPAL}' or ${begins}::boolean
+  on conflict (session_id) do update
+  set principal = case when $2::text::jsonb ? '${PRINCIPAL}' then excluded.principal else listing.principal end,
+      collect_at = case when ${begins}::boolean then excluded.collect_at else listing.collect_at end
+)`
+
+const changesOfAll = (schema: string): string => changesSince(schema, '$1::uuid', 'head.since')
+
+const changesOfSome = (schema: string): string =>
+  changesOfKeysSince(schema, '$1::uuid', 'head.since', [keysArray('$8'), "'{}'"])
+
+const locked = (schema: string, isAlive: string, more: readonly string[] = []): string => `
+select ${[
+  'revision::float8 as revision',
+  `${epoch('expires_at')} as expiration`,
+  `${isRecent('$2')} as done`,
+  `${baseRevision('s', '$3', '$4')} as since`,
+  ...more,
+].join(',\n       ')}
+from ${schema}.session s
+where id = $1::uuid and ${isAlive}
+for update`
+
+/** Limits a timeout to five seconds for the rest of the transaction. A shorter timeout is not changed. */
+const atMost = (timeout: string, name: string): string =>
+  `case when extract(epoch from current_setting('${timeout}', true)::interval) not between 0.001 and 5
+            then set_config('${timeout}', '5000', true) end as ${name}`
+
+export const saveStatements = statementsOf('session', {
+  // $1 id, $2 `{"key": [value], "deletedKey": []}`, $3 idle time, $4 idempotency key, $5 base revision, $6 version tag
+  // of $5, $7 whether the header must still have revision $5. $7 is true in a save of updates without the row lock,
+  // since the new values were computed from the base revision. The result has no row if the session is gone, has
+  // another revision although $7 is true, or already has this save. There is also no row if the base revision is so old
+  // that the header may have lost the idempotency key of this save. A deletion is an upsert too, since a DELETE would
+  // miss a row that a concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot.
+  // If this save waited for other saves, `seen` is not the revision before this save, and `changes` lacks their writes.
+  // `since` is computed after this save, so 63 other saves after the base revision make it 0.
+  save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
+
+  // Like `save`, with $8 loaded keys. `changes` has only these keys.
+  saveKeys: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfSome(schema) }),
+
+  saveFull: (schema, isAlive) =>
+    saved(schema, isAlive, { changes: changesOfAll(schema), lifetime: ['$8', '$9', '$10'] }),
+
+  saveKeysFull: (schema, isAlive) =>
+    saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
+
+  // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. This statement begins the transaction of a save
+  // under the row lock. If the client then sends nothing for five seconds, the server ends the transaction. Since
+  // PostgreSQL 17, five seconds are also the limit of the whole transaction.
+  lock: (schema, isAlive) =>
+    locked(schema, isAlive, [
+      atMost('idle_in_transaction_session_timeout', 'idle'),
+      atMost('transaction_timeout', 'bound'),
+    ]),
+
+  // Like `lock`, but in a transaction of the program. The timeouts of this transaction are not changed.
+  lockInTransaction: locked,
+
+  // $1 id, $2 revision. The second statement of a save under the row lock. It sees every commit that preceded the lock.
+  changes: (schema) =>
+    `select ${changesSince(schema, '$1::uuid', '$2::float8')} as changes where ${ON_PRIMARY}`,
+
+  // $1 id, $2 revision, $3 wanted keys, $4 wanted keys that are not loaded
+  changesOfKeys: (schema) =>
+    `select ${changesOfKeysSince(schema, '$1::uuid', '$2::float8', [keysArray('$3'), keysArray('$4')])} as changes where ${ON_PRIMARY}`,
+})
+
+type SaveStatements = ReturnType<typeof saveStatements>
 
 export interface Saving {
   readonly database: Database
-  readonly sql: SessionStatements
+  readonly sql: SaveStatements
   readonly lifetime: Lifetime
   readonly refresh: SessionStore['refresh']
 }

@@ -33,7 +33,7 @@ import {
   rowsAs,
   SavedRow,
 } from './rows.js'
-import { saveOver } from './save.js'
+import { saveOver, saveStatements } from './save.js'
 import { bare, DEFAULT_SCHEMA, isMissing, prepareSchema, quotedSchema } from './schema.js'
 import { type SessionStatements, sessionStatements } from './session-statements.js'
 
@@ -43,9 +43,9 @@ interface Shared {
   readonly lifetime: Lifetime
 }
 
-const operationsOver = (shared: Shared) => {
+const operationsOver = (shared: Shared, saves: ReturnType<typeof saveStatements>) => {
   const refresh = refreshOver(shared)
-  const save = saveOver({ ...shared, refresh })
+  const save = saveOver({ ...shared, sql: saves, refresh })
   return { load: loadOver(shared), refresh, ...writing(shared), ...rotating(shared), save }
 }
 
@@ -285,9 +285,10 @@ const changedTables = ({ message }: DriverError): string =>
   `${message}; its tables were changed while this process used them, and the next operation prepares them again`
 
 const operations = ({ database, schema, lifetime, citus }: StoreParts) => {
-  const sql = sessionStatements(schema, citus ? ALIVE_AT_START : ALIVE_NOW)
+  const isAlive = citus ? ALIVE_AT_START : ALIVE_NOW
+  const sql = sessionStatements(schema, isAlive)
   const principals = citus ? citusPrincipals(database, schema) : principalsOver(database, schema)
-  const own = operationsOver({ database, sql, lifetime })
+  const own = operationsOver({ database, sql, lifetime }, saveStatements(schema, isAlive))
   const batch = citus ? undefined : batchOver(database, batchStatements(schema), lifetime, own.refresh)
   return { ...own, ...principals, batch }
 }
