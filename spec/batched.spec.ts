@@ -91,6 +91,13 @@ t.test(
     t.equal(events[0]?.rows?.length, changes.length - 2, 'two have not changed')
     const expected = await Promise.all(sessions.map(({ id, token }) => other.load(id, token.hash)()))
     t.strictSame(loaded, expected)
+    events.splice(0)
+    t.strictSame(await Promise.all(sessions.map(({ id, token }) => store.load(id, token.hash)())), expected)
+    t.equal(
+      events[0]?.rows?.length,
+      4,
+      'the rotated, the destroyed, the expired, and the one with a due touch',
+    )
   },
 )
 

@@ -6,7 +6,7 @@ import type { Edits, Entries } from '../core/edits.js'
 import { numberOption } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
-import { isSameRevision, makeSnapshot, type Snapshot } from '../core/session.js'
+import { makeSnapshot, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import {
   type Absence,
@@ -127,21 +127,23 @@ interface Cache {
 }
 
 interface Cached {
-  readonly snapshot: Snapshot
+  snapshot: Snapshot
   readonly size: number
 }
 
 const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
   const maxSize = numberOption('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER, 'integer')
   const cache = new LRUCache<SessionId, Cached>({ maxSize, sizeCalculation: ({ size }) => size })
-  const set = (id: SessionId, snapshot: Snapshot, size: number): void => {
-    cache.set(id, { snapshot, size: Math.max(1, size) })
+  // Replaces the snapshot in place if its size is the same, since `LRUCache.set` costs more than the rest of a save here.
+  const set = (id: SessionId, snapshot: Snapshot, size: number, present = cache.peek(id)): void => {
+    if (present?.size === size) present.snapshot = snapshot
+    else cache.set(id, { snapshot, size: Math.max(1, size) })
   }
   const put = (id: SessionId, snapshot: Snapshot): void => {
     if (snapshot.keys !== undefined) return
     const present = cache.peek(id)
-    if (present?.snapshot.entries !== snapshot.entries) set(id, snapshot, sizeOf(snapshot.entries))
-    else if (!isSameRevision(present.snapshot, snapshot)) set(id, snapshot, present.size)
+    if (present?.snapshot.entries === snapshot.entries) present.snapshot = snapshot
+    else set(id, snapshot, sizeOf(snapshot.entries), present)
   }
   const drop = (id: SessionId): void => void cache.delete(id)
   return {
@@ -157,7 +159,7 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
       const before = cache.peek(id)
       const isAlone = snapshot.revision === since.revision + saves
       if (snapshot.keys === undefined && isAlone && before?.snapshot.entries === since.entries)
-        set(id, snapshot, before.size + growth(edits, since.entries, snapshot.entries))
+        set(id, snapshot, before.size + growth(edits, since.entries, snapshot.entries), before)
       else put(id, snapshot)
     },
   }
