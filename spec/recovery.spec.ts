@@ -24,6 +24,8 @@ import {
 import { saveStatements } from '../lib/sql/save.js'
 import { sessionStatements } from '../lib/sql/session-statements.js'
 import { type SessionStoreOptions, sessionStore } from '../lib/sql/store.js'
+import { batched } from '../lib/store/batched.js'
+import type { Session } from '../lib/store/contract.js'
 import { quietPool, rowsOf, type ServerDriver, serverDrivers } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { startProxy } from './support/proxy.js'
@@ -261,6 +263,40 @@ const suite = (t: Test, driver: ServerDriver): void => {
       const slow = sessionSet('slow', 1)(await now())
       await others(70)()
       t.equal((await saveSession(slow)).store.get('slow'), 1)
+    },
+  )
+
+  t.test(
+    'law 5, no lost updates: a save of a batch too far back to be told from its first try is not done twice',
+    async (t) => {
+      const [near, far] = [storeAt(server.url, 5_000), batched(storeAt(proxy.url, 5_000, patient))]
+      const count = sessionUpdate('n', (n) => Number(n) + 1, 0)
+      const [one, two] = [
+        await saveSession(count(buildSession(near))),
+        await saveSession(count(buildSession(near))),
+      ]
+      const now = async ({ token }: Session, store = near) =>
+        (await loadSession(store, token.reveal())) ?? Promise.reject(new Error('not there'))
+      const bothNow = () => Promise.all([now(one, far), now(two, far)])
+      const saved = (both: readonly Session[]) =>
+        Promise.allSettled(both.map((session) => saveSession(count(session))))
+      t.strictSame(
+        (await saved(await bothNow())).map(({ status }) => status),
+        ['fulfilled', 'fulfilled'],
+      )
+      const both = await bothNow()
+      proxy.loseNextAnswer(async () => {
+        for (let other = 0; other < 64; other += 1)
+          await saveSession(sessionSet('other', other)(await now(one)))
+      })
+      t.match(await saved(both), [
+        {
+          status: 'rejected',
+          reason: { _tag: 'DriverError', retryable: false, message: /is unknown whether/ },
+        },
+        { status: 'fulfilled', value: { id: two.id } },
+      ])
+      t.strictSame([(await now(one)).store.get('n'), (await now(two)).store.get('n')], [3, 3])
     },
   )
 
