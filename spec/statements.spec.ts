@@ -6,7 +6,12 @@
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
-import { quietPools, rowsOf } from './support/databases.js'
+import { buildSession, saveSession, sessionSet } from '../lib/promise/index.js'
+import { batchStatements } from '../lib/sql/batch.js'
+import { saveStatements } from '../lib/sql/save.js'
+import { sessionStatements } from '../lib/sql/session-statements.js'
+import { sessionStore } from '../lib/sql/store.js'
+import { quietPool, quietPools, rowsOf } from './support/databases.js'
 import { frozen } from './support/frozen.js'
 import { startPostgres } from './support/postgres-server.js'
 import { type Plan, planned, runStatements, type Statement } from './support/statements.js'
@@ -99,3 +104,36 @@ t.test('PostgreSQL plans the statements of requests once for all values', async 
     [],
   )
 })
+
+t.test(
+  'PostgreSQL compiles no statement of a request, although the sessions have ten thousand keys',
+  async (t) => {
+    const schema = 'large'
+    await saveSession(sessionSet('n', 1)(buildSession(sessionStore(database, { schema }))))
+    await rowsOf(
+      database,
+      `insert into large.session
+     select (jsonb_populate_record(s, jsonb_build_object('id', gen_random_uuid()))).* from large.session s, generate_series(1, 49)`,
+    )
+    await rowsOf(
+      database,
+      `insert into large.entry (session_id, key, value, revision)
+     select s.id, 'key ' || n, '"value"', 1 from generate_series(1, 10000) n, large.session s order by n`,
+    )
+    await rowsOf(database, 'vacuum analyze large.session')
+    await rowsOf(database, 'vacuum analyze large.entry')
+    const [{ above }] = (await rowsOf(
+      database,
+      `select current_setting('jit_above_cost')::float8 as above`,
+    )) as [{ readonly above: number }]
+    const sql = quietPool(server.url)
+    t.teardown(() => sql.end())
+    for (const statements of [batchStatements, saveStatements, sessionStatements])
+      for (const { name, text } of Object.values(statements(`"${schema}"`))) {
+        // Only a statement without parameters, in the simple protocol, can explain the plan for all parameters.
+        const [plan] = await sql.unsafe(`explain (generic_plan) ${text}`).simple()
+        const cost = Number(/cost=[\d.]+\.\.([\d.]+)/.exec(String(plan?.['QUERY PLAN']))?.[1])
+        t.ok(cost < above, `${name}: ${String(cost)}`)
+      }
+  },
+)

@@ -6,11 +6,9 @@ select i.n::int as n,
        case when s.expires_at <= now() or base.since = s.revision then null
             when base.since > 0 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = s.id and e.revision > base.since)
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = s.id and e.revision > base.since limit (select 1000000000)) e)
             else (select json_object_agg(e.key, e.value)::text
-                  from "keyrow".entry e
-                  where e.session_id = s.id and e.value is not null) end as entries
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = s.id and e.value is not null limit (select 1000000000)) e) end as entries
 from unnest((select $1::text::uuid[]), (select $2::text::text[]), (select $3::text::float8[]), (select $4::text::text[]), (select $5::text::float8[]))
        with ordinality as i (id, secret, revision, tag, expiration, n)
 left join "keyrow".session s on s.id = i.id and 
@@ -27,21 +25,24 @@ where (select clock_timestamp() is not null) and
    or date_part('epoch', s.expires_at) * 1000 <> i.expiration or (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8))
 -- plan:
 --   Result
---     InitPlan 3: Result
---     InitPlan 4: Result
 --     InitPlan 5: Result
 --     InitPlan 6: Result
 --     InitPlan 7: Result
 --     InitPlan 8: Result
+--     InitPlan 9: Result
+--     InitPlan 10: Result
 --     Nested Loop Left
 --       Function Scan
 --       Index Scan using session_pkey on session
---     SubPlan 1: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
 --     SubPlan 2: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--       Limit
+--         InitPlan 1: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+--     SubPlan 4: Aggregate
+--       Limit
+--         InitPlan 3: Result
+--         Index Scan using entry_pkey on entry
 
 -- batch.loadKeys
 select i.n::int as n, 
@@ -51,9 +52,8 @@ select i.n::int as n,
        case when s.expires_at <= now() or (base.since = s.revision and i.missing = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = s.id and e.key = any(i.wanted::text[])
-          and (e.revision > base.since or e.key = any(i.missing::text[]))) end as entries
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = s.id and e.key = any(i.wanted::text[])
+          and (e.revision > base.since or e.key = any(i.missing::text[])) limit (select 1000000000)) e) end as entries
 from unnest((select $1::text::uuid[]), (select $2::text::text[]), (select $3::text::float8[]), (select $4::text::text[]), (select $5::text::float8[]), (select $8::text::text[]), (select $9::text::text[])) with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
 left join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
@@ -69,7 +69,6 @@ where (select clock_timestamp() is not null) and (i.missing <> '{}' or
    or date_part('epoch', s.expires_at) * 1000 <> i.expiration or (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $6::float8) * interval '1 millisecond' * $7::float8)))
 -- plan:
 --   Result
---     InitPlan 2: Result
 --     InitPlan 3: Result
 --     InitPlan 4: Result
 --     InitPlan 5: Result
@@ -77,12 +76,14 @@ where (select clock_timestamp() is not null) and (i.missing <> '{}' or
 --     InitPlan 7: Result
 --     InitPlan 8: Result
 --     InitPlan 9: Result
+--     InitPlan 10: Result
 --     Nested Loop Left
 --       Function Scan
 --       Index Scan using session_pkey on session
---     SubPlan 1: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 2: Aggregate
+--       Limit
+--         InitPlan 1: Result
+--         Index Scan using entry_pkey on entry
 
 -- batch.save
 with held as materialized (
@@ -118,8 +119,7 @@ select head.n::int as n, head.revision::float8 as revision, date_part('epoch', h
        case when head.since > 0 and head.since < head.before
             then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = head.id and e.revision > head.since) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = head.id and e.revision > head.since limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -145,6 +145,8 @@ from head
 --         Hash
 --           CTE Scan on head
 --     SubPlan 12: Index Scan using session_pkey on session
---     SubPlan 13: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 14: Aggregate
+--       Limit
+--         InitPlan 13: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey

@@ -1,27 +1,28 @@
 -- session.changes
 select 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > $2::float8) as changes where clock_timestamp() is not null
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > $2::float8 limit (select 1000000000)) e) as changes where clock_timestamp() is not null
 -- plan:
 --   Result
---     InitPlan 1: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     InitPlan 2: Aggregate
+--       Limit
+--         InitPlan 1: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.changesOfKeys
 select 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $3::text::text[])::text[])
-          and (e.revision > $2::float8 or e.key = any((select $4::text::text[])::text[]))) as changes where clock_timestamp() is not null
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $3::text::text[])::text[])
+          and (e.revision > $2::float8 or e.key = any((select $4::text::text[])::text[])) limit (select 1000000000)) e) as changes where clock_timestamp() is not null
 -- plan:
 --   Result
---     InitPlan 3: Aggregate
---       InitPlan 1: Result
---       InitPlan 2: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     InitPlan 4: Aggregate
+--       Limit
+--         InitPlan 1: Result
+--         InitPlan 2: Result
+--         InitPlan 3: Result
+--         Index Scan using entry_pkey on entry
 
 -- session.create
 with head as (
@@ -78,11 +79,9 @@ select
        case when s.expires_at <= now() or base.since = s.revision then null
             when base.since > 0 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = s.id and e.revision > base.since)
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = s.id and e.revision > base.since limit (select 1000000000)) e)
             else (select json_object_agg(e.key, e.value)::text
-                  from "keyrow".entry e
-                  where e.session_id = s.id and e.value is not null) end as entries
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = s.id and e.value is not null limit (select 1000000000)) e) end as entries
 from "keyrow".session s cross join lateral (select 
          case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -97,13 +96,16 @@ where s.id = $1::uuid and
 --     InitPlan 1: Result
 --     InitPlan 2: Result
 --     InitPlan 3: Result
---     SubPlan 5: Aggregate
---       InitPlan 4: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
 --     SubPlan 6: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--       Limit
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+--     SubPlan 8: Aggregate
+--       Limit
+--         InitPlan 7: Result
+--         Index Scan using entry_pkey on entry
 
 -- session.loadKeys
 select 
@@ -113,9 +115,8 @@ select
        case when s.expires_at <= now() or (base.since = s.revision and (select $8::text::text[]) = '{}') then null
             else 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $7::text::text[])::text[])
-          and (e.revision > base.since or e.key = any((select $8::text::text[])::text[]))) end as entries
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $7::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $8::text::text[])::text[])) limit (select 1000000000)) e) end as entries
 from "keyrow".session s cross join lateral (select 
          case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -130,205 +131,208 @@ where s.id = $1::uuid and
 --     InitPlan 1: Result
 --     InitPlan 2: Result
 --     InitPlan 3: Result
+--     SubPlan 8: Aggregate
+--       Limit
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         InitPlan 6: Result
+--         InitPlan 7: Result
+--         Index Scan using entry_pkey on entry
+
+-- session.lock
+select revision::float8 as revision,
+       date_part('epoch', expires_at) * 1000 as expiration,
+       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
+       
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
+                       = decode($4::text, 'hex')
+              then $3::float8 else 0 end as since,
+       case when extract(epoch from current_setting('idle_in_transaction_session_timeout', true)::interval) not between 0.001 and 5
+            then set_config('idle_in_transaction_session_timeout', '5000', true) end as idle,
+       case when extract(epoch from current_setting('transaction_timeout', true)::interval) not between 0.001 and 5
+            then set_config('transaction_timeout', '5000', true) end as bound
+from "keyrow".session s
+where id = $1::uuid and expires_at > clock_timestamp()
+for update
+-- plan:
+--   LockRows
+--     InitPlan 1: Result
+--     Index Scan using session_pkey on session
+
+-- session.lock
+select revision::float8 as revision,
+       date_part('epoch', expires_at) * 1000 as expiration,
+       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
+       
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
+                       = decode($4::text, 'hex')
+              then $3::float8 else 0 end as since,
+       case when extract(epoch from current_setting('idle_in_transaction_session_timeout', true)::interval) not between 0.001 and 5
+            then set_config('idle_in_transaction_session_timeout', '5000', true) end as idle,
+       case when extract(epoch from current_setting('transaction_timeout', true)::interval) not between 0.001 and 5
+            then set_config('transaction_timeout', '5000', true) end as bound
+from "keyrow".session s
+where id = $1::uuid and expires_at > now()
+for update
+-- plan:
+--   LockRows
+--     InitPlan 1: Result
+--     Index Scan using session_pkey on session
+
+-- session.lockInTransaction
+select revision::float8 as revision,
+       date_part('epoch', expires_at) * 1000 as expiration,
+       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
+       
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
+                       = decode($4::text, 'hex')
+              then $3::float8 else 0 end as since
+from "keyrow".session s
+where id = $1::uuid and expires_at > clock_timestamp()
+for update
+-- plan:
+--   LockRows
+--     InitPlan 1: Result
+--     Index Scan using session_pkey on session
+
+-- session.lockInTransaction
+select revision::float8 as revision,
+       date_part('epoch', expires_at) * 1000 as expiration,
+       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
+       
+         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
+                       = decode($4::text, 'hex')
+              then $3::float8 else 0 end as since
+from "keyrow".session s
+where id = $1::uuid and expires_at > now()
+for update
+-- plan:
+--   LockRows
+--     InitPlan 1: Result
+--     Index Scan using session_pkey on session
+
+-- session.refresh
+with extended as (
+  update "keyrow".session
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
+  where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
+  returning expires_at
+), base as (
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
+         
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
+                       = decode($5::text, 'hex')
+              then $4::float8 else 0 end as since
+  from "keyrow".session s
+  where id = $1::uuid and expires_at > now()
+)
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, case when base.revision > base.since then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > base.since limit (select 1000000000)) e) end as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
+-- plan:
+--   Nested Loop Left
+--     CTE extended: Update on session
+--       Index Scan using session_pkey on session
+--     InitPlan 2: Result
+--     InitPlan 3: Result
+--     Index Scan using session_pkey on session
+--     CTE Scan on extended
+--     SubPlan 6: Aggregate
+--       Limit
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+
+-- session.refresh
+with extended as (
+  update "keyrow".session
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
+  where id = $1::uuid and expires_at > now() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
+  returning expires_at
+), base as (
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
+         
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
+                       = decode($5::text, 'hex')
+              then $4::float8 else 0 end as since
+  from "keyrow".session s
+  where id = $1::uuid and expires_at > now()
+)
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, case when base.revision > base.since then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > base.since limit (select 1000000000)) e) end as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
+-- plan:
+--   Nested Loop Left
+--     CTE extended: Update on session
+--       Index Scan using session_pkey on session
+--     InitPlan 2: Result
+--     InitPlan 3: Result
+--     Index Scan using session_pkey on session
+--     CTE Scan on extended
+--     SubPlan 6: Aggregate
+--       Limit
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+
+-- session.refreshKeys
+with extended as (
+  update "keyrow".session
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
+  where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
+  returning expires_at
+), base as (
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
+         
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
+                       = decode($5::text, 'hex')
+              then $4::float8 else 0 end as since
+  from "keyrow".session s
+  where id = $1::uuid and expires_at > now()
+)
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[])) limit (select 1000000000)) e) as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
+-- plan:
+--   Nested Loop Left
+--     CTE extended: Update on session
+--       Index Scan using session_pkey on session
+--     InitPlan 2: Result
+--     Index Scan using session_pkey on session
+--     CTE Scan on extended
 --     SubPlan 7: Aggregate
---       InitPlan 4: Result
---       InitPlan 5: Result
---       InitPlan 6: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
-
--- session.lock
-select revision::float8 as revision,
-       date_part('epoch', expires_at) * 1000 as expiration,
-       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
-       
-         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
-                       = decode($4::text, 'hex')
-              then $3::float8 else 0 end as since,
-       case when extract(epoch from current_setting('idle_in_transaction_session_timeout', true)::interval) not between 0.001 and 5
-            then set_config('idle_in_transaction_session_timeout', '5000', true) end as idle,
-       case when extract(epoch from current_setting('transaction_timeout', true)::interval) not between 0.001 and 5
-            then set_config('transaction_timeout', '5000', true) end as bound
-from "keyrow".session s
-where id = $1::uuid and expires_at > clock_timestamp()
-for update
--- plan:
---   LockRows
---     InitPlan 1: Result
---     Index Scan using session_pkey on session
-
--- session.lock
-select revision::float8 as revision,
-       date_part('epoch', expires_at) * 1000 as expiration,
-       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
-       
-         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
-                       = decode($4::text, 'hex')
-              then $3::float8 else 0 end as since,
-       case when extract(epoch from current_setting('idle_in_transaction_session_timeout', true)::interval) not between 0.001 and 5
-            then set_config('idle_in_transaction_session_timeout', '5000', true) end as idle,
-       case when extract(epoch from current_setting('transaction_timeout', true)::interval) not between 0.001 and 5
-            then set_config('transaction_timeout', '5000', true) end as bound
-from "keyrow".session s
-where id = $1::uuid and expires_at > now()
-for update
--- plan:
---   LockRows
---     InitPlan 1: Result
---     Index Scan using session_pkey on session
-
--- session.lockInTransaction
-select revision::float8 as revision,
-       date_part('epoch', expires_at) * 1000 as expiration,
-       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
-       
-         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
-                       = decode($4::text, 'hex')
-              then $3::float8 else 0 end as since
-from "keyrow".session s
-where id = $1::uuid and expires_at > clock_timestamp()
-for update
--- plan:
---   LockRows
---     InitPlan 1: Result
---     Index Scan using session_pkey on session
-
--- session.lockInTransaction
-select revision::float8 as revision,
-       date_part('epoch', expires_at) * 1000 as expiration,
-       position(decode($2::text, 'hex') in recent_saves) > 0 as done,
-       
-         case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $3::float8)::int for 8)
-                       = decode($4::text, 'hex')
-              then $3::float8 else 0 end as since
-from "keyrow".session s
-where id = $1::uuid and expires_at > now()
-for update
--- plan:
---   LockRows
---     InitPlan 1: Result
---     Index Scan using session_pkey on session
-
--- session.refresh
-with extended as (
-  update "keyrow".session
-  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
-  where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
-  returning expires_at
-), base as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
-         
-         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
-                       = decode($5::text, 'hex')
-              then $4::float8 else 0 end as since
-  from "keyrow".session s
-  where id = $1::uuid and expires_at > now()
-)
-select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
-       base."versionTag", base.since, case when base.revision > base.since then 
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > base.since) end as changes
-from base left join extended on true
-where extended.expires_at is not null or not base."touchDue"
--- plan:
---   Nested Loop Left
---     CTE extended: Update on session
---       Index Scan using session_pkey on session
---     InitPlan 2: Result
---     InitPlan 3: Result
---     Index Scan using session_pkey on session
---     CTE Scan on extended
---     SubPlan 5: Aggregate
---       InitPlan 4: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
-
--- session.refresh
-with extended as (
-  update "keyrow".session
-  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
-  where id = $1::uuid and expires_at > now() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
-  returning expires_at
-), base as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
-         
-         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
-                       = decode($5::text, 'hex')
-              then $4::float8 else 0 end as since
-  from "keyrow".session s
-  where id = $1::uuid and expires_at > now()
-)
-select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
-       base."versionTag", base.since, case when base.revision > base.since then 
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > base.since) end as changes
-from base left join extended on true
-where extended.expires_at is not null or not base."touchDue"
--- plan:
---   Nested Loop Left
---     CTE extended: Update on session
---       Index Scan using session_pkey on session
---     InitPlan 2: Result
---     InitPlan 3: Result
---     Index Scan using session_pkey on session
---     CTE Scan on extended
---     SubPlan 5: Aggregate
---       InitPlan 4: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
-
--- session.refreshKeys
-with extended as (
-  update "keyrow".session
-  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at))
-  where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
-  returning expires_at
-), base as (
-  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
-         
-         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
-                   and substring(s.recent_saves
-                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
-                       = decode($5::text, 'hex')
-              then $4::float8 else 0 end as since
-  from "keyrow".session s
-  where id = $1::uuid and expires_at > now()
-)
-select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
-       base."versionTag", base.since, 
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
-          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[]))) as changes
-from base left join extended on true
-where extended.expires_at is not null or not base."touchDue"
--- plan:
---   Nested Loop Left
---     CTE extended: Update on session
---       Index Scan using session_pkey on session
---     InitPlan 2: Result
---     Index Scan using session_pkey on session
---     CTE Scan on extended
---     SubPlan 6: Aggregate
---       InitPlan 3: Result
---       InitPlan 4: Result
---       InitPlan 5: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--       Limit
+--         InitPlan 3: Result
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         InitPlan 6: Result
+--         Index Scan using entry_pkey on entry
 
 -- session.refreshKeys
 with extended as (
@@ -350,9 +354,8 @@ with extended as (
 select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
        base."versionTag", base.since, 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
-          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[]))) as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[])) limit (select 1000000000)) e) as changes
 from base left join extended on true
 where extended.expires_at is not null or not base."touchDue"
 -- plan:
@@ -362,12 +365,13 @@ where extended.expires_at is not null or not base."touchDue"
 --     InitPlan 2: Result
 --     Index Scan using session_pkey on session
 --     CTE Scan on extended
---     SubPlan 6: Aggregate
---       InitPlan 3: Result
---       InitPlan 4: Result
---       InitPlan 5: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 7: Aggregate
+--       Limit
+--         InitPlan 3: Result
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         InitPlan 6: Result
+--         Index Scan using entry_pkey on entry
 
 -- session.rotate
 update "keyrow".session
@@ -426,8 +430,7 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > head.since) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > head.since limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -439,9 +442,11 @@ from head
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     InitPlan 4: Index Scan using session_pkey on session
---     SubPlan 5: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 6: Aggregate
+--       Limit
+--         InitPlan 5: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.save
 with head as (
@@ -473,8 +478,7 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > head.since) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > head.since limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -486,9 +490,11 @@ from head
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     InitPlan 4: Index Scan using session_pkey on session
---     SubPlan 5: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 6: Aggregate
+--       Limit
+--         InitPlan 5: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.saveFull
 with head as (
@@ -536,8 +542,7 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > head.since) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > head.since limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -557,9 +562,11 @@ from head
 --     CTE listed: Insert on listing
 --       CTE Scan on head
 --     InitPlan 8: Index Scan using session_pkey on session
---     SubPlan 9: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 10: Aggregate
+--       Limit
+--         InitPlan 9: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.saveFull
 with head as (
@@ -607,8 +614,7 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.revision > head.since) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > head.since limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -628,9 +634,11 @@ from head
 --     CTE listed: Insert on listing
 --       CTE Scan on head
 --     InitPlan 8: Index Scan using session_pkey on session
---     SubPlan 9: Aggregate
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 10: Aggregate
+--       Limit
+--         InitPlan 9: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.saveKeys
 with head as (
@@ -662,9 +670,8 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
-          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[])) limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -677,10 +684,12 @@ from head
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     InitPlan 5: Index Scan using session_pkey on session
---     SubPlan 7: Aggregate
---       InitPlan 6: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 8: Aggregate
+--       Limit
+--         InitPlan 6: Result
+--         InitPlan 7: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.saveKeys
 with head as (
@@ -712,9 +721,8 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
-          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[])) limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -727,10 +735,12 @@ from head
 --         CTE Scan on head
 --         Function Scan on jsonb_each
 --     InitPlan 5: Index Scan using session_pkey on session
---     SubPlan 7: Aggregate
---       InitPlan 6: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 8: Aggregate
+--       Limit
+--         InitPlan 6: Result
+--         InitPlan 7: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.saveKeysFull
 with head as (
@@ -778,9 +788,8 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
-          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[])) limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -800,10 +809,12 @@ from head
 --     CTE listed: Insert on listing
 --       CTE Scan on head
 --     InitPlan 8: Index Scan using session_pkey on session
---     SubPlan 10: Aggregate
---       InitPlan 9: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 11: Aggregate
+--       Limit
+--         InitPlan 9: Result
+--         InitPlan 10: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.saveKeysFull
 with head as (
@@ -851,9 +862,8 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
             else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then 
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
-        from "keyrow".entry e
-        where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
-          and (e.revision > head.since or e.key = any('{}'::text[]))) end as changes
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[])) limit (select 1000000000)) e) end as changes
 from head
 -- plan:
 --   CTE Scan on head
@@ -873,10 +883,12 @@ from head
 --     CTE listed: Insert on listing
 --       CTE Scan on head
 --     InitPlan 8: Index Scan using session_pkey on session
---     SubPlan 10: Aggregate
---       InitPlan 9: Result
---       Bitmap Heap Scan on entry
---         Bitmap Index Scan using entry_pkey
+--     SubPlan 11: Aggregate
+--       Limit
+--         InitPlan 9: Result
+--         InitPlan 10: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
 
 -- session.touch
 with extended as (
