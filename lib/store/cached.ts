@@ -145,15 +145,14 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
     if (present?.snapshot.entries === snapshot.entries) present.snapshot = snapshot
     else set(id, snapshot, sizeOf(snapshot.entries), present)
   }
-  const drop = (id: SessionId): void => void cache.delete(id)
   return {
     get: (id) => cache.get(id)?.snapshot,
     put,
-    drop,
+    drop: (id) => void cache.delete(id),
     // The result `unknown` may mean a wrong secret, so the cached session is kept.
     loaded: (id, result) => {
       if (E.isRight(result)) put(id, result.right)
-      else if (result.left === 'expired') drop(id)
+      else if (result.left === 'expired') cache.delete(id)
     },
     saved: (id, { since, edits }, saves, snapshot) => {
       const before = cache.peek(id)
