@@ -31,7 +31,7 @@ const gates = {
   koa: 'http/koa[.]ts',
   hono: 'http/hono[.]ts',
   'express-session': 'express-session/index[.]ts',
-  async_hooks: '(request/.+|db/batch-scheduler[.]ts|db/transaction[.]ts)', // the current session; batches that belong to no request; the current transaction
+  async_hooks: '(request/.+|core/process[.]ts|db/batch-scheduler[.]ts|db/transaction[.]ts)', // the current session; a timer and batches that belong to no request; the current transaction
   console: 'http/.+',
   tap: null,
   'fast-check': null,

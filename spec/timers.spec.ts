@@ -1,11 +1,13 @@
 // Tests that keyrow still works in a test that replaces the timers of Node.js with fake timers.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { createServer, type RequestListener } from 'node:http'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { mock } from 'node:test'
 import express from 'express'
 import t, { type Test } from 'tap'
+import { setAlarm } from '../lib/core/process.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import * as expressDoor from '../lib/http/express.js'
 import { sessionListener } from '../lib/http/node.js'
@@ -90,3 +92,22 @@ t.test('a database is closed after its last statement', async (t) => {
   }
   await stop()
 })
+
+t.test(
+  'an alarm rings in the context of no request, not of the one that set the earliest alarm',
+  async (t) => {
+    const requests = new AsyncLocalStorage<string>()
+    const seen: (string | undefined)[] = []
+    const alarmAfter = (ms: number, request: string): Promise<void> =>
+      new Promise((resolve) => {
+        requests.run(request, () =>
+          setAlarm(ms, () => {
+            seen.push(requests.getStore())
+            resolve()
+          }),
+        )
+      })
+    await Promise.all([alarmAfter(10, 'first'), alarmAfter(11, 'second'), alarmAfter(40, 'third')])
+    t.strictSame(seen, [undefined, undefined, undefined])
+  },
+)

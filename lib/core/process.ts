@@ -1,4 +1,5 @@
 // Shares values among the copies of keyrow in one process. A bundler or a development server may load two copies.
+import { AsyncLocalStorage } from 'node:async_hooks'
 import timers from 'node:timers'
 
 const KEY = Symbol.for('keyrow:shared')
@@ -21,8 +22,8 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
-// keyrow sets a deadline for every statement, and almost every statement ends before its deadline. A timer of Node.js
-// costs more than the rest of what keyrow does for a statement. So all deadlines share one timer, which runs until the
+// keyrow sets a deadline for every statement, and almost every statement ends before its deadline. To make and clear a
+// timer of Node.js for each deadline takes several microseconds. So all deadlines share one timer, which runs until the
 // earliest deadline. A deadline that has passed may be noticed a millisecond late.
 
 /** A function that is called at a time, given as a value of `performance.now()`. */
@@ -34,11 +35,15 @@ export interface Alarm {
 // Fake timers also replace `performance.now`.
 const now = performance.now.bind(performance)
 
+// The timer belongs to no request. In the async context of a request, an alarm of another request would run in this
+// request's transaction.
+const neutral = AsyncLocalStorage.snapshot()
+
 const alarms = new Set<Alarm>()
 let timer: NodeJS.Timeout | undefined
 let timerAt = Number.POSITIVE_INFINITY
 
-/** Calls `act` after `ms` milliseconds, unless the alarm is cancelled before. */
+/** Calls `act` after `ms` milliseconds, in no request's async context, unless the alarm is cancelled before. */
 export const setAlarm = (ms: number, act: () => void): Alarm => {
   const alarm = { at: now() + ms, act }
   alarms.add(alarm)
@@ -55,7 +60,7 @@ export const cancelAlarm = (alarm: Alarm): void => {
 const wakeAt = (at: number): void => {
   clearTimeout(timer)
   timerAt = at
-  timer = setTimeout(wake, Math.max(0, Math.ceil(at - now())))
+  timer = neutral(setTimeout, wake, Math.max(0, Math.ceil(at - now())))
 }
 
 const wake = (): void => {
