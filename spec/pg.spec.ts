@@ -126,6 +126,22 @@ const nested = (database: Database, table: string, n: number) =>
     ),
   )
 
+t.test('a pool that throws instead of calling back gives an error', async (t) => {
+  const pool: PgPool = {
+    connect: () => {
+      throw new Error('this pool is broken')
+    },
+    end: () => Promise.resolve(),
+    on: () => undefined,
+    totalCount: 0,
+    ending: true,
+  }
+  const database = pgDatabase(pool)
+  const error = { _tag: 'Left', left: { _tag: 'DriverError', kind: 'unavailable', effect: 'none' } }
+  t.match(await database.query({ name: 'one', text: 'select 1' }, [])(), error)
+  t.match(await database.transaction(() => TE.right(1))(), error)
+})
+
 t.test('a pool of one client: statements, transactions and savepoints, many at once', async (t) => {
   const { pool, database } = open(t, { max: 1 }, { timeoutMs: 20_000 })
   const table = await newTable()

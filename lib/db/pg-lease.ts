@@ -101,14 +101,20 @@ const unconnected = (cause: unknown, isEnding: boolean): DriverError => {
 
 type Leased<L> = (outcome: E.Either<L, Lease>) => void
 
-const connect = (link: Leasing, leased: Leased<DriverError>): void =>
-  link.pool.connect((error, client, release) =>
-    leased(
-      client === undefined
-        ? E.left(unconnected(error, link.pool.ending === true))
-        : E.right(leaseOf(link, client, release)),
-    ),
-  )
+const connect = (link: Leasing, leased: Leased<DriverError>): void => {
+  const isEnding = (): boolean => link.pool.ending === true
+  try {
+    link.pool.connect((error, client, release) =>
+      leased(
+        client === undefined
+          ? E.left(unconnected(error, isEnding()))
+          : E.right(leaseOf(link, client, release)),
+      ),
+    )
+  } catch (thrown) {
+    leased(E.left(unconnected(thrown, isEnding())))
+  }
+}
 
 /** Whether the last answer of a client is older than `silentSince`, or a transaction is open on the client. */
 const isUnusable = ({ silentSince }: Leasing, { client, state }: Lease): boolean =>
@@ -116,17 +122,18 @@ const isUnusable = ({ silentSince }: Leasing, { client, state }: Lease): boolean
 
 const isChecked = ({ primary }: Leasing, { state }: Lease): boolean => !primary || state.isChecked
 
+const mayTryAgain = ({ primary }: Leasing, error: unknown): boolean =>
+  primary && error instanceof DriverError && error.retryable
+
 /** Takes a usable client from the pool. If `primary` is set, the client is connected to a primary. */
 const takeLease = (link: Leasing, clock: Clock, leased: Leased<unknown>): void =>
   connect(link, (outcome) => {
-    const lease = E.isRight(outcome) ? outcome.right : undefined
-    const isReady =
-      lease === undefined
-        ? !link.primary
-        : clock.isOver || (!isUnusable(link, lease) && isChecked(link, lease))
-    if (isReady) leased(outcome)
+    const isReady = E.isLeft(outcome)
+      ? !mayTryAgain(link, outcome.left)
+      : !isUnusable(link, outcome.right) && isChecked(link, outcome.right)
+    if (isReady || clock.isOver) leased(outcome)
     else
-      usableLease(link, clock, lease).then(
+      usableLease(link, clock, E.isRight(outcome) ? outcome.right : undefined).then(
         (usable) => leased(E.right(usable)),
         (error: unknown) => leased(E.left(error)),
       )
@@ -149,8 +156,7 @@ const usableLease = async (link: Leasing, clock: Clock, first: Lease | undefined
       })
       return lease
     } catch (error) {
-      const mayTryAgain = link.primary && error instanceof DriverError && error.retryable
-      if (!mayTryAgain || performance.now() + delayMs > clock.until) throw error
+      if (!mayTryAgain(link, error) || performance.now() + delayMs > clock.until) throw error
       await delay(delayMs)
       delayMs = Math.min(2 * delayMs, LONGEST_PAUSE_MS)
     }

@@ -53,13 +53,21 @@ import { merged, mergedWithoutRead } from './save.js'
 // Concurrency: A batch of saves skips locked headers (`skip locked`), so it waits for no lock and takes part in no
 // deadlock. Each skipped save is sent again. The batch locks every other header, and writes it like a single save.
 
+const LOADS = [
+  ['$1', 'uuid'],
+  ['$2', 'text'],
+  ['$3', 'float8'],
+  ['$4', 'text'],
+  ['$5', 'float8'],
+] as const
+
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
   // idle time, $7 touch fraction. The result has no row for an unchanged session, and a row of nulls for an unknown
   // session.
   load: (schema) => `
 select i.n::int as n, ${loadedColumns(schema, '$6', '$7')}
-from ${unnested(['$1', 'uuid'], ['$2', 'text'], ['$3', 'float8'], ['$4', 'text'], ['$5', 'float8'])}
+from ${unnested(...LOADS)}
        with ordinality as i (id, secret, revision, tag, expiration, n)
 left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base
@@ -68,7 +76,8 @@ where ${ONCE_ON_PRIMARY} and ${needsRow('$6', '$7', 'i.expiration')}`,
   // Like `load`, with two more arrays: $8 wanted keys, $9 wanted keys that are not loaded
   loadKeys: (schema) => `
 select i.n::int as n, ${loadedKeys(schema, 's.id', ['$6', '$7'], ['i.wanted', 'i.missing'])}
-from ${unnested(['$1', 'uuid'], ['$2', 'text'], ['$3', 'float8'], ['$4', 'text'], ['$5', 'float8'], ['$8', 'text'], ['$9', 'text'])} with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
+from ${unnested(...LOADS, ['$8', 'text'], ['$9', 'text'])}
+       with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
 left join ${schema}.session s on s.id = i.id and ${secretMatches('i.secret')}
 cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base
 where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.expiration')})`,

@@ -113,15 +113,17 @@ export const baseRevision = (
 // read none. For sessions of a few thousand keys the sum exceeds `jit_above_cost`, and PostgreSQL then compiles the
 // statement at each execution, which takes 100 ms. With a limit that the planner does not see it assumes a tenth of the
 // rows.
-const entriesOf = (schema: string, condition: string): string => `
+const fromEntries = (schema: string, condition: string): string => `
         from (select e.key, e.value from ${schema}.entry e where ${condition} limit ${unplanned('1000000000')}) e`
 
 /** The entries written after a revision, as `{"key": [value], "deletedKey": []}`. */
-export const changesSince = (schema: string, id: string, revision: string, condition?: string): string => `
-       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text${entriesOf(
-         schema,
-         `e.session_id = ${id} and ${condition ?? `e.revision > ${revision}`}`,
-       )})`
+export const changesSince = (
+  schema: string,
+  id: string,
+  revision: string,
+  condition = `e.revision > ${revision}`,
+): string => `
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text${fromEntries(schema, `e.session_id = ${id} and ${condition}`)})`
 
 // The `wanted` entries written after a revision, and all `missing` entries, which the caller has never loaded. Both are
 // arrays of keys, or arrays as text. The read uses the primary key, so its cost depends on the number of these keys only.
@@ -168,7 +170,7 @@ export const loadedColumns = (schema: string, idle: string, fraction: string): s
        ${loadedHeader(idle, fraction)},
        case when s.expires_at <= now() or base.since = s.revision then null
             when base.since > 0 then ${changesSince(schema, 's.id', 'base.since')}
-            else (select json_object_agg(e.key, e.value)::text${entriesOf(schema, 'e.session_id = s.id and e.value is not null')}) end as entries`
+            else (select json_object_agg(e.key, e.value)::text${fromEntries(schema, 'e.session_id = s.id and e.value is not null')}) end as entries`
 
 /** The result columns of a load of some keys. If the caller has the current values of these keys, no entry is read. */
 export const loadedKeys = (

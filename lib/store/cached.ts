@@ -135,7 +135,7 @@ const cacheOf = ({ maxBytes = 128 * 1024 * 1024 }: MemoryLimit): Cache => {
   const maxSize = numberOption('maxBytes', maxBytes, 1, Number.MAX_SAFE_INTEGER, 'integer')
   const cache = new LRUCache<SessionId, Cached>({ maxSize, sizeCalculation: ({ size }) => size })
   // Replaces the snapshot in place if its size is the same, since `LRUCache.set` costs more than the rest of a save here.
-  const set = (id: SessionId, snapshot: Snapshot, size: number, present = cache.peek(id)): void => {
+  const set = (id: SessionId, snapshot: Snapshot, size: number, present: Cached | undefined): void => {
     if (present?.size === size) present.snapshot = snapshot
     else cache.set(id, { snapshot, size: Math.max(1, size) })
   }

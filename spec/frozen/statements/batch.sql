@@ -54,7 +54,8 @@ select i.n::int as n,
        (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
         from (select e.key, e.value from "keyrow".entry e where e.session_id = s.id and e.key = any(i.wanted::text[])
           and (e.revision > base.since or e.key = any(i.missing::text[])) limit (select 1000000000)) e) end as entries
-from unnest((select $1::text::uuid[]), (select $2::text::text[]), (select $3::text::float8[]), (select $4::text::text[]), (select $5::text::float8[]), (select $8::text::text[]), (select $9::text::text[])) with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
+from unnest((select $1::text::uuid[]), (select $2::text::text[]), (select $3::text::float8[]), (select $4::text::text[]), (select $5::text::float8[]), (select $8::text::text[]), (select $9::text::text[]))
+       with ordinality as i (id, secret, revision, tag, expiration, wanted, missing, n)
 left join "keyrow".session s on s.id = i.id and 
       (s.secret_hash = decode(i.secret::text, 'hex')
        or (s.previous_hash = decode(i.secret::text, 'hex') and s.previous_until > now()))
