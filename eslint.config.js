@@ -13,6 +13,7 @@ const floors = [
   'records',
   'sql',
   'http',
+  'flow',
   'express-session',
   'entry',
   'cli',
@@ -24,7 +25,7 @@ const floors = [
 const gates = {
   postgres: '(entry/postgres|cli/open)[.]ts',
   '@electric-sql/pglite': 'db/pglite[.]ts',
-  http: '(http|express-session|testing)/.+',
+  http: '(http|flow|express-session|testing)/.+',
   // Of each framework the types, by its own adapter; express-session's classes are what its stores are made of.
   express: null, // known by the few members that the adapter uses
   fastify: 'http/fastify[.]ts',
@@ -78,7 +79,7 @@ export default defineConfig(
   },
   {
     // A statement is read whole.
-    files: ['lib/{sql/{session-statements,batch,principals,migrations},cli/admin-sql}.ts'],
+    files: ['lib/{sql/{session-statements,flow-statements,batch,principals,migrations},cli/admin-sql}.ts'],
     rules: { 'max-lines-per-function': ['error', { max: 50, skipBlankLines: true, skipComments: true }] },
   },
   {

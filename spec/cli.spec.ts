@@ -1,6 +1,6 @@
 // Runs every verb of the command line on a real PostgreSQL, and on a directory of PGlite.
 
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { access, cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { RELEASE } from '../lib/core/process.js'
+import { newIdempotencyKey } from '../lib/core/token.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import { buildSession, saveSession, sessionFor, sessionSet, sessionToken } from '../lib/promise/index.js'
@@ -139,7 +140,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     [/say --from TABLE/, 'migrate', '--from', 'a.b.c', '--idle', '60', '--absolute', '60'],
     [/--idle: .* from 1 to/, 'migrate', '--from', 'session', '--idle', '0', '--absolute', '60'],
     [/--limit: /, 'sessions', '--limit', 'many'],
-    [/--from: .* from 0 to 3/, 'schema', 'print', '--from', '4'],
+    [/--from: .* from 0 to 4/, 'schema', 'print', '--from', '5'],
     [/--timeout: /, 'doctor', '--timeout', '0'],
     [/--schema: /, 'doctor', '--schema', 'x"; drop table y'],
     [/not both/, 'doctor', '--url', url, '--directory', root],
@@ -182,7 +183,7 @@ t.test('schema', async (t) => {
       schema,
       state: 'missing',
       version: 0,
-      wanted: 3,
+      wanted: 4,
       release: RELEASE,
       made: [],
     })
@@ -193,8 +194,8 @@ t.test('schema', async (t) => {
     t.match(await run(schema, 'doctor'), { code: 5, stdout: /problem +schema +its tables are missing/ })
     t.strictSame(await rowsOf(database, `select from pg_namespace where nspname = '${schema}'`), [])
 
-    t.match(await run(schema, 'schema', 'upgrade'), { code: 0, stdout: /version 3, before none/, stderr: '' })
-    t.strictSame(parsedJson(await run(schema, 'schema', 'upgrade', '--json')), { schema, from: 3, to: 3 })
+    t.match(await run(schema, 'schema', 'upgrade'), { code: 0, stdout: /version 4, before none/, stderr: '' })
+    t.strictSame(parsedJson(await run(schema, 'schema', 'upgrade', '--json')), { schema, from: 4, to: 4 })
     const current = await run(schema, 'schema', 'status')
     t.match(current, { code: 0, stdout: /state +current/ })
     t.match(current.stdout, new RegExp(`^ +2 +20\\S+Z +${RELEASE}$`, 'm'))
@@ -216,7 +217,7 @@ t.test('schema', async (t) => {
     await script(printed.stdout)
     t.match(await run(schema, 'schema', 'status'), { code: 0 })
     const json = parsedJson(await keyrow(['schema', 'print', '--schema', schema, '--json']))
-    t.strictSame(json, { schema, from: 0, to: 3, sql: printed.stdout.trimEnd() })
+    t.strictSame(json, { schema, from: 0, to: 4, sql: printed.stdout.trimEnd() })
   })
 
   await t.test('an older version is reported, and upgraded by hand', async (t) => {
@@ -231,16 +232,16 @@ t.test('schema', async (t) => {
     const { stdout } = await keyrow(['schema', 'print', '--from', '1', '--schema', schema])
     t.notMatch(stdout, /create table \S+\.session /)
     await script(stdout)
-    t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 3 })
+    t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 4 })
   })
 
   await t.test('a newer and a foreign schema are reported and not changed', async (t) => {
     const newer = await ready()
-    await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (4, E'9.9.9\\u001b[2J')`)
+    await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (5, E'9.9.9\\u001b[2J')`)
     const status = await run(newer, 'schema', 'status')
     t.match(status, { code: 4, stdout: /state +newer/ })
     t.match(status.stdout, '9.9.9\\u{1b}[2J')
-    t.match(parsedJson(await run(newer, 'schema', 'status', '--json')), { state: 'newer', version: 4 })
+    t.match(parsedJson(await run(newer, 'schema', 'status', '--json')), { state: 'newer', version: 5 })
     const foreign = freshSchema()
     await sql.unsafe(`create schema ${foreign}; create table ${foreign}.session (id int)`).simple()
     t.match(await run(foreign, 'schema', 'status'), { code: 4, stdout: /state +foreign/, stderr: '' })
@@ -255,7 +256,7 @@ t.test('schema', async (t) => {
         t.match(ran, { code: 4, stdout: '' }, args.join(' '))
         t.notMatch(ran.stderr, '\u001b')
       }
-    t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 4/ })
+    t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 5/ })
     t.match(await run(foreign, 'doctor'), {
       code: 5,
       stdout: /problem +schema +it has tables of these names/,
@@ -703,7 +704,7 @@ t.test('doctor', async (t) => {
       principals: { counted: 4, orphans: 0, estimated: false },
       entries: { counted: 4, dead: 1, estimated: false },
       tables: [
-        { name: 'entry' },
+        ...[{ name: 'continuation' }, { name: 'effect' }, { name: 'entry' }, { name: 'flow' }],
         { name: 'listing' },
         { name: 'metadata' },
         { name: 'session', total: Number },
@@ -793,13 +794,63 @@ t.test('doctor', async (t) => {
   })
 })
 
+t.test('flows are listed, shown and dropped', async (t) => {
+  const schema = await ready()
+  const store = sessionStore(database, { schema })
+  const { flows } = store
+  if (flows === undefined) throw new Error('the store has no flows')
+  const { id } = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  t.match(await run(schema, 'flows', 'list', id), { code: 0, stdout: /has no flows/ })
+  const [flow, row] = [randomUUID(), randomUUID()]
+  const key = { session: id, flow }
+  const head = {
+    name: 'checkout',
+    version: 2,
+    input: {},
+    seed: '00',
+    principal: undefined,
+    caller: undefined,
+  }
+  const first = { id: row, parent: undefined, made: newIdempotencyKey(), cuts: false }
+  const records = [['suspend', 'address', { city: 'Oslo' }]] as const
+  await right(
+    flows.begin(
+      key,
+      { ...head, idleMs: undefined, maxAgeMs: undefined },
+      { ...first, step: 'confirm', records },
+    ),
+  )
+  t.match(
+    (await run(schema, 'flows', 'list', id)).stdout,
+    new RegExp(`${flow} +checkout +running +confirm +1`),
+  )
+  const shown = await run(schema, 'flows', 'show', id, flow)
+  t.match(shown.stdout, /name +checkout, version 2\n[\s\S]*holds +1 answer, [\s\S]*confirm +\["address"\]/)
+  t.notMatch(shown.stdout, 'Oslo')
+  t.match((await run(schema, 'flows', 'show', id, flow, '--values')).stdout, 'Oslo')
+  t.match(parsedJson(await run(schema, 'flows', 'show', id, flow, '--json')), {
+    name: 'checkout',
+    continuations: [{ id: row, parent: null, step: 'confirm', records: ['address'] }],
+  })
+  for (const verb of ['show', 'drop']) {
+    t.match(await run(schema, 'flows', verb, id, randomUUID()), { code: 3, stderr: /has no flow/ })
+    t.match(await run(schema, 'flows', verb, id), {
+      code: 2,
+      stderr: /say the id of a session, and the id of a flow/,
+    })
+  }
+  t.match(await run(schema, 'flows', 'all'), { code: 2, stderr: /flows: say list, show or drop/ })
+  t.match(await run(schema, 'flows', 'drop', id, flow), { code: 0, stdout: `Dropped the flow ${flow}.\n` })
+  t.match(parsedJson(await run(schema, 'flows', 'list', id, '--json')), { flows: [] })
+})
+
 t.test('a directory of PGlite', async (t) => {
   const directory = join(root, 'pglite')
   const on = (...args: string[]) => keyrow([...args, '--directory', directory])
   t.match(await on('sessions'), { code: 1, stdout: '', stderr: /there is no database of PGlite/ })
   t.match(await on('schema', 'status'), { code: 1 })
   await t.rejects(access(directory), 'none was made')
-  t.match(await on('schema', 'upgrade'), { code: 0, stdout: /version 3/ })
+  t.match(await on('schema', 'upgrade'), { code: 0, stdout: /version 4/ })
   t.match(await on('schema', 'status'), { code: 0 })
 
   const inside = pgliteDatabase(directory)
@@ -813,7 +864,7 @@ t.test('a directory of PGlite', async (t) => {
   t.match(parsedJson(await on('show', session.id, '--json')), {
     entries: [{ key: 'keyrow:principal' }, { key: 'note' }],
   })
-  t.match(await on('doctor'), { code: 0, stdout: /^ok +indexes +6, all valid/m })
+  t.match(await on('doctor'), { code: 0, stdout: /^ok +indexes +10, all valid/m })
   t.match(await on('cleanup'), { code: 0, stdout: /^Deleted 0/ })
   t.match(await on('end', '--principal', 'ada', '--yes'), { code: 0, stdout: 'Ended 1 session.\n' })
   t.match(await on('show', session.id), { code: 3 })

@@ -28,7 +28,7 @@ t.test('each statement of the library was run', (t) => {
     .map((name) => readFileSync(new URL(name, folder), 'utf8'))
   const source = sources.join('\n')
   const literal =
-    source.match(/(?<=')(?:session|batch|principals|citus|admin|express|schema)\.[\w.]+(?=')/g) ?? []
+    source.match(/(?<=')(?:session|batch|principals|citus|admin|express|flow|schema)\.[\w.]+(?=')/g) ?? []
   // The names of statements are the keys of `statementsOf('group', { … })`.
   const grouped = [...source.matchAll(/ statementsOf\('(\w+)', \{\n([\s\S]*?)\n\}\)/g)].flatMap(
     ([, group = '', texts = '']) =>
@@ -39,6 +39,7 @@ t.test('each statement of the library was run', (t) => {
     'batch',
     'citus',
     'express',
+    'flow',
     'old',
     'principals',
     'session',

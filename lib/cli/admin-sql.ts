@@ -7,6 +7,7 @@
 // system catalogues, an index, or a sample of pages, so that their cost does not grow with the tables.
 import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../db/database.js'
 import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
+import { TABLE_NAMES } from '../sql/migrations.js'
 
 const times = (session: string): string =>
   `${epoch(`${session}.created_at`)} as created, ${epoch(`${session}.expires_at`)} as expiration`
@@ -89,6 +90,30 @@ from ${schema}.session s
 where s.id = $1::uuid and ${ONCE_ON_PRIMARY}
 order by e.key`,
 
+  // $1 session. Also returns flows that have ended. A flow of an ended session has no state that matters.
+  flows: (schema) => `
+select f.id::text as id, f.name, f.version, c.step, f.answers, f.size, ${epoch('f.used_at')} as used,
+       ${epoch('f.until')} as until,
+       case when f.ended = '"evicted"' then 'evicted' when f.ended is not null then 'finished'
+            when f.until <= now() then 'expired' else 'running' end as state
+from ${schema}.flow f
+     left join ${schema}.continuation c on c.session_id = f.session_id and c.flow_id = f.id and c.id = f.latest
+where f.session_id = $1::uuid and ${ONCE_ON_PRIMARY}
+order by f.used_at desc, f.id`,
+
+  // $1 session, $2 flow, $3 whether to return the values of records, not only their names
+  continuations: (schema) => `
+select c.id::text as id, c.parent::text as parent, c.depth, c.step, ${epoch('c.made_at')} as made,
+       (case when $3::boolean then c.records
+             else (select jsonb_agg(r ->> 1) from jsonb_array_elements(c.records) as r) end)::text as records
+from ${schema}.continuation c
+where c.session_id = $1::uuid and c.flow_id = $2::uuid and ${ONCE_ON_PRIMARY}
+order by c.made_at, c.depth, c.id`,
+
+  // $1 session, $2 flow
+  dropFlow: (schema) => `
+delete from ${schema}.flow where session_id = $1::uuid and id = $2::uuid`,
+
   // $1 id
   countOne: (schema) => counted(`${schema}.session where id = $1::uuid`),
 
@@ -153,7 +178,7 @@ with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
   from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
-    and c.relname in ('session', 'entry', 'listing', 'metadata')
+    and c.relname in (${TABLE_NAMES})
 )
 select leaf.name, (case when min(c.reltuples) >= 0 then sum(c.reltuples) end)::float8 as rows,
        sum(pg_relation_size(c.oid))::float8 as heap, sum(pg_indexes_size(c.oid))::float8 as indexes,
@@ -175,7 +200,7 @@ with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
-    and c.relname in ('session', 'entry', 'listing', 'metadata')
+    and c.relname in (${TABLE_NAMES})
 ), policy as (
   select p.polrelid, p.polpermissive, p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true'
          and coalesce(pg_get_expr(p.polwithcheck, p.polrelid), 'true') = 'true' as whole
@@ -204,6 +229,6 @@ select i.relname::text as name, c.relname::text as owner, x.indisprimary as main
        x.indisvalid and x.indisready as valid
 from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
 where c.relnamespace = to_regnamespace($1::text)
-  and c.relname in ('session', 'entry', 'listing', 'metadata') and ${ONCE_ON_PRIMARY}
+  and c.relname in (${TABLE_NAMES}) and ${ONCE_ON_PRIMARY}
 order by i.relname`,
 })

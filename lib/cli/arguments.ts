@@ -62,10 +62,10 @@ export const commandOf = (
       if (values.version === true) return { data: { version: RELEASE }, text: () => RELEASE }
       if (positionals.length === 0 && Object.keys(values).every((name) => name === 'json'))
         return help(EXIT.usage)
-      const { verb, operand } = verbOf(positionals, values)
+      const { verb, operands } = verbOf(positionals, values)
       const schema = schemaOf(values.schema)
       if (verb === 'schema print') return schemaSqlFrom(schema, VERBS[verb].parse(values).from)
-      const own = VERBS[verb].parse(values, operand)
+      const own = VERBS[verb].parse(values, ...operands)
       return { verb, target: targetOf(values, schema, databaseUrl), ...own } as Command
     },
     (error) => (error instanceof Rejection ? error : usage(parseProblem(error))),
@@ -87,19 +87,25 @@ const parseProblem = (error: unknown): string => {
 /** Returns the verb, and its operand if there is one. Checks that the verb accepts the given options. */
 const verbOf = ([first, ...rest]: readonly string[], values: Values) => {
   if (first === undefined) throw usage('say a command; see keyrow --help')
-  const isSchema = first === 'schema'
-  const verb = isSchema ? `schema ${rest.shift() ?? ''}` : first
+  const group = Object.hasOwn(GROUPS, first) ? GROUPS[first] : undefined
+  const verb = group === undefined ? first : `${first} ${rest.shift() ?? ''}`
   if (!isVerb(verb))
     throw usage(
-      isSchema
-        ? 'schema: say status, print or upgrade'
+      group !== undefined
+        ? `${first}: say ${group}`
         : `there is no such command${/^[a-z-]{1,20}$/.test(first) ? `: ${first}` : ''}; see keyrow --help`,
     )
   if (rest.length > VERBS[verb].operands)
     throw usage(`${verb}: too many arguments; quote an argument that has spaces`)
   for (const name of Object.keys(values) as Option[])
     if (!(name in COMMON) && !VERBS[verb].own.includes(name)) throw usage(`${verb} has no option --${name}`)
-  return { verb, operand: rest[0] }
+  return { verb, operands: rest }
+}
+
+/** The commands of two words, by the first word. */
+const GROUPS: Readonly<Record<string, string>> = {
+  schema: 'status, print or upgrade',
+  flows: 'list, show or drop',
 }
 
 const isVerb = (verb: string): verb is Verb => Object.hasOwn(VERBS, verb)
@@ -173,6 +179,12 @@ const idOf = (verb: string, text: string | undefined): string => {
   )
 }
 
+const flowOf = (verb: string, id: string | undefined, flow: string | undefined) => {
+  const session = idOf(verb, id)
+  if (flow !== undefined && ID.test(flow)) return { id: session, flow: flow.toLowerCase() }
+  throw usage(`${verb}: say the id of a session, and the id of a flow`)
+}
+
 const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope => {
   const given = [operand !== undefined, principal !== undefined, all === true].filter(Boolean)
   if (given.length !== 1) throw usage('end: say one of ID, --principal P and --all')
@@ -180,7 +192,7 @@ const scopeOf = (operand: string | undefined, { principal, all }: Values): Scope
   return operand === undefined ? { kind: 'all' } : { kind: 'one', id: idOf('end', operand) }
 }
 
-type Parse<A> = (values: Values, operand?: string) => A
+type Parse<A> = (values: Values, operand?: string, second?: string) => A
 
 /** Describes a command by its options (without `COMMON`), the maximum number of its operands, and its parser. */
 const verb = <A>(own: readonly Option[], operands: number, parse: Parse<A>) => ({ own, operands, parse })
@@ -203,6 +215,12 @@ const VERBS = {
     batch: batchOf(values),
     yes: values.yes === true,
   })),
+  'flows list': verb([], 1, (_, id) => ({ id: idOf('flows list', id) })),
+  'flows show': verb(['values'], 2, ({ values }, id, flow) => ({
+    ...flowOf('flows show', id, flow),
+    values: values === true,
+  })),
+  'flows drop': verb([], 2, (_, id, flow) => flowOf('flows drop', id, flow)),
   doctor: withoutOptions,
 }
 
@@ -232,6 +250,10 @@ const HELP = `Usage: keyrow COMMAND [options]
   end --all             or all sessions; asks first
     --batch N             sessions in one batch (default: 200)
     --yes                 does not ask
+  flows list ID         lists the flows of a session
+  flows show ID FLOW    shows the continuations of a flow, and the names of their records
+    --values              also shows the values
+  flows drop ID FLOW    deletes a flow
   doctor                checks the connection, the clock, the schema, its indexes and the
                         cleanup; measures the tables
 

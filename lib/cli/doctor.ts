@@ -91,8 +91,8 @@ const schemaCheck = ({ version, made }: SchemaState): Check => {
   return ok('schema', `version ${String(version)}${by}`)
 }
 
-const TABLES = ['session', 'entry', 'listing', 'metadata']
-const INDEXES = ['listing_principal', 'listing_collect_at']
+const TABLES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect']
+const INDEXES = ['listing_principal', 'listing_collect_at', 'flow_until']
 
 const indexCheck = (indexes: readonly stats.Index[]): Check => {
   const withoutKey = TABLES.filter((table) => !indexes.some(({ owner, main }) => main && owner === table))

@@ -8,6 +8,7 @@ import { readCommitted } from '../db/database.js'
 import { type CommandOf, commandOf, type DatabaseCommand } from './arguments.js'
 import { cleanup, end, migrate } from './batch-commands.js'
 import { doctor } from './doctor.js'
+import { flowsDrop, flowsList, flowsShow } from './flows.js'
 import { type Context, openDatabase, type Task } from './open.js'
 import { schemaStatus, schemaUpgrade, sessions, show } from './sessions.js'
 import { EXIT, type Failure, Rejection, secretsIn, type Terminal, terminalOf } from './terminal.js'
@@ -53,6 +54,9 @@ const HANDLERS: { readonly [V in Verb]: (context: Context, command: CommandOf<V>
   sessions,
   show,
   end,
+  'flows list': flowsList,
+  'flows show': flowsShow,
+  'flows drop': flowsDrop,
 }
 
 const taskOf = <V extends Verb>(command: CommandOf<V>, context: Context): Task =>

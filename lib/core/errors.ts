@@ -30,6 +30,9 @@ const BODIES: Readonly<Record<string, string>> = {
   SaveConflict: 'Another request was first; nothing was stored.\n',
   DriverError: 'The service is not available at the moment.\n',
   SchemaMismatch: 'The service is not available at the moment.\n',
+  FlowChanged: 'This page was changed meanwhile: begin again.\n',
+  FlowBusy: 'Another request is still doing this: try again.\n',
+  FlowFull: 'That is more than can be stored.\n',
 }
 const RETRY_LATER: Readonly<Record<string, string>> = { 'Retry-After': '5' }
 

@@ -291,8 +291,8 @@ type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 /** Writes a row for each edit of a session. Without edits, writes the expiration if a touch is due. */
 export const storeSession = (session: Session): Stored => {
   const { snapshot, edits } = session
-  if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : create(session)
-  if (!edits.isEmpty()) return save(session, snapshot.value)
+  if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : createSession(session)
+  if (!edits.isEmpty()) return saveEdits(session, snapshot.value)
   return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
 }
 
@@ -325,7 +325,8 @@ const settle = (session: Session, fate: 'created' | 'destroyed'): void => {
 export const mayBeStored = (session: Session): boolean =>
   O.isSome(session.snapshot) || birthOf(session).sent === true
 
-const create =
+/** Stores a new session, even one without entries. */
+export const createSession =
   (session: Session): Stored =>
   () =>
     publishing(
@@ -370,12 +371,12 @@ const createdBefore = (session: Session): TE.TaskEither<StoreError | SessionGone
     ),
   )
 
-const save =
-  (session: Session, since: Snapshot): Stored =>
+export const saveEdits =
+  (session: Session, since: Snapshot, save: SessionStore['save'] = session.handle.save): Stored =>
   () => {
-    const { edits, store: entries, handle } = session
+    const { edits, store: entries } = session
     const start = performance.now()
-    const task = handle.save(session.id, { save: newIdempotencyKey(), edits, since, entries })
+    const task = save(session.id, { save: newIdempotencyKey(), edits, since, entries })
     return attempted(task).then((saved) => {
       if (E.isLeft(saved)) {
         publishFailure('save', saved.left)

@@ -61,8 +61,10 @@ interface EndingParts {
   readonly result: string
 }
 
-// Makes a statement that ends sessions. The statement locks their headers, deletes the sessions, and fences their ids.
-// Every save locks the header too, so no save runs between these steps.
+// Makes a statement that ends sessions. The statement locks their headers, deletes the sessions and their flows, and
+// fences their ids. Every save locks the header too, so no save runs between these steps. The flows are deleted after
+// the headers, since a write of a flow locks the header first. A flow that begins while the statement waits for a header
+// is not deleted. No operation reads such a flow, and the cleanup deletes it later.
 export const endingOf = (schema: string, parts: EndingParts): string => {
   const emptied = `emptied as (
   delete from ${schema}.entry e using held where e.session_id = held.id
@@ -70,12 +72,16 @@ export const endingOf = (schema: string, parts: EndingParts): string => {
   const ended = `ended as (
   delete from ${schema}.session s using held where s.id = held.id returning s.id
 )`
+  const flows = `flows as (
+  delete from ${schema}.flow f using ended where f.session_id = ended.id
+)`
   return `
 with ${[
     ...(parts.before ?? []),
     `held as materialized (${parts.lockedSessions}\n)`,
     ...(parts.deletesEntries === true ? [emptied] : []),
     ended,
+    flows,
     `fenced as (${parts.fenced}\n)`,
     ...(parts.after ?? []),
   ].join(', ')}

@@ -29,6 +29,9 @@ const stepsOf =
       ...(typeof text === 'string' ? { text } : text),
     }))
 
+const columns = (table: string, ...all: readonly string[]): readonly string[] =>
+  all.map((column) => `${table}.${column}`)
+
 // The fill factors leave free space in each page. So an updated row stays in its page, and no index changes.
 const sessionAndEntry: Migration = {
   version: 1,
@@ -148,9 +151,104 @@ alter table ${schema}.session add column idle_ms float8`,
   columns: ['metadata.id_key text', 'session.idle_ms double precision'],
 }
 
-export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds]
+const flowTable = (schema: string) => ({
+  'schema.flow': `
+create table ${schema}.flow (
+  session_id uuid not null,
+  id uuid not null,
+  name text not null,
+  version integer not null, -- the version of the definition that began the flow
+  input jsonb not null,
+  seed text not null,
+  principal text, -- whose flow it is, if anybody's
+  caller text, -- the continuation that gets the result
+  idle_ms float8,
+  generation integer not null, -- a cut raises it
+  latest uuid, -- the last continuation
+  answers integer not null,
+  size integer not null, -- the characters of all records
+  ended jsonb,
+  used_at timestamptz not null,
+  until timestamptz not null,
+  primary key (session_id, id)
+) with (fillfactor = 70)`,
+  'schema.flow.until': `
+create index flow_until on ${schema}.flow (until)`,
+})
+
+const rowTables = (schema: string) => ({
+  'schema.continuation': `
+create table ${schema}.continuation (
+  session_id uuid not null,
+  flow_id uuid not null,
+  id uuid not null,
+  parent uuid, -- null: the first page was answered
+  generation integer not null, -- it can be answered if this is the flow's generation
+  depth integer not null,
+  step text not null, -- the step that the flow has reached
+  records jsonb not null, -- the answer to the parent's page, and the effects after it
+  made text not null, -- the write that made the row
+  made_at timestamptz not null,
+  primary key (session_id, flow_id, id),
+  foreign key (session_id, flow_id) references ${schema}.flow (session_id, id) on delete cascade
+)`,
+  'schema.effect': `
+create table ${schema}.effect (
+  session_id uuid not null,
+  flow_id uuid not null,
+  scope uuid not null, -- a continuation, or the flow
+  name text not null,
+  occurrence integer not null,
+  claim uuid not null,
+  claimed_until timestamptz not null,
+  value jsonb, -- null: the effect has not ended
+  primary key (session_id, flow_id, scope, name, occurrence),
+  foreign key (session_id, flow_id) references ${schema}.flow (session_id, id) on delete cascade
+)`,
+})
+
+// The tables of flows have no foreign key to `session`, since the creation of a foreign key would lock the sessions.
+const flows: Migration = {
+  version: 4,
+  what: 'flows, with their continuations and effects',
+  locks: 'creates new tables; blocks nothing',
+  steps: stepsOf((schema) => ({ ...flowTable(schema), ...rowTables(schema) })),
+  columns: [
+    ...columns(
+      'flow',
+      'session_id uuid',
+      'id uuid',
+      'name text',
+      'version integer',
+      'input jsonb',
+      'seed text',
+    ),
+    ...columns('flow', 'principal text', 'caller text', 'idle_ms double precision', 'generation integer'),
+    ...columns('flow', 'latest uuid', 'answers integer', 'size integer', 'ended jsonb'),
+    ...columns('flow', 'used_at timestamp with time zone', 'until timestamp with time zone'),
+    ...columns(
+      'continuation',
+      'session_id uuid',
+      'flow_id uuid',
+      'id uuid',
+      'parent uuid',
+      'generation integer',
+    ),
+    ...columns('continuation', 'depth integer', 'step text', 'records jsonb', 'made text'),
+    ...columns('continuation', 'made_at timestamp with time zone'),
+    ...columns('effect', 'session_id uuid', 'flow_id uuid', 'scope uuid', 'name text', 'occurrence integer'),
+    ...columns('effect', 'claim uuid', 'claimed_until timestamp with time zone', 'value jsonb'),
+  ],
+}
+
+export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds, flows]
 
 export const LATEST = migrations.length
+
+/** The names of keyrow's tables, as a list of SQL literals. */
+export const TABLE_NAMES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect']
+  .map((table) => `'${table}'`)
+  .join(', ')
 
 /** The first version that is recorded in the database. */
 export const FIRST_RECORDED = 2

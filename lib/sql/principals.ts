@@ -10,6 +10,7 @@ import { A, E, pipe, TE, t } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
 import type { SessionStore } from '../store/contract.js'
+import { flowStatements } from './flow-statements.js'
 import { endingOf, epoch, FENCE_TIME, FENCED, fenceListed, statementsOf } from './fragments.js'
 import { listedSessions, rowAs, sessionIds } from './rows.js'
 
@@ -104,18 +105,22 @@ const ExpiredRow = t.type({ sessions: t.number, due: t.number, handled: t.number
 export const principalsOver = (database: Database, schema: string): Principals => {
   const sql = principalStatements(schema)
   const listMissing = missingLister(database, sql.listMissing)
+  const { sweep } = flowStatements(schema)
   return {
     sessionsOf: (principal) => listedSessions(database, sql.sessionsOf, [principal]),
     endAll: (principal, { except, only }) =>
       sessionIds(database, sql.endAll, [principal, except ?? null, only ?? null]),
     deleteExpired: (limit) => async () => {
       const unlisted = await listMissing()
+      const result = await rowAs(ExpiredRow)(database, sql.deleteExpired, [limit])()
+      if (E.isLeft(result)) return result
+      const { sessions, due, handled, busy } = result.right
       return pipe(
-        await rowAs(ExpiredRow)(database, sql.deleteExpired, [limit])(),
-        E.map(({ sessions, due, handled, busy }) => ({
+        await database.query(sweep, [limit])(),
+        E.map((flows) => ({
           sessions,
           // If only locked sessions are left, `handled` is 0. These sessions wait for a later cleanup.
-          more: (due === limit && handled > 0) || unlisted,
+          more: (due === limit && handled > 0) || unlisted || flows.length === limit,
           busy,
         })),
       )
@@ -167,6 +172,8 @@ with held as materialized (
     and exists (select from held)
     and exists (select from ${schema}.listing where session_id = $1::uuid and principal = $2::text)
   returning id
+), flows as (
+  delete from ${schema}.flow where session_id = $1::uuid and exists (select from ended)
 )
 select id::text as id from ended`,
 
@@ -188,6 +195,8 @@ with held as materialized (
 ), ended as (
   delete from ${schema}.session where id = $1::uuid and exists (select from held)
   returning id
+), flows as (
+  delete from ${schema}.flow where session_id = $1::uuid and exists (select from ended)
 ), fenced as (
   update ${schema}.listing set principal = null, collect_at = ${FENCED}
   where session_id = $1::uuid and exists (select from held where not aged)
@@ -212,6 +221,7 @@ const CitusExpiredRow = t.type({ sessions: t.number, handled: t.number })
 export const citusPrincipals = (database: Database, schema: string): Principals => {
   const sql = citusStatements(schema)
   const { sessionsOf } = principalStatements(schema)
+  const { sweepAll } = flowStatements(schema)
   return {
     sessionsOf: (principal) => listedSessions(database, sessionsOf, [principal]),
     endAll: (principal, { except, only }) =>
@@ -224,6 +234,7 @@ export const citusPrincipals = (database: Database, schema: string): Principals 
       pipe(
         sessionIds(database, sql.due, [limit]),
         TE.chain(each((id) => rowAs(CitusExpiredRow)(database, sql.deleteExpired, [id]))),
+        TE.chainFirst(() => database.query(sweepAll, [])),
         TE.map((done) => ({
           sessions: done.reduce((sum, { sessions }) => sum + sessions, 0),
           more: done.length === limit && done.some(({ handled }) => handled > 0),

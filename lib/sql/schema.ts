@@ -5,7 +5,15 @@ import { E, pipe, TE, t } from '../core/prelude.cjs'
 import { RELEASE } from '../core/process.js'
 import { type Database, ON_PRIMARY, type Query, type Queryable } from '../db/database.js'
 import { publish } from '../store/events.js'
-import { columnsOf, FIRST_RECORDED, FIRST_WITH_IDS, LATEST, migrations, type Step } from './migrations.js'
+import {
+  columnsOf,
+  FIRST_RECORDED,
+  FIRST_WITH_IDS,
+  LATEST,
+  migrations,
+  type Step,
+  TABLE_NAMES,
+} from './migrations.js'
 import { rowAs, rowsAs } from './rows.js'
 
 export const DEFAULT_SCHEMA = 'keyrow'
@@ -54,7 +62,7 @@ select to_regnamespace($1::text) is not null as exists, current_setting('session
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
+                   and c.relname in (${TABLE_NAMES})), '[]')::text as columns
 where ${ON_PRIMARY}`,
 }
 
@@ -164,10 +172,20 @@ const whole = (
 ): E.Either<SchemaMismatch, SchemaState> => {
   const version = made.at(-1)?.version ?? 0
   if (version < FIRST_RECORDED) return E.left(foreign(schema, 'its table metadata names no version'))
+  const other = laterTable(version, present)
+  if (other !== undefined)
+    return E.left(foreign(schema, `its version ${String(version)} has no table ${other}`))
   const lacks = lacking(version, present)
   return version <= LATEST && lacks !== undefined
     ? E.left(foreign(schema, `its metadata says version ${String(version)}, but it lacks ${lacks}`))
     : E.right({ version, exists: true, made })
+}
+
+/** Returns a present table that only a later version has. Such a table is not keyrow's. */
+const laterTable = (version: number, present: readonly string[]): string | undefined => {
+  const tableOf = (column: string): string => column.replace(/\..*/, '')
+  const own = new Set(columnsOf(version).map(tableOf))
+  return version > LATEST ? undefined : present.map(tableOf).find((table) => !own.has(table))
 }
 
 const lacking = (version: number, present: readonly string[]): string | undefined =>
@@ -176,7 +194,7 @@ const lacking = (version: number, present: readonly string[]): string | undefine
 const foreign = (schema: string, why: string): SchemaMismatch =>
   new SchemaMismatch(
     bare(schema),
-    `it has tables of these names (session, entry, listing, metadata) that are not keyrow's, or incomplete: ${why}; ` +
+    `it has tables of these names (${TABLE_NAMES.replaceAll("'", '')}) that are not keyrow's, or incomplete: ${why}; ` +
       `they were not changed. Choose another schema, or repair this one`,
   )
 

@@ -135,7 +135,10 @@ where id = $1::uuid and expires_at > now() and ${ON_PRIMARY}`,
   // fence waits for a creation in progress, so the second statement sees the created session.
   fence: (schema) => fence(schema, `values ($1::uuid, ${FENCED})`),
 
-  // $1 id. The foreign key of `entry` deletes the entries.
+  // $1 id. The foreign key of `entry` deletes the entries. The flows are deleted after the header, as in `endingOf`.
   destroy: (schema) => `
-delete from ${schema}.session where id = $1::uuid`,
+with ended as (
+  delete from ${schema}.session where id = $1::uuid returning id
+)
+delete from ${schema}.flow where session_id = $1::uuid and (select count(*) from ended) >= 0`,
 })

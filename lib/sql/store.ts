@@ -9,13 +9,17 @@ import { type Database, type Param, type Query, type Row, readCommitted } from '
 import { type Attempt, type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
 import {
   type Absence,
+  type Change,
   type Lifetime,
   lifetimeOf,
   type Saved,
   type SessionStore,
   withTransactions,
 } from '../store/contract.js'
+import type { FlowStore } from '../store/flow-contract.js'
 import { batchOver, batchStatements } from './batch.js'
+import { flowStatements } from './flow-statements.js'
+import { flowsOver } from './flows.js'
 import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
 import { citusPrincipals, principalsOver } from './principals.js'
 import {
@@ -240,11 +244,33 @@ const storeOver = (parts: StoreParts): SessionStore => {
     sessionsOf: prepared(inner.sessionsOf),
     endAll: prepared(inner.endAll),
     deleteExpired: prepared(inner.deleteExpired),
+    flows: preparedFlows(prepared, inner.flows),
     ...(parts.database.misuse === undefined ? {} : { misuse: parts.database.misuse }),
     ...(parts.database.current === undefined ? {} : { current: parts.database.current }),
     ...(inner.batch === undefined
       ? {}
       : { batch: { load: prepared(inner.batch.load), save: prepared(inner.batch.save) } }),
+  }
+}
+
+// A repeated write saves the session's change only if the earlier attempt has not saved it.
+const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => {
+  const retried = (change: Change | undefined, mayBeDone: boolean) =>
+    change && (mayBeDone ? { ...change, mayBeDone } : change)
+  return {
+    read: prepared(flows.read),
+    begin: prepared(flows.begin),
+    advance: prepared(
+      (key, seen, row, change) => (mayBeDone) => flows.advance(key, seen, row, retried(change, mayBeDone))(),
+    ),
+    end: prepared(
+      (key, seen, end, change) => (mayBeDone) => flows.end(key, seen, end, retried(change, mayBeDone))(),
+    ),
+    claim: prepared(flows.claim),
+    record: prepared(flows.record),
+    release: prepared(flows.release),
+    list: prepared(flows.list),
+    drop: prepared(flows.drop),
   }
 }
 
@@ -288,9 +314,16 @@ const operations = ({ database, schema, lifetime, citus }: StoreParts) => {
   const isAlive = citus ? ALIVE_AT_START : ALIVE_NOW
   const sql = sessionStatements(schema, isAlive)
   const principals = citus ? citusPrincipals(database, schema) : principalsOver(database, schema)
-  const own = operationsOver({ database, sql, lifetime }, saveStatements(schema, isAlive))
+  const saves = saveStatements(schema, isAlive)
+  const own = operationsOver({ database, sql, lifetime }, saves)
+  const saveIn = (tx: Database): SessionStore['save'] => {
+    const refresh = refreshOver({ database: tx, sql, lifetime })
+    const inside = saveOver({ database: tx, sql: saves, lifetime, refresh })
+    return (id, change) => () => inside(id, change)(false)
+  }
+  const flows = flowsOver(database, flowStatements(schema, isAlive), saveIn)
   const batch = citus ? undefined : batchOver(database, batchStatements(schema), lifetime, own.refresh)
-  return { ...own, ...principals, batch }
+  return { ...own, ...principals, flows, batch }
 }
 
 interface Preparation {

@@ -8,7 +8,7 @@
 import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { Edits, Entries } from '../core/edits.js'
+import type { Entries } from '../core/edits.js'
 import {
   MAX_LIFETIME_MS,
   numberOption,
@@ -20,6 +20,10 @@ import type { Keys, SessionValue, Snapshot } from '../core/session.js'
 import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.js'
 import type { OwnLifetime } from '../core/well-known-keys.js'
 import type { Database, TransactionScope } from '../db/database.js'
+import type { Change, Saved, SavedSnapshot, SaveRequest, Unsaved } from './change.js'
+import type { FlowStore } from './flow-contract.js'
+
+export type { Change, Saved, SavedSnapshot, SaveRequest, Unsaved } from './change.js'
 
 /** The limits of a session's life. The store enforces them. */
 export interface Lifetime {
@@ -87,17 +91,6 @@ export interface ExpiredBatch {
   readonly busy: boolean
 }
 
-/** A saved session. `rounds` is 2 if the save ran in a transaction that locks the header, otherwise 1. */
-export interface SavedSnapshot extends Snapshot {
-  readonly rounds?: number
-}
-
-/** The result of a write: the new revision, and the expiration in milliseconds since 1970. */
-export interface Saved {
-  readonly revision: number
-  readonly expiration: number
-}
-
 export interface Reading {
   /** The snapshot that the caller already has. The store may read only the rows that were saved after it. */
   readonly known?: Snapshot | undefined
@@ -109,15 +102,6 @@ export interface LoadRequest extends Reading {
   readonly id: SessionId
   readonly secret: SecretHash
 }
-
-/** One save that stores several changes of a session, in order. `edits` and `entries` combine all changes. */
-export interface SaveRequest extends Omit<Change, 'save' | 'mayBeDone'> {
-  readonly id: SessionId
-  readonly changes: readonly Change[]
-}
-
-/** Why a batch has no result for a save. `mayBeStored`: this batch or an earlier attempt may have stored the save. */
-export type Unsaved = 'notStored' | 'mayBeStored'
 
 /**
  * Operations on several sessions in one statement and one transaction. Results are in the order of the requests. An
@@ -134,19 +118,6 @@ export interface BatchOperations {
   readonly save: (
     requests: readonly SaveRequest[],
   ) => TaskEither<StoreError, readonly Either<Unsaved, SavedSnapshot>[]>
-}
-
-/** A session's edits, and the snapshot to which they apply. */
-export interface Change {
-  /** Identifies this save, so that a retry after a lost answer does not save twice. */
-  readonly save: IdempotencyKey
-  readonly edits: Edits
-  /** The snapshot before the edits. It may have only some keys. */
-  readonly since: Snapshot
-  /** `since.entries` with the edits applied, except updates of keys that `since` does not have. */
-  readonly entries: Entries
-  /** Whether an earlier attempt may have stored the change. Default: false. */
-  readonly mayBeDone?: boolean
 }
 
 export interface SessionStore {
@@ -220,6 +191,9 @@ export interface SessionStore {
 
   /** Deletes at most `limit` expired sessions. Waits for no lock, deletes no live session, and may run concurrently. */
   readonly deleteExpired: (limit: number) => TaskEither<StoreError, ExpiredBatch>
+
+  /** The flows of the sessions, if the store has them. */
+  readonly flows?: FlowStore
 
   /** Operations on several sessions at once, if the store has them. `batched` uses them. */
   readonly batch?: BatchOperations

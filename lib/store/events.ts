@@ -46,6 +46,24 @@ export interface SessionEvents {
     readonly to: number
     readonly durationMs: number
   }
+  /** A flow was stored with or before its first answer. `evicted` is the number of flows that were evicted for it. */
+  readonly flowBegun: {
+    readonly id: SessionId
+    readonly flow: string
+    readonly name: string
+    readonly evicted: number
+  }
+  /** An answer was stored. `step` is the step that the flow has reached. */
+  readonly flowAdvanced: {
+    readonly id: SessionId
+    readonly flow: string
+    readonly name: string
+    readonly step: string
+  }
+  /** A flow has ended with a result. */
+  readonly flowEnded: { readonly id: SessionId; readonly flow: string; readonly name: string }
+  /** A page of a flow could not be used. `reason` is the reason of a `FlowExpired`, or `changed`. */
+  readonly flowRejected: { readonly name: string; readonly reason: string }
   /** An operation failed with an error other than `SaveConflict` and `SessionGone`. */
   readonly failed: {
     readonly operation: Operation

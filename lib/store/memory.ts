@@ -23,6 +23,8 @@ import {
   type Saved,
   type SessionStore,
 } from './contract.js'
+import type { FlowStore } from './flow-contract.js'
+import { MemoryFlows } from './memory-flows.js'
 
 /** Returns milliseconds since 1970-01-01T00:00:00Z. */
 export type Clock = () => number
@@ -54,10 +56,13 @@ class MemoryTable {
   /** For each fenced id, the time at which the fence ends. The earliest time is first. */
   readonly #fenced = new Map<SessionId, number>()
   readonly #now: Clock
+  readonly #ended: (id: SessionId) => void
   #deleteAt = 1024
 
-  constructor(now: Clock) {
+  /** `ended` is called with the id of each session that is removed. */
+  constructor(now: Clock, ended: (id: SessionId) => void) {
     this.#now = now
+    this.#ended = ended
   }
 
   find(id: SessionId): O.Option<Rows> {
@@ -71,6 +76,12 @@ class MemoryTable {
     const rows = this.#rows.get(id)
     if (rows === undefined || !fits(rows)) return E.left('unknown')
     return rows.expiration > this.#now() ? E.right(rows) : E.left('expired')
+  }
+
+  /** The time at which a live session expires at the latest. */
+  latestExpiration(id: SessionId): number | undefined {
+    const rows = this.find(id)
+    return O.isSome(rows) ? rows.value.absoluteExpiration : undefined
   }
 
   /** The live sessions of a principal, the oldest first. */
@@ -110,6 +121,7 @@ class MemoryTable {
     }
     this.#fenced.delete(id)
     this.#fenced.set(id, now + FENCE_MS)
+    this.#ended(id)
     return this.#rows.delete(id)
   }
 
@@ -151,13 +163,13 @@ export interface MemoryOptions extends Partial<Lifetime> {
 export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const lifetime = lifetimeOf(options)
   const now = options.clock ?? (() => Date.now())
-  const [table, ids] = [new MemoryTable(now), verifiableIds()]
+  const ids = verifiableIds()
   ids.learn(randomSecret(), 0)
-  const { extendedExpiry, touched, withNewLifetime, snapshot } = expiry(lifetime, now)
-  const saved = (change: Change) => (rows: Rows) =>
-    isDone(rows, change.save)
-      ? rows
-      : { ...withNewLifetime(extendedExpiry(rows), change), ...edited(rows, change) }
+  const table = new MemoryTable(now, (id) => flows.remove(id))
+  const { extendedExpiry, touched, saved, snapshot } = expiry(lifetime, now)
+  const save = (id: SessionId, change: Change) =>
+    E.map(snapshot)(table.update(id, flow(saved(change), E.right)))
+  const flows = new MemoryFlows({ now, save, latestExpiration: (id) => table.latestExpiration(id) })
   return {
     lifetime,
     ids,
@@ -165,7 +177,7 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
     create: (id, secret, save, entries) =>
       step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),
     load: (id, secret) => step(() => E.right(E.map(snapshot)(table.open(id, secretMatches(secret, now()))))),
-    save: (id, change) => step(() => E.map(snapshot)(table.update(id, flow(saved(change), E.right)))),
+    save: (id, change) => step(() => save(id, change)),
     touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(extendedExpiry, E.right)))),
     refresh: (id) =>
       step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
@@ -173,8 +185,21 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
       step(() => E.map(constVoid)(table.update(id, rotated(id, from, to, now() + lifetime.rotationGraceMs)))),
     destroy: (id) => step(() => E.map(constVoid)(E.right(table.remove(id)))),
     ...principals(table),
+    flows: flowsIn(flows),
   }
 }
+
+const flowsIn = (flows: MemoryFlows): FlowStore => ({
+  read: (key, row, known) => step(() => E.right(flows.read(key, row, known))),
+  begin: (key, flow, row) => step(() => flows.begin(key, flow, row)),
+  advance: (key, seen, row, change) => step(() => flows.advance(key, seen, row, change)),
+  end: (key, seen, end, change) => step(() => flows.end(key, seen, end, change)),
+  claim: (claim, generation) => step(() => E.right(flows.claim(claim, generation))),
+  record: (claim, value) => step(() => E.right(flows.record(claim, value))),
+  release: (claim) => done(() => flows.release(claim)),
+  list: (session) => step(() => E.right(flows.list(session))),
+  drop: (key) => done(() => flows.drop(key)),
+})
 
 const principals = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => ({
   sessionsOf: (principal) => step(() => E.right(table.whose(principal).map(listed).reverse())),
@@ -207,12 +232,18 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
   })
   const withNewLifetime = (rows: Rows, { edits, entries }: Change): Rows =>
     edits.has(LIFETIME) ? { ...rows, ...initialExpiry(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
+  const saved =
+    (change: Change) =>
+    (rows: Rows): Rows =>
+      isDone(rows, change.save)
+        ? rows
+        : { ...withNewLifetime(extendedExpiry(rows), change), ...edited(rows, change) }
   const touched = (rows: Rows): Rows => (isDue(rows) ? extendedExpiry(rows) : rows)
   const snapshot = (rows: Rows): Snapshot => {
     const { revision, expiration, entries, recent } = rows
     return { revision, expiration, touchDue: isDue(rows), versionTag: recent[0] as IdempotencyKey, entries }
   }
-  return { extendedExpiry, touched, withNewLifetime, snapshot }
+  return { extendedExpiry, touched, saved, snapshot }
 }
 
 /** Returns a task that runs the whole operation synchronously, and thus atomically. */
@@ -220,6 +251,12 @@ const step =
   <L, A>(operation: () => E.Either<L, A>): TaskEither<L, A> =>
   async () =>
     Promise.resolve(operation())
+
+const done = (operation: () => void): TaskEither<never, void> =>
+  step(() => {
+    operation()
+    return E.right(undefined)
+  })
 
 const listed = ([id, { createdAt, expiration }]: readonly [SessionId, Rows]): Listed => ({
   id,

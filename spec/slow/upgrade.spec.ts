@@ -5,6 +5,8 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import { SchemaMismatch } from '../../lib/core/errors.js'
 import { RELEASE } from '../../lib/core/process.js'
@@ -36,7 +38,7 @@ import { freshSchema, left, right } from '../support/stores.js'
 const run = promisify(execFile)
 const script = (name: string): string => fileURLToPath(new URL(`../support/${name}.mjs`, import.meta.url))
 
-const releases = { 1: unpackRelease(1), 2: unpackRelease(2) } as const
+const releases = { 1: unpackRelease(1), 2: unpackRelease(2), 3: unpackRelease(3) } as const
 const server = await startPostgres({ settings: { max_connections: '200' } })
 const database = postgresDatabase(quietPool(server.url), { timeoutMs: 60_000 })
 t.teardown(async () => {
@@ -50,7 +52,7 @@ const made = (...versions: readonly number[]) => versions.map((version) => ({ ve
 const start = (schema: string) => run(process.execPath, [script('starter-child'), server.url, schema])
 
 /** The release of this version of the schema, serving until it is told to end. */
-const serveOld = async (schema: string, version: 1 | 2 = 1) => {
+const serveOld = async (schema: string, version: 1 | 2 | 3 = 1) => {
   const child = spawn(process.execPath, [script('release-child'), releases[version], server.url, schema], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -93,14 +95,14 @@ const version1 = async (sessions: number): Promise<string> => {
 t.test('an empty database is made ready, and knows its versions', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
-  t.strictSame(await versionsIn(schema), made(1, 2, 3))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
 })
 
 t.test('a database of version 1 is upgraded; its sessions are listed and lose nothing', async (t) => {
   const schema = await version1(25_000)
   const before = await sql(`select * from ${schema}.entry order by session_id, key`)
   await right(sessionStore(database, { schema }).prepare)
-  t.strictSame(await versionsIn(schema), made(2, 3))
+  t.strictSame(await versionsIn(schema), made(2, 3, 4))
   t.strictSame(await sql(`select * from ${schema}.entry order by session_id, key`), before)
   const unlisted = `select id, expires_at from ${schema}.session
     except select session_id, collect_at from ${schema}.listing`
@@ -131,7 +133,7 @@ t.test('with upgrades off, an older or empty database is told apart, and left as
     const error = await left(sessionStore(database, { schema, upgradeSchema: false }).prepare)
     t.ok(error instanceof SchemaMismatch)
     t.match(error, {
-      versions: { found, wanted: 3 },
+      versions: { found, wanted: 4 },
       message: `npx keyrow schema upgrade --schema ${schema}`,
     })
   }
@@ -146,14 +148,15 @@ t.test('a newer database is left alone; the error names both versions', async (t
   await right(sessionStore(database, { schema }).prepare)
   await sql(`insert into ${schema}.metadata (version, made_by) values (99, '9.9.9')`)
   const error = await left(sessionStore(database, { schema }).prepare)
-  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 3 } })
-  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 3/)
+  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 4 } })
+  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 4/)
 })
 
 for (const [name, tables] of Object.entries({
   'a table session': ['session (id integer primary key, body text)'],
   'a table metadata': ['metadata (key text, value text)'],
   'a table listing beside our version 1': ['listing (price numeric)'],
+  'a table flow': ['flow (id integer)'],
   'a table entry, and nothing else': ['entry (session_id uuid, key text, value jsonb, revision bigint)'],
 }))
   t.test(`somebody else's tables under our names are left alone: ${name}`, async (t) => {
@@ -168,18 +171,18 @@ for (const [name, tables] of Object.entries({
     t.strictSame(await sql(columns), before)
   })
 
-t.test('a database that says version 3 and lacks a part of it is a SchemaMismatch', async (t) => {
+t.test('a database that says version 4 and lacks a part of it is a SchemaMismatch', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
   await sql(`alter table ${schema}.listing drop column principal`)
   const error = await left(sessionStore(database, { schema }).prepare)
-  t.match(error, { _tag: 'SchemaMismatch', message: /says version 3, but it lacks listing\.principal/ })
+  t.match(error, { _tag: 'SchemaMismatch', message: /says version 4, but it lacks listing\.principal/ })
 })
 
 t.test('ten processes that start together on an empty database make it once', async (t) => {
   const schema = freshSchema()
   await Promise.all(Array.from({ length: 10 }, () => start(schema)))
-  t.strictSame(await versionsIn(schema), made(1, 2, 3))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
   t.strictSame(await sql(`select count(*)::int as n from ${schema}.session`), [{ n: 10 }])
 })
 
@@ -191,7 +194,7 @@ t.test('so do ten whose role has another default of isolation', async (t) => {
   )
   await Promise.all(databases.map((each) => right(sessionStore(each, { schema }).prepare)))
   await Promise.all(databases.map((each) => right(each.close)))
-  t.equal((await versionsIn(schema)).length, 3)
+  t.equal((await versionsIn(schema)).length, 4)
 })
 
 t.test('a role with the documented rights can do all but upgrade', async (t) => {
@@ -262,7 +265,7 @@ t.test(
       served.flatMap(({ failures }) => failures),
       [],
     )
-    t.strictSame(await versionsIn(schema), made(2, 3))
+    t.strictSame(await versionsIn(schema), made(2, 3, 4))
     const brief = modes.filter((mode) => mode !== 'AccessShareLock')
     t.match(
       brief,
@@ -303,7 +306,7 @@ t.test(
     const old = await Promise.all([serveOld(schema, 2), serveOld(schema, 2)])
     const files = await filesOf(schema)
     await Promise.all(Array.from({ length: 4 }, () => start(schema)))
-    t.strictSame(await versionsIn(schema), made(1, 2, 3))
+    t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
     t.strictSame(await filesOf(schema), files, 'no table is rewritten')
     const day = 86_400_000
     const store = sessionStore(database, { schema })
@@ -335,6 +338,37 @@ t.test(
     await right(before.close)
   },
 )
+
+t.test('version 3 is upgraded while its release serves and ends sessions that have flows', async (t) => {
+  const schema = freshSchema()
+  await (await serveOld(schema, 3))()
+  t.strictSame(await versionsIn(schema), made(1, 2, 3))
+  const old = await Promise.all([serveOld(schema, 3), serveOld(schema, 3)])
+  const files = await filesOf(schema)
+  const locks = watchLocks(schema)
+  await Promise.all(Array.from({ length: 4 }, () => start(schema)))
+  const { modes } = await locks()
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+  t.strictSame(modes, [], 'no table in use is locked')
+  t.strictSame(await filesOf(schema), files, 'no table is rewritten')
+  const served = await Promise.all(old.map((end) => end()))
+  t.strictSame(
+    served.flatMap(({ failures }) => failures),
+    [],
+  )
+  const store = sessionStore(database, { schema })
+  for (const [token, n] of served.flatMap(({ expected }) => expected))
+    t.equal((await loadSession(store, token))?.store.get('n'), n)
+  // The release before deletes no flows, so the cleanup deletes them when they expire.
+  const session = await saveSession(sessionUpdate('n', () => 1)(buildSession(store)))
+  const flow = { session: session.id, flow: session.id }
+  const head = { name: 'flow', version: 1, input: {}, seed: '00', principal: undefined, caller: undefined }
+  await right(store.flows?.begin(flow, { ...head, idleMs: undefined, maxAgeMs: 1 }, undefined) ?? TE.right(0))
+  await sql(`delete from ${schema}.session where id = '${session.id}'`)
+  t.match(await right(store.flows?.read(flow, undefined, []) ?? TE.right(O.none)), { _tag: 'None' })
+  await right(deleteExpiredSessions(store))
+  t.strictSame(await sql(`select from ${schema}.flow`), [])
+})
 
 interface Driver {
   readonly postgresDatabase: typeof postgresDatabase
@@ -380,7 +414,7 @@ t.test('an upgrade waits for nobody who has the sessions for long, and keeps nob
   release()
   await reading
   await right(store.prepare)
-  t.strictSame(await versionsIn(schema), made(1, 2, 3))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
 })
 
 /** Runs until the listing is being filled. */
@@ -418,5 +452,5 @@ for (const killed of ['the process', 'the server'] as const)
     t.strictSame(failures, [])
     t.not(requests, 0)
     await start(schema)
-    t.strictSame(await versionsIn(schema), made(2, 3))
+    t.strictSame(await versionsIn(schema), made(2, 3, 4))
   })

@@ -254,7 +254,7 @@ const formatted = (reports: readonly string[]): readonly string[] => {
 /** Returns the report of each entry point by file name. `entries` are the `exports` of package.json. */
 export const apiReports = (entries: Readonly<Record<string, string>>): ReadonlyMap<string, string> => {
   const files = Object.entries(entries).map(([name, path]) => ({
-    file: `${name === '.' ? 'index' : name.slice(2)}.txt`,
+    file: `${name === '.' ? 'index' : name.slice(2).replace('/', '-')}.txt`,
     types: `${root}${path.slice(2).replace(/js$/, 'd.ts')}`,
   }))
   const program = ts.createProgram(

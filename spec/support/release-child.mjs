@@ -4,10 +4,13 @@
 import postgres from 'postgres'
 
 const [modules, url, schema] = process.argv.slice(2)
-const { sessionStore } = await import(new URL('index.js', modules))
-const { postgresDatabase } = await import(new URL('driver/postgres.js', modules))
+// The modules have other paths since the third release.
+const load = (path, before) => import(new URL(path, modules)).catch(() => import(new URL(before, modules)))
+const { postgresDatabase } = await load('db/postgres/index.js', 'driver/postgres.js')
+const promises = await load('promise/index.js', 'promise.js')
 const { buildSession, destroySession, loadSession, saveSession, sessionSet, sessionToken, sessionUpdate } =
-  await import(new URL('promise.js', modules))
+  promises
+const { sessionStore } = await load('sql/store.js', 'index.js')
 
 const sql = postgres(url, { max: 4, fetch_types: false, max_pipeline: 1_000_000, onnotice: () => undefined })
 const store = sessionStore(postgresDatabase(sql), { schema })

@@ -1,8 +1,10 @@
 // Runs each statement of the library on filled tables, and records the statements.
 
+import { randomUUID } from 'node:crypto'
 import { promisify } from 'node:util'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
 import { adminOver, FIRST_ID, type Scope, statsOver } from '../../lib/cli/admin.js'
+import { adminStatements } from '../../lib/cli/admin-sql.js'
 import { noEntries } from '../../lib/core/edits.js'
 import { newIdempotencyKey } from '../../lib/core/token.js'
 import { batchedDatabase } from '../../lib/db/batched.js'
@@ -79,6 +81,8 @@ const recordsIn = (schemaName: string) => ({
   }),
 })
 
+const TABLES = ['session', 'entry', 'listing', 'flow', 'continuation', 'effect']
+
 /**
  * Makes ten thousand sessions with three keys, some of them expired, and ten thousand records. The tables are vacuumed
  * and analyzed. Each run makes the same rows, so that the plans are always the same.
@@ -98,6 +102,14 @@ const load = async (watched: Database, database: Database, schemaName: string): 
        select id, 'key' || n, '1', 1 from ${schema}.session, generate_series(1, 3) as n;
        insert into ${schema}.listing
        select id, case when get_byte(secret_hash, 0) = 0 then 'ada' end, expires_at from ${schema}.session;
+       insert into ${schema}.flow
+       select id, id, 'flow', 1, '{}', '', null, null, null, 0, id, 3, 30, null, now(), now() + interval '1 day'
+       from ${schema}.session;
+       insert into ${schema}.continuation
+       select id, id, md5(id::text || n)::uuid, null, 0, n, 'step', '[]', '', now()
+       from ${schema}.session, generate_series(1, 3) as n;
+       insert into ${schema}.effect
+       select id, id, id, 'once charge', 0, id, now(), '1' from ${schema}.session;
        create table ${schema}.note as
        select n as id, n / 10 as owner, 'title' as title from generate_series(1::int8, 10000) as n;
        alter table ${schema}.note add primary key (id);
@@ -111,7 +123,7 @@ const load = async (watched: Database, database: Database, schemaName: string): 
        insert into ${schema}.old select n::text, '{}', now() + interval '1 day' from generate_series(1, 1000) as n;
      end $$`,
   )
-  for (const table of ['session', 'entry', 'listing', 'note', 'tag', 'tagged', 'old'])
+  for (const table of [...TABLES, 'note', 'tag', 'tagged', 'old'])
     await rowsOf(database, `vacuum analyze ${schema}.${table}`)
 }
 
@@ -150,6 +162,35 @@ const useSessions = async (watched: Database, store: SessionStore): Promise<void
   await right(store.deleteExpired(10))
 }
 
+const useFlows = async (watched: Database, schema: string): Promise<void> => {
+  const store = sessionStore(watched, { schema })
+  const { flows } = store
+  if (flows === undefined) throw new Error('the store has no flows')
+  const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const [one, flow] = [randomUUID(), randomUUID()]
+  const key = { session: session.id, flow }
+  const seen = { generation: 0, principal: undefined }
+  const head = { name: 'flow', version: 1, input: {}, seed: '00', principal: undefined, caller: undefined }
+  const row = {
+    id: one,
+    parent: undefined,
+    step: 'step',
+    records: [],
+    made: newIdempotencyKey(),
+    cuts: false,
+  }
+  const claim = { ...key, scope: flow, name: 'once charge', occurrence: 0, claim: one, claimMs: 1_000 }
+  await right(flows.begin(key, { ...head, idleMs: undefined, maxAgeMs: undefined }, undefined))
+  await right(flows.advance(key, seen, row, undefined))
+  await right(flows.read(key, one, [`${flow} made`]))
+  await right(flows.claim(claim, 0))
+  await right(flows.release(claim))
+  await right(flows.record(claim, 1))
+  await right(flows.list(session.id))
+  await right(flows.end(key, seen, { to: '/', made: newIdempotencyKey() }, undefined))
+  await right(flows.drop(key))
+}
+
 /** Runs the administrator's statements. */
 const administer = async (watched: Database, schemaName: string): Promise<void> => {
   const schema = quotedSchema(schemaName)
@@ -164,6 +205,10 @@ const administer = async (watched: Database, schemaName: string): Promise<void> 
   const [one] = await right(operator.sessions(10, 'ada'))
   const id = one?.id ?? FIRST_ID
   await right(operator.show(id, true))
+  const { flows, continuations, dropFlow } = adminStatements(schema)
+  await right(watched.query(flows, [id]))
+  await right(watched.query(continuations, [id, id, true]))
+  await right(watched.query(dropFlow, [id, id]))
   const express = expressSessionStore(sessionStore(watched, { schema: schemaName }), {
     database: watched,
     schema: schemaName,
@@ -222,6 +267,7 @@ export const runStatements = async (database: Database, schema: string): Promise
   await useSessions(watched, sessionStore(watched, { schema }))
   await useSessions(watched, sessionStore(watched, { schema, citus: true }))
   await useBatches(() => fast(sessionStore(watched, { schema })))
+  await useFlows(watched, schema)
   await administer(watched, schema)
   await useRecords(watched, schema)
   return [...seen.values()]

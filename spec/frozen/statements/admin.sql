@@ -3,6 +3,19 @@ select date_part('epoch', clock_timestamp()) * 1000 as now
 -- plan:
 --   Result
 
+-- admin.continuations
+select c.id::text as id, c.parent::text as parent, c.depth, c.step, date_part('epoch', c.made_at) * 1000 as made,
+       (case when $3::boolean then c.records
+             else (select jsonb_agg(r ->> 1) from jsonb_array_elements(c.records) as r) end)::text as records
+from "keyrow".continuation c
+where c.session_id = $1::uuid and c.flow_id = $2::uuid and (select clock_timestamp() is not null)
+order by c.made_at, c.depth, c.id
+-- plan:
+--   Sort
+--     InitPlan 1: Result
+--     Result
+--       Index Scan using continuation_pkey on continuation
+
 -- admin.countAll
 select count(*)::int as count, current_database()::text as database
 from (select from "keyrow".session limit 10001) as found
@@ -38,6 +51,12 @@ where (select clock_timestamp() is not null)
 --       Limit
 --         Index Only Scan using session_pkey on session
 
+-- admin.dropFlow
+delete from "keyrow".flow where session_id = $1::uuid and id = $2::uuid
+-- plan:
+--   Delete on flow
+--     Index Scan using flow_pkey on flow
+
 -- admin.due
 select date_part('epoch', now()) * 1000 - date_part('epoch', min(collect_at)) * 1000 as waiting from "keyrow".listing where (select clock_timestamp() is not null)
 -- plan:
@@ -62,6 +81,8 @@ with chosen as materialized (
   delete from "keyrow".entry e using held where e.session_id = held.id
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
+), flows as (
+  delete from "keyrow".flow f using ended where f.session_id = ended.id
 ), fenced as (
 insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
 on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
@@ -87,13 +108,17 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       Nested Loop Inner
+--         CTE Scan on ended
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Insert on listing
 --       CTE Scan on held
---     InitPlan 6: Aggregate
---       CTE Scan on ended
 --     InitPlan 7: Aggregate
+--       CTE Scan on ended
+--     InitPlan 8: Aggregate
 --       CTE Scan on chosen
---     InitPlan 8: Limit
+--     InitPlan 9: Limit
 --       Sort
 --         CTE Scan on chosen
 
@@ -112,6 +137,8 @@ with chosen as materialized (
   delete from "keyrow".entry e using held where e.session_id = held.id
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
+), flows as (
+  delete from "keyrow".flow f using ended where f.session_id = ended.id
 ), fenced as (
 insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
 on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
@@ -138,13 +165,17 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       Nested Loop Inner
+--         CTE Scan on ended
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Insert on listing
 --       CTE Scan on held
---     InitPlan 6: Aggregate
---       CTE Scan on ended
 --     InitPlan 7: Aggregate
+--       CTE Scan on ended
+--     InitPlan 8: Aggregate
 --       CTE Scan on chosen
---     InitPlan 8: Limit
+--     InitPlan 9: Limit
 --       Sort
 --         CTE Scan on chosen
 
@@ -160,6 +191,8 @@ with chosen as materialized (
   delete from "keyrow".entry e using held where e.session_id = held.id
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
+), flows as (
+  delete from "keyrow".flow f using ended where f.session_id = ended.id
 ), fenced as (
 insert into "keyrow".listing (session_id, collect_at) select id, now() + interval '1 hour' from held
 on conflict (session_id) do update set principal = null, collect_at = excluded.collect_at
@@ -184,13 +217,17 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       Nested Loop Inner
+--         CTE Scan on ended
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Insert on listing
 --       CTE Scan on held
---     InitPlan 6: Aggregate
---       CTE Scan on ended
 --     InitPlan 7: Aggregate
+--       CTE Scan on ended
+--     InitPlan 8: Aggregate
 --       CTE Scan on chosen
---     InitPlan 8: Limit
+--     InitPlan 9: Limit
 --       Sort
 --         CTE Scan on chosen
 
@@ -204,12 +241,29 @@ where (select clock_timestamp() is not null)
 --     Result
 --       Sample Scan on entry
 
+-- admin.flows
+select f.id::text as id, f.name, f.version, c.step, f.answers, f.size, date_part('epoch', f.used_at) * 1000 as used,
+       date_part('epoch', f.until) * 1000 as until,
+       case when f.ended = '"evicted"' then 'evicted' when f.ended is not null then 'finished'
+            when f.until <= now() then 'expired' else 'running' end as state
+from "keyrow".flow f
+     left join "keyrow".continuation c on c.session_id = f.session_id and c.flow_id = f.id and c.id = f.latest
+where f.session_id = $1::uuid and (select clock_timestamp() is not null)
+order by f.used_at desc, f.id
+-- plan:
+--   Sort
+--     InitPlan 1: Result
+--     Result
+--       Nested Loop Left
+--         Index Scan using flow_pkey on flow
+--         Index Scan using continuation_pkey on continuation
+
 -- admin.hazards
 with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
-    and c.relname in ('session', 'entry', 'listing', 'metadata')
+    and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect')
 ), policy as (
   select p.polrelid, p.polpermissive, p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true'
          and coalesce(pg_get_expr(p.polwithcheck, p.polrelid), 'true') = 'true' as whole
@@ -256,7 +310,7 @@ select i.relname::text as name, c.relname::text as owner, x.indisprimary as main
        x.indisvalid and x.indisready as valid
 from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
 where c.relnamespace = to_regnamespace($1::text)
-  and c.relname in ('session', 'entry', 'listing', 'metadata') and (select clock_timestamp() is not null)
+  and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect') and (select clock_timestamp() is not null)
 order by i.relname
 -- plan:
 --   Sort
@@ -399,7 +453,7 @@ with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
   from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
-    and c.relname in ('session', 'entry', 'listing', 'metadata')
+    and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect')
 )
 select leaf.name, (case when min(c.reltuples) >= 0 then sum(c.reltuples) end)::float8 as rows,
        sum(pg_relation_size(c.oid))::float8 as heap, sum(pg_indexes_size(c.oid))::float8 as indexes,
@@ -419,10 +473,7 @@ order by leaf.name
 --     InitPlan 2: Result
 --     Sort
 --       Result
---         Nested Loop Left
---           Nested Loop Inner
---             CTE Scan on leaf
---             Index Scan using pg_class_oid_index on pg_class
+--         Hash Join Right
 --           Hashed Aggregate
 --             Hash Join Right
 --               Seq Scan on pg_index
@@ -431,3 +482,7 @@ order by leaf.name
 --                   Seq Scan on pg_class
 --                   Hash
 --                     Seq Scan on pg_namespace
+--           Hash
+--             Nested Loop Inner
+--               CTE Scan on leaf
+--               Index Scan using pg_class_oid_index on pg_class

@@ -8,6 +8,8 @@ with held as materialized (
 ), ended as (
   delete from "keyrow".session where id = $1::uuid and exists (select from held)
   returning id
+), flows as (
+  delete from "keyrow".flow where session_id = $1::uuid and exists (select from ended)
 ), fenced as (
   update "keyrow".listing set principal = null, collect_at = now() + interval '1 hour'
   where session_id = $1::uuid and exists (select from held where not aged)
@@ -38,8 +40,12 @@ select (select count(*) from ended)::int as sessions,
 --       InitPlan 4: CTE Scan on held
 --       Result
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       InitPlan 6: CTE Scan on ended
+--       Result
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Update on listing
---       InitPlan 6: CTE Scan on held
+--       InitPlan 8: CTE Scan on held
 --       Result
 --         Index Scan using listing_pkey on listing
 --     CTE postponed: Update on listing
@@ -47,17 +53,17 @@ select (select count(*) from ended)::int as sessions,
 --         Index Scan using listing_pkey on listing
 --         Index Scan using session_pkey on session
 --     CTE unlisted: Delete on listing
---       InitPlan 9: CTE Scan on held
---       InitPlan 10: Index Only Scan using session_pkey on session
+--       InitPlan 11: CTE Scan on held
+--       InitPlan 12: Index Only Scan using session_pkey on session
 --       Result
 --         Index Scan using listing_pkey on listing
---     InitPlan 12: Aggregate
---       CTE Scan on ended
---     InitPlan 13: Aggregate
---       CTE Scan on postponed
 --     InitPlan 14: Aggregate
---       CTE Scan on fenced
+--       CTE Scan on ended
 --     InitPlan 15: Aggregate
+--       CTE Scan on postponed
+--     InitPlan 16: Aggregate
+--       CTE Scan on fenced
+--     InitPlan 17: Aggregate
 --       CTE Scan on unlisted
 
 -- citus.due
@@ -81,6 +87,8 @@ with held as materialized (
     and exists (select from held)
     and exists (select from "keyrow".listing where session_id = $1::uuid and principal = $2::text)
   returning id
+), flows as (
+  delete from "keyrow".flow where session_id = $1::uuid and exists (select from ended)
 )
 select id::text as id from ended
 -- plan:
@@ -96,6 +104,10 @@ select id::text as id from ended
 --       InitPlan 5: Index Scan using listing_principal on listing
 --       Result
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       InitPlan 7: CTE Scan on ended
+--       Result
+--         Index Scan using flow_pkey on flow
 
 -- citus.idsOf
 select session_id::text as id from "keyrow".listing

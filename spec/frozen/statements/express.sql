@@ -24,6 +24,8 @@ with held as materialized (
   for update
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
+), flows as (
+  delete from "keyrow".flow f using ended where f.session_id = ended.id
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
   from held where l.session_id = held.id
@@ -42,6 +44,10 @@ select count(*)::int as n from ended
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       Nested Loop Inner
+--         CTE Scan on ended
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Update on listing
 --       Nested Loop Inner
 --         CTE Scan on held

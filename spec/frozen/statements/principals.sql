@@ -15,6 +15,8 @@ with single as materialized (
   delete from "keyrow".entry e using held where e.session_id = held.id
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
+), flows as (
+  delete from "keyrow".flow f using ended where f.session_id = ended.id
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
   from held where l.session_id = held.id and not held.aged
@@ -56,6 +58,10 @@ select (select count(*) from ended)::int as sessions, (select count(*) from due)
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       Nested Loop Inner
+--         CTE Scan on ended
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Update on listing
 --       Nested Loop Inner
 --         CTE Scan on held
@@ -70,20 +76,20 @@ select (select count(*) from ended)::int as sessions, (select count(*) from due)
 --     CTE unlisted: Delete on listing
 --       Nested Loop Inner
 --         CTE Scan on due
---           SubPlan 10: CTE Scan on held
---           SubPlan 11: Index Only Scan using session_pkey on session
+--           SubPlan 11: CTE Scan on held
+--           SubPlan 12: Index Only Scan using session_pkey on session
 --         Index Scan using listing_pkey on listing
---     InitPlan 14: Aggregate
---       CTE Scan on ended
 --     InitPlan 15: Aggregate
---       CTE Scan on due
+--       CTE Scan on ended
 --     InitPlan 16: Aggregate
---       CTE Scan on postponed
+--       CTE Scan on due
 --     InitPlan 17: Aggregate
---       CTE Scan on fenced
+--       CTE Scan on postponed
 --     InitPlan 18: Aggregate
+--       CTE Scan on fenced
+--     InitPlan 19: Aggregate
 --       CTE Scan on unlisted
---     InitPlan 19: CTE Scan on single
+--     InitPlan 20: CTE Scan on single
 
 -- principals.endAll
 with held as materialized (
@@ -94,6 +100,8 @@ with held as materialized (
   for update
 ), ended as (
   delete from "keyrow".session s using held where s.id = held.id returning s.id
+), flows as (
+  delete from "keyrow".flow f using ended where f.session_id = ended.id
 ), fenced as (
   update "keyrow".listing l set principal = null, collect_at = now() + interval '1 hour'
   from held where l.session_id = held.id
@@ -111,6 +119,10 @@ select id::text as id from ended order by id
 --       Nested Loop Inner
 --         CTE Scan on held
 --         Index Scan using session_pkey on session
+--     CTE flows: Delete on flow
+--       Nested Loop Inner
+--         CTE Scan on ended
+--         Index Scan using flow_pkey on flow
 --     CTE fenced: Update on listing
 --       Nested Loop Inner
 --         CTE Scan on held

@@ -1,5 +1,35 @@
+-- schema.continuation
+create table "keyrow".continuation (
+  session_id uuid not null,
+  flow_id uuid not null,
+  id uuid not null,
+  parent uuid, -- null: the first page was answered
+  generation integer not null, -- it can be answered if this is the flow's generation
+  depth integer not null,
+  step text not null, -- the step that the flow has reached
+  records jsonb not null, -- the answer to the parent's page, and the effects after it
+  made text not null, -- the write that made the row
+  made_at timestamptz not null,
+  primary key (session_id, flow_id, id),
+  foreign key (session_id, flow_id) references "keyrow".flow (session_id, id) on delete cascade
+)
+
 -- schema.create
 create schema "keyrow"
+
+-- schema.effect
+create table "keyrow".effect (
+  session_id uuid not null,
+  flow_id uuid not null,
+  scope uuid not null, -- a continuation, or the flow
+  name text not null,
+  occurrence integer not null,
+  claim uuid not null,
+  claimed_until timestamptz not null,
+  value jsonb, -- null: the effect has not ended
+  primary key (session_id, flow_id, scope, name, occurrence),
+  foreign key (session_id, flow_id) references "keyrow".flow (session_id, id) on delete cascade
+)
 
 -- schema.entry
 create table "keyrow".entry (
@@ -10,12 +40,36 @@ create table "keyrow".entry (
   primary key (session_id, key)
 ) with (fillfactor = 85)
 
+-- schema.flow
+create table "keyrow".flow (
+  session_id uuid not null,
+  id uuid not null,
+  name text not null,
+  version integer not null, -- the version of the definition that began the flow
+  input jsonb not null,
+  seed text not null,
+  principal text, -- whose flow it is, if anybody's
+  caller text, -- the continuation that gets the result
+  idle_ms float8,
+  generation integer not null, -- a cut raises it
+  latest uuid, -- the last continuation
+  answers integer not null,
+  size integer not null, -- the characters of all records
+  ended jsonb,
+  used_at timestamptz not null,
+  until timestamptz not null,
+  primary key (session_id, id)
+) with (fillfactor = 70)
+
+-- schema.flow.until
+create index flow_until on "keyrow".flow (until)
+
 -- schema.found
 select to_regnamespace($1::text) is not null as exists, current_setting('session_replication_role') as replication,
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in ('session', 'entry', 'listing', 'metadata')), '[]')::text as columns
+                   and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect')), '[]')::text as columns
 where clock_timestamp() is not null
 -- plan:
 --   Result

@@ -59,10 +59,18 @@ where id = $1::uuid and position(decode($2::text, 'hex') in recent_saves) > 0 an
 --   Index Scan using session_pkey on session
 
 -- session.destroy
-delete from "keyrow".session where id = $1::uuid
+with ended as (
+  delete from "keyrow".session where id = $1::uuid returning id
+)
+delete from "keyrow".flow where session_id = $1::uuid and (select count(*) from ended) >= 0
 -- plan:
---   Delete on session
---     Index Scan using session_pkey on session
+--   Delete on flow
+--     CTE ended: Delete on session
+--       Index Scan using session_pkey on session
+--     InitPlan 2: Aggregate
+--       CTE Scan on ended
+--     Result
+--       Index Scan using flow_pkey on flow
 
 -- session.fence
 insert into "keyrow".listing (session_id, collect_at) values ($1::uuid, now() + interval '1 hour')

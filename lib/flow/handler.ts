@@ -1,0 +1,292 @@
+// Serves a flow over HTTP. A GET shows the page of a position, and stores nothing. A POST answers the page, and redirects
+// to the next page. So a reload never sends a form again.
+
+import { randomUUID } from 'node:crypto'
+import type { SessionError } from '../core/errors.js'
+import { E, type TE } from '../core/prelude.cjs'
+import { type CheckedRequest, isUnsafe, senderOf, verifyCsrf } from '../http/csrf.js'
+import type { RequestRejected } from '../http/errors.js'
+import { storeCurrentSession } from '../request/save-with.js'
+import { currentRequest } from '../request/scope.js'
+import { currentSession } from '../request/with-session.js'
+import { publish } from '../store/events.js'
+import { answerAt, type Fitting, fitting, localPath, positionFor, type Start } from './answer.js'
+import { FlowChanged, type FlowError, FlowExpired } from './errors.js'
+import { calledIdOf, decode, encode, kOf, type Place, parseK } from './journal.js'
+import { type Position, pathOf, type ServedFlow, serve, servedFlow } from './position.js'
+import { hasSecrets, lacksSecret, withoutSecrets } from './secret-answer.js'
+import type { AnyFlow, Codec, DispatchStep, Flow, Html, Page, PageStep, Rendered, Reply } from './steps.js'
+
+/** A request to a flow. The framework's handler passes the parsed form as `body`. */
+export interface FlowRequest extends CheckedRequest {
+  readonly method: string
+  /** The path and the query. */
+  readonly url: string
+  readonly body: unknown
+}
+
+/** A value, or a promise or a task of the value. */
+export type Eventually<A> = A | Promise<A> | TE.TaskEither<unknown, A>
+
+export interface FlowOptions<I, A> {
+  /** The path at which the flow is served, such as `/checkout`. */
+  readonly at: string
+  /** Returns the input of a new instance. The input is stored with the first answer. */
+  readonly start: (request: FlowRequest) => Eventually<I>
+  /** Returns the path to which the visitor is redirected after the end of the flow. */
+  readonly done: (result: A) => Eventually<string>
+  /** Returns the response to a request for a page that can no longer be used. `expired.given` is what was posted. */
+  readonly onExpired?: (expired: FlowExpired, request: FlowRequest) => Rendered
+  /**
+   * Whether the first page stores the session of a visitor who has none. It is needed if the first answer has effects or
+   * edits: two equal first answers of a visitor without a session would be two sessions. Default: false.
+   */
+  readonly storeSession?: boolean
+}
+
+/** Handles the requests to a flow. The framework's adapter must have made a current session. */
+export type FlowHandler<L> = (
+  request: FlowRequest,
+) => TE.TaskEither<L | FlowError | SessionError | RequestRejected, Reply>
+
+/**
+ * Makes the handler of a flow. A handler for each framework is made from it: `nodeFlow`, `expressFlow`, `fastifyFlow`,
+ * `koaFlow`, `honoFlow` and `fetchFlow`. Flows are found by their name, so serve each flow once.
+ *
+ * @throws `TypeError` for a path that is no path of this site
+ *
+ * @example
+ * ```ts
+ * import * as t from 'io-ts'
+ * import { flow, flowHandler, suspend } from 'keyrow/flow'
+ * import { buildSession, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const survey = flow({ name: 'survey', input: t.type({}) }, function* () {
+ *   yield* suspend('tea', t.type({ tea: t.string }), ({ url }) => `<form method="post" action="${url}">…</form>`)
+ * })
+ * const handler = flowHandler(survey, { at: '/survey', start: () => ({}), done: () => '/thanks' })
+ * const request = { method: 'GET', url: '/survey', headers: {}, body: undefined }
+ * const reply = await withSession(buildSession(memoryStore()), () => handler(request))()
+ * console.log(reply._tag === 'Right' && reply.right.status) // 200
+ * ```
+ */
+export const flowHandler = <I, A, L>(flow: Flow<I, A, L>, options: FlowOptions<I, A>): FlowHandler<L> => {
+  const { at, start, done, onExpired, storeSession = false } = options
+  const known: ServedFlow = {
+    flow,
+    at: localPath('at', at),
+    done: done as (result: unknown) => unknown,
+  }
+  serve(known)
+  const startOf =
+    (request: FlowRequest): Start =>
+    async () =>
+      E.map((input: unknown) => encode('input', flow.input, input))(await settled(start(request)))
+  return (request) => async () => {
+    const reply = await (isUnsafe(request)
+      ? post(known, request, startOf(request))
+      : get(known, request, startOf(request), storeSession))
+    const outcome = E.isLeft(reply) ? await rejected(known, request, reply.left, onExpired) : reply
+    return outcome as E.Either<never, Reply>
+  }
+}
+
+type Result<A> = Promise<E.Either<unknown, A>>
+
+/** Waits for a value, a promise or a task. */
+const settled = async (value: unknown): Result<unknown> => {
+  const made = await value
+  return typeof made === 'function' ? (made as () => Result<unknown>)() : E.right(made)
+}
+
+const queryOf = ({ url }: FlowRequest): URLSearchParams => new URL(url, 'http://localhost').searchParams
+
+/** Returns the position that a request names. Without `k`, a new flow begins. */
+const placeOf = ({ flow }: ServedFlow, request: FlowRequest): E.Either<FlowExpired, Place> => {
+  const k = queryOf(request).get('k')
+  if (k === null) return E.right({ flow: randomUUID(), row: undefined })
+  return E.fromOption(() => new FlowExpired('unknown', flow.name))(parseK(k))
+}
+
+const get = async (
+  flow: ServedFlow,
+  request: FlowRequest,
+  start: Start,
+  storeSession: boolean,
+): Result<Reply> => {
+  const place = placeOf(flow, request)
+  if (E.isLeft(place)) return place
+  const session = storeSession ? await storeCurrentSession() : await currentSession()
+  if (E.isLeft(session)) return session
+  const found = await positionFor(flow, session.right, place.right, start)
+  if (E.isLeft(found)) return found
+  if ('to' in found.right) return E.right(seeOther(found.right.to))
+  if (found.right.cut) return E.left(new FlowExpired('cut', flow.flow.name, found.right.latest))
+  for (const { task } of found.right.replayed.guards) {
+    const passed = await task()()
+    if (E.isLeft(passed)) return passed
+  }
+  return shown(found.right, undefined)
+}
+
+/** An answer that does not fit: the reasons, and the form to which it was posted. */
+interface Misfit {
+  readonly position: Position
+  readonly problems: readonly string[]
+  readonly given: unknown
+  readonly tag: string | undefined
+}
+
+const post = async (flow: ServedFlow, request: FlowRequest, start: Start): Result<Reply> => {
+  const place = placeOf(flow, request)
+  if (E.isLeft(place)) return place
+  const { csrf, answer } = fieldsOf(request.body)
+  const accepted = await fromOwnPage(request, place.right, csrf)
+  if (E.isLeft(accepted)) return accepted
+  const tag = queryOf(request).get('choice') ?? undefined
+  const outcome = await answerAt<Misfit>(flow, place.right, start, (position) =>
+    posted(position, answer, tag),
+  )
+  if (E.isLeft(outcome)) return outcome
+  return 'to' in outcome.right
+    ? E.right(seeOther(outcome.right.to))
+    : shown(outcome.right.missed.position, outcome.right.missed)
+}
+
+/** Returns the fields of a form, and the token in its field `csrf`. */
+const fieldsOf = (body: unknown): { readonly csrf: unknown; readonly answer: unknown } => {
+  if (typeof body !== 'object' || body === null) return { csrf: undefined, answer: body ?? {} }
+  const { csrf, ...answer } = body as { readonly csrf?: unknown }
+  return { csrf, answer }
+}
+
+// A page of another origin cannot know the id of a row. So a form for a row needs no token if the browser does not say
+// from which page the form comes.
+const fromOwnPage = (request: FlowRequest, { row }: Place, csrf: unknown) => {
+  const sender = senderOf(request, currentRequest()?.origin ?? { secure: false })
+  return row !== undefined && (sender === 'unknown' || sender === 'none')
+    ? E.right(undefined)
+    : verifyCsrf(request, csrf)()
+}
+
+/** Decodes a posted answer. */
+const posted = (position: Position, answer: unknown, tag: string | undefined): E.Either<Misfit, Fitting> => {
+  const { step, given } = position
+  const missed = (problems: readonly string[], codec?: Codec): E.Either<Misfit, never> =>
+    E.left({ position, problems, given: codec && withoutSecrets(codec, answer), tag })
+  if (step.kind === 'call') return missed([])
+  // Only the server answers a tangent. The visitor's POST goes on with an answer that was given by a token.
+  if (step.kind === 'tangent')
+    return given === undefined
+      ? missed([])
+      : E.mapLeft((problems: readonly string[]) => ({ position, problems, given: undefined, tag }))(
+          fitting(step.codec, given),
+        )
+  const codec = step.kind === 'dispatch' ? choiceOf(step, tag) : step.codec
+  if (codec === undefined) return missed([`there is no choice ${tag ?? ''}`])
+  const decoded = decode(codec, answer)
+  if (E.isLeft(decoded)) return missed(decoded.left, codec)
+  if (lacksSecret(decoded.right)) return missed(['a secret is missing'], codec)
+  // The first request gets the same value as later requests, which decode what is stored. Only secrets are not stored.
+  const value = encode(step.name, codec, decoded.right)
+  const later = hasSecrets(codec) ? decoded : decode(codec, value)
+  if (E.isLeft(later)) return missed(later.left, codec)
+  return step.kind === 'dispatch'
+    ? E.right({ value: { tag: tag ?? '', value }, decoded: { tag, value: later.right } })
+    : E.right({ value, decoded: later.right })
+}
+
+const choiceOf = ({ choices }: DispatchStep, tag = ''): Codec | undefined =>
+  Object.hasOwn(choices, tag) ? choices[tag] : undefined
+
+/** Shows the page of a position, or redirects to the path at which the server waits for a value. */
+const shown = async (position: Position, missed: Misfit | undefined): Result<Reply> => {
+  const { step, served, instance, row } = position
+  const place = { flow: instance.key.flow, row }
+  if (step.kind === 'tangent') return E.right(seeOther(localPath('to', step.to(kOf(place)))))
+  if (step.kind === 'call') return E.right(seeOther(calledPath(position, step.flow)))
+  const made = await settled(pageOf(step, pathOf(served, place), missed))
+  return E.map((html: unknown) => replyOf(html as Html, missed === undefined ? 200 : 422))(made)
+}
+
+const pageOf = (step: PageStep | DispatchStep, url: string, missed: Misfit | undefined): Rendered => {
+  const at = (codec: Codec, suffix = '', isMissed = true): Page => ({
+    url: `${url}${suffix}${hasSecrets(codec) ? '&s=1' : ''}`,
+    problems: isMissed ? (missed?.problems ?? []) : [],
+    given: isMissed ? missed?.given : undefined,
+  })
+  if (step.kind !== 'dispatch') return step.page(at(step.codec))
+  const pages = Object.entries(step.choices).map(
+    ([tag, codec]) => [tag, at(codec, `&choice=${encodeURIComponent(tag)}`, tag === missed?.tag)] as const,
+  )
+  return step.page(Object.fromEntries(pages))
+}
+
+const calledPath = ({ instance, row }: Position, called: AnyFlow): string => {
+  const flow = servedFlow(called.name)
+  if (flow === undefined) throw new TypeError(`the flow ${called.name} is called, but it has no handler`)
+  return pathOf(flow, { flow: calledIdOf(instance.seed, row ?? ''), row: undefined })
+}
+
+const seeOther = (location: string): Reply => ({ status: 303, headers: { Location: location }, body: '' })
+
+/** The headers of each page. A page's URL is of no use without the cookie, and still no other site gets it. */
+const PAGE_HEADERS = {
+  'Content-Type': 'text/html; charset=utf-8',
+  'Cache-Control': 'no-store',
+  'Referrer-Policy': 'same-origin',
+}
+
+const replyOf = (html: Html, status: number): Reply =>
+  typeof html === 'string'
+    ? { status, headers: PAGE_HEADERS, body: html }
+    : {
+        ...html,
+        status: html.status === 200 ? status : html.status,
+        headers: { ...PAGE_HEADERS, ...html.headers },
+      }
+
+/** Responds to a request for a page that cannot be used. Any other failure fails the request. */
+const rejected = async (
+  { flow, at }: ServedFlow,
+  request: FlowRequest,
+  failure: unknown,
+  onExpired: FlowOptions<never, never>['onExpired'],
+): Result<Reply> => {
+  if (failure instanceof FlowChanged) publish('flowRejected', { name: flow.name, reason: 'changed' })
+  if (!(failure instanceof FlowExpired)) return E.left(failure)
+  const { reason, latest } = failure
+  publish('flowRejected', { name: flow.name, reason })
+  // A repeated last answer leads to where the first one has led.
+  if (latest !== undefined && (reason === 'finished' || !isUnsafe(request))) return E.right(seeOther(latest))
+  const isSecret = queryOf(request).has('s')
+  const given = isUnsafe(request) && !isSecret ? fieldsOf(request.body).answer : undefined
+  const expired = new FlowExpired(reason, flow.name, latest, given)
+  const made = await settled(onExpired?.(expired, request) ?? expiredPage(expired, at))
+  return E.map((html: unknown) => replyOf(html as Html, 410))(made)
+}
+
+const REASONS: Readonly<Record<FlowExpired['reason'], string>> = {
+  unknown: 'This page is not known any more. Your session may have ended.',
+  expired: 'This page has expired.',
+  cut: 'You have already gone on from this page.',
+  finished: 'This has already been finished.',
+  evicted: 'Too many other pages were opened after this one.',
+  principal: 'This page belongs to another user.',
+}
+
+const escaped = (text: string): string =>
+  text.replace(/[&<>"']/g, (character) => `&#${String(character.charCodeAt(0))};`)
+
+/** The default page for an expired page. It shows what was posted, so that nothing is lost. */
+const expiredPage = ({ reason, latest, given }: FlowExpired, at: string): string => {
+  const fields = typeof given === 'object' && given !== null ? Object.entries(given) : []
+  const list = fields.map(([name, value]) => `<dt>${escaped(name)}</dt><dd>${escaped(String(value))}</dd>`)
+  return [
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>This page cannot be used</title>',
+    `<p>${REASONS[reason]}</p>`,
+    ...(list.length === 0 ? [] : [`<p>This was not stored:</p><dl>${list.join('')}</dl>`]),
+    `<p><a href="${escaped(latest ?? at)}">Go on</a></p></html>`,
+  ].join('\n')
+}

@@ -1,0 +1,53 @@
+// Saves the current session together with a row of a flow. The row's write saves the session's change in its own
+// transaction.
+
+import { noEdits } from '../core/edits.js'
+import { NoCurrentSession, type SessionError } from '../core/errors.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
+import type { Change, SavedSnapshot, Session } from '../store/contract.js'
+import { createSession, currentScope, guarded, saveEdits, sessionOf } from './current-scope.js'
+import { replaceState } from './scope.js'
+
+/** A write that also saves a change of the session, if there is one. */
+export type WriteWith<L> = (change: Change | undefined) => TE.TaskEither<L, SavedSnapshot | undefined>
+
+const current = (): E.Either<SessionError, Session> => {
+  const scope = currentScope()
+  return scope === undefined ? E.left(new NoCurrentSession()) : sessionOf(scope)
+}
+
+/** Stores the current session if it was never stored, even without entries. Returns the current session. */
+export const storeCurrentSession: TE.TaskEither<SessionError, Session> = () =>
+  pipe(
+    TE.fromEither(current()),
+    TE.chain((session) =>
+      O.isSome(session.snapshot) ? TE.right(session) : guarded(session, createSession(session)),
+    ),
+  )()
+
+/** Runs a write, and saves the edits of the stored current session with it. Afterwards the edits count as saved. */
+export const saveCurrentWith =
+  (write: WriteWith<SessionError>): TE.TaskEither<SessionError, unknown> =>
+  async () => {
+    const session = current()
+    if (E.isLeft(session)) return session
+    const { snapshot, edits } = session.right
+    if (O.isNone(snapshot) || edits.isEmpty()) return write(undefined)()
+    const save = (_: unknown, change: Change) =>
+      pipe(
+        write(change) as TE.TaskEither<never, SavedSnapshot | undefined>,
+        TE.map((saved) => saved ?? snapshot.value),
+      )
+    return guarded(session.right, saveEdits(session.right, snapshot.value, save))()
+  }
+
+/**
+ * Drops the edits of the current session that were made after `before`. If the session was saved meanwhile, the edits of
+ * `before` were saved too, so all edits are dropped.
+ */
+export const dropEditsSince = (before: Session): void => {
+  const scope = currentScope()
+  if (scope === undefined) return
+  const { snapshot, token } = scope.session
+  replaceState(scope, snapshot === before.snapshot ? before.edits : noEdits, token, snapshot)
+}

@@ -1,0 +1,204 @@
+// Implements the store of flows over a `Database`. The parameters are text or numbers, like those of the session's
+// statements.
+
+import { SaveConflict, type SessionGone, type StoreError } from '../core/errors.js'
+import { deepFreeze, type Json } from '../core/json.js'
+import { A, constVoid, O, pipe, TE, t } from '../core/prelude.cjs'
+import type { Database, Param } from '../db/database.js'
+import type { Change, SavedSnapshot, SessionStore } from '../store/contract.js'
+import type {
+  Claim,
+  Claimed,
+  EffectKey,
+  FlowEnd,
+  FlowKey,
+  FlowPosition,
+  FlowRow,
+  FlowStore,
+  NewFlow,
+  NewRow,
+  Seen,
+} from '../store/flow-contract.js'
+import type { flowStatements } from './flow-statements.js'
+import { optionalRowAs, rowAs, rowsAs, texts } from './rows.js'
+
+const text = t.union([t.string, t.null])
+
+const PositionRow = t.type({
+  name: t.string,
+  version: t.number,
+  input: t.string,
+  seed: t.string,
+  principal: text,
+  caller: text,
+  generation: t.number,
+  latest: text,
+  answers: t.number,
+  size: t.number,
+  ended: text,
+  expired: t.boolean,
+  rowGeneration: t.union([t.number, t.null]),
+  rows: text,
+  given: text,
+})
+type PositionRow = t.TypeOf<typeof PositionRow>
+
+const BegunRow = t.type({ inserted: t.boolean, evicted: t.number })
+const StoredRow = t.type({ stored: t.boolean })
+const ClaimedRow = t.type({ claimed: t.boolean, running: t.boolean, value: text })
+const ListedRow = t.type({
+  id: t.string,
+  name: t.string,
+  latest: text,
+  step: text,
+  answers: t.number,
+  used: t.number,
+})
+
+const parsed = (json: string): Json => deepFreeze(JSON.parse(json)) as Json
+
+const ifAny = (json: string | null): Json | undefined => (json === null ? undefined : parsed(json))
+
+const endOf = (ended: string | null): FlowEnd | undefined => ifAny(ended) as FlowEnd | undefined
+
+const positionOf =
+  (row: string | undefined) =>
+  ({ rowGeneration, rows, given, input, ended, ...head }: PositionRow): FlowPosition => ({
+    head: {
+      ...head,
+      principal: head.principal ?? undefined,
+      caller: head.caller ?? undefined,
+      latest: head.latest ?? undefined,
+      input: parsed(input),
+      end: endOf(ended),
+    },
+    generation: row === undefined ? 0 : (rowGeneration ?? undefined),
+    rows: ((ifAny(rows) as readonly FlowRow[] | undefined) ?? []).map((found) => ({
+      ...found,
+      parent: found.parent ?? undefined,
+    })),
+    given: ifAny(given),
+  })
+
+const charsOf = ({ records }: NewRow): number => JSON.stringify(records).length
+
+const keyOf = ({ session, flow }: FlowKey): readonly Param[] => [session, flow]
+
+const effectOf = (key: EffectKey): readonly Param[] => [...keyOf(key), key.scope, key.name, key.occurrence]
+
+const refused = ({ flow }: FlowKey, what: string): SaveConflict => new SaveConflict(flow, what, 'flow')
+
+const ifStored = (key: FlowKey, what: string) =>
+  TE.filterOrElseW(
+    ({ stored }: { readonly stored: boolean }) => stored,
+    () => refused(key, what),
+  )
+
+const claimedOf = ({ claimed, running, value }: t.TypeOf<typeof ClaimedRow>): Claimed => {
+  if (claimed) return 'claimed'
+  if (value !== null) return { value: parsed(value) }
+  return running ? 'busy' : 'refused'
+}
+
+type FlowStatements = ReturnType<typeof flowStatements>
+
+/** The session store's `save` in a transaction. */
+type SaveIn = (tx: Database) => SessionStore['save']
+
+/** Makes the store of flows. */
+export const flowsOver = (database: Database, sql: FlowStatements, saveIn: SaveIn): FlowStore => {
+  const written = writing(database, saveIn)
+  return {
+    ...reading(database, sql),
+    ...effects(database, sql),
+    begin: (key, flow, row) =>
+      pipe(
+        rowAs(BegunRow)(database, sql.begin, beginParams(key, flow, row)),
+        TE.filterOrElseW(
+          ({ inserted }) => inserted,
+          () => refused(key, 'begin'),
+        ),
+        TE.map(({ evicted }) => evicted),
+      ),
+    advance: (key, seen, row, change) =>
+      written(key, change, (handle) =>
+        pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance')),
+      ),
+    end: (key, { generation, principal }, end, change) => {
+      const params = [...keyOf(key), generation, principal ?? null, JSON.stringify(end), end.made]
+      return written(key, change, (handle) =>
+        pipe(rowAs(StoredRow)(handle, sql.end, params), ifStored(key, 'end')),
+      )
+    },
+    drop: (key) => pipe(database.query(sql.drop, keyOf(key)), TE.map(constVoid)),
+  }
+}
+
+const reading = (database: Database, sql: FlowStatements): Pick<FlowStore, 'read' | 'list'> => ({
+  read: ({ session, flow }, row, known) =>
+    pipe(
+      optionalRowAs(PositionRow)(database, sql.read, [session, flow, row ?? null, texts(known)]),
+      TE.map(O.map(positionOf(row))),
+    ),
+  list: (session) =>
+    pipe(
+      rowsAs(ListedRow)(database, sql.list, [session]),
+      TE.map(
+        A.map(({ latest, step, used, ...flow }) => ({
+          ...flow,
+          latest: latest ?? undefined,
+          step: step ?? undefined,
+          usedAt: used,
+        })),
+      ),
+    ),
+})
+
+const beginParams = (key: FlowKey, flow: NewFlow, row: NewRow | undefined): readonly Param[] => [
+  ...[...keyOf(key), flow.name, flow.version, JSON.stringify(flow.input), flow.seed, flow.principal ?? null],
+  ...[flow.caller ?? null, flow.idleMs ?? null, flow.maxAgeMs ?? null],
+  ...(row === undefined
+    ? [null, null, null, null, 0]
+    : [row.id, row.step, JSON.stringify(row.records), row.made, charsOf(row)]),
+]
+
+const advanceParams = (key: FlowKey, { generation, principal }: Seen, row: NewRow): readonly Param[] => [
+  ...[...keyOf(key), generation, principal ?? null, row.id, row.parent ?? null, row.step],
+  ...[JSON.stringify(row.records), row.made, charsOf(row), row.cuts],
+]
+
+const effects = (
+  database: Database,
+  sql: FlowStatements,
+): Pick<FlowStore, 'claim' | 'record' | 'release'> => ({
+  claim: (claim: Claim, generation) =>
+    pipe(
+      rowAs(ClaimedRow)(database, sql.claim, [...effectOf(claim), claim.claim, claim.claimMs, generation]),
+      TE.map(claimedOf),
+    ),
+  record: (claim, value) =>
+    pipe(
+      database.query(sql.record, [...effectOf(claim), claim.claim, JSON.stringify(value)]),
+      TE.map((rows) => rows.length > 0),
+    ),
+  release: (claim) => pipe(database.query(sql.release, [...effectOf(claim), claim.claim]), TE.map(constVoid)),
+})
+
+type Write = (handle: Database) => TE.TaskEither<StoreError | SaveConflict, unknown>
+type Written = TE.TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot | undefined>
+
+/** Runs a write, and saves a change of the session before it in the same transaction. */
+const writing =
+  (database: Database, saveIn: SaveIn) =>
+  ({ session }: FlowKey, change: Change | undefined, write: Write): Written =>
+    change === undefined
+      ? pipe(
+          write(database),
+          TE.map(() => undefined),
+        )
+      : database.transaction((tx) =>
+          pipe(
+            saveIn(tx)(session, change),
+            TE.chainFirstW(() => write(tx)),
+          ),
+        )
