@@ -34,13 +34,20 @@ export interface Answer {
 /** Returns the path without the query. A query may contain data that do not belong in a log. */
 export const pathOf = (req: IncomingMessage): string => (req.url ?? '/').replace(/\?.*$/s, '')
 
+/** Reads the fields of a form. */
+export const readFields = (req: IncomingMessage): TE.TaskEither<Refused, URLSearchParams> =>
+  pipe(
+    () => readBody(req),
+    TE.map((body) => new URLSearchParams(body)),
+  )
+
 /** Reads and parses the form of a request. */
 export const readForm =
   <A>(parse: (fields: URLSearchParams) => O.Option<A>) =>
   (req: IncomingMessage): TE.TaskEither<Refused, A> =>
     pipe(
-      () => readBody(req),
-      TE.map((body) => parse(new URLSearchParams(body))),
+      readFields(req),
+      TE.map(parse),
       TE.chain(TE.fromOption(() => new Refused(422, 'The form was not filled in the way it asks for.'))),
     )
 

@@ -6,8 +6,9 @@ import { createServer, type Server } from 'node:http'
 import { isIPv6 } from 'node:net'
 import { closeDatabase, onSessionEvent, prepareStore, sessionStore, startCleanup } from 'keyrow/promise'
 import { counted, logged } from './log.js'
+import { stubPayments } from './payments.js'
 import { shopListener } from './routes.js'
-import { openDatabase } from './storage.js'
+import { openDatabase, prepareOrders } from './storage.js'
 
 /** The time after the signal within which running requests must end, in milliseconds. */
 const DRAIN_MS = 5000
@@ -31,7 +32,9 @@ const run = async (): Promise<void> => {
   try {
     const store = sessionStore(database)
     await prepareStore(store)
-    const server = createServer(logged(shopListener(database, { store, trustProxy: TRUST_PROXY === '1' })))
+    await prepareOrders(database)()
+    const options = { store, trustProxy: TRUST_PROXY === '1' }
+    const server = createServer(logged(shopListener(database, stubPayments(), options)))
     console.log(`keyrow shop: ${await listen(server)}`)
     const cleanup = startCleanup(store)
     await stopSignal

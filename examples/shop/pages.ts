@@ -5,9 +5,11 @@ import { pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import { currentSession, type Session, type SessionError } from 'keyrow'
+import type { Page } from 'keyrow/flow'
 import type { Row } from 'keyrow/store'
 import { document, type Html, html, nothing } from './html.js'
 import {
+  type Address,
   type Cart,
   cartOf,
   customerOf,
@@ -19,7 +21,7 @@ import {
   products,
   totalCents,
 } from './shop.js'
-import type { SessionRows } from './storage.js'
+import type { Continuation, FlowTree, SessionRows } from './storage.js'
 
 /** The password of every customer. The page shows the password, because the shop is a demonstration. */
 export const DEMO_PASSWORD = 'sesame'
@@ -42,6 +44,7 @@ const banner = (session: Session): Html => html`
 <a href="/">Shop</a>
 <a href="/cart">Cart (${pipe(session, cartOf, itemCount)})</a>
 <a href="/session">Session</a>
+<a href="/flows">Flows</a>
 ${pipe(
   customerOf(session),
   O.match(() => html`<a href="/sign-in">Sign in</a>`, signedInAs),
@@ -72,7 +75,7 @@ export const cartPage = (cart: Cart): Html =>
     ? html`<p>Your cart is empty. <a href="/">Look around.</a></p>`
     : html`
 <ul class="lines">${cart.map(cartLine)}</ul>
-<p class="total">Total: <strong>${price(totalCents(cart))}</strong></p>`
+<p class="total">Total: <strong>${price(totalCents(cart))}</strong> <a class="button" href="/checkout">Checkout</a></p>`
 
 const cartLine = (line: Line): Html => {
   const { sku, sign, name, cents } = line.product
@@ -92,9 +95,11 @@ ${price(lineCents(line))}
 </li>`
 }
 
-export const signInPage = (): Html => html`
+/** The page of the sign-in. `k` is the place in the checkout to which the customer returns. */
+export const signInPage = (k: string | null): Html => html`
 <p>Any name will do; the password is <code>${DEMO_PASSWORD}</code>.</p>
 <form class="stack" method="post" action="/sign-in">
+${k === null ? nothing : html`<input type="hidden" name="k" value="${k}">`}
 <label>Name <input name="name" required maxlength="40" autocomplete="username"></label>
 <label>Password <input name="password" type="password" required autocomplete="off"></label>
 <button class="main">Sign in</button>
@@ -126,6 +131,66 @@ const table = (rows: readonly Row[]): Html => html`
 <tr>${Object.keys(rows[0] ?? {}).map((column) => html`<th>${column}</th>`)}</tr>
 ${rows.map((row) => html`<tr>${Object.values(row).map((cell) => html`<td>${String(cell)}</td>`)}</tr>`)}
 </table></div>`
+
+/** What was typed into a field, if the page is shown again. */
+const typed = (given: unknown, name: string): string => {
+  const value: unknown = typeof given === 'object' && given !== null ? Reflect.get(given, name) : ''
+  return typeof value === 'string' ? value : ''
+}
+
+const problemsOf = (problems: readonly string[]): Html =>
+  problems.length === 0 ? nothing : html`<p role="alert">Please fill in each line.</p>`
+
+export const addressPage = ({ url, problems, given }: Page): Html => html`
+${problemsOf(problems)}
+<form class="stack" method="post" action="${url}">
+<label>Name <input name="name" maxlength="100" autocomplete="name" value="${typed(given, 'name')}"></label>
+<label>Street <input name="street" maxlength="100" autocomplete="address-line1" value="${typed(given, 'street')}"></label>
+<label>City <input name="city" maxlength="100" autocomplete="address-level2" value="${typed(given, 'city')}"></label>
+<button class="main">Go on</button>
+</form>
+<p class="soft">Go back, open this page in a second tab, or reload it: each answer is a row of its own.</p>`
+
+export const confirmPage =
+  (cart: Cart, customer: string, { name, street, city }: Address) =>
+  ({ url }: Page): Html =>
+    html`
+<ul class="lines">${cart.map(
+      ({ product, quantity }) =>
+        html`<li><span>${quantity} × ${product.name}</span>${price(product.cents * quantity)}</li>`,
+    )}</ul>
+<p class="total">Total: <strong>${price(totalCents(cart))}</strong></p>
+<p>To ${name}, ${street}, ${city}. Signed in as ${customer}.</p>
+<form method="post" action="${url}"><button class="main">Pay</button></form>
+<p class="soft">Press it in ten tabs: you are charged once.</p>`
+
+export const orderPage = (order: O.Option<Row>, charges: number): Html =>
+  pipe(
+    order,
+    O.match(
+      () => html`<p>There is no such order.</p>`,
+      (row) => html`
+<p>Thank you. You were charged ${charges === 1 ? 'once' : html`${charges} times in all`}.</p>
+${columnsOf(row)}`,
+    ),
+  )
+
+export const flowsPage = (flows: readonly FlowTree[]): Html =>
+  flows.length === 0
+    ? html`<p>You have begun no checkout. <a href="/cart">Your cart</a></p>`
+    : html`
+<p>Each answer of a checkout is one row of <code>keyrow.continuation</code>, below the row that it answers.
+Going back and answering again makes a second branch.</p>
+${flows.map(({ name, state, rows }) => html`<h2>${name} <span class="soft">${state}</span></h2>${branches(rows, null)}`)}`
+
+const branches = (rows: readonly Continuation[], parent: string | null): Html => {
+  const children = rows.filter((row) => row.parent === parent)
+  return children.length === 0
+    ? nothing
+    : html`<ul class="tree">${children.map(
+        ({ id, step, records }) => html`<li><code>${records} → ${step}</code>${branches(rows, id)}</li>`,
+      )}</ul>`
+}
 
 /** The page for a failed request, which has no session. */
 export const failurePage = (message: string): string =>

@@ -6,15 +6,38 @@ import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { currentSession, type Session, type SessionError } from 'keyrow'
+import { currentSession, type RequestRejected, type Session, type SessionError } from 'keyrow'
+import { type FlowError, type FlowHandler, returnFrom } from 'keyrow/flow'
 import { type SessionListenerOptions, sessionListener } from 'keyrow/node'
 import type { Database } from 'keyrow/store'
-import { type Answer, onError, page, pathOf, Refused, readForm, seeOther, send } from './exchange.js'
+import { CHECKOUT, checkoutHandler } from './checkout.js'
+import {
+  type Answer,
+  onError,
+  page,
+  pathOf,
+  Refused,
+  readFields,
+  readForm,
+  seeOther,
+  send,
+} from './exchange.js'
 import type { Html } from './html.js'
-import { cartPage, DEMO_PASSWORD, framed, frontPage, sessionPage, signInPage } from './pages.js'
+import {
+  cartPage,
+  DEMO_PASSWORD,
+  flowsPage,
+  framed,
+  frontPage,
+  orderPage,
+  sessionPage,
+  signInPage,
+} from './pages.js'
+import type { Payments } from './payments.js'
 import {
   cartOf,
   changeInCart,
+  customerOf,
   type Line,
   type Name,
   nameOf,
@@ -27,9 +50,9 @@ import {
   signOutEverywhere,
   takeFromCart,
 } from './shop.js'
-import { sessionRows } from './storage.js'
+import { flowRows, orderOf, sessionRows } from './storage.js'
 
-type Task<A> = TE.TaskEither<SessionError | Refused, A>
+type Task<A> = TE.TaskEither<SessionError | FlowError | RequestRejected | Refused, A>
 type Handler = (req: IncomingMessage) => Task<Answer>
 /** The handlers of one path, by HTTP method. */
 type Route = Readonly<Record<string, Handler>>
@@ -37,9 +60,10 @@ type Route = Readonly<Record<string, Handler>>
 /** Returns the shop as a request listener. */
 export const shopListener = (
   database: Database,
+  payments: Payments,
   options: Omit<SessionListenerOptions, 'onError'>,
 ): RequestListener => {
-  const routes = routesOver(database)
+  const routes = routesOver(database, payments)
   return sessionListener({ ...options, onError })((req, res) =>
     pipe(
       handlerOf(routes, req),
@@ -50,23 +74,31 @@ export const shopListener = (
   )
 }
 
-const routesOver = (database: Database): ReadonlyMap<string, Route> =>
+const routesOver = (database: Database, payments: Payments): ReadonlyMap<string, Route> =>
   new Map([
     ['/', shows('Keys, rows and sundries', flow(frontPage, TE.right))],
     ['/cart', shows('Your cart', flow(cartOf, cartPage, TE.right))],
     ['/cart/add', takes(productForm, putIntoCart, '/cart')],
     ['/cart/change', takes(lineForm, changeInCart, '/cart')],
     ['/cart/remove', takes(productForm, takeFromCart, '/cart')],
-    ['/sign-in', { ...shows('Sign in', flow(signInPage, TE.right)), ...takes(signInForm, enter, '/') }],
+    ['/sign-in', { ...shows('Sign in', signInOf), POST: flow(readForm(signInForm), TE.chain(enter)) }],
     ['/sign-out', takes(emptyForm, () => signOut, '/')],
     ['/sign-out/everywhere', takes(emptyForm, () => signOutEverywhere, '/')],
     ['/session', shows('Your session, as it is stored', storedRows(database))],
+    [CHECKOUT, serves(checkoutHandler(database, payments))],
+    ['/order', shows('Your order', storedOrder(database, payments))],
+    ['/flows', shows('Your checkouts, as they are stored', storedFlows(database))],
   ])
 
 /** Returns the route of a page. `body` makes the page from the current session. */
-const shows = (title: string, body: (session: Session) => Task<Html>): Route => {
-  const handler = (): Task<Answer> =>
-    pipe(currentSession, TE.chainW(body), TE.chainW(framed(title)), TE.map(page))
+const shows = (title: string, body: (session: Session, req: IncomingMessage) => Task<Html>): Route => {
+  const handler = (req: IncomingMessage): Task<Answer> =>
+    pipe(
+      currentSession,
+      TE.chainW((session) => body(session, req)),
+      TE.chainW(framed(title)),
+      TE.map(page),
+    )
   return { GET: handler, HEAD: handler }
 }
 
@@ -74,6 +106,41 @@ const storedRows =
   (database: Database) =>
   ({ id }: Session): Task<Html> =>
     pipe(sessionRows(database, id), TE.map(sessionPage))
+
+/** Returns the route of a flow. */
+const serves = (handler: FlowHandler<SessionError | Refused>): Route => {
+  const show: Handler = ({ method = 'GET', url = '/', headers }) =>
+    handler({ method, url, headers, body: undefined })
+  const answer: Handler = (req) =>
+    pipe(
+      readFields(req),
+      TE.chainW((fields) => {
+        const { method = 'POST', url = '/', headers } = req
+        return handler({ method, url, headers, body: Object.fromEntries(fields) })
+      }),
+    )
+  return { GET: show, HEAD: show, POST: answer }
+}
+
+const queryOf = ({ url = '/' }: IncomingMessage): URLSearchParams =>
+  new URL(url, 'http://localhost').searchParams
+
+const signInOf = (_: Session, req: IncomingMessage): Task<Html> => TE.right(signInPage(queryOf(req).get('k')))
+
+const storedOrder =
+  (database: Database, payments: Payments) =>
+  (session: Session, req: IncomingMessage): Task<Html> => {
+    const customer = O.getOrElse(() => '')(customerOf(session))
+    return pipe(
+      orderOf(database, queryOf(req).get('id') ?? '', customer),
+      TE.map((order) => orderPage(order, payments.chargesOf(customer))),
+    )
+  }
+
+const storedFlows =
+  (database: Database) =>
+  ({ id }: Session): Task<Html> =>
+    pipe(flowRows(database, id), TE.map(flowsPage))
 
 /** Returns the route of a form. `act` gets the parsed fields of the form. */
 const takes = <A>(
@@ -112,6 +179,8 @@ const lineForm = (fields: URLSearchParams): O.Option<Line> =>
 interface SignIn {
   readonly name: Name
   readonly password: string
+  /** The place in the checkout to which the customer returns. */
+  readonly k: string | null
 }
 
 const signInForm = (fields: URLSearchParams): O.Option<SignIn> =>
@@ -119,11 +188,18 @@ const signInForm = (fields: URLSearchParams): O.Option<SignIn> =>
     O.Do,
     O.apS('name', nameOf(field(fields, 'name'))),
     O.apS('password', O.fromNullable(fields.get('password'))),
+    O.let('k', () => fields.get('k')),
   )
 
 const emptyForm = (): O.Option<void> => O.some(undefined)
 
-const enter = ({ name, password }: SignIn): Task<Session> =>
+const enter = ({ name, password, k }: SignIn): Task<Answer> =>
   password === DEMO_PASSWORD
-    ? signIn(name)
+    ? pipe(
+        signIn(name),
+        TE.chainW(
+          (): Task<{ readonly to: string }> => (k === null ? TE.right({ to: '/' }) : returnFrom(k, name)),
+        ),
+        TE.map(({ to }) => seeOther(to)),
+      )
     : TE.left(new Refused(403, 'That is not the password. It is shown above the form.'))

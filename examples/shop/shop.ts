@@ -68,6 +68,12 @@ export const Name = t.brand(
 )
 export type Name = t.TypeOf<typeof Name>
 
+const NonEmpty = t.refinement(t.string, (text) => /^\P{Cc}{1,100}$/u.test(text.trim()), 'a line of text')
+
+/** The address to which an order is sent. `t.strict` drops all other fields of the form. */
+export const Address = t.strict({ name: NonEmpty, street: NonEmpty, city: NonEmpty })
+export type Address = t.TypeOf<typeof Address>
+
 /** Returns the product with this `sku`, or `None`. */
 export const productOf = (sku: string): O.Option<Product> =>
   pipe(
@@ -132,6 +138,13 @@ const oneMore: (quantity: O.Option<Quantity>) => Quantity = flow(
 )
 
 const without: (product: Product) => Change = flow(quantityKey, sessionDel)
+
+/** Removes all products from the cart. */
+export const emptied: Change = (session) =>
+  pipe(
+    products,
+    RA.reduce(session, (rest, product) => without(product)(rest)),
+  )
 
 // These tasks use the current session, so no caller has to pass the session.
 
