@@ -196,7 +196,7 @@ const stored = async (
   const { session: id, flow } = instance.key
   publish('flowAdvanced', { id, flow, name: instance.flow.name, step: step.name })
   const generation = instance.generation + (made.cuts ? 1 : 0)
-  addRows(instance.key.flow, position.cached, [{ ...made, generation }])
+  addRows(instance.key, position.cached, [{ ...made, generation }])
   return E.right({ to: pathOf(position.served, { flow: instance.key.flow, row }) })
 }
 

@@ -2,7 +2,7 @@
 // the process lacks. The cache is bounded by the number of characters of its records.
 
 import { LRUCache } from 'lru-cache'
-import { type FlowRow, versionOf } from '../store/flow-contract.js'
+import { type FlowKey, type FlowRow, versionOf } from '../store/flow-contract.js'
 import { type Entry, entryOf } from './journal.js'
 
 interface CachedRow {
@@ -49,8 +49,12 @@ export interface Journal {
   readonly boundaries: readonly Boundary[]
 }
 
+// A browser chooses the id of a flow that it begins, so another session may have a flow with the same id.
+const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
+
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
-export const cachedFlow = (flow: string): CachedFlow => flows.get(flow) ?? { rows: new Map(), chars: 0 }
+export const cachedFlow = (key: FlowKey): CachedFlow =>
+  flows.get(nameOf(key)) ?? { rows: new Map(), chars: 0 }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {
@@ -60,7 +64,7 @@ export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readon
 }
 
 /** Adds rows to the cache, the oldest first. */
-export const addRows = (flow: string, cached: CachedFlow, added: readonly FlowRow[]): void => {
+export const addRows = (key: FlowKey, cached: CachedFlow, added: readonly FlowRow[]): void => {
   for (const row of added) {
     const { id, parent, generation, records } = row
     const entries = records.map(entryOf)
@@ -68,7 +72,7 @@ export const addRows = (flow: string, cached: CachedFlow, added: readonly FlowRo
     cached.rows.set(id, { parent, generation, version: versionOf(row), entries, length })
     cached.chars += JSON.stringify(records).length + ROW_CHARS
   }
-  if (added.length > 0) flows.set(flow, cached)
+  if (added.length > 0) flows.set(nameOf(key), cached)
 }
 
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */

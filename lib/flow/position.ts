@@ -81,8 +81,8 @@ export const readPosition = async (
   session: Session,
   place: Place,
 ): Promise<E.Either<unknown, Position | Rewound | undefined>> => {
-  const cached = cachedFlow(place.flow)
   const key = { session: session.id, flow: place.flow }
+  const cached = cachedFlow(key)
   const store = flowsIn(session)
   const read = await store.read(key, place.row, knownRows(cached, place.row))()
   if (E.isLeft(read)) return read
@@ -90,7 +90,7 @@ export const readPosition = async (
   const { head, rows } = read.right.value
   const expired = expiryOf(flow, principalOf(session), place, read.right.value)
   if (expired !== undefined) return E.left(expired)
-  addRows(place.flow, cached, rows)
+  addRows(key, cached, rows)
   const journal = journalOf(cached, place.row)
   const instance: Instance = { ...head, key, flow: flow.flow, store, isStored: true }
   return positionAt(instance, place, read.right.value, { served: flow, cached, journal })
@@ -224,7 +224,7 @@ export const firstPosition = (
       isStored: false,
     },
   }
-  const cached = cachedFlow(id)
+  const cached = cachedFlow(instance.key)
   const journal = journalOf(cached, undefined)
   const found = replayedAt(flow.flow, instance, journal.entries)
   if (E.isLeft(found) || found.right.step.kind === 'tangent' || found.right.step.kind === 'call')

@@ -144,8 +144,8 @@ const tangentOf = async (flows: FlowStore, token: string): Result<FoundTangent> 
   const expired = expiryOf(served, head.principal, place, read.right.value)
   if (expired !== undefined) return E.left(expired)
   if (generation !== head.generation) return E.left(new FlowExpired('cut', head.name))
-  const cached = cachedFlow(place.flow)
-  addRows(place.flow, cached, rows)
+  const cached = cachedFlow(place)
+  addRows(place, cached, rows)
   return pipe(
     replay(served.flow, head.input, head.version, journalOf(cached, place.row).entries),
     E.chain(({ next }) =>
