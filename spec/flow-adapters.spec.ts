@@ -35,7 +35,7 @@ const survey = flow({ name: 'survey', input: io.strict({ path: io.string }) }, f
   const { word, colours } = yield* suspend(
     'first',
     Form,
-    ({ url, problems, given }) => `${url}\n${path} ${problems.join()} ${JSON.stringify(given ?? null)}`,
+    ({ url, problems, given }) => `${url}\n${path} ${problems.join()} ${JSON.stringify(given)}`,
   )
   yield* suspend('second', io.strict({}), ({ url }) => `${url}\n${word} ${colours.join(' and ')}`)
   return word
@@ -198,6 +198,7 @@ for (const [name, open] of Object.entries(frameworks))
       parts.set('word', 'tea')
       t.equal((await visit('POST', next.url, parts)).status, name === 'fastify' ? 415 : 400)
     }
+    t.match(await visit('PUT', next.url, form('x', 'red', 'blue')), { status: 405, sent: Headers })
     const foreign = await visit('POST', next.url, form('x', 'red', 'blue'), {
       'sec-fetch-site': 'cross-site',
     })

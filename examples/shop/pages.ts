@@ -133,8 +133,8 @@ ${rows.map((row) => html`<tr>${Object.values(row).map((cell) => html`<td>${Strin
 </table></div>`
 
 /** What was typed into a field, if the page is shown again. */
-const typed = (given: unknown, name: string): string => {
-  const value: unknown = typeof given === 'object' && given !== null ? Reflect.get(given, name) : ''
+const typed = (given: Page['given'], name: string): string => {
+  const value = given[name]
   return typeof value === 'string' ? value : ''
 }
 

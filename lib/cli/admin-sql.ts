@@ -93,9 +93,10 @@ order by e.key`,
   // $1 session. Also returns flows that have ended. A flow of an ended session has no state that matters.
   flows: (schema) => `
 select f.id::text as id, f.name, f.version, c.step, f.answers, f.size, ${epoch('f.used_at')} as used,
-       ${epoch('f.until')} as until,
+       ${epoch('f.collect_at')} as expiration,
        case when f.ended = '"evicted"' then 'evicted' when f.ended is not null then 'finished'
-            when f.until <= now() then 'expired' else 'running' end as state
+            when least(f.expires_at, f.used_at + f.idle_ms * interval '1 millisecond') <= now() then 'expired'
+            else 'running' end as state
 from ${schema}.flow f
      left join ${schema}.continuation c on c.session_id = f.session_id and c.flow_id = f.id and c.id = f.latest
 where f.session_id = $1::uuid and ${ONCE_ON_PRIMARY}

@@ -92,7 +92,7 @@ const schemaCheck = ({ version, made }: SchemaState): Check => {
 }
 
 const TABLES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect']
-const INDEXES = ['listing_principal', 'listing_collect_at', 'flow_until']
+const INDEXES = ['listing_principal', 'listing_collect_at', 'flow_collect_at']
 
 const indexCheck = (indexes: readonly stats.Index[]): Check => {
   const withoutKey = TABLES.filter((table) => !indexes.some(({ owner, main }) => main && owner === table))

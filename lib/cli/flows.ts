@@ -19,7 +19,7 @@ const FlowRow = t.type({
   answers: t.number,
   size: t.number,
   used: t.number,
-  until: t.number,
+  expiration: t.number,
   state: t.string,
 })
 type FlowRow = t.TypeOf<typeof FlowRow>
@@ -41,7 +41,9 @@ export const flowsList = (context: Context, { id }: CommandOf<'flows list'>): Ta
   pipe(
     flowsIn(context, id),
     TE.map((flows) => ({
-      data: { flows: flows.map((flow) => ({ ...flow, used: iso(flow.used), until: iso(flow.until) })) },
+      data: {
+        flows: flows.map((flow) => ({ ...flow, used: iso(flow.used), expiration: iso(flow.expiration) })),
+      },
       text: () =>
         flows.length === 0
           ? `The session ${id} has no flows.`
@@ -76,7 +78,7 @@ export const flowsShow = (context: Context, { id, flow, values }: CommandOf<'flo
 
 const shown = (head: FlowRow, rows: readonly ContinuationRow[]) => ({
   data: {
-    ...{ ...head, used: iso(head.used), until: iso(head.until) },
+    ...{ ...head, used: iso(head.used), expiration: iso(head.expiration) },
     continuations: rows.map(({ made, records, ...row }) => ({
       ...row,
       made: iso(made),
@@ -90,7 +92,7 @@ const shown = (head: FlowRow, rows: readonly ContinuationRow[]) => ({
         ['name', `${head.name}, version ${String(head.version)}`],
         ['state', head.state],
         ['last used', time(head.used)],
-        ['expires', time(head.until)],
+        ['at the latest', time(head.expiration)],
         ['holds', `${plural(head.answers, 'answer')}, ${plural(head.size, 'character')}`],
       ]),
       rows.length > 0 &&

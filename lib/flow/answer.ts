@@ -8,7 +8,7 @@ import { E, O } from '../core/prelude.cjs'
 import { newIdempotencyKey } from '../core/token.js'
 import { dropEditsSince, saveCurrentWith, storeCurrentSession } from '../request/save-with.js'
 import { currentSession } from '../request/with-session.js'
-import type { Change, Session } from '../store/contract.js'
+import type { Session } from '../store/contract.js'
 import { publish } from '../store/events.js'
 import { MAX_ANSWERS, MAX_JOURNAL_CHARS, MAX_VALUE_CHARS, type NewRow } from '../store/flow-contract.js'
 import { FlowBusy, FlowExpired, FlowFull } from './errors.js'
@@ -18,7 +18,7 @@ import {
   canonical,
   decode,
   encode,
-  kOf,
+  isFresh,
   type Place,
   parseK,
   recordOf,
@@ -37,7 +37,16 @@ import {
   servedFlow,
 } from './position.js'
 import { secretDigest } from './secret-answer.js'
-import { begin, newFlowOf, publishStart, runBeside, runSegment, type Segment } from './segment.js'
+import {
+  begin,
+  charsOf,
+  type Instance,
+  newFlowOf,
+  publishStart,
+  runBeside,
+  runSegment,
+  type Segment,
+} from './segment.js'
 import type { CallStep, Codec, TangentStep } from './steps.js'
 
 type Result<A> = Promise<E.Either<unknown, A>>
@@ -59,7 +68,17 @@ export type Start = (() => Result<Json>) | undefined
 
 const MAX_ATTEMPTS = 5
 
-/** Answers a position of the current session. */
+/** How a position is answered. */
+interface Answering<M> {
+  readonly start: Start
+  readonly give: Give<M>
+  /** Whether another request was first in an earlier attempt. */
+  readonly repeated: boolean
+  /** The called flows that end together with the answer. */
+  readonly ending: readonly Instance[]
+}
+
+/** Answers a position of the current session. If the answer is refused, the session keeps no edit of it. */
 export const answerAt = async <M>(
   flow: ServedFlow,
   place: Place,
@@ -69,11 +88,11 @@ export const answerAt = async <M>(
   for (let attempt = 1; ; attempt += 1) {
     const session = await currentSession()
     if (E.isLeft(session)) return session
-    const outcome = await answerOnce(flow, session.right, place, start, give, attempt > 1)
-    const isConflict =
-      E.isLeft(outcome) && outcome.left instanceof SaveConflict && outcome.left.record === 'flow'
-    if (!isConflict) return outcome
+    const answering = { start, give, repeated: attempt > 1, ending: [] }
+    const outcome = await answerOnce(flow, session.right, place, answering)
+    if (E.isRight(outcome)) return outcome
     dropEditsSince(session.right)
+    if (!(outcome.left instanceof SaveConflict && outcome.left.record === 'flow')) return outcome
     if (attempt === MAX_ATTEMPTS) return E.left(new FlowBusy(flow.flow.name, 'answer', 1000))
   }
 }
@@ -82,11 +101,9 @@ const answerOnce = async <M>(
   flow: ServedFlow,
   session: Session,
   place: Place,
-  start: Start,
-  give: Give<M>,
-  repeated: boolean,
+  answering: Answering<M>,
 ): Result<AnswerResult<M>> => {
-  const found = await positionFor(flow, session, place, start)
+  const found = await positionFor(flow, session, place, answering.start)
   if (E.isLeft(found)) return found
   if ('to' in found.right) return E.right(found.right)
   const position = found.right
@@ -94,9 +111,9 @@ const answerOnce = async <M>(
     const passed = await task()()
     if (E.isLeft(passed)) return passed
   }
-  const given = give(position)
+  const given = answering.give(position)
   if (E.isLeft(given)) return E.right({ missed: given.left })
-  return advanced(position, session, given.right, repeated)
+  return advanced(position, session, given.right, answering)
 }
 
 /** Reads a position. If the store does not have the flow, returns the position of the first page. */
@@ -109,7 +126,7 @@ export const positionFor = async (
   const found = O.isSome(session.snapshot) ? await readPosition(flow, session, place) : E.right(undefined)
   if (E.isLeft(found)) return found
   if (found.right !== undefined) return E.right(found.right)
-  if (place.row !== undefined || start === undefined)
+  if (place.row !== undefined || start === undefined || !isFresh(place.flow))
     return E.left(new FlowExpired('unknown', flow.flow.name))
   const input = await start()
   if (E.isLeft(input)) return input
@@ -121,7 +138,7 @@ const advanced = async (
   position: Position,
   session: Session,
   { value, decoded }: Fitting,
-  repeated: boolean,
+  { repeated, ending }: Pick<Answering<unknown>, 'repeated' | 'ending'>,
 ): Result<{ readonly to: string }> => {
   const { instance, step } = position
   const { flow, seed } = instance
@@ -133,12 +150,14 @@ const advanced = async (
   const limit = limitOf(position, value)
   if (limit !== undefined) return E.left(limit)
   const segment: Segment = {
-    ...{ instance, row, before: position.journal.entries },
+    ...{ instance, row, session, before: position.journal.entries },
     records: [{ kind: step.kind, name: step.name, value }],
   }
   const end = await runSegment(segment, position.replayed, position.replayed.running.next(decoded))
   if (E.isLeft(end)) return end
-  return 'step' in end.right ? stored(position, segment, end.right.step) : ended(position, end.right.result)
+  return 'step' in end.right
+    ? stored(position, segment, end.right.step, ending)
+    : ended(position, session, end.right.result, { repeated, ending })
 }
 
 /** Returns the path of a row if an equal answer has made it before, and the row can still be answered. */
@@ -176,31 +195,40 @@ const stored = async (
   position: Position,
   segment: Segment,
   step: WaitingStep,
+  ending: readonly Instance[],
 ): Result<{ readonly to: string }> => {
   const { instance, row } = segment
-  const before =
-    step.kind === 'call'
-      ? await calling(segment, step)
-      : step.kind === 'tangent'
-        ? await sending(segment, step)
-        : E.right(undefined)
+  const before = await beforeWaiting(segment, step)
   if (E.isLeft(before)) return before
   const made: NewRow = {
     ...{ id: row, parent: position.row, step: step.name, records: segment.records.map(recordOf) },
-    ...{ made: newIdempotencyKey(), cuts: step.kind === 'forward' },
+    ...{ chars: charsOf(segment.records), made: newIdempotencyKey(), cuts: step.kind === 'forward' },
   }
-  const chars = JSON.stringify(made.records).length
-  if (position.size + chars > MAX_JOURNAL_CHARS) return E.left(new FlowFull(instance.flow.name, 'journal'))
-  const written = await writeRow(instance, made)
-  if (E.isLeft(written)) return written
+  if (position.size + made.chars > MAX_JOURNAL_CHARS)
+    return E.left(new FlowFull(instance.flow.name, 'journal'))
   const { session: id, flow } = instance.key
+  const to = pathOf(position.served, { flow, row })
+  const written = await writeRow(instance, made, ending, to)
+  if (E.isLeft(written)) return written
   publish('flowAdvanced', { id, flow, name: instance.flow.name, step: step.name })
+  publishEnds(ending)
   const generation = instance.generation + (made.cuts ? 1 : 0)
   addRows(instance.key, position.cached, [{ ...made, generation }])
-  return E.right({ to: pathOf(position.served, { flow: instance.key.flow, row }) })
+  return E.right({ to })
 }
 
-const writeRow = async (instance: Segment['instance'], row: NewRow): Result<unknown> => {
+/** Does what a step needs before the flow waits there: begins a called flow, or sends a token. */
+const beforeWaiting = (segment: Segment, step: WaitingStep): Result<unknown> => {
+  if (step.kind === 'call') return calling(segment, step)
+  return step.kind === 'tangent' ? sending(segment, step) : Promise.resolve(E.right(undefined))
+}
+
+const writeRow = async (
+  instance: Instance,
+  row: NewRow,
+  ending: readonly Instance[],
+  to: string,
+): Result<unknown> => {
   if (!instance.isStored) {
     const session = await storeCurrentSession()
     if (E.isLeft(session)) return session
@@ -213,26 +241,37 @@ const writeRow = async (instance: Segment['instance'], row: NewRow): Result<unkn
     const started = await begin(instance)
     if (E.isLeft(started)) return started
   }
-  return writeWithSession(instance, (seen, change) => instance.store.advance(instance.key, seen, row, change))
+  return write(instance, row, ending, to)
 }
 
-type Write = (
-  seen: Parameters<Segment['instance']['store']['advance']>[1],
-  change: Change | undefined,
-) => ReturnType<Segment['instance']['store']['advance']>
-
-/** Writes to the flow, together with the edits of the current session. */
-const writeWithSession = async ({ generation }: Segment['instance'], write: Write): Result<unknown> => {
+/** Stores a row and ends flows, together with the edits of the current session. */
+const write = async (
+  { key, generation, store }: Instance,
+  row: NewRow | undefined,
+  ending: readonly Instance[],
+  to: string,
+): Result<unknown> => {
   const session = await currentSession()
   if (E.isLeft(session)) return session
-  return saveCurrentWith((change) => write({ generation, principal: principalOf(session.right) }, change))()
+  const principal = principalOf(session.right)
+  const ends = ending.map((flow) => ({
+    ...{ key: flow.key, seen: { generation: flow.generation, principal } },
+    ...{ to, made: newIdempotencyKey() },
+  }))
+  const rowWrite = row && { key, seen: { generation, principal }, row }
+  return saveCurrentWith((change) => store.write({ session: key.session, row: rowWrite, ends, change }))()
+}
+
+const publishEnds = (ending: readonly Instance[]): void => {
+  for (const { key, flow } of ending)
+    publish('flowEnded', { id: key.session, flow: key.flow, name: flow.name })
 }
 
 /** Begins the flow that a step calls. A repetition finds the flow. */
 const calling = async ({ instance, row }: Segment, step: CallStep): Result<unknown> => {
   const started = await begin(instance)
   if (E.isLeft(started)) return started
-  const called: Segment['instance'] = {
+  const called: Instance = {
     ...{
       key: { ...instance.key, flow: calledIdOf(instance.seed, row) },
       flow: step.flow,
@@ -240,7 +279,7 @@ const calling = async ({ instance, row }: Segment, step: CallStep): Result<unkno
     },
     ...{ seed: randomBytes(16).toString('hex'), input: encode('input', step.flow.input, step.input) },
     ...{ version: step.flow.version, principal: instance.principal, generation: 0, isStored: false },
-    caller: callerOf(instance, row),
+    caller: { name: instance.flow.name, flow: instance.key.flow, row },
   }
   const result = await begin(called)
   return E.isLeft(result) && !(result.left instanceof SaveConflict) ? result : E.right(undefined)
@@ -254,25 +293,22 @@ const sending = async (segment: Segment, { task, name }: TangentStep<unknown>): 
   return runBeside(segment, `send ${name}`, () => task(token))
 }
 
-/** Writes the position of a `call` as the caller of the called flow. */
-const callerOf = ({ key: { flow }, flow: { name } }: Segment['instance'], row: string): string =>
-  `${kOf({ flow, row })} ${name}`
-
 /** Ends a flow. Its result goes to the caller, or to `done`, which returns the next path. */
-const ended = async (position: Position, result: unknown): Result<{ readonly to: string }> => {
-  const { instance, served } = position
-  const to = await (instance.caller === undefined
-    ? doneAt(served, result)
-    : returned(instance, instance.caller, result))
-  if (E.isLeft(to)) return to
+const ended = async (
+  { instance, served }: Position,
+  session: Session,
+  result: unknown,
+  { repeated, ending }: Pick<Answering<unknown>, 'repeated' | 'ending'>,
+): Result<{ readonly to: string }> => {
   const started = await begin(instance)
   if (E.isLeft(started)) return started
-  const end = { to: to.right, made: newIdempotencyKey() }
-  const written = await writeWithSession(instance, (seen, change) =>
-    instance.store.end(instance.key, seen, end, change),
-  )
+  const all = [...ending, instance]
+  if (instance.caller !== undefined) return returned(instance, session, result, { repeated, ending: all })
+  const to = await doneAt(served, result)
+  if (E.isLeft(to)) return to
+  const written = await write(instance, undefined, all, to.right)
   if (E.isLeft(written)) return written
-  publish('flowEnded', { id: instance.key.session, flow: instance.key.flow, name: instance.flow.name })
+  publishEnds(all)
   return E.right({ to: to.right })
 }
 
@@ -283,14 +319,25 @@ const doneAt = async ({ done }: ServedFlow, result: unknown): Result<string> => 
   return E.map((path: unknown) => localPath('done', path))(to)
 }
 
-/** Gives the result of a called flow to its caller, and returns the path of the caller's next page. */
-const returned = (instance: Segment['instance'], caller: string, result: unknown): Result<string> => {
-  const { name, result: codec } = instance.flow
-  if (codec === undefined) throw new TypeError(`the flow ${name} has no codec \`result\``)
-  return answerWaiting(caller.slice(caller.indexOf(' ') + 1), caller.split(' ')[0] ?? '', (step) =>
+/** Gives the result of a called flow to its caller. The called flow ends together with the caller's next row. */
+const returned = async (
+  { flow: { name, result: codec }, caller }: Instance,
+  session: Session,
+  result: unknown,
+  { repeated, ending }: Pick<Answering<unknown>, 'repeated' | 'ending'>,
+): Result<{ readonly to: string }> => {
+  if (codec === undefined || caller === undefined)
+    throw new TypeError(`the flow ${name} has no codec \`result\``)
+  const flow = servedFlow(caller.name)
+  if (flow === undefined) return E.left(new FlowExpired('unknown', caller.name))
+  const give: Give<readonly string[]> = ({ step }) =>
     step.kind === 'call'
       ? fitting(codec, encode('result', codec, result))
-      : E.left(['the caller waits for no result']),
+      : E.left([`${step.name} waits for no result`])
+  const place = { flow: caller.flow, row: caller.row }
+  return fits(
+    caller.name,
+    await answerOnce(flow, session, place, { start: undefined, give, repeated, ending }),
   )
 }
 
@@ -307,15 +354,32 @@ export const answerWaiting = async (
   const [flow, place] = [servedFlow(name), O.toUndefined(parseK(k))]
   if (flow === undefined || place === undefined) return E.left(new FlowExpired('unknown', name))
   const outcome = await answerAt(flow, place, undefined, ({ step }) => give(step))
+  return E.map(({ to }: { readonly to: string }) => to)(fits(name, outcome))
+}
+
+/** Turns an answer that does not fit into an error. */
+const fits = (
+  name: string,
+  outcome: E.Either<unknown, AnswerResult<readonly string[]>>,
+): E.Either<unknown, { readonly to: string }> => {
   if (E.isLeft(outcome)) return outcome
   return 'to' in outcome.right
-    ? E.right(outcome.right.to)
+    ? E.right(outcome.right)
     : E.left(new DecodeError(`the answer to ${name}`, outcome.right.missed))
 }
 
-/** Returns a path of this site. Throws a `TypeError` for any other value, which could lead to another site. */
+const ORIGIN = 'http://localhost'
+
+/**
+ * Returns a path of this site, percent-encoded. Throws a `TypeError` for any other value, which could lead to another
+ * site.
+ */
 export const localPath = (what: string, path: unknown): string => {
-  if (typeof path === 'string' && /^\/(?![/\\])[^\\\s]*$/.test(path)) return path
+  const url =
+    typeof path === 'string' && path.startsWith('/') && URL.canParse(path, ORIGIN)
+      ? new URL(path, ORIGIN)
+      : undefined
+  if (url?.origin === ORIGIN) return url.pathname + url.search + url.hash
   throw new TypeError(
     `${what} returned ${JSON.stringify(path)}: it must be a path of this site, such as /cart`,
   )

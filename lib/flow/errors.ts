@@ -11,8 +11,9 @@ import { brandErrors, ErrorWithStatus } from '../core/errors.js'
  * - `finished`: the flow has ended with a result.
  * - `evicted`: the session had too many flows, and this flow was the least recently used.
  * - `principal`: the flow belongs to another principal.
+ * - `used`: the token was used before. Only `answerByToken` has this reason.
  */
-export type FlowExpiredReason = 'unknown' | 'expired' | 'cut' | 'finished' | 'evicted' | 'principal'
+export type FlowExpiredReason = 'unknown' | 'expired' | 'cut' | 'finished' | 'evicted' | 'principal' | 'used'
 
 /** A page of a flow can no longer be used. `latest` is the path where the flow is now, if it is anywhere. */
 export class FlowExpired extends ErrorWithStatus {

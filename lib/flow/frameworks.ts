@@ -148,13 +148,25 @@ export const koaFlow =
     ctx.body = body
   }
 
+/** Reads a body. Returns `undefined` if the body is too long. The rest is then not read. */
+const textOf = async (body: Request['body']): Promise<string | undefined> => {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
+    bytes += chunk.length
+    if (bytes > MAX_BODY_BYTES) return undefined
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString()
+}
+
 const webRequestOf = async (request: Request): Promise<E.Either<unknown, FlowRequest>> => {
   const { method, url, headers } = request
   const { pathname, search } = new URL(url)
   const base = { method, url: pathname + search, headers }
   if (method === 'GET' || method === 'HEAD') return E.right({ ...base, body: undefined })
-  const text = await request.text()
-  if (text.length > MAX_BODY_BYTES) return E.left(tooLong)
+  const text = await textOf(request.body)
+  if (text === undefined) return E.left(tooLong)
   const form = parsedForm(headers.get('content-type'), text)
   return E.map((body: unknown) => ({ ...base, body }))(form)
 }

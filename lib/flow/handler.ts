@@ -2,7 +2,7 @@
 // to the next page. So a reload never sends a form again.
 
 import { randomUUID } from 'node:crypto'
-import type { SessionError } from '../core/errors.js'
+import { EncodeError, type SessionError } from '../core/errors.js'
 import { E, type TE } from '../core/prelude.cjs'
 import { type CheckedRequest, isUnsafe, senderOf, verifyCsrf } from '../http/csrf.js'
 import type { RequestRejected } from '../http/errors.js'
@@ -14,7 +14,7 @@ import { answerAt, type Fitting, fitting, localPath, positionFor, type Start } f
 import { FlowChanged, type FlowError, FlowExpired } from './errors.js'
 import { calledIdOf, decode, encode, kOf, type Place, parseK } from './journal.js'
 import { type Position, pathOf, type ServedFlow, serve, servedFlow } from './position.js'
-import { hasSecrets, lacksSecret, withoutSecrets } from './secret-answer.js'
+import { decodeAnswer, hasSecrets, lacksSecret, withoutSecrets } from './secret-answer.js'
 import type { AnyFlow, Codec, DispatchStep, Flow, Html, Page, PageStep, Rendered, Reply } from './steps.js'
 
 /** A request to a flow. The framework's handler passes the parsed form as `body`. */
@@ -73,6 +73,8 @@ export type FlowHandler<L> = (
  */
 export const flowHandler = <I, A, L>(flow: Flow<I, A, L>, options: FlowOptions<I, A>): FlowHandler<L> => {
   const { at, start, done, onExpired, storeSession = false } = options
+  if (/[?#]/.test(at))
+    throw new TypeError(`at is ${JSON.stringify(at)}: it must have no query and no fragment`)
   const known: ServedFlow = {
     flow,
     at: localPath('at', at),
@@ -84,9 +86,9 @@ export const flowHandler = <I, A, L>(flow: Flow<I, A, L>, options: FlowOptions<I
     async () =>
       E.map((input: unknown) => encode('input', flow.input, input))(await settled(start(request)))
   return (request) => async () => {
-    const reply = await (isUnsafe(request)
-      ? post(known, request, startOf(request))
-      : get(known, request, startOf(request), storeSession))
+    const answer = METHODS[request.method]
+    if (answer === undefined) return E.right(NOT_ALLOWED)
+    const reply = await answer(known, request, startOf(request), storeSession)
     const outcome = E.isLeft(reply) ? await rejected(known, request, reply.left, onExpired) : reply
     return outcome as E.Either<never, Reply>
   }
@@ -94,13 +96,23 @@ export const flowHandler = <I, A, L>(flow: Flow<I, A, L>, options: FlowOptions<I
 
 type Result<A> = Promise<E.Either<unknown, A>>
 
+const NOT_ALLOWED: Reply = { status: 405, headers: { Allow: 'GET, HEAD, POST' }, body: '' }
+
 /** Waits for a value, a promise or a task. */
 const settled = async (value: unknown): Result<unknown> => {
   const made = await value
   return typeof made === 'function' ? (made as () => Result<unknown>)() : E.right(made)
 }
 
-const queryOf = ({ url }: FlowRequest): URLSearchParams => new URL(url, 'http://localhost').searchParams
+const queryOf = ({ url }: FlowRequest): URLSearchParams =>
+  new URLSearchParams(url.split('?').slice(1).join('?'))
+
+/** Returns the query of the first page, without keyrow's own parameters. `start` gets it again with the answer. */
+const ownQuery = (request: FlowRequest): string => {
+  const query = queryOf(request)
+  for (const name of ['k', 'choice', 's']) query.delete(name)
+  return query.size === 0 ? '' : `&${query.toString()}`
+}
 
 /** Returns the position that a request names. Without `k`, a new flow begins. */
 const placeOf = ({ flow }: ServedFlow, request: FlowRequest): E.Either<FlowExpired, Place> => {
@@ -127,7 +139,7 @@ const get = async (
     const passed = await task()()
     if (E.isLeft(passed)) return passed
   }
-  return shown(found.right, undefined)
+  return shown(found.right, request, undefined)
 }
 
 /** An answer that does not fit: the reasons, and the form to which it was posted. */
@@ -151,12 +163,13 @@ const post = async (flow: ServedFlow, request: FlowRequest, start: Start): Resul
   if (E.isLeft(outcome)) return outcome
   return 'to' in outcome.right
     ? E.right(seeOther(outcome.right.to))
-    : shown(outcome.right.missed.position, outcome.right.missed)
+    : shown(outcome.right.missed.position, request, outcome.right.missed)
 }
 
 /** Returns the fields of a form, and the token in its field `csrf`. */
 const fieldsOf = (body: unknown): { readonly csrf: unknown; readonly answer: unknown } => {
-  if (typeof body !== 'object' || body === null) return { csrf: undefined, answer: body ?? {} }
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    return { csrf: undefined, answer: body ?? {} }
   const { csrf, ...answer } = body as { readonly csrf?: unknown }
   return { csrf, answer }
 }
@@ -173,40 +186,60 @@ const fromOwnPage = (request: FlowRequest, { row }: Place, csrf: unknown) => {
 /** Decodes a posted answer. */
 const posted = (position: Position, answer: unknown, tag: string | undefined): E.Either<Misfit, Fitting> => {
   const { step, given } = position
-  const missed = (problems: readonly string[], codec?: Codec): E.Either<Misfit, never> =>
-    E.left({ position, problems, given: codec && withoutSecrets(codec, answer), tag })
+  const misfit = (problems: readonly string[], shown?: unknown): Misfit => ({
+    position,
+    problems,
+    given: shown,
+    tag,
+  })
+  const missed = (...parts: Parameters<typeof misfit>): E.Either<Misfit, never> => E.left(misfit(...parts))
   if (step.kind === 'call') return missed([])
   // Only the server answers a tangent. The visitor's POST goes on with an answer that was given by a token.
   if (step.kind === 'tangent')
-    return given === undefined
-      ? missed([])
-      : E.mapLeft((problems: readonly string[]) => ({ position, problems, given: undefined, tag }))(
-          fitting(step.codec, given),
-        )
+    return given === undefined ? missed([]) : E.mapLeft(misfit)(fitting(step.codec, given))
   const codec = step.kind === 'dispatch' ? choiceOf(step, tag) : step.codec
   if (codec === undefined) return missed([`there is no choice ${tag ?? ''}`])
+  const [fitted, secrets] = decodeAnswer(() => fittingPosted(step.name, codec, answer))
+  if (E.isLeft(fitted)) return missed(fitted.left, withoutSecrets(answer, secrets))
+  return step.kind === 'dispatch' ? E.right(chosen(tag, fitted.right)) : fitted
+}
+
+const chosen = (tag = '', { value, decoded }: Fitting): Fitting => ({
+  value: { tag, value },
+  decoded: Object.freeze({ tag, value: decoded }),
+})
+
+// The first request gets the same value as later requests, which decode what is stored. Only secrets are not stored.
+const fittingPosted = (name: string, codec: Codec, answer: unknown): E.Either<readonly string[], Fitting> => {
   const decoded = decode(codec, answer)
-  if (E.isLeft(decoded)) return missed(decoded.left, codec)
-  if (lacksSecret(decoded.right)) return missed(['a secret is missing'], codec)
-  // The first request gets the same value as later requests, which decode what is stored. Only secrets are not stored.
-  const value = encode(step.name, codec, decoded.right)
-  const later = hasSecrets(codec) ? decoded : decode(codec, value)
-  if (E.isLeft(later)) return missed(later.left, codec)
-  return step.kind === 'dispatch'
-    ? E.right({ value: { tag: tag ?? '', value }, decoded: { tag, value: later.right } })
-    : E.right({ value, decoded: later.right })
+  if (E.isLeft(decoded)) return decoded
+  if (lacksSecret(decoded.right)) return E.left(['a secret is missing'])
+  try {
+    const value = encode(name, codec, decoded.right)
+    return hasSecrets(codec) ? E.right({ value, decoded: decoded.right }) : fitting(codec, value)
+  } catch (error) {
+    // PostgreSQL cannot store some texts, for example with U+0000.
+    if (error instanceof EncodeError) return E.left([error.reason])
+    throw error
+  }
 }
 
 const choiceOf = ({ choices }: DispatchStep, tag = ''): Codec | undefined =>
   Object.hasOwn(choices, tag) ? choices[tag] : undefined
 
 /** Shows the page of a position, or redirects to the path at which the server waits for a value. */
-const shown = async (position: Position, missed: Misfit | undefined): Result<Reply> => {
+const shown = async (position: Position, request: FlowRequest, missed: Misfit | undefined): Result<Reply> => {
   const { step, served, instance, row } = position
   const place = { flow: instance.key.flow, row }
-  if (step.kind === 'tangent') return E.right(seeOther(localPath('to', step.to(kOf(place)))))
+  if (step.kind === 'tangent')
+    return E.right(
+      position.given === undefined
+        ? seeOther(localPath('to', step.to(kOf(place))))
+        : replyOf(continuePage(pathOf(served, place)), 200),
+    )
   if (step.kind === 'call') return E.right(seeOther(calledPath(position, step.flow)))
-  const made = await settled(pageOf(step, pathOf(served, place), missed))
+  const url = pathOf(served, place) + (row === undefined ? ownQuery(request) : '')
+  const made = await settled(pageOf(step, url, missed))
   return E.map((html: unknown) => replyOf(html as Html, missed === undefined ? 200 : 422))(made)
 }
 
@@ -214,7 +247,7 @@ const pageOf = (step: PageStep | DispatchStep, url: string, missed: Misfit | und
   const at = (codec: Codec, suffix = '', isMissed = true): Page => ({
     url: `${url}${suffix}${hasSecrets(codec) ? '&s=1' : ''}`,
     problems: isMissed ? (missed?.problems ?? []) : [],
-    given: isMissed ? missed?.given : undefined,
+    given: isMissed ? objectOf(missed?.given) : {},
   })
   if (step.kind !== 'dispatch') return step.page(at(step.codec))
   const pages = Object.entries(step.choices).map(
@@ -222,6 +255,9 @@ const pageOf = (step: PageStep | DispatchStep, url: string, missed: Misfit | und
   )
   return step.page(Object.fromEntries(pages))
 }
+
+const objectOf = (given: unknown): Readonly<Record<string, unknown>> =>
+  typeof given === 'object' && given !== null ? (given as Readonly<Record<string, unknown>>) : {}
 
 const calledPath = ({ instance, row }: Position, called: AnyFlow): string => {
   const flow = servedFlow(called.name)
@@ -241,11 +277,16 @@ const PAGE_HEADERS = {
 const replyOf = (html: Html, status: number): Reply =>
   typeof html === 'string'
     ? { status, headers: PAGE_HEADERS, body: html }
-    : {
-        ...html,
-        status: html.status === 200 ? status : html.status,
-        headers: { ...PAGE_HEADERS, ...html.headers },
-      }
+    : { ...html, status: html.status === 200 ? status : html.status, headers: withDefaults(html.headers) }
+
+/** Adds the default headers that a page does not have. */
+const withDefaults = (own: Reply['headers']): Reply['headers'] => {
+  const names = new Set(Object.keys(own).map((name) => name.toLowerCase()))
+  const missing = Object.entries(PAGE_HEADERS).filter(([name]) => !names.has(name.toLowerCase()))
+  return { ...Object.fromEntries(missing), ...own }
+}
+
+const METHODS: Readonly<Record<string, typeof get>> = { GET: get, HEAD: get, POST: post }
 
 /** Responds to a request for a page that cannot be used. Any other failure fails the request. */
 const rejected = async (
@@ -267,6 +308,13 @@ const rejected = async (
   return E.map((html: unknown) => replyOf(html as Html, 410))(made)
 }
 
+/** The page of a tangent that was answered by a token. A GET runs no effect, so the visitor has to press a button. */
+const continuePage = (url: string): string =>
+  [
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>Go on</title>',
+    `<form method="post" action="${escaped(url)}"><button>Go on</button></form></html>`,
+  ].join('\n')
+
 const REASONS: Readonly<Record<FlowExpired['reason'], string>> = {
   unknown: 'This page is not known any more. Your session may have ended.',
   expired: 'This page has expired.',
@@ -274,6 +322,7 @@ const REASONS: Readonly<Record<FlowExpired['reason'], string>> = {
   finished: 'This has already been finished.',
   evicted: 'Too many other pages were opened after this one.',
   principal: 'This page belongs to another user.',
+  used: 'This link was used before.',
 }
 
 const escaped = (text: string): string =>
@@ -281,8 +330,11 @@ const escaped = (text: string): string =>
 
 /** The default page for an expired page. It shows what was posted, so that nothing is lost. */
 const expiredPage = ({ reason, latest, given }: FlowExpired, at: string): string => {
-  const fields = typeof given === 'object' && given !== null ? Object.entries(given) : []
-  const list = fields.map(([name, value]) => `<dt>${escaped(name)}</dt><dd>${escaped(String(value))}</dd>`)
+  const fields = Object.entries(objectOf(given))
+  const list = fields.map(
+    ([name, value]) =>
+      `<dt>${escaped(name)}</dt><dd>${escaped(typeof value === 'string' ? value : JSON.stringify(value))}</dd>`,
+  )
   return [
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>This page cannot be used</title>',
     `<p>${REASONS[reason]}</p>`,

@@ -10,6 +10,7 @@ interface CachedRow {
   readonly generation: number
   readonly version: string
   readonly entries: readonly Entry[]
+  readonly chars: number
   /** The number of records from the first answer to the end of this row. */
   readonly length: number
 }
@@ -20,7 +21,7 @@ export interface CachedFlow {
   chars: number
 }
 
-const MAX_CHARS = 16 * 1024 * 1024
+export const MAX_CHARS = 16 * 1024 * 1024
 
 /** The memory that a row takes beside its records, in characters. */
 const ROW_CHARS = 300
@@ -68,12 +69,20 @@ export const addRows = (key: FlowKey, cached: CachedFlow, added: readonly FlowRo
   for (const row of added) {
     const { id, parent, generation, records } = row
     const entries = records.map(entryOf)
+    const chars = JSON.stringify(records).length + ROW_CHARS
     const length = entries.length + (parent === undefined ? 0 : (cached.rows.get(parent)?.length ?? 0))
-    cached.rows.set(id, { parent, generation, version: versionOf(row), entries, length })
-    cached.chars += JSON.stringify(records).length + ROW_CHARS
+    cached.chars -= cached.rows.get(id)?.chars ?? 0
+    cached.rows.set(id, { parent, generation, version: versionOf(row), entries, chars, length })
+    cached.chars += chars
   }
-  if (added.length > 0) flows.set(nameOf(key), cached)
+  if (added.length === 0) return
+  // The cache measures a value only when it is new.
+  flows.delete(nameOf(key))
+  flows.set(nameOf(key), cached)
 }
+
+/** The number of characters in the cache. */
+export const cachedChars = (): number => flows.calculatedSize
 
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */
 export const journalOf = ({ rows }: CachedFlow, row: string | undefined): Journal => {

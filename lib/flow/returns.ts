@@ -49,8 +49,8 @@ export interface Returned {
  * Answers a tangent of the current session, and returns the path of the flow's next page. `k` is the value that the
  * tangent passed to `to`. `answer` is a value of the tangent's type, or its JSON.
  *
- * @throws as a `Left`: `FlowExpired` for an unknown or used `k`, `DecodeError` for an answer that does not fit, and the
- * errors of the tasks that follow in the flow
+ * @throws as a `Left`: `FlowExpired` for an unknown `k`, `DecodeError` for an answer that does not fit, and the errors of
+ * the tasks that follow in the flow
  *
  * @example
  * ```ts
@@ -117,8 +117,11 @@ export const answerByToken = (
     const claim = { ...key, claim: randomUUID(), claimMs: 1000 }
     const claimed = await flows.claim(claim, head.generation)()
     if (E.isLeft(claimed)) return claimed
-    if (claimed.right !== 'claimed') return E.left(new FlowExpired('finished', head.name))
-    return E.map(() => undefined)(await flows.record(claim, value.right.value)())
+    if (claimed.right !== 'claimed') return E.left(new FlowExpired('used', head.name))
+    const recorded = await flows.record(claim, value.right.value, 0)()
+    return E.isRight(recorded) && !recorded.right
+      ? E.left(new FlowExpired('used', head.name))
+      : E.map(() => undefined)(recorded)
   }
   return answering as TE.TaskEither<FlowError | SessionError, void>
 }

@@ -65,10 +65,12 @@ export const secretAnswer = <A>(codec: Type<A, unknown>): Type<Secret<A>, unknow
   const secret = new t.Type<Secret<A>, unknown>(
     `secret ${codec.name}`,
     (value): value is Secret<A> => value instanceof SecretValue,
-    (posted, context) =>
-      posted === PLACEHOLDER
+    (posted, context) => {
+      seen.add(posted)
+      return posted === PLACEHOLDER
         ? t.success(new SecretValue<A>())
-        : E.map((value: A) => new SecretValue<A>([value, posted]))(codec.validate(posted, context)),
+        : E.map((value: A) => new SecretValue<A>([value, posted]))(codec.validate(posted, context))
+    },
     () => PLACEHOLDER,
   )
   secretCodecs.add(secret)
@@ -103,31 +105,44 @@ interface Nested {
   readonly props?: Readonly<Record<string, Codec>>
   readonly types?: readonly Codec[]
   readonly type?: Codec
+  readonly codomain?: Codec
 }
 
 const nestedIn = (codec: Codec): readonly Codec[] => {
-  const { props = {}, types = [], type } = codec as Nested
-  return [...Object.values(props), ...types, ...(type === undefined ? [] : [type])]
+  const { props = {}, types = [], type, codomain } = codec as Nested
+  return [...Object.values(props), ...types, ...[type, codomain].filter((nested) => nested !== undefined)]
 }
 
-/** Whether answers of this codec have secrets. */
+/**
+ * Whether answers of this codec have secrets. A secret is found in `t.type`, `t.strict`, `t.partial`, `t.intersection`,
+ * `t.union`, `t.array`, `t.tuple`, `t.record`, `t.readonly` and refinements.
+ */
 export const hasSecrets = (codec: Codec): boolean =>
   secretCodecs.has(codec) || nestedIn(codec).some(hasSecrets)
 
-/** Returns what was posted, without the secrets of the codec. */
-export const withoutSecrets = (codec: Codec, posted: unknown): unknown => {
-  if (!hasSecrets(codec)) return posted
-  const { props, types, type } = codec as Nested
-  if (secretCodecs.has(codec) || typeof posted !== 'object' || posted === null || Array.isArray(posted))
-    return undefined
-  if (props !== undefined)
-    return Object.fromEntries(
-      Object.entries(posted).filter(
-        ([name]) => !Object.hasOwn(props, name) || !hasSecrets(props[name] as Codec),
-      ),
-    )
-  return [...(types ?? []), ...(type === undefined ? [] : [type])].reduce<unknown>(
-    (rest, nested) => withoutSecrets(nested, rest),
-    posted,
+/** Decodes an answer. Also returns the posted values that were decoded as secrets, even if the answer does not fit. */
+export const decodeAnswer = <A>(decode: () => A): readonly [A, ReadonlySet<unknown>] => {
+  const outer = seen
+  const secrets = new Set<unknown>()
+  seen = secrets
+  try {
+    return [decode(), secrets]
+  } finally {
+    seen = outer
+  }
+}
+
+/** The posted values that the running decoding has decoded as secrets. Decoding is synchronous. */
+let seen = new Set<unknown>()
+
+/** Returns what was posted, without the secrets. */
+export const withoutSecrets = (posted: unknown, secrets: ReadonlySet<unknown>): unknown => {
+  if (secrets.has(posted)) return undefined
+  if (typeof posted !== 'object' || posted === null || secrets.size === 0) return posted
+  if (Array.isArray(posted)) return posted.map((item: unknown) => withoutSecrets(item, secrets))
+  return Object.fromEntries(
+    Object.entries(posted)
+      .filter(([, value]) => !secrets.has(value))
+      .map(([name, value]) => [name, withoutSecrets(value, secrets)] as const),
   )
 }

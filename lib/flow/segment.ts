@@ -6,8 +6,9 @@ import { DecodeError, SaveConflict, type SessionError } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { E, TE, t } from '../core/prelude.cjs'
 import { delay } from '../core/process.js'
-import { storeCurrentSession } from '../request/save-with.js'
+import { apartFromEdits, storeCurrentSession } from '../request/save-with.js'
 import { currentSession, updatedHere } from '../request/with-session.js'
+import type { Session } from '../store/contract.js'
 import { publish } from '../store/events.js'
 import {
   type Claim,
@@ -46,6 +47,8 @@ export interface Instance extends Pick<NewFlow, 'seed' | 'input' | 'version' | '
 export interface Segment {
   readonly instance: Instance
   readonly row: string
+  /** The session before the answer. */
+  readonly session: Session
   /** The records before the answer. */
   readonly before: readonly Entry[]
   /** The records of the segment. The first one is the answer. */
@@ -137,7 +140,7 @@ const runEffect = async (segment: Segment, step: AnyEffect): Result<unknown> => 
   if (E.isLeft(started)) return started
   const claim = claimOf(segment, step)
   const json = await (step.kind === 'transaction'
-    ? inTransaction(segment.instance, step, claim)
+    ? apartFromEdits(segment.session, inTransaction(segment.instance, step, claim))()
     : claimed(segment.instance, step, claim))
   if (E.isLeft(json)) return json
   const entry: Entry = { kind: step.kind, name: step.name, value: json.right }
@@ -169,11 +172,12 @@ const claimedOrRecorded = async (
   store: FlowStore,
   claim: Claim,
   name: string,
-): Result<Exclude<Claimed, 'busy' | 'refused'>> => {
+): Result<Exclude<Claimed, 'busy' | 'refused' | 'full'>> => {
   const until = performance.now() + MAX_WAIT_MS
   for (let pause = 20; ; pause = Math.min(2 * pause, 250)) {
     const result = await store.claim(claim, generation)()
     if (E.isLeft(result)) return result
+    if (result.right === 'full') return E.left(new FlowFull(flow.name, 'journal'))
     if (result.right === 'refused') return E.left(new SaveConflict(claim.flow, 'claim', 'flow'))
     if (result.right !== 'busy') return E.right(result.right)
     if (performance.now() + pause > until) return E.left(new FlowBusy(flow.name, name, 1000))
@@ -198,7 +202,7 @@ const claimed = async (instance: Instance, step: EffectStep<unknown>, claim: Cla
     await store.release(claim)()
     return json
   }
-  const recorded = await store.record(claim, json.right)()
+  const recorded = await store.record(claim, json.right, JSON.stringify(json.right).length)()
   if (E.isLeft(recorded)) return recorded
   if (recorded.right) return json
   // The claim has ended, and another request has claimed the effect. The value of that request counts.
@@ -242,12 +246,12 @@ const jsonOf = async (
 
 // The claim, the task and the record are in one transaction. A request that claims the same effect meanwhile waits for
 // the end of this transaction.
-const inTransaction = async (
+const inTransaction = (
   instance: Instance,
   step: TransactionStep<unknown>,
   claim: Claim,
-): Result<Json> => {
-  const first = await step.database.transaction((tx) => async (): Result<Json> => {
+): TE.TaskEither<unknown, Json> =>
+  step.database.transaction((tx) => async (): Result<Json> => {
     const store = await flowsHere()
     if (E.isLeft(store)) return store
     const mine = await claimedOrRecorded(instance, store.right, claim, step.name)
@@ -255,11 +259,10 @@ const inTransaction = async (
     if (mine.right !== 'claimed') return E.right(mine.right.value)
     const json = await jsonOf(instance.flow, step, step.task(tx))
     if (E.isLeft(json)) return json
-    const recorded = await store.right.record(claim, json.right)()
+    // The value counts for the size of the flow when the row is stored, so that the transaction does not lock the flow.
+    const recorded = await store.right.record(claim, json.right, 0)()
     return E.isLeft(recorded) ? recorded : json
-  })()
-  return first
-}
+  })
 
 /** Returns the flows of the current session's store in the current transaction. */
 const flowsHere = async (): Promise<E.Either<SessionError, FlowStore>> => {
@@ -270,6 +273,18 @@ const flowsHere = async (): Promise<E.Either<SessionError, FlowStore>> => {
     throw new TypeError("effectInTransaction needs the database of the session's store")
   return E.right(flows)
 }
+
+/** Returns the number of characters that records add to the size of a flow. Values of effects were added before. */
+export const charsOf = (records: readonly Entry[]): number =>
+  records.reduce(
+    (sum, { kind, name, value }) =>
+      sum +
+      kind.length +
+      name.length +
+      8 +
+      (kind === 'effect' || kind === 'once' ? 0 : JSON.stringify(value).length),
+    2,
+  )
 
 /** The names of the effects among records. */
 export const effectsIn = (records: readonly Entry[]): readonly string[] =>

@@ -29,8 +29,8 @@ export interface Page {
   readonly url: string
   /** The reasons why the last answer did not fit its codec. Empty at the first showing. */
   readonly problems: readonly string[]
-  /** The last answer if it did not fit, without its secrets. */
-  readonly given: unknown
+  /** The fields of the last answer if it did not fit, without its secrets. Empty at the first showing. */
+  readonly given: Readonly<Record<string, unknown>>
 }
 
 export type Codec = AnyKey['codec']
@@ -269,8 +269,8 @@ export const dispatch = <C extends Readonly<Record<string, Mixed>>>(
 export interface TangentOptions<L> {
   /**
    * Sends a token with which the tangent can be answered from outside of the session, for example in a mail. The task
-   * runs once when the flow reaches the tangent. `answerByToken` gives the answer, and the visitor then goes on with a
-   * POST to the flow's URL.
+   * runs once when the flow reaches the tangent. `answerByToken` gives the answer. The flow's URL then shows a button,
+   * with which the visitor goes on.
    */
   readonly send?: (token: string) => TaskEither<L, unknown>
 }

@@ -1,12 +1,13 @@
 // Saves the current session together with a row of a flow. The row's write saves the session's change in its own
 // transaction.
 
-import { noEdits } from '../core/edits.js'
+import { composeEdits, noEdits, sinceEdits } from '../core/edits.js'
 import { NoCurrentSession, type SessionError } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
+import { withEdits } from '../core/session.js'
 import type { Change, SavedSnapshot, Session } from '../store/contract.js'
 import { createSession, currentScope, guarded, saveEdits, sessionOf } from './current-scope.js'
-import { replaceState } from './scope.js'
+import { replace, replaceState } from './scope.js'
 
 /** A write that also saves a change of the session, if there is one. */
 export type WriteWith<L> = (change: Change | undefined) => TE.TaskEither<L, SavedSnapshot | undefined>
@@ -51,3 +52,21 @@ export const dropEditsSince = (before: Session): void => {
   const { snapshot, token } = scope.session
   replaceState(scope, snapshot === before.snapshot ? before.edits : noEdits, token, snapshot)
 }
+
+/**
+ * Runs a task without the edits of the current session that were made after `before`, and adds these edits again after
+ * it. So a transaction in the task does not save them.
+ */
+export const apartFromEdits =
+  <L, A>(before: Session, task: TE.TaskEither<L, A>): TE.TaskEither<L, A> =>
+  async () => {
+    const { snapshot, edits } = currentScope()?.session ?? before
+    // If the session was saved meanwhile, the edits of `before` were saved too.
+    const kept = sinceEdits(snapshot === before.snapshot ? before.edits : noEdits, edits)
+    dropEditsSince(before)
+    const result = await task()
+    const scope = currentScope()
+    if (scope !== undefined && E.isRight(result) && !kept.isEmpty())
+      replace(scope, withEdits(scope.session, composeEdits(scope.session.edits, kept)))
+    return result
+  }

@@ -95,7 +95,7 @@ with held as materialized (
   cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base
   where ${ALIVE_NOW} and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
-  for update of s skip locked
+  for no key update of s skip locked
 ), head as (
   update ${schema}.session s
   set revision = s.revision + held.times, expires_at = ${extendedExpiry('$6')},

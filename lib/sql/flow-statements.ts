@@ -11,13 +11,13 @@ import { epoch, ms, statementsOf } from './fragments.js'
 /** The number of flows of a session that are remembered, with those that have ended. */
 const MAX_REMEMBERED = 3 * MAX_FLOWS
 
-const alive = (schema: string, isAlive: string): string => `
+const alive = (schema: string, isAlive: string, lock = 'key share'): string => `
 alive as materialized (
-  select absolute_expires_at from ${schema}.session where id = $1::uuid and ${isAlive} for key share
+  select absolute_expires_at from ${schema}.session where id = $1::uuid and ${isAlive} for ${lock}
 )`
 
 const expired = (f = ''): string =>
-  `(${f}until <= now() or coalesce(${f}used_at + ${f}idle_ms * interval '1 millisecond' <= now(), false))`
+  `(least(${f}expires_at, ${f}used_at + ${f}idle_ms * interval '1 millisecond') <= now()) is true`
 
 /** The conditions of a write to a flow: it has not ended, and is as the caller has seen it. */
 const unchanged = (generation: string, principal: string): string => `
@@ -55,7 +55,7 @@ with recursive chain as (
     offset 0
   ) above
 )
-select f.name, f.version, f.input::text as input, f.seed, f.principal, f.caller, f.generation, f.latest::text as latest,
+select f.name, f.version, f.input::text as input, f.seed, f.principal, f.caller::text as caller, f.generation, f.latest::text as latest,
        f.answers, f.size, f.ended::text as ended, ${expired('f.')} as expired,
        (select c.generation from ${schema}.continuation c
         where c.session_id = $1::uuid and c.flow_id = $2::uuid and c.id = $3::uuid) as "rowGeneration",
@@ -69,13 +69,15 @@ where s.id = $1::uuid and s.expires_at > now() and f.session_id = $1::uuid and f
 
   // $1 session, $2 flow, $3 name, $4 version, $5 input, $6 seed, $7 principal, $8 caller, $9 idle time, $10 maximum age,
   // $11 first row or null, $12 step, $13 records, $14 idempotency key, $15 characters. The flow is inserted with its
-  // first row. Flows beyond the limit end as evicted, and flows beyond a second limit are deleted.
+  // first row. Flows beyond the limit end as evicted, and flows beyond a second limit are deleted. The caller of the flow
+  // is never one of them. Two statements of one session wait for each other, so that they lock flows one after the other.
   begin: (schema, isAlive) => `
-with ${alive(schema, isAlive)}, ranked as materialized (
+with ${alive(schema, isAlive, 'no key update')}, ranked as materialized (
   select id, ended is null as open, row_number() over used as place,
          count(*) filter (where ended is null) over used as open_place
   from ${schema}.flow
   where session_id = $1::uuid and id <> $2::uuid and exists (select from alive)
+    and id is distinct from ($8::text::jsonb ->> 'flow')::uuid
   window used as (order by used_at desc, id)
 ), forgotten as (
   delete from ${schema}.flow
@@ -88,14 +90,12 @@ with ${alive(schema, isAlive)}, ranked as materialized (
   returning id
 ), emptied as (
   delete from ${schema}.continuation where session_id = $1::uuid and flow_id in (select id from evicted)
-), cleared as (
-  delete from ${schema}.effect where session_id = $1::uuid and flow_id in (select id from evicted)
 ), begun as (
   insert into ${schema}.flow (session_id, id, name, version, input, seed, principal, caller, idle_ms, generation, latest,
-                              answers, size, used_at, until)
-  select $1::uuid, $2::uuid, $3::text, $4::int, $5::text::jsonb, $6::text, $7::text, $8::text, $9::float8, 0, $11::uuid,
+                              answers, size, used_at, expires_at, collect_at)
+  select $1::uuid, $2::uuid, $3::text, $4::int, $5::text::jsonb, $6::text, $7::text, $8::text::jsonb, $9::float8, 0, $11::uuid,
          case when $11::uuid is null then 0 else 1 end, $15::int, now(),
-         least(now() + ${ms('$10')}, absolute_expires_at)
+         now() + ${ms('$10')}, absolute_expires_at
   from alive
   on conflict do nothing
   returning id
@@ -133,7 +133,8 @@ select exists (select from made)
        or exists (select from ${schema}.continuation
                   where session_id = $1::uuid and flow_id = $2::uuid and id = $5::uuid and made = $9::text) as stored`,
 
-  // $1 session, $2 flow, $3 generation, $4 principal, $5 `{"to": path, "made": idempotency key}`, $6 idempotency key
+  // $1 session, $2 flow, $3 generation, $4 principal, $5 `{"to": path, "made": idempotency key}`, $6 idempotency key. The
+  // effects are kept. Otherwise a concurrent claim that waits for a deleted effect would run the effect again.
   end: (schema, isAlive) => `
 with ${alive(schema, isAlive)}, finished as (
   update ${schema}.flow set ended = $5::text::jsonb, generation = generation + 1, latest = null, used_at = now()
@@ -142,8 +143,6 @@ with ${alive(schema, isAlive)}, finished as (
 ), emptied as (
   delete from ${schema}.continuation
   where session_id = $1::uuid and flow_id = $2::uuid and exists (select from finished)
-), cleared as (
-  delete from ${schema}.effect where session_id = $1::uuid and flow_id = $2::uuid and exists (select from finished)
 )
 select exists (select from finished)
        or exists (select from ${schema}.flow
@@ -153,26 +152,34 @@ select exists (select from finished)
   // claim, or takes over a claim whose time is over.
   claim: (schema, isAlive) => `
 with ${alive(schema, isAlive)}, running as materialized (
-  select id from ${schema}.flow
+  select size < ${String(MAX_JOURNAL_CHARS)} as fits from ${schema}.flow
   where session_id = $1::uuid and id = $2::uuid and generation = $8::int and ended is null and not ${expired()}
     and exists (select from alive)
   for key share
 ), claimed as (
   insert into ${schema}.effect as e (session_id, flow_id, scope, name, occurrence, claim, claimed_until)
   select $1::uuid, $2::uuid, $3::uuid, $4::text, $5::int, $6::uuid, now() + ${ms('$7')}
-  from running
+  from running where fits
   on conflict (session_id, flow_id, scope, name, occurrence) do update
   set claim = excluded.claim, claimed_until = excluded.claimed_until
   where e.value is null and (e.claimed_until <= now() or e.claim = excluded.claim)
   returning true
 )
 select exists (select from claimed) as claimed, exists (select from running) as running,
+       exists (select from running where not fits) as "full",
        (select value::text from ${schema}.effect where ${EFFECT}) as value`,
 
-  // $1 session, $2 flow, $3 scope, $4 name, $5 occurrence, $6 claim, $7 value. A repetition changes nothing.
+  // $1 session, $2 flow, $3 scope, $4 name, $5 occurrence, $6 claim, $7 value, $8 characters. If $8 is 0, the flow is not
+  // locked. Otherwise it is locked before the effect, like in a deletion of the flow.
   record: (schema) => `
+with sized as (
+  update ${schema}.flow set size = size + $8::int
+  where session_id = $1::uuid and id = $2::uuid and $8::int > 0
+  returning id
+)
 update ${schema}.effect set value = $7::text::jsonb
 where ${EFFECT} and claim = $6::uuid and (value is null or value = $7::text::jsonb)
+  and ($8::int = 0 or exists (select from sized))
 returning true as recorded`,
 
   // $1 session, $2 flow, $3 scope, $4 name, $5 occurrence, $6 claim
@@ -194,15 +201,29 @@ order by f.used_at desc, f.id`,
 with ${alive(schema, isAlive)}
 delete from ${schema}.flow where session_id = $1::uuid and id = $2::uuid and exists (select from alive)`,
 
-  // $1 batch size. Deletes expired flows. A flow whose session has ended expires at the latest time at which the session
-  // could have expired.
+  // $1 batch size. Deletes the flows of ended sessions that the destruction of the session has missed. `collect_at` is
+  // the time at which the session expires at the latest. If the session has got another lifetime meanwhile, the flow
+  // gets a later time.
   sweep: (schema) => `
+with due as materialized (
+  select session_id, id from ${schema}.flow where collect_at <= now()
+  order by collect_at
+  limit $1::int
+  for update skip locked
+), kept as (
+  update ${schema}.flow f set collect_at = s.absolute_expires_at
+  from due join ${schema}.session s on s.id = due.session_id
+  where f.session_id = due.session_id and f.id = due.id and s.absolute_expires_at > now()
+)
 delete from ${schema}.flow f
-using (select session_id, id from ${schema}.flow where until <= now() order by until limit $1::int for update skip locked) due
+using due
 where f.session_id = due.session_id and f.id = due.id
+  and not exists (select from ${schema}.session s where s.id = due.session_id and s.absolute_expires_at > now())
 returning true as deleted`,
 
-  // Citus locks no rows of several shards, so all expired flows are deleted at once.
+  // Citus locks no rows of several shards, so all these flows are deleted at once.
   sweepAll: (schema) => `
-delete from ${schema}.flow where until <= now()`,
+delete from ${schema}.flow f
+where collect_at <= now()
+  and not exists (select from ${schema}.session s where s.id = f.session_id and s.absolute_expires_at > now())`,
 })

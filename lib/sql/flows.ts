@@ -1,12 +1,13 @@
 // Implements the store of flows over a `Database`. The parameters are text or numbers, like those of the session's
 // statements.
 
-import { SaveConflict, type SessionGone, type StoreError } from '../core/errors.js'
+import { SaveConflict, type StoreError } from '../core/errors.js'
 import { deepFreeze, type Json } from '../core/json.js'
 import { A, constVoid, O, pipe, TE, t } from '../core/prelude.cjs'
 import type { Database, Param } from '../db/database.js'
-import type { Change, SavedSnapshot, SessionStore } from '../store/contract.js'
+import type { SessionStore } from '../store/contract.js'
 import type {
+  Caller,
   Claim,
   Claimed,
   EffectKey,
@@ -15,6 +16,7 @@ import type {
   FlowPosition,
   FlowRow,
   FlowStore,
+  FlowWrite,
   NewFlow,
   NewRow,
   Seen,
@@ -45,7 +47,7 @@ type PositionRow = t.TypeOf<typeof PositionRow>
 
 const BegunRow = t.type({ inserted: t.boolean, evicted: t.number })
 const StoredRow = t.type({ stored: t.boolean })
-const ClaimedRow = t.type({ claimed: t.boolean, running: t.boolean, value: text })
+const ClaimedRow = t.type({ claimed: t.boolean, running: t.boolean, full: t.boolean, value: text })
 const ListedRow = t.type({
   id: t.string,
   name: t.string,
@@ -67,7 +69,7 @@ const positionOf =
     head: {
       ...head,
       principal: head.principal ?? undefined,
-      caller: head.caller ?? undefined,
+      caller: ifAny(head.caller) as Caller | undefined,
       latest: head.latest ?? undefined,
       input: parsed(input),
       end: endOf(ended),
@@ -79,8 +81,6 @@ const positionOf =
     })),
     given: ifAny(given),
   })
-
-const charsOf = ({ records }: NewRow): number => JSON.stringify(records).length
 
 const keyOf = ({ session, flow }: FlowKey): readonly Param[] => [session, flow]
 
@@ -94,9 +94,10 @@ const ifStored = (key: FlowKey, what: string) =>
     () => refused(key, what),
   )
 
-const claimedOf = ({ claimed, running, value }: t.TypeOf<typeof ClaimedRow>): Claimed => {
+const claimedOf = ({ claimed, running, full, value }: t.TypeOf<typeof ClaimedRow>): Claimed => {
   if (claimed) return 'claimed'
   if (value !== null) return { value: parsed(value) }
+  if (full) return 'full'
   return running ? 'busy' : 'refused'
 }
 
@@ -106,33 +107,21 @@ type FlowStatements = ReturnType<typeof flowStatements>
 type SaveIn = (tx: Database) => SessionStore['save']
 
 /** Makes the store of flows. */
-export const flowsOver = (database: Database, sql: FlowStatements, saveIn: SaveIn): FlowStore => {
-  const written = writing(database, saveIn)
-  return {
-    ...reading(database, sql),
-    ...effects(database, sql),
-    begin: (key, flow, row) =>
-      pipe(
-        rowAs(BegunRow)(database, sql.begin, beginParams(key, flow, row)),
-        TE.filterOrElseW(
-          ({ inserted }) => inserted,
-          () => refused(key, 'begin'),
-        ),
-        TE.map(({ evicted }) => evicted),
+export const flowsOver = (database: Database, sql: FlowStatements, saveIn: SaveIn): FlowStore => ({
+  ...reading(database, sql),
+  ...effects(database, sql),
+  begin: (key, flow, row) =>
+    pipe(
+      rowAs(BegunRow)(database, sql.begin, beginParams(key, flow, row)),
+      TE.filterOrElseW(
+        ({ inserted }) => inserted,
+        () => refused(key, 'begin'),
       ),
-    advance: (key, seen, row, change) =>
-      written(key, change, (handle) =>
-        pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance')),
-      ),
-    end: (key, { generation, principal }, end, change) => {
-      const params = [...keyOf(key), generation, principal ?? null, JSON.stringify(end), end.made]
-      return written(key, change, (handle) =>
-        pipe(rowAs(StoredRow)(handle, sql.end, params), ifStored(key, 'end')),
-      )
-    },
-    drop: (key) => pipe(database.query(sql.drop, keyOf(key)), TE.map(constVoid)),
-  }
-}
+      TE.map(({ evicted }) => evicted),
+    ),
+  write: writing(database, sql, saveIn),
+  drop: (key) => pipe(database.query(sql.drop, keyOf(key)), TE.map(constVoid)),
+})
 
 const reading = (database: Database, sql: FlowStatements): Pick<FlowStore, 'read' | 'list'> => ({
   read: ({ session, flow }, row, known) =>
@@ -156,15 +145,19 @@ const reading = (database: Database, sql: FlowStatements): Pick<FlowStore, 'read
 
 const beginParams = (key: FlowKey, flow: NewFlow, row: NewRow | undefined): readonly Param[] => [
   ...[...keyOf(key), flow.name, flow.version, JSON.stringify(flow.input), flow.seed, flow.principal ?? null],
-  ...[flow.caller ?? null, flow.idleMs ?? null, flow.maxAgeMs ?? null],
+  ...[
+    flow.caller === undefined ? null : JSON.stringify(flow.caller),
+    flow.idleMs ?? null,
+    flow.maxAgeMs ?? null,
+  ],
   ...(row === undefined
     ? [null, null, null, null, 0]
-    : [row.id, row.step, JSON.stringify(row.records), row.made, charsOf(row)]),
+    : [row.id, row.step, JSON.stringify(row.records), row.made, row.chars]),
 ]
 
 const advanceParams = (key: FlowKey, { generation, principal }: Seen, row: NewRow): readonly Param[] => [
   ...[...keyOf(key), generation, principal ?? null, row.id, row.parent ?? null, row.step],
-  ...[JSON.stringify(row.records), row.made, charsOf(row), row.cuts],
+  ...[JSON.stringify(row.records), row.made, row.chars, row.cuts],
 ]
 
 const effects = (
@@ -176,29 +169,52 @@ const effects = (
       rowAs(ClaimedRow)(database, sql.claim, [...effectOf(claim), claim.claim, claim.claimMs, generation]),
       TE.map(claimedOf),
     ),
-  record: (claim, value) =>
+  record: (claim, value, chars) =>
     pipe(
-      database.query(sql.record, [...effectOf(claim), claim.claim, JSON.stringify(value)]),
+      database.query(sql.record, [...effectOf(claim), claim.claim, JSON.stringify(value), chars]),
       TE.map((rows) => rows.length > 0),
     ),
   release: (claim) => pipe(database.query(sql.release, [...effectOf(claim), claim.claim]), TE.map(constVoid)),
 })
 
-type Write = (handle: Database) => TE.TaskEither<StoreError | SaveConflict, unknown>
-type Written = TE.TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot | undefined>
-
-/** Runs a write, and saves a change of the session before it in the same transaction. */
+/**
+ * Runs the parts of a write. A single part is one statement. Several parts are one transaction, which locks the header
+ * first, then the called flows, and then the caller.
+ */
 const writing =
-  (database: Database, saveIn: SaveIn) =>
-  ({ session }: FlowKey, change: Change | undefined, write: Write): Written =>
-    change === undefined
-      ? pipe(
-          write(database),
-          TE.map(() => undefined),
-        )
-      : database.transaction((tx) =>
-          pipe(
-            saveIn(tx)(session, change),
-            TE.chainFirstW(() => write(tx)),
-          ),
-        )
+  (database: Database, sql: FlowStatements, saveIn: SaveIn): FlowStore['write'] =>
+  ({ session, row, ends, change }) => {
+    const parts = (handle: Database): readonly Part[] => [
+      ...ends.map(({ key, seen, to, made }) => {
+        const params = [
+          ...keyOf(key),
+          seen.generation,
+          seen.principal ?? null,
+          JSON.stringify({ to, made }),
+          made,
+        ]
+        return pipe(rowAs(StoredRow)(handle, sql.end, params), ifStored(key, 'end'))
+      }),
+      ...(row === undefined ? [] : [advancing(handle, sql, row)]),
+    ]
+    const all = (handle: Database) => TE.sequenceSeqArray(parts(handle))
+    if (change !== undefined)
+      return database.transaction((tx) =>
+        pipe(
+          saveIn(tx)(session, change),
+          TE.chainFirstW(() => all(tx)),
+        ),
+      )
+    const isSingle = ends.length + (row === undefined ? 0 : 1) < 2
+    return pipe(
+      isSingle ? all(database) : database.transaction(all),
+      TE.map(() => undefined),
+    )
+  }
+
+type Part = TE.TaskEither<StoreError | SaveConflict, unknown>
+
+const advancing = (handle: Database, sql: FlowStatements, { key, seen, row }: RowWrite): Part =>
+  pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance'))
+
+type RowWrite = NonNullable<FlowWrite['row']>

@@ -161,7 +161,7 @@ create table ${schema}.flow (
   input jsonb not null,
   seed text not null,
   principal text, -- whose flow it is, if anybody's
-  caller text, -- the continuation that gets the result
+  caller jsonb, -- the continuation that gets the result
   idle_ms float8,
   generation integer not null, -- a cut raises it
   latest uuid, -- the last continuation
@@ -169,11 +169,12 @@ create table ${schema}.flow (
   size integer not null, -- the characters of all records
   ended jsonb,
   used_at timestamptz not null,
-  until timestamptz not null,
+  expires_at timestamptz,
+  collect_at timestamptz not null, -- the session expires at this time at the latest
   primary key (session_id, id)
 ) with (fillfactor = 70)`,
-  'schema.flow.until': `
-create index flow_until on ${schema}.flow (until)`,
+  'schema.flow.collect': `
+create index flow_collect_at on ${schema}.flow (collect_at)`,
 })
 
 const rowTables = (schema: string) => ({
@@ -223,9 +224,14 @@ const flows: Migration = {
       'input jsonb',
       'seed text',
     ),
-    ...columns('flow', 'principal text', 'caller text', 'idle_ms double precision', 'generation integer'),
+    ...columns('flow', 'principal text', 'caller jsonb', 'idle_ms double precision', 'generation integer'),
     ...columns('flow', 'latest uuid', 'answers integer', 'size integer', 'ended jsonb'),
-    ...columns('flow', 'used_at timestamp with time zone', 'until timestamp with time zone'),
+    ...columns(
+      'flow',
+      'used_at timestamp with time zone',
+      'expires_at timestamp with time zone',
+      'collect_at timestamp with time zone',
+    ),
     ...columns(
       'continuation',
       'session_id uuid',

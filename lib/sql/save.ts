@@ -106,7 +106,7 @@ select ${[
 ].join(',\n       ')}
 from ${schema}.session s
 where id = $1::uuid and ${isAlive}
-for update`
+for no key update`
 
 /** Limits a timeout to five seconds for the rest of the transaction. A shorter timeout is not changed. */
 const atMost = (timeout: string, name: string): string =>

@@ -9,7 +9,6 @@ import { type Database, type Param, type Query, type Row, readCommitted } from '
 import { type Attempt, type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
 import {
   type Absence,
-  type Change,
   type Lifetime,
   lifetimeOf,
   type Saved,
@@ -255,17 +254,13 @@ const storeOver = (parts: StoreParts): SessionStore => {
 
 // A repeated write saves the session's change only if the earlier attempt has not saved it.
 const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => {
-  const retried = (change: Change | undefined, mayBeDone: boolean) =>
-    change && (mayBeDone ? { ...change, mayBeDone } : change)
   return {
     read: prepared(flows.read),
     begin: prepared(flows.begin),
-    advance: prepared(
-      (key, seen, row, change) => (mayBeDone) => flows.advance(key, seen, row, retried(change, mayBeDone))(),
-    ),
-    end: prepared(
-      (key, seen, end, change) => (mayBeDone) => flows.end(key, seen, end, retried(change, mayBeDone))(),
-    ),
+    write: prepared((write) => (mayBeDone) => {
+      const { change } = write
+      return flows.write(mayBeDone && change ? { ...write, change: { ...change, mayBeDone } } : write)()
+    }),
     claim: prepared(flows.claim),
     record: prepared(flows.record),
     release: prepared(flows.release),

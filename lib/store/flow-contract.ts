@@ -32,6 +32,13 @@ export interface FlowKey {
   readonly flow: string
 }
 
+/** The continuation that has called a flow: the name of its flow, the id of the flow, and the id of the row. */
+export interface Caller {
+  readonly name: string
+  readonly flow: string
+  readonly row: string
+}
+
 export interface NewFlow {
   readonly name: string
   /** The version of the definition that begins the flow. */
@@ -41,10 +48,10 @@ export interface NewFlow {
   readonly seed: string
   readonly principal: string | undefined
   /** The continuation that gets the result of this flow. */
-  readonly caller: string | undefined
+  readonly caller: Caller | undefined
   /** The flow expires after this many milliseconds without an answer. Default: never. */
   readonly idleMs: number | undefined
-  /** The maximum age of the flow in milliseconds. The flow never outlives its session. */
+  /** The maximum age of the flow in milliseconds. Default: the flow ends with its session. */
   readonly maxAgeMs: number | undefined
 }
 
@@ -57,6 +64,8 @@ export interface NewRow {
   readonly step: string
   /** The records since the parent. */
   readonly records: readonly JournalRecord[]
+  /** The number of characters that the row adds to the size of the flow. */
+  readonly chars: number
   readonly made: IdempotencyKey
   /** Whether earlier rows can no longer be answered. */
   readonly cuts: boolean
@@ -77,7 +86,7 @@ export interface FlowHead extends Omit<NewFlow, 'idleMs' | 'maxAgeMs'> {
   /** The id of the last stored row. */
   readonly latest: string | undefined
   readonly answers: number
-  /** The number of characters in all records. */
+  /** The number of characters in all records and in the values of effects that belong to no row. */
   readonly size: number
   readonly end: FlowEnd | undefined
   readonly expired: boolean
@@ -121,9 +130,10 @@ export interface Claim extends EffectKey {
 
 /**
  * `claimed`: the caller runs the effect. `busy`: another request runs the effect. `refused`: the flow or its session has
- * ended, or the flow has been cut. Otherwise the effect has run before, and `value` is its value.
+ * ended, or the flow has been cut. `full`: the flow has reached its maximum size. Otherwise the effect has run before,
+ * and `value` is its value. The values of effects are kept until the flow is deleted, even after its end.
  */
-export type Claimed = 'claimed' | 'busy' | 'refused' | { readonly value: Json }
+export type Claimed = 'claimed' | 'busy' | 'refused' | 'full' | { readonly value: Json }
 
 export interface ListedFlow {
   readonly id: string
@@ -136,7 +146,23 @@ export interface ListedFlow {
   readonly usedAt: number
 }
 
-type FlowWrite = TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot | undefined>
+/** The end of a flow. `to` is the path to which all its pages lead afterwards. */
+export interface NewEnd {
+  readonly key: FlowKey
+  readonly seen: Seen
+  readonly to: string
+  readonly made: IdempotencyKey
+}
+
+/** A write to the flows of a session. All its parts are stored in one transaction, or none. */
+export interface FlowWrite {
+  readonly session: SessionId
+  readonly row: { readonly key: FlowKey; readonly seen: Seen; readonly row: NewRow } | undefined
+  /** The flows that end. A called flow ends together with the row of its caller. */
+  readonly ends: readonly NewEnd[]
+  /** The change of the session. */
+  readonly change: Change | undefined
+}
 
 export interface FlowStore {
   /**
@@ -159,22 +185,19 @@ export interface FlowStore {
     row: NewRow | undefined,
   ) => TaskEither<StoreError | SaveConflict, number>
 
-  /** Stores a row, and saves `change` in the same transaction. */
-  readonly advance: (key: FlowKey, seen: Seen, row: NewRow, change: Change | undefined) => FlowWrite
-
-  /** Ends a flow and deletes its rows, and saves `change` in the same transaction. */
-  readonly end: (
-    key: FlowKey,
-    seen: Seen,
-    end: { readonly to: string; readonly made: IdempotencyKey },
-    change: Change | undefined,
-  ) => FlowWrite
+  /** Stores a row, ends flows, and saves a change of the session. The result is the saved session. */
+  readonly write: (
+    write: FlowWrite,
+  ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot | undefined>
 
   /** Claims an effect, so that only one request runs it. A claim ends after `claimMs`. */
   readonly claim: (claim: Claim, generation: number) => TaskEither<StoreError, Claimed>
 
-  /** Stores the value of a claimed effect. Returns false if the claim has ended and another request has claimed it. */
-  readonly record: (claim: Claim, value: Json) => TaskEither<StoreError, boolean>
+  /**
+   * Stores the value of a claimed effect, and adds `chars` to the size of the flow. Returns false if the claim has ended
+   * and another request has claimed the effect, or if the flow was deleted.
+   */
+  readonly record: (claim: Claim, value: Json, chars: number) => TaskEither<StoreError, boolean>
 
   /** Ends a claim without a value, so that another request can claim the effect at once. */
   readonly release: (claim: Claim) => TaskEither<StoreError, void>

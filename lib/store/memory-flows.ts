@@ -14,10 +14,12 @@ import {
   type FlowKey,
   type FlowPosition,
   type FlowRow,
+  type FlowWrite,
   type ListedFlow,
   MAX_ANSWERS,
   MAX_FLOWS,
   MAX_JOURNAL_CHARS,
+  type NewEnd,
   type NewFlow,
   type NewRow,
   type Seen,
@@ -46,16 +48,13 @@ interface Flow extends Omit<FlowHead, 'expired'> {
 /** The data of the memory store that flows use. */
 interface Sessions {
   readonly now: () => number
-  /** The time at which a live session expires at the latest, or `undefined` for an ended session. */
-  readonly latestExpiration: (id: SessionId) => number | undefined
+  readonly isAlive: (id: SessionId) => boolean
   readonly save: (id: SessionId, change: Change) => E.Either<SessionGone, SavedSnapshot>
 }
 
 type Written = E.Either<SaveConflict | SessionGone, SavedSnapshot | undefined>
 
 const nameOf = ({ scope, name, occurrence }: EffectKey): string => JSON.stringify([scope, name, occurrence])
-
-const sizeOf = ({ records }: NewRow): number => JSON.stringify(records).length
 
 const noRows: ReadonlyMap<string, Row> = new Map()
 
@@ -94,16 +93,15 @@ export class MemoryFlows {
     flow: NewFlow,
     row: NewRow | undefined,
   ): E.Either<SaveConflict, number> {
-    const expiration = this.#sessions.latestExpiration(session)
     const all = this.#flows.get(session) ?? new Map<string, Flow>()
-    if (expiration === undefined || all.has(id)) return E.left(new SaveConflict(id, 'begin', 'flow'))
-    const evicted = this.#evict(all)
+    if (!this.#sessions.isAlive(session) || all.has(id)) return E.left(new SaveConflict(id, 'begin', 'flow'))
+    const evicted = this.#evict(all, flow.caller?.flow)
     const { idleMs, maxAgeMs, ...head } = flow
     const now = this.#sessions.now()
     const added: Flow = {
       ...head,
       ...{ generation: 0, latest: undefined, answers: 0, size: 0, end: undefined, madeEnd: undefined },
-      ...{ idleMs, usedAt: now, until: Math.min(expiration, now + (maxAgeMs ?? Number.POSITIVE_INFINITY)) },
+      ...{ idleMs, usedAt: now, until: now + (maxAgeMs ?? Number.POSITIVE_INFINITY) },
       rows: noRows,
       effects: new Map(),
     }
@@ -112,30 +110,37 @@ export class MemoryFlows {
     return E.right(evicted)
   }
 
-  advance(key: FlowKey, seen: Seen, row: NewRow, change: Change | undefined): Written {
+  write({ session, row, ends, change }: FlowWrite): Written {
+    const parts = [
+      ...ends.map((end) => this.#endOf(end)),
+      ...(row === undefined ? [] : [this.#advanceOf(row)]),
+    ]
+    for (const part of parts) if (E.isLeft(part)) return part
+    const saved = change === undefined ? E.right(undefined) : this.#sessions.save(session, change)
+    if (E.isRight(saved)) for (const part of parts) if (E.isRight(part)) part.right()
+    return saved
+  }
+
+  /** Returns the function that stores the row. */
+  #advanceOf({ key, seen, row }: NonNullable<FlowWrite['row']>): E.Either<SaveConflict, () => void> {
     const flow = this.#writable(key, seen)
-    const done = this.#find(key.session, key.flow)?.rows.get(row.id)?.made === row.made
+    if (this.#find(key.session, key.flow)?.rows.get(row.id)?.made === row.made)
+      return E.right(() => undefined)
     const fits =
-      flow !== undefined && flow.answers < MAX_ANSWERS && flow.size + sizeOf(row) <= MAX_JOURNAL_CHARS
-    if (!done && (!fits || flow.rows.has(row.id)))
-      return E.left(new SaveConflict(key.flow, 'advance', 'flow'))
-    return this.#withChange(key.session, change, () => {
-      if (!done && flow !== undefined)
-        this.#put(key, { ...this.#withRow(flow, row), principal: flow.principal ?? seen.principal })
+      flow !== undefined && flow.answers < MAX_ANSWERS && flow.size + row.chars <= MAX_JOURNAL_CHARS
+    if (!fits || flow.rows.has(row.id)) return E.left(new SaveConflict(key.flow, 'advance', 'flow'))
+    return E.right(() => {
+      this.#put(key, { ...this.#withRow(flow, row), principal: flow.principal ?? seen.principal })
     })
   }
 
-  end(
-    key: FlowKey,
-    seen: Seen,
-    { to, made }: { readonly to: string; readonly made: string },
-    change: Change | undefined,
-  ): Written {
+  /** Returns the function that ends the flow. */
+  #endOf({ key, seen, to, made }: NewEnd): E.Either<SaveConflict, () => void> {
+    if (this.#find(key.session, key.flow)?.madeEnd === made) return E.right(() => undefined)
     const flow = this.#writable(key, seen)
-    const done = this.#find(key.session, key.flow)?.madeEnd === made
-    if (!done && flow === undefined) return E.left(new SaveConflict(key.flow, 'end', 'flow'))
-    return this.#withChange(key.session, change, () => {
-      if (!done && flow !== undefined) this.#put(key, { ...this.#ended(flow), end: { to }, madeEnd: made })
+    if (flow === undefined) return E.left(new SaveConflict(key.flow, 'end', 'flow'))
+    return E.right(() => {
+      this.#put(key, { ...this.#ended(flow), end: { to }, madeEnd: made })
     })
   }
 
@@ -151,6 +156,7 @@ export class MemoryFlows {
       return 'refused'
     const present = flow.effects.get(nameOf(claim))
     if (present?.value !== undefined) return { value: present.value }
+    if (flow.size >= MAX_JOURNAL_CHARS) return 'full'
     if (present !== undefined && present.claimedUntil > now && present.claim !== claim.claim) return 'busy'
     flow.effects.set(nameOf(claim), {
       claim: claim.claim,
@@ -160,11 +166,14 @@ export class MemoryFlows {
     return 'claimed'
   }
 
-  record(claim: Claim, value: Json): boolean {
-    const effects = this.#flows.get(claim.session)?.get(claim.flow)?.effects
-    const present = effects?.get(nameOf(claim))
-    if (effects === undefined || present?.claim !== claim.claim) return false
-    if (present.value === undefined) effects.set(nameOf(claim), { ...present, value })
+  record(claim: Claim, value: Json, chars: number): boolean {
+    const flows = this.#flows.get(claim.session)
+    const flow = flows?.get(claim.flow)
+    const present = flow?.effects.get(nameOf(claim))
+    if (flow === undefined || present?.claim !== claim.claim) return false
+    if (present.value !== undefined) return true
+    flow.effects.set(nameOf(claim), { ...present, value })
+    flows?.set(claim.flow, { ...flow, size: flow.size + chars })
     return true
   }
 
@@ -175,7 +184,7 @@ export class MemoryFlows {
   }
 
   list(session: SessionId): readonly ListedFlow[] {
-    if (this.#sessions.latestExpiration(session) === undefined) return []
+    if (!this.#sessions.isAlive(session)) return []
     return [...(this.#flows.get(session) ?? [])]
       .filter(([, flow]) => flow.end === undefined && !this.#isExpired(flow))
       .map(([id, { name, latest, rows, answers, usedAt }]) => ({
@@ -195,9 +204,7 @@ export class MemoryFlows {
   }
 
   #find(session: SessionId, flow: string): Flow | undefined {
-    return this.#sessions.latestExpiration(session) === undefined
-      ? undefined
-      : this.#flows.get(session)?.get(flow)
+    return this.#sessions.isAlive(session) ? this.#flows.get(session)?.get(flow) : undefined
   }
 
   #isExpired({ until, usedAt, idleMs = Number.POSITIVE_INFINITY }: Flow): boolean {
@@ -210,18 +217,12 @@ export class MemoryFlows {
     return flow.principal === undefined || flow.principal === principal ? flow : undefined
   }
 
-  #withChange(session: SessionId, change: Change | undefined, write: () => void): Written {
-    const saved = change === undefined ? E.right(undefined) : this.#sessions.save(session, change)
-    if (E.isRight(saved)) write()
-    return saved
-  }
-
   #withRow(flow: Flow, row: NewRow): Flow {
-    const { cuts, ...rest } = row
+    const { cuts, chars, ...rest } = row
     const generation = flow.generation + (cuts ? 1 : 0)
     return {
       ...flow,
-      ...{ generation, latest: row.id, answers: flow.answers + 1, size: flow.size + sizeOf(row) },
+      ...{ generation, latest: row.id, answers: flow.answers + 1, size: flow.size + chars },
       usedAt: this.#sessions.now(),
       rows: new Map(flow.rows).set(row.id, { ...rest, generation }),
     }
@@ -234,7 +235,6 @@ export class MemoryFlows {
       generation: generation + 1,
       latest: undefined,
       rows: noRows,
-      effects: new Map(),
       usedAt: this.#sessions.now(),
     }
   }
@@ -246,12 +246,13 @@ export class MemoryFlows {
   }
 
   /** Evicts the least recently used flows so that one more can begin, and returns the number of evicted flows. */
-  #evict(all: Map<string, Flow>): number {
-    const open = [...all].filter(([, { end }]) => end === undefined)
+  #evict(all: Map<string, Flow>, caller: string | undefined): number {
+    const open = [...all].filter(([id, { end }]) => end === undefined && id !== caller)
     const evicted = open.slice(0, Math.max(0, open.length - MAX_FLOWS + 1))
     for (const [id, flow] of evicted)
       all.set(id, { ...this.#ended(flow), usedAt: flow.usedAt, end: 'evicted' })
-    for (const [id] of [...all].slice(0, Math.max(0, all.size - 3 * MAX_FLOWS))) all.delete(id)
+    for (const [id] of [...all].slice(0, Math.max(0, all.size - 3 * MAX_FLOWS)))
+      if (id !== caller) all.delete(id)
     return evicted.length
   }
 }

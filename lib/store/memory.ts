@@ -78,12 +78,6 @@ class MemoryTable {
     return rows.expiration > this.#now() ? E.right(rows) : E.left('expired')
   }
 
-  /** The time at which a live session expires at the latest. */
-  latestExpiration(id: SessionId): number | undefined {
-    const rows = this.find(id)
-    return O.isSome(rows) ? rows.value.absoluteExpiration : undefined
-  }
-
   /** The live sessions of a principal, the oldest first. */
   whose(principal: string): readonly (readonly [SessionId, Rows])[] {
     return [...this.#rows].filter(
@@ -169,7 +163,7 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   const { extendedExpiry, touched, saved, snapshot } = expiry(lifetime, now)
   const save = (id: SessionId, change: Change) =>
     E.map(snapshot)(table.update(id, flow(saved(change), E.right)))
-  const flows = new MemoryFlows({ now, save, latestExpiration: (id) => table.latestExpiration(id) })
+  const flows = new MemoryFlows({ now, save, isAlive: (id) => O.isSome(table.find(id)) })
   return {
     lifetime,
     ids,
@@ -192,10 +186,9 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
 const flowsIn = (flows: MemoryFlows): FlowStore => ({
   read: (key, row, known) => step(() => E.right(flows.read(key, row, known))),
   begin: (key, flow, row) => step(() => flows.begin(key, flow, row)),
-  advance: (key, seen, row, change) => step(() => flows.advance(key, seen, row, change)),
-  end: (key, seen, end, change) => step(() => flows.end(key, seen, end, change)),
+  write: (write) => step(() => flows.write(write)),
   claim: (claim, generation) => step(() => E.right(flows.claim(claim, generation))),
-  record: (claim, value) => step(() => E.right(flows.record(claim, value))),
+  record: (claim, value, chars) => step(() => E.right(flows.record(claim, value, chars))),
   release: (claim) => done(() => flows.release(claim)),
   list: (session) => step(() => E.right(flows.list(session))),
   drop: (key) => done(() => flows.drop(key)),

@@ -4,7 +4,9 @@ import assert from 'node:assert/strict'
 import { E, O, pipe, TE, t } from '../core/prelude.cjs'
 import { sessionRef, sessionSet, sessionUpdate } from '../core/values.js'
 import { edit, effect, flowsOf, forward, guard, once, suspend } from '../flow/index.js'
+import { parseK } from '../flow/journal.js'
 import { updateCurrentSession } from '../request/with-session.js'
+import { versionOf } from '../store/flow-contract.js'
 import {
   Browser,
   begin,
@@ -32,6 +34,28 @@ const journalLaws = flowLawsOf(1, {
     assert.equal(textOf(await browser.page(handler, second)), 'tea before')
     present = 'after'
     assert.equal(textOf(await browser.page(handler, second)), 'tea after')
+  },
+  'the store returns the records of a row and its ancestors in order': async ({ store }) => {
+    const handler = threeWords()
+    const { browser, first } = await begin(store, handler)
+    const second = await browser.answer(handler, first, { word: 'a' })
+    await browser.answer(handler, first, { word: 'other branch' })
+    const third = await browser.answer(handler, second, { word: 'b' })
+    const place = O.toUndefined(parseK(third.split('k=')[1] ?? ''))
+    assert.ok(place !== undefined && store.flows !== undefined)
+    const key = { session: (await browser.session()).id, flow: place.flow }
+    const read = async (known: readonly string[]) => {
+      const position = await right(store.flows?.read(key, place.row, known) ?? TE.right(O.none))
+      return O.isSome(position) ? position.value.rows : []
+    }
+    const rows = await read([])
+    assert.deepEqual(
+      rows.map(({ records }) => records),
+      [[['suspend', 'first', { word: 'a' }]], [['suspend', 'second', { word: 'b' }]]],
+    )
+    assert.deepEqual(await read(rows.slice(0, 1).map(versionOf)), rows.slice(1))
+    assert.deepEqual(await read(rows.slice(1).map(versionOf)), [])
+    assert.deepEqual(await read([`${String(rows[1]?.id)} 0000000000000000`]), rows, 'another row of this id')
   },
   'an effect is recorded, and a later request gets the recorded value': async ({ store }) => {
     const { keys, task } = counter()
@@ -158,8 +182,13 @@ const readingLaws = flowLawsOf(5, {
       await browser.page(handler, url)
     assert.ok(O.isNone((await browser.session()).snapshot))
   },
-  'a GET stores nothing': async ({ store }) => {
-    const handler = threeWords()
+  'a GET stores nothing and runs no effect': async ({ store }) => {
+    const { keys, task } = counter()
+    const handler = served(function* () {
+      yield* suspend('first', Word, page('first'))
+      yield* effect('count', t.number, task)
+      yield* suspend('second', Word, page('second'))
+    })
     const { browser, first } = await begin(store, handler)
     const second = await browser.answer(handler, first, { word: 'a' })
     const before = await right(flowsOf(await browser.session()))
@@ -168,6 +197,7 @@ const readingLaws = flowLawsOf(5, {
       O.map(({ revision }) => revision),
     )
     for (const url of [first, second, '/flow', second]) await browser.page(handler, url)
+    assert.equal(keys.length, 1)
     assert.deepEqual(await right(flowsOf(await browser.session())), before)
     assert.deepEqual(
       pipe(
@@ -204,6 +234,24 @@ const onceLaws = flowLawsOf(6, {
       words.map((word) => `${word} 1`),
     )
     assert.equal(keys.length, 1)
+  },
+  'equal last answers, whose flow ends right after the charge, charge once': async ({ store }) => {
+    for (let round = 0; round < 10; round += 1) {
+      const { keys, task } = counter()
+      const handler = served(function* () {
+        yield* suspend('first', Nothing, page('first'))
+        yield* suspend('confirm', Nothing, page('confirm'))
+        return yield* once('charge', t.number, task)
+      })
+      const { browser, first } = await begin(store, handler)
+      const confirm = await browser.answer(handler, first)
+      const ends = await several(6, async (index) => {
+        await new Promise((resolve) => setTimeout(resolve, index * 2))
+        return browser.clone().answer(handler, confirm)
+      })
+      assert.deepEqual([...new Set(ends)], ['/done/1'])
+      assert.equal(keys.length, 1)
+    }
   },
   'a failed effect is run again, with the same key': async ({ store }) => {
     const keys: string[] = []

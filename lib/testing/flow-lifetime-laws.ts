@@ -1,24 +1,13 @@
-// Checks laws 9 to 15 of flows on a store: calls, limits, owners, time and changed definitions.
+// Checks laws 10 to 15 of flows on a store: limits, owners, time and changed definitions.
 
 import assert from 'node:assert/strict'
-import { E, O, pipe, TE, t } from '../core/prelude.cjs'
+import { O, pipe, TE, t } from '../core/prelude.cjs'
 import { sessionSet } from '../core/values.js'
-import {
-  call,
-  dropFlow,
-  effect,
-  type FlowHandler,
-  flow,
-  flowHandler,
-  flowsOf,
-  returnFrom,
-  suspend,
-  tangent,
-} from '../flow/index.js'
+import { dropFlow, effect, type FlowHandler, flowsOf, suspend } from '../flow/index.js'
 import { signIn } from '../request/sign-in.js'
 import { destroySession, rotateSession } from '../request/verbs.js'
 import { currentSession, updateCurrentSession } from '../request/with-session.js'
-import { MAX_FLOWS } from '../store/flow-contract.js'
+import { MAX_ANSWERS, MAX_FLOWS } from '../store/flow-contract.js'
 import {
   begin,
   counter,
@@ -32,58 +21,7 @@ import {
   urlOf,
   Word,
 } from './flow-subject.js'
-import { right, several, tagOf } from './subject.js'
-
-const callLaws = flowLawsOf(9, {
-  'a tangent gets its value from the server alone, once': async ({ store }) => {
-    const handler = served(function* () {
-      yield* suspend('first', Nothing, page('first'))
-      const user = yield* tangent('sign in', t.string, (k) => `/login?k=${k}`)
-      yield* suspend('second', Nothing, page(`for ${user}`))
-    })
-    const { browser, first } = await begin(store, handler)
-    const url = await browser.answer(handler, first)
-    const login = (await browser.send(handler, 'GET', url)).headers['Location'] ?? ''
-    assert.equal((await browser.send(handler, 'POST', url, { user: 'mallory' })).headers['Location'], login)
-    const k = login.split('k=')[1] ?? ''
-    const wrong = await browser.run(returnFrom(k, 17))
-    assert.equal(E.isLeft(wrong) && tagOf(wrong.left), 'DecodeError')
-    const returns = await several(3, () => browser.clone().run(returnFrom(k, 'ada')))
-    const paths = new Set(returns.map((back) => (E.isRight(back) ? back.right.to : String(back.left))))
-    assert.equal(paths.size, 1)
-    assert.equal(textOf(await browser.page(handler, [...paths][0] ?? '')), 'for ada')
-  },
-  'a called flow has rows of its own, and its result arrives in the caller': async ({ store }) => {
-    const inner = flow({ name: freshName(), input: Word, result: t.string }, function* ({ word }) {
-      const first = yield* suspend('inner first', Word, page(`inner ${word}`))
-      const second = yield* suspend('inner second', Word, page('inner second'))
-      return `${word}${first.word}${second.word}`
-    })
-    const innerHandler = flowHandler(inner, {
-      at: '/inner',
-      start: () => ({ word: '' }),
-      done: () => '/unused',
-    })
-    const handler = served(function* () {
-      yield* suspend('first', Nothing, page('first'))
-      const value = yield* call(inner, { word: 'a' })
-      yield* suspend('second', Nothing, page(`got ${value}`))
-    })
-    const { browser, first } = await begin(store, handler)
-    const calling = await browser.answer(handler, first)
-    const called = (await browser.send(handler, 'GET', calling)).headers['Location'] ?? ''
-    assert.ok(called.startsWith('/inner?k='))
-    const second = await browser.answer(innerHandler, called, { word: 'b' })
-    const back = await browser.answer(innerHandler, second, { word: 'c' })
-    assert.equal(textOf(await browser.page(handler, back)), 'got abc')
-    assert.equal(await browser.answer(innerHandler, second, { word: 'c' }), back)
-    const running = await right(flowsOf(await browser.session()))
-    assert.deepEqual(
-      running.map(({ answers }) => answers),
-      [2],
-    )
-  },
-})
+import { right, tagOf } from './subject.js'
 
 const boundLaws = flowLawsOf(10, {
   'a session keeps its latest flows, and an evicted flow says so': async ({ store }) => {
@@ -113,6 +51,34 @@ const boundLaws = flowLawsOf(10, {
       url = await browser.answer(handler, url, { word: 'x'.repeat(60_000) })
     await assert.rejects(browser.answer(handler, url, { word: 'x'.repeat(60_000) }), isFull('journal'))
     assert.equal(textOf(await browser.page(handler, url)), '17')
+  },
+  'a flow has at most 500 answers': async ({ store }) => {
+    const handler = served(function* () {
+      for (;;) yield* suspend('more', Word, page('more'))
+    })
+    const { browser, first } = await begin(store, handler)
+    let url = first
+    for (let index = 0; index < MAX_ANSWERS; index += 1)
+      url = await browser.answer(handler, url, { word: 'x' })
+    await assert.rejects(browser.answer(handler, url, { word: 'x' }), /answers/)
+    assert.equal(textOf(await browser.page(handler, url)), 'more')
+  },
+  'values of effects that belong to no row count too': async ({ store }) => {
+    const handler = served(function* () {
+      yield* suspend('zero', Nothing, page('zero'))
+      const { word } = yield* suspend('first', Word, page('first'))
+      yield* effect('large', t.string, () => TE.right('x'.repeat(60_000)))
+      yield* effect('fails', t.string, () => TE.left(new Error(`no ${word}`)))
+    })
+    const { browser, first } = await begin(store, handler)
+    const url = await browser.answer(handler, first)
+    const errors: string[] = []
+    for (let index = 0; index < 25; index += 1)
+      await browser
+        .answer(handler, url, { word: String(index) })
+        .catch((error: unknown) => errors.push(String(error)))
+    assert.equal(errors.filter((error) => error.includes('no ')).length, 17)
+    assert.equal(errors.filter((error) => error.includes('journal')).length, 8)
   },
   'a dropped flow is unknown': async ({ store }) => {
     const handler = threeWords()
@@ -334,11 +300,4 @@ const costLaws = flowLawsOf(15, {
   },
 })
 
-export const lifetimeLawsOfFlows = [
-  ...callLaws,
-  ...boundLaws,
-  ...belongsLaws,
-  ...anywhereLaws,
-  ...changeLaws,
-  ...costLaws,
-]
+export const lifetimeLawsOfFlows = [...boundLaws, ...belongsLaws, ...anywhereLaws, ...changeLaws, ...costLaws]

@@ -8,6 +8,7 @@ import { replayedAt } from '../flow/position.js'
 import type { JournalRecord } from '../store/flow-contract.js'
 import { adapterLaws } from './adapter-laws.js'
 import { currentLaws } from './current-laws.js'
+import { callLawsOfFlows } from './flow-call-laws.js'
 import { journalLawsOfFlows } from './flow-laws.js'
 import { lifetimeLawsOfFlows } from './flow-lifetime-laws.js'
 import { partialLoadingLaws } from './partial-loading-laws.js'
@@ -78,7 +79,7 @@ export const sessionStoreLaws = (open: OpenSubject): readonly LawCheck[] => chec
  * ```
  */
 export const flowLaws = (open: OpenSubject): readonly LawCheck[] =>
-  checksOf([...journalLawsOfFlows, ...lifetimeLawsOfFlows], 'law of flows', open)
+  checksOf([...journalLawsOfFlows, ...callLawsOfFlows, ...lifetimeLawsOfFlows], 'law of flows', open)
 
 /** A journal of a flow: the input, the version that began the flow, and the records. */
 export interface StoredJournal {

@@ -363,9 +363,12 @@ t.test('version 3 is upgraded while its release serves and ends sessions that ha
   const session = await saveSession(sessionUpdate('n', () => 1)(buildSession(store)))
   const flow = { session: session.id, flow: session.id }
   const head = { name: 'flow', version: 1, input: {}, seed: '00', principal: undefined, caller: undefined }
-  await right(store.flows?.begin(flow, { ...head, idleMs: undefined, maxAgeMs: 1 }, undefined) ?? TE.right(0))
+  await right(
+    store.flows?.begin(flow, { ...head, idleMs: undefined, maxAgeMs: undefined }, undefined) ?? TE.right(0),
+  )
   await sql(`delete from ${schema}.session where id = '${session.id}'`)
   t.match(await right(store.flows?.read(flow, undefined, []) ?? TE.right(O.none)), { _tag: 'None' })
+  await sql(`update ${schema}.flow set collect_at = now()`)
   await right(deleteExpiredSessions(store))
   t.strictSame(await sql(`select from ${schema}.flow`), [])
 })

@@ -103,7 +103,7 @@ const load = async (watched: Database, database: Database, schemaName: string): 
        insert into ${schema}.listing
        select id, case when get_byte(secret_hash, 0) = 0 then 'ada' end, expires_at from ${schema}.session;
        insert into ${schema}.flow
-       select id, id, 'flow', 1, '{}', '', null, null, null, 0, id, 3, 30, null, now(), now() + interval '1 day'
+       select id, id, 'flow', 1, '{}', '', null, null, null, 0, id, 3, 30, null, now(), null, now() + interval '1 day'
        from ${schema}.session;
        insert into ${schema}.continuation
        select id, id, md5(id::text || n)::uuid, null, 0, n, 'step', '[]', '', now()
@@ -176,18 +176,20 @@ const useFlows = async (watched: Database, schema: string): Promise<void> => {
     parent: undefined,
     step: 'step',
     records: [],
+    chars: 2,
     made: newIdempotencyKey(),
     cuts: false,
   }
   const claim = { ...key, scope: flow, name: 'once charge', occurrence: 0, claim: one, claimMs: 1_000 }
   await right(flows.begin(key, { ...head, idleMs: undefined, maxAgeMs: undefined }, undefined))
-  await right(flows.advance(key, seen, row, undefined))
+  const nothing = { session: session.id, row: undefined, ends: [], change: undefined }
+  await right(flows.write({ ...nothing, row: { key, seen, row } }))
   await right(flows.read(key, one, [`${flow} made`]))
   await right(flows.claim(claim, 0))
   await right(flows.release(claim))
-  await right(flows.record(claim, 1))
+  await right(flows.record(claim, 1, 1))
   await right(flows.list(session.id))
-  await right(flows.end(key, seen, { to: '/', made: newIdempotencyKey() }, undefined))
+  await right(flows.write({ ...nothing, ends: [{ key, seen, to: '/', made: newIdempotencyKey() }] }))
   await right(flows.drop(key))
 }
 

@@ -77,6 +77,6 @@ export const age = async (database: Database, schema: string, milliseconds: numb
   await right(database.query({ name: 'age', text }, [milliseconds]))
   const listing = `update ${schema}.listing set ${older('collect_at')}`
   await right(database.query({ name: 'age', text: listing }, [milliseconds]))
-  const flow = `update ${schema}.flow set ${['used_at', 'until'].map(older).join(', ')}`
+  const flow = `update ${schema}.flow set ${['used_at', 'expires_at', 'collect_at'].map(older).join(', ')}`
   await right(database.query({ name: 'age', text: flow }, [milliseconds]))
 }

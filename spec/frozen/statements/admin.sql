@@ -243,9 +243,10 @@ where (select clock_timestamp() is not null)
 
 -- admin.flows
 select f.id::text as id, f.name, f.version, c.step, f.answers, f.size, date_part('epoch', f.used_at) * 1000 as used,
-       date_part('epoch', f.until) * 1000 as until,
+       date_part('epoch', f.collect_at) * 1000 as expiration,
        case when f.ended = '"evicted"' then 'evicted' when f.ended is not null then 'finished'
-            when f.until <= now() then 'expired' else 'running' end as state
+            when least(f.expires_at, f.used_at + f.idle_ms * interval '1 millisecond') <= now() then 'expired'
+            else 'running' end as state
 from "keyrow".flow f
      left join "keyrow".continuation c on c.session_id = f.session_id and c.flow_id = f.id and c.id = f.latest
 where f.session_id = $1::uuid and (select clock_timestamp() is not null)

@@ -100,7 +100,7 @@ with held as materialized (
               then i.revision::float8 else 0 end as since) base
   where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
-  for update of s skip locked
+  for no key update of s skip locked
 ), head as (
   update "keyrow".session s
   set revision = s.revision + held.times, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond', absolute_expires_at)),

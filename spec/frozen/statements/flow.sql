@@ -5,7 +5,7 @@ alive as materialized (
 ), locked as materialized (
   select generation from "keyrow".flow
   where 
-  session_id = $1::uuid and id = $2::uuid and generation = $3::int and ended is null and not (until <= now() or coalesce(used_at + idle_ms * interval '1 millisecond' <= now(), false))
+  session_id = $1::uuid and id = $2::uuid and generation = $3::int and ended is null and not (least(expires_at, used_at + idle_ms * interval '1 millisecond') <= now()) is true
     and (principal is null or principal = $4::text) and exists (select from alive)
     and answers < 500 and size + $10::int <= 1048576
   for no key update
@@ -48,12 +48,13 @@ select exists (select from made)
 -- flow.begin
 with 
 alive as materialized (
-  select absolute_expires_at from "keyrow".session where id = $1::uuid and expires_at > clock_timestamp() for key share
+  select absolute_expires_at from "keyrow".session where id = $1::uuid and expires_at > clock_timestamp() for no key update
 ), ranked as materialized (
   select id, ended is null as open, row_number() over used as place,
          count(*) filter (where ended is null) over used as open_place
   from "keyrow".flow
   where session_id = $1::uuid and id <> $2::uuid and exists (select from alive)
+    and id is distinct from ($8::text::jsonb ->> 'flow')::uuid
   window used as (order by used_at desc, id)
 ), forgotten as (
   delete from "keyrow".flow
@@ -66,14 +67,12 @@ alive as materialized (
   returning id
 ), emptied as (
   delete from "keyrow".continuation where session_id = $1::uuid and flow_id in (select id from evicted)
-), cleared as (
-  delete from "keyrow".effect where session_id = $1::uuid and flow_id in (select id from evicted)
 ), begun as (
   insert into "keyrow".flow (session_id, id, name, version, input, seed, principal, caller, idle_ms, generation, latest,
-                              answers, size, used_at, until)
-  select $1::uuid, $2::uuid, $3::text, $4::int, $5::text::jsonb, $6::text, $7::text, $8::text, $9::float8, 0, $11::uuid,
+                              answers, size, used_at, expires_at, collect_at)
+  select $1::uuid, $2::uuid, $3::text, $4::int, $5::text::jsonb, $6::text, $7::text, $8::text::jsonb, $9::float8, 0, $11::uuid,
          case when $11::uuid is null then 0 else 1 end, $15::int, now(),
-         least(now() + $10::float8 * interval '1 millisecond', absolute_expires_at)
+         now() + $10::float8 * interval '1 millisecond', absolute_expires_at
   from alive
   on conflict do nothing
   returning id
@@ -107,16 +106,12 @@ select exists (select from begun) as inserted, (select count(*) from evicted)::i
 --         Hashed Aggregate
 --           CTE Scan on evicted
 --         Index Scan using continuation_pkey on continuation
---     CTE cleared: Delete on effect
---       Nested Loop Semi
---         Index Scan using effect_pkey on effect
---         CTE Scan on evicted
 --     CTE begun: Insert on flow
 --       CTE Scan on alive
 --     CTE made: Insert on continuation
 --       Result
---     InitPlan 10: CTE Scan on begun
---     InitPlan 11: Aggregate
+--     InitPlan 9: CTE Scan on begun
+--     InitPlan 10: Aggregate
 --       CTE Scan on evicted
 
 -- flow.claim
@@ -124,20 +119,21 @@ with
 alive as materialized (
   select absolute_expires_at from "keyrow".session where id = $1::uuid and expires_at > clock_timestamp() for key share
 ), running as materialized (
-  select id from "keyrow".flow
-  where session_id = $1::uuid and id = $2::uuid and generation = $8::int and ended is null and not (until <= now() or coalesce(used_at + idle_ms * interval '1 millisecond' <= now(), false))
+  select size < 1048576 as fits from "keyrow".flow
+  where session_id = $1::uuid and id = $2::uuid and generation = $8::int and ended is null and not (least(expires_at, used_at + idle_ms * interval '1 millisecond') <= now()) is true
     and exists (select from alive)
   for key share
 ), claimed as (
   insert into "keyrow".effect as e (session_id, flow_id, scope, name, occurrence, claim, claimed_until)
   select $1::uuid, $2::uuid, $3::uuid, $4::text, $5::int, $6::uuid, now() + $7::float8 * interval '1 millisecond'
-  from running
+  from running where fits
   on conflict (session_id, flow_id, scope, name, occurrence) do update
   set claim = excluded.claim, claimed_until = excluded.claimed_until
   where e.value is null and (e.claimed_until <= now() or e.claim = excluded.claim)
   returning true
 )
 select exists (select from claimed) as claimed, exists (select from running) as running,
+       exists (select from running where not fits) as "full",
        (select value::text from "keyrow".effect where 
   session_id = $1::uuid and flow_id = $2::uuid and scope = $3::uuid and name = $4::text and occurrence = $5::int) as value
 -- plan:
@@ -152,7 +148,8 @@ select exists (select from claimed) as claimed, exists (select from running) as 
 --       CTE Scan on running
 --     InitPlan 5: CTE Scan on claimed
 --     InitPlan 6: CTE Scan on running
---     InitPlan 7: Index Scan using effect_pkey on effect
+--     InitPlan 7: CTE Scan on running
+--     InitPlan 8: Index Scan using effect_pkey on effect
 
 -- flow.drop
 with 
@@ -175,14 +172,12 @@ alive as materialized (
 ), finished as (
   update "keyrow".flow set ended = $5::text::jsonb, generation = generation + 1, latest = null, used_at = now()
   where 
-  session_id = $1::uuid and id = $2::uuid and generation = $3::int and ended is null and not (until <= now() or coalesce(used_at + idle_ms * interval '1 millisecond' <= now(), false))
+  session_id = $1::uuid and id = $2::uuid and generation = $3::int and ended is null and not (least(expires_at, used_at + idle_ms * interval '1 millisecond') <= now()) is true
     and (principal is null or principal = $4::text) and exists (select from alive)
   returning id
 ), emptied as (
   delete from "keyrow".continuation
   where session_id = $1::uuid and flow_id = $2::uuid and exists (select from finished)
-), cleared as (
-  delete from "keyrow".effect where session_id = $1::uuid and flow_id = $2::uuid and exists (select from finished)
 )
 select exists (select from finished)
        or exists (select from "keyrow".flow
@@ -199,19 +194,15 @@ select exists (select from finished)
 --       InitPlan 4: CTE Scan on finished
 --       Result
 --         Index Scan using continuation_pkey on continuation
---     CTE cleared: Delete on effect
---       InitPlan 6: CTE Scan on finished
---       Result
---         Index Scan using effect_pkey on effect
---     InitPlan 8: CTE Scan on finished
---     InitPlan 9: Index Scan using flow_pkey on flow
+--     InitPlan 6: CTE Scan on finished
+--     InitPlan 7: Index Scan using flow_pkey on flow
 
 -- flow.list
 select f.id::text as id, f.name, f.latest::text as latest, c.step, f.answers, date_part('epoch', f.used_at) * 1000 as used
 from "keyrow".session s
 join "keyrow".flow f on f.session_id = s.id
 left join "keyrow".continuation c on c.session_id = f.session_id and c.flow_id = f.id and c.id = f.latest
-where s.id = $1::uuid and f.session_id = $1::uuid and s.expires_at > now() and f.ended is null and not (f.until <= now() or coalesce(f.used_at + f.idle_ms * interval '1 millisecond' <= now(), false))
+where s.id = $1::uuid and f.session_id = $1::uuid and s.expires_at > now() and f.ended is null and not (least(f.expires_at, f.used_at + f.idle_ms * interval '1 millisecond') <= now()) is true
   and clock_timestamp() is not null
 order by f.used_at desc, f.id
 -- plan:
@@ -236,8 +227,8 @@ with recursive chain as (
     offset 0
   ) above
 )
-select f.name, f.version, f.input::text as input, f.seed, f.principal, f.caller, f.generation, f.latest::text as latest,
-       f.answers, f.size, f.ended::text as ended, (f.until <= now() or coalesce(f.used_at + f.idle_ms * interval '1 millisecond' <= now(), false)) as expired,
+select f.name, f.version, f.input::text as input, f.seed, f.principal, f.caller::text as caller, f.generation, f.latest::text as latest,
+       f.answers, f.size, f.ended::text as ended, (least(f.expires_at, f.used_at + f.idle_ms * interval '1 millisecond') <= now()) is true as expired,
        (select c.generation from "keyrow".continuation c
         where c.session_id = $1::uuid and c.flow_id = $2::uuid and c.id = $3::uuid) as "rowGeneration",
        (select json_agg(json_build_object('id', id, 'parent', parent, 'generation', generation, 'made', made,
@@ -263,13 +254,23 @@ where s.id = $1::uuid and s.expires_at > now() and f.session_id = $1::uuid and f
 --     Index Scan using flow_pkey on flow
 
 -- flow.record
+with sized as (
+  update "keyrow".flow set size = size + $8::int
+  where session_id = $1::uuid and id = $2::uuid and $8::int > 0
+  returning id
+)
 update "keyrow".effect set value = $7::text::jsonb
 where 
   session_id = $1::uuid and flow_id = $2::uuid and scope = $3::uuid and name = $4::text and occurrence = $5::int and claim = $6::uuid and (value is null or value = $7::text::jsonb)
+  and ($8::int = 0 or exists (select from sized))
 returning true as recorded
 -- plan:
 --   Update on effect
---     Index Scan using effect_pkey on effect
+--     CTE sized: Update on flow
+--       Index Scan using flow_pkey on flow
+--     InitPlan 2: CTE Scan on sized
+--     Result
+--       Index Scan using effect_pkey on effect
 
 -- flow.release
 delete from "keyrow".effect where 
@@ -279,21 +280,44 @@ delete from "keyrow".effect where
 --     Index Scan using effect_pkey on effect
 
 -- flow.sweep
+with due as materialized (
+  select session_id, id from "keyrow".flow where collect_at <= now()
+  order by collect_at
+  limit $1::int
+  for update skip locked
+), kept as (
+  update "keyrow".flow f set collect_at = s.absolute_expires_at
+  from due join "keyrow".session s on s.id = due.session_id
+  where f.session_id = due.session_id and f.id = due.id and s.absolute_expires_at > now()
+)
 delete from "keyrow".flow f
-using (select session_id, id from "keyrow".flow where until <= now() order by until limit $1::int for update skip locked) due
+using due
 where f.session_id = due.session_id and f.id = due.id
+  and not exists (select from "keyrow".session s where s.id = due.session_id and s.absolute_expires_at > now())
 returning true as deleted
 -- plan:
 --   Delete on flow
---     Nested Loop Inner
---       Subquery Scan
---         Limit
---           LockRows
---             Index Scan using flow_until on flow
---       Index Scan using flow_pkey on flow
+--     CTE due: Limit
+--       LockRows
+--         Index Scan using flow_collect_at on flow
+--     CTE kept: Update on flow
+--       Nested Loop Inner
+--         Nested Loop Inner
+--           CTE Scan on due
+--           Index Scan using session_pkey on session
+--         Index Scan using flow_pkey on flow
+--     Nested Loop Anti
+--       Nested Loop Inner
+--         CTE Scan on due
+--         Index Scan using flow_pkey on flow
+--       Index Scan using session_pkey on session
 
 -- flow.sweepAll
-delete from "keyrow".flow where until <= now()
+delete from "keyrow".flow f
+where collect_at <= now()
+  and not exists (select from "keyrow".session s where s.id = f.session_id and s.absolute_expires_at > now())
 -- plan:
 --   Delete on flow
---     Index Scan using flow_until on flow
+--     Nested Loop Anti
+--       Index Scan using flow_collect_at on flow
+--       Index Scan using session_pkey on session

@@ -49,7 +49,7 @@ create table "keyrow".flow (
   input jsonb not null,
   seed text not null,
   principal text, -- whose flow it is, if anybody's
-  caller text, -- the continuation that gets the result
+  caller jsonb, -- the continuation that gets the result
   idle_ms float8,
   generation integer not null, -- a cut raises it
   latest uuid, -- the last continuation
@@ -57,12 +57,13 @@ create table "keyrow".flow (
   size integer not null, -- the characters of all records
   ended jsonb,
   used_at timestamptz not null,
-  until timestamptz not null,
+  expires_at timestamptz,
+  collect_at timestamptz not null, -- the session expires at this time at the latest
   primary key (session_id, id)
 ) with (fillfactor = 70)
 
--- schema.flow.until
-create index flow_until on "keyrow".flow (until)
+-- schema.flow.collect
+create index flow_collect_at on "keyrow".flow (collect_at)
 
 -- schema.found
 select to_regnamespace($1::text) is not null as exists, current_setting('session_replication_role') as replication,

@@ -163,7 +163,7 @@ select revision::float8 as revision,
             then set_config('transaction_timeout', '5000', true) end as bound
 from "keyrow".session s
 where id = $1::uuid and expires_at > clock_timestamp()
-for update
+for no key update
 -- plan:
 --   LockRows
 --     InitPlan 1: Result
@@ -185,7 +185,7 @@ select revision::float8 as revision,
             then set_config('transaction_timeout', '5000', true) end as bound
 from "keyrow".session s
 where id = $1::uuid and expires_at > now()
-for update
+for no key update
 -- plan:
 --   LockRows
 --     InitPlan 1: Result
@@ -203,7 +203,7 @@ select revision::float8 as revision,
               then $3::float8 else 0 end as since
 from "keyrow".session s
 where id = $1::uuid and expires_at > clock_timestamp()
-for update
+for no key update
 -- plan:
 --   LockRows
 --     InitPlan 1: Result
@@ -221,7 +221,7 @@ select revision::float8 as revision,
               then $3::float8 else 0 end as since
 from "keyrow".session s
 where id = $1::uuid and expires_at > now()
-for update
+for no key update
 -- plan:
 --   LockRows
 --     InitPlan 1: Result
