@@ -811,7 +811,14 @@ t.test('flows are listed, shown and dropped', async (t) => {
     principal: undefined,
     caller: undefined,
   }
-  const first = { id: row, parent: undefined, made: newIdempotencyKey(), chars: 1, cuts: false }
+  const first = {
+    id: row,
+    parent: undefined,
+    parentMade: undefined,
+    made: newIdempotencyKey(),
+    chars: 1,
+    cuts: false,
+  }
   const records = [['suspend', 'address', { city: 'Oslo' }]] as const
   await right(
     flows.begin(

@@ -10,7 +10,13 @@ import { dropEditsSince, saveCurrentWith, storeCurrentSession } from '../request
 import { currentSession } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
 import { publish } from '../store/events.js'
-import { MAX_ANSWERS, MAX_JOURNAL_CHARS, MAX_VALUE_CHARS, type NewRow } from '../store/flow-contract.js'
+import {
+  type FlowHead,
+  MAX_ANSWERS,
+  MAX_JOURNAL_CHARS,
+  MAX_VALUE_CHARS,
+  type NewRow,
+} from '../store/flow-contract.js'
 import { FlowBusy, FlowExpired, FlowFull } from './errors.js'
 import {
   answerTokenOf,
@@ -27,7 +33,9 @@ import {
 } from './journal.js'
 import { addRows } from './journal-cache.js'
 import {
+  cachedPosition,
   firstPosition,
+  localPath,
   type Position,
   pathOf,
   principalOf,
@@ -103,7 +111,9 @@ const answerOnce = async <M>(
   place: Place,
   answering: Answering<M>,
 ): Result<AnswerResult<M>> => {
-  const found = await positionFor(flow, session, place, answering.start)
+  const known = answering.repeated ? undefined : cachedPosition(flow, session, place)
+  const found =
+    known === undefined ? await positionFor(flow, session, place, answering.start) : E.right(known)
   if (E.isLeft(found)) return found
   if ('to' in found.right) return E.right(found.right)
   const position = found.right
@@ -201,7 +211,8 @@ const stored = async (
   const before = await beforeWaiting(segment, step)
   if (E.isLeft(before)) return before
   const made: NewRow = {
-    ...{ id: row, parent: position.row, step: step.name, records: segment.records.map(recordOf) },
+    ...{ id: row, parent: position.row, parentMade: position.parentMade, step: step.name },
+    records: segment.records.map(recordOf),
     ...{ chars: charsOf(segment.records), made: newIdempotencyKey(), cuts: step.kind === 'forward' },
   }
   if (position.size + made.chars > MAX_JOURNAL_CHARS)
@@ -213,8 +224,17 @@ const stored = async (
   publish('flowAdvanced', { id, flow, name: instance.flow.name, step: step.name })
   publishEnds(ending)
   const generation = instance.generation + (made.cuts ? 1 : 0)
-  addRows(instance.key, position.cached, [{ ...made, generation }])
+  addRows(instance.key, position.cached, [{ ...made, generation }], headAfter(position, made, generation))
   return E.right({ to })
+}
+
+/** Returns the flow as it is after a row was stored. */
+const headAfter = ({ instance, answers, size }: Position, row: NewRow, generation: number): FlowHead => {
+  const { flow, version, input, seed, principal, caller } = instance
+  return {
+    ...{ name: flow.name, version, input, seed, principal, caller, generation, latest: row.id },
+    ...{ answers: answers + 1, size: size + row.chars, end: undefined, expired: false },
+  }
 }
 
 /** Does what a step needs before the flow waits there: begins a called flow, or sends a token. */
@@ -366,21 +386,4 @@ const fits = (
   return 'to' in outcome.right
     ? E.right(outcome.right)
     : E.left(new DecodeError(`the answer to ${name}`, outcome.right.missed))
-}
-
-const ORIGIN = 'http://localhost'
-
-/**
- * Returns a path of this site, percent-encoded. Throws a `TypeError` for any other value, which could lead to another
- * site.
- */
-export const localPath = (what: string, path: unknown): string => {
-  const url =
-    typeof path === 'string' && path.startsWith('/') && URL.canParse(path, ORIGIN)
-      ? new URL(path, ORIGIN)
-      : undefined
-  if (url?.origin === ORIGIN) return url.pathname + url.search + url.hash
-  throw new TypeError(
-    `${what} returned ${JSON.stringify(path)}: it must be a path of this site, such as /cart`,
-  )
 }

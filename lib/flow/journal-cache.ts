@@ -2,13 +2,13 @@
 // the process lacks. The cache is bounded by the number of characters of its records.
 
 import { LRUCache } from 'lru-cache'
-import { type FlowKey, type FlowRow, versionOf } from '../store/flow-contract.js'
+import { type FlowHead, type FlowKey, type FlowRow, versionOf } from '../store/flow-contract.js'
 import { type Entry, entryOf } from './journal.js'
 
 interface CachedRow {
   readonly parent: string | undefined
   readonly generation: number
-  readonly version: string
+  readonly made: string
   readonly entries: readonly Entry[]
   readonly chars: number
   /** The number of records from the first answer to the end of this row. */
@@ -16,12 +16,14 @@ interface CachedRow {
 }
 
 export interface CachedFlow {
+  /** The flow as this process has last read or written it. Another process may have changed it. */
+  head: FlowHead | undefined
   /** The rows of the flow, the last added last. A row's ancestors are in the map too. */
   readonly rows: Map<string, CachedRow>
   chars: number
 }
 
-export const MAX_CHARS = 16 * 1024 * 1024
+const MAX_CHARS = 16 * 1024 * 1024
 
 /** The memory that a row takes beside its records, in characters. */
 const ROW_CHARS = 300
@@ -55,24 +57,30 @@ const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
 
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
 export const cachedFlow = (key: FlowKey): CachedFlow =>
-  flows.get(nameOf(key)) ?? { rows: new Map(), chars: 0 }
+  flows.get(nameOf(key)) ?? { head: undefined, rows: new Map(), chars: 0 }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {
   const known = row === undefined ? undefined : rows.get(row)
-  if (known !== undefined) return [known.version]
-  return [...rows.values()].slice(-MAX_KNOWN).map(({ version }) => version)
+  if (known !== undefined) return [versionOf({ id: row ?? '', made: known.made })]
+  return [...rows].slice(-MAX_KNOWN).map(([id, { made }]) => versionOf({ id, made }))
 }
 
-/** Adds rows to the cache, the oldest first. */
-export const addRows = (key: FlowKey, cached: CachedFlow, added: readonly FlowRow[]): void => {
+/** Adds rows to the cache, the oldest first, and sets the head of the flow. */
+export const addRows = (
+  key: FlowKey,
+  cached: CachedFlow,
+  added: readonly FlowRow[],
+  head: FlowHead | undefined,
+): void => {
+  cached.head = head
   for (const row of added) {
     const { id, parent, generation, records } = row
     const entries = records.map(entryOf)
     const chars = JSON.stringify(records).length + ROW_CHARS
     const length = entries.length + (parent === undefined ? 0 : (cached.rows.get(parent)?.length ?? 0))
     cached.chars -= cached.rows.get(id)?.chars ?? 0
-    cached.rows.set(id, { parent, generation, version: versionOf(row), entries, chars, length })
+    cached.rows.set(id, { parent, generation, made: row.made, entries, chars, length })
     cached.chars += chars
   }
   if (added.length === 0) return
@@ -81,24 +89,19 @@ export const addRows = (key: FlowKey, cached: CachedFlow, added: readonly FlowRo
   flows.set(nameOf(key), cached)
 }
 
-/** The number of characters in the cache. */
-export const cachedChars = (): number => flows.calculatedSize
-
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */
 export const journalOf = ({ rows }: CachedFlow, row: string | undefined): Journal => {
-  const found: (readonly [string, CachedRow])[] = []
+  const chain: CachedRow[] = []
+  const boundaries: Boundary[] = []
   for (let at = row; at !== undefined; ) {
     const cached = rows.get(at)
     if (cached === undefined) throw new Error(`the store returned no row ${at}`)
-    found.push([at, cached])
+    chain.push(cached)
+    boundaries.push({ row: at, end: cached.length, generation: cached.generation })
     at = cached.parent
   }
-  found.reverse()
-  return {
-    entries: found.flatMap(([, { entries }]) => entries),
-    boundaries: [
-      FIRST,
-      ...found.map(([id, { length, generation }]) => ({ row: id, end: length, generation })),
-    ],
-  }
+  const entries: Entry[] = []
+  for (let index = chain.length - 1; index >= 0; index -= 1)
+    for (const entry of (chain[index] as CachedRow).entries) entries.push(entry)
+  return { entries, boundaries: [FIRST, ...boundaries.reverse()] }
 }

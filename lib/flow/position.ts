@@ -44,6 +44,8 @@ export interface Position {
   readonly served: ServedFlow
   readonly instance: Instance
   readonly row: string | undefined
+  /** The idempotency key of the row. */
+  readonly parentMade: string | undefined
   /** Whether the flow was cut, so that the position can no longer be answered. */
   readonly cut: boolean
   readonly cached: CachedFlow
@@ -90,10 +92,29 @@ export const readPosition = async (
   const { head, rows } = read.right.value
   const expired = expiryOf(flow, principalOf(session), place, read.right.value)
   if (expired !== undefined) return E.left(expired)
-  addRows(key, cached, rows)
+  addRows(key, cached, rows, head)
   const journal = journalOf(cached, place.row)
   const instance: Instance = { ...head, key, flow: flow.flow, store, isStored: true }
   return positionAt(instance, place, read.right.value, { served: flow, cached, journal })
+}
+
+/**
+ * Returns a position that this process has in its cache. The flow may have changed meanwhile, but a write or a claim is
+ * then refused. A tangent is always read, since it may have been answered from outside of the session.
+ */
+export const cachedPosition = (served: ServedFlow, session: Session, place: Place): Position | undefined => {
+  const key = { session: session.id, flow: place.flow }
+  const cached = cachedFlow(key)
+  const { head } = cached
+  const generation = place.row === undefined ? 0 : cached.rows.get(place.row)?.generation
+  if (head === undefined || generation !== head.generation) return undefined
+  const read = { head, generation, rows: [], given: undefined }
+  if (expiryOf(served, principalOf(session), place, read) !== undefined) return undefined
+  const journal = journalOf(cached, place.row)
+  const instance: Instance = { ...head, key, flow: served.flow, store: flowsIn(session), isStored: true }
+  const position = positionAt(instance, place, read, { served, cached, journal })
+  if (E.isLeft(position) || 'to' in position.right || position.right.step.kind === 'tangent') return undefined
+  return position.right
 }
 
 /** Returns the position after a journal, or the earlier page to which the visitor goes back. */
@@ -109,6 +130,7 @@ const positionAt = (
     replayedAt(served.flow, head, journal.entries),
     E.map((found) => ({
       ...{ ...parts, instance, row, latest, given, cut: generation !== head.generation },
+      parentMade: row === undefined ? undefined : parts.cached.rows.get(row)?.made,
       ...{ answers: head.answers, size: head.size },
       ...found,
     })),
@@ -231,7 +253,24 @@ export const firstPosition = (
     throw new TypeError(`the flow ${flow.flow.name} must begin with a page`)
   return {
     ...{ served: flow, instance, row: undefined, cached, journal, latest: undefined, given: undefined },
-    ...{ cut: false, answers: 0, size: 0 },
+    ...{ parentMade: undefined, cut: false, answers: 0, size: 0 },
     ...found.right,
   }
+}
+
+const ORIGIN = 'http://localhost'
+
+/**
+ * Returns a path of this site, percent-encoded. Throws a `TypeError` for any other value, which could lead to another
+ * site.
+ */
+export const localPath = (what: string, path: unknown): string => {
+  const url =
+    typeof path === 'string' && path.startsWith('/') && URL.canParse(path, ORIGIN)
+      ? new URL(path, ORIGIN)
+      : undefined
+  if (url?.origin === ORIGIN) return url.pathname + url.search + url.hash
+  throw new TypeError(
+    `${what} returned ${JSON.stringify(path)}: it must be a path of this site, such as /cart`,
+  )
 }

@@ -108,18 +108,20 @@ with ${alive(schema, isAlive, 'no key update')}, ranked as materialized (
 select exists (select from begun) as inserted, (select count(*) from evicted)::int as evicted`,
 
   // $1 session, $2 flow, $3 generation, $4 principal, $5 row, $6 parent, $7 step, $8 records, $9 idempotency key,
-  // $10 characters, $11 whether the row cuts the flow
+  // $10 characters, $11 whether the row cuts the flow, $12 idempotency key of the parent
   advance: (schema, isAlive) => `
-with ${alive(schema, isAlive)}, locked as materialized (
+with ${alive(schema, isAlive)}, above as materialized (
+  select depth from ${schema}.continuation
+  where session_id = $1::uuid and flow_id = $2::uuid and id = $6::uuid and made = $12::text
+), locked as materialized (
   select generation from ${schema}.flow
-  where ${unchanged('$3', '$4')}
+  where ${unchanged('$3', '$4')} and ($6::uuid is null or exists (select from above))
     and answers < ${String(MAX_ANSWERS)} and size + $10::int <= ${String(MAX_JOURNAL_CHARS)}
   for no key update
 ), made as (${insertedRow(
     schema,
     `$5::uuid, $6::uuid, generation + $11::boolean::int,
-         coalesce((select depth from ${schema}.continuation p
-                   where p.session_id = $1::uuid and p.flow_id = $2::uuid and p.id = $6::uuid), 0) + 1,
+         coalesce((select depth from above), 0) + 1,
          $7::text, $8::text::jsonb, $9::text`,
     'locked',
   )}

@@ -157,7 +157,7 @@ const beginParams = (key: FlowKey, flow: NewFlow, row: NewRow | undefined): read
 
 const advanceParams = (key: FlowKey, { generation, principal }: Seen, row: NewRow): readonly Param[] => [
   ...[...keyOf(key), generation, principal ?? null, row.id, row.parent ?? null, row.step],
-  ...[JSON.stringify(row.records), row.made, row.chars, row.cuts],
+  ...[JSON.stringify(row.records), row.made, row.chars, row.cuts, row.parentMade ?? null],
 ]
 
 const effects = (

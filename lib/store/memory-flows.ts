@@ -128,7 +128,9 @@ export class MemoryFlows {
       return E.right(() => undefined)
     const fits =
       flow !== undefined && flow.answers < MAX_ANSWERS && flow.size + row.chars <= MAX_JOURNAL_CHARS
-    if (!fits || flow.rows.has(row.id)) return E.left(new SaveConflict(key.flow, 'advance', 'flow'))
+    const hasParent = row.parent === undefined || flow?.rows.get(row.parent)?.made === row.parentMade
+    if (!fits || !hasParent || flow.rows.has(row.id))
+      return E.left(new SaveConflict(key.flow, 'advance', 'flow'))
     return E.right(() => {
       this.#put(key, { ...this.#withRow(flow, row), principal: flow.principal ?? seen.principal })
     })
@@ -218,13 +220,13 @@ export class MemoryFlows {
   }
 
   #withRow(flow: Flow, row: NewRow): Flow {
-    const { cuts, chars, ...rest } = row
+    const { cuts, chars, id, parent, step, records, made } = row
     const generation = flow.generation + (cuts ? 1 : 0)
     return {
       ...flow,
-      ...{ generation, latest: row.id, answers: flow.answers + 1, size: flow.size + chars },
+      ...{ generation, latest: id, answers: flow.answers + 1, size: flow.size + chars },
       usedAt: this.#sessions.now(),
-      rows: new Map(flow.rows).set(row.id, { ...rest, generation }),
+      rows: new Map(flow.rows).set(id, { id, parent, step, records, made, generation }),
     }
   }
 

@@ -174,6 +174,7 @@ const useFlows = async (watched: Database, schema: string): Promise<void> => {
   const row = {
     id: one,
     parent: undefined,
+    parentMade: undefined,
     step: 'step',
     records: [],
     chars: 2,

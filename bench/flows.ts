@@ -1,0 +1,211 @@
+// Measures the cost of an answer in a flow, with answers of 1 kB. `npm run bench:flows` runs the benchmark. It compares a
+// flow of 400 answers, in a session with 1,000 other continuations, with a flow of 2 answers. It also compares keyrow
+// with a wizard that keeps all its answers in a session of connect-pg-simple. The contenders take turns in short rounds,
+// and the benchmark compares figures of the same round. The environment variables ROUNDS, ANSWERS and AT_ONCE configure
+// the benchmark.
+//
+// The rows are inserted by SQL. In each measured request the visitor answers the last page of a flow with a new answer.
+
+import { randomUUID } from 'node:crypto'
+import pgSimple from 'connect-pg-simple'
+import session from 'express-session'
+import * as t from 'io-ts'
+import { pgDatabase } from 'keyrow/pg'
+import {
+  buildSession,
+  loadSession,
+  type Session,
+  saveSession,
+  sessionSet,
+  sessionToken,
+  withSession,
+} from 'keyrow/promise'
+import { flow, flowHandler, suspend } from 'keyrow/promise/flow'
+import { batched, cached, sessionStore } from 'keyrow/store'
+import pg from 'pg'
+import { startPostgres } from '../spec/support/postgres-server.js'
+import { processorTime } from './sessions/processor-time.js'
+
+const figure = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
+const rounds = figure('ROUNDS', 7)
+const answers = figure('ANSWERS', 200)
+const atOnce = figure('AT_ONCE', 16)
+/** The journals of all sessions fit into the cache of the process. A flow has at most 500 answers. */
+const SESSIONS = 24
+
+const server = await startPostgres()
+const pool = new pg.Pool({ connectionString: server.url, max: 10 })
+const database = pgDatabase(pool)
+const plain = sessionStore(database)
+const store = batched(cached(plain))
+await store.prepare()
+const pids = [server.pid]
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`)
+const text = (): string => `${randomUUID()}${'x'.repeat(960)}`
+
+const Answer = t.strict({ text: t.string })
+const wizard = flow({ name: 'wizard', input: t.strict({}) }, function* () {
+  for (;;) yield* suspend('answer', Answer, ({ url }) => url)
+})
+const handler = flowHandler(wizard, { at: '/wizard', start: () => ({}), done: () => '/' })
+
+const short = (uuid: string): string => Buffer.from(uuid.replaceAll('-', ''), 'hex').toString('base64url')
+
+/** Inserts a flow with a chain of answers into a session. Returns the URL of its last page. */
+const insertFlow = async ({ id }: Session, depth: number): Promise<string> => {
+  const flow = randomUUID()
+  const rows = Array.from({ length: depth }, () => randomUUID())
+  await pool.query(
+    `insert into keyrow.flow values ($1, $2, 'wizard', 1, '{}', $3, null, null, null, 0, $4, $5, $5 * 1000, null, now(),
+                                     null, now() + interval '1 day')`,
+    [id, flow, '00'.repeat(16), rows.at(-1), depth],
+  )
+  await pool.query(
+    `insert into keyrow.continuation
+     select $1, $2, r.id, lag(r.id) over (order by r.n), 0, r.n, 'answer',
+            jsonb_build_array(jsonb_build_array('suspend', 'answer', jsonb_build_object('text', gen_random_uuid() || repeat('x', 960)))),
+            '0000000000000000', now()
+     from unnest($3::uuid[]) with ordinality as r (id, n)`,
+    [id, flow, rows],
+  )
+  return `/wizard?k=${short(flow)}.${short(rows.at(-1) ?? '')}`
+}
+
+interface Place {
+  readonly token: string
+  readonly url: string
+}
+
+/** Makes sessions, each with a flow of this depth, and with other flows that have this many continuations in all. */
+const places = (depth: number, others: number): Promise<readonly Place[]> =>
+  Promise.all(
+    Array.from({ length: SESSIONS }, async () => {
+      const made = await saveSession(sessionSet('user', 'ada')(buildSession(store)))
+      for (let flow = 0; flow < 19 && others > 0; flow += 1) await insertFlow(made, Math.ceil(others / 19))
+      return { token: sessionToken(made), url: await insertFlow(made, depth) }
+    }),
+  )
+
+const request = async ({ token, url }: Place, method: string, body?: unknown): Promise<number> => {
+  const loaded = await loadSession(store, token)
+  if (loaded === undefined) throw new Error('there is no such session')
+  const headers = { 'sec-fetch-site': 'same-origin' }
+  const reply = await withSession(loaded, async () => handler({ method, url, headers, body })())
+  if (reply._tag === 'Left') throw reply.left as Error
+  return reply.right.status
+}
+
+const answer = async (place: Place): Promise<void> => {
+  const status = await request(place, 'POST', { text: text() })
+  if (status !== 303) throw new Error(`the answer has the status ${String(status)}`)
+}
+
+interface Contender {
+  readonly name: string
+  readonly act: (index: number) => Promise<unknown>
+}
+
+const keyrow = async (name: string, depth: number, others = 0): Promise<Contender> => {
+  const made = await places(depth, others)
+  for (const place of made) await request(place, 'GET')
+  return { name, act: (index) => answer(made[index % SESSIONS] as Place) }
+}
+
+/** The same wizard with all its answers in the session. A request reads the session and writes it. */
+const inSession = async (depth: number): Promise<Contender> => {
+  const sessions = new (pgSimple(session))({ pool, createTableIfMissing: true, pruneSessionInterval: false })
+  const cookie = { originalMaxAge: 1_800_000, path: '/' }
+  const set = (sid: string, data: object) =>
+    new Promise<void>((resolve, reject) => {
+      sessions.set(sid, data as session.SessionData, (error?: unknown) =>
+        error ? reject(new Error('set', { cause: error })) : resolve(),
+      )
+    })
+  const get = (sid: string) =>
+    new Promise<{ readonly answers: readonly string[] }>((resolve, reject) => {
+      sessions.get(sid, (error: unknown, data) =>
+        error ? reject(new Error('get', { cause: error })) : resolve(data as never),
+      )
+    })
+  await get('none').catch(() => undefined)
+  const sids = Array.from({ length: SESSIONS }, () => randomUUID())
+  for (const sid of sids) await set(sid, { cookie, answers: Array.from({ length: depth }, text) })
+  return {
+    name: `connect-pg-simple, ${String(depth)} answers`,
+    act: async (index) => {
+      const sid = sids[index % SESSIONS] ?? ''
+      const data = await get(sid)
+      // The last answer is replaced, so that the session keeps its size.
+      await set(sid, { ...data, cookie, answers: [...data.answers.slice(0, -1), text()] })
+    },
+  }
+}
+
+interface Measured {
+  readonly rate: number
+  /** The processor time of the process and of the server for one answer, in microseconds. */
+  readonly processor: number
+}
+
+const measured = async ({ act }: Contender, count: number): Promise<Measured> => {
+  const [own, others, start] = [process.cpuUsage(), processorTime(pids), performance.now()]
+  let next = 0
+  const worker = async () => {
+    while (next < count) {
+      next += 1
+      await act(next)
+    }
+  }
+  await Promise.all(Array.from({ length: atOnce }, worker))
+  const seconds = (performance.now() - start) / 1_000
+  const { user, system } = process.cpuUsage(own)
+  const server = processorTime(pids) - others
+  return { rate: count / seconds, processor: (user + system + server * 1_000) / count }
+}
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
+const compare = async (title: string, ours: Contender, peer: Contender): Promise<void> => {
+  for (const contender of [ours, peer]) await measured(contender, Math.ceil(answers / 4))
+  const pairs: (readonly [Measured, Measured])[] = []
+  for (let round = 0; round < rounds; round += 1) {
+    const isFirst = round % 2 === 0
+    const one = await measured(isFirst ? ours : peer, answers)
+    const two = await measured(isFirst ? peer : ours, answers)
+    pairs.push(isFirst ? [one, two] : [two, one])
+  }
+  const ratio = (of: (one: Measured) => number): string =>
+    median(pairs.map(([a, b]) => of(a) / of(b))).toFixed(2)
+  const shown = (side: 0 | 1): string =>
+    `${median(pairs.map((pair) => pair[side].rate)).toFixed(0)}/s, ${median(pairs.map((pair) => pair[side].processor)).toFixed(0)} µs`
+  say(`${title}: rate ${ratio(({ rate }) => rate)}, processor time ${ratio(({ processor }) => processor)}`)
+  say(`  ${ours.name}: ${shown(0)}; ${peer.name}: ${shown(1)}`)
+}
+
+say(
+  `${String(rounds)} rounds of ${String(answers)} answers, ${String(atOnce)} at once, Node.js ${process.version}`,
+)
+await compare(
+  'a flow of 400 answers beside 1,000 continuations, against a flow of 2',
+  await keyrow('400', 400, 1_000),
+  await keyrow('2', 2),
+)
+for (const depth of [10, 100, 400])
+  await compare(
+    `against a session of connect-pg-simple, ${String(depth)} answers`,
+    await keyrow('keyrow', depth),
+    await inSession(depth),
+  )
+
+const cold = await places(400, 1_000)
+const [start, own] = [performance.now(), process.cpuUsage()]
+for (const place of cold) await answer(place)
+const { user, system } = process.cpuUsage(own)
+say(
+  `the first answer of a process in a flow of 400: ${((performance.now() - start) / SESSIONS).toFixed(1)} ms, ` +
+    `${((user + system) / 1_000 / SESSIONS).toFixed(1)} ms of the process, one at a time`,
+)
+await database.close()
+await server.stop()
