@@ -66,7 +66,8 @@ export type FlowHandler<L> = (
  *   yield* suspend('tea', t.type({ tea: t.string }), ({ url }) => `<form method="post" action="${url}">…</form>`)
  * })
  * const handler = flowHandler(survey, { at: '/survey', start: () => ({}), done: () => '/thanks' })
- * const request = { method: 'GET', url: '/survey', headers: {}, body: undefined }
+ * const url = '/survey?k=AAAAAAAAQACAAAAAAAAACg'
+ * const request = { method: 'GET', url, headers: {}, body: undefined }
  * const reply = await withSession(buildSession(memoryStore()), () => handler(request))()
  * console.log(reply._tag === 'Right' && reply.right.status) // 200
  * ```
@@ -129,6 +130,8 @@ const get = async (
 ): Result<Reply> => {
   const place = placeOf(flow, request)
   if (E.isLeft(place)) return place
+  // The first page gets a URL of its own. So the page is the same when the browser fetches it again after Back.
+  if (!queryOf(request).has('k')) return E.right(seeOther(pathOf(flow, place.right) + ownQuery(request)))
   const session = storeSession ? await storeCurrentSession() : await currentSession()
   if (E.isLeft(session)) return session
   const found = await positionFor(flow, session.right, place.right, start)

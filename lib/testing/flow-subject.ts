@@ -143,9 +143,12 @@ export class Browser {
     return reply.right
   }
 
-  /** Gets a page. Fails if the response is no page. */
+  /** Gets a page, and the first page by the path of the flow. Fails if the response is no page. */
   async page<L>(handler: FlowHandler<L>, url: string): Promise<string> {
-    const reply = await this.send(handler, 'GET', url)
+    const found = await this.send(handler, 'GET', url)
+    const reply = url.includes('k=')
+      ? found
+      : await this.send(handler, 'GET', found.headers['Location'] ?? '')
     assert.equal(reply.status, 200, reply.headers['Location'] ?? reply.body)
     return reply.body
   }

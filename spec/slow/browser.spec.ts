@@ -5,11 +5,20 @@ import { existsSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import * as io from 'io-ts'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
 import type { CookieOptions } from '../../lib/http/cookie.js'
 import { type SessionHandler, sessionListener } from '../../lib/http/node.js'
+import {
+  type Page as FlowPage,
+  flow,
+  flowHandler,
+  nodeFlow,
+  once as onceInFlow,
+  suspend,
+} from '../../lib/promise/flow.js'
 import {
   currentSession,
   sessionFlash,
@@ -190,7 +199,7 @@ t.test('after a sign-out Back does not show the signed-in page', async (t) => {
   t.equal(await page.textContent('#user'), 'ada')
   await page.click('#out')
   t.equal(await page.textContent('#user'), 'nobody')
-  await page.goBack()
+  await page.goBack({ waitUntil: 'commit' })
   t.equal(new URL(page.url()).pathname, '/account')
   t.equal(await page.textContent('#user'), 'nobody')
 })
@@ -275,3 +284,101 @@ t.test("the README's first program counts visits", async (t) => {
     t.match(await page.textContent('body'), `This is visit ${String(visits)}.`)
   }
 })
+
+/** Serves a flow of four pages, which charges once. `charges` has the keys of the charges. */
+const serveFlow = async (t: Test) => {
+  const charges: string[] = []
+  const Word = io.strict({ word: io.string })
+  const ask = (title: string) => (at: FlowPage) =>
+    `<h1>${title}</h1><p id="back">${String(at.url.split('k=')[1])}</p>
+     <form method="post" action="${at.url}"><input name="word"><button id="go">Go on</button></form>`
+  const wizard = flow({ name: `wizard ${String(Math.random())}`, input: io.strict({}) }, function* () {
+    const one = yield* suspend('one', Word, ask('one'))
+    const two = yield* suspend('two', Word, ask(`two: ${one.word}`))
+    const three = yield* suspend('three', Word, ask(`three: ${one.word} ${two.word}`))
+    const words = `${one.word} ${two.word} ${three.word}`
+    yield* suspend(
+      'pay',
+      io.strict({}),
+      ({ url }) =>
+        `<h1>pay: ${words}</h1><form method="post" action="${url}"><button id="go">Pay</button></form>`,
+      {
+        once: true,
+      },
+    )
+    yield* onceInFlow('charge', io.number, async (key) => {
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      return charges.push(key)
+    })
+    return words
+  })
+  const handler = nodeFlow(
+    flowHandler(wizard, { at: '/wizard', start: () => ({}), done: (words) => `/paid?words=${words}` }),
+  )
+  const listener = sessionListener({ store: memoryStore() })((req, res) => {
+    if (req.url?.startsWith('/wizard') === true) return handler(req, res)
+    res.setHeader('Content-Type', 'text/html').end(`<h1>${decodeURIComponent(req.url ?? '')}</h1>`)
+    return undefined
+  })
+  const { url, close } = await listening(createServer(listener))
+  t.teardown(close)
+  return { url: `${url}/wizard`, charges }
+}
+
+const title = (page: Page) => page.textContent('h1')
+
+const say = async (page: Page, word: string): Promise<void> => {
+  await page.fill('input[name=word]', word)
+  await submit(page, '#go')
+}
+
+for (const javaScriptEnabled of [true, false])
+  t.test(
+    `a flow: back, tabs, reload and ten payments, JavaScript ${javaScriptEnabled ? 'on' : 'off'}`,
+    async (t) => {
+      const { url, charges } = await serveFlow(t)
+      const context = await browser.newContext({ javaScriptEnabled })
+      const page = await context.newPage()
+      await page.goto(url)
+      t.equal(await sessionCookie(context), undefined, 'who only looks has no session')
+      for (const word of ['a', 'b', 'c']) await say(page, word)
+      t.equal(await title(page), 'pay: a b c')
+      await page.reload()
+      t.equal(await title(page), 'pay: a b c', 'a reload sends no form again')
+      const before = page.url()
+      for (let pages = 0; pages < 3; pages += 1) await page.goBack({ waitUntil: 'commit' })
+      t.equal(await title(page), 'one')
+      await say(page, 'x')
+      t.equal(await title(page), 'two: x', 'another answer to the first page')
+      const second = await context.newPage()
+      await second.goto(page.url())
+      await say(page, 'left')
+      await say(second, 'right')
+      t.strictSame(
+        [await title(page), await title(second)],
+        ['three: x left', 'three: x right'],
+        'two branches',
+      )
+      const key = await page.textContent('#back')
+      await say(page, 'end')
+      await page.goBack({ waitUntil: 'commit' })
+      t.strictSame(
+        [await title(page), await page.textContent('#back')],
+        ['three: x left', key],
+        'the same page and key',
+      )
+      await page.goForward({ waitUntil: 'commit' })
+      t.equal(await title(page), 'pay: x left end')
+      const tabs = await Promise.all(Array.from({ length: 10 }, () => context.newPage()))
+      await Promise.all(tabs.map((tab) => tab.goto(before)))
+      await Promise.all(tabs.map((tab) => tab.dblclick('#go', { noWaitAfter: true }).catch(() => undefined)))
+      for (const tab of tabs) {
+        await tab.waitForURL(/\/paid/)
+        t.equal(await title(tab), '/paid?words=a b c')
+      }
+      t.equal(charges.length, 1, 'one charge')
+      await page.goto(page.url())
+      t.equal(await title(page), '/paid?words=a b c', 'the other branch has ended, too')
+      await context.close()
+    },
+  )

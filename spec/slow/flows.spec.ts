@@ -118,7 +118,7 @@ const answered = async (process: Serving, session: Session, path: string, word: 
 }
 
 const firstPage = async (process: Serving, session: Session): Promise<string> =>
-  (await process.send(session, 'GET', '/checkout'))?.body.split('\n')[0] ?? ''
+  (await process.send(session, 'GET', '/checkout'))?.headers['Location'] ?? ''
 
 /** Checks the invariants of all flows of a schema. */
 const check = async (t: Test, schema: string, sessions: readonly Session[]) => {
