@@ -270,6 +270,41 @@ const signsOutEverywhere = async (t: Test, url: string) => {
   t.match(await there.post('/sign-out/everywhere', {}), { status: 303, cookies: [] }, 'nobody to sign out')
 }
 
+// The visitor goes back, answers again, signs in in the middle, and pays in five tabs at once.
+const checksOut = async (t: Test, url: string) => {
+  const visitor = new Visitor(url)
+  const own = { 'sec-fetch-site': 'same-origin' }
+  const form = ({ body }: Page) => /action="(\/checkout[^"]*)"/.exec(body)?.[1] ?? ''
+  const next = async (page: Promise<Page>) => visitor.ask((await page).location ?? '')
+  t.equal((await next(visitor.ask('/checkout'))).status, 409, 'the cart is empty')
+  await visitor.post('/cart/add', { product: 'key' })
+  const first = form(await next(visitor.ask('/checkout')))
+  const wrong = await visitor.post(first, { name: 'Ada <co>', street: '', city: 'Oslo' }, own)
+  t.match(wrong, { status: 422, body: /value="Ada &#60;co&#62;"/ })
+  const address = { name: 'Ada', street: 'Elm', city: 'Oslo' }
+  const oslo = await visitor.post(first, address, own)
+  const bergen = await visitor.post(first, { ...address, city: 'Bergen' }, own)
+  t.match(await visitor.ask('/flows'), {
+    body: /2 answers.*address, customer → sign in.*address, customer → sign in/s,
+  })
+  const signIn = (await visitor.ask(oslo.location ?? '')).location ?? ''
+  t.match(signIn, /^\/sign-in\?k=/)
+  const k = signIn.slice('/sign-in?k='.length)
+  t.match((await visitor.ask(signIn)).body, `name="k" value="${k}"`)
+  const confirm = await next(visitor.post('/sign-in', { name: 'Grace', password: 'sesame', k }))
+  t.match(confirm.body, /Elm, Oslo. Signed in as Grace/)
+  const paid = await Promise.all(Array.from({ length: 5 }, () => visitor.post(form(confirm), {})))
+  t.equal(new Set(paid.map(({ location }) => location)).size, 1)
+  const order = await visitor.ask(paid[0]?.location ?? '')
+  t.match(order.body, 'You were charged once.')
+  t.ok(
+    isEmpty(await visitor.ask('/cart')) || (await visitor.ask('/cart')).body.includes('Your cart is empty'),
+  )
+  for (const path of [first, bergen.location ?? '', form(confirm)])
+    t.equal((await visitor.ask(path)).location, paid[0]?.location, 'an old page leads to the order')
+  t.match((await new Visitor(url).ask(paid[0]?.location ?? '')).body, 'There is no such order.')
+}
+
 const isRefused = async (t: Test, visitor: Visitor) => {
   const status = async (page: Promise<Page>) => (await page).status
   t.equal(await status(visitor.ask('/nowhere')), 404)
@@ -305,6 +340,7 @@ const visit = async (t: Test, cwd: string, env: Env = {}) => {
   await t.test('looks at its rows', (t) => showsRows(t, late))
   await Promise.all(Array.from({ length: 10 }, () => late.ask('/')))
   await t.test('signs out', (t) => signsOut(t, late))
+  await t.test('checks out', (t) => checksOut(t, second.url))
   await t.test('signs out everywhere', (t) => signsOutEverywhere(t, second.url))
   return second
 }

@@ -67,12 +67,9 @@ const shown =
   (at: Page): TE.TaskEither<SessionError, Reply> =>
     pipe(main(at), framed(title), TE.map(page))
 
-/** Returns the handler of the checkout. */
-export const checkoutHandler = (
-  database: Database,
-  payments: Payments,
-): FlowHandler<SessionError | Refused> => {
-  const checkout = flow({ name: 'checkout', input: Lines, idleMs: 60 * 60_000 }, function* (lines) {
+/** Returns the checkout. Journals of its versions are in spec/frozen/journals. */
+export const checkoutFlow = (database: Database, payments: Payments) =>
+  flow({ name: 'checkout', input: Lines, idleMs: 60 * 60_000 }, function* (lines) {
     const cart = cartFrom(lines)
     const cents = totalCents(cart)
     const address = yield* suspend('address', Address, shown('Where to?', addressPage))
@@ -88,7 +85,13 @@ export const checkoutHandler = (
     yield* edit('empty the cart', emptied)
     return order
   })
-  return flowHandler(checkout, {
+
+/** Returns the handler of the checkout. */
+export const checkoutHandler = (
+  database: Database,
+  payments: Payments,
+): FlowHandler<SessionError | Refused> =>
+  flowHandler(checkoutFlow(database, payments), {
     at: CHECKOUT,
     start: () =>
       pipe(
@@ -99,4 +102,3 @@ export const checkoutHandler = (
       ),
     done: (order) => `/order?id=${order}`,
   })
-}

@@ -48,7 +48,7 @@ export class FlowChanged extends ErrorWithStatus {
     readonly drops: readonly string[] = [],
   ) {
     super(
-      `the flow ${flow} has changed: record ${String(at)} is ${recorded}, but the definition asks for ${asked}`,
+      `the flow ${flow} does not fit its journal: record ${String(at)} is ${recorded}, but the body asks for ${asked}`,
     )
   }
 }

@@ -21,6 +21,8 @@ export interface CachedFlow {
   /** The rows of the flow, the last added last. A row's ancestors are in the map too. */
   readonly rows: Map<string, CachedRow>
   chars: number
+  /** The journal that was used last. The next request often needs it again, or with one more row. */
+  last: { readonly row: string; readonly journal: Journal } | undefined
 }
 
 const MAX_CHARS = 16 * 1024 * 1024
@@ -57,7 +59,7 @@ const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
 
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
 export const cachedFlow = (key: FlowKey): CachedFlow =>
-  flows.get(nameOf(key)) ?? { head: undefined, rows: new Map(), chars: 0 }
+  flows.get(nameOf(key)) ?? { head: undefined, rows: new Map(), chars: 0, last: undefined }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {
@@ -74,6 +76,7 @@ export const addRows = (
   head: FlowHead | undefined,
 ): void => {
   cached.head = head
+  if (added.some(({ id }) => cached.rows.has(id))) cached.last = undefined
   for (const row of added) {
     const { id, parent, generation, records } = row
     const entries = records.map(entryOf)
@@ -90,18 +93,27 @@ export const addRows = (
 }
 
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */
-export const journalOf = ({ rows }: CachedFlow, row: string | undefined): Journal => {
-  const chain: CachedRow[] = []
-  const boundaries: Boundary[] = []
-  for (let at = row; at !== undefined; ) {
-    const cached = rows.get(at)
-    if (cached === undefined) throw new Error(`the store returned no row ${at}`)
-    chain.push(cached)
-    boundaries.push({ row: at, end: cached.length, generation: cached.generation })
-    at = cached.parent
+export const journalOf = (cached: CachedFlow, row: string | undefined): Journal => {
+  if (row === undefined) return { entries: [], boundaries: [FIRST] }
+  if (cached.last?.row === row) return cached.last.journal
+  const { rows } = cached
+  const chain: (readonly [string, CachedRow])[] = []
+  let journal: Journal = { entries: [], boundaries: [FIRST] }
+  for (let at: string | undefined = row; at !== undefined; ) {
+    if (cached.last?.row === at) {
+      journal = cached.last.journal
+      break
+    }
+    const found = rows.get(at)
+    if (found === undefined) throw new Error(`the store returned no row ${at}`)
+    chain.push([at, found])
+    at = found.parent
   }
-  const entries: Entry[] = []
-  for (let index = chain.length - 1; index >= 0; index -= 1)
-    for (const entry of (chain[index] as CachedRow).entries) entries.push(entry)
-  return { entries, boundaries: [FIRST, ...boundaries.reverse()] }
+  const [entries, boundaries] = [journal.entries.slice(), journal.boundaries.slice()]
+  for (const [id, { entries: own, length, generation }] of chain.reverse()) {
+    for (const entry of own) entries.push(entry)
+    boundaries.push({ row: id, end: length, generation })
+  }
+  cached.last = { row, journal: { entries, boundaries } }
+  return cached.last.journal
 }

@@ -209,7 +209,8 @@ const nameOf = (name: string): string => {
 
 /** Makes the generator of one step. The runner passes the step's value to `next`. */
 function* one<A, L>(step: Step<L>): Steps<A, L> {
-  return (yield { ...step, name: nameOf(step.name) }) as A
+  nameOf(step.name)
+  return (yield step) as A
 }
 
 export interface SuspendOptions {

@@ -4,7 +4,7 @@
 // Concurrency: A write first locks the session's header (`alive`, for key share), and then the flow. So a write and the
 // destruction of the session wait for each other, and a write after the destruction is refused. Saves of the session do
 // not wait. All writes of one flow wait for each other.
-import { ON_PRIMARY } from '../db/database.js'
+import { ON_PRIMARY, unplanned } from '../db/database.js'
 import { MAX_ANSWERS, MAX_FLOWS, MAX_JOURNAL_CHARS } from '../store/flow-contract.js'
 import { epoch, ms, statementsOf } from './fragments.js'
 
@@ -102,7 +102,7 @@ with ${alive(schema, isAlive, 'no key update')}, ranked as materialized (
 ), made as (${insertedRow(
     schema,
     '$11::uuid, null, 0, 1, $12::text, $13::text::jsonb, $14::text',
-    'begun where $11::uuid is not null',
+    `begun where ${unplanned('$11::uuid')} is not null`,
   )}
 )
 select exists (select from begun) as inserted, (select count(*) from evicted)::int as evicted`,
@@ -115,7 +115,7 @@ with ${alive(schema, isAlive)}, above as materialized (
   where session_id = $1::uuid and flow_id = $2::uuid and id = $6::uuid and made = $12::text
 ), locked as materialized (
   select generation from ${schema}.flow
-  where ${unchanged('$3', '$4')} and ($6::uuid is null or exists (select from above))
+  where ${unchanged('$3', '$4')} and (${unplanned('$6::uuid')} is null or exists (select from above))
     and answers < ${String(MAX_ANSWERS)} and size + $10::int <= ${String(MAX_JOURNAL_CHARS)}
   for no key update
 ), made as (${insertedRow(
@@ -176,12 +176,12 @@ select exists (select from claimed) as claimed, exists (select from running) as 
   record: (schema) => `
 with sized as (
   update ${schema}.flow set size = size + $8::int
-  where session_id = $1::uuid and id = $2::uuid and $8::int > 0
+  where session_id = $1::uuid and id = $2::uuid and ${unplanned('$8::int')} > 0
   returning id
 )
 update ${schema}.effect set value = $7::text::jsonb
 where ${EFFECT} and claim = $6::uuid and (value is null or value = $7::text::jsonb)
-  and ($8::int = 0 or exists (select from sized))
+  and (${unplanned('$8::int')} = 0 or exists (select from sized))
 returning true as recorded`,
 
   // $1 session, $2 flow, $3 scope, $4 name, $5 occurrence, $6 claim

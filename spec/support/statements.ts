@@ -184,6 +184,9 @@ const useFlows = async (watched: Database, schema: string): Promise<void> => {
   const claim = { ...key, scope: flow, name: 'once charge', occurrence: 0, claim: one, claimMs: 1_000 }
   await right(flows.begin(key, { ...head, idleMs: undefined, maxAgeMs: undefined }, undefined))
   const nothing = { session: session.id, row: undefined, ends: [], change: undefined }
+  // The recorded parameters are those of the first run, which has a parent. It is refused, since there is no such row.
+  const below = { ...row, parent: randomUUID(), parentMade: row.made }
+  await flows.write({ ...nothing, row: { key, seen, row: below } })()
   await right(flows.write({ ...nothing, row: { key, seen, row } }))
   await right(flows.read(key, one, [`${flow} made`]))
   await right(flows.claim(claim, 0))

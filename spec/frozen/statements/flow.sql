@@ -2,18 +2,20 @@
 with 
 alive as materialized (
   select absolute_expires_at from "keyrow".session where id = $1::uuid and expires_at > clock_timestamp() for key share
+), above as materialized (
+  select depth from "keyrow".continuation
+  where session_id = $1::uuid and flow_id = $2::uuid and id = $6::uuid and made = $12::text
 ), locked as materialized (
   select generation from "keyrow".flow
   where 
   session_id = $1::uuid and id = $2::uuid and generation = $3::int and ended is null and not (least(expires_at, used_at + idle_ms * interval '1 millisecond') <= now()) is true
-    and (principal is null or principal = $4::text) and exists (select from alive)
+    and (principal is null or principal = $4::text) and exists (select from alive) and ((select $6::uuid) is null or exists (select from above))
     and answers < 500 and size + $10::int <= 1048576
   for no key update
 ), made as (
   insert into "keyrow".continuation (session_id, flow_id, id, parent, generation, depth, step, records, made, made_at)
   select $1::uuid, $2::uuid, $5::uuid, $6::uuid, generation + $11::boolean::int,
-         coalesce((select depth from "keyrow".continuation p
-                   where p.session_id = $1::uuid and p.flow_id = $2::uuid and p.id = $6::uuid), 0) + 1,
+         coalesce((select depth from above), 0) + 1,
          $7::text, $8::text::jsonb, $9::text, now()
   from locked
   on conflict do nothing
@@ -31,19 +33,22 @@ select exists (select from made)
 --   Result
 --     CTE alive: LockRows
 --       Index Scan using session_pkey on session
+--     CTE above: Index Scan using continuation_pkey on continuation
 --     CTE locked: LockRows
---       InitPlan 2: CTE Scan on alive
+--       InitPlan 3: CTE Scan on alive
+--       InitPlan 4: Result
+--       InitPlan 5: CTE Scan on above
 --       Result
 --         Index Scan using flow_pkey on flow
 --     CTE made: Insert on continuation
---       InitPlan 4: Result
+--       InitPlan 7: CTE Scan on above
 --       CTE Scan on locked
 --     CTE moved: Update on flow
---       InitPlan 6: CTE Scan on made
+--       InitPlan 9: CTE Scan on made
 --       Result
 --         Index Scan using flow_pkey on flow
---     InitPlan 8: CTE Scan on made
---     InitPlan 9: Index Scan using continuation_pkey on continuation
+--     InitPlan 11: CTE Scan on made
+--     InitPlan 12: Index Scan using continuation_pkey on continuation
 
 -- flow.begin
 with 
@@ -79,7 +84,7 @@ alive as materialized (
 ), made as (
   insert into "keyrow".continuation (session_id, flow_id, id, parent, generation, depth, step, records, made, made_at)
   select $1::uuid, $2::uuid, $11::uuid, null, 0, 1, $12::text, $13::text::jsonb, $14::text, now()
-  from begun where $11::uuid is not null
+  from begun where (select $11::uuid) is not null
   on conflict do nothing
   returning id
 )
@@ -109,9 +114,11 @@ select exists (select from begun) as inserted, (select count(*) from evicted)::i
 --     CTE begun: Insert on flow
 --       CTE Scan on alive
 --     CTE made: Insert on continuation
+--       InitPlan 8: Result
 --       Result
---     InitPlan 9: CTE Scan on begun
---     InitPlan 10: Aggregate
+--         CTE Scan on begun
+--     InitPlan 10: CTE Scan on begun
+--     InitPlan 11: Aggregate
 --       CTE Scan on evicted
 
 -- flow.claim
@@ -256,19 +263,22 @@ where s.id = $1::uuid and s.expires_at > now() and f.session_id = $1::uuid and f
 -- flow.record
 with sized as (
   update "keyrow".flow set size = size + $8::int
-  where session_id = $1::uuid and id = $2::uuid and $8::int > 0
+  where session_id = $1::uuid and id = $2::uuid and (select $8::int) > 0
   returning id
 )
 update "keyrow".effect set value = $7::text::jsonb
 where 
   session_id = $1::uuid and flow_id = $2::uuid and scope = $3::uuid and name = $4::text and occurrence = $5::int and claim = $6::uuid and (value is null or value = $7::text::jsonb)
-  and ($8::int = 0 or exists (select from sized))
+  and ((select $8::int) = 0 or exists (select from sized))
 returning true as recorded
 -- plan:
 --   Update on effect
 --     CTE sized: Update on flow
---       Index Scan using flow_pkey on flow
---     InitPlan 2: CTE Scan on sized
+--       InitPlan 1: Result
+--       Result
+--         Index Scan using flow_pkey on flow
+--     InitPlan 3: Result
+--     InitPlan 4: CTE Scan on sized
 --     Result
 --       Index Scan using effect_pkey on effect
 
