@@ -72,7 +72,7 @@ export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readon
 export const addRows = (
   key: FlowKey,
   cached: CachedFlow,
-  added: readonly FlowRow[],
+  added: readonly (FlowRow & { readonly chars?: number })[],
   head: FlowHead | undefined,
 ): void => {
   cached.head = head
@@ -80,7 +80,7 @@ export const addRows = (
   for (const row of added) {
     const { id, parent, generation, records } = row
     const entries = records.map(entryOf)
-    const chars = JSON.stringify(records).length + ROW_CHARS
+    const chars = (row.chars ?? JSON.stringify(records).length) + ROW_CHARS
     const length = entries.length + (parent === undefined ? 0 : (cached.rows.get(parent)?.length ?? 0))
     cached.chars -= cached.rows.get(id)?.chars ?? 0
     cached.rows.set(id, { parent, generation, made: row.made, entries, chars, length })

@@ -1,7 +1,7 @@
 // Runs the body of a flow on a journal, without any effect. Derives the ids of rows, the keys of effects and the tokens
 // of tangents.
 
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, timingSafeEqual } from 'node:crypto'
 import { deepFreeze, type Json } from '../core/json.js'
 import { type AnyKey, encodeValue, problemsOf } from '../core/key.js'
 import { E, O } from '../core/prelude.cjs'
@@ -24,7 +24,7 @@ export interface Entry {
   readonly kind: string
   readonly name: string
   readonly value: Json
-  decoded?: { readonly codec: Codec; readonly value: unknown }
+  decoded?: { readonly codec: Codec; readonly value: E.Right<unknown> }
 }
 
 export const entryOf = ([kind, name, value]: JournalRecord): Entry => ({ kind, name, value })
@@ -76,9 +76,9 @@ export const encode = (name: string, codec: Codec, value: unknown): Json =>
 export const valueFor = (step: Step<unknown>, entry: Entry): E.Either<readonly string[], unknown> => {
   if (step.kind === 'dispatch') return decodeChoice(step, entry.value)
   if (!('codec' in step)) return E.right(undefined)
-  if (entry.decoded?.codec === step.codec) return E.right(entry.decoded.value)
+  if (entry.decoded?.codec === step.codec) return entry.decoded.value
   const value = decode(step.codec, entry.value)
-  if (E.isRight(value)) entry.decoded = { codec: step.codec, value: value.right }
+  if (E.isRight(value)) entry.decoded = { codec: step.codec, value }
   return value
 }
 
@@ -135,10 +135,10 @@ const valueIn = (
   if (step.kind === 'since') return E.right(begunBy >= step.version)
   if (step.kind === 'guard' || entry === undefined) return E.right(undefined)
   if (step.kind !== entry.kind || step.name !== entry.name) return E.left(describe(entry))
-  return E.mapLeft(
-    (problems: readonly string[]) =>
-      `${describe(entry)} with a value that does not fit (${problems.join('; ')})`,
-  )(valueFor(step, entry))
+  const value = valueFor(step, entry)
+  return E.isRight(value)
+    ? value
+    : E.left(`${describe(entry)} with a value that does not fit (${value.left.join('; ')})`)
 }
 
 const bytesOf = (uuid: string): Buffer => Buffer.from(uuid.replaceAll('-', ''), 'hex')
@@ -185,12 +185,7 @@ const derived = (seed: string, ...parts: readonly (string | number)[]): Buffer =
  * definition is a part of the id, since the effects after the answer may differ.
  */
 export const rowIdOf = (seed: string, version: number, parent: string | undefined, answer: string): string =>
-  uuidOf(
-    derived(seed, 'row', version, parent ?? '', createHash('sha256').update(answer).digest('hex')).subarray(
-      0,
-      16,
-    ),
-  )
+  uuidOf(derived(seed, 'row', version, parent ?? '', answer).subarray(0, 16))
 
 /**
  * Derives the id of the flow that is called at a row. It is a UUID of version 8. The other flows have random ids, which

@@ -99,12 +99,17 @@ export const runSegment = async (
   }
 }
 
+/** A journal of at most this many records is checked at each answer. */
+const ALWAYS_CHECKED = 50
+
 // Replays the new journal. If the body comes to another step than before, it is not determined by its journal, and no
 // later request could show the page.
 const checked = (
   { instance, before, records }: Segment,
   end: SegmentEnd,
 ): E.Either<FlowChanged, SegmentEnd> => {
+  // A longer journal is checked at each tenth answer. Each later request replays it, too.
+  if (before.length > ALWAYS_CHECKED && before.length % 10 !== 0) return E.right(end)
   const { flow, input, version } = instance
   const again = replay(flow, input, version, [...before, ...records])
   if (E.isLeft(again)) return again
