@@ -6,7 +6,7 @@ import t from 'tap'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
 import { buildSession, saveSession, sessionSet } from '../../lib/promise/index.js'
 import { sessionStore } from '../../lib/sql/store.js'
-import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { flowLaws, sessionStoreLaws } from '../../lib/testing/index.js'
 import { counting, quietPool, rowsOf } from '../support/databases.js'
 import { makeHistory } from '../support/history-run.js'
 import { dropSchemas, freshSchema, openIn, right } from '../support/stores.js'
@@ -33,7 +33,8 @@ t.test('it is Citus, with several nodes that hold shards', async (t) => {
   t.ok(Number(row?.['n']) > 1)
 })
 
-for (const { name, run } of sessionStoreLaws(openIn(database, distribute, { citus: true }))) t.test(name, run)
+const distributed = openIn(database, distribute, { citus: true })
+for (const { name, run } of [...sessionStoreLaws(distributed), ...flowLaws(distributed)]) t.test(name, run)
 
 t.test('a save is one statement where nobody else has saved', async (t) => {
   const { database: counted, events } = counting(database)

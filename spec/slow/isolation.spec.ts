@@ -21,7 +21,7 @@ import {
 import { int4, record, transact, withHandle } from '../../lib/records/index.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import type { Session, SessionStore } from '../../lib/store/contract.js'
-import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { flowLaws, sessionStoreLaws } from '../../lib/testing/index.js'
 import { quietPool, rowsOf } from '../support/databases.js'
 import { newDatabase } from '../support/postgres-server.js'
 import { type RoleSettings, roleWith } from '../support/roles.js'
@@ -52,7 +52,8 @@ for (const isolation of ['repeatable read', 'serializable'])
       { default_transaction_isolation: isolation },
     ])
 
-    for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
+    const open = openIn(database)
+    for (const { name, run } of [...sessionStoreLaws(open), ...flowLaws(open)]) t.test(name, run)
     for (const { name, run } of sessionStoreLaws(openIn(database, undefined, {}, fast)))
       t.test(`${name} (batched and remembered)`, run)
 

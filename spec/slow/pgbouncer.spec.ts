@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { pgDatabase } from '../../lib/db/pg.js'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
-import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { flowLaws, sessionStoreLaws } from '../../lib/testing/index.js'
 import { pgPool, quietPool, rowsOf, serverDrivers } from '../support/databases.js'
 import { startPgBouncer } from '../support/pgbouncer.js'
 import { startPostgres } from '../support/postgres-server.js'
@@ -39,7 +39,8 @@ for (const { name, database } of databases) {
     },
   )
 
-  for (const law of sessionStoreLaws(openIn(database))) t.test(`${name}: ${law.name}`, law.run)
+  for (const laws of [sessionStoreLaws, flowLaws])
+    for (const law of laws(openIn(database))) t.test(`${name}: ${law.name}`, law.run)
 }
 
 t.test('a wait for a lock is no reason for another pool, nor to end what is answered', async (t) => {

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
-import { sessionStoreLaws } from '../../lib/testing/index.js'
+import { flowLaws, sessionStoreLaws } from '../../lib/testing/index.js'
 import { quietPools, rowsOf } from '../support/databases.js'
 import { openWorkshop, project, succeed } from '../support/package-workshop.js'
 import { startPostgres } from '../support/postgres-server.js'
@@ -36,7 +36,8 @@ for (const major of Object.keys(versions))
     t.teardown(() => right(database.close))
     const [row] = await rowsOf(database, `select current_setting('server_version_num')::int / 10000 as major`)
     t.equal(row?.['major'], Number(major))
-    for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run)
+    const open = openIn(database)
+    for (const { name, run } of [...sessionStoreLaws(open), ...flowLaws(open)]) t.test(name, run)
     for (const { name, run } of sessionStoreLaws(openIn(database, undefined, {}, fast)))
       t.test(`${name} (batched and remembered)`, run)
   })
