@@ -28,6 +28,8 @@ const compilers = { typescript6: '6.0.3', typescript7: '7.0.2' }
 const peerless = [
   'keyrow',
   'keyrow/promise',
+  'keyrow/promise/flow',
+  'keyrow/flow',
   'keyrow/memory',
   'keyrow/node',
   'keyrow/express',
@@ -137,7 +139,7 @@ t.test('every map leads to sources inside the package', async (t) => {
   t.strictSame(lost, [])
 })
 
-t.test('there are seventeen entry points', async (t) => {
+t.test('there are nineteen entry points', async (t) => {
   const paths = Object.keys(manifest.exports).map((path) => path.replace('.', 'keyrow'))
   t.strictSame(new Set(paths), new Set(entries))
 })
