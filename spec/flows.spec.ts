@@ -11,6 +11,7 @@ import { freshId, newIdempotencyKey } from '../lib/core/token.js'
 import type { Database, Query } from '../lib/db/database.js'
 import {
   answerByToken,
+  dispatch,
   edit,
   effect,
   effectInTransaction,
@@ -18,6 +19,7 @@ import {
   flow,
   flowHandler,
   flowsOf,
+  forward,
   once,
   type Page,
   type Step,
@@ -755,3 +757,69 @@ t.test('the headers of a page replace the defaults, whatever their case', async 
   })
   t.equal(reply.status, 201)
 })
+
+t.test('a dispatch has several forms, each with a codec and a URL of its own', async (t) => {
+  const handler = served(function* () {
+    const chosen = yield* dispatch(
+      'cart',
+      { pay: Nothing, coupon: Word, 'sign in': io.strict({ password: secretAnswer(io.string) }) },
+      (at) =>
+        [at.pay, at.coupon, at['sign in']]
+          .map(({ url, problems, given }) => `${url} ${problems.join()} ${JSON.stringify(given)}`)
+          .join('\n'),
+    )
+    const said = chosen.tag === 'coupon' ? chosen.value.word : chosen.tag
+    yield* suspend('second', Nothing, shown(said))
+  })
+  const { browser, first } = await opened(handler, memoryStore())
+  const base = first.split(' ')[0]?.replace('&choice=pay', '') ?? ''
+  const forms = (await browser.page(handler, base)).split('\n')
+  t.match(forms, [/&choice=pay {2}/, /&choice=coupon {2}/, /&choice=sign%20in&s=1 {2}/])
+  const urls = forms.map((form) => form.split(' ')[0] ?? '')
+  const wrong = await browser.send(handler, 'POST', urls[1] ?? '', { word: 17, other: 'kept' })
+  t.match(wrong, { status: 422, body: /choice=coupon expected string at word {"word":17,"other":"kept"}/ })
+  t.match(wrong.body, /choice=pay {2}{}/, 'the other forms are as before')
+  for (const tag of ['', 'other', '__proto__', 'toString'])
+    t.equal((await browser.send(handler, 'POST', `${base}&choice=${tag}`, {})).status, 422, tag)
+  t.equal((await browser.send(handler, 'POST', base, {})).status, 422, 'no choice')
+  const pages: (string | undefined)[] = []
+  for (const [index, body] of [{}, { word: 'ten' }, { password: 'sesame' }].entries())
+    pages.push(
+      (await browser.page(handler, await browser.answer(handler, urls[index] ?? '', body))).split('\n')[1],
+    )
+  t.strictSame(pages, ['pay', 'ten', 'sign in'])
+})
+
+t.test(
+  'a cut and an answer to the page before it, 300 times at once: no row of the past can be answered',
+  async (t) => {
+    const schema = freshSchema()
+    const store = storeIn(schema)
+    const handler = served(function* () {
+      yield* suspend('zero', Nothing, shown())
+      const { word } = yield* suspend('first', Word, shown())
+      if (word === 'cut') yield* forward('cut', Nothing, shown())
+      else yield* suspend('other', Nothing, shown())
+    })
+    let late = 0
+    for (let round = 0; round < 300; round += 1) {
+      const { browser, first } = await opened(handler, store)
+      const url = await browser.answer(handler, first)
+      const [cut, other] = await Promise.all(
+        ['cut', 'other'].map((word) => browser.clone().send(handler, 'POST', url, { word })),
+      )
+      const to = cut?.headers['Location'] ?? ''
+      t.equal((await browser.send(handler, 'GET', other?.headers['Location'] ?? url)).headers['Location'], to)
+      if (other?.status === 410) late += 1
+    }
+    t.comment(`${String(late)} answers came after the cut`)
+    t.strictSame(
+      await rowsOf(
+        database,
+        `select f.id from ${schema}.flow f join ${schema}.continuation c on c.session_id = f.session_id and c.flow_id = f.id
+       where c.generation = f.generation and c.id <> f.latest`,
+      ),
+      [],
+    )
+  },
+)

@@ -37,6 +37,7 @@ interface Kill {
   readonly when?: 'before' | 'after'
   readonly nth?: number
   readonly task?: boolean
+  readonly stop?: boolean
 }
 
 interface Replied {
@@ -96,6 +97,7 @@ const serving = async (schema: string, kill?: Kill) => {
       await exited
     },
     exited,
+    wake: () => child.kill('SIGCONT'),
   }
 }
 
@@ -198,6 +200,29 @@ t.test('a process that is killed at any step of an answer leaves a flow that goe
   ])
   await other.end()
 })
+
+t.test(
+  'a process that sleeps longer than its claim comes too late, and goes on with the value of the other',
+  async (t) => {
+    const { schema, begin } = await prepared()
+    const [sleeper, other] = [await serving(schema, { stop: true }), await serving(schema)]
+    const session = await begin()
+    const second = await answered(other, session, await firstPage(other, session), 'first')
+    const asleep = sleeper.send(session, 'POST', second, { word: 'second' })
+    while ((await rowsOf(database, `select from ${schema}.charge`)).length === 0) await delay(20)
+    const third = await answered(other, session, second, 'second')
+    t.strictSame(
+      await rowsOf(database, `select attempts from ${schema}.charge`),
+      [{ attempts: 2 }],
+      'one key, sent twice',
+    )
+    sleeper.wake()
+    t.match(await asleep, { status: 303, headers: { Location: third } })
+    t.strictSame(await rowsOf(database, `select count(*)::int as n from ${schema}.orders`), [{ n: 1 }])
+    await check(t, schema, [session])
+    await Promise.all([sleeper.end(), other.end()])
+  },
+)
 
 t.test(
   'two processes: equal answers are one, and 300 pairs of answers each are one row or two',

@@ -1,7 +1,8 @@
 // A process that serves a flow. It runs the requests that it reads from stdin, and prints their responses, or it walks at
 // random through the flows of shared sessions. flow-child.mjs '{"url", "schema", "kill", "walk"}'
 //
-// `kill` names a point at which the process kills itself: before or after a statement, or in the task of the charge. The
+// `kill` names a point at which the process kills itself: before or after a statement, or in the task of the charge. With
+// `stop` the process stops in this task until it gets SIGCONT. The
 // charge is a row of the table `charge`, which stands for a payment service: it charges once for each idempotency key.
 
 import { createInterface } from 'node:readline'
@@ -85,6 +86,7 @@ const charge = async (key) => {
     [key],
   )
   if (kill?.task === true) die()
+  if (kill?.stop === true) process.kill(process.pid, 'SIGSTOP')
   return key
 }
 
