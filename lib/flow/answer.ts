@@ -117,13 +117,20 @@ const answerOnce = async <M>(
   if (E.isLeft(found)) return found
   if ('to' in found.right) return E.right(found.right)
   const position = found.right
-  for (const { task } of position.replayed.guards) {
-    const passed = await task()()
-    if (E.isLeft(passed)) return passed
-  }
+  const passed = await checkGuards(position)
+  if (E.isLeft(passed)) return passed
   const given = answering.give(position)
   if (E.isLeft(given)) return E.right({ missed: given.left })
   return advanced(position, session, given.right, answering)
+}
+
+/** Runs the guards that stand before a position in the body. Returns the first failure. */
+export const checkGuards = async ({ replayed }: Position): Result<unknown> => {
+  for (const { task } of replayed.guards) {
+    const passed = await task()()
+    if (E.isLeft(passed)) return passed
+  }
+  return E.right(undefined)
 }
 
 /** Reads a position. If the store does not have the flow, returns the position of the first page. */
@@ -333,10 +340,14 @@ const ended = async (
 }
 
 const doneAt = async ({ done }: ServedFlow, result: unknown): Result<string> => {
-  const made = await done(result)
-  const to =
-    typeof made === 'function' ? await (made as () => Promise<E.Either<unknown, unknown>>)() : E.right(made)
+  const to = await settled(done(result))
   return E.map((path: unknown) => localPath('done', path))(to)
+}
+
+/** Waits for a value, a promise or a task. */
+export const settled = async (value: unknown): Result<unknown> => {
+  const made = await value
+  return typeof made === 'function' ? (made as () => Result<unknown>)() : E.right(made)
 }
 
 /** Gives the result of a called flow to its caller. The called flow ends together with the caller's next row. */

@@ -10,7 +10,7 @@ import { storeCurrentSession } from '../request/save-with.js'
 import { currentRequest } from '../request/scope.js'
 import { currentSession } from '../request/with-session.js'
 import { publish } from '../store/events.js'
-import { answerAt, type Fitting, fitting, positionFor, type Start } from './answer.js'
+import { answerAt, checkGuards, type Fitting, fitting, positionFor, type Start, settled } from './answer.js'
 import { FlowChanged, type FlowError, FlowExpired } from './errors.js'
 import { calledIdOf, decode, encode, kOf, type Place, parseK } from './journal.js'
 import { localPath, type Position, pathOf, type ServedFlow, serve, servedFlow } from './position.js'
@@ -99,12 +99,6 @@ type Result<A> = Promise<E.Either<unknown, A>>
 
 const NOT_ALLOWED: Reply = { status: 405, headers: { Allow: 'GET, HEAD, POST' }, body: '' }
 
-/** Waits for a value, a promise or a task. */
-const settled = async (value: unknown): Result<unknown> => {
-  const made = await value
-  return typeof made === 'function' ? (made as () => Result<unknown>)() : E.right(made)
-}
-
 const queryOf = ({ url }: FlowRequest): URLSearchParams =>
   new URLSearchParams(url.split('?').slice(1).join('?'))
 
@@ -138,10 +132,8 @@ const get = async (
   if (E.isLeft(found)) return found
   if ('to' in found.right) return E.right(seeOther(found.right.to))
   if (found.right.cut) return E.left(new FlowExpired('cut', flow.flow.name, found.right.latest))
-  for (const { task } of found.right.replayed.guards) {
-    const passed = await task()()
-    if (E.isLeft(passed)) return passed
-  }
+  const passed = await checkGuards(found.right)
+  if (E.isLeft(passed)) return passed
   return shown(found.right, request, undefined)
 }
 

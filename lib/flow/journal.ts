@@ -191,8 +191,10 @@ export const rowIdOf = (seed: string, version: number, parent: string | undefine
  * Derives the id of the flow that is called at a row. It is a UUID of version 8. The other flows have random ids, which
  * are of version 4. So a called flow that is missing is not begun by a visitor.
  */
-export const calledIdOf = (seed: string, row: string): string =>
-  uuidOf(derived(seed, 'call', row).subarray(0, 16)).replace(/^(.{14})./, '$18')
+export const calledIdOf = (seed: string, row: string): string => {
+  const id = uuidOf(derived(seed, 'call', row).subarray(0, 16))
+  return `${id.slice(0, 14)}8${id.slice(15)}`
+}
 
 /** Whether a visitor may begin the flow with this id. */
 export const isFresh = (flow: string): boolean => flow[14] === '4'

@@ -46,7 +46,8 @@ export type OnError = (failure: unknown, request: ErrorRequest) => ErrorResponse
  * The default `onError`. An error of keyrow has a status of its own, and any other error gets 500. The status is 503 if
  * the database is not available or a retry may succeed. It is 409 if the session has ended or another request made a
  * conflicting change first. It is 400 for a value that cannot be stored, such as U+0000 in a form, and 403 for a
- * `RequestRejected`. The errors of flows have statuses of their own too. `defaultErrorResponse` logs one line, and the stack of an error that is not keyrow's.
+ * `RequestRejected`. The errors of flows have statuses of their own too. `defaultErrorResponse` logs one line, and the
+ * stack of an error that is not keyrow's.
  */
 export const defaultErrorResponse: OnError = (failure, { method, path }) => {
   const error = isSessionError(failure) || failure instanceof ErrorWithStatus ? failure : undefined
