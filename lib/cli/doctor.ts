@@ -2,6 +2,7 @@
 
 import { type DriverError, SchemaMismatch } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
+import { TABLES } from '../sql/migrations.js'
 import { bare, prepareSchema, type SchemaState } from '../sql/schema.js'
 import type * as stats from './admin.js'
 import { statsOver } from './admin.js'
@@ -91,7 +92,6 @@ const schemaCheck = ({ version, made }: SchemaState): Check => {
   return ok('schema', `version ${String(version)}${by}`)
 }
 
-const TABLES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect']
 const INDEXES = ['listing_principal', 'listing_collect_at', 'flow_collect_at']
 
 const indexCheck = (indexes: readonly stats.Index[]): Check => {

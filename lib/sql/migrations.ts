@@ -251,10 +251,10 @@ export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTi
 
 export const LATEST = migrations.length
 
+export const TABLES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect'] as const
+
 /** The names of keyrow's tables, as a list of SQL literals. */
-export const TABLE_NAMES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect']
-  .map((table) => `'${table}'`)
-  .join(', ')
+export const TABLE_NAMES = TABLES.map((table) => `'${table}'`).join(', ')
 
 /** The first version that is recorded in the database. */
 export const FIRST_RECORDED = 2
