@@ -2,8 +2,8 @@
 // frameworks' objects are known by the few members that are used, so no framework is imported.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { EncodeError } from '../core/errors.js'
-import { E, type TE } from '../core/prelude.cjs'
+import { EncodeError, orThrow } from '../core/errors.js'
+import { E, pipe, TE } from '../core/prelude.cjs'
 import { FlowFull } from './errors.js'
 import type { FlowHandler, FlowRequest } from './handler.js'
 import type { Reply } from './steps.js'
@@ -69,16 +69,11 @@ const requestOf = async ({ req, url, body }: Parts): Promise<E.Either<unknown, F
 
 const handled =
   <L>(handler: FlowHandler<L>) =>
-  async (parts: Parts): Promise<E.Either<unknown, Reply>> => {
-    const request = await requestOf(parts)
-    return E.isLeft(request) ? request : handler(request.right)()
-  }
+  (parts: Parts): TE.TaskEither<unknown, Reply> =>
+    pipe(() => requestOf(parts), TE.chainW(handler))
 
-/** Returns the reply, or throws the error. */
-const replied = (reply: E.Either<unknown, Reply>): Reply => {
-  if (E.isLeft(reply)) throw reply.left as Error
-  return reply.right
-}
+/** Runs the task. The promise rejects with the error of the flow, so that the framework handles it. */
+const replied = <A>(task: TE.TaskEither<unknown, A>): Promise<A> => orThrow(task as TE.TaskEither<Error, A>)
 
 const sendTo = (res: ServerResponse, { status, headers, body }: Reply): void => {
   res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
@@ -88,9 +83,9 @@ const sendTo = (res: ServerResponse, { status, headers, body }: Reply): void => 
 export const nodeFlow =
   <L>(handler: FlowHandler<L>) =>
   (req: IncomingMessage, res: ServerResponse): TE.TaskEither<unknown, void> =>
-  async () =>
-    E.map((reply: Reply) => sendTo(res, reply))(
-      await handled(handler)({ req, url: req.url, body: undefined }),
+    pipe(
+      handled(handler)({ req, url: req.url, body: undefined }),
+      TE.map((reply) => sendTo(res, reply)),
     )
 
 /** The members of Express's request that are used. `body` is the form, if a middleware has parsed it. */
@@ -100,8 +95,8 @@ type ExpressRequest = IncomingMessage & { readonly originalUrl?: string; readonl
 export const expressFlow =
   <L>(handler: FlowHandler<L>) =>
   (req: ExpressRequest, res: ServerResponse, next: (error: unknown) => void): void => {
-    handled(handler)({ req, url: req.originalUrl ?? req.url, body: req.body })
-      .then((reply) => sendTo(res, replied(reply)))
+    replied(handled(handler)({ req, url: req.originalUrl ?? req.url, body: req.body }))
+      .then((reply) => sendTo(res, reply))
       .catch(next)
   }
 
@@ -121,8 +116,8 @@ interface FastifyReply {
 export const fastifyFlow =
   <L>(handler: FlowHandler<L>) =>
   async (request: FastifyRequest, reply: FastifyReply): Promise<unknown> => {
-    const { status, headers, body } = replied(
-      await handled(handler)({ req: request.raw, url: request.url, body: request.body ?? undefined }),
+    const { status, headers, body } = await replied(
+      handled(handler)({ req: request.raw, url: request.url, body: request.body ?? undefined }),
     )
     return reply.code(status).headers(headers).send(body)
   }
@@ -140,8 +135,8 @@ export const koaFlow =
   <L>(handler: FlowHandler<L>) =>
   async (ctx: KoaContext): Promise<void> => {
     const { req, request } = ctx
-    const { status, headers, body } = replied(
-      await handled(handler)({ req, url: request.originalUrl, body: request.body }),
+    const { status, headers, body } = await replied(
+      handled(handler)({ req, url: request.originalUrl, body: request.body }),
     )
     ctx.status = status
     ctx.set(headers)
@@ -175,20 +170,14 @@ const webRequestOf = async (request: Request): Promise<E.Either<unknown, FlowReq
 export const fetchFlow =
   <L>(handler: FlowHandler<L>) =>
   (request: Request): TE.TaskEither<unknown, Response> =>
-  async () => {
-    const read = await webRequestOf(request)
-    if (E.isLeft(read)) return read
-    return E.map(
-      ({ status, headers, body }: Reply) => new Response(status === 303 ? null : body, { status, headers }),
-    )(await handler(read.right)())
-  }
+    pipe(
+      () => webRequestOf(request),
+      TE.chainW(handler),
+      TE.map(({ status, headers, body }) => new Response(status === 303 ? null : body, { status, headers })),
+    )
 
 /** Converts a flow's handler to a handler of Hono. */
 export const honoFlow = <L>(handler: FlowHandler<L>) => {
   const respond = fetchFlow(handler)
-  return async (c: { readonly req: { readonly raw: Request } }): Promise<Response> => {
-    const response = await respond(c.req.raw)()
-    if (E.isLeft(response)) throw response.left as Error
-    return response.right
-  }
+  return (c: { readonly req: { readonly raw: Request } }): Promise<Response> => replied(respond(c.req.raw))
 }
