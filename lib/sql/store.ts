@@ -253,21 +253,19 @@ const storeOver = (parts: StoreParts): SessionStore => {
 }
 
 // A repeated write saves the session's change only if the earlier attempt has not saved it.
-const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => {
-  return {
-    read: prepared(flows.read),
-    begin: prepared(flows.begin),
-    write: prepared((write) => (mayBeDone) => {
-      const { change } = write
-      return flows.write(mayBeDone && change ? { ...write, change: { ...change, mayBeDone } } : write)()
-    }),
-    claim: prepared(flows.claim),
-    record: prepared(flows.record),
-    release: prepared(flows.release),
-    list: prepared(flows.list),
-    drop: prepared(flows.drop),
-  }
-}
+const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => ({
+  read: prepared(flows.read),
+  begin: prepared(flows.begin),
+  write: prepared((write) => (mayBeDone) => {
+    const { change } = write
+    return flows.write(mayBeDone && change ? { ...write, change: { ...change, mayBeDone } } : write)()
+  }),
+  claim: prepared(flows.claim),
+  record: prepared(flows.record),
+  release: prepared(flows.release),
+  list: prepared(flows.list),
+  drop: prepared(flows.drop),
+})
 
 // Makes an operation wait for the preparation of the tables, and retries the operation. If a table or column is
 // missing, for example after a restore, the tables are prepared again and the operation runs once more.
