@@ -4,7 +4,8 @@
 // and the benchmark compares figures of the same round. The environment variables ROUNDS, ANSWERS and AT_ONCE configure
 // the benchmark.
 //
-// The rows are inserted by SQL. In each measured request the visitor answers the last page of a flow with a new answer.
+// The rows are inserted by SQL. In each measured request the visitor answers the last page of a flow with a new answer,
+// and so comes to the next page.
 
 import { randomUUID } from 'node:crypto'
 import pgSimple from 'connect-pg-simple'
@@ -28,7 +29,7 @@ import { processorTime } from './sessions/processor-time.js'
 
 const figure = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
 const rounds = figure('ROUNDS', 7)
-const answers = figure('ANSWERS', 200)
+const answers = figure('ANSWERS', 800)
 const atOnce = figure('AT_ONCE', 16)
 /** The journals of all sessions fit into the cache of the process. A flow has at most 500 answers. */
 const SESSIONS = 24
@@ -74,7 +75,8 @@ const insertFlow = async ({ id }: Session, depth: number): Promise<string> => {
 
 interface Place {
   readonly token: string
-  readonly url: string
+  /** The URL of the last page. */
+  url: string
 }
 
 /** Makes sessions, each with a flow of this depth, and with other flows that have this many continuations in all. */
@@ -87,12 +89,14 @@ const places = (depth: number, others: number): Promise<readonly Place[]> =>
     }),
   )
 
-const request = async ({ token, url }: Place, method: string, body?: unknown): Promise<number> => {
+const request = async (place: Place, method: string, body?: unknown): Promise<number> => {
+  const { token, url } = place
   const loaded = await loadSession(store, token)
   if (loaded === undefined) throw new Error('there is no such session')
   const headers = { 'sec-fetch-site': 'same-origin' }
   const reply = await withSession(loaded, async () => handler({ method, url, headers, body })())
   if (reply._tag === 'Left') throw reply.left as Error
+  place.url = reply.right.headers['Location'] ?? place.url
   return reply.right.status
 }
 
@@ -146,6 +150,8 @@ interface Measured {
   readonly rate: number
   /** The processor time of the process and of the server for one answer, in microseconds. */
   readonly processor: number
+  /** The part of the server. */
+  readonly server: number
 }
 
 const measured = async ({ act }: Contender, count: number): Promise<Measured> => {
@@ -161,27 +167,42 @@ const measured = async ({ act }: Contender, count: number): Promise<Measured> =>
   const seconds = (performance.now() - start) / 1_000
   const { user, system } = process.cpuUsage(own)
   const server = processorTime(pids) - others
-  return { rate: count / seconds, processor: (user + system + server * 1_000) / count }
+  return {
+    rate: count / seconds,
+    processor: (user + system + server * 1_000) / count,
+    server: (server * 1_000) / count,
+  }
 }
 
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
-const compare = async (title: string, ours: Contender, peer: Contender): Promise<void> => {
-  for (const contender of [ours, peer]) await measured(contender, Math.ceil(answers / 4))
+type MakeContender = () => Promise<Contender>
+
+/** Compares two contenders. Each round begins with new sessions, since a flow has at most 500 answers. */
+const compare = async (title: string, ours: MakeContender, peer: MakeContender): Promise<void> => {
   const pairs: (readonly [Measured, Measured])[] = []
-  for (let round = 0; round < rounds; round += 1) {
-    const isFirst = round % 2 === 0
-    const one = await measured(isFirst ? ours : peer, answers)
-    const two = await measured(isFirst ? peer : ours, answers)
+  let names = ['', '']
+  const run = async (): Promise<void> => {
+    const made = [await ours(), await peer()] as const
+    for (const contender of made) await measured(contender, SESSIONS)
+    const isFirst = pairs.length % 2 === 0
+    const one = await measured(made[isFirst ? 0 : 1], answers)
+    const two = await measured(made[isFirst ? 1 : 0], answers)
     pairs.push(isFirst ? [one, two] : [two, one])
+    names = made.map(({ name }) => name)
   }
+  await run()
+  pairs.pop()
+  while (pairs.length < rounds) await run()
   const ratio = (of: (one: Measured) => number): string =>
     median(pairs.map(([a, b]) => of(a) / of(b))).toFixed(2)
   const shown = (side: 0 | 1): string =>
-    `${median(pairs.map((pair) => pair[side].rate)).toFixed(0)}/s, ${median(pairs.map((pair) => pair[side].processor)).toFixed(0)} µs`
+    `${names[side] ?? ''}: ${median(pairs.map((pair) => pair[side].rate)).toFixed(0)}/s, ` +
+    `${median(pairs.map((pair) => pair[side].processor)).toFixed(0)} µs, ` +
+    `${median(pairs.map((pair) => pair[side].server)).toFixed(0)} of them in the server`
   say(`${title}: rate ${ratio(({ rate }) => rate)}, processor time ${ratio(({ processor }) => processor)}`)
-  say(`  ${ours.name}: ${shown(0)}; ${peer.name}: ${shown(1)}`)
+  say(`  ${shown(0)}; ${shown(1)}`)
 }
 
 say(
@@ -189,14 +210,14 @@ say(
 )
 await compare(
   'a flow of 400 answers beside 1,000 continuations, against a flow of 2',
-  await keyrow('400', 400, 1_000),
-  await keyrow('2', 2),
+  () => keyrow('400', 400, 1_000),
+  () => keyrow('2', 2),
 )
 for (const depth of [10, 100, 400])
   await compare(
     `against a session of connect-pg-simple, ${String(depth)} answers`,
-    await keyrow('keyrow', depth),
-    await inSession(depth),
+    () => keyrow('keyrow', depth),
+    () => inSession(depth),
   )
 
 const cold = await places(400, 1_000)

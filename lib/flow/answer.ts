@@ -31,9 +31,10 @@ import {
   rowIdOf,
   type WaitingStep,
 } from './journal.js'
-import { addRows } from './journal-cache.js'
+import { addRows, keepBody } from './journal-cache.js'
 import {
   cachedPosition,
+  checkGuards,
   firstPosition,
   localPath,
   type Position,
@@ -44,7 +45,7 @@ import {
   type ServedFlow,
   servedFlow,
 } from './position.js'
-import { secretDigest } from './secret-answer.js'
+import { containsSecret, secretDigest } from './secret-answer.js'
 import {
   begin,
   charsOf,
@@ -54,6 +55,7 @@ import {
   runBeside,
   runSegment,
   type Segment,
+  type Waiting,
 } from './segment.js'
 import type { CallStep, Codec, TangentStep } from './steps.js'
 
@@ -124,15 +126,6 @@ const answerOnce = async <M>(
   return advanced(position, session, given.right, answering)
 }
 
-/** Runs the guards that stand before a position in the body. Returns the first failure. */
-export const checkGuards = async ({ replayed }: Position): Result<unknown> => {
-  for (const { task } of replayed.guards) {
-    const passed = await task()()
-    if (E.isLeft(passed)) return passed
-  }
-  return E.right(undefined)
-}
-
 /** Reads a position. If the store does not have the flow, returns the position of the first page. */
 export const positionFor = async (
   flow: ServedFlow,
@@ -169,11 +162,12 @@ const advanced = async (
   const segment: Segment = {
     ...{ instance, row, session, before: position.journal.entries },
     records: [{ kind: step.kind, name: step.name, value }],
+    answer: decoded,
   }
-  const end = await runSegment(segment, position.replayed, position.replayed.running.next(decoded))
+  const end = await runSegment(segment, position.replayed)
   if (E.isLeft(end)) return end
   return 'step' in end.right
-    ? stored(position, segment, end.right.step, ending)
+    ? stored(position, segment, end.right, ending)
     : ended(position, session, end.right.result, { repeated, ending })
 }
 
@@ -211,7 +205,7 @@ const digestOf = ({ step }: Position, { token }: Session, { value, decoded }: Fi
 const stored = async (
   position: Position,
   segment: Segment,
-  step: WaitingStep,
+  { step, body }: Waiting,
   ending: readonly Instance[],
 ): Result<{ readonly to: string }> => {
   const { instance, row } = segment
@@ -232,6 +226,8 @@ const stored = async (
   publishEnds(ending)
   const generation = instance.generation + (made.cuts ? 1 : 0)
   addRows(instance.key, position.cached, [{ ...made, generation }], headAfter(position, made, generation))
+  // A body that has read a secret is not kept, since the next page must not get the secret.
+  if (!containsSecret(segment.answer)) keepBody(position.cached, row, instance.flow, body)
   return E.right({ to })
 }
 

@@ -3,7 +3,8 @@
 
 import { LRUCache } from 'lru-cache'
 import { type FlowHead, type FlowKey, type FlowRow, versionOf } from '../store/flow-contract.js'
-import { type Entry, entryOf } from './journal.js'
+import { type Entry, entryOf, type Replayed } from './journal.js'
+import type { AnyFlow } from './steps.js'
 
 interface CachedRow {
   readonly parent: string | undefined
@@ -23,6 +24,10 @@ export interface CachedFlow {
   chars: number
   /** The journal that was used last. The next request often needs it again, or with one more row. */
   last: { readonly row: string; readonly journal: Journal } | undefined
+  /** A running body that waits at a row. The next request for this row goes on with it, and so needs no replay. */
+  waiting:
+    | { readonly row: string; readonly made: string; readonly flow: AnyFlow; readonly body: Replayed }
+    | undefined
 }
 
 const MAX_CHARS = 16 * 1024 * 1024
@@ -59,7 +64,13 @@ const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
 
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
 export const cachedFlow = (key: FlowKey): CachedFlow =>
-  flows.get(nameOf(key)) ?? { head: undefined, rows: new Map(), chars: 0, last: undefined }
+  flows.get(nameOf(key)) ?? {
+    head: undefined,
+    rows: new Map(),
+    chars: 0,
+    last: undefined,
+    waiting: undefined,
+  }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {
@@ -116,4 +127,27 @@ export const journalOf = (cached: CachedFlow, row: string | undefined): Journal 
   }
   cached.last = { row, journal: { entries, boundaries } }
   return cached.last.journal
+}
+
+/** Keeps a running body that waits at a row. The caller no longer uses the body. */
+export const keepBody = (
+  cached: CachedFlow,
+  row: string | undefined,
+  flow: AnyFlow,
+  body: Replayed,
+): void => {
+  const made = row === undefined ? undefined : cached.rows.get(row)?.made
+  if (row !== undefined && made !== undefined) cached.waiting = { row, made, flow, body }
+}
+
+/** Returns the body that waits at a row, if there is one. Only the caller may use the body from then on. */
+export const takeBody = (
+  cached: CachedFlow,
+  row: string | undefined,
+  flow: AnyFlow,
+): Replayed | undefined => {
+  const { waiting } = cached
+  if (row === undefined || waiting?.row !== row || waiting.flow !== flow) return undefined
+  cached.waiting = undefined
+  return waiting.made === cached.rows.get(row)?.made ? waiting.body : undefined
 }

@@ -18,7 +18,15 @@ import {
   replay,
   type WaitingStep,
 } from './journal.js'
-import { addRows, type CachedFlow, cachedFlow, type Journal, journalOf, knownRows } from './journal-cache.js'
+import {
+  addRows,
+  type CachedFlow,
+  cachedFlow,
+  type Journal,
+  journalOf,
+  knownRows,
+  takeBody,
+} from './journal-cache.js'
 import { effectsIn, type Instance } from './segment.js'
 import type { AnyFlow } from './steps.js'
 
@@ -124,10 +132,13 @@ const positionAt = (
   { head, generation, given }: FlowPosition,
   parts: Pick<Position, 'served' | 'cached' | 'journal'>,
 ): E.Either<FlowChanged, Position | Rewound> => {
-  const { served, journal } = parts
+  const { served, journal, cached } = parts
   const latest = latestOf(served, flow, head)
+  const body = takeBody(cached, row, served.flow)
   return pipe(
-    replayedAt(served.flow, head, journal.entries),
+    body === undefined
+      ? replayedAt(served.flow, head, journal.entries)
+      : waitingIn(served.flow, journal.entries, body),
     E.map((found) => ({
       ...{ ...parts, instance, row, latest, given, cut: generation !== head.generation },
       parentMade: row === undefined ? undefined : parts.cached.rows.get(row)?.made,
@@ -176,6 +187,15 @@ const unusable = (
   return generation === undefined ? 'unknown' : undefined
 }
 
+/** Runs the guards that stand before a position in the body. Returns the first failure. */
+export const checkGuards = async ({ replayed }: Position): Promise<E.Either<unknown, unknown>> => {
+  for (const { task } of replayed.guards) {
+    const passed = await task()()
+    if (E.isLeft(passed)) return passed
+  }
+  return E.right(undefined)
+}
+
 type Found = Pick<Position, 'replayed' | 'step'>
 
 /** Replays a journal. Fails with `FlowChanged` if the body does not come to a page after the journal. */
@@ -195,13 +215,19 @@ export const replayedAt = (
     )
   return pipe(
     replay(flow, input, version, entries),
-    E.chain((replayed): E.Either<FlowChanged, Found> => {
-      const { next } = replayed
-      if (!next.done && isWaiting(next.value)) return E.right({ replayed, step: next.value })
-      const asked = next.done ? 'its end' : describe(next.value)
-      return E.left(new FlowChanged(flow.name, entries.length, 'a page', asked))
-    }),
+    E.chain((replayed) => waitingIn(flow, entries, replayed)),
   )
+}
+
+const waitingIn = (
+  flow: AnyFlow,
+  entries: readonly Entry[],
+  replayed: Replayed,
+): E.Either<FlowChanged, Found> => {
+  const { next } = replayed
+  if (!next.done && isWaiting(next.value)) return E.right({ replayed, step: next.value })
+  const asked = next.done ? 'its end' : describe(next.value)
+  return E.left(new FlowChanged(flow.name, entries.length, 'a page', asked))
 }
 
 // Returns the last row before the change whose page still fits. An effect that has run is never dropped silently. So if

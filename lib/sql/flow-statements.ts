@@ -3,10 +3,10 @@
 //
 // Concurrency: A write first locks the session's header (`alive`, for key share), and then the flow. So a write and the
 // destruction of the session wait for each other, and a write after the destruction is refused. Saves of the session do
-// not wait. All writes of one flow wait for each other.
-import { ON_PRIMARY, unplanned } from '../db/database.js'
+// not wait. All writes of one flow wait for each other. A batch skips locked headers and flows, so it waits for no lock.
+import { ON_PRIMARY, unnested, unplanned } from '../db/database.js'
 import { MAX_ANSWERS, MAX_FLOWS, MAX_JOURNAL_CHARS } from '../store/flow-contract.js'
-import { epoch, ms, statementsOf } from './fragments.js'
+import { ALIVE_NOW, epoch, ms, statementsOf } from './fragments.js'
 
 /** The number of flows of a session that are remembered, with those that have ended. */
 const MAX_REMEMBERED = 3 * MAX_FLOWS
@@ -30,6 +30,26 @@ const insertedRow = (schema: string, values: string, from: string): string => `
   from ${from}
   on conflict do nothing
   returning id`
+
+/** The array parameters of `advanceAll`. */
+const ADVANCES = [
+  ...([
+    ['$1', 'uuid'],
+    ['$2', 'uuid'],
+    ['$3', 'int'],
+    ['$4', 'text'],
+    ['$5', 'uuid'],
+    ['$6', 'uuid'],
+  ] as const),
+  ...([
+    ['$7', 'text'],
+    ['$8', 'text'],
+    ['$9', 'text'],
+    ['$10', 'int'],
+    ['$11', 'boolean'],
+    ['$12', 'text'],
+  ] as const),
+]
 
 /** Whether the caller lacks a row. $4 is an array of the rows that it has. */
 const UNKNOWN = `id || ' ' || made <> all ($4::text::text[])`
@@ -134,6 +154,40 @@ with ${alive(schema, isAlive)}, above as materialized (
 select exists (select from made)
        or exists (select from ${schema}.continuation
                   where session_id = $1::uuid and flow_id = $2::uuid and id = $5::uuid and made = $9::text) as stored`,
+
+  // Arrays as text: $1 sessions, $2 flows, $3 generations, $4 principals, $5 rows, $6 parents, $7 steps, $8 records, $9
+  // idempotency keys, $10 characters, $11 whether the row cuts the flow, $12 idempotency keys of the parents. The rows
+  // belong to different flows. The result has the ordinals of the rows that this statement has stored.
+  advanceAll: (schema) => `
+with locked as materialized (
+  select i.n, i.session, i.flow, i.row, i.parent, f.generation + i.cuts::int as generation,
+         coalesce(above.depth, 0) + 1 as depth, i.step, i.records, i.made, i.chars, i.principal
+  from ${unnested(...ADVANCES)}
+         with ordinality as i (session, flow, generation, principal, row, parent, step, records, made, chars, cuts, above, n)
+  join ${schema}.session s on s.id = i.session
+  join ${schema}.flow f on f.session_id = i.session and f.id = i.flow
+  left join ${schema}.continuation above
+    on above.session_id = i.session and above.flow_id = i.flow and above.id = i.parent and above.made = i.above
+  where s.${ALIVE_NOW} and f.generation = i.generation and f.ended is null and not ${expired('f.')}
+    and (f.principal is null or f.principal = i.principal) and (i.parent is null or above.id is not null)
+    and f.answers < ${String(MAX_ANSWERS)} and f.size + i.chars <= ${String(MAX_JOURNAL_CHARS)}
+  for key share of s skip locked
+  for no key update of f skip locked
+), made as (
+  insert into ${schema}.continuation (session_id, flow_id, id, parent, generation, depth, step, records, made, made_at)
+  select session, flow, row, parent, generation, depth, step, records::jsonb, made, now()
+  from locked
+  on conflict do nothing
+  returning session_id, flow_id
+), moved as (
+  update ${schema}.flow f
+  set used_at = now(), latest = locked.row, answers = answers + 1, size = size + locked.chars,
+      generation = locked.generation, principal = coalesce(f.principal, locked.principal)
+  from locked join made on made.session_id = locked.session and made.flow_id = locked.flow
+  where f.session_id = locked.session and f.id = locked.flow
+)
+select locked.n::int as n
+from locked join made on made.session_id = locked.session and made.flow_id = locked.flow`,
 
   // $1 session, $2 flow, $3 generation, $4 principal, $5 `{"to": path, "made": idempotency key}`, $6 idempotency key. The
   // effects are kept. Otherwise a concurrent claim that waits for a deleted effect would run the effect again.

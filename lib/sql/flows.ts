@@ -5,7 +5,7 @@ import { SaveConflict, type StoreError } from '../core/errors.js'
 import { deepFreeze, type Json } from '../core/json.js'
 import { A, constVoid, O, pipe, TE, t } from '../core/prelude.cjs'
 import type { Database, Param } from '../db/database.js'
-import type { SessionStore } from '../store/contract.js'
+import type { BatchOperations, SessionStore } from '../store/contract.js'
 import type {
   Caller,
   Claim,
@@ -16,9 +16,9 @@ import type {
   FlowPosition,
   FlowRow,
   FlowStore,
-  FlowWrite,
   NewFlow,
   NewRow,
+  RowWrite,
   Seen,
 } from '../store/flow-contract.js'
 import type { flowStatements } from './flow-statements.js'
@@ -217,4 +217,31 @@ type Part = TE.TaskEither<StoreError | SaveConflict, unknown>
 const advancing = (handle: Database, sql: FlowStatements, { key, seen, row }: RowWrite): Part =>
   pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance'))
 
-type RowWrite = NonNullable<FlowWrite['row']>
+const Ordinal = t.type({ n: t.number })
+
+/** Makes the operation of a batch that stores rows of different flows in one statement. */
+export const rowsBatch =
+  (database: Database, sql: FlowStatements): NonNullable<BatchOperations['addRows']> =>
+  (rows) =>
+    pipe(
+      rowsAs(Ordinal)(
+        database,
+        sql.advanceAll,
+        arraysOf(rows.map(({ key, seen, row }) => advanceParams(key, seen, row))),
+      ),
+      TE.map((stored) => {
+        const ordinals = new Set(stored.map(({ n }) => n))
+        return rows.map((_, index) => ordinals.has(index + 1))
+      }),
+    )
+
+/** Returns an array for each parameter, with its values in the order of the writes. */
+const arraysOf = (writes: readonly (readonly Param[])[]): readonly Param[] =>
+  (writes[0] ?? []).map((_, place) =>
+    texts(
+      writes.map((params) => {
+        const value = params[place]
+        return value === null || value === undefined ? undefined : String(value)
+      }),
+    ),
+  )

@@ -9,6 +9,7 @@ import { type Database, type Param, type Query, type Row, readCommitted } from '
 import { type Attempt, type RetryPolicy, retried, retryPolicyOf } from '../db/deadline.js'
 import {
   type Absence,
+  type BatchOperations,
   type Lifetime,
   lifetimeOf,
   type Saved,
@@ -18,7 +19,7 @@ import {
 import type { FlowStore } from '../store/flow-contract.js'
 import { batchOver, batchStatements } from './batch.js'
 import { flowStatements } from './flow-statements.js'
-import { flowsOver } from './flows.js'
+import { flowsOver, rowsBatch } from './flows.js'
 import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
 import { citusPrincipals, principalsOver } from './principals.js'
 import {
@@ -246,11 +247,14 @@ const storeOver = (parts: StoreParts): SessionStore => {
     flows: preparedFlows(prepared, inner.flows),
     ...(parts.database.misuse === undefined ? {} : { misuse: parts.database.misuse }),
     ...(parts.database.current === undefined ? {} : { current: parts.database.current }),
-    ...(inner.batch === undefined
-      ? {}
-      : { batch: { load: prepared(inner.batch.load), save: prepared(inner.batch.save) } }),
+    ...(inner.batch === undefined ? {} : { batch: preparedBatch(prepared, inner.batch) }),
   }
 }
+
+const preparedBatch = (
+  prepared: ReturnType<typeof preparedOver>,
+  { load, save, addRows }: NonNullable<ReturnType<typeof operations>['batch']>,
+): BatchOperations => ({ load: prepared(load), save: prepared(save), addRows: prepared(addRows) })
 
 // A repeated write saves the session's change only if the earlier attempt has not saved it.
 const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => ({
@@ -314,8 +318,14 @@ const operations = ({ database, schema, lifetime, citus }: StoreParts) => {
     const inside = saveOver({ database: tx, sql: saves, lifetime, refresh })
     return (id, change) => () => inside(id, change)(false)
   }
-  const flows = flowsOver(database, flowStatements(schema, isAlive), saveIn)
-  const batch = citus ? undefined : batchOver(database, batchStatements(schema), lifetime, own.refresh)
+  const flowSql = flowStatements(schema, isAlive)
+  const flows = flowsOver(database, flowSql, saveIn)
+  const batch = citus
+    ? undefined
+    : {
+        ...batchOver(database, batchStatements(schema), lifetime, own.refresh),
+        addRows: rowsBatch(database, flowSql),
+      }
   return { ...own, ...principals, flows, batch }
 }
 

@@ -7,7 +7,14 @@ import { jsonSize } from '../core/json.js'
 import { E, is } from '../core/prelude.cjs'
 import { hasUnloadedUpdates, keysAfter, makeSnapshot, pick, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
-import { batchQueue, type Merged, type Pending, UNKNOWN, unmerged } from '../db/batch-queue.js'
+import {
+  type BatchQueueOptions,
+  batchQueue,
+  type Merged,
+  type Pending,
+  UNKNOWN,
+  unmerged,
+} from '../db/batch-queue.js'
 import { type BatchOptions, limitsOf, Scheduler } from '../db/batch-scheduler.js'
 import {
   type BatchOperations,
@@ -20,6 +27,7 @@ import {
   type Unsaved,
   wrapStore,
 } from './contract.js'
+import type { FlowStore, RowWrite } from './flow-contract.js'
 
 export type { BatchOptions } from '../db/batch-scheduler.js'
 
@@ -172,6 +180,40 @@ const batchedSaves: Batching<'save'> = (store, batch, limits, scheduler) => {
   return (id, change) => () => save({ id, change })
 }
 
+type AddRows = NonNullable<BatchOperations['addRows']>
+
+// Rows of different flows share a statement. The rows of one flow are sent one after the other.
+const queueOfRows = (
+  { write }: FlowStore,
+  addRows: AddRows,
+  options: Pick<BatchQueueOptions<RowWrite, RowWrite, true, SaveError>, 'limits' | 'scheduler' | 'misuse'>,
+) =>
+  batchQueue<RowWrite, RowWrite, true, SaveError>({
+    ...options,
+    what: 'answer',
+    all: async (rows) =>
+      E.map((stored: readonly boolean[]) => stored.map((isStored) => isStored || undefined))(
+        await addRows(rows)(),
+      ),
+    one: async (row) =>
+      E.map(() => true as const)(
+        await write({ session: row.key.session, row, ends: [], change: undefined })(),
+      ),
+    keyOf: ({ key: { session, flow } }) => `${session} ${flow}`,
+    merge: unmerged,
+    sizeOf: ({ row }) => row.chars,
+  })
+
+/** A row that is stored with edits of the session or with the end of a flow is sent alone. */
+const batchedFlows = (flows: FlowStore, add: ReturnType<typeof queueOfRows>): FlowStore => ({
+  ...flows,
+  write: (request) => {
+    const { row, ends, change } = request
+    if (row === undefined || ends.length > 0 || change !== undefined) return flows.write(request)
+    return async () => E.map(() => undefined)(await add(row))
+  },
+})
+
 /**
  * Wraps a store so that concurrent loads share one statement, and concurrent saves share one statement. Each statement
  * is one transaction. A request that arrives alone is sent at once. If `maxQueueSize` requests wait, the next one fails
@@ -192,11 +234,15 @@ const batchedSaves: Batching<'save'> = (store, batch, limits, scheduler) => {
  */
 export const batched = (store: SessionStore, options: BatchOptions = {}): SessionStore => {
   const limits = limitsOf(options)
-  const { batch } = store
+  const { batch, flows } = store
   if (batch === undefined) return store
   const scheduler = new Scheduler()
+  const queue = { limits, scheduler, misuse: store.misuse }
   return wrapStore(store, {
     load: batchedLoads(store, batch, limits, scheduler),
     save: batchedSaves(store, batch, limits, scheduler),
+    ...(flows === undefined || batch.addRows === undefined
+      ? {}
+      : { flows: batchedFlows(flows, queueOfRows(flows, batch.addRows, queue)) }),
   })
 }

@@ -89,6 +89,7 @@ const writing = (store: SessionStore, cache: Cache): Pick<SessionStore, 'create'
 })
 
 const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => ({
+  ...batch,
   load: (requests) => async () => {
     const withKnown: LoadRequest[] = []
     for (const { id, secret, keys } of requests) withKnown.push({ id, secret, keys, known: cache.get(id) })

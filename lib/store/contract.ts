@@ -21,7 +21,7 @@ import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.j
 import type { OwnLifetime } from '../core/well-known-keys.js'
 import type { Database, TransactionScope } from '../db/database.js'
 import type { Change, Saved, SavedSnapshot, SaveRequest, Unsaved } from './change.js'
-import type { FlowStore } from './flow-contract.js'
+import type { FlowStore, RowWrite } from './flow-contract.js'
 
 export type { Change, Saved, SavedSnapshot, SaveRequest, Unsaved } from './change.js'
 
@@ -118,6 +118,11 @@ export interface BatchOperations {
   readonly save: (
     requests: readonly SaveRequest[],
   ) => TaskEither<StoreError, readonly Either<Unsaved, SavedSnapshot>[]>
+  /**
+   * Stores rows of different flows, if the store has flows. The results say whether the batch has stored each row. If it
+   * has not, the caller calls `write` of the store's flows, which stores the row or returns the error.
+   */
+  readonly addRows?: (rows: readonly RowWrite[]) => TaskEither<StoreError, readonly boolean[]>
 }
 
 export interface SessionStore {

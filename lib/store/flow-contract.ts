@@ -156,10 +156,17 @@ export interface NewEnd {
   readonly made: IdempotencyKey
 }
 
+/** A row to store in a flow. */
+export interface RowWrite {
+  readonly key: FlowKey
+  readonly seen: Seen
+  readonly row: NewRow
+}
+
 /** A write to the flows of a session. All its parts are stored in one transaction, or none. */
 export interface FlowWrite {
   readonly session: SessionId
-  readonly row: { readonly key: FlowKey; readonly seen: Seen; readonly row: NewRow } | undefined
+  readonly row: RowWrite | undefined
   /** The flows that end. A called flow ends together with the row of its caller. */
   readonly ends: readonly NewEnd[]
   /** The change of the session. */

@@ -164,8 +164,8 @@ const useSessions = async (watched: Database, store: SessionStore): Promise<void
 
 const useFlows = async (watched: Database, schema: string): Promise<void> => {
   const store = sessionStore(watched, { schema })
-  const { flows } = store
-  if (flows === undefined) throw new Error('the store has no flows')
+  const { flows, batch: { addRows } = {} } = store
+  if (flows === undefined || addRows === undefined) throw new Error('the store has no flows')
   const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
   const [one, flow] = [randomUUID(), randomUUID()]
   const key = { session: session.id, flow }
@@ -188,6 +188,7 @@ const useFlows = async (watched: Database, schema: string): Promise<void> => {
   const below = { ...row, parent: randomUUID(), parentMade: row.made }
   await flows.write({ ...nothing, row: { key, seen, row: below } })()
   await right(flows.write({ ...nothing, row: { key, seen, row } }))
+  await right(addRows([{ key, seen, row: below }]))
   await right(flows.read(key, one, [`${flow} made`]))
   await right(flows.claim(claim, 0))
   await right(flows.release(claim))

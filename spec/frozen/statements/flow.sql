@@ -50,6 +50,69 @@ select exists (select from made)
 --     InitPlan 11: CTE Scan on made
 --     InitPlan 12: Index Scan using continuation_pkey on continuation
 
+-- flow.advanceAll
+with locked as materialized (
+  select i.n, i.session, i.flow, i.row, i.parent, f.generation + i.cuts::int as generation,
+         coalesce(above.depth, 0) + 1 as depth, i.step, i.records, i.made, i.chars, i.principal
+  from unnest((select $1::text::uuid[]), (select $2::text::uuid[]), (select $3::text::int[]), (select $4::text::text[]), (select $5::text::uuid[]), (select $6::text::uuid[]), (select $7::text::text[]), (select $8::text::text[]), (select $9::text::text[]), (select $10::text::int[]), (select $11::text::boolean[]), (select $12::text::text[]))
+         with ordinality as i (session, flow, generation, principal, row, parent, step, records, made, chars, cuts, above, n)
+  join "keyrow".session s on s.id = i.session
+  join "keyrow".flow f on f.session_id = i.session and f.id = i.flow
+  left join "keyrow".continuation above
+    on above.session_id = i.session and above.flow_id = i.flow and above.id = i.parent and above.made = i.above
+  where s.expires_at > clock_timestamp() and f.generation = i.generation and f.ended is null and not (least(f.expires_at, f.used_at + f.idle_ms * interval '1 millisecond') <= now()) is true
+    and (f.principal is null or f.principal = i.principal) and (i.parent is null or above.id is not null)
+    and f.answers < 500 and f.size + i.chars <= 1048576
+  for key share of s skip locked
+  for no key update of f skip locked
+), made as (
+  insert into "keyrow".continuation (session_id, flow_id, id, parent, generation, depth, step, records, made, made_at)
+  select session, flow, row, parent, generation, depth, step, records::jsonb, made, now()
+  from locked
+  on conflict do nothing
+  returning session_id, flow_id
+), moved as (
+  update "keyrow".flow f
+  set used_at = now(), latest = locked.row, answers = answers + 1, size = size + locked.chars,
+      generation = locked.generation, principal = coalesce(f.principal, locked.principal)
+  from locked join made on made.session_id = locked.session and made.flow_id = locked.flow
+  where f.session_id = locked.session and f.id = locked.flow
+)
+select locked.n::int as n
+from locked join made on made.session_id = locked.session and made.flow_id = locked.flow
+-- plan:
+--   Nested Loop Inner
+--     CTE locked: LockRows
+--       InitPlan 1: Result
+--       InitPlan 2: Result
+--       InitPlan 3: Result
+--       InitPlan 4: Result
+--       InitPlan 5: Result
+--       InitPlan 6: Result
+--       InitPlan 7: Result
+--       InitPlan 8: Result
+--       InitPlan 9: Result
+--       InitPlan 10: Result
+--       InitPlan 11: Result
+--       InitPlan 12: Result
+--       Nested Loop Left
+--         Nested Loop Inner
+--           Nested Loop Inner
+--             Function Scan
+--             Index Scan using flow_pkey on flow
+--           Index Scan using session_pkey on session
+--         Index Scan using continuation_pkey on continuation
+--     CTE made: Insert on continuation
+--       CTE Scan on locked
+--     CTE moved: Update on flow
+--       Nested Loop Inner
+--         Nested Loop Inner
+--           CTE Scan on locked
+--           Index Scan using flow_pkey on flow
+--         CTE Scan on made
+--     CTE Scan on locked
+--     CTE Scan on made
+
 -- flow.begin
 with 
 alive as materialized (
