@@ -51,11 +51,11 @@ import {
   charsOf,
   type Instance,
   newFlowOf,
+  type Paused,
   publishStart,
   runBeside,
   runSegment,
   type Segment,
-  type Waiting,
 } from './segment.js'
 import type { CallStep, Codec, TangentStep } from './steps.js'
 
@@ -205,7 +205,7 @@ const digestOf = ({ step }: Position, { token }: Session, { value, decoded }: Fi
 const stored = async (
   position: Position,
   segment: Segment,
-  { step, body }: Waiting,
+  { step, body }: Paused,
   ending: readonly Instance[],
 ): Result<{ readonly to: string }> => {
   const { instance, row } = segment

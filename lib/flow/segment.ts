@@ -58,13 +58,13 @@ export interface Segment {
 }
 
 /** A body that has come to a page. */
-export interface Waiting {
+export interface Paused {
   readonly step: WaitingStep
   readonly body: Replayed
 }
 
 /** The end of a segment: the step that waits for the next answer, or the result of the flow. */
-export type SegmentEnd = Waiting | { readonly result: unknown }
+export type SegmentEnd = Paused | { readonly result: unknown }
 
 type Result<A> = Promise<E.Either<unknown, A>>
 

@@ -5,20 +5,11 @@ import { existsSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import * as io from 'io-ts'
 import { type BrowserContext, chromium, type Page } from 'playwright-core'
 import { generate } from 'selfsigned'
 import t, { type Test } from 'tap'
 import type { CookieOptions } from '../../lib/http/cookie.js'
 import { type SessionHandler, sessionListener } from '../../lib/http/node.js'
-import {
-  type Page as FlowPage,
-  flow,
-  flowHandler,
-  nodeFlow,
-  once as onceInFlow,
-  suspend,
-} from '../../lib/promise/flow.js'
 import {
   currentSession,
   sessionFlash,
@@ -36,6 +27,7 @@ import { listening } from '../support/adapters.js'
 import { codeBlocks } from '../support/code-blocks.js'
 import { startExample, startProgram } from '../support/example.js'
 import { startPostgres } from '../support/postgres-server.js'
+import { serveWizard } from '../support/wizard.js'
 
 const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
   (path) => path !== undefined && existsSync(path),
@@ -285,46 +277,6 @@ t.test("the README's first program counts visits", async (t) => {
   }
 })
 
-/** Serves a flow of four pages, which charges once. `charges` has the keys of the charges. */
-const serveFlow = async (t: Test) => {
-  const charges: string[] = []
-  const Word = io.strict({ word: io.string })
-  const ask = (title: string) => (at: FlowPage) =>
-    `<h1>${title}</h1><p id="back">${String(at.url.split('k=')[1])}</p>
-     <form method="post" action="${at.url}"><input name="word"><button id="go">Go on</button></form>`
-  const wizard = flow({ name: `wizard ${String(Math.random())}`, input: io.strict({}) }, function* () {
-    const one = yield* suspend('one', Word, ask('one'))
-    const two = yield* suspend('two', Word, ask(`two: ${one.word}`))
-    const three = yield* suspend('three', Word, ask(`three: ${one.word} ${two.word}`))
-    const words = `${one.word} ${two.word} ${three.word}`
-    yield* suspend(
-      'pay',
-      io.strict({}),
-      ({ url }) =>
-        `<h1>pay: ${words}</h1><form method="post" action="${url}"><button id="go">Pay</button></form>`,
-      {
-        once: true,
-      },
-    )
-    yield* onceInFlow('charge', io.number, async (key) => {
-      await new Promise((resolve) => setTimeout(resolve, 100))
-      return charges.push(key)
-    })
-    return words
-  })
-  const handler = nodeFlow(
-    flowHandler(wizard, { at: '/wizard', start: () => ({}), done: (words) => `/paid?words=${words}` }),
-  )
-  const listener = sessionListener({ store: memoryStore() })((req, res) => {
-    if (req.url?.startsWith('/wizard') === true) return handler(req, res)
-    res.setHeader('Content-Type', 'text/html').end(`<h1>${decodeURIComponent(req.url ?? '')}</h1>`)
-    return undefined
-  })
-  const { url, close } = await listening(createServer(listener))
-  t.teardown(close)
-  return { url: `${url}/wizard`, charges }
-}
-
 const title = (page: Page) => page.textContent('h1')
 
 const say = async (page: Page, word: string): Promise<void> => {
@@ -336,7 +288,7 @@ for (const javaScriptEnabled of [true, false])
   t.test(
     `a flow: back, tabs, reload and ten payments, JavaScript ${javaScriptEnabled ? 'on' : 'off'}`,
     async (t) => {
-      const { url, charges } = await serveFlow(t)
+      const { url, charges } = await serveWizard(t)
       const context = await browser.newContext({ javaScriptEnabled })
       const page = await context.newPage()
       await page.goto(url)
