@@ -148,7 +148,7 @@ t.test('a secret answer is in no row, no event and no page', async (t) => {
     const { name, password } = yield* suspend(
       'sign in',
       Login,
-      ({ url, given }) => `${url}\n${JSON.stringify(given)}`,
+      ({ url, given, problems }) => `${url}\n${JSON.stringify(given)}\n${problems.join()}`,
     )
     const isRight = yield* effect('check', io.boolean, () => {
       checked.push(password.reveal())
@@ -164,6 +164,8 @@ t.test('a secret answer is in no row, no event and no page', async (t) => {
   const wrong = await browser.send(handler, 'POST', first, { name: 17, password: secret })
   t.equal(wrong.status, 422)
   t.match(wrong.body, '{"name":17}')
+  const empty = await browser.send(handler, 'POST', first, { name: 'ada', password: 17 })
+  t.match(empty.body, 'expected string at password')
   const second = await browser.answer(handler, first, { name: 'ada', password: secret })
   t.equal(await browser.answer(handler, first, { name: 'ada', password: secret }), second, 'the same answer')
   t.not(await browser.answer(handler, first, { name: 'ada', password: 'other' }), second, 'another answer')
@@ -215,6 +217,40 @@ t.test('a tangent is answered once by a token, and the first browser goes on', a
   const next = await browser.answer(handler, url)
   t.match(await browser.page(handler, next), 'yes')
 })
+
+t.test(
+  'a tangent shows its own page after the answer, and a token whose sending failed is sent again',
+  async (t) => {
+    const store = storeIn(freshSchema())
+    const tokens: string[] = []
+    const handler = served(
+      function* () {
+        yield* suspend('mail', Nothing, shown())
+        yield* tangent('confirm', io.string, (k) => `/check?k=${k}`, {
+          send: (token) =>
+            tokens.push(token) === 1 ? TE.left(new Error('the mail server is down')) : TE.right(undefined),
+          page: ({ url }) => ({
+            status: 200,
+            headers: { 'Content-Type': 'text/plain' },
+            body: `weiter: ${url}`,
+          }),
+        })
+        yield* suspend('second', Nothing, shown('second'))
+      },
+      { storeSession: true },
+    )
+    const { browser, first } = await opened(handler, store)
+    await t.rejects(browser.answer(handler, first), /down/)
+    t.match(await answerByToken(store, tokens[0] ?? '', 'yes')(), { left: { reason: 'unknown' } })
+    const url = await browser.answer(handler, first)
+    t.equal(tokens.length, 2)
+    t.equal(tokens[0], tokens[1])
+    await right(answerByToken(store, tokens[0] ?? '', 'yes'))
+    const page = await browser.send(handler, 'GET', url)
+    t.match(page, { status: 200, headers: { 'Content-Type': 'text/plain' }, body: `weiter: ${url}` })
+    t.match(await browser.page(handler, await browser.answer(handler, url)), 'second')
+  },
+)
 
 t.test('a task in a transaction runs exactly once, or not at all', async (t) => {
   const schema = freshSchema()

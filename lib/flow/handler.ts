@@ -24,7 +24,18 @@ import {
   servedFlow,
 } from './position.js'
 import { decodeAnswer, hasSecrets, lacksSecret, withoutSecrets } from './secret-answer.js'
-import type { AnyFlow, Codec, DispatchStep, Flow, Html, Page, PageStep, Rendered, Reply } from './steps.js'
+import type {
+  AnyFlow,
+  Codec,
+  DispatchStep,
+  Flow,
+  Html,
+  Page,
+  PageStep,
+  Rendered,
+  Reply,
+  TangentStep,
+} from './steps.js'
 
 /** A request to a flow. The framework's handler passes the parsed form as `body`. */
 export interface FlowRequest extends CheckedRequest {
@@ -246,19 +257,20 @@ const replyAt = async (
 ): Result<Reply> => {
   const { step, served, instance, row } = position
   const place = { flow: instance.key.flow, row }
-  if (step.kind === 'tangent')
-    return E.right(
-      position.given === undefined
-        ? seeOther(localPath('to', step.to(kOf(place))))
-        : replyOf(continuePage(pathOf(served, place)), 200),
-    )
+  if (step.kind === 'tangent' && position.given === undefined)
+    return E.right(seeOther(localPath('to', step.to(kOf(place)))))
   if (step.kind === 'call') return E.right(seeOther(calledPath(position, step.flow)))
   const url = pathOf(served, place) + (row === undefined ? ownQuery(request) : '')
   const made = await settled(pageOf(step, url, missed))
   return E.map((html: unknown) => replyOf(html as Html, missed === undefined ? 200 : 422))(made)
 }
 
-const pageOf = (step: PageStep | DispatchStep, url: string, missed: Misfit | undefined): Rendered => {
+const pageOf = (
+  step: PageStep | DispatchStep | TangentStep<unknown>,
+  url: string,
+  missed: Misfit | undefined,
+): Rendered => {
+  if (step.kind === 'tangent') return (step.page ?? continuePage)({ url })
   const at = (codec: Codec, suffix = '', isMissed = true): Page => ({
     url: `${url}${suffix}${hasSecrets(codec) ? '&s=1' : ''}`,
     problems: isMissed ? (missed?.problems ?? []) : [],
@@ -324,7 +336,7 @@ const rejected = async (
 }
 
 /** The page of a tangent that was answered by a token. A GET runs no effect, so the visitor has to press a button. */
-const continuePage = (url: string): string =>
+const continuePage = ({ url }: { readonly url: string }): string =>
   [
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>Go on</title>',
     `<form method="post" action="${escaped(url)}"><button>Go on</button></form></html>`,

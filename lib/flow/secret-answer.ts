@@ -63,7 +63,7 @@ const secretCodecs = new WeakSet<object>()
  */
 export const secretAnswer = <A>(codec: Type<A, unknown>): Type<Secret<A>, unknown> => {
   const secret = new t.Type<Secret<A>, unknown>(
-    `secret ${codec.name}`,
+    codec.name,
     (value): value is Secret<A> => value instanceof SecretValue,
     (posted, context) => {
       seen.add(posted)

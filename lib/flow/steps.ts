@@ -56,6 +56,7 @@ export interface TangentStep<L> {
   readonly codec: Codec
   readonly to: (k: string) => string
   readonly task: ((token: string) => TaskEither<L, unknown>) | undefined
+  readonly page: ((at: { readonly url: string }) => Rendered) | undefined
 }
 
 export interface CallStep {
@@ -270,10 +271,15 @@ export const dispatch = <C extends Readonly<Record<string, Mixed>>>(
 export interface TangentOptions<L> {
   /**
    * Sends a token with which the tangent can be answered from outside of the session, for example in a mail. The task
-   * runs once when the flow reaches the tangent. `answerByToken` gives the answer. The flow's URL then shows a button,
-   * with which the visitor goes on.
+   * runs when the flow reaches the tangent, and again with the same token if it has failed. `answerByToken` gives the
+   * answer. The flow's URL then shows `page`.
    */
   readonly send?: (token: string) => TaskEither<L, unknown>
+  /**
+   * Makes the page that is shown after the answer from outside. Its form posts to `url`, without fields, and the flow
+   * goes on. Default: a page with the button "Go on".
+   */
+  readonly page?: (at: { readonly url: string }) => Rendered
 }
 
 /**
@@ -285,8 +291,8 @@ export const tangent = <A, L = never>(
   step: string,
   answer: Type<A, unknown>,
   to: (k: string) => string,
-  { send }: TangentOptions<L> = {},
-): Steps<DeepReadonly<A>, L> => one({ kind: 'tangent', name: step, codec: answer, to, task: send })
+  { send, page }: TangentOptions<L> = {},
+): Steps<DeepReadonly<A>, L> => one({ kind: 'tangent', name: step, codec: answer, to, task: send, page })
 
 /** Calls another flow and waits for its result. The called flow has rows and limits of its own, and needs a handler. */
 export const call = <J, B, L>(called: Flow<J, B, L>, input: J): Steps<DeepReadonly<B>> => {

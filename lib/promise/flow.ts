@@ -93,8 +93,10 @@ export const guard = (name: string, check: () => unknown): steps.Steps<void> =>
   )
 
 export interface TangentOptions {
-  /** Sends a token with which the tangent can be answered from outside of the session. Runs once. */
+  /** Sends a token with which the tangent can be answered from outside of the session. Runs again if it has failed. */
   readonly send?: (token: string) => unknown
+  /** Makes the page that is shown after the answer from outside. Default: a page with the button "Go on". */
+  readonly page?: (at: { readonly url: string }) => steps.Rendered
 }
 
 /** Leaves the flow for another page of the site, and comes back with a value. */
@@ -102,14 +104,12 @@ export const tangent = <A>(
   step: string,
   answer: Type<A, unknown>,
   to: (k: string) => string,
-  { send }: TangentOptions = {},
+  { send, page }: TangentOptions = {},
 ): steps.Steps<DeepReadonly<A>> =>
-  steps.tangent(
-    step,
-    answer,
-    to,
-    send === undefined ? {} : { send: (token) => bodyTask('tangent', () => send(token)) },
-  )
+  steps.tangent(step, answer, to, {
+    ...(send === undefined ? {} : { send: (token: string) => bodyTask('tangent', () => send(token)) }),
+    ...(page === undefined ? {} : { page }),
+  })
 
 /** Answers a tangent of the current session, and returns the path of the flow's next page. */
 export const returnFrom = lifted(steps.returnFrom)
