@@ -2,11 +2,13 @@
 
 import { randomUUID } from 'node:crypto'
 import * as E from 'fp-ts/lib/Either.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as io from 'io-ts'
 import t from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import { type IdempotencyKey, newIdempotencyKey } from '../lib/core/token.js'
 import type { Database } from '../lib/db/database.js'
-import { type FlowHandler, forward, suspend } from '../lib/flow/index.js'
+import { effect, type FlowHandler, forward, suspend } from '../lib/flow/index.js'
 import { buildSession, saveSession, sessionSet, sessionToken } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { batched } from '../lib/store/batched.js'
@@ -81,7 +83,7 @@ const ATTEMPTS: Readonly<Record<string, Attempted>> = {
         ...row,
         id: row.parent ?? '',
         parent: undefined,
-        parentMade: undefined,
+        parentMade: '00',
         made: row.parentMade as IdempotencyKey,
       }
       await right(
@@ -97,7 +99,7 @@ const ATTEMPTS: Readonly<Record<string, Attempted>> = {
         ...row,
         id: row.parent ?? '',
         parent: undefined,
-        parentMade: undefined,
+        parentMade: '00',
         made: newIdempotencyKey(),
       }
       await right(
@@ -110,6 +112,7 @@ const ATTEMPTS: Readonly<Record<string, Attempted>> = {
     isStored: false,
     change: { parent: randomUUID(), parentMade: newIdempotencyKey() },
   },
+  'a first row of a flow with another seed': { isStored: false, change: { parentMade: '11' } },
   'a row of another generation': { isStored: false, seen: { generation: 1 } },
   'a row of another principal': {
     isStored: false,
@@ -182,7 +185,7 @@ t.test('a batch of rows stores the rows that single writes store, and no other',
     const head = { name: 'flow', version: 1, input: {}, seed: '00', principal: undefined, caller: undefined }
     await right(flows.begin(key, { ...head, idleMs: undefined, maxAgeMs: undefined }, undefined))
     const row: NewRow = {
-      ...{ id: randomUUID(), parent: undefined, parentMade: undefined, step: 'step' },
+      ...{ id: randomUUID(), parent: undefined, parentMade: '00', step: 'step' },
       ...{
         records: [['suspend', 'step', { text: `"{},\\\n${randomUUID()}` }]],
         chars: 30,
@@ -321,4 +324,31 @@ t.test('cuts in a batch of one process and answers in a batch of another, 300 ti
   const past = `select from ${schema}.flow f join ${schema}.continuation c on c.session_id = f.session_id and c.flow_id = f.id
                 where c.generation = f.generation and c.id <> f.latest`
   t.equal((await rowsOf(database, past)).length, 0)
+})
+
+t.test('a batch of rows has a limited size', async (t) => {
+  const sizes: number[] = []
+  const measured: Database = {
+    ...database,
+    query: (query, params) => {
+      if (query.name === 'flow.advanceAll') sizes.push(String(params[7]).length)
+      return database.query(query, params)
+    },
+  }
+  const store = batched(storeIn(freshSchema(), measured))
+  const handler = served(function* () {
+    yield* suspend('first', Word, page(''))
+    yield* suspend('second', Word, page(''))
+    for (const name of ['one', 'two', 'three'])
+      yield* effect(name, io.string, () => TE.right('x'.repeat(60_000)))
+    yield* suspend('third', Word, page(''))
+  })
+  const begun = await begunIn(store, handler, 60)
+  await Promise.all(begun.map(({ browser, url }) => browser.answer(handler, url, { word: 'b' })))
+  t.comment(`batches of ${sizes.join()} characters`)
+  t.ok(sizes.length > 1)
+  t.strictSame(
+    sizes.filter((size) => size > 4_600_000),
+    [],
+  )
 })

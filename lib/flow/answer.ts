@@ -10,13 +10,7 @@ import { dropEditsSince, saveCurrentWith, storeCurrentSession } from '../request
 import { currentSession } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
 import { publish } from '../store/events.js'
-import {
-  type FlowHead,
-  MAX_ANSWERS,
-  MAX_JOURNAL_CHARS,
-  MAX_VALUE_CHARS,
-  type NewRow,
-} from '../store/flow-contract.js'
+import { MAX_ANSWERS, MAX_JOURNAL_CHARS, MAX_VALUE_CHARS, type NewRow } from '../store/flow-contract.js'
 import { FlowBusy, FlowExpired, FlowFull } from './errors.js'
 import {
   answerTokenOf,
@@ -31,11 +25,13 @@ import {
   rowIdOf,
   type WaitingStep,
 } from './journal.js'
-import { addRows, keepBody } from './journal-cache.js'
+import { keepBody } from './journal-cache.js'
 import {
   cachedPosition,
+  cacheRow,
   checkGuards,
   firstPosition,
+  isWorthKeeping,
   localPath,
   type Position,
   pathOf,
@@ -45,7 +41,7 @@ import {
   type ServedFlow,
   servedFlow,
 } from './position.js'
-import { containsSecret, secretDigest } from './secret-answer.js'
+import { secretDigest } from './secret-answer.js'
 import {
   begin,
   charsOf,
@@ -218,26 +214,18 @@ const stored = async (
   }
   if (position.size + made.chars > MAX_JOURNAL_CHARS)
     return E.left(new FlowFull(instance.flow.name, 'journal'))
+  const session = await currentSession()
+  if (E.isLeft(session)) return session
   const { session: id, flow } = instance.key
   const to = pathOf(position.served, { flow, row })
   const written = await writeRow(instance, made, ending, to)
   if (E.isLeft(written)) return written
   publish('flowAdvanced', { id, flow, name: instance.flow.name, step: step.name })
   publishEnds(ending)
-  const generation = instance.generation + (made.cuts ? 1 : 0)
-  addRows(instance.key, position.cached, [{ ...made, generation }], headAfter(position, made, generation))
-  // A body that has read a secret is not kept, since the next page must not get the secret.
-  if (!containsSecret(segment.answer)) keepBody(position.cached, row, instance.flow, body)
+  cacheRow(position, made, principalOf(session.right))
+  if (body !== undefined && isWorthKeeping(position, step))
+    keepBody(instance.key, { row, made: made.made, flow: instance.flow, body })
   return E.right({ to })
-}
-
-/** Returns the flow as it is after a row was stored. */
-const headAfter = ({ instance, answers, size }: Position, row: NewRow, generation: number): FlowHead => {
-  const { flow, version, input, seed, principal, caller } = instance
-  return {
-    ...{ name: flow.name, version, input, seed, principal, caller, generation, latest: row.id },
-    ...{ answers: answers + 1, size: size + row.chars, end: undefined, expired: false },
-  }
 }
 
 /** Does what a step needs before the flow waits there: begins a called flow, or sends a token. */

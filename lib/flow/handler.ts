@@ -13,7 +13,6 @@ import { publish } from '../store/events.js'
 import { answerAt, type Fitting, fitting, positionFor, type Start, settled } from './answer.js'
 import { FlowChanged, type FlowError, FlowExpired } from './errors.js'
 import { calledIdOf, decode, encode, kOf, type Place, parseK } from './journal.js'
-import { keepBody } from './journal-cache.js'
 import {
   checkGuards,
   localPath,
@@ -244,17 +243,6 @@ const choiceOf = ({ choices }: DispatchStep, tag = ''): Codec | undefined =>
 
 /** Shows the page of a position, or redirects to the path at which the server waits for a value. */
 const shown = async (position: Position, request: FlowRequest, missed: Misfit | undefined): Result<Reply> => {
-  const reply = await replyAt(position, request, missed)
-  const { cached, row, served, replayed } = position
-  keepBody(cached, row, served.flow, replayed)
-  return reply
-}
-
-const replyAt = async (
-  position: Position,
-  request: FlowRequest,
-  missed: Misfit | undefined,
-): Result<Reply> => {
   const { step, served, instance, row } = position
   const place = { flow: instance.key.flow, row }
   if (step.kind === 'tangent' && position.given === undefined)

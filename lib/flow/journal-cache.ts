@@ -24,10 +24,6 @@ export interface CachedFlow {
   chars: number
   /** The journal that was used last. The next request often needs it again, or with one more row. */
   last: { readonly row: string; readonly journal: Journal } | undefined
-  /** A running body that waits at a row. The next request for this row goes on with it, and so needs no replay. */
-  waiting:
-    | { readonly row: string; readonly made: string; readonly flow: AnyFlow; readonly body: Replayed }
-    | undefined
 }
 
 const MAX_CHARS = 16 * 1024 * 1024
@@ -69,7 +65,6 @@ export const cachedFlow = (key: FlowKey): CachedFlow =>
     rows: new Map(),
     chars: 0,
     last: undefined,
-    waiting: undefined,
   }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
@@ -129,25 +124,33 @@ export const journalOf = (cached: CachedFlow, row: string | undefined): Journal 
   return cached.last.journal
 }
 
-/** Keeps a running body that waits at a row. The caller no longer uses the body. */
-export const keepBody = (
-  cached: CachedFlow,
-  row: string | undefined,
-  flow: AnyFlow,
-  body: Replayed,
-): void => {
-  const made = row === undefined ? undefined : cached.rows.get(row)?.made
-  if (row !== undefined && made !== undefined) cached.waiting = { row, made, flow, body }
+/** The maximum number of running bodies that a process keeps. */
+const MAX_BODIES = 200
+
+/** A running body that waits at a row. It is in the same state as after a replay. */
+interface KeptBody {
+  readonly row: string
+  readonly made: string
+  readonly flow: AnyFlow
+  readonly body: Replayed
+}
+
+const bodies = new LRUCache<string, KeptBody>({ max: MAX_BODIES })
+
+/** Keeps the body that waits at a row, for the next answer. The caller no longer uses the body. */
+export const keepBody = (key: FlowKey, kept: KeptBody): void => {
+  bodies.set(nameOf(key), kept)
 }
 
 /** Returns the body that waits at a row, if there is one. Only the caller may use the body from then on. */
 export const takeBody = (
-  cached: CachedFlow,
+  key: FlowKey,
   row: string | undefined,
+  made: string | undefined,
   flow: AnyFlow,
 ): Replayed | undefined => {
-  const { waiting } = cached
-  if (row === undefined || waiting?.row !== row || waiting.flow !== flow) return undefined
-  cached.waiting = undefined
-  return waiting.made === cached.rows.get(row)?.made ? waiting.body : undefined
+  const kept = bodies.get(nameOf(key))
+  if (kept?.row !== row || kept?.made !== made || kept?.flow !== flow) return undefined
+  bodies.delete(nameOf(key))
+  return kept.body
 }

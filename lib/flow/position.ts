@@ -6,7 +6,7 @@ import { shared } from '../core/process.js'
 import { sessionRef } from '../core/values.js'
 import { sessionPrincipal } from '../core/well-known-keys.js'
 import type { Session } from '../store/contract.js'
-import type { FlowHead, FlowPosition, FlowStore } from '../store/flow-contract.js'
+import type { FlowHead, FlowPosition, FlowStore, NewRow } from '../store/flow-contract.js'
 import { FlowChanged, FlowExpired, type FlowExpiredReason } from './errors.js'
 import {
   describe,
@@ -27,6 +27,7 @@ import {
   knownRows,
   takeBody,
 } from './journal-cache.js'
+import { hasSecrets } from './secret-answer.js'
 import { effectsIn, type Instance } from './segment.js'
 import type { AnyFlow } from './steps.js'
 
@@ -52,7 +53,7 @@ export interface Position {
   readonly served: ServedFlow
   readonly instance: Instance
   readonly row: string | undefined
-  /** The idempotency key of the row. */
+  /** The idempotency key of the row, or the seed of the flow for the first page. */
   readonly parentMade: string | undefined
   /** Whether the flow was cut, so that the position can no longer be answered. */
   readonly cut: boolean
@@ -103,7 +104,8 @@ export const readPosition = async (
   addRows(key, cached, rows, head)
   const journal = journalOf(cached, place.row)
   const instance: Instance = { ...head, key, flow: flow.flow, store, isStored: true }
-  return positionAt(instance, place, read.right.value, { served: flow, cached, journal })
+  const parentMade = parentMadeOf(instance, cached, place)
+  return positionAt(instance, place, read.right.value, { served: flow, cached, journal, parentMade })
 }
 
 /**
@@ -120,28 +122,32 @@ export const cachedPosition = (served: ServedFlow, session: Session, place: Plac
   if (expiryOf(served, principalOf(session), place, read) !== undefined) return undefined
   const journal = journalOf(cached, place.row)
   const instance: Instance = { ...head, key, flow: served.flow, store: flowsIn(session), isStored: true }
-  const position = positionAt(instance, place, read, { served, cached, journal })
+  const parentMade = parentMadeOf(instance, cached, place)
+  const body = takeBody(key, place.row, parentMade, served.flow)
+  const position = positionAt(instance, place, read, { served, cached, journal, parentMade }, body)
   if (E.isLeft(position) || 'to' in position.right || position.right.step.kind === 'tangent') return undefined
   return position.right
 }
+
+const parentMadeOf = ({ seed }: Instance, { rows }: CachedFlow, { row }: Place): string | undefined =>
+  row === undefined ? seed : rows.get(row)?.made
 
 /** Returns the position after a journal, or the earlier page to which the visitor goes back. */
 const positionAt = (
   instance: Instance,
   { flow, row }: Place,
   { head, generation, given }: FlowPosition,
-  parts: Pick<Position, 'served' | 'cached' | 'journal'>,
+  parts: Pick<Position, 'served' | 'cached' | 'journal' | 'parentMade'>,
+  body?: Replayed,
 ): E.Either<FlowChanged, Position | Rewound> => {
-  const { served, journal, cached } = parts
+  const { served, journal } = parts
   const latest = latestOf(served, flow, head)
-  const body = takeBody(cached, row, served.flow)
   return pipe(
     body === undefined
       ? replayedAt(served.flow, head, journal.entries)
       : waitingIn(served.flow, journal.entries, body),
     E.map((found) => ({
       ...{ ...parts, instance, row, latest, given, cut: generation !== head.generation },
-      parentMade: row === undefined ? undefined : parts.cached.rows.get(row)?.made,
       ...{ answers: head.answers, size: head.size },
       ...found,
     })),
@@ -279,9 +285,41 @@ export const firstPosition = (
     throw new TypeError(`the flow ${flow.flow.name} must begin with a page`)
   return {
     ...{ served: flow, instance, row: undefined, cached, journal, latest: undefined, given: undefined },
-    ...{ parentMade: undefined, cut: false, answers: 0, size: 0 },
+    ...{ parentMade: start.seed, cut: false, answers: 0, size: 0 },
     ...found.right,
   }
+}
+
+/** Adds a row to the cache after it was stored. `principal` is the principal with which it was stored. */
+export const cacheRow = (
+  { instance, cached, answers, size }: Position,
+  row: NewRow,
+  principal: string | undefined,
+): void => {
+  const { key, flow, version, input, seed, caller } = instance
+  const generation = instance.generation + (row.cuts ? 1 : 0)
+  addRows(key, cached, [{ ...row, generation }], {
+    ...{ name: flow.name, version, input, seed, caller, generation, latest: row.id },
+    ...{ principal: instance.principal ?? principal, answers: answers + 1, size: size + row.chars },
+    ...{ end: undefined, expired: false },
+  })
+}
+
+/** A journal with fewer records than this is replayed in a few microseconds. */
+const MIN_KEPT = 32
+
+/**
+ * Whether a running body is kept, after this answer, for the answer to the next page. After an answer with a secret it is
+ * not kept, since the next page must not get the secret.
+ */
+export const isWorthKeeping = ({ step, journal }: Position, next: WaitingStep): boolean => {
+  const codecs = step.kind === 'dispatch' ? Object.values(step.choices) : [step.codec]
+  return (
+    journal.entries.length >= MIN_KEPT &&
+    next.kind !== 'tangent' &&
+    next.kind !== 'call' &&
+    !codecs.some(hasSecrets)
+  )
 }
 
 const ORIGIN = 'http://localhost'

@@ -84,9 +84,6 @@ const secretsIn = (answer: unknown): readonly SecretValue<unknown>[] => {
   return Object.values(answer).flatMap(secretsIn)
 }
 
-/** Whether a decoded answer contains a secret. */
-export const containsSecret = (answer: unknown): boolean => secretsIn(answer).length > 0
-
 /** Whether a decoded answer contains the placeholder of a secret. */
 export const lacksSecret = (answer: unknown): boolean =>
   secretsIn(answer).some((secret) => secret.posted() === undefined)

@@ -53,14 +53,15 @@ export interface Segment {
   readonly before: readonly Entry[]
   /** The records of the segment. The first one is the answer. */
   readonly records: Entry[]
-  /** The decoded answer. */
+  /** The decoded answer, with its secrets. */
   readonly answer: unknown
 }
 
 /** A body that has come to a page. */
 export interface Paused {
   readonly step: WaitingStep
-  readonly body: Replayed
+  /** The running body, if it is in the same state as after a replay. */
+  readonly body: Replayed | undefined
 }
 
 /** The end of a segment: the step that waits for the next answer, or the result of the flow. */
@@ -93,12 +94,14 @@ export const publishStart = (instance: Instance, evicted: number): void => {
 
 /** Runs the segment, from the body that waits for the answer. */
 export const runSegment = async (segment: Segment, { running, guards }: Replayed): Result<SegmentEnd> => {
-  const passed = [...guards]
+  // A task may change the variables of the body. A replay would not run this task.
+  let hasRunTask = guards.length > 0
   for (let next = running.next(segment.answer); ; ) {
     if (next.done) return checked(segment, { result: next.value })
     const step = next.value
-    if (isWaiting(step)) return checked(segment, { step, body: { running, next, guards: passed } })
-    if (step.kind === 'guard') passed.push(step)
+    if (isWaiting(step))
+      return checked(segment, { step, body: hasRunTask ? undefined : { running, next, guards } })
+    if (step.kind !== 'since') hasRunTask = true
     const value = await stepValue(segment, step)
     if (E.isLeft(value)) return value
     next = running.next(value.right)
@@ -114,7 +117,7 @@ const checked = (
   { instance, row, before, records }: Segment,
   end: SegmentEnd,
 ): E.Either<FlowChanged, SegmentEnd> => {
-  // A longer journal is checked for one row in 16, chosen by the row's id. Each later request replays it, too.
+  // A longer journal is checked for one row in 16, chosen by the row's id. The GET of the next page replays it, too.
   if (before.length > ALWAYS_CHECKED && !row.startsWith('0')) return E.right(end)
   const { flow, input, version } = instance
   const again = replay(flow, input, version, [...before, ...records])

@@ -128,14 +128,14 @@ with ${alive(schema, isAlive, 'no key update')}, ranked as materialized (
 select exists (select from begun) as inserted, (select count(*) from evicted)::int as evicted`,
 
   // $1 session, $2 flow, $3 generation, $4 principal, $5 row, $6 parent, $7 step, $8 records, $9 idempotency key,
-  // $10 characters, $11 whether the row cuts the flow, $12 idempotency key of the parent
+  // $10 characters, $11 whether the row cuts the flow, $12 idempotency key of the parent, or seed of the flow
   advance: (schema, isAlive) => `
 with ${alive(schema, isAlive)}, above as materialized (
   select depth from ${schema}.continuation
   where session_id = $1::uuid and flow_id = $2::uuid and id = $6::uuid and made = $12::text
 ), locked as materialized (
   select generation from ${schema}.flow
-  where ${unchanged('$3', '$4')} and (${unplanned('$6::uuid')} is null or exists (select from above))
+  where ${unchanged('$3', '$4')} and (case when ${unplanned('$6::uuid')} is null then seed = $12::text else exists (select from above) end)
     and answers < ${String(MAX_ANSWERS)} and size + $10::int <= ${String(MAX_JOURNAL_CHARS)}
   for no key update
 ), made as (${insertedRow(
@@ -156,8 +156,8 @@ select exists (select from made)
                   where session_id = $1::uuid and flow_id = $2::uuid and id = $5::uuid and made = $9::text) as stored`,
 
   // Arrays as text: $1 sessions, $2 flows, $3 generations, $4 principals, $5 rows, $6 parents, $7 steps, $8 records, $9
-  // idempotency keys, $10 characters, $11 whether the row cuts the flow, $12 idempotency keys of the parents. The rows
-  // belong to different flows. The result has the ordinals of the rows that this statement has stored.
+  // idempotency keys, $10 characters, $11 whether the row cuts the flow, $12 idempotency keys of the parents, or seeds of
+  // the flows. The rows belong to different flows. The result has the ordinals of the rows that this statement has stored.
   advanceAll: (schema) => `
 with locked as materialized (
   select i.n, i.session, i.flow, i.row, i.parent, f.generation + i.cuts::int as generation,
@@ -169,7 +169,7 @@ with locked as materialized (
   left join ${schema}.continuation above
     on above.session_id = i.session and above.flow_id = i.flow and above.id = i.parent and above.made = i.above
   where s.${ALIVE_NOW} and f.generation = i.generation and f.ended is null and not ${expired('f.')}
-    and (f.principal is null or f.principal = i.principal) and (i.parent is null or above.id is not null)
+    and (f.principal is null or f.principal = i.principal) and (case when i.parent is null then f.seed = i.above else above.id is not null end)
     and f.answers < ${String(MAX_ANSWERS)} and f.size + i.chars <= ${String(MAX_JOURNAL_CHARS)}
   for key share of s skip locked
   for no key update of f skip locked

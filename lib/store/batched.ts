@@ -201,7 +201,7 @@ const queueOfRows = (
       ),
     keyOf: ({ key: { session, flow } }) => `${session} ${flow}`,
     merge: unmerged,
-    sizeOf: ({ row }) => row.chars,
+    sizeOf: ({ row: { records } }) => jsonSize(records),
   })
 
 /** A row that is stored with edits of the session or with the end of a flow is sent alone. */

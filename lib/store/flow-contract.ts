@@ -60,7 +60,10 @@ export interface NewRow {
   readonly id: string
   /** The id of the row whose page was answered, or `undefined` for the first page. */
   readonly parent: string | undefined
-  /** The idempotency key of the parent, as the caller knows it. The write is refused if the store has another parent. */
+  /**
+   * The idempotency key of the parent, or the seed of the flow for the first page, as the caller knows it. The write is
+   * refused if the store has another parent or another flow.
+   */
   readonly parentMade: string | undefined
   /** The name of the step that the flow has reached. */
   readonly step: string

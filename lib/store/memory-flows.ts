@@ -128,8 +128,8 @@ export class MemoryFlows {
       return E.right(() => undefined)
     const fits =
       flow !== undefined && flow.answers < MAX_ANSWERS && flow.size + row.chars <= MAX_JOURNAL_CHARS
-    const hasParent = row.parent === undefined || flow?.rows.get(row.parent)?.made === row.parentMade
-    if (!fits || !hasParent || flow.rows.has(row.id))
+    const above = row.parent === undefined ? flow?.seed : flow?.rows.get(row.parent)?.made
+    if (!fits || above !== row.parentMade || flow.rows.has(row.id))
       return E.left(new SaveConflict(key.flow, 'advance', 'flow'))
     return E.right(() => {
       this.#put(key, { ...this.#withRow(flow, row), principal: flow.principal ?? seen.principal })

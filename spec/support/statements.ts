@@ -174,7 +174,7 @@ const useFlows = async (watched: Database, schema: string): Promise<void> => {
   const row = {
     id: one,
     parent: undefined,
-    parentMade: undefined,
+    parentMade: head.seed,
     step: 'step',
     records: [],
     chars: 2,
