@@ -110,10 +110,18 @@ interface Contender {
   readonly act: (index: number) => Promise<unknown>
 }
 
-const keyrow = async (name: string, depth: number, others = 0): Promise<Contender> => {
+/** If `shows` is true, the visitor also looks at each page before its answer. */
+const keyrow = async (name: string, depth: number, others = 0, shows = false): Promise<Contender> => {
   const made = await places(depth, others)
   for (const place of made) await request(place, 'GET')
-  return { name, act: (index) => answer(made[index % SESSIONS] as Place) }
+  return {
+    name,
+    act: async (index) => {
+      const place = made[index % SESSIONS] as Place
+      if (shows) await request(place, 'GET')
+      await answer(place)
+    },
+  }
 }
 
 /** The same wizard with all its answers in the session. A request reads the session and writes it. */
@@ -212,6 +220,11 @@ await compare(
   'a flow of 400 answers beside 1,000 continuations, against a flow of 2',
   () => keyrow('400', 400, 1_000),
   () => keyrow('2', 2),
+)
+await compare(
+  'the same with the page before each answer',
+  () => keyrow('400', 400, 1_000, true),
+  () => keyrow('2', 2, 0, true),
 )
 for (const depth of [10, 100, 400])
   await compare(

@@ -19,7 +19,7 @@ import type {
   TangentStep,
 } from './steps.js'
 
-/** A record of a journal. The decoded value is kept, since the same record is replayed for every later request. */
+/** A record of a journal. The decoded value is kept, since the same record is replayed again and again. */
 export interface Entry {
   readonly kind: string
   readonly name: string

@@ -1,5 +1,5 @@
 // Defines flows and their steps. A flow is a generator function that yields steps. The answers and the values of effects
-// are recorded in a journal. For each request keyrow runs the function again, and gives it the recorded values. So the
+// are recorded in a journal. To find a page, keyrow runs the function again, and gives it the recorded values. So the
 // function must be pure between its steps: no clock, no random numbers, no reading of the session.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
@@ -161,8 +161,8 @@ export interface FlowDefinition<I, A> {
 }
 
 /**
- * Defines a flow: a generator function whose steps are pages, effects and edits. The function is run again for each
- * request, up to the page that the request asks for. So it must be pure between its steps.
+ * Defines a flow: a generator function whose steps are pages, effects and edits. keyrow runs the function
+ * again on the recorded answers to find the page of a request. So the function must be pure between its steps.
  *
  * The idea is from Racket's `send/suspend` and Jifty's continuations. keyrow stores the answers, not closures.
  *

@@ -31,25 +31,21 @@ const insertedRow = (schema: string, values: string, from: string): string => `
   on conflict do nothing
   returning id`
 
-/** The array parameters of `advanceAll`. */
+/** The array parameters of `advanceAll`, in the order of the parameters of `advance`. */
 const ADVANCES = [
-  ...([
-    ['$1', 'uuid'],
-    ['$2', 'uuid'],
-    ['$3', 'int'],
-    ['$4', 'text'],
-    ['$5', 'uuid'],
-    ['$6', 'uuid'],
-  ] as const),
-  ...([
-    ['$7', 'text'],
-    ['$8', 'text'],
-    ['$9', 'text'],
-    ['$10', 'int'],
-    ['$11', 'boolean'],
-    ['$12', 'text'],
-  ] as const),
-]
+  'uuid',
+  'uuid',
+  'int',
+  'text',
+  'uuid',
+  'uuid',
+  'text',
+  'text',
+  'text',
+  'int',
+  'boolean',
+  'text',
+].map((type, place) => [`$${String(place + 1)}`, type] as const)
 
 /** Whether the caller lacks a row. $4 is an array of the rows that it has. */
 const UNKNOWN = `id || ' ' || made <> all ($4::text::text[])`

@@ -1,4 +1,4 @@
-// Wraps a store so that loads and saves are batched. Requests that arrive while a batch runs form the next batch. Each
+// Wraps a store so that loads, saves and answers of flows are batched. Requests that arrive while a batch runs form the next batch. Each
 // request gets its own result. One flush of the write-ahead log makes all saves of a batch durable.
 
 import { applyEdits, composeEdits, type Edits, type Entries, hasUpdates, noEdits } from '../core/edits.js'
@@ -215,7 +215,7 @@ const batchedFlows = (flows: FlowStore, add: ReturnType<typeof queueOfRows>): Fl
 })
 
 /**
- * Wraps a store so that concurrent loads share one statement, and concurrent saves share one statement. Each statement
+ * Wraps a store so that concurrent loads share one statement, and also concurrent saves, and concurrent answers of flows. Each statement
  * is one transaction. A request that arrives alone is sent at once. If `maxQueueSize` requests wait, the next one fails
  * at once with a retryable `DriverError`. A store without `batch` is returned unchanged.
  *

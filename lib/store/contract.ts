@@ -119,8 +119,9 @@ export interface BatchOperations {
     requests: readonly SaveRequest[],
   ) => TaskEither<StoreError, readonly Either<Unsaved, SavedSnapshot>[]>
   /**
-   * Stores rows of different flows, if the store has flows. The results say whether the batch has stored each row. If it
-   * has not, the caller calls `write` of the store's flows, which stores the row or returns the error.
+   * Stores rows of different flows, with at most one row for each flow. The results say whether this batch has stored each
+   * row. If it has not, the caller calls `write` of the store's flows. `write` stores the row, returns the error, or
+   * recognises that an earlier batch has stored the row.
    */
   readonly addRows?: (rows: readonly RowWrite[]) => TaskEither<StoreError, readonly boolean[]>
 }

@@ -9,7 +9,7 @@ alive as materialized (
   select generation from "keyrow".flow
   where 
   session_id = $1::uuid and id = $2::uuid and generation = $3::int and ended is null and not (least(expires_at, used_at + idle_ms * interval '1 millisecond') <= now()) is true
-    and (principal is null or principal = $4::text) and exists (select from alive) and ((select $6::uuid) is null or exists (select from above))
+    and (principal is null or principal = $4::text) and exists (select from alive) and (case when (select $6::uuid) is null then seed = $12::text else exists (select from above) end)
     and answers < 500 and size + $10::int <= 1048576
   for no key update
 ), made as (
@@ -61,7 +61,7 @@ with locked as materialized (
   left join "keyrow".continuation above
     on above.session_id = i.session and above.flow_id = i.flow and above.id = i.parent and above.made = i.above
   where s.expires_at > clock_timestamp() and f.generation = i.generation and f.ended is null and not (least(f.expires_at, f.used_at + f.idle_ms * interval '1 millisecond') <= now()) is true
-    and (f.principal is null or f.principal = i.principal) and (i.parent is null or above.id is not null)
+    and (f.principal is null or f.principal = i.principal) and (case when i.parent is null then f.seed = i.above else above.id is not null end)
     and f.answers < 500 and f.size + i.chars <= 1048576
   for key share of s skip locked
   for no key update of f skip locked
