@@ -12,15 +12,18 @@ t.teardown(() => server.stop())
 const [processes, operations] = [times(2, 4), times(1_000, 3_000)]
 const breaks = ['whole', 'unreplayed', 'upsert'] as const
 
-for (const fast of [false, true])
-  t.test(
-    `a history of several processes can be explained${fast ? ' (batched and remembered)' : ''}`,
-    async (t) => {
-      const history = await makeHistory({ url: server.url, processes, operations, fast })
-      t.strictSame([history.violations, history.unknown], [[], 0])
-      t.equal(history.operations, operations)
-    },
-  )
+const variants = {
+  '': {},
+  ' (batched and remembered)': { fast: true },
+  ' (batched, remembered and relaxed)': { fast: true, durability: 'relaxed' },
+} as const
+
+for (const [variant, options] of Object.entries(variants))
+  t.test(`a history of several processes can be explained${variant}`, async (t) => {
+    const history = await makeHistory({ url: server.url, processes, operations, ...options })
+    t.strictSame([history.violations, history.unknown], [[], 0])
+    t.equal(history.operations, operations)
+  })
 
 for (const broken of isLong ? breaks : breaks.slice(0, 1))
   t.test(`a history of a store that is broken (${broken}) cannot`, async (t) => {

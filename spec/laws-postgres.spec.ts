@@ -19,3 +19,7 @@ for (const { name, run } of sessionStoreLaws(openIn(database))) t.test(name, run
 const quick = openIn(database, undefined, {}, fast)
 
 for (const { name, run } of sessionStoreLaws(quick)) t.test(`${name} (batched and remembered)`, run)
+
+const relaxed = openIn(database, undefined, { durability: 'relaxed' }, fast)
+
+for (const { name, run } of sessionStoreLaws(relaxed)) t.test(`${name} (relaxed)`, run)

@@ -82,6 +82,16 @@ for (const [file, text] of made)
     t.equal(text, files[file])
   })
 
+t.test('only saves and touches of a relaxed store do not wait for the disk', async (t) => {
+  const relaxed = statements.filter(({ query: { text } }) =>
+    text.includes("set_config('synchronous_commit', 'off', true)"),
+  )
+  t.strictSame(relaxed.map(({ query }) => query.name).toSorted(), [
+    ...['batch.save', 'session.refresh', 'session.refreshKeys'],
+    ...['session.save', 'session.saveKeys', 'session.touch'],
+  ])
+})
+
 t.test('PostgreSQL plans the statements of requests once for all values', async (t) => {
   const one = postgresDatabase(quietPools(server.url, { max: 1 }))
   t.teardown(() => one.close())

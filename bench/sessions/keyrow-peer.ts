@@ -1,5 +1,5 @@
-// Opens four variants of keyrow: the store of the README, a store without layers, loads of only the changed key, and
-// another version of keyrow.
+// Opens variants of keyrow: the store of the README, a store without layers, loads of only the changed key, saves that do
+// not wait for the disk, and another version of keyrow.
 
 import type { Session } from 'keyrow'
 import { type Driver, databaseOf, layered } from './backends.js'
@@ -11,15 +11,19 @@ interface Form {
   readonly layers?: boolean
   readonly someKeys?: boolean
   readonly driver?: Driver
+  readonly durability?: 'relaxed'
 }
 
 const open =
-  ({ library = current, layers = true, someKeys = false, driver }: Form): OpenPeer =>
+  ({ library = current, layers = true, someKeys = false, driver, durability }: Form): OpenPeer =>
   async (servers) => {
     const keyrow = await library()
     const { buildSession, loadSession, saveSession, sessionSet, sessionToken } = keyrow.main
     const database = databaseOf(keyrow, servers, driver)
-    const plain = keyrow.store.sessionStore(database, { schema: keyrow.schema })
+    const plain = keyrow.store.sessionStore(database, {
+      schema: keyrow.schema,
+      ...(durability && { durability }),
+    })
     const store = layers ? layered(keyrow, plain) : plain
     await keyrow.main.prepareStore(store)
     const loaded = async (token: string, keys?: readonly string[]): Promise<Session> => {
@@ -49,5 +53,6 @@ const open =
 export const keyrow = open({})
 export const pgKeyrow = open({ driver: 'node-postgres' })
 export const plainKeyrow = open({ layers: false })
+export const relaxedKeyrow = open({ driver: 'node-postgres', durability: 'relaxed' })
 export const someKeysKeyrow = open({ someKeys: true })
 export const baselineKeyrow = open({ library: baseline })

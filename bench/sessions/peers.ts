@@ -3,7 +3,14 @@
 import { connectPgSimple, connectRedis } from './express-session-peers.js'
 import { httpNames, httpPeer } from './http-peer.js'
 import { ironSession } from './iron-peer.js'
-import { baselineKeyrow, keyrow, pgKeyrow, plainKeyrow, someKeysKeyrow } from './keyrow-peer.js'
+import {
+  baselineKeyrow,
+  keyrow,
+  pgKeyrow,
+  plainKeyrow,
+  relaxedKeyrow,
+  someKeysKeyrow,
+} from './keyrow-peer.js'
 import { byHand } from './limit-peer.js'
 import type { OpenPeer } from './peer.js'
 
@@ -12,6 +19,7 @@ type Peers = Readonly<Record<string, OpenPeer>>
 const stores: Peers = {
   keyrow,
   'keyrow, node-postgres': pgKeyrow,
+  'keyrow, node-postgres, relaxed': relaxedKeyrow,
   ...(process.env['BASELINE'] === undefined ? {} : { 'keyrow, baseline': baselineKeyrow }),
   'keyrow, some keys': someKeysKeyrow,
   'keyrow, no layers': plainKeyrow,

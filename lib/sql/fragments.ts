@@ -25,14 +25,33 @@ export const ALIVE_AT_START = 'expires_at > now()'
 /** A tombstone is kept for at least this many revisions. A reader with an older snapshot gets all entries. */
 export const TOMBSTONE_REVISIONS = 256
 
-type Text = (schema: string, isAlive: string) => string
+/** Whether a commit waits until the log is on disk (`full`). */
+export type Durability = 'full' | 'relaxed'
+
+/**
+ * Returns the parts of a statement whose commit does not wait for the disk: a common table expression, and the clause that
+ * reads from it. PostgreSQL runs such an expression only if another part reads from it. The setting ends with the
+ * transaction of the statement.
+ */
+export const quickOf = (durability: Durability): { readonly quick: string; readonly from: string } =>
+  durability === 'full'
+    ? { quick: '', from: '' }
+    : {
+        quick: "quick as materialized (select set_config('synchronous_commit', 'off', true)), ",
+        from: ' from quick',
+      }
+
+type Text = (schema: string, isAlive: string, durability: Durability) => string
 
 /** Makes statements named `group.name` from their texts. `isAlive` is the SQL condition that a session is live. */
 export const statementsOf =
   <N extends string>(group: string, texts: Readonly<Record<N, Text>>) =>
-  (schema: string, isAlive = ALIVE_NOW): Readonly<Record<N, Query>> => {
+  (schema: string, isAlive = ALIVE_NOW, durability: Durability = 'full'): Readonly<Record<N, Query>> => {
     const names = Object.keys(texts) as N[]
-    const query = (name: N): Query => ({ name: `${group}.${name}`, text: texts[name](schema, isAlive) })
+    const query = (name: N): Query => ({
+      name: `${group}.${name}`,
+      text: texts[name](schema, isAlive, durability),
+    })
     return Object.fromEntries(names.map((name) => [name, query(name)])) as Record<N, Query>
   }
 

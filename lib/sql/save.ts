@@ -15,12 +15,14 @@ import {
   baseRevision,
   changesOfKeysSince,
   changesSince,
+  type Durability,
   epoch,
   extendedExpiry,
   initialExpiry,
   isRecent,
   keysArray,
   ms,
+  quickOf,
   RECENT_SAVES,
   statementsOf,
   TOMBSTONE_REVISIONS,
@@ -45,15 +47,22 @@ import {
 interface SaveParts {
   readonly changes: string
   readonly lifetime?: NewLifetime
+  readonly durability?: Durability
 }
 
 type NewLifetime = readonly [begins: string, idle: string, absolute: string]
 
-const saved = (schema: string, isAlive: string, { changes, lifetime }: SaveParts): string => `
-with head as (
+const saved = (
+  schema: string,
+  isAlive: string,
+  { changes, lifetime, durability = 'full' }: SaveParts,
+): string => {
+  const { quick, from } = quickOf(durability)
+  return `
+with ${quick}head as (
   update ${schema}.session s
   set revision = revision + 1, ${lifetime === undefined ? `expires_at = ${extendedExpiry('$3')}` : newLifetime(lifetime)},
-      recent_saves = ${withSave('$4')}
+      recent_saves = ${withSave('$4')}${from}
   where id = $1::uuid and ${isAlive}
     and (not $7::boolean or ${baseRevision('s', '$5', '$6')} = revision) and not ${isRecent('$4')}
     and revision - $5::float8 < ${String(RECENT_SAVES)}
@@ -69,6 +78,7 @@ select head.revision::float8 as revision, ${epoch('head.expires_at')} as expirat
             else (select revision::float8 from ${schema}.session where id = $1::uuid) end as seen,
        case when head.since between 1 and head.revision - 2 then ${changes} end as changes
 from head`
+}
 
 const newLifetime = ([begins, idle, absolute]: NewLifetime): string => `
       expires_at = case when ${begins}::boolean then ${initialExpiry(`coalesce(${idle}::float8, $3::float8)`, absolute)} else ${extendedExpiry('$3')} end,
@@ -122,16 +132,18 @@ export const saveStatements = statementsOf('session', {
   // miss a row that a concurrent save inserted. `changes` and the revision `seen` come from the statement's snapshot.
   // If this save waited for other saves, `seen` is not the revision before this save, and `changes` lacks their writes.
   // `since` is computed after this save, so 63 other saves after the base revision make it 0.
-  save: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfAll(schema) }),
+  save: (schema, isAlive, durability) =>
+    saved(schema, isAlive, { changes: changesOfAll(schema), durability }),
 
   // Like `save`, with $8 loaded keys. `changes` has only these keys.
-  saveKeys: (schema, isAlive) => saved(schema, isAlive, { changes: changesOfSome(schema) }),
+  saveKeys: (schema, isAlive, durability) =>
+    saved(schema, isAlive, { changes: changesOfSome(schema), durability }),
 
-  saveFull: (schema, isAlive) =>
-    saved(schema, isAlive, { changes: changesOfAll(schema), lifetime: ['$8', '$9', '$10'] }),
+  saveFull: (schema, isAlive, durability) =>
+    saved(schema, isAlive, { changes: changesOfAll(schema), lifetime: ['$8', '$9', '$10'], durability }),
 
-  saveKeysFull: (schema, isAlive) =>
-    saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'] }),
+  saveKeysFull: (schema, isAlive, durability) =>
+    saved(schema, isAlive, { changes: changesOfSome(schema), lifetime: ['$9', '$10', '$11'], durability }),
 
   // $1 id, $2 idempotency key, $3 base revision, $4 version tag of $3. This statement begins the transaction of a save
   // under the row lock. If the client then sends nothing for five seconds, the server ends the transaction. Since
@@ -143,7 +155,7 @@ export const saveStatements = statementsOf('session', {
     ]),
 
   // Like `lock`, but in a transaction of the program. The timeouts of this transaction are not changed.
-  lockInTransaction: locked,
+  lockInTransaction: (schema, isAlive) => locked(schema, isAlive),
 
   // $1 id, $2 revision. The second statement of a save under the row lock. It sees every commit that preceded the lock.
   changes: (schema) =>
@@ -159,6 +171,8 @@ type SaveStatements = ReturnType<typeof saveStatements>
 export interface Saving {
   readonly database: Database
   readonly sql: SaveStatements
+  /** The statements for a save of a principal or a lifetime, which always waits until it is on disk. */
+  readonly durable: SaveStatements
   readonly lifetime: Lifetime
   readonly refresh: SessionStore['refresh']
 }
@@ -199,7 +213,7 @@ const afterWrite = <A>(reading: TE.TaskEither<StoreError, A>): TE.TaskEither<Sto
   )
 
 const write = (
-  { sql, lifetime }: Saving,
+  { sql, durable, lifetime }: Saving,
   database: Queryable,
   id: SessionId,
   { edits, entries, save, since }: Change,
@@ -208,7 +222,11 @@ const write = (
   const { revision, versionTag, keys } = since
   const params = [id, editsParam(edits, entries), lifetime.idleMs, save, revision, versionTag, onlyAtRevision]
   const loaded = keys === undefined ? [] : [texts([...keys])]
-  const [plain, full] = keys === undefined ? [sql.save, sql.saveFull] : [sql.saveKeys, sql.saveKeysFull]
+  const statements = edits.has(PRINCIPAL) || edits.has(LIFETIME) ? durable : sql
+  const [plain, full] =
+    keys === undefined
+      ? [statements.save, statements.saveFull]
+      : [statements.saveKeys, statements.saveKeysFull]
   return needsFullSave(edits, revision)
     ? readWritten(database, full, [...params, ...loaded, ...lifetimeParams(lifetime, edits, entries)])
     : readWritten(database, plain, [...params, ...loaded])

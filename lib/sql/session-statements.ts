@@ -13,6 +13,7 @@ import {
   baseRevision,
   changesOfKeysSince,
   changesSince,
+  type Durability,
   epoch,
   extendedExpiry,
   FENCED,
@@ -23,16 +24,17 @@ import {
   loadedColumns,
   loadedKeys,
   ms,
+  quickOf,
   secretMatches,
   statementsOf,
   touchDue,
   versionTagOf,
 } from './fragments.js'
 
-const refreshed = (schema: string, isAlive: string, changes: string): string => `
-with extended as (
+const refreshed = (schema: string, isAlive: string, durability: Durability, changes: string): string => `
+with ${quickOf(durability).quick}extended as (
   update ${schema}.session
-  set expires_at = ${extendedExpiry('$2')}
+  set expires_at = ${extendedExpiry('$2')}${quickOf(durability).from}
   where id = $1::uuid and ${isAlive} and ${touchDue('$2', '$3')}
   returning expires_at
 ), base as (
@@ -90,10 +92,10 @@ from ${schema}.session s cross join lateral (select ${baseRevision('s', '$5', '$
 where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
   // $1 id, $2 idle time
-  touch: (schema, isAlive) => `
-with extended as (
+  touch: (schema, isAlive, durability) => `
+with ${quickOf(durability).quick}extended as (
   update ${schema}.session
-  set expires_at = ${extendedExpiry('$2')}
+  set expires_at = ${extendedExpiry('$2')}${quickOf(durability).from}
   where id = $1::uuid and ${isAlive}
   returning revision, expires_at
 )
@@ -101,18 +103,20 @@ select revision::float8 as revision, ${epoch('expires_at')} as expiration from e
 
   // $1 id, $2 idle time, $3 touch fraction, $4 base revision, $5 version tag of $4. The revision and the changes come
   // from one snapshot. If a touch was due and updated no row, the session has just ended, and the result has no row.
-  refresh: (schema, isAlive) =>
+  refresh: (schema, isAlive, durability) =>
     refreshed(
       schema,
       isAlive,
+      durability,
       `case when base.revision > base.since then ${changesSince(schema, '$1::uuid', 'base.since')} end`,
     ),
 
   // Like `refresh`, with $6 wanted keys, $7 wanted keys that are not loaded
-  refreshKeys: (schema, isAlive) =>
+  refreshKeys: (schema, isAlive, durability) =>
     refreshed(
       schema,
       isAlive,
+      durability,
       changesOfKeysSince(schema, '$1::uuid', 'base.since', [keysArray('$6'), keysArray('$7')]),
     ),
 

@@ -20,7 +20,7 @@ import type { FlowStore } from '../store/flow-contract.js'
 import { batchOver, batchStatements } from './batch.js'
 import { flowStatements } from './flow-statements.js'
 import { flowsOver, rowsBatch } from './flows.js'
-import { ALIVE_AT_START, ALIVE_NOW } from './fragments.js'
+import { ALIVE_AT_START, ALIVE_NOW, type Durability } from './fragments.js'
 import { citusPrincipals, principalsOver } from './principals.js'
 import {
   entriesAfter,
@@ -47,9 +47,11 @@ interface Shared {
   readonly lifetime: Lifetime
 }
 
-const operationsOver = (shared: Shared, saves: ReturnType<typeof saveStatements>) => {
+type SaveStatements = ReturnType<typeof saveStatements>
+
+const operationsOver = (shared: Shared, saves: SaveStatements, durable: SaveStatements) => {
   const refresh = refreshOver(shared)
-  const save = saveOver({ ...shared, sql: saves, refresh })
+  const save = saveOver({ ...shared, sql: saves, durable, refresh })
   return { load: loadOver(shared), refresh, ...writing(shared), ...rotating(shared), save }
 }
 
@@ -169,6 +171,11 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
   readonly upgradeSchema?: boolean
   /** How a failed operation is retried. */
   readonly retry?: Partial<RetryPolicy>
+  /**
+   * Whether saves and touches wait until they are on disk (`full`), or not (`relaxed`). With `relaxed`, a crash of the
+   * database server may lose the saves of the last 0.6 seconds. All other operations always wait. Default: `full`.
+   */
+  readonly durability?: Durability
   /** Whether Citus distributes the tables. The store then sends only statements that Citus supports. Default: false. */
   readonly citus?: boolean
 }
@@ -191,8 +198,9 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const { citus = false } = options
+  const durability = durabilityOf(options)
   const [lifetime, ids] = [lifetimeOf(options), verifiableIds()]
-  const shared = { schema, lifetime, ids, citus }
+  const shared = { schema, lifetime, ids, citus, durability }
   const withRetry = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
   const upgrade = options.upgradeSchema ?? true
@@ -211,8 +219,20 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     const inside = root.isDone()
       ? { ...root, run: TE.right(undefined) }
       : preparation(pipe(prepareSchema(tx, schema, upgrade), TE.map(constVoid)))
-    return storeOver({ ...shared, database: tx, preparation: inside, withRetry: once })
+    // A program's transaction keeps its own durability.
+    return storeOver({ ...shared, database: tx, preparation: inside, withRetry: once, durability: 'full' })
   })
+}
+
+const DURABILITIES: readonly string[] = ['full', 'relaxed'] satisfies readonly Durability[]
+
+const durabilityOf = ({ durability = 'full', citus = false }: SessionStoreOptions): Durability => {
+  if (!DURABILITIES.includes(durability))
+    throw new RangeError(`durability is ${JSON.stringify(durability)}: it must be 'full' or 'relaxed'`)
+  // Citus runs no volatile function in a statement for several shards.
+  if (durability === 'relaxed' && citus)
+    throw new RangeError("durability: 'relaxed' is not possible with citus: true")
+  return durability
 }
 
 interface StoreParts {
@@ -221,6 +241,7 @@ interface StoreParts {
   readonly lifetime: Lifetime
   readonly ids: VerifiableIds
   readonly citus: boolean
+  readonly durability: Durability
   readonly preparation: Preparation
   readonly withRetry: ReturnType<typeof retried>
 }
@@ -307,23 +328,28 @@ const tablesAreMissing = (result: E.Either<unknown, unknown>): result is E.Left<
 const changedTables = ({ message }: DriverError): string =>
   `${message}; its tables were changed while this process used them, and the next operation prepares them again`
 
-const operations = ({ database, schema, lifetime, citus }: StoreParts) => {
+const operations = ({ database, schema, lifetime, citus, durability }: StoreParts) => {
   const isAlive = citus ? ALIVE_AT_START : ALIVE_NOW
-  const sql = sessionStatements(schema, isAlive)
+  const sql = sessionStatements(schema, isAlive, durability)
   const principals = citus ? citusPrincipals(database, schema) : principalsOver(database, schema)
-  const saves = saveStatements(schema, isAlive)
-  const own = operationsOver({ database, sql, lifetime }, saves)
+  const durable = saveStatements(schema, isAlive)
+  const own = operationsOver(
+    { database, sql, lifetime },
+    saveStatements(schema, isAlive, durability),
+    durable,
+  )
+  // A save that is stored together with a row of a flow is as durable as the row.
   const saveIn = (tx: Database): SessionStore['save'] => {
-    const refresh = refreshOver({ database: tx, sql, lifetime })
-    const inside = saveOver({ database: tx, sql: saves, lifetime, refresh })
-    return (id, change) => () => inside(id, change)(false)
+    const inside = { database: tx, sql: sessionStatements(schema, isAlive), lifetime }
+    const { save } = operationsOver(inside, durable, durable)
+    return (id, change) => () => save(id, change)(false)
   }
   const flowSql = flowStatements(schema, isAlive)
   const flows = flowsOver(database, flowSql, saveIn)
   const batch = citus
     ? undefined
     : {
-        ...batchOver(database, batchStatements(schema), lifetime, own.refresh),
+        ...batchOver(database, batchStatements(schema, isAlive, durability), lifetime, own.refresh),
         addRows: rowsBatch(database, flowSql),
       }
   return { ...own, ...principals, flows, batch }

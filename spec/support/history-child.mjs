@@ -1,6 +1,6 @@
 // One of several processes that run random operations on shared sessions. The process prints one line of JSON for each
 // operation, with its result and its times by the machine's monotonic clock. history-child.mjs '{"driver", "url",
-// "primary", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast"}'
+// "primary", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast", "durability"}'
 
 import { createHash } from 'node:crypto'
 import {
@@ -22,7 +22,11 @@ const forget = (id) =>
   database.query({ name: 'forget', text: `delete from ${task.schema}.listing where session_id = $1::uuid` }, [
     id,
   ])
-const plain = sessionStore(database, { schema: task.schema, citus: task.distributed })
+const plain = sessionStore(database, {
+  schema: task.schema,
+  citus: task.distributed,
+  durability: task.durability,
+})
 const store = broken(task.broken, task.fast ? batched(cached(plain)) : plain, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)

@@ -37,6 +37,8 @@ export interface HistoryOptions {
   readonly distribute?: (schema: string) => Promise<void>
   /** Whether the processes' store is batched and cached. Default: false. */
   readonly fast?: boolean
+  /** Whether saves wait for the disk. Default: `full`. */
+  readonly durability?: 'full' | 'relaxed'
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
   /** Causes faults while the processes run. Returns the number of faults. */
   readonly fault?: (isOver: () => boolean) => Promise<number>
@@ -95,6 +97,7 @@ const child = async (
     timeoutMs = 4_000,
     broken = 'none',
     fast = false,
+    durability = 'full',
     distribute,
   }: HistoryOptions,
   schema: string,
@@ -111,6 +114,7 @@ const child = async (
     timeoutMs,
     broken,
     fast,
+    durability,
     distributed: distribute !== undefined,
     operations: Math.ceil(operations / processes),
     workers: fast ? 12 : 4,

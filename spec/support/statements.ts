@@ -274,6 +274,8 @@ export const runStatements = async (database: Database, schema: string): Promise
   await useSessions(watched, sessionStore(watched, { schema }))
   await useSessions(watched, sessionStore(watched, { schema, citus: true }))
   await useBatches(() => fast(sessionStore(watched, { schema })))
+  await useSessions(watched, sessionStore(watched, { schema, durability: 'relaxed' }))
+  await useBatches(() => fast(sessionStore(watched, { schema, durability: 'relaxed' })))
   await useFlows(watched, schema)
   await administer(watched, schema)
   await useRecords(watched, schema)

@@ -303,6 +303,47 @@ where extended.expires_at is not null or not base."touchDue"
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
+-- session.refresh
+with quick as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
+  update "keyrow".session
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from quick
+  where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
+  returning expires_at
+), base as (
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
+         
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
+                       = decode($5::text, 'hex')
+              then $4::float8 else 0 end as since
+  from "keyrow".session s
+  where id = $1::uuid and expires_at > now()
+)
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, case when base.revision > base.since then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > base.since limit (select 1000000000)) e) end as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
+-- plan:
+--   Nested Loop Left
+--     CTE quick: Result
+--     CTE extended: Update on session
+--       Nested Loop Inner
+--         Index Scan using session_pkey on session
+--         CTE Scan on quick
+--     InitPlan 3: Result
+--     InitPlan 4: Result
+--     Index Scan using session_pkey on session
+--     CTE Scan on extended
+--     SubPlan 7: Aggregate
+--       Limit
+--         InitPlan 5: Result
+--         InitPlan 6: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+
 -- session.refreshKeys
 with extended as (
   update "keyrow".session
@@ -379,6 +420,48 @@ where extended.expires_at is not null or not base."touchDue"
 --         InitPlan 4: Result
 --         InitPlan 5: Result
 --         InitPlan 6: Result
+--         Index Scan using entry_pkey on entry
+
+-- session.refreshKeys
+with quick as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
+  update "keyrow".session
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from quick
+  where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
+  returning expires_at
+), base as (
+  select revision, expires_at, (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8) as "touchDue", encode(substring(recent_saves from greatest(1, length(recent_saves) - 7)), 'hex') as "versionTag",
+         
+         case when (select $4::float8) > 0 and s.revision - $4::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $4::float8)::int for 8)
+                       = decode($5::text, 'hex')
+              then $4::float8 else 0 end as since
+  from "keyrow".session s
+  where id = $1::uuid and expires_at > now()
+)
+select base.revision::float8 as revision, date_part('epoch', coalesce(extended.expires_at, base.expires_at)) * 1000 as expiration,
+       base."versionTag", base.since, 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $6::text::text[])::text[])
+          and (e.revision > base.since or e.key = any((select $7::text::text[])::text[])) limit (select 1000000000)) e) as changes
+from base left join extended on true
+where extended.expires_at is not null or not base."touchDue"
+-- plan:
+--   Nested Loop Left
+--     CTE quick: Result
+--     CTE extended: Update on session
+--       Nested Loop Inner
+--         Index Scan using session_pkey on session
+--         CTE Scan on quick
+--     InitPlan 3: Result
+--     Index Scan using session_pkey on session
+--     CTE Scan on extended
+--     SubPlan 8: Aggregate
+--       Limit
+--         InitPlan 4: Result
+--         InitPlan 5: Result
+--         InitPlan 6: Result
+--         InitPlan 7: Result
 --         Index Scan using entry_pkey on entry
 
 -- session.rotate
@@ -504,6 +587,57 @@ from head
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
+-- session.save
+with quick as materialized (select set_config('synchronous_commit', 'off', true)), head as (
+  update "keyrow".session s
+  set revision = revision + 1, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)),
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex') from quick
+  where id = $1::uuid and expires_at > clock_timestamp()
+    and (not $7::boolean or 
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
+    and revision - $5::float8 < 64
+  returning revision, expires_at, 
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end as since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select $1::uuid, e.key, e.value -> 0, head.revision
+  from head cross join jsonb_each($2::text::jsonb) as e
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+)
+select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.revision - 1 then head.since
+            else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
+       case when head.since between 1 and head.revision - 2 then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.revision > head.since limit (select 1000000000)) e) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE quick: Result
+--     CTE head: Update on session
+--       InitPlan 2: Result
+--       Nested Loop Inner
+--         Index Scan using session_pkey on session
+--         CTE Scan on quick
+--     CTE written: Insert on entry
+--       Nested Loop Inner
+--         CTE Scan on head
+--         Function Scan on jsonb_each
+--     InitPlan 5: Index Scan using session_pkey on session
+--     SubPlan 7: Aggregate
+--       Limit
+--         InitPlan 6: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+
 -- session.saveFull
 with head as (
   update "keyrow".session s
@@ -750,6 +884,60 @@ from head
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
+-- session.saveKeys
+with quick as materialized (select set_config('synchronous_commit', 'off', true)), head as (
+  update "keyrow".session s
+  set revision = revision + 1, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)),
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex') from quick
+  where id = $1::uuid and expires_at > clock_timestamp()
+    and (not $7::boolean or 
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end = revision) and not position(decode($4::text, 'hex') in recent_saves) > 0
+    and revision - $5::float8 < 64
+  returning revision, expires_at, 
+         case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - $5::float8)::int for 8)
+                       = decode($6::text, 'hex')
+              then $5::float8 else 0 end as since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select $1::uuid, e.key, e.value -> 0, head.revision
+  from head cross join jsonb_each($2::text::jsonb) as e
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+)
+select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.revision - 1 then head.since
+            else (select revision::float8 from "keyrow".session where id = $1::uuid) end as seen,
+       case when head.since between 1 and head.revision - 2 then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = $1::uuid and e.key = any((select $8::text::text[])::text[])
+          and (e.revision > head.since or e.key = any('{}'::text[])) limit (select 1000000000)) e) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE quick: Result
+--     CTE head: Update on session
+--       InitPlan 2: Result
+--       InitPlan 3: Result
+--       Nested Loop Inner
+--         Index Scan using session_pkey on session
+--         CTE Scan on quick
+--     CTE written: Insert on entry
+--       Nested Loop Inner
+--         CTE Scan on head
+--         Function Scan on jsonb_each
+--     InitPlan 6: Index Scan using session_pkey on session
+--     SubPlan 9: Aggregate
+--       Limit
+--         InitPlan 7: Result
+--         InitPlan 8: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+
 -- session.saveKeysFull
 with head as (
   update "keyrow".session s
@@ -923,3 +1111,19 @@ select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as ex
 --   CTE Scan on extended
 --     CTE extended: Update on session
 --       Index Scan using session_pkey on session
+
+-- session.touch
+with quick as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
+  update "keyrow".session
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from quick
+  where id = $1::uuid and expires_at > clock_timestamp()
+  returning revision, expires_at
+)
+select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as expiration from extended
+-- plan:
+--   CTE Scan on extended
+--     CTE quick: Result
+--     CTE extended: Update on session
+--       Nested Loop Inner
+--         Index Scan using session_pkey on session
+--         CTE Scan on quick
