@@ -4,8 +4,11 @@ import * as E from 'fp-ts/lib/Either.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as io from 'io-ts'
 import t from 'tap'
+import { observedDatabase } from '../lib/db/database.js'
 import { pgDatabase } from '../lib/db/pg.js'
+import { pgliteDatabase } from '../lib/db/pglite.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
+import { pgliteStore } from '../lib/entry/pglite.js'
 import { edit, suspend } from '../lib/flow/index.js'
 import {
   buildSession,
@@ -106,6 +109,9 @@ t.test('invalid options are refused', async (t) => {
     { durability: 'none' as 'full' },
     { durability: 'relaxed', citus: true },
   ]
+  const embedded = observedDatabase(pgliteDatabase(), () => undefined)
+  t.throws(() => sessionStore(embedded, { durability: 'relaxed' }), { name: 'RangeError', message: /PGlite/ })
+  t.throws(() => pgliteStore(undefined, { durability: 'relaxed' }), { name: 'RangeError', message: /PGlite/ })
   for (const options of bad)
     t.throws(() => sessionStore(database, options), {
       name: 'RangeError',

@@ -82,7 +82,10 @@ const hazardChecks = ({ hidden, merging, role, commits }: stats.Hazards): readon
         ),
     commits === 'off'
       ? warning('durability', 'synchronous_commit is off: a crash of the server can lose the latest saves')
-      : ok('durability', `a save is on disk when it is answered (synchronous_commit: ${commits})`),
+      : ok(
+          'durability',
+          `a save is on disk when it is answered, unless the store is relaxed (synchronous_commit: ${commits})`,
+        ),
   ]
 }
 

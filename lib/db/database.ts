@@ -71,6 +71,8 @@ export interface Database extends Queryable {
   readonly transaction: <E, A>(body: (tx: Database) => TaskEither<E, A>) => TaskEither<E | DriverError, A>
   /** Ends all connections. Later statements fail with a `DriverError`. A second call has no effect. */
   readonly close: TaskEither<DriverError, void>
+  /** Whether the database runs in this process. No other process then writes its log to disk after a commit. */
+  readonly isEmbedded?: boolean
   /** If an inner transaction is open, returns the error that a statement through this handle would get. */
   readonly misuse?: () => DriverError | undefined
   /** Returns the handle of this database's innermost open transaction in the current async context, if any. */

@@ -89,7 +89,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
     throw new RangeError(`"${directory}" is no directory; name none for a database in memory`)
   const timeoutMs = timeoutOf(options)
   const { opened, close } = opening(directory)
-  return scopedDatabase({
+  const database = scopedDatabase({
     query: (query, params) => async () => {
       const database = await opened()
       return E.isLeft(database) ? database : send(database.right.db, query, params, timeoutMs)
@@ -100,6 +100,7 @@ export const pgliteDatabase = (directory?: string, options: PgliteOptions = {}):
     },
     close,
   })
+  return { ...database, isEmbedded: true }
 }
 
 /** `opened` opens the database at its first call, and again after a failure. After `close` it returns an error. */

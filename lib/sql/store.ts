@@ -172,8 +172,9 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
   /** How a failed operation is retried. */
   readonly retry?: Partial<RetryPolicy>
   /**
-   * Whether saves and touches wait until they are on disk (`full`), or not (`relaxed`). With `relaxed`, a crash of the
-   * database server may lose the saves of the last 0.6 seconds. All other operations always wait. Default: `full`.
+   * Whether saves and touches wait until they are on disk (`full`), or not (`relaxed`). With `relaxed` and PostgreSQL's
+   * default settings, a crash of the database server may lose the saves and touches of the last 0.6 seconds. All other
+   * operations wait. Default: `full`.
    */
   readonly durability?: Durability
   /** Whether Citus distributes the tables. The store then sends only statements that Citus supports. Default: false. */
@@ -198,7 +199,7 @@ export interface SessionStoreOptions extends Partial<Lifetime> {
 export const sessionStore = (database: Database, options: SessionStoreOptions = {}): SessionStore => {
   const schema = quotedSchema(options.schema ?? DEFAULT_SCHEMA)
   const { citus = false } = options
-  const durability = durabilityOf(options)
+  const durability = durabilityOf(database, options)
   const [lifetime, ids] = [lifetimeOf(options), verifiableIds()]
   const shared = { schema, lifetime, ids, citus, durability }
   const withRetry = retried(retryPolicyOf(options.retry ?? {}))
@@ -226,12 +227,18 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
 
 const DURABILITIES: readonly string[] = ['full', 'relaxed'] satisfies readonly Durability[]
 
-const durabilityOf = ({ durability = 'full', citus = false }: SessionStoreOptions): Durability => {
+const durabilityOf = (
+  { isEmbedded = false }: Database,
+  { durability = 'full', citus = false }: SessionStoreOptions,
+): Durability => {
   if (!DURABILITIES.includes(durability))
     throw new RangeError(`durability is ${JSON.stringify(durability)}: it must be 'full' or 'relaxed'`)
   // Citus runs no volatile function in a statement for several shards.
   if (durability === 'relaxed' && citus)
     throw new RangeError("durability: 'relaxed' is not possible with citus: true")
+  // PGlite writes a commit that does not wait to disk only with the next commit that waits.
+  if (durability === 'relaxed' && isEmbedded)
+    throw new RangeError("durability: 'relaxed' is not possible with PGlite")
   return durability
 }
 
