@@ -60,12 +60,7 @@ const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
 
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
 export const cachedFlow = (key: FlowKey): CachedFlow =>
-  flows.get(nameOf(key)) ?? {
-    head: undefined,
-    rows: new Map(),
-    chars: 0,
-    last: undefined,
-  }
+  flows.get(nameOf(key)) ?? { head: undefined, rows: new Map(), chars: 0, last: undefined }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {

@@ -161,8 +161,8 @@ export interface FlowDefinition<I, A> {
 }
 
 /**
- * Defines a flow: a generator function whose steps are pages, effects and edits. keyrow runs the function
- * again on the recorded answers to find the page of a request. So the function must be pure between its steps.
+ * Defines a flow: a generator function whose steps are pages, effects and edits. keyrow runs the function again on the
+ * recorded answers to find the page of a request. So the function must be pure between its steps.
  *
  * The idea is from Racket's `send/suspend` and Jifty's continuations. keyrow stores the answers, not closures.
  *

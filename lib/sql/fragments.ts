@@ -29,8 +29,8 @@ export const TOMBSTONE_REVISIONS = 256
 export type Durability = 'full' | 'relaxed'
 
 /**
- * Returns the parts of a statement whose commit does not wait for the disk: a common table expression, and the clause that
- * reads from it. PostgreSQL runs such an expression only if another part reads from it. The setting ends with the
+ * Returns the parts of a statement whose commit does not wait for the disk: a common table expression, and the clause
+ * that reads from it. PostgreSQL runs such an expression only if another part reads from it. The setting ends with the
  * transaction of the statement.
  */
 export const quickOf = (durability: Durability): { readonly quick: string; readonly from: string } =>

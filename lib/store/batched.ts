@@ -1,5 +1,5 @@
-// Wraps a store so that loads, saves and answers of flows are batched. Requests that arrive while a batch runs form the next batch. Each
-// request gets its own result. One flush of the write-ahead log makes all saves of a batch durable.
+// Wraps a store so that loads, saves and answers of flows are batched. Requests that arrive while a batch runs form the
+// next batch. Each request gets its own result. One flush of the write-ahead log makes all saves of a batch durable.
 
 import { applyEdits, composeEdits, type Edits, type Entries, hasUpdates, noEdits } from '../core/edits.js'
 import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
@@ -215,9 +215,10 @@ const batchedFlows = (flows: FlowStore, add: ReturnType<typeof queueOfRows>): Fl
 })
 
 /**
- * Wraps a store so that concurrent loads share one statement, and also concurrent saves, and concurrent answers of flows. Each statement
- * is one transaction. A request that arrives alone is sent at once. If `maxQueueSize` requests wait, the next one fails
- * at once with a retryable `DriverError`. A store without `batch` is returned unchanged.
+ * Wraps a store so that concurrent loads share one statement. Concurrent saves share another one, and so do concurrent
+ * answers of flows. Each statement is one transaction. A request that arrives alone is sent at once. If `maxQueueSize`
+ * requests wait, the next one fails at once with a retryable `DriverError`. A store without `batch` is returned
+ * unchanged.
  *
  * @throws `RangeError` for an option that is out of range
  *
