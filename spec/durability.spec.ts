@@ -34,7 +34,7 @@ t.teardown(async () => {
   await server.stop()
 })
 
-const QUICK = "set_config('synchronous_commit', 'off', true)"
+const RELAXED = "set_config('synchronous_commit', 'off', true)"
 
 const storeOf = (durability: 'full' | 'relaxed') =>
   sessionStore(database, { schema: freshSchema(), durability })
@@ -101,7 +101,7 @@ t.test('edits that are stored with a row of a flow are as durable as the row', a
   counted.events.length = 0
   await browser.answer(handler, second)
   t.ok(counted.events.some(({ query }) => query.name === 'session.save'))
-  t.notOk(counted.events.some(({ query }) => query.text.includes(QUICK)))
+  t.notOk(counted.events.some(({ query }) => query.text.includes(RELAXED)))
 })
 
 t.test('invalid options are refused', async (t) => {

@@ -1,5 +1,6 @@
 // Keeps the rows of flows that this process has read or written. Rows never change, so a request reads only the rows that
-// the process lacks. The cache is bounded by the number of characters of its records.
+// the process lacks. The cache is bounded by the number of characters of its records. Also keeps a limited number of
+// running bodies, so that the next answer in a long flow needs no replay.
 
 import { LRUCache } from 'lru-cache'
 import { type FlowHead, type FlowKey, type FlowRow, versionOf } from '../store/flow-contract.js'

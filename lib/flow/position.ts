@@ -1,5 +1,6 @@
 // Finds the position of a request in a flow: reads the rows, checks that the position can be used, and replays the
-// journal. If the definition of the flow has changed, finds the last page that still fits.
+// journal. If the definition of the flow has changed, finds the last page that still fits. Puts a stored row into the
+// cache, where the next request finds it.
 
 import { E, O, pipe } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'

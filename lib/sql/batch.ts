@@ -25,13 +25,13 @@ import {
   ALIVE_NOW,
   baseRevision,
   changesSince,
+  commitParts,
   epoch,
   extendedExpiry,
   isRecent,
   loadedColumns,
   loadedKeys,
   needsRow,
-  quickOf,
   RECENT_SAVES,
   secretMatches,
   statementsOf,
@@ -88,12 +88,12 @@ where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.exp
   // edits: $7 ordinals of sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that
   // was not saved. `seen` and `changes` come from the statement's snapshot. The statement writes no principals.
   save: (schema, _, durability) => `
-with ${quickOf(durability).quick}held as materialized (
+with ${commitParts(durability).cte}held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
   from ${unnested(['$1', 'uuid'], ['$2', 'float8'], ['$3', 'text'], ['$4', 'boolean'], ['$5', 'text'])}
          with ordinality as i (id, revision, tag, strict, saves, n)
   join ${schema}.session s on s.id = i.id
-  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base${durability === 'full' ? '' : ' cross join quick'}
+  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base${commitParts(durability).join}
   where ${ALIVE_NOW} and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
   for no key update of s skip locked

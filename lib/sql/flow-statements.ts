@@ -151,9 +151,10 @@ select exists (select from made)
        or exists (select from ${schema}.continuation
                   where session_id = $1::uuid and flow_id = $2::uuid and id = $5::uuid and made = $9::text) as stored`,
 
-  // Arrays as text: $1 sessions, $2 flows, $3 generations, $4 principals, $5 rows, $6 parents, $7 steps, $8 records, $9
-  // idempotency keys, $10 characters, $11 whether the row cuts the flow, $12 idempotency keys of the parents, or seeds of
-  // the flows. The rows belong to different flows. The result has the ordinals of the rows that this statement has stored.
+  // Like `advance`, for rows of different flows. Arrays as text: $1 sessions, $2 flows, $3 generations, $4 principals, $5
+  // rows, $6 parents, $7 steps, $8 records, $9 idempotency keys, $10 characters, $11 whether the row cuts the flow, $12
+  // idempotency keys of the parents, or seeds of the flows. The result has the ordinals of the rows that this statement
+  // has stored.
   advanceAll: (schema) => `
 with locked as materialized (
   select i.n, i.session, i.flow, i.row, i.parent, f.generation + i.cuts::int as generation,

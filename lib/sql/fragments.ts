@@ -28,17 +28,24 @@ export const TOMBSTONE_REVISIONS = 256
 /** Whether a commit waits until the log is on disk (`full`). */
 export type Durability = 'full' | 'relaxed'
 
+/** The parts of a statement with a given durability: a common table expression, and two clauses that read from it. */
+interface CommitParts {
+  readonly cte: string
+  readonly from: string
+  readonly join: string
+}
+
 /**
- * Returns the parts of a statement whose commit does not wait for the disk: a common table expression, and the clause
- * that reads from it. PostgreSQL runs such an expression only if another part reads from it. The setting ends with the
- * transaction of the statement.
+ * Returns the parts with which a statement sets the durability of its own commit. PostgreSQL runs the common table
+ * expression only if another part of the statement reads from it. The setting ends with the statement's transaction.
  */
-export const quickOf = (durability: Durability): { readonly quick: string; readonly from: string } =>
+export const commitParts = (durability: Durability): CommitParts =>
   durability === 'full'
-    ? { quick: '', from: '' }
+    ? { cte: '', from: '', join: '' }
     : {
-        quick: "quick as materialized (select set_config('synchronous_commit', 'off', true)), ",
-        from: ' from quick',
+        cte: "relaxed as materialized (select set_config('synchronous_commit', 'off', true)), ",
+        from: ' from relaxed',
+        join: ' cross join relaxed',
       }
 
 type Text = (schema: string, isAlive: string, durability: Durability) => string

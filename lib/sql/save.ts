@@ -15,6 +15,7 @@ import {
   baseRevision,
   changesOfKeysSince,
   changesSince,
+  commitParts,
   type Durability,
   epoch,
   extendedExpiry,
@@ -22,7 +23,6 @@ import {
   isRecent,
   keysArray,
   ms,
-  quickOf,
   RECENT_SAVES,
   statementsOf,
   TOMBSTONE_REVISIONS,
@@ -57,9 +57,9 @@ const saved = (
   isAlive: string,
   { changes, lifetime, durability = 'full' }: SaveParts,
 ): string => {
-  const { quick, from } = quickOf(durability)
+  const { cte, from } = commitParts(durability)
   return `
-with ${quick}head as (
+with ${cte}head as (
   update ${schema}.session s
   set revision = revision + 1, ${lifetime === undefined ? `expires_at = ${extendedExpiry('$3')}` : newLifetime(lifetime)},
       recent_saves = ${withSave('$4')}${from}

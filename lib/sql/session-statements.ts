@@ -13,6 +13,7 @@ import {
   baseRevision,
   changesOfKeysSince,
   changesSince,
+  commitParts,
   type Durability,
   epoch,
   extendedExpiry,
@@ -24,7 +25,6 @@ import {
   loadedColumns,
   loadedKeys,
   ms,
-  quickOf,
   secretMatches,
   statementsOf,
   touchDue,
@@ -32,9 +32,9 @@ import {
 } from './fragments.js'
 
 const refreshed = (schema: string, isAlive: string, durability: Durability, changes: string): string => `
-with ${quickOf(durability).quick}extended as (
+with ${commitParts(durability).cte}extended as (
   update ${schema}.session
-  set expires_at = ${extendedExpiry('$2')}${quickOf(durability).from}
+  set expires_at = ${extendedExpiry('$2')}${commitParts(durability).from}
   where id = $1::uuid and ${isAlive} and ${touchDue('$2', '$3')}
   returning expires_at
 ), base as (
@@ -93,9 +93,9 @@ where s.id = $1::uuid and ${secretMatches('$2')} and ${ON_PRIMARY}`,
 
   // $1 id, $2 idle time
   touch: (schema, isAlive, durability) => `
-with ${quickOf(durability).quick}extended as (
+with ${commitParts(durability).cte}extended as (
   update ${schema}.session
-  set expires_at = ${extendedExpiry('$2')}${quickOf(durability).from}
+  set expires_at = ${extendedExpiry('$2')}${commitParts(durability).from}
   where id = $1::uuid and ${isAlive}
   returning revision, expires_at
 )

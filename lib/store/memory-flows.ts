@@ -129,7 +129,8 @@ export class MemoryFlows {
     const fits =
       flow !== undefined && flow.answers < MAX_ANSWERS && flow.size + row.chars <= MAX_JOURNAL_CHARS
     const above = row.parent === undefined ? flow?.seed : flow?.rows.get(row.parent)?.made
-    if (!fits || above !== row.parentMade || flow.rows.has(row.id))
+    const isBelow = above !== undefined && above === row.parentMade
+    if (!fits || !isBelow || flow.rows.has(row.id))
       return E.left(new SaveConflict(key.flow, 'advance', 'flow'))
     return E.right(() => {
       this.#put(key, { ...this.#withRow(flow, row), principal: flow.principal ?? seen.principal })

@@ -153,7 +153,7 @@ from head
 --           Bitmap Index Scan using entry_pkey
 
 -- batch.save
-with quick as materialized (select set_config('synchronous_commit', 'off', true)), held as materialized (
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), held as materialized (
   select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
   from unnest((select $1::text::uuid[]), (select $2::text::float8[]), (select $3::text::text[]), (select $4::text::boolean[]), (select $5::text::text[]))
          with ordinality as i (id, revision, tag, strict, saves, n)
@@ -163,7 +163,7 @@ with quick as materialized (select set_config('synchronous_commit', 'off', true)
                    and substring(s.recent_saves
                                  from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
                        = decode(i.tag::text, 'hex')
-              then i.revision::float8 else 0 end as since) base cross join quick
+              then i.revision::float8 else 0 end as since) base cross join relaxed
   where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
   for no key update of s skip locked
@@ -190,7 +190,7 @@ select head.n::int as n, head.revision::float8 as revision, date_part('epoch', h
 from head
 -- plan:
 --   CTE Scan on head
---     CTE quick: Result
+--     CTE relaxed: Result
 --     CTE held: LockRows
 --       InitPlan 2: Result
 --       InitPlan 3: Result
@@ -201,7 +201,7 @@ from head
 --         Nested Loop Inner
 --           Function Scan
 --           Index Scan using session_pkey on session
---         CTE Scan on quick
+--         CTE Scan on relaxed
 --     CTE head: Update on session
 --       Nested Loop Inner
 --         CTE Scan on held

@@ -304,9 +304,9 @@ where extended.expires_at is not null or not base."touchDue"
 --           Bitmap Index Scan using entry_pkey
 
 -- session.refresh
-with quick as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
   update "keyrow".session
-  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from quick
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from relaxed
   where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
 ), base as (
@@ -328,11 +328,11 @@ from base left join extended on true
 where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
---     CTE quick: Result
+--     CTE relaxed: Result
 --     CTE extended: Update on session
 --       Nested Loop Inner
 --         Index Scan using session_pkey on session
---         CTE Scan on quick
+--         CTE Scan on relaxed
 --     InitPlan 3: Result
 --     InitPlan 4: Result
 --     Index Scan using session_pkey on session
@@ -423,9 +423,9 @@ where extended.expires_at is not null or not base."touchDue"
 --         Index Scan using entry_pkey on entry
 
 -- session.refreshKeys
-with quick as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
   update "keyrow".session
-  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from quick
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from relaxed
   where id = $1::uuid and expires_at > clock_timestamp() and (expires_at < absolute_expires_at and now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond' - expires_at >= coalesce(idle_ms, $2::float8) * interval '1 millisecond' * $3::float8)
   returning expires_at
 ), base as (
@@ -448,11 +448,11 @@ from base left join extended on true
 where extended.expires_at is not null or not base."touchDue"
 -- plan:
 --   Nested Loop Left
---     CTE quick: Result
+--     CTE relaxed: Result
 --     CTE extended: Update on session
 --       Nested Loop Inner
 --         Index Scan using session_pkey on session
---         CTE Scan on quick
+--         CTE Scan on relaxed
 --     InitPlan 3: Result
 --     Index Scan using session_pkey on session
 --     CTE Scan on extended
@@ -588,10 +588,10 @@ from head
 --           Bitmap Index Scan using entry_pkey
 
 -- session.save
-with quick as materialized (select set_config('synchronous_commit', 'off', true)), head as (
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), head as (
   update "keyrow".session s
   set revision = revision + 1, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)),
-      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex') from quick
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex') from relaxed
   where id = $1::uuid and expires_at > clock_timestamp()
     and (not $7::boolean or 
          case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
@@ -621,12 +621,12 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
 from head
 -- plan:
 --   CTE Scan on head
---     CTE quick: Result
+--     CTE relaxed: Result
 --     CTE head: Update on session
 --       InitPlan 2: Result
 --       Nested Loop Inner
 --         Index Scan using session_pkey on session
---         CTE Scan on quick
+--         CTE Scan on relaxed
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
@@ -885,10 +885,10 @@ from head
 --           Bitmap Index Scan using entry_pkey
 
 -- session.saveKeys
-with quick as materialized (select set_config('synchronous_commit', 'off', true)), head as (
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), head as (
   update "keyrow".session s
   set revision = revision + 1, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $3::float8) * interval '1 millisecond', absolute_expires_at)),
-      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex') from quick
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 - 511)) || decode($4::text, 'hex') from relaxed
   where id = $1::uuid and expires_at > clock_timestamp()
     and (not $7::boolean or 
          case when (select $5::float8) > 0 and s.revision - $5::float8 between 0 and 63
@@ -919,13 +919,13 @@ select head.revision::float8 as revision, date_part('epoch', head.expires_at) * 
 from head
 -- plan:
 --   CTE Scan on head
---     CTE quick: Result
+--     CTE relaxed: Result
 --     CTE head: Update on session
 --       InitPlan 2: Result
 --       InitPlan 3: Result
 --       Nested Loop Inner
 --         Index Scan using session_pkey on session
---         CTE Scan on quick
+--         CTE Scan on relaxed
 --     CTE written: Insert on entry
 --       Nested Loop Inner
 --         CTE Scan on head
@@ -1113,17 +1113,17 @@ select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as ex
 --       Index Scan using session_pkey on session
 
 -- session.touch
-with quick as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), extended as (
   update "keyrow".session
-  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from quick
+  set expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $2::float8) * interval '1 millisecond', absolute_expires_at)) from relaxed
   where id = $1::uuid and expires_at > clock_timestamp()
   returning revision, expires_at
 )
 select revision::float8 as revision, date_part('epoch', expires_at) * 1000 as expiration from extended
 -- plan:
 --   CTE Scan on extended
---     CTE quick: Result
+--     CTE relaxed: Result
 --     CTE extended: Update on session
 --       Nested Loop Inner
 --         Index Scan using session_pkey on session
---         CTE Scan on quick
+--         CTE Scan on relaxed
