@@ -9,6 +9,7 @@ const floors = [
   'core',
   'db',
   'store',
+  'cache',
   'request',
   'records',
   'sql',
@@ -30,6 +31,8 @@ const gates = {
   express: null, // known by the few members that the adapter uses
   fastify: 'http/fastify[.]ts',
   koa: 'http/koa[.]ts',
+  redis: null, // known by the few members that keyrow uses
+  'memcache-client': null,
   hono: 'http/hono[.]ts',
   'express-session': 'express-session/index[.]ts',
   async_hooks: '(request/.+|core/process[.]ts|db/batch-scheduler[.]ts|db/transaction[.]ts)', // the current session; a timer and batches that belong to no request; the current transaction

@@ -35,9 +35,11 @@ export interface Alarm {
 // Fake timers also replace `performance.now`.
 const now = performance.now.bind(performance)
 
-// The timer belongs to no request. In the async context of a request, an alarm of another request would run in this
-// request's transaction.
-const neutral = AsyncLocalStorage.snapshot()
+/**
+ * Calls a function in no request's async context. In the async context of a request, an alarm of another request would run
+ * in this request's transaction.
+ */
+export const neutral = AsyncLocalStorage.snapshot()
 
 const alarms = new Set<Alarm>()
 let timer: NodeJS.Timeout | undefined

@@ -1,5 +1,7 @@
 // Exports the functions and types for authors of stores, databases and layers.
 
+export { type Cache, CacheError, type CacheErrorKind, type CacheItem } from '../cache/contract.js'
+export { type WriteThroughOptions, writeThrough } from '../cache/write-through.js'
 export type { Edit, Edits, Entries, Step } from '../core/edits.js'
 export type { StoreError } from '../core/errors.js'
 export type { Keys, PartialSnapshot, SessionValue, Snapshot } from '../core/session.js'

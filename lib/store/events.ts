@@ -64,6 +64,13 @@ export interface SessionEvents {
   readonly flowEnded: { readonly id: SessionId; readonly flow: string; readonly name: string }
   /** A page of a flow could not be used. `reason` is the reason of a `FlowExpired`, or `changed`. */
   readonly flowRejected: { readonly name: string; readonly reason: string }
+  /** A process that knew nothing of a session has read its copy in a shared cache. `rejected`: it is no copy of the session. */
+  readonly copyRead: { readonly id: SessionId; readonly result: 'found' | 'missing' | 'rejected' }
+  /** A command of a shared cache has failed. `kind` is the kind of the `CacheError`. */
+  readonly cacheFailed: {
+    readonly operation: 'get' | 'set' | 'drop'
+    readonly kind: 'timeout' | 'unavailable' | 'paused' | 'invalid' | 'closed'
+  }
   /** An operation failed with an error other than `SaveConflict` and `SessionGone`. */
   readonly failed: {
     readonly operation: Operation

@@ -1,6 +1,7 @@
 // One of several processes that run random operations on shared sessions. The process prints one line of JSON for each
 // operation, with its result and its times by the machine's monotonic clock. history-child.mjs '{"driver", "url",
-// "primary", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast", "durability"}'
+// "primary", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast", "durability",
+// "cache"}'
 
 import { createHash } from 'node:crypto'
 import {
@@ -12,8 +13,9 @@ import {
   sessionSet,
   sessionUpdate,
 } from 'keyrow/promise'
-import { batched, cached, sessionStore } from 'keyrow/store'
+import { batched, cached, sessionStore, writeThrough } from 'keyrow/store'
 import { broken } from './broken-store.mjs'
+import { openedCache } from './server-cache.mjs'
 import { opened } from './server-database.mjs'
 
 const task = JSON.parse(process.argv[2])
@@ -27,7 +29,9 @@ const plain = sessionStore(database, {
   citus: task.distributed,
   durability: task.durability,
 })
-const store = broken(task.broken, task.fast ? batched(cached(plain)) : plain, forget)
+const cache = task.cache && openedCache(task.cache)
+const through = cache ? writeThrough(plain, cache, { secrets: [Buffer.alloc(32, 1)], minBytes: 0 }) : plain
+const store = broken(task.broken, task.fast ? batched(cached(through)) : through, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
 const random = (n) => Math.floor(Math.random() * n)
@@ -99,4 +103,5 @@ const operation = async (name, tag, token, mortal) => {
 }
 
 await Promise.all(Array.from({ length: task.workers }, (_, index) => worker(`${task.name}.${String(index)}`)))
+await cache?.close()
 await database.close()

@@ -39,6 +39,8 @@ export interface HistoryOptions {
   readonly fast?: boolean
   /** Whether saves wait for the disk. Default: `full`. */
   readonly durability?: 'full' | 'relaxed'
+  /** The shared cache of the processes' store. By default there is none. */
+  readonly cache?: { readonly server: string; readonly port: number }
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
   /** Causes faults while the processes run. Returns the number of faults. */
   readonly fault?: (isOver: () => boolean) => Promise<number>
@@ -98,6 +100,7 @@ const child = async (
     broken = 'none',
     fast = false,
     durability = 'full',
+    cache,
     distribute,
   }: HistoryOptions,
   schema: string,
@@ -115,6 +118,7 @@ const child = async (
     broken,
     fast,
     durability,
+    cache,
     distributed: distribute !== undefined,
     operations: Math.ceil(operations / processes),
     workers: fast ? 12 : 4,

@@ -3,7 +3,7 @@
 // removed, when the spec ends in any way.
 
 import { spawn } from 'node:child_process'
-import { chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,6 +23,7 @@ export interface Program {
 
 export interface RunningProgram {
   readonly directory: string
+  readonly pid: number
   readonly stop: () => Promise<void>
 }
 
@@ -51,7 +52,7 @@ export const startProgram = async (program: (directory: string) => Program): Pro
   for (const path of [directory, ...paths]) if (user.uid !== undefined) chownSync(path, user.uid, user.gid)
   const argv = command.map((word) => word.replace(/^\{(.*)\}$/, (_, name: string) => join(directory, name)))
   // The program's stdin ends when this process ends in any way. Then the program ends too.
-  const script = `"$@" & child=$!; read -r _; kill -${signal} "$child"; wait "$child"`
+  const script = `"$@" & child=$!; echo "$child" >pid; read -r _; kill -${signal} "$child"; wait "$child"`
   const child = spawn('sh', ['-c', script, 'sh', ...argv], {
     ...user,
     cwd: directory,
@@ -69,5 +70,5 @@ export const startProgram = async (program: (directory: string) => Program): Pro
       await stop()
       throw new Error(`${argv[0] ?? ''} does not start; is it installed?`)
     }
-  return { directory, stop }
+  return { directory, pid: Number(readFileSync(join(directory, 'pid'), 'utf8')), stop }
 }
