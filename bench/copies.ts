@@ -25,21 +25,23 @@ const pool = new pg.Pool({ connectionString: postgres.url, max: 10 })
 const database = pgDatabase(pool)
 const plain = sessionStore(database)
 const caches: readonly Cache[] = servers.map((server) => server.open({ timeoutMs: 5_000 }))
+const shared = batched(plain)
+/** Returns the store of a process that knows nothing. */
 const through = (cache: Cache): SessionStore =>
-  batched(writeThrough(plain, cache, { secrets: [Buffer.alloc(32, 1)], minBytes: 0 }))
+  writeThrough(shared, cache, { secrets: [Buffer.alloc(32, 1)], minBytes: 0 })
 
 interface Contender {
   readonly name: string
-  readonly store: SessionStore
+  readonly open: () => SessionStore
   /** The process ids of the servers that work for it. */
   readonly pids: readonly number[]
 }
 
 const contenders: readonly Contender[] = [
-  { name: 'PostgreSQL', store: batched(plain), pids: [postgres.pid] },
+  { name: 'PostgreSQL', open: () => shared, pids: [postgres.pid] },
   ...servers.map((server, index) => ({
     name: server.name,
-    store: through(caches[index] as Cache),
+    open: () => through(caches[index] as Cache),
     pids: [postgres.pid, server.pid()],
   })),
 ]
@@ -52,12 +54,14 @@ interface Measured {
   readonly all: number
 }
 
-const measured = async ({ store, pids }: Contender, tokens: readonly string[]): Promise<Measured> => {
+const measured = async ({ open, pids }: Contender, tokens: readonly string[]): Promise<Measured> => {
   const before = [processorTime([postgres.pid]), processorTime(pids)] as const
   const [own, start] = [process.cpuUsage(), performance.now()]
   let next = 0
+  let store = open()
   const worker = async () => {
     while (next < loads) {
+      if (next % SESSIONS === 0) store = open()
       next += 1
       if ((await loadSession(store, tokens[next % SESSIONS] ?? '')) === undefined)
         throw new Error('no session')
@@ -100,7 +104,7 @@ for (const [keys, bytes] of [
     tokens.push(sessionToken(await saveSession(session)))
   }
   // The first load of each session writes its copy.
-  for (const { store } of contenders) for (const token of tokens) await loadSession(store, token)
+  for (const { open } of contenders) for (const token of tokens) await loadSession(open(), token)
   await delay(300)
   const found: Measured[][] = contenders.map(() => [])
   for (let round = 0; round <= rounds; round += 1)

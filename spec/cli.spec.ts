@@ -140,7 +140,7 @@ t.test('--help, --version, and what makes no sense', async (t) => {
     [/say --from TABLE/, 'migrate', '--from', 'a.b.c', '--idle', '60', '--absolute', '60'],
     [/--idle: .* from 1 to/, 'migrate', '--from', 'session', '--idle', '0', '--absolute', '60'],
     [/--limit: /, 'sessions', '--limit', 'many'],
-    [/--from: .* from 0 to 4/, 'schema', 'print', '--from', '5'],
+    [/--from: .* from 0 to 5/, 'schema', 'print', '--from', '6'],
     [/--timeout: /, 'doctor', '--timeout', '0'],
     [/--schema: /, 'doctor', '--schema', 'x"; drop table y'],
     [/not both/, 'doctor', '--url', url, '--directory', root],
@@ -183,7 +183,7 @@ t.test('schema', async (t) => {
       schema,
       state: 'missing',
       version: 0,
-      wanted: 4,
+      wanted: 5,
       release: RELEASE,
       made: [],
     })
@@ -194,8 +194,8 @@ t.test('schema', async (t) => {
     t.match(await run(schema, 'doctor'), { code: 5, stdout: /problem +schema +its tables are missing/ })
     t.strictSame(await rowsOf(database, `select from pg_namespace where nspname = '${schema}'`), [])
 
-    t.match(await run(schema, 'schema', 'upgrade'), { code: 0, stdout: /version 4, before none/, stderr: '' })
-    t.strictSame(parsedJson(await run(schema, 'schema', 'upgrade', '--json')), { schema, from: 4, to: 4 })
+    t.match(await run(schema, 'schema', 'upgrade'), { code: 0, stdout: /version 5, before none/, stderr: '' })
+    t.strictSame(parsedJson(await run(schema, 'schema', 'upgrade', '--json')), { schema, from: 5, to: 5 })
     const current = await run(schema, 'schema', 'status')
     t.match(current, { code: 0, stdout: /state +current/ })
     t.match(current.stdout, new RegExp(`^ +2 +20\\S+Z +${RELEASE}$`, 'm'))
@@ -217,7 +217,7 @@ t.test('schema', async (t) => {
     await script(printed.stdout)
     t.match(await run(schema, 'schema', 'status'), { code: 0 })
     const json = parsedJson(await keyrow(['schema', 'print', '--schema', schema, '--json']))
-    t.strictSame(json, { schema, from: 0, to: 4, sql: printed.stdout.trimEnd() })
+    t.strictSame(json, { schema, from: 0, to: 5, sql: printed.stdout.trimEnd() })
   })
 
   await t.test('an older version is reported, and upgraded by hand', async (t) => {
@@ -232,16 +232,16 @@ t.test('schema', async (t) => {
     const { stdout } = await keyrow(['schema', 'print', '--from', '1', '--schema', schema])
     t.notMatch(stdout, /create table \S+\.session /)
     await script(stdout)
-    t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 4 })
+    t.match(parsedJson(await run(schema, 'schema', 'status', '--json')), { state: 'current', version: 5 })
   })
 
   await t.test('a newer and a foreign schema are reported and not changed', async (t) => {
     const newer = await ready()
-    await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (5, E'9.9.9\\u001b[2J')`)
+    await sql.unsafe(`insert into ${newer}.metadata (version, made_by) values (6, E'9.9.9\\u001b[2J')`)
     const status = await run(newer, 'schema', 'status')
     t.match(status, { code: 4, stdout: /state +newer/ })
     t.match(status.stdout, '9.9.9\\u{1b}[2J')
-    t.match(parsedJson(await run(newer, 'schema', 'status', '--json')), { state: 'newer', version: 5 })
+    t.match(parsedJson(await run(newer, 'schema', 'status', '--json')), { state: 'newer', version: 6 })
     const foreign = freshSchema()
     await sql.unsafe(`create schema ${foreign}; create table ${foreign}.session (id int)`).simple()
     t.match(await run(foreign, 'schema', 'status'), { code: 4, stdout: /state +foreign/, stderr: '' })
@@ -256,7 +256,7 @@ t.test('schema', async (t) => {
         t.match(ran, { code: 4, stdout: '' }, args.join(' '))
         t.notMatch(ran.stderr, '\u001b')
       }
-    t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 5/ })
+    t.match(await run(newer, 'doctor'), { code: 5, stdout: /problem +schema +it has version 6/ })
     t.match(await run(foreign, 'doctor'), {
       code: 5,
       stdout: /problem +schema +it has tables of these names/,
@@ -705,6 +705,7 @@ t.test('doctor', async (t) => {
       entries: { counted: 4, dead: 1, estimated: false },
       tables: [
         ...[{ name: 'continuation' }, { name: 'effect' }, { name: 'entry' }, { name: 'flow' }],
+        { name: 'late_save' },
         { name: 'listing' },
         { name: 'metadata' },
         { name: 'session', total: Number },
@@ -857,7 +858,7 @@ t.test('a directory of PGlite', async (t) => {
   t.match(await on('sessions'), { code: 1, stdout: '', stderr: /there is no database of PGlite/ })
   t.match(await on('schema', 'status'), { code: 1 })
   await t.rejects(access(directory), 'none was made')
-  t.match(await on('schema', 'upgrade'), { code: 0, stdout: /version 4/ })
+  t.match(await on('schema', 'upgrade'), { code: 0, stdout: /version 5/ })
   t.match(await on('schema', 'status'), { code: 0 })
 
   const inside = pgliteDatabase(directory)
@@ -871,7 +872,7 @@ t.test('a directory of PGlite', async (t) => {
   t.match(parsedJson(await on('show', session.id, '--json')), {
     entries: [{ key: 'keyrow:principal' }, { key: 'note' }],
   })
-  t.match(await on('doctor'), { code: 0, stdout: /^ok +indexes +10, all valid/m })
+  t.match(await on('doctor'), { code: 0, stdout: /^ok +indexes +12, all valid/m })
   t.match(await on('cleanup'), { code: 0, stdout: /^Deleted 0/ })
   t.match(await on('end', '--principal', 'ada', '--yes'), { code: 0, stdout: 'Ended 1 session.\n' })
   t.match(await on('show', session.id), { code: 3 })

@@ -66,7 +66,7 @@ const told = async (act: () => Promise<unknown>): Promise<readonly (readonly [st
 t.test('a life of a session is told, by its id', async (t) => {
   const schema = freshSchema()
   const store = sessionStore(database, { schema, idleMs: 60_000 })
-  t.strictSame(await told(() => store.prepare()), [['upgraded', { schema, from: 0, to: 4 }]])
+  t.strictSame(await told(() => store.prepare()), [['upgraded', { schema, from: 0, to: 5 }]])
   const built = sessionSet('card', 'secret value')(buildSession(store))
   const { id } = built
   const token = sessionToken(built)

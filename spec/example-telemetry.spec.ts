@@ -223,7 +223,7 @@ t.test('the program shows a few requests, and ends by itself', async (t) => {
   t.strictSame(steady.replace(/ in \d+\.\d+ s/g, '').split('\n'), [
     'Spans:',
     '  POST /sign-in',
-    '    keyrow.upgrade keyrow.schema=keyrow keyrow.from=0 keyrow.to=4',
+    '    keyrow.upgrade keyrow.schema=keyrow keyrow.from=0 keyrow.to=5',
     '    keyrow.create keyrow.id=ID keyrow.entries=1',
     '    keyrow.rotate keyrow.id=ID',
     '  two tabs at once',

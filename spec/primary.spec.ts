@@ -28,7 +28,8 @@ t.test('each statement of the library was run', (t) => {
     .map((name) => readFileSync(new URL(name, folder), 'utf8'))
   const source = sources.join('\n')
   const literal =
-    source.match(/(?<=')(?:session|batch|principals|citus|admin|express|flow|schema)\.[\w.]+(?=')/g) ?? []
+    source.match(/(?<=')(?:session|batch|principals|citus|admin|express|flow|late|schema)\.[\w.]+(?=')/g) ??
+    []
   // The names of statements are the keys of `statementsOf('group', { … })`.
   const grouped = [...source.matchAll(/ statementsOf\('(\w+)', \{\n([\s\S]*?)\n\}\)/g)].flatMap(
     ([, group = '', texts = '']) =>
@@ -40,6 +41,7 @@ t.test('each statement of the library was run', (t) => {
     'citus',
     'express',
     'flow',
+    'late',
     'old',
     'principals',
     'session',

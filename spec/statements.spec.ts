@@ -87,7 +87,7 @@ t.test('only saves and touches of a relaxed store do not wait for the disk', asy
     text.includes("set_config('synchronous_commit', 'off', true)"),
   )
   t.strictSame(relaxed.map(({ query }) => query.name).toSorted(), [
-    ...['batch.save', 'session.refresh', 'session.refreshKeys'],
+    ...['batch.save', 'batch.saveLate', 'session.refresh', 'session.refreshKeys'],
     ...['session.save', 'session.saveKeys', 'session.touch'],
   ])
 })

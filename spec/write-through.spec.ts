@@ -27,8 +27,6 @@ import {
   withSession,
 } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { batched } from '../lib/store/batched.js'
-import { cached } from '../lib/store/cached.js'
 import type { SessionStore } from '../lib/store/contract.js'
 import { sessionStoreLaws } from '../lib/testing/index.js'
 import { changeOf, snapshotOf } from '../lib/testing/subject.js'
@@ -60,7 +58,9 @@ const open = (options: Partial<WriteThroughOptions> = {}, cache = testCache()) =
   const layer = withCache(cache, options)
   /** Returns the entries that the last statement returned, as JSON. */
   const lastRead = (): unknown => events.splice(0).at(-1)?.rows?.[0]?.['entries']
-  return { cache, schema, plain, store: layer(plain), other: batched(cached(layer(plain))), events, lastRead }
+  /** Returns the store of a process that knows nothing. */
+  const cold = (): SessionStore => layer(plain)
+  return { cache, schema, plain, store: cold(), cold, other: layer(fast(plain)), events, lastRead }
 }
 
 const again = async (session: Session, store: SessionStore): Promise<Session> =>
@@ -113,8 +113,8 @@ for (const [name, make] of Object.entries(caches)) {
   const layer = withCache(make())
   for (const law of sessionStoreLaws(openIn(inner, undefined, {}, layer)))
     t.test(`${law.name} (write-through${name})`, law.run)
-  for (const law of sessionStoreLaws(openIn(inner, undefined, {}, (store) => fast(layer(store)))))
-    t.test(`${law.name} (batched, cached, write-through${name})`, law.run)
+  for (const law of sessionStoreLaws(openIn(inner, undefined, {}, (store) => layer(fast(store)))))
+    t.test(`${law.name} (write-through, batched, cached${name})`, law.run)
   const inMemory = async (lifetime: Parameters<typeof openMemory>[0]) => {
     const subject = await openMemory(lifetime)
     return { ...subject, store: layer(subject.store) }
@@ -126,17 +126,45 @@ for (const [name, make] of Object.entries(caches)) {
 t.test(
   'law 3: a load by a process that knows nothing reads only what has changed since the copy',
   async (t) => {
-    const { store, other, plain, lastRead } = open()
+    const { store, cold, other, plain, lastRead } = open()
     const session = await large(store)
-    for (const reader of [store, other]) {
+    for (const reader of [cold(), other]) {
       const loaded = await again(session, reader)
       t.equal(lastRead(), null, 'no entry')
       t.strictSame(loaded.store.toJS(), session.store.toJS())
     }
     await saveSession(sessionSet('key 3', 'new')(sessionDel('key 4')(await again(session, plain))))
-    const loaded = await again(session, store)
+    const loaded = await again(session, cold())
     t.strictSame(JSON.parse(String(lastRead())), { 'key 3': ['new'], 'key 4': [] })
     t.strictSame([loaded.store.size, sessionRef('key 3')(loaded)], [19, 'new'])
+  },
+)
+
+t.test(
+  'cold loads share a statement, and a load of a session that is known does not wait for the cache',
+  async (t) => {
+    const { cache, store, other, events } = open()
+    const [known, ...sessions] = await Promise.all(Array.from({ length: 9 }, () => large(store)))
+    await again(known as Session, other)
+    events.splice(0)
+    const loaded = await Promise.all(sessions.map((session) => again(session, other)))
+    t.strictSame(
+      loaded.map(({ store }) => store.toJS()),
+      sessions.map(({ store }) => store.toJS()),
+    )
+    t.strictSame(
+      events.map(({ query, rows }) => [query.name, rows?.map(({ entries }) => entries)]),
+      [['batch.load', sessions.map(() => null)]],
+    )
+    const late = await large(store)
+    let hasWaited = false
+    cache.tamper = () => 'wait'
+    const cold = again(late, other).then(() => {
+      hasWaited = true
+    })
+    await again(known as Session, other)
+    t.notOk(hasWaited)
+    await cold
   },
 )
 
@@ -153,23 +181,23 @@ t.test('a process that knows the session, or wants some of its keys, does not as
 t.test(
   'a copy is written at the creation, after every sixteenth save, and after a load that lacked it',
   async (t) => {
-    const { cache, store, plain } = open()
+    const { cache, store, cold, plain } = open()
     let session = await large(store)
     const writes = () => cache.commands.splice(0).filter((command) => command.startsWith('set')).length
     t.equal(writes(), 1)
     for (let save = 0; save < 33; save += 1) session = await saveSession(sessionSet('n', save)(session))
     await written()
     t.equal(writes(), 2)
-    await again(session, store)
+    await again(session, cold())
     await written()
     t.equal(writes(), 0, 'two saves are read beside the copy')
     for (let save = 0; save < 20; save += 1)
       session = await saveSession(sessionSet('n', -save)(await again(session, plain)))
-    await again(session, store)
+    await again(session, cold())
     await written()
     t.equal(writes(), 1, 'another process saved the session without a copy')
     cache.values.clear()
-    await again(session, store)
+    await again(session, cold())
     await written()
     t.equal(writes(), 1, 'the cache lost the copy')
   },
@@ -206,7 +234,7 @@ t.test(
       expiry: (_, __, schema) => rowsOf(inner, `update ${schema}.session set expires_at = now()`),
     }
     for (const [name, end] of Object.entries(ends)) {
-      const { store, other, cache, schema } = open()
+      const { store, cold, other, cache, schema } = open()
       const session = await withSession(await large(store), async () => {
         const signed = await signIn('ada')
         return signed
@@ -217,7 +245,7 @@ t.test(
       await again(session, other)
       await end(session, store, schema)
       for (const [key, value] of copies) cache.values.set(key, value)
-      for (const reader of [store, other])
+      for (const reader of [cold(), other])
         t.equal(await loadSession(reader, sessionToken(session)), undefined, name)
     }
   },
@@ -235,7 +263,7 @@ t.test('the end of a session removes its copy, and a copy that waits is not writ
 })
 
 t.test('a copy from before a restore of the database is of another history, and is not used', async (t) => {
-  const { store, plain, schema, cache } = open()
+  const { store, cold, plain, schema, cache } = open()
   let session = await large(store)
   const backup = async () => {
     for (const table of ['session', 'entry'])
@@ -254,7 +282,7 @@ t.test('a copy from before a restore of the database is of another history, and 
   await written()
   await restore()
   for (let save = 0; save < 18; save += 1) {
-    const loaded = await again(session, store)
+    const loaded = await again(session, cold())
     t.notOk(loaded.store.includes('lost'), `${String(save)} saves after the restore`)
     const truth = await again(session, plain)
     t.strictSame(
@@ -328,7 +356,7 @@ t.test('each bit of a copy counts, and so do its length and its session', async 
 const sorted = ({ store }: Session) => store.toArray().sort(([a], [b]) => (a < b ? -1 : 1))
 
 t.test('keys and values of any kind survive a copy', async (t) => {
-  const { store, plain } = open()
+  const { store, cold, plain } = open()
   const values = {
     __proto__x: 1,
     'a key with "quotes"': null,
@@ -341,27 +369,27 @@ t.test('keys and values of any kind survive a copy', async (t) => {
   session = sessionSet('__proto__', JSON.parse('{"__proto__": { "a": 1 }}') as Json)(session)
   const saved = await saveSession(session)
   await written()
-  const [copied, truth] = [await again(saved, store), await again(saved, plain)]
+  const [copied, truth] = [await again(saved, cold()), await again(saved, plain)]
   t.strictSame(sorted(copied), sorted(truth))
   const list = copied.store.get('é') as readonly object[]
   t.throws(() => Object.assign(list[1] as object, { a: 1 }), TypeError)
 })
 
 t.test('events tell whether there was a copy, and why the cache gave none', async (t) => {
-  const { store, cache } = open()
+  const { store, cold, cache } = open()
   const session = await large(store)
   const events: unknown[] = []
   const stops = [
     onSessionEvent('copyRead', ({ result }) => events.push(result)),
     onSessionEvent('cacheFailed', (event) => events.push(event)),
   ]
-  await again(session, store)
+  await again(session, cold())
   cache.tamper = () => undefined
-  await again(session, store)
+  await again(session, cold())
   cache.tamper = () => Buffer.from('something else')
-  await again(session, store)
+  await again(session, cold())
   cache.tamper = () => 'fail'
-  await again(session, store)
+  await again(session, cold())
   for (const stop of stops) stop()
   t.strictSame(events, ['found', 'missing', 'rejected', { operation: 'get', kind: 'unavailable' }])
 })

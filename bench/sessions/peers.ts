@@ -6,6 +6,7 @@ import { ironSession } from './iron-peer.js'
 import {
   baselineKeyrow,
   keyrow,
+  lateKeyrow,
   pgKeyrow,
   plainKeyrow,
   relaxedKeyrow,
@@ -20,6 +21,7 @@ const stores: Peers = {
   keyrow,
   'keyrow, node-postgres': pgKeyrow,
   'keyrow, node-postgres, relaxed': relaxedKeyrow,
+  'keyrow, node-postgres, write-behind': lateKeyrow,
   ...(process.env['BASELINE'] === undefined ? {} : { 'keyrow, baseline': baselineKeyrow }),
   'keyrow, some keys': someKeysKeyrow,
   'keyrow, no layers': plainKeyrow,

@@ -4,8 +4,8 @@
 
 import { numberOption } from '../core/errors.js'
 import { E, O, pipe } from '../core/prelude.cjs'
-import { cancelAlarm, neutral, setAlarm } from '../core/process.js'
-import { type Cache, CacheError, type CacheItem } from './contract.js'
+import { cancelAlarm, neutral, now, setAlarm, setImmediate } from '../core/process.js'
+import { type Cache, CacheError, type CacheItem, type CacheSwap, type CacheValue } from './contract.js'
 
 export interface CacheOptions {
   /** The beginning of each key on the server: at most 100 printable ASCII characters, without spaces. Default: `keyrow:`. */
@@ -14,19 +14,24 @@ export interface CacheOptions {
   readonly timeoutMs?: number
   /** The maximum size of a value in bytes. A larger value is not sent. */
   readonly maxValueBytes?: number
+  /** Called with the error of each command that was sent, for a log. The error's `cause` is the error of the client. */
+  readonly onError?: (error: CacheError) => void
 }
 
 /** A client of another library. The keys and values of its commands are valid. */
 export interface CacheClient {
   /** Resolves when the client is connected. */
   readonly ready: Promise<unknown>
+  /** The last error of the client that belongs to no command. */
+  readonly lastError: () => unknown
   /** Whether the client is connected, or connects again by itself. */
   readonly isUsable: () => boolean
   /** Closes the client at once. Its waiting commands fail, or never end. */
   readonly end: () => void
-  /** Returns a value for each key. If it is no `Uint8Array`, the key has no value. */
-  readonly get: (keys: readonly string[]) => Promise<readonly unknown[]>
+  /** Returns the value of each key, or `undefined`. */
+  readonly get: (keys: readonly string[]) => Promise<readonly (CacheValue | undefined)[]>
   readonly set: (items: readonly CacheItem[]) => Promise<unknown>
+  readonly swap: (items: readonly CacheSwap[]) => Promise<readonly boolean[]>
   readonly drop: (keys: readonly string[]) => Promise<unknown>
 }
 
@@ -40,9 +45,10 @@ export const cacheOver = (connect: () => CacheClient, options: CacheOptions, lim
   const { prefix = 'keyrow:', timeoutMs = 50, maxValueBytes = limits.defaultValueBytes } = options
   const onServer = keysWith(prefix)
   numberOption('maxValueBytes', maxValueBytes, 1, limits.largestValueBytes, 'integer')
-  const connection = new Connection(connect, numberOption('timeoutMs', timeoutMs, 1, 60_000))
+  const { onError = () => undefined } = options
+  const connection = new Connection(connect, numberOption('timeoutMs', timeoutMs, 1, 60_000), onError)
   const command = commandsOn(connection)
-  const stored = (item: CacheItem): E.Either<CacheError, CacheItem> =>
+  const stored = <I extends CacheItem>(item: I): E.Either<CacheError, I> =>
     pipe(
       checkItem(item, maxValueBytes),
       E.chain(() => onServer(item.key)),
@@ -50,10 +56,11 @@ export const cacheOver = (connect: () => CacheClient, options: CacheOptions, lim
     )
   return {
     maxValueBytes,
-    get: command('get', onServer, async (client, keys) => (await client.get(keys)).map(optionOf)),
-    set: command('set', stored, async (client, items) => {
+    get: command('get', onServer, async (client, keys) => (await client.get(keys)).map(O.fromNullable)),
+    set: command('set', stored<CacheItem>, async (client, items) => {
       await client.set(items)
     }),
+    swap: command('swap', stored<CacheSwap>, (client, items) => client.swap(items)),
     drop: command('drop', onServer, async (client, keys) => {
       await client.drop(keys)
     }),
@@ -74,9 +81,6 @@ const commandsOn =
     const checked = E.traverseArray(check)(items)
     return E.isLeft(checked) ? checked : connection.send(operation, (client) => act(client, checked.right))
   }
-
-const optionOf = (value: unknown): O.Option<Uint8Array> =>
-  value instanceof Uint8Array ? O.some(value) : O.none
 
 const invalid = (message: string): E.Either<CacheError, never> => E.left(new CacheError(message, 'invalid'))
 
@@ -104,32 +108,44 @@ const FAILURES_BEFORE_PAUSE = 5
 const SHORTEST_PAUSE_MS = 1_000
 const LONGEST_PAUSE_MS = 30_000
 
+/** A client that is not connected after this time is replaced. */
+const CONNECT_MS = 10_000
+
 class Connection {
   readonly #connect: () => CacheClient
   readonly #timeoutMs: number
+  readonly #onError: (error: CacheError) => void
   #client: CacheClient | undefined
-  /** The number of failures since the last success. */
+  /** The time until which the client may connect, or `undefined` if it is connected. */
+  #connectsUntil: number | undefined
+  /** The number of failures since the last success, without failures of commands that ran at the same time. */
   #failures = 0
+  #failedAt = Number.NEGATIVE_INFINITY
   #pauseMs = SHORTEST_PAUSE_MS
-  #pausedUntil = 0
+  #pausedUntil = Number.NEGATIVE_INFINITY
   #isClosed = false
   readonly #running = new Set<Outcome<unknown>>()
 
-  constructor(connect: () => CacheClient, timeoutMs: number) {
+  constructor(connect: () => CacheClient, timeoutMs: number, onError: (error: CacheError) => void) {
     this.#connect = connect
     this.#timeoutMs = timeoutMs
+    this.#onError = onError
   }
 
   async send<A>(operation: string, act: (client: CacheClient) => Promise<A>): Outcome<A> {
     if (this.#isClosed) return E.left(new CacheError(`${operation}: the cache is closed`, 'closed'))
-    if (performance.now() < this.#pausedUntil)
+    const sentAt = now()
+    if (sentAt < this.#pausedUntil)
       return E.left(new CacheError(`${operation}: not sent, since the last commands have failed`, 'paused'))
-    const running = this.#attempt(operation, act)
+    // A client may connect at its first command, and belongs to no request's async context.
+    const running = neutral(() => this.#attempt(operation, act))
     this.#running.add(running)
     const result = await running
     this.#running.delete(running)
-    if (E.isLeft(result)) this.#noteFailure()
-    else {
+    if (E.isLeft(result)) {
+      this.#noteFailure(sentAt)
+      this.#onError(result.left)
+    } else {
       this.#failures = 0
       this.#pauseMs = SHORTEST_PAUSE_MS
     }
@@ -148,13 +164,16 @@ class Connection {
       let isOver = false
       const settle = (result: E.Either<CacheError, A>): void => {
         cancelAlarm(alarm)
+        isOver = true
         resolve(result)
       }
-      const alarm = setAlarm(this.#timeoutMs, () => {
-        isOver = true
+      const expire = (): void => {
+        if (isOver) return
         const message = `${operation}: no answer within ${String(this.#timeoutMs)} ms`
-        resolve(E.left(new CacheError(message, 'timeout')))
-      })
+        settle(E.left(new CacheError(message, 'timeout', this.#client?.lastError())))
+      }
+      // If the process was busy, the answer may have arrived. Node.js reads it before it calls `expire`.
+      const alarm = setAlarm(this.#timeoutMs, () => setImmediate(expire))
       const run = async (): Promise<void> => {
         const client = await this.#connected()
         if (!isOver) settle(E.right(await act(client)))
@@ -166,32 +185,44 @@ class Connection {
   }
 
   async #connected(): Promise<CacheClient> {
-    // A client lives longer than the request that needs it first, so it belongs to no request's async context.
-    this.#client ??= neutral(this.#connect)
+    if (this.#client === undefined) {
+      this.#client = this.#connect()
+      this.#connectsUntil = now() + CONNECT_MS
+    }
     const client = this.#client
     await client.ready
+    if (client === this.#client) this.#connectsUntil = undefined
     return client
   }
 
-  #noteFailure(): void {
+  #noteFailure(sentAt: number): void {
+    const [time, client] = [now(), this.#client]
+    const isConnecting = this.#connectsUntil !== undefined && time < this.#connectsUntil
+    if (client?.isUsable() === false) this.#endClient()
+    // Commands that run at the same time fail for the same reason.
+    if (sentAt < this.#failedAt) return
+    this.#failedAt = time
     this.#failures += 1
-    const now = performance.now()
-    const isToPause = this.#failures >= FAILURES_BEFORE_PAUSE && now >= this.#pausedUntil
-    if (isToPause || this.#client?.isUsable() === false) this.#endClient()
-    if (!isToPause) return
-    this.#pausedUntil = now + this.#pauseMs
+    if (this.#failures < FAILURES_BEFORE_PAUSE) return
+    this.#pausedUntil = time + this.#pauseMs
     this.#pauseMs = Math.min(2 * this.#pauseMs, LONGEST_PAUSE_MS)
+    if (!isConnecting) this.#endClient()
   }
 
   #endClient(): void {
     const client = this.#client
     this.#client = undefined
+    this.#connectsUntil = undefined
     if (client === undefined) return
-    client.ready.catch(() => undefined)
-    try {
-      client.end()
-    } catch {
-      // A client that is closed already may throw an error.
+    const end = (): void => {
+      try {
+        client.end()
+      } catch {
+        // A client that is closed already may throw an error.
+      }
     }
+    end()
+    // A client that is still connecting may stay connected, so it is ended again.
+    client.ready.then(end, () => undefined)
   }
 }

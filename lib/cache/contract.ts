@@ -31,14 +31,30 @@ export interface CacheItem {
   readonly ttlMs: number
 }
 
+/** A value, with the version that the cache gave to this write of the value. */
+export interface CacheValue {
+  readonly value: Uint8Array
+  readonly version: string
+}
+
+/** An item that is stored only if the key still has the value of this version, or no value. */
+export interface CacheSwap extends CacheItem {
+  readonly version: Option<string>
+}
+
 /** A shared cache. Each command ends within a limited time, and rejects for no reason. */
 export interface Cache {
   /** The maximum size of a value in bytes. */
   readonly maxValueBytes: number
   /** Returns the values of the keys, in the order of the keys. */
-  readonly get: (keys: readonly string[]) => TaskEither<CacheError, readonly Option<Uint8Array>[]>
+  readonly get: (keys: readonly string[]) => TaskEither<CacheError, readonly Option<CacheValue>[]>
   /** Stores values. After an error the cache may have some of the new values. */
   readonly set: (items: readonly CacheItem[]) => TaskEither<CacheError, void>
+  /**
+   * Stores each value if its key still has the value of this version, or no value if the version is `None`. The results
+   * say which values were stored. After an error the cache may have some of the new values.
+   */
+  readonly swap: (items: readonly CacheSwap[]) => TaskEither<CacheError, readonly boolean[]>
   /** Deletes values. It is no error if a key has none. */
   readonly drop: (keys: readonly string[]) => TaskEither<CacheError, void>
   /** Waits for the commands that were sent, and closes the connections. A second call has no effect. */

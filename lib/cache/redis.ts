@@ -1,17 +1,26 @@
 // Makes a cache in Redis, with clients of the package `redis`.
 
+import { randomBytes } from 'node:crypto'
+import { O } from '../core/prelude.cjs'
 import { type CacheClient, type CacheOptions, cacheOver } from './connection.js'
-import type { Cache, CacheItem } from './contract.js'
+import type { Cache, CacheItem, CacheSwap, CacheValue } from './contract.js'
 
 export type { CacheOptions } from './connection.js'
-export { type Cache, CacheError, type CacheErrorKind, type CacheItem } from './contract.js'
+export {
+  type Cache,
+  CacheError,
+  type CacheErrorKind,
+  type CacheItem,
+  type CacheSwap,
+  type CacheValue,
+} from './contract.js'
 
 /** The members of a client of the package `redis` that keyrow uses. A cluster and a sentinel have them too. */
 export interface RedisClient {
   connect(): Promise<unknown>
   destroy(): void
   readonly isOpen: boolean
-  on(event: 'error', listener: () => void): unknown
+  on(event: 'error', listener: (error: unknown) => void): unknown
   withTypeMapping(mapping: { readonly 36: typeof Buffer }): RedisCommands
 }
 
@@ -19,6 +28,7 @@ interface RedisCommands {
   get(key: string): Promise<unknown>
   set(key: string, value: Buffer, options: { readonly PX: number }): Promise<unknown>
   del(key: string): Promise<unknown>
+  eval(script: string, options: { readonly keys: string[]; readonly arguments: Buffer[] }): Promise<unknown>
 }
 
 /** Redis returns values as bulk strings. The package `redis` has this code for them, and returns a `Buffer` for each. */
@@ -27,19 +37,46 @@ const BULK_STRINGS_AS_BUFFERS = { 36: Buffer } as const
 // If a value is larger than Redis's memory, Redis evicts all other values. So the default is far below this size.
 const LIMITS = { defaultValueBytes: 4 * 1024 * 1024, largestValueBytes: 512 * 1024 * 1024 }
 
+// Each value in Redis begins with random bytes, which are its version. A counter would begin again after a restart, and an
+// old version could then be the version of another value.
+const VERSION_BYTES = 16
+
+const withVersion = ({ value }: CacheItem): Buffer => Buffer.concat([randomBytes(VERSION_BYTES), value])
+
+const cacheValue = (stored: unknown): CacheValue | undefined =>
+  Buffer.isBuffer(stored) && stored.length >= VERSION_BYTES
+    ? { value: stored.subarray(VERSION_BYTES), version: stored.toString('hex', 0, VERSION_BYTES) }
+    : undefined
+
+// ARGV: the expected version, the new value, and its lifetime in milliseconds. A missing value has the version ''.
+const SWAP = `
+if redis.call('getrange', KEYS[1], 0, ${String(VERSION_BYTES - 1)}) ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
+return 1`
+
 const connected = (client: RedisClient): CacheClient => {
-  // Without a listener, an error of the connection would end the process. The command gets the error, too.
-  client.on('error', () => undefined)
+  let lastError: unknown
+  // Without a listener, an error of the connection would end the process.
+  client.on('error', (error) => {
+    lastError = error
+  })
   const commands = client.withTypeMapping(BULK_STRINGS_AS_BUFFERS)
-  const set = ({ key, value, ttlMs }: CacheItem): Promise<unknown> =>
-    commands.set(key, Buffer.from(value.buffer, value.byteOffset, value.length), { PX: Math.ceil(ttlMs) })
+  const ttlOf = ({ ttlMs }: CacheItem): number => Math.ceil(ttlMs)
+  const swap = async (item: CacheSwap): Promise<boolean> => {
+    const version = Buffer.from(O.getOrElse(() => '')(item.version), 'hex')
+    const args = [version, withVersion(item), Buffer.from(String(ttlOf(item)))]
+    return (await commands.eval(SWAP, { keys: [item.key], arguments: args })) === 1
+  }
   return {
     ready: client.connect(),
+    lastError: () => lastError,
     isUsable: () => client.isOpen,
     end: () => client.destroy(),
     // Each command has one key, since the keys of a cluster are on different servers. The client sends all at once.
-    get: (keys) => Promise.all(keys.map((key) => commands.get(key))),
-    set: (items) => Promise.all(items.map(set)),
+    get: (keys) => Promise.all(keys.map(async (key) => cacheValue(await commands.get(key)))),
+    set: (items) =>
+      Promise.all(items.map((item) => commands.set(item.key, withVersion(item), { PX: ttlOf(item) }))),
+    swap: (items) => Promise.all(items.map(swap)),
     drop: (keys) => Promise.all(keys.map((key) => commands.del(key))),
   }
 }

@@ -3,21 +3,14 @@
 // whether the session is alive, and compares the copy's revision and version tag with its own. So a copy that is old, of
 // another history or forged costs one more read, and does no harm.
 
+import { LRUCache } from 'lru-cache'
 import { numberOption } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { neutral, setImmediate } from '../core/process.js'
 import { makeSnapshot, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
-import {
-  type Absence,
-  type BatchOperations,
-  type LoadRequest,
-  type Reading,
-  type SaveRequest,
-  type SessionStore,
-  wrapStore,
-} from '../store/contract.js'
+import { type Absence, onceCommitted, type SessionStore, withTransactions } from '../store/contract.js'
 import { publish } from '../store/events.js'
 import type { Cache, CacheError } from './contract.js'
 import { type Copies, copiesWith } from './copy.js'
@@ -56,7 +49,7 @@ const MAX_WAITING = 100
  * import { batched, cached, writeThrough } from 'keyrow/store'
  *
  * const cache = redisCache(() => createClient({ url: process.env['REDIS_URL'] ?? '' }))
- * const store = batched(cached(writeThrough(memoryStore(), cache, { secrets: [randomBytes(32)] })))
+ * const store = writeThrough(batched(cached(memoryStore())), cache, { secrets: [randomBytes(32)] })
  * console.log((await store.prepare())._tag) // Right
  * await cache.close()
  * ```
@@ -68,24 +61,26 @@ export const writeThrough = (
 ): SessionStore => {
   const least = numberOption('minBytes', minBytes, 0, Number.MAX_SAFE_INTEGER)
   const shared = new SharedCopies(cache, copiesWith(secrets), store.lifetime.idleMs, least)
-  return wrapStore(store, {
-    ...writing(store, shared),
-    load: loading(store, shared),
-    ...(store.batch === undefined ? {} : { batch: batchWith(store.batch, shared) }),
+  const { using } = store
+  const own = { ...store, ...writing(store, shared), load: loading(store, shared) }
+  if (using === undefined) return own
+  return withTransactions(own, (tx) => {
+    const inside = using(tx)
+    return { ...inside, ...ending(inside, shared) }
   })
 }
 
-/** Whether the process knows nothing of the session, and wants all of it. */
-const isCold = ({ known, keys }: Reading): boolean => known === undefined && keys === undefined
-
+/** A session of which the process knows nothing is loaded with the help of its copy. */
 const loading =
   (store: SessionStore, shared: SharedCopies): SessionStore['load'] =>
   (id, secret, reading = {}) =>
-    isCold(reading)
+    reading.keys === undefined && reading.known === undefined
       ? async () => {
-          const [known] = await shared.read([id])
-          const loaded = await store.load(id, secret, { known })()
-          if (E.isRight(loaded)) shared.loaded(id, known, loaded.right)
+          const copy = shared.isKnown(id) ? 'known' : await shared.read(id)
+          const loaded = await store.load(id, secret, {
+            known: typeof copy === 'string' ? undefined : copy,
+          })()
+          if (E.isRight(loaded)) shared.loaded(id, copy, loaded.right)
           return loaded
         }
       : store.load(id, secret, reading)
@@ -107,54 +102,20 @@ const writing = (
     if (E.isRight(saved)) shared.saved(id, change.since, saved.right)
     return saved
   },
-  destroy: (id) =>
-    pipe(
-      store.destroy(id),
-      TE.tapIO(() => () => shared.drop([id])),
-    ),
-  endAll: (principal, which) =>
-    pipe(
-      store.endAll(principal, which),
-      TE.tapIO((ids) => () => shared.drop(ids)),
-    ),
+  ...ending(store, shared),
 })
 
-const batchWith = (batch: BatchOperations, shared: SharedCopies): BatchOperations => ({
-  ...batch,
-  load: (requests) => async () => {
-    const copies = await copiesFor(requests, shared)
-    const results = await batch.load(
-      copies === undefined
-        ? requests
-        : requests.map((request, index) => (copies[index] ? { ...request, known: copies[index] } : request)),
-    )()
-    if (E.isRight(results))
-      results.right.forEach((result, index) => {
-        const request = requests[index] as LoadRequest
-        if (isCold(request)) shared.loaded(request.id, copies?.[index], result)
-      })
-    return results
-  },
-  save: (requests) => async () => {
-    const results = await batch.save(requests)()
-    if (E.isRight(results))
-      results.right.forEach((saved, index) => {
-        const { id, since } = requests[index] as SaveRequest
-        if (E.isRight(saved)) shared.saved(id, since, saved.right)
-      })
-    return results
-  },
-})
-
-/** Returns a copy or `undefined` for each request. */
-const copiesFor = async (
-  requests: readonly LoadRequest[],
-  shared: SharedCopies,
-): Promise<readonly (Snapshot | undefined)[] | undefined> => {
-  const cold = requests.filter(isCold)
-  if (cold.length === 0) return undefined
-  const found = (await shared.read(cold.map(({ id }) => id))).values()
-  return requests.map((request) => (isCold(request) ? found.next().value : undefined))
+/** A session that ends in a transaction has ended after the commit. */
+const ending = (store: SessionStore, shared: SharedCopies): Pick<SessionStore, 'destroy' | 'endAll'> => {
+  const drop = (ids: readonly SessionId[]) => () => onceCommitted(store, () => shared.drop(ids))
+  return {
+    destroy: (id) =>
+      pipe(
+        store.destroy(id),
+        TE.tapIO(() => drop([id])),
+      ),
+    endAll: (principal, which) => pipe(store.endAll(principal, which), TE.tapIO(drop)),
+  }
 }
 
 const isOutdated = (copy: Snapshot, { revision, versionTag }: Snapshot): boolean => {
@@ -162,12 +123,23 @@ const isOutdated = (copy: Snapshot, { revision, versionTag }: Snapshot): boolean
   return saves < 0 || saves >= SAVES_PER_COPY || (saves === 0 && copy.versionTag !== versionTag)
 }
 
+/** The maximum number of sessions that the process is known to know. */
+const MAX_KNOWN = 10_000
+
+/** The maximum number of copies that one command deletes. */
+const MAX_DROPPED = 100
+
+/** The result of a read: the copy, or why there is none. `known`: the copy was not read. `failed`: the cache has failed. */
+type Read = Snapshot | 'known' | 'failed' | 'missing'
+
 /** The copies of sessions in a cache. No method fails, and each read takes a limited time. */
 class SharedCopies {
   readonly #cache: Cache
   readonly #copies: Copies
   readonly #ttlMs: number
   readonly #minBytes: number
+  /** The sessions that this process has loaded or saved. A layer below has probably cached them. */
+  readonly #known = new LRUCache<SessionId, true>({ max: MAX_KNOWN })
   readonly #waiting = new Map<SessionId, Snapshot>()
   #isWriting = false
 
@@ -178,29 +150,33 @@ class SharedCopies {
     this.#minBytes = minBytes
   }
 
-  /** Returns the copy of each session, or `undefined`. */
-  async read(ids: readonly SessionId[]): Promise<readonly (Snapshot | undefined)[]> {
-    const values = await this.#cache.get(ids)()
+  isKnown(id: SessionId): boolean {
+    return this.#known.get(id) === true
+  }
+
+  async read(id: SessionId): Promise<Read> {
+    const values = await this.#cache.get([id])()
     if (E.isLeft(values)) {
       failed('get', values.left)
-      return ids.map(() => undefined)
+      return 'failed'
     }
-    return ids.map((id, index) => this.#decoded(id, values.right[index] ?? O.none))
+    const value = O.toUndefined(values.right[0] ?? O.none)
+    const copy = value && O.toUndefined(this.#copies.decode(id, value.value))
+    publish('copyRead', {
+      id,
+      result: value === undefined ? 'missing' : copy === undefined ? 'rejected' : 'found',
+    })
+    return copy ?? 'missing'
   }
 
-  #decoded(id: SessionId, value: O.Option<Uint8Array>): Snapshot | undefined {
-    const copy = O.isSome(value) ? this.#copies.decode(id, value.value) : O.none
-    if (O.isSome(copy)) {
-      publish('copyRead', { id, result: 'found' })
-      return copy.value
+  /** Writes a copy after a load, if the cache has none that is new enough. */
+  loaded(id: SessionId, copy: Read, result: E.Either<Absence, Snapshot>): void {
+    if (E.isLeft(result)) {
+      if (result.left === 'expired') this.#known.delete(id)
+      return
     }
-    publish('copyRead', { id, result: O.isSome(value) ? 'rejected' : 'missing' })
-    return undefined
-  }
-
-  /** Writes a copy after a load, unless the copy that was read is new enough. */
-  loaded(id: SessionId, copy: Snapshot | undefined, result: E.Either<Absence, Snapshot>): void {
-    if (E.isRight(result) && (copy === undefined || isOutdated(copy, result.right)))
+    this.#known.set(id, true)
+    if (copy === 'missing' || (typeof copy === 'object' && isOutdated(copy, result.right)))
       this.write(id, result.right)
   }
 
@@ -212,7 +188,8 @@ class SharedCopies {
 
   /** Writes the copy of a session if the session is large. The caller does not wait. */
   write(id: SessionId, snapshot: Snapshot): void {
-    if (snapshot.keys !== undefined || !this.#isLarge(snapshot)) return
+    this.#known.set(id, true)
+    if (snapshot.keys !== undefined || !this.#hasCopy(snapshot)) return
     if (this.#waiting.size >= MAX_WAITING && !this.#waiting.has(id)) return
     this.#waiting.set(id, snapshot)
     if (this.#isWriting) return
@@ -222,26 +199,46 @@ class SharedCopies {
   }
 
   drop(ids: readonly SessionId[]): void {
-    for (const id of ids) this.#waiting.delete(id)
-    if (ids.length > 0)
-      void this.#cache
-        .drop(ids)()
-        .then(E.mapLeft((error) => failed('drop', error)))
+    for (const id of ids) {
+      this.#waiting.delete(id)
+      this.#known.delete(id)
+    }
+    void this.#dropAll(ids)
   }
 
-  #isLarge({ entries }: Snapshot): boolean {
-    return entries.reduce((size, value, key) => size + key.length + jsonSize(value), 0) >= this.#minBytes
+  async #dropAll(ids: readonly SessionId[]): Promise<void> {
+    for (let from = 0; from < ids.length; from += MAX_DROPPED) {
+      const dropped = await this.#cache.drop(ids.slice(from, from + MAX_DROPPED))()
+      if (E.isLeft(dropped)) failed('drop', dropped.left)
+    }
+  }
+
+  /** Whether a session is large enough for a copy, and small enough for the cache. */
+  #hasCopy({ entries }: Snapshot): boolean {
+    const size = entries.reduce((sum, value, key) => sum + key.length + jsonSize(value), 0)
+    return size >= this.#minBytes && size <= this.#cache.maxValueBytes
   }
 
   async #writeAll(): Promise<void> {
-    for (const [id, snapshot] of this.#waiting) {
-      this.#waiting.delete(id)
-      const value = this.#copies.encode(id, snapshot)
-      if (value.length > this.#cache.maxValueBytes) continue
-      const written = await this.#cache.set([{ key: id, value, ttlMs: this.#ttlMs }])()
-      if (E.isLeft(written)) failed('set', written.left)
+    try {
+      for (const [id, snapshot] of this.#waiting) {
+        this.#waiting.delete(id)
+        await this.#writeOne(id, snapshot)
+        // Requests run between two copies.
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    } finally {
+      this.#isWriting = false
     }
-    this.#isWriting = false
+  }
+
+  async #writeOne(id: SessionId, snapshot: Snapshot): Promise<void> {
+    const value = this.#copies.encode(id, snapshot)
+    if (value.length > this.#cache.maxValueBytes) return
+    const written = await this.#cache.set([{ key: id, value, ttlMs: this.#ttlMs }])()
+    if (E.isRight(written)) return
+    failed('set', written.left)
+    if (written.left.kind === 'paused' || written.left.kind === 'closed') this.#waiting.clear()
   }
 }
 

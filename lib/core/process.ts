@@ -32,8 +32,8 @@ export interface Alarm {
   readonly act: () => void
 }
 
-// Fake timers also replace `performance.now`.
-const now = performance.now.bind(performance)
+/** `performance.now` of Node.js, which fake timers replace, too. */
+export const now = performance.now.bind(performance)
 
 /**
  * Calls a function in no request's async context. In the async context of a request, an alarm of another request would run

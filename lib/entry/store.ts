@@ -1,6 +1,18 @@
 // Exports the functions and types for authors of stores, databases and layers.
 
-export { type Cache, CacheError, type CacheErrorKind, type CacheItem } from '../cache/contract.js'
+export {
+  type Cache,
+  CacheError,
+  type CacheErrorKind,
+  type CacheItem,
+  type CacheSwap,
+  type CacheValue,
+} from '../cache/contract.js'
+export {
+  type WriteBehindOptions,
+  type WriteBehindStore,
+  writeBehind,
+} from '../cache/write-behind.js'
 export { type WriteThroughOptions, writeThrough } from '../cache/write-through.js'
 export type { Edit, Edits, Entries, Step } from '../core/edits.js'
 export type { StoreError } from '../core/errors.js'

@@ -2,7 +2,19 @@
 // which rejects with the error of a `Left`. A `None` becomes `undefined`. A synchronous function throws the error of a
 // `Left`. The modules of this folder contain only such conversions.
 
-export { type Cache, CacheError, type CacheErrorKind, type CacheItem } from '../cache/contract.js'
+export {
+  type Cache,
+  CacheError,
+  type CacheErrorKind,
+  type CacheItem,
+  type CacheSwap,
+  type CacheValue,
+} from '../cache/contract.js'
+export {
+  type WriteBehindOptions,
+  type WriteBehindStore,
+  writeBehind,
+} from '../cache/write-behind.js'
 export { type WriteThroughOptions, writeThrough } from '../cache/write-through.js'
 export {
   DecodeError,

@@ -26,6 +26,7 @@ import {
   baseRevision,
   changesSince,
   commitParts,
+  type Durability,
   epoch,
   extendedExpiry,
   isRecent,
@@ -62,6 +63,44 @@ const LOADS = [
   ['$5', 'float8'],
 ] as const
 
+// `late` is the parameter with the late saves of each session, as one string. The statement remembers these saves.
+const saved = (schema: string, durability: Durability, late?: string): string => `
+with ${commitParts(durability).cte}held as materialized (
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since${late === undefined ? '' : ', i.late'}
+  from ${unnested(['$1', 'uuid'], ['$2', 'float8'], ['$3', 'text'], ['$4', 'boolean'], ['$5', 'text'], ...(late === undefined ? [] : [[late, 'text'] as const]))}
+         with ordinality as i (id, revision, tag, strict, saves, ${late === undefined ? '' : 'late, '}n)
+  join ${schema}.session s on s.id = i.id
+  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base${commitParts(durability).join}
+  where ${ALIVE_NOW} and (not i.strict or base.since = s.revision)
+    and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
+  for no key update of s skip locked
+), head as (
+  update ${schema}.session s
+  set revision = s.revision + held.times, expires_at = ${extendedExpiry('$6')},
+      recent_saves = ${withSaves('held.saves', '8 * held.times')}
+  from held where s.id = held.id
+  returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
+), written as (
+  insert into ${schema}.entry (session_id, key, value, revision)
+  select head.id, e.key, e.value::jsonb, head.revision
+  from ${unnested(['$7', 'int'], ['$8', 'text'], ['$9', 'text'])} as e (n, key, value) join head on head.n = e.n
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+)${late === undefined ? '' : rememberedSaves(schema)}
+select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
+       case when head.since = head.before then head.revision - 1
+            else (select revision from ${schema}.session s where s.id = head.id) + head.revision - head.before - 1
+       end::float8 as seen,
+       case when head.since > 0 and head.since < head.before
+            then ${changesSince(schema, 'head.id', 'head.since')} end as changes
+from head`
+
+const rememberedSaves = (schema: string): string => `, remembered as (
+  insert into ${schema}.late_save (session_id, save, stored_at)
+  select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
+  from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
+  on conflict do nothing
+)`
+
 export const batchStatements = statementsOf('batch', {
   // Arrays as text: $1 ids, $2 hashes of secrets, $3 base revisions, $4 version tags of $3, $5 expirations. Numbers: $6
   // idle time, $7 touch fraction. The result has no row for an unchanged session, and a row of nulls for an unknown
@@ -87,38 +126,13 @@ where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.exp
   // have revision $2, $5 the idempotency keys of merged saves, as one string. Number: $6 idle time. Arrays as text, for
   // edits: $7 ordinals of sessions, $8 keys, $9 values, null for a deletion. The result has no row for a session that
   // was not saved. `seen` and `changes` come from the statement's snapshot. The statement writes no principals.
-  save: (schema, _, durability) => `
-with ${commitParts(durability).cte}held as materialized (
-  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since
-  from ${unnested(['$1', 'uuid'], ['$2', 'float8'], ['$3', 'text'], ['$4', 'boolean'], ['$5', 'text'])}
-         with ordinality as i (id, revision, tag, strict, saves, n)
-  join ${schema}.session s on s.id = i.id
-  cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base${commitParts(durability).join}
-  where ${ALIVE_NOW} and (not i.strict or base.since = s.revision)
-    and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
-  for no key update of s skip locked
-), head as (
-  update ${schema}.session s
-  set revision = s.revision + held.times, expires_at = ${extendedExpiry('$6')},
-      recent_saves = ${withSaves('held.saves', '8 * held.times')}
-  from held where s.id = held.id
-  returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
-), written as (
-  insert into ${schema}.entry (session_id, key, value, revision)
-  select head.id, e.key, e.value::jsonb, head.revision
-  from ${unnested(['$7', 'int'], ['$8', 'text'], ['$9', 'text'])} as e (n, key, value) join head on head.n = e.n
-  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-)
-select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
-       case when head.since = head.before then head.revision - 1
-            else (select revision from ${schema}.session s where s.id = head.id) + head.revision - head.before - 1
-       end::float8 as seen,
-       case when head.since > 0 and head.since < head.before
-            then ${changesSince(schema, 'head.id', 'head.since')} end as changes
-from head`,
+  save: (schema, _, durability) => saved(schema, durability),
+
+  // Like `save`, with an array of text: $10 the late saves of each session, as one string
+  saveLate: (schema, _, durability) => saved(schema, durability, '$10'),
 })
 
-type BatchStatements = ReturnType<typeof batchStatements>
+export type BatchStatements = ReturnType<typeof batchStatements>
 
 /** Like `BatchOperations`, but `save` returns a function that makes one attempt. */
 interface BatchAttempts extends Pick<BatchOperations, 'load'> {
@@ -137,7 +151,7 @@ export const batchOver = (
   save: saveBatch(database, sql.save, lifetime, refresh),
 })
 
-const Ordinal = t.type({ n: t.number })
+export const Ordinal = t.type({ n: t.number })
 const BatchLoadedRow = t.intersection([Ordinal, t.union([LoadedRow, t.type({ revision: t.null })])])
 const BatchWrittenRow = t.type({ ...WrittenRow.props, ...Ordinal.props })
 type BatchWrittenRow = t.TypeOf<typeof BatchWrittenRow>
@@ -292,7 +306,12 @@ const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest
 
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 
-const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly Param[] => {
+/** Returns the parameters of a batch of saves. If `strict` is undefined, only saves with updates are strict. */
+export const saveParams = (
+  requests: readonly SaveRequest[],
+  idleMs: number,
+  isStrict?: boolean,
+): readonly Param[] => {
   const ids: string[] = []
   const revisions: number[] = []
   const tags: string[] = []
@@ -304,7 +323,7 @@ const saveParams = (requests: readonly SaveRequest[], idleMs: number): readonly 
     ids.push(id)
     revisions.push(since.revision)
     tags.push(since.versionTag)
-    strict.push(hasUpdates(edits))
+    strict.push(isStrict ?? hasUpdates(edits))
     saves.push(savesOf(changes))
     addEdits(written, ids.length, request)
   }

@@ -21,6 +21,7 @@ import type {
   RowWrite,
   Seen,
 } from '../store/flow-contract.js'
+import { Ordinal } from './batch.js'
 import type { flowStatements } from './flow-statements.js'
 import { optionalRowAs, rowAs, rowsAs, texts } from './rows.js'
 
@@ -216,8 +217,6 @@ type Part = TE.TaskEither<StoreError | SaveConflict, unknown>
 
 const advancing = (handle: Database, sql: FlowStatements, { key, seen, row }: RowWrite): Part =>
   pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance'))
-
-const Ordinal = t.type({ n: t.number })
 
 /** Makes the operation of a batch that stores rows of different flows in one statement. */
 export const rowsBatch =

@@ -1,5 +1,5 @@
 // Defines parts of SQL that several statements share. `s` is a row of `session`. `schema` is a quoted identifier.
-import { type Query, unplanned } from '../db/database.js'
+import { type Database, type Query, unplanned } from '../db/database.js'
 import { RECENT_SAVES } from '../store/contract.js'
 
 export { RECENT_SAVES }
@@ -27,6 +27,28 @@ export const TOMBSTONE_REVISIONS = 256
 
 /** Whether a commit waits until the log is on disk (`full`). */
 export type Durability = 'full' | 'relaxed'
+
+const DURABILITIES: readonly string[] = ['full', 'relaxed'] satisfies readonly Durability[]
+
+/**
+ * Checks the option `durability` of a store.
+ *
+ * @throws `RangeError` for another value, and for a relaxed store on Citus or PGlite
+ */
+export const durabilityOf = (
+  { isEmbedded = false }: Database,
+  { durability = 'full', citus = false }: { readonly durability?: Durability; readonly citus?: boolean },
+): Durability => {
+  if (!DURABILITIES.includes(durability))
+    throw new RangeError(`durability is ${JSON.stringify(durability)}: it must be 'full' or 'relaxed'`)
+  // Citus runs no volatile function in a statement for several shards.
+  if (durability === 'relaxed' && citus)
+    throw new RangeError("durability: 'relaxed' is not possible with citus: true")
+  // PGlite writes a commit that does not wait to disk only with the next commit that waits.
+  if (durability === 'relaxed' && isEmbedded)
+    throw new RangeError("durability: 'relaxed' is not possible with PGlite")
+  return durability
+}
 
 /** The parts of a statement with a given durability: a common table expression, and two clauses that read from it. */
 interface CommitParts {

@@ -247,11 +247,39 @@ const flows: Migration = {
   ],
 }
 
-export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds, flows]
+// Saves are inserted in the order of their time. So a BRIN index, which has a few pages only, finds the old ones.
+const lateSaves: Migration = {
+  version: 5,
+  what: 'the late saves of `writeBehind`',
+  locks: 'creates a new table; blocks nothing',
+  steps: stepsOf((schema) => ({
+    'schema.late_save': `
+create table ${schema}.late_save (
+  session_id uuid not null,
+  save bytea not null, -- the idempotency key
+  stored_at timestamptz not null,
+  primary key (session_id, save)
+)`,
+    'schema.late_save_stored_at': `
+create index late_save_stored_at on ${schema}.late_save using brin (stored_at) with (pages_per_range = 16)`,
+  })),
+  columns: columns('late_save', 'session_id uuid', 'save bytea', 'stored_at timestamp with time zone'),
+}
+
+export const migrations: readonly Migration[] = [sessionAndEntry, listing, ownTimesAndIds, flows, lateSaves]
 
 export const LATEST = migrations.length
 
-export const TABLES = ['session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect'] as const
+export const TABLES = [
+  'session',
+  'entry',
+  'listing',
+  'metadata',
+  'flow',
+  'continuation',
+  'effect',
+  'late_save',
+] as const
 
 /** The names of keyrow's tables, as a list of SQL literals. */
 export const TABLE_NAMES = TABLES.map((table) => `'${table}'`).join(', ')

@@ -10,6 +10,7 @@ import { type Attempt, type RetryPolicy, retried, retryPolicyOf } from '../db/de
 import {
   type Absence,
   type BatchOperations,
+  type LateSaves,
   type Lifetime,
   lifetimeOf,
   type Saved,
@@ -20,7 +21,8 @@ import type { FlowStore } from '../store/flow-contract.js'
 import { batchOver, batchStatements } from './batch.js'
 import { flowStatements } from './flow-statements.js'
 import { flowsOver, rowsBatch } from './flows.js'
-import { ALIVE_AT_START, ALIVE_NOW, type Durability } from './fragments.js'
+import { ALIVE_AT_START, ALIVE_NOW, type Durability, durabilityOf } from './fragments.js'
+import { lateOver, lateStatements } from './late.js'
 import { citusPrincipals, principalsOver } from './principals.js'
 import {
   entriesAfter,
@@ -225,23 +227,6 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   })
 }
 
-const DURABILITIES: readonly string[] = ['full', 'relaxed'] satisfies readonly Durability[]
-
-const durabilityOf = (
-  { isEmbedded = false }: Database,
-  { durability = 'full', citus = false }: SessionStoreOptions,
-): Durability => {
-  if (!DURABILITIES.includes(durability))
-    throw new RangeError(`durability is ${JSON.stringify(durability)}: it must be 'full' or 'relaxed'`)
-  // Citus runs no volatile function in a statement for several shards.
-  if (durability === 'relaxed' && citus)
-    throw new RangeError("durability: 'relaxed' is not possible with citus: true")
-  // PGlite writes a commit that does not wait to disk only with the next commit that waits.
-  if (durability === 'relaxed' && isEmbedded)
-    throw new RangeError("durability: 'relaxed' is not possible with PGlite")
-  return durability
-}
-
 interface StoreParts {
   readonly database: Database
   readonly schema: string
@@ -273,6 +258,7 @@ const storeOver = (parts: StoreParts): SessionStore => {
     endAll: prepared(inner.endAll),
     deleteExpired: prepared(inner.deleteExpired),
     flows: preparedFlows(prepared, inner.flows),
+    ...(inner.late === undefined ? {} : { late: preparedLate(prepared, inner.late) }),
     ...(parts.database.misuse === undefined ? {} : { misuse: parts.database.misuse }),
     ...(parts.database.current === undefined ? {} : { current: parts.database.current }),
     ...(inner.batch === undefined ? {} : { batch: preparedBatch(prepared, inner.batch) }),
@@ -283,6 +269,13 @@ const preparedBatch = (
   prepared: ReturnType<typeof preparedOver>,
   { load, save, addRows }: NonNullable<ReturnType<typeof operations>['batch']>,
 ): BatchOperations => ({ load: prepared(load), save: prepared(save), addRows: prepared(addRows) })
+
+const preparedLate = (prepared: ReturnType<typeof preparedOver>, late: LateSaves): LateSaves => ({
+  store: prepared(late.store),
+  find: prepared(late.find),
+  save: prepared(late.save),
+  forget: prepared(() => late.forget)(),
+})
 
 // A repeated write saves the session's change only if the earlier attempt has not saved it.
 const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => ({
@@ -353,13 +346,15 @@ const operations = ({ database, schema, lifetime, citus, durability }: StorePart
   }
   const flowSql = flowStatements(schema, isAlive)
   const flows = flowsOver(database, flowSql, saveIn)
-  const batch = citus
-    ? undefined
-    : {
-        ...batchOver(database, batchStatements(schema, isAlive, durability), lifetime, own.refresh),
-        addRows: rowsBatch(database, flowSql),
-      }
-  return { ...own, ...principals, flows, batch }
+  if (citus) return { ...own, ...principals, flows, batch: undefined, late: undefined }
+  const shared = { database, lifetime, refresh: own.refresh, saveIn }
+  const batchSql = batchStatements(schema, isAlive, durability)
+  const batch = {
+    ...batchOver(database, batchSql, lifetime, own.refresh),
+    addRows: rowsBatch(database, flowSql),
+  }
+  const late = lateOver({ ...shared, sql: lateStatements(schema, isAlive), batch: batchSql })
+  return { ...own, ...principals, flows, batch, late }
 }
 
 interface Preparation {

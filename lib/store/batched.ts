@@ -39,6 +39,9 @@ interface Save {
 type SaveError = StoreError | SessionGone | SaveConflict
 type PendingSave = Pending<Save, SavedSnapshot, SaveError>
 
+const changeOf = ({ item: { change }, mayBeDone }: PendingSave): Change =>
+  mayBeDone ? { ...change, mayBeDone } : change
+
 // Merges several saves of one session into one save. Each edit applies to the result of the edit before it. If an
 // update throws, the promise of its save rejects. `base` is the result of the session's previous save, if known.
 const mergeSaves = (
@@ -49,7 +52,8 @@ const mergeSaves = (
   // The usual case is one save of a session.
   if (pending.length === 1 && base === undefined) {
     const { edits, since, entries } = item.change
-    const request = { id: item.id, changes: [item.change], edits, since, entries }
+    const changes = pending.map(changeOf)
+    const request = { id: item.id, changes, edits, since, entries }
     return { request, pending, split: undefined }
   }
   const since = newest(pending, base && isCovered(base, item.change) ? base : undefined)
@@ -68,7 +72,7 @@ const mergeSaves = (
     } catch (thrown) {
       one.reject(thrown)
     }
-  const changes = included.map(({ item: { change } }) => change)
+  const changes = included.map(changeOf)
   return merged({ id: item.id, changes, edits: edits ?? noEdits, since, entries }, included, results)
 }
 

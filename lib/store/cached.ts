@@ -50,10 +50,10 @@ export const cached = (store: SessionStore, options: MemoryLimit = {}): SessionS
 
 const reading = (store: SessionStore, cache: Cache): Pick<SessionStore, 'load' | 'refresh'> => ({
   load:
-    (id, secret, { keys } = {}) =>
+    (id, secret, { keys, known } = {}) =>
     () =>
       store
-        .load(id, secret, { known: cache.get(id), keys })()
+        .load(id, secret, { known: cache.get(id) ?? known, keys })()
         .then((result) => {
           if (E.isRight(result)) cache.loaded(id, result.right)
           return result
@@ -92,7 +92,8 @@ const cachedBatch = (batch: BatchOperations, cache: Cache): BatchOperations => (
   ...batch,
   load: (requests) => async () => {
     const withKnown: LoadRequest[] = []
-    for (const { id, secret, keys } of requests) withKnown.push({ id, secret, keys, known: cache.get(id) })
+    for (const { id, secret, keys, known } of requests)
+      withKnown.push({ id, secret, keys, known: cache.get(id) ?? known })
     const results = await batch.load(withKnown)()
     if (E.isRight(results))
       results.right.forEach((result, index) => {

@@ -126,6 +126,48 @@ export interface BatchOperations {
   readonly addRows?: (rows: readonly RowWrite[]) => TaskEither<StoreError, readonly boolean[]>
 }
 
+/** Late saves of one session. The idempotency keys of `changes` are the version tags of the states after each save. */
+export interface LateRequest extends SaveRequest {
+  /** The idempotency keys of the saves, which the store remembers. */
+  readonly saves: readonly IdempotencyKey[]
+}
+
+/** A state of a session, as its header names it. */
+export type HeaderState = Pick<Snapshot, 'revision' | 'versionTag'>
+
+/** The present state of a session, and what has happened to it. */
+export interface LateState extends HeaderState {
+  /** Those of the requested saves that are stored. */
+  readonly stored: readonly IdempotencyKey[]
+  /** The keys that were written since the requested state. `undefined` if the session never had that state, or long ago. */
+  readonly changed: readonly string[] | undefined
+}
+
+/**
+ * Operations for saves that were answered before the store had them. The store remembers the idempotency keys of these
+ * saves for at least an hour, so that no save is stored twice, however many other saves follow.
+ */
+export interface LateSaves {
+  /**
+   * Stores several saves of each session in one statement. A session is saved only if it is live, and if its header has
+   * the revision and the version tag of `since`. The results say which sessions this call has saved.
+   */
+  readonly store: (requests: readonly LateRequest[]) => TaskEither<StoreError, readonly boolean[]>
+  /** Returns the state of a live session, which of the saves are stored, and what has changed since `base`. */
+  readonly find: (
+    id: SessionId,
+    base: HeaderState,
+    saves: readonly IdempotencyKey[],
+  ) => TaskEither<StoreError, Option<LateState>>
+  /** Saves a change like `save`, unless the save is remembered. */
+  readonly save: (
+    id: SessionId,
+    change: Change,
+  ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot>
+  /** Forgets some of the saves that were stored more than an hour ago. */
+  readonly forget: TaskEither<StoreError, void>
+}
+
 export interface SessionStore {
   readonly lifetime: Lifetime
 
@@ -203,6 +245,9 @@ export interface SessionStore {
 
   /** Operations on several sessions at once, if the store has them. `batched` uses them. */
   readonly batch?: BatchOperations
+
+  /** Operations for late saves, if the store has them. `writeBehind` uses them. */
+  readonly late?: LateSaves
 
   /** If an open transaction requires another handle, returns the error that the operations of this store get. */
   readonly misuse?: () => StoreError | undefined

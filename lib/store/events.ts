@@ -68,9 +68,13 @@ export interface SessionEvents {
   readonly copyRead: { readonly id: SessionId; readonly result: 'found' | 'missing' | 'rejected' }
   /** A command of a shared cache has failed. `kind` is the kind of the `CacheError`. */
   readonly cacheFailed: {
-    readonly operation: 'get' | 'set' | 'drop'
+    readonly operation: 'get' | 'set' | 'swap' | 'drop'
     readonly kind: 'timeout' | 'unavailable' | 'paused' | 'invalid' | 'closed'
   }
+  /** Late saves of one or several sessions were stored with one statement. */
+  readonly lateStored: { readonly sessions: number; readonly saves: number; readonly durationMs: number }
+  /** Late saves were dropped, since their session has ended, or since only their own process can save them again. */
+  readonly lateDropped: { readonly id: SessionId; readonly saves: number }
   /** An operation failed with an error other than `SaveConflict` and `SessionGone`. */
   readonly failed: {
     readonly operation: Operation

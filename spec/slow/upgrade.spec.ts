@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
+import { writeBehind } from '../../lib/cache/write-behind.js'
 import { SchemaMismatch } from '../../lib/core/errors.js'
 import { RELEASE } from '../../lib/core/process.js'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
@@ -31,14 +32,21 @@ import { schemaSql } from '../../lib/sql/schema.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import { deleteExpiredSessions } from '../../lib/store/cleanup.js'
 import { quietPool, rowsOf } from '../support/databases.js'
+import { secrets } from '../support/late-stores.js'
 import { startPostgres } from '../support/postgres-server.js'
 import { unpackRelease } from '../support/releases.js'
 import { freshSchema, left, right } from '../support/stores.js'
+import { testCache } from '../support/test-cache.js'
 
 const run = promisify(execFile)
 const script = (name: string): string => fileURLToPath(new URL(`../support/${name}.mjs`, import.meta.url))
 
-const releases = { 1: unpackRelease(1), 2: unpackRelease(2), 3: unpackRelease(3) } as const
+const releases = {
+  1: unpackRelease(1),
+  2: unpackRelease(2),
+  3: unpackRelease(3),
+  4: unpackRelease(4),
+} as const
 const server = await startPostgres({ settings: { max_connections: '200' } })
 const database = postgresDatabase(quietPool(server.url), { timeoutMs: 60_000 })
 t.teardown(async () => {
@@ -52,7 +60,7 @@ const made = (...versions: readonly number[]) => versions.map((version) => ({ ve
 const start = (schema: string) => run(process.execPath, [script('starter-child'), server.url, schema])
 
 /** The release of this version of the schema, serving until it is told to end. */
-const serveOld = async (schema: string, version: 1 | 2 | 3 = 1) => {
+const serveOld = async (schema: string, version: 1 | 2 | 3 | 4 = 1) => {
   const child = spawn(process.execPath, [script('release-child'), releases[version], server.url, schema], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -95,14 +103,14 @@ const version1 = async (sessions: number): Promise<string> => {
 t.test('an empty database is made ready, and knows its versions', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
-  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4, 5))
 })
 
 t.test('a database of version 1 is upgraded; its sessions are listed and lose nothing', async (t) => {
   const schema = await version1(25_000)
   const before = await sql(`select * from ${schema}.entry order by session_id, key`)
   await right(sessionStore(database, { schema }).prepare)
-  t.strictSame(await versionsIn(schema), made(2, 3, 4))
+  t.strictSame(await versionsIn(schema), made(2, 3, 4, 5))
   t.strictSame(await sql(`select * from ${schema}.entry order by session_id, key`), before)
   const unlisted = `select id, expires_at from ${schema}.session
     except select session_id, collect_at from ${schema}.listing`
@@ -133,7 +141,7 @@ t.test('with upgrades off, an older or empty database is told apart, and left as
     const error = await left(sessionStore(database, { schema, upgradeSchema: false }).prepare)
     t.ok(error instanceof SchemaMismatch)
     t.match(error, {
-      versions: { found, wanted: 4 },
+      versions: { found, wanted: 5 },
       message: `npx keyrow schema upgrade --schema ${schema}`,
     })
   }
@@ -148,8 +156,8 @@ t.test('a newer database is left alone; the error names both versions', async (t
   await right(sessionStore(database, { schema }).prepare)
   await sql(`insert into ${schema}.metadata (version, made_by) values (99, '9.9.9')`)
   const error = await left(sessionStore(database, { schema }).prepare)
-  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 4 } })
-  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 4/)
+  t.match(error, { _tag: 'SchemaMismatch', versions: { found: 99, wanted: 5 } })
+  t.match(error.message, /version 99, made by keyrow 9\.9\.9; keyrow .* works with version 5/)
 })
 
 for (const [name, tables] of Object.entries({
@@ -171,18 +179,18 @@ for (const [name, tables] of Object.entries({
     t.strictSame(await sql(columns), before)
   })
 
-t.test('a database that says version 4 and lacks a part of it is a SchemaMismatch', async (t) => {
+t.test('a database that says version 5 and lacks a part of it is a SchemaMismatch', async (t) => {
   const schema = freshSchema()
   await right(sessionStore(database, { schema }).prepare)
   await sql(`alter table ${schema}.listing drop column principal`)
   const error = await left(sessionStore(database, { schema }).prepare)
-  t.match(error, { _tag: 'SchemaMismatch', message: /says version 4, but it lacks listing\.principal/ })
+  t.match(error, { _tag: 'SchemaMismatch', message: /says version 5, but it lacks listing\.principal/ })
 })
 
 t.test('ten processes that start together on an empty database make it once', async (t) => {
   const schema = freshSchema()
   await Promise.all(Array.from({ length: 10 }, () => start(schema)))
-  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4, 5))
   t.strictSame(await sql(`select count(*)::int as n from ${schema}.session`), [{ n: 10 }])
 })
 
@@ -265,7 +273,7 @@ t.test(
       served.flatMap(({ failures }) => failures),
       [],
     )
-    t.strictSame(await versionsIn(schema), made(2, 3, 4))
+    t.strictSame(await versionsIn(schema), made(2, 3, 4, 5))
     const brief = modes.filter((mode) => mode !== 'AccessShareLock')
     t.match(
       brief,
@@ -306,7 +314,7 @@ t.test(
     const old = await Promise.all([serveOld(schema, 2), serveOld(schema, 2)])
     const files = await filesOf(schema)
     await Promise.all(Array.from({ length: 4 }, () => start(schema)))
-    t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+    t.strictSame(await versionsIn(schema), made(1, 2, 3, 4, 5))
     t.strictSame(await filesOf(schema), files, 'no table is rewritten')
     const day = 86_400_000
     const store = sessionStore(database, { schema })
@@ -348,7 +356,7 @@ t.test('version 3 is upgraded while its release serves and ends sessions that ha
   const locks = watchLocks(schema)
   await Promise.all(Array.from({ length: 4 }, () => start(schema)))
   const { modes } = await locks()
-  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4, 5))
   t.strictSame(modes, [], 'no table in use is locked')
   t.strictSame(await filesOf(schema), files, 'no table is rewritten')
   const served = await Promise.all(old.map((end) => end()))
@@ -371,6 +379,43 @@ t.test('version 3 is upgraded while its release serves and ends sessions that ha
   await sql(`update ${schema}.flow set collect_at = now()`)
   await right(deleteExpiredSessions(store))
   t.strictSame(await sql(`select from ${schema}.flow`), [])
+})
+
+t.test('version 4 is upgraded while its release serves, and late saves are stored beside it', async (t) => {
+  const schema = freshSchema()
+  await (await serveOld(schema, 4))()
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+  const old = await Promise.all([serveOld(schema, 4), serveOld(schema, 4)])
+  const files = await filesOf(schema)
+  const locks = watchLocks(schema)
+  await Promise.all(Array.from({ length: 4 }, () => start(schema)))
+  const { modes } = await locks()
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4, 5))
+  t.strictSame(modes, [], 'no table in use is locked')
+  t.strictSame(await filesOf(schema), files, 'no table is rewritten')
+  const store = writeBehind(sessionStore(database, { schema }), testCache(), { secrets, flushMs: 60_000 })
+  const session = await saveSession(sessionUpdate('n', () => 1)(buildSession(store)))
+  // The release before saves beside the head.
+  const before = sessionStore(database, { schema })
+  await saveSession(
+    sessionUpdate('n', (n) => Number(n) + 1, 0)((await loadSession(store, sessionToken(session))) ?? session),
+  )
+  await saveSession(
+    sessionUpdate(
+      'n',
+      (n) => Number(n) + 1,
+      0,
+    )((await loadSession(before, sessionToken(session))) ?? session),
+  )
+  await right(store.flush)
+  t.equal((await loadSession(before, sessionToken(session)))?.store.get('n'), 3)
+  const served = await Promise.all(old.map((end) => end()))
+  t.strictSame(
+    served.flatMap(({ failures }) => failures),
+    [],
+  )
+  for (const [token, n] of served.flatMap(({ expected }) => expected))
+    t.equal((await loadSession(store, token))?.store.get('n'), n)
 })
 
 interface Driver {
@@ -417,7 +462,7 @@ t.test('an upgrade waits for nobody who has the sessions for long, and keeps nob
   release()
   await reading
   await right(store.prepare)
-  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4))
+  t.strictSame(await versionsIn(schema), made(1, 2, 3, 4, 5))
 })
 
 /** Runs until the listing is being filled. */
@@ -455,5 +500,5 @@ for (const killed of ['the process', 'the server'] as const)
     t.strictSame(failures, [])
     t.not(requests, 0)
     await start(schema)
-    t.strictSame(await versionsIn(schema), made(2, 3, 4))
+    t.strictSame(await versionsIn(schema), made(2, 3, 4, 5))
   })

@@ -13,7 +13,7 @@ import {
   sessionSet,
   sessionUpdate,
 } from 'keyrow/promise'
-import { batched, cached, sessionStore, writeThrough } from 'keyrow/store'
+import { batched, cached, sessionStore, writeBehind, writeThrough } from 'keyrow/store'
 import { broken } from './broken-store.mjs'
 import { openedCache } from './server-cache.mjs'
 import { opened } from './server-database.mjs'
@@ -30,8 +30,19 @@ const plain = sessionStore(database, {
   durability: task.durability,
 })
 const cache = task.cache && openedCache(task.cache)
-const through = cache ? writeThrough(plain, cache, { secrets: [Buffer.alloc(32, 1)], minBytes: 0 }) : plain
-const store = broken(task.broken, task.fast ? batched(cached(through)) : through, forget)
+const secrets = [Buffer.alloc(32, 1)]
+const layers = {
+  through: (inner) =>
+    writeThrough(task.fast ? batched(cached(inner)) : inner, cache, { secrets, minBytes: 0 }),
+  behind: (inner) => {
+    const { flushMs } = task.cache
+    const late = writeBehind(task.fast ? cached(inner) : inner, cache, { secrets, flushMs })
+    return task.fast ? { ...batched(late), drain: late.drain } : late
+  },
+}
+const inner = task.fast ? batched(cached(plain)) : plain
+const layered = cache ? layers[task.cache.mode](plain) : inner
+const store = broken(task.broken, layered, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
 const random = (n) => Math.floor(Math.random() * n)
@@ -103,5 +114,7 @@ const operation = async (name, tag, token, mortal) => {
 }
 
 await Promise.all(Array.from({ length: task.workers }, (_, index) => worker(`${task.name}.${String(index)}`)))
+const drained = await layered.drain?.()
+if (drained?._tag === 'Left') throw drained.left
 await cache?.close()
 await database.close()

@@ -40,8 +40,16 @@ export interface HistoryOptions {
   /** Whether saves wait for the disk. Default: `full`. */
   readonly durability?: 'full' | 'relaxed'
   /** The shared cache of the processes' store. By default there is none. */
-  readonly cache?: { readonly server: string; readonly port: number }
+  readonly cache?: {
+    readonly server: string
+    readonly port: number
+    readonly mode: 'through' | 'behind'
+    /** The option `flushMs` of each process, in turn. */
+    readonly flushMs?: readonly number[]
+  }
   readonly broken?: 'none' | 'whole' | 'unreplayed' | 'upsert'
+  /** Whether a read sees all saves before it. Default: true. */
+  readonly seesAll?: boolean
   /** Causes faults while the processes run. Returns the number of faults. */
   readonly fault?: (isOver: () => boolean) => Promise<number>
 }
@@ -82,7 +90,7 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
   await right(database.close)
   const all = operations.flat()
   return {
-    violations: violations(all, final),
+    violations: violations(all, final, { seesAll: options.seesAll ?? true }),
     operations: all.length,
     unknown: all.filter(({ result }) => result === 'unknown').length,
     faults,
@@ -118,7 +126,7 @@ const child = async (
     broken,
     fast,
     durability,
-    cache,
+    cache: cache && { ...cache, flushMs: cache.flushMs?.[Number(name) % cache.flushMs.length] },
     distributed: distribute !== undefined,
     operations: Math.ceil(operations / processes),
     workers: fast ? 12 : 4,

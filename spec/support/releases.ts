@@ -10,7 +10,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 const home = fileURLToPath(new URL('../../build/', import.meta.url))
 
 /** Unpacks the release for this version of the schema. Returns the address of its modules. */
-export const unpackRelease = (version: 1 | 2 | 3): string => {
+export const unpackRelease = (version: 1 | 2 | 3 | 4): string => {
   const name = `release-${String(version)}`
   const archive = fileURLToPath(new URL(`./${name}.tar.gz`, import.meta.url))
   mkdirSync(home, { recursive: true })

@@ -7,5 +7,5 @@ import { createClient } from 'redis'
 
 export const openedCache = ({ server, port }) =>
   server === 'Redis'
-    ? redisCache(() => createClient({ url: `redis://127.0.0.1:${String(port)}` }))
-    : memcachedCache(() => new MemcacheClient({ server: `127.0.0.1:${String(port)}` }))
+    ? redisCache(() => createClient({ url: `redis://127.0.0.1:${String(port)}` }), { timeoutMs: 500 })
+    : memcachedCache(() => new MemcacheClient({ server: `127.0.0.1:${String(port)}` }), { timeoutMs: 500 })

@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { promisify } from 'node:util'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import { emptyHead, requestOf, withSave } from '../../lib/cache/head.js'
 import { adminOver, FIRST_ID, type Scope, statsOver } from '../../lib/cli/admin.js'
 import { adminStatements } from '../../lib/cli/admin-sql.js'
 import { noEntries } from '../../lib/core/edits.js'
@@ -32,6 +33,7 @@ import { int8, record, text } from '../../lib/records/index.js'
 import { quotedSchema } from '../../lib/sql/schema.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import type { SessionStore } from '../../lib/store/contract.js'
+import { changeOf } from '../../lib/testing/subject.js'
 import { rowsOf } from './databases.js'
 import { fast, right } from './stores.js'
 
@@ -81,7 +83,7 @@ const recordsIn = (schemaName: string) => ({
   }),
 })
 
-const TABLES = ['session', 'entry', 'listing', 'flow', 'continuation', 'effect']
+const TABLES = ['session', 'entry', 'listing', 'flow', 'continuation', 'effect', 'late_save']
 
 /**
  * Makes ten thousand sessions with three keys, some of them expired, and ten thousand records. The tables are vacuumed
@@ -110,6 +112,9 @@ const load = async (watched: Database, database: Database, schemaName: string): 
        from ${schema}.session, generate_series(1, 3) as n;
        insert into ${schema}.effect
        select id, id, id, 'once charge', 0, id, now(), '1' from ${schema}.session;
+       insert into ${schema}.late_save
+       select id, substring(sha256((id::text || n)::bytea) for 8), now()
+       from ${schema}.session, generate_series(1, 3) as n;
        create table ${schema}.note as
        select n as id, n / 10 as owner, 'title' as title from generate_series(1::int8, 10000) as n;
        alter table ${schema}.note add primary key (id);
@@ -160,6 +165,18 @@ const useSessions = async (watched: Database, store: SessionStore): Promise<void
   await saveSession(sessionFor('eve')(buildSession(store)))
   await destroySessionsOf(store, 'eve')
   await right(store.deleteExpired(10))
+}
+
+const useLateSaves = async (store: SessionStore): Promise<void> => {
+  const { late } = store
+  if (late === undefined) throw new Error('the store has no late saves')
+  const session = await saveSession(sessionSet('n', 1)(buildSession(store)))
+  const change = changeOf(session, sessionSet('n', 2)(session).edits)
+  const head = withSave(emptyHead(change.since), change, change.entries, 0)
+  await right(late.find(session.id, change.since, [change.save]))
+  await right(late.store([requestOf(session.id, head)]))
+  await right(late.save(session.id, change))
+  await right(late.forget)
 }
 
 const useFlows = async (watched: Database, schema: string): Promise<void> => {
@@ -276,6 +293,8 @@ export const runStatements = async (database: Database, schema: string): Promise
   await useBatches(() => fast(sessionStore(watched, { schema })))
   await useSessions(watched, sessionStore(watched, { schema, durability: 'relaxed' }))
   await useBatches(() => fast(sessionStore(watched, { schema, durability: 'relaxed' })))
+  for (const durability of ['full', 'relaxed'] as const)
+    await useLateSaves(sessionStore(watched, { schema, durability }))
   await useFlows(watched, schema)
   await administer(watched, schema)
   await useRecords(watched, schema)

@@ -2,7 +2,7 @@
 
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
-import { type Cache, CacheError } from '../../lib/cache/contract.js'
+import { type Cache, CacheError, type CacheItem } from '../../lib/cache/contract.js'
 
 export type Tamper = (key: string, value: Uint8Array | undefined) => Uint8Array | undefined | 'fail' | 'wait'
 
@@ -16,6 +16,14 @@ export interface TestCache extends Cache {
 export const testCache = (maxValueBytes = 1_000_000): TestCache => {
   const values = new Map<string, Uint8Array>()
   const commands: string[] = []
+  const versions = new Map<string, string>()
+  let writes = 0
+  const write = (command: string, { key, value }: CacheItem): void => {
+    commands.push(`${command} ${key}`)
+    values.set(key, value)
+    writes += 1
+    versions.set(key, String(writes))
+  }
   const cache: TestCache = {
     ...{ values, commands, maxValueBytes },
     tamper: (_, value) => value,
@@ -25,15 +33,28 @@ export const testCache = (maxValueBytes = 1_000_000): TestCache => {
       if (found.includes('wait')) await new Promise((resolve) => setTimeout(resolve, 5))
       return found.includes('fail')
         ? E.left(new CacheError('get: it fails', 'unavailable'))
-        : E.right(found.map((value) => (value instanceof Uint8Array ? O.some(value) : O.none)))
+        : E.right(
+            found.map((value, index) => {
+              const version = versions.get(keys[index] ?? '') ?? ''
+              return value instanceof Uint8Array ? O.some({ value, version }) : O.none
+            }),
+          )
     },
     set: (items) => () => {
-      for (const { key, value } of items) {
-        commands.push(`set ${key}`)
-        values.set(key, value)
-      }
+      for (const item of items) write('set', item)
       return Promise.resolve(E.right(undefined))
     },
+    swap: (items) => () =>
+      Promise.resolve(
+        E.right(
+          items.map((item) => {
+            const now = values.has(item.key) ? versions.get(item.key) : undefined
+            const isExpected = now === O.toUndefined(item.version)
+            if (isExpected) write('swap', item)
+            return isExpected
+          }),
+        ),
+      ),
     drop: (keys) => () => {
       commands.push(`drop ${keys.join()}`)
       for (const key of keys) values.delete(key)

@@ -264,7 +264,7 @@ with tables as (
   select c.oid, c.relname::text as name
   from pg_class c
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
-    and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect')
+    and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect', 'late_save')
 ), policy as (
   select p.polrelid, p.polpermissive, p.polcmd = '*' and pg_get_expr(p.polqual, p.polrelid) = 'true'
          and coalesce(pg_get_expr(p.polwithcheck, p.polrelid), 'true') = 'true' as whole
@@ -311,7 +311,7 @@ select i.relname::text as name, c.relname::text as owner, x.indisprimary as main
        x.indisvalid and x.indisready as valid
 from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class c on c.oid = x.indrelid
 where c.relnamespace = to_regnamespace($1::text)
-  and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect') and (select clock_timestamp() is not null)
+  and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect', 'late_save') and (select clock_timestamp() is not null)
 order by i.relname
 -- plan:
 --   Sort
@@ -454,7 +454,7 @@ with leaf as (
   select c.relname::text as name, coalesce(p.relid, c.oid) as oid
   from pg_class c left join pg_partition_tree(c.oid) p on c.relkind = 'p' and p.isleaf
   where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p')
-    and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect')
+    and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect', 'late_save')
 )
 select leaf.name, (case when min(c.reltuples) >= 0 then sum(c.reltuples) end)::float8 as rows,
        sum(pg_relation_size(c.oid))::float8 as heap, sum(pg_indexes_size(c.oid))::float8 as indexes,

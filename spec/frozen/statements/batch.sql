@@ -220,3 +220,162 @@ from head
 --         InitPlan 14: Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
+
+-- batch.saveLate
+with held as materialized (
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since, i.late
+  from unnest((select $1::text::uuid[]), (select $2::text::float8[]), (select $3::text::text[]), (select $4::text::boolean[]), (select $5::text::text[]), (select $10::text::text[]))
+         with ordinality as i (id, revision, tag, strict, saves, late, n)
+  join "keyrow".session s on s.id = i.id
+  cross join lateral (select 
+         case when i.revision > 0 and s.revision - i.revision::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
+                       = decode(i.tag::text, 'hex')
+              then i.revision::float8 else 0 end as since) base
+  where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
+    and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
+  for no key update of s skip locked
+), head as (
+  update "keyrow".session s
+  set revision = s.revision + held.times, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond', absolute_expires_at)),
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 * held.times - 511)) || decode(held.saves, 'hex')
+  from held where s.id = held.id
+  returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select head.id, e.key, e.value::jsonb, head.revision
+  from unnest((select $7::text::int[]), (select $8::text::text[]), (select $9::text::text[])) as e (n, key, value) join head on head.n = e.n
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), remembered as (
+  insert into "keyrow".late_save (session_id, save, stored_at)
+  select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
+  from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
+  on conflict do nothing
+)
+select head.n::int as n, head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.before then head.revision - 1
+            else (select revision from "keyrow".session s where s.id = head.id) + head.revision - head.before - 1
+       end::float8 as seen,
+       case when head.since > 0 and head.since < head.before
+            then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = head.id and e.revision > head.since limit (select 1000000000)) e) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE held: LockRows
+--       InitPlan 1: Result
+--       InitPlan 2: Result
+--       InitPlan 3: Result
+--       InitPlan 4: Result
+--       InitPlan 5: Result
+--       InitPlan 6: Result
+--       Nested Loop Inner
+--         Function Scan
+--         Index Scan using session_pkey on session
+--     CTE head: Update on session
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using session_pkey on session
+--     CTE written: Insert on entry
+--       InitPlan 9: Result
+--       InitPlan 10: Result
+--       InitPlan 11: Result
+--       Hash Join Inner
+--         Function Scan
+--         Hash
+--           CTE Scan on head
+--     CTE remembered: Insert on late_save
+--       Nested Loop Inner
+--         Nested Loop Inner
+--           CTE Scan on head
+--           CTE Scan on held
+--         Function Scan on generate_series
+--     SubPlan 14: Index Scan using session_pkey on session
+--     SubPlan 16: Aggregate
+--       Limit
+--         InitPlan 15: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey
+
+-- batch.saveLate
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true)), held as materialized (
+  select i.id, i.n, i.saves, length(i.saves) / 16 as times, s.revision as before, base.since, i.late
+  from unnest((select $1::text::uuid[]), (select $2::text::float8[]), (select $3::text::text[]), (select $4::text::boolean[]), (select $5::text::text[]), (select $10::text::text[]))
+         with ordinality as i (id, revision, tag, strict, saves, late, n)
+  join "keyrow".session s on s.id = i.id
+  cross join lateral (select 
+         case when i.revision > 0 and s.revision - i.revision::float8 between 0 and 63
+                   and substring(s.recent_saves
+                                 from length(s.recent_saves) - 7 - 8 * (s.revision - i.revision::float8)::int for 8)
+                       = decode(i.tag::text, 'hex')
+              then i.revision::float8 else 0 end as since) base cross join relaxed
+  where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
+    and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
+  for no key update of s skip locked
+), head as (
+  update "keyrow".session s
+  set revision = s.revision + held.times, expires_at = greatest(expires_at, least(now() + coalesce(idle_ms, $6::float8) * interval '1 millisecond', absolute_expires_at)),
+      recent_saves = substring(recent_saves from greatest(1, length(recent_saves) + 8 * held.times - 511)) || decode(held.saves, 'hex')
+  from held where s.id = held.id
+  returning s.id, s.revision, s.expires_at, held.n, held.before, held.since
+), written as (
+  insert into "keyrow".entry (session_id, key, value, revision)
+  select head.id, e.key, e.value::jsonb, head.revision
+  from unnest((select $7::text::int[]), (select $8::text::text[]), (select $9::text::text[])) as e (n, key, value) join head on head.n = e.n
+  on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), remembered as (
+  insert into "keyrow".late_save (session_id, save, stored_at)
+  select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
+  from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
+  on conflict do nothing
+)
+select head.n::int as n, head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
+       case when head.since = head.before then head.revision - 1
+            else (select revision from "keyrow".session s where s.id = head.id) + head.revision - head.before - 1
+       end::float8 as seen,
+       case when head.since > 0 and head.since < head.before
+            then 
+       (select json_object_agg(e.key, case when e.value is null then '[]'::json else json_build_array(e.value) end)::text
+        from (select e.key, e.value from "keyrow".entry e where e.session_id = head.id and e.revision > head.since limit (select 1000000000)) e) end as changes
+from head
+-- plan:
+--   CTE Scan on head
+--     CTE relaxed: Result
+--     CTE held: LockRows
+--       InitPlan 2: Result
+--       InitPlan 3: Result
+--       InitPlan 4: Result
+--       InitPlan 5: Result
+--       InitPlan 6: Result
+--       InitPlan 7: Result
+--       Nested Loop Inner
+--         Nested Loop Inner
+--           Function Scan
+--           Index Scan using session_pkey on session
+--         CTE Scan on relaxed
+--     CTE head: Update on session
+--       Nested Loop Inner
+--         CTE Scan on held
+--         Index Scan using session_pkey on session
+--     CTE written: Insert on entry
+--       InitPlan 10: Result
+--       InitPlan 11: Result
+--       InitPlan 12: Result
+--       Hash Join Inner
+--         Function Scan
+--         Hash
+--           CTE Scan on head
+--     CTE remembered: Insert on late_save
+--       Nested Loop Inner
+--         Nested Loop Inner
+--           CTE Scan on head
+--           CTE Scan on held
+--         Function Scan on generate_series
+--     SubPlan 15: Index Scan using session_pkey on session
+--     SubPlan 17: Aggregate
+--       Limit
+--         InitPlan 16: Result
+--         Bitmap Heap Scan on entry
+--           Bitmap Index Scan using entry_pkey

@@ -70,7 +70,7 @@ select to_regnamespace($1::text) is not null as exists, current_setting('session
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect')), '[]')::text as columns
+                   and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect', 'late_save')), '[]')::text as columns
 where clock_timestamp() is not null
 -- plan:
 --   Result
@@ -78,6 +78,17 @@ where clock_timestamp() is not null
 --       Nested Loop Inner
 --         Index Scan using pg_class_relname_nsp_index on pg_class
 --         Index Scan using pg_attribute_relid_attnum_index on pg_attribute
+
+-- schema.late_save
+create table "keyrow".late_save (
+  session_id uuid not null,
+  save bytea not null, -- the idempotency key
+  stored_at timestamptz not null,
+  primary key (session_id, save)
+)
+
+-- schema.late_save_stored_at
+create index late_save_stored_at on "keyrow".late_save using brin (stored_at) with (pages_per_range = 16)
 
 -- schema.listing
 create table "keyrow".listing (

@@ -1,0 +1,380 @@
+// Brings the saves of heads into the store. Any process may store the head of a session, at any time and repeatedly, since
+// the store accepts a head only on the state from which the head was made. A process keeps its own saves in a journal until
+// they are stored. If a head is lost, the process saves them again, each with its own idempotency key.
+
+import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
+import { E, O } from '../core/prelude.cjs'
+import { delay, neutral, setTimeout } from '../core/process.js'
+import { emptySnapshot } from '../core/session.js'
+import { type IdempotencyKey, newIdempotencyKey, type SessionId } from '../core/token.js'
+import type {
+  Change,
+  HeaderState,
+  LateSaves,
+  LateState,
+  SavedSnapshot,
+  SessionStore,
+} from '../store/contract.js'
+import { publish } from '../store/events.js'
+import {
+  closedBy,
+  type Head,
+  hasSave,
+  isClosed,
+  openedBy,
+  rebased,
+  requestOf,
+  savesIn,
+  UNKNOWN_STATE,
+  withoutStored,
+} from './head.js'
+import { type HeadCache, type HeadRead, NO_HEAD } from './head-cache.js'
+
+/** The saves of this process of one session that are not known to be stored, the oldest first. */
+interface Journal {
+  readonly changes: Map<IdempotencyKey, Change>
+  /** The newest head with these saves that this process has written. */
+  head: Head | undefined
+  /** The time of the oldest save, as a value of `performance.now()`. */
+  readonly since: number
+}
+
+export interface LateOptions {
+  readonly flushMs: number
+  readonly maxBehindMs: number
+  readonly maxJournal: number
+}
+
+const MAX_ATTEMPTS = 20
+const HEADS_PER_STATEMENT = 128
+
+/** The store is told to forget old saves once in this time. */
+const FORGET_MS = 60_000
+
+export type LateStore = SessionStore & { readonly late: LateSaves }
+
+type SaveError = StoreError | SessionGone | SaveConflict
+type Stored = 'stored' | 'gone' | 'unknown'
+
+/** A session whose head is stored, and to which no process adds a save until `open` is called. */
+export interface Closed {
+  readonly stored: Stored
+  readonly open: () => Promise<void>
+}
+
+export class LateQueue {
+  readonly #store: LateStore
+  readonly #heads: HeadCache
+  readonly #options: LateOptions
+  readonly #journals = new Map<SessionId, Journal>()
+  /** Sessions whose head seems to be left behind by a process that has ended. */
+  readonly #adopted = new Set<SessionId>()
+  #count = 0
+  #isScheduled = false
+  #isDraining = false
+  #forgotAt = performance.now()
+
+  constructor(store: LateStore, heads: HeadCache, options: LateOptions) {
+    this.#store = store
+    this.#heads = heads
+    this.#options = options
+  }
+
+  /** Whether saves have to wait for the store, since too many saves are behind, or some are behind for too long. */
+  isOverloaded(): boolean {
+    const [oldest] = this.#journals.values()
+    return (
+      this.#isDraining ||
+      this.#count >= this.#options.maxJournal ||
+      (oldest !== undefined && performance.now() - oldest.since > this.#options.maxBehindMs)
+    )
+  }
+
+  /** Whether the process of the head's saves seems to have ended. The clocks of the processes may differ. */
+  isLeftBehind({ saves, at }: Head): boolean {
+    return saves.length > 0 && Date.now() - at > 3 * this.#options.flushMs + 1_000
+  }
+
+  ownHead(id: SessionId): Head | undefined {
+    return this.#journals.get(id)?.head
+  }
+
+  /** Adds saves that the cache has in this head. */
+  add(id: SessionId, changes: readonly Change[], head: Head): void {
+    const journal = this.#journals.get(id) ?? { changes: new Map(), head, since: performance.now() }
+    journal.head = head
+    for (const change of changes) {
+      if (!journal.changes.has(change.save)) this.#count += 1
+      journal.changes.set(change.save, change)
+    }
+    this.#journals.set(id, journal)
+    this.#schedule()
+  }
+
+  /** Stores the head of a session soon, although this process has no save in it. */
+  adopt(id: SessionId): void {
+    this.#adopted.add(id)
+    this.#schedule()
+  }
+
+  async ended(ids: readonly SessionId[]): Promise<void> {
+    for (const id of ids) this.#forget(id)
+    await this.#heads.markEnded(ids)
+  }
+
+  /** Stores all saves. */
+  readonly flushNow = async (): Promise<E.Either<StoreError, void>> => {
+    for (const id of [...this.#journals.keys()]) {
+      const stored = await this.flush(id)
+      if (E.isLeft(stored)) return stored
+    }
+    return E.right(undefined)
+  }
+
+  /** Stores all saves. From then on all saves wait for the store. */
+  readonly drain = (): Promise<E.Either<StoreError, void>> => {
+    this.#isDraining = true
+    return this.flushNow()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    // A program that ends without `drain` must not wait for this timer.
+    neutral(setTimeout, () => void this.#tick(), this.#options.flushMs).unref()
+  }
+
+  async #tick(): Promise<void> {
+    const ids = [...new Set([...this.#journals.keys(), ...this.#adopted])]
+    this.#adopted.clear()
+    for (let from = 0; from < ids.length; from += HEADS_PER_STATEMENT)
+      await this.#flushAll(ids.slice(from, from + HEADS_PER_STATEMENT))
+    if (performance.now() - this.#forgotAt > FORGET_MS) {
+      this.#forgotAt = performance.now()
+      await this.#store.late.forget()
+    }
+    this.#isScheduled = false
+    if (this.#journals.size > 0 || this.#adopted.size > 0) this.#schedule()
+  }
+
+  /** Stores the heads of several sessions with one statement, and then the saves that are in no head. */
+  async #flushAll(ids: readonly SessionId[]): Promise<void> {
+    const reads = await this.#heads.read(ids)
+    const full = ids.flatMap((id, index) => {
+      const read = reads[index] as HeadRead
+      return read.kind === 'head' && read.head.saves.length > 0 ? [{ id, ...read }] : []
+    })
+    const stored = full.length === 0 ? E.right([]) : await this.#storeHeads(full)
+    if (E.isLeft(stored)) return
+    const done = full.filter((_, index) => stored.right[index] === true)
+    for (const { id, head } of done) this.#noteStored(id, head)
+    await this.#heads.swap(
+      done.map(({ id, head, version }) => ({
+        ...{ id, head: withoutStored(head, head.saves.length), version: O.some(version) },
+      })),
+    )
+    const isDone = new Set(done.map(({ id }) => id))
+    const rest = ids.filter((id) => this.#journals.has(id) || !isDone.has(id))
+    await Promise.all(rest.map((id) => this.flush(id)))
+  }
+
+  async #storeHeads(
+    heads: readonly { readonly id: SessionId; readonly head: Head }[],
+  ): Promise<E.Either<StoreError, readonly boolean[]>> {
+    const start = performance.now()
+    const stored = await this.#store.late.store(heads.map(({ id, head }) => requestOf(id, head)))()
+    if (E.isLeft(stored)) return stored
+    const done = heads.filter((_, index) => stored.right[index] === true)
+    const saves = done.reduce((sum, { head }) => sum + head.saves.length, 0)
+    if (saves > 0)
+      publish('lateStored', { sessions: done.length, saves, durationMs: performance.now() - start })
+    return stored
+  }
+
+  #noteStored(id: SessionId, head: Head): void {
+    this.#remove(id, ({ save }) => hasSave(head, save))
+  }
+
+  #remove(id: SessionId, isStored: (change: Change) => boolean): void {
+    const journal = this.#journals.get(id)
+    if (journal === undefined) return
+    for (const change of journal.changes.values())
+      if (isStored(change)) {
+        journal.changes.delete(change.save)
+        this.#count -= 1
+      }
+    if (journal.changes.size === 0) this.#journals.delete(id)
+  }
+
+  #forget(id: SessionId): void {
+    const size = this.#journals.get(id)?.changes.size ?? 0
+    if (size > 0) publish('lateDropped', { id, saves: size })
+    this.#remove(id, () => true)
+  }
+
+  /**
+   * Stores the head of a session, and the saves of this process that are in no head. `unknown` means that the cache does
+   * not answer, so the saves of other processes may not be stored.
+   */
+  async flush(id: SessionId): Promise<E.Either<StoreError, Stored>> {
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      // The head that is read next has these saves, unless they are stored or the cache has lost them.
+      const own = [...(this.#journals.get(id)?.changes.values() ?? [])]
+      const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
+      const step = await this.#flushOnce(id, read, own)
+      if (E.isLeft(step)) return step
+      if (step.right !== 'again') return E.right(step.right)
+      if (attempt > 2) await delay(attempt)
+    }
+    return E.right('unknown')
+  }
+
+  async #flushOnce(
+    id: SessionId,
+    read: HeadRead,
+    own: readonly Change[],
+  ): Promise<E.Either<StoreError, Stored | 'again'>> {
+    if (read.kind === 'ended') {
+      this.#forget(id)
+      return E.right('gone')
+    }
+    if (read.kind !== 'head' || read.head.saves.length === 0) return this.#saveOwn(id, read, own)
+    const { head, version } = read
+    const stored = await this.#storeHeads([{ id, head }])
+    if (E.isLeft(stored)) return stored
+    if (stored.right[0] !== true) return this.settle(id, head, version)
+    this.#noteStored(id, head)
+    await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
+    const isLeft = own.some(({ save }) => this.#journals.get(id)?.changes.has(save))
+    return E.right(isLeft ? 'again' : 'stored')
+  }
+
+  /**
+   * Stores the head of a session, and keeps all processes from adding saves until `open` is called. So a save in the store
+   * comes after the saves in the head.
+   */
+  async close(id: SessionId): Promise<E.Either<StoreError, Closed>> {
+    const closer = newIdempotencyKey()
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
+      if (read.kind === 'ended') {
+        this.#forget(id)
+        return E.right({ stored: 'gone', open: nothing })
+      }
+      const [head, version] = read.kind === 'head' ? [read.head, O.some(read.version)] : [NO_HEAD, O.none]
+      const [closed] =
+        read.kind === 'unknown'
+          ? [undefined]
+          : await this.#heads.swap([{ id, head: closedBy(head, closer, Date.now()), version }])
+      if (closed === false) continue
+      const stored = await this.flush(id)
+      const open = (): Promise<void> => this.#open(id, closer)
+      if (E.isRight(stored)) return E.right({ stored: stored.right, open })
+      await open()
+      return stored
+    }
+    return E.right({ stored: 'unknown', open: nothing })
+  }
+
+  async #open(id: SessionId, closer: string): Promise<void> {
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
+      if (read.kind !== 'head' || !isClosed(read.head, Date.now())) return
+      // The head names the present state, so that nobody takes an older one for it. If the store fails, it opens by itself.
+      const state = await this.#find(id, UNKNOWN_STATE, [])
+      if (E.isLeft(state) || state.right === undefined) return
+      const head = openedBy(read.head, closer, state.right)
+      const [opened] = await this.#heads.swap([{ id, head, version: O.some(read.version) }])
+      if (opened !== false) return
+    }
+  }
+
+  // The cache has no head with the saves of this process. Either they are stored, or the head was lost.
+  async #saveOwn(
+    id: SessionId,
+    { kind }: HeadRead,
+    own: readonly Change[],
+  ): Promise<E.Either<StoreError, Stored>> {
+    const stored = kind === 'unknown' ? 'unknown' : 'stored'
+    if (own.length === 0) return E.right(stored)
+    const saves = own.map(({ save }) => save)
+    const state = await this.#find(id, UNKNOWN_STATE, saves)
+    if (E.isLeft(state)) return state
+    if (state.right === undefined) return E.right('gone')
+    const { stored: done } = state.right
+    for (const change of own.filter(({ save }) => !done.includes(save))) {
+      const saved = await this.#saveAgain(id, change)
+      if (E.isLeft(saved)) {
+        if (saved.left._tag !== 'SessionGone' && saved.left._tag !== 'SaveConflict') return E.left(saved.left)
+        this.#forget(id)
+        return E.right('gone')
+      }
+      this.#remove(id, ({ save }) => save === change.save)
+    }
+    return E.right(stored)
+  }
+
+  /** Finds which of the saves are stored, and removes these from the journal. The result is `undefined` after the end. */
+  async #find(
+    id: SessionId,
+    base: HeaderState,
+    saves: readonly IdempotencyKey[],
+  ): Promise<E.Either<StoreError, LateState | undefined>> {
+    const found = await this.#store.late.find(id, base, saves)()
+    if (E.isLeft(found)) return found
+    const state = O.toUndefined(found.right)
+    if (state === undefined) this.#forget(id)
+    else this.#remove(id, ({ save }) => state.stored.includes(save))
+    return E.right(state)
+  }
+
+  /** Saves a change that may be stored already. */
+  saveOnce(id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> {
+    return this.#store.late.save(id, change)()
+  }
+
+  /** Saves an answered change again. If its function throws on the newer values, the change is dropped. */
+  async #saveAgain(id: SessionId, change: Change): Promise<E.Either<SaveError, unknown>> {
+    try {
+      return await this.saveOnce(id, change)
+    } catch {
+      publish('lateDropped', { id, saves: 1 })
+      return E.right(undefined)
+    }
+  }
+
+  /** Brings a head into agreement with the store, which has refused it. */
+  async settle(id: SessionId, head: Head, version: string): Promise<E.Either<StoreError, 'gone' | 'again'>> {
+    const own = [...(this.#journals.get(id)?.changes.keys() ?? [])]
+    const state = await this.#find(id, head.base, [...head.saves.map((save) => save.id), ...own])
+    if (E.isLeft(state)) return state
+    if (state.right === undefined) return E.right('gone')
+    const count = savesIn(head, state.right)
+    const next =
+      count === undefined ? await this.#rebase(id, head, state.right) : E.right(withoutStored(head, count))
+    if (E.isLeft(next)) return next
+    if (next.right !== undefined && count !== 0)
+      await this.#heads.swap([{ id, head: next.right, version: O.some(version) }])
+    return E.right('again')
+  }
+
+  async #rebase(
+    id: SessionId,
+    head: Head,
+    state: LateState,
+  ): Promise<E.Either<StoreError, Head | undefined>> {
+    const found = await this.#store.refresh(id, emptySnapshot)()
+    if (E.isLeft(found)) return found
+    const stored = O.toUndefined(found.right)
+    // Another save came between the two reads.
+    if (stored === undefined || stored.versionTag !== state.versionTag) return E.right(undefined)
+    const own = this.#journals.get(id)?.changes ?? new Map<IdempotencyKey, Change>()
+    const next = rebased(head, stored, state, own)
+    const kept = new Set(next.saves.map((save) => save.id))
+    const dropped = head.saves.filter((save) => !kept.has(save.id) && !state.stored.includes(save.id))
+    if (dropped.length > 0) publish('lateDropped', { id, saves: dropped.length })
+    return E.right(next)
+  }
+}
+
+const nothing = (): Promise<void> => Promise.resolve()

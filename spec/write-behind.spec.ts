@@ -1,0 +1,427 @@
+// Tests the layer `writeBehind`: the laws with their exceptions, when a save waits for the store, and what happens if the
+// cache or the store fails. Real caches and histories of several processes are in slow/caches.spec.ts.
+
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { setTimeout as delay } from 'node:timers/promises'
+import * as E from 'fp-ts/lib/Either.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import t from 'tap'
+import { type WriteBehindOptions, writeBehind } from '../lib/cache/write-behind.js'
+import { transact } from '../lib/db/database.js'
+import { pgDatabase } from '../lib/db/pg.js'
+import {
+  buildSession,
+  destroySession,
+  destroySessionsOf,
+  loadSession,
+  onSessionEvent,
+  rotateSession,
+  type Session,
+  saveSession,
+  sessionDel,
+  sessionRef,
+  sessionSet,
+  sessionsOf,
+  sessionToken,
+  sessionUpdate,
+  signIn,
+  withSession,
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import { batched } from '../lib/store/batched.js'
+import { cached } from '../lib/store/cached.js'
+import type { SessionStore } from '../lib/store/contract.js'
+import { memoryStore } from '../lib/store/memory.js'
+import { sessionStoreLaws } from '../lib/testing/index.js'
+import { changeOf, expirationOf, snapshotOf } from '../lib/testing/subject.js'
+import { counting, pgPool, rowsOf } from './support/databases.js'
+import { isException, lateStores, lawsWithLateSaves, secrets } from './support/late-stores.js'
+import { newDatabase } from './support/postgres-server.js'
+import { freshSchema, right } from './support/stores.js'
+import { testCache } from './support/test-cache.js'
+
+const server = await newDatabase()
+const inner = pgDatabase(pgPool(server.url, { max: 8 }))
+t.teardown(async () => {
+  await inner.close()
+  await server.stop()
+})
+
+const stacks = {
+  'write-behind': lateStores(inner, testCache())(),
+  'batched, write-behind': lateStores(inner, testCache())((store) => batched(store)),
+}
+
+for (const [name, open] of Object.entries(stacks)) {
+  const laws = sessionStoreLaws(open)
+  for (const law of lawsWithLateSaves(laws)) t.test(`${law.name} (${name})`, law.run)
+  t.test(`two laws have exceptions (${name})`, async (t) => {
+    const exceptions = laws.filter(isException)
+    t.equal(exceptions.length, 2)
+    for (const law of exceptions) await t.rejects(law.run(), law.name)
+  })
+}
+
+/** Opens stores of several processes with one database and one cache. No save is stored by itself. */
+const open = (options: Partial<WriteBehindOptions> = {}) => {
+  const { database, events } = counting(inner)
+  const schema = freshSchema()
+  const cache = testCache()
+  const plain = sessionStore(database, { schema })
+  const process = (own: Partial<WriteBehindOptions> = {}) =>
+    writeBehind(sessionStore(database, { schema }), cache, { secrets, flushMs: 60_000, ...options, ...own })
+  const names = (): readonly string[] => events.splice(0).map(({ query }) => query.name)
+  return { cache, schema, plain, process, database, names, store: process() }
+}
+
+const again = async (session: Session, store: SessionStore): Promise<Session> =>
+  (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('it is not there'))
+const begun = (store: SessionStore): Promise<Session> =>
+  saveSession(sessionSet('n', 0)(sessionSet('list', [])(buildSession(store))))
+const append = (tag: string) => sessionUpdate('list', (list) => [...(list as string[]), tag], [] as string[])
+const listOf = sessionRef('list')
+
+t.test(
+  'a save takes no statement, every process sees it, and the store gets many saves as one',
+  async (t) => {
+    const { store, process, plain, names } = open()
+    const other = process()
+    let session = await again(await begun(store), store)
+    names()
+    for (const tag of ['a', 'b', 'c']) session = await saveSession(append(tag)(session))
+    t.strictSame(names(), [])
+    t.strictSame([listOf(session), snapshotOf(session).revision], [['a', 'b', 'c'], 4])
+    const seen = await again(session, other)
+    t.strictSame([listOf(seen), snapshotOf(seen).revision], [['a', 'b', 'c'], 4])
+    t.strictSame(listOf(await again(session, plain)), [], 'the store does not have them yet')
+    await saveSession(append('d')(sessionSet('n', 1)(seen)))
+    names()
+    await right(store.flush)
+    t.strictSame(names(), ['batch.saveLate'])
+    const stored = await again(session, plain)
+    t.strictSame(
+      [stored.store.toJS(), snapshotOf(stored).revision],
+      [{ n: 1, list: ['a', 'b', 'c', 'd'] }, 5],
+    )
+    await right(other.flush)
+    t.strictSame(
+      snapshotOf(await again(session, plain)).revision,
+      5,
+      'the other process finds its save stored',
+    )
+  },
+)
+
+t.test('the store gets the saves after flushMs, also those of a process that has ended', async (t) => {
+  const { process, plain } = open()
+  const [quick, slow] = [process({ flushMs: 20 }), process()]
+  const session = await begun(quick)
+  await saveSession(append('a')(session))
+  await delay(200)
+  t.strictSame(listOf(await again(session, plain)), ['a'])
+  // The clock of the ended process was slow.
+  const [date] = [Date.now]
+  Date.now = () => date() - 3_600_000
+  await saveSession(append('b')(await again(session, slow)))
+  Date.now = date
+  await again(session, quick)
+  await delay(200)
+  t.strictSame(listOf(await again(session, plain)), ['a', 'b'])
+})
+
+t.test(
+  'law 4, law 5: updates of three processes at the same time are all applied once, in one order',
+  async (t) => {
+    const { process, plain } = open()
+    const stores = [process(), process(), batched(process())]
+    const session = await begun(stores[0] as SessionStore)
+    const tags = Array.from({ length: 90 }, (_, index) => String(index))
+    const saved = await Promise.all(
+      tags.map(async (tag, index) =>
+        saveSession(append(tag)(await again(session, stores[index % 3] as SessionStore))),
+      ),
+    )
+    for (const store of stores) if ('flush' in store) await right(store.flush as TE.TaskEither<Error, void>)
+    const list = listOf(await again(session, plain)) as readonly string[]
+    t.strictSame([...list].sort(), [...tags].sort())
+    for (const [index, one] of saved.entries())
+      t.strictSame(
+        list.slice(0, (listOf(one) as readonly string[]).length),
+        listOf(one),
+        `save ${String(index)}`,
+      )
+  },
+)
+
+t.test(
+  'creations, principals, lifetimes, rotations, touches and ends are in the store when they are answered',
+  async (t) => {
+    const { store, plain, names, schema } = open()
+    const session = await begun(store)
+    const late = await saveSession(append('a')(session))
+    names()
+    const signed = await withSession(late, () =>
+      signIn('ada', { lifetime: { idleMs: 3_600_000, absoluteMs: 7_200_000 } }),
+    )
+    t.ok(names().includes('session.saveFull'))
+    const stored = await again(signed, plain)
+    t.strictSame(listOf(stored), ['a'], 'the late save came first')
+    t.strictSame(
+      (await sessionsOf(plain, 'ada')).map(({ id }) => id),
+      [session.id],
+    )
+    const later = await saveSession(append('b')(await again(signed, store)))
+    const rotated = await rotateSession(later)
+    t.equal(await loadSession(store, sessionToken(signed)), undefined)
+    t.strictSame(listOf(await again(rotated, store)), ['a', 'b'])
+    await rowsOf(inner, `update ${schema}.session set expires_at = now() + interval '1 minute'`)
+    const touched = await saveSession(await again(rotated, store))
+    t.ok(expirationOf(touched) > Date.now() + 600_000)
+    await destroySession(touched)
+    for (const one of [store, plain]) t.equal(await loadSession(one, sessionToken(rotated)), undefined)
+  },
+)
+
+t.test(
+  'law 6, law 12: a load after an end finds nothing, and a save fails, whatever the cache returns',
+  async (t) => {
+    const ends: Readonly<Record<string, (session: Session, store: SessionStore) => Promise<unknown>>> = {
+      destroySession: (session) => destroySession(session),
+      destroySessionsOf: (_, store) => destroySessionsOf(store, 'ada'),
+    }
+    for (const [name, end] of Object.entries(ends)) {
+      const { store, process, plain, cache } = open()
+      const other = process()
+      const session = await withSession(await begun(store), () => signIn('ada'))
+      const late = await saveSession(append('a')(await again(session, store)))
+      const [mine, others] = [await again(late, store), await again(late, other)]
+      const heads = new Map(cache.values)
+      await end(mine, store)
+      for (const one of [store, other]) {
+        t.equal(await loadSession(one, sessionToken(late)), undefined, name)
+        await t.rejects(
+          saveSession(append('b')(one === store ? late : others)),
+          { name: 'SessionGone' },
+          name,
+        )
+      }
+      for (const [key, value] of heads) await right(cache.set([{ key, value, ttlMs: 1_000 }]))
+      for (const one of [store, other]) t.equal(await loadSession(one, sessionToken(late)), undefined, name)
+      // The cache has lost the mark, so a save of another process is answered. It is dropped.
+      cache.values.clear()
+      await saveSession(append('c')(others)).catch(() => undefined)
+      await right(other.flush)
+      await right(store.flush)
+      t.equal(await loadSession(plain, sessionToken(late)), undefined, name)
+    }
+  },
+)
+
+t.test(
+  'two exceptions: a save after the expiry may be answered, and the expiration moves with the store',
+  async (t) => {
+    const { store, plain, schema } = open()
+    const session = await again(await begun(store), store)
+    const before = expirationOf(await again(session, plain))
+    await rowsOf(inner, `update ${schema}.session set expires_at = expires_at - interval '10 minutes'`)
+    const late = await saveSession(append('a')(session))
+    t.ok(expirationOf(await again(late, plain)) < before - 500_000, 'not yet')
+    await right(store.flush)
+    t.ok(expirationOf(await again(late, plain)) >= before - 1_000, 'with the saves')
+    const dropped: number[] = []
+    t.teardown(onSessionEvent('lateDropped', ({ saves }) => dropped.push(saves)))
+    const last = await again(late, store)
+    await rowsOf(inner, `update ${schema}.session set expires_at = now() - interval '1 second'`)
+    await saveSession(append('b')(last))
+    t.equal(await loadSession(store, sessionToken(late)), undefined, 'no load finds it')
+    await right(store.flush)
+    t.strictSame(dropped, [1])
+    const alive = `select count(*)::int as n from ${schema}.session where expires_at > now()`
+    t.strictSame(await rowsOf(inner, alive), [{ n: 0 }])
+  },
+)
+
+t.test('a cache that loses everything loses no save of a process that lives', async (t) => {
+  const { store, process, plain, cache } = open()
+  const other = process()
+  const session = await begun(store)
+  const mine = await saveSession(append('a')(session))
+  await saveSession(append('b')(await again(session, other)))
+  cache.values.clear()
+  t.strictSame(listOf(await again(mine, store)), ['a'], 'its own save is seen')
+  await saveSession(append('c')(await again(mine, store)))
+  await right(other.flush)
+  await right(store.flush)
+  t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), ['a', 'b', 'c'])
+})
+
+t.test('a cache that does not answer: saves go to the store, after the own late saves', async (t) => {
+  const { store, process, plain, cache } = open()
+  const other = process()
+  const session = await begun(store)
+  const mine = await saveSession(append('a')(session))
+  await saveSession(append('b')(await again(session, other)))
+  cache.tamper = () => 'fail'
+  const through = await saveSession(append('c')(mine))
+  t.strictSame(listOf(through), ['a', 'c'])
+  t.strictSame(listOf(await again(session, plain)), ['a', 'c'])
+  cache.tamper = (_, value) => value
+  t.strictSame([...(listOf(await again(session, other)) as string[])].sort(), ['a', 'b', 'c'])
+  await right(other.flush)
+  await right(store.flush)
+  t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), ['a', 'b', 'c'])
+})
+
+t.test('a save whose answer was lost is done once', async (t) => {
+  for (const isDone of [true, false])
+    for (const wrap of [(store: SessionStore) => store, (store: SessionStore) => batched(store)]) {
+      const { process, plain, cache } = open()
+      const late = process()
+      const store = wrap(late)
+      const session = await again(await begun(store), store)
+      const { swap } = cache
+      Object.assign(cache, {
+        swap: (items: Parameters<typeof swap>[0]) => async () => {
+          Object.assign(cache, { swap })
+          if (isDone) await swap(items)()
+          return E.left({ kind: 'timeout' })
+        },
+      })
+      const saved = await Promise.all(['a', 'b'].map((tag) => saveSession(append(tag)(session))))
+      for (const [index, one] of saved.entries())
+        t.ok((listOf(one) as string[]).includes(['a', 'b'][index] ?? ''), 'it sees itself')
+      await right(late.flush)
+      t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), ['a', 'b'])
+    }
+})
+
+t.test('a save in the store that went beside a head leaves no update out', async (t) => {
+  const { store, process, plain } = open()
+  const other = process()
+  const session = await begun(store)
+  await saveSession(sessionSet('x', 1)(append('a')(session)))
+  await saveSession(append('b')(sessionSet('y', 2)(await again(session, other))))
+  // A process without the cache.
+  await saveSession(append('plain')(await again(session, plain)))
+  t.strictSame(sessionRef('x')(await again(session, store)), 1)
+  await right(other.flush)
+  await right(store.flush)
+  const end = await again(session, plain)
+  t.strictSame([...(listOf(end) as string[])].sort(), ['a', 'b', 'plain'])
+  t.strictSame([sessionRef('x')(end), sessionRef('y')(end), sessionRef('n')(end)], [1, 2, 0])
+})
+
+t.test('a head that is full is stored, and so are large ones', async (t) => {
+  const { store, plain, names } = open()
+  let session = await begun(store)
+  names()
+  for (let save = 0; save < 100; save += 1) session = await saveSession(append(String(save))(session))
+  t.ok(names().filter((name) => name === 'batch.saveLate').length >= 3)
+  for (let save = 0; save < 4; save += 1)
+    session = await saveSession(sessionSet(`large ${String(save)}`, 'x'.repeat(100_000))(session))
+  t.ok(names().includes('batch.saveLate'))
+  await right(store.flush)
+  t.equal((listOf(await again(session, plain)) as string[]).length, 100)
+  t.equal(snapshotOf(await again(session, plain)).revision, 105)
+})
+
+t.test('tombstones are cleaned up', async (t) => {
+  const { store, schema } = open()
+  let session = await begun(store)
+  for (let save = 0; save < 300; save += 1)
+    session = await saveSession(
+      save % 2 === 0
+        ? sessionSet(`k${String(save)}`, 1)(session)
+        : sessionDel(`k${String(save - 1)}`)(session),
+    )
+  for (let save = 0; save < 300; save += 1) session = await saveSession(sessionSet('n', save)(session))
+  await right(store.flush)
+  const [row] = await rowsOf(inner, `select count(*)::int as n from ${schema}.entry where value is null`)
+  t.ok(Number(row?.['n']) < 150, String(row?.['n']))
+})
+
+t.test('a session that is loaded partly is saved, and reads its own late saves', async (t) => {
+  const { store, plain, names } = open()
+  const session = await saveSession(append('a')(sessionSet('x', 1)(await begun(store))))
+  const some = await loadSession(store, sessionToken(session), { keys: ['list'] })
+  t.strictSame(some && listOf(some), ['a'])
+  names()
+  const saved = await saveSession(sessionSet('y', 2)(append('b')(some as Session)))
+  t.strictSame(listOf(saved), ['a', 'b'])
+  await saveSession(sessionUpdate('x', (x) => Number(x) + 1, 0)(saved))
+  await right(store.flush)
+  t.strictSame((await again(session, plain)).store.toJS(), { n: 0, list: ['a', 'b'], x: 2, y: 2 })
+})
+
+t.test('a transaction sees the late saves, and its changes are in no head', async (t) => {
+  const { store, database, plain } = open()
+  const session = await saveSession(append('a')(await begun(store)))
+  const outside = AsyncLocalStorage.snapshot()
+  const inside = await transact(database, (tx) =>
+    TE.fromTask(async () => {
+      const own = store.using?.(tx) as SessionStore
+      const loaded = await again(session, own)
+      // Another request of the process saves meanwhile.
+      const beside = outside(async () => saveSession(append('beside')(await again(session, store))))
+      const saved = await saveSession(append('tx')(loaded))
+      return { lists: [listOf(loaded), listOf(saved)], beside }
+    }),
+  )()
+  if (E.isLeft(inside)) throw inside.left
+  t.strictSame(inside.right.lists, [['a'], ['a', 'tx']])
+  await inside.right.beside
+  await right(store.flush)
+  t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), ['a', 'beside', 'tx'])
+  await transact(database, (tx) =>
+    TE.chainW(() => TE.left('rolled back'))(
+      TE.fromTask(async () =>
+        saveSession(append('no')(await again(session, store.using?.(tx) as SessionStore))),
+      ),
+    ),
+  )()
+  await saveSession(append('after')(await again(session, store)))
+  await right(store.flush)
+  t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), ['a', 'after', 'beside', 'tx'])
+})
+
+t.test('edits that are stored with a flow come after the late saves', async (t) => {
+  const { store, plain } = open()
+  const session = await saveSession(append('a')(await begun(store)))
+  const change = changeOf(session, append('flow')(session).edits)
+  if (store.flows === undefined) throw new Error('the store has no flows')
+  await right(store.flows.write({ session: session.id, row: undefined, ends: [], change }))
+  t.strictSame(listOf(await again(session, plain)), ['a', 'flow'])
+  t.strictSame(listOf(await again(session, store)), ['a', 'flow'])
+})
+
+t.test('drain stores all saves, and later saves wait for the store', async (t) => {
+  const { store, plain, names } = open()
+  const sessions = await Promise.all(Array.from({ length: 20 }, () => begun(store)))
+  const late = await Promise.all(sessions.map((session) => saveSession(append('a')(session))))
+  t.strictSame(await store.drain(), E.right(undefined))
+  for (const session of late) t.strictSame(listOf(await again(session, plain)), ['a'])
+  names()
+  await saveSession(append('b')(late[0] as Session))
+  t.ok(names().includes('session.save'))
+})
+
+t.test('if too many saves are behind, or for too long, saves wait for the store', async (t) => {
+  for (const options of [{ maxJournal: 3 }, { maxBehindMs: 0 }]) {
+    const { store, names } = open(options)
+    let session = await begun(store)
+    for (let save = 0; save < 3; save += 1) session = await saveSession(append(String(save))(session))
+    await delay(5)
+    names()
+    await saveSession(append('through')(session))
+    t.ok(names().includes('session.save'), JSON.stringify(options))
+  }
+})
+
+t.test('a store without late saves, and options out of range, are errors', async (t) => {
+  t.throws(() => writeBehind(memoryStore(), testCache(), { secrets }), TypeError)
+  const { plain } = open()
+  for (const options of [{ flushMs: -1 }, { maxBehindMs: Number.NaN }, { maxJournal: 0 }, { secrets: [] }])
+    t.throws(() => writeBehind(plain, testCache(), { secrets, ...options }), RangeError)
+  const short = sessionStore(inner, { schema: freshSchema(), idleMs: 60_000 })
+  t.throws(() => writeBehind(cached(short), testCache(), { secrets }), RangeError)
+})
