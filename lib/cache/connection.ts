@@ -144,12 +144,20 @@ class Connection {
     this.#running.delete(running)
     if (E.isLeft(result)) {
       this.#noteFailure(sentAt)
-      this.#onError(result.left)
+      this.#report(result.left)
     } else {
       this.#failures = 0
       this.#pauseMs = SHORTEST_PAUSE_MS
     }
     return result
+  }
+
+  #report(error: CacheError): void {
+    try {
+      this.#onError(error)
+    } catch {
+      // An error of the program's log is no error of the cache.
+    }
   }
 
   async close(): Outcome<void> {

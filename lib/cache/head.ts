@@ -47,7 +47,7 @@ export interface Head {
 export const ENDED = 'ended'
 
 /** The maximum number of saves, and the approximate maximum number of characters of values in a head. */
-const MAX_SAVES = 31
+const MAX_SAVES = 32
 const MAX_CHARS = 256 * 1024
 
 /** No state of a session. */
@@ -190,19 +190,21 @@ export const requestOf = (id: SessionId, head: Head): LateRequest => {
  * Returns the head on another state of the store, which another request has made beside the head. Saves that are stored
  * are left out. The values of all other keys stay. A key that was written beside the head gets the saves of this process
  * (`own`) once more. A save of another process stays if it needs no function for such a key. Otherwise the save is left
- * out, and its own process saves it again.
+ * out, and its own process saves it again. In an old head (`isOld`) such a save may be stored and forgotten, so it is
+ * always left out.
  */
 export const rebased = (
   head: Head,
   stored: Snapshot,
   { stored: done, changed }: LateState,
   own: ReadonlyMap<IdempotencyKey, Change>,
+  isOld = false,
 ): Head => {
   const left = head.saves
     .map((save, index) => ({ ...save, number: index + 1 }))
     .filter(({ id }) => !done.includes(id))
   const anew = new Set(changed ?? head.values.keys())
-  const dropped = savesToDrop(head, left, anew, own)
+  const dropped = savesToDrop(head, left, anew, own, isOld)
   let [result, entries] = [{ ...emptyHead(stored), closers: head.closers }, stored.entries]
   for (const save of left.filter(({ id }) => !dropped.has(id))) {
     const edits = editsOf(head, save.keys, own.get(save.id), (key) => anew.has(key))
@@ -228,13 +230,14 @@ const savesToDrop = (
   left: readonly NumberedSave[],
   anew: Set<string>,
   own: ReadonlyMap<IdempotencyKey, Change>,
+  isOld: boolean,
 ): ReadonlySet<IdempotencyKey> => {
   const dropped = new Set<IdempotencyKey>()
   const isToDrop = ({ id, keys, updates, number }: NumberedSave): boolean =>
     !dropped.has(id) &&
     !own.has(id) &&
     keys.some((key) => anew.has(key)) &&
-    (updates || !keys.every((key) => head.values.get(key)?.save === number))
+    (isOld || updates || !keys.every((key) => head.values.get(key)?.save === number))
   for (let next = left.find(isToDrop); next !== undefined; next = left.find(isToDrop)) {
     dropped.add(next.id)
     for (const key of next.keys) anew.add(key)

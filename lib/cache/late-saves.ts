@@ -2,7 +2,7 @@
 // the store accepts a head only on the state from which the head was made. A process keeps its own saves in a journal until
 // they are stored. If a head is lost, the process saves them again, each with its own idempotency key.
 
-import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
+import { DriverError, type SaveConflict, type SessionGone, type StoreError } from '../core/errors.js'
 import { E, O } from '../core/prelude.cjs'
 import { delay, neutral, setTimeout } from '../core/process.js'
 import { emptySnapshot } from '../core/session.js'
@@ -20,7 +20,6 @@ import {
   closedBy,
   type Head,
   hasSave,
-  isClosed,
   openedBy,
   rebased,
   requestOf,
@@ -29,15 +28,7 @@ import {
   withoutStored,
 } from './head.js'
 import { type HeadCache, type HeadRead, NO_HEAD } from './head-cache.js'
-
-/** The saves of this process of one session that are not known to be stored, the oldest first. */
-interface Journal {
-  readonly changes: Map<IdempotencyKey, Change>
-  /** The newest head with these saves that this process has written. */
-  head: Head | undefined
-  /** The time of the oldest save, as a value of `performance.now()`. */
-  readonly since: number
-}
+import { LateJournals } from './late-journals.js'
 
 export interface LateOptions {
   readonly flushMs: number
@@ -45,8 +36,21 @@ export interface LateOptions {
   readonly maxJournal: number
 }
 
-const MAX_ATTEMPTS = 20
-const HEADS_PER_STATEMENT = 128
+// A statement skips a session that is locked, so it is repeated for about two seconds.
+const MAX_ATTEMPTS = 50
+const MAX_DELAY_MS = 50
+const HEADS_PER_STATEMENT = 64
+const MAX_ROUNDS = 10
+
+const chunksOf = (ids: readonly SessionId[]): readonly (readonly SessionId[])[] =>
+  Array.from({ length: Math.ceil(ids.length / HEADS_PER_STATEMENT) }, (_, index) =>
+    ids.slice(index * HEADS_PER_STATEMENT, (index + 1) * HEADS_PER_STATEMENT),
+  )
+
+const isRetryable = (error: StoreError): boolean => error instanceof DriverError && error.retryable
+
+/** After this time the store may have forgotten a save. */
+const OLD_MS = 50 * 60_000
 
 /** The store is told to forget old saves once in this time. */
 const FORGET_MS = 60_000
@@ -66,10 +70,9 @@ export class LateQueue {
   readonly #store: LateStore
   readonly #heads: HeadCache
   readonly #options: LateOptions
-  readonly #journals = new Map<SessionId, Journal>()
+  readonly #journals = new LateJournals()
   /** Sessions whose head seems to be left behind by a process that has ended. */
   readonly #adopted = new Set<SessionId>()
-  #count = 0
   #isScheduled = false
   #isDraining = false
   #forgotAt = performance.now()
@@ -82,12 +85,8 @@ export class LateQueue {
 
   /** Whether saves have to wait for the store, since too many saves are behind, or some are behind for too long. */
   isOverloaded(): boolean {
-    const [oldest] = this.#journals.values()
-    return (
-      this.#isDraining ||
-      this.#count >= this.#options.maxJournal ||
-      (oldest !== undefined && performance.now() - oldest.since > this.#options.maxBehindMs)
-    )
+    const { count, behindMs } = this.#journals
+    return this.#isDraining || count >= this.#options.maxJournal || behindMs > this.#options.maxBehindMs
   }
 
   /** Whether the process of the head's saves seems to have ended. The clocks of the processes may differ. */
@@ -96,18 +95,12 @@ export class LateQueue {
   }
 
   ownHead(id: SessionId): Head | undefined {
-    return this.#journals.get(id)?.head
+    return this.#journals.headOf(id)
   }
 
   /** Adds saves that the cache has in this head. */
   add(id: SessionId, changes: readonly Change[], head: Head): void {
-    const journal = this.#journals.get(id) ?? { changes: new Map(), head, since: performance.now() }
-    journal.head = head
-    for (const change of changes) {
-      if (!journal.changes.has(change.save)) this.#count += 1
-      journal.changes.set(change.save, change)
-    }
-    this.#journals.set(id, journal)
+    this.#journals.add(id, changes, head)
     this.#schedule()
   }
 
@@ -118,23 +111,31 @@ export class LateQueue {
   }
 
   async ended(ids: readonly SessionId[]): Promise<void> {
-    for (const id of ids) this.#forget(id)
+    for (const id of ids) this.#journals.drop(id)
     await this.#heads.markEnded(ids)
   }
 
-  /** Stores all saves. */
+  /** Stores all saves. After an error of one session the others are stored, too. */
   readonly flushNow = async (): Promise<E.Either<StoreError, void>> => {
-    for (const id of [...this.#journals.keys()]) {
-      const stored = await this.flush(id)
-      if (E.isLeft(stored)) return stored
+    let result: E.Either<StoreError, void> = E.right(undefined)
+    for (const ids of chunksOf(this.#journals.ids)) {
+      await this.#flushAll(ids)
+      for (const id of ids.filter((one) => this.#journals.has(one))) {
+        const stored = await this.flush(id)
+        if (E.isLeft(stored)) result = stored
+      }
     }
-    return E.right(undefined)
+    return result
   }
 
   /** Stores all saves. From then on all saves wait for the store. */
-  readonly drain = (): Promise<E.Either<StoreError, void>> => {
+  readonly drain = async (): Promise<E.Either<StoreError, void>> => {
     this.#isDraining = true
-    return this.flushNow()
+    let result = await this.flushNow()
+    // Saves that were under way may have come meanwhile.
+    for (let round = 1; round < MAX_ROUNDS && E.isRight(result) && this.#journals.size > 0; round += 1)
+      result = await this.flushNow()
+    return result
   }
 
   #schedule(): void {
@@ -145,16 +146,20 @@ export class LateQueue {
   }
 
   async #tick(): Promise<void> {
-    const ids = [...new Set([...this.#journals.keys(), ...this.#adopted])]
-    this.#adopted.clear()
-    for (let from = 0; from < ids.length; from += HEADS_PER_STATEMENT)
-      await this.#flushAll(ids.slice(from, from + HEADS_PER_STATEMENT))
-    if (performance.now() - this.#forgotAt > FORGET_MS) {
-      this.#forgotAt = performance.now()
-      await this.#store.late.forget()
+    try {
+      const ids = [...new Set([...this.#journals.ids, ...this.#adopted])]
+      this.#adopted.clear()
+      for (const some of chunksOf(ids)) await this.#flushAll(some)
+      if (performance.now() - this.#forgotAt > FORGET_MS) {
+        this.#forgotAt = performance.now()
+        await this.#store.late.forget()
+      }
+    } catch {
+      // A function of the program has thrown, such as an observer of the database. The next tick tries again.
+    } finally {
+      this.#isScheduled = false
+      if (this.#journals.size > 0 || this.#adopted.size > 0) this.#schedule()
     }
-    this.#isScheduled = false
-    if (this.#journals.size > 0 || this.#adopted.size > 0) this.#schedule()
   }
 
   /** Stores the heads of several sessions with one statement, and then the saves that are in no head. */
@@ -165,8 +170,9 @@ export class LateQueue {
       return read.kind === 'head' && read.head.saves.length > 0 ? [{ id, ...read }] : []
     })
     const stored = full.length === 0 ? E.right([]) : await this.#storeHeads(full)
-    if (E.isLeft(stored)) return
-    const done = full.filter((_, index) => stored.right[index] === true)
+    // An error that is not retryable may concern one session only.
+    if (E.isLeft(stored) && isRetryable(stored.left)) return
+    const done = E.isLeft(stored) ? [] : full.filter((_, index) => stored.right[index] === true)
     for (const { id, head } of done) this.#noteStored(id, head)
     await this.#heads.swap(
       done.map(({ id, head, version }) => ({
@@ -192,24 +198,7 @@ export class LateQueue {
   }
 
   #noteStored(id: SessionId, head: Head): void {
-    this.#remove(id, ({ save }) => hasSave(head, save))
-  }
-
-  #remove(id: SessionId, isStored: (change: Change) => boolean): void {
-    const journal = this.#journals.get(id)
-    if (journal === undefined) return
-    for (const change of journal.changes.values())
-      if (isStored(change)) {
-        journal.changes.delete(change.save)
-        this.#count -= 1
-      }
-    if (journal.changes.size === 0) this.#journals.delete(id)
-  }
-
-  #forget(id: SessionId): void {
-    const size = this.#journals.get(id)?.changes.size ?? 0
-    if (size > 0) publish('lateDropped', { id, saves: size })
-    this.#remove(id, () => true)
+    this.#journals.remove(id, ({ save }) => hasSave(head, save))
   }
 
   /**
@@ -219,14 +208,14 @@ export class LateQueue {
   async flush(id: SessionId): Promise<E.Either<StoreError, Stored>> {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       // The head that is read next has these saves, unless they are stored or the cache has lost them.
-      const own = [...(this.#journals.get(id)?.changes.values() ?? [])]
+      const own = this.#journals.changesOf(id)
       const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
       const step = await this.#flushOnce(id, read, own)
       if (E.isLeft(step)) return step
       if (step.right !== 'again') return E.right(step.right)
-      if (attempt > 2) await delay(attempt)
+      if (attempt > 2) await delay(Math.min(2 * attempt, MAX_DELAY_MS))
     }
-    return E.right('unknown')
+    return E.left(busy(id))
   }
 
   async #flushOnce(
@@ -235,7 +224,7 @@ export class LateQueue {
     own: readonly Change[],
   ): Promise<E.Either<StoreError, Stored | 'again'>> {
     if (read.kind === 'ended') {
-      this.#forget(id)
+      this.#journals.drop(id)
       return E.right('gone')
     }
     if (read.kind !== 'head' || read.head.saves.length === 0) return this.#saveOwn(id, read, own)
@@ -245,7 +234,7 @@ export class LateQueue {
     if (stored.right[0] !== true) return this.settle(id, head, version)
     this.#noteStored(id, head)
     await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
-    const isLeft = own.some(({ save }) => this.#journals.get(id)?.changes.has(save))
+    const isLeft = own.some((change) => this.#journals.changesOf(id).includes(change))
     return E.right(isLeft ? 'again' : 'stored')
   }
 
@@ -258,7 +247,7 @@ export class LateQueue {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
       if (read.kind === 'ended') {
-        this.#forget(id)
+        this.#journals.drop(id)
         return E.right({ stored: 'gone', open: nothing })
       }
       const [head, version] = read.kind === 'head' ? [read.head, O.some(read.version)] : [NO_HEAD, O.none]
@@ -273,13 +262,13 @@ export class LateQueue {
       await open()
       return stored
     }
-    return E.right({ stored: 'unknown', open: nothing })
+    return E.left(busy(id))
   }
 
   async #open(id: SessionId, closer: string): Promise<void> {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
-      if (read.kind !== 'head' || !isClosed(read.head, Date.now())) return
+      if (read.kind !== 'head') return
       // The head names the present state, so that nobody takes an older one for it. If the store fails, it opens by itself.
       const state = await this.#find(id, UNKNOWN_STATE, [])
       if (E.isLeft(state) || state.right === undefined) return
@@ -306,10 +295,10 @@ export class LateQueue {
       const saved = await this.#saveAgain(id, change)
       if (E.isLeft(saved)) {
         if (saved.left._tag !== 'SessionGone' && saved.left._tag !== 'SaveConflict') return E.left(saved.left)
-        this.#forget(id)
+        this.#journals.drop(id)
         return E.right('gone')
       }
-      this.#remove(id, ({ save }) => save === change.save)
+      this.#journals.remove(id, ({ save }) => save === change.save)
     }
     return E.right(stored)
   }
@@ -323,8 +312,8 @@ export class LateQueue {
     const found = await this.#store.late.find(id, base, saves)()
     if (E.isLeft(found)) return found
     const state = O.toUndefined(found.right)
-    if (state === undefined) this.#forget(id)
-    else this.#remove(id, ({ save }) => state.stored.includes(save))
+    if (state === undefined) this.#journals.drop(id)
+    else this.#journals.remove(id, ({ save }) => state.stored.includes(save))
     return E.right(state)
   }
 
@@ -345,7 +334,7 @@ export class LateQueue {
 
   /** Brings a head into agreement with the store, which has refused it. */
   async settle(id: SessionId, head: Head, version: string): Promise<E.Either<StoreError, 'gone' | 'again'>> {
-    const own = [...(this.#journals.get(id)?.changes.keys() ?? [])]
+    const own = this.#journals.changesOf(id).map(({ save }) => save)
     const state = await this.#find(id, head.base, [...head.saves.map((save) => save.id), ...own])
     if (E.isLeft(state)) return state
     if (state.right === undefined) return E.right('gone')
@@ -368,13 +357,21 @@ export class LateQueue {
     const stored = O.toUndefined(found.right)
     // Another save came between the two reads.
     if (stored === undefined || stored.versionTag !== state.versionTag) return E.right(undefined)
-    const own = this.#journals.get(id)?.changes ?? new Map<IdempotencyKey, Change>()
-    const next = rebased(head, stored, state, own)
+    const own = new Map(this.#journals.changesOf(id).map((change) => [change.save, change]))
+    const isOld = Date.now() - head.at > OLD_MS
+    const next = rebased(head, stored, state, own, isOld)
     const kept = new Set(next.saves.map((save) => save.id))
     const dropped = head.saves.filter((save) => !kept.has(save.id) && !state.stored.includes(save.id))
     if (dropped.length > 0) publish('lateDropped', { id, saves: dropped.length })
     return E.right(next)
   }
 }
+
+const busy = (id: SessionId): DriverError =>
+  new DriverError(`the session ${id} is locked, or changes too fast`, {
+    kind: 'unavailable',
+    retryable: true,
+    effect: 'none',
+  })
 
 const nothing = (): Promise<void> => Promise.resolve()

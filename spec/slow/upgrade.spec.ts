@@ -202,7 +202,7 @@ t.test('so do ten whose role has another default of isolation', async (t) => {
   )
   await Promise.all(databases.map((each) => right(sessionStore(each, { schema }).prepare)))
   await Promise.all(databases.map((each) => right(each.close)))
-  t.equal((await versionsIn(schema)).length, 4)
+  t.equal((await versionsIn(schema)).length, 5)
 })
 
 t.test('a role with the documented rights can do all but upgrade', async (t) => {

@@ -44,6 +44,8 @@ export interface HistoryOptions {
     readonly server: string
     readonly port: number
     readonly mode: 'through' | 'behind'
+    /** The deadline of a command of the cache. Default: 500. */
+    readonly timeoutMs?: number
     /** The option `flushMs` of each process, in turn. */
     readonly flushMs?: readonly number[]
   }

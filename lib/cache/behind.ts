@@ -1,0 +1,326 @@
+// Loads and saves sessions of which a shared cache has the last saves. A load adds the head of the session to what the store
+// has. A save replaces the head. If the head cannot take the save, the save goes to the store, after the head.
+
+import { LRUCache } from 'lru-cache'
+import { applyEdits } from '../core/edits.js'
+import { DriverError, type SaveConflict, SessionGone, type StoreError, withEffect } from '../core/errors.js'
+import { E, O, type TE } from '../core/prelude.cjs'
+import { isSameRevision, type Snapshot } from '../core/session.js'
+import type { SessionId } from '../core/token.js'
+import { LIFETIME, PRINCIPAL } from '../core/well-known-keys.js'
+import type {
+  Absence,
+  BatchOperations,
+  Change,
+  LoadRequest,
+  SavedSnapshot,
+  SaveRequest,
+  SessionStore,
+  Unsaved,
+} from '../store/contract.js'
+import {
+  emptyHead,
+  type Head,
+  hasSave,
+  isClosed,
+  isFull,
+  isNewer,
+  savesIn,
+  tipOf,
+  withoutStored,
+  withSave,
+} from './head.js'
+import type { HeadCache, HeadRead } from './head-cache.js'
+import type { Closed, LateQueue, LateStore } from './late-saves.js'
+
+type SaveError = StoreError | SessionGone | SaveConflict
+
+/** What this process knows of a session: a state of the store, and the head on this state. */
+interface View {
+  readonly stored: Snapshot
+  readonly head: Head
+  /** The version of the head in the cache, or `None` if the cache has none. `undefined`: it has to be read again. */
+  readonly version: O.Option<string> | undefined
+}
+
+const MAX_VIEWS = 10_000
+
+/** A view is used for this time. It is shorter than the time for which the cache keeps a head without saves. */
+const VIEW_MS = 30_000
+
+/** A head is newer than the store for a moment only, unless the store has lost saves. */
+const MAX_OLDER = 3
+const MAX_ATTEMPTS = 8
+
+type Loaded = E.Either<StoreError, E.Either<Absence, Snapshot>>
+
+export class Behind {
+  readonly #store: LateStore
+  readonly #heads: HeadCache
+  readonly #queue: LateQueue
+  readonly #views = new LRUCache<SessionId, View>({ max: MAX_VIEWS, ttl: VIEW_MS })
+
+  constructor(store: LateStore, heads: HeadCache, queue: LateQueue) {
+    this.#store = store
+    this.#heads = heads
+    this.#queue = queue
+  }
+
+  async load(request: LoadRequest): Promise<Loaded> {
+    const { id, secret } = request
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      const [loaded, [read]] = await Promise.all([
+        this.#store.load(id, secret, request)(),
+        this.#heads.read([id]) as Promise<readonly [HeadRead]>,
+      ])
+      const found = await this.#completed(id, loaded, read, attempt)
+      if (found !== 'again') return found
+    }
+    return E.left(busy('load'))
+  }
+
+  async loadAll(
+    requests: readonly LoadRequest[],
+    load: ReturnType<BatchOperations['load']>,
+  ): Promise<E.Either<StoreError, readonly E.Either<Absence, Snapshot>[]>> {
+    const [loaded, reads] = await Promise.all([load(), this.#heads.read(requests.map(({ id }) => id))])
+    if (E.isLeft(loaded)) return loaded
+    const all = await Promise.all(
+      requests.map(async (request, index): Promise<Loaded> => {
+        const one = E.right(loaded.right[index] as E.Either<Absence, Snapshot>)
+        const found = await this.#completed(request.id, one, reads[index] as HeadRead)
+        return found === 'again' ? this.load(request) : found
+      }),
+    )
+    return E.sequenceArray(all)
+  }
+
+  /** Adds the head to a loaded session. `again` means that the session has to be loaded again. */
+  async #completed(id: SessionId, loaded: Loaded, read: HeadRead, attempt = 1): Promise<Loaded | 'again'> {
+    if (E.isLeft(loaded) || E.isLeft(loaded.right)) {
+      this.#views.delete(id)
+      return loaded
+    }
+    const stored = loaded.right.right
+    const view = this.#viewOf(id, stored, read)
+    if (view === 'older' && attempt < MAX_OLDER) return 'again'
+    if (typeof view === 'string') {
+      if (read.kind !== 'head') return 'again'
+      const settled = await this.#queue.settle(id, read.head, read.version)
+      return E.isLeft(settled) ? settled : 'again'
+    }
+    if (stored.keys === undefined) this.#views.set(id, view)
+    if (read.kind === 'head' && this.#queue.isLeftBehind(read.head)) this.#queue.adopt(id)
+    return E.right(E.right(tipOf(view.head, stored, 0)))
+  }
+
+  /** Returns what follows from a state of the store and the value of the cache. */
+  #viewOf(id: SessionId, stored: Snapshot, read: HeadRead): View | 'older' | 'misfit' {
+    if (read.kind === 'head') {
+      const { head } = read
+      const [count, version] = [savesIn(head, stored), O.some(read.version)]
+      if (count !== undefined) return { stored, head: withoutStored(head, count), version }
+      if (head.saves.length === 0 && !isNewer(head, stored))
+        return { stored, head: { ...emptyHead(stored), closers: head.closers }, version }
+      return isNewer(head, stored) ? 'older' : 'misfit'
+    }
+    if (read.kind === 'ended') return { stored, head: emptyHead(stored), version: undefined }
+    // The cache has lost the head or hides it. If this process knows the head, the head is used.
+    const own = this.#queue.ownHead(id)
+    const count = own && savesIn(own, stored)
+    const head = own === undefined || count === undefined ? emptyHead(stored) : withoutStored(own, count)
+    return { stored, head, version: read.kind === 'none' ? O.none : undefined }
+  }
+
+  async refresh(
+    id: SessionId,
+    known: Snapshot,
+    keys: Parameters<SessionStore['refresh']>[2],
+  ): Promise<E.Either<StoreError, O.Option<Snapshot>>> {
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      const [found, [read]] = await Promise.all([
+        this.#store.refresh(id, known, keys)(),
+        this.#heads.read([id]) as Promise<readonly [HeadRead]>,
+      ])
+      if (E.isLeft(found) || O.isNone(found.right)) return found
+      const completed = await this.#completed(id, E.right(E.right(found.right.value)), read, attempt)
+      if (completed === 'again') continue
+      if (E.isLeft(completed)) return completed
+      return E.right(O.fromEither(completed.right))
+    }
+    return E.left(busy('refresh'))
+  }
+
+  async save(id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> {
+    if (!isLate(change)) return this.#through(id, change)
+    let isDoubtful = change.mayBeDone ?? false
+    if (this.#queue.isOverloaded()) return this.#through(id, change, isDoubtful)
+    let view = isDoubtful ? undefined : this.#views.get(id)
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      if (view?.version === undefined) {
+        const read = await this.#view(id, change.since)
+        if (E.isLeft(read)) return isDoubtful ? E.left(inDoubt(read.left)) : read
+        view = read.right
+        if (view.version === undefined) return this.#through(id, change, isDoubtful)
+        if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
+        if (isDoubtful) return this.#through(id, change, true)
+      }
+      const isPossible = !isFull(view.head, 1) && !isClosed(view.head, Date.now())
+      const next = !isPossible ? undefined : this.#withChanges(view, [change])
+      if (next === undefined) return this.#through(id, change)
+      const [swapped] = await this.#heads.swap([{ id, head: next.head, version: view.version }])
+      if (swapped === true) return this.#answered(id, [change], { ...next, version: undefined })
+      isDoubtful ||= swapped === undefined
+      view = undefined
+    }
+    return this.#through(id, change, isDoubtful)
+  }
+
+  /** Saves several sessions with one command of the cache. The queue saves each of the others alone. */
+  async saveAll(
+    requests: readonly SaveRequest[],
+  ): Promise<E.Either<StoreError, readonly E.Either<Unsaved, SavedSnapshot>[]>> {
+    const views = await this.#viewsOf(requests.map(({ id }) => id))
+    const prepared = requests.map((request, index) => this.#prepared(request, views[index]))
+    const some = prepared.flatMap((one) => (one === undefined ? [] : [one]))
+    const swapped = some.length === 0 ? [] : await this.#heads.swap(some)
+    const done = new Map(some.map(({ id }, index) => [id, swapped[index]]))
+    return E.right(
+      requests.map(({ id, changes }, index): E.Either<Unsaved, SavedSnapshot> => {
+        const [one, isDone] = [prepared[index], done.get(id)]
+        this.#views.delete(id)
+        if (one === undefined) return E.left('notStored')
+        if (isDone === true) return this.#answered(id, changes, { ...one.view, version: undefined })
+        return E.left(isDone === undefined ? 'mayBeStored' : 'notStored')
+      }),
+    )
+  }
+
+  /** Returns a view for each session that this process knows. Heads without a version are read with one command. */
+  async #viewsOf(ids: readonly SessionId[]): Promise<readonly (View | undefined)[]> {
+    const views = ids.map((id) => this.#views.get(id))
+    const unread = ids.filter((_, index) => views[index] !== undefined && views[index].version === undefined)
+    if (unread.length === 0) return views
+    const reads = new Map((await this.#heads.read(unread)).map((read, index) => [unread[index], read]))
+    return views.map((view, index) => {
+      const [id, read] = [ids[index] as SessionId, reads.get(ids[index])]
+      if (view === undefined || read === undefined) return view
+      const isKnown =
+        read.kind === 'head' &&
+        read.head.closers.length === 0 &&
+        savesIn(read.head, view.stored) !== undefined
+      const next = isKnown ? this.#viewOf(id, view.stored, read) : undefined
+      return typeof next === 'object' ? next : undefined
+    })
+  }
+
+  /** Returns the new head of a session, or `undefined` if its save has to be sent alone. */
+  #prepared({ id, changes }: SaveRequest, view: View | undefined) {
+    const isPossible =
+      view?.version !== undefined &&
+      !this.#queue.isOverloaded() &&
+      changes.every((change) => isLate(change) && change.mayBeDone !== true) &&
+      !isFull(view.head, changes.length) &&
+      !isClosed(view.head, Date.now())
+    if (!isPossible) return undefined
+    // A function may throw on newer values. Its save is sent alone, and gets the error.
+    const next = E.tryCatch(
+      () => this.#withChanges(view, changes),
+      () => undefined,
+    )
+    if (E.isLeft(next)) return undefined
+    return { id, head: next.right.head, version: view.version, view: next.right }
+  }
+
+  #withChanges({ stored, head }: View, changes: readonly Change[]): Omit<View, 'version'> {
+    let tip = tipOf(head, stored, 0)
+    let next = head
+    for (const change of changes) {
+      const entries = isSameRevision(tip, change.since)
+        ? change.entries
+        : applyEdits(change.edits, tip.entries)
+      next = withSave(next, change, entries, Date.now())
+      tip = tipOf(next, stored, 0)
+    }
+    return { stored, head: next }
+  }
+
+  #answered(id: SessionId, changes: readonly Change[], view: View): E.Right<SavedSnapshot> {
+    this.#queue.add(id, changes, view.head)
+    this.#views.set(id, view)
+    return E.right(tipOf(view.head, view.stored, 0)) as E.Right<SavedSnapshot>
+  }
+
+  /** Reads what is needed for a save. */
+  async #view(id: SessionId, since: Snapshot): Promise<E.Either<SaveError, View>> {
+    const known = this.#views.get(id)?.stored
+    const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
+    if (read.kind === 'ended') return E.left(new SessionGone(id))
+    // The cache names the state of the store, if no save has gone beside the head.
+    const isOpen = read.kind === 'head' && read.head.closers.length === 0
+    if (known !== undefined && isOpen && savesIn(read.head, known) !== undefined) {
+      const view = this.#viewOf(id, known, read)
+      if (typeof view === 'object') return E.right(view)
+    }
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+      const found = await this.refresh(id, since, undefined)
+      if (E.isLeft(found)) return found
+      if (O.isNone(found.right)) return E.left(new SessionGone(id))
+      // Another request may have removed the view meanwhile.
+      const view = this.#views.get(id)
+      if (view !== undefined) return E.right(view)
+    }
+    return E.left(busy('save'))
+  }
+
+  /** Saves a change in the store, after the head. If the cache does not answer, the own saves come first. */
+  async #through(
+    id: SessionId,
+    change: Change,
+    isDoubtful = false,
+  ): Promise<E.Either<SaveError, SavedSnapshot>> {
+    const task = isDoubtful
+      ? () => this.#queue.saveOnce(id, change)
+      : (this.#store.save(id, change) as TE.TaskEither<SaveError, SavedSnapshot>)
+    return this.after(id, task)()
+  }
+
+  close(id: SessionId): Promise<E.Either<StoreError, Closed>> {
+    this.#views.delete(id)
+    return this.#queue.close(id)
+  }
+
+  /** Runs a task that saves the session in the store, after the head of the session is stored. */
+  after<L, A>(id: SessionId, task: TE.TaskEither<L, A>): TE.TaskEither<L | StoreError | SessionGone, A> {
+    return async () => {
+      const closed = await this.close(id)
+      if (E.isLeft(closed)) return closed
+      if (closed.right.stored === 'gone') return E.left(new SessionGone(id))
+      try {
+        return await task()
+      } finally {
+        await closed.right.open()
+      }
+    }
+  }
+
+  async ended(ids: readonly SessionId[]): Promise<void> {
+    for (const id of ids) this.#views.delete(id)
+    await this.#queue.ended(ids)
+  }
+}
+
+/** A save of a principal or a lifetime is never late. A partially loaded session has no values for the head. */
+const isLate = ({ edits, since }: Change): boolean =>
+  since.keys === undefined && !edits.has(PRINCIPAL) && !edits.has(LIFETIME)
+
+/** The effect of an error is unknown if an earlier attempt may have saved. */
+const inDoubt = (error: SaveError): SaveError =>
+  error instanceof DriverError ? withEffect(error, 'unknown') : error
+
+const busy = (operation: string): DriverError =>
+  new DriverError(`${operation}: the session changes too fast`, {
+    kind: 'unavailable',
+    retryable: true,
+    effect: 'none',
+  })
