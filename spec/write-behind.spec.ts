@@ -394,6 +394,141 @@ t.test('edits that are stored with a flow come after the late saves', async (t) 
   t.strictSame(listOf(await again(session, store)), ['a', 'flow'])
 })
 
+t.test(
+  'a save that a batch may have added is done once, although the store is drained meanwhile',
+  async (t) => {
+    const { process, plain, cache } = open()
+    const late = process()
+    const store = batched(late)
+    const session = await again(await begun(store), store)
+    const { swap } = cache
+    Object.assign(cache, {
+      swap: (items: Parameters<typeof swap>[0]) => async () => {
+        Object.assign(cache, { swap })
+        await swap(items)()
+        await right(late.drain)
+        return E.left({ kind: 'timeout' })
+      },
+    })
+    // Two saves at once are a batch.
+    const other = await again(await begun(store), store)
+    await Promise.all([saveSession(append('a')(session)), saveSession(append('b')(other))])
+    await right(late.drain)
+    t.strictSame([listOf(await again(session, plain)), listOf(await again(other, plain))], [['a'], ['b']])
+  },
+)
+
+t.test('an update that throws fails alone', async (t) => {
+  const { process, plain } = open()
+  const [first, second] = [process(), process()]
+  const store = batched(second)
+  const sessions = await Promise.all([begun(first), begun(first), begun(first)])
+  const loaded = await Promise.all(sessions.map((session) => again(session, store)))
+  // The session has changed since the load, so the function runs again.
+  await saveSession(sessionSet('n', 5)(await again(sessions[0], first)))
+  await again(sessions[0], store)
+  const throwing = sessionUpdate(
+    'n',
+    (n) => {
+      if (n === 5) throw new Error('five')
+      return n
+    },
+    0,
+  )
+  const saves = loaded.map((session, index) => saveSession((index === 0 ? throwing : append('a'))(session)))
+  const results = await Promise.allSettled(saves)
+  t.strictSame(
+    results.map(({ status }) => status),
+    ['rejected', 'fulfilled', 'fulfilled'],
+  )
+  // An answered update that throws on the values in the store is dropped, and no promise is rejected.
+  const mine = await saveSession(
+    sessionUpdate(
+      'n',
+      (n) => {
+        if (n === 'plain') throw new Error('plain')
+        return 6
+      },
+      0,
+    )(await again(sessions[1], first)),
+  )
+  await saveSession(sessionSet('n', 'plain')(await again(sessions[1], plain)))
+  await right(first.flush)
+  await again(mine, second)
+  t.equal(sessionRef('n')(await again(mine, plain)), 'plain')
+})
+
+t.test('while a session is locked, drain fails and loses nothing', async (t) => {
+  const { store, plain, schema } = open()
+  const [session, free] = [await begun(store), await begun(store)]
+  for (const one of [session, free]) await saveSession(append('a')(one))
+  const locker = pgPool(server.url, { max: 1 })
+  const client = await locker.connect()
+  await client.query('begin')
+  await client.query(`select from ${schema}.session where id = '${session.id}' for update`)
+  t.match(await store.drain(), { _tag: 'Left', left: { _tag: 'DriverError', retryable: true } })
+  t.strictSame(listOf(await again(free, plain)), ['a'], 'other sessions are stored')
+  await client.query('rollback')
+  client.release()
+  await locker.end()
+  await right(store.drain)
+  t.strictSame(listOf(await again(session, plain)), ['a'])
+})
+
+t.test('a head that is newer than the store, after the store has lost saves, is settled', async (t) => {
+  const { process, schema, plain } = open()
+  const [store, other] = [process(), process()]
+  const session = await begun(store)
+  await rowsOf(inner, `create table ${schema}.backup_session as select * from ${schema}.session`)
+  await rowsOf(inner, `create table ${schema}.backup_entry as select * from ${schema}.entry`)
+  await saveSession(append('lost')(session))
+  await right(store.flush)
+  await saveSession(sessionSet('x', 1)(await again(session, store)))
+  for (const table of ['session', 'entry']) {
+    await rowsOf(inner, `delete from ${schema}.${table}`)
+  }
+  for (const table of ['session', 'entry'])
+    await rowsOf(inner, `insert into ${schema}.${table} select * from ${schema}.backup_${table}`)
+  t.strictSame(listOf(await again(session, other)), [])
+  await saveSession(append('new')(await again(session, other)))
+  await right(other.flush)
+  t.strictSame(listOf(await again(session, plain)), ['new'])
+})
+
+t.test(
+  'a program that reads the store before an end, and the mark of the end after it, adds no save',
+  async (t) => {
+    const { process } = open()
+    const [store, other] = [process(), process()]
+    const session = await begun(store)
+    const seen = await again(session, other)
+    await destroySession(await again(session, store))
+    await t.rejects(saveSession(append('a')(seen)), { name: 'SessionGone' })
+  },
+)
+
+t.test('in nested transactions, the head opens at the end of the outermost one', async (t) => {
+  const { store, database, plain } = open()
+  const session = await saveSession(append('a')(await begun(store)))
+  await transact(database, (outer) =>
+    transact(outer, (tx) =>
+      TE.fromTask(async () =>
+        saveSession(append('tx')(await again(session, store.using?.(tx) as SessionStore))),
+      ),
+    ),
+  )()
+  await delay(100)
+  const next = await saveSession(append('b')(await again(session, store)))
+  t.strictSame(listOf(next), ['a', 'tx', 'b'])
+  t.strictSame(listOf(await again(session, plain)), ['a', 'tx'], 'the save is late again')
+  await right(store.flush)
+  await transact(database, (tx) =>
+    TE.fromTask(async () => destroySession(await again(session, store.using?.(tx) as SessionStore))),
+  )()
+  await delay(100)
+  await t.rejects(saveSession(append('c')(next)), { name: 'SessionGone' })
+})
+
 t.test('drain stores all saves, and later saves wait for the store', async (t) => {
   const { store, plain, names } = open()
   const sessions = await Promise.all(Array.from({ length: 20 }, () => begun(store)))
