@@ -159,7 +159,7 @@ export class Behind {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       if (view?.version === undefined) {
         const read = await this.#view(id, change.since)
-        if (E.isLeft(read)) return isDoubtful ? E.left(inDoubt(read.left)) : read
+        if (E.isLeft(read)) return isDoubtful ? E.left(withUnknownEffect(read.left)) : read
         view = read.right
         if (view.version === undefined) return this.#through(id, change, isDoubtful)
         if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
@@ -315,7 +315,7 @@ const isLate = ({ edits, since }: Change): boolean =>
   since.keys === undefined && !edits.has(PRINCIPAL) && !edits.has(LIFETIME)
 
 /** The effect of an error is unknown if an earlier attempt may have saved. */
-const inDoubt = (error: SaveError): SaveError =>
+const withUnknownEffect = (error: SaveError): SaveError =>
   error instanceof DriverError ? withEffect(error, 'unknown') : error
 
 const busy = (operation: string): DriverError =>
