@@ -412,6 +412,22 @@ t.test('a client that its program closed, or that cannot be made, is an error of
   await never.close()
 })
 
+t.test('Redis: a client that is given up while it connects leaves no connection', async (t) => {
+  const server = await startRedis()
+  t.teardown(() => server.stop())
+  const slow = (_: string, __: object, done: (error: null, address: string, family: number) => void) =>
+    void setTimeout(() => done(null, '127.0.0.1', 4), 300)
+  const socket = { host: 'redis.example', port: server.port, lookup: slow as never, autoSelectFamily: false }
+  const cache = redisCache(() => createClient({ socket }), { timeoutMs: 50 })
+  t.equal(await kindOf(cache.get(['a'])()), 'timeout')
+  await cache.close()
+  await delay(1_000)
+  const node = createClient({ url: `redis://127.0.0.1:${String(server.port)}` })
+  await node.connect()
+  t.equal((await node.sendCommand<string>(['client', 'list'])).trim().split('\n').length, 1, 'the own one')
+  node.destroy()
+})
+
 t.test('a server that is no cache is an error of the command', async (t) => {
   const cache = redisCache(() => createClient({ url: `redis://127.0.0.1:${String(postgres.port)}` }), {
     timeoutMs: 300,
