@@ -38,7 +38,29 @@ export interface WriteBehindStore extends SessionStore {
 }
 
 /**
- * @throws `RangeError` for an option that is out of range, `TypeError` for a store without late saves
+ * Wraps a store so that a save is answered when a shared cache has it. The store gets the save after `flushMs`, together
+ * with other saves. Each load asks the store, so an ended session is gone at once, whatever the cache does. A save is lost
+ * only if its process ends and the cache loses it, before it is stored. Call `drain` at the end of the program.
+ *
+ * @throws `RangeError` for an option that is out of range
+ * @throws `TypeError` for a store without late saves: the memory store, and a store on Citus
+ *
+ * @example
+ * ```ts
+ * import { randomBytes } from 'node:crypto'
+ * import { createClient } from 'redis'
+ * import { pgliteDatabase } from 'keyrow/pglite'
+ * import { redisCache } from 'keyrow/redis'
+ * import { batched, cached, sessionStore, writeBehind } from 'keyrow/store'
+ *
+ * const database = pgliteDatabase()
+ * const cache = redisCache(() => createClient({ url: process.env['REDIS_URL'] ?? '' }), { timeoutMs: 500 })
+ * const late = writeBehind(cached(sessionStore(database)), cache, { secrets: [randomBytes(32)] })
+ * const store = batched(late)
+ * console.log((await store.prepare())._tag, (await late.drain())._tag) // Right Right
+ * await cache.close()
+ * await database.close()
+ * ```
  */
 export const writeBehind = (
   store: SessionStore,
