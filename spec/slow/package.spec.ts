@@ -31,6 +31,8 @@ const peerless = [
   'keyrow/promise/flow',
   'keyrow/flow',
   'keyrow/memory',
+  'keyrow/redis',
+  'keyrow/memcached',
   'keyrow/node',
   'keyrow/express',
   'keyrow/fastify',
@@ -77,6 +79,8 @@ const full = await project(
   'fs-native-extensions',
   'pg@8',
   'postgres',
+  'redis@6',
+  'memcache-client@1',
   ...frameworks,
   '@types/express@5',
   '@types/pg@8',
@@ -139,7 +143,7 @@ t.test('every map leads to sources inside the package', async (t) => {
   t.strictSame(lost, [])
 })
 
-t.test('there are nineteen entry points', async (t) => {
+t.test('there are twenty-one entry points', async (t) => {
   const paths = Object.keys(manifest.exports).map((path) => path.replace('.', 'keyrow'))
   t.strictSame(new Set(paths), new Set(entries))
 })
