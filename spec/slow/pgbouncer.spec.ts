@@ -101,6 +101,7 @@ t.test('ten processes that start together make the schema once', async (t) => {
     { version: 2 },
     { version: 3 },
     { version: 4 },
+    { version: 5 },
   ])
   t.strictSame(await rowsOf(direct, `select count(*)::int as n from ${schema}.session`), [{ n: 10 }])
 })
