@@ -2,7 +2,6 @@
 // change a result nor keep a session alive. Real caches are in slow/caches.spec.ts.
 
 import { randomBytes } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
 import { copiesWith } from '../lib/cache/copy.js'
@@ -66,8 +65,10 @@ const open = (options: Partial<WriteThroughOptions> = {}, cache = testCache()) =
 const again = async (session: Session, store: SessionStore): Promise<Session> =>
   (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('it is not there'))
 
-/** Waits until the copies are written. */
-const written = (): Promise<void> => delay(20)
+/** Waits until the copies are written, which takes two turns of the event loop for each copy. */
+const written = async (): Promise<void> => {
+  for (let turn = 0; turn < 300; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+}
 
 const large = async (store: SessionStore, keys = 20): Promise<Session> => {
   const session = Array.from({ length: keys }, (_, index) => sessionSet(`key ${String(index)}`, text(100)))
