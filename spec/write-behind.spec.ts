@@ -74,6 +74,13 @@ const open = (options: Partial<WriteBehindOptions> = {}) => {
   return { cache, schema, plain, process, database, names, store: process() }
 }
 
+const until = async (isSo: () => boolean): Promise<void> => {
+  for (const end = Date.now() + 20_000; !isSo(); ) {
+    if (Date.now() > end) throw new Error('it is not so after 20 seconds')
+    await delay(5)
+  }
+}
+
 const again = async (session: Session, store: SessionStore): Promise<Session> =>
   (await loadSession(store, sessionToken(session))) ?? Promise.reject(new Error('it is not there'))
 const begun = (store: SessionStore): Promise<Session> =>
@@ -115,9 +122,15 @@ t.test(
 t.test('the store gets the saves after flushMs, also those of a process that has ended', async (t) => {
   const { process, plain } = open()
   const [quick, slow] = [process({ flushMs: 20 }), process()]
+  let stored = 0
+  t.teardown(
+    onSessionEvent('lateStored', ({ saves }) => {
+      stored += saves
+    }),
+  )
   const session = await begun(quick)
   await saveSession(append('a')(session))
-  await delay(200)
+  await until(() => stored === 1)
   t.strictSame(listOf(await again(session, plain)), ['a'])
   // The clock of the ended process was slow.
   const [date] = [Date.now]
@@ -125,7 +138,7 @@ t.test('the store gets the saves after flushMs, also those of a process that has
   await saveSession(append('b')(await again(session, slow)))
   Date.now = date
   await again(session, quick)
-  await delay(200)
+  await until(() => stored === 2)
   t.strictSame(listOf(await again(session, plain)), ['a', 'b'])
 })
 
@@ -508,8 +521,10 @@ t.test(
 )
 
 t.test('in nested transactions, the head opens at the end of the outermost one', async (t) => {
-  const { store, database, plain } = open()
+  const { store, database, plain, cache } = open()
+  const count = (command: string) => cache.commands.filter((one) => one.startsWith(command)).length
   const session = await saveSession(append('a')(await begun(store)))
+  const before = count('swap')
   await transact(database, (outer) =>
     transact(outer, (tx) =>
       TE.fromTask(async () =>
@@ -517,7 +532,8 @@ t.test('in nested transactions, the head opens at the end of the outermost one',
       ),
     ),
   )()
-  await delay(100)
+  // The head is closed, stored, and opened after the commit.
+  await until(() => count('swap') === before + 3)
   const next = await saveSession(append('b')(await again(session, store)))
   t.strictSame(listOf(next), ['a', 'tx', 'b'])
   t.strictSame(listOf(await again(session, plain)), ['a', 'tx'], 'the save is late again')
@@ -525,7 +541,7 @@ t.test('in nested transactions, the head opens at the end of the outermost one',
   await transact(database, (tx) =>
     TE.fromTask(async () => destroySession(await again(session, store.using?.(tx) as SessionStore))),
   )()
-  await delay(100)
+  await until(() => count('set head') === 1)
   await t.rejects(saveSession(append('c')(next)), { name: 'SessionGone' })
 })
 
