@@ -31,7 +31,7 @@ import {
   withSave,
 } from './head.js'
 import type { HeadCache, HeadRead } from './head-cache.js'
-import type { Closed, LateQueue, LateStore } from './late-saves.js'
+import { busy, type Closed, type LateQueue, type LateStore } from './late-saves.js'
 
 type SaveError = StoreError | SessionGone | SaveConflict
 
@@ -76,7 +76,7 @@ export class Behind {
       const found = await this.#completed(id, loaded, read, attempt)
       if (found !== 'again') return found
     }
-    return E.left(busy('load'))
+    return E.left(busy(id))
   }
 
   async loadAll(
@@ -111,7 +111,7 @@ export class Behind {
     }
     if (stored.keys === undefined) this.#views.set(id, view)
     if (read.kind === 'head' && this.#queue.isLeftBehind(read.head)) this.#queue.adopt(id)
-    return E.right(E.right(tipOf(view.head, stored, 0)))
+    return E.right(E.right(tipOf(view.head, stored)))
   }
 
   /** Returns what follows from a state of the store and the value of the cache. */
@@ -148,7 +148,7 @@ export class Behind {
       if (E.isLeft(completed)) return completed
       return E.right(O.fromEither(completed.right))
     }
-    return E.left(busy('refresh'))
+    return E.left(busy(id))
   }
 
   async save(id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> {
@@ -205,13 +205,17 @@ export class Behind {
     return views.map((view, index) => {
       const [id, read] = [ids[index] as SessionId, reads.get(ids[index])]
       if (view === undefined || read === undefined) return view
-      const isKnown =
-        read.kind === 'head' &&
-        read.head.closers.length === 0 &&
-        savesIn(read.head, view.stored) !== undefined
-      const next = isKnown ? this.#viewOf(id, view.stored, read) : undefined
-      return typeof next === 'object' ? next : undefined
+      return this.#viewOn(id, view.stored, read)
     })
+  }
+
+  /** Returns the view on a state that was read before, if the head in the cache says that the store still has this state. */
+  #viewOn(id: SessionId, known: Snapshot, read: HeadRead): View | undefined {
+    // While a head is closed, a save goes beside it.
+    if (read.kind !== 'head' || read.head.closers.length > 0 || savesIn(read.head, known) === undefined)
+      return undefined
+    const view = this.#viewOf(id, known, read)
+    return typeof view === 'object' ? view : undefined
   }
 
   /** Returns the new head of a session, or `undefined` if its save has to be sent alone. */
@@ -233,14 +237,14 @@ export class Behind {
   }
 
   #withChanges({ stored, head }: View, changes: readonly Change[]): Omit<View, 'version'> {
-    let tip = tipOf(head, stored, 0)
+    let tip = tipOf(head, stored)
     let next = head
     for (const change of changes) {
       const entries = isSameRevision(tip, change.since)
         ? change.entries
         : applyEdits(change.edits, tip.entries)
       next = withSave(next, change, entries, Date.now())
-      tip = tipOf(next, stored, 0)
+      tip = tipOf(next, stored)
     }
     return { stored, head: next }
   }
@@ -248,7 +252,7 @@ export class Behind {
   #answered(id: SessionId, changes: readonly Change[], view: View): E.Right<SavedSnapshot> {
     this.#queue.add(id, changes, view.head)
     this.#views.set(id, view)
-    return E.right(tipOf(view.head, view.stored, 0)) as E.Right<SavedSnapshot>
+    return E.right(tipOf(view.head, view.stored)) as E.Right<SavedSnapshot>
   }
 
   /** Reads what is needed for a save. */
@@ -256,12 +260,8 @@ export class Behind {
     const known = this.#views.get(id)?.stored
     const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
     if (read.kind === 'ended') return E.left(new SessionGone(id))
-    // The cache names the state of the store, if no save has gone beside the head.
-    const isOpen = read.kind === 'head' && read.head.closers.length === 0
-    if (known !== undefined && isOpen && savesIn(read.head, known) !== undefined) {
-      const view = this.#viewOf(id, known, read)
-      if (typeof view === 'object') return E.right(view)
-    }
+    const present = known && this.#viewOn(id, known, read)
+    if (present !== undefined) return E.right(present)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       const found = await this.refresh(id, since, undefined)
       if (E.isLeft(found)) return found
@@ -270,7 +270,7 @@ export class Behind {
       const view = this.#views.get(id)
       if (view !== undefined) return E.right(view)
     }
-    return E.left(busy('save'))
+    return E.left(busy(id))
   }
 
   /** Saves a change in the store, after the head. If the cache does not answer, the own saves come first. */
@@ -317,10 +317,3 @@ const isLate = ({ edits, since }: Change): boolean =>
 /** The effect of an error is unknown if an earlier attempt may have saved. */
 const withUnknownEffect = (error: SaveError): SaveError =>
   error instanceof DriverError ? withEffect(error, 'unknown') : error
-
-const busy = (operation: string): DriverError =>
-  new DriverError(`${operation}: the session changes too fast`, {
-    kind: 'unavailable',
-    retryable: true,
-    effect: 'none',
-  })

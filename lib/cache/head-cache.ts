@@ -54,6 +54,7 @@ export class HeadCache {
   async swap(
     heads: readonly { readonly id: SessionId; readonly head: Head; readonly version: O.Option<string> }[],
   ): Promise<readonly (boolean | undefined)[]> {
+    if (heads.length === 0) return []
     const swapped = await this.#cache.swap(
       heads.map(({ id, head, version }) => ({
         ...{ key: keyOf(id), value: sealHead(this.#sealing, id, head), version },
@@ -67,6 +68,7 @@ export class HeadCache {
 
   /** Replaces the heads of sessions that have ended by a mark, so that later saves are refused. */
   async markEnded(ids: readonly SessionId[]): Promise<void> {
+    if (ids.length === 0) return
     const value = (id: SessionId) => sealHead(this.#sealing, id, ENDED)
     const items = ids.map((id) => ({ key: keyOf(id), value: value(id), ttlMs: ENDED_TTL_MS }))
     const set = await this.#cache.set(items)()

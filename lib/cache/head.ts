@@ -16,7 +16,13 @@ import { deepFreeze, type Json, jsonSize } from '../core/json.js'
 import { E, O, t } from '../core/prelude.cjs'
 import { makeSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
-import type { Change, HeaderState, LateRequest, LateState } from '../store/contract.js'
+import {
+  type Change,
+  type HeaderState,
+  type LateRequest,
+  type LateState,
+  TOMBSTONE_REVISIONS,
+} from '../store/contract.js'
 import type { Sealing } from './sealed.js'
 
 /** A save that the store may not have yet. */
@@ -74,6 +80,7 @@ export const closedBy = (head: Head, closer: string, now: number): Head => ({
   ...head,
   closers: [...present(head, now), [closer, now]],
 })
+
 /** Returns the head without a closer. A save in the store has changed the session, and `state` is its present state. */
 export const openedBy = (head: Head, closer: string, { revision, versionTag }: HeaderState): Head => ({
   ...head,
@@ -105,13 +112,13 @@ export const savesIn = (head: Head, { revision, versionTag }: HeaderState): numb
 /** Whether the head was made from a newer state of the store. */
 export const isNewer = ({ base }: Head, { revision }: HeaderState): boolean => base.revision > revision
 
-/** Returns the session with all saves of the head. `count` saves are in `stored` already. */
-export const tipOf = (head: Head, stored: Snapshot, count: number): Snapshot => {
-  if (count === head.saves.length) return stored
+/** Returns the session with all saves of the head. `stored` is the state on which the head was made. */
+export const tipOf = (head: Head, stored: Snapshot): Snapshot => {
+  if (head.saves.length === 0) return stored
   const { revision, versionTag } = stateAfter(head, head.saves.length)
   const entries = stored.entries.withMutations((hash) => {
-    for (const [key, { save, value }] of head.values)
-      if (save > count && stored.keys?.has(key) !== false)
+    for (const [key, { value }] of head.values)
+      if (stored.keys?.has(key) !== false)
         if (value === undefined) hash.delete(key)
         else hash.set(key, value)
   })
@@ -140,15 +147,13 @@ export const withSave = (
   }
 }
 
-const TOMBSTONES_EVERY = 256
-
 /**
  * Whether the head has no room for `count` more saves. Then the head is stored before the next save. A head also ends
  * before a revision at which the store deletes old tombstones.
  */
 export const isFull = ({ base, saves, values }: Head, count: number): boolean =>
   saves.length + count > MAX_SAVES ||
-  (base.revision % TOMBSTONES_EVERY) + saves.length + count >= TOMBSTONES_EVERY ||
+  (base.revision % TOMBSTONE_REVISIONS) + saves.length + count >= TOMBSTONE_REVISIONS ||
   charsOf(values) > MAX_CHARS
 
 const charsOf = (values: Head['values']): number => {

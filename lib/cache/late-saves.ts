@@ -367,7 +367,8 @@ export class LateQueue {
   }
 }
 
-const busy = (id: SessionId): DriverError =>
+/** Returns the error of an operation that gives up, because other requests change or lock the session all the time. */
+export const busy = (id: SessionId): DriverError =>
   new DriverError(`the session ${id} is locked, or changes too fast`, {
     kind: 'unavailable',
     retryable: true,

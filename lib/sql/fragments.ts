@@ -1,8 +1,8 @@
 // Defines parts of SQL that several statements share. `s` is a row of `session`. `schema` is a quoted identifier.
 import { type Database, type Query, unplanned } from '../db/database.js'
-import { RECENT_SAVES } from '../store/contract.js'
+import { RECENT_SAVES, TOMBSTONE_REVISIONS } from '../store/contract.js'
 
-export { RECENT_SAVES }
+export { RECENT_SAVES, TOMBSTONE_REVISIONS }
 
 /** Converts a parameter in milliseconds to an interval. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`
@@ -21,9 +21,6 @@ export const ALIVE_NOW = 'expires_at > clock_timestamp()'
 
 /** For Citus: the session was live at the transaction's start. Citus rejects volatile functions in an update. */
 export const ALIVE_AT_START = 'expires_at > now()'
-
-/** A tombstone is kept for at least this many revisions. A reader with an older snapshot gets all entries. */
-export const TOMBSTONE_REVISIONS = 256
 
 /** Whether a commit waits until the log is on disk (`full`). */
 export type Durability = 'full' | 'relaxed'
