@@ -22,6 +22,7 @@ import {
 } from '../lib/index.js'
 import { withHandle } from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
+import { batched } from '../lib/store/batched.js'
 import type { Session } from '../lib/store/contract.js'
 import { saveEdits } from '../lib/testing/subject.js'
 import { counting, drivers, rowsOf } from './support/databases.js'
@@ -161,6 +162,27 @@ const rowsSpec = (t: Test, database: Database): void => {
     const [count] = await rowsOf(database, `select count(*)::int as entries from ${schema}.entry`)
     t.ok(Number(count?.['entries']) <= 256, `${String(count?.['entries'])} rows`)
     t.strictSame((await load(session)).store.toObject(), { kept: 1, 'once 600': 1 })
+  })
+
+  t.test('deleted keys leave no rows behind, if the saves of a batch know an older revision', async (t) => {
+    const { schema, stored, store, statements } = await opened()
+    const session = await stored(sessionSet('gone', 1))
+    const other = await stored(sessionSet('n', 1))
+    await right(saveEdits(session, noEdits.set('gone', deleted())))
+    const n = (revision: number) => noEdits.set('n', setTo<Json>(revision))
+    for (let revision = 3; revision <= 505; revision += 1) await right(saveEdits(session, n(revision)))
+    const known = await load(session)
+    for (let revision = 506; revision <= 511; revision += 1) await right(saveEdits(session, n(revision)))
+    const deletedKeys = () =>
+      rowsOf(database, `select key, revision::int as at from ${schema}.entry where value is null`)
+    // The save of revision 256 has kept the tombstone, since it was 254 revisions old.
+    t.strictSame(await deletedKeys(), [{ key: 'gone', at: 2 }])
+    statements()
+    const handle = batched(store)
+    await Promise.all([other, known].map((one) => right(saveEdits({ ...one, handle }, n(512)))))
+    t.strictSame(statements(), ['batch.save', 'session.saveFull'])
+    t.strictSame((await load(session)).store.toObject(), { n: 512 })
+    t.strictSame(await deletedKeys(), [])
   })
 
   t.test(

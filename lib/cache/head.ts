@@ -16,13 +16,7 @@ import { deepFreeze, type Json, jsonSize } from '../core/json.js'
 import { E, O, t } from '../core/prelude.cjs'
 import { makeSnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
-import {
-  type Change,
-  type HeaderState,
-  type LateRequest,
-  type LateState,
-  TOMBSTONE_REVISIONS,
-} from '../store/contract.js'
+import type { Change, HeaderState, LateRequest, LateState } from '../store/contract.js'
 import type { Sealing } from './sealed.js'
 
 /** A save that the store may not have yet. */
@@ -147,14 +141,9 @@ export const withSave = (
   }
 }
 
-/**
- * Whether the head has no room for `count` more saves. Then the head is stored before the next save. A head also ends
- * before a revision at which the store deletes old tombstones.
- */
-export const isFull = ({ base, saves, values }: Head, count: number): boolean =>
-  saves.length + count > MAX_SAVES ||
-  (base.revision % TOMBSTONE_REVISIONS) + saves.length + count >= TOMBSTONE_REVISIONS ||
-  charsOf(values) > MAX_CHARS
+/** Whether the head has no room for `count` more saves. Then the head is stored before the next save. */
+export const isFull = ({ saves, values }: Head, count: number): boolean =>
+  saves.length + count > MAX_SAVES || charsOf(values) > MAX_CHARS
 
 const charsOf = (values: Head['values']): number => {
   let chars = 0

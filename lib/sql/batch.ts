@@ -72,7 +72,7 @@ with ${commitParts(durability).cte}held as materialized (
   join ${schema}.session s on s.id = i.id
   cross join lateral (select ${baseRevision('s', 'i.revision', 'i.tag', 'i.revision > 0')} as since) base${commitParts(durability).join}
   where ${ALIVE_NOW} and (not i.strict or base.since = s.revision)
-    and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}
+    and s.revision - i.revision < ${String(RECENT_SAVES)} and not ${isRecent('left(i.saves, 16)')}${late === undefined ? deletesNoTombstones : ''}
   for no key update of s skip locked
 ), head as (
   update ${schema}.session s
@@ -85,7 +85,7 @@ with ${commitParts(durability).cte}held as materialized (
   select head.id, e.key, e.value::jsonb, head.revision
   from ${unnested(['$7', 'int'], ['$8', 'text'], ['$9', 'text'])} as e (n, key, value) join head on head.n = e.n
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
-)${late === undefined ? '' : rememberedSaves(schema)}
+)${late === undefined ? '' : lateParts(schema)}
 select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expires_at')} as expiration, head.since,
        case when head.since = head.before then head.revision - 1
             else (select revision from ${schema}.session s where s.id = head.id) + head.revision - head.before - 1
@@ -94,7 +94,17 @@ select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expire
             then ${changesSince(schema, 'head.id', 'head.since')} end as changes
 from head`
 
-const rememberedSaves = (schema: string): string => `, remembered as (
+// A header may be newer than the revision that a process knows. So the statement itself leaves out a save at which old
+// tombstones are deleted. That save is sent alone.
+const deletesNoTombstones = `
+    and s.revision % ${String(TOMBSTONE_REVISIONS)} + length(i.saves) / 16 < ${String(TOMBSTONE_REVISIONS)}`
+
+const lateParts = (schema: string): string => `, tombstones as (
+  delete from ${schema}.entry e using head
+  where head.revision / ${String(TOMBSTONE_REVISIONS)} > head.before / ${String(TOMBSTONE_REVISIONS)}
+    and e.session_id = head.id and e.value is null and e.revision <= head.revision - ${String(TOMBSTONE_REVISIONS)}
+    and not exists (select from ${unnested(['$7', 'int'], ['$8', 'text'])} as w (n, key) where w.n = head.n and w.key = e.key)
+), remembered as (
   insert into ${schema}.late_save (session_id, save, stored_at)
   select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
   from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
@@ -128,7 +138,8 @@ where ${ONCE_ON_PRIMARY} and (i.missing <> '{}' or ${needsRow('$6', '$7', 'i.exp
   // was not saved. `seen` and `changes` come from the statement's snapshot. The statement writes no principals.
   save: (schema, _, durability) => saved(schema, durability),
 
-  // Like `save`, with an array of text: $10 the late saves of each session, as one string
+  // Like `save`, with an array of text: $10 the late saves of each session, as one string. This statement deletes old
+  // tombstones.
   saveLate: (schema, _, durability) => saved(schema, durability, '$10'),
 })
 
@@ -294,15 +305,9 @@ const readAgain = async (
   if (E.isRight(found)) outcomes[row.n - 1] = found
 }
 
-/**
- * Whether a batch can do the save. A batch writes no principal or lifetime, updates no unloaded key, and deletes no
- * tombstones.
- */
-const isBatchable = ({ edits, since, since: { revision }, changes }: SaveRequest): boolean =>
-  !edits.has(PRINCIPAL) &&
-  !edits.has(LIFETIME) &&
-  !hasUnloadedUpdates(since, edits) &&
-  (revision % TOMBSTONE_REVISIONS) + changes.length < TOMBSTONE_REVISIONS
+/** Whether a batch can do the save. A batch writes no principal or lifetime, and updates no unloaded key. */
+const isBatchable = ({ edits, since }: SaveRequest): boolean =>
+  !edits.has(PRINCIPAL) && !edits.has(LIFETIME) && !hasUnloadedUpdates(since, edits)
 
 const versionTagOf = ({ changes }: SaveRequest): IdempotencyKey => changes.at(-1)?.save as IdempotencyKey
 

@@ -1,8 +1,11 @@
 // Defines parts of SQL that several statements share. `s` is a row of `session`. `schema` is a quoted identifier.
 import { type Database, type Query, unplanned } from '../db/database.js'
-import { RECENT_SAVES, TOMBSTONE_REVISIONS } from '../store/contract.js'
+import { RECENT_SAVES } from '../store/contract.js'
 
-export { RECENT_SAVES, TOMBSTONE_REVISIONS }
+export { RECENT_SAVES }
+
+/** A tombstone is kept for at least this many revisions. A reader with an older snapshot gets all entries. */
+export const TOMBSTONE_REVISIONS = 256
 
 /** Converts a parameter in milliseconds to an interval. */
 export const ms = (parameter: string): string => `${parameter}::float8 * interval '1 millisecond'`

@@ -43,9 +43,6 @@ export interface Lifetime {
 /** The number of latest saves that a store recognises for each session, so that it stores no save twice. */
 export const RECENT_SAVES = 64
 
-/** A tombstone is kept for at least this many revisions. A reader with an older snapshot gets all entries. */
-export const TOMBSTONE_REVISIONS = 256
-
 const MINUTE_MS = 60_000
 
 /** Returns a lifetime with defaults for the missing options. Throws a `RangeError` if an option is out of range. */

@@ -100,6 +100,7 @@ with held as materialized (
               then i.revision::float8 else 0 end as since) base
   where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
+    and s.revision % 256 + length(i.saves) / 16 < 256
   for no key update of s skip locked
 ), head as (
   update "keyrow".session s
@@ -166,6 +167,7 @@ with relaxed as materialized (select set_config('synchronous_commit', 'off', tru
               then i.revision::float8 else 0 end as since) base cross join relaxed
   where expires_at > clock_timestamp() and (not i.strict or base.since = s.revision)
     and s.revision - i.revision < 64 and not position(decode(left(i.saves, 16)::text, 'hex') in recent_saves) > 0
+    and s.revision % 256 + length(i.saves) / 16 < 256
   for no key update of s skip locked
 ), head as (
   update "keyrow".session s
@@ -247,6 +249,11 @@ with held as materialized (
   select head.id, e.key, e.value::jsonb, head.revision
   from unnest((select $7::text::int[]), (select $8::text::text[]), (select $9::text::text[])) as e (n, key, value) join head on head.n = e.n
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), tombstones as (
+  delete from "keyrow".entry e using head
+  where head.revision / 256 > head.before / 256
+    and e.session_id = head.id and e.value is null and e.revision <= head.revision - 256
+    and not exists (select from unnest((select $7::text::int[]), (select $8::text::text[])) as w (n, key) where w.n = head.n and w.key = e.key)
 ), remembered as (
   insert into "keyrow".late_save (session_id, save, stored_at)
   select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
@@ -286,16 +293,25 @@ from head
 --         Function Scan
 --         Hash
 --           CTE Scan on head
+--     CTE tombstones: Delete on entry
+--       InitPlan 13: Result
+--       InitPlan 14: Result
+--       Nested Loop Anti
+--         Nested Loop Inner
+--           CTE Scan on head
+--           Bitmap Heap Scan on entry
+--             Bitmap Index Scan using entry_pkey
+--         Function Scan
 --     CTE remembered: Insert on late_save
 --       Nested Loop Inner
 --         Nested Loop Inner
 --           CTE Scan on head
 --           CTE Scan on held
 --         Function Scan on generate_series
---     SubPlan 14: Index Scan using session_pkey on session
---     SubPlan 16: Aggregate
+--     SubPlan 17: Index Scan using session_pkey on session
+--     SubPlan 19: Aggregate
 --       Limit
---         InitPlan 15: Result
+--         InitPlan 18: Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
 
@@ -325,6 +341,11 @@ with relaxed as materialized (select set_config('synchronous_commit', 'off', tru
   select head.id, e.key, e.value::jsonb, head.revision
   from unnest((select $7::text::int[]), (select $8::text::text[]), (select $9::text::text[])) as e (n, key, value) join head on head.n = e.n
   on conflict (session_id, key) do update set value = excluded.value, revision = excluded.revision
+), tombstones as (
+  delete from "keyrow".entry e using head
+  where head.revision / 256 > head.before / 256
+    and e.session_id = head.id and e.value is null and e.revision <= head.revision - 256
+    and not exists (select from unnest((select $7::text::int[]), (select $8::text::text[])) as w (n, key) where w.n = head.n and w.key = e.key)
 ), remembered as (
   insert into "keyrow".late_save (session_id, save, stored_at)
   select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
@@ -367,15 +388,24 @@ from head
 --         Function Scan
 --         Hash
 --           CTE Scan on head
+--     CTE tombstones: Delete on entry
+--       InitPlan 14: Result
+--       InitPlan 15: Result
+--       Nested Loop Anti
+--         Nested Loop Inner
+--           CTE Scan on head
+--           Bitmap Heap Scan on entry
+--             Bitmap Index Scan using entry_pkey
+--         Function Scan
 --     CTE remembered: Insert on late_save
 --       Nested Loop Inner
 --         Nested Loop Inner
 --           CTE Scan on head
 --           CTE Scan on held
 --         Function Scan on generate_series
---     SubPlan 15: Index Scan using session_pkey on session
---     SubPlan 17: Aggregate
+--     SubPlan 18: Index Scan using session_pkey on session
+--     SubPlan 20: Aggregate
 --       Limit
---         InitPlan 16: Result
+--         InitPlan 19: Result
 --         Bitmap Heap Scan on entry
 --           Bitmap Index Scan using entry_pkey
