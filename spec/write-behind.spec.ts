@@ -527,6 +527,99 @@ t.test(
   },
 )
 
+/** Starts a load. The store answers before the other operations, and the cache after them. */
+const loadBeside = async (
+  { cache, names }: ReturnType<typeof open>,
+  load: () => Promise<Session | undefined>,
+  others: () => Promise<unknown>,
+): Promise<Session | undefined> => {
+  const { get } = cache
+  let answer = (): void => undefined
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve
+  })
+  Object.assign(cache, {
+    get: (keys: readonly string[]) => async () => {
+      await answered
+      return get(keys)()
+    },
+  })
+  names()
+  const loaded = load()
+  await until(() => names().some((name) => name.startsWith('session.load')))
+  Object.assign(cache, { get })
+  await others()
+  answer()
+  return loaded
+}
+
+t.test('a load beside the end of a session never misses late saves', async (t) => {
+  const opened = open()
+  const [store, other] = [opened.process(), opened.process()]
+  const session = await saveSession(append('a')(await begun(store)))
+  const found = await loadBeside(
+    opened,
+    () => loadSession(store, sessionToken(session)),
+    () => destroySession({ ...session, handle: other }),
+  )
+  t.equal(found, undefined)
+})
+
+t.test('a load beside a flush finds the late saves of its process, although the cache fails', async (t) => {
+  for (const keys of [undefined, ['list']]) {
+    const opened = open()
+    const { store, cache } = opened
+    const session = await saveSession(append('a')(await begun(store)))
+    const found = await loadBeside(
+      opened,
+      () => loadSession(store, sessionToken(session), keys && { keys }),
+      async () => {
+        await right(store.flush)
+        cache.tamper = () => 'fail'
+      },
+    )
+    t.strictSame(found && listOf(found), ['a'])
+  }
+})
+
+t.test(
+  'a process sees its own late saves, if the cache has lost them and others saved meanwhile',
+  async (t) => {
+    const { store, process, plain, cache } = open()
+    const session = await saveSession(append('a')(await begun(store)))
+    for (const [tag, handle] of [
+      ['plain', plain],
+      ['other', process()],
+    ] as const) {
+      cache.values.clear()
+      await saveSession(append(tag)(await again(session, handle)))
+      await right((handle as Partial<typeof store>).flush ?? TE.right(undefined))
+      cache.values.clear()
+      t.ok((listOf(await again(session, store)) as string[]).includes('a'), tag)
+      await saveSession(append(`after ${tag}`)(await again(session, store)))
+    }
+    await right(store.flush)
+    const list = ['a', 'after other', 'after plain', 'other', 'plain']
+    t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), list)
+  },
+)
+
+t.test('a session that the store has restored after its end can be saved again', async (t) => {
+  const { store, process, schema, plain } = open()
+  const session = await begun(store)
+  const tables = ['session', 'entry']
+  for (const table of tables)
+    await rowsOf(inner, `create table ${schema}.backup_${table} as select * from ${schema}.${table}`)
+  await destroySession(await again(session, store))
+  await rowsOf(inner, `delete from ${schema}.session`)
+  for (const table of tables)
+    await rowsOf(inner, `insert into ${schema}.${table} select * from ${schema}.backup_${table}`)
+  const other = process()
+  await saveSession(append('new')(await again(session, other)))
+  await right(other.flush)
+  t.strictSame(listOf(await again(session, plain)), ['new'])
+})
+
 t.test('in nested transactions, the head opens at the end of the outermost one', async (t) => {
   const { store, database, plain, cache } = open()
   const count = (command: string) => cache.commands.filter((one) => one.startsWith(command)).length

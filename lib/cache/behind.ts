@@ -25,6 +25,7 @@ import {
   isClosed,
   isFull,
   isNewer,
+  lastRevision,
   savesIn,
   tipOf,
   withoutStored,
@@ -104,14 +105,21 @@ export class Behind {
     const stored = loaded.right.right
     const view = this.#viewOf(id, stored, read)
     if (view === 'older' && attempt < MAX_OLDER) return 'again'
-    if (typeof view === 'string') {
-      if (read.kind !== 'head') return 'again'
-      const settled = await this.#queue.settle(id, read.head, read.version)
-      return E.isLeft(settled) ? settled : 'again'
-    }
-    if (stored.keys === undefined) this.#views.set(id, view)
+    if (view !== 'older' && view !== 'misfit') return this.#viewed(id, view, read)
+    if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
+      return this.#viewed(id, bareView(stored, read), read)
+    const settled =
+      read.kind === 'head'
+        ? await this.#queue.settle(id, read.head, read.version)
+        : await this.#queue.flush(id)
+    return E.isLeft(settled) ? settled : 'again'
+  }
+
+  #viewed(id: SessionId, view: View, read: HeadRead): Loaded {
+    if (view.stored.keys === undefined) this.#views.set(id, view)
+    else this.#views.delete(id)
     if (read.kind === 'head' && this.#queue.isLeftBehind(read.head)) this.#queue.adopt(id)
-    return E.right(E.right(tipOf(view.head, stored)))
+    return E.right(E.right(tipOf(view.head, view.stored)))
   }
 
   /** Returns what follows from a state of the store and the value of the cache. */
@@ -124,12 +132,20 @@ export class Behind {
         return { stored, head: { ...emptyHead(stored), closers: head.closers }, version }
       return isNewer(head, stored) ? 'older' : 'misfit'
     }
-    if (read.kind === 'ended') return { stored, head: emptyHead(stored), version: undefined }
+    // The load began before the end of the session.
+    if (read.kind === 'ended') return 'older'
     // The cache has lost the head or hides it. If this process knows the head, the head is used.
     const own = this.#queue.ownHead(id)
-    const count = own && savesIn(own, stored)
-    const head = own === undefined || count === undefined ? emptyHead(stored) : withoutStored(own, count)
-    return { stored, head, version: read.kind === 'none' ? O.none : undefined }
+    if (own === undefined) return this.#isOlder(id, stored) ? 'older' : bareView(stored, read)
+    const count = savesIn(own, stored)
+    if (count !== undefined) return { ...bareView(stored, read), head: withoutStored(own, count) }
+    return isNewer(own, stored) ? 'older' : 'misfit'
+  }
+
+  /** Whether a load began before saves that this process knows. They were in a head, and were stored meanwhile. */
+  #isOlder(id: SessionId, { revision }: Snapshot): boolean {
+    const view = this.#views.get(id)
+    return view !== undefined && revision < lastRevision(view.head)
   }
 
   async refresh(
@@ -309,6 +325,12 @@ export class Behind {
     await this.#queue.ended(ids)
   }
 }
+
+/** Returns the view without a head. If the store has restored a session that had ended, its next save replaces the mark. */
+const bareView = (stored: Snapshot, read: HeadRead): View => ({
+  ...{ stored, head: emptyHead(stored) },
+  version: 'version' in read ? O.some(read.version) : read.kind === 'none' ? O.none : undefined,
+})
 
 /** A save of a principal or a lifetime is never late. A partially loaded session has no values for the head. */
 const isLate = ({ edits, since }: Change): boolean =>

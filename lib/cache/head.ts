@@ -106,6 +106,9 @@ export const savesIn = (head: Head, { revision, versionTag }: HeaderState): numb
 /** Whether the head was made from a newer state of the store. */
 export const isNewer = ({ base }: Head, { revision }: HeaderState): boolean => base.revision > revision
 
+/** Returns the revision after all saves of the head. */
+export const lastRevision = ({ base, saves }: Head): number => base.revision + saves.length
+
 /** Returns the session with all saves of the head. `stored` is the state on which the head was made. */
 export const tipOf = (head: Head, stored: Snapshot): Snapshot => {
   if (head.saves.length === 0) return stored
