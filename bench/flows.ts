@@ -1,16 +1,23 @@
 // Measures the cost of an answer in a flow, with answers of 1 kB. `npm run bench:flows` runs the benchmark. It compares a
 // flow of 400 answers, in a session with 1,000 other continuations, with a flow of 2 answers. It also compares keyrow
-// with a wizard that keeps all its answers in a session of connect-pg-simple. The contenders take turns in short rounds,
-// and the benchmark compares figures of the same round. The environment variables ROUNDS, ANSWERS and AT_ONCE configure
-// the benchmark.
+// with a wizard that keeps all its answers in a session of connect-pg-simple: the same form, sent over HTTP to two
+// applications of Express, and then only the read and the write of the wizard's session. The contenders take turns in short
+// rounds, and the benchmark compares figures of the same round. The environment variables ROUNDS, ANSWERS and AT_ONCE
+// configure the benchmark.
 //
 // The rows are inserted by SQL. In each measured request the visitor answers the last page of a flow with a new answer,
 // and so comes to the next page.
 
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import pgSimple from 'connect-pg-simple'
+import express, { type Express, type RequestHandler } from 'express'
 import session from 'express-session'
+import * as E from 'fp-ts/lib/Either.js'
 import * as t from 'io-ts'
+import { sessionMiddleware } from 'keyrow/express'
 import { pgDatabase } from 'keyrow/pg'
 import {
   buildSession,
@@ -21,7 +28,7 @@ import {
   sessionToken,
   withSession,
 } from 'keyrow/promise'
-import { flow, flowHandler, suspend } from 'keyrow/promise/flow'
+import { expressFlow, flow, flowHandler, suspend } from 'keyrow/promise/flow'
 import { batched, cached, sessionStore } from 'keyrow/store'
 import pg from 'pg'
 import { startPostgres } from '../spec/support/postgres-server.js'
@@ -124,19 +131,119 @@ const keyrow = async (name: string, depth: number, others = 0, shows = false): P
   }
 }
 
+const closing: (() => unknown)[] = []
+const agent = new Agent({ keepAlive: true })
+closing.push(() => agent.destroy())
+
+interface Posted {
+  readonly status: number
+  readonly location: string | undefined
+  readonly cookie: string | undefined
+}
+
+/** Serves an application. Returns a function that posts a form to it. */
+const serving = async (app: Express) => {
+  const http = app.listen(0, '127.0.0.1')
+  await once(http, 'listening')
+  closing.push(() => http.close())
+  const { port } = http.address() as AddressInfo
+  return async (path: string, cookie: string, form: string): Promise<Posted> => {
+    const headers = {
+      ...{ cookie, 'content-type': 'application/x-www-form-urlencoded', 'sec-fetch-site': 'same-origin' },
+      ...{ origin: `http://127.0.0.1:${String(port)}`, 'content-length': form.length },
+    }
+    const sent = httpRequest({ agent, port, host: '127.0.0.1', path, method: 'POST', headers })
+    sent.end(form)
+    const [response] = (await once(sent, 'response')) as [IncomingMessage]
+    response.resume()
+    await once(response, 'end')
+    const { location, 'set-cookie': cookies } = response.headers
+    return { status: response.statusCode ?? 0, location, cookie: cookies?.[0]?.split(';')[0] }
+  }
+}
+
+type Post = Awaited<ReturnType<typeof serving>>
+
+const answerOverHttp = async (post: Post, place: Place, cookie: string): Promise<void> => {
+  const { status, location } = await post(place.url, cookie, `text=${text()}`)
+  if (status !== 303) throw new Error(`the answer has the status ${String(status)}`)
+  place.url = location ?? place.url
+}
+
+const keyrowApp = express()
+keyrowApp.use(sessionMiddleware({ store }) as unknown as RequestHandler)
+keyrowApp.use(express.urlencoded())
+keyrowApp.all('/wizard', expressFlow(handler))
+const postToKeyrow = await serving(keyrowApp)
+
+const keyrowOverHttp = async (depth: number): Promise<Contender> => {
+  const made = await places(depth, 0)
+  for (const place of made) await request(place, 'GET')
+  return {
+    name: 'keyrow over HTTP',
+    act: async (index) => {
+      const place = made[index % SESSIONS] as Place
+      await answerOverHttp(postToKeyrow, place, `session=${place.token}`)
+    },
+  }
+}
+
+const simpleStore = new (pgSimple(session))({
+  pool,
+  createTableIfMissing: true,
+  pruneSessionInterval: false,
+})
+const sessionApp = express()
+sessionApp.use(
+  session({
+    secret: 'a secret of the benchmark',
+    store: simpleStore,
+    resave: false,
+    saveUninitialized: false,
+  }),
+)
+sessionApp.use(express.urlencoded())
+sessionApp.post('/begin', (req, res) => {
+  Object.assign(req.session, { answers: Array.from({ length: Number(req.query['depth']) }, text) })
+  res.sendStatus(200)
+})
+sessionApp.post('/wizard', (req, res) => {
+  const answer = Answer.decode(req.body)
+  const { answers } = req.session as unknown as { readonly answers: readonly string[] }
+  if (E.isLeft(answer)) {
+    res.sendStatus(422)
+    return
+  }
+  // The last answer is replaced, so that the session keeps its size.
+  Object.assign(req.session, { answers: [...answers.slice(0, -1), answer.right.text] })
+  res.redirect(303, '/wizard')
+})
+const postToSession = await serving(sessionApp)
+
+/** The same wizard with all its answers in the session. */
+const inSessionOverHttp = async (depth: number): Promise<Contender> => {
+  const cookies: string[] = []
+  while (cookies.length < SESSIONS)
+    cookies.push((await postToSession(`/begin?depth=${String(depth)}`, '', '')).cookie ?? '')
+  return {
+    name: `express-session over HTTP, ${String(depth)} answers`,
+    act: (index) =>
+      answerOverHttp(postToSession, { token: '', url: '/wizard' }, cookies[index % SESSIONS] ?? ''),
+  }
+}
+
 /** The same wizard with all its answers in the session. A request reads the session and writes it. */
 const inSession = async (depth: number): Promise<Contender> => {
-  const sessions = new (pgSimple(session))({ pool, createTableIfMissing: true, pruneSessionInterval: false })
   const cookie = { originalMaxAge: 1_800_000, path: '/' }
   const set = (sid: string, data: object) =>
     new Promise<void>((resolve, reject) => {
-      sessions.set(sid, data as session.SessionData, (error?: unknown) =>
+      simpleStore.set(sid, data as session.SessionData, (error?: unknown) =>
         error ? reject(new Error('set', { cause: error })) : resolve(),
       )
     })
   const get = (sid: string) =>
     new Promise<{ readonly answers: readonly string[] }>((resolve, reject) => {
-      sessions.get(sid, (error: unknown, data) =>
+      simpleStore.get(sid, (error: unknown, data) =>
         error ? reject(new Error('get', { cause: error })) : resolve(data as never),
       )
     })
@@ -226,12 +333,18 @@ await compare(
   () => keyrow('400', 400, 1_000, true),
   () => keyrow('2', 2, 0, true),
 )
-for (const depth of [10, 100, 400])
+for (const depth of [10, 100, 400]) {
+  await compare(
+    `over HTTP, against a session of connect-pg-simple, ${String(depth)} answers`,
+    () => keyrowOverHttp(depth),
+    () => inSessionOverHttp(depth),
+  )
   await compare(
     `against a session of connect-pg-simple, ${String(depth)} answers`,
     () => keyrow('keyrow', depth),
     () => inSession(depth),
   )
+}
 
 const cold = await places(400, 1_000)
 const [start, own] = [performance.now(), process.cpuUsage()]
@@ -241,5 +354,6 @@ say(
   `the first answer of a process in a flow of 400: ${((performance.now() - start) / SESSIONS).toFixed(1)} ms, ` +
     `${((user + system) / 1_000 / SESSIONS).toFixed(1)} ms of the process, one at a time`,
 )
+for (const close of closing) close()
 await database.close()
 await server.stop()

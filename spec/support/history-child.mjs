@@ -1,7 +1,8 @@
 // One of several processes that run random operations on shared sessions. The process prints one line of JSON for each
-// operation, with its result and its times by the machine's monotonic clock. history-child.mjs '{"driver", "url",
-// "primary", "schema", "name", "operations", "workers", "lasting", "mortal", "broken", "distributed", "fast", "durability",
-// "cache"}'
+// operation, with its result and its times by the machine's monotonic clock. With `points` the process may stop or kill
+// itself before and after each command of the cache and each statement. It then also prints a line when an operation
+// begins. history-child.mjs '{"driver", "url", "primary", "schema", "name", "operations", "workers", "lasting", "mortal",
+// "broken", "distributed", "fast", "durability", "cache", "points"}'
 
 import { createHash } from 'node:crypto'
 import {
@@ -14,12 +15,19 @@ import {
   sessionUpdate,
 } from 'keyrow/promise'
 import { batched, cached, sessionStore, writeBehind, writeThrough } from 'keyrow/store'
-import { broken } from './broken-store.mjs'
+import { broken, brokenCache, brokenDatabase } from './broken-store.mjs'
+import { withPoints } from './points.mjs'
 import { openedCache } from './server-cache.mjs'
 import { opened } from './server-database.mjs'
 
 const task = JSON.parse(process.argv[2])
-const database = opened(task.driver, task.url, { max: 4, timeoutMs: task.timeoutMs, primary: task.primary })
+const { database, cache } = withPoints(task.points, {
+  database: brokenDatabase(
+    task.broken,
+    opened(task.driver, task.url, { max: 4, timeoutMs: task.timeoutMs, primary: task.primary }),
+  ),
+  cache: task.cache && brokenCache(task.broken, openedCache(task.cache)),
+})
 const forget = (id) =>
   database.query({ name: 'forget', text: `delete from ${task.schema}.listing where session_id = $1::uuid` }, [
     id,
@@ -29,7 +37,6 @@ const plain = sessionStore(database, {
   citus: task.distributed,
   durability: task.durability,
 })
-const cache = task.cache && openedCache(task.cache)
 const secrets = [Buffer.alloc(32, 1)]
 const layers = {
   through: (inner) =>
@@ -73,19 +80,18 @@ const worker = async (name) => {
     left -= 1
     const mortal = random(4) === 0
     const token = mortal ? mortalNow() : pick(task.lasting)
-    const entry = {
-      worker: name,
-      session: token.slice(0, 36),
-      start: now(),
-      ...(await operation(name, `${name}/${count}`, token, mortal)),
-    }
-    process.stdout.write(`${JSON.stringify({ ...entry, end: now() })}\n`)
+    const tag = `${name}/${count}`
+    const kind = mortal && random(20) === 0 ? 'destroy' : pick(['read', 'append', 'append', 'set', 'delete'])
+    const begun = { worker: name, session: token.slice(0, 36), kind, tag, start: now() }
+    if (task.points) print({ ...begun, result: 'unknown' })
+    print({ ...begun, ...(await operation(name, begun, token)), end: now() })
   }
 }
 
-const operation = async (name, tag, token, mortal) => {
+const print = (entry) => process.stdout.write(`${JSON.stringify(entry)}\n`)
+
+const operation = async (name, { kind, tag }, token) => {
   const own = `own ${name}`
-  const kind = mortal && random(20) === 0 ? 'destroy' : pick(['read', 'append', 'append', 'set', 'delete'])
   const done = { kind, tag }
   try {
     const session = await loadSession(store, token)
@@ -114,7 +120,7 @@ const operation = async (name, tag, token, mortal) => {
 }
 
 await Promise.all(Array.from({ length: task.workers }, (_, index) => worker(`${task.name}.${String(index)}`)))
-const drained = await layered.drain?.()
+const drained = task.broken === 'undrained' ? undefined : await layered.drain?.()
 if (drained?._tag === 'Left') throw drained.left
 await cache?.close()
 await database.close()

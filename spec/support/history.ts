@@ -26,25 +26,72 @@ export interface Operation {
   readonly end: number
   readonly before?: Seen
   readonly after?: Seen
+  readonly error?: string
+}
+
+/** What was done to a history, by times in microseconds. */
+export interface Troubles {
+  /** The deaths of processes, by the names of the processes. */
+  readonly deaths: ReadonlyMap<string, number>
+  /** The times in which the cache lost the head of a session, or of all sessions, or kept heads from some processes. */
+  readonly losses: readonly { readonly from: number; readonly to: number; readonly session?: string }[]
 }
 
 /** The values of each session at the end, or `undefined` if the session has ended. */
 export type Final = ReadonlyMap<string, Readonly<Record<string, unknown>> | undefined>
 
+interface CheckOptions {
+  readonly seesAll?: boolean
+  readonly troubles?: Troubles
+}
+
+const NO_TROUBLES: Troubles = { deaths: new Map(), losses: [] }
+
+/** A save is in the store, or known to another process, when this time has passed since its answer or its process's end. */
+const BEHIND_US = 5_000_000
+
+const processOf = ({ worker }: Operation): string => worker.split('.')[0] ?? ''
+
+/** Whether a save may be lost: its process died before the save was stored, and the cache lost the save. */
+export const mayBeLost = ({ deaths, losses }: Troubles, operation: Operation): boolean => {
+  const { end, session } = operation
+  const death = deaths.get(processOf(operation)) ?? Number.POSITIVE_INFINITY
+  return (
+    death < end + BEHIND_US &&
+    losses.some(
+      (loss) => (loss.session ?? session) === session && loss.to >= end && loss.from <= death + BEHIND_US,
+    )
+  )
+}
+
+/** Returns the updates that were answered, and are not in the list at the end. */
+export const lostUpdates = (operations: readonly Operation[], final: Final): readonly Operation[] => {
+  const lists = new Map(
+    [...final].flatMap(([session, entries]) =>
+      entries === undefined ? [] : [[session, new Set(listIn(entries))]],
+    ),
+  )
+  return operations.filter(
+    ({ kind, result, session, tag }) =>
+      kind === 'append' && result === 'ok' && lists.get(session)?.has(tag) === false,
+  )
+}
+
 /**
  * Returns the violations in a history. With `seesAll: false`, a read may miss saves for a while. So only the end of each
- * session counts: no save is lost or done twice, and no session is found after its end.
+ * session counts: no save is lost or done twice, and no session is found after its end. With `troubles`, saves may be
+ * lost as these allow.
  */
 export const violations = (
   operations: readonly Operation[],
   final: Final,
-  { seesAll = true }: { readonly seesAll?: boolean } = {},
+  { seesAll = true, troubles = NO_TROUBLES }: CheckOptions = {},
 ): readonly string[] =>
   [...final].flatMap(([session, entries]) => {
     const mine = operations.filter((operation) => operation.session === session)
     const ended = endViolations(mine, entries === undefined, seesAll)
     if (!seesAll)
-      return [...ended, ...(entries === undefined ? [] : lostOrTwice(mine, entries))].map(
+      return [...ended, ...(entries === undefined ? [] : lostOrTwice(mine, entries, troubles))].map(
         (violation) => `session ${session.slice(0, 8)}: ${violation}`,
       )
     const found = [...ended, ...revisionViolations(mine)]
@@ -98,12 +145,15 @@ const listIn = (entries: Readonly<Record<string, unknown>>): readonly string[] =
 const lostOrTwice = (
   operations: readonly Operation[],
   entries: Readonly<Record<string, unknown>>,
+  troubles: Troubles,
 ): readonly string[] => {
   const list = listIn(entries)
   const present = new Set(list)
   const appends = operations.filter(({ kind }) => kind === 'append')
   const issued = new Set(appends.map(({ tag }) => tag))
-  const lost = appends.filter(({ result, tag }) => result === 'ok' && !present.has(tag))
+  const lost = appends.filter(
+    (append) => append.result === 'ok' && !present.has(append.tag) && !mayBeLost(troubles, append),
+  )
   const refused = appends.filter(({ result, tag }) => result === 'gone' && present.has(tag))
   return [
     ...(present.size === list.length ? [] : ['an update was applied twice']),
@@ -126,7 +176,7 @@ const listViolations = (
   )
   const strange = observations(operations).filter(({ seen }) => seen.list.hash !== hashes[seen.list.n])
   return [
-    ...lostOrTwice(operations, entries),
+    ...lostOrTwice(operations, entries, NO_TROUBLES),
     ...misplaced.map(({ tag }) => `the update ${tag} does not see itself`),
     ...strange.map(
       ({ seen }) => `a list of ${String(seen.list.n)} was seen that is no beginning of the last one`,

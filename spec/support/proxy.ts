@@ -17,6 +17,8 @@ export interface Proxy {
    * are not affected.
    */
   readonly silence: () => void
+  /** Cuts all connections. New connections lead to another server. */
+  readonly leadTo: (url: string) => void
   /** Returns the number of connections that were cut or black-holed. */
   readonly disturbed: () => number
   /** Returns the number of lost answers. */
@@ -128,6 +130,10 @@ export const startProxy = async (target: string, ...others: readonly string[]): 
     },
     silence: () => {
       for (const socket of sockets) socket.removeAllListeners('data').pause()
+    },
+    leadTo: (url) => {
+      targets.splice(0, targets.length, new URL(url))
+      for (const socket of sockets) socket.destroy()
     },
     disturbed: () => disturbed,
     lost: () => lost,
