@@ -343,7 +343,7 @@ t.test('tombstones are cleaned up by the late saves that pass a multiple of 256 
   let session = await saveSession(sessionSet('gone', 1)(sessionSet('back', 1)(await begun(store))))
   session = await saveSession(sessionDel('gone')(sessionDel('back')(session)))
   const raiseTo = async (revision: number) => {
-    while (Number(snapshotOf(session).revision) < revision) {
+    while (snapshotOf(session).revision < revision) {
       session = await saveSession(sessionSet('n', snapshotOf(session).revision)(session))
     }
     await right(store.flush)
@@ -603,6 +603,35 @@ t.test(
     t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), list)
   },
 )
+
+t.test('neither a load nor a flush fails while other requests change the session all the time', async (t) => {
+  const { store, process, plain } = open()
+  const other = process()
+  const session = await begun(store)
+  let isOver = false
+  // Processes without the cache, whose saves wait for the lock of the session one after the other.
+  const beside = Array.from({ length: 6 }, async (_, index) => {
+    let count = 0
+    for (; !isOver; count += 1)
+      await saveSession(append(`beside ${String(index)} ${String(count)}`)(await again(session, plain)))
+    return count
+  })
+  const late: string[] = []
+  for (let round = 0; round < 60; round += 1) {
+    const tag = `late ${String(round)}`
+    await saveSession(append(tag)(await again(session, store)))
+    late.push(tag)
+    t.ok(listOf(await again(session, round % 2 === 0 ? store : other)))
+    await right((round % 3 === 0 ? store : other).flush)
+  }
+  await right(store.flush)
+  isOver = true
+  const counts = await Promise.all(beside)
+  const list = listOf(await again(session, plain)) as string[]
+  t.strictSame(list.filter((tag) => tag.startsWith('late')).toSorted(), late.toSorted())
+  t.equal(list.length, late.length + counts.reduce((sum, count) => sum + count, 0))
+  t.comment(`${String(list.length)} saves`)
+})
 
 t.test('a session that the store has restored after its end can be saved again', async (t) => {
   const { store, process, schema, plain } = open()

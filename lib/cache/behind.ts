@@ -3,7 +3,7 @@
 
 import { LRUCache } from 'lru-cache'
 import { applyEdits } from '../core/edits.js'
-import { DriverError, type SaveConflict, SessionGone, type StoreError, withEffect } from '../core/errors.js'
+import { DriverError, SessionGone, type StoreError, withEffect } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
 import { isSameRevision, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
@@ -32,9 +32,8 @@ import {
   withSave,
 } from './head.js'
 import type { HeadCache, HeadRead } from './head-cache.js'
-import { busy, type Closed, type LateQueue, type LateStore } from './late-saves.js'
-
-type SaveError = StoreError | SessionGone | SaveConflict
+import { busy, type LateStore, type SaveError } from './head-store.js'
+import type { Closed, LateQueue } from './late-saves.js'
 
 /** What this process knows of a session: a state of the store, and the head on this state. */
 interface View {
@@ -49,7 +48,10 @@ const MAX_VIEWS = 10_000
 /** A view is used for this time. It is shorter than the time for which the cache keeps a head without saves. */
 const VIEW_MS = 30_000
 
-/** A head is newer than the store for a moment only, unless the store has lost saves. */
+/**
+ * A head is newer than the store, or does not fit, for a moment only, unless the store has lost saves. After this many
+ * attempts a load waits for the lock of the session.
+ */
 const MAX_OLDER = 3
 const MAX_ATTEMPTS = 8
 
@@ -109,9 +111,9 @@ export class Behind {
     if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
       return this.#viewed(id, bareView(stored, read), read)
     const settled =
-      read.kind === 'head'
+      read.kind === 'head' && attempt <= MAX_OLDER
         ? await this.#queue.settle(id, read.head, read.version)
-        : await this.#queue.flush(id)
+        : await this.#queue.flush(id, attempt > MAX_OLDER)
     return E.isLeft(settled) ? settled : 'again'
   }
 

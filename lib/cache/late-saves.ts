@@ -2,32 +2,14 @@
 // the store accepts a head only on the state from which the head was made. A process keeps its own saves in a journal until
 // they are stored. If a head is lost, the process saves them again, each with its own idempotency key.
 
-import { DriverError, type SaveConflict, type SessionGone, type StoreError } from '../core/errors.js'
+import { DriverError, type StoreError } from '../core/errors.js'
 import { E, O } from '../core/prelude.cjs'
 import { delay, neutral, setTimeout } from '../core/process.js'
-import { emptySnapshot } from '../core/session.js'
-import { type IdempotencyKey, newIdempotencyKey, type SessionId } from '../core/token.js'
-import type {
-  Change,
-  HeaderState,
-  LateSaves,
-  LateState,
-  SavedSnapshot,
-  SessionStore,
-} from '../store/contract.js'
-import { publish } from '../store/events.js'
-import {
-  closedBy,
-  type Head,
-  hasSave,
-  openedBy,
-  rebased,
-  requestOf,
-  savesIn,
-  UNKNOWN_STATE,
-  withoutStored,
-} from './head.js'
+import { newIdempotencyKey, type SessionId } from '../core/token.js'
+import type { Change, SavedSnapshot } from '../store/contract.js'
+import { closedBy, type Head, openedBy, UNKNOWN_STATE, withoutStored } from './head.js'
 import { type HeadCache, type HeadRead, NO_HEAD } from './head-cache.js'
+import { busy, HeadStore, type LateStore, type SaveError, type Stored } from './head-store.js'
 import { LateJournals } from './late-journals.js'
 
 export interface LateOptions {
@@ -38,6 +20,8 @@ export interface LateOptions {
 
 // A statement skips a session that is locked, so it is repeated for about two seconds.
 const MAX_ATTEMPTS = 50
+/** From this attempt on, a flush waits for the lock of the session. */
+const MAX_UNLOCKED = 6
 const MAX_DELAY_MS = 50
 const HEADS_PER_STATEMENT = 64
 const MAX_ROUNDS = 10
@@ -49,16 +33,8 @@ const chunksOf = (ids: readonly SessionId[]): readonly (readonly SessionId[])[] 
 
 const isRetryable = (error: StoreError): boolean => error instanceof DriverError && error.retryable
 
-/** After this time the store may have forgotten a save. */
-const OLD_MS = 50 * 60_000
-
 /** The store is told to forget old saves once in this time. */
 const FORGET_MS = 60_000
-
-export type LateStore = SessionStore & { readonly late: LateSaves }
-
-type SaveError = StoreError | SessionGone | SaveConflict
-type Stored = 'stored' | 'gone' | 'unknown'
 
 /** A session whose head is stored, and to which no process adds a save until `open` is called. */
 export interface Closed {
@@ -67,10 +43,11 @@ export interface Closed {
 }
 
 export class LateQueue {
-  readonly #store: LateStore
+  readonly #store: HeadStore
   readonly #heads: HeadCache
   readonly #options: LateOptions
   readonly #journals = new LateJournals()
+  readonly #forget: LateStore['late']['forget']
   /** Sessions whose head seems to be left behind by a process that has ended. */
   readonly #adopted = new Set<SessionId>()
   #isScheduled = false
@@ -78,7 +55,8 @@ export class LateQueue {
   #forgotAt = performance.now()
 
   constructor(store: LateStore, heads: HeadCache, options: LateOptions) {
-    this.#store = store
+    this.#store = new HeadStore(store, heads, this.#journals)
+    this.#forget = store.late.forget
     this.#heads = heads
     this.#options = options
   }
@@ -152,7 +130,7 @@ export class LateQueue {
       for (const some of chunksOf(ids)) await this.#flushAll(some)
       if (performance.now() - this.#forgotAt > FORGET_MS) {
         this.#forgotAt = performance.now()
-        await this.#store.late.forget()
+        await this.#forget()
       }
     } catch {
       // A function of the program has thrown, such as an observer of the database. The next tick tries again.
@@ -169,11 +147,10 @@ export class LateQueue {
       const read = reads[index] as HeadRead
       return read.kind === 'head' && read.head.saves.length > 0 ? [{ id, ...read }] : []
     })
-    const stored = full.length === 0 ? E.right([]) : await this.#storeHeads(full)
+    const stored = full.length === 0 ? E.right([]) : await this.#store.store(full)
     // An error that is not retryable may concern one session only.
     if (E.isLeft(stored) && isRetryable(stored.left)) return
     const done = E.isLeft(stored) ? [] : full.filter((_, index) => stored.right[index] === true)
-    for (const { id, head } of done) this.#noteStored(id, head)
     await this.#heads.swap(
       done.map(({ id, head, version }) => ({
         ...{ id, head: withoutStored(head, head.saves.length), version: O.some(version) },
@@ -184,33 +161,16 @@ export class LateQueue {
     await Promise.all(rest.map((id) => this.flush(id)))
   }
 
-  async #storeHeads(
-    heads: readonly { readonly id: SessionId; readonly head: Head }[],
-  ): Promise<E.Either<StoreError, readonly boolean[]>> {
-    const start = performance.now()
-    const stored = await this.#store.late.store(heads.map(({ id, head }) => requestOf(id, head)))()
-    if (E.isLeft(stored)) return stored
-    const done = heads.filter((_, index) => stored.right[index] === true)
-    const saves = done.reduce((sum, { head }) => sum + head.saves.length, 0)
-    if (saves > 0)
-      publish('lateStored', { sessions: done.length, saves, durationMs: performance.now() - start })
-    return stored
-  }
-
-  #noteStored(id: SessionId, head: Head): void {
-    this.#journals.remove(id, ({ save }) => hasSave(head, save))
-  }
-
   /**
    * Stores the head of a session, and the saves of this process that are in no head. `unknown` means that the cache does
    * not answer, so the saves of other processes may not be stored.
    */
-  async flush(id: SessionId): Promise<E.Either<StoreError, Stored>> {
-    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+  async flush(id: SessionId, isHurried = false): Promise<E.Either<StoreError, Stored>> {
+    for (let attempt = isHurried ? MAX_UNLOCKED : 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       // The head that is read next has these saves, unless they are stored or the cache has lost them.
       const own = this.#journals.changesOf(id)
       const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
-      const step = await this.#flushOnce(id, read, own)
+      const step = await this.#flushOnce(id, read, own, attempt >= MAX_UNLOCKED)
       if (E.isLeft(step)) return step
       if (step.right !== 'again') return E.right(step.right)
       if (attempt > 2) await delay(Math.min(2 * attempt, MAX_DELAY_MS))
@@ -222,20 +182,32 @@ export class LateQueue {
     id: SessionId,
     read: HeadRead,
     own: readonly Change[],
+    isLocked: boolean,
   ): Promise<E.Either<StoreError, Stored | 'again'>> {
     if (read.kind === 'ended') {
       this.#journals.drop(id)
       return E.right('gone')
     }
-    if (read.kind !== 'head' || read.head.saves.length === 0) return this.#saveOwn(id, read, own)
+    if (read.kind !== 'head' || read.head.saves.length === 0) return this.#store.saveOwn(id, read, own)
     const { head, version } = read
-    const stored = await this.#storeHeads([{ id, head }])
-    if (E.isLeft(stored)) return stored
-    if (stored.right[0] !== true) return this.settle(id, head, version)
-    this.#noteStored(id, head)
-    await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
+    const stored = await (isLocked
+      ? this.#store.storeLocked(id, head, version)
+      : this.#storeOrSettle(id, head, version))
+    if (E.isLeft(stored) || stored.right !== 'stored') return stored
     const isLeft = own.some((change) => this.#journals.changesOf(id).includes(change))
     return E.right(isLeft ? 'again' : 'stored')
+  }
+
+  async #storeOrSettle(
+    id: SessionId,
+    head: Head,
+    version: string,
+  ): Promise<E.Either<StoreError, 'stored' | 'gone' | 'again'>> {
+    const stored = await this.#store.store([{ id, head }])
+    if (E.isLeft(stored)) return stored
+    if (stored.right[0] !== true) return this.#store.settle(id, head, version)
+    await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
+    return E.right('stored')
   }
 
   /**
@@ -270,7 +242,7 @@ export class LateQueue {
       const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
       if (read.kind !== 'head') return
       // The head names the present state, so that nobody takes an older one for it. If the store fails, it opens by itself.
-      const state = await this.#find(id, UNKNOWN_STATE, [])
+      const state = await this.#store.find(id, UNKNOWN_STATE, [])
       if (E.isLeft(state) || state.right === undefined) return
       const head = openedBy(read.head, closer, state.right)
       const [opened] = await this.#heads.swap([{ id, head, version: O.some(read.version) }])
@@ -278,101 +250,15 @@ export class LateQueue {
     }
   }
 
-  // The cache has no head with the saves of this process. Either they are stored, or the head was lost.
-  async #saveOwn(
-    id: SessionId,
-    { kind }: HeadRead,
-    own: readonly Change[],
-  ): Promise<E.Either<StoreError, Stored>> {
-    const stored = kind === 'unknown' ? 'unknown' : 'stored'
-    if (own.length === 0) return E.right(stored)
-    const saves = own.map(({ save }) => save)
-    const state = await this.#find(id, UNKNOWN_STATE, saves)
-    if (E.isLeft(state)) return state
-    if (state.right === undefined) return E.right('gone')
-    const { stored: done } = state.right
-    for (const change of own.filter(({ save }) => !done.includes(save))) {
-      const saved = await this.#saveAgain(id, change)
-      if (E.isLeft(saved)) {
-        if (saved.left._tag !== 'SessionGone' && saved.left._tag !== 'SaveConflict') return E.left(saved.left)
-        this.#journals.drop(id)
-        return E.right('gone')
-      }
-      this.#journals.remove(id, ({ save }) => save === change.save)
-    }
-    return E.right(stored)
-  }
-
-  /** Finds which of the saves are stored, and removes these from the journal. The result is `undefined` after the end. */
-  async #find(
-    id: SessionId,
-    base: HeaderState,
-    saves: readonly IdempotencyKey[],
-  ): Promise<E.Either<StoreError, LateState | undefined>> {
-    const found = await this.#store.late.find(id, base, saves)()
-    if (E.isLeft(found)) return found
-    const state = O.toUndefined(found.right)
-    if (state === undefined) this.#journals.drop(id)
-    else this.#journals.remove(id, ({ save }) => state.stored.includes(save))
-    return E.right(state)
-  }
-
   /** Saves a change that may be stored already. */
   saveOnce(id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> {
-    return this.#store.late.save(id, change)()
+    return this.#store.saveOnce(id, change)
   }
 
-  /** Saves an answered change again. If its function throws on the newer values, the change is dropped. */
-  async #saveAgain(id: SessionId, change: Change): Promise<E.Either<SaveError, unknown>> {
-    try {
-      return await this.saveOnce(id, change)
-    } catch {
-      publish('lateDropped', { id, saves: 1 })
-      return E.right(undefined)
-    }
-  }
-
-  /** Brings a head into agreement with the store, which has refused it. */
-  async settle(id: SessionId, head: Head, version: string): Promise<E.Either<StoreError, 'gone' | 'again'>> {
-    const own = this.#journals.changesOf(id).map(({ save }) => save)
-    const state = await this.#find(id, head.base, [...head.saves.map((save) => save.id), ...own])
-    if (E.isLeft(state)) return state
-    if (state.right === undefined) return E.right('gone')
-    const count = savesIn(head, state.right)
-    const next =
-      count === undefined ? await this.#rebase(id, head, state.right) : E.right(withoutStored(head, count))
-    if (E.isLeft(next)) return next
-    if (next.right !== undefined && count !== 0)
-      await this.#heads.swap([{ id, head: next.right, version: O.some(version) }])
-    return E.right('again')
-  }
-
-  async #rebase(
-    id: SessionId,
-    head: Head,
-    state: LateState,
-  ): Promise<E.Either<StoreError, Head | undefined>> {
-    const found = await this.#store.refresh(id, emptySnapshot)()
-    if (E.isLeft(found)) return found
-    const stored = O.toUndefined(found.right)
-    // Another save came between the two reads.
-    if (stored === undefined || stored.versionTag !== state.versionTag) return E.right(undefined)
-    const own = new Map(this.#journals.changesOf(id).map((change) => [change.save, change]))
-    const isOld = Date.now() - head.at > OLD_MS
-    const next = rebased(head, stored, state, own, isOld)
-    const kept = new Set(next.saves.map((save) => save.id))
-    const dropped = head.saves.filter((save) => !kept.has(save.id) && !state.stored.includes(save.id))
-    if (dropped.length > 0) publish('lateDropped', { id, saves: dropped.length })
-    return E.right(next)
+  /** Brings a head into agreement with the store. */
+  settle(id: SessionId, head: Head, version: string): Promise<E.Either<StoreError, 'gone' | 'again'>> {
+    return this.#store.settle(id, head, version)
   }
 }
-
-/** Returns the error of an operation that gives up, because other requests change or lock the session all the time. */
-export const busy = (id: SessionId): DriverError =>
-  new DriverError(`the session ${id} is locked, or changes too fast`, {
-    kind: 'unavailable',
-    retryable: true,
-    effect: 'none',
-  })
 
 const nothing = (): Promise<void> => Promise.resolve()

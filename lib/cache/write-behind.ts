@@ -16,7 +16,8 @@ import type { FlowStore } from '../store/flow-contract.js'
 import { Behind } from './behind.js'
 import type { Cache } from './contract.js'
 import { HeadCache } from './head-cache.js'
-import { type Closed, LateQueue, type LateStore } from './late-saves.js'
+import type { LateStore } from './head-store.js'
+import { type Closed, LateQueue } from './late-saves.js'
 import { sealingWith } from './sealed.js'
 
 export interface WriteBehindOptions {

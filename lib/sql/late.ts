@@ -1,6 +1,6 @@
 // Implements late saves over a `Database`. A save is late if it was answered before the database had it.
 
-import { type SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
+import { DriverError, type SaveConflict, SessionGone, type StoreError } from '../core/errors.js'
 import { O, pipe, TE, t } from '../core/prelude.cjs'
 import { emptySnapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
@@ -16,6 +16,7 @@ import type {
 import { type BatchStatements, Ordinal, saveParams } from './batch.js'
 import { baseRevision, FENCE_TIME, statementsOf, versionTagOf } from './fragments.js'
 import { array, optionalRowAs, rowsAs, texts } from './rows.js'
+import { atMost } from './save.js'
 
 export const lateStatements = statementsOf('late', {
   // $1 id, $2 array of idempotency keys, as text, $3 revision, $4 version tag of $3. `stored` has a space between two keys.
@@ -30,9 +31,10 @@ select s.revision::float8 as revision, ${versionTagOf('s.recent_saves')} as "ver
 from ${schema}.session s
 where s.id = $1::uuid and s.expires_at > now() and ${ON_PRIMARY}`,
 
-  // $1 id. Locks the header, as every save does. So the next statement sees each late save that came before.
+  // $1 id. Locks the header, as every save does. So the next statement sees each late save that came before. The timeout
+  // is set before the lock is waited for, since PostgreSQL computes the row first.
   lock: (schema, isAlive) => `
-select s.id::text as id from ${schema}.session s where s.id = $1::uuid and ${isAlive} for no key update`,
+select s.id::text as id, ${atMost('lock_timeout', 'bound', 2)} from ${schema}.session s where s.id = $1::uuid and ${isAlive} for no key update`,
 
   // $1 id, $2 idempotency key. Inserts no row if the save is remembered already.
   remember: (schema) => `
@@ -46,6 +48,9 @@ returning true as is_new`,
 delete from ${schema}.late_save
 where ctid = any(array(select ctid from ${schema}.late_save where stored_at < now() - ${FENCE_TIME} limit 10000))`,
 })
+
+/** The SQLSTATE of a statement that has waited too long for a lock. */
+const LOCK_TIMEOUT = '55P03'
 
 const StateRow = t.type({
   revision: t.number,
@@ -67,36 +72,58 @@ interface LateParts {
   readonly batch: Pick<BatchStatements, 'saveLate'>
   readonly lifetime: Lifetime
   readonly refresh: SessionStore['refresh']
-  /** The session store's `save` in a transaction. */
-  readonly saveIn: (tx: Database) => SessionStore['save']
+  /** The session store's operations in a transaction. */
+  readonly inside: (tx: Database) => Pick<SessionStore, 'save' | 'refresh'>
 }
 
-export const lateOver = (parts: LateParts): LateSaves => {
-  const { database, sql, batch, lifetime } = parts
-  return {
-    store: (requests) =>
-      pipe(
-        rowsAs(Ordinal)(database, batch.saveLate, [
-          ...saveParams(requests, lifetime.idleMs, true),
-          array(requests.map(({ saves }) => saves.join(''))),
-        ]),
-        TE.map((rows) => {
-          const ordinals = new Set(rows.map(({ n }) => n))
-          return requests.map((_, index) => ordinals.has(index + 1))
-        }),
+export const lateOver = (parts: LateParts): LateSaves => ({
+  ...storing(parts),
+  save: saving(parts),
+  locked: (id, task) =>
+    pipe(
+      parts.database.transaction((tx) =>
+        pipe(
+          locked(parts, tx, id),
+          TE.chain(
+            O.traverse(TE.ApplicativeSeq)(() =>
+              task({ ...storing({ ...parts, database: tx }), refresh: parts.inside(tx).refresh }),
+            ),
+          ),
+        ),
       ),
-    find: (id, { revision, versionTag }, saves) =>
-      pipe(
-        optionalRowAs(StateRow)(database, sql.find, [id, texts(saves), revision, versionTag]),
-        TE.map(O.map(stateOf)),
+      TE.orElseW((error) =>
+        error instanceof DriverError && error.sqlState === LOCK_TIMEOUT
+          ? TE.right('busy' as const)
+          : TE.left(error),
       ),
-    save: saving(parts),
-    forget: pipe(
-      database.query(sql.forget, []),
-      TE.map(() => undefined),
     ),
-  }
-}
+  forget: pipe(
+    parts.database.query(parts.sql.forget, []),
+    TE.map(() => undefined),
+  ),
+})
+
+const storing = ({ database, sql, batch, lifetime }: LateParts): Pick<LateSaves, 'store' | 'find'> => ({
+  store: (requests) =>
+    pipe(
+      rowsAs(Ordinal)(database, batch.saveLate, [
+        ...saveParams(requests, lifetime.idleMs, true),
+        array(requests.map(({ saves }) => saves.join(''))),
+      ]),
+      TE.map((rows) => {
+        const ordinals = new Set(rows.map(({ n }) => n))
+        return requests.map((_, index) => ordinals.has(index + 1))
+      }),
+    ),
+  find: (id, { revision, versionTag }, saves) =>
+    pipe(
+      optionalRowAs(StateRow)(database, sql.find, [id, texts(saves), revision, versionTag]),
+      TE.map(O.map(stateOf)),
+    ),
+})
+
+const locked = ({ sql }: LateParts, tx: Database, id: SessionId) =>
+  optionalRowAs(t.type({ id: t.string }))(tx, sql.lock, [id])
 
 const saving =
   (parts: LateParts): LateSaves['save'] =>
@@ -112,17 +139,17 @@ const saving =
 
 /** Saves a change in a transaction, unless the change is remembered (`done`). The lock on the header comes first. */
 const saveOnce = (
-  { sql, saveIn }: LateParts,
+  parts: LateParts,
   tx: Database,
   id: SessionId,
   change: Change,
 ): TE.TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot | 'done'> =>
   pipe(
-    optionalRowAs(t.type({ id: t.string }))(tx, sql.lock, [id]),
+    locked(parts, tx, id),
     TE.chainW(TE.fromOption(() => new SessionGone(id))),
-    TE.chainW(() => tx.query(sql.remember, [id, change.save])),
+    TE.chainW(() => tx.query(parts.sql.remember, [id, change.save])),
     TE.chainW(
       (rows): TE.TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot | 'done'> =>
-        rows.length > 0 ? saveIn(tx)(id, change) : TE.right('done'),
+        rows.length > 0 ? parts.inside(tx).save(id, change) : TE.right('done'),
     ),
   )

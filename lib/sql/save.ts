@@ -118,10 +118,10 @@ from ${schema}.session s
 where id = $1::uuid and ${isAlive}
 for no key update`
 
-/** Limits a timeout to five seconds for the rest of the transaction. A shorter timeout is not changed. */
-const atMost = (timeout: string, name: string): string =>
-  `case when extract(epoch from current_setting('${timeout}', true)::interval) not between 0.001 and 5
-            then set_config('${timeout}', '5000', true) end as ${name}`
+/** Limits a timeout to some seconds for the rest of the transaction. A shorter timeout is not changed. */
+export const atMost = (timeout: string, name: string, seconds = 5): string =>
+  `case when extract(epoch from current_setting('${timeout}', true)::interval) not between 0.001 and ${String(seconds)}
+            then set_config('${timeout}', '${String(seconds * 1_000)}', true) end as ${name}`
 
 export const saveStatements = statementsOf('session', {
   // $1 id, $2 `{"key": [value], "deletedKey": []}`, $3 idle time, $4 idempotency key, $5 base revision, $6 version tag

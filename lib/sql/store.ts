@@ -274,6 +274,7 @@ const preparedLate = (prepared: ReturnType<typeof preparedOver>, late: LateSaves
   store: prepared(late.store),
   find: prepared(late.find),
   save: prepared(late.save),
+  locked: (id, task) => prepared(() => late.locked(id, task))(),
   forget: prepared(() => late.forget)(),
 })
 
@@ -339,15 +340,15 @@ const operations = ({ database, schema, lifetime, citus, durability }: StorePart
     durable,
   )
   // A save that is stored together with a row of a flow is as durable as the row.
-  const saveIn = (tx: Database): SessionStore['save'] => {
-    const inside = { database: tx, sql: sessionStatements(schema, isAlive), lifetime }
-    const { save } = operationsOver(inside, durable, durable)
-    return (id, change) => () => save(id, change)(false)
+  const inside = (tx: Database): Pick<SessionStore, 'save' | 'refresh'> => {
+    const parts = { database: tx, sql: sessionStatements(schema, isAlive), lifetime }
+    const { save, refresh } = operationsOver(parts, durable, durable)
+    return { save: (id, change) => () => save(id, change)(false), refresh }
   }
   const flowSql = flowStatements(schema, isAlive)
-  const flows = flowsOver(database, flowSql, saveIn)
+  const flows = flowsOver(database, flowSql, (tx) => inside(tx).save)
   if (citus) return { ...own, ...principals, flows, batch: undefined, late: undefined }
-  const shared = { database, lifetime, refresh: own.refresh, saveIn }
+  const shared = { database, lifetime, refresh: own.refresh, inside }
   const batchSql = batchStatements(schema, isAlive, durability)
   const batch = {
     ...batchOver(database, batchSql, lifetime, own.refresh),

@@ -164,8 +164,21 @@ export interface LateSaves {
     id: SessionId,
     change: Change,
   ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot>
+  /**
+   * Locks a live session, so that no other request saves it meanwhile, and runs a task in the lock's transaction. The
+   * result is `busy` if the session was locked by another transaction for two seconds.
+   */
+  readonly locked: <A>(
+    id: SessionId,
+    task: (inside: LockedSession) => TaskEither<StoreError, A>,
+  ) => TaskEither<StoreError, Option<A> | 'busy'>
   /** Forgets some of the saves that were stored more than an hour ago. */
   readonly forget: TaskEither<StoreError, void>
+}
+
+/** The operations in the transaction of a lock. */
+export interface LockedSession extends Pick<LateSaves, 'store' | 'find'> {
+  readonly refresh: SessionStore['refresh']
 }
 
 export interface SessionStore {

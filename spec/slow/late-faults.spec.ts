@@ -293,7 +293,7 @@ t.test('Redis: a replica that is five seconds behind is promoted, again and agai
     const client = createClient({ url: `redis://127.0.0.1:${String(port)}` })
     await client.connect()
     try {
-      return String(await client.sendCommand(command as string[]))
+      return await client.sendCommand<string>([...command])
     } finally {
       client.destroy()
     }

@@ -3,7 +3,7 @@
 // removed, when the spec ends in any way.
 
 import { spawn } from 'node:child_process'
-import { chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -65,10 +65,15 @@ export const startProgram = async (program: (directory: string) => Program): Pro
     rmSync(directory, { recursive: true, force: true })
   }
   const deadline = Date.now() + 20_000
-  while (!(await accepts(port)))
+  const pidFile = join(directory, 'pid')
+  // The program may accept connections before the shell has written its id. An id of 0 would mean all processes of the group.
+  const pidNow = (): string => (existsSync(pidFile) ? readFileSync(pidFile, 'utf8') : '')
+  while (!pidNow().endsWith('\n') || !(await accepts(port))) {
+    await new Promise((resolve) => setTimeout(resolve, 10))
     if (child.exitCode !== null || Date.now() > deadline) {
       await stop()
       throw new Error(`${argv[0] ?? ''} does not start; is it installed?`)
     }
-  return { directory, pid: Number(readFileSync(join(directory, 'pid'), 'utf8')), stop }
+  }
+  return { directory, pid: Number(pidNow()), stop }
 }

@@ -36,7 +36,8 @@ where ctid = any(array(select ctid from "keyrow".late_save where stored_at < now
 --     Tid Scan on late_save
 
 -- late.lock
-select s.id::text as id from "keyrow".session s where s.id = $1::uuid and expires_at > clock_timestamp() for no key update
+select s.id::text as id, case when extract(epoch from current_setting('lock_timeout', true)::interval) not between 0.001 and 2
+            then set_config('lock_timeout', '2000', true) end as bound from "keyrow".session s where s.id = $1::uuid and expires_at > clock_timestamp() for no key update
 -- plan:
 --   LockRows
 --     Index Scan using session_pkey on session
