@@ -18,6 +18,7 @@ import type {
   SessionStore,
   Unsaved,
 } from '../store/contract.js'
+import type { Swapped } from './contract.js'
 import {
   emptyHead,
   type Head,
@@ -180,14 +181,14 @@ export class Behind {
         if (E.isLeft(read)) return isDoubtful ? E.left(withUnknownEffect(read.left)) : read
         view = read.right
         if (view.version === undefined) return this.#through(id, change, isDoubtful)
-        if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
-        if (isDoubtful) return this.#through(id, change, true)
       }
+      if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
+      if (isDoubtful) return this.#through(id, change, true)
       const isPossible = !isFull(view.head, 1) && !isClosed(view.head, Date.now())
       const next = !isPossible ? undefined : this.#withChanges(view, [change])
       if (next === undefined) return this.#through(id, change)
       const [swapped] = await this.#heads.swap([{ id, head: next.head, version: view.version }])
-      if (swapped === true) return this.#answered(id, [change], { ...next, version: undefined })
+      if (swapped?.isStored === true) return this.#answered(id, [change], viewAfter(next, swapped))
       isDoubtful ||= swapped === undefined
       view = undefined
     }
@@ -201,15 +202,15 @@ export class Behind {
     const views = await this.#viewsOf(requests.map(({ id }) => id))
     const prepared = requests.map((request, index) => this.#prepared(request, views[index]))
     const some = prepared.flatMap((one) => (one === undefined ? [] : [one]))
-    const swapped = some.length === 0 ? [] : await this.#heads.swap(some)
-    const done = new Map(some.map(({ id }, index) => [id, swapped[index]]))
+    const results = some.length === 0 ? [] : await this.#heads.swap(some)
+    const done = new Map(some.map(({ id }, index) => [id, results[index]]))
     return E.right(
       requests.map(({ id, changes }, index): E.Either<Unsaved, SavedSnapshot> => {
-        const [one, isDone] = [prepared[index], done.get(id)]
+        const [one, swapped] = [prepared[index], done.get(id)]
         this.#views.delete(id)
         if (one === undefined) return E.left('notStored')
-        if (isDone === true) return this.#answered(id, changes, { ...one.view, version: undefined })
-        return E.left(isDone === undefined ? 'mayBeStored' : 'notStored')
+        if (swapped?.isStored === true) return this.#answered(id, changes, viewAfter(one.view, swapped))
+        return E.left(swapped === undefined ? 'mayBeStored' : 'notStored')
       }),
     )
   }
@@ -241,7 +242,9 @@ export class Behind {
     const isPossible =
       view?.version !== undefined &&
       !this.#queue.isOverloaded() &&
-      changes.every((change) => isLate(change) && change.mayBeDone !== true) &&
+      changes.every(
+        (change) => isLate(change) && change.mayBeDone !== true && !hasSave(view.head, change.save),
+      ) &&
       !isFull(view.head, changes.length) &&
       !isClosed(view.head, Date.now())
     if (!isPossible) return undefined
@@ -332,6 +335,12 @@ export class Behind {
 const bareView = (stored: Snapshot, read: HeadRead): View => ({
   ...{ stored, head: emptyHead(stored) },
   version: 'version' in read ? O.some(read.version) : read.kind === 'none' ? O.none : undefined,
+})
+
+/** Returns the view after a save that is in the cache. */
+const viewAfter = ({ stored, head }: Omit<View, 'version'>, { version }: Swapped): View => ({
+  ...{ stored, head },
+  version: version === undefined ? undefined : O.some(version),
 })
 
 /** A save of a principal or a lifetime is never late. A partially loaded session has no values for the head. */

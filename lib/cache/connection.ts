@@ -5,7 +5,14 @@
 import { numberOption } from '../core/errors.js'
 import { E, O, pipe } from '../core/prelude.cjs'
 import { cancelAlarm, neutral, now, setAlarm, setImmediate } from '../core/process.js'
-import { type Cache, CacheError, type CacheItem, type CacheSwap, type CacheValue } from './contract.js'
+import {
+  type Cache,
+  CacheError,
+  type CacheItem,
+  type CacheSwap,
+  type CacheValue,
+  type Swapped,
+} from './contract.js'
 
 export interface CacheOptions {
   /** The beginning of each key on the server: at most 100 printable ASCII characters, without spaces. Default: `keyrow:`. */
@@ -31,7 +38,7 @@ export interface CacheClient {
   /** Returns the value of each key, or `undefined`. */
   readonly get: (keys: readonly string[]) => Promise<readonly (CacheValue | undefined)[]>
   readonly set: (items: readonly CacheItem[]) => Promise<unknown>
-  readonly swap: (items: readonly CacheSwap[]) => Promise<readonly boolean[]>
+  readonly swap: (items: readonly CacheSwap[]) => Promise<readonly Swapped[]>
   readonly drop: (keys: readonly string[]) => Promise<unknown>
 }
 

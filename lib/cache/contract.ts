@@ -42,6 +42,14 @@ export interface CacheSwap extends CacheItem {
   readonly version: Option<string>
 }
 
+/** The result of a swap. */
+export interface Swapped {
+  /** Whether the value was stored. */
+  readonly isStored: boolean
+  /** The version of the new value, if the cache tells it. */
+  readonly version?: string
+}
+
 /** A shared cache. Each command ends within a limited time, and rejects for no reason. */
 export interface Cache {
   /** The maximum size of a value in bytes. */
@@ -54,7 +62,7 @@ export interface Cache {
    * Stores each value if its key still has the value of this version, or no value if the version is `None`. The results
    * say which values were stored. After an error the cache may have some of the new values.
    */
-  readonly swap: (items: readonly CacheSwap[]) => TaskEither<CacheError, readonly boolean[]>
+  readonly swap: (items: readonly CacheSwap[]) => TaskEither<CacheError, readonly Swapped[]>
   /** Deletes values. It is no error if a key has none. */
   readonly drop: (keys: readonly string[]) => TaskEither<CacheError, void>
   /** Waits for the commands that were sent, and closes the connections. A second call has no effect. */

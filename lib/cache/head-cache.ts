@@ -3,7 +3,7 @@
 import { E, O } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { publish } from '../store/events.js'
-import type { Cache } from './contract.js'
+import type { Cache, Swapped } from './contract.js'
 import { ENDED, emptyHead, type Head, openHead, sealHead, UNKNOWN_STATE } from './head.js'
 import type { Sealing } from './sealed.js'
 
@@ -53,7 +53,7 @@ export class HeadCache {
   /** Replaces heads. The results are `undefined` if it is not known whether they were replaced. */
   async swap(
     heads: readonly { readonly id: SessionId; readonly head: Head; readonly version: O.Option<string> }[],
-  ): Promise<readonly (boolean | undefined)[]> {
+  ): Promise<readonly (Swapped | undefined)[]> {
     if (heads.length === 0) return []
     const swapped = await this.#cache.swap(
       heads.map(({ id, head, version }) => ({

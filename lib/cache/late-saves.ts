@@ -227,7 +227,7 @@ export class LateQueue {
         read.kind === 'unknown'
           ? [undefined]
           : await this.#heads.swap([{ id, head: closedBy(head, closer, Date.now()), version }])
-      if (closed === false) continue
+      if (closed?.isStored === false) continue
       const stored = await this.flush(id)
       const open = (): Promise<void> => this.#open(id, closer)
       if (E.isRight(stored)) return E.right({ stored: stored.right, open })
@@ -246,7 +246,7 @@ export class LateQueue {
       if (E.isLeft(state) || state.right === undefined) return
       const head = openedBy(read.head, closer, state.right)
       const [opened] = await this.#heads.swap([{ id, head, version: O.some(read.version) }])
-      if (opened !== false) return
+      if (opened?.isStored !== false) return
     }
   }
 

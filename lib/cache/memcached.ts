@@ -2,7 +2,7 @@
 
 import { O } from '../core/prelude.cjs'
 import { type CacheClient, type CacheOptions, cacheOver } from './connection.js'
-import type { Cache, CacheItem, CacheSwap, CacheValue } from './contract.js'
+import type { Cache, CacheItem, CacheSwap, CacheValue, Swapped } from './contract.js'
 
 export type { CacheOptions } from './connection.js'
 export {
@@ -68,14 +68,15 @@ const cacheValue = (found: Found[string]): CacheValue | undefined =>
 const connected = (client: MemcacheClient): CacheClient => {
   const set = (item: CacheItem): Promise<unknown> =>
     client.set(item.key, bytesOf(item), { lifetime: lifetimeOf(item) })
-  const swap = (item: CacheSwap): Promise<boolean> => {
+  const swap = async (item: CacheSwap): Promise<Swapped> => {
     const [{ key, version }, lifetime] = [item, lifetimeOf(item)]
-    return succeeds(
+    const isStored = await succeeds(
       O.isNone(version)
         ? client.add(key, bytesOf(item), { lifetime })
         : client.cas(key, bytesOf(item), { lifetime, casUniq: version.value }),
       isRefusal,
     )
+    return { isStored }
   }
   return {
     // The client connects when it sends a command, and again after a connection was lost.

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { O } from '../core/prelude.cjs'
 import { type CacheClient, type CacheOptions, cacheOver } from './connection.js'
-import type { Cache, CacheItem, CacheSwap, CacheValue } from './contract.js'
+import type { Cache, CacheItem, CacheSwap, CacheValue, Swapped } from './contract.js'
 
 export type { CacheOptions } from './connection.js'
 export {
@@ -43,9 +43,11 @@ const VERSION_BYTES = 16
 
 const withVersion = ({ value }: CacheItem): Buffer => Buffer.concat([randomBytes(VERSION_BYTES), value])
 
+const versionIn = (stored: Buffer): string => stored.toString('hex', 0, VERSION_BYTES)
+
 const cacheValue = (stored: unknown): CacheValue | undefined =>
   Buffer.isBuffer(stored) && stored.length >= VERSION_BYTES
-    ? { value: stored.subarray(VERSION_BYTES), version: stored.toString('hex', 0, VERSION_BYTES) }
+    ? { value: stored.subarray(VERSION_BYTES), version: versionIn(stored) }
     : undefined
 
 // ARGV: the expected version, the new value, and its lifetime in milliseconds. A missing value has the version ''.
@@ -62,10 +64,12 @@ const connected = (client: RedisClient): CacheClient => {
   })
   const commands = client.withTypeMapping(BULK_STRINGS_AS_BUFFERS)
   const ttlOf = ({ ttlMs }: CacheItem): number => Math.ceil(ttlMs)
-  const swap = async (item: CacheSwap): Promise<boolean> => {
-    const version = Buffer.from(O.getOrElse(() => '')(item.version), 'hex')
-    const args = [version, withVersion(item), Buffer.from(String(ttlOf(item)))]
-    return (await commands.eval(SWAP, { keys: [item.key], arguments: args })) === 1
+  const swap = async (item: CacheSwap): Promise<Swapped> => {
+    const expected = Buffer.from(O.getOrElse(() => '')(item.version), 'hex')
+    const value = withVersion(item)
+    const args = [expected, value, Buffer.from(String(ttlOf(item)))]
+    const isStored = (await commands.eval(SWAP, { keys: [item.key], arguments: args })) === 1
+    return { isStored, version: versionIn(value) }
   }
   return {
     ready: client.connect(),

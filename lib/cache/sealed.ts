@@ -1,8 +1,10 @@
 // Encrypts values for a shared cache, and decrypts them. A value is authenticated together with its key, so the cache can
-// neither read nor change it, nor return it for another key. Each value has an encryption key and a nonce of its own,
-// which are derived from random bytes. So one secret is safe for any number of values.
+// neither read nor change it, nor return it for another key. Each process derives an encryption key of its own with a
+// random salt, and another one after a million values. Each value has a random nonce. So one secret is safe for any number
+// of values.
 
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import { O } from '../core/prelude.cjs'
 
 /** Encrypts and decrypts values. */
@@ -21,8 +23,34 @@ const TAG = { start: 45, end: 61 }
 const SECRET_BYTES = 32
 const ALGORITHM = 'aes-256-gcm'
 
-const keyFrom = (secret: Uint8Array, salt: Uint8Array): Uint8Array =>
-  new Uint8Array(hkdfSync('sha256', secret, salt, 'keyrow shared cache', 32))
+/** A salt is used for at most this many values, so that two values of a key hardly ever have the same nonce. */
+const VALUES_PER_SALT = 1_000_000
+
+/** The derivation of a key takes about as long as all the rest of a decryption. */
+const MAX_KEYS = 200
+
+/** Derives keys from a secret. The keys of the last salts are kept. */
+const keysFrom = (secret: Uint8Array): ((salt: Uint8Array) => Uint8Array) => {
+  const keys = new LRUCache<string, Uint8Array>({ max: MAX_KEYS })
+  return (salt) => {
+    const name = Buffer.from(salt.buffer, salt.byteOffset, salt.length).toString('latin1')
+    const known = keys.get(name)
+    if (known !== undefined) return known
+    const key = new Uint8Array(hkdfSync('sha256', secret, salt, 'keyrow shared cache', 32))
+    keys.set(name, key)
+    return key
+  }
+}
+
+/** Returns a function that returns the salt for the next value. */
+const salts = (): (() => Uint8Array) => {
+  let [salt, values] = [randomBytes(SALT.end - SALT.start), 0]
+  return () => {
+    values += 1
+    if (values > VALUES_PER_SALT) [salt, values] = [randomBytes(SALT.end - SALT.start), 1]
+    return salt
+  }
+}
 
 const boundTo = (key: string): Uint8Array => Buffer.from(`${String(FORMAT)} ${key}`)
 
@@ -37,13 +65,14 @@ export const sealingWith = (secrets: readonly Uint8Array[]): Sealing => {
       `secrets must be a list of byte arrays with ${String(SECRET_BYTES)} random bytes each`,
     )
   // The program may overwrite its own bytes afterwards.
-  const own = secrets.map((secret) => Uint8Array.from(secret))
+  const own = secrets.map((secret) => keysFrom(Uint8Array.from(secret)))
+  const nextSalt = salts()
   return {
-    seal: (key, text) => encrypted(own[0] as Uint8Array, key, text),
+    seal: (key, text) => encrypted(own[0] as KeyOf, nextSalt(), key, text),
     open: (key, bytes) => {
       if (bytes.length < TAG.end || bytes[0] !== FORMAT) return O.none
-      for (const secret of own) {
-        const text = decrypted(secret, key, bytes)
+      for (const keyOf of own) {
+        const text = decrypted(keyOf, key, bytes)
         if (text !== undefined) return O.some(text)
       }
       return O.none
@@ -53,19 +82,20 @@ export const sealingWith = (secrets: readonly Uint8Array[]): Sealing => {
 
 const isSecret = (secret: unknown): boolean => secret instanceof Uint8Array && secret.length === SECRET_BYTES
 
-const encrypted = (secret: Uint8Array, key: string, text: string): Uint8Array => {
-  const random = randomBytes(TAG.start - SALT.start)
-  const [salt, nonce] = [random.subarray(0, SALT.end - SALT.start), random.subarray(SALT.end - SALT.start)]
-  const cipher = createCipheriv(ALGORITHM, keyFrom(secret, salt), nonce).setAAD(boundTo(key))
+type KeyOf = ReturnType<typeof keysFrom>
+
+const encrypted = (keyOf: KeyOf, salt: Uint8Array, key: string, text: string): Uint8Array => {
+  const nonce = randomBytes(NONCE.end - NONCE.start)
+  const cipher = createCipheriv(ALGORITHM, keyOf(salt), nonce).setAAD(boundTo(key))
   const data = [cipher.update(text, 'utf8'), cipher.final()]
-  return Buffer.concat([Buffer.of(FORMAT), random, cipher.getAuthTag(), ...data])
+  return Buffer.concat([Buffer.of(FORMAT), salt, nonce, cipher.getAuthTag(), ...data])
 }
 
 /** Returns `undefined` if the bytes are not authentic. */
-const decrypted = (secret: Uint8Array, key: string, bytes: Uint8Array): string | undefined => {
+const decrypted = (keyOf: KeyOf, key: string, bytes: Uint8Array): string | undefined => {
   const part = ({ start, end }: { readonly start: number; readonly end?: number }) =>
     bytes.subarray(start, end)
-  const decipher = createDecipheriv(ALGORITHM, keyFrom(secret, part(SALT)), part(NONCE), {
+  const decipher = createDecipheriv(ALGORITHM, keyOf(part(SALT)), part(NONCE), {
     authTagLength: TAG.end - TAG.start,
   })
     .setAAD(boundTo(key))

@@ -7,6 +7,7 @@ export {
   type CacheItem,
   type CacheSwap,
   type CacheValue,
+  type Swapped,
 } from '../cache/contract.js'
 export {
   type WriteBehindOptions,

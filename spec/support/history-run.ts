@@ -120,7 +120,9 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
       losses.push({ from, to: microseconds(), ...(session === undefined ? {} : { session }) }),
   }
   const fault = options.fault?.(() => over, scene)
-  const all = await children.run().finally(() => (over = true))
+  const all = await children.run().finally(() => {
+    over = true
+  })
   const faults = await inTime('the last fault', 120_000, fault ?? Promise.resolve(0))
   await options.atEnd?.()
   if (options.cache?.mode === 'behind') await storeHeads(options.cache, sessions, [...lasting, ...mortal])

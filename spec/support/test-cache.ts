@@ -51,7 +51,7 @@ export const testCache = (maxValueBytes = 1_000_000): TestCache => {
             const now = values.has(item.key) ? versions.get(item.key) : undefined
             const isExpected = now === O.toUndefined(item.version)
             if (isExpected) write('swap', item)
-            return isExpected
+            return { isStored: isExpected, ...(isExpected && { version: versions.get(item.key) ?? '' }) }
           }),
         ),
       ),
