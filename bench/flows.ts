@@ -3,7 +3,7 @@
 // with a wizard that keeps all its answers in a session of connect-pg-simple: the same form, sent over HTTP to two
 // applications of Express, and then only the read and the write of the wizard's session. The contenders take turns in short
 // rounds, and the benchmark compares figures of the same round. The environment variables ROUNDS, ANSWERS and AT_ONCE
-// configure the benchmark.
+// configure the benchmark, and CASES is a regular expression for the comparisons.
 //
 // The rows are inserted by SQL. In each measured request the visitor answers the last page of a flow with a new answer,
 // and so comes to the next page.
@@ -38,6 +38,9 @@ const figure = (name: string, otherwise: number): number => Number(process.env[n
 const rounds = figure('ROUNDS', 7)
 const answers = figure('ANSWERS', 800)
 const atOnce = figure('AT_ONCE', 16)
+const chosen = new RegExp(process.env['CASES'] ?? '.')
+/** The number of answers of each contender before the measurement. */
+const WARM_UP = 4_000
 /** The journals of all sessions fit into the cache of the process. A flow has at most 500 answers. */
 const SESSIONS = 24
 
@@ -296,6 +299,7 @@ type MakeContender = () => Promise<Contender>
 
 /** Compares two contenders. Each round begins with new sessions, since a flow has at most 500 answers. */
 const compare = async (title: string, ours: MakeContender, peer: MakeContender): Promise<void> => {
+  if (!chosen.test(title)) return
   const pairs: (readonly [Measured, Measured])[] = []
   let names = ['', '']
   const run = async (): Promise<void> => {
@@ -307,8 +311,9 @@ const compare = async (title: string, ours: MakeContender, peer: MakeContender):
     pairs.push(isFirst ? [one, two] : [two, one])
     names = made.map(({ name }) => name)
   }
-  await run()
-  pairs.pop()
+  // V8 compiles a function again and again until it has run some thousands of times.
+  for (let warm = 0; warm < WARM_UP; warm += answers) await run()
+  pairs.length = 0
   while (pairs.length < rounds) await run()
   const ratio = (of: (one: Measured) => number): string =>
     median(pairs.map(([a, b]) => of(a) / of(b))).toFixed(2)

@@ -271,15 +271,37 @@ class BatchQueue<I, R, A, L> {
     else if (this.#bases.size > 0) this.#bases.delete(key)
   }
 
-  async #send(groups: readonly Group<I, R, A, L>[]): Promise<void> {
+  #send(groups: readonly Group<I, R, A, L>[]): Promise<void> {
+    const [first] = groups
+    if (groups.length > 1 || first === undefined || first.merged.pending.length > 1)
+      return this.#sendSeveral(groups)
+    const done = this.#sendOne(first, first.merged.pending[0] as Pending<I, A, L>)
+    // A request that waits for a lock must not block the queue.
+    return this.#options.keyOf === undefined ? done : releaseSlotAfter(done)
+  }
+
+  /** Sends a request that has arrived alone. Each promise costs time, so this function makes only one. */
+  #sendOne(group: Group<I, R, A, L>, { item, mayBeDone, resolve, reject }: Pending<I, A, L>): Promise<void> {
+    const fail = (thrown: unknown): void => {
+      this.#complete(group, undefined)
+      reject(thrown)
+    }
     try {
-      const [first] = groups
-      const isSingle = groups.length === 1 && first?.merged.pending.length === 1
-      const unanswered = isSingle ? [{ group: first, count: 1 }] : await this.#sendBatch(groups)
+      return this.#options.one(item, mayBeDone).then((outcome) => {
+        this.#complete(group, E.isRight(outcome) ? outcome.right : undefined)
+        resolve(outcome)
+      }, fail)
+    } catch (thrown) {
+      fail(thrown)
+      return Promise.resolve()
+    }
+  }
+
+  async #sendSeveral(groups: readonly Group<I, R, A, L>[]): Promise<void> {
+    try {
+      const unanswered = await this.#sendBatch(groups)
       const each = unanswered.map((one) => this.#sendEach(one))
       if (this.#options.keyOf === undefined) await Promise.all(each)
-      // A request that waits for a lock must not block the queue.
-      else if (isSingle) await releaseSlotAfter(Promise.all(each))
     } catch (thrown) {
       // The observer of an `observedDatabase` may throw.
       for (const group of groups) {

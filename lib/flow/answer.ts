@@ -5,55 +5,37 @@ import { randomBytes } from 'node:crypto'
 import { DecodeError, SaveConflict } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { E, O } from '../core/prelude.cjs'
-import { newIdempotencyKey } from '../core/token.js'
-import { dropEditsSince, saveCurrentWith, storeCurrentSession } from '../request/save-with.js'
-import { currentSession } from '../request/with-session.js'
+import { dropEditsSince } from '../request/save-with.js'
+import { sessionHere } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
-import { publish } from '../store/events.js'
-import { MAX_ANSWERS, MAX_JOURNAL_CHARS, MAX_VALUE_CHARS, type NewRow } from '../store/flow-contract.js'
+import { MAX_ANSWERS, MAX_VALUE_CHARS } from '../store/flow-contract.js'
 import { FlowBusy, FlowExpired, FlowFull } from './errors.js'
 import {
-  answerTokenOf,
-  calledIdOf,
   canonical,
   decode,
   encode,
   isFresh,
   type Place,
   parseK,
-  recordOf,
   rowIdOf,
   type WaitingStep,
 } from './journal.js'
-import { keepBody } from './journal-cache.js'
 import {
   cachedPosition,
-  cacheRow,
   checkGuards,
   firstPosition,
-  isWorthKeeping,
   localPath,
   type Position,
   pathOf,
-  principalOf,
   type Rewound,
   readPosition,
   type ServedFlow,
   servedFlow,
 } from './position.js'
+import { publishEnds, stored, write } from './row.js'
 import { secretDigest } from './secret-answer.js'
-import {
-  begin,
-  charsOf,
-  type Instance,
-  newFlowOf,
-  type Paused,
-  publishStart,
-  runBeside,
-  runSegment,
-  type Segment,
-} from './segment.js'
-import type { CallStep, Codec, TangentStep } from './steps.js'
+import { begin, type Instance, runSegment, type Segment, type SegmentEnd } from './segment.js'
+import type { Codec } from './steps.js'
 
 type Result<A> = Promise<E.Either<unknown, A>>
 
@@ -92,7 +74,7 @@ export const answerAt = async <M>(
   give: Give<M>,
 ): Result<AnswerResult<M>> => {
   for (let attempt = 1; ; attempt += 1) {
-    const session = await currentSession()
+    const session = sessionHere()
     if (E.isLeft(session)) return session
     const answering = { start, give, repeated: attempt > 1, ending: [] }
     const outcome = await answerOnce(flow, session.right, place, answering)
@@ -103,23 +85,44 @@ export const answerAt = async <M>(
   }
 }
 
-const answerOnce = async <M>(
+// Most answers find their position in the cache, have no guards, and come to the next page at once. Each promise costs
+// time, so the functions on this way are not `async`, and only the write makes promises.
+
+const answerOnce = <M>(
   flow: ServedFlow,
   session: Session,
   place: Place,
   answering: Answering<M>,
 ): Result<AnswerResult<M>> => {
   const known = answering.repeated ? undefined : cachedPosition(flow, session, place)
+  if (known?.replayed.guards.length === 0) return answerPosition(known, session, answering)
+  return answerGuarded(known, flow, session, place, answering)
+}
+
+const answerGuarded = async <M>(
+  known: Position | undefined,
+  flow: ServedFlow,
+  session: Session,
+  place: Place,
+  answering: Answering<M>,
+): Result<AnswerResult<M>> => {
   const found =
     known === undefined ? await positionFor(flow, session, place, answering.start) : E.right(known)
   if (E.isLeft(found)) return found
   if ('to' in found.right) return E.right(found.right)
-  const position = found.right
-  const passed = await checkGuards(position)
-  if (E.isLeft(passed)) return passed
+  const passed = await checkGuards(found.right)
+  return E.isLeft(passed) ? passed : answerPosition(found.right, session, answering)
+}
+
+const answerPosition = <M>(
+  position: Position,
+  session: Session,
+  answering: Answering<M>,
+): Result<AnswerResult<M>> => {
   const given = answering.give(position)
-  if (E.isLeft(given)) return E.right({ missed: given.left })
-  return advanced(position, session, given.right, answering)
+  return E.isLeft(given)
+    ? Promise.resolve(E.right({ missed: given.left }))
+    : advanced(position, session, given.right, answering)
 }
 
 /** Reads a position. If the store does not have the flow, returns the position of the first page. */
@@ -140,31 +143,49 @@ export const positionFor = async (
   return E.right(firstPosition(flow, session, place.flow, { input: input.right, seed }))
 }
 
-const advanced = async (
+type Advancing = Pick<Answering<unknown>, 'repeated' | 'ending'>
+
+const advanced = (
+  position: Position,
+  session: Session,
+  fitting: Fitting,
+  advancing: Advancing,
+): Result<{ readonly to: string }> => {
+  const { seed, flow } = position.instance
+  const row = rowIdOf(seed, flow.version, position.row, digestOf(position, session, fitting))
+  const mayBeMade = advancing.repeated || position.cut || position.answers >= MAX_ANSWERS
+  if (!mayBeMade) return advancedTo(row, position, session, fitting, advancing)
+  return madeBefore(position, session, row).then((before) => {
+    if (E.isLeft(before)) return before
+    return before.right === undefined
+      ? advancedTo(row, position, session, fitting, advancing)
+      : E.right(before.right)
+  })
+}
+
+const advancedTo = (
+  row: string,
   position: Position,
   session: Session,
   { value, decoded }: Fitting,
-  { repeated, ending }: Pick<Answering<unknown>, 'repeated' | 'ending'>,
+  advancing: Advancing,
 ): Result<{ readonly to: string }> => {
   const { instance, step } = position
-  const { flow, seed } = instance
-  const row = rowIdOf(seed, flow.version, position.row, digestOf(position, session, { value, decoded }))
-  const mayBeMade = repeated || position.cut || position.answers >= MAX_ANSWERS
-  const before = mayBeMade ? await madeBefore(position, session, row) : E.right(undefined)
-  if (E.isLeft(before)) return before
-  if (before.right !== undefined) return E.right(before.right)
   const limit = limitOf(position, value)
-  if (limit !== undefined) return E.left(limit)
+  if (limit !== undefined) return Promise.resolve(E.left(limit))
   const segment: Segment = {
     ...{ instance, row, session, before: position.journal.entries },
     records: [{ kind: step.kind, name: step.name, value }],
     answer: decoded,
   }
-  const end = await runSegment(segment, position.replayed)
-  if (E.isLeft(end)) return end
-  return 'step' in end.right
-    ? stored(position, segment, end.right, ending)
-    : ended(position, session, end.right.result, { repeated, ending })
+  const onEnd = (end: E.Either<unknown, SegmentEnd>): Result<{ readonly to: string }> => {
+    if (E.isLeft(end)) return Promise.resolve(end)
+    return 'step' in end.right
+      ? stored(position, segment, end.right, advancing.ending)
+      : ended(position, session, end.right.result, advancing)
+  }
+  const end = runSegment(segment, position.replayed)
+  return end instanceof Promise ? end.then(onEnd) : onEnd(end)
 }
 
 /** Returns the path of a row if an equal answer has made it before, and the row can still be answered. */
@@ -195,113 +216,6 @@ const limitOf = (
 const digestOf = ({ step }: Position, { token }: Session, { value, decoded }: Fitting): string => {
   if ('once' in step && step.once) return ''
   return `${canonical(value)} ${secretDigest(token, decoded)}`
-}
-
-/** Stores the row of a segment that has come to the next page. */
-const stored = async (
-  position: Position,
-  segment: Segment,
-  { step, body }: Paused,
-  ending: readonly Instance[],
-): Result<{ readonly to: string }> => {
-  const { instance, row } = segment
-  const before = await beforeWaiting(segment, step)
-  if (E.isLeft(before)) return before
-  const made: NewRow = {
-    ...{ id: row, parent: position.row, parentMade: position.parentMade, step: step.name },
-    records: segment.records.map(recordOf),
-    ...{ chars: charsOf(segment.records), made: newIdempotencyKey(), cuts: step.kind === 'forward' },
-  }
-  if (position.size + made.chars > MAX_JOURNAL_CHARS)
-    return E.left(new FlowFull(instance.flow.name, 'journal'))
-  const session = await currentSession()
-  if (E.isLeft(session)) return session
-  const { session: id, flow } = instance.key
-  const to = pathOf(position.served, { flow, row })
-  const written = await writeRow(instance, made, ending, to)
-  if (E.isLeft(written)) return written
-  publish('flowAdvanced', { id, flow, name: instance.flow.name, step: step.name })
-  publishEnds(ending)
-  cacheRow(position, made, principalOf(session.right))
-  if (body !== undefined && isWorthKeeping(position, step))
-    keepBody(instance.key, { row, made: made.made, flow: instance.flow, body })
-  return E.right({ to })
-}
-
-/** Does what a step needs before the flow waits there: begins a called flow, or sends a token. */
-const beforeWaiting = (segment: Segment, step: WaitingStep): Result<unknown> => {
-  if (step.kind === 'call') return calling(segment, step)
-  return step.kind === 'tangent' ? sending(segment, step) : Promise.resolve(E.right(undefined))
-}
-
-const writeRow = async (
-  instance: Instance,
-  row: NewRow,
-  ending: readonly Instance[],
-  to: string,
-): Result<unknown> => {
-  if (!instance.isStored) {
-    const session = await storeCurrentSession()
-    if (E.isLeft(session)) return session
-    // The first row is stored together with the flow, unless the row has to be stored together with edits.
-    if (session.right.edits.isEmpty() && !row.cuts) {
-      const started = await instance.store.begin(instance.key, newFlowOf(instance), row)()
-      if (E.isRight(started)) publishStart(instance, started.right)
-      return started
-    }
-    const started = await begin(instance)
-    if (E.isLeft(started)) return started
-  }
-  return write(instance, row, ending, to)
-}
-
-/** Stores a row and ends flows, together with the edits of the current session. */
-const write = async (
-  { key, generation, store }: Instance,
-  row: NewRow | undefined,
-  ending: readonly Instance[],
-  to: string,
-): Result<unknown> => {
-  const session = await currentSession()
-  if (E.isLeft(session)) return session
-  const principal = principalOf(session.right)
-  const ends = ending.map((flow) => ({
-    ...{ key: flow.key, seen: { generation: flow.generation, principal } },
-    ...{ to, made: newIdempotencyKey() },
-  }))
-  const rowWrite = row && { key, seen: { generation, principal }, row }
-  return saveCurrentWith((change) => store.write({ session: key.session, row: rowWrite, ends, change }))()
-}
-
-const publishEnds = (ending: readonly Instance[]): void => {
-  for (const { key, flow } of ending)
-    publish('flowEnded', { id: key.session, flow: key.flow, name: flow.name })
-}
-
-/** Begins the flow that a step calls. A repetition finds the flow. */
-const calling = async ({ instance, row }: Segment, step: CallStep): Result<unknown> => {
-  const started = await begin(instance)
-  if (E.isLeft(started)) return started
-  const called: Instance = {
-    ...{
-      key: { ...instance.key, flow: calledIdOf(instance.seed, row) },
-      flow: step.flow,
-      store: instance.store,
-    },
-    ...{ seed: randomBytes(16).toString('hex'), input: encode('input', step.flow.input, step.input) },
-    ...{ version: step.flow.version, principal: instance.principal, generation: 0, isStored: false },
-    caller: { name: instance.flow.name, flow: instance.key.flow, row },
-  }
-  const result = await begin(called)
-  return E.isLeft(result) && !(result.left instanceof SaveConflict) ? result : E.right(undefined)
-}
-
-/** Runs the task of a tangent that sends the token. */
-const sending = async (segment: Segment, { task, name }: TangentStep<unknown>): Result<unknown> => {
-  if (task === undefined) return E.right(undefined)
-  const { key, seed } = segment.instance
-  const token = answerTokenOf(seed, key.session, { flow: key.flow, row: segment.row })
-  return runBeside(segment, `send ${name}`, () => task(token))
 }
 
 /** Ends a flow. Its result goes to the caller, or to `done`, which returns the next path. */

@@ -168,8 +168,10 @@ const post = async (flow: ServedFlow, request: FlowRequest, start: Start): Resul
   const place = placeOf(flow, request)
   if (E.isLeft(place)) return place
   const { csrf, answer } = fieldsOf(request.body)
-  const accepted = await fromOwnPage(request, place.right, csrf)
-  if (E.isLeft(accepted)) return accepted
+  if (!isFromOwnPage(request, place.right)) {
+    const accepted = await verifyCsrf(request, csrf)()
+    if (E.isLeft(accepted)) return accepted
+  }
   const tag = queryOf(request).get('choice') ?? undefined
   const outcome = await answerAt<Misfit>(flow, place.right, start, (position) =>
     posted(position, answer, tag),
@@ -190,11 +192,9 @@ const fieldsOf = (body: unknown): { readonly csrf: unknown; readonly answer: unk
 
 // A page of another origin cannot know the id of a row. So a form for a row needs no token if the browser does not say
 // from which page the form comes.
-const fromOwnPage = (request: FlowRequest, { row }: Place, csrf: unknown) => {
+const isFromOwnPage = (request: FlowRequest, { row }: Place): boolean => {
   const sender = senderOf(request, currentRequest()?.origin ?? { secure: false })
-  return row !== undefined && (sender === 'unknown' || sender === 'none')
-    ? E.right(undefined)
-    : verifyCsrf(request, csrf)()
+  return sender === 'same-origin' || (row !== undefined && (sender === 'unknown' || sender === 'none'))
 }
 
 /** Decodes a posted answer. */

@@ -92,15 +92,35 @@ export const publishStart = (instance: Instance, evicted: number): void => {
   publish('flowBegun', { id, flow, name: instance.flow.name, evicted })
 }
 
-/** Runs the segment, from the body that waits for the answer. */
-export const runSegment = async (segment: Segment, { running, guards }: Replayed): Result<SegmentEnd> => {
+/** Runs the segment, from the body that waits for the answer. The result is a promise if a step has to be waited for. */
+export const runSegment = (
+  segment: Segment,
+  { running, guards }: Replayed,
+): E.Either<unknown, SegmentEnd> | Result<SegmentEnd> => {
+  const reached = { running, next: running.next(segment.answer), guards }
   // A task may change the variables of the body. A replay would not run this task.
+  return endAt(segment, reached, guards.length > 0) ?? runSteps(segment, reached)
+}
+
+/** Returns the end of the segment, if the body has come to a page or to its end. */
+const endAt = (
+  segment: Segment,
+  reached: Replayed,
+  hasRunTask: boolean,
+): E.Either<FlowChanged, SegmentEnd> | undefined => {
+  const { next } = reached
+  if (next.done) return checked(segment, { result: next.value })
+  return isWaiting(next.value)
+    ? checked(segment, { step: next.value, body: hasRunTask ? undefined : reached })
+    : undefined
+}
+
+const runSteps = async (segment: Segment, { running, next: first, guards }: Replayed): Result<SegmentEnd> => {
   let hasRunTask = guards.length > 0
-  for (let next = running.next(segment.answer); ; ) {
-    if (next.done) return checked(segment, { result: next.value })
-    const step = next.value
-    if (isWaiting(step))
-      return checked(segment, { step, body: hasRunTask ? undefined : { running, next, guards } })
+  for (let next = first; ; ) {
+    const end = endAt(segment, { running, next, guards }, hasRunTask)
+    if (end !== undefined) return end
+    const step = next.value as Exclude<Step<unknown>, WaitingStep>
     if (step.kind !== 'since') hasRunTask = true
     const value = await stepValue(segment, step)
     if (E.isLeft(value)) return value

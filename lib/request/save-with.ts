@@ -2,25 +2,21 @@
 // transaction.
 
 import { composeEdits, noEdits, sinceEdits } from '../core/edits.js'
-import { NoCurrentSession, type SessionError } from '../core/errors.js'
+import type { SessionError } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { withEdits } from '../core/session.js'
 import type { Change, SavedSnapshot, Session } from '../store/contract.js'
-import { createSession, currentScope, guarded, saveEdits, sessionOf } from './current-scope.js'
+import { createSession, currentScope, guarded, saveEdits } from './current-scope.js'
 import { replace, replaceState } from './scope.js'
+import { sessionHere } from './with-session.js'
 
 /** A write that also saves a change of the session, if there is one. */
 export type WriteWith<L> = (change: Change | undefined) => TE.TaskEither<L, SavedSnapshot | undefined>
 
-const current = (): E.Either<SessionError, Session> => {
-  const scope = currentScope()
-  return scope === undefined ? E.left(new NoCurrentSession()) : sessionOf(scope)
-}
-
 /** Stores the current session if it was never stored, even without entries. Returns the current session. */
 export const storeCurrentSession: TE.TaskEither<SessionError, Session> = () =>
   pipe(
-    TE.fromEither(current()),
+    TE.fromEither<SessionError, Session>(sessionHere()),
     TE.chain((session) =>
       O.isSome(session.snapshot) ? TE.right(session) : guarded(session, createSession(session)),
     ),
@@ -29,9 +25,9 @@ export const storeCurrentSession: TE.TaskEither<SessionError, Session> = () =>
 /** Runs a write, and saves the edits of the stored current session with it. Afterwards the edits count as saved. */
 export const saveCurrentWith =
   (write: WriteWith<SessionError>): TE.TaskEither<SessionError, unknown> =>
-  async () => {
-    const session = current()
-    if (E.isLeft(session)) return session
+  () => {
+    const session: E.Either<SessionError, Session> = sessionHere()
+    if (E.isLeft(session)) return Promise.resolve(session)
     const { snapshot, edits } = session.right
     if (O.isNone(snapshot) || edits.isEmpty()) return write(undefined)()
     const save = (_: unknown, change: Change) =>

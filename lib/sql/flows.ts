@@ -3,7 +3,7 @@
 
 import { SaveConflict, type StoreError } from '../core/errors.js'
 import { deepFreeze, type Json } from '../core/json.js'
-import { A, constVoid, O, pipe, TE, t } from '../core/prelude.cjs'
+import { A, constVoid, E, O, pipe, TE, t } from '../core/prelude.cjs'
 import type { Database, Param } from '../db/database.js'
 import type { BatchOperations, SessionStore } from '../store/contract.js'
 import type {
@@ -199,6 +199,8 @@ const writing =
       ...(row === undefined ? [] : [advancing(handle, sql, row)]),
     ]
     const all = (handle: Database) => TE.sequenceSeqArray(parts(handle))
+    // Most writes are a single row. Each function of `TaskEither` makes three promises, so this write makes its own.
+    if (change === undefined && ends.length === 0 && row !== undefined) return addingRow(database, sql, row)
     if (change !== undefined)
       return database.transaction((tx) =>
         pipe(
@@ -206,14 +208,21 @@ const writing =
           TE.chainFirstW(() => all(tx)),
         ),
       )
-    const isSingle = ends.length + (row === undefined ? 0 : 1) < 2
     return pipe(
-      isSingle ? all(database) : database.transaction(all),
+      row === undefined && ends.length < 2 ? all(database) : database.transaction(all),
       TE.map(() => undefined),
     )
   }
 
 type Part = TE.TaskEither<StoreError | SaveConflict, unknown>
+
+const addingRow =
+  (database: Database, sql: FlowStatements, { key, seen, row }: RowWrite): ReturnType<FlowStore['write']> =>
+  () =>
+    rowsAs(StoredRow)(database, sql.advance, advanceParams(key, seen, row))().then((rows) => {
+      if (E.isLeft(rows)) return rows
+      return rows.right[0]?.stored === true ? E.right(undefined) : E.left(refused(key, 'advance'))
+    })
 
 const advancing = (handle: Database, sql: FlowStatements, { key, seen, row }: RowWrite): Part =>
   pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance'))

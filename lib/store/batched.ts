@@ -199,9 +199,9 @@ const queueOfRows = (
       E.map((stored: readonly boolean[]) => stored.map((isStored) => isStored || undefined))(
         await addRows(rows)(),
       ),
-    one: async (row) =>
-      E.map(() => true as const)(
-        await write({ session: row.key.session, row, ends: [], change: undefined })(),
+    one: (row) =>
+      write({ session: row.key.session, row, ends: [], change: undefined })().then(
+        E.map(() => true as const),
       ),
     keyOf: ({ key: { session, flow } }) => `${session} ${flow}`,
     merge: unmerged,
@@ -214,7 +214,7 @@ const batchedFlows = (flows: FlowStore, add: ReturnType<typeof queueOfRows>): Fl
   write: (request) => {
     const { row, ends, change } = request
     if (row === undefined || ends.length > 0 || change !== undefined) return flows.write(request)
-    return async () => E.map(() => undefined)(await add(row))
+    return () => add(row).then(E.map(() => undefined))
   },
 })
 
