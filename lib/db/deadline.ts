@@ -162,18 +162,25 @@ export const retried =
   (policy: RetryPolicy) =>
   <L, A>(operation: Attempt<L, A>): TE.TaskEither<L | DriverError, A> =>
   () =>
-    new Promise((resolve) => {
+    new Promise((resolve, reject) => {
       const run: Run<L, A> = { policy, operation, startedAt: performance.now(), isOver: false }
-      const running = operation(false).then((result) => (isRetryable(result) ? again(run, result) : result))
+      const running = operation(false)
       const alarm = setAlarm(policy.totalTimeoutMs, () => {
         run.isOver = true
         resolve(E.left(retryTimeout(policy)))
       })
-      const end = (result: E.Either<L, A> | Promise<E.Either<L, A>>): void => {
+      const end = (result: E.Either<L, A>): void => {
         cancelAlarm(alarm)
         resolve(result)
       }
-      running.then(end, () => end(running))
+      const fail = (thrown: Error): void => {
+        cancelAlarm(alarm)
+        reject(thrown)
+      }
+      running.then((result) => {
+        if (isRetryable(result)) again(run, result).then(end, fail)
+        else end(result)
+      }, fail)
     })
 
 /** The attempts at one operation. `isOver` is true as soon as their total time is over. */

@@ -105,12 +105,12 @@ export const flowHandler = <I, A, L>(flow: Flow<I, A, L>, options: FlowOptions<I
     (request: FlowRequest): Start =>
     async () =>
       E.map((input: unknown) => encode('input', flow.input, input))(await settled(start(request)))
-  return (request) => async () => {
+  return (request) => () => {
     const answer = METHODS[request.method]
-    if (answer === undefined) return E.right(NOT_ALLOWED)
-    const reply = await answer(known, request, startOf(request), storeSession)
-    const outcome = E.isLeft(reply) ? await rejected(known, request, reply.left, onExpired) : reply
-    return outcome as E.Either<never, Reply>
+    if (answer === undefined) return Promise.resolve(E.right(NOT_ALLOWED))
+    return answer(known, request, startOf(request), storeSession).then((reply) =>
+      E.isLeft(reply) ? rejected(known, request, reply.left, onExpired) : reply,
+    ) as Promise<E.Either<never, Reply>>
   }
 }
 

@@ -307,7 +307,7 @@ export const cacheRow = (
 }
 
 /** A journal with fewer records than this is replayed in a few microseconds. */
-const MIN_KEPT = 32
+const MIN_KEPT = 8
 
 /**
  * Whether a running body is kept, after this answer, for the answer to the next page. After an answer with a secret it is

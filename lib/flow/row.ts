@@ -38,6 +38,11 @@ export const stored = (
   return before.then((done) => (E.isLeft(done) ? done : storedRow(position, segment, paused, ending)))
 }
 
+const newRow = ({ row, parentMade }: Position, { row: id, records }: Segment, step: WaitingStep): NewRow => ({
+  ...{ id, parent: row, parentMade, step: step.name, records: records.map(recordOf) },
+  ...{ chars: charsOf(records), made: newIdempotencyKey(), cuts: step.kind === 'forward' },
+})
+
 const storedRow = (
   position: Position,
   segment: Segment,
@@ -45,11 +50,7 @@ const storedRow = (
   ending: readonly Instance[],
 ): Result<{ readonly to: string }> => {
   const { instance, row } = segment
-  const made: NewRow = {
-    ...{ id: row, parent: position.row, parentMade: position.parentMade, step: step.name },
-    records: segment.records.map(recordOf),
-    ...{ chars: charsOf(segment.records), made: newIdempotencyKey(), cuts: step.kind === 'forward' },
-  }
+  const made = newRow(position, segment, step)
   if (position.size + made.chars > MAX_JOURNAL_CHARS)
     return Promise.resolve(E.left(new FlowFull(instance.flow.name, 'journal')))
   const session = sessionHere()

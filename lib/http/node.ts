@@ -3,7 +3,7 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { E, O, pipe } from '../core/prelude.cjs'
-import { makeReadOnly } from '../request/current-scope.js'
+import { makeReadOnly } from '../request/scope.js'
 import type { Session } from '../store/contract.js'
 import { isCrossSite } from './csrf.js'
 import { deferResponse } from './deferred-response.js'

@@ -2,7 +2,7 @@
 
 import type { Sql } from 'sql-template-tag'
 import { given, orThrow } from '../core/errors.js'
-import { type E, O, TE } from '../core/prelude.cjs'
+import { E, O, type TE } from '../core/prelude.cjs'
 import type { Database } from '../db/database.js'
 import * as core from '../db/database.js'
 import * as records from '../records/query.js'
@@ -10,30 +10,31 @@ import * as records from '../records/query.js'
 /** Converts a function so that it returns a promise, not a task. A `Left` or a thrown error rejects the promise. */
 export const lifted =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, A>) =>
-  async (...input: P): Promise<A> =>
-    given(await verb(...input)())
+  (...input: P): Promise<A> =>
+    orThrow(() => verb(...input)())
 
 /** Converts like `lifted`, and also converts `None` to `undefined`. */
 export const liftedOption =
   <P extends readonly unknown[], L extends Error, A>(verb: (...input: P) => TE.TaskEither<L, O.Option<A>>) =>
-  async (...input: P): Promise<A | undefined> =>
-    O.toUndefined(given(await verb(...input)()))
+  (...input: P): Promise<A | undefined> =>
+    orThrow(() => verb(...input)()).then(O.toUndefined)
 
 /** Runs `read`, and returns a promise of its result. A `Left` or a thrown error rejects the promise. */
 export const orThrowNow = <L extends Error, A>(read: () => E.Either<L, A>): Promise<A> =>
   new Promise((resolve) => resolve(given(read())))
 
 /** Makes a task that runs `body`, and rejects with the error that `body` throws. `verb` is for error messages. */
-export const bodyTask = <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
-  TE.fromTask(async () => {
+export const bodyTask =
+  <A>(verb: string, body: () => A | Promise<A>): TE.TaskEither<never, A> =>
+  async () => {
     const value = await body()
     // A body may return a `TaskEither` by mistake. Nothing would run this task.
     if (typeof value === 'function')
       throw new TypeError(
         `${verb}: the body returned a function; is it a TaskEither of \`keyrow\`, which has to be run?`,
       )
-    return value
-  })
+    return E.right(value)
+  }
 
 /**
  * Runs a statement and returns all its rows. If a row cannot be decoded, rejects with a `DecodeError` that names the

@@ -11,7 +11,6 @@ import {
   type StoreError,
 } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
-import { shared } from '../core/process.js'
 import {
   afterTouch,
   isBlank,
@@ -23,12 +22,13 @@ import {
   withEdits,
   withStore,
 } from '../core/session.js'
-import { newIdempotencyKey, type SessionId, type Token } from '../core/token.js'
+import { newIdempotencyKey, type SessionId } from '../core/token.js'
 import { onceCommitted, type SavedSnapshot, type Session, type SessionStore } from '../store/contract.js'
 import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
 import {
   chainHere,
   closedReason,
+  isReadOnly,
   isSameRow,
   isSameStore,
   lookAt,
@@ -199,17 +199,9 @@ const closedScopeOf = (session: Session): Scope | undefined => {
   return undefined
 }
 
-const readOnly = shared('read-only:1', () => new WeakSet<Token>())
-
-/** Makes a session value and all values derived from it read-only. A session that is loaded again can be written. */
-export const makeReadOnly = (session: Session): Session => {
-  readOnly.add(session.token)
-  return session
-}
-
 /** Returns the reason why a session value cannot be written, if it is read-only or its request has ended. */
 export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
-  if (readOnly.has(session.token)) return new SessionClosed(session.id)
+  if (isReadOnly(session)) return new SessionClosed(session.id)
   const scope = closedScopeOf(session)
   return scope === undefined ? undefined : closedReason(scope)
 }
@@ -265,35 +257,40 @@ export const dropScope = (scope: Scope): void => {
   if (scope.state === 'open') scope.state = 'closed'
 }
 
-const saveClosed = async (scope: Scope): Promise<E.Either<SessionError, Session>> => {
+const saveClosed = (scope: Scope): Promise<E.Either<SessionError, Session>> => {
   const isOpen = scope.state === 'open'
   dropScope(scope)
-  if (!isOpen) return E.right(scope.session)
   const before = scope.session
   // A prefetched page may never be seen, so a prefetch without edits does not extend the expiration.
-  if (scope.request?.isPrefetch === true && before.edits.isEmpty()) return E.right(before)
-  const saved = await storeSession(before)()
-  if (E.isRight(saved)) {
-    replace(scope, saved.right)
-    publishStored(before, saved.right)
-  }
-  // Another request has ended the session. This request has no edits, so nothing is lost.
-  else if (saved.left instanceof SessionGone && scope.session.edits.isEmpty()) {
-    scope.state = 'gone'
-    return E.right(scope.session)
-  }
-  return saved
+  const isUnseen = scope.request?.isPrefetch === true && before.edits.isEmpty()
+  const store = isOpen && !isUnseen ? storing(before) : undefined
+  if (store === undefined) return Promise.resolve(E.right(before))
+  return store().then((saved) => {
+    if (E.isRight(saved)) {
+      replace(scope, saved.right)
+      publishStored(before, saved.right)
+    }
+    // Another request has ended the session. This request has no edits, so nothing is lost.
+    else if (saved.left instanceof SessionGone && scope.session.edits.isEmpty()) {
+      scope.state = 'gone'
+      return E.right(scope.session)
+    }
+    return saved
+  })
 }
 
 // The following functions write a session to its store. Only they decide which rows are written.
 type Stored = TE.TaskEither<StoreError | SessionGone | SaveConflict, Session>
 
 /** Writes a row for each edit of a session. Without edits, writes the expiration if a touch is due. */
-export const storeSession = (session: Session): Stored => {
+export const storeSession = (session: Session): Stored => storing(session) ?? TE.right(session)
+
+/** Returns `undefined` if there is nothing to write. */
+const storing = (session: Session): Stored | undefined => {
   const { snapshot, edits } = session
-  if (O.isNone(snapshot)) return isBlank(session) ? TE.right(session) : createSession(session)
+  if (O.isNone(snapshot)) return isBlank(session) ? undefined : createSession(session)
   if (!edits.isEmpty()) return saveEdits(session, snapshot.value)
-  return snapshot.value.touchDue ? touch(session, snapshot.value) : TE.right(session)
+  return snapshot.value.touchDue ? touch(session, snapshot.value) : undefined
 }
 
 // Records whether a session that was built in this process was stored or destroyed. All values that are derived from

@@ -158,3 +158,13 @@ const newest = (sessions: O.Option<Snapshot>, after: O.Option<Snapshot>): O.Opti
   if (isSameRevision(sessions.value, after.value)) return O.some(union(sessions.value, after.value))
   return sessions.value.revision <= after.value.revision ? after : sessions
 }
+
+const readOnly = shared('read-only:1', () => new WeakSet<Token>())
+
+/** Makes a session value and all values derived from it read-only. A session that is loaded again can be written. */
+export const makeReadOnly = (session: Session): Session => {
+  readOnly.add(session.token)
+  return session
+}
+
+export const isReadOnly = ({ token }: Session): boolean => readOnly.has(token)

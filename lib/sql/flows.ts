@@ -23,7 +23,7 @@ import type {
 } from '../store/flow-contract.js'
 import { Ordinal } from './batch.js'
 import type { flowStatements } from './flow-statements.js'
-import { optionalRowAs, rowAs, rowsAs, texts } from './rows.js'
+import { optionalRowAs, rowAs, rowsAs, rowsTo, texts } from './rows.js'
 
 const text = t.union([t.string, t.null])
 
@@ -216,13 +216,14 @@ const writing =
 
 type Part = TE.TaskEither<StoreError | SaveConflict, unknown>
 
-const addingRow =
-  (database: Database, sql: FlowStatements, { key, seen, row }: RowWrite): ReturnType<FlowStore['write']> =>
-  () =>
-    rowsAs(StoredRow)(database, sql.advance, advanceParams(key, seen, row))().then((rows) => {
-      if (E.isLeft(rows)) return rows
-      return rows.right[0]?.stored === true ? E.right(undefined) : E.left(refused(key, 'advance'))
-    })
+const addingRow = (
+  database: Database,
+  sql: FlowStatements,
+  { key, seen, row }: RowWrite,
+): ReturnType<FlowStore['write']> =>
+  rowsTo(StoredRow)(database, sql.advance, advanceParams(key, seen, row), ([stored]) =>
+    stored?.stored === true ? E.right(undefined) : E.left(refused(key, 'advance')),
+  )
 
 const advancing = (handle: Database, sql: FlowStatements, { key, seen, row }: RowWrite): Part =>
   pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance'))

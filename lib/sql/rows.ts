@@ -26,14 +26,26 @@ export const rowsAs =
     query: Query,
     params: readonly Param[] = [],
   ): TE.TaskEither<DriverError, readonly A[]> =>
+    rowsTo(codec)(database, query, params, E.right)
+
+/** Runs a statement, and passes its rows to `f`. For the statements of most requests, since it makes only one promise. */
+export const rowsTo =
+  <A>(codec: t.Type<A>) =>
+  <L, B>(
+    database: Queryable,
+    query: Query,
+    params: readonly Param[],
+    f: (rows: readonly A[]) => E.Either<L, B>,
+  ): TE.TaskEither<DriverError | L, B> =>
   () =>
     database
       .query(query, params)()
-      .then((result) =>
-        E.isLeft(result) || result.right.every((row) => codec.is(row))
-          ? (result as E.Either<DriverError, readonly A[]>)
-          : E.left(misread(query, 'a row of another shape; does the pool transform rows?')),
-      )
+      .then((result): E.Either<DriverError | L, B> => {
+        if (E.isLeft(result)) return result
+        return result.right.every((row) => codec.is(row))
+          ? f(result.right)
+          : E.left(misread(query, 'a row of another shape; does the pool transform rows?'))
+      })
 
 /** Returns the first row of a statement, if there is one. */
 export const optionalRowAs =

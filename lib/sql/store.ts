@@ -36,7 +36,7 @@ import {
   optionalRowAs,
   RefreshedRow,
   rowAs,
-  rowsAs,
+  rowsTo,
   SavedRow,
 } from './rows.js'
 import { saveOver, saveStatements } from './save.js'
@@ -64,18 +64,14 @@ const UNKNOWN_ID: E.Either<Absence, never> = E.left('unknown')
 
 const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => {
   const { idleMs, touchFraction } = lifetime
-  const read =
-    (
-      query: Query,
-      params: readonly Param[],
-      loaded: (row: LoadedRow) => E.Either<Absence, Snapshot>,
-    ): ReturnType<SessionStore['load']> =>
-    () =>
-      rowsAs(LoadedRow)(database, query, params)().then((rows) => {
-        if (E.isLeft(rows)) return rows
-        const [row] = rows.right
-        return E.right(row === undefined ? UNKNOWN_ID : loaded(row))
-      })
+  const read = (
+    query: Query,
+    params: readonly Param[],
+    loaded: (row: LoadedRow) => E.Either<Absence, Snapshot>,
+  ): ReturnType<SessionStore['load']> =>
+    rowsTo(LoadedRow)(database, query, params, ([row]) =>
+      E.right(row === undefined ? UNKNOWN_ID : loaded(row)),
+    )
   return (id, secret, { known, keys } = {}) => {
     const base = keys === undefined ? fullSnapshot(known) : known
     const params = [id, secret, idleMs, touchFraction, base?.revision ?? 0, base?.versionTag ?? '']
