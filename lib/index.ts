@@ -33,6 +33,7 @@ export {
   destroySessionsOf,
   flash,
   type ListedSession,
+  limitSessionsOf,
   type SignInOptions,
   sessionsOf,
   signIn,

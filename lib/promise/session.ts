@@ -107,6 +107,9 @@ export const sessionsOf = lifted(signing.sessionsOf)
 /** Destroys a principal's sessions: all, all but `except`, or just `only`. Returns the ids of the destroyed ones. */
 export const destroySessionsOf = lifted(signing.destroySessionsOf)
 
+/** Ends the oldest sessions of a principal, so that at most `most` are left. Returns the ids of the ended sessions. */
+export const limitSessionsOf = lifted(signing.limitSessionsOf)
+
 /** Deletes expired sessions with all their rows. */
 export const deleteExpiredSessions = lifted(background.deleteExpiredSessions)
 

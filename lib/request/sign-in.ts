@@ -1,10 +1,16 @@
 // Signs in and out, makes CSRF tokens, handles flash messages, and lists and ends the sessions of a principal.
 
 import { randomBytes } from 'node:crypto'
-import type { NoCurrentSession, SessionClosed, SessionError, StoreError } from '../core/errors.js'
-import { flow, pipe, TE } from '../core/prelude.cjs'
+import {
+  type NoCurrentSession,
+  numberOption,
+  type SessionClosed,
+  type SessionError,
+  type StoreError,
+} from '../core/errors.js'
+import { A, flow, O, pipe, TE } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
-import { sessionDel, sessionSetAnew } from '../core/values.js'
+import { sessionDel, sessionRef, sessionSetAnew } from '../core/values.js'
 import {
   type Flash,
   type OwnLifetime,
@@ -13,6 +19,7 @@ import {
   sessionFlash,
   sessionFlashes,
   sessionFor,
+  sessionPrincipal,
 } from '../core/well-known-keys.js'
 import {
   checkedLifetime,
@@ -234,3 +241,52 @@ export const destroySessionsOf = (
     })
     syncEnded(store, ids)
   })
+
+/**
+ * Ends the oldest sessions of a principal, so that at most `most` are left, and returns the ids of the ended sessions. The
+ * current session counts if it is one of the principal's, and never ends. So call it after `signIn`. Two sign-ins at the
+ * same moment may leave one session more, which the next call ends.
+ *
+ * @throws `RangeError` unless `most` is an integer from 1 on
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, limitSessionsOf, signIn, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const store = memoryStore()
+ * const visit = withSession(buildSession(store), () =>
+ *   pipe(signIn('ada'), TE.chainW(() => limitSessionsOf(store, 'ada', 1))),
+ * )
+ * console.log(await visit()) // { _tag: 'Right', right: [] }
+ * ```
+ */
+export const limitSessionsOf = (
+  store: SessionStore,
+  principal: string,
+  most: number,
+): TE.TaskEither<StoreError, readonly SessionId[]> => {
+  const limit = numberOption('most', most, 1, 1e6, 'integer')
+  return pipe(
+    sessionsOf(store, principal),
+    TE.map((listed) => {
+      const others = listed.filter(({ current }) => !current)
+      const isListed = others.length < listed.length
+      return others.slice(isListed || isOfCurrent(store, principal) ? limit - 1 : limit)
+    }),
+    TE.chain(TE.traverseSeqArray(({ id }) => destroySessionsOf(store, principal, { only: id }))),
+    TE.map(A.flatten),
+  )
+}
+
+/** Whether the current session is one of the principal's, although it may not be stored yet. */
+const isOfCurrent = (store: SessionStore, principal: string): boolean => {
+  const scope = currentScope()
+  if (scope === undefined || scope.ended) return false
+  const session = lookAt(scope)
+  return (
+    isSameStore(session.handle, store) && O.toUndefined(sessionRef(sessionPrincipal)(session)) === principal
+  )
+}

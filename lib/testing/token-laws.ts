@@ -6,7 +6,7 @@ import { E, O, TE } from '../core/prelude.cjs'
 import { freshId } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet } from '../core/values.js'
 import { sessionFor, sessionPrincipal } from '../core/well-known-keys.js'
-import { destroySessionsOf, sessionsOf } from '../request/sign-in.js'
+import { destroySessionsOf, limitSessionsOf, sessionsOf } from '../request/sign-in.js'
 import {
   buildSession,
   destroySession,
@@ -175,6 +175,25 @@ export const tokenLaws = [
       const closed = TE.chainFirstTaskK(() => currentSession)(destroySessionsOf(store, ada))
       assert.deepEqual(await right(request(await reload(here), set('left', 1), closed)), [here.id])
       await assertLeft('SessionGone', saveSession(sessionSet('more', 1)(here)))
+    },
+    'a limit ends the oldest sessions, and never the current one': async ({ store, elapse }) => {
+      const ada = newPrincipal()
+      const made: Session[] = []
+      for (let count = 0; count < 5; count += 1) {
+        made.push(await stored(store, sessionFor(ada)))
+        await elapse(20)
+      }
+      const [first, second, third, fourth, fifth] = made as [Session, Session, Session, Session, Session]
+      assert.deepEqual(await right(limitSessionsOf(store, ada, 5)), [])
+      assert.deepEqual(await right(limitSessionsOf(store, ada, 4)), [first.id])
+      const limited = (session: Session) =>
+        request(session, set('n', 1), TE.chain(() => limitSessionsOf(store, ada, 2))(TE.right(undefined)))
+      assert.deepEqual(await right(limited(await reload(second))), [fourth.id, third.id])
+      assert.deepEqual((await idsOf(store, ada)).toSorted(), ids(second, fifth))
+      // A session that is not stored yet counts, too.
+      const built = sessionFor(ada)(buildSession(store))
+      assert.deepEqual(await right(limited(built)), [second.id])
+      assert.deepEqual((await idsOf(store, ada)).toSorted(), ids(fifth, built))
     },
   }),
   ...lawsOf(
