@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import * as E from 'fp-ts/lib/Either.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import { type WriteBehindOptions, writeBehind } from '../lib/cache/write-behind.js'
+import { type WriteBehindOptions, type WriteBehindStore, writeBehind } from '../lib/cache/write-behind.js'
 import { transact } from '../lib/db/database.js'
 import { pgDatabase } from '../lib/db/pg.js'
 import {
@@ -644,9 +644,85 @@ t.test('a session that the store has restored after its end can be saved again',
   for (const table of tables)
     await rowsOf(inner, `insert into ${schema}.${table} select * from ${schema}.backup_${table}`)
   const other = process()
+  const some = await loadSession(other, sessionToken(session), { keys: ['list'] })
+  await saveSession(append('some')(some as Session))
   await saveSession(append('new')(await again(session, other)))
   await right(other.flush)
-  t.strictSame(listOf(await again(session, plain)), ['new'])
+  t.strictSame(listOf(await again(session, plain)), ['some', 'new'])
+})
+
+t.test('a save that is sent again after it was stored is done once', async (t) => {
+  for (const wrap of [(store: SessionStore) => store, (store: SessionStore) => batched(store)]) {
+    const { process, plain } = open()
+    const late = process()
+    const store = wrap(late)
+    const edited = append('a')(await again(await begun(store), store))
+    const change = changeOf(edited, edited.edits)
+    for (let time = 0; time < 2; time += 1) {
+      t.strictSame((await right(store.save(edited.id, change))).entries.get('list'), ['a'])
+      await right(late.flush)
+    }
+    t.strictSame(listOf(await again(edited, plain)), ['a'])
+  }
+})
+
+t.test('saves that come while their session is locked keep their order', async (t) => {
+  const { plain, cache } = open()
+  let meanwhile: (() => Promise<unknown>) | undefined
+  const late = plain.late as NonNullable<SessionStore['late']>
+  const contended: SessionStore = {
+    ...plain,
+    late: {
+      ...late,
+      // Another transaction has locked the session.
+      store: (requests) => (meanwhile ? TE.right(requests.map(() => false)) : late.store(requests)),
+      locked: (id, task) => async () => {
+        const others = meanwhile
+        meanwhile = undefined
+        await others?.()
+        return late.locked(id, task)()
+      },
+    },
+  }
+  const [store, other] = [contended, plain].map((one) =>
+    writeBehind(one, cache, { secrets, flushMs: 60_000 }),
+  ) as [WriteBehindStore, WriteBehindStore]
+  const session = await begun(store)
+  await saveSession(append('a')(await again(session, store)))
+  const needsB = sessionUpdate(
+    'list',
+    (list) => {
+      if (!(list as string[]).includes('b')) throw new Error('there is no b')
+      return [...(list as string[]), 'c']
+    },
+    [] as string[],
+  )
+  meanwhile = async () => {
+    await saveSession(sessionSet('x', 'b')(append('b')(await again(session, other))))
+    await saveSession(sessionSet('x', 'c')(needsB(await again(session, store))))
+  }
+  await right(store.flush)
+  t.strictSame(listOf(await again(session, other)), ['a', 'b', 'c'])
+  await right(other.flush)
+  await right(store.flush)
+  const end = await again(session, plain)
+  t.strictSame([listOf(end), sessionRef('x')(end)], [['a', 'b', 'c'], 'c'])
+})
+
+t.test('a cache that answers, and takes no values, stops neither loads nor saves', async (t) => {
+  const { store, process, plain, cache } = open()
+  const session = await saveSession(append('a')(await begun(store)))
+  const { swap } = cache
+  Object.assign(cache, { swap: () => () => Promise.resolve(E.left({ kind: 'unavailable' })) })
+  await saveSession(append('b')(await again(session, store)))
+  for (const one of [store, process()]) {
+    t.strictSame(listOf(await again(session, one)), ['a', 'b'])
+    await saveSession(sessionSet('x', 1)(await again(session, one)))
+  }
+  Object.assign(cache, { swap })
+  await saveSession(append('c')(await again(session, store)))
+  await right(store.flush)
+  t.strictSame(listOf(await again(session, plain)), ['a', 'b', 'c'])
 })
 
 t.test('in nested transactions, the head opens at the end of the outermost one', async (t) => {

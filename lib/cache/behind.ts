@@ -111,6 +111,9 @@ export class Behind {
     if (view !== 'older' && view !== 'misfit') return this.#viewed(id, view, read)
     if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
       return this.#viewed(id, bareView(stored, read), read)
+    // The store has the saves of the head, but the cache does not let the head be replaced.
+    if (read.kind === 'head' && attempt > MAX_OLDER && (await this.#queue.covers(id, read.head, stored)))
+      return this.#viewed(id, bareView(stored, UNREADABLE), UNREADABLE)
     const settled =
       read.kind === 'head' && attempt <= MAX_OLDER
         ? await this.#queue.settle(id, read.head, read.version)
@@ -172,7 +175,7 @@ export class Behind {
 
   async save(id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> {
     if (!isLate(change)) return this.#through(id, change)
-    let isDoubtful = change.mayBeDone ?? false
+    let isDoubtful = this.#queue.mayBeStored(change)
     if (this.#queue.isOverloaded()) return this.#through(id, change, isDoubtful)
     let view = isDoubtful ? undefined : this.#views.get(id)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
@@ -243,7 +246,7 @@ export class Behind {
       view?.version !== undefined &&
       !this.#queue.isOverloaded() &&
       changes.every(
-        (change) => isLate(change) && change.mayBeDone !== true && !hasSave(view.head, change.save),
+        (change) => isLate(change) && !this.#queue.mayBeStored(change) && !hasSave(view.head, change.save),
       ) &&
       !isFull(view.head, changes.length) &&
       !isClosed(view.head, Date.now())
@@ -280,7 +283,6 @@ export class Behind {
   async #view(id: SessionId, since: Snapshot): Promise<E.Either<SaveError, View>> {
     const known = this.#views.get(id)?.stored
     const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
-    if (read.kind === 'ended') return E.left(new SessionGone(id))
     const present = known && this.#viewOn(id, known, read)
     if (present !== undefined) return E.right(present)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
@@ -330,6 +332,8 @@ export class Behind {
     await this.#queue.ended(ids)
   }
 }
+
+const UNREADABLE: HeadRead = { kind: 'unknown' }
 
 /** Returns the view without a head. If the store has restored a session that had ended, its next save replaces the mark. */
 const bareView = (stored: Snapshot, read: HeadRead): View => ({

@@ -4,7 +4,7 @@
 import { applyEdits } from '../core/edits.js'
 import { DriverError, type SaveConflict, type SessionGone, type StoreError } from '../core/errors.js'
 import { E, O } from '../core/prelude.cjs'
-import { emptySnapshot } from '../core/session.js'
+import { emptySnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type {
   Change,
@@ -45,13 +45,20 @@ type Result<A> = Promise<E.Either<StoreError, A>>
 /** A head on the present state of the store, and the number of saves that were left out. */
 interface Settled {
   readonly head: Head
+  /** The number of saves of other processes that were left out. */
   readonly dropped: number
+  /** Saves of this process whose functions throw on the present values. */
+  readonly failed: readonly IdempotencyKey[]
 }
+
+/** The number of sessions that a process locks at a time. A lock takes a connection of the pool. */
+const MAX_LOCKS = 2
 
 export class HeadStore {
   readonly #store: LateStore
   readonly #heads: HeadCache
   readonly #journals: LateJournals
+  #locks = 0
 
   constructor(store: LateStore, heads: HeadCache, journals: LateJournals) {
     this.#store = store
@@ -117,7 +124,7 @@ export class HeadStore {
     const { stored: done, versionTag } = state.right
     const count = savesIn(head, state.right)
     if (count !== undefined)
-      return E.right({ head: count === 0 ? head : withoutStored(head, count), dropped: 0 })
+      return E.right({ head: count === 0 ? head : withoutStored(head, count), dropped: 0, failed: [] })
     const found = await refresh(id, emptySnapshot)()
     if (E.isLeft(found)) return found
     const stored = O.toUndefined(found.right)
@@ -125,43 +132,68 @@ export class HeadStore {
     const own = new Map(changes.map((change) => [change.save, change]))
     const next = rebased(head, stored, state.right, own, Date.now() - head.at > OLD_MS)
     const kept = new Set(next.saves.map((save) => save.id))
-    return E.right({
-      head: next,
-      dropped: head.saves.filter((save) => !kept.has(save.id) && !done.includes(save.id)).length,
-    })
+    // A save of this process that was left out is in the journal, and is tried again.
+    const dropped = head.saves.filter(({ id }) => !kept.has(id) && !done.includes(id) && !own.has(id)).length
+    return E.right({ head: next, dropped, failed: [] })
   }
 
   /**
    * Stores a head, and saves of this process that are in no head, while the session is locked. So other requests cannot
-   * change the session in between, however many there are.
+   * change the session in between, however many there are. `own` was read before the head, so its saves are in the head,
+   * are stored, or were lost.
    */
-  async storeLocked(id: SessionId, head: Head, version: string): Result<'stored' | 'gone' | 'again'> {
-    const start = performance.now()
-    const done = await this.#store.late.locked(
-      id,
-      (inside) => async (): Result<Settled | 'gone' | 'again'> => {
-        const settled = await this.#settled(id, head, inside)
-        if (E.isLeft(settled) || typeof settled.right === 'string') return settled
-        const all = await this.#withOwn(id, settled.right, inside)
-        if (E.isLeft(all) || all.right.head.saves.length === 0) return all
-        const stored = await inside.store([requestOf(id, all.right.head)])()
-        return E.map(([isStored]: readonly boolean[]) =>
-          isStored === true ? all.right : ('again' as const),
-        )(stored)
-      },
-    )()
-    if (E.isLeft(done)) return done
-    if (done.right === 'busy') return E.left(busy(id))
-    const result = O.toUndefined(done.right)
-    if (result === undefined || result === 'gone') {
-      this.#journals.drop(id)
-      return E.right('gone')
+  async storeLocked(
+    id: SessionId,
+    head: Head,
+    version: string,
+    own: readonly Change[],
+  ): Result<'stored' | 'gone' | 'again'> {
+    if (this.#locks >= MAX_LOCKS) return E.right('again')
+    this.#locks += 1
+    try {
+      const start = performance.now()
+      const done = await this.#store.late.locked(
+        id,
+        (inside) => () => this.#storeInside(id, head, own, inside),
+      )()
+      if (E.isLeft(done)) return done
+      if (done.right === 'busy') return E.right('again')
+      const result = O.toUndefined(done.right) ?? 'gone'
+      if (typeof result !== 'string') return await this.#noteLocked(id, version, result, start)
+      if (result === 'gone') this.#journals.drop(id)
+      return E.right(result)
+    } finally {
+      this.#locks -= 1
     }
-    if (result === 'again') return E.right('again')
-    this.#noteStored([{ id, head: result.head }], start)
-    noteDropped(id, result.dropped)
-    const next = withoutStored(result.head, result.head.saves.length)
-    await this.#heads.swap([{ id, head: next, version: O.some(version) }])
+  }
+
+  /** Changes nothing but the store, since the transaction may fail. */
+  async #storeInside(
+    id: SessionId,
+    head: Head,
+    own: readonly Change[],
+    inside: LockedSession,
+  ): Result<Settled | 'gone' | 'again'> {
+    const settled = await this.#settled(id, head, inside)
+    if (E.isLeft(settled) || typeof settled.right === 'string') return settled
+    const all = await this.#withOwn(id, settled.right, own, inside)
+    if (E.isLeft(all) || all.right.head.saves.length === 0) return all
+    const stored = await inside.store([requestOf(id, all.right.head)])()
+    return E.map(([isStored]: readonly boolean[]) => (isStored === true ? all.right : ('again' as const)))(
+      stored,
+    )
+  }
+
+  async #noteLocked(
+    id: SessionId,
+    version: string,
+    { head, dropped, failed }: Settled,
+    start: number,
+  ): Result<'stored'> {
+    this.#noteStored([{ id, head }], start)
+    this.#journals.remove(id, ({ save }) => failed.includes(save))
+    noteDropped(id, dropped + failed.length)
+    await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
     return E.right('stored')
   }
 
@@ -169,14 +201,17 @@ export class HeadStore {
   async #withOwn(
     id: SessionId,
     settled: Settled,
+    own: readonly Change[],
     { refresh }: Pick<LockedSession, 'refresh'>,
   ): Result<Settled> {
-    const missing = this.#journals.changesOf(id).filter(({ save }) => !hasSave(settled.head, save))
+    const present = new Set(this.#journals.changesOf(id))
+    const missing = own.filter((change) => present.has(change) && !hasSave(settled.head, change.save))
     if (missing.length === 0) return E.right(settled)
     const found = await refresh(id, emptySnapshot)()
     if (E.isLeft(found)) return found
     if (O.isNone(found.right)) return E.right(settled)
-    let { head, dropped } = settled
+    let { head } = settled
+    const failed: IdempotencyKey[] = []
     for (const change of missing) {
       if (isFull(head, 1)) break
       const { entries } = tipOf(head, found.right.value)
@@ -185,12 +220,19 @@ export class HeadStore {
         () => undefined,
       )
       if (E.isRight(applied)) head = withSave(head, change, applied.right, Date.now())
-      else {
-        this.#journals.remove(id, ({ save }) => save === change.save)
-        dropped += 1
-      }
+      else failed.push(change.save)
     }
-    return E.right({ head, dropped })
+    return E.right({ head, dropped: settled.dropped, failed })
+  }
+
+  /** Whether the store has all saves of a head, and has not changed since `stored` was read. */
+  async covers(id: SessionId, head: Head, stored: Snapshot): Promise<boolean> {
+    const saves = head.saves.map((save) => save.id)
+    const state = await this.find(id, UNKNOWN_STATE, saves)
+    if (E.isLeft(state) || state.right === undefined || state.right.versionTag !== stored.versionTag)
+      return false
+    const { stored: done } = state.right
+    return saves.every((save) => done.includes(save))
   }
 
   /** Saves a change that may be stored already. */

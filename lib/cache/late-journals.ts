@@ -1,5 +1,6 @@
 // Keeps the late saves of this process, with their functions, until they are known to be stored.
 
+import { LRUCache } from 'lru-cache'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type { Change } from '../store/contract.js'
 import { publish } from '../store/events.js'
@@ -14,7 +15,11 @@ interface Journal {
   readonly since: number
 }
 
+/** The number of stored saves that a process remembers, so that it recognises a repeated save. */
+const MAX_STORED = 10_000
+
 export class LateJournals {
+  readonly #stored = new LRUCache<IdempotencyKey, true>({ max: MAX_STORED })
   readonly #journals = new Map<SessionId, Journal>()
   /** The number of saves. */
   count = 0
@@ -31,6 +36,11 @@ export class LateJournals {
   get behindMs(): number {
     const [oldest] = this.#journals.values()
     return oldest === undefined ? 0 : performance.now() - oldest.since
+  }
+
+  /** Whether a save of this process may be stored. */
+  wasStored(save: IdempotencyKey): boolean {
+    return this.#stored.has(save)
   }
 
   has(id: SessionId): boolean {
@@ -63,6 +73,7 @@ export class LateJournals {
     for (const change of journal.changes.values())
       if (isStored(change)) {
         journal.changes.delete(change.save)
+        this.#stored.set(change.save, true)
         this.count -= 1
       }
     if (journal.changes.size === 0) this.#journals.delete(id)

@@ -5,6 +5,7 @@
 import { DriverError, type StoreError } from '../core/errors.js'
 import { E, O } from '../core/prelude.cjs'
 import { delay, neutral, setTimeout } from '../core/process.js'
+import type { Snapshot } from '../core/session.js'
 import { newIdempotencyKey, type SessionId } from '../core/token.js'
 import type { Change, SavedSnapshot } from '../store/contract.js'
 import { closedBy, type Head, openedBy, UNKNOWN_STATE, withoutStored } from './head.js'
@@ -18,10 +19,11 @@ export interface LateOptions {
   readonly maxJournal: number
 }
 
-// A statement skips a session that is locked, so it is repeated for about two seconds.
 const MAX_ATTEMPTS = 50
-/** From this attempt on, a flush waits for the lock of the session. */
+/** From this attempt on, a flush waits for the lock of the session. Before, its statement skips a locked session. */
 const MAX_UNLOCKED = 6
+/** A flush that waits for locks ends after this time, and the next flush tries again. */
+const MAX_FLUSH_MS = 3_000
 const MAX_DELAY_MS = 50
 const HEADS_PER_STATEMENT = 64
 const MAX_ROUNDS = 10
@@ -70,6 +72,11 @@ export class LateQueue {
   /** Whether the process of the head's saves seems to have ended. The clocks of the processes may differ. */
   isLeftBehind({ saves, at }: Head): boolean {
     return saves.length > 0 && Date.now() - at > 3 * this.#options.flushMs + 1_000
+  }
+
+  /** Whether a change may be stored already. */
+  mayBeStored({ save, mayBeDone = false }: Change): boolean {
+    return mayBeDone || this.#journals.wasStored(save)
   }
 
   ownHead(id: SessionId): Head | undefined {
@@ -166,11 +173,17 @@ export class LateQueue {
    * not answer, so the saves of other processes may not be stored.
    */
   async flush(id: SessionId, isHurried = false): Promise<E.Either<StoreError, Stored>> {
-    for (let attempt = isHurried ? MAX_UNLOCKED : 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
+    const until = performance.now() + MAX_FLUSH_MS
+    for (
+      let attempt = isHurried ? MAX_UNLOCKED : 1;
+      attempt <= MAX_ATTEMPTS && performance.now() < until;
+      attempt += 1
+    ) {
       // The head that is read next has these saves, unless they are stored or the cache has lost them.
       const own = this.#journals.changesOf(id)
-      const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
-      const step = await this.#flushOnce(id, read, own, attempt >= MAX_UNLOCKED)
+      const read = await this.#read(id)
+      if (E.isLeft(read)) return read
+      const step = await this.#flushOnce(id, read.right, own, attempt >= MAX_UNLOCKED)
       if (E.isLeft(step)) return step
       if (step.right !== 'again') return E.right(step.right)
       if (attempt > 2) await delay(Math.min(2 * attempt, MAX_DELAY_MS))
@@ -191,11 +204,20 @@ export class LateQueue {
     if (read.kind !== 'head' || read.head.saves.length === 0) return this.#store.saveOwn(id, read, own)
     const { head, version } = read
     const stored = await (isLocked
-      ? this.#store.storeLocked(id, head, version)
+      ? this.#store.storeLocked(id, head, version, own)
       : this.#storeOrSettle(id, head, version))
     if (E.isLeft(stored) || stored.right !== 'stored') return stored
     const isLeft = own.some((change) => this.#journals.changesOf(id).includes(change))
     return E.right(isLeft ? 'again' : 'stored')
+  }
+
+  /** Reads the head. The mark of an end counts only if the store agrees, since the store may have been restored. */
+  async #read(id: SessionId): Promise<E.Either<StoreError, HeadRead>> {
+    const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
+    if (read.kind !== 'ended') return E.right(read)
+    const state = await this.#store.find(id, UNKNOWN_STATE, [])
+    if (E.isLeft(state)) return state
+    return E.right(state.right === undefined ? read : { kind: 'head', head: NO_HEAD, version: read.version })
   }
 
   async #storeOrSettle(
@@ -217,7 +239,9 @@ export class LateQueue {
   async close(id: SessionId): Promise<E.Either<StoreError, Closed>> {
     const closer = newIdempotencyKey()
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
-      const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
+      const found = await this.#read(id)
+      if (E.isLeft(found)) return found
+      const read = found.right
       if (read.kind === 'ended') {
         this.#journals.drop(id)
         return E.right({ stored: 'gone', open: nothing })
@@ -248,6 +272,10 @@ export class LateQueue {
       const [opened] = await this.#heads.swap([{ id, head, version: O.some(read.version) }])
       if (opened?.isStored !== false) return
     }
+  }
+
+  covers(id: SessionId, head: Head, stored: Snapshot): Promise<boolean> {
+    return this.#store.covers(id, head, stored)
   }
 
   /** Saves a change that may be stored already. */

@@ -333,9 +333,9 @@ export const attempted = <L, A>(task: TE.TaskEither<L, A>): Promise<E.Either<L, 
   started(task).then(undefined, caught)
 
 /** Runs a task. An error that the task throws rejects the promise. An `async` function would cost a microsecond more. */
-const started = <L, A>(task: TE.TaskEither<L, A>): Promise<E.Either<L, A>> => {
+export const started = <A>(task: () => Promise<A>): Promise<A> => {
   try {
-    return task()
+    return Promise.resolve(task())
   } catch (error) {
     return new Promise(() => {
       throw error

@@ -288,8 +288,12 @@ class BatchQueue<I, R, A, L> {
     }
     try {
       return this.#options.one(item, mayBeDone).then((outcome) => {
-        this.#complete(group, E.isRight(outcome) ? outcome.right : undefined)
-        resolve(outcome)
+        try {
+          this.#complete(group, E.isRight(outcome) ? outcome.right : undefined)
+          resolve(outcome)
+        } catch (thrown) {
+          fail(thrown)
+        }
       }, fail)
     } catch (thrown) {
       fail(thrown)

@@ -178,8 +178,12 @@ export const retried =
         reject(thrown)
       }
       running.then((result) => {
-        if (isRetryable(result)) again(run, result).then(end, fail)
-        else end(result)
+        try {
+          if (isRetryable(result)) again(run, result).then(end, fail)
+          else end(result)
+        } catch (thrown) {
+          fail(thrown as Error)
+        }
       }, fail)
     })
 

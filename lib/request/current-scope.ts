@@ -9,6 +9,7 @@ import {
   type SessionError,
   SessionGone,
   type StoreError,
+  started,
 } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import {
@@ -247,7 +248,7 @@ export const syncEnded = (ended: SessionStore, ids: readonly SessionId[]): void 
 export const closeScope =
   (scope: Scope): TE.TaskEither<SessionError, Session> =>
   () => {
-    scope.saved ??= changesWithin(scope)?.then(() => saveClosed(scope)) ?? saveClosed(scope)
+    scope.saved ??= started(() => changesWithin(scope)?.then(() => saveClosed(scope)) ?? saveClosed(scope))
     return scope.saved
   }
 

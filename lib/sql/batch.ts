@@ -95,7 +95,7 @@ select head.n::int as n, head.revision::float8 as revision, ${epoch('head.expire
 from head`
 
 // A header may be newer than the revision that a process knows. So the statement itself leaves out a save at which old
-// tombstones are deleted. That save is sent alone.
+// tombstones are deleted. Its saves are sent alone.
 const deletesNoTombstones = `
     and s.revision % ${String(TOMBSTONE_REVISIONS)} + length(i.saves) / 16 < ${String(TOMBSTONE_REVISIONS)}`
 

@@ -34,7 +34,9 @@ where s.id = $1::uuid and s.expires_at > now() and ${ON_PRIMARY}`,
   // $1 id. Locks the header, as every save does. So the next statement sees each late save that came before. The timeout
   // is set before the lock is waited for, since PostgreSQL computes the row first.
   lock: (schema, isAlive) => `
-select s.id::text as id, ${atMost('lock_timeout', 'bound', 2)} from ${schema}.session s where s.id = $1::uuid and ${isAlive} for no key update`,
+select s.id::text as id, ${atMost('lock_timeout', 'wait', 2)},
+       ${atMost('idle_in_transaction_session_timeout', 'idle')}, ${atMost('transaction_timeout', 'bound')}
+from ${schema}.session s where s.id = $1::uuid and ${isAlive} for no key update`,
 
   // $1 id, $2 idempotency key. Inserts no row if the save is remembered already.
   remember: (schema) => `

@@ -17,7 +17,7 @@ import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
 
-// The store reads all rows with the next three functions. Each function runs a statement and checks its rows.
+// The store reads all rows with the next four functions. Each function runs a statement and checks its rows.
 
 export const rowsAs =
   <A>(codec: t.Type<A>) =>

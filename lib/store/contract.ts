@@ -166,7 +166,7 @@ export interface LateSaves {
   ) => TaskEither<StoreError | SessionGone | SaveConflict, SavedSnapshot>
   /**
    * Locks a live session, so that no other request saves it meanwhile, and runs a task in the lock's transaction. The
-   * result is `busy` if the session was locked by another transaction for two seconds.
+   * result is `busy` if the session was locked by another transaction for two seconds, or for the role's `lock_timeout`.
    */
   readonly locked: <A>(
     id: SessionId,

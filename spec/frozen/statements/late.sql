@@ -37,7 +37,11 @@ where ctid = any(array(select ctid from "keyrow".late_save where stored_at < now
 
 -- late.lock
 select s.id::text as id, case when extract(epoch from current_setting('lock_timeout', true)::interval) not between 0.001 and 2
-            then set_config('lock_timeout', '2000', true) end as bound from "keyrow".session s where s.id = $1::uuid and expires_at > clock_timestamp() for no key update
+            then set_config('lock_timeout', '2000', true) end as wait,
+       case when extract(epoch from current_setting('idle_in_transaction_session_timeout', true)::interval) not between 0.001 and 5
+            then set_config('idle_in_transaction_session_timeout', '5000', true) end as idle, case when extract(epoch from current_setting('transaction_timeout', true)::interval) not between 0.001 and 5
+            then set_config('transaction_timeout', '5000', true) end as bound
+from "keyrow".session s where s.id = $1::uuid and expires_at > clock_timestamp() for no key update
 -- plan:
 --   LockRows
 --     Index Scan using session_pkey on session
