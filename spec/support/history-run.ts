@@ -156,8 +156,11 @@ const storeHeads = async (
     return all.map((one) => O.toUndefined(one?.snapshot ?? O.none)?.revision).join()
   }
   const isStored = async (): Promise<boolean> => (await revisions(late)) === (await revisions(store))
-  for (const deadline = Date.now() + 30_000; !(await isStored()); await delay(200))
+  const deadline = Date.now() + 30_000
+  while (!(await isStored())) {
     if (Date.now() > deadline) throw new Error('heads were not stored within 30 seconds')
+    await delay(200)
+  }
   await right(late.drain)
   await cache.close()
 }

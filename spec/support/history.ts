@@ -30,7 +30,7 @@ export interface Operation {
 }
 
 /** What was done to a history, by times in microseconds. */
-export interface Troubles {
+interface Troubles {
   /** The deaths of processes, by the names of the processes. */
   readonly deaths: ReadonlyMap<string, number>
   /** The times in which the cache lost the head of a session, or of all sessions, or kept heads from some processes. */
@@ -53,7 +53,7 @@ const BEHIND_US = 5_000_000
 const processOf = ({ worker }: Operation): string => worker.split('.')[0] ?? ''
 
 /** Whether a save may be lost: its process died before the save was stored, and the cache lost the save. */
-export const mayBeLost = ({ deaths, losses }: Troubles, operation: Operation): boolean => {
+const mayBeLost = ({ deaths, losses }: Troubles, operation: Operation): boolean => {
   const { end, session } = operation
   const death = deaths.get(processOf(operation)) ?? Number.POSITIVE_INFINITY
   return (

@@ -98,7 +98,14 @@ const signOut = async (place) => {
 }
 
 const rotate = async (place) => {
-  visitors[place] = sessionToken(await rotateSession(await visit(place)))
+  const session = await visit(place)
+  try {
+    visitors[place] = sessionToken(await rotateSession(session))
+  } catch (error) {
+    // Only one of several concurrent rotations succeeds.
+    if (error._tag !== 'SaveConflict') throw error
+    did.gone += 1
+  }
 }
 
 const change = async (session) => {
