@@ -112,11 +112,15 @@ export class Behind {
     if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
       return this.#viewed(id, bareView(stored, read), read)
     // The store has the saves of the head, but the cache does not let the head be replaced.
-    if (read.kind === 'head' && attempt > MAX_OLDER && (await this.#queue.covers(id, read.head, stored)))
+    if (
+      read.kind === 'head' &&
+      attempt > MAX_OLDER &&
+      (await this.#queue.store.covers(id, read.head, stored))
+    )
       return this.#viewed(id, bareView(stored, UNREADABLE), UNREADABLE)
     const settled =
       read.kind === 'head' && attempt <= MAX_OLDER
-        ? await this.#queue.settle(id, read.head, read.version)
+        ? await this.#queue.store.settle(id, read.head, read.version)
         : await this.#queue.flush(id, attempt > MAX_OLDER)
     return E.isLeft(settled) ? settled : 'again'
   }
@@ -303,7 +307,7 @@ export class Behind {
     isDoubtful = false,
   ): Promise<E.Either<SaveError, SavedSnapshot>> {
     const task = isDoubtful
-      ? () => this.#queue.saveOnce(id, change)
+      ? () => this.#queue.store.saveOnce(id, change)
       : (this.#store.save(id, change) as TE.TaskEither<SaveError, SavedSnapshot>)
     return this.after(id, task)()
   }

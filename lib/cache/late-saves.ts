@@ -1,16 +1,15 @@
-// Brings the saves of heads into the store. Any process may store the head of a session, at any time and repeatedly, since
-// the store accepts a head only on the state from which the head was made. A process keeps its own saves in a journal until
-// they are stored. If a head is lost, the process saves them again, each with its own idempotency key.
+// Decides when the saves of heads are stored. Any process may store the head of a session, at any time and repeatedly. A
+// process keeps its own saves in a journal until they are stored. If a head is lost, the process saves them again, each with
+// its own idempotency key.
 
 import { DriverError, type StoreError } from '../core/errors.js'
 import { E, O } from '../core/prelude.cjs'
 import { delay, neutral, setTimeout } from '../core/process.js'
-import type { Snapshot } from '../core/session.js'
 import { newIdempotencyKey, type SessionId } from '../core/token.js'
-import type { Change, SavedSnapshot } from '../store/contract.js'
+import type { Change } from '../store/contract.js'
 import { closedBy, type Head, openedBy, UNKNOWN_STATE, withoutStored } from './head.js'
 import { type HeadCache, type HeadRead, NO_HEAD } from './head-cache.js'
-import { busy, HeadStore, type LateStore, type SaveError, type Stored } from './head-store.js'
+import { busy, HeadStore, type LateStore, type Stored } from './head-store.js'
 import { LateJournals } from './late-journals.js'
 
 export interface LateOptions {
@@ -45,7 +44,7 @@ export interface Closed {
 }
 
 export class LateQueue {
-  readonly #store: HeadStore
+  readonly store: HeadStore
   readonly #heads: HeadCache
   readonly #options: LateOptions
   readonly #journals = new LateJournals()
@@ -57,7 +56,7 @@ export class LateQueue {
   #forgotAt = performance.now()
 
   constructor(store: LateStore, heads: HeadCache, options: LateOptions) {
-    this.#store = new HeadStore(store, heads, this.#journals)
+    this.store = new HeadStore(store, heads, this.#journals)
     this.#forget = store.late.forget
     this.#heads = heads
     this.#options = options
@@ -154,7 +153,7 @@ export class LateQueue {
       const read = reads[index] as HeadRead
       return read.kind === 'head' && read.head.saves.length > 0 ? [{ id, ...read }] : []
     })
-    const stored = full.length === 0 ? E.right([]) : await this.#store.store(full)
+    const stored = full.length === 0 ? E.right([]) : await this.store.store(full)
     // An error that is not retryable may concern one session only.
     if (E.isLeft(stored) && isRetryable(stored.left)) return
     const done = E.isLeft(stored) ? [] : full.filter((_, index) => stored.right[index] === true)
@@ -201,10 +200,10 @@ export class LateQueue {
       this.#journals.drop(id)
       return E.right('gone')
     }
-    if (read.kind !== 'head' || read.head.saves.length === 0) return this.#store.saveOwn(id, read, own)
+    if (read.kind !== 'head' || read.head.saves.length === 0) return this.store.saveOwn(id, read, own)
     const { head, version } = read
     const stored = await (isLocked
-      ? this.#store.storeLocked(id, head, version, own)
+      ? this.store.storeLocked(id, head, version, own)
       : this.#storeOrSettle(id, head, version))
     if (E.isLeft(stored) || stored.right !== 'stored') return stored
     const isLeft = own.some((change) => this.#journals.changesOf(id).includes(change))
@@ -215,7 +214,7 @@ export class LateQueue {
   async #read(id: SessionId): Promise<E.Either<StoreError, HeadRead>> {
     const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
     if (read.kind !== 'ended') return E.right(read)
-    const state = await this.#store.find(id, UNKNOWN_STATE, [])
+    const state = await this.store.find(id, UNKNOWN_STATE, [])
     if (E.isLeft(state)) return state
     return E.right(state.right === undefined ? read : { kind: 'head', head: NO_HEAD, version: read.version })
   }
@@ -225,9 +224,9 @@ export class LateQueue {
     head: Head,
     version: string,
   ): Promise<E.Either<StoreError, 'stored' | 'gone' | 'again'>> {
-    const stored = await this.#store.store([{ id, head }])
+    const stored = await this.store.store([{ id, head }])
     if (E.isLeft(stored)) return stored
-    if (stored.right[0] !== true) return this.#store.settle(id, head, version)
+    if (stored.right[0] !== true) return this.store.settle(id, head, version)
     await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
     return E.right('stored')
   }
@@ -266,26 +265,12 @@ export class LateQueue {
       const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
       if (read.kind !== 'head') return
       // The head names the present state, so that nobody takes an older one for it. If the store fails, it opens by itself.
-      const state = await this.#store.find(id, UNKNOWN_STATE, [])
+      const state = await this.store.find(id, UNKNOWN_STATE, [])
       if (E.isLeft(state) || state.right === undefined) return
       const head = openedBy(read.head, closer, state.right)
       const [opened] = await this.#heads.swap([{ id, head, version: O.some(read.version) }])
       if (opened?.isStored !== false) return
     }
-  }
-
-  covers(id: SessionId, head: Head, stored: Snapshot): Promise<boolean> {
-    return this.#store.covers(id, head, stored)
-  }
-
-  /** Saves a change that may be stored already. */
-  saveOnce(id: SessionId, change: Change): Promise<E.Either<SaveError, SavedSnapshot>> {
-    return this.#store.saveOnce(id, change)
-  }
-
-  /** Brings a head into agreement with the store. */
-  settle(id: SessionId, head: Head, version: string): Promise<E.Either<StoreError, 'gone' | 'again'>> {
-    return this.#store.settle(id, head, version)
   }
 }
 

@@ -3,7 +3,7 @@
 import { composeEdits, type Edits, type Entries, setTo } from './edits.js'
 import { isNumberWithin, MAX_LIFETIME_MS } from './errors.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
-import { E, t } from './prelude.cjs'
+import { E, O, t } from './prelude.cjs'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
 import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
@@ -38,6 +38,10 @@ export const sessionPrincipal: SessionKey<string> = sessionKey(
     (value): value is string => typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 1024,
   ),
 )
+
+/** Returns the principal of a session, or `undefined` if it has none. */
+export const principalOf = (session: SessionValue<unknown>): string | undefined =>
+  O.toUndefined(sessionRef(sessionPrincipal)(session))
 
 /**
  * Sets the session's principal, which is the id of a user or of any other party. `sessionsOf` then lists the session,

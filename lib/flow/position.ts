@@ -4,8 +4,7 @@
 
 import { E, O, pipe } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
-import { sessionRef } from '../core/values.js'
-import { sessionPrincipal } from '../core/well-known-keys.js'
+import { principalOf } from '../core/well-known-keys.js'
 import type { Session } from '../store/contract.js'
 import type { FlowHead, FlowPosition, FlowStore, NewRow } from '../store/flow-contract.js'
 import { FlowChanged, FlowExpired, type FlowExpiredReason } from './errors.js'
@@ -83,9 +82,6 @@ export const flowsIn = (session: Session): FlowStore => {
   if (flows === undefined) throw new TypeError('the store of this session has no flows')
   return flows
 }
-
-export const principalOf = (session: Session): string | undefined =>
-  O.toUndefined(sessionRef(sessionPrincipal)(session))
 
 /** Reads a position. Returns `undefined` if the session has no such flow. */
 export const readPosition = async (

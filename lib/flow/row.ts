@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { SaveConflict } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import { newIdempotencyKey } from '../core/token.js'
+import { principalOf } from '../core/well-known-keys.js'
 import { saveCurrentWith, storeCurrentSession } from '../request/save-with.js'
 import { sessionHere } from '../request/with-session.js'
 import { publish } from '../store/events.js'
@@ -11,7 +12,7 @@ import { MAX_JOURNAL_CHARS, type NewRow } from '../store/flow-contract.js'
 import { FlowFull } from './errors.js'
 import { answerTokenOf, calledIdOf, encode, recordOf, type WaitingStep } from './journal.js'
 import { keepBody } from './journal-cache.js'
-import { cacheRow, isWorthKeeping, type Position, pathOf, principalOf } from './position.js'
+import { cacheRow, isWorthKeeping, type Position, pathOf } from './position.js'
 import {
   begin,
   charsOf,

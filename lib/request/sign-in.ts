@@ -8,18 +8,18 @@ import {
   type SessionError,
   type StoreError,
 } from '../core/errors.js'
-import { A, flow, O, pipe, TE } from '../core/prelude.cjs'
+import { A, flow, pipe, TE } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
-import { sessionDel, sessionRef, sessionSetAnew } from '../core/values.js'
+import { sessionDel, sessionSetAnew } from '../core/values.js'
 import {
   type Flash,
   type OwnLifetime,
   ownLifetimeKey,
+  principalOf,
   sessionClearFlashes,
   sessionFlash,
   sessionFlashes,
   sessionFor,
-  sessionPrincipal,
 } from '../core/well-known-keys.js'
 import {
   checkedLifetime,
@@ -203,11 +203,14 @@ export const sessionsOf = (
     ),
   )
 
-const isCurrent = (store: SessionStore, id: SessionId): boolean => {
+const isCurrent = (store: SessionStore, id: SessionId): boolean => currentIn(store)?.id === id
+
+/** Returns the current session, if it is one of this store. */
+const currentIn = (store: SessionStore): Session | undefined => {
   const scope = currentScope()
-  if (scope === undefined || scope.ended) return false
+  if (scope === undefined || scope.ended) return undefined
   const session = lookAt(scope)
-  return session.id === id && isSameStore(session.handle, store)
+  return isSameStore(session.handle, store) ? session : undefined
 }
 
 /**
@@ -283,10 +286,6 @@ export const limitSessionsOf = (
 
 /** Whether the current session is one of the principal's, although it may not be stored yet. */
 const isOfCurrent = (store: SessionStore, principal: string): boolean => {
-  const scope = currentScope()
-  if (scope === undefined || scope.ended) return false
-  const session = lookAt(scope)
-  return (
-    isSameStore(session.handle, store) && O.toUndefined(sessionRef(sessionPrincipal)(session)) === principal
-  )
+  const session = currentIn(store)
+  return session !== undefined && principalOf(session) === principal
 }

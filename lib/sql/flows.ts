@@ -200,7 +200,7 @@ const writing =
     ]
     const all = (handle: Database) => TE.sequenceSeqArray(parts(handle))
     // Most writes are a single row. Each function of `TaskEither` makes three promises, so this write makes its own.
-    if (change === undefined && ends.length === 0 && row !== undefined) return addingRow(database, sql, row)
+    if (change === undefined && ends.length === 0 && row !== undefined) return advancing(database, sql, row)
     if (change !== undefined)
       return database.transaction((tx) =>
         pipe(
@@ -216,17 +216,14 @@ const writing =
 
 type Part = TE.TaskEither<StoreError | SaveConflict, unknown>
 
-const addingRow = (
-  database: Database,
+const advancing = (
+  handle: Database,
   sql: FlowStatements,
   { key, seen, row }: RowWrite,
-): ReturnType<FlowStore['write']> =>
-  rowsTo(StoredRow)(database, sql.advance, advanceParams(key, seen, row), ([stored]) =>
+): TE.TaskEither<StoreError | SaveConflict, undefined> =>
+  rowsTo(StoredRow)(handle, sql.advance, advanceParams(key, seen, row), ([stored]) =>
     stored?.stored === true ? E.right(undefined) : E.left(refused(key, 'advance')),
   )
-
-const advancing = (handle: Database, sql: FlowStatements, { key, seen, row }: RowWrite): Part =>
-  pipe(rowAs(StoredRow)(handle, sql.advance, advanceParams(key, seen, row)), ifStored(key, 'advance'))
 
 /** Makes the operation of a batch that stores rows of different flows in one statement. */
 export const rowsBatch =
