@@ -3,21 +3,15 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { loadSession, saveSession, sessionUpdate } from 'keyrow/promise'
-import { batched, cached, sessionStore, writeBehind, writeThrough } from 'keyrow/store'
-import { openedCache } from './server-cache.mjs'
+import { sessionStore } from 'keyrow/store'
+import { openedCache, withLayers } from './server-cache.mjs'
 import { opened } from './server-database.mjs'
 
 const task = JSON.parse(process.argv[2])
 const database = opened('node-postgres', task.url, { max: 4, timeoutMs: 10_000 })
 const plain = sessionStore(database, { schema: task.schema, durability: task.durability })
 const cache = task.cache && openedCache(task.cache)
-const secrets = [Buffer.alloc(32, 1)]
-const layers = {
-  plain: (store) => batched(cached(store)),
-  through: (store) => writeThrough(batched(cached(store)), cache, { secrets, minBytes: 0 }),
-  behind: (store) => batched(writeBehind(cached(store), cache, { secrets, flushMs: 50 })),
-}
-const store = layers[task.mode](plain)
+const store = withLayers(plain, { mode: task.mode, cache, flushMs: 50 })
 const add = sessionUpdate('count', (count) => count + 1, 0)
 
 /** Changes a session again and again, until it is gone. */

@@ -14,10 +14,10 @@ import {
   sessionSet,
   sessionUpdate,
 } from 'keyrow/promise'
-import { batched, cached, sessionStore, writeBehind, writeThrough } from 'keyrow/store'
+import { sessionStore } from 'keyrow/store'
 import { broken, brokenCache, brokenDatabase } from './broken-store.mjs'
 import { withPoints } from './points.mjs'
-import { openedCache } from './server-cache.mjs'
+import { openedCache, withLayers } from './server-cache.mjs'
 import { opened } from './server-database.mjs'
 
 const task = JSON.parse(process.argv[2])
@@ -37,18 +37,7 @@ const plain = sessionStore(database, {
   citus: task.distributed,
   durability: task.durability,
 })
-const secrets = [Buffer.alloc(32, 1)]
-const layers = {
-  through: (inner) =>
-    writeThrough(task.fast ? batched(cached(inner)) : inner, cache, { secrets, minBytes: 0 }),
-  behind: (inner) => {
-    const { flushMs } = task.cache
-    const late = writeBehind(task.fast ? cached(inner) : inner, cache, { secrets, flushMs })
-    return task.fast ? { ...batched(late), drain: late.drain } : late
-  },
-}
-const inner = task.fast ? batched(cached(plain)) : plain
-const layered = cache ? layers[task.cache.mode](plain) : inner
+const layered = withLayers(plain, { ...task.cache, fast: task.fast, cache })
 const store = broken(task.broken, layered, forget)
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
