@@ -341,13 +341,15 @@ const UNREADABLE: HeadRead = { kind: 'unknown' }
 
 /** Returns the view without a head. If the store has restored a session that had ended, its next save replaces the mark. */
 const bareView = (stored: Snapshot, read: HeadRead): View => ({
-  ...{ stored, head: emptyHead(stored) },
+  stored,
+  head: emptyHead(stored),
   version: 'version' in read ? O.some(read.version) : read.kind === 'none' ? O.none : undefined,
 })
 
 /** Returns the view after a save that is in the cache. */
 const viewAfter = ({ stored, head }: Omit<View, 'version'>, { version }: Swapped): View => ({
-  ...{ stored, head },
+  stored,
+  head,
   version: version === undefined ? undefined : O.some(version),
 })
 

@@ -57,7 +57,9 @@ export class HeadCache {
     if (heads.length === 0) return []
     const swapped = await this.#cache.swap(
       heads.map(({ id, head, version }) => ({
-        ...{ key: keyOf(id), value: sealHead(this.#sealing, id, head), version },
+        key: keyOf(id),
+        value: sealHead(this.#sealing, id, head),
+        version,
         ttlMs: head.saves.length === 0 ? EMPTY_TTL_MS : HEAD_TTL_MS,
       })),
     )()

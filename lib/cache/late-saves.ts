@@ -159,7 +159,9 @@ export class LateQueue {
     const done = E.isLeft(stored) ? [] : full.filter((_, index) => stored.right[index] === true)
     await this.#heads.swap(
       done.map(({ id, head, version }) => ({
-        ...{ id, head: withoutStored(head, head.saves.length), version: O.some(version) },
+        id,
+        head: withoutStored(head, head.saves.length),
+        version: O.some(version),
       })),
     )
     const isDone = new Set(done.map(({ id }) => id))

@@ -78,7 +78,9 @@ export const flowsShow = (context: Context, { id, flow, values }: CommandOf<'flo
 
 const shown = (head: FlowRow, rows: readonly ContinuationRow[]) => ({
   data: {
-    ...{ ...head, used: iso(head.used), expiration: iso(head.expiration) },
+    ...head,
+    used: iso(head.used),
+    expiration: iso(head.expiration),
     continuations: rows.map(({ made, records, ...row }) => ({
       ...row,
       made: iso(made),

@@ -258,15 +258,18 @@ class BatchQueue<I, R, A, L> {
     if (key !== undefined && rest.length > 0)
       this.#blockedByKey.set(key, [...rest, ...(this.#blockedByKey.get(key) ?? NONE)])
     this.#release(key, result)
-    this.#scheduler.schedule()
   }
 
+  /** Lets the next item of the key be sent, if one waits. */
   #release(key: string | undefined, result: A | undefined): void {
     if (key === undefined) return
     const blocked = this.#blockedByKey.get(key)
     const next = blocked === NONE ? undefined : blocked?.shift()
     if (next === undefined) this.#blockedByKey.delete(key)
-    else this.#ready.push(next)
+    else {
+      this.#ready.push(next)
+      this.#scheduler.schedule()
+    }
     if (next !== undefined && result !== undefined) this.#bases.set(key, result)
     else if (this.#bases.size > 0) this.#bases.delete(key)
   }

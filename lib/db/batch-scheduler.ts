@@ -107,7 +107,8 @@ export class Scheduler {
       member.running -= 1
       this.#running -= 1
       for (const other of this.#members) while (hasMuchWork(other) && this.#start(other));
-      this.schedule()
+      // A request that arrives later schedules its batch itself.
+      if (this.#members.some((other) => hasWork(other))) this.schedule()
     }
     sent.then(done, done)
     return true

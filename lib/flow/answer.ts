@@ -13,6 +13,7 @@ import { FlowBusy, FlowExpired, FlowFull } from './errors.js'
 import {
   canonical,
   decode,
+  type Entry,
   encode,
   isFresh,
   type Place,
@@ -43,6 +44,8 @@ type Result<A> = Promise<E.Either<unknown, A>>
 export interface Fitting {
   readonly value: Json
   readonly decoded: unknown
+  /** The codec that has decoded `value`. A decoded value with a secret has no such codec. */
+  readonly codec?: Codec
 }
 
 /** Decodes the answer to a position. A `Left` is what the caller does without an answer. */
@@ -152,31 +155,39 @@ const advanced = (
   advancing: Advancing,
 ): Result<{ readonly to: string }> => {
   const { seed, flow } = position.instance
-  const row = rowIdOf(seed, flow.version, position.row, digestOf(position, session, fitting))
+  const text = canonical(fitting.value)
+  const row = rowIdOf(seed, flow.version, position.row, digestOf(position, session, text, fitting.decoded))
   const mayBeMade = advancing.repeated || position.cut || position.answers >= MAX_ANSWERS
-  if (!mayBeMade) return advancedTo(row, position, session, fitting, advancing)
+  const made = { ...fitting, row, chars: text.length }
+  if (!mayBeMade) return advancedTo(made, position, session, advancing)
   return madeBefore(position, session, row).then((before) => {
     if (E.isLeft(before)) return before
-    return before.right === undefined
-      ? advancedTo(row, position, session, fitting, advancing)
-      : E.right(before.right)
+    return before.right === undefined ? advancedTo(made, position, session, advancing) : E.right(before.right)
   })
 }
 
+/** An answer with the id of its row. `chars` is the number of characters of its value as JSON. */
+interface Made extends Fitting {
+  readonly row: string
+  readonly chars: number
+}
+
 const advancedTo = (
-  row: string,
+  made: Made,
   position: Position,
   session: Session,
-  { value, decoded }: Fitting,
   advancing: Advancing,
 ): Result<{ readonly to: string }> => {
-  const { instance, step } = position
-  const limit = limitOf(position, value)
+  const { instance } = position
+  const limit = limitOf(position, made.chars)
   if (limit !== undefined) return Promise.resolve(E.left(limit))
   const segment: Segment = {
-    ...{ instance, row, session, before: position.journal.entries },
-    records: [{ kind: step.kind, name: step.name, value }],
-    answer: decoded,
+    instance,
+    row: made.row,
+    session,
+    before: position.journal.entries,
+    records: [entryOfAnswer(position, made)],
+    answer: made.decoded,
   }
   const onEnd = (end: E.Either<unknown, SegmentEnd>): Result<{ readonly to: string }> => {
     if (E.isLeft(end)) return Promise.resolve(end)
@@ -186,6 +197,12 @@ const advancedTo = (
   }
   const end = runSegment(segment, position.replayed)
   return end instanceof Promise ? end.then(onEnd) : onEnd(end)
+}
+
+/** Returns the record of an answer. It keeps the decoded value, so that a replay need not decode it. */
+const entryOfAnswer = ({ step: { kind, name } }: Position, made: Made): Entry => {
+  const { value, chars, codec, decoded } = made
+  return { kind, name, value, chars, decoded: codec && { codec, value: { _tag: 'Right', right: decoded } } }
 }
 
 /** Returns the path of a row if an equal answer has made it before, and the row can still be answered. */
@@ -205,18 +222,16 @@ const madeBefore = async (
 /** Returns the reason why a position cannot get this answer. */
 const limitOf = (
   { cut, latest, answers, instance: { flow } }: Position,
-  value: Json,
+  chars: number,
 ): FlowExpired | FlowFull | undefined => {
-  if (cut) return new FlowExpired('cut', flow.name, latest)
-  if (JSON.stringify(value).length > MAX_VALUE_CHARS) return new FlowFull(flow.name, 'value')
+  if (cut) return new FlowExpired('cut', flow.name, latest())
+  if (chars > MAX_VALUE_CHARS) return new FlowFull(flow.name, 'value')
   return answers >= MAX_ANSWERS ? new FlowFull(flow.name, 'answers') : undefined
 }
 
 /** Returns the text from which the id of the row is derived. */
-const digestOf = ({ step }: Position, { token }: Session, { value, decoded }: Fitting): string => {
-  if ('once' in step && step.once) return ''
-  return `${canonical(value)} ${secretDigest(token, decoded)}`
-}
+const digestOf = ({ step }: Position, { token }: Session, text: string, decoded: unknown): string =>
+  'once' in step && step.once ? '' : `${text} ${secretDigest(token, decoded)}`
 
 /** Ends a flow. Its result goes to the caller, or to `done`, which returns the next path. */
 const ended = async (
@@ -272,7 +287,7 @@ const returned = async (
 
 /** Decodes a value that was encoded by the same codec. */
 export const fitting = (codec: Codec, value: Json): E.Either<readonly string[], Fitting> =>
-  E.map((decoded: unknown) => ({ value, decoded }))(decode(codec, value))
+  E.map((decoded: unknown) => ({ value, decoded, codec }))(decode(codec, value))
 
 /** Answers a position that waits for a value of the server. Returns the path of the next page. */
 export const answerWaiting = async (

@@ -60,17 +60,15 @@ interface Parts {
   readonly body: unknown
 }
 
-const requestOf = async ({ req, url, body }: Parts): Promise<E.Either<unknown, FlowRequest>> => {
-  const { method = 'GET', headers } = req
-  const form =
-    method === 'GET' || method === 'HEAD' || body !== undefined ? E.right(body) : await readForm(req)
-  return E.map((fields: unknown) => ({ method, url: url ?? '/', headers, body: fields }))(form)
-}
-
 const handled =
   <L>(handler: FlowHandler<L>) =>
-  (parts: Parts): TE.TaskEither<unknown, Reply> =>
-    pipe(() => requestOf(parts), TE.chainW(handler))
+  ({ req, url = '/', body }: Parts): TE.TaskEither<unknown, Reply> =>
+  async () => {
+    const { method = 'GET', headers } = req
+    const isParsed = method === 'GET' || method === 'HEAD' || body !== undefined
+    const form = isParsed ? E.right(body) : await readForm(req)
+    return E.isLeft(form) ? form : handler({ method, url, headers, body: form.right })()
+  }
 
 /** Runs the task. The promise rejects with the error of the flow, so that the framework handles it. */
 const replied = <A>(task: TE.TaskEither<unknown, A>): Promise<A> => orThrow(task as TE.TaskEither<Error, A>)

@@ -129,8 +129,8 @@ const ownQuery = (request: FlowRequest): string => {
 }
 
 /** Returns the position that a request names. Without `k`, a new flow begins. */
-const placeOf = ({ flow }: ServedFlow, request: FlowRequest): E.Either<FlowExpired, Place> => {
-  const k = queryOf(request).get('k')
+const placeOf = ({ flow }: ServedFlow, query: URLSearchParams): E.Either<FlowExpired, Place> => {
+  const k = query.get('k')
   if (k === null) return E.right({ flow: randomUUID(), row: undefined })
   return E.fromOption(() => new FlowExpired('unknown', flow.name))(parseK(k))
 }
@@ -141,16 +141,17 @@ const get = async (
   start: Start,
   storeSession: boolean,
 ): Result<Reply> => {
-  const place = placeOf(flow, request)
+  const query = queryOf(request)
+  const place = placeOf(flow, query)
   if (E.isLeft(place)) return place
   // The first page gets a URL of its own. So the page is the same when the browser fetches it again after Back.
-  if (!queryOf(request).has('k')) return E.right(seeOther(pathOf(flow, place.right) + ownQuery(request)))
+  if (!query.has('k')) return E.right(seeOther(pathOf(flow, place.right) + ownQuery(request)))
   const session = storeSession ? await storeCurrentSession() : await currentSession()
   if (E.isLeft(session)) return session
   const found = await positionFor(flow, session.right, place.right, start)
   if (E.isLeft(found)) return found
   if ('to' in found.right) return E.right(seeOther(found.right.to))
-  if (found.right.cut) return E.left(new FlowExpired('cut', flow.flow.name, found.right.latest))
+  if (found.right.cut) return E.left(new FlowExpired('cut', flow.flow.name, found.right.latest()))
   const passed = await checkGuards(found.right)
   if (E.isLeft(passed)) return passed
   return shown(found.right, request, undefined)
@@ -165,14 +166,15 @@ interface Misfit {
 }
 
 const post = async (flow: ServedFlow, request: FlowRequest, start: Start): Result<Reply> => {
-  const place = placeOf(flow, request)
+  const query = queryOf(request)
+  const place = placeOf(flow, query)
   if (E.isLeft(place)) return place
   const { csrf, answer } = fieldsOf(request.body)
   if (!isFromOwnPage(request, place.right)) {
     const accepted = await verifyCsrf(request, csrf)()
     if (E.isLeft(accepted)) return accepted
   }
-  const tag = queryOf(request).get('choice') ?? undefined
+  const tag = query.get('choice') ?? undefined
   const outcome = await answerAt<Misfit>(flow, place.right, start, (position) =>
     posted(position, answer, tag),
   )

@@ -35,9 +35,10 @@ const ROW_CHARS = 300
 /** The maximum number of known rows that a read names. */
 const MAX_KNOWN = 64
 
-const flows = new LRUCache<string, CachedFlow>({
+// The cache measures a value only when it is new. So each change of a flow stores a new object.
+const flows = new LRUCache<string, { readonly rows: CachedFlow }>({
   maxSize: MAX_CHARS,
-  sizeCalculation: ({ chars }) => chars + ROW_CHARS,
+  sizeCalculation: ({ rows: { chars } }) => chars + ROW_CHARS,
 })
 
 /** A row and its position in the journal. `end` is the number of records from the first answer to the row's end. */
@@ -61,7 +62,7 @@ const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
 
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
 export const cachedFlow = (key: FlowKey): CachedFlow =>
-  flows.get(nameOf(key)) ?? { head: undefined, rows: new Map(), chars: 0, last: undefined }
+  flows.get(nameOf(key))?.rows ?? { head: undefined, rows: new Map(), chars: 0, last: undefined }
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {
@@ -74,14 +75,14 @@ export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readon
 export const addRows = (
   key: FlowKey,
   cached: CachedFlow,
-  added: readonly (FlowRow & { readonly chars?: number })[],
+  added: readonly (FlowRow & { readonly chars?: number; readonly entries?: readonly Entry[] })[],
   head: FlowHead | undefined,
 ): void => {
   cached.head = head
   if (added.some(({ id }) => cached.rows.has(id))) cached.last = undefined
   for (const row of added) {
     const { id, parent, generation, records } = row
-    const entries = records.map(entryOf)
+    const entries = row.entries ?? records.map(entryOf)
     const chars = (row.chars ?? JSON.stringify(records).length) + ROW_CHARS
     const length = entries.length + (parent === undefined ? 0 : (cached.rows.get(parent)?.length ?? 0))
     cached.chars -= cached.rows.get(id)?.chars ?? 0
@@ -89,9 +90,7 @@ export const addRows = (
     cached.chars += chars
   }
   if (added.length === 0) return
-  // The cache measures a value only when it is new.
-  flows.delete(nameOf(key))
-  flows.set(nameOf(key), cached)
+  flows.set(nameOf(key), { rows: cached })
 }
 
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */

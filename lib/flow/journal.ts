@@ -24,7 +24,15 @@ export interface Entry {
   readonly kind: string
   readonly name: string
   readonly value: Json
-  decoded?: { readonly codec: Codec; readonly value: E.Right<unknown> }
+  /** The number of characters of the value as JSON, if it is known. */
+  readonly chars?: number
+  decoded?: Decoded | undefined
+}
+
+/** A value that was decoded from its JSON, and the codec. */
+export interface Decoded {
+  readonly codec: Codec
+  readonly value: E.Right<unknown>
 }
 
 export const entryOf = ([kind, name, value]: JournalRecord): Entry => ({ kind, name, value })
@@ -170,12 +178,14 @@ export const parseK = (k: string): O.Option<Place> => {
 }
 
 /** Writes JSON with the members of each object in order. So equal values have equal texts. */
-export const canonical = (value: Json): string =>
-  JSON.stringify(value, (_, member: unknown) =>
-    typeof member === 'object' && member !== null && !Array.isArray(member)
-      ? Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : member,
-  )
+export const canonical = (value: Json): string => JSON.stringify(ordered(value))
+
+const ordered = (value: Json): Json => {
+  if (typeof value !== 'object' || value === null) return value
+  if (Array.isArray(value)) return (value as readonly Json[]).map(ordered)
+  const members = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
+  return Object.fromEntries(members.map(([name, member]) => [name, ordered(member)] as const))
+}
 
 const derived = (seed: string, ...parts: readonly (string | number)[]): Buffer =>
   createHmac('sha256', Buffer.from(seed, 'hex')).update(JSON.stringify(parts)).digest()

@@ -65,7 +65,8 @@ export interface Position {
   /** The number of answers, and of the characters of all records. */
   readonly answers: number
   readonly size: number
-  readonly latest: string | undefined
+  /** Returns the path of the latest page. */
+  readonly latest: () => string | undefined
   /** The answer that was given from outside of the session. */
   readonly given: FlowPosition['given']
 }
@@ -137,22 +138,30 @@ const positionAt = (
   parts: Pick<Position, 'served' | 'cached' | 'journal' | 'parentMade'>,
   body?: Replayed,
 ): E.Either<FlowChanged, Position | Rewound> => {
-  const { served, journal } = parts
-  const latest = latestOf(served, flow, head)
-  return pipe(
+  const { served, cached, journal, parentMade } = parts
+  const found =
     body === undefined
       ? replayedAt(served.flow, head, journal.entries)
-      : waitingIn(served.flow, journal.entries, body),
-    E.map((found) => ({
-      ...{ ...parts, instance, row, latest, given, cut: generation !== head.generation },
-      ...{ answers: head.answers, size: head.size },
-      ...found,
-    })),
-    E.orElse((changed): E.Either<FlowChanged, Position | Rewound> => {
-      const earlier = rewound(served, head, journal, changed)
-      return E.isLeft(earlier) ? earlier : E.right({ to: pathOf(served, { flow, row: earlier.right }) })
-    }),
-  )
+      : waitingIn(served.flow, journal.entries, body)
+  if (E.isLeft(found)) {
+    const earlier = rewound(served, head, journal, found.left)
+    return E.isLeft(earlier) ? earlier : E.right({ to: pathOf(served, { flow, row: earlier.right }) })
+  }
+  return E.right({
+    served,
+    instance,
+    row,
+    parentMade,
+    cut: generation !== head.generation,
+    cached,
+    journal,
+    replayed: found.right.replayed,
+    step: found.right.step,
+    answers: head.answers,
+    size: head.size,
+    latest: () => latestOf(served, flow, head),
+    given,
+  })
 }
 
 const latestOf = (served: ServedFlow, flow: string, { latest }: FlowHead): string | undefined =>
@@ -266,39 +275,48 @@ export const firstPosition = (
   start: Pick<Instance, 'input' | 'seed'>,
 ): Position => {
   const instance: Instance = {
-    ...{ key: { session: session.id, flow: id }, flow: flow.flow, store: flowsIn(session), ...start },
-    ...{
-      version: flow.flow.version,
-      principal: principalOf(session),
-      caller: undefined,
-      generation: 0,
-      isStored: false,
-    },
+    ...start,
+    key: { session: session.id, flow: id },
+    flow: flow.flow,
+    store: flowsIn(session),
+    version: flow.flow.version,
+    principal: principalOf(session),
+    caller: undefined,
+    generation: 0,
+    isStored: false,
   }
   const cached = cachedFlow(instance.key)
   const journal = journalOf(cached, undefined)
   const found = replayedAt(flow.flow, instance, journal.entries)
   if (E.isLeft(found) || found.right.step.kind === 'tangent' || found.right.step.kind === 'call')
     throw new TypeError(`the flow ${flow.flow.name} must begin with a page`)
-  return {
-    ...{ served: flow, instance, row: undefined, cached, journal, latest: undefined, given: undefined },
-    ...{ parentMade: start.seed, cut: false, answers: 0, size: 0 },
-    ...found.right,
-  }
+  const parts = { served: flow, cached, journal, parentMade: start.seed }
+  const unused = { cut: false, answers: 0, size: 0, latest: () => undefined, given: undefined }
+  return { ...parts, ...unused, ...found.right, instance, row: undefined }
 }
 
 /** Adds a row to the cache after it was stored. `principal` is the principal with which it was stored. */
 export const cacheRow = (
   { instance, cached, answers, size }: Position,
   row: NewRow,
+  entries: readonly Entry[],
   principal: string | undefined,
 ): void => {
   const { key, flow, version, input, seed, caller } = instance
   const generation = instance.generation + (row.cuts ? 1 : 0)
-  addRows(key, cached, [{ ...row, generation }], {
-    ...{ name: flow.name, version, input, seed, caller, generation, latest: row.id },
-    ...{ principal: instance.principal ?? principal, answers: answers + 1, size: size + row.chars },
-    ...{ end: undefined, expired: false },
+  addRows(key, cached, [{ ...row, generation, entries }], {
+    name: flow.name,
+    version,
+    input,
+    seed,
+    caller,
+    generation,
+    latest: row.id,
+    principal: instance.principal ?? principal,
+    answers: answers + 1,
+    size: size + row.chars,
+    end: undefined,
+    expired: false,
   })
 }
 

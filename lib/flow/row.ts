@@ -40,8 +40,14 @@ export const stored = (
 }
 
 const newRow = ({ row, parentMade }: Position, { row: id, records }: Segment, step: WaitingStep): NewRow => ({
-  ...{ id, parent: row, parentMade, step: step.name, records: records.map(recordOf) },
-  ...{ chars: charsOf(records), made: newIdempotencyKey(), cuts: step.kind === 'forward' },
+  id,
+  parent: row,
+  parentMade,
+  step: step.name,
+  records: records.map(recordOf),
+  chars: charsOf(records),
+  made: newIdempotencyKey(),
+  cuts: step.kind === 'forward',
 })
 
 const storedRow = (
@@ -65,7 +71,7 @@ const storedRow = (
     if (E.isLeft(written)) return written
     publish('flowAdvanced', { id, flow, name: instance.flow.name, step: step.name })
     publishEnds(ending)
-    cacheRow(position, made, principalOf(session.right))
+    cacheRow(position, made, segment.records, principalOf(session.right))
     if (body !== undefined && isWorthKeeping(position, step))
       keepBody(instance.key, { row, made: made.made, flow: instance.flow, body })
     return E.right({ to })
@@ -108,8 +114,10 @@ export const write = (
   if (E.isLeft(session)) return Promise.resolve(session)
   const principal = principalOf(session.right)
   const ends = ending.map((flow) => ({
-    ...{ key: flow.key, seen: { generation: flow.generation, principal } },
-    ...{ to, made: newIdempotencyKey() },
+    key: flow.key,
+    seen: { generation: flow.generation, principal },
+    to,
+    made: newIdempotencyKey(),
   }))
   const rowWrite = row && { key, seen: { generation, principal }, row }
   return saveCurrentWith((change) => store.write({ session: key.session, row: rowWrite, ends, change }))()
@@ -125,13 +133,15 @@ const calling = async ({ instance, row }: Segment, step: CallStep): Result<unkno
   const started = await begin(instance)
   if (E.isLeft(started)) return started
   const called: Instance = {
-    ...{
-      key: { ...instance.key, flow: calledIdOf(instance.seed, row) },
-      flow: step.flow,
-      store: instance.store,
-    },
-    ...{ seed: randomBytes(16).toString('hex'), input: encode('input', step.flow.input, step.input) },
-    ...{ version: step.flow.version, principal: instance.principal, generation: 0, isStored: false },
+    key: { ...instance.key, flow: calledIdOf(instance.seed, row) },
+    flow: step.flow,
+    store: instance.store,
+    seed: randomBytes(16).toString('hex'),
+    input: encode('input', step.flow.input, step.input),
+    version: step.flow.version,
+    principal: instance.principal,
+    generation: 0,
+    isStored: false,
     caller: { name: instance.flow.name, flow: instance.key.flow, row },
   }
   const result = await begin(called)

@@ -77,11 +77,18 @@ export const secretAnswer = <A>(codec: Type<A, unknown>): Type<Secret<A>, unknow
   return secret
 }
 
+const NO_SECRETS: readonly SecretValue<unknown>[] = []
+
 /** Returns all secrets in a decoded answer. */
 const secretsIn = (answer: unknown): readonly SecretValue<unknown>[] => {
+  if (typeof answer !== 'object' || answer === null) return NO_SECRETS
   if (answer instanceof SecretValue) return [answer]
-  if (typeof answer !== 'object' || answer === null) return []
-  return Object.values(answer).flatMap(secretsIn)
+  let secrets = NO_SECRETS
+  for (const member of Object.values(answer) as readonly unknown[]) {
+    const found = secretsIn(member)
+    if (found.length > 0) secrets = [...secrets, ...found]
+  }
+  return secrets
 }
 
 /** Whether a decoded answer contains the placeholder of a secret. */
@@ -113,12 +120,19 @@ const nestedIn = (codec: Codec): readonly Codec[] => {
   return [...Object.values(props), ...types, ...[type, codomain].filter((nested) => nested !== undefined)]
 }
 
+const knownSecrets = new WeakMap<Codec, boolean>()
+
 /**
  * Whether answers of this codec have secrets. A secret is found in `t.type`, `t.strict`, `t.partial`, `t.intersection`,
  * `t.union`, `t.array`, `t.tuple`, `t.record`, `t.readonly` and refinements.
  */
-export const hasSecrets = (codec: Codec): boolean =>
-  secretCodecs.has(codec) || nestedIn(codec).some(hasSecrets)
+export const hasSecrets = (codec: Codec): boolean => {
+  const known = knownSecrets.get(codec)
+  if (known !== undefined) return known
+  const found = secretCodecs.has(codec) || nestedIn(codec).some(hasSecrets)
+  knownSecrets.set(codec, found)
+  return found
+}
 
 /** Decodes an answer. Also returns the posted values that were decoded as secrets, even if the answer does not fit. */
 export const decodeAnswer = <A>(decode: () => A): readonly [A, ReadonlySet<unknown>] => {

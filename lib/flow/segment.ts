@@ -310,15 +310,10 @@ const flowsHere = async (): Promise<E.Either<SessionError, FlowStore>> => {
 
 /** Returns the number of characters that records add to the size of a flow. Values of effects were added before. */
 export const charsOf = (records: readonly Entry[]): number =>
-  records.reduce(
-    (sum, { kind, name, value }) =>
-      sum +
-      kind.length +
-      name.length +
-      8 +
-      (kind === 'effect' || kind === 'once' ? 0 : JSON.stringify(value).length),
-    2,
-  )
+  records.reduce((sum, record) => sum + record.kind.length + record.name.length + 8 + valueChars(record), 2)
+
+const valueChars = ({ kind, value, chars }: Entry): number =>
+  kind === 'effect' || kind === 'once' ? 0 : (chars ?? JSON.stringify(value).length)
 
 /** The names of the effects among records. */
 export const effectsIn = (records: readonly Entry[]): readonly string[] =>

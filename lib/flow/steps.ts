@@ -192,7 +192,10 @@ export const flow = <I, A, S extends Step<unknown>>(
     name: nameOf(name),
     version: checked,
     accepts: accepts ?? Array.from({ length: checked }, (_, index) => index + 1),
-    ...{ input, result, idleMs: timeOf('idleMs', idleMs), maxAgeMs: timeOf('maxAgeMs', maxAgeMs) },
+    input,
+    result,
+    idleMs: timeOf('idleMs', idleMs),
+    maxAgeMs: timeOf('maxAgeMs', maxAgeMs),
     body: body as Body,
   })
 }

@@ -53,7 +53,7 @@ export const findSession =
     const merges = crossSiteToken !== undefined && !(hasToken && isPrefetchOf(info))
     // The cross-site session is loaded first. If a concurrent merge has destroyed it, the regular session, which is
     // loaded next, has the merged values.
-    const second = await open(loader, info, merges ? [crossSiteToken] : [])
+    const second = merges ? await open(loader, info, [crossSiteToken]) : E.right(O.none)
     if (E.isLeft(second)) return second
     const found = await open(loader, info, tokens, loader.options)
     if (E.isLeft(found)) return found

@@ -2,7 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { given, type SessionError, type StoreError } from '../core/errors.js'
-import { E, O, pipe, TE } from '../core/prelude.cjs'
+import { E, O, type TE } from '../core/prelude.cjs'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
@@ -119,13 +119,11 @@ export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHead
 export const changedHeaders = (added: SessionHeaders, own: (name: string) => string | undefined) => {
   const before = { cacheControl: own('Cache-Control'), vary: own('Vary') }
   const { cacheControl, vary } = cacheHeaders(added, before)
-  const all = [
-    ['Cache-Control', cacheControl, before.cacheControl],
-    ['Vary', vary, before.vary],
-  ] as const
-  return all.flatMap(([name, value, old]) =>
-    value === undefined || value === old ? [] : [[name, value] as const],
-  )
+  const changed: [name: string, value: string][] = []
+  if (cacheControl !== undefined && cacheControl !== before.cacheControl)
+    changed.push(['Cache-Control', cacheControl])
+  if (vary !== undefined && vary !== before.vary) changed.push(['Vary', vary])
+  return changed
 }
 
 const varyByCookie = (vary: string | undefined): string => {
@@ -173,11 +171,13 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
         await new Promise((resolve) => setImmediate(resolve))
       }
     },
-    commit: pipe(
-      closeScope(scope),
-      TE.chain(() => endCrossSite(scope, found)),
-      TE.map((endsCrossSite) => ({ cookies: cookies(scope, endsCrossSite), looked })),
-    ),
+    commit: async () => {
+      const saved = await closeScope(scope)()
+      if (E.isLeft(saved)) return saved
+      // Most requests have no cross-site session, and each awaited promise costs time.
+      const ended = found.crossSite === undefined ? E.right(false) : await endCrossSite(scope, found)()
+      return E.map((endsCrossSite: boolean) => ({ cookies: cookies(scope, endsCrossSite), looked }))(ended)
+    },
     drop: () => {
       dropScope(scope)
       return { cookies: cookies(scope, false), looked }

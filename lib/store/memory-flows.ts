@@ -100,8 +100,15 @@ export class MemoryFlows {
     const now = this.#sessions.now()
     const added: Flow = {
       ...head,
-      ...{ generation: 0, latest: undefined, answers: 0, size: 0, end: undefined, madeEnd: undefined },
-      ...{ idleMs, usedAt: now, until: now + (maxAgeMs ?? Number.POSITIVE_INFINITY) },
+      generation: 0,
+      latest: undefined,
+      answers: 0,
+      size: 0,
+      end: undefined,
+      madeEnd: undefined,
+      idleMs,
+      usedAt: now,
+      until: now + (maxAgeMs ?? Number.POSITIVE_INFINITY),
       rows: noRows,
       effects: new Map(),
     }
@@ -191,7 +198,11 @@ export class MemoryFlows {
     return [...(this.#flows.get(session) ?? [])]
       .filter(([, flow]) => flow.end === undefined && !this.#isExpired(flow))
       .map(([id, { name, latest, rows, answers, usedAt }]) => ({
-        ...{ id, name, latest, answers, usedAt },
+        id,
+        name,
+        latest,
+        answers,
+        usedAt,
         step: rows.get(latest ?? '')?.step,
       }))
       .reverse()
@@ -225,7 +236,10 @@ export class MemoryFlows {
     const generation = flow.generation + (cuts ? 1 : 0)
     return {
       ...flow,
-      ...{ generation, latest: id, answers: flow.answers + 1, size: flow.size + chars },
+      generation,
+      latest: id,
+      answers: flow.answers + 1,
+      size: flow.size + chars,
       usedAt: this.#sessions.now(),
       rows: new Map(flow.rows).set(id, { id, parent, step, records, made, generation }),
     }
