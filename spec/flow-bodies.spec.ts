@@ -19,13 +19,12 @@ import {
   secretAnswer,
   suspend,
 } from '../lib/flow/index.js'
-import { keepBody, takeBody } from '../lib/flow/journal-cache.js'
+import { type CachedFlow, cachedFlow, keepBody, takeBody } from '../lib/flow/journal-cache.js'
 import { sessionPrincipal, sessionRef, sessionSet } from '../lib/index.js'
 import { signIn } from '../lib/request/sign-in.js'
 import { currentSession } from '../lib/request/with-session.js'
 import { sessionStore } from '../lib/sql/store.js'
 import type { Session } from '../lib/store/contract.js'
-import type { FlowKey } from '../lib/store/flow-contract.js'
 import { type Browser, begin, Nothing, page, served, textOf, Word } from '../lib/testing/flow-subject.js'
 import { drivers } from './support/databases.js'
 import { freshSchema } from './support/stores.js'
@@ -141,9 +140,15 @@ t.test('a page or a task that changes a variable of the body changes no later pa
 t.test('a process keeps a limited number of bodies, and each for one row of one definition', async (t) => {
   const definition = flow({ name: 'other', input: Nothing }, function* () {})
   const body = { running: (function* () {})(), next: { done: true, value: undefined }, guards: [] } as const
-  const keys = Array.from({ length: 201 }, () => ({ session: freshId(), flow: randomUUID() }))
-  for (const key of keys) keepBody(key, { row: 'row', made: 'made', flow: definition, body })
-  const [oldest, next, third, fourth, fifth] = keys as [FlowKey, FlowKey, FlowKey, FlowKey, FlowKey]
+  const all = Array.from({ length: 201 }, () => cachedFlow({ session: freshId(), flow: randomUUID() }))
+  for (const cached of all) keepBody(cached, { row: 'row', made: 'made', flow: definition, body })
+  const [oldest, next, third, fourth, fifth] = all as [
+    CachedFlow,
+    CachedFlow,
+    CachedFlow,
+    CachedFlow,
+    CachedFlow,
+  ]
   t.equal(takeBody(oldest, 'row', 'made', definition), undefined)
   t.equal(takeBody(next, 'row', 'made', definition), body)
   t.equal(takeBody(next, 'row', 'made', definition), undefined, 'a body is used once')

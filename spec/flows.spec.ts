@@ -697,7 +697,7 @@ t.test('the journals in memory are bounded', async (t) => {
   for (let answers = 0; answers < 16; answers += 1)
     for (const key of keys) {
       const row = { id: randomUUID(), parent: undefined, generation: 0, records, made: newIdempotencyKey() }
-      addRows(key, cachedFlow(key), [row], undefined)
+      addRows(cachedFlow(key), [row], undefined)
     }
   const rows = keys.map((key) => knownRows(cachedFlow(key), undefined).length)
   const chars = rows.reduce((sum, count) => sum + count * 60_000, 0)

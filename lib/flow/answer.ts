@@ -158,7 +158,7 @@ const advanced = (
   const text = canonical(fitting.value)
   const row = rowIdOf(seed, flow.version, position.row, digestOf(position, session, text, fitting.decoded))
   const mayBeMade = advancing.repeated || position.cut || position.answers >= MAX_ANSWERS
-  const made = { ...fitting, row, chars: text.length }
+  const made = { row, entry: entryOfAnswer(position, fitting, text.length), answer: fitting.decoded }
   if (!mayBeMade) return advancedTo(made, position, session, advancing)
   return madeBefore(position, session, row).then((before) => {
     if (E.isLeft(before)) return before
@@ -166,28 +166,29 @@ const advanced = (
   })
 }
 
-/** An answer with the id of its row. `chars` is the number of characters of its value as JSON. */
-interface Made extends Fitting {
+/** An answer with its record and the id of its row. */
+interface Made {
   readonly row: string
-  readonly chars: number
+  readonly entry: Entry & { readonly chars: number }
+  readonly answer: unknown
 }
 
 const advancedTo = (
-  made: Made,
+  { row, entry, answer }: Made,
   position: Position,
   session: Session,
   advancing: Advancing,
 ): Result<{ readonly to: string }> => {
   const { instance } = position
-  const limit = limitOf(position, made.chars)
+  const limit = limitOf(position, entry.chars)
   if (limit !== undefined) return Promise.resolve(E.left(limit))
   const segment: Segment = {
     instance,
-    row: made.row,
+    row,
     session,
     before: position.journal.entries,
-    records: [entryOfAnswer(position, made)],
-    answer: made.decoded,
+    records: [entry],
+    answer,
   }
   const onEnd = (end: E.Either<unknown, SegmentEnd>): Result<{ readonly to: string }> => {
     if (E.isLeft(end)) return Promise.resolve(end)
@@ -200,9 +201,13 @@ const advancedTo = (
 }
 
 /** Returns the record of an answer. It keeps the decoded value, so that a replay need not decode it. */
-const entryOfAnswer = ({ step: { kind, name } }: Position, made: Made): Entry => {
-  const { value, chars, codec, decoded } = made
-  return { kind, name, value, chars, decoded: codec && { codec, value: { _tag: 'Right', right: decoded } } }
+const entryOfAnswer = (
+  { step: { kind, name } }: Position,
+  { value, decoded, codec }: Fitting,
+  chars: number,
+): Made['entry'] => {
+  const known = codec && ({ codec, value: { _tag: 'Right', right: decoded } } as const)
+  return { kind, name, value, chars, decoded: known }
 }
 
 /** Returns the path of a row if an equal answer has made it before, and the row can still be answered. */

@@ -18,6 +18,8 @@ interface CachedRow {
 }
 
 export interface CachedFlow {
+  /** The name of the flow in the caches. */
+  readonly name: string
   /** The flow as this process has last read or written it. Another process may have changed it. */
   head: FlowHead | undefined
   /** The rows of the flow, the last added last. A row's ancestors are in the map too. */
@@ -61,8 +63,10 @@ export interface Journal {
 const nameOf = ({ session, flow }: FlowKey): string => `${session} ${flow}`
 
 /** Returns the cached rows of a flow. A request keeps the result, since the cache may evict the flow meanwhile. */
-export const cachedFlow = (key: FlowKey): CachedFlow =>
-  flows.get(nameOf(key))?.rows ?? { head: undefined, rows: new Map(), chars: 0, last: undefined }
+export const cachedFlow = (key: FlowKey): CachedFlow => {
+  const name = nameOf(key)
+  return flows.get(name)?.rows ?? { name, head: undefined, rows: new Map(), chars: 0, last: undefined }
+}
 
 /** Returns the rows that a read may leave out. If the requested row is known, these are only this row. */
 export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readonly string[] => {
@@ -73,7 +77,6 @@ export const knownRows = ({ rows }: CachedFlow, row: string | undefined): readon
 
 /** Adds rows to the cache, the oldest first, and sets the head of the flow. */
 export const addRows = (
-  key: FlowKey,
   cached: CachedFlow,
   added: readonly (FlowRow & { readonly chars?: number; readonly entries?: readonly Entry[] })[],
   head: FlowHead | undefined,
@@ -90,7 +93,7 @@ export const addRows = (
     cached.chars += chars
   }
   if (added.length === 0) return
-  flows.set(nameOf(key), { rows: cached })
+  flows.set(cached.name, { rows: cached })
 }
 
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */
@@ -133,19 +136,19 @@ interface KeptBody {
 const bodies = new LRUCache<string, KeptBody>({ max: MAX_BODIES })
 
 /** Keeps the body that waits at a row, for the next answer. The caller no longer uses the body. */
-export const keepBody = (key: FlowKey, kept: KeptBody): void => {
-  bodies.set(nameOf(key), kept)
+export const keepBody = ({ name }: CachedFlow, kept: KeptBody): void => {
+  bodies.set(name, kept)
 }
 
 /** Returns the body that waits at a row, if there is one. Only the caller may use the body from then on. */
 export const takeBody = (
-  key: FlowKey,
+  { name }: CachedFlow,
   row: string | undefined,
   made: string | undefined,
   flow: AnyFlow,
 ): Replayed | undefined => {
-  const kept = bodies.get(nameOf(key))
+  const kept = bodies.get(name)
   if (kept?.row !== row || kept?.made !== made || kept?.flow !== flow) return undefined
-  bodies.delete(nameOf(key))
+  bodies.delete(name)
   return kept.body
 }

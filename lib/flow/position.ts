@@ -99,7 +99,7 @@ export const readPosition = async (
   const { head, rows } = read.right.value
   const expired = expiryOf(flow, principalOf(session), place, read.right.value)
   if (expired !== undefined) return E.left(expired)
-  addRows(key, cached, rows, head)
+  addRows(cached, rows, head)
   const journal = journalOf(cached, place.row)
   const instance: Instance = { ...head, key, flow: flow.flow, store, isStored: true }
   const parentMade = parentMadeOf(instance, cached, place)
@@ -121,7 +121,7 @@ export const cachedPosition = (served: ServedFlow, session: Session, place: Plac
   const journal = journalOf(cached, place.row)
   const instance: Instance = { ...head, key, flow: served.flow, store: flowsIn(session), isStored: true }
   const parentMade = parentMadeOf(instance, cached, place)
-  const body = takeBody(key, place.row, parentMade, served.flow)
+  const body = takeBody(cached, place.row, parentMade, served.flow)
   const position = positionAt(instance, place, read, { served, cached, journal, parentMade }, body)
   if (E.isLeft(position) || 'to' in position.right || position.right.step.kind === 'tangent') return undefined
   return position.right
@@ -302,9 +302,9 @@ export const cacheRow = (
   entries: readonly Entry[],
   principal: string | undefined,
 ): void => {
-  const { key, flow, version, input, seed, caller } = instance
+  const { flow, version, input, seed, caller } = instance
   const generation = instance.generation + (row.cuts ? 1 : 0)
-  addRows(key, cached, [{ ...row, generation, entries }], {
+  addRows(cached, [{ ...row, generation, entries }], {
     name: flow.name,
     version,
     input,

@@ -148,7 +148,7 @@ const tangentOf = async (flows: FlowStore, token: string): Result<FoundTangent> 
   if (expired !== undefined) return E.left(expired)
   if (generation !== head.generation) return E.left(new FlowExpired('cut', head.name))
   const cached = cachedFlow(place)
-  addRows(place, cached, rows, head)
+  addRows(cached, rows, head)
   return pipe(
     replay(served.flow, head.input, head.version, journalOf(cached, place.row).entries),
     E.chain(({ next }) =>

@@ -73,7 +73,7 @@ const storedRow = (
     publishEnds(ending)
     cacheRow(position, made, segment.records, principalOf(session.right))
     if (body !== undefined && isWorthKeeping(position, step))
-      keepBody(instance.key, { row, made: made.made, flow: instance.flow, body })
+      keepBody(position.cached, { row, made: made.made, flow: instance.flow, body })
     return E.right({ to })
   })
 }
