@@ -214,12 +214,18 @@ export class Behind {
     return E.right(
       requests.map(({ id, changes }, index): E.Either<Unsaved, SavedSnapshot> => {
         const [one, swapped] = [prepared[index], done.get(id)]
-        this.#views.delete(id)
         if (one === undefined) return E.left('notStored')
         if (swapped?.isStored === true) return this.#answered(id, changes, viewAfter(one.view, swapped))
+        this.#readAgain(id)
         return E.left(swapped === undefined ? 'mayBeStored' : 'notStored')
       }),
     )
+  }
+
+  /** Lets the next save read the head again. */
+  #readAgain(id: SessionId): void {
+    const view = this.#views.get(id)
+    if (view !== undefined) this.#views.set(id, { ...view, version: undefined })
   }
 
   /** Returns a view for each session that this process knows. Heads without a version are read with one command. */
@@ -231,16 +237,19 @@ export class Behind {
     return views.map((view, index) => {
       const [id, read] = [ids[index] as SessionId, reads.get(ids[index])]
       if (view === undefined || read === undefined) return view
-      return this.#viewOn(id, view.stored, read)
+      return this.#viewOn(id, view, read)
     })
   }
 
-  /** Returns the view on a state that was read before, if the head in the cache says that the store still has this state. */
-  #viewOn(id: SessionId, known: Snapshot, read: HeadRead): View | undefined {
+  /**
+   * Returns the view on a known state, if the head in the cache says that the store still has this state. Since then the
+   * saves of the known head may have been stored.
+   */
+  #viewOn(id: SessionId, { stored, head }: View, read: HeadRead): View | undefined {
     // While a head is closed, a save goes beside it.
-    if (read.kind !== 'head' || read.head.closers.length > 0 || savesIn(read.head, known) === undefined)
-      return undefined
-    const view = this.#viewOf(id, known, read)
+    if (read.kind !== 'head' || read.head.closers.length > 0) return undefined
+    const known = [stored, tipOf(head, stored)].find((state) => savesIn(read.head, state) !== undefined)
+    const view = known && this.#viewOf(id, known, read)
     return typeof view === 'object' ? view : undefined
   }
 
@@ -285,7 +294,7 @@ export class Behind {
 
   /** Reads what is needed for a save. */
   async #view(id: SessionId, since: Snapshot): Promise<E.Either<SaveError, View>> {
-    const known = this.#views.get(id)?.stored
+    const known = this.#views.get(id)
     const [read] = (await this.#heads.read([id])) as readonly [HeadRead]
     const present = known && this.#viewOn(id, known, read)
     if (present !== undefined) return E.right(present)

@@ -51,6 +51,16 @@ interface Settled {
   readonly failed: readonly IdempotencyKey[]
 }
 
+/** If other requests replace a head this many times, the next flush finds that its saves are stored. */
+const MAX_SWAPS = 3
+
+/** A head with saves, and its version in the cache. */
+export interface CachedHead {
+  readonly id: SessionId
+  readonly head: Head
+  readonly version: string
+}
+
 /** The number of sessions that a process locks at a time. A lock takes a connection of the pool. */
 const MAX_LOCKS = 2
 
@@ -193,8 +203,28 @@ export class HeadStore {
     this.#noteStored([{ id, head }], start)
     this.#journals.remove(id, ({ save }) => failed.includes(save))
     noteDropped(id, dropped + failed.length)
-    await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
+    await this.shorten([{ id, head, version }])
     return E.right('stored')
+  }
+
+  /** Removes all saves of these heads, which are stored, from the cache. Saves that have come meanwhile stay. */
+  async shorten(heads: readonly CachedHead[]): Promise<void> {
+    let left = heads.map((one) => ({ ...one, state: withoutStored(one.head, one.head.saves.length).base }))
+    for (let attempt = 1; left.length > 0 && attempt <= MAX_SWAPS; attempt += 1) {
+      const shorter = left.map(({ id, head, version, state }) => ({
+        id,
+        head: withoutStored(head, savesIn(head, state) ?? 0),
+        version: O.some(version),
+      }))
+      const swapped = await this.#heads.swap(shorter)
+      left = left.filter((_, index) => swapped[index]?.isStored === false)
+      const reads = left.length === 0 ? [] : await this.#heads.read(left.map(({ id }) => id))
+      left = left.flatMap((one, index) => {
+        const read = reads[index]
+        const isLonger = read?.kind === 'head' && (savesIn(read.head, one.state) ?? 0) > 0
+        return isLonger ? [{ ...one, head: read.head, version: read.version }] : []
+      })
+    }
   }
 
   /** Adds saves of this process that are neither stored nor in the head, as far as there is room. */

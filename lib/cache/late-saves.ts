@@ -7,7 +7,7 @@ import { E, O } from '../core/prelude.cjs'
 import { delay, neutral, setTimeout } from '../core/process.js'
 import { newIdempotencyKey, type SessionId } from '../core/token.js'
 import type { Change } from '../store/contract.js'
-import { closedBy, type Head, openedBy, UNKNOWN_STATE, withoutStored } from './head.js'
+import { closedBy, type Head, openedBy, UNKNOWN_STATE } from './head.js'
 import { type HeadCache, type HeadRead, NO_HEAD } from './head-cache.js'
 import { busy, HeadStore, type LateStore, type Stored } from './head-store.js'
 import { LateJournals } from './late-journals.js'
@@ -148,6 +148,8 @@ export class LateQueue {
 
   /** Stores the heads of several sessions with one statement, and then the saves that are in no head. */
   async #flushAll(ids: readonly SessionId[]): Promise<void> {
+    // The heads that are read next have these saves, unless they are stored or the cache has lost them.
+    const own = ids.map((id) => this.#journals.changesOf(id))
     const reads = await this.#heads.read(ids)
     const full = ids.flatMap((id, index) => {
       const read = reads[index] as HeadRead
@@ -157,15 +159,10 @@ export class LateQueue {
     // An error that is not retryable may concern one session only.
     if (E.isLeft(stored) && isRetryable(stored.left)) return
     const done = E.isLeft(stored) ? [] : full.filter((_, index) => stored.right[index] === true)
-    await this.#heads.swap(
-      done.map(({ id, head, version }) => ({
-        id,
-        head: withoutStored(head, head.saves.length),
-        version: O.some(version),
-      })),
-    )
+    await this.store.shorten(done)
     const isDone = new Set(done.map(({ id }) => id))
-    const rest = ids.filter((id) => this.#journals.has(id) || !isDone.has(id))
+    // A save that has come meanwhile waits for the next flush.
+    const rest = ids.filter((id, index) => !isDone.has(id) || this.#isLeft(id, own[index] ?? []))
     await Promise.all(rest.map((id) => this.flush(id)))
   }
 
@@ -208,8 +205,13 @@ export class LateQueue {
       ? this.store.storeLocked(id, head, version, own)
       : this.#storeOrSettle(id, head, version))
     if (E.isLeft(stored) || stored.right !== 'stored') return stored
-    const isLeft = own.some((change) => this.#journals.changesOf(id).includes(change))
-    return E.right(isLeft ? 'again' : 'stored')
+    return E.right(this.#isLeft(id, own) ? 'again' : 'stored')
+  }
+
+  /** Whether some of these saves are not known to be stored. */
+  #isLeft(id: SessionId, own: readonly Change[]): boolean {
+    const present = this.#journals.changesOf(id)
+    return own.some((change) => present.includes(change))
   }
 
   /** Reads the head. The mark of an end counts only if the store agrees, since the store may have been restored. */
@@ -229,7 +231,7 @@ export class LateQueue {
     const stored = await this.store.store([{ id, head }])
     if (E.isLeft(stored)) return stored
     if (stored.right[0] !== true) return this.store.settle(id, head, version)
-    await this.#heads.swap([{ id, head: withoutStored(head, head.saves.length), version: O.some(version) }])
+    await this.store.shorten([{ id, head, version }])
     return E.right('stored')
   }
 

@@ -106,8 +106,7 @@ const lateParts = (schema: string): string => `, tombstones as (
     and not exists (select from ${unnested(['$7', 'int'], ['$8', 'text'])} as w (n, key) where w.n = head.n and w.key = e.key)
 ), remembered as (
   insert into ${schema}.late_save (session_id, save, stored_at)
-  select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
-  from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
+  select head.id, decode(held.late, 'hex'), now() from head join held on held.n = head.n where held.late <> ''
   on conflict do nothing
 )`
 

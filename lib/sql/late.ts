@@ -24,7 +24,8 @@ export const lateStatements = statementsOf('late', {
   find: (schema) => `
 select s.revision::float8 as revision, ${versionTagOf('s.recent_saves')} as "versionTag",
        (select coalesce(string_agg(i.save, ' '), '') from ${unnested(['$2', 'text'])} as i (save)
-        join ${schema}.late_save l on l.session_id = $1::uuid and l.save = decode(i.save, 'hex')) as stored,
+        where decode(i.save, 'hex') in (select substring(l.save from 8 * n - 7 for 8) from ${schema}.late_save l
+          cross join generate_series(1, length(l.save) / 8) as n where l.session_id = $1::uuid)) as stored,
        case when ${baseRevision('s', '$3', '$4')} = $3::float8
             then (select coalesce(json_agg(e.key), '[]')::text from ${schema}.entry e
                   where e.session_id = $1::uuid and e.revision > $3::float8) end as changed
@@ -38,11 +39,12 @@ select s.id::text as id, ${atMost('lock_timeout', 'wait', 2)},
        ${atMost('idle_in_transaction_session_timeout', 'idle')}, ${atMost('transaction_timeout', 'bound')}
 from ${schema}.session s where s.id = $1::uuid and ${isAlive} for no key update`,
 
-  // $1 id, $2 idempotency key. Inserts no row if the save is remembered already.
+  // $1 id, $2 idempotency key. Inserts no row if the save is remembered already. The header is locked.
   remember: (schema) => `
 insert into ${schema}.late_save (session_id, save, stored_at)
-values ($1::uuid, decode($2::text, 'hex'), now())
-on conflict do nothing
+select $1::uuid, decode($2::text, 'hex'), now()
+where not exists (select from ${schema}.late_save
+                  where session_id = $1::uuid and position(decode($2::text, 'hex') in save) > 0)
 returning true as is_new`,
 
   // At most 10,000 saves at a time, so that the statement is short.
