@@ -527,6 +527,50 @@ t.test(
   },
 )
 
+t.test('after its own flush a process saves without a statement, also beside other sessions', async (t) => {
+  for (const layer of [(store: SessionStore) => store, (store: SessionStore) => batched(store)]) {
+    const { store, plain, names } = open()
+    const top = layer(store)
+    let sessions = await Promise.all([1, 2].map(async () => again(await begun(top), top)))
+    const saveBoth = async (tag: string) => {
+      sessions = await Promise.all(sessions.map((session) => saveSession(append(tag)(session))))
+    }
+    await saveBoth('a')
+    for (const tag of ['b', 'c']) {
+      await right(store.flush)
+      names()
+      await saveBoth(tag)
+      t.strictSame(names(), [], tag)
+    }
+    await right(store.flush)
+    for (const session of sessions) t.strictSame(listOf(await again(session, plain)), ['a', 'b', 'c'])
+  }
+})
+
+t.test('saves that come during a flush stay in the head, and the next flush stores them', async (t) => {
+  const { store, process, plain, names, cache } = open()
+  const session = await saveSession(append('a')(await begun(store)))
+  const others = [process(), process()]
+  const loaded = await Promise.all(others.map((other) => again(session, other)))
+  // Twice the flush finds that another process has replaced the head.
+  const { swap } = cache
+  let left = others.length
+  const beaten: typeof swap = (items) => async () => {
+    left -= 1
+    Object.assign(cache, { swap })
+    await saveSession(append(String(left))(loaded[left] as Session))
+    if (left > 0) Object.assign(cache, { swap: beaten })
+    return swap(items)()
+  }
+  Object.assign(cache, { swap: beaten })
+  await right(store.flush)
+  t.strictSame([left, listOf(await again(session, plain))], [0, ['a']])
+  names()
+  await right((others[0] as WriteBehindStore).flush)
+  t.strictSame(names(), ['batch.saveLate'], 'the head names the state that the first flush has made')
+  t.strictSame(listOf(await again(session, plain)), ['a', '1', '0'])
+})
+
 /** Starts a load. The store answers before the other operations, and the cache after them. */
 const loadBeside = async (
   { cache, names }: ReturnType<typeof open>,

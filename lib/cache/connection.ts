@@ -85,8 +85,13 @@ const commandsOn =
   ) =>
   (items: readonly I[]) =>
   async (): Outcome<A> => {
-    const checked = E.traverseArray(check)(items)
-    return E.isLeft(checked) ? checked : connection.send(operation, (client) => act(client, checked.right))
+    const checked: C[] = []
+    for (const item of items) {
+      const one = check(item)
+      if (E.isLeft(one)) return one
+      checked.push(one.right)
+    }
+    return connection.send(operation, (client) => act(client, checked))
   }
 
 const invalid = (message: string): E.Either<CacheError, never> => E.left(new CacheError(message, 'invalid'))

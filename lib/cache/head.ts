@@ -1,7 +1,6 @@
 // Defines the head of a session: the saves that a shared cache has and the store does not have yet. The head names the state
 // of the store to which its saves apply, by revision and version tag. All functions of this file are pure.
 
-import { createHash } from 'node:crypto'
 import {
   applyEdits,
   deleted,
@@ -15,7 +14,7 @@ import {
 import { deepFreeze, type Json, jsonSize } from '../core/json.js'
 import { E, O, t } from '../core/prelude.cjs'
 import { makeSnapshot, type Snapshot } from '../core/session.js'
-import type { IdempotencyKey, SessionId } from '../core/token.js'
+import { type IdempotencyKey, type SessionId, sha256 } from '../core/token.js'
 import type { Change, HeaderState, LateRequest, LateState } from '../store/contract.js'
 import type { Sealing } from './sealed.js'
 
@@ -85,10 +84,7 @@ export const openedBy = (head: Head, closer: string, { revision, versionTag }: H
 // The version tag after some saves of a head. It names the state before the saves and all saves, so it names one state
 // only. A save's own idempotency key would not, since the save may be done again on another state.
 const chainTag = (tag: IdempotencyKey, saves: readonly HeadSave[]): IdempotencyKey =>
-  createHash('sha256')
-    .update(`${tag} ${saves.map(({ id }) => id).join(' ')}`)
-    .digest('hex')
-    .slice(0, 16) as IdempotencyKey
+  sha256(`${tag} ${saves.map(({ id }) => id).join(' ')}`).slice(0, 16) as IdempotencyKey
 
 /** Returns the state of the store after the first `count` saves. */
 const stateAfter = ({ base, saves }: Head, count: number): HeaderState =>

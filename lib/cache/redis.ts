@@ -1,7 +1,7 @@
 // Makes a cache in Redis, with clients of the package `redis`.
 
-import { randomBytes } from 'node:crypto'
 import { O } from '../core/prelude.cjs'
+import { pooledBytes } from '../core/token.js'
 import { type CacheClient, type CacheOptions, cacheOver } from './connection.js'
 import type { Cache, CacheItem, CacheSwap, CacheValue, Swapped } from './contract.js'
 
@@ -21,7 +21,10 @@ export interface RedisClient {
   destroy(): void
   readonly isOpen: boolean
   on(event: 'error', listener: (error: unknown) => void): unknown
-  withTypeMapping(mapping: { readonly 36: typeof Buffer }): RedisCommands
+  withCommandOptions(options: {
+    readonly typeMapping: { readonly 36: typeof Buffer }
+    readonly timeout: 0
+  }): RedisCommands
 }
 
 interface RedisCommands {
@@ -31,8 +34,9 @@ interface RedisCommands {
   eval(script: string, options: { readonly keys: string[]; readonly arguments: Buffer[] }): Promise<unknown>
 }
 
-/** Redis returns values as bulk strings. The package `redis` has this code for them, and returns a `Buffer` for each. */
-const BULK_STRINGS_AS_BUFFERS = { 36: Buffer } as const
+// Redis returns values as bulk strings. The package `redis` has the code 36 for them, and returns a `Buffer` for each. Its
+// own timeout ends when a command is written, and takes a fifth of the time of a command. keyrow has a deadline of its own.
+const COMMAND_OPTIONS = { typeMapping: { 36: Buffer }, timeout: 0 } as const
 
 // If a value is larger than Redis's memory, Redis evicts all other values. So the default is far below this size.
 const LIMITS = { defaultValueBytes: 4 * 1024 * 1024, largestValueBytes: 512 * 1024 * 1024 }
@@ -41,7 +45,7 @@ const LIMITS = { defaultValueBytes: 4 * 1024 * 1024, largestValueBytes: 512 * 10
 // old version could then be the version of another value.
 const VERSION_BYTES = 16
 
-const withVersion = ({ value }: CacheItem): Buffer => Buffer.concat([randomBytes(VERSION_BYTES), value])
+const withVersion = ({ value }: CacheItem): Buffer => Buffer.concat([pooledBytes(VERSION_BYTES), value])
 
 const versionIn = (stored: Buffer): string => stored.toString('hex', 0, VERSION_BYTES)
 
@@ -62,7 +66,7 @@ const connected = (client: RedisClient): CacheClient => {
   client.on('error', (error) => {
     lastError = error
   })
-  const commands = client.withTypeMapping(BULK_STRINGS_AS_BUFFERS)
+  const commands = client.withCommandOptions(COMMAND_OPTIONS)
   const ttlOf = ({ ttlMs }: CacheItem): number => Math.ceil(ttlMs)
   const swap = async (item: CacheSwap): Promise<Swapped> => {
     const expected = Buffer.from(O.getOrElse(() => '')(item.version), 'hex')

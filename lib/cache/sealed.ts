@@ -6,6 +6,7 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { O } from '../core/prelude.cjs'
+import { pooledBytes } from '../core/token.js'
 
 /** Encrypts and decrypts values. */
 export interface Sealing {
@@ -85,7 +86,7 @@ const isSecret = (secret: unknown): boolean => secret instanceof Uint8Array && s
 type KeyOf = ReturnType<typeof keysFrom>
 
 const encrypted = (keyOf: KeyOf, salt: Uint8Array, key: string, text: string): Uint8Array => {
-  const nonce = randomBytes(NONCE.end - NONCE.start)
+  const nonce = pooledBytes(NONCE.end - NONCE.start)
   const cipher = createCipheriv(ALGORITHM, keyOf(salt), nonce).setAAD(boundTo(key))
   const data = [cipher.update(text, 'utf8'), cipher.final()]
   return Buffer.concat([Buffer.of(FORMAT), salt, nonce, cipher.getAuthTag(), ...data])

@@ -8,15 +8,18 @@ import { O } from './prelude.cjs'
 /** Returns 32 random bytes as 43 characters of base64url. */
 export const randomSecret = (): string => randomBytes(32).toString('base64url')
 
-let bits: Buffer = Buffer.alloc(0)
+let pool: Buffer = Buffer.alloc(0)
 
-/** Returns 64 random bits in hexadecimal. Never use them as a secret: the bits of later calls are in memory already. */
-export const randomBits64 = (): string => {
-  if (bits.length === 0) bits = randomBytes(4096)
-  const drawn = bits.toString('hex', 0, 8)
-  bits = bits.subarray(8)
+/** Returns some random bytes. Never use them as a secret: the bytes of later calls are in memory already. */
+export const pooledBytes = (count: number): Buffer => {
+  if (pool.length < count) pool = randomBytes(4096)
+  const drawn = pool.subarray(0, count)
+  pool = pool.subarray(count)
   return drawn
 }
+
+/** Returns 64 random bits in hexadecimal. Never use them as a secret. */
+export const randomBits64 = (): string => pooledBytes(8).toString('hex')
 
 declare const sessionId: unique symbol
 

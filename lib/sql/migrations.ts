@@ -256,7 +256,7 @@ const lateSaves: Migration = {
     'schema.late_save': `
 create table ${schema}.late_save (
   session_id uuid not null,
-  save bytea not null, -- the idempotency key
+  save bytea not null, -- the idempotency keys of the saves that were stored together
   stored_at timestamptz not null,
   primary key (session_id, save)
 )`,

@@ -256,8 +256,7 @@ with held as materialized (
     and not exists (select from unnest((select $7::text::int[]), (select $8::text::text[])) as w (n, key) where w.n = head.n and w.key = e.key)
 ), remembered as (
   insert into "keyrow".late_save (session_id, save, stored_at)
-  select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
-  from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
+  select head.id, decode(held.late, 'hex'), now() from head join held on held.n = head.n where held.late <> ''
   on conflict do nothing
 )
 select head.n::int as n, head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
@@ -304,10 +303,8 @@ from head
 --         Function Scan
 --     CTE remembered: Insert on late_save
 --       Nested Loop Inner
---         Nested Loop Inner
---           CTE Scan on head
---           CTE Scan on held
---         Function Scan on generate_series
+--         CTE Scan on head
+--         CTE Scan on held
 --     SubPlan 17: Index Scan using session_pkey on session
 --     SubPlan 19: Aggregate
 --       Limit
@@ -348,8 +345,7 @@ with relaxed as materialized (select set_config('synchronous_commit', 'off', tru
     and not exists (select from unnest((select $7::text::int[]), (select $8::text::text[])) as w (n, key) where w.n = head.n and w.key = e.key)
 ), remembered as (
   insert into "keyrow".late_save (session_id, save, stored_at)
-  select head.id, decode(substring(held.late from 16 * i - 15 for 16), 'hex'), now()
-  from head join held on held.n = head.n cross join generate_series(1, length(held.late) / 16) as i
+  select head.id, decode(held.late, 'hex'), now() from head join held on held.n = head.n where held.late <> ''
   on conflict do nothing
 )
 select head.n::int as n, head.revision::float8 as revision, date_part('epoch', head.expires_at) * 1000 as expiration, head.since,
@@ -399,10 +395,8 @@ from head
 --         Function Scan
 --     CTE remembered: Insert on late_save
 --       Nested Loop Inner
---         Nested Loop Inner
---           CTE Scan on head
---           CTE Scan on held
---         Function Scan on generate_series
+--         CTE Scan on head
+--         CTE Scan on held
 --     SubPlan 18: Index Scan using session_pkey on session
 --     SubPlan 20: Aggregate
 --       Limit

@@ -1,7 +1,8 @@
 -- late.find
 select s.revision::float8 as revision, encode(substring(s.recent_saves from greatest(1, length(s.recent_saves) - 7)), 'hex') as "versionTag",
        (select coalesce(string_agg(i.save, ' '), '') from unnest((select $2::text::text[])) as i (save)
-        join "keyrow".late_save l on l.session_id = $1::uuid and l.save = decode(i.save, 'hex')) as stored,
+        where decode(i.save, 'hex') in (select substring(l.save from 8 * n - 7 for 8) from "keyrow".late_save l
+          cross join generate_series(1, length(l.save) / 8) as n where l.session_id = $1::uuid)) as stored,
        case when 
          case when (select $3::float8) > 0 and s.revision - $3::float8 between 0 and 63
                    and substring(s.recent_saves
@@ -17,9 +18,12 @@ where s.id = $1::uuid and s.expires_at > now() and clock_timestamp() is not null
 --     InitPlan 2: Aggregate
 --       InitPlan 1: Result
 --       Hash Join Inner
---         Function Scan on unnest
+--         Hashed Aggregate
+--           Nested Loop Inner
+--             Index Only Scan using late_save_pkey on late_save
+--             Function Scan on generate_series
 --         Hash
---           Index Only Scan using late_save_pkey on late_save
+--           Function Scan on unnest
 --     InitPlan 3: Result
 --     InitPlan 4: Aggregate
 --       Bitmap Heap Scan on entry
@@ -48,9 +52,11 @@ from "keyrow".session s where s.id = $1::uuid and expires_at > clock_timestamp()
 
 -- late.remember
 insert into "keyrow".late_save (session_id, save, stored_at)
-values ($1::uuid, decode($2::text, 'hex'), now())
-on conflict do nothing
+select $1::uuid, decode($2::text, 'hex'), now()
+where not exists (select from "keyrow".late_save
+                  where session_id = $1::uuid and position(decode($2::text, 'hex') in save) > 0)
 returning true as is_new
 -- plan:
 --   Insert on late_save
+--     InitPlan 1: Index Only Scan using late_save_pkey on late_save
 --     Result

@@ -82,7 +82,7 @@ where clock_timestamp() is not null
 -- schema.late_save
 create table "keyrow".late_save (
   session_id uuid not null,
-  save bytea not null, -- the idempotency key
+  save bytea not null, -- the idempotency keys of the saves that were stored together
   stored_at timestamptz not null,
   primary key (session_id, save)
 )
