@@ -25,6 +25,7 @@ export {
   sessionFlashes,
   sessionFor,
   sessionPrincipal,
+  signedInWithin,
 } from './core/well-known-keys.js'
 export { verifyCsrf } from './http/csrf.js'
 export { RequestRejected } from './http/errors.js'
@@ -34,6 +35,7 @@ export {
   flash,
   type ListedSession,
   limitSessionsOf,
+  resetSession,
   type SignInOptions,
   sessionsOf,
   signIn,

@@ -38,7 +38,7 @@ const shopIn = async (database: S.Database) => {
 const reload = async (session: K.Session) =>
   O.toUndefined(await right(K.loadSession(session.handle, K.sessionToken(session))))
 
-const spec = (t: Test, database: S.Database): void => {
+const spec = (t: Test, database: S.Database, hasPool: boolean): void => {
   t.test('the order and the session that refers to it: both, or neither when any step fails', async (t) => {
     const { store, order, count } = await shopIn(database)
     const stored = await right(K.saveSession(K.sessionSet('cart', ['tea'])(K.buildSession(store))))
@@ -243,6 +243,44 @@ const spec = (t: Test, database: S.Database): void => {
     t.equal((await reload(session))?.store.get('a'), 1)
   })
 
+  // The transaction of PGlite has its only connection.
+  if (hasPool)
+    t.test('a transaction of a session that is reset meanwhile is rolled back', async (t) => {
+      const { store, order, count } = await shopIn(database)
+      const stored = await right(K.saveSession(K.sessionSet('a', 1)(K.buildSession(store))))
+      let [reach, end] = [(): void => undefined, (): void => undefined]
+      const reached = new Promise<void>((resolve) => (reach = resolve))
+      const ended = new Promise<void>((resolve) => (end = resolve))
+      const slow = R.transact(database, (tx) =>
+        pipe(
+          order(tx),
+          TE.chainW(() => K.updateCurrentSession(K.sessionSet('a', 2))),
+          TE.chainFirstTaskK(() => () => {
+            reach()
+            return ended
+          }),
+        ),
+      )
+      const reset = K.withSession(stored, () =>
+        pipe(
+          TE.fromTask(async () => {
+            const pending = slow()
+            await reached
+            await right(K.resetSession)
+            end()
+            return pending
+          }),
+          TE.chainFirstW(() => K.updateCurrentSession(K.sessionSet('b', 1))),
+          TE.chainW((outcome) => TE.map((fresh: K.Session) => ({ outcome, fresh }))(K.currentSession)),
+        ),
+      )
+      const { outcome, fresh } = await right(reset)
+      t.match(outcome, { _tag: 'Left', left: { _tag: 'SessionGone' } })
+      t.equal(await count(), 0)
+      t.equal(await reload(stored), undefined)
+      t.strictSame((await reload(fresh))?.store.toObject(), { b: 1 })
+    })
+
   t.test('what is in no database cannot be given a handle of one', async (t) => {
     t.throws(() => R.withHandle(database)(K.buildSession(memoryStore())), TypeError)
     const note = { handle: database, id: 1 }
@@ -254,5 +292,5 @@ for (const driver of drivers)
   t.test(driver.name, async (t) => {
     const { database, close } = await driver.open()
     t.teardown(close)
-    spec(t, database)
+    spec(t, database, driver.name !== 'PGlite')
   })

@@ -44,6 +44,7 @@ export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A>
 /** The keys that keyrow itself uses. Every load includes these keys. */
 export const OWN = {
   principal: 'keyrow:principal',
+  signedIn: 'keyrow:signed-in',
   lifetime: 'keyrow:lifetime',
   sessionFlash: 'keyrow:flash',
 } as const

@@ -61,6 +61,38 @@ export const principalOf = (session: SessionValue<unknown>): string | undefined 
 export const sessionFor = (principal: string): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionSet(sessionPrincipal, principal)
 
+const signedInKey = sessionKey(OWN.signedIn, t.number)
+
+/** Sets the principal, and records the time of the sign-in. */
+export const sessionSignedIn = (principal: string): Editor => {
+  const at = Date.now()
+  return (session) => sessionSet(signedInKey, at)(sessionFor(principal)(session))
+}
+
+/**
+ * Returns whether the user of a session has signed in, by `signIn`, within the last `ms` milliseconds. Ask for the
+ * password again before a critical action if this is not so. The times are those of the clocks of your processes.
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, signedInWithin, signIn, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(signIn('user 17'), TE.map(signedInWithin(10 * 60_000))),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: true }
+ * ```
+ */
+export const signedInWithin =
+  (ms: number) =>
+  (session: SessionValue<unknown>): boolean => {
+    const at = sessionRef(signedInKey, Number.NEGATIVE_INFINITY)(session)
+    return principalOf(session) !== undefined && Date.now() - at <= ms
+  }
+
 /** A message that a later page shows once. The program chooses its `kind`, such as `info` or `error`. */
 export interface Flash {
   readonly id: string

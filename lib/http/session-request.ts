@@ -185,6 +185,10 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
   }
 }
 
+/** Whether the session was replaced by a new one that is not stored. */
+const isReset = ({ id, snapshot }: Session, { session }: FoundSession): boolean =>
+  O.isNone(snapshot) && O.isSome(session) && session.value.id !== id
+
 // Returns the cookies of a response. A cookie whose token opens no session is not deleted, because a concurrent
 // response may have replaced that cookie.
 const cookiesFor =
@@ -194,7 +198,7 @@ const cookiesFor =
     const isCrossSite = found.cookie === 'crossSite'
     const clearCrossSite = (): readonly string[] => cookies.crossSite?.clear(secure) ?? []
     const cleared = endsCrossSite ? clearCrossSite() : []
-    if (state === 'destroyed') {
+    if (state === 'destroyed' || isReset(session, found)) {
       if (O.isNone(found.session)) return []
       return isCrossSite ? clearCrossSite() : [cookies.session.clear(secure), ...cleared]
     }

@@ -45,6 +45,7 @@ export {
   sessionFlashes,
   sessionFor,
   sessionPrincipal,
+  signedInWithin,
 } from '../core/well-known-keys.js'
 export { batchedDatabase } from '../db/batched.js'
 export type { BatchableQuery, Database, Param, Query, Queryable, QueryEvent, Row } from '../db/database.js'

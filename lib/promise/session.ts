@@ -85,6 +85,14 @@ export const signIn = lifted((principal: string, options?: signing.SignInOptions
 /** Signs the user out by destroying the current session. The adapter then clears the session's cookie. */
 export const signOut = (): Promise<void> => orThrow(signing.signOut)
 
+/**
+ * Destroys the current session, and replaces it by a new session without values. Edits of this request that are not saved
+ * yet are dropped.
+ *
+ * @throws `TypeError` in a transaction of the session's database, `NoCurrentSession`, `SessionClosed`
+ */
+export const resetSession = (): Promise<Session> => orThrow(signing.resetSession)
+
 /** Returns a CSRF token of the current session, for a form. `verifyCsrf` checks this token. */
 export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
 

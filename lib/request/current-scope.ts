@@ -152,7 +152,7 @@ export const changesWithin = (scope: Scope): Promise<void> | undefined => {
 }
 
 const handOver = (around: Scope, { state, session, opened }: TransactionScope): void => {
-  if (around.state !== 'open') return
+  if (around.state !== 'open' || !isSameRow(around.session, session)) return
   if (state === 'destroyed') {
     around.state = state
     return

@@ -26,8 +26,8 @@ export interface Scope {
   state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** Whether the scope has ended. An ended scope returns no session any more, even if its `state` is `open`. */
   ended: boolean
-  /** The session value at the start of the scope. An edit that is not in this value is new. */
-  readonly opened: Session
+  /** The session value at the start of the scope, or of a session that has replaced it. Other edits are new. */
+  opened: Session
   /** Every session value that the scope has contained. */
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
@@ -129,6 +129,13 @@ export const replace = (scope: Scope, session: Session): void => {
   scope.session = session
   scope.stored.add(session)
   scope.tokens.add(session.token)
+}
+
+/** Replaces the scope's session by a new session. */
+export const beginAnew = (scope: Scope, session: Session): void => {
+  scope.opened = session
+  scope.state = 'open'
+  replace(scope, session)
 }
 
 /** Replaces the edits and the token of the scope's session. Also replaces the snapshot, unless `stored` is older. */

@@ -2,15 +2,17 @@
 
 import { randomBytes } from 'node:crypto'
 import {
-  type NoCurrentSession,
+  NoCurrentSession,
   numberOption,
-  type SessionClosed,
+  SessionClosed,
   type SessionError,
   type StoreError,
 } from '../core/errors.js'
-import { A, flow, pipe, TE } from '../core/prelude.cjs'
+import { nameOf } from '../core/key.js'
+import { A, E, flow, O, pipe, TE } from '../core/prelude.cjs'
+import type { KeyNames } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
-import { sessionDel, sessionSetAnew } from '../core/values.js'
+import { sessionDel, sessionRef, sessionSetAnew } from '../core/values.js'
 import {
   type Flash,
   type OwnLifetime,
@@ -19,7 +21,8 @@ import {
   sessionClearFlashes,
   sessionFlash,
   sessionFlashes,
-  sessionFor,
+  sessionSignedIn,
+  withEntries,
 } from '../core/well-known-keys.js'
 import {
   checkedLifetime,
@@ -31,23 +34,29 @@ import {
 } from '../store/contract.js'
 import { publish, publishing } from '../store/events.js'
 import { currentScope, syncEnded } from './current-scope.js'
-import { currentRequest, isSameStore, lookAt } from './scope.js'
-import { destroySession, rotateSession } from './verbs.js'
+import { beginAnew, currentRequest, isSameStore, lookAt } from './scope.js'
+import { buildSession, destroySession, rotateSession } from './verbs.js'
 import { currentSession, updateCurrentSession } from './with-session.js'
 
 export interface SignInOptions {
   /** The session's own lifetime in milliseconds. Default: the store's lifetime. */
   readonly lifetime?: OwnLifetime | undefined
+  /**
+   * The keys whose values stay. With this option the current session is destroyed, and a new session takes its place, with
+   * the values of these keys only. Default: the session stays, with all its values.
+   */
+  readonly keep?: KeyNames | undefined
 }
 
 /**
  * Signs the current session in. `signIn` sets the session's principal and rotates its secret. The old token stops
- * working after the store's `rotationGraceMs`. The session keeps its values.
+ * working after the store's `rotationGraceMs`. The session keeps its values, unless `keep` says which of them stay.
  *
  * With `lifetime` ("remember me"), the session gets a lifetime of its own, and its cookie stays after the browser is
  * closed. A later sign-in without `lifetime` restores the store's lifetime.
  *
- * @throws `RangeError` for times outside of 1 ms to 10,000 years, `EncodeError` (as a `Left`) for an invalid principal
+ * @throws `RangeError` for times outside of 1 ms to 10,000 years, `EncodeError` (as a `Left`) for an invalid principal,
+ * `KeyNotLoaded` for a key of `keep` that was not loaded
  *
  * @example
  * ```ts
@@ -66,21 +75,42 @@ export interface SignInOptions {
  */
 export const signIn = (
   principal: string,
-  { lifetime }: SignInOptions = {},
+  { lifetime, keep }: SignInOptions = {},
 ): TE.TaskEither<SessionError, Session> => {
   const own = lifetime && checkedLifetime(lifetime)
+  const edit = (session: Session): Session =>
+    pipe(
+      sessionSignedIn(principal)(session),
+      own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey),
+    )
+  // A rotation or a reset cannot be undone, so a principal that cannot be stored must fail before.
+  if (keep === undefined)
+    return pipe(
+      updateCurrentSession(edit),
+      TE.chainW(rotateSession),
+      TE.chainW(() => currentSession),
+    )
   return pipe(
-    // A rotation cannot be undone, so a principal that cannot be stored must fail before the rotation.
-    updateCurrentSession(
-      flow(sessionFor(principal), own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey)),
+    updateCurrentSession(edit),
+    TE.map((session) => kept(session, keep)),
+    TE.chainW((values) =>
+      pipe(
+        resetSession,
+        TE.chainW(() => updateCurrentSession(flow(withEntries(values), edit))),
+      ),
     ),
-    TE.chainW(rotateSession),
-    TE.chainW(() => currentSession),
   )
 }
 
+/** Returns the values of these keys. */
+const kept = (session: Session, keys: KeyNames): Session['store'] => {
+  const names = keys.map(nameOf).filter((name) => O.isSome(sessionRef(name)(session)))
+  return session.store.filter((_, name) => names.includes(name))
+}
+
 /**
- * Signs out by destroying the current session. The adapter then clears the session's cookie.
+ * Signs out by destroying the current session. The adapter then clears the session's cookie. `resetSession` begins a new
+ * session as well.
  *
  * @example
  * ```ts
@@ -95,6 +125,46 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
   currentSession,
   TE.chainW(destroySession),
 )
+
+/**
+ * Destroys the current session, and replaces it by a new session without values, which is stored if the request sets a
+ * value. So a page after a sign-out can show a message. Edits of this request that are not saved yet are dropped. If the
+ * session has ended already, for example by `signOut`, only the new session begins.
+ *
+ * @throws `TypeError` in a transaction of the session's database. `NoCurrentSession`, `SessionClosed` (as a `Left`)
+ *
+ * @example
+ * ```ts
+ * import { pipe } from 'fp-ts/lib/function.js'
+ * import * as TE from 'fp-ts/lib/TaskEither.js'
+ * import { buildSession, flash, resetSession, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () =>
+ *   pipe(resetSession, TE.chainW(() => flash('info', 'Goodbye.')), TE.map(({ store }) => store.size)),
+ * )
+ * console.log(await request()) // { _tag: 'Right', right: 1 }
+ * ```
+ */
+export const resetSession: TE.TaskEither<
+  StoreError | NoCurrentSession | SessionClosed,
+  Session
+> = async () => {
+  const scope = currentScope()
+  if (scope === undefined) return E.left(new NoCurrentSession())
+  const { session, ended, state } = scope
+  if (ended) return E.left(new SessionClosed(session.id))
+  if (session.handle.transactionScope !== undefined)
+    throw new TypeError(
+      'resetSession: end the transaction first, since a rollback would bring the session back',
+    )
+  const destroyed = state === 'open' ? await destroySession(session)() : E.right(undefined)
+  if (E.isLeft(destroyed)) return destroyed
+  if (scope.ended) return E.left(new SessionClosed(session.id))
+  // A concurrent call may have begun the new session.
+  if (scope.session.id === session.id) beginAnew(scope, buildSession(session.handle))
+  return E.right(scope.session)
+}
 
 /** Returns the key of the session's CSRF tokens. The key is derived from the secret, so a rotation changes it. */
 export const csrfKey = (session: Session): Buffer => session.token.derived('csrf')

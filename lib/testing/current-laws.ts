@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { E, pipe, TE } from '../core/prelude.cjs'
 import { sessionRef, sessionSet } from '../core/values.js'
-import { csrfToken, signOut, takeFlashes } from '../request/sign-in.js'
+import { csrfToken, resetSession, signIn, signOut, takeFlashes } from '../request/sign-in.js'
 import { buildSession, destroySession, refreshSession, rotateSession, saveSession } from '../request/verbs.js'
 import {
   callWithSession,
@@ -23,6 +23,7 @@ import {
   left,
   onCurrent,
   outlive,
+  reload,
   reloaded,
   request,
   right,
@@ -55,6 +56,51 @@ export const currentLaws = [
       assert.equal(await reloaded(session), undefined)
       const late = request(await stored(store, { user: 'bob' }), onCurrent(destroySession), set('late', 1))
       await assertLeft('SessionGone', late)
+    },
+    'a reset ends the session, and a new session has only the values that are set later': async (subject) => {
+      const { store, calls } = counted(subject.store)
+      const ends = {
+        'a reset': TE.right(undefined),
+        'a sign-out and a reset': signOut,
+        'two resets': resetSession,
+      }
+      for (const [how, before] of Object.entries(ends)) {
+        const session = await stored(store, { user: 'ada' })
+        calls.splice(0)
+        const visit = request(
+          session,
+          set('lost', 1),
+          before,
+          resetSession,
+          set('farewell', 1),
+          currentSession,
+        )
+        const fresh = await right(visit)
+        assert.notEqual(fresh.id, session.id, how)
+        assert.deepEqual(calls, ['destroy', 'create'], how)
+        assert.deepEqual(await storedValues(fresh), { farewell: 1 }, how)
+        assert.equal(await reloaded(session), undefined, how)
+        await assertLeft('SessionGone', saveSession(sessionSet('late', 2)(session)))
+      }
+      const unused = await right(request(await stored(store, { user: 'bob' }), resetSession, currentSession))
+      assert.equal(await reloaded(unused), undefined)
+    },
+    'a sign-in that keeps some keys ends the session, and a new session has these keys': async ({
+      store,
+    }) => {
+      const session = await stored(store, { cart: 1, draft: 1 })
+      const keep = ['cart', 'none']
+      const signedIn = await right(request(session, set('cart', 2), signIn('ada', { keep })))
+      assert.notEqual(signedIn.id, session.id)
+      const { cart, draft, ...own } = await storedValues(signedIn)
+      assert.deepEqual([cart, draft, own['keyrow:principal']], [2, undefined, 'ada'])
+      assert.equal(await reloaded(session), undefined)
+      await assertLeft('EncodeError', request(signedIn, signIn('', { keep })))
+      assert.equal(sessionRef('cart', 0)(await reload(signedIn)), 2)
+      const some = await reload(signedIn, { keys: ['cart'] })
+      await assertLeft('KeyNotLoaded', request(some, signIn('bob', { keep: ['draft'] })))
+      const next = await right(request(some, signIn('bob', { keep: ['cart'] })))
+      assert.equal((await storedValues(next))['cart'], 2)
     },
     'a request whose session was ended by another fails if it had something to store': {
       lifetime: { touchFraction: 0 },

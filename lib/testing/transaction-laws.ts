@@ -5,7 +5,7 @@ import { E, pipe, TE } from '../core/prelude.cjs'
 import { sessionRef } from '../core/values.js'
 import { sessionFlash, sessionFlashes, sessionPrincipal } from '../core/well-known-keys.js'
 import { type Database, transact } from '../db/database.js'
-import { signIn, signOut } from '../request/sign-in.js'
+import { resetSession, signIn, signOut } from '../request/sign-in.js'
 import { buildSession, rotateSession } from '../request/verbs.js'
 import { currentSession, updateCurrentSession } from '../request/with-session.js'
 import type { Session, SessionStore } from '../store/contract.js'
@@ -144,6 +144,12 @@ export const transactionLaws = [
     },
   }),
   ...databaseLaws(6, {
+    'a session cannot be reset in a transaction': async (store, database) => {
+      const session = await stored(store, { n: 0 })
+      const reset = request(session, inTransaction(database, resetSession))
+      await assert.rejects(right(reset), { name: 'TypeError' })
+      assert.deepEqual(await storedValues(session), { n: 0 })
+    },
     'a transaction that edits an ended session is rolled back': async (store, database) => {
       const session = await stored(store, { n: 0 })
       // `store.destroy` does not update the scope of this request, so the scope still has the ended session.

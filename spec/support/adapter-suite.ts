@@ -15,6 +15,7 @@ import {
   deleteExpiredSessions,
   destroySession,
   loadSession,
+  resetSession,
   rotateSession,
   sessionFlash,
   sessionRef,
@@ -260,6 +261,22 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     const answer = await pending
     t.strictSame([answer.status, answer.setCookie], [409, []])
     t.equal((await ask(`${url}/show`, cookie)).body, '{}')
+  })
+
+  t.test('law 6: a reset replaces the cookie if the new session is stored, and else clears it', async (t) => {
+    const url = await serve(t, async ({ path }) => {
+      if (path !== '/in') await resetSession()
+      if (path !== '/out') await set('path', path)
+      return { body: 'done' }
+    })
+    const first = await ask(`${url}/in`)
+    const second = await ask(`${url}/goodbye`, first.cookie)
+    t.strictSame([second.setCookie.length, second.cookie.length], [1, first.cookie.length])
+    t.equal((await ask(`${url}/show`, first.cookie)).body, '{}')
+    t.equal((await ask(`${url}/show`, second.cookie)).body, '{"path":"/goodbye"}')
+    t.match((await ask(`${url}/out`, second.cookie)).setCookie, [/^session=; Max-Age=0; /])
+    t.equal((await ask(`${url}/show`, second.cookie)).body, '{}')
+    t.strictSame((await ask(`${url}/out`)).setCookie, [], 'without a session there is no cookie to clear')
   })
 
   t.test('law 7: a handler that throws after changing the session leaves nothing behind', async (t) => {
