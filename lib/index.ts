@@ -19,6 +19,7 @@ export type { ActiveRecord } from './core/session.js'
 export type { SessionId } from './core/token.js'
 export { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from './core/values.js'
 export {
+  type Device,
   type Flash,
   sessionClearFlashes,
   sessionFlash,

@@ -13,9 +13,19 @@ import { DecodeError, EncodeError } from '../lib/core/errors.js'
 import { sessionKey } from '../lib/core/key.js'
 import { emptySnapshot, storedSession } from '../lib/core/session.js'
 import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/core/values.js'
-import { buildSession } from '../lib/index.js'
+import {
+  buildSession,
+  loadSession,
+  sessionFor,
+  sessionPrincipal,
+  sessionToken,
+  signedInWithin,
+  signIn,
+  withSession,
+} from '../lib/index.js'
 import type { Session } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
+import { right } from './support/stores.js'
 
 const empty = buildSession(memoryStore())
 const setAny = (key: string, value: unknown) => sessionSet(key, value as never)
@@ -375,4 +385,26 @@ tap.test('law 5, the algebra of edits: compose, replay, and what was done since'
     return equal(applyEdits(left, base), applyEdits(right, base))
   })
   t.end()
+})
+
+tap.test('a sign-in is recent for the given time only', async (t) => {
+  const store = memoryStore({ clock: () => 0 })
+  const session = await right(withSession(buildSession(store), () => signIn('ada')))
+  const { now } = Date
+  t.teardown(() => {
+    Date.now = now
+  })
+  const isRecent = (one: Session) => signedInWithin(60_000)(one)
+  t.ok(isRecent(session))
+  Date.now = () => now() + 59_000
+  t.ok(isRecent(session))
+  Date.now = () => now() + 61_000
+  t.notOk(isRecent(session))
+  const loaded = await right(loadSession(store, sessionToken(session)))
+  const again = await right(withSession(O.toNullable(loaded) ?? session, () => signIn('ada')))
+  t.ok(isRecent(again), 'a second sign-in counts')
+  Date.now = () => now() - 61_000
+  t.ok(isRecent(again), 'the clock of another process may be slow')
+  t.notOk(isRecent(sessionDel(sessionPrincipal)(again)), 'without a principal nobody is signed in')
+  t.notOk(isRecent(sessionFor('ada')(buildSession(memoryStore()))), 'only signIn records a time')
 })

@@ -45,6 +45,7 @@ export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A>
 export const OWN = {
   principal: 'keyrow:principal',
   signedIn: 'keyrow:signed-in',
+  device: 'keyrow:device',
   lifetime: 'keyrow:lifetime',
   sessionFlash: 'keyrow:flash',
 } as const

@@ -3,10 +3,10 @@
 import { composeEdits, type Edits, type Entries, setTo } from './edits.js'
 import { isNumberWithin, MAX_LIFETIME_MS } from './errors.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
-import { E, O, t } from './prelude.cjs'
+import { E, O, pipe, t } from './prelude.cjs'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'
-import { type Editor, sessionRef, sessionSet, sessionUpdate } from './values.js'
+import { type Editor, sessionDel, sessionRef, sessionSet, sessionUpdate } from './values.js'
 
 /** The name of the key for the principal. Stores also index sessions by principal. */
 export const PRINCIPAL = OWN.principal
@@ -63,11 +63,41 @@ export const sessionFor = (principal: string): (<H>(session: SessionValue<H>) =>
 
 const signedInKey = sessionKey(OWN.signedIn, t.number)
 
-/** Sets the principal, and records the time of the sign-in. */
-export const sessionSignedIn = (principal: string): Editor => {
-  const at = Date.now()
-  return (session) => sessionSet(signedInKey, at)(sessionFor(principal)(session))
+/** A description of the device of a user, for a page that lists the user's sessions. */
+export interface Device {
+  /** The header `User-Agent`. */
+  readonly userAgent?: string | undefined
+  /** The network of the client's address: the first 24 bits of an IPv4 address, or the first 48 bits of an IPv6 address. */
+  readonly network?: string | undefined
 }
+
+const deviceKey: SessionKey<Device> = sessionKey(
+  OWN.device,
+  t.readonly(
+    t.partial({ userAgent: t.union([t.string, t.undefined]), network: t.union([t.string, t.undefined]) }),
+  ),
+)
+
+/** Returns the device that a stored value describes. */
+export const deviceOf = (value: unknown): Device | undefined => {
+  const device = deviceKey.codec.decode(value)
+  return E.isRight(device) ? device.right : undefined
+}
+
+/** Sets the principal and the device, and records the time of the sign-in. */
+export const sessionSignedIn = (principal: string, device?: Device): Editor => {
+  const at = Date.now()
+  return (session) =>
+    pipe(
+      sessionFor(principal)(session),
+      sessionSet(signedInKey, at),
+      device === undefined ? withoutDevice : sessionSet(deviceKey, device),
+    )
+}
+
+/** Deletes the device, if there is one. The deletion of a missing key would be stored, too. */
+const withoutDevice: Editor = (session) =>
+  session.store.has(OWN.device) ? sessionDel(deviceKey)(session) : session
 
 /**
  * Returns whether the user of a session has signed in, by `signIn`, within the last `ms` milliseconds. Ask for the

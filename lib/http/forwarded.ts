@@ -137,6 +137,15 @@ export const networkOf = (address: string): string => {
   return `${network.join(':')}::/64`
 }
 
+/** Returns the /24 network of an IPv4 address, or the /48 network of an IPv6 address. Many clients share such a network. */
+export const sharedNetworkOf = (address: string | undefined): string | undefined => {
+  const parsed = parseAddress(address)
+  if (parsed === undefined) return undefined
+  if (!(parsed instanceof ipaddr.IPv6)) return `${parsed.octets.slice(0, 3).join('.')}.0/24`
+  const network = parsed.parts.slice(0, 3).map((part) => part.toString(16))
+  return `${network.join(':')}::/48`
+}
+
 const parseNetwork = (network: string): ReturnType<typeof ipaddr.parseCIDR> => {
   const [address = '', bits, more] = network.split('/')
   if (isIP(address) !== 0) {

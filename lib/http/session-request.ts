@@ -5,7 +5,7 @@ import { given, type SessionError, type StoreError } from '../core/errors.js'
 import { E, O, type TE } from '../core/prelude.cjs'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
-import { ownLifetimeOf } from '../core/well-known-keys.js'
+import { type Device, ownLifetimeOf } from '../core/well-known-keys.js'
 import { changesWithin, closeScope, dropScope, sessionOf } from '../request/current-scope.js'
 import { chainOf, inScope, isInside, openScope, type Scope } from '../request/scope.js'
 import { buildSession, sessionToken } from '../request/verbs.js'
@@ -14,7 +14,7 @@ import { type CookieOptions, type SessionCookies, sessionCookies } from './cooki
 import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
 import type { OnError } from './errors.js'
 import { endCrossSite, type FoundSession, findSession, isPrefetchOf, withCrossSite } from './find-session.js'
-import { addressOf, type Forwarded, forwardedBy, type TrustProxy } from './forwarded.js'
+import { addressOf, type Forwarded, forwardedBy, sharedNetworkOf, type TrustProxy } from './forwarded.js'
 import type { TokenGuard } from './token-guard.js'
 
 export type { RequestInfo } from './csrf.js'
@@ -143,12 +143,21 @@ export const createSessionLoader = (options: AdapterOptions & ProxyOptions) => {
     async () => {
       const found = await findSession(loader)(info)()
       if (E.isLeft(found)) return found
-      const request = { isPrefetch: isPrefetchOf(info), origin: info, looked: false }
+      const device = (): Device => deviceIn(info)
+      const request = { isPrefetch: isPrefetchOf(info), origin: info, device, looked: false }
       const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(found.right))
       const cookies = cookiesFor(loader.cookies, info, found.right)
       return E.right(sessionRequestOf(openScope(session, request), found.right, cookies))
     }
 }
+
+/** The maximum length of a stored `User-Agent`. */
+const MAX_USER_AGENT = 500
+
+const deviceIn = ({ request, address }: RequestInfo): Device => ({
+  userAgent: request && headerOf(request, 'user-agent')?.slice(0, MAX_USER_AGENT),
+  network: sharedNetworkOf(address),
+})
 
 export const loaderOptions = (options: AdapterOptions & ProxyOptions) => {
   forwardedBy(options.trustProxy)

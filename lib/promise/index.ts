@@ -37,7 +37,7 @@ export { type SessionKey, sessionKey } from '../core/key.js'
 export type { ActiveRecord } from '../core/session.js'
 export type { SessionId } from '../core/token.js'
 export { sessionDel, sessionSet } from '../core/values.js'
-export type { OwnLifetime } from '../core/well-known-keys.js'
+export type { Device, OwnLifetime } from '../core/well-known-keys.js'
 export {
   type Flash,
   sessionClearFlashes,

@@ -8,12 +8,15 @@ import { type E, O } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
 import { isSameRevision, type Snapshot, storedSession, union, withEdits, withToken } from '../core/session.js'
 import type { Token } from '../core/token.js'
+import type { Device } from '../core/well-known-keys.js'
 import type { Session } from '../store/contract.js'
 
 /** The properties of a request that the functions on its session need. */
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
+  /** Returns the device that has sent the request. */
+  readonly device: () => Device
   /** The origin that the request was sent to, as far as the adapter knows. */
   readonly origin: { readonly host?: string | undefined; readonly secure: boolean }
   /** Whether the handler has read a session. If so, shared caches must not store the response. */

@@ -14,6 +14,7 @@ import type { KeyNames } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSetAnew } from '../core/values.js'
 import {
+  type Device,
   type Flash,
   type OwnLifetime,
   ownLifetimeKey,
@@ -46,6 +47,11 @@ export interface SignInOptions {
    * the values of these keys only. Default: the session stays, with all its values.
    */
   readonly keep?: KeyNames | undefined
+  /**
+   * A description of the user's device for `sessionsOf`, or `true` for the `User-Agent` and the network of the current
+   * request. Default: nothing is stored.
+   */
+  readonly device?: Device | true | undefined
 }
 
 /**
@@ -75,12 +81,12 @@ export interface SignInOptions {
  */
 export const signIn = (
   principal: string,
-  { lifetime, keep }: SignInOptions = {},
+  { lifetime, keep, device }: SignInOptions = {},
 ): TE.TaskEither<SessionError, Session> => {
   const own = lifetime && checkedLifetime(lifetime)
   const edit = (session: Session): Session =>
     pipe(
-      sessionSignedIn(principal)(session),
+      sessionSignedIn(principal, device === true ? currentRequest()?.device() : device)(session),
       own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey),
     )
   // A rotation or a reset cannot be undone, so a principal that cannot be stored must fail before.
@@ -248,7 +254,9 @@ export interface ListedSession extends Listed {
 }
 
 /**
- * Returns the live sessions of a principal, the newest first. The result has ids and times, but no tokens.
+ * Returns the live sessions of a principal, the newest first. The result has ids, times and the devices that `signIn` has
+ * stored, but no tokens. Requests extend the expiration of a session not each time, so `lastSeen` may be older than the
+ * last request, by the store's `touchFraction` of its idle time.
  *
  * @example
  * ```ts

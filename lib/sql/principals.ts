@@ -6,19 +6,23 @@
 // the row in `listing` before the header. This causes no deadlock, since cleanup never waits.
 
 import type { DriverError } from '../core/errors.js'
+import { OWN } from '../core/key.js'
 import { A, E, pipe, TE, t } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { type Database, ON_PRIMARY, type Query } from '../db/database.js'
-import type { SessionStore } from '../store/contract.js'
+import type { Lifetime, SessionStore } from '../store/contract.js'
 import { flowStatements } from './flow-statements.js'
 import { endingOf, epoch, FENCE_TIME, FENCED, fenceListed, statementsOf } from './fragments.js'
 import { listedSessions, rowAs, sessionIds } from './rows.js'
 
 const principalStatements = statementsOf('principals', {
-  // $1 principal
+  // $1 principal, $2 idle time
   sessionsOf: (schema) => `
-select s.id::text as id, ${epoch('s.created_at')} as created, ${epoch('s.expires_at')} as expiration
+select s.id::text as id, ${epoch('s.created_at')} as created, ${epoch('s.expires_at')} as expiration,
+       ${epoch(`greatest(s.created_at, s.expires_at - coalesce(s.idle_ms, $2::float8) * interval '1 millisecond')`)} as "lastSeen",
+       e.value::text as device
 from ${schema}.listing l join ${schema}.session s on s.id = l.session_id
+left join ${schema}.entry e on e.session_id = s.id and e.key = '${OWN.device}'
 where l.principal = $1::text and s.expires_at > now() and ${ON_PRIMARY}
 order by s.created_at desc, s.id`,
 
@@ -102,12 +106,12 @@ type Principals = Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'>
 
 const ExpiredRow = t.type({ sessions: t.number, due: t.number, handled: t.number, busy: t.boolean })
 
-export const principalsOver = (database: Database, schema: string): Principals => {
+export const principalsOver = (database: Database, schema: string, { idleMs }: Lifetime): Principals => {
   const sql = principalStatements(schema)
   const listMissing = missingLister(database, sql.listMissing)
   const { sweep } = flowStatements(schema)
   return {
-    sessionsOf: (principal) => listedSessions(database, sql.sessionsOf, [principal]),
+    sessionsOf: (principal) => listedSessions(database, sql.sessionsOf, [principal, idleMs]),
     endAll: (principal, { except, only }) =>
       sessionIds(database, sql.endAll, [principal, except ?? null, only ?? null]),
     deleteExpired: (limit) => async () => {
@@ -218,12 +222,12 @@ select (select count(*) from ended)::int as sessions,
 
 const CitusExpiredRow = t.type({ sessions: t.number, handled: t.number })
 
-export const citusPrincipals = (database: Database, schema: string): Principals => {
+export const citusPrincipals = (database: Database, schema: string, { idleMs }: Lifetime): Principals => {
   const sql = citusStatements(schema)
   const { sessionsOf } = principalStatements(schema)
   const { sweepAll } = flowStatements(schema)
   return {
-    sessionsOf: (principal) => listedSessions(database, sessionsOf, [principal]),
+    sessionsOf: (principal) => listedSessions(database, sessionsOf, [principal, idleMs]),
     endAll: (principal, { except, only }) =>
       pipe(
         sessionIds(database, sql.idsOf, [principal, except ?? null, only ?? null]),

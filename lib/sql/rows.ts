@@ -13,6 +13,7 @@ import {
   type Snapshot,
 } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
+import { deviceOf } from '../core/well-known-keys.js'
 import type { Param, Query, Queryable } from '../db/database.js'
 import { arrayText } from '../db/text-format.js'
 import type { Absence, Listed } from '../store/contract.js'
@@ -99,7 +100,13 @@ export type LockedRow = t.TypeOf<typeof LockedRow>
 
 export const ChangesRow = t.type({ changes: json })
 
-const ListedRow = t.type({ id: t.string, created: t.number, expiration: t.number })
+const ListedRow = t.type({
+  id: t.string,
+  created: t.number,
+  expiration: t.number,
+  lastSeen: t.number,
+  device: t.union([t.string, t.null]),
+})
 
 export const listedSessions = (
   database: Queryable,
@@ -108,7 +115,14 @@ export const listedSessions = (
 ): TE.TaskEither<DriverError, readonly Listed[]> =>
   pipe(
     rowsAs(ListedRow)(database, query, params),
-    TE.map(A.map(({ id, created, expiration }) => ({ id: id as SessionId, createdAt: created, expiration }))),
+    TE.map(
+      A.map(({ id, created, device, ...times }) => ({
+        ...times,
+        id: id as SessionId,
+        createdAt: created,
+        device: device === null ? undefined : deviceOf(JSON.parse(device)),
+      })),
+    ),
   )
 
 export const sessionIds = (

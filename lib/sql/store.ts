@@ -328,7 +328,7 @@ const changedTables = ({ message }: DriverError): string =>
 const operations = ({ database, schema, lifetime, citus, durability }: StoreParts) => {
   const isAlive = citus ? ALIVE_AT_START : ALIVE_NOW
   const sql = sessionStatements(schema, isAlive, durability)
-  const principals = citus ? citusPrincipals(database, schema) : principalsOver(database, schema)
+  const principals = (citus ? citusPrincipals : principalsOver)(database, schema, lifetime)
   const durable = saveStatements(schema, isAlive)
   const own = operationsOver(
     { database, sql, lifetime },

@@ -18,7 +18,7 @@ import {
 } from '../core/errors.js'
 import type { Keys, SessionValue, Snapshot } from '../core/session.js'
 import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.js'
-import type { OwnLifetime } from '../core/well-known-keys.js'
+import type { Device, OwnLifetime } from '../core/well-known-keys.js'
 import type { Database, TransactionScope } from '../db/database.js'
 import type { Change, Saved, SavedSnapshot, SaveRequest, Unsaved } from './change.js'
 import type { FlowStore, RowWrite } from './flow-contract.js'
@@ -73,6 +73,10 @@ export interface Listed {
   readonly id: SessionId
   readonly createdAt: number
   readonly expiration: number
+  /** The time of the last request that has extended the expiration. */
+  readonly lastSeen: number
+  /** The device that `signIn` has stored. */
+  readonly device: Device | undefined
 }
 
 /** Chooses all sessions of a principal, all but one, or only one. */

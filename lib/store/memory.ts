@@ -3,6 +3,7 @@
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { applyEdits, type Entries } from '../core/edits.js'
 import { SaveConflict, SessionGone } from '../core/errors.js'
+import { OWN } from '../core/key.js'
 import { constVoid, E, flow, O, pipe, TE } from '../core/prelude.cjs'
 import type { Snapshot } from '../core/session.js'
 import {
@@ -12,7 +13,7 @@ import {
   type SessionId,
   verifiableIds,
 } from '../core/token.js'
-import { LIFETIME, type OwnLifetime, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
+import { deviceOf, LIFETIME, type OwnLifetime, ownLifetimeOf, PRINCIPAL } from '../core/well-known-keys.js'
 import {
   type Absence,
   type Change,
@@ -178,7 +179,7 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
     rotate: (id, from, to) =>
       step(() => E.map(constVoid)(table.update(id, rotated(id, from, to, now() + lifetime.rotationGraceMs)))),
     destroy: (id) => step(() => E.map(constVoid)(E.right(table.remove(id)))),
-    ...principals(table),
+    ...principals(table, lifetime),
     flows: flowsIn(flows),
   }
 }
@@ -194,8 +195,19 @@ const flowsIn = (flows: MemoryFlows): FlowStore => ({
   drop: (key) => done(() => flows.drop(key)),
 })
 
-const principals = (table: MemoryTable): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => ({
-  sessionsOf: (principal) => step(() => E.right(table.whose(principal).map(listed).reverse())),
+const principals = (
+  table: MemoryTable,
+  lifetime: Lifetime,
+): Pick<SessionStore, 'sessionsOf' | 'endAll' | 'deleteExpired'> => ({
+  sessionsOf: (principal) =>
+    step(() =>
+      E.right(
+        table
+          .whose(principal)
+          .map(([id, rows]) => listed(id, rows, lifetime))
+          .reverse(),
+      ),
+    ),
   endAll: (principal, { except, only }) =>
     step(() => {
       const ids = table.whose(principal).map(([id]) => id)
@@ -214,14 +226,19 @@ const edited = (rows: Rows, { edits, save }: Change): Pick<Rows, 'revision' | 'e
   recent: [save, ...rows.recent.slice(0, RECENT_SAVES - 1)],
 })
 
+const idleOf = ({ entries }: Rows, lifetime: Lifetime): number => (ownLifetimeOf(entries) ?? lifetime).idleMs
+
 const expiry = (lifetime: Lifetime, now: Clock) => {
-  const idleOf = ({ entries }: Rows): number => (ownLifetimeOf(entries) ?? lifetime).idleMs
-  const isDue = (rows: Rows): boolean =>
-    rows.expiration < rows.absoluteExpiration &&
-    now() + idleOf(rows) - rows.expiration >= idleOf(rows) * lifetime.touchFraction
+  const isDue = (rows: Rows): boolean => {
+    const idleMs = idleOf(rows, lifetime)
+    return (
+      rows.expiration < rows.absoluteExpiration &&
+      now() + idleMs - rows.expiration >= idleMs * lifetime.touchFraction
+    )
+  }
   const extendedExpiry = (rows: Rows): Rows => ({
     ...rows,
-    expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows), rows.absoluteExpiration)),
+    expiration: Math.max(rows.expiration, Math.min(now() + idleOf(rows, lifetime), rows.absoluteExpiration)),
   })
   const withNewLifetime = (rows: Rows, { edits, entries }: Change): Rows =>
     edits.has(LIFETIME) ? { ...rows, ...initialExpiry(ownLifetimeOf(entries) ?? lifetime, now()) } : rows
@@ -251,11 +268,11 @@ const done = (operation: () => void): TaskEither<never, void> =>
     return E.right(undefined)
   })
 
-const listed = ([id, { createdAt, expiration }]: readonly [SessionId, Rows]): Listed => ({
-  id,
-  createdAt,
-  expiration,
-})
+const listed = (id: SessionId, rows: Rows, lifetime: Lifetime): Listed => {
+  const { createdAt, expiration, entries } = rows
+  const lastSeen = Math.max(createdAt, expiration - idleOf(rows, lifetime))
+  return { id, createdAt, expiration, lastSeen, device: deviceOf(entries.get(OWN.device)) }
+}
 
 const pickSaved = ({ revision, expiration }: Rows): Saved => ({ revision, expiration })
 

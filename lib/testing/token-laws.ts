@@ -6,7 +6,7 @@ import { E, O, TE } from '../core/prelude.cjs'
 import { freshId } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSet } from '../core/values.js'
 import { sessionFor, sessionPrincipal } from '../core/well-known-keys.js'
-import { destroySessionsOf, limitSessionsOf, sessionsOf } from '../request/sign-in.js'
+import { destroySessionsOf, limitSessionsOf, sessionsOf, signIn } from '../request/sign-in.js'
 import {
   buildSession,
   destroySession,
@@ -146,6 +146,38 @@ export const tokenLaws = [
       assert.deepEqual([await idsOf(store, ada), await idsOf(store, bob)], [ids(second), ids(first)])
       const current = (await right(request(first, sessionsOf(store, bob)))).map((each) => each.current)
       assert.deepEqual(current, [true])
+    },
+    'the sessions of a principal are listed with the time of their last use and their device': {
+      lifetime: { idleMs: 100_000, touchFraction: 0 },
+      check: async ({ store, elapse }) => {
+        const ada = newPrincipal()
+        const device = { userAgent: 'a browser', network: '203.0.113.0/24' }
+        const lifetime = { idleMs: 200_000, absoluteMs: 400_000 }
+        const signedIn = await right(
+          request(await stored(store, { a: 1 }), signIn(ada, { device, lifetime })),
+        )
+        await stored(store, sessionFor(ada))
+        const listed = async () => {
+          const all = await right(sessionsOf(store, ada))
+          return all.find(({ id }) => id === signedIn.id) ?? assert.fail('it is not listed')
+        }
+        const before = await listed()
+        assert.deepEqual(before.device, device)
+        assert.deepEqual(
+          (await right(sessionsOf(store, ada))).map((one) => one.device !== undefined).toSorted(),
+          [false, true],
+        )
+        assert.ok(before.lastSeen >= before.createdAt && before.lastSeen <= before.expiration - 199_000)
+        await elapse(20_000)
+        await saveNow(signedIn, sessionSet('a', 2))
+        const after = await listed()
+        assert.ok(after.lastSeen - after.createdAt >= 19_000)
+        // The session has no device any more, and again the lifetime of the store.
+        await right(request(await reload(signedIn), signIn(ada)))
+        const { device: none, lastSeen, expiration } = await listed()
+        assert.equal(none, undefined)
+        assert.ok(Math.abs(expiration - lastSeen - 100_000) < 5)
+      },
     },
     'sessions that are ended while requests use them do not come back': async ({ store }) => {
       const ada = newPrincipal()

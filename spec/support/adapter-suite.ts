@@ -263,6 +263,30 @@ export const doorSuite = (t: Test, door: SpecDoor, database: Database): void => 
     t.equal((await ask(`${url}/show`, cookie)).body, '{}')
   })
 
+  t.test('a sign-in stores the device of the request only if it is asked for', async (t) => {
+    let listed: readonly unknown[] = []
+    const url = await serve(
+      t,
+      async ({ path }) => {
+        await signIn('ada', path === '/told' ? { device: true } : {})
+        const session = await currentSession()
+        listed = [session.store.get('keyrow:device'), session.store.has('keyrow:signed-in')]
+        return { body: 'done' }
+      },
+      { trustProxy: true },
+    )
+    const headers = { 'user-agent': `a browser ${'x'.repeat(600)}` }
+    const { cookie } = await ask(`${url}/told`, undefined, {
+      headers: { ...headers, 'x-forwarded-for': '203.0.113.77' },
+    })
+    const userAgent = headers['user-agent'].slice(0, 500)
+    t.strictSame(listed, [{ userAgent, network: '203.0.113.0/24' }, true])
+    await ask(`${url}/told`, cookie, { headers: { ...headers, 'x-forwarded-for': '2001:db8:1:2::3' } })
+    t.strictSame(listed, [{ userAgent, network: '2001:db8:1::/48' }, true])
+    await ask(`${url}/`, cookie, { headers })
+    t.strictSame(listed, [undefined, true])
+  })
+
   t.test('law 6: a reset replaces the cookie if the new session is stored, and else clears it', async (t) => {
     const url = await serve(t, async ({ path }) => {
       if (path !== '/in') await resetSession()

@@ -165,12 +165,17 @@ select (select id::text from examined order by id desc limit 1) as last
 --         CTE Scan on examined
 
 -- principals.sessionsOf
-select s.id::text as id, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration
+select s.id::text as id, date_part('epoch', s.created_at) * 1000 as created, date_part('epoch', s.expires_at) * 1000 as expiration,
+       date_part('epoch', greatest(s.created_at, s.expires_at - coalesce(s.idle_ms, $2::float8) * interval '1 millisecond')) * 1000 as "lastSeen",
+       e.value::text as device
 from "keyrow".listing l join "keyrow".session s on s.id = l.session_id
+left join "keyrow".entry e on e.session_id = s.id and e.key = 'keyrow:device'
 where l.principal = $1::text and s.expires_at > now() and clock_timestamp() is not null
 order by s.created_at desc, s.id
 -- plan:
 --   Sort
---     Nested Loop Inner
---       Index Scan using listing_principal on listing
---       Index Scan using session_pkey on session
+--     Nested Loop Left
+--       Nested Loop Inner
+--         Index Scan using listing_principal on listing
+--         Index Scan using session_pkey on session
+--       Index Scan using entry_pkey on entry
