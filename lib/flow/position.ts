@@ -143,10 +143,7 @@ const positionAt = (
     body === undefined
       ? replayedAt(served.flow, head, journal.entries)
       : waitingIn(served.flow, journal.entries, body)
-  if (E.isLeft(found)) {
-    const earlier = rewound(served, head, journal, found.left)
-    return E.isLeft(earlier) ? earlier : E.right({ to: pathOf(served, { flow, row: earlier.right }) })
-  }
+  if (E.isLeft(found)) return rewoundTo(served, flow, rewound(served, head, journal, found.left))
   return E.right({
     served,
     instance,
@@ -163,6 +160,13 @@ const positionAt = (
     given,
   })
 }
+
+const rewoundTo = (
+  served: ServedFlow,
+  flow: string,
+  earlier: E.Either<FlowChanged, string | undefined>,
+): E.Either<FlowChanged, Rewound> =>
+  E.map((row: string | undefined) => ({ to: pathOf(served, { flow, row }) }))(earlier)
 
 const latestOf = (served: ServedFlow, flow: string, { latest }: FlowHead): string | undefined =>
   latest === undefined ? undefined : pathOf(served, { flow, row: latest })
