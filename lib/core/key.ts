@@ -1,7 +1,9 @@
 // A typed key is a name and a codec. The codec converts values to JSON and back, so a `Date` keeps its type.
+import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Errors, Type, Validation } from 'io-ts'
 import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'
+import { codecOf, isOfSchema, type Schema, type Storable } from './schema.js'
 
 /** A key whose values are of type `A`. */
 export interface SessionKey<A> {
@@ -23,9 +25,12 @@ export interface AnyKey {
 const MAX_KEY_BYTES = 1024
 
 /**
- * Makes a typed key. Every function that accepts the name of a key also accepts a typed key.
+ * Makes a typed key. Every function that accepts the name of a key also accepts a typed key. The schema is a codec of
+ * io-ts, or a schema of zod, valibot, arktype or another library that implements Standard Schema. A value whose schema has
+ * no method `encode` is stored as it is, so it must be JSON, and the schema must not change it.
  *
- * @throws `EncodeError` for a name that is longer than 1,024 bytes, or has U+0000 or a lone surrogate.
+ * @throws `EncodeError` for a name that is longer than 1,024 bytes, or has U+0000 or a lone surrogate. `TypeError` for a
+ * schema that is asynchronous or has a transform without an inverse, as far as this is known without a value.
  *
  * @example
  * ```ts
@@ -38,8 +43,14 @@ const MAX_KEY_BYTES = 1024
  * console.log(sessionRef(cart, [])(session)) // [ 'tea' ]
  * ```
  */
-export const sessionKey = <A, O>(name: string, codec: Type<A, O>): SessionKey<A> =>
-  Object.freeze({ name: storableName(name), codec })
+export function sessionKey<A, O>(name: string, schema: Type<A, O>): SessionKey<A>
+export function sessionKey<S extends StandardSchemaV1>(
+  name: string,
+  schema: S & Storable<S>,
+): SessionKey<StandardSchemaV1.InferOutput<S>>
+export function sessionKey(name: string, schema: Schema<unknown>): SessionKey<unknown> {
+  return Object.freeze({ name: storableName(name), codec: codecOf(schema) })
+}
 
 /** The keys that keyrow itself uses. Every load includes these keys. */
 export const OWN = {
@@ -75,7 +86,8 @@ export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
       if (!name.startsWith('keyrow:')) return toJson(name, value)
       throw new EncodeError(name, [], "keys that begin with 'keyrow:' are keyrow's own: use its functions")
     }
-    if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
+    if (!isOfSchema(key.codec) && !key.codec.is(value))
+      throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {
     // The codec, or a getter of the value, may throw. For example, a codec of dates may throw for an invalid `Date`.

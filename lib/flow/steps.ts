@@ -3,10 +3,10 @@
 // function must be pure between its steps: no clock, no random numbers, no reading of the session.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import type { Mixed, Type, TypeOf } from 'io-ts'
 import { numberOption } from '../core/errors.js'
 import type { DeepReadonly } from '../core/json.js'
 import type { AnyKey } from '../core/key.js'
+import { type AnySchema, codecOf, type OutputOf, type Schema } from '../core/schema.js'
 import type { Database } from '../db/database.js'
 import type { Session } from '../store/contract.js'
 
@@ -151,9 +151,9 @@ export interface FlowDefinition<I, A> {
   /** The older versions whose instances may go on. Default: all. */
   readonly accepts?: readonly number[]
   /** The codec of the input, which is stored with the first answer. */
-  readonly input: Type<I, unknown>
+  readonly input: Schema<I>
   /** The codec of the result. A flow that another flow calls needs it. */
-  readonly result?: Type<A, unknown>
+  readonly result?: Schema<A>
   /** An instance expires after this many milliseconds without an answer. Default: when the session expires. */
   readonly idleMs?: number
   /** The maximum age of an instance in milliseconds. Default: until the session expires. */
@@ -192,8 +192,8 @@ export const flow = <I, A, S extends Step<unknown>>(
     name: nameOf(name),
     version: checked,
     accepts: accepts ?? Array.from({ length: checked }, (_, index) => index + 1),
-    input,
-    result,
+    input: codecOf(input),
+    result: result && codecOf(result),
     idleMs: timeOf('idleMs', idleMs),
     maxAgeMs: timeOf('maxAgeMs', maxAgeMs),
     body: body as Body,
@@ -243,10 +243,10 @@ export interface SuspendOptions {
  */
 export const suspend = <A>(
   step: string,
-  answer: Type<A, unknown>,
+  answer: Schema<A>,
   page: (at: Page) => Rendered,
   { once: isOnce = false }: SuspendOptions = {},
-): Steps<DeepReadonly<A>> => one({ kind: 'suspend', name: step, codec: answer, page, once: isOnce })
+): Steps<DeepReadonly<A>> => one({ kind: 'suspend', name: step, codec: codecOf(answer), page, once: isOnce })
 
 /**
  * Shows a page like `suspend`, and cuts the flow: no earlier page can be answered any more. The URL of an earlier page
@@ -254,22 +254,30 @@ export const suspend = <A>(
  */
 export const forward = <A>(
   step: string,
-  answer: Type<A, unknown>,
+  answer: Schema<A>,
   page: (at: Page) => Rendered,
   { once: isOnce = false }: SuspendOptions = {},
-): Steps<DeepReadonly<A>> => one({ kind: 'forward', name: step, codec: answer, page, once: isOnce })
+): Steps<DeepReadonly<A>> => one({ kind: 'forward', name: step, codec: codecOf(answer), page, once: isOnce })
 
 /** The answer to a `dispatch`: the chosen tag, and the value of its form. */
-export type ChosenOf<C extends Readonly<Record<string, Mixed>>> = {
-  [K in keyof C]: { readonly tag: K; readonly value: DeepReadonly<TypeOf<C[K]>> }
+export type ChosenOf<C extends Readonly<Record<string, AnySchema>>> = {
+  [K in keyof C]: { readonly tag: K; readonly value: DeepReadonly<OutputOf<C[K]>> }
 }[keyof C]
 
 /** Shows a page with several forms. Each form has a codec and a URL of its own. The idea is from Racket's `send/suspend/dispatch`. */
-export const dispatch = <C extends Readonly<Record<string, Mixed>>>(
+export const dispatch = <C extends Readonly<Record<string, AnySchema>>>(
   step: string,
   choices: C,
   page: (at: { readonly [K in keyof C]: Page }) => Rendered,
-): Steps<ChosenOf<C>> => one({ kind: 'dispatch', name: step, choices, page: page as DispatchStep['page'] })
+): Steps<ChosenOf<C>> =>
+  one({
+    kind: 'dispatch',
+    name: step,
+    choices: Object.fromEntries(
+      Object.entries(choices).map(([tag, schema]) => [tag, codecOf(schema)] as const),
+    ),
+    page: page as DispatchStep['page'],
+  })
 
 export interface TangentOptions<L> {
   /**
@@ -292,10 +300,11 @@ export interface TangentOptions<L> {
  */
 export const tangent = <A, L = never>(
   step: string,
-  answer: Type<A, unknown>,
+  answer: Schema<A>,
   to: (k: string) => string,
   { send, page }: TangentOptions<L> = {},
-): Steps<DeepReadonly<A>, L> => one({ kind: 'tangent', name: step, codec: answer, to, task: send, page })
+): Steps<DeepReadonly<A>, L> =>
+  one({ kind: 'tangent', name: step, codec: codecOf(answer), to, task: send, page })
 
 /** Calls another flow and waits for its result. The called flow has rows and limits of its own, and needs a handler. */
 export const call = <J, B, L>(called: Flow<J, B, L>, input: J): Steps<DeepReadonly<B>> => {
@@ -335,18 +344,20 @@ const claimOf = ({ claimMs = 30_000 }: EffectOptions): number =>
  */
 export const effect = <A, L>(
   name: string,
-  result: Type<A, unknown>,
+  result: Schema<A>,
   task: (key: string) => TaskEither<L, A>,
   options: EffectOptions = {},
-): Steps<DeepReadonly<A>, L> => one({ kind: 'effect', name, codec: result, task, claimMs: claimOf(options) })
+): Steps<DeepReadonly<A>, L> =>
+  one({ kind: 'effect', name, codec: codecOf(result), task, claimMs: claimOf(options) })
 
 /** Runs a task once in the whole flow. All branches and tabs get the same value. Otherwise like `effect`. */
 export const once = <A, L>(
   name: string,
-  result: Type<A, unknown>,
+  result: Schema<A>,
   task: (key: string) => TaskEither<L, A>,
   options: EffectOptions = {},
-): Steps<DeepReadonly<A>, L> => one({ kind: 'once', name, codec: result, task, claimMs: claimOf(options) })
+): Steps<DeepReadonly<A>, L> =>
+  one({ kind: 'once', name, codec: codecOf(result), task, claimMs: claimOf(options) })
 
 export interface TransactionOptions {
   /** Whether the task runs once in the whole flow, or once in each branch. Default: `flow`. */
@@ -360,10 +371,11 @@ export interface TransactionOptions {
 export const effectInTransaction = <A, L>(
   database: Database,
   name: string,
-  result: Type<A, unknown>,
+  result: Schema<A>,
   task: (tx: Database) => TaskEither<L, A>,
   { scope = 'flow' }: TransactionOptions = {},
-): Steps<DeepReadonly<A>, L> => one({ kind: 'transaction', name, codec: result, database, task, scope })
+): Steps<DeepReadonly<A>, L> =>
+  one({ kind: 'transaction', name, codec: codecOf(result), database, task, scope })
 
 /** Edits the current session. The edit is saved in the same transaction as the row of the answer. */
 export const edit = (name: string, f: (session: Session) => Session): Steps<void> =>

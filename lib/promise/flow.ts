@@ -1,8 +1,8 @@
 // Exports flows in a form for `async` functions, under the same names. The tasks of effects and guards are `async`
 // functions. An error that such a function throws fails the request with the same error.
 
-import type { Type } from 'io-ts'
 import type { DeepReadonly } from '../core/json.js'
+import type { Schema } from '../core/schema.js'
 import type { Database } from '../db/database.js'
 import * as steps from '../flow/index.js'
 import { bodyTask, lifted } from './sql.js'
@@ -54,7 +54,7 @@ export {
 /** Runs an async function once in each branch of the flow, and records its value. `key` is an idempotency key. */
 export const effect = <A>(
   name: string,
-  result: Type<A, unknown>,
+  result: Schema<A>,
   task: (key: string) => A | Promise<A>,
   options?: steps.EffectOptions,
 ): steps.Steps<DeepReadonly<A>> =>
@@ -63,7 +63,7 @@ export const effect = <A>(
 /** Runs an async function once in the whole flow. All branches and tabs get the same value. */
 export const once = <A>(
   name: string,
-  result: Type<A, unknown>,
+  result: Schema<A>,
   task: (key: string) => A | Promise<A>,
   options?: steps.EffectOptions,
 ): steps.Steps<DeepReadonly<A>> =>
@@ -73,7 +73,7 @@ export const once = <A>(
 export const effectInTransaction = <A>(
   database: Database,
   name: string,
-  result: Type<A, unknown>,
+  result: Schema<A>,
   task: (tx: Database) => A | Promise<A>,
   options?: steps.TransactionOptions,
 ): steps.Steps<DeepReadonly<A>, Error> =>
@@ -102,7 +102,7 @@ export interface TangentOptions {
 /** Leaves the flow for another page of the site, and comes back with a value. */
 export const tangent = <A>(
   step: string,
-  answer: Type<A, unknown>,
+  answer: Schema<A>,
   to: (k: string) => string,
   { send, page }: TangentOptions = {},
 ): steps.Steps<DeepReadonly<A>> =>

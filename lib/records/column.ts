@@ -6,6 +6,7 @@
 import { type DeepReadonly, deepFreeze, textProblem, toJson } from '../core/json.js'
 import { problemsOf } from '../core/key.js'
 import { identity, t } from '../core/prelude.cjs'
+import { codecOf, type Schema } from '../core/schema.js'
 import { arrayText, moment } from '../db/text-format.js'
 
 /** The type of a column, or of a parameter that `param` makes. `A` is the type of its values in the program. */
@@ -190,8 +191,9 @@ const piped = <A, B>(outer: t.Type<A, string | null>, inner: t.Type<B, A>): t.Ty
   return new t.Type(inner.name, is, validate, encode)
 }
 
-/** A column of JSON. The codec converts between the JSON and the program's value. */
-export const jsonb = <A, O>(codec: t.Type<A, O>): Column<DeepReadonly<A>> => {
+/** A column of JSON. The codec or schema converts between the JSON and the program's value, as in `sessionKey`. */
+export const jsonb = <A>(schema: Schema<A>): Column<DeepReadonly<A>> => {
+  const codec = codecOf(schema)
   const is = (value: unknown): value is DeepReadonly<A> => codec.is(value)
   const validate: t.Validate<unknown, DeepReadonly<A>> = (wire, context) => {
     if (typeof wire !== 'string') return t.failure(wire, context, 'expected the text of jsonb')
