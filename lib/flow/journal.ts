@@ -30,7 +30,7 @@ export interface Entry {
 }
 
 /** A value that was decoded from its JSON, and the codec. */
-export interface Decoded {
+interface Decoded {
   readonly codec: Codec
   readonly value: E.Right<unknown>
 }
