@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import * as TE from 'fp-ts/lib/TaskEither.js'
 import t from 'tap'
-import { copiesWith, copiesWith } from '../lib/cache/sealed.js'
+import { copiesWith } from '../lib/cache/sealed.js'
 import { type WriteThroughOptions, writeThrough } from '../lib/cache/write-through.js'
 import type { Json } from '../lib/core/json.js'
 import { transact } from '../lib/db/database.js'

@@ -20,7 +20,7 @@ export interface RedisClient {
   connect(): Promise<unknown>
   destroy(): void
   readonly isOpen: boolean
-  on(event: 'error', listener: (error: unknown) => void): unknown
+  on(event: 'error' | 'connect', listener: (error: unknown) => void): unknown
   withCommandOptions(options: {
     readonly typeMapping: { readonly 36: typeof Buffer }
     readonly timeout: 0
@@ -62,9 +62,14 @@ return 1`
 
 const connected = (client: RedisClient): CacheClient => {
   let lastError: unknown
+  let hasEnded = false
   // Without a listener, an error of the connection would end the process.
   client.on('error', (error) => {
     lastError = error
+  })
+  // A client that is destroyed while it connects again opens the connection all the same.
+  client.on('connect', () => {
+    if (hasEnded) client.destroy()
   })
   const commands = client.withCommandOptions(COMMAND_OPTIONS)
   const ttlOf = ({ ttlMs }: CacheItem): number => Math.ceil(ttlMs)
@@ -79,7 +84,10 @@ const connected = (client: RedisClient): CacheClient => {
     ready: client.connect(),
     lastError: () => lastError,
     isUsable: () => client.isOpen,
-    end: () => client.destroy(),
+    end: () => {
+      hasEnded = true
+      client.destroy()
+    },
     // Each command has one key, since the keys of a cluster are on different servers. The client sends all at once.
     get: (keys) => Promise.all(keys.map(async (key) => cacheValue(await commands.get(key)))),
     set: (items) =>

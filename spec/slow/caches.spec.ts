@@ -440,6 +440,29 @@ t.test('Redis: a client that is given up while it connects leaves no connection'
   node.destroy()
 })
 
+t.test('Redis: a client that is given up while it connects again leaves no connection', async (t) => {
+  const server = await startRedis()
+  t.teardown(() => server.stop())
+  const url = `redis://127.0.0.1:${String(server.port)}`
+  let closed: Promise<unknown> | undefined
+  const cache = redisCache(() => {
+    const client = createClient({ url })
+    client.on('reconnecting', () => {
+      closed ??= cache.close()
+    })
+    return client
+  }, PATIENT)
+  await right(cache.set([item('a')]))
+  const node = createClient({ url })
+  await node.connect()
+  await node.sendCommand(['client', 'kill', 'type', 'normal', 'skipme', 'yes'])
+  while (closed === undefined) await delay(10)
+  await closed
+  await delay(1_000)
+  t.equal((await node.sendCommand<string>(['client', 'list'])).trim().split('\n').length, 1, 'the own one')
+  node.destroy()
+})
+
 t.test('a server that is no cache is an error of the command', async (t) => {
   const cache = redisCache(() => createClient({ url: `redis://127.0.0.1:${String(postgres.port)}` }), {
     timeoutMs: 300,
