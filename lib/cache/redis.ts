@@ -60,7 +60,8 @@ if redis.call('getrange', KEYS[1], 0, ${String(VERSION_BYTES - 1)}) ~= ARGV[1] t
 redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
 return 1`
 
-const connected = (client: RedisClient): CacheClient => {
+/** Listens to the events of a client. Returns its last error, and the function that ends it. */
+const followed = (client: RedisClient) => {
   let lastError: unknown
   let hasEnded = false
   // Without a listener, an error of the connection would end the process.
@@ -71,6 +72,15 @@ const connected = (client: RedisClient): CacheClient => {
   client.on('connect', () => {
     if (hasEnded) client.destroy()
   })
+  const end = (): void => {
+    hasEnded = true
+    client.destroy()
+  }
+  return { lastError: () => lastError, end }
+}
+
+const connected = (client: RedisClient): CacheClient => {
+  const { lastError, end } = followed(client)
   const commands = client.withCommandOptions(COMMAND_OPTIONS)
   const ttlOf = ({ ttlMs }: CacheItem): number => Math.ceil(ttlMs)
   const swap = async (item: CacheSwap): Promise<Swapped> => {
@@ -82,12 +92,9 @@ const connected = (client: RedisClient): CacheClient => {
   }
   return {
     ready: client.connect(),
-    lastError: () => lastError,
+    lastError,
     isUsable: () => client.isOpen,
-    end: () => {
-      hasEnded = true
-      client.destroy()
-    },
+    end,
     // Each command has one key, since the keys of a cluster are on different servers. The client sends all at once.
     get: (keys) => Promise.all(keys.map(async (key) => cacheValue(await commands.get(key)))),
     set: (items) =>
