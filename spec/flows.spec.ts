@@ -30,9 +30,9 @@ import {
 import { addRows, cachedFlow, knownRows } from '../lib/flow/journal-cache.js'
 import { sessionRef, sessionSet, sessionUpdate } from '../lib/index.js'
 import { onSessionEvent, type SessionEventName, updateCurrentSession } from '../lib/promise/index.js'
-import { destroySessionsOf, signIn } from '../lib/request/sign-in.js'
+import { destroySessionsOf, resetSession, signIn } from '../lib/request/sign-in.js'
 import { destroySession } from '../lib/request/verbs.js'
-import { currentSession } from '../lib/request/with-session.js'
+import { currentSession, updateCurrentSession as currentUpdate } from '../lib/request/with-session.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { deleteExpiredSessions } from '../lib/store/cleanup.js'
 import { memoryStore } from '../lib/store/memory.js'
@@ -689,6 +689,25 @@ t.test('a transaction in a flow does not save the edits of its answer', async (t
   fails = false
   await browser.answer(handler, second)
   t.equal(sessionRef('n', 0)(await browser.session()), 11)
+})
+
+t.test('a session is not reset while its flow is answered', async (t) => {
+  for (const reset of [resetSession, signIn('ada', { keep: [] })]) {
+    const store = storeIn(freshSchema())
+    const survey = flow({ name: `survey ${randomUUID()}`, input: Nothing }, function* () {
+      yield* suspend('word', Nothing, shown())
+    })
+    const done = () => TE.map(() => '/done')(reset)
+    const { browser, first } = await opened(
+      flowHandler(survey, { at: '/flow', start: () => ({}), done }),
+      store,
+    )
+    await browser.run(currentUpdate(sessionSet('a', 1)))
+    await t.rejects(browser.answer(flowHandler(survey, { at: '/flow', start: () => ({}), done }), first), {
+      name: 'TypeError',
+    })
+    t.equal(sessionRef('a', 0)(await browser.session()), 1, 'the session is as it was')
+  }
 })
 
 t.test('the journals in memory are bounded', async (t) => {

@@ -164,6 +164,77 @@ t.test(
   },
 )
 
+t.test('a function of a schema that throws makes a value misfit, and does not end the process', async (t) => {
+  const parsed = z.codec(z.string(), z.object({ a: z.number() }), {
+    decode: (text) => JSON.parse(text) as { a: number },
+    encode: (value) => JSON.stringify(value),
+  })
+  const key = K.sessionKey('n', z.object({ parsed }))
+  const session = K.buildSession(memoryStore())
+  const stored = K.sessionSet('n', { parsed: '{bad' })(session)
+  t.strictSame(K.sessionRef(key, 'none')(stored), 'none')
+  t.match(K.sessionRefStrict(key)(stored), { _tag: 'Left', left: { _tag: 'DecodeError' } })
+  t.strictSame(O.toNullable(K.sessionRef(key)(K.sessionSet(key, { parsed: { a: 1 } })(session)))?.parsed, {
+    a: 1,
+  })
+  // These functions throw for a missing value.
+  const custom = K.sessionKey(
+    'c',
+    z.custom<{ type: 'a' }>((value) => (value as { type: string }).type === 'a'),
+  )
+  t.equal(O.toNullable(K.sessionRef(custom)(K.sessionSet(custom, { type: 'a' })(session)))?.type, 'a')
+  const checked = K.sessionKey(
+    'd',
+    z.any().refine((value) => (value as string).length > 0),
+  )
+  t.equal(O.toNullable(K.sessionRef(checked)(K.sessionSet(checked, 'x')(session))), 'x')
+  // An unhandled rejection fails this spec.
+  await new Promise((resolve) => setTimeout(resolve, 20))
+})
+
+t.test('what is set can be read: undefined members, and objects without a prototype', (t) => {
+  const session = K.buildSession(memoryStore())
+  const refused: readonly Schema<never>[] = [
+    v.object({ a: v.undefinedable(v.string()) }) as never,
+    type({ a: 'string|undefined' }) as never,
+    z.object({ a: z.union([z.string(), z.undefined()]) }) as never,
+  ]
+  for (const [index, schema] of refused.entries()) {
+    const key = { name: 'n', codec: codecOf(schema as Schema<unknown>) }
+    t.throws(() => K.sessionSet(key, { a: undefined })(session), { name: 'EncodeError' }, String(index))
+    t.strictSame(O.toNullable(K.sessionRef(key)(K.sessionSet(key, { a: 'x' })(session))), { a: 'x' })
+  }
+  const optional = K.sessionKey('n', v.object({ a: v.optional(v.string()) }))
+  t.strictSame(O.toNullable(K.sessionRef(optional)(K.sessionSet(optional, { a: undefined })(session))), {})
+  const groups = /(?<word>\w+)/.exec('tea')?.groups ?? {}
+  for (const schema of [v.record(v.string(), v.string()), z.record(z.string(), z.string())]) {
+    const key = K.sessionKey('groups', schema as Schema<Record<string, string>> as never)
+    t.strictSame(K.sessionSet(key, groups as never)(session).store.get('groups'), { word: 'tea' })
+  }
+  t.end()
+})
+
+t.test('no message repeats the value, and the place is that of the value', (t) => {
+  const session = K.sessionSet('n', SECRET)(K.buildSession(memoryStore()))
+  const schemas: readonly Schema<never>[] = [
+    type('string.email').and('string>=200') as never,
+    type('string.json') as never,
+    type('string.email') as never,
+    v.pipe(v.string(), v.email()) as never,
+    v.number() as never,
+    z.email() as never,
+  ]
+  for (const [index, schema] of schemas.entries()) {
+    const read = K.sessionRefStrict({ name: 'n', codec: codecOf(schema as Schema<unknown>) })(session)
+    const message = E.isLeft(read) ? read.left.message : ''
+    t.ok(
+      message !== '' && !message.includes(SECRET) && !/ at \d/.test(message),
+      `${String(index)}: ${message}`,
+    )
+  }
+  t.end()
+})
+
 t.test(
   'types: the values of a key have the type of the schema, and a transform without an inverse is rejected',
   (t) => {

@@ -5,17 +5,19 @@ import fc from 'fast-check'
 import * as E from 'fp-ts/lib/Either.js'
 import { flow } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
 import { Map as HashMap } from 'immutable'
 import * as D from 'io-ts'
 import tap from 'tap'
 import { applyEdits, composeEdits, type Edits, type Entries, noEdits, sinceEdits } from '../lib/core/edits.js'
-import { DecodeError, EncodeError } from '../lib/core/errors.js'
+import { DecodeError, DriverError, EncodeError } from '../lib/core/errors.js'
 import { sessionKey } from '../lib/core/key.js'
 import { emptySnapshot, storedSession } from '../lib/core/session.js'
 import { sessionDel, sessionRef, sessionRefStrict, sessionSet, sessionUpdate } from '../lib/core/values.js'
 import {
   buildSession,
   loadSession,
+  saveSession,
   sessionFor,
   sessionPrincipal,
   sessionToken,
@@ -406,5 +408,20 @@ tap.test('a sign-in is recent for the given time only', async (t) => {
   Date.now = () => now() - 61_000
   t.ok(isRecent(again), 'the clock of another process may be slow')
   t.notOk(isRecent(sessionDel(sessionPrincipal)(again)), 'without a principal nobody is signed in')
-  t.notOk(isRecent(sessionFor('ada')(buildSession(memoryStore()))), 'only signIn records a time')
+  const unknown = sessionFor('ada')(buildSession(memoryStore()))
+  t.notOk(
+    isRecent(unknown) || signedInWithin(Number.POSITIVE_INFINITY)(unknown),
+    'only signIn records a time',
+  )
+  t.notOk(isRecent(sessionFor('bob')(again)), 'another principal has not signed in')
+})
+
+tap.test('a sign-in that cannot end the old session changes nothing', async (t) => {
+  const memory = memoryStore()
+  const failing = { ...memory, destroy: () => TE.left(new DriverError('it is down', { retryable: true })) }
+  const first = await right(saveSession(sessionSet('a', 1)(buildSession(failing))))
+  const visit = withSession(first, () => TE.swap(signIn('ada', { keep: ['a'] })))
+  t.match(await right(visit), { _tag: 'DriverError' })
+  const loaded = await right(loadSession(memory, sessionToken(first)))
+  t.strictSame(O.toNullable(loaded)?.store.toObject(), { a: 1 })
 })

@@ -111,7 +111,7 @@ const below = (walk: Walk, name: string, value: unknown): Json => {
 }
 
 /** Whether the value is a plain object, even of another realm, or an object without a prototype. */
-const isPlainObject = (value: object): boolean => {
+export const isPlainObject = (value: object): boolean => {
   const prototype = Object.getPrototypeOf(value) as object | null
   if (prototype === null) return true
   return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')

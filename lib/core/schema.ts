@@ -5,6 +5,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Errors, Mixed, Type } from 'io-ts'
+import { EncodeError } from './errors.js'
+import { isPlainObject, type Json, toJson } from './json.js'
 import { t } from './prelude.cjs'
 
 /** A codec of io-ts, or a schema of another library that implements Standard Schema. `A` is the type of its values. */
@@ -81,7 +83,11 @@ class SchemaCodec {
   constructor(schema: StandardSchemaV1) {
     this.#schema = schema
     this.#name = `value of this schema of ${schema['~standard'].vendor}`
-    const { encode } = schema as { readonly encode?: unknown }
+    const { encode, async: isAsynchronous } = schema as {
+      readonly encode?: unknown
+      readonly async?: unknown
+    }
+    if (isAsynchronous === true) throw new Unstorable(ASYNCHRONOUS)
     this.#encode =
       typeof encode === 'function' ? (encode.bind(schema) as (value: unknown) => unknown) : undefined
     this.#probe()
@@ -90,7 +96,7 @@ class SchemaCodec {
   get codec(): Type<unknown, unknown> {
     return new t.Type(
       this.#name,
-      (value): value is unknown => this.#problemOf(value) === undefined,
+      (value): value is unknown => this.#isStorable(value),
       (json, context) => {
         const { value, errors } = this.#validated(json)
         if (errors === undefined) return t.success(value)
@@ -100,13 +106,11 @@ class SchemaCodec {
     )
   }
 
-  /** Finds errors of the program as early as possible. No value is known, so the schema rejects this one, or throws. */
+  /** Finds a transform without an inverse as early as possible. The schema rejects this value, or throws. */
   #probe(): void {
     try {
-      if (isPromise(this.#schema['~standard'].validate(undefined))) throw new Unstorable(ASYNCHRONOUS)
       this.#encode?.(undefined)
     } catch (error) {
-      if (error instanceof Unstorable) throw error
       if (isUnidirectional(error)) throw new Unstorable(NO_INVERSE, { cause: error })
     }
   }
@@ -115,31 +119,30 @@ class SchemaCodec {
     try {
       // Some libraries change or refuse frozen values.
       const result = this.#schema['~standard'].validate(thawed(json))
-      if (isPromise(result)) return { errors: [ASYNCHRONOUS] }
+      if (isPromise(result)) return { errors: [unawaited(result)] }
       // A failure of valibot has a member `value` too.
-      if (result.issues !== undefined) return { errors: result.issues.map(messageOf) }
+      if (result.issues !== undefined) return { errors: result.issues.map((issue) => messageOf(issue)) }
       return hasPromise(result.value) ? { errors: [ASYNCHRONOUS] } : { value: result.value }
     } catch (error) {
       return { errors: [`the schema has thrown ${error instanceof Error ? error.name : 'a value'}`] }
     }
   }
 
-  /** Returns the reason why a value cannot be stored, if there is one. */
-  #problemOf(value: unknown): string | undefined {
+  #isStorable(value: unknown): boolean {
     try {
       this.#encoded(value)
-      return undefined
-    } catch (error) {
-      return String(error)
+      return true
+    } catch {
+      return false
     }
   }
 
-  #encoded(value: unknown): unknown {
-    if (this.#encode !== undefined) return this.#encodedBy(this.#encode, value)
-    const checked = this.#validated(value)
+  /** Returns the JSON of a value. The JSON is read back by the same validation, so this must give the same value. */
+  #encoded(value: unknown): Json {
+    const json = jsonOf(this.#encode === undefined ? value : this.#encodedBy(this.#encode, value))
+    const checked = this.#validated(json)
     if (checked.errors !== undefined) throw new Unstorable(checked.errors.join('; '))
-    // The value is read back by the same validation, so this must not change the value.
-    if (isDeepStrictEqual(checked.value, value)) return value
+    if (this.#encode !== undefined || isDeepStrictEqual(jsonOf(checked.value), json)) return json
     throw new Unstorable(`${NO_INVERSE}, or a default that the value lacks: the validation changes the value`)
   }
 
@@ -159,19 +162,34 @@ class SchemaCodec {
   }
 }
 
-const isPromise = <A>(value: A | Promise<A>): value is Promise<A> =>
-  typeof (value as { readonly then?: unknown } | undefined)?.then === 'function'
+const jsonOf = (value: unknown): Json => {
+  try {
+    return toJson('', value)
+  } catch (error) {
+    if (!(error instanceof EncodeError)) throw error
+    throw new Unstorable(
+      error.path.length === 0 ? error.reason : `${error.reason} at ${error.path.join('.')}`,
+    )
+  }
+}
+
+const isPromise = (value: unknown): value is Promise<unknown> =>
+  typeof (value as { readonly then?: unknown } | null | undefined)?.then === 'function'
+
+/** Lets nobody wait for a promise. Its rejection must not end the process. zod turns a thrown error into a promise. */
+const unawaited = (promise: Promise<unknown>): string => {
+  Promise.resolve(promise).catch(() => undefined)
+  return `${ASYNCHRONOUS}, or one of its functions has thrown`
+}
 
 /** Whether a value is or contains a promise. A schema of arktype puts the promise of an asynchronous part there. */
 const hasPromise = (value: unknown): boolean => {
   if (typeof value !== 'object' || value === null) return false
-  return isPromise(value) || (isPlain(value) && Object.values(value).some(hasPromise))
+  if (isPromise(value)) return unawaited(value) !== ''
+  return isPlain(value) && Object.values(value).filter(hasPromise).length > 0
 }
 
-const isPlain = (value: object): boolean => {
-  const prototype = Object.getPrototypeOf(value) as object | null
-  return Array.isArray(value) || prototype === null || prototype === Object.prototype
-}
+const isPlain = (value: object): boolean => Array.isArray(value) || isPlainObject(value)
 
 /** Whether a codec was made from a schema. Its `encode` throws the reason why a value cannot be stored. */
 export const isOfSchema = (codec: object): boolean => made.has(codec)
@@ -187,11 +205,24 @@ const thawed = (value: unknown): unknown => {
 const isUnidirectional = (error: unknown): boolean =>
   error instanceof Error && error.constructor.name.endsWith('ZodEncodeError')
 
-/**
- * Describes an issue. Messages of arktype and valibot end in the value, which may be a secret, so this part is left out.
- */
-const messageOf = ({ message, path = [] }: StandardSchemaV1.Issue): string => {
-  const names = path.map((step) => String(typeof step === 'object' ? step.key : step))
-  const text = message.replace(/ \(was .*\)$| but received .*$|: Received .*$/s, '')
-  return names.length === 0 || text.startsWith(names.join('.')) ? text : `${text} at ${names.join('.')}`
+/** The members of issues of arktype and valibot that Standard Schema does not name. */
+interface OwnIssue extends StandardSchemaV1.Issue {
+  /** The kind of the issue in arktype, whose name begins with a space, and what arktype expects. */
+  readonly ' arkKind'?: unknown
+  readonly expected?: unknown
+  /** The value, as valibot writes it into the message. */
+  readonly received?: unknown
+}
+
+// Messages of arktype and valibot repeat the value, which may be a secret. So an issue of arktype is described by what was
+// expected, and in a message of valibot the value is replaced.
+const messageOf = (issue: StandardSchemaV1.Issue): string => {
+  const names = Array.from(issue.path ?? [], (step) => String(typeof step === 'object' ? step.key : step))
+  const text = textOf(issue)
+  return names.length === 0 ? text : `${text} at ${names.join('.')}`
+}
+
+const textOf = ({ message, ' arkKind': kind, expected, received }: OwnIssue): string => {
+  if (kind !== undefined) return `must be ${String(expected).replace(/ \(.*$/s, '')}`
+  return typeof received === 'string' && /["'\d]/.test(received) ? message.replaceAll(received, '…') : message
 }

@@ -61,7 +61,8 @@ export const principalOf = (session: SessionValue<unknown>): string | undefined 
 export const sessionFor = (principal: string): (<H>(session: SessionValue<H>) => SessionValue<H>) =>
   sessionSet(sessionPrincipal, principal)
 
-const signedInKey = sessionKey(OWN.signedIn, t.number)
+/** The time of the last sign-in, and the principal that has signed in. */
+const signedInKey = sessionKey(OWN.signedIn, t.readonly(t.type({ at: t.number, principal: t.string })))
 
 /** A description of the device of a user, for a page that lists the user's sessions. */
 export interface Device {
@@ -90,7 +91,7 @@ export const sessionSignedIn = (principal: string, device?: Device): Editor => {
   return (session) =>
     pipe(
       sessionFor(principal)(session),
-      sessionSet(signedInKey, at),
+      sessionSet(signedInKey, { at, principal }),
       device === undefined ? withoutDevice : sessionSet(deviceKey, device),
     )
 }
@@ -119,8 +120,10 @@ const withoutDevice: Editor = (session) =>
 export const signedInWithin =
   (ms: number) =>
   (session: SessionValue<unknown>): boolean => {
-    const at = sessionRef(signedInKey, Number.NEGATIVE_INFINITY)(session)
-    return principalOf(session) !== undefined && Date.now() - at <= ms
+    const signedIn = sessionRef(signedInKey, undefined)(session)
+    return (
+      signedIn !== undefined && signedIn.principal === principalOf(session) && Date.now() - signedIn.at <= ms
+    )
   }
 
 /** A message that a later page shows once. The program chooses its `kind`, such as `info` or `error`. */

@@ -2,10 +2,11 @@
 // row, so a repeated request stores nothing new. If another request was first, the position is read again.
 
 import { randomBytes } from 'node:crypto'
-import { DecodeError, SaveConflict } from '../core/errors.js'
+import { DecodeError, NoCurrentSession, SaveConflict } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { E, O } from '../core/prelude.cjs'
 import { dropEditsSince } from '../request/save-with.js'
+import { chainHere } from '../request/scope.js'
 import { sessionHere } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
 import { MAX_ANSWERS, MAX_VALUE_CHARS } from '../store/flow-contract.js'
@@ -71,6 +72,22 @@ interface Answering<M> {
 
 /** Answers a position of the current session. If the answer is refused, the session keeps no edit of it. */
 export const answerAt = async <M>(
+  flow: ServedFlow,
+  place: Place,
+  start: Start,
+  give: Give<M>,
+): Result<AnswerResult<M>> => {
+  const scope = chainHere()?.scope
+  if (scope === undefined) return E.left(new NoCurrentSession())
+  scope.answers += 1
+  try {
+    return await answerAgain(flow, place, start, give)
+  } finally {
+    scope.answers -= 1
+  }
+}
+
+const answerAgain = async <M>(
   flow: ServedFlow,
   place: Place,
   start: Start,

@@ -89,7 +89,8 @@ export const signOut = (): Promise<void> => orThrow(signing.signOut)
  * Destroys the current session, and replaces it by a new session without values. Edits of this request that are not saved
  * yet are dropped.
  *
- * @throws `TypeError` in a transaction of the session's database, `NoCurrentSession`, `SessionClosed`
+ * @throws `TypeError` in a transaction of the session's database, and while a flow of the session is answered.
+ * `NoCurrentSession`, `SessionClosed`
  */
 export const resetSession = (): Promise<Session> => orThrow(signing.resetSession)
 

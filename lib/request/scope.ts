@@ -35,6 +35,8 @@ export interface Scope {
   readonly stored: WeakSet<Session>
   readonly tokens: WeakSet<Token>
   readonly request: ScopeRequest | undefined
+  /** The number of answers to flows of the session that are running. */
+  answers: number
   /** The inner scope of each open transaction. */
   inner: Map<object, TransactionScope> | undefined
   saved: Promise<E.Either<SessionError, Session>> | undefined
@@ -65,6 +67,7 @@ export const openScope = (session: Session, request = currentRequest()): Scope =
   stored: new WeakSet([session]),
   tokens: new WeakSet([session.token]),
   request,
+  answers: 0,
   inner: undefined,
   saved: undefined,
   loading: undefined,

@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import {
+  isSessionError,
   NoCurrentSession,
   numberOption,
   SessionClosed,
@@ -9,7 +10,7 @@ import {
   type StoreError,
 } from '../core/errors.js'
 import { nameOf } from '../core/key.js'
-import { A, E, flow, O, pipe, TE } from '../core/prelude.cjs'
+import { A, E, flow, identity, O, pipe, TE } from '../core/prelude.cjs'
 import type { KeyNames } from '../core/session.js'
 import type { SessionId } from '../core/token.js'
 import { sessionDel, sessionRef, sessionSetAnew } from '../core/values.js'
@@ -36,7 +37,7 @@ import {
 import { publish, publishing } from '../store/events.js'
 import { currentScope, syncEnded } from './current-scope.js'
 import { beginAnew, currentRequest, isSameStore, lookAt } from './scope.js'
-import { buildSession, destroySession, rotateSession } from './verbs.js'
+import { buildSession, destroySession, refreshSession, rotateSession } from './verbs.js'
 import { currentSession, updateCurrentSession } from './with-session.js'
 
 export interface SignInOptions {
@@ -89,24 +90,50 @@ export const signIn = (
       sessionSignedIn(principal, device === true ? currentRequest()?.device() : device)(session),
       own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey),
     )
-  // A rotation or a reset cannot be undone, so a principal that cannot be stored must fail before.
-  if (keep === undefined)
-    return pipe(
-      updateCurrentSession(edit),
-      TE.chainW(rotateSession),
-      TE.chainW(() => currentSession),
-    )
-  return pipe(
-    updateCurrentSession(edit),
-    TE.map((session) => kept(session, keep)),
+  return async () => {
+    const session = await currentSession()
+    if (E.isLeft(session)) return session
+    // A rotation or a reset cannot be undone, so a principal that cannot be stored must fail before. If the rotation fails,
+    // the session must not have the principal, since somebody else may know its secret. So the edit is only tried here.
+    const possible = tried(() => edit(session.right))
+    if (E.isLeft(possible)) return possible
+    const values = keep === undefined ? await rotated(session.right)() : await replaced(session.right, keep)()
+    if (E.isLeft(values)) return values
+    return updateCurrentSession(flow(values.right, edit))()
+  }
+}
+
+type Edit = (session: Session) => Session
+
+/** Returns a session error that `f` throws as a `Left`. */
+const tried = <A>(f: () => A): E.Either<SessionError, A> => {
+  try {
+    return E.right(f())
+  } catch (error) {
+    if (isSessionError(error)) return E.left(error)
+    throw error
+  }
+}
+
+const rotated = (session: Session): TE.TaskEither<SessionError, Edit> =>
+  pipe(
+    rotateSession(session),
+    TE.map(() => identity),
+  )
+
+/** Puts a new session into the place of the current one. Returns the edit that sets the values of these keys. */
+const replaced = (session: Session, keep: KeyNames): TE.TaskEither<SessionError, Edit> =>
+  pipe(
+    // Another request may have changed the values since the load.
+    refreshSession(session),
+    TE.chainW((fresh) => TE.fromEither(tried(() => kept(fresh, keep)))),
     TE.chainW((values) =>
       pipe(
         resetSession,
-        TE.chainW(() => updateCurrentSession(flow(withEntries(values), edit))),
+        TE.map((): Edit => withEntries(values)),
       ),
     ),
   )
-}
 
 /** Returns the values of these keys. */
 const kept = (session: Session, keys: KeyNames): Session['store'] => {
@@ -137,7 +164,8 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
  * value. So a page after a sign-out can show a message. Edits of this request that are not saved yet are dropped. If the
  * session has ended already, for example by `signOut`, only the new session begins.
  *
- * @throws `TypeError` in a transaction of the session's database. `NoCurrentSession`, `SessionClosed` (as a `Left`)
+ * @throws `TypeError` in a transaction of the session's database, and while a flow of the session is answered.
+ * `NoCurrentSession`, `SessionClosed` (as a `Left`)
  *
  * @example
  * ```ts
@@ -163,6 +191,10 @@ export const resetSession: TE.TaskEither<
   if (session.handle.transactionScope !== undefined)
     throw new TypeError(
       'resetSession: end the transaction first, since a rollback would bring the session back',
+    )
+  if (scope.answers > 0)
+    throw new TypeError(
+      'resetSession: a flow of this session is answered, so reset the session at another URL',
     )
   const destroyed = state === 'open' ? await destroySession(session)() : E.right(undefined)
   if (E.isLeft(destroyed)) return destroyed
@@ -256,7 +288,7 @@ export interface ListedSession extends Listed {
 /**
  * Returns the live sessions of a principal, the newest first. The result has ids, times and the devices that `signIn` has
  * stored, but no tokens. Requests extend the expiration of a session not each time, so `lastSeen` may be older than the
- * last request, by the store's `touchFraction` of its idle time.
+ * last request, by the store's `touchFraction` of its idle time, and by more in the last idle time of the session.
  *
  * @example
  * ```ts

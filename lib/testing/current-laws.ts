@@ -102,6 +102,21 @@ export const currentLaws = [
       const next = await right(request(some, signIn('bob', { keep: ['cart'] })))
       assert.equal((await storedValues(next))['cart'], 2)
     },
+    'a sign-in whose rotation fails leaves the session without its principal': async ({ store }) => {
+      const session = await stored(store, { n: 1 })
+      const mine = await reload(session)
+      const rotated = await right(rotateSession(await reload(session)))
+      const failure: Task = TE.swap(signIn('ada') as Task)
+      await right(request(mine, failure, set('n', 2)))
+      const { n, ...own } = await storedValues(rotated)
+      assert.deepEqual([n, own], [2, {}])
+    },
+    'a sign-in that keeps some keys keeps what other requests have stored meanwhile': async ({ store }) => {
+      const mine = await stored(store, { cart: 1 })
+      await right(request(await reload(mine), set('cart', 2)))
+      const signedIn = await right(request(mine, signIn('ada', { keep: ['cart'] })))
+      assert.equal((await storedValues(signedIn))['cart'], 2)
+    },
     'a request whose session was ended by another fails if it had something to store': {
       lifetime: { touchFraction: 0 },
       check: async ({ store }) => {
