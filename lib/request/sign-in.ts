@@ -116,10 +116,7 @@ const tried = <A>(f: () => A): E.Either<SessionError, A> => {
 }
 
 const rotated = (session: Session): TE.TaskEither<SessionError, Edit> =>
-  pipe(
-    rotateSession(session),
-    TE.map(() => identity),
-  )
+  TE.map((): Edit => identity)(rotateSession(session))
 
 /** Puts a new session into the place of the current one. Returns the edit that sets the values of these keys. */
 const replaced = (session: Session, keep: KeyNames): TE.TaskEither<SessionError, Edit> =>

@@ -106,7 +106,7 @@ export const currentLaws = [
       const session = await stored(store, { n: 1 })
       const mine = await reload(session)
       const rotated = await right(rotateSession(await reload(session)))
-      const failure: Task = TE.swap(signIn('ada') as Task)
+      const failure: Task = TE.swap(signIn('ada'))
       await right(request(mine, failure, set('n', 2)))
       const { n, ...own } = await storedValues(rotated)
       assert.deepEqual([n, own], [2, {}])
