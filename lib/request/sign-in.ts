@@ -94,8 +94,8 @@ export const signIn = (
     const session = await currentSession()
     if (E.isLeft(session)) return session
     // A rotation or a reset cannot be undone, so a principal that cannot be stored must fail before. If the rotation fails,
-    // the session must not have the principal, since somebody else may know its secret. So the edit is only tried here.
-    const possible = tried(() => edit(session.right))
+    // the session must not have the principal, since somebody else may know its secret. So the edit is only tested here.
+    const possible = orSessionError(() => edit(session.right))
     if (E.isLeft(possible)) return possible
     const values = keep === undefined ? await rotated(session.right)() : await replaced(session.right, keep)()
     if (E.isLeft(values)) return values
@@ -106,7 +106,7 @@ export const signIn = (
 type Edit = (session: Session) => Session
 
 /** Returns a session error that `f` throws as a `Left`. */
-const tried = <A>(f: () => A): E.Either<SessionError, A> => {
+const orSessionError = <A>(f: () => A): E.Either<SessionError, A> => {
   try {
     return E.right(f())
   } catch (error) {
@@ -123,7 +123,7 @@ const replaced = (session: Session, keep: KeyNames): TE.TaskEither<SessionError,
   pipe(
     // Another request may have changed the values since the load.
     refreshSession(session),
-    TE.chainW((fresh) => TE.fromEither(tried(() => kept(fresh, keep)))),
+    TE.chainW((fresh) => TE.fromEither(orSessionError(() => kept(fresh, keep)))),
     TE.chainW((values) =>
       pipe(
         resetSession,
