@@ -86,8 +86,9 @@ export const encodeValue = (key: string | AnyKey, value: unknown): Json => {
       if (!name.startsWith('keyrow:')) return toJson(name, value)
       throw new EncodeError(name, [], "keys that begin with 'keyrow:' are keyrow's own: use its functions")
     }
-    if (!isOfSchema(key.codec) && !key.codec.is(value))
-      throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
+    // The codec of a schema returns checked JSON, and throws the reason if there is none.
+    if (isOfSchema(key.codec)) return key.codec.encode(value as never) as Json
+    if (!key.codec.is(value)) throw new EncodeError(name, [], `the value is no ${key.codec.name}`)
     return toJson(name, key.codec.encode(value as never))
   } catch (error) {
     // The codec, or a getter of the value, may throw. For example, a codec of dates may throw for an invalid `Date`.

@@ -119,10 +119,13 @@ class SchemaCodec {
     try {
       // Some libraries change or refuse frozen values.
       const result = this.#schema['~standard'].validate(thawed(json))
-      if (isPromise(result)) return { errors: [unawaited(result)] }
       // A failure of valibot has a member `value` too.
-      if (result.issues !== undefined) return { errors: result.issues.map((issue) => messageOf(issue)) }
-      return hasPromise(result.value) ? { errors: [ASYNCHRONOUS] } : { value: result.value }
+      if (!isPromise(result) && result.issues !== undefined)
+        return { errors: result.issues.map((issue) => messageOf(issue)) }
+      const value = isPromise(result) ? result : result.value
+      return hasPromise(value)
+        ? { errors: [`${ASYNCHRONOUS}, or one of its functions has thrown`] }
+        : { value }
     } catch (error) {
       return { errors: [`the schema has thrown ${error instanceof Error ? error.name : 'a value'}`] }
     }
@@ -176,16 +179,16 @@ const jsonOf = (value: unknown): Json => {
 const isPromise = (value: unknown): value is Promise<unknown> =>
   typeof (value as { readonly then?: unknown } | null | undefined)?.then === 'function'
 
-/** Lets nobody wait for a promise. Its rejection must not end the process. zod turns a thrown error into a promise. */
-const unawaited = (promise: Promise<unknown>): string => {
-  Promise.resolve(promise).catch(() => undefined)
-  return `${ASYNCHRONOUS}, or one of its functions has thrown`
-}
-
-/** Whether a value is or contains a promise. A schema of arktype puts the promise of an asynchronous part there. */
+/**
+ * Whether a value is or contains a promise. zod turns a thrown error into a promise, and a schema of arktype puts the
+ * promise of an asynchronous part into the value. Nobody waits for these promises, so their rejections are ignored.
+ */
 const hasPromise = (value: unknown): boolean => {
   if (typeof value !== 'object' || value === null) return false
-  if (isPromise(value)) return unawaited(value) !== ''
+  if (isPromise(value)) {
+    Promise.resolve(value).catch(() => undefined)
+    return true
+  }
   return isPlain(value) && Object.values(value).filter(hasPromise).length > 0
 }
 

@@ -29,7 +29,7 @@ export interface Scope {
   state: 'open' | 'closed' | 'destroyed' | 'gone'
   /** Whether the scope has ended. An ended scope returns no session any more, even if its `state` is `open`. */
   ended: boolean
-  /** The session value at the start of the scope, or of a session that has replaced it. Other edits are new. */
+  /** The session value at the start of the scope, or the new session after a reset. An edit that it lacks is new. */
   opened: Session
   /** Every session value that the scope has contained. */
   readonly stored: WeakSet<Session>

@@ -2,7 +2,6 @@
 
 import { randomBytes } from 'node:crypto'
 import {
-  isSessionError,
   NoCurrentSession,
   numberOption,
   SessionClosed,
@@ -38,7 +37,7 @@ import { publish, publishing } from '../store/events.js'
 import { currentScope, syncEnded } from './current-scope.js'
 import { beginAnew, currentRequest, isSameStore, lookAt } from './scope.js'
 import { buildSession, destroySession, refreshSession, rotateSession } from './verbs.js'
-import { currentSession, updateCurrentSession } from './with-session.js'
+import { currentSession, orSessionError, updateCurrentSession } from './with-session.js'
 
 export interface SignInOptions {
   /** The session's own lifetime in milliseconds. Default: the store's lifetime. */
@@ -104,16 +103,6 @@ export const signIn = (
 }
 
 type Edit = (session: Session) => Session
-
-/** Returns a session error that `f` throws as a `Left`. */
-const orSessionError = <A>(f: () => A): E.Either<SessionError, A> => {
-  try {
-    return E.right(f())
-  } catch (error) {
-    if (isSessionError(error)) return E.left(error)
-    throw error
-  }
-}
 
 const rotated = (session: Session): TE.TaskEither<SessionError, Edit> =>
   TE.map((): Edit => identity)(rotateSession(session))

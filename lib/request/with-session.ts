@@ -173,9 +173,13 @@ export const updateCurrentSession =
     new Promise((resolve) => resolve(updatedHere(f)))
 
 /** Replaces the current session, synchronously. */
-export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> => {
+export const updatedHere = (f: (session: Session) => Session): E.Either<SessionError, Session> =>
+  E.flatten(orSessionError(() => update(f)))
+
+/** Returns a session error that `f` throws as a `Left`. */
+export const orSessionError = <A>(f: () => A): E.Either<SessionError, A> => {
   try {
-    return update(f)
+    return E.right(f())
   } catch (error) {
     if (isSessionError(error)) return E.left(error)
     throw error
