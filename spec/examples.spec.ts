@@ -53,3 +53,29 @@ for (const name of ['node', 'express', 'fastify', 'koa', 'hono', 'fetch'])
     t.equal(await send('/out', {}), 303)
     t.match(await look(), 'Nobody is signed in.')
   })
+
+for (const name of ['drizzle', 'kysely'])
+  t.test(`${name}: the order and the cart change together, or not at all`, async (t) => {
+    const url = await startExample(t, name, server.url)
+    let cookie = ''
+    const request = async (path: string) => {
+      const headers = { origin: url, cookie }
+      const response = await fetch(url + path, {
+        method: path === '/' ? 'GET' : 'POST',
+        headers,
+        redirect: 'manual',
+      })
+      for (const given of response.headers.getSetCookie()) cookie = given.split(';')[0] ?? ''
+      return response
+    }
+    const page = async () =>
+      (await request('/')).json() as Promise<Record<'cart' | 'orders', readonly string[]>>
+    const { orders } = await page()
+    for (const sku of ['tea', 'milk']) t.equal((await request(`/add/${sku}`)).status, 303)
+    t.strictSame(await page(), { cart: ['tea', 'milk'], orders })
+    t.equal((await request('/buy')).status, 303)
+    t.strictSame(await page(), { cart: [], orders: [...orders, 'tea', 'milk'] })
+    for (const sku of ['tea', 'sold']) await request(`/add/${sku}`)
+    t.equal((await request('/buy')).status, 500)
+    t.strictSame(await page(), { cart: ['tea', 'sold'], orders: [...orders, 'tea', 'milk'] })
+  })

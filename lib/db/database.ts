@@ -90,6 +90,18 @@ export interface TransactionScope {
   readonly beforeCommit: (task: TaskEither<SessionError, unknown>) => void
   /** Calls `listener` when the transaction ends, or at once if it is over. A released savepoint counts as committed. */
   readonly onEnd: (listener: (committed: boolean) => void) => void
+  /** Returns the driver's client for other libraries, or `undefined` if the driver has none. */
+  readonly client: () => unknown
+}
+
+/** Connects a client that other libraries use to its transaction. */
+export interface ClientGuard {
+  /** Returns the error of a statement that may not be sent now. */
+  readonly misuse: () => DriverError | undefined
+  /** Reports that a statement has failed. The transaction is then never committed. */
+  readonly failed: (error: DriverError) => void
+  /** Returns a function that forgets all failures since this call. It is called after a rollback to a savepoint. */
+  readonly checkpoint: () => () => void
 }
 
 export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
@@ -104,6 +116,8 @@ export interface DriverTransaction extends Queryable {
   readonly savepoint: <E, A>(
     body: (tx: DriverTransaction) => TaskEither<E, A>,
   ) => TaskEither<E | DriverError, A>
+  /** Makes a client of the driver's own kind, whose statements run in the transaction. */
+  readonly client?: (guard: ClientGuard) => unknown
 }
 
 /** One statement that has run. `rows` is `undefined` if the statement failed. */
@@ -194,6 +208,45 @@ export const transact = <L, A>(
   database: Database,
   body: (tx: Database) => TaskEither<L, A>,
 ): TaskEither<L | SessionError, A> => database.transaction(body)
+
+/**
+ * Returns a client of the driver whose statements run in the transaction `tx`. Pass it to another library, such as
+ * Drizzle or Kysely, whose statements are then committed or rolled back together with those of keyrow. If one of them
+ * fails, the transaction fails, even if the program catches the error. A transaction that the library begins on this
+ * client is a savepoint. The client can be used as long as `tx` can be used.
+ *
+ * `Client` is the type of the client. It is `PoolClient` of node-postgres for a database of `keyrow/pg`, and `Sql` of
+ * postgres.js for a database of `keyrow/postgres`. A client of node-postgres also serves as a pool with one client.
+ *
+ * @throws `TypeError` for a handle that is not a transaction, and for a database of PGlite
+ *
+ * @example
+ * ```ts
+ * import { sql } from 'drizzle-orm'
+ * import { drizzle } from 'drizzle-orm/node-postgres'
+ * import pg from 'pg'
+ * import { pgStore } from 'keyrow/pg'
+ * import { closeDatabase, transact, transactionClient } from 'keyrow/promise'
+ *
+ * const store = pgStore(new pg.Pool({ connectionString: process.env['DATABASE_URL'] }))
+ * const two = await transact(store.database, async (tx) => {
+ *   const db = drizzle({ client: transactionClient<pg.PoolClient>(tx) })
+ *   const { rows } = await db.execute<{ two: number }>(sql`select 1 + 1 as two`)
+ *   return rows[0]?.two
+ * })
+ * console.log(two) // 2
+ * await closeDatabase(store.database)
+ * ```
+ */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- keyrow has no types of drivers
+export const transactionClient = <Client>(tx: Database): Client => {
+  if (tx.transactionScope === undefined)
+    throw new TypeError('transactionClient needs the handle of a transaction: pass the parameter of its body')
+  const client = tx.transactionScope.client()
+  if (client === undefined)
+    throw new TypeError('this database has no client for other libraries: use keyrow/pg or keyrow/postgres')
+  return client as Client
+}
 
 // Makes reads run on the primary. A pooler that balances reads, such as pgpool-II, sends a plain `select` to a standby.
 // A standby may lag behind, so a load could still find an ended session. pgpool-II sends a statement with a volatile

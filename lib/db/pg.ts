@@ -5,7 +5,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import { delay } from '../core/process.js'
-import type { Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
+import type { ClientGuard, Database, DriverTransaction, Outcome, Param, Query, Row } from './database.js'
 import { closedError, driverError, timeoutOf, withDeadline } from './deadline.js'
 import { endAfter, graceMs, type Lease, type Leasing, noteDeadline, withLease } from './pg-lease.js'
 import {
@@ -28,7 +28,7 @@ import {
   settingsCheck,
 } from './sending.js'
 import { decodedRows } from './text-format.js'
-import { savepoints, scopedDatabase } from './transaction.js'
+import { clientCommands, savepoints, scopedDatabase } from './transaction.js'
 
 export interface PgOptions {
   /** The maximum time of one statement, including its wait for a client, in milliseconds. Default: 5,000. */
@@ -230,7 +230,74 @@ const committed = async <A>(tx: Tx, result: E.Right<A>): Outcome<A> => {
 
 const handleOf = (tx: Tx): DriverTransaction => {
   const query: DriverTransaction['query'] = (query, params) => () => inTransaction(tx, query, params)
-  return { query, savepoint: savepoints(query) }
+  const client: DriverTransaction['client'] = (guard) => transactionClient(tx, guard)
+  return { query, client, savepoint: savepoints(query, client) }
+}
+
+// Makes a client of node-postgres for another library, inside a transaction of keyrow. The client has all members of the
+// transaction's client, but it cannot end or leave the transaction. It is also a pool with one client.
+const transactionClient = (tx: Tx, guard: ClientGuard): unknown => {
+  const { client: inner } = tx.lease as unknown as { readonly client: LibraryClient }
+  const send = sendFor(tx, guard, inner)
+  const members = {
+    query: (statement: unknown, ...rest: readonly unknown[]): unknown => {
+      // A cursor sends its own messages, so node-postgres puts it into the client's queue.
+      if (isSubmittable(statement)) {
+        refuse(tx, guard)
+        return inner.query(statement)
+      }
+      const callback = rest.at(-1)
+      if (!isCallback(callback)) return send(statement, ...rest)
+      const succeed = (result: unknown): void => callback(undefined, result)
+      send(statement, ...rest.slice(0, -1)).then(succeed, callback)
+      return undefined
+    },
+    connect: () => Promise.resolve(client),
+    release: () => undefined,
+    end: () => Promise.resolve(),
+  }
+  const client: unknown = Object.assign(Object.create(inner) as object, members)
+  return client
+}
+
+interface LibraryClient {
+  query(...input: readonly unknown[]): Promise<unknown>
+}
+
+const sendFor = (tx: Tx, guard: ClientGuard, inner: LibraryClient): LibraryClient['query'] => {
+  const command = clientCommands(guard, (text) => inner.query(text))
+  return (...input) => {
+    const result = tx.last.then(() => {
+      refuse(tx, guard)
+      return command(textOf(input[0])) ?? inner.query(...input)
+    })
+    tx.last = result.catch((error: unknown) => noteClientError(tx, guard, error))
+    return tx.last.then(() => result)
+  }
+}
+
+const isCallback = (value: unknown): value is (error: unknown, result?: unknown) => void =>
+  typeof value === 'function'
+
+const isSubmittable = (statement: unknown): boolean =>
+  typeof (statement as { readonly submit?: unknown } | undefined)?.submit === 'function'
+
+const textOf = (statement: unknown): unknown =>
+  typeof statement === 'string' ? statement : (statement as { readonly text?: unknown } | undefined)?.text
+
+const refuse = (tx: Tx, guard: ClientGuard): void => {
+  const misuse = guard.misuse() ?? tx.lost
+  if (misuse !== undefined) throw misuse
+}
+
+// An error without a SQLSTATE may be the loss of the connection. In doubt, the transaction ends.
+const noteClientError = (tx: Tx, guard: ClientGuard, error: unknown): void => {
+  if (error instanceof DriverError) return
+  const failure = withEffect(driverError('transaction client', error), 'none')
+  guard.failed(failure)
+  if (!hasEnded(failure)) return
+  tx.lost ??= failure
+  tx.lease.destroy()
 }
 
 /** Whether an error ended the connection. The error of an invalid parameter (SQLSTATE without a cause) did not. */

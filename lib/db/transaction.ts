@@ -10,7 +10,7 @@ import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type DriverErrorKind, type SessionError, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
-import type { Database, Driver, DriverTransaction, Outcome } from './database.js'
+import type { ClientGuard, Database, Driver, DriverTransaction, Outcome } from './database.js'
 
 interface Scope {
   readonly root: object
@@ -152,11 +152,29 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
         if (scope.committed === undefined) scope.endListeners.push(listener)
         else listener(scope.committed)
       },
+      client: () => tx.client?.(guardOf(scope)),
     },
   }
   scope.handle = handle
   return handle
 }
+
+// A statement of a client is not delayed until the end of a concurrent savepoint, but rejected.
+const guardOf = (scope: Scope): ClientGuard => ({
+  misuse: () => {
+    if (scope.over) return OVER()
+    return scope.savepoint === undefined && innermost(scope.root, scope) === undefined ? undefined : OUTER()
+  },
+  failed: (error) => {
+    scope.failed ??= error
+  },
+  checkpoint: () => {
+    const { failed } = scope
+    return () => {
+      scope.failed = failed
+    }
+  },
+})
 
 const recorded = async <A>(scope: Scope, statement: TaskEither<DriverError, A>): Outcome<A> => {
   const result = await statement()
@@ -182,7 +200,10 @@ const nested = async <L, A>(
 }
 
 /** Implements savepoints as SQL statements. `query` sends a statement in the transaction. */
-export const savepoints = (query: Driver['query']): DriverTransaction['savepoint'] => {
+export const savepoints = (
+  query: Driver['query'],
+  client?: DriverTransaction['client'],
+): DriverTransaction['savepoint'] => {
   let count = 0
   const savepoint: DriverTransaction['savepoint'] = (body) => async () => {
     count += 1
@@ -192,7 +213,7 @@ export const savepoints = (query: Driver['query']): DriverTransaction['savepoint
     if (E.isLeft(opening)) return opening
     let committed = false
     try {
-      const result = await body({ query, savepoint })()
+      const result = await body({ query, savepoint, ...(client && { client }) })()
       committed = E.isRight(result)
       if (E.isLeft(result)) return result
       const ended = await run('release savepoint')
@@ -202,4 +223,152 @@ export const savepoints = (query: Driver['query']): DriverTransaction['savepoint
     }
   }
   return savepoint
+}
+
+// The rest of this file handles the commands for transactions that another library, such as Drizzle or Kysely, sends on
+// a client inside a transaction of keyrow. A transaction of the library becomes a savepoint. Otherwise its BEGIN would
+// only cause a warning, and its COMMIT would commit keyrow's transaction.
+
+/** Sends a text without parameters. */
+type Send = (text: string) => PromiseLike<unknown>
+
+interface Savepoints {
+  readonly guard: ClientGuard
+  readonly send: Send
+  /** The open savepoints by name, each with the function that forgets the failures since it was set. */
+  readonly open: Map<string, () => void>
+  /** Whether the library's latest transaction was rolled back because its COMMIT failed. */
+  isEnded: boolean
+}
+
+/** The savepoint that replaces a transaction of the library. */
+const OWN = 'keyrow_client'
+
+/**
+ * Returns a function that runs a command for transactions. For another statement it returns `undefined`. A command that
+ * would end keyrow's transaction, or that another command of the library would undo, rejects with a `DriverError`.
+ */
+export const clientCommands = (
+  guard: ClientGuard,
+  send: Send,
+): ((text: unknown) => Promise<unknown> | undefined) => {
+  const savepoints: Savepoints = { guard, send, open: new Map(), isEnded: false }
+  return (text) => {
+    const [, verb, rest = ''] = parsed(text)
+    return verb === undefined ? undefined : runCommand(savepoints, verb, rest, String(text))
+  }
+}
+
+/** Rejects a command for transactions on a client that cannot handle it. */
+export const rejectCommand = (text: unknown): void => {
+  const [command] = parsed(text)
+  if (command !== undefined)
+    throw refused(`"${command}" cannot be sent in a transaction of keyrow: call transact with its handle`)
+}
+
+const parsed = (text: unknown): readonly (string | undefined)[] =>
+  COMMAND.exec(typeof text === 'string' && text.length < 200 ? normalized(text) : '') ?? []
+
+const COMMAND = /^(begin|start|commit|end|rollback to|rollback|abort|savepoint|release)\b ?(.*)$/
+
+/** Returns a command in lower case, without the words and signs that have no effect. */
+const normalized = (text: string): string =>
+  text
+    .trim()
+    .replace(/\s*;$/, '')
+    .replaceAll(/\s+/g, ' ')
+    .toLowerCase()
+    .replace(/^(begin|start|commit|end|rollback|abort) (?:work|transaction)\b/, '$1')
+    .replace(/^(release|rollback to) savepoint /, '$1 ')
+
+const runCommand = async (
+  savepoints: Savepoints,
+  verb: string,
+  rest: string,
+  text: string,
+): Promise<unknown> => {
+  switch (verb) {
+    case 'begin':
+    case 'start':
+      return beginOwn(savepoints, rest)
+    case 'savepoint':
+      return setSavepoint(savepoints, rest, text)
+    case 'release':
+    case 'rollback to':
+      return endSavepoint(savepoints, rest, verb === 'rollback to', text)
+    default:
+      return endOwn(savepoints, rest, verb !== 'commit' && verb !== 'end')
+  }
+}
+
+const refused = (message: string): DriverError =>
+  new DriverError(message, { kind: 'outerHandle', retryable: false, effect: 'none' })
+
+// keyrow's transactions are read committed. The library must not get a weaker transaction than it asked for.
+const beginOwn = (savepoints: Savepoints, modes: string): Promise<unknown> => {
+  if (!/^(isolation level read committed)?,? ?(read write)?$/.test(modes))
+    throw refused(`a transaction inside a transaction of keyrow cannot be "${modes}"`)
+  savepoints.isEnded = false
+  return setSavepoint(savepoints, OWN, `savepoint ${OWN}`)
+}
+
+// If the release fails, since a statement before it has failed, the savepoint is rolled back, as COMMIT would do. Some
+// libraries then send ROLLBACK, which has nothing left to do.
+const endOwn = async (savepoints: Savepoints, rest: string, isUndone: boolean): Promise<unknown> => {
+  const { open, send } = savepoints
+  if (isUndone && rest === '' && savepoints.isEnded) return send(`select 'rolled back' where false`)
+  if (!open.has(OWN) || rest !== '')
+    throw refused(
+      'transact ends the transaction: return from its body to commit, or throw an error to roll back',
+    )
+  const forget = open.get(OWN)
+  open.delete(OWN)
+  const undo = async (): Promise<unknown> => {
+    await send(`rollback to ${OWN}`)
+    forget?.()
+    return send(`release ${OWN}`)
+  }
+  if (isUndone) return undo()
+  try {
+    return await send(`release ${OWN}`)
+  } catch (error) {
+    savepoints.isEnded = true
+    await undo()
+    throw new DriverError('commit: a statement of the transaction has failed, so it was rolled back', {
+      sqlState: '25P02',
+      retryable: false,
+      cause: error,
+    })
+  }
+}
+
+/** Returns the error of a statement or savepoint that the rollback of an open savepoint would undo. */
+export const nestedIsOpen = (): DriverError =>
+  refused(
+    'a nested transaction is still open: use its handle, and run nested transactions one after the other',
+  )
+
+// Two savepoints of one name are open only if the library runs two nested transactions at the same time. Then the
+// rollback of one transaction would undo the other.
+const setSavepoint = async (
+  { open, guard, send }: Savepoints,
+  name: string,
+  text: string,
+): Promise<unknown> => {
+  if (open.has(name)) throw nestedIsOpen()
+  open.set(name, guard.checkpoint())
+  return send(text)
+}
+
+const endSavepoint = async (
+  { open, send }: Savepoints,
+  name: string,
+  isUndone: boolean,
+  text: string,
+): Promise<unknown> => {
+  const forget = open.get(name)
+  open.delete(name)
+  const result = await send(text)
+  if (isUndone) forget?.()
+  return result
 }

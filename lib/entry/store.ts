@@ -32,6 +32,7 @@ export {
   type Row,
   type TransactionScope,
   transact,
+  transactionClient,
 } from '../db/database.js'
 export type { RetryPolicy } from '../db/deadline.js'
 export { type SessionStoreOptions, sessionStore } from '../sql/store.js'

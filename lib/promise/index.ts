@@ -49,7 +49,7 @@ export {
 } from '../core/well-known-keys.js'
 export { batchedDatabase } from '../db/batched.js'
 export type { BatchableQuery, Database, Param, Query, Queryable, QueryEvent, Row } from '../db/database.js'
-export { observedDatabase } from '../db/database.js'
+export { observedDatabase, transactionClient } from '../db/database.js'
 export { type CheckedRequest, isPrefetch } from '../http/csrf.js'
 export { RequestRejected } from '../http/errors.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from '../http/token-guard.js'

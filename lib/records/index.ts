@@ -2,7 +2,7 @@
 
 export { isRecordError, type RecordError, RecordGone } from '../core/errors.js'
 export type { DeepReadonly } from '../core/json.js'
-export { transact } from '../db/database.js'
+export { transact, transactionClient } from '../db/database.js'
 export * from './column.js'
 export { param, queryMany, queryOne, queryStream, type RowsAs, sql } from './query.js'
 export { record } from './record.js'

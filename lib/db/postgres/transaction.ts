@@ -4,8 +4,9 @@
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E, pipe } from '../../core/prelude.cjs'
-import type { DriverTransaction, Outcome } from '../database.js'
+import type { ClientGuard, DriverTransaction, Outcome } from '../database.js'
 import { codeOf, driverError, isLostConnection, withDeadline } from '../deadline.js'
+import { nestedIsOpen, rejectCommand } from '../transaction.js'
 import type { Scoped } from './pool.js'
 import { type Link, send } from './statement.js'
 import { isAnothers, lost, noteFailure, notSent } from './workarounds.js'
@@ -183,7 +184,75 @@ const outcome = <L, A>(
   return result ?? E.left(driverError('transaction', new Error('it has no result')))
 }
 
+// Makes a client of postgres.js for another library, inside a transaction of keyrow. The client has all members of the
+// transaction's `Sql`. It also has those of a pool, except that `begin` sets a savepoint. postgres.js rolls a
+// transaction back if a statement has failed outside of its own function `savepoint`, so commands as text are rejected.
+// `options` are the options of the pool, since Drizzle changes their parsers. keyrow does not use the parsers.
+const transactionClient = (tx: Scoped, txLink: TxLink, guard: ClientGuard): unknown => {
+  let isNesting = false
+  const refuse = (): void => {
+    const misuse = guard.misuse() ?? txLink.lost ?? (isNesting ? nestedIsOpen() : undefined)
+    if (misuse !== undefined) throw misuse
+  }
+  const checked =
+    (act: (...input: never[]) => unknown) =>
+    (...input: unknown[]): unknown => {
+      refuse()
+      rejectCommand(input[0])
+      return observeFailure(act(...(input as never[])), txLink, guard)
+    }
+  const nested = async (...input: readonly unknown[]): Promise<unknown> => {
+    refuse()
+    isNesting = true
+    try {
+      return await nestedIn(tx, txLink, guard, input.at(-1) as (client: unknown) => Promise<unknown>)
+    } finally {
+      isNesting = false
+    }
+  }
+  const statements = { begin: nested, savepoint: nested, unsafe: checked(tx.unsafe.bind(tx)) }
+  const tagged = checked(tx as unknown as (...input: never[]) => unknown)
+  const reserve = (): Promise<unknown> => Promise.resolve(client)
+  const { options } = txLink.pool.sql
+  Object.setPrototypeOf(tagged, tx)
+  const client: unknown = Object.assign(tagged, { options, reserve, ...statements, ...ENDS })
+  return client
+}
+
+const ENDS = { release: () => undefined, end: () => Promise.resolve() }
+
+const nestedIn = async (
+  tx: Scoped,
+  txLink: TxLink,
+  guard: ClientGuard,
+  body: (client: unknown) => Promise<unknown>,
+): Promise<unknown> => {
+  const forget = guard.checkpoint()
+  try {
+    return await tx.savepoint((inner) => body(transactionClient(inner, txLink, guard)))
+  } catch (error) {
+    forget()
+    throw error
+  }
+}
+
+// A statement of postgres.js has its function `reject` as a property. keyrow cannot call `then`, because this would send
+// the statement, and a part of a statement is of the same class and never sent.
+const observeFailure = (pending: unknown, txLink: TxLink, guard: ClientGuard): unknown => {
+  const statement = pending as { reject?: (error: unknown) => void }
+  const { reject } = statement
+  if (!(pending instanceof Promise) || reject === undefined) return pending
+  statement.reject = (error) => {
+    const failure = withEffect(driverError('transaction client', error), 'none')
+    guard.failed(failure)
+    if (failure.sqlState === undefined) txLink.lost ??= failure
+    reject(error)
+  }
+  return pending
+}
+
 const guarded = (tx: Scoped, txLink: TxLink): DriverTransaction => ({
+  client: (guard) => transactionClient(tx, txLink, guard),
   query: (query, params) => async () => {
     if (txLink.lost !== undefined) return E.left(txLink.lost)
     const result = await send(tx, query, params, txLink)
