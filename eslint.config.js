@@ -33,6 +33,7 @@ const gates = {
   koa: 'http/koa[.]ts',
   redis: null, // known by the few members that keyrow uses
   'memcache-client': null,
+  next: 'http/next[.]ts',
   hono: 'http/hono[.]ts',
   'express-session': 'express-session/index[.]ts',
   async_hooks: '(request/.+|core/process[.]ts|db/batch-scheduler[.]ts|db/transaction[.]ts)', // the current session; a timer and batches that belong to no request; the current transaction
@@ -43,7 +44,7 @@ const gates = {
 }
 
 export default defineConfig(
-  { ignores: ['dist/', 'build/', '.tap/', '.data/', 'coverage/'] },
+  { ignores: ['dist/', 'build/', '.tap/', '.data/', 'coverage/', 'examples/next/'] },
   {
     files: ['{lib,spec,examples,bench}/**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked],

@@ -4,7 +4,7 @@
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -40,6 +40,17 @@ await t.test('they compile', async (t) => {
   t.equal(compiled.stdout, '')
   t.ok(blocks.length > 20, `${String(blocks.length)} blocks`)
 })
+
+t.test(
+  'the excerpts of the page on Next.js are in its example, which slow/next.spec.ts builds',
+  async (t) => {
+    const page = await readFile(join(root, 'docs', 'next.md'), 'utf8')
+    const excerpts = [...page.matchAll(/^```tsx\n\/\/ (\S+)\n([\s\S]*?)^```$/gm)]
+    for (const [, path = '', code = ''] of excerpts)
+      t.ok((await readFile(join(root, 'examples', 'next', path), 'utf8')).includes(code), path)
+    t.ok(excerpts.length > 3)
+  },
+)
 
 // The examples use the default schema, so they need a new database.
 const server = await newDatabase()

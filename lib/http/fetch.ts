@@ -1,8 +1,6 @@
 // The adapter for servers that pass a `Request` to a function and send its `Response`, such as Bun, Deno and workers.
-import { E } from '../core/prelude.cjs'
-import { errorResponse, type OnError } from './errors.js'
 import { type AdapterOptions, type ErrorOptions, type ProxyOptions, webHandler } from './session-request.js'
-import { addHeaders, checkResponse } from './web-response.js'
+import { checkResponse, webResponse } from './web-response.js'
 
 export { defaultErrorResponse, type ErrorRequest, type ErrorResponse, type OnError } from './errors.js'
 
@@ -40,16 +38,6 @@ export const fetchHandler = (options: FetchHandlerOptions) => {
   return <R extends readonly unknown[]>(handler: FetchHandler<R>) =>
     async (request: Request, ...rest: R): Promise<Response> => {
       const run = (): unknown => handler(request, ...rest)
-      const { result, headers } = await handle<Response>(request, addressOf?.(request), run)
-      const response = E.isRight(result) ? result.right : responseTo(onError, result.left, request)
-      const own = addHeaders(response, headers)
-      return E.isRight(own) ? own.right : responseTo(onError, own.left, request)
+      return webResponse(await handle<Response>(request, addressOf?.(request), run), onError, request)
     }
-}
-
-const responseTo = (onError: OnError | undefined, failure: unknown, request: Request): Response => {
-  const { pathname } = new URL(request.url)
-  const { status, headers, body } = errorResponse(onError, failure, { method: request.method, url: pathname })
-  const common = { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' }
-  return new Response(body, { status, headers: { ...common, ...headers } })
 }

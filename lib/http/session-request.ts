@@ -301,10 +301,11 @@ export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check)
     )
 }
 
-const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
+/** Runs a handler, which may return a value, a promise or a `TaskEither`. An error that it throws becomes a `Left`. */
+export const attempt = async (handler: () => Handled): Promise<E.Either<unknown, unknown>> => {
   try {
     const handled: unknown = await handler()
-    // A handler may return a value, a promise or a `TaskEither`. A returned function is a task.
+    // A returned function is a task.
     const result: unknown = typeof handled === 'function' ? await (handled as () => unknown)() : handled
     return isEither(result) ? result : E.right(result)
   } catch (error) {

@@ -1,8 +1,8 @@
 // Checks a handler's `Response`, and adds the session's headers.
 import { E, O } from '../core/prelude.cjs'
 import type { Session } from '../store/contract.js'
-import { ResponseRejected } from './errors.js'
-import { changedHeaders, type SessionHeaders } from './session-request.js'
+import { errorResponse, type OnError, ResponseRejected } from './errors.js'
+import { changedHeaders, type HandledRequest, type SessionHeaders } from './session-request.js'
 
 /**
  * Checks a handler's result before the session is saved. `result` is `undefined` for an upgraded connection.
@@ -72,4 +72,22 @@ const copyOf = (response: Response): Response => {
   }
   const { body, status, statusText, headers } = response
   return new Response(body, { status, statusText, headers: new Headers(headers) })
+}
+
+/** Returns the response to a request, with the session's headers. For a failure, `onError` makes the response. */
+export const webResponse = (
+  { result, headers }: HandledRequest<Response>,
+  onError: OnError | undefined,
+  request: Request,
+): Response => {
+  const response = E.isRight(result) ? result.right : errorTo(onError, result.left, request)
+  const own = addHeaders(response, headers)
+  return E.isRight(own) ? own.right : errorTo(onError, own.left, request)
+}
+
+const errorTo = (onError: OnError | undefined, failure: unknown, request: Request): Response => {
+  const { pathname } = new URL(request.url)
+  const { status, headers, body } = errorResponse(onError, failure, { method: request.method, url: pathname })
+  const common = { 'Content-Type': 'text/plain; charset=utf-8', 'Cache-Control': 'no-store' }
+  return new Response(body, { status, headers: { ...common, ...headers } })
 }
