@@ -31,9 +31,6 @@ export interface Answer {
   readonly body: string
 }
 
-/** Returns the path without the query. A query may contain data that do not belong in a log. */
-export const pathOf = (req: IncomingMessage): string => (req.url ?? '/').replace(/\?.*$/s, '')
-
 /** Reads the fields of a form. */
 export const readFields = (req: IncomingMessage): TE.TaskEither<Refused, URLSearchParams> =>
   pipe(

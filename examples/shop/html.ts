@@ -26,35 +26,49 @@ const rendered = (part: Part): string => {
 
 export const nothing = html``
 
+export interface DocumentParts {
+  readonly header?: Html
+  readonly footer?: Html
+  /** How often the browser reads the document again, in seconds. */
+  readonly refreshSeconds?: number
+}
+
 /** Returns a whole document. */
-export const document = (title: string, header: Html, main: Html): string =>
+export const document = (
+  title: string,
+  main: Html,
+  { header = nothing, footer = nothing, refreshSeconds }: DocumentParts = {},
+): string =>
   html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
+${refreshSeconds === undefined ? nothing : html`<meta http-equiv="refresh" content="${refreshSeconds}">`}
 <title>${title} · keyrow shop</title>
 <style>${style}</style>
 </head>
 <body>
-<header>${header}</header>
+${header}
 <main>
 <h1>${title}</h1>
 ${main}
 </main>
+${footer}
 </body>
 </html>
 `.toString()
 
 const style = html`
-:root { color-scheme: light dark; --ink: #23303b; --soft: #66727c; --paper: #f6f4ef; --card: #fff; --line: #dedad0; --key: #96610a }
+:root { color-scheme: light dark; --ink: #23303b; --soft: #66727c; --paper: #f6f4ef; --card: #fff; --line: #dedad0; --key: #96610a; --good: #2c6e2f; --bad: #ae2012 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e7e3da; --soft: #a09a8e; --paper: #191b1d; --card: #23262a; --line: #3a3e43; --key: #e3ac4a }
+  :root { --ink: #e7e3da; --soft: #a09a8e; --paper: #191b1d; --card: #23262a; --line: #3a3e43; --key: #e3ac4a; --good: #8fce8f; --bad: #ff8d7a }
 }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif }
-header, main { max-width: 52rem; margin: auto; padding: .75rem 1rem }
+header, main, footer { max-width: 52rem; margin: auto; padding: .75rem 1rem }
+footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .9em; overflow-wrap: anywhere }
 header { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; align-items: center; border-bottom: 1px solid var(--line) }
 header b { margin-right: auto }
 h1 { font-size: 1.5rem; margin: 1rem 0 }
@@ -84,13 +98,29 @@ th, td { text-align: start; padding: .35rem .9rem .35rem 0; border-bottom: 1px s
 th { white-space: nowrap }
 td { overflow-wrap: anywhere }
 td, code { font-family: ui-monospace, monospace; font-size: .9em }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr)); gap: 1rem; margin: 1rem 0 }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .5rem 1rem 1rem; min-width: 0 }
+.card h3 { font-size: 1rem; margin: .5rem 0 }
+.card svg { display: block; width: 100% }
+svg text { fill: var(--soft); font-size: 12px }
+svg line { stroke: var(--line) }
+.load { fill: #3d7ea6 }
+.work { fill: var(--line) }
+.save { fill: var(--key) }
+.failed { fill: var(--bad) }
+.steps { padding-inline-start: 0; list-style: none; font-size: .9em }
+.good { color: var(--good); font-weight: 600; margin: .5rem 0 0 }
+.bad { color: var(--bad); font-weight: 600; margin: .5rem 0 0 }
+.lost { color: var(--bad); padding-inline-start: 1.1rem; list-style: disc }
+.key svg { width: .8em; height: .8em; margin-inline-start: .75em }
+iframe { width: 100%; height: 26rem; border: 1px solid var(--line); border-radius: .6rem }
 @media (max-width: 34rem) { header b { flex-basis: 100% } }
 `
 
 const hash = createHash('sha256').update(style.toString()).digest('base64')
 
 /**
- * With this policy a browser loads no resources except `data:` images, runs no script, and sends forms to this server
- * only.
+ * With this policy a browser loads no resources except `data:` images and frames of this server, runs no script, and
+ * sends forms to this server only.
  */
-export const contentSecurityPolicy = `default-src 'none'; style-src 'sha256-${hash}'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'`
+export const contentSecurityPolicy = `default-src 'none'; style-src 'sha256-${hash}'; img-src data:; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'`

@@ -8,7 +8,7 @@ import { closeDatabase, onSessionEvent, prepareStore, sessionStore, startCleanup
 import { counted, logged } from './log.js'
 import { stubPayments } from './payments.js'
 import { shopListener } from './routes.js'
-import { openDatabase, prepareOrders } from './storage.js'
+import { openDatabase, prepareTables } from './storage.js'
 
 /** The time after the signal within which running requests must end, in milliseconds. */
 const DRAIN_MS = 5000
@@ -31,11 +31,17 @@ const run = async (): Promise<void> => {
   const database = counted(openDatabase(DATABASE_URL))
   try {
     const store = sessionStore(database)
+    console.log(
+      `keyrow shop: opening ${DATABASE_URL ? 'the database of DATABASE_URL' : 'PGlite in .data/shop'} …`,
+    )
     await prepareStore(store)
-    await prepareOrders(database)()
+    const prepared = await prepareTables(database)()
+    if (prepared._tag === 'Left') throw prepared.left
     const options = { store, trustProxy: TRUST_PROXY === '1' }
     const server = createServer(logged(shopListener(database, stubPayments(), options)))
-    console.log(`keyrow shop: ${await listen(server)}`)
+    const url = await listen(server)
+    console.log(`keyrow shop: ${url}`)
+    console.log(`Open ${url}lab`)
     const cleanup = startCleanup(store)
     await stopSignal
     await drain(server)

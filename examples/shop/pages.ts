@@ -8,6 +8,7 @@ import { currentSession, type Session, type SessionError } from 'keyrow'
 import type { Page } from 'keyrow/flow'
 import type { Row } from 'keyrow/store'
 import { document, type Html, html, nothing } from './html.js'
+import { item, lastBill } from './log.js'
 import {
   type Address,
   type Cart,
@@ -36,11 +37,26 @@ export const framed =
   (main: Html): TE.TaskEither<SessionError, string> =>
     pipe(
       currentSession,
-      TE.map((session) => document(title, banner(session), main)),
+      TE.map((session) => document(title, main, { header: banner(session), footer: footer(session) })),
     )
 
-const banner = (session: Session): Html => html`
+// The footer shows the cost of the last form that the visitor has sent.
+const footer = ({ id }: Session): Html => {
+  const bill = lastBill(id)
+  if (bill === undefined) return nothing
+  const { path, ms, statements } = bill
+  const rows = statements.reduce((sum, event) => sum + (event.rows?.length ?? 0), 0)
+  return html`<footer><details>
+<summary>Your last click, <code>${path}</code>, took ${counted(statements.length, 'statement')}, ${counted(rows, 'row')} and ${ms} ms.</summary>
+<ul>${statements.map((event) => html`<li><code>${item(event)}</code></li>`)}</ul>
+</details></footer>`
+}
+
+const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`
+
+const banner = (session: Session): Html => html`<header>
 <b>🗝️ keyrow shop</b>
+<a href="/lab">Lab</a>
 <a href="/">Shop</a>
 <a href="/cart">Cart (${pipe(session, cartOf, itemCount)})</a>
 <a href="/session">Session</a>
@@ -48,7 +64,8 @@ const banner = (session: Session): Html => html`
 ${pipe(
   customerOf(session),
   O.match(() => html`<a href="/sign-in">Sign in</a>`, signedInAs),
-)}`
+)}
+</header>`
 
 const signedInAs = (name: Name): Html => html`
 <form method="post" action="/sign-out">
@@ -120,6 +137,10 @@ ${columnsOf(header)}
 ${table(entries)}`,
     ),
   )
+
+/** The page inside the lab, which the browser reads again and again. */
+export const rowsPage = (rows: O.Option<SessionRows>): string =>
+  document('Rows', sessionPage(rows), { refreshSeconds: 2 })
 
 const columnsOf = (row: Row): Html => html`
 <div class="wide"><table>
@@ -194,4 +215,4 @@ const branches = (rows: readonly Continuation[], parent: string | null): Html =>
 
 /** The page for a failed request, which has no session. */
 export const failurePage = (message: string): string =>
-  document('Sorry', nothing, html`<p>${message}</p><p><a href="/">Back to the shop</a></p>`)
+  document('Sorry', html`<p>${message}</p><p><a href="/">Back to the shop</a></p>`)

@@ -6,23 +6,26 @@ import * as E from 'fp-ts/lib/Either.js'
 import { flow, pipe } from 'fp-ts/lib/function.js'
 import * as O from 'fp-ts/lib/Option.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
-import { currentSession, type RequestRejected, type Session, type SessionError } from 'keyrow'
+import {
+  currentSession,
+  type RequestRejected,
+  type Session,
+  type SessionError,
+  type SessionStore,
+  sessionRef,
+  sessionSet,
+  updateCurrentSession,
+  verifyCsrf,
+} from 'keyrow'
 import { type FlowError, type FlowHandler, returnFrom } from 'keyrow/flow'
 import { type SessionListenerOptions, sessionListener } from 'keyrow/node'
 import type { Database } from 'keyrow/store'
 import { CHECKOUT, checkoutHandler } from './checkout.js'
-import {
-  type Answer,
-  onError,
-  page,
-  pathOf,
-  Refused,
-  readFields,
-  readForm,
-  seeOther,
-  send,
-} from './exchange.js'
+import { type Answer, onError, page, Refused, readFields, readForm, seeOther, send } from './exchange.js'
 import type { Html } from './html.js'
+import { type ExperimentName, runExperiment, runKey } from './lab.js'
+import { DEMO_USER, type Lab, labPage } from './lab-page.js'
+import { noteVisitor, pathOf } from './log.js'
 import {
   cartPage,
   DEMO_PASSWORD,
@@ -30,6 +33,7 @@ import {
   framed,
   frontPage,
   orderPage,
+  rowsPage,
   sessionPage,
   signInPage,
 } from './pages.js'
@@ -63,19 +67,35 @@ export const shopListener = (
   payments: Payments,
   options: Omit<SessionListenerOptions, 'onError'>,
 ): RequestListener => {
-  const routes = routesOver(database, payments)
+  const routes = routesOver(database, payments, options.store)
   return sessionListener({ ...options, onError })((req, res) =>
     pipe(
       handlerOf(routes, req),
       TE.fromEither,
-      TE.chain((handler) => handler(req)),
+      // A form has to come from a page of the shop.
+      TE.chainFirstW(() => verifyCsrf(req)),
+      TE.chainFirstW(() =>
+        pipe(
+          currentSession,
+          TE.map(({ id }) => noteVisitor(id)),
+        ),
+      ),
+      TE.chainW((handler) => handler(req)),
       TE.map(send(res)),
     ),
   )
 }
 
-const routesOver = (database: Database, payments: Payments): ReadonlyMap<string, Route> =>
+const routesOver = (
+  database: Database,
+  payments: Payments,
+  store: SessionStore,
+): ReadonlyMap<string, Route> =>
   new Map([
+    ['/lab', shows('Two requests, one session', flow(labOf, labPage, TE.right))],
+    ['/lab/rows', { GET: liveRows(database) }],
+    ['/lab/tabs', runs(database, store, 'tabs')],
+    ['/lab/sign-out', runs(database, store, 'sign-out')],
     ['/', shows('Keys, rows and sundries', flow(frontPage, TE.right))],
     ['/cart', shows('Your cart', flow(cartOf, cartPage, TE.right))],
     ['/cart/add', takes(productForm, putIntoCart, '/cart')],
@@ -101,6 +121,38 @@ const shows = (title: string, body: (session: Session, req: IncomingMessage) => 
     )
   return { GET: handler, HEAD: handler }
 }
+
+const labOf = (session: Session): Lab => {
+  const runOf = (name: ExperimentName) => O.toUndefined(sessionRef(runKey(name))(session))
+  return {
+    customer: O.toUndefined(customerOf(session)),
+    runs: { tabs: runOf('tabs'), 'sign-out': runOf('sign-out') },
+  }
+}
+
+/** Returns the route that runs an experiment of the lab, and keeps the result in the visitor's session. */
+const runs = (database: Database, store: SessionStore, name: ExperimentName): Route =>
+  takes(
+    emptyForm,
+    () =>
+      pipe(
+        currentSession,
+        TE.chainW((session) =>
+          runExperiment(database, store, name, O.getOrElse((): string => DEMO_USER)(customerOf(session))),
+        ),
+        TE.chainW((run) => updateCurrentSession(sessionSet(runKey(name), run))),
+      ),
+    `/lab#${name}`,
+  )
+
+const liveRows =
+  (database: Database): Handler =>
+  () =>
+    pipe(
+      currentSession,
+      TE.chainW(({ id }) => sessionRows(database, id)),
+      TE.map(flow(rowsPage, page)),
+    )
 
 const storedRows =
   (database: Database) =>
@@ -159,15 +211,10 @@ const handlerOf = (routes: ReadonlyMap<string, Route>, req: IncomingMessage): E.
   const route = routes.get(pathOf(req))
   if (route === undefined) return E.left(new Refused(404, 'There is no such page.'))
   const handler = route[req.method ?? '']
-  if (handler === undefined)
-    return E.left(new Refused(405, 'That cannot be done here.', { Allow: Object.keys(route).join(', ') }))
-  return isForeign(req) ? E.left(new Refused(403, 'That form was sent from elsewhere.')) : E.right(handler)
+  return handler === undefined
+    ? E.left(new Refused(405, 'That cannot be done here.', { Allow: Object.keys(route).join(', ') }))
+    : E.right(handler)
 }
-
-// With `SameSite=Lax` browsers do not send the cookie with forms of other sites. This check also prevents such a form
-// from starting a new session.
-const isForeign = (req: IncomingMessage): boolean =>
-  req.method === 'POST' && /^(cross|same)-site$/.test(String(req.headers['sec-fetch-site']))
 
 const field = (fields: URLSearchParams, name: string): string => fields.get(name) ?? ''
 

@@ -10,6 +10,7 @@ import { pgliteDatabase } from 'keyrow/pglite'
 import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import type { Database, Query, Row } from 'keyrow/store'
 import postgres from 'postgres'
+import { PREPARE_WHOLE } from './lab.js'
 
 const DIRECTORY = '.data/shop'
 
@@ -47,19 +48,21 @@ export const sessionRows = (
     ),
   )
 
-/** Creates the table of orders. */
-export const prepareOrders = (database: Database): TE.TaskEither<DriverError, unknown> =>
-  database.query(
-    {
-      name: 'shop.prepare',
-      text: `
+/** Creates the shop's own tables. */
+export const prepareTables = (database: Database): TE.TaskEither<DriverError, unknown> =>
+  pipe(
+    database.query(PREPARE_ORDERS, []),
+    TE.chain(() => database.query(PREPARE_WHOLE, [])),
+  )
+
+const PREPARE_ORDERS: Query = {
+  name: 'shop.prepare',
+  text: `
 create table if not exists shop_order (
   id bigint generated always as identity primary key,
   customer text not null, cents integer not null, charge text not null, lines jsonb not null, address jsonb not null
 )`,
-    },
-    [],
-  )
+}
 
 interface Order {
   readonly customer: string

@@ -24,7 +24,7 @@ t.test('npm ci && npm start', async (t) => {
     cpSync(join(repository, path), join(clone, path))
   }
   await succeed(clone, 'npm', 'ci')
-  const installed = (await succeed(clone, 'npm', 'query', '*')) as string
+  const installed = await succeed(clone, 'npm', 'query', '*')
   const packages = (JSON.parse(installed) as readonly { readonly path: string }[]).map(({ path }) => path)
   t.ok(packages.length < 40, `${String(packages.length)} packages`)
   const shop = spawn('npm', ['start', '--silent'], {

@@ -60,7 +60,7 @@ export const startExample = async (t: Test, name: string, databaseUrl: string): 
     await ended
   })
   for await (const line of createInterface({ input: child.stdout })) {
-    const port = /port: (\d+)/.exec(line)?.[1]
+    const port = /(?:port: |127\.0\.0\.1:)(\d+)/.exec(line)?.[1]
     if (port !== undefined) return `http://127.0.0.1:${port}`
   }
   throw new Error(`${name} ended before it listened`)
