@@ -8,6 +8,7 @@ import { drizzle as drizzlePostgres } from 'drizzle-orm/postgres-js'
 import { Kysely, sql as kyselySql, PostgresDialect, type PostgresPool } from 'kysely'
 import { PostgresJSDialect } from 'kysely-postgres-js'
 import pg from 'pg'
+import Cursor from 'pg-cursor'
 import type { Sql } from 'postgres'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
@@ -27,7 +28,7 @@ import {
   withSession,
 } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import { rowsOf, serverDrivers } from './support/databases.js'
+import { quietPool, rowsOf, serverDrivers } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { dropSchemas, freshSchema, right } from './support/stores.js'
 
@@ -47,14 +48,14 @@ interface Orders {
   readonly transaction: <A>(body: (inner: Orders) => Promise<A>, isolation?: 'serializable') => Promise<A>
   /** Sends a statement as text. */
   readonly send: (text: string) => Promise<unknown>
+  /** Sends a statement that fails, in a way that may hide its failure. */
+  readonly fail: () => Promise<unknown>
 }
 
 interface Library {
   readonly name: string
   readonly driver: (typeof serverDrivers)[number]['name']
   readonly open: (tx: Database, schema: string) => Orders
-  /** How many transactions of the library can be nested in each other. */
-  readonly depth: 0 | 1 | 2
 }
 
 const DETAIL = { gift: [true, null, 'Ünï'], note: 'say "hi"' }
@@ -74,6 +75,7 @@ const drizzleOrders = (db: Omit<ReturnType<typeof drizzlePg>, '$client'>, schema
     transaction: (body, isolationLevel) =>
       handle.transaction((inner) => body(on(inner)), isolationLevel && { isolationLevel }),
     send: (statement) => handle.execute(drizzleSql.raw(statement)),
+    fail: () => handle.execute(drizzleSql`select 1 / 0`),
   })
   return on(db)
 }
@@ -103,6 +105,13 @@ const kyselyOrders = (db: Kysely<Tables>, schema: string, detail: unknown): Orde
         : handle.transaction().setIsolationLevel(isolation)
       ).execute((inner) => body(on(inner))),
     send: (statement) => kyselySql.raw(statement).execute(handle),
+    fail: async () => {
+      const stream = handle
+        .selectFrom(table)
+        .select(kyselySql<number>`1 / (amount - amount)`.as('n'))
+        .stream()
+      for await (const row of stream) throw new Error(`there is a row: ${String(row.n)}`)
+    },
   })
   return on(db)
 }
@@ -112,25 +121,24 @@ const libraries: readonly Library[] = [
     name: 'Drizzle on node-postgres',
     driver: 'node-postgres',
     open: (tx, schema) => drizzleOrders(drizzlePg({ client: transactionClient<pg.PoolClient>(tx) }), schema),
-    depth: 2,
   },
   {
     name: 'Drizzle on postgres.js',
     driver: 'postgres.js',
     open: (tx, schema) =>
       drizzleOrders(drizzlePostgres({ client: transactionClient<Sql>(tx) }) as never, schema),
-    depth: 2,
   },
   {
     name: 'Kysely on node-postgres',
     driver: 'node-postgres',
     open: (tx, schema) =>
       kyselyOrders(
-        new Kysely({ dialect: new PostgresDialect({ pool: transactionClient<PostgresPool>(tx) }) }),
+        new Kysely({
+          dialect: new PostgresDialect({ pool: transactionClient<PostgresPool>(tx), cursor: Cursor }),
+        }),
         schema,
         JSON.stringify(DETAIL),
       ),
-    depth: 1,
   },
   {
     name: 'Kysely on postgres.js',
@@ -141,7 +149,6 @@ const libraries: readonly Library[] = [
         schema,
         DETAIL,
       ),
-    depth: 0,
   },
 ]
 
@@ -167,6 +174,10 @@ const failure = async (promise: Promise<unknown>): Promise<unknown> => {
   if (!('error' in outcome)) throw new Error(`It resolved: ${String(outcome.value)}`)
   return outcome.error
 }
+
+/** Returns keyrow's error, which Drizzle wraps. */
+const driverErrorOf = (error: unknown): unknown =>
+  error instanceof DriverError ? error : (error as Error).cause
 
 const shop = async (database: Database) => {
   const schema = freshSchema()
@@ -259,107 +270,75 @@ const spec = (t: Test, library: Library): void => {
     t.strictSame([await skus(), await values()], [['tea'], { cart: [] }])
   })
 
-  if (library.depth === 0)
-    t.test('a transaction of the library is refused, and transact makes a savepoint', async (t) => {
-      const { schema, skus, order } = await made()
-      await order(async (orders, tx) => {
+  t.test('a transaction of the library is refused, and transact makes a savepoint', async (t) => {
+    const { schema, session, skus, values, order } = await made()
+    const halt = new Error('halt')
+    await withSession(session, () =>
+      order(async (orders, tx) => {
         await orders.insert('milk')
-        t.match(await failure(orders.transaction((inner) => inner.insert('jam'))), { kind: 'outerHandle' })
-        await transact(tx, (tx2) => library.open(tx2, schema).insert('tea'))
-      })
-      t.strictSame(await skus(), ['milk', 'tea'])
-    })
-  else
-    t.test('a transaction of the library is a savepoint', async (t) => {
-      const { session, skus, values, order } = await made()
-      await order(async (orders, tx) => {
-        await orders.insert('milk')
-        await orders.transaction((inner) => inner.insert('bread'))
-        const halt = new Error('halt')
-        const halted = orders.transaction(async (inner) => {
-          await inner.insert('butter')
+        for (const isolation of [undefined, 'serializable'] as const)
+          t.match(
+            driverErrorOf(await failure(orders.transaction((inner) => inner.insert('jam'), isolation))),
+            {
+              kind: 'outerHandle',
+            },
+          )
+        const undone = transact(tx, async (tx2) => {
+          await library.open(tx2, schema).insert('jam')
+          await updateCurrentSession(sessionSet('cart', ['lost']))
           throw halt
         })
-        t.equal(await failure(halted), halt)
-        t.ok((await failure(orders.transaction((inner) => inner.insert('jam', 0)))) instanceof Error)
-        const ignored = orders.transaction(async (inner) => {
+        t.equal(await failure(undone), halt)
+        const failed = transact(tx, async (tx2) => {
+          const inner = library.open(tx2, schema)
           await inner.insert('jam', 0).catch(() => undefined)
         })
-        t.ok(
-          (await failure(ignored)) instanceof Error,
-          'its commit fails, though the library alone resolves on node-postgres',
-        )
-        await orders.insert('tea')
-        await checkOut(session, tx)
-      })
-      t.strictSame([await skus(), await values()], [['milk', 'bread', 'tea'], { cart: [] }])
-      const halt = new Error('halt')
-      const undone = order(async (orders) => {
-        await orders.transaction((inner) => inner.insert('more'))
-        throw halt
-      })
-      t.equal(await failure(undone), halt)
-      t.strictSame(await skus(), ['milk', 'bread', 'tea'], 'the library’s commit has committed nothing')
-    })
-
-  if (library.depth > 1)
-    t.test('a transaction in a transaction of the library is a savepoint, too', async (t) => {
-      const { skus, order } = await made()
-      await order((orders) =>
-        orders.transaction(async (inner) => {
-          await inner.insert('milk')
-          await inner.transaction((innermost) => innermost.insert('bread'))
-          t.ok((await failure(inner.transaction((innermost) => innermost.insert('jam', 0)))) instanceof Error)
-          await inner.insert('tea')
-        }),
-      )
-      t.strictSame(await skus(), ['milk', 'bread', 'tea'])
-    })
-
-  t.test('two transactions of the library at once: each row is of a fulfilled one', async (t) => {
-    const { skus, order } = await made()
-    const fulfilled: string[] = []
-    const both = order(async (orders) => {
-      const one = (sku: string, amount: number) =>
-        orders
-          .transaction(async (inner) => {
-            await inner.insert(sku, amount)
-            await new Promise((resolve) => setTimeout(resolve, 20))
-          })
-          .then(
-            () => void fulfilled.push(sku),
-            () => undefined,
-          )
-      await Promise.all([one('tea', 1), one('milk', 0)])
-    })
-    const isCommitted = await both.then(
-      () => true,
-      () => false,
+        t.match(await failure(failed), { kind: 'check' })
+        await transact(tx, async (tx2) => {
+          await library.open(tx2, schema).insert('tea')
+          await updateCurrentSession(sessionSet('cart', []))
+        })
+        await orders.insert('bread')
+      }),
     )
-    t.strictSame(await skus(), isCommitted ? fulfilled : [])
+    t.strictSame([await skus(), await values()], [['milk', 'tea', 'bread'], { cart: [] }])
   })
 
-  t.test('a stricter isolation level is refused, and the transaction goes on', async (t) => {
-    const { skus, order } = await made()
-    await order(async (orders) => {
-      const strict = await failure(orders.transaction((inner) => inner.insert('jam'), 'serializable'))
-      t.match(
-        String((strict as Error).cause ?? strict),
-        /serializable|must not be called in a subtransaction/,
-      )
-      await orders.insert('tea').catch(() => undefined)
-    }).catch((error: unknown) => t.match(error, { _tag: 'DriverError' }))
-    t.notOk((await skus()).includes('jam'))
+  t.test('a failed transaction of keyrow never resolves, whatever the library hides', async (t) => {
+    const { session, skus, values, order } = await made()
+    const hidden = order(async (orders, tx) => {
+      await orders.insert('tea')
+      await orders.fail().catch(() => undefined)
+      await checkOut(session, tx).catch(() => undefined)
+      return 'fine'
+    })
+    t.match(await failure(hidden), { _tag: 'DriverError', effect: 'none' })
+    t.strictSame([await skus(), await values()], [[], { cart: ['tea'] }])
   })
 
   t.test('the library cannot end the transaction', async (t) => {
     const { skus, order } = await made()
-    for (const text of ['commit', 'COMMIT WORK;', 'end', 'rollback', ' abort ', 'commit and chain']) {
+    for (const text of [
+      'commit',
+      'COMMIT WORK;',
+      'end',
+      'rollback',
+      ' abort ',
+      'commit and chain',
+      '/* a */ commit',
+      '-- a\ncommit',
+      'begin',
+      'START TRANSACTION',
+      'savepoint a',
+      'release a',
+      'rollback to a',
+      "prepare transaction 'a'",
+    ]) {
       const halt = new Error(text)
       const run = order(async (orders) => {
         await orders.insert('tea')
         const refused = await failure(orders.send(text))
-        t.match(refused instanceof DriverError ? refused : (refused as Error).cause, { kind: 'outerHandle' })
+        t.match(driverErrorOf(refused), { kind: 'outerHandle' })
         await orders.insert('milk')
         throw halt
       })
@@ -378,7 +357,7 @@ const spec = (t: Test, library: Library): void => {
         await orders.insert('tea')
         await transact(tx, async (tx2) => {
           const outer = await failure(orders.insert('outer'))
-          t.match(outer instanceof DriverError ? outer : (outer as Error).cause, { kind: 'outerHandle' })
+          t.match(driverErrorOf(outer), { kind: 'outerHandle' })
           await library.open(tx2, schema).insert('milk')
         })
         const halt = new Error('halt')
@@ -396,7 +375,7 @@ const spec = (t: Test, library: Library): void => {
         t.match(await failure(failed), { kind: 'check' })
       })
       const refused = await failure((late as Orders).insert('late'))
-      t.match(refused instanceof DriverError ? refused : (refused as Error).cause, {
+      t.match(driverErrorOf(refused), {
         kind: 'transactionOver',
       })
       t.strictSame(await skus(), ['tea', 'milk'])
@@ -462,6 +441,118 @@ t.test('a callback and a query object of node-postgres run in the transaction', 
     t.match(failed, { code: '42P01' })
   })
   t.match(await failure(inserting), { _tag: 'DriverError', sqlState: '42P01' })
+})
+
+const plainTable = async (database: Database): Promise<string> => {
+  const name = `${freshSchema()}.here`
+  await rowsOf(database, `create schema ${name.split('.')[0] ?? ''}`)
+  await rowsOf(database, `create table ${name} (n int)`)
+  return name
+}
+
+const count = async (database: Database, table: string): Promise<unknown> =>
+  (await rowsOf(database, `select count(*)::int4 as n from ${table}`))[0]?.['n']
+
+t.test('node-postgres: no object of the library leaves the transaction', async (t) => {
+  const database = open('node-postgres')
+  const table = await plainTable(database)
+  const inserting = transact(database, async (tx) => {
+    const client = transactionClient<pg.PoolClient>(tx)
+    t.throws(() => client.query(new pg.Query('commit')), /cannot be sent in a transaction/)
+    await client.query(`insert into ${table} values (1)`)
+    const query = client.query(new pg.Query(`select count(*) as n from ${table}`))
+    const [row] = (await once(query, 'row')) as unknown as readonly [{ readonly n: string }]
+    t.equal(row.n, '1', 'statements run in their order')
+    const pool = transactionClient<pg.Pool>(tx)
+    const same = await new Promise<pg.PoolClient | undefined>((resolve) => {
+      pool.connect((_error, given, release) => {
+        release()
+        resolve(given)
+      })
+    })
+    await same?.query(`insert into ${table} values (2)`)
+    await new Promise<void>((resolve) => {
+      pool.end(resolve)
+    })
+    await client.query('select 1; commit')
+    await client.query(`insert into ${table} values (3)`)
+  })
+  t.match(await failure(inserting), { message: /has ended the transaction/, effect: 'unknown' })
+})
+
+t.test(
+  'node-postgres: a statement of keyrow waits for the library no longer than its deadline',
+  async (t) => {
+    const { url: own, stop: end } = await specDatabaseUrl()
+    const driver = serverDrivers.find(({ name }) => name === 'node-postgres')
+    const database = driver?.open(own, { timeoutMs: 300 }) as Database
+    t.teardown(async () => {
+      await right(database.close)
+      await end()
+    })
+    const slow = transact(database, async (tx) => {
+      void transactionClient<pg.PoolClient>(tx)
+        .query('select pg_sleep(30)')
+        .catch(() => undefined)
+      await right(tx.query({ name: 'spec', text: 'select 1' }, []))
+    })
+    t.match(await failure(slow), { _tag: 'DriverError', kind: 'timeout', effect: 'none' })
+    t.strictSame(
+      (
+        await rowsOf(
+          database,
+          `select 1 from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'`,
+        )
+      ).length,
+      0,
+      'the statement of the library is cancelled',
+    )
+  },
+)
+
+t.test('postgres.js: no statement leaves the transaction', async (t) => {
+  const database = open('postgres.js')
+  const table = await plainTable(database)
+  let late: PromiseLike<unknown> | undefined
+  await transact(database, async (tx) => {
+    const sql = transactionClient<Sql>(tx)
+    await sql`insert into ${sql(table)} values (${1})`
+    await sql.unsafe(`insert into ${table} values ($1)`, [2])
+    late = sql`insert into ${sql(table)} values (3)`
+    t.throws(() => sql`commit`, /cannot be sent in a transaction/)
+    await t.rejects(
+      sql.begin(() => undefined),
+      /cannot be sent in a transaction/,
+    )
+    t.throws(() => sql.file('nothing.sql'), /cannot be sent in a transaction/)
+    await sql.notify('here', 'there')
+  })
+  t.match(await failure(Promise.resolve(late)), { kind: 'transactionOver' })
+  t.equal(await count(database, table), 2)
+  const ended = transact(database, async (tx) => {
+    await transactionClient<Sql>(tx).unsafe('select 1; commit')
+  })
+  t.match(await failure(ended), { message: /has ended the transaction/, effect: 'unknown' })
+})
+
+t.test('postgres.js: a notification is sent by the commit only', async (t) => {
+  const database = open('postgres.js')
+  const heard: string[] = []
+  const listener = quietPool(url, { max: 1 })
+  t.teardown(() => listener.end())
+  await listener.listen('spec_here', (payload) => void heard.push(payload))
+  const notify = (payload: string) => (tx: Database) =>
+    transactionClient<Sql>(tx).notify('spec_here', payload)
+  const halt = new Error('halt')
+  const undone = transact(database, async (tx) => {
+    await notify('undone')(tx)
+    throw halt
+  })
+  t.equal(await failure(undone), halt)
+  await transact(database, notify('done'))
+  await transact(database, notify('last'))
+  while (!heard.includes('last')) await new Promise((resolve) => setTimeout(resolve, 5))
+  t.strictSame(heard, ['done', 'last'])
 })
 
 t.test('what is no transaction, or has no client, is refused', async (t) => {

@@ -100,8 +100,8 @@ export interface ClientGuard {
   readonly misuse: () => DriverError | undefined
   /** Reports that a statement has failed. The transaction is then never committed. */
   readonly failed: (error: DriverError) => void
-  /** Returns a function that forgets all failures since this call. It is called after a rollback to a savepoint. */
-  readonly checkpoint: () => () => void
+  /** Returns whether the client sends its first statement. Before it, the client has to set the savepoint of `GUARD`. */
+  readonly begin: () => boolean
 }
 
 export type Outcome<A, L = never> = Promise<E.Either<L | DriverError, A>>
@@ -212,8 +212,8 @@ export const transact = <L, A>(
 /**
  * Returns a client of the driver whose statements run in the transaction `tx`. Pass it to another library, such as
  * Drizzle or Kysely, whose statements are then committed or rolled back together with those of keyrow. If one of them
- * fails, the transaction fails, even if the program catches the error. A transaction that the library begins on this
- * client is a savepoint. The client can be used as long as `tx` can be used.
+ * fails, the transaction fails, even if the program catches the error. The library cannot begin a transaction on this
+ * client: call `transact` with `tx` instead. The client can be used as long as `tx` can be used.
  *
  * `Client` is the type of the client. It is `PoolClient` of node-postgres for a database of `keyrow/pg`, and `Sql` of
  * postgres.js for a database of `keyrow/postgres`. A client of node-postgres also serves as a pool with one client.

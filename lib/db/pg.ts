@@ -28,7 +28,7 @@ import {
   settingsCheck,
 } from './sending.js'
 import { decodedRows } from './text-format.js'
-import { clientCommands, savepoints, scopedDatabase } from './transaction.js'
+import { GUARD, rejectCommand, savepoints, scopedDatabase } from './transaction.js'
 
 export interface PgOptions {
   /** The maximum time of one statement, including its wait for a client, in milliseconds. Default: 5,000. */
@@ -183,6 +183,8 @@ interface Tx {
   lost: DriverError | undefined
   /** The latest statement. The next one waits for its end, since a client runs one statement at a time. */
   last: Promise<unknown>
+  /** Whether another library has a client of the transaction. */
+  isShared: boolean
 }
 
 const BEGIN: Query = { name: 'begin', text: 'begin isolation level read committed' }
@@ -199,7 +201,7 @@ const transact = async <L, A>(
   )
   // After a failed BEGIN no statement is sent, so the transaction has no effect.
   if (E.isLeft(opened)) return E.left(withEffect(opened.left, 'none'))
-  const tx: Tx = { link, lease: opened.right, lost: undefined, last: Promise.resolve() }
+  const tx: Tx = { link, lease: opened.right, lost: undefined, last: Promise.resolve(), isShared: false }
   let result: E.Either<L, A> | undefined
   try {
     result = await body(handleOf(tx))()
@@ -239,12 +241,13 @@ const handleOf = (tx: Tx): DriverTransaction => {
 const transactionClient = (tx: Tx, guard: ClientGuard): unknown => {
   const { client: inner } = tx.lease as unknown as { readonly client: LibraryClient }
   const send = sendFor(tx, guard, inner)
+  tx.isShared = true
   const members = {
     query: (statement: unknown, ...rest: readonly unknown[]): unknown => {
-      // A cursor sends its own messages, so node-postgres puts it into the client's queue.
       if (isSubmittable(statement)) {
-        refuse(tx, guard)
-        return inner.query(statement)
+        refuse(tx, guard, statement)
+        void send(statement)
+        return statement
       }
       const callback = rest.at(-1)
       if (!isCallback(callback)) return send(statement, ...rest)
@@ -252,9 +255,9 @@ const transactionClient = (tx: Tx, guard: ClientGuard): unknown => {
       send(statement, ...rest.slice(0, -1)).then(succeed, callback)
       return undefined
     },
-    connect: () => Promise.resolve(client),
+    connect: (callback?: unknown) => called(callback, client, () => undefined),
     release: () => undefined,
-    end: () => Promise.resolve(),
+    end: (callback?: unknown) => called(callback, undefined),
   }
   const client: unknown = Object.assign(Object.create(inner) as object, members)
   return client
@@ -264,30 +267,41 @@ interface LibraryClient {
   query(...input: readonly unknown[]): Promise<unknown>
 }
 
-const sendFor = (tx: Tx, guard: ClientGuard, inner: LibraryClient): LibraryClient['query'] => {
-  const command = clientCommands(guard, (text) => inner.query(text))
-  return (...input) => {
-    const result = tx.last.then(() => {
-      refuse(tx, guard)
-      return command(textOf(input[0])) ?? inner.query(...input)
+/** Returns the function that sends a statement after all earlier statements of the transaction. */
+const sendFor =
+  (tx: Tx, guard: ClientGuard, inner: LibraryClient): LibraryClient['query'] =>
+  (...input) => {
+    const result = tx.last.then(async () => {
+      refuse(tx, guard, input[0])
+      if (guard.begin()) await inner.query(GUARD.set)
+      // A cursor ends only when the library closes it, so later statements do not wait for it.
+      return isSubmittable(input[0]) ? void inner.query(...input) : inner.query(...input)
     })
     tx.last = result.catch((error: unknown) => noteClientError(tx, guard, error))
     return tx.last.then(() => result)
   }
-}
 
 const isCallback = (value: unknown): value is (error: unknown, result?: unknown) => void =>
   typeof value === 'function'
 
+/** Passes a result to the callback of node-postgres, or returns a promise of it. */
+const called = (
+  callback: unknown,
+  result: unknown,
+  release?: () => undefined,
+): Promise<unknown> | undefined => {
+  if (typeof callback !== 'function') return Promise.resolve(result)
+  setImmediate(() => (callback as (...given: unknown[]) => void)(undefined, result, release))
+  return undefined
+}
+
 const isSubmittable = (statement: unknown): boolean =>
   typeof (statement as { readonly submit?: unknown } | undefined)?.submit === 'function'
 
-const textOf = (statement: unknown): unknown =>
-  typeof statement === 'string' ? statement : (statement as { readonly text?: unknown } | undefined)?.text
-
-const refuse = (tx: Tx, guard: ClientGuard): void => {
+const refuse = (tx: Tx, guard: ClientGuard, statement: unknown): void => {
   const misuse = guard.misuse() ?? tx.lost
   if (misuse !== undefined) throw misuse
+  rejectCommand(typeof statement === 'string' ? statement : (statement as { readonly text?: unknown }).text)
 }
 
 // An error without a SQLSTATE may be the loss of the connection. In doubt, the transaction ends.
@@ -297,7 +311,8 @@ const noteClientError = (tx: Tx, guard: ClientGuard, error: unknown): void => {
   guard.failed(failure)
   if (!hasEnded(failure)) return
   tx.lost ??= failure
-  tx.lease.destroy()
+  // After the `query_timeout` of the pool, the statement may still run on the server.
+  tx.lease.cancel()
 }
 
 /** Whether an error ended the connection. The error of an invalid parameter (SQLSTATE without a cause) did not. */
@@ -321,9 +336,23 @@ const inTransaction = (
     }
     return result
   }
-  const rows = tx.last.then(run)
+  const rows = tx.isShared ? afterOthers(tx, query.name, run) : tx.last.then(run)
   tx.last = rows
   return rows
+}
+
+// The statement of another library may have no deadline of its own.
+const afterOthers = async (tx: Tx, name: string, run: () => Rows): Rows => {
+  const turn = await withDeadline(
+    name,
+    tx.link.timeoutMs,
+    () => tx.last,
+    () => 'none',
+  )
+  if (E.isRight(turn)) return run()
+  tx.lost ??= turn.left
+  tx.lease.cancel()
+  return turn
 }
 
 const sendOnceIn =

@@ -23,6 +23,8 @@ interface Scope {
   /** Whether the transaction was committed, or `undefined` until its end. */
   committed: boolean | undefined
   failed: DriverError | undefined
+  /** Whether a client of another library has set the savepoint of `GUARD`. */
+  isGuarded: boolean
   /** A promise that resolves at the end of the open savepoint. */
   savepoint: Promise<unknown> | undefined
 }
@@ -66,6 +68,7 @@ const opened = (root: object): Scope => ({
   over: false,
   committed: undefined,
   failed: undefined,
+  isGuarded: false,
   savepoint: undefined,
 })
 
@@ -101,7 +104,7 @@ const run = async <L, A>(
   try {
     const result = await begin<L | DriverError, A>(
       (tx) => () =>
-        inContext(() => scopes.run(scope, () => runBody(scope, body(handleOf(scope, tx, outer))))),
+        inContext(() => scopes.run(scope, () => runBody(scope, tx, body(handleOf(scope, tx, outer))))),
     )()
     committed = E.isRight(result)
     return result
@@ -112,11 +115,12 @@ const run = async <L, A>(
   }
 }
 
-const runBody = async <L, A>(scope: Scope, body: TaskEither<L, A>): Outcome<A, L> => {
+const runBody = async <L, A>(scope: Scope, tx: DriverTransaction, body: TaskEither<L, A>): Outcome<A, L> => {
   try {
     const result = await body()
     while (scope.savepoint !== undefined) await scope.savepoint
     if (E.isLeft(result)) return result
+    await checkGuard(scope, tx)
     // A task may add further tasks, which this loop also runs.
     for (const task of scope.commitTasks) {
       if (scope.failed !== undefined) break
@@ -159,7 +163,7 @@ const handleOf = (scope: Scope, tx: DriverTransaction, outer: Database): Databas
   return handle
 }
 
-// A statement of a client is not delayed until the end of a concurrent savepoint, but rejected.
+// A statement of a client is not delayed until the end of a savepoint, but rejected.
 const guardOf = (scope: Scope): ClientGuard => ({
   misuse: () => {
     if (scope.over) return OVER()
@@ -168,11 +172,10 @@ const guardOf = (scope: Scope): ClientGuard => ({
   failed: (error) => {
     scope.failed ??= error
   },
-  checkpoint: () => {
-    const { failed } = scope
-    return () => {
-      scope.failed = failed
-    }
+  begin: () => {
+    const isFirst = !scope.isGuarded
+    scope.isGuarded = true
+    return isFirst
   },
 })
 
@@ -225,150 +228,41 @@ export const savepoints = (
   return savepoint
 }
 
-// The rest of this file handles the commands for transactions that another library, such as Drizzle or Kysely, sends on
-// a client inside a transaction of keyrow. A transaction of the library becomes a savepoint. Otherwise its BEGIN would
-// only cause a warning, and its COMMIT would commit keyrow's transaction.
+// Another library, such as Drizzle or Kysely, may use a client inside a transaction of keyrow. Its commands for
+// transactions are refused. Its BEGIN would only cause a warning, its COMMIT would commit keyrow's transaction, and the
+// rollback to its savepoint would undo statements of keyrow without keyrow's knowledge.
 
-/** Sends a text without parameters. */
-type Send = (text: string) => PromiseLike<unknown>
+const COMMAND =
+  /^(?:\s|--[^\n]*\n|\/\*[^*]*\*+(?:[^/*][^*]*\*+)*\/)*(begin|start|commit|end|rollback|abort|savepoint|release|prepare\s+transaction)\b/i
 
-interface Savepoints {
-  readonly guard: ClientGuard
-  readonly send: Send
-  /** The open savepoints by name, each with the function that forgets the failures since it was set. */
-  readonly open: Map<string, () => void>
-  /** Whether the library's latest transaction was rolled back because its COMMIT failed. */
-  isEnded: boolean
-}
-
-/** The savepoint that replaces a transaction of the library. */
-const OWN = 'keyrow_client'
-
-/**
- * Returns a function that runs a command for transactions. For another statement it returns `undefined`. A command that
- * would end keyrow's transaction, or that another command of the library would undo, rejects with a `DriverError`.
- */
-export const clientCommands = (
-  guard: ClientGuard,
-  send: Send,
-): ((text: unknown) => Promise<unknown> | undefined) => {
-  const savepoints: Savepoints = { guard, send, open: new Map(), isEnded: false }
-  return (text) => {
-    const [, verb, rest = ''] = parsed(text)
-    return verb === undefined ? undefined : runCommand(savepoints, verb, rest, String(text))
-  }
-}
-
-/** Rejects a command for transactions on a client that cannot handle it. */
-export const rejectCommand = (text: unknown): void => {
-  const [command] = parsed(text)
-  if (command !== undefined)
-    throw refused(`"${command}" cannot be sent in a transaction of keyrow: call transact with its handle`)
-}
-
-const parsed = (text: unknown): readonly (string | undefined)[] =>
-  COMMAND.exec(typeof text === 'string' && text.length < 200 ? normalized(text) : '') ?? []
-
-const COMMAND = /^(begin|start|commit|end|rollback to|rollback|abort|savepoint|release)\b ?(.*)$/
-
-/** Returns a command in lower case, without the words and signs that have no effect. */
-const normalized = (text: string): string =>
-  text
-    .trim()
-    .replace(/\s*;$/, '')
-    .replaceAll(/\s+/g, ' ')
-    .toLowerCase()
-    .replace(/^(begin|start|commit|end|rollback|abort) (?:work|transaction)\b/, '$1')
-    .replace(/^(release|rollback to) savepoint /, '$1 ')
-
-const runCommand = async (
-  savepoints: Savepoints,
-  verb: string,
-  rest: string,
-  text: string,
-): Promise<unknown> => {
-  switch (verb) {
-    case 'begin':
-    case 'start':
-      return beginOwn(savepoints, rest)
-    case 'savepoint':
-      return setSavepoint(savepoints, rest, text)
-    case 'release':
-    case 'rollback to':
-      return endSavepoint(savepoints, rest, verb === 'rollback to', text)
-    default:
-      return endOwn(savepoints, rest, verb !== 'commit' && verb !== 'end')
-  }
-}
-
-const refused = (message: string): DriverError =>
-  new DriverError(message, { kind: 'outerHandle', retryable: false, effect: 'none' })
-
-// keyrow's transactions are read committed. The library must not get a weaker transaction than it asked for.
-const beginOwn = (savepoints: Savepoints, modes: string): Promise<unknown> => {
-  if (!/^(isolation level read committed)?,? ?(read write)?$/.test(modes))
-    throw refused(`a transaction inside a transaction of keyrow cannot be "${modes}"`)
-  savepoints.isEnded = false
-  return setSavepoint(savepoints, OWN, `savepoint ${OWN}`)
-}
-
-// If the release fails, since a statement before it has failed, the savepoint is rolled back, as COMMIT would do. Some
-// libraries then send ROLLBACK, which has nothing left to do.
-const endOwn = async (savepoints: Savepoints, rest: string, isUndone: boolean): Promise<unknown> => {
-  const { open, send } = savepoints
-  if (isUndone && rest === '' && savepoints.isEnded) return send(`select 'rolled back' where false`)
-  if (!open.has(OWN) || rest !== '')
-    throw refused(
-      'transact ends the transaction: return from its body to commit, or throw an error to roll back',
-    )
-  const forget = open.get(OWN)
-  open.delete(OWN)
-  const undo = async (): Promise<unknown> => {
-    await send(`rollback to ${OWN}`)
-    forget?.()
-    return send(`release ${OWN}`)
-  }
-  if (isUndone) return undo()
-  try {
-    return await send(`release ${OWN}`)
-  } catch (error) {
-    savepoints.isEnded = true
-    await undo()
-    throw new DriverError('commit: a statement of the transaction has failed, so it was rolled back', {
-      sqlState: '25P02',
-      retryable: false,
-      cause: error,
-    })
-  }
-}
-
-/** Returns the error of a statement or savepoint that the rollback of an open savepoint would undo. */
-export const nestedIsOpen = (): DriverError =>
-  refused(
-    'a nested transaction is still open: use its handle, and run nested transactions one after the other',
+/** Returns the error of a command that another library must not send. */
+export const commandError = (command: string): DriverError =>
+  new DriverError(
+    `"${command}" cannot be sent in a transaction of keyrow: for a nested transaction, call transact with its handle`,
+    { kind: 'outerHandle', retryable: false, effect: 'none' },
   )
 
-// Two savepoints of one name are open only if the library runs two nested transactions at the same time. Then the
-// rollback of one transaction would undo the other.
-const setSavepoint = async (
-  { open, guard, send }: Savepoints,
-  name: string,
-  text: string,
-): Promise<unknown> => {
-  if (open.has(name)) throw nestedIsOpen()
-  open.set(name, guard.checkpoint())
-  return send(text)
+/** Throws an error for a command that begins or ends a transaction or a savepoint. */
+export const rejectCommand = (text: unknown): void => {
+  const command = typeof text === 'string' ? COMMAND.exec(text)?.[1] : undefined
+  if (command !== undefined) throw commandError(command)
 }
 
-const endSavepoint = async (
-  { open, send }: Savepoints,
-  name: string,
-  isUndone: boolean,
-  text: string,
-): Promise<unknown> => {
-  const forget = open.get(name)
-  open.delete(name)
-  const result = await send(text)
-  if (isUndone) forget?.()
-  return result
+/** The commands that set and release a savepoint, to find out whether the transaction has gone on until its end. */
+export const GUARD = { set: 'savepoint keyrow_client', release: 'release savepoint keyrow_client' } as const
+
+// The release fails if a statement has failed without keyrow's knowledge, or if a statement has ended the transaction.
+const checkGuard = async (scope: Scope, tx: DriverTransaction): Promise<void> => {
+  if (!scope.isGuarded || scope.failed !== undefined) return
+  const released = await tx.query({ name: 'transaction client', text: GUARD.release }, [])()
+  if (E.isRight(released)) return
+  const { sqlState } = released.left
+  scope.failed =
+    sqlState === '25P02'
+      ? withEffect(released.left, 'none')
+      : new DriverError('a statement of another library has ended the transaction', {
+          retryable: false,
+          effect: 'unknown',
+          cause: released.left,
+        })
 }

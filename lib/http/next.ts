@@ -11,6 +11,7 @@ import * as serverModule from 'next/server.js'
 import { given } from '../core/errors.js'
 import { E, type TE } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
+import { isSameStore } from '../request/scope.js'
 import { sessionHere } from '../request/with-session.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import {
@@ -20,7 +21,6 @@ import {
   type ErrorOptions,
   type HandledRequest,
   handle,
-  type ProxyOptions,
   type SessionHeaders,
   type SessionRequest,
   webRequestInfo,
@@ -41,7 +41,9 @@ const { cookies, headers } = headersModule as {
 const { after } = serverModule as { readonly after: (task: () => unknown) => void }
 const { refresh } = cacheModule as { readonly refresh: () => void }
 
-export interface NextSessionsOptions extends Omit<AdapterOptions, 'store'>, ProxyOptions, ErrorOptions {
+export interface NextSessionsOptions extends Omit<AdapterOptions, 'store'>, ErrorOptions {
+  /** The number of trusted proxies in front of the server, or `true` for one proxy. Default: false. */
+  readonly trustProxy?: boolean | number
   /** Identifies the store in the process. A second store needs a name of its own. Default: `sessions`. */
   readonly name?: string
 }
@@ -98,11 +100,11 @@ export const nextSessions = (
   options: NextSessionsOptions = {},
 ): NextSessions => {
   const { name = 'sessions', onError } = options
-  const store = (): SessionStore => shared(`next-${name}:1`, makeStore)
+  const store = (): SessionStore => shared(`next-store-${name}:1`, makeStore)
   const begin = beginWith(store, options)
   return {
     store,
-    session: () => pageSession(name, begin),
+    session: () => pageSession(name, store, begin),
     route:
       (handler) =>
       async (request, ...rest) => {
@@ -112,6 +114,8 @@ export const nextSessions = (
     action:
       <I extends readonly unknown[], A>(body: (...input: I) => unknown) =>
       async (...input: I): Promise<A> => {
+        // An action that another action calls belongs to that action.
+        if (isInside(store)) return given((await attempt(() => body(...input))) as E.Either<Error, A>)
         const handled = await run<A>(begin, 'POST', () => body(...input), resultOf)
         await setCookies(handled.headers)
         return given(handled.result as E.Either<Error, A>)
@@ -119,31 +123,40 @@ export const nextSessions = (
   }
 }
 
-type Begin = (request: Request) => TE.TaskEither<unknown, SessionRequest>
+/** Whether the running code has a current session of the store. */
+const isInside = (store: () => SessionStore): boolean => {
+  const current = sessionHere()
+  return E.isRight(current) && isSameStore(current.right.handle, store())
+}
+
+/** Loads the session of the running request. `method` is the method of the request, or `undefined` for a page. */
+type Begin = (method?: string) => TE.TaskEither<unknown, SessionRequest>
 
 const beginWith = (store: () => SessionStore, options: NextSessionsOptions): Begin => {
   let loader: ReturnType<typeof createSessionLoader> | undefined
-  return (request) => {
+  return (method) => async () => {
     loader ??= createSessionLoader({ ...options, store: store() })
-    return loader(webRequestInfo(request, options.trustProxy ?? false))
+    return loader(webRequestInfo(await requestHere(method), options.trustProxy ?? false))()
   }
 }
 
 // Returns the request as far as Next.js tells it to actions and components. Next.js trusts `X-Forwarded-Proto`, and sets
-// it if the client has not set it. The header `cookie` does not have the cookies that an action has set.
-const requestHere = async (method: string): Promise<Request> => {
+// it if the client has not set it. The header `cookie` does not have the cookies that an action has set. Next.js has
+// decoded the values of its cookies. They are encoded again, so that no value can look like another cookie.
+const requestHere = async (method: string | undefined): Promise<Request> => {
   // Without this call, Next.js may run a route handler already when the program is built.
   const jar = await cookies()
   const own = new Headers(await headers())
-  own.set(
-    'cookie',
-    jar
-      .getAll()
-      .map(({ name, value }) => `${name}=${value}`)
-      .join('; '),
-  )
+  // A component cannot set cookies, so it cannot merge a cross-site session. The next action or route does this.
+  const isRead = (name: string): boolean => method !== undefined || !name.endsWith('-cross-site')
+  const pairs = jar.getAll().filter(({ name, value }) => value !== '' && isRead(name))
+  own.set('cookie', pairs.map(({ name, value }) => `${name}=${encodeURIComponent(value)}`).join('; '))
   const scheme = own.get('x-forwarded-proto')?.startsWith('https') === true ? 'https' : 'http'
-  return new Request(`${scheme}://${own.get('host') ?? 'localhost'}/`, { method, headers: own })
+  const url = `${scheme}://${own.get('host') ?? ''}/`
+  return new Request(URL.canParse(url) ? url : `${scheme}://localhost/`, {
+    method: method ?? 'GET',
+    headers: own,
+  })
 }
 
 /** The outcome of a handler that has called `redirect` or `notFound`. These functions of Next.js throw `error`. */
@@ -166,7 +179,7 @@ const run = async <A>(
   act: () => unknown,
   finish: Finish,
 ): Promise<HandledRequest<A>> => {
-  const handled = await handle<A | Interruption>(begin(await requestHere(method)), async (sessionRequest) => {
+  const handled = await handle<A | Interruption>(begin(method), async (sessionRequest) => {
     const before = sessionRequest.peek()
     const outcome = await attempt(act)
     const isInterruption = E.isLeft(outcome) && INTERRUPTION.test(digestOf(outcome.left))
@@ -207,9 +220,9 @@ const setCookies = async ({ cookies: added }: SessionHeaders): Promise<void> => 
 // Next.js has one object of headers for an action and for the page that is rendered after the action.
 const pages = shared('next-pages:1', () => new WeakMap<Headers, Map<string, Promise<Session>>>())
 
-const pageSession = async (name: string, begin: Begin): Promise<Session> => {
+const pageSession = async (name: string, store: () => SessionStore, begin: Begin): Promise<Session> => {
   const current = sessionHere()
-  if (E.isRight(current)) return current.right
+  if (E.isRight(current) && isInside(store)) return current.right
   const request = await headers()
   const sessions = pages.get(request) ?? new Map<string, Promise<Session>>()
   pages.set(request, sessions)
@@ -218,14 +231,8 @@ const pageSession = async (name: string, begin: Begin): Promise<Session> => {
   return session
 }
 
-// A component cannot set cookies, so it cannot merge a cross-site session. The next route handler or action does this.
 const loadPage = async (begin: Begin): Promise<Session> => {
-  const request = await requestHere('GET')
-  const own = (request.headers.get('cookie') ?? '')
-    .split('; ')
-    .filter((cookie) => !/^[^=]*-cross-site=/.test(cookie))
-  request.headers.set('cookie', own.join('; '))
-  const { session, commit } = given((await begin(request)()) as E.Either<Error, SessionRequest>)
+  const { session, commit } = given((await begin()()) as E.Either<Error, SessionRequest>)
   after(commit)
   return session()
 }

@@ -49,7 +49,7 @@ export const store = () => sessions.store()
   'app/memory.ts': `
 import { memoryStore } from 'keyrow/memory'
 import { nextSessions } from 'keyrow/next'
-export const memory = nextSessions(() => { console.log('a memory store is made'); return memoryStore() }, { name: 'memory', cookieName: 'other' })
+export const memory = nextSessions(() => { console.log('a memory store is made'); return memoryStore() }, { name: 'pages', cookieName: 'other' })
 `,
   'app/api/memory/route.ts': route(
     `export const GET = memory.route(async () => { ${set}; return new Response('stored') })`,
@@ -76,15 +76,22 @@ export const enterAndFail = sessions.action(async () => {
   await signIn('eve')
   throw new Error('failed after the sign-in')
 })
+const inner = sessions.action(async () => {
+  await signIn('bob')
+})
+export const outer = sessions.action(async () => {
+  ${set}
+  await inner()
+})
 export const missing = sessions.action(async () => {
   ${set}
   notFound()
 })
 `,
   'app/late/page.tsx': `
-import { enterAndFail, late, missing } from './actions'
+import { enterAndFail, late, missing, outer } from './actions'
 export default function Page() {
-  return <main><form action={late}><button id="late">Late</button></form><form action={enterAndFail}><button id="fail">Fail</button></form><form action={missing}><button id="missing">Missing</button></form></main>
+  return <main><form action={late}><button id="late">Late</button></form><form action={enterAndFail}><button id="fail">Fail</button></form><form action={outer}><button id="outer">Outer</button></form><form action={missing}><button id="missing">Missing</button></form></main>
 }
 `,
 }
@@ -189,6 +196,33 @@ t.test('an action that finds nothing saves', async (t) => {
   for (const visitor of [browser(), browser()]) {
     t.equal((await visitor.send('/late', 'missing')).status, 404)
     t.strictSame(await cart(visitor), ['set'])
+  }
+})
+
+t.test('an action inside an action takes part in its session', async (t) => {
+  const visitor = browser()
+  t.equal((await visitor.send('/late', 'outer')).status, 200)
+  t.match(await (await visitor.visit('/')).text(), /bob<!-- --> is here/)
+  t.strictSame(await cart(visitor), ['set'])
+})
+
+t.test('the value of a cookie is never read as another cookie, and never breaks a page', async (t) => {
+  const owner = browser()
+  await owner.send('/', 'add', { sku: 'tea' })
+  const foreign = owner.jar.get('session') ?? ''
+  for (const [name, value] of [
+    ['a', `1%3B%20session=${foreign}`],
+    ['city', '%E2%82%AC'],
+    ['line', 'a%0Ab'],
+  ] as const) {
+    const visitor = browser()
+    visitor.jar.set(name, value)
+    const page = await visitor.visit('/')
+    t.equal(page.status, 200)
+    t.strictSame(cartIn(await page.text()), [])
+    t.strictSame(await (await visitor.visit('/api/cart')).json(), [])
+    await visitor.send('/', 'add', { sku: 'milk' })
+    t.strictSame(await cart(visitor), ['milk'])
   }
 })
 

@@ -18,6 +18,7 @@ export const startProgram = async (
   name: string,
   code: string,
   databaseUrl: string,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<string> => {
   const folder = new URL('../../build/programs/', import.meta.url)
   const program = fileURLToPath(new URL(`${name}.mjs`, folder))
@@ -25,7 +26,7 @@ export const startProgram = async (
   await writeFile(program, `${code}\nprocess.stdout.write('started\\n')\n`)
   const port = await freePort()
   const child = spawn(process.execPath, ['--import', untilOrphaned, program], {
-    env: { PATH: process.env['PATH'] ?? '', PORT: String(port), DATABASE_URL: databaseUrl },
+    env: { PATH: process.env['PATH'] ?? '', PORT: String(port), DATABASE_URL: databaseUrl, ...env },
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   const ended = once(child, 'exit')

@@ -6,7 +6,7 @@ import { DriverError, type Effect, withEffect } from '../../core/errors.js'
 import { E, pipe } from '../../core/prelude.cjs'
 import type { ClientGuard, DriverTransaction, Outcome } from '../database.js'
 import { codeOf, driverError, isLostConnection, withDeadline } from '../deadline.js'
-import { nestedIsOpen, rejectCommand } from '../transaction.js'
+import { commandError, GUARD, rejectCommand } from '../transaction.js'
 import type { Scoped } from './pool.js'
 import { type Link, send } from './statement.js'
 import { isAnothers, lost, noteFailure, notSent } from './workarounds.js'
@@ -185,69 +185,94 @@ const outcome = <L, A>(
 }
 
 // Makes a client of postgres.js for another library, inside a transaction of keyrow. The client has all members of the
-// transaction's `Sql`. It also has those of a pool, except that `begin` sets a savepoint. postgres.js rolls a
-// transaction back if a statement has failed outside of its own function `savepoint`, so commands as text are rejected.
-// `options` are the options of the pool, since Drizzle changes their parsers. keyrow does not use the parsers.
+// transaction's `Sql`, and those of a pool with one connection. `options` are the options of the pool, since Drizzle
+// changes their parsers. keyrow does not use the parsers.
 const transactionClient = (tx: Scoped, txLink: TxLink, guard: ClientGuard): unknown => {
-  let isNesting = false
   const refuse = (): void => {
-    const misuse = guard.misuse() ?? txLink.lost ?? (isNesting ? nestedIsOpen() : undefined)
+    const misuse = guard.misuse() ?? txLink.lost
     if (misuse !== undefined) throw misuse
   }
-  const checked =
+  const send =
     (act: (...input: never[]) => unknown) =>
     (...input: unknown[]): unknown => {
       refuse()
-      rejectCommand(input[0])
-      return observeFailure(act(...(input as never[])), txLink, guard)
+      rejectCommand(firstText(input[0]))
+      return observeStatement(act(...(input as never[])), { tx, txLink, guard, refuse })
     }
-  const nested = async (...input: readonly unknown[]): Promise<unknown> => {
-    refuse()
-    isNesting = true
-    try {
-      return await nestedIn(tx, txLink, guard, input.at(-1) as (client: unknown) => Promise<unknown>)
-    } finally {
-      isNesting = false
-    }
-  }
-  const statements = { begin: nested, savepoint: nested, unsafe: checked(tx.unsafe.bind(tx)) }
-  const tagged = checked(tx as unknown as (...input: never[]) => unknown)
+  const nested = (): Promise<never> => Promise.reject(commandError('begin'))
+  const unsafe = send(tx.unsafe.bind(tx))
+  const notify = (channel: string, payload: unknown): unknown =>
+    unsafe('select pg_notify($1, $2)', [channel, String(payload)])
+  const client = send(tx as unknown as (...input: never[]) => unknown)
   const reserve = (): Promise<unknown> => Promise.resolve(client)
   const { options } = txLink.pool.sql
-  Object.setPrototypeOf(tagged, tx)
-  const client: unknown = Object.assign(tagged, { options, reserve, ...statements, ...ENDS })
-  return client
+  Object.setPrototypeOf(client, tx)
+  return Object.assign(client, {
+    options,
+    unsafe,
+    notify,
+    reserve,
+    ...REFUSED,
+    begin: nested,
+    savepoint: nested,
+  })
 }
 
-const ENDS = { release: () => undefined, end: () => Promise.resolve() }
+/** Returns the text of a statement before its first parameter. */
+const firstText = (input: unknown): unknown =>
+  Array.isArray(input) ? (input as readonly unknown[])[0] : input
 
-const nestedIn = async (
-  tx: Scoped,
-  txLink: TxLink,
-  guard: ClientGuard,
-  body: (client: unknown) => Promise<unknown>,
-): Promise<unknown> => {
-  const forget = guard.checkpoint()
-  try {
-    return await tx.savepoint((inner) => body(transactionClient(inner, txLink, guard)))
-  } catch (error) {
-    forget()
-    throw error
-  }
+const refusing = (command: string) => (): never => {
+  throw commandError(command)
 }
 
-// A statement of postgres.js has its function `reject` as a property. keyrow cannot call `then`, because this would send
-// the statement, and a part of a statement is of the same class and never sent.
-const observeFailure = (pending: unknown, txLink: TxLink, guard: ClientGuard): unknown => {
-  const statement = pending as { reject?: (error: unknown) => void }
-  const { reject } = statement
-  if (!(pending instanceof Promise) || reject === undefined) return pending
-  statement.reject = (error) => {
-    const failure = withEffect(driverError('transaction client', error), 'none')
-    guard.failed(failure)
-    if (failure.sqlState === undefined) txLink.lost ??= failure
+/** The members of postgres.js that would leave the transaction, and those that have no effect. */
+const REFUSED = {
+  prepare: refusing('prepare'),
+  file: refusing('file'),
+  release: () => undefined,
+  end: () => Promise.resolve(),
+}
+
+interface ClientContext {
+  readonly tx: Scoped
+  readonly txLink: TxLink
+  readonly guard: ClientGuard
+  readonly refuse: () => void
+}
+
+interface Observed {
+  handler?: (statement: unknown) => unknown
+  reject?: (error: unknown) => void
+}
+
+// A statement of postgres.js calls its property `handler` when it is sent, which may be long after it was made, and
+// `reject` when it has failed. keyrow cannot call `then`, because this would send the statement, and a part of a
+// statement is of the same class and never sent.
+const observeStatement = (pending: unknown, { tx, txLink, guard, refuse }: ClientContext): unknown => {
+  const statement = pending as Observed
+  const { handler, reject } = statement
+  if (!(pending instanceof Promise) || handler === undefined || reject === undefined) return pending
+  const fail = (error: unknown): void => {
+    if (!(error instanceof DriverError)) {
+      const failure = withEffect(driverError('transaction client', error), 'none')
+      guard.failed(failure)
+      if (failure.sqlState === undefined) txLink.lost ??= failure
+    }
     reject(error)
   }
+  const checked = (sent: unknown): unknown => {
+    try {
+      refuse()
+    } catch (error) {
+      fail(error)
+      return undefined
+    }
+    if (guard.begin()) tx.unsafe(GUARD.set).then(undefined, () => undefined)
+    return handler(sent)
+  }
+  statement.reject = fail
+  statement.handler = Object.assign(checked, handler)
   return pending
 }
 
