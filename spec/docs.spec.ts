@@ -77,8 +77,10 @@ const serve = async (block: CodeBlock): Promise<readonly string[]> => {
   try {
     const first = await visit(`http://127.0.0.1:${String(port)}/`, {})
     const cookie = first.headers.getSetCookie()[0]?.split(';')[0] ?? ''
+    // express-session sends the head of a response before it saves the session.
+    const text = await first.text()
     const second = await visit(`http://127.0.0.1:${String(port)}/`, { cookie })
-    return [await first.text(), await second.text()]
+    return [text, await second.text()]
   } finally {
     child.kill()
     await once(child, 'exit')

@@ -4,7 +4,7 @@
 import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Application } from 'typedoc'
+import { Application, ReflectionKind } from 'typedoc'
 import { build } from 'vitepress'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -67,6 +67,8 @@ const reference = async () => {
     sourceLinkTemplate: '{path}',
     basePath: root,
     excludeInternal: true,
+    excludeExternals: true,
+    useHTMLAnchors: true,
     logLevel: 'Error',
     skipErrorChecking: true,
   })
@@ -76,7 +78,30 @@ const reference = async () => {
     const file = module.sources?.[0]?.fullFileName ?? ''
     module.name = entries.get(file) ?? basename(file)
   }
+  await writeFile(join(source, 'options.md'), optionsPage(project))
   await app.generateOutputs(project)
+  for (const name of await readdir(join(source, 'api'), { recursive: true })) {
+    const path = join(source, 'api', name)
+    if (name.endsWith('.md')) await writeFile(path, (await readFile(path, 'utf8')).replaceAll(/^Defined in: .*\n\n?/gm, ''))
+  }
+}
+
+const textOf = (comment) => (comment?.summary ?? []).map(({ text }) => text).join('').replaceAll(/\s+/g, ' ')
+
+/** Returns a page with a table for each interface of options, from the docstrings. */
+const optionsPage = (project) => {
+  const found = new Map()
+  for (const module of project.children ?? [])
+    for (const item of module.children ?? [])
+      if (item.kind === ReflectionKind.Interface && item.name.endsWith('Options') && !found.has(item.name))
+        found.set(item.name, { module: module.name, options: item.children ?? [] })
+  const row = ({ name, type, comment }) =>
+    `| \`${name}\` | \`${String(type).replaceAll('|', '\\|')}\` | ${textOf(comment).replaceAll('|', '\\|')} |`
+  const tables = [...found].sort().map(
+    ([name, { module, options }]) =>
+      `## ${name}\n\n\`import type { ${name} } from '${module}'\`\n\n| option | type | meaning |\n|---|---|---|\n${options.map(row).join('\n')}\n`,
+  )
+  return `# All options\n\nThis page is made from the docstrings. The search finds each option.\n\n${tables.join('\n')}`
 }
 
 await pages()
