@@ -1,12 +1,12 @@
 // The common part of the two shops that store orders with another library. The cart is in the session, and an order is
 // a row of the program's own table. Both change in one transaction.
+import { isDeepStrictEqual } from 'node:util'
 import express from 'express'
 import { sessionMiddleware } from 'keyrow/express'
 import { pgStore } from 'keyrow/pg'
 import {
   currentSession,
   type Database,
-  sessionDel,
   sessionFlash,
   sessionRef,
   sessionUpdate,
@@ -35,10 +35,17 @@ const cart = async (): Promise<readonly string[]> =>
 /** Orders the whole cart, and empties it. If one order fails, nothing is stored, and the cart stays as it was. */
 const buy = ({ insert }: Orders): Promise<void> =>
   transact(store.database, async (tx) => {
-    for (const sku of await cart()) await insert(tx, sku)
-    await updateCurrentSession(sessionDel('cart'))
+    const skus = await cart()
+    for (const sku of skus) await insert(tx, sku)
+    await updateCurrentSession(sessionUpdate('cart', emptied(skus), []))
     await updateCurrentSession(sessionFlash('info', 'Thank you.'))
   })
+
+// The save runs this function on the newest cart. So a double click makes one order, and no item is lost.
+const emptied = (ordered: readonly string[]) => (now: unknown) => {
+  if (!isDeepStrictEqual(now, ordered)) throw new Error('The cart has changed.')
+  return []
+}
 
 export const shop = (orders: Orders): void => {
   const app = express()

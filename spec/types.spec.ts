@@ -171,3 +171,29 @@ t.test('a pool of node-postgres fits, and a client does not', (t) => {
   expectTypeOf(pools).returns.toEqualTypeOf<S.Database[]>()
   t.end()
 })
+
+declare global {
+  // eslint-disable-next-line @typescript-eslint/no-namespace -- this is how a program declares its keys
+  namespace Keyrow {
+    interface SessionData {
+      'spec:lines': readonly Line[]
+    }
+  }
+}
+
+t.test('a key that is declared has its type, without a codec', (t) => {
+  const session = F.buildSession(memoryStore())
+  expectTypeOf(F.sessionRef('spec:lines')(session)).toEqualTypeOf<Option<readonly Line[]>>()
+  expectTypeOf(P.sessionRef('spec:lines')(session)).toEqualTypeOf<readonly Line[] | undefined>()
+  expectTypeOf(P.sessionRef('spec:lines', [])(session)).toEqualTypeOf<readonly Line[]>()
+  expectTypeOf(P.sessionRef('another')(session)).toEqualTypeOf<F.Json | undefined>()
+  const name: string = 'any'
+  F.sessionSet(name, 1)
+  // @ts-expect-error a line has a count
+  F.sessionSet('spec:lines', [{ sku: 'tea' }])
+  // @ts-expect-error the lines are no text
+  P.sessionUpdate('spec:lines', () => 'tea', [])
+  const edited = P.sessionUpdate('spec:lines', (lines) => [...lines, { sku: 'tea', count: 1 }], [])(session)
+  t.strictSame(P.sessionRef('spec:lines', [])(edited), [{ sku: 'tea', count: 1 }])
+  t.end()
+})

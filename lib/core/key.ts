@@ -5,6 +5,26 @@ import { EncodeError } from './errors.js'
 import { type Json, textProblem, toJson } from './json.js'
 import { codecOf, isOfSchema, type Schema, type Storable } from './schema.js'
 
+declare global {
+  // eslint-disable-next-line @typescript-eslint/no-namespace -- a program adds the types of its keys here
+  namespace Keyrow {
+    /**
+     * The types of the values of keys that are plain strings. A program adds members in `declare global`. The types are
+     * not checked at run time.
+     */
+    // eslint-disable-next-line @typescript-eslint/no-empty-object-type -- a program adds the members
+    interface SessionData {}
+  }
+}
+
+/** The names of the keys whose types a program has declared. */
+export type DeclaredKey = Extract<keyof Keyrow.SessionData, string>
+
+/** A name whose type the program has not declared. */
+export type UndeclaredKey<K extends string> = K & (K extends DeclaredKey ? never : K)
+
+export type DataOf<K extends DeclaredKey> = Keyrow.SessionData[K]
+
 /** A key whose values are of type `A`. */
 export interface SessionKey<A> {
   readonly name: string

@@ -4,7 +4,16 @@ import { isDeepStrictEqual } from 'node:util'
 import { applyAt, composeEdit, deleted, type Edit, setTo, updatedBy, valueAt } from './edits.js'
 import { DecodeError, KeyNotLoaded } from './errors.js'
 import { type DeepReadonly, deepFreeze, type Json } from './json.js'
-import { type AnyKey, encodeValue, nameOf, problemsOf, type SessionKey } from './key.js'
+import {
+  type AnyKey,
+  type DataOf,
+  type DeclaredKey,
+  encodeValue,
+  nameOf,
+  problemsOf,
+  type SessionKey,
+  type UndeclaredKey,
+} from './key.js'
 import { E, O, pipe } from './prelude.cjs'
 import { isLoaded, type SessionValue, withEdit } from './session.js'
 
@@ -28,6 +37,11 @@ export type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
  * console.log(sessionRef('language', 'en')(session)) // en
  * ```
  */
+export function sessionRef<K extends DeclaredKey>(key: K): Reader<O.Option<DeepReadonly<DataOf<K>>>>
+export function sessionRef<K extends DeclaredKey>(
+  key: K,
+  fallback: NoInfer<DeepReadonly<DataOf<K>>>,
+): Reader<DeepReadonly<DataOf<K>>>
 export function sessionRef(key: string): Reader<O.Option<Json>>
 export function sessionRef<A>(key: SessionKey<A>): Reader<O.Option<DeepReadonly<A>>>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -80,7 +94,8 @@ export const sessionRefStrict =
  * console.log(before.store.size, after.store.size) // 0 1
  * ```
  */
-export function sessionSet(key: string, value: Json): Editor
+export function sessionSet<K extends DeclaredKey>(key: K, value: NoInfer<DeepReadonly<DataOf<K>>>): Editor
+export function sessionSet<K extends string>(key: UndeclaredKey<K>, value: Json): Editor
 export function sessionSet<A>(key: SessionKey<A>, value: NoInfer<A | DeepReadonly<A>>): Editor
 export function sessionSet(key: string | AnyKey, value: unknown): Editor {
   return (session) => {
@@ -143,12 +158,28 @@ export const sessionDel =
  * console.log(sessionRef(visits, 0)(session)) // 2
  * ```
  */
-export function sessionUpdate(key: string, f: (value: O.Option<Json>) => Json): Editor
+export function sessionUpdate<K extends DeclaredKey>(
+  key: K,
+  f: (value: O.Option<DeepReadonly<DataOf<K>>>) => NoInfer<DeepReadonly<DataOf<K>>>,
+): Editor
+export function sessionUpdate<K extends DeclaredKey>(
+  key: K,
+  f: (value: DeepReadonly<DataOf<K>>) => NoInfer<DeepReadonly<DataOf<K>>>,
+  fallback: NoInfer<DeepReadonly<DataOf<K>>>,
+): Editor
+export function sessionUpdate<K extends string>(
+  key: UndeclaredKey<K>,
+  f: (value: O.Option<Json>) => Json,
+): Editor
 export function sessionUpdate<A>(
   key: SessionKey<A>,
   f: (value: O.Option<DeepReadonly<A>>) => NoInfer<A | DeepReadonly<A>>,
 ): Editor
-export function sessionUpdate(key: string, f: (value: Json) => Json, fallback: Json): Editor
+export function sessionUpdate<K extends string>(
+  key: UndeclaredKey<K>,
+  f: (value: Json) => Json,
+  fallback: Json,
+): Editor
 export function sessionUpdate<A>(
   key: SessionKey<A>,
   f: (value: DeepReadonly<A>) => NoInfer<A | DeepReadonly<A>>,

@@ -33,7 +33,8 @@ export interface PostgresStoreOptions extends ReadyStoreOptions {
  * ```
  */
 export const postgresStore = (url: string, options: PostgresStoreOptions = {}): ReadyStore => {
-  if (!/^postgres(ql)?:\/\//.test(url)) throw new TypeError(`${REQUIRED}, not ${startOf(url)}`)
+  if (!/^postgres(ql)?:\/\//.test(url))
+    throw new TypeError(url === '' ? `${REQUIRED}; it is empty` : `${REQUIRED}, not ${startOf(url)}`)
   const { connections = 10, prepare = true } = options
   const pool = () => postgres(url, { ...poolOptions, max: connections, prepare })
   return readyStore(postgresDatabase(pool, options), options)

@@ -2,7 +2,7 @@
 
 import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
-import type { SessionKey } from '../core/key.js'
+import type { DataOf, DeclaredKey, SessionKey, UndeclaredKey } from '../core/key.js'
 import { O, TE } from '../core/prelude.cjs'
 import type { KeyNames, SessionValue } from '../core/session.js'
 import * as values from '../core/values.js'
@@ -146,6 +146,11 @@ type Reader<B> = <H>(session: SessionValue<H>) => B
 type Editor = <H>(session: SessionValue<H>) => SessionValue<H>
 
 /** Returns a key's value. If there is none or the codec rejects it, returns the fallback (default: `undefined`). */
+export function sessionRef<K extends DeclaredKey>(key: K): Reader<DeepReadonly<DataOf<K>> | undefined>
+export function sessionRef<K extends DeclaredKey>(
+  key: K,
+  fallback: NoInfer<DeepReadonly<DataOf<K>>>,
+): Reader<DeepReadonly<DataOf<K>>>
 export function sessionRef(key: string): Reader<Json | undefined>
 export function sessionRef<A>(key: SessionKey<A>): Reader<DeepReadonly<A> | undefined>
 export function sessionRef<B>(key: string, fallback: B): Reader<Json | B>
@@ -165,12 +170,28 @@ export const sessionRefStrict =
  * Calls `f` with the value of a key, and sets the key to the result. If the key has no value, `f` gets the fallback
  * (default: `undefined`). If another request changes the key before the save, `f` runs again on the newer value.
  */
-export function sessionUpdate(key: string, f: (value: Json | undefined) => Json): Editor
+export function sessionUpdate<K extends DeclaredKey>(
+  key: K,
+  f: (value: DeepReadonly<DataOf<K>> | undefined) => NoInfer<DeepReadonly<DataOf<K>>>,
+): Editor
+export function sessionUpdate<K extends DeclaredKey>(
+  key: K,
+  f: (value: DeepReadonly<DataOf<K>>) => NoInfer<DeepReadonly<DataOf<K>>>,
+  fallback: NoInfer<DeepReadonly<DataOf<K>>>,
+): Editor
+export function sessionUpdate<K extends string>(
+  key: UndeclaredKey<K>,
+  f: (value: Json | undefined) => Json,
+): Editor
 export function sessionUpdate<A>(
   key: SessionKey<A>,
   f: (value: DeepReadonly<A> | undefined) => NoInfer<A | DeepReadonly<A>>,
 ): Editor
-export function sessionUpdate(key: string, f: (value: Json) => Json, fallback: Json): Editor
+export function sessionUpdate<K extends string>(
+  key: UndeclaredKey<K>,
+  f: (value: Json) => Json,
+  fallback: Json,
+): Editor
 export function sessionUpdate<A>(
   key: SessionKey<A>,
   f: (value: DeepReadonly<A>) => NoInfer<A | DeepReadonly<A>>,
