@@ -44,7 +44,7 @@ const gates = {
 }
 
 export default defineConfig(
-  { ignores: ['dist/', 'build/', '.tap/', '.data/', 'coverage/', 'examples/next/'] },
+  { ignores: ['dist/', 'build/', '.tap/', '.data/', 'coverage/', 'examples/next/', 'examples/nest/'] },
   {
     files: ['{lib,spec,examples,bench}/**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked],

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import { chromium, type Page } from 'playwright-core'
 import t from 'tap'
-import { startNextApp } from '../support/next-app.js'
+import { buildExample } from '../support/example-project.js'
 import { newDatabase } from '../support/postgres-server.js'
 
 const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
@@ -16,7 +16,7 @@ if (executablePath === undefined) {
 
 const server = await newDatabase()
 t.teardown(() => server.stop())
-const { url } = await startNextApp(t, server.url)
+const { url } = await (await buildExample(t, 'next', server.url)).start()
 const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
 t.teardown(() => browser.close())
 

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { postgresDatabase } from '../../lib/db/postgres/index.js'
 import { quietPool, rowsOf } from '../support/databases.js'
-import { startNextApp } from '../support/next-app.js'
+import { buildExample } from '../support/example-project.js'
 import { newDatabase } from '../support/postgres-server.js'
 import { right } from '../support/stores.js'
 
@@ -102,7 +102,7 @@ t.teardown(async () => {
   await right(database.close)
   await server.stop()
 })
-const { url, log } = await startNextApp(t, server.url, files)
+const { url, log } = await (await buildExample(t, 'next', server.url, files)).start()
 t.teardown(() => {
   if (!t.passing()) t.comment(log.join('\n'))
 })
