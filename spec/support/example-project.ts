@@ -16,7 +16,7 @@ export interface ExampleProject {
   readonly start: (env?: Readonly<Record<string, string>>) => Promise<RunningExample>
 }
 
-export interface RunningExample {
+interface RunningExample {
   readonly url: string
   /** The lines that the program has written. */
   readonly log: readonly string[]
