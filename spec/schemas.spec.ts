@@ -3,12 +3,13 @@
 import { type } from 'arktype'
 import * as E from 'fp-ts/lib/Either.js'
 import * as O from 'fp-ts/lib/Option.js'
+import * as io from 'io-ts'
 import t, { type Test } from 'tap'
 import * as v from 'valibot'
 import { z } from 'zod'
 import { codecOf, type Schema, type Storable } from '../lib/core/schema.js'
 import { pgDatabase } from '../lib/db/pg.js'
-import { flow, flowHandler, suspend } from '../lib/flow/index.js'
+import { flow, flowHandler, secretAnswer, suspend } from '../lib/flow/index.js'
 import * as K from '../lib/index.js'
 import * as R from '../lib/records/index.js'
 import { sessionStore } from '../lib/sql/store.js'
@@ -311,4 +312,21 @@ t.test('the answers of a flow fit a schema, and the page shows why not', async (
     t.equal(next.status, 303)
     t.equal((await ask('GET', next.headers['Location'] ?? '')).body, 'thank you, ada@example.org')
   }
+})
+
+t.test('the secret of an answer takes a schema of each library', (t) => {
+  const secrets = {
+    zod: secretAnswer(z.string().min(8)),
+    valibot: secretAnswer(v.pipe(v.string(), v.minLength(8))),
+    arktype: secretAnswer(type('string >= 8')),
+  }
+  for (const [vendor, secret] of Object.entries(secrets)) {
+    const SignIn = io.strict({ name: io.string, password: secret })
+    const given = SignIn.decode({ name: 'ada', password: 'long enough' })
+    if (E.isLeft(given)) throw new Error(`${vendor}: it was refused`)
+    t.equal(given.right.password.reveal(), 'long enough')
+    t.strictSame(SignIn.encode(given.right), { name: 'ada', password: '[secret]' })
+    t.ok(E.isLeft(SignIn.decode({ name: 'ada', password: 'short' })))
+  }
+  t.end()
 })

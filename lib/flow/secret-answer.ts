@@ -2,8 +2,10 @@
 // journal contains a placeholder, and the id of the answer's row depends on an HMAC of the secret.
 
 import { createHmac } from 'node:crypto'
+import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Type } from 'io-ts'
 import { E, t } from '../core/prelude.cjs'
+import { codecOf, type Schema, type Storable } from '../core/schema.js'
 import type { Token } from '../core/token.js'
 import type { Codec } from './steps.js'
 
@@ -47,7 +49,8 @@ const PLACEHOLDER = '[secret]'
 const secretCodecs = new WeakSet<object>()
 
 /**
- * Makes the codec of a secret in an answer. `reveal` returns the secret in the request with the answer. The secret is
+ * Makes the codec of a secret in an answer, for a member of a codec of io-ts. The schema of the secret itself is a codec of
+ * io-ts, or a schema of another library that implements Standard Schema. `reveal` returns the secret in the request with the answer. The secret is
  * not stored, shown again, or published in an event.
  *
  * @example
@@ -61,7 +64,12 @@ const secretCodecs = new WeakSet<object>()
  * console.log(JSON.stringify(decoded._tag === 'Right' && SignIn.encode(decoded.right))) // {"name":"ada","password":"[secret]"}
  * ```
  */
-export const secretAnswer = <A>(codec: Type<A, unknown>): Type<Secret<A>, unknown> => {
+export function secretAnswer<A>(schema: Type<A, unknown>): Type<Secret<A>, unknown>
+export function secretAnswer<S extends StandardSchemaV1>(
+  schema: S & Storable<S>,
+): Type<Secret<StandardSchemaV1.InferOutput<S>>, unknown>
+export function secretAnswer<A>(schema: Schema<A>): Type<Secret<A>, unknown> {
+  const codec = codecOf(schema)
   const secret = new t.Type<Secret<A>, unknown>(
     codec.name,
     (value): value is Secret<A> => value instanceof SecretValue,

@@ -37,7 +37,9 @@ const kill = (child: ChildProcess): void => {
 /** The environment without the variables that npm sets for its scripts. */
 const surroundings = (): NodeJS.ProcessEnv =>
   Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^npm_(package|lifecycle|config_local)_/.test(name)),
+    Object.entries(process.env).filter(
+      ([name]) => !/^npm_((package|lifecycle|config_local)_|config_(omit|include)$)/.test(name),
+    ),
   )
 
 /** Runs a program until its end or its deadline. */
