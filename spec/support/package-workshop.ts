@@ -34,11 +34,11 @@ const kill = (child: ChildProcess): void => {
   }
 }
 
-/** The environment without the variables that npm sets for its scripts. */
+/** The environment without the variables that npm sets for its scripts. With `omit=dev` npm also sets `NODE_ENV`. */
 const surroundings = (): NodeJS.ProcessEnv =>
   Object.fromEntries(
     Object.entries(process.env).filter(
-      ([name]) => !/^npm_((package|lifecycle|config_local)_|config_(omit|include)$)/.test(name),
+      ([name]) => !/^(NODE_ENV$|npm_((package|lifecycle|config_local)_|config_(omit|include)$))/.test(name),
     ),
   )
 
