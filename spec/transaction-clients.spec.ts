@@ -510,6 +510,19 @@ t.test(
   },
 )
 
+t.test('node-postgres: a query object behind a lost connection learns of it', async (t) => {
+  const database = open('node-postgres')
+  const cut = transact(database, async (tx) => {
+    const client = transactionClient<pg.PoolClient>(tx)
+    client.query('select pg_terminate_backend(pg_backend_pid())').catch(() => undefined)
+    const query = client.query(new pg.Query('select 1'))
+    const cursor = client.query(new Cursor('select 1'))
+    t.ok((await failure(once(query, 'end'))) instanceof Error)
+    t.ok((await failure(cursor.read(1))) instanceof Error)
+  })
+  t.match(await failure(cut), { _tag: 'DriverError' })
+})
+
 t.test('postgres.js: no statement leaves the transaction', async (t) => {
   const database = open('postgres.js')
   const table = await plainTable(database)
@@ -526,6 +539,10 @@ t.test('postgres.js: no statement leaves the transaction', async (t) => {
     )
     t.throws(() => sql.file('nothing.sql'), /cannot be sent in a transaction/)
     await sql.notify('here', 'there')
+    await sql`create temporary table words ("end" text, "commit" text) on commit drop`
+    await sql`insert into words (${sql('end')}) values ('begin')`
+    const found = await sql`select ${sql('end')} from words where "end" in ${sql(['begin', 'rollback'])}`
+    t.strictSame([...found], [{ end: 'begin' }], 'names and values may be words of commands')
   })
   t.match(await failure(Promise.resolve(late)), { kind: 'transactionOver' })
   t.equal(await count(database, table), 2)

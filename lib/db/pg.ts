@@ -246,7 +246,7 @@ const transactionClient = (tx: Tx, guard: ClientGuard): unknown => {
     query: (statement: unknown, ...rest: readonly unknown[]): unknown => {
       if (isSubmittable(statement)) {
         refuse(tx, guard, statement)
-        void send(statement)
+        send(statement).catch((error: unknown) => tell(statement, error))
         return statement
       }
       const callback = rest.at(-1)
@@ -295,8 +295,17 @@ const called = (
   return undefined
 }
 
-const isSubmittable = (statement: unknown): boolean =>
-  typeof (statement as { readonly submit?: unknown } | undefined)?.submit === 'function'
+/** A statement that sends its own messages, such as a cursor. */
+interface Submittable {
+  readonly submit: unknown
+  handleError?(error: unknown): void
+}
+
+const isSubmittable = (statement: unknown): statement is Submittable =>
+  typeof (statement as Partial<Submittable> | undefined)?.submit === 'function'
+
+/** Tells a statement that it cannot be sent, for example because an earlier one has lost the connection. */
+const tell = (statement: Submittable, error: unknown): void => statement.handleError?.(error)
 
 const refuse = (tx: Tx, guard: ClientGuard, statement: unknown): void => {
   const misuse = guard.misuse() ?? tx.lost

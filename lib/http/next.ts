@@ -115,7 +115,8 @@ export const nextSessions = (
       <I extends readonly unknown[], A>(body: (...input: I) => unknown) =>
       async (...input: I): Promise<A> => {
         // An action that another action calls belongs to that action.
-        if (isInside(store)) return given((await attempt(() => body(...input))) as E.Either<Error, A>)
+        if (sessionInside(store) !== undefined)
+          return given((await attempt(() => body(...input))) as E.Either<Error, A>)
         const handled = await run<A>(begin, 'POST', () => body(...input), resultOf)
         await setCookies(handled.headers)
         return given(handled.result as E.Either<Error, A>)
@@ -123,10 +124,10 @@ export const nextSessions = (
   }
 }
 
-/** Whether the running code has a current session of the store. */
-const isInside = (store: () => SessionStore): boolean => {
+/** Returns the current session of the running code, if it is a session of the store. */
+const sessionInside = (store: () => SessionStore): Session | undefined => {
   const current = sessionHere()
-  return E.isRight(current) && isSameStore(current.right.handle, store())
+  return E.isRight(current) && isSameStore(current.right.handle, store()) ? current.right : undefined
 }
 
 /** Loads the session of the running request. `method` is the method of the request, or `undefined` for a page. */
@@ -221,8 +222,8 @@ const setCookies = async ({ cookies: added }: SessionHeaders): Promise<void> => 
 const pages = shared('next-pages:1', () => new WeakMap<Headers, Map<string, Promise<Session>>>())
 
 const pageSession = async (name: string, store: () => SessionStore, begin: Begin): Promise<Session> => {
-  const current = sessionHere()
-  if (E.isRight(current) && isInside(store)) return current.right
+  const current = sessionInside(store)
+  if (current !== undefined) return current
   const request = await headers()
   const sessions = pages.get(request) ?? new Map<string, Promise<Session>>()
   pages.set(request, sessions)

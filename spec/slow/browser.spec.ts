@@ -1,7 +1,6 @@
 // An example in a real browser: `npm run spec:browser`. It needs Chromium, which is no npm package.
 
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -24,25 +23,16 @@ import {
 } from '../../lib/promise/index.js'
 import { memoryStore } from '../../lib/store/memory.js'
 import { listening } from '../support/adapters.js'
+import { chromiumPath } from '../support/chromium.js'
 import { codeBlocks } from '../support/code-blocks.js'
 import { startExample, startProgram } from '../support/example.js'
 import { startPostgres } from '../support/postgres-server.js'
 import { serveWizard } from '../support/wizard.js'
 
-const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
-  (path) => path !== undefined && existsSync(path),
-)
-if (executablePath === undefined) {
-  t.fail(
-    'Chromium is not found: install it (Debian: apt-get install chromium), or say where it is by CHROMIUM',
-  )
-  process.exit(1)
-}
-
 const server = await startPostgres()
 t.teardown(() => server.stop())
 const browser = await chromium.launch({
-  executablePath,
+  executablePath: chromiumPath(),
   args: ['--no-sandbox'],
   // As in the hands of a person: a page that was left is kept for Back.
   ignoreDefaultArgs: ['--disable-back-forward-cache'],
@@ -140,7 +130,7 @@ const framed = async (t: Test, options: CookieOptions) => {
   t.teardown(() => tls.close())
   const { port } = tls.address() as AddressInfo
   const own = await chromium.launch({
-    executablePath,
+    executablePath: chromiumPath(),
     args: ['--no-sandbox', '--host-resolver-rules=MAP *.example 127.0.0.1'],
   })
   t.teardown(() => own.close())

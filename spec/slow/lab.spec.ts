@@ -1,20 +1,13 @@
 // Drives the lab of the example shop in Chromium, with and without scripts, at three widths, light and dark.
 
-import { existsSync, mkdirSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { chromium, type Locator, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
+import { chromiumPath } from '../support/chromium.js'
 import { startExample } from '../support/example.js'
 import { newDatabase } from '../support/postgres-server.js'
-
-const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
-  (path) => path !== undefined && existsSync(path),
-)
-if (executablePath === undefined) {
-  t.fail('Chromium is not found: install it, or say where it is by CHROMIUM')
-  process.exit(1)
-}
 
 /** The screenshots of the last run, for the eyes of a person. */
 const pictures = fileURLToPath(new URL('../../build/lab/', import.meta.url))
@@ -23,7 +16,7 @@ mkdirSync(pictures, { recursive: true })
 const server = await newDatabase()
 t.teardown(() => server.stop())
 const url = await startExample(t, 'shop/main', server.url)
-const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+const browser = await chromium.launch({ executablePath: chromiumPath(), args: ['--no-sandbox'] })
 t.teardown(() => browser.close())
 
 interface Bar {

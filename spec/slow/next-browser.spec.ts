@@ -1,23 +1,15 @@
 // Builds and starts the example for Next.js, and uses it in Chromium, with and without scripts.
 
-import { existsSync } from 'node:fs'
 import { chromium, type Page } from 'playwright-core'
 import t from 'tap'
+import { chromiumPath } from '../support/chromium.js'
 import { buildExample } from '../support/example-project.js'
 import { newDatabase } from '../support/postgres-server.js'
-
-const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
-  (path) => path !== undefined && existsSync(path),
-)
-if (executablePath === undefined) {
-  t.fail('Chromium is not found: install it, or say where it is by CHROMIUM')
-  process.exit(1)
-}
 
 const server = await newDatabase()
 t.teardown(() => server.stop())
 const { url } = await (await buildExample(t, 'next', server.url)).start()
-const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+const browser = await chromium.launch({ executablePath: chromiumPath(), args: ['--no-sandbox'] })
 t.teardown(() => browser.close())
 
 const shown = async (
@@ -34,7 +26,9 @@ for (const javaScriptEnabled of [true, false])
     t.teardown(() => context.close())
     const page = await context.newPage()
     const loads: string[] = []
-    page.on('load', () => void loads.push(page.url()))
+    page.on('request', (request) => {
+      if (request.isNavigationRequest()) loads.push(request.url())
+    })
     const cookies = async () => (await context.cookies()).map(({ value }) => value)
     /** Sends a form, and waits for the answer and for what the page then shows. */
     const submit = async (

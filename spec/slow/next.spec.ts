@@ -173,6 +173,13 @@ t.test('by form posts: the basket on the screen is the one that was saved', asyn
   t.strictSame(await cart(visitor), ['tea', 'milk'])
 })
 
+t.test('three actions at once: all changes are kept', async (t) => {
+  const visitor = browser()
+  await visitor.send('/', 'add', { sku: 'tea' })
+  await Promise.all(['a', 'b', 'c'].map((sku) => visitor.send('/', 'add', { sku })))
+  t.strictSame([...(await cart(visitor))].sort(), ['a', 'b', 'c', 'tea'])
+})
+
 t.test('a failed action saves nothing and sets no cookie', async (t) => {
   const visitor = browser()
   const failed = await visitor.send('/', 'add', { sku: 'sold out' })

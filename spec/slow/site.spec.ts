@@ -9,14 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { chromium } from 'playwright-core'
 import t from 'tap'
-
-const executablePath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser'].find(
-  (path) => path !== undefined && existsSync(path),
-)
-if (executablePath === undefined) {
-  t.fail('Chromium is not found: install it, or say where it is by CHROMIUM')
-  process.exit(1)
-}
+import { chromiumPath } from '../support/chromium.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const site = join(root, 'build', 'site')
@@ -89,7 +82,7 @@ t.test('in Chromium', async (t) => {
   }).listen(0, '127.0.0.1')
   await new Promise((resolve) => server.once('listening', resolve))
   const url = `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`
-  const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+  const browser = await chromium.launch({ executablePath: chromiumPath(), args: ['--no-sandbox'] })
   t.teardown(async () => {
     await browser.close()
     server.close()

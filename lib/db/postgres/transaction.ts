@@ -3,7 +3,7 @@
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import { DriverError, type Effect, withEffect } from '../../core/errors.js'
-import { E, pipe } from '../../core/prelude.cjs'
+import { E, identity, pipe } from '../../core/prelude.cjs'
 import type { ClientGuard, DriverTransaction, Outcome } from '../database.js'
 import { codeOf, driverError, isLostConnection, withDeadline } from '../deadline.js'
 import { commandError, GUARD, rejectCommand } from '../transaction.js'
@@ -193,17 +193,17 @@ const transactionClient = (tx: Scoped, txLink: TxLink, guard: ClientGuard): unkn
     if (misuse !== undefined) throw misuse
   }
   const send =
-    (act: (...input: never[]) => unknown) =>
+    (act: (...input: never[]) => unknown, textOf: (input: unknown) => unknown) =>
     (...input: unknown[]): unknown => {
       refuse()
-      rejectCommand(firstText(input[0]))
+      rejectCommand(textOf(input[0]))
       return observeStatement(act(...(input as never[])), { tx, txLink, guard, refuse })
     }
   const nested = (): Promise<never> => Promise.reject(commandError('begin'))
-  const unsafe = send(tx.unsafe.bind(tx))
+  const unsafe = send(tx.unsafe.bind(tx), identity)
   const notify = (channel: string, payload: unknown): unknown =>
     unsafe('select pg_notify($1, $2)', [channel, String(payload)])
-  const client = send(tx as unknown as (...input: never[]) => unknown)
+  const client = send(tx as unknown as (...input: never[]) => unknown, taggedText)
   const reserve = (): Promise<unknown> => Promise.resolve(client)
   const { options } = txLink.pool.sql
   Object.setPrototypeOf(client, tx)
@@ -218,9 +218,9 @@ const transactionClient = (tx: Scoped, txLink: TxLink, guard: ClientGuard): unkn
   })
 }
 
-/** Returns the text of a statement before its first parameter. */
-const firstText = (input: unknown): unknown =>
-  Array.isArray(input) ? (input as readonly unknown[])[0] : input
+/** Returns the text of a tagged statement before its first parameter. A name or a list of values is no statement. */
+const taggedText = (input: unknown): unknown =>
+  Array.isArray(input) && 'raw' in input ? (input as readonly unknown[])[0] : undefined
 
 const refusing = (command: string) => (): never => {
   throw commandError(command)
