@@ -1,7 +1,9 @@
 // Starts the small shop of each framework, and uses it over HTTP.
 
 import { existsSync, readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import pg from 'pg'
 import t from 'tap'
 import { startExample } from './support/example.js'
 import { newDatabase } from './support/postgres-server.js'
@@ -54,6 +56,21 @@ for (const name of ['node', 'express', 'fastify', 'koa', 'hono', 'fetch'])
     t.match(await look(), 'Nobody is signed in.')
   })
 
+/** Locks the table of orders. The result waits until two inserts wait for the lock, and releases it. */
+const lockOrders = async (): Promise<() => Promise<void>> => {
+  const client = new pg.Client({ connectionString: server.url })
+  await client.connect()
+  await client.query('begin')
+  await client.query('lock table orders in exclusive mode')
+  const waiting = async (): Promise<number> =>
+    (await client.query("select from pg_locks where relation = 'orders'::regclass and not granted")).rows.length
+  return async () => {
+    while ((await waiting()) < 2) await delay(10)
+    await client.query('commit')
+    await client.end()
+  }
+}
+
 for (const name of ['drizzle', 'kysely'])
   t.test(`${name}: the order and the cart change together, or not at all`, async (t) => {
     const url = await startExample(t, name, server.url)
@@ -76,8 +93,11 @@ for (const name of ['drizzle', 'kysely'])
     t.equal((await request('/buy')).status, 303)
     t.strictSame(await page(), { cart: [], orders: [...orders, 'tea', 'milk'] })
     await request('/add/bread')
-    const clicks = await Promise.all([request('/buy'), request('/buy')])
-    t.strictSame(clicks.map(({ status }) => status).sort(), [303, 500], 'a double click makes one order')
+    const release = await lockOrders()
+    const clicks = [request('/buy'), request('/buy')]
+    await release()
+    const statuses = (await Promise.all(clicks)).map(({ status }) => status)
+    t.strictSame(statuses.sort(), [303, 500], 'a double click makes one order')
     t.strictSame(await page(), { cart: [], orders: [...orders, 'tea', 'milk', 'bread'] })
     for (const sku of ['tea', 'sold']) await request(`/add/${sku}`)
     t.equal((await request('/buy')).status, 500)
