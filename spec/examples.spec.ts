@@ -63,7 +63,8 @@ const lockOrders = async (): Promise<() => Promise<void>> => {
   await client.query('begin')
   await client.query('lock table orders in exclusive mode')
   const waiting = async (): Promise<number> =>
-    (await client.query("select from pg_locks where relation = 'orders'::regclass and not granted")).rows.length
+    (await client.query("select from pg_locks where relation = 'orders'::regclass and not granted")).rows
+      .length
   return async () => {
     while ((await waiting()) < 2) await delay(10)
     await client.query('commit')

@@ -1,13 +1,14 @@
 // One of several processes that run random operations on shared sessions. The process prints one line of JSON for each
 // operation, with its result and its times by the machine's monotonic clock. With `points` the process may stop or kill
 // itself before and after each command of the cache and each statement. It then also prints a line when an operation
-// begins. history-child.mjs '{"driver", "url", "primary", "schema", "name", "operations", "workers", "lasting", "mortal",
+// begins. When the cache does not answer, the process prints the time. history-child.mjs '{"driver", "url", "primary", "schema", "name", "operations", "workers", "lasting", "mortal",
 // "broken", "distributed", "fast", "durability", "cache", "points"}'
 
 import { createHash } from 'node:crypto'
 import {
   destroySession,
   loadSession,
+  onSessionEvent,
   saveSession,
   sessionDel,
   sessionRef,
@@ -78,6 +79,14 @@ const worker = async (name) => {
 }
 
 const print = (entry) => process.stdout.write(`${JSON.stringify(entry)}\n`)
+
+// A process to which the cache does not answer saves beside the heads.
+let hiddenAt = 0
+onSessionEvent('cacheFailed', () => {
+  if (now() - hiddenAt < 50_000) return
+  hiddenAt = now()
+  print({ hiddenAt })
+})
 
 const operation = async (name, { kind, tag }, token) => {
   const own = `own ${name}`

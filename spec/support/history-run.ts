@@ -80,6 +80,9 @@ export interface Scene {
   readonly noteLoss: (from: number, session?: SessionId) => void
 }
 
+/** An operation that has begun before a failure of the cache, or that begins after it, ends within this time. */
+const HIDDEN_US = 5_000_000
+
 /** Returns the time of the machine's monotonic clock in microseconds. */
 export const microseconds = (): number => Number(process.hrtime.bigint() / 1000n)
 
@@ -131,7 +134,8 @@ export const makeHistory = async (options: HistoryOptions): Promise<History> => 
     final.set(session.id, (await loadSession(sessions, sessionToken(session)))?.store.toObject())
   await right(database.query({ name: 'drop', text: `drop schema ${schema} cascade` }, []))
   await right(database.close)
-  const troubles = { deaths: children.deaths, losses }
+  const hidden = children.hidden.map((at) => ({ from: at - HIDDEN_US, to: at + HIDDEN_US }))
+  const troubles = { deaths: children.deaths, losses: [...losses, ...hidden] }
   return {
     violations: violations(all, final, { seesAll: options.seesAll ?? true, troubles }),
     operations: all.length,
@@ -169,6 +173,8 @@ const storeHeads = async (
 class Children {
   /** The times at which processes died, in microseconds. */
   readonly deaths = new Map<string, number>()
+  /** The times at which the cache did not answer a process, in microseconds. */
+  readonly hidden: number[] = []
   readonly #task: (name: string, operations: number) => object
   readonly #processes: number
   readonly #operations: number
@@ -228,7 +234,11 @@ class Children {
     })
     this.#running.add(child)
     const lines: Line[] = []
-    createInterface(child.stdout).on('line', (line) => lines.push(JSON.parse(line) as Line))
+    createInterface(child.stdout).on('line', (text) => {
+      const line = JSON.parse(text) as Line | Hidden
+      if ('hiddenAt' in line) this.hidden.push(line.hiddenAt)
+      else lines.push(line)
+    })
     const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
     this.#running.delete(child)
     if (code !== 0 && signal !== 'SIGKILL')
@@ -238,6 +248,10 @@ class Children {
 }
 
 type Line = Omit<Operation, 'end'> & { readonly end?: number }
+
+interface Hidden {
+  readonly hiddenAt: number
+}
 
 /** Processes in turn have different options. */
 const cacheTask = (

@@ -33,7 +33,7 @@ export interface Operation {
 interface Troubles {
   /** The deaths of processes, by the names of the processes. */
   readonly deaths: ReadonlyMap<string, number>
-  /** The times in which the cache lost the head of a session, or of all sessions, or kept heads from some processes. */
+  /** The times in which the cache lost the head of a session, or of all sessions, or did not answer a process. */
   readonly losses: readonly { readonly from: number; readonly to: number; readonly session?: string }[]
 }
 
@@ -47,12 +47,15 @@ interface CheckOptions {
 
 const NO_TROUBLES: Troubles = { deaths: new Map(), losses: [] }
 
-/** A save is in the store, or known to another process, when this time has passed since its answer or its process's end. */
-const BEHIND_US = 5_000_000
+/**
+ * A save is in the store when this time has passed since its answer or its process's end. Another process stores a head
+ * that is older than four seconds, with up to three attempts of four seconds while PostgreSQL does not answer.
+ */
+const BEHIND_US = 15_000_000
 
 const processOf = ({ worker }: Operation): string => worker.split('.')[0] ?? ''
 
-/** Whether a save may be lost: its process died before the save was stored, and the cache lost the save. */
+/** Whether a save may be lost: its process died before the save was stored, and the cache lost or hid the save. */
 const mayBeLost = ({ deaths, losses }: Troubles, operation: Operation): boolean => {
   const { end, session } = operation
   const death = deaths.get(processOf(operation)) ?? Number.POSITIVE_INFINITY
@@ -62,6 +65,19 @@ const mayBeLost = ({ deaths, losses }: Troubles, operation: Operation): boolean 
       (loss) => (loss.session ?? session) === session && loss.to >= end && loss.from <= death + BEHIND_US,
     )
   )
+}
+
+/** Says when the process of a save died, and when the cache lost the values of its session, in seconds after the save. */
+const circumstances = ({ deaths, losses }: Troubles, operation: Operation): string => {
+  const { end, session } = operation
+  const after = (time: number): string => ((time - end) / 1e6).toFixed(2)
+  const death = deaths.get(processOf(operation))
+  const mine = losses.filter((loss) => (loss.session ?? session) === session && loss.to >= end)
+  const lossTimes = mine
+    .slice(0, 5)
+    .map(({ from, to }) => `${after(from)} to ${after(to)}`)
+    .join(', ')
+  return ` (death: ${death === undefined ? 'none' : after(death)}; losses: ${lossTimes === '' ? 'none' : lossTimes})`
 }
 
 /** Returns the updates that were answered, and are not in the list at the end. */
@@ -158,7 +174,7 @@ const lostOrTwice = (
   return [
     ...(present.size === list.length ? [] : ['an update was applied twice']),
     ...list.filter((tag) => !issued.has(tag)).map((tag) => `${tag} comes from nowhere`),
-    ...lost.map(({ tag }) => `the update ${tag} was lost`),
+    ...lost.map((append) => `the update ${append.tag} was lost${circumstances(troubles, append)}`),
     ...refused.map(({ tag }) => `the update ${tag} was refused, and is there`),
   ]
 }
