@@ -2,7 +2,7 @@
 // silent server without a limit. After several failures in a row, keyrow sends nothing for a while, and then makes a new
 // client: some clients stay closed after an error, or keep a connection that no longer answers.
 
-import { numberOption } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { E, O, pipe } from '../core/prelude.cjs'
 import { cancelAlarm, neutral, now, setAlarm, setImmediate } from '../core/process.js'
 import {

@@ -2,7 +2,8 @@
 // one. Each load still asks the store, which alone says whether the session is alive. The cache has the saves that the
 // store does not have yet, as the head of the session, and the load adds them.
 
-import { numberOption, type SessionGone, type StoreError } from '../core/errors.js'
+import type { SessionGone, StoreError } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { E, pipe, TE } from '../core/prelude.cjs'
 import { neutral } from '../core/process.js'
 import type { SessionId } from '../core/token.js'

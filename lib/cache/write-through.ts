@@ -4,8 +4,8 @@
 // another history or forged costs one more read, and does no harm.
 
 import { LRUCache } from 'lru-cache'
-import { numberOption } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
+import { numberOption } from '../core/options.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { neutral, setImmediate } from '../core/process.js'
 import { makeSnapshot, type Snapshot } from '../core/session.js'

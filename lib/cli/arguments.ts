@@ -1,7 +1,7 @@
 // Parses the arguments of the command line. No error message repeats an argument that may be a password or a token.
 
 import { parseArgs } from 'node:util'
-import { isNumberWithin } from '../core/errors.js'
+import { isNumberWithin } from '../core/options.js'
 import { E } from '../core/prelude.cjs'
 import { RELEASE } from '../core/process.js'
 import { LATEST } from '../sql/migrations.js'

@@ -1,8 +1,8 @@
 // Defines keyrow's own keys: the principal, flash messages, and a session's own lifetime.
 
 import { composeEdits, type Edits, type Entries, setTo } from './edits.js'
-import { isNumberWithin, MAX_LIFETIME_MS } from './errors.js'
 import { OWN, type SessionKey, sessionKey } from './key.js'
+import { isNumberWithin, MAX_LIFETIME_MS } from './options.js'
 import { E, O, pipe, t } from './prelude.cjs'
 import { type SessionValue, withEdits } from './session.js'
 import { randomBits64 } from './token.js'

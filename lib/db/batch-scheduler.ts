@@ -1,7 +1,7 @@
 // Decides when the batches of a queue are sent.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { numberOption } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { setAlarm, setImmediate } from '../core/process.js'
 
 export interface BatchOptions {

@@ -1,6 +1,7 @@
 // Applies a deadline and retries to an operation, and converts the errors of drivers.
 
-import { DriverError, type Effect, isRetryableState, numberOption } from '../core/errors.js'
+import { DriverError, type Effect, isRetryableState } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { E, type TE } from '../core/prelude.cjs'
 import { cancelAlarm, delay, MAX_TIMER_MS, setAlarm } from '../core/process.js'
 import type { Outcome, Query } from './database.js'

@@ -3,9 +3,9 @@
 // function must be pure between its steps: no clock, no random numbers, no reading of the session.
 
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
-import { numberOption } from '../core/errors.js'
 import type { DeepReadonly } from '../core/json.js'
 import type { AnyKey } from '../core/key.js'
+import { numberOption } from '../core/options.js'
 import { type AnySchema, codecOf, type OutputOf, type Schema } from '../core/schema.js'
 import type { Database } from '../db/database.js'
 import type { Session } from '../store/contract.js'

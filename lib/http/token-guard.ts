@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { numberOption } from '../core/errors.js'
+import { numberOption } from '../core/options.js'
 import { publish } from '../store/events.js'
 import { addressOf, networkOf } from './forwarded.js'
 

@@ -1,14 +1,9 @@
 // Signs in and out, makes CSRF tokens, handles flash messages, and lists and ends the sessions of a principal.
 
 import { randomBytes } from 'node:crypto'
-import {
-  NoCurrentSession,
-  numberOption,
-  SessionClosed,
-  type SessionError,
-  type StoreError,
-} from '../core/errors.js'
+import { NoCurrentSession, SessionClosed, type SessionError, type StoreError } from '../core/errors.js'
 import { nameOf } from '../core/key.js'
+import { numberOption } from '../core/options.js'
 import { A, E, flow, identity, O, pipe, TE } from '../core/prelude.cjs'
 import type { KeyNames } from '../core/session.js'
 import type { SessionId } from '../core/token.js'

@@ -3,8 +3,8 @@
 
 import { LRUCache } from 'lru-cache'
 import type { Edits, Entries } from '../core/edits.js'
-import { numberOption } from '../core/errors.js'
 import { jsonSize } from '../core/json.js'
+import { numberOption } from '../core/options.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { makeSnapshot, type Snapshot } from '../core/session.js'
 import type { SessionId } from '../core/token.js'

@@ -9,13 +9,8 @@ import type { Either } from 'fp-ts/lib/Either.js'
 import type { Option } from 'fp-ts/lib/Option.js'
 import type { TaskEither } from 'fp-ts/lib/TaskEither.js'
 import type { Entries } from '../core/edits.js'
-import {
-  MAX_LIFETIME_MS,
-  numberOption,
-  type SaveConflict,
-  type SessionGone,
-  type StoreError,
-} from '../core/errors.js'
+import type { SaveConflict, SessionGone, StoreError } from '../core/errors.js'
+import { MAX_LIFETIME_MS, numberOption } from '../core/options.js'
 import type { Keys, SessionValue, Snapshot } from '../core/session.js'
 import type { IdempotencyKey, Ids, SecretHash, SessionId } from '../core/token.js'
 import type { Device, OwnLifetime } from '../core/well-known-keys.js'
