@@ -1,5 +1,6 @@
 // Exports the face in functional style: sessions, typed keys, the current session, sign-in, events and errors.
 
+export { currentProof, type Proof, requireProof } from './bound/current-proof.js'
 export {
   DecodeError,
   DriverError,
@@ -7,6 +8,7 @@ export {
   isSessionError,
   KeyNotLoaded,
   NoCurrentSession,
+  ProofRequired,
   SaveConflict,
   SchemaMismatch,
   SessionClosed,
@@ -63,4 +65,9 @@ export {
   withSession,
 } from './request/with-session.js'
 export type { Session, SessionStore } from './store/contract.js'
-export { onSessionEvent, type SessionEventName, type SessionEvents } from './store/events.js'
+export {
+  onSessionEvent,
+  type ProofRefusal,
+  type SessionEventName,
+  type SessionEvents,
+} from './store/events.js'

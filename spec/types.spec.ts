@@ -92,7 +92,7 @@ t.test('effects say how they fail', (t) => {
   const session = F.buildSession(memoryStore())
   expectTypeOf(F.saveSession(session)).toEqualTypeOf<
     TE.TaskEither<
-      F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed | F.SaveConflict,
+      F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed | F.SaveConflict | F.ProofRequired,
       F.Session
     >
   >()
@@ -115,6 +115,7 @@ t.test('effects say how they fail', (t) => {
     | 'EncodeError'
     | 'SessionGone'
     | 'SessionClosed'
+    | 'ProofRequired'
     | 'KeyNotLoaded'
     | 'NoCurrentSession'
     | 'SaveConflict'
@@ -128,7 +129,10 @@ t.test('some keys are named as anywhere: by names, or by typed keys', (t) => {
   const load = () => F.loadSession(memoryStore(), '', { keys: ['name', cart, user] })
   expectTypeOf(load).returns.toEqualTypeOf<TE.TaskEither<S.StoreError, Option<F.Session>>>()
   expectTypeOf(F.loadKeys(cart, 'name')(session)).toEqualTypeOf<
-    TE.TaskEither<F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed, F.Session>
+    TE.TaskEither<
+      F.DriverError | F.SchemaMismatch | F.SessionGone | F.SessionClosed | F.ProofRequired,
+      F.Session
+    >
   >()
   expectTypeOf(F.loadCurrentKeys(cart)).toEqualTypeOf<TE.TaskEither<F.SessionError, F.Session>>()
   const fetched = () => P.loadKeys('name')(session)

@@ -210,6 +210,22 @@ export class SessionClosed extends KeyrowError {
   }
 }
 
+/**
+ * The browser has not proved that the session is its own, and the request needs this proof. Nothing was stored. The same
+ * request may succeed later: a browser that has signed several proofs in a short time sends requests without a proof.
+ */
+export class ProofRequired extends KeyrowError {
+  readonly _tag = 'ProofRequired'
+  readonly status = 403
+  override readonly headers = RETRY_LATER
+
+  constructor(readonly id: string) {
+    super(
+      'Your browser did not prove that this session is its own, so nothing was changed. Try again in a minute, or sign in again.',
+    )
+  }
+}
+
 /** The session was loaded without this key, so the value of the key is unknown. */
 export class KeyNotLoaded extends KeyrowError {
   readonly _tag = 'KeyNotLoaded'
@@ -282,6 +298,7 @@ brandErrors(KeyrowError, 'KeyrowError', {
   EncodeError,
   SessionGone,
   SessionClosed,
+  ProofRequired,
   KeyNotLoaded,
   NoCurrentSession,
   SaveConflict,
@@ -295,6 +312,7 @@ export type SessionError =
   | EncodeError
   | SessionGone
   | SessionClosed
+  | ProofRequired
   | KeyNotLoaded
   | NoCurrentSession
   | SaveConflict

@@ -78,6 +78,7 @@ export const OWN = {
   signedIn: 'keyrow:signed-in',
   device: 'keyrow:device',
   lifetime: 'keyrow:lifetime',
+  bound: 'keyrow:bound',
   sessionFlash: 'keyrow:flash',
 } as const
 

@@ -1,5 +1,7 @@
 // Exports the parts from which authors build adapters for other frameworks. See docs/frameworks.md.
 
+export type { BindingReply } from '../bound/endpoints.js'
+export type { BoundOptions, UnprovenPolicy } from './bound.js'
 export type { CookieOptions } from './cookie.js'
 export { type CheckedRequest, isPrefetch } from './csrf.js'
 export { deferResponse } from './deferred-response.js'
@@ -13,6 +15,7 @@ export {
 export type { TrustProxy } from './forwarded.js'
 export {
   type AdapterOptions,
+  answeredBy,
   type CacheHeaders,
   cacheHeaders,
   createSessionLoader,

@@ -61,6 +61,11 @@ const sessionCookie = (options: CookieOptions) => {
     },
     /** Returns the `Set-Cookie` header that deletes the cookie. */
     clear: (secure: boolean): string => write('', secure, 0),
+    /** The name and the attributes of the cookie over TLS, without its lifetime. */
+    description: (): { readonly name: string; readonly attributes: string } => {
+      const header = write('', true)
+      return { name: nameFor(true), attributes: header.slice(header.indexOf('; ') + 2) }
+    },
   }
 }
 
@@ -107,6 +112,8 @@ export type SessionCookies = ReturnType<typeof sessionCookies>
 /** @throws `TypeError` for the same options as `sessionCookie` */
 export const sessionCookies = (options: CookieOptions) => ({
   session: sessionCookie(options),
+  /** The bound cookie of bound.ts. */
+  bound: sessionCookie({ ...options, cookieName: `${options.cookieName ?? DEFAULT_NAME}-bound` }),
   /** With `sameSite: 'none'` there is no cross-site cookie, because browsers never withhold the session's cookie. */
   crossSite: options.sameSite === 'none' ? undefined : crossSiteCookie(options),
 })

@@ -60,6 +60,11 @@ export const sessionMiddleware = (options: SessionMiddlewareOptions): Middleware
       return c.res
     })
     const isUnhandled = E.isLeft(result) && result.left !== c.error
+    if (E.isRight(result) && result.right !== c.res) {
+      // keyrow itself has answered the request.
+      c.res = undefined
+      c.res = result.right as Response
+    }
     const response = isUnhandled ? new Response() : c.res
     // Hono would copy the headers of the previous `c.res` to the next. The assignment of `undefined` prevents the copy.
     const own = addHeaders(response, headers)

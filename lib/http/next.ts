@@ -41,7 +41,7 @@ const { cookies, headers } = headersModule as {
 const { after } = serverModule as { readonly after: (task: () => unknown) => void }
 const { refresh } = cacheModule as { readonly refresh: () => void }
 
-export interface NextSessionsOptions extends Omit<AdapterOptions, 'store'>, ErrorOptions {
+export interface NextSessionsOptions extends Omit<AdapterOptions, 'store' | 'bound'>, ErrorOptions {
   /** The number of trusted proxies in front of the server, or `true` for one proxy. Default: false. */
   readonly trustProxy?: boolean | number
   /** Identifies the store in the process. A second store needs a name of its own. Default: `sessions`. */

@@ -100,12 +100,15 @@ export type UpgradeHandler = (
  */
 export const sessionUpgrade = (options: UpgradeOptions) => {
   const { onError, sameSite, trustProxy = false } = options
-  const find = findSession(loaderOptions(options))
+  const loader = loaderOptions(options)
+  const find = findSession(loader)
   const load = async (req: IncomingMessage): Promise<Session | undefined> => {
     const info = requestInfo(req, trustProxy)
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
     const found = await find(info)()
     if (E.isLeft(found)) throw found.left
+    // A WebSocket can change things, although its request is a GET.
+    if (loader.bound?.(info, found.right).proof === 'unproven') return undefined
     // The session is read-only, because it outlives the request, and no response could carry a new cookie. The
     // cross-site session is merged only in memory. A later request stores the merged session.
     return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)

@@ -1,7 +1,14 @@
 // Runs the event listeners of a request and its response with the current session. Node.js emits events in the async
 // context of the connection, which has no current session. So keyrow calls `emit` in the scope of the request.
+import type { ServerResponse } from 'node:http'
 import type { TE } from '../core/prelude.cjs'
-import { type Handled, type PendingResponse, runRequest, type SessionRequest } from './session-request.js'
+import {
+  answeredBy,
+  type Handled,
+  type PendingResponse,
+  runRequest,
+  type SessionRequest,
+} from './session-request.js'
 
 // Express replaces the prototypes of requests and responses. V8 before version 13 (Node.js 24) then makes a hidden
 // class for each member that is added to such an object. The many classes slow down every access to members. Objects
@@ -43,16 +50,22 @@ export const bindEvents = ({ enter }: SessionRequest, emitters: readonly object[
   }
 }
 
-/** Like `runRequest`, but also makes the listeners of these emitters run in the scope of the request. */
+/** Like `runRequest`, but also makes the listeners of the request and the response run in the scope of the request. */
 export const runWithEvents = (
-  emitters: readonly object[],
+  [req, res]: readonly [object, ServerResponse],
   begin: TE.TaskEither<unknown, SessionRequest>,
   response: PendingResponse,
   handler: (sessionRequest: SessionRequest) => Handled,
 ): Promise<void> => {
   const bound = (sessionRequest: SessionRequest): Handled => {
-    bindEvents(sessionRequest, emitters)
-    return handler(sessionRequest)
+    bindEvents(sessionRequest, [req, res])
+    return answeredBy(
+      sessionRequest,
+      ({ status, headers, body }) => {
+        res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
+      },
+      () => handler(sessionRequest),
+    )
   }
   return runRequest(begin, bound, response)
 }

@@ -1,8 +1,9 @@
 // Defines what all adapters share: the options, the steps of a request from load to save, and the response headers.
 
 import type { IncomingMessage } from 'node:http'
+import type { BindingReply } from '../bound/endpoints.js'
 import { given, type SessionError, type StoreError } from '../core/errors.js'
-import { E, O, type TE } from '../core/prelude.cjs'
+import { E, O, TE } from '../core/prelude.cjs'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
 import { type Device, ownLifetimeOf } from '../core/well-known-keys.js'
@@ -10,6 +11,7 @@ import { changesWithin, closeScope, dropScope, sessionOf } from '../request/curr
 import { chainOf, inScope, isInside, openScope, type Scope } from '../request/scope.js'
 import { buildSession, sessionToken } from '../request/verbs.js'
 import type { Session, SessionStore } from '../store/contract.js'
+import { type BoundOptions, type BoundRequest, boundWith } from './bound.js'
 import { type CookieOptions, type SessionCookies, sessionCookies } from './cookie.js'
 import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
 import type { OnError } from './errors.js'
@@ -25,6 +27,8 @@ export interface AdapterOptions extends CookieOptions {
   readonly guard?: TokenGuard
   /** The keys to load for every request. `loadCurrentKeys` loads further keys. Default: all. */
   readonly keys?: KeyNames
+  /** Binds sessions to the browsers of their users, so that a copied cookie is of no use. Default: no session is bound. */
+  readonly bound?: BoundOptions
 }
 
 /** Options of the adapters whose framework does not read forwarded headers itself. */
@@ -60,8 +64,13 @@ export interface SessionRequest {
   readonly isInside: () => boolean
   /** Runs `f`. The session is the current session in `f` and in everything that `f` starts. */
   readonly enter: <A>(f: () => A) => A
-  /** Runs the handler with the session as the current session. If the handler fails, the result is a `Left`. */
+  /**
+   * Runs the handler with the session as the current session. If the handler fails, the result is a `Left`. A request that
+   * needs a proof of its browser, and has none, fails with `ProofRequired` before the handler.
+   */
   readonly run: (handler: () => Handled) => Promise<E.Either<unknown, unknown>>
+  /** For a request with which a browser binds its session: the task that makes the response instead of the handler. */
+  readonly answer: TE.TaskEither<SessionError, BindingReply> | undefined
   /**
    * Resolves when every transaction that changed the session has ended, and the handler has continued after each of
    * these transactions.
@@ -72,6 +81,13 @@ export interface SessionRequest {
   /** Ends the request without a save. If the session was already rotated, the headers still contain its new token. */
   readonly drop: () => SessionHeaders
 }
+
+/** Runs the handler of the program, unless keyrow answers the request itself. `send` sends the response of keyrow. */
+export const answeredBy = (
+  { answer }: Pick<SessionRequest, 'answer'>,
+  send: (reply: BindingReply) => unknown,
+  handler: () => Handled,
+): Handled => (answer === undefined ? handler() : TE.map(send)(answer))
 
 /** A response that waits for the save. After the save keyrow calls `release`. After a failure it calls `fail`. */
 export interface PendingResponse {
@@ -93,11 +109,13 @@ export interface PendingResponse {
 export interface SessionHeaders {
   /** The values of the `Set-Cookie` headers. Most responses have none. */
   readonly cookies: readonly string[]
+  /** Other headers. Only responses to bound sessions, or to sessions that may be bound, have any. */
+  readonly headers: readonly (readonly [name: string, value: string])[]
   /** Whether the handler has read a session so far. */
   readonly looked: () => boolean
 }
 
-const noSessionHeaders: SessionHeaders = { cookies: [], looked: () => false }
+const noSessionHeaders: SessionHeaders = { cookies: [], headers: [], looked: () => false }
 
 export interface CacheHeaders {
   readonly cacheControl: string | undefined
@@ -109,17 +127,20 @@ export interface CacheHeaders {
  * is `no-store`, because a cache could give the session to other clients. If the handler has read a session, the
  * response varies with the cookie. This response is also `no-store`, unless it has a `Cache-Control` of its own.
  */
-export const cacheHeaders = ({ cookies, looked }: SessionHeaders, own: CacheHeaders): CacheHeaders => {
+export const cacheHeaders = (
+  { cookies, looked }: Pick<SessionHeaders, 'cookies' | 'looked'>,
+  own: CacheHeaders,
+): CacheHeaders => {
   const vary = looked() ? varyByCookie(own.vary) : own.vary
   if (cookies.length > 0) return { cacheControl: 'no-store', vary }
   return { cacheControl: own.cacheControl ?? (looked() ? 'no-store' : undefined), vary }
 }
 
-/** Returns the cache headers to set on a response. `own` returns a header of the response by its name. */
+/** Returns the headers to set on a response. `own` returns a header of the response by its name. */
 export const changedHeaders = (added: SessionHeaders, own: (name: string) => string | undefined) => {
   const before = { cacheControl: own('Cache-Control'), vary: own('Vary') }
   const { cacheControl, vary } = cacheHeaders(added, before)
-  const changed: [name: string, value: string][] = []
+  const changed: (readonly [name: string, value: string])[] = [...added.headers]
   if (cacheControl !== undefined && cacheControl !== before.cacheControl)
     changed.push(['Cache-Control', cacheControl])
   if (vary !== undefined && vary !== before.vary) changed.push(['Vary', vary])
@@ -144,10 +165,29 @@ export const createSessionLoader = (options: AdapterOptions & ProxyOptions) => {
       const found = await findSession(loader)(info)()
       if (E.isLeft(found)) return found
       const device = (): Device => deviceIn(info)
-      const request = { isPrefetch: isPrefetchOf(info), origin: info, device, looked: false }
-      const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(found.right))
-      const cookies = cookiesFor(loader.cookies, info, found.right)
-      return E.right(sessionRequestOf(openScope(session, request), found.right, cookies))
+      const bound = loader.bound?.(info, found.right)
+      const permitted = bound?.found ?? found.right
+      const request = {
+        isPrefetch: isPrefetchOf(info),
+        origin: info,
+        proof: bound?.proof ?? 'unbound',
+        readOnly: bound?.readOnly,
+        device,
+        looked: false,
+      }
+      const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(permitted))
+      const scope = openScope(session, request)
+      const looked = (): boolean => request.looked
+      const cookies = cookiesFor(loader.cookies, info, permitted)
+      const headers = (endsCrossSite: boolean): SessionHeaders => {
+        const added = bound?.headersOf(scope, looked())
+        return {
+          cookies: [...cookies(scope, endsCrossSite), ...(added?.cookies ?? [])],
+          headers: added?.headers ?? [],
+          looked,
+        }
+      }
+      return E.right(sessionRequestOf(scope, permitted, headers, bound))
     }
 }
 
@@ -161,18 +201,26 @@ const deviceIn = ({ request, address }: RequestInfo): Device => ({
 
 export const loaderOptions = (options: AdapterOptions & ProxyOptions) => {
   forwardedBy(options.trustProxy)
-  return { store: options.store, cookies: sessionCookies(options), guard: options.guard, options }
+  const cookies = sessionCookies(options)
+  const bound = options.bound && boundWith(options.bound, options, cookies.bound)
+  return { store: options.store, cookies, bound, guard: options.guard, options }
 }
 
-const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType<typeof cookiesFor>) => {
+const sessionRequestOf = (
+  scope: Scope,
+  found: FoundSession,
+  headers: (endsCrossSite: boolean) => SessionHeaders,
+  bound: BoundRequest | undefined,
+) => {
   const chain = chainOf(scope)
-  const looked = (): boolean => scope.request?.looked ?? false
   return {
     session: () => given(sessionOf(scope)),
     peek: () => scope.session,
     isInside: () => isInside(scope),
     enter: <A>(f: () => A): A => inScope(chain, f),
-    run: (handler: () => Handled) => inScope(chain, () => attempt(handler)),
+    run: (handler: () => Handled) =>
+      inScope(chain, () => attempt(bound?.refusal === undefined ? handler : () => TE.left(bound.refusal))),
+    answer: bound?.answer,
     finished: async () => {
       for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
         await changes
@@ -185,11 +233,11 @@ const sessionRequestOf = (scope: Scope, found: FoundSession, cookies: ReturnType
       if (E.isLeft(saved)) return saved
       // Most requests have no cross-site session, and each awaited promise costs time.
       const ended = found.crossSite === undefined ? E.right(false) : await endCrossSite(scope, found)()
-      return E.map((endsCrossSite: boolean) => ({ cookies: cookies(scope, endsCrossSite), looked }))(ended)
+      return E.map(headers)(ended)
     },
     drop: () => {
       dropScope(scope)
-      return { cookies: cookies(scope, false), looked }
+      return headers(false)
     },
   }
 }
@@ -283,6 +331,8 @@ export const handle = async <A>(
 
 type Check = (result: unknown, session: Session) => void
 
+const replied = ({ body, ...init }: BindingReply): Response => new Response(body, init)
+
 /** Returns a function that handles a `Request`. `check` checks the handler's result before the save. */
 export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check) => {
   const begin = createSessionLoader(options)
@@ -294,7 +344,9 @@ export const webHandler = (options: AdapterOptions & ProxyOptions, check: Check)
     handle<A>(
       begin(webRequestInfo(request, options.trustProxy ?? false, address)),
       async (sessionRequest) => {
-        const outcome = await attempt(() => handler(sessionRequest))
+        const outcome = await attempt(() =>
+          answeredBy(sessionRequest, replied, () => handler(sessionRequest)),
+        )
         if (E.isRight(outcome)) check(outcome.right, sessionRequest.peek())
         return outcome
       },

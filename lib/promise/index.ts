@@ -2,6 +2,7 @@
 // which rejects with the error of a `Left`. A `None` becomes `undefined`. A synchronous function throws the error of a
 // `Left`. The modules of this folder contain only such conversions.
 
+export type { Proof } from '../bound/current-proof.js'
 export {
   type Cache,
   CacheError,
@@ -24,6 +25,7 @@ export {
   isSessionError,
   KeyNotLoaded,
   NoCurrentSession,
+  ProofRequired,
   type RecordError,
   RecordGone,
   SaveConflict,
@@ -65,7 +67,12 @@ export { type BatchOptions, batched } from '../store/batched.js'
 export { cached, type MemoryLimit } from '../store/cached.js'
 export type { CleanupOptions, DeletedExpired, DeleteExpiredOptions } from '../store/cleanup.js'
 export type { Lifetime, Session, SessionStore, Which } from '../store/contract.js'
-export { onSessionEvent, type SessionEventName, type SessionEvents } from '../store/events.js'
+export {
+  onSessionEvent,
+  type ProofRefusal,
+  type SessionEventName,
+  type SessionEvents,
+} from '../store/events.js'
 export { type RecordOf, type Relation, record } from './record.js'
 export * from './session.js'
 export { queryMany, queryOne, queryStream, transact } from './sql.js'

@@ -1,5 +1,6 @@
 // Defines the operations on sessions in the form that returns promises.
 
+import * as proofs from '../bound/current-proof.js'
 import { given, orThrow } from '../core/errors.js'
 import type { DeepReadonly, Json } from '../core/json.js'
 import type { DataOf, DeclaredKey, SessionKey, UndeclaredKey } from '../core/key.js'
@@ -103,6 +104,12 @@ export const csrfToken = (): Promise<string> => orThrow(signing.csrfToken)
  * `csrfToken`, as `field` or in the header `X-CSRF-Token`. If the check fails, rejects with `RequestRejected` (403).
  */
 export const verifyCsrf = lifted(csrf.verifyCsrf)
+
+/** Returns what the browser of the current request has proved about the session: `proven`, `unproven` or `unbound`. */
+export const currentProof = (): Promise<proofs.Proof> => orThrow(proofs.currentProof)
+
+/** Rejects with `ProofRequired` if the current session is bound to a browser that did not prove that it has the key. */
+export const requireProof = (): Promise<void> => orThrow(proofs.requireProof)
 
 /** Adds a message to the current session, for the next page that shows messages. */
 export const flash = (kind: string, text: string): Promise<Session> => orThrow(signing.flash(kind, text))

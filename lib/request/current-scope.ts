@@ -29,6 +29,7 @@ import { isObserved, publish, publishFailure, publishing } from '../store/events
 import {
   chainHere,
   closedReason,
+  isPassive,
   isReadOnly,
   isSameRow,
   isSameStore,
@@ -110,6 +111,8 @@ const writing =
     if (around.ended) return isChanged(scope) ? E.left(new SessionClosed(session.id)) : E.right(undefined)
     const inside = session.edits.filter((edit, key) => edit !== opened.edits.get(key))
     if (inside.isEmpty()) return E.right(undefined)
+    const reason = closedReason(scope)
+    if (reason !== undefined) return E.left(reason)
     await turnOf(around, scope, inside)
     const saved = await storeSession(withEdits(session, needed(around, scope, inside)))()
     if (E.isRight(saved)) {
@@ -201,9 +204,17 @@ const closedScopeOf = (session: Session): Scope | undefined => {
 }
 
 /** Returns the reason why a session value cannot be written, if it is read-only or its request has ended. */
-export const endReason = (session: Session): SessionClosed | SessionGone | undefined => {
+export const endReason = (session: Session): EndReason | undefined => {
   if (isReadOnly(session)) return new SessionClosed(session.id)
   const scope = closedScopeOf(session)
+  return scope === undefined ? undefined : closedReason(scope)
+}
+
+type EndReason = NonNullable<ReturnType<typeof closedReason>>
+
+/** Returns the reason why the running request must not change a session, although it may read it. */
+const unprovenReason = (session: Session): EndReason | undefined => {
+  const scope = scopeFor(session)
   return scope === undefined ? undefined : closedReason(scope)
 }
 
@@ -218,9 +229,10 @@ export const guarded =
   <L>(
     before: Session,
     task: TE.TaskEither<L, Session>,
-  ): TE.TaskEither<L | SessionClosed | SessionGone, Session> =>
+    kind: 'read' | 'write' = 'write',
+  ): TE.TaskEither<L | EndReason, Session> =>
   () => {
-    const reason = endReason(before)
+    const reason = endReason(before) ?? (kind === 'write' ? unprovenReason(before) : undefined)
     if (reason !== undefined) return Promise.resolve(E.left(reason))
     return task().then((done) => {
       if (E.isRight(done)) publishStored(before, done.right)
@@ -260,10 +272,13 @@ export const dropScope = (scope: Scope): void => {
 
 const saveClosed = (scope: Scope): Promise<E.Either<SessionError, Session>> => {
   const isOpen = scope.state === 'open'
-  dropScope(scope)
   const before = scope.session
-  // A prefetched page may never be seen, so a prefetch without edits does not extend the expiration.
-  const isUnseen = scope.request?.isPrefetch === true && before.edits.isEmpty()
+  const reason = isOpen && !before.edits.isEmpty() ? closedReason(scope) : undefined
+  dropScope(scope)
+  if (reason !== undefined) return Promise.resolve(E.left(reason))
+  // A prefetched page may never be seen, so a prefetch without edits does not extend the expiration. Neither does a request
+  // that may only read.
+  const isUnseen = isPassive(scope.request) && before.edits.isEmpty()
   const store = isOpen && !isUnseen ? storing(before) : undefined
   if (store === undefined) return Promise.resolve(E.right(before))
   return store().then((saved) => {

@@ -3,11 +3,11 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { composeEdits, type Edits, sinceEdits } from '../core/edits.js'
-import { SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
+import { ProofRequired, SessionClosed, type SessionError, SessionGone } from '../core/errors.js'
 import { type E, O } from '../core/prelude.cjs'
 import { shared } from '../core/process.js'
 import { isSameRevision, type Snapshot, storedSession, union, withEdits, withToken } from '../core/session.js'
-import type { Token } from '../core/token.js'
+import type { SessionId, Token } from '../core/token.js'
 import type { Device } from '../core/well-known-keys.js'
 import type { Session } from '../store/contract.js'
 
@@ -15,6 +15,10 @@ import type { Session } from '../store/contract.js'
 export interface ScopeRequest {
   /** Whether the browser prefetches a page, which may never be shown. */
   readonly isPrefetch: boolean
+  /** Whether the browser has proved that the session is its own. */
+  readonly proof: Proof
+  /** The session that the request may read but not change, because the browser has not proved that it is its own. */
+  readonly readOnly: SessionId | undefined
   /** Returns the device that has sent the request. */
   readonly device: () => Device
   /** The origin that the request was sent to, as far as the adapter knows. */
@@ -22,6 +26,12 @@ export interface ScopeRequest {
   /** Whether the handler has read a session. If so, shared caches must not store the response. */
   looked: boolean
 }
+
+/**
+ * What a request proves. `proven`: the browser has the key to which the session is bound. `unproven`: the session is bound,
+ * and the browser has not proved that it has the key. `unbound`: the session is not bound to a key.
+ */
+export type Proof = 'proven' | 'unproven' | 'unbound'
 
 export interface Scope {
   session: Session
@@ -87,6 +97,10 @@ export const chainHere = (): ScopeChain | undefined => scopes.getStore()
 
 export const currentRequest = (): ScopeRequest | undefined => chainHere()?.scope.request
 
+/** Whether the request should leave the session as it is: it is a prefetch, or it may only read the session. */
+export const isPassive = (request: ScopeRequest | undefined): boolean =>
+  request?.isPrefetch === true || request?.readOnly !== undefined
+
 /** Returns the scope's session, and records that the handler has read it. */
 export const lookAt = (scope: Scope): Session => {
   if (scope.request !== undefined) scope.request.looked = true
@@ -108,8 +122,12 @@ export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean
   a === b || (a.using !== undefined && a.using === b.using)
 
 /** Returns the reason why the scope's session cannot be changed, if there is one. */
-export const closedReason = ({ state, session }: Scope): SessionClosed | SessionGone | undefined => {
-  if (state === 'open') return undefined
+export const closedReason = ({
+  state,
+  session,
+  request,
+}: Scope): SessionClosed | SessionGone | ProofRequired | undefined => {
+  if (state === 'open') return request?.readOnly === session.id ? new ProofRequired(session.id) : undefined
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 

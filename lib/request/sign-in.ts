@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { NoCurrentSession, SessionClosed, type SessionError, type StoreError } from '../core/errors.js'
-import { nameOf } from '../core/key.js'
+import { nameOf, OWN } from '../core/key.js'
 import { numberOption } from '../core/options.js'
 import { A, E, flow, identity, O, pipe, TE } from '../core/prelude.cjs'
 import type { KeyNames } from '../core/session.js'
@@ -30,7 +30,7 @@ import {
 } from '../store/contract.js'
 import { publish, publishing } from '../store/events.js'
 import { currentScope, syncEnded } from './current-scope.js'
-import { beginAnew, currentRequest, isSameStore, lookAt } from './scope.js'
+import { beginAnew, currentRequest, isPassive, isSameStore, lookAt } from './scope.js'
 import { buildSession, destroySession, refreshSession, rotateSession } from './verbs.js'
 import { currentSession, orSessionError, updateCurrentSession } from './with-session.js'
 
@@ -82,6 +82,7 @@ export const signIn = (
   const edit = (session: Session): Session =>
     pipe(
       sessionSignedIn(principal, device === true ? currentRequest()?.device() : device)(session),
+      unboundUnlessProven,
       own ? sessionSetAnew(ownLifetimeKey, own) : sessionDel(ownLifetimeKey),
     )
   return async () => {
@@ -96,6 +97,12 @@ export const signIn = (
     return updateCurrentSession(flow(values.right, edit))()
   }
 }
+
+/** A browser that has not proved to have the key of the session may register its own key after the sign-in. */
+const unboundUnlessProven: Edit = (session) =>
+  session.store.has(OWN.bound) && currentRequest()?.proof !== 'proven'
+    ? sessionDel(OWN.bound)(session)
+    : session
 
 type Edit = (session: Session) => Session
 
@@ -236,7 +243,7 @@ export const flash = (kind: string, text: string): TE.TaskEither<SessionError, S
 
 /**
  * Returns the current session's messages, and removes them from the session at the next save. A prefetch (`isPrefetch`)
- * does not remove the messages, since the page may never be shown.
+ * does not remove the messages, since the page may never be shown. Neither does a request that may only read.
  *
  * @example
  * ```ts
@@ -255,7 +262,7 @@ export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
   currentSession,
   TE.map(sessionFlashes),
   TE.chainFirstW((shown) =>
-    shown.length === 0 || currentRequest()?.isPrefetch === true
+    shown.length === 0 || isPassive(currentRequest())
       ? TE.right(undefined)
       : updateCurrentSession(sessionClearFlashes(shown)),
   ),

@@ -4,6 +4,7 @@
 import { noEdits } from '../core/edits.js'
 import {
   NoCurrentSession,
+  type ProofRequired,
   type SaveConflict,
   type SessionClosed,
   type SessionError,
@@ -157,7 +158,8 @@ const publishLoaded = (id: SessionId, found: E.Either<Absence, Snapshot>, start:
  * is stored, if a touch is due.
  *
  * @throws as a `Left`: `SessionGone` for a session that was destroyed or has expired, `SaveConflict` for a new session
- * that was saved before, or `SessionClosed` if the session's request has ended
+ * that was saved before, `SessionClosed` if the session's request has ended, or `ProofRequired` in a request that may only
+ * read the session
  *
  * @example
  * ```ts
@@ -175,14 +177,14 @@ const publishLoaded = (id: SessionId, found: E.Either<Absence, Snapshot>, start:
  */
 export const saveSession = (
   session: Session,
-): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
+): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict | ProofRequired, Session> =>
   guarded(session, storeSession(session))
 
 /**
  * Replaces the session's secret. The session keeps its id, rows and unsaved edits. The old token stops working after
  * the store's `rotationGraceMs`. Rotate at each sign-in and change of privilege.
  *
- * @throws as a `Left`: `SaveConflict` if another rotation came first, `SessionGone`, or `SessionClosed`
+ * @throws as a `Left`: `SaveConflict` if another rotation came first, `SessionGone`, `SessionClosed`, or `ProofRequired`
  *
  * @example
  * ```ts
@@ -198,7 +200,7 @@ export const saveSession = (
  */
 export const rotateSession = (
   session: Session,
-): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict, Session> =>
+): TE.TaskEither<StoreError | SessionGone | SessionClosed | SaveConflict | ProofRequired, Session> =>
   guarded(session, rotate(session))
 
 const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | SaveConflict, Session> =>
@@ -264,7 +266,7 @@ export const destroySession = (session: Session): TE.TaskEither<StoreError, void
  */
 export const sessionToken = (session: Session): string => session.token.reveal()
 
-type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed, Session>
+type Read = TE.TaskEither<StoreError | SessionGone | SessionClosed | ProofRequired, Session>
 
 /**
  * Reads the session again, keeps its unsaved edits, and extends the expiration if a touch is due. A session that was
@@ -290,7 +292,7 @@ export const refreshSession = (session: Session): Read =>
   ifStored(session, (known) => reread(session, known, 'refresh', known.keys))
 
 const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
-  guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value))
+  guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value), 'read')
 
 const reread = (
   session: Session,

@@ -43,10 +43,11 @@ export interface SchemaState {
   readonly ids?: IdKey
 }
 
-/** The key of verifiable ids, and its age in milliseconds. */
+/** The key of verifiable ids, its age in milliseconds, and the database's time in milliseconds since 1970. */
 interface IdKey {
   readonly key: string
   readonly age: number
+  readonly now: number
 }
 
 export type SchemaError = DriverError | SchemaMismatch
@@ -161,7 +162,7 @@ const VersionRow = t.type({
 type VersionRow = t.TypeOf<typeof VersionRow>
 
 const idsOf = (rows: readonly VersionRow[]): Pick<SchemaState, 'ids'> => {
-  for (const { key, age } of rows) if (key !== null) return { ids: { key, age } }
+  for (const { key, age, made } of rows) if (key !== null) return { ids: { key, age, now: made + age } }
   return {}
 }
 

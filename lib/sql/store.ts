@@ -199,7 +199,10 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   const { citus = false } = options
   const durability = durabilityOf(database, options)
   const [lifetime, ids] = [lifetimeOf(options), verifiableIds()]
-  const shared = { schema, lifetime, ids, citus, durability }
+  // The difference between the clock of the database and the clock of this process.
+  let aheadMs = 0
+  const clock = (): number => Date.now() + aheadMs
+  const shared = { schema, lifetime, ids, clock, citus, durability }
   const withRetry = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
   const upgrade = options.upgradeSchema ?? true
@@ -207,7 +210,9 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
     pipe(
       prepareSchema(own, schema, upgrade),
       TE.tapIO((state) => () => {
-        if (state.ids !== undefined) ids.learn(state.ids.key, lifetime.absoluteMs - state.ids.age)
+        if (state.ids === undefined) return
+        ids.learn(state.ids.key, lifetime.absoluteMs - state.ids.age)
+        aheadMs = state.ids.now - Date.now()
       }),
       TE.map(constVoid),
     ),
@@ -228,6 +233,7 @@ interface StoreParts {
   readonly schema: string
   readonly lifetime: Lifetime
   readonly ids: VerifiableIds
+  readonly clock: () => number
   readonly citus: boolean
   readonly durability: Durability
   readonly preparation: Preparation
@@ -242,6 +248,7 @@ const storeOver = (parts: StoreParts): SessionStore => {
   return {
     lifetime: parts.lifetime,
     ids: parts.ids,
+    clock: parts.clock,
     prepare: parts.withRetry(parts.preparation.run),
     load: prepared(inner.load),
     refresh: prepared(inner.refresh),

@@ -186,6 +186,12 @@ export interface SessionStore {
   /** Makes ids that the store recognises as its own. Without `ids`, the origin of a token is unknown. */
   readonly ids?: Ids
 
+  /**
+   * Returns the present time by the store's clock in milliseconds since 1970, as far as it is known. Without `clock`, the
+   * clock of the process is used.
+   */
+  readonly clock?: () => number
+
   /** Prepares the store. The first operation runs this task. A program can run it to detect a failure early. */
   readonly prepare: TaskEither<StoreError, void>
 

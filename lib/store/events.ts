@@ -75,6 +75,15 @@ export interface SessionEvents {
   readonly lateStored: { readonly sessions: number; readonly saves: number; readonly durationMs: number }
   /** Late saves were dropped, since their session has ended, or since only their own process can save them again. */
   readonly lateDropped: { readonly id: SessionId; readonly saves: number }
+  /** A browser has registered its key for a session. From then on the session is bound to this browser. */
+  readonly deviceBound: { readonly id: SessionId; readonly algorithm: 'ES256' | 'RS256' }
+  /** The browser of a bound session has proved again that it has the key. */
+  readonly proofRefreshed: { readonly id: SessionId }
+  /**
+   * A registration or a proof was refused. The reason `unproven` stands for a request of a bound session that needed a
+   * proof and had none.
+   */
+  readonly proofRefused: { readonly id?: SessionId; readonly reason: ProofRefusal }
   /** An operation failed with an error other than `SaveConflict` and `SessionGone`. */
   readonly failed: {
     readonly operation: Operation
@@ -84,6 +93,21 @@ export interface SessionEvents {
     readonly retryable?: boolean | undefined
   }
 }
+
+/**
+ * Why a registration or a proof was refused. `noSession`: no cookie opens a session that fits the request.
+ * `alreadyBound`: the session has a key already. `challenge`: the signed challenge is unknown or too old.
+ */
+export type ProofRefusal =
+  | 'unproven'
+  | 'noSession'
+  | 'alreadyBound'
+  | 'noProof'
+  | 'malformed'
+  | 'algorithm'
+  | 'key'
+  | 'signature'
+  | 'challenge'
 
 type Operation =
   | 'load'

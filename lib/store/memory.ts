@@ -168,6 +168,7 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
   return {
     lifetime,
     ids,
+    clock: now,
     prepare: TE.right(undefined),
     create: (id, secret, save, entries) =>
       step(() => E.map(pickSaved)(table.insert(id, newRows(secret, save, entries, now(), lifetime)))),

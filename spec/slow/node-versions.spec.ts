@@ -38,5 +38,10 @@ for (const major of majors)
     const node = nodeProgram(home, major)
     t.match(await succeed(home, node, '--version'), `v${String(major)}.`)
     for (const file of files)
-      await t.spawn(node, ['--import', typescript, join('spec', `${file}.spec.ts`)], { cwd: root, env }, file)
+      await t.spawn(
+        node,
+        ['--import', typescript, join('spec', `${file}.spec.ts`)],
+        { cwd: root, env, timeout: 300_000 },
+        file,
+      )
   })

@@ -1,0 +1,61 @@
+// Defines what binds a session to a browser: the browser's public key, which is one key of the session, and texts that the
+// session's secret authenticates until a time. Such a text is a challenge, or the value of the bound cookie. So neither a
+// challenge nor a refresh of the cookie is stored.
+
+import { timingSafeEqual } from 'node:crypto'
+import { OWN, type SessionKey, sessionKey } from '../core/key.js'
+import { t } from '../core/prelude.cjs'
+import { randomBits64, type Token } from '../core/token.js'
+import { sessionRef } from '../core/values.js'
+import type { Session, SessionStore } from '../store/contract.js'
+import { PublicJwk } from './proof-token.js'
+
+/** The public key of the browser to which a session is bound. */
+export const boundKey = sessionKey(
+  OWN.bound,
+  t.readonly(
+    t.type({
+      /** Identifies the registration. */
+      id: t.string,
+      algorithm: t.union([t.literal('ES256'), t.literal('RS256')]),
+      jwk: PublicJwk,
+      /** The time of the registration in milliseconds since 1970. */
+      at: t.number,
+    }),
+  ),
+)
+
+export type BoundKey = typeof boundKey extends SessionKey<infer A> ? A : never
+
+export const newBoundKey = (key: Omit<BoundKey, 'id'>): BoundKey => ({ ...key, id: randomBits64() })
+
+/** Returns the key to which a session is bound, or `undefined`. */
+export const boundKeyOf = (session: Session): BoundKey | undefined =>
+  session.store.has(OWN.bound) ? sessionRef(boundKey, undefined)(session) : undefined
+
+/** Returns the present time by the store's clock, as far as it is known. */
+export const timeOf = ({ clock = Date.now }: SessionStore): number => clock()
+
+/** The time in milliseconds for which a challenge can be signed. */
+export const CHALLENGE_MS = 120_000
+
+/** What an authenticated text is for. A text for one purpose is not valid for another. */
+type Purpose = 'register' | 'refresh' | `cookie ${string}`
+
+/** Makes a text that `expiryOf` accepts. */
+export const authenticatedText = (token: Token, purpose: Purpose, expiresAt: number): string => {
+  const expires = Math.floor(expiresAt).toString(36)
+  return `${expires}.${token.derived(`bound ${purpose} ${expires}`).toString('base64url')}`
+}
+
+/** Returns the time until which a text of the session is valid, or `undefined` if the session's secret did not make it. */
+export const expiryOf = (token: Token, purpose: Purpose, text: string): number | undefined => {
+  const expires = /^([0-9a-z]{1,9})\./.exec(text)?.[1]
+  if (expires === undefined) return undefined
+  const expiresAt = Number.parseInt(expires, 36)
+  const [given, own] = [Buffer.from(text), Buffer.from(authenticatedText(token, purpose, expiresAt))]
+  return given.length === own.length && timingSafeEqual(given, own) ? expiresAt : undefined
+}
+
+/** The purpose of the bound cookie. A new registration makes the cookies of an earlier one invalid. */
+export const cookieOf = ({ id }: BoundKey): Purpose => `cookie ${id}`

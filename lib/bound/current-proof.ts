@@ -1,0 +1,54 @@
+// Tells the program whether the browser has proved that the current session is its own.
+
+import { type NoCurrentSession, ProofRequired, type SessionClosed } from '../core/errors.js'
+import { pipe, TE } from '../core/prelude.cjs'
+import { currentRequest, type Proof } from '../request/scope.js'
+import { currentSession } from '../request/with-session.js'
+import { publish } from '../store/events.js'
+
+export type { Proof } from '../request/scope.js'
+
+/**
+ * Returns what the browser of the current request has proved, if the adapter has the option `bound`: `proven`, `unproven`
+ * for a bound session whose browser did not prove that it has the key, or `unbound`. Most browsers do not know bound
+ * sessions, so `unbound` is no sign of an attack.
+ *
+ * @throws `NoCurrentSession`, `SessionClosed` (as a `Left`)
+ *
+ * @example
+ * ```ts
+ * import { buildSession, currentProof, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () => currentProof)
+ * console.log(await request()) // { _tag: 'Right', right: 'unbound' }
+ * ```
+ */
+export const currentProof: TE.TaskEither<NoCurrentSession | SessionClosed, Proof> = pipe(
+  currentSession,
+  TE.map(() => currentRequest()?.proof ?? 'unbound'),
+)
+
+/**
+ * Fails if the current session is bound to a browser, and this browser did not prove that the session is its own. Call it
+ * before a critical action, for example in a request that the option `unproven` allows. A session that is not bound passes.
+ *
+ * @throws `ProofRequired` (403), `NoCurrentSession`, `SessionClosed` (as a `Left`)
+ *
+ * @example
+ * ```ts
+ * import { buildSession, requireProof, withSession } from 'keyrow'
+ * import { memoryStore } from 'keyrow/memory'
+ *
+ * const request = withSession(buildSession(memoryStore()), () => requireProof)
+ * console.log((await request())._tag) // Right
+ * ```
+ */
+export const requireProof: TE.TaskEither<NoCurrentSession | SessionClosed | ProofRequired, void> = pipe(
+  currentSession,
+  TE.chainW(({ id }) => {
+    if (currentRequest()?.proof !== 'unproven') return TE.right(undefined)
+    publish('proofRefused', { id, reason: 'unproven' })
+    return TE.left(new ProofRequired(id))
+  }),
+)

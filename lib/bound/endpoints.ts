@@ -1,0 +1,166 @@
+// Answers the two requests with which a browser binds a session: the registration of its key, and the refresh of the bound
+// cookie. The statuses are those that Chromium 156 understands. A 403 with a challenge makes it sign the challenge. A 404 and
+// a 403 without a challenge end the binding in the browser. An error with a status of 5xx keeps it.
+
+import { ProofRequired, type SessionError } from '../core/errors.js'
+import { E, O, pipe, TE } from '../core/prelude.cjs'
+import { sessionUpdate } from '../core/values.js'
+import { saveSession } from '../request/verbs.js'
+import { sessionHere, updateCurrentSession } from '../request/with-session.js'
+import type { Session } from '../store/contract.js'
+import { type ProofRefusal, publish } from '../store/events.js'
+import {
+  authenticatedText,
+  type BoundKey,
+  boundKey,
+  boundKeyOf,
+  CHALLENGE_MS,
+  expiryOf,
+  newBoundKey,
+  timeOf,
+} from './binding.js'
+import { isSignedBy, type Proof, parseProof, publicKeyOf } from './proof-token.js'
+
+export interface BindingRequest {
+  /** The header `Secure-Session-Response`. */
+  readonly proof: string | undefined
+  /** The header `Sec-Secure-Session-Id`. */
+  readonly id: string | undefined
+}
+
+export interface BindingReply {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
+
+/** The reply, and the key that the browser has proved to have. The reply gets the bound cookie of this key. */
+export interface BindingResult {
+  readonly reply: BindingReply
+  readonly proven?: BoundKey
+}
+
+/** Returns the JSON that tells the browser how to refresh which cookie. */
+export type Instructions = (session: Session) => string
+
+type Answer = TE.TaskEither<SessionError, BindingResult>
+
+const empty = (status: number, headers: Readonly<Record<string, string>> = {}): BindingReply => ({
+  status,
+  headers: { ...headers, 'Cache-Control': 'no-store' },
+  body: '',
+})
+
+const accepted = (instructions: Instructions, session: Session, proven: BoundKey): BindingResult => ({
+  reply: {
+    status: 200,
+    headers: { 'Content-Type': 'application/json; charset=utf-8', 'Cache-Control': 'no-store' },
+    body: instructions(session),
+  },
+  proven,
+})
+
+const refusing = (session: Session, reason: ProofRefusal, reply: BindingReply): E.Right<BindingResult> => {
+  const { id, snapshot } = session
+  publish('proofRefused', { ...(O.isSome(snapshot) ? { id } : {}), reason })
+  return E.right({ reply }) as E.Right<BindingResult>
+}
+
+/** Returns the value of the header `Secure-Session-Challenge`. */
+export const challengeFor = (session: Session): string => {
+  const expiresAt = timeOf(session.handle) + CHALLENGE_MS
+  return `"${authenticatedText(session.token, 'refresh', expiresAt)}";id="${session.id}"`
+}
+
+/** Returns the challenge of a registration. */
+export const registrationChallenge = (session: Session): string =>
+  authenticatedText(session.token, 'register', timeOf(session.handle) + CHALLENGE_MS)
+
+const isSignable = (session: Session, purpose: 'register' | 'refresh', { challenge }: Proof): boolean =>
+  (expiryOf(session.token, purpose, challenge) ?? 0) >= timeOf(session.handle)
+
+/**
+ * Binds the current session to the key of the browser. A session is bound only once, so a challenge cannot be used again
+ * for another key.
+ */
+export const register =
+  ({ proof }: BindingRequest, instructions: Instructions): Answer =>
+  async () => {
+    const current = sessionHere()
+    if (E.isLeft(current)) return current
+    const session = current.right
+    const forbidden = (reason: ProofRefusal) => refusing(session, reason, empty(403))
+    if (O.isNone(session.snapshot)) return forbidden('noSession')
+    if (boundKeyOf(session) !== undefined) return forbidden('alreadyBound')
+    if (proof === undefined) return forbidden('noProof')
+    const registration = pipe(
+      parseProof(proof),
+      E.chain((parsed) =>
+        pipe(
+          publicKeyOf(parsed),
+          E.filterOrElse(
+            (jwk) => isSignedBy(parsed, parsed.algorithm, jwk),
+            (): ProofRefusal => 'signature',
+          ),
+          E.filterOrElse(
+            () => isSignable(session, 'register', parsed),
+            (): ProofRefusal => 'challenge',
+          ),
+          E.map((jwk) => newBoundKey({ algorithm: parsed.algorithm, jwk, at: timeOf(session.handle) })),
+        ),
+      ),
+    )
+    if (E.isLeft(registration)) return forbidden(registration.left)
+    return bind(session, registration.right, instructions)()
+  }
+
+const bind = (session: Session, key: BoundKey, instructions: Instructions): Answer => {
+  // If another registration was first, the save fails.
+  const unlessBound = (present: O.Option<unknown>): BoundKey => {
+    if (O.isSome(present)) throw new ProofRequired(session.id)
+    return key
+  }
+  return pipe(
+    updateCurrentSession(sessionUpdate(boundKey, unlessBound)),
+    TE.chainW(saveSession),
+    TE.map(() => {
+      publish('deviceBound', { id: session.id, algorithm: key.algorithm })
+      return accepted(instructions, session, key)
+    }),
+  )
+}
+
+/** Renews the proof of a bound session. Nothing is stored. A challenge can be signed again while it is valid. */
+export const refresh =
+  ({ proof, id }: BindingRequest, instructions: Instructions): Answer =>
+  () => {
+    const current = sessionHere()
+    if (E.isLeft(current)) return Promise.resolve(current)
+    const session = current.right
+    const key = boundKeyOf(session)
+    return Promise.resolve(
+      key === undefined || unquoted(id) !== session.id
+        ? refusing(session, 'noSession', empty(404))
+        : refreshed(session, key, proof, instructions),
+    )
+  }
+
+const unquoted = (text = ''): string => text.replace(/^"(.*)"$/, '$1')
+
+const refreshed = (
+  session: Session,
+  key: BoundKey,
+  proof: string | undefined,
+  instructions: Instructions,
+): E.Right<BindingResult> => {
+  const ask = (): BindingReply => empty(403, { 'Secure-Session-Challenge': challengeFor(session) })
+  if (proof === undefined) return E.right({ reply: ask() }) as E.Right<BindingResult>
+  const parsed = parseProof(proof)
+  if (E.isLeft(parsed)) return refusing(session, parsed.left, empty(403))
+  if (!isSignedBy(parsed.right, key.algorithm, key.jwk))
+    return refusing(session, parsed.right.algorithm === key.algorithm ? 'signature' : 'algorithm', empty(403))
+  // The challenge may be too old, or may be one of the secret before a rotation. The browser gets a new challenge.
+  if (!isSignable(session, 'refresh', parsed.right)) return refusing(session, 'challenge', ask())
+  publish('proofRefreshed', { id: session.id })
+  return E.right(accepted(instructions, session, key)) as E.Right<BindingResult>
+}

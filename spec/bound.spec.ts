@@ -1,0 +1,476 @@
+// Tests sessions that are bound to a browser, over each adapter with its real framework, by a browser that sends what
+// Chromium sends. The real Chromium is in slow/bound-browser.spec.ts.
+
+import * as E from 'fp-ts/lib/Either.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
+import t, { type Test } from 'tap'
+import { DriverError } from '../lib/core/errors.js'
+import { postgresDatabase } from '../lib/db/postgres/index.js'
+import type { BoundOptions } from '../lib/http/bound.js'
+import { sessionListener } from '../lib/http/node.js'
+import {
+  currentProof,
+  currentSession,
+  flash,
+  loadSession,
+  observedDatabase,
+  onSessionEvent,
+  requireProof,
+  resetSession,
+  rotateSession,
+  saveSession,
+  sessionRef,
+  sessionSet,
+  sessionUpdate,
+  signIn,
+  signOut,
+  takeFlashes,
+  updateCurrentSession,
+  withSession,
+} from '../lib/promise/index.js'
+import { sessionStore } from '../lib/sql/store.js'
+import type { SessionStore } from '../lib/store/contract.js'
+import { memoryStore } from '../lib/store/memory.js'
+import { type CallHandler, documentedDoor, doors, type SpecDoor } from './support/adapters.js'
+import { BoundBrowser, newKeys, proofOf } from './support/bound-browser.js'
+import { quietPool } from './support/databases.js'
+import { startPostgres } from './support/postgres-server.js'
+import { freshSchema, right } from './support/stores.js'
+
+const MINUTE = 60_000
+
+/** The program: each path does one thing, and every page says what it sees. */
+const program: CallHandler = async ({ path, query }) => {
+  if (path === '/in') await signIn(query.get('user') ?? 'ada')
+  if (path === '/keep') await signIn('ada', { keep: ['cart'] })
+  if (path === '/out') await signOut()
+  if (path === '/leave') {
+    await resetSession()
+    await flash('info', 'Goodbye.')
+  }
+  if (path === '/rotate') await rotateSession(await currentSession())
+  if (path === '/add') await updateCurrentSession(sessionUpdate('cart', (n) => Number(n) + 1, 0))
+  if (path === '/nested')
+    await withSession(sessionSet('cart', 99)(await currentSession()), () => Promise.resolve(undefined))
+  if (path === '/saved') await saveSession(sessionSet('cart', 98)(await currentSession()))
+  if (path === '/flash') await flash('info', 'Hi')
+  if (path === '/flashes') return { body: (await takeFlashes()).map(({ text }) => text).join() }
+  if (path === '/sure') await requireProof()
+  if (path === '/out') return { body: 'out' }
+  const session = await currentSession()
+  return { body: `${await currentProof()} ${String(sessionRef('cart', 0)(session))}` }
+}
+
+interface Served {
+  readonly browser: () => BoundBrowser
+  readonly store: SessionStore
+  readonly elapse: (ms: number) => void
+}
+
+const served = async (
+  t: Test,
+  door: SpecDoor,
+  bound: BoundOptions = {},
+  change: (store: SessionStore) => SessionStore = (store) => store,
+): Promise<Served> => {
+  let now = Date.now()
+  const store = change(memoryStore({ clock: () => now }))
+  const { url, close } = await door.serve(program, { store, bound, trustProxy: true })
+  t.teardown(close)
+  return {
+    browser: () => new BoundBrowser(url),
+    store,
+    elapse: (ms) => {
+      now += ms
+    },
+  }
+}
+
+const post = { method: 'POST' }
+const textOf = async (response: Promise<Response>): Promise<string> => (await response).text()
+const statusOf = async (response: Promise<Response>): Promise<number> => (await response).status
+
+const boundBrowser = async (t: Test, { browser }: Pick<Served, 'browser'>): Promise<BoundBrowser> => {
+  const own = browser()
+  await own.send('/add', post)
+  t.equal((await own.register(await own.send('/in', post)))?.status, 200)
+  return own
+}
+
+// Express and Fastify log failures.
+const quiet = (t: Test): void => {
+  const log = console.error
+  console.error = () => undefined
+  t.teardown(() => {
+    console.error = log
+  })
+}
+
+for (const door of [...doors, await documentedDoor()])
+  t.test(door.name, async (t) => {
+    quiet(t)
+
+    t.test('a browser registers, refreshes and signs out', async (t) => {
+      const server = await served(t, door)
+      const browser = server.browser()
+      t.equal((await browser.send('/add', post)).headers.get('secure-session-registration'), null)
+      const offer = await browser.send('/in', post)
+      t.equal(await textOf(browser.send('/')), 'unbound 1')
+      const registered = await browser.register(offer)
+      t.equal(registered?.status, 200)
+      t.match(registered?.headers.get('cache-control'), 'no-store')
+      t.match(browser.instructions, {
+        refresh_url: '/session-binding/refresh',
+        scope: { include_site: false },
+        credentials: [
+          {
+            type: 'cookie',
+            name: '__Host-session-bound',
+            attributes: 'Path=/; HttpOnly; Secure; SameSite=Lax',
+          },
+        ],
+      })
+      t.match(registered?.headers.getSetCookie(), [
+        /^__Host-session-bound=[^;]+; Max-Age=600; Path=\/; HttpOnly; Secure; SameSite=Lax$/,
+      ])
+      t.equal(await textOf(browser.send('/')), 'proven 1')
+      t.equal(await textOf(browser.send('/add', post)), 'proven 2')
+      server.elapse(9 * MINUTE)
+      const near = await browser.send('/')
+      t.equal(await near.text(), 'proven 2')
+      t.match(near.headers.get('secure-session-challenge'), /^"[^"]+";id="[^"]+"$/, 'a challenge in advance')
+      t.equal(await statusOf(browser.refresh()), 200)
+      server.elapse(11 * MINUTE)
+      browser.loseBoundCookie()
+      t.equal(await textOf(browser.send('/')), 'unproven 2')
+      t.equal(await statusOf(browser.refresh()), 200)
+      t.equal(await textOf(browser.send('/')), 'proven 2')
+      t.equal(await textOf(browser.send('/out', post)), 'out')
+      t.strictSame([...browser.jar], [])
+      t.equal(await statusOf(browser.refresh()), 404, 'the browser ends its binding')
+    })
+
+    t.test('copied cookies read for a while, and change nothing after it', async (t) => {
+      const server = await served(t, door)
+      const browser = await boundBrowser(t, server)
+      const thief = browser.thief()
+      t.equal(await textOf(thief.send('/add', post)), 'proven 2', 'as long as the bound cookie lives')
+      server.elapse(11 * MINUTE)
+      for (const path of ['/add', '/in', '/rotate', '/out', '/keep']) {
+        const refused = await thief.send(path, post)
+        t.equal(refused.status, 403)
+        t.equal(refused.headers.get('retry-after'), '5')
+      }
+      for (const path of ['/add', '/in', '/rotate', '/nested', '/saved', '/sure'])
+        t.equal(await statusOf(thief.send(path)), 403, path)
+      t.equal(await textOf(thief.send('/')), 'unproven 2')
+      t.equal(await statusOf(thief.refresh()), 403)
+      t.equal(thief.challenge, undefined, 'no second chance')
+      t.equal(await textOf(thief.send('/')), 'unproven 2')
+      browser.loseBoundCookie()
+      t.equal(await statusOf(browser.refresh()), 200)
+      t.equal(await textOf(browser.send('/add', post)), 'proven 3', 'the owner goes on')
+    })
+
+    t.test('a rotation keeps what the browser has proved', async (t) => {
+      const server = await served(t, door)
+      const browser = await boundBrowser(t, server)
+      const before = new Map(browser.jar)
+      t.equal(await textOf(browser.send('/rotate', post)), 'proven 1')
+      t.not(browser.jar.get('__Host-session-bound'), before.get('__Host-session-bound'))
+      t.equal(await textOf(browser.send('/')), 'proven 1')
+      t.equal(await textOf(browser.send('/in?user=bob', post)), 'proven 1')
+      t.equal(await textOf(browser.send('/')), 'proven 1')
+      server.elapse(11 * MINUTE)
+      t.equal(await textOf(browser.send('/')), 'unproven 1')
+      t.notOk(browser.jar.has('__Host-session-bound'), 'a cookie that is no longer valid is deleted')
+      t.equal(await statusOf(browser.refresh()), 200)
+    })
+
+    t.test('a strict policy answers nothing, and a new session can sign in', async (t) => {
+      const unproven: BoundOptions['unproven'] = ({ url = '' }) =>
+        url.includes('/in') ? 'anonymous' : 'refuse'
+      const server = await served(t, door, { unproven })
+      const browser = await boundBrowser(t, server)
+      const thief = browser.thief()
+      server.elapse(11 * MINUTE)
+      for (const path of ['/', '/flashes', '/add']) t.equal(await statusOf(thief.send(path)), 403)
+      const signedIn = await thief.send('/in?user=eve', post)
+      t.equal(await signedIn.text(), 'unbound 0')
+      t.equal((await thief.register(signedIn))?.status, 200)
+      t.equal(await textOf(thief.send('/')), 'proven 0')
+      browser.loseBoundCookie()
+      t.equal(await statusOf(browser.refresh()), 200)
+      t.equal(await textOf(browser.send('/')), 'proven 1')
+    })
+
+    t.test('a store that is down keeps the binding', async (t) => {
+      let isDown = false
+      const server = await served(t, door, {}, (store) => ({
+        ...store,
+        load: (...input) =>
+          isDown
+            ? TE.left(new DriverError('down', { kind: 'unavailable', retryable: true }))
+            : store.load(...input),
+      }))
+      const browser = await boundBrowser(t, server)
+      isDown = true
+      browser.loseBoundCookie()
+      t.ok((await statusOf(browser.refresh())) >= 500)
+      isDown = false
+      t.equal(await statusOf(browser.refresh()), 200)
+    })
+  })
+
+const node = doors[0] as SpecDoor
+
+t.test('a browser that does not know bound sessions loses nothing', async (t) => {
+  const server = await served(t, node, { unproven: 'refuse' })
+  const browser = server.browser()
+  await browser.send('/in', post)
+  server.elapse(60 * MINUTE)
+  t.equal(await textOf(browser.send('/add', post)), 'unbound 1')
+  t.equal(await textOf(browser.send('/sure')), 'unbound 1')
+})
+
+t.test('nothing is offered without TLS, without a principal, or twice', async (t) => {
+  const server = await served(t, node)
+  const browser = server.browser()
+  const offers = async (path: string, headers = {}): Promise<boolean> =>
+    (await browser.send(path, { ...post, headers })).headers.has('secure-session-registration')
+  t.notOk(await offers('/add'))
+  t.notOk(await offers('/rotate'))
+  t.ok(await offers('/in'))
+  t.notOk(await offers('/add'), 'the token is not sent again')
+  t.ok(await offers('/rotate'))
+  const plain = server.browser()
+  const headers = { 'x-forwarded-proto': 'http' }
+  t.notOk((await plain.send('/in', { ...post, headers })).headers.has('secure-session-registration'))
+})
+
+t.test('a bound session is not proven over plain HTTP', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  server.elapse(MINUTE)
+  const token = browser.jar.get('__Host-session') ?? ''
+  const headers = { 'x-forwarded-proto': 'http', cookie: `session=${token}` }
+  t.equal(await textOf(browser.send('/', { headers })), 'unproven 1')
+})
+
+t.test('a registration binds once, and only with a fresh challenge of the session', async (t) => {
+  const refusals: string[] = []
+  t.teardown(onSessionEvent('proofRefused', ({ reason }) => refusals.push(reason)))
+  const server = await served(t, node)
+  const browser = server.browser()
+  const offer = await browser.send('/in', post)
+  const challenge =
+    /challenge="([^"]+)"/.exec(offer.headers.get('secure-session-registration') ?? '')?.[1] ?? ''
+  const attempt = async (proof: string | undefined, from = browser): Promise<number> =>
+    statusOf(
+      from.send('/session-binding/register', {
+        ...post,
+        headers: proof === undefined ? {} : { 'secure-session-response': proof },
+      }),
+    )
+  const rsa = newKeys('RS256')
+  const other = server.browser()
+  await other.send('/in', post)
+  t.equal(await attempt(undefined), 403)
+  t.equal(await attempt(proofOf(newKeys(), 'a guess')), 403)
+  t.equal(await attempt(proofOf(newKeys(), challenge), other), 403, 'the challenge of another session')
+  t.equal(await attempt(proofOf(newKeys(), challenge), server.browser()), 403, 'without a session')
+  t.equal(
+    await attempt(proofOf({ ...newKeys(), jwk: newKeys().jwk }, challenge)),
+    403,
+    'the key of somebody else',
+  )
+  t.equal(await attempt(proofOf(rsa, challenge, { jwk: newKeys().jwk })), 403)
+  t.equal(await attempt(proofOf(newKeys(), challenge, { jwk: undefined })), 403)
+  t.strictSame(refusals.splice(0), [
+    'noProof',
+    'challenge',
+    'challenge',
+    'noSession',
+    'signature',
+    'key',
+    'key',
+  ])
+  server.elapse(3 * MINUTE)
+  t.equal(await attempt(proofOf(newKeys(), challenge)), 403, 'too late')
+  const again = await browser.send('/rotate', post)
+  const fresh = /challenge="([^"]+)"/.exec(again.headers.get('secure-session-registration') ?? '')?.[1] ?? ''
+  t.equal(await attempt(proofOf(newKeys(), challenge)), 403, 'the challenge of an earlier secret')
+  t.equal(await attempt(proofOf(rsa, fresh)), 200)
+  t.equal(await attempt(proofOf(newKeys(), fresh)), 403, 'bound already')
+  t.strictSame(refusals, ['challenge', 'challenge', 'alreadyBound'])
+  t.equal(await textOf(browser.send('/')), 'proven 0')
+})
+
+t.test('of two registrations at the same moment, one binds, and the other gets no cookie', async (t) => {
+  quiet(t)
+  const server = await served(t, node)
+  const browser = server.browser()
+  const offer = await browser.send('/in', post)
+  const both = [browser.thief(), browser.thief()]
+  const statuses = await Promise.all(both.map((one) => one.register(offer)))
+  t.strictSame(statuses.map((response) => response?.status).sort(), [200, 403])
+  t.equal(both.filter(({ jar }) => jar.has('__Host-session-bound')).length, 1)
+})
+
+t.test(
+  'a refresh needs the registered key, its algorithm, and a challenge of the last two minutes',
+  async (t) => {
+    const server = await served(t, node)
+    const browser = await boundBrowser(t, server)
+    await browser.refreshWith(undefined)
+    const challenge = browser.challenge ?? ''
+    const proof = proofOf(browser.keys, challenge)
+    t.equal(await statusOf(browser.refreshWith(proof)), 200)
+    t.equal(await statusOf(browser.refreshWith(proof)), 200, 'within its time it can be sent again')
+    const isRetried = async (proof: string): Promise<boolean> => {
+      const response = await browser.refreshWith(proof)
+      t.equal(response.status, 403)
+      return response.headers.has('secure-session-challenge')
+    }
+    t.notOk(await isRetried(proofOf(newKeys(), challenge)))
+    t.notOk(await isRetried(proofOf(newKeys('RS256'), challenge)))
+    t.notOk(await isRetried(proofOf(browser.keys, challenge, { alg: 'none' })))
+    t.notOk(await isRetried(proofOf(browser.keys, challenge, { alg: 'HS256' })))
+    t.notOk(await isRetried(proofOf(browser.keys, challenge, { typ: 'JWT' })))
+    t.notOk(await isRetried(proofOf(browser.keys, challenge, { crit: ['exp'] })))
+    t.notOk(await isRetried(`${proof}.${'a'.repeat(5000)}`))
+    t.notOk(await isRetried(proof.slice(0, -1)))
+    t.ok(await isRetried(proofOf(browser.keys, 'a guess')), 'the browser gets another challenge')
+    server.elapse(3 * MINUTE)
+    t.ok(await isRetried(proof), 'too late')
+    const wrong = browser.thief()
+    wrong.instructions = {
+      ...(browser.instructions as never as object),
+      session_identifier: 'another',
+    } as never
+    t.equal(await statusOf(wrong.refreshWith(proof)), 404, 'the identifier of another session')
+  },
+)
+
+t.test('no changed proof is accepted', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  await browser.refreshWith(undefined)
+  const proof = proofOf(browser.keys, browser.challenge ?? '')
+  const statuses = new Map<number, number>()
+  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.="% '
+  const anyChar = (): string => alphabet[Math.floor(Math.random() * alphabet.length)] ?? ''
+  const mutated = (): string => {
+    const at = Math.floor(Math.random() * proof.length)
+    const kind = Math.floor(Math.random() * 4)
+    if (kind === 0) return proof.slice(0, at) + anyChar() + proof.slice(at + 1)
+    if (kind === 1) return proof.slice(0, at) + proof.slice(at + 1)
+    if (kind === 2) return proof.slice(0, at) + anyChar() + proof.slice(at)
+    return (
+      proof.slice(0, at) +
+      proof
+        .slice(at, at + 20)
+        .split('')
+        .reverse()
+        .join('') +
+      proof.slice(at + 20)
+    )
+  }
+  // A quoted proof, and one with spaces around it, are the same proof.
+  const isOther = (text: string): boolean => text.trim().replace(/^"(.*)"$/, '$1') !== proof
+  let count = 0
+  while (count < 10_000) {
+    const some = Array.from({ length: 50 }, mutated).filter(isOther)
+    count += some.length
+    for (const { status } of await Promise.all(some.map((text) => browser.refreshWith(text))))
+      statuses.set(status, (statuses.get(status) ?? 0) + 1)
+  }
+  t.strictSame([...statuses.keys()], [403])
+  t.equal(await statusOf(browser.refreshWith(proof)), 200, 'the proof itself is accepted')
+})
+
+t.test('a page of an unproven request keeps flash messages, and does not extend the session', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  await browser.send('/flash', post)
+  const token = browser.jar.get('__Host-session') ?? ''
+  server.elapse(15 * MINUTE)
+  browser.loseBoundCookie()
+  const before = (await loadSession(server.store, token))?.expiration
+  t.equal(await textOf(browser.send('/flashes')), 'Hi')
+  t.equal(await textOf(browser.send('/flashes')), 'Hi')
+  t.strictSame((await loadSession(server.store, token))?.expiration, before)
+  await browser.refresh()
+  t.equal(await textOf(browser.send('/flashes')), 'Hi')
+  t.equal(await textOf(browser.send('/flashes')), '')
+})
+
+t.test('whoever signs in without a proof registers a key of his own', async (t) => {
+  const server = await served(t, node, { unproven: 'allow' })
+  const browser = await boundBrowser(t, server)
+  server.elapse(15 * MINUTE)
+  const other = browser.thief()
+  t.equal(await textOf(other.send('/add', post)), 'unproven 2')
+  t.equal(await statusOf(other.send('/sure', post)), 403)
+  const offer = await other.send('/in', post)
+  t.equal(await offer.text(), 'unproven 2')
+  t.equal((await other.register(offer))?.status, 200)
+  t.equal(await textOf(other.send('/')), 'proven 2')
+})
+
+t.test('a new session after a sign-in with `keep` or after a sign-out is not bound', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  const offer = await browser.send('/keep', post)
+  t.equal(await textOf(browser.send('/')), 'unbound 1')
+  t.equal(await statusOf(browser.refresh()), 404, 'the old binding ends')
+  t.equal((await browser.register(offer))?.status, 200)
+  t.equal(await textOf(browser.send('/')), 'proven 1')
+  t.equal(await statusOf(browser.send('/leave', post)), 200)
+  t.notOk(browser.jar.has('__Host-session-bound'))
+  t.equal(await textOf(browser.send('/')), 'unbound 0')
+})
+
+t.test('right after a registration no cookie is needed, since requests may be under way', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  browser.loseBoundCookie()
+  server.elapse(20_000)
+  t.equal(await textOf(browser.send('/add', post)), 'proven 2')
+  server.elapse(20_000)
+  t.equal(await statusOf(browser.send('/add', post)), 403)
+})
+
+t.test('invalid options are refused when the adapter is made', async (t) => {
+  const store = memoryStore()
+  const make = (options: object) => () => sessionListener({ store, bound: {}, ...options })
+  t.throws(make({ domain: 'shop.example' }), { name: 'TypeError', message: /^bound needs/ })
+  t.throws(make({ path: '/app' }), { name: 'TypeError', message: /^bound needs/ })
+  t.throws(make({ sameSite: 'none', partitioned: true }), { name: 'TypeError', message: /^bound needs/ })
+  t.throws(make({ bound: { path: 'binding' } }), { name: 'TypeError', message: /^bound\.path/ })
+  t.throws(make({ bound: { path: '/a"b' } }), { name: 'TypeError', message: /^bound\.path/ })
+  t.throws(make({ bound: { maxAgeMs: 1_000 } }), { name: 'RangeError', message: /^bound\.maxAgeMs/ })
+  t.doesNotThrow(make({ bound: { path: '/a/b-c', maxAgeMs: 60_000 } }))
+})
+
+t.test('in PostgreSQL, a refresh is one load, and writes nothing', async (t) => {
+  const server = await startPostgres()
+  t.teardown(() => server.stop())
+  const statements: string[] = []
+  const database = observedDatabase(
+    postgresDatabase(() => quietPool(server.url)),
+    ({ query: { name } }) => void statements.push(name),
+  )
+  t.teardown(() => right(database.close))
+  const store = sessionStore(database, { schema: freshSchema() })
+  t.equal(E.isRight(await store.prepare()), true)
+  t.ok(Math.abs((store.clock?.() ?? 0) - Date.now()) < 5_000, 'the clock of the database')
+  const { url, close } = await node.serve(program, { store, bound: {}, trustProxy: true })
+  t.teardown(close)
+  const browser = await boundBrowser(t, { browser: () => new BoundBrowser(url) })
+  await browser.refreshWith(undefined)
+  statements.splice(0)
+  t.equal(await statusOf(browser.refresh()), 200)
+  t.strictSame(statements, ['session.load'])
+  t.equal(await textOf(browser.send('/add', post)), 'proven 2')
+})
