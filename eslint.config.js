@@ -11,6 +11,7 @@ const floors = [
   'store',
   'cache',
   'request',
+  'bound',
   'records',
   'sql',
   'http',

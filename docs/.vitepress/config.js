@@ -42,6 +42,7 @@ export default {
           ['Next.js', '/next'],
           ['Flows', '/flows'],
           ['Sessions of a user', '/user-sessions'],
+          ['Bound sessions', '/bound-sessions'],
           ['Records', '/records'],
           ['Drizzle, Kysely', '/orm'],
           ['Events', '/events'],

@@ -36,8 +36,15 @@ export const boundKeyOf = (session: Session): BoundKey | undefined =>
 /** Returns the present time by the store's clock, as far as it is known. */
 export const timeOf = ({ clock = Date.now }: SessionStore): number => clock()
 
-/** The time in milliseconds for which a challenge can be signed. */
+/** The maximum time in milliseconds for which a challenge can be signed. */
 export const CHALLENGE_MS = 120_000
+
+/**
+ * Returns the end of a new challenge. All challenges of one minute are the same. Chromium limits the number of its signatures,
+ * and keeps the signature of a challenge that it gets again.
+ */
+export const challengeEnd = (session: Session): number =>
+  (Math.floor(timeOf(session.handle) / (CHALLENGE_MS / 2)) + 2) * (CHALLENGE_MS / 2)
 
 /** What an authenticated text is for. A text for one purpose is not valid for another. */
 type Purpose = 'register' | 'refresh' | `cookie ${string}`

@@ -14,7 +14,7 @@ import {
   type BoundKey,
   boundKey,
   boundKeyOf,
-  CHALLENGE_MS,
+  challengeEnd,
   expiryOf,
   newBoundKey,
   timeOf,
@@ -67,14 +67,12 @@ const refusing = (session: Session, reason: ProofRefusal, reply: BindingReply): 
 }
 
 /** Returns the value of the header `Secure-Session-Challenge`. */
-export const challengeFor = (session: Session): string => {
-  const expiresAt = timeOf(session.handle) + CHALLENGE_MS
-  return `"${authenticatedText(session.token, 'refresh', expiresAt)}";id="${session.id}"`
-}
+export const challengeFor = (session: Session): string =>
+  `"${authenticatedText(session.token, 'refresh', challengeEnd(session))}";id="${session.id}"`
 
 /** Returns the challenge of a registration. */
 export const registrationChallenge = (session: Session): string =>
-  authenticatedText(session.token, 'register', timeOf(session.handle) + CHALLENGE_MS)
+  authenticatedText(session.token, 'register', challengeEnd(session))
 
 const isSignable = (session: Session, purpose: 'register' | 'refresh', { challenge }: Proof): boolean =>
   (expiryOf(session.token, purpose, challenge) ?? 0) >= timeOf(session.handle)

@@ -5,6 +5,7 @@
 // No statement reads the hash of a secret. Only `show` returns values, and only on request. A statement that ends
 // sessions ends at most one batch. It first locks the sessions in the order of their ids. Statistics come from the
 // system catalogues, an index, or a sample of pages, so that their cost does not grow with the tables.
+import { OWN } from '../core/key.js'
 import { ON_PRIMARY, ONCE_ON_PRIMARY } from '../db/database.js'
 import { endingOf, epoch, FENCED, fence, statementsOf } from '../sql/fragments.js'
 import { TABLE_NAMES } from '../sql/migrations.js'
@@ -144,7 +145,8 @@ from ${schema}.session as s tablesample system ($1::real) left join ${schema}.li
 where ${ONCE_ON_PRIMARY}`,
 
   entrySample: (schema) => `
-select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as orphans
+select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as orphans,
+       (count(*) filter (where key = '${OWN.bound}' and value is not null))::float8 as bound
 from ${schema}.entry tablesample system ($1::real)
 where ${ONCE_ON_PRIMARY}`,
 

@@ -129,11 +129,15 @@ const HazardRow = t.type({
 
 export type Hazards = t.TypeOf<typeof HazardRow>
 
-const SampleRow = t.type({ counted: t.number, dead: t.number, orphans: t.number })
+const SampleRow = t.intersection([
+  t.type({ counted: t.number, dead: t.number, orphans: t.number }),
+  t.partial({ bound: t.number }),
+])
 
 /**
  * Counts of the rows of a table. `dead` are expired sessions, or tombstones of the table `entry`. `orphans` are
- * sessions without a row in `listing`, or rows of `listing` that are due for the cleanup and have no session.
+ * sessions without a row in `listing`, or rows of `listing` that are due for the cleanup and have no session. `bound` are
+ * the keys of sessions that are bound to a browser.
  */
 export interface Rows extends t.TypeOf<typeof SampleRow> {
   readonly estimated: boolean
@@ -219,7 +223,8 @@ const sample = (database: Queryable, query: Query, tables: readonly Table[], nam
   return pipe(
     rowAs(SampleRow)(database, query, [share * 100]),
     TE.map(
-      ({ counted, dead, orphans }): Rows => ({
+      ({ counted, dead, orphans, bound }): Rows => ({
+        ...(bound === undefined ? {} : { bound: Math.round(bound / share) }),
         counted: Math.round(counted / share),
         dead: Math.round(dead / share),
         orphans: Math.round(orphans / share),

@@ -147,6 +147,12 @@ const keysCheck = (rows: stats.Rows): Check =>
     `${about(rows)}${plural(rows.counted - rows.dead, 'key')}, ${about(rows)}${String(rows.dead)} tombstones (${deadPercent(rows)})`,
   )
 
+const boundCheck = (rows: stats.Rows): Check => {
+  const { bound = 0 } = rows
+  const says = `${about(rows)}${plural(bound, 'session')} ${bound === 1 ? 'is' : 'are'} bound to a browser`
+  return ok('bound', says)
+}
+
 const vacuumCheck = ({ name, live, dead, vacuumed }: stats.Table): Check => {
   const when = vacuumed === null ? 'never vacuumed' : `vacuumed ${time(vacuumed)}`
   const says = `${name}: ${plural(dead, 'dead tuple')}, ${when}`
@@ -195,6 +201,7 @@ const schemaDiagnosis = (
         expiredCheck(sessions),
         principalsCheck(sessions, principals),
         keysCheck(entries),
+        boundCheck(entries),
         ...tables.map(vacuumCheck),
       ]
       return { checks, contents }

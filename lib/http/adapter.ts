@@ -3,7 +3,7 @@
 export type { BindingReply } from '../bound/endpoints.js'
 export type { BoundOptions, UnprovenPolicy } from './bound.js'
 export type { CookieOptions } from './cookie.js'
-export { type CheckedRequest, isPrefetch } from './csrf.js'
+export { type CheckedRequest, isPrefetch, type RequestInfo } from './csrf.js'
 export { deferResponse } from './deferred-response.js'
 export {
   defaultErrorResponse,
@@ -13,6 +13,7 @@ export {
   ResponseRejected,
 } from './errors.js'
 export type { TrustProxy } from './forwarded.js'
+export { requestInfo, webRequestInfo } from './request-info.js'
 export {
   type AdapterOptions,
   answeredBy,
@@ -24,11 +25,8 @@ export {
   handle,
   type PendingResponse,
   type ProxyOptions,
-  type RequestInfo,
-  requestInfo,
   runRequest,
   type SessionHeaders,
   type SessionRequest,
-  webRequestInfo,
 } from './session-request.js'
 export { type TokenGuard, type TokenGuardOptions, tokenGuard } from './token-guard.js'

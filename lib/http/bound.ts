@@ -49,7 +49,10 @@ export type UnprovenPolicy = 'read' | 'refuse' | 'anonymous' | 'allow'
 export interface BoundOptions {
   /** Browsers send their requests to `<path>/register` and `<path>/refresh`. Default: `/session-binding`. */
   readonly path?: string
-  /** The lifetime of the bound cookie in milliseconds, from 1 minute to 1 day. Default: 10 minutes. */
+  /**
+   * The lifetime of the bound cookie in milliseconds, from 5 minutes to 1 day. Chromium refreshes the cookie two minutes before
+   * its end, and signs only a few proofs in a short time. Default: 10 minutes.
+   */
   readonly maxAgeMs?: number
   /** What an unproven request may do, for all requests or by a function of the request. Default: `read`. */
   readonly unproven?: UnprovenPolicy | ((request: CheckedRequest) => UnprovenPolicy)
@@ -61,8 +64,8 @@ export interface BoundRequest {
   /** The session that the handler gets. */
   readonly found: FoundSession
   readonly readOnly: SessionId | undefined
-  /** The error of a request that is refused. */
-  readonly refusal: ProofRequired | undefined
+  /** The task that fails in the place of the handler, if the request is refused. */
+  readonly refused: (() => TE.TaskEither<ProofRequired, never>) | undefined
   /** The response to a registration or a refresh. */
   readonly answer: TE.TaskEither<SessionError, BindingReply> | undefined
   /** Returns the headers of the response. `looked` tells whether the handler has read a session. */
@@ -80,6 +83,15 @@ interface BoundHeaders {
  */
 const GRACE_MS = 30_000
 
+/** The checked options of an adapter. */
+interface Binding {
+  readonly cookie: SessionCookies['bound']
+  readonly lifetimeMs: number
+  /** The paths of the requests with which browsers bind and refresh. */
+  readonly paths: { readonly register: string; readonly refresh: string }
+  readonly policyFor: (request: CheckedRequest) => UnprovenPolicy
+}
+
 /** @throws `TypeError` or `RangeError` for invalid options */
 export const boundWith = (
   { path = '/session-binding', maxAgeMs = 600_000, unproven = 'read' }: BoundOptions,
@@ -92,55 +104,71 @@ export const boundWith = (
     throw new TypeError(
       `bound.path: "${path}" has to begin with /, and to have letters, digits, /, . and - only`,
     )
-  const lifetimeMs = numberOption('bound.maxAgeMs', maxAgeMs, 60_000, 86_400_000)
-  const paths = { register: `${path}/register`, refresh: `${path}/refresh` }
-  const instructions = (session: Session): string =>
-    JSON.stringify({
-      session_identifier: session.id,
-      refresh_url: paths.refresh,
-      scope: { include_site: false },
-      credentials: [{ type: 'cookie', ...cookie.description() }],
-    })
-  const policyFor = (request: CheckedRequest): UnprovenPolicy =>
-    typeof unproven === 'function' ? unproven(request) : unproven
-
-  /** Returns the task that answers a registration or a refresh. `note` gets the key that was proved. */
-  const answerTo = (request: CheckedRequest, note: (key: BoundKey) => void): BoundRequest['answer'] => {
-    if (request.method !== 'POST') return undefined
-    const requested = pathOf(request)
-    const asked: BindingRequest = {
-      proof: headerOf(request, 'secure-session-response'),
-      id: headerOf(request, 'sec-secure-session-id'),
-    }
-    const noted = TE.map(({ reply, proven }: BindingResult) => {
-      if (proven !== undefined) note(proven)
-      return reply
-    })
-    if (requested === paths.register) return noted(register(asked, instructions))
-    return requested === paths.refresh ? noted(refresh(asked, instructions)) : undefined
+  const binding: Binding = {
+    cookie,
+    lifetimeMs: numberOption('bound.maxAgeMs', maxAgeMs, 300_000, 86_400_000),
+    paths: { register: `${path}/register`, refresh: `${path}/refresh` },
+    policyFor: (request) => (typeof unproven === 'function' ? unproven(request) : unproven),
   }
+  return (info: RequestInfo, found: FoundSession): BoundRequest => boundRequest(binding, info, found)
+}
 
-  return (info: RequestInfo, found: FoundSession): BoundRequest => {
-    const { request = { headers: {} }, secure, cookieHeader } = info
-    const text = secure ? cookie.read(cookieHeader, secure)[0] : undefined
-    const state = stateOf(found, text)
-    let proven: BoundKey | undefined
-    const answer = secure ? answerTo(request, (key) => (proven = key)) : undefined
-    const rights =
-      state.proof === 'unproven' && answer === undefined
-        ? rightsOf(found, policyFor(request), isUnsafe(request))
-        : { found, readOnly: undefined, refusal: undefined }
-    const headersOf = (scope: Scope, looked: boolean): BoundHeaders =>
+const boundRequest = (binding: Binding, info: RequestInfo, found: FoundSession): BoundRequest => {
+  const { request = { headers: {} }, secure, cookieHeader } = info
+  const text = secure ? binding.cookie.read(cookieHeader, secure)[0] : undefined
+  const state = stateOf(found, text)
+  let proven: BoundKey | undefined
+  const answer = secure ? answerTo(binding, request, (key) => (proven = key)) : undefined
+  const isFree = state.proof !== 'unproven' || answer !== undefined
+  const rights = isFree
+    ? { found, readOnly: undefined, refused: undefined }
+    : rightsOf(found, binding.policyFor(request), request)
+  return {
+    ...rights,
+    proof: O.isNone(rights.found.session) ? 'unbound' : state.proof,
+    answer,
+    headersOf: (scope, looked) =>
       secure && found.cookie === 'session'
         ? {
-            cookies: cookiesOf({ scope, found, text, state, proven, cookie, lifetimeMs }),
-            headers: answer === undefined ? offers(scope, found, state, looked, paths.register) : [],
+            cookies: cookiesOf(binding, { scope, found, text, state, proven }),
+            headers: answer === undefined ? offers(binding, scope, found, state, looked) : [],
           }
-        : NOTHING
-    const proof = O.isNone(rights.found.session) ? 'unbound' : state.proof
-    return { proof, ...rights, answer, headersOf }
+        : NOTHING,
   }
 }
+
+/** Returns the task that answers a registration or a refresh. `note` gets the key that was proved. */
+const answerTo = (
+  binding: Binding,
+  request: CheckedRequest,
+  note: (key: BoundKey) => void,
+): BoundRequest['answer'] => {
+  if (request.method !== 'POST') return undefined
+  const { paths } = binding
+  const path = pathOf(request)
+  if (path !== paths.register && path !== paths.refresh) return undefined
+  const asked: BindingRequest = {
+    proof: headerOf(request, 'secure-session-response'),
+    id: headerOf(request, 'sec-secure-session-id'),
+  }
+  const answering = path === paths.register ? register : refresh
+  return TE.map(({ reply, proven }: BindingResult) => {
+    if (proven !== undefined) note(proven)
+    return reply
+  })(answering(asked, (session) => instructions(binding, session)))
+}
+
+/** Returns the JSON that tells the browser when to refresh, and which cookie. */
+const instructions = ({ paths, cookie }: Binding, { id }: Session): string =>
+  JSON.stringify({
+    session_identifier: id,
+    refresh_url: paths.refresh,
+    scope: { include_site: false },
+    credentials: [{ type: 'cookie', ...cookie.description() }],
+  })
+
+/** A challenge is offered so long before the bound cookie ends. Chromium refreshes the cookie two minutes before its end. */
+const OFFER_MS = CHALLENGE_MS + 30_000
 
 const NOTHING: BoundHeaders = { cookies: [], headers: [] }
 
@@ -171,16 +199,22 @@ const stateOf = ({ session }: FoundSession, text: string | undefined): State => 
 const rightsOf = (
   { session, cookie, ...rest }: FoundSession,
   policy: UnprovenPolicy,
-  isChange: boolean,
-): Pick<BoundRequest, 'found' | 'readOnly' | 'refusal'> => {
+  request: CheckedRequest,
+): Pick<BoundRequest, 'found' | 'readOnly' | 'refused'> => {
   const only = { session, cookie }
   const { id } = (session as O.Some<Session>).value
-  if (policy === 'allow') return { found: { ...only, ...rest }, readOnly: undefined, refusal: undefined }
+  if (policy === 'allow') return { found: { ...only, ...rest }, readOnly: undefined, refused: undefined }
   if (policy === 'anonymous')
-    return { found: { session: O.none, cookie }, readOnly: undefined, refusal: undefined }
-  if (policy === 'read' && !isChange) return { found: only, readOnly: id, refusal: undefined }
-  publish('proofRefused', { id, reason: 'unproven' })
-  return { found: only, readOnly: id, refusal: new ProofRequired(id) }
+    return { found: { session: O.none, cookie }, readOnly: undefined, refused: undefined }
+  if (policy === 'read' && !isUnsafe(request)) return { found: only, readOnly: id, refused: undefined }
+  publish('proofRefused', { id, reason: 'unproven', ...skipped(request) })
+  return { found: only, readOnly: id, refused: () => TE.left(new ProofRequired(id)) }
+}
+
+/** Returns why the browser has not refreshed the cookie, if it says so. */
+const skipped = (request: CheckedRequest): { readonly skipped?: string } => {
+  const reason = /^[a-z_]{1,40}/.exec(headerOf(request, 'secure-session-skipped') ?? '')?.[0]
+  return reason === undefined ? {} : { skipped: reason }
 }
 
 interface CookieContext {
@@ -188,14 +222,13 @@ interface CookieContext {
   readonly found: FoundSession
   readonly text: string | undefined
   readonly state: State
+  /** The key that this request has proved. */
   readonly proven: BoundKey | undefined
-  readonly cookie: SessionCookies['bound']
-  readonly lifetimeMs: number
 }
 
 /** Returns the bound cookies of a response. */
-const cookiesOf = (context: CookieContext): readonly string[] => {
-  const { scope, found, text, state, proven, cookie, lifetimeMs } = context
+const cookiesOf = ({ cookie, lifetimeMs }: Binding, context: CookieContext): readonly string[] => {
+  const { scope, found, text, state, proven } = context
   const { session } = scope
   const before = O.toUndefined(found.session)
   const key = boundKeyOf(session)
@@ -219,11 +252,11 @@ const cookiesOf = (context: CookieContext): readonly string[] => {
  * offer comes with the token of a signed-in session.
  */
 const offers = (
+  { paths }: Binding,
   { session, state }: Scope,
   found: FoundSession,
   { proof, expiresAt }: State,
   looked: boolean,
-  path: string,
 ): BoundHeaders['headers'] => {
   if (state === 'destroyed' || state === 'gone' || O.isNone(session.snapshot)) return []
   const key = boundKeyOf(session)
@@ -233,11 +266,11 @@ const offers = (
       ? [
           [
             'Secure-Session-Registration',
-            `${ALGORITHMS};path="${path}";challenge="${registrationChallenge(session)}"`,
+            `${ALGORITHMS};path="${paths.register}";challenge="${registrationChallenge(session)}"`,
           ],
         ]
       : []
-  const isDue = expiresAt !== undefined && expiresAt - timeOf(session.handle) < CHALLENGE_MS
+  const isDue = expiresAt !== undefined && expiresAt - timeOf(session.handle) < OFFER_MS
   return looked && proof === 'proven' && isDue && !isSent
     ? [['Secure-Session-Challenge', challengeFor(session)]]
     : []

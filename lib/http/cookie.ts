@@ -62,10 +62,7 @@ const sessionCookie = (options: CookieOptions) => {
     /** Returns the `Set-Cookie` header that deletes the cookie. */
     clear: (secure: boolean): string => write('', secure, 0),
     /** The name and the attributes of the cookie over TLS, without its lifetime. */
-    description: (): { readonly name: string; readonly attributes: string } => {
-      const header = write('', true)
-      return { name: nameFor(true), attributes: header.slice(header.indexOf('; ') + 2) }
-    },
+    description: () => ({ name: nameFor(true), attributes: write('', true).replace(/^.*?; /, '') }),
   }
 }
 

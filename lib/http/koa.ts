@@ -3,7 +3,8 @@ import type { Middleware } from 'koa'
 import type { Session } from '../store/contract.js'
 import { deferResponse } from './deferred-response.js'
 import { runWithEvents } from './request-events.js'
-import { type AdapterOptions, createSessionLoader, forwardedOf } from './session-request.js'
+import { forwardedOf } from './request-info.js'
+import { type AdapterOptions, createSessionLoader } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 

@@ -14,6 +14,7 @@ import { shared } from '../core/process.js'
 import { isSameStore } from '../request/scope.js'
 import { sessionHere } from '../request/with-session.js'
 import type { Session, SessionStore } from '../store/contract.js'
+import { webRequestInfo } from './request-info.js'
 import {
   type AdapterOptions,
   attempt,
@@ -23,7 +24,6 @@ import {
   handle,
   type SessionHeaders,
   type SessionRequest,
-  webRequestInfo,
 } from './session-request.js'
 import { checkResponse, webResponse } from './web-response.js'
 

@@ -10,13 +10,13 @@ import { deferResponse } from './deferred-response.js'
 import { type ErrorResponse, errorResponse } from './errors.js'
 import { findSession, withCrossSite } from './find-session.js'
 import { runWithEvents } from './request-events.js'
+import { requestInfo } from './request-info.js'
 import {
   type AdapterOptions,
   createSessionLoader,
   type ErrorOptions,
   loaderOptions,
   type ProxyOptions,
-  requestInfo,
 } from './session-request.js'
 
 export type { CookieOptions } from './cookie.js'

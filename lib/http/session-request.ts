@@ -1,25 +1,23 @@
 // Defines what all adapters share: the options, the steps of a request from load to save, and the response headers.
 
-import type { IncomingMessage } from 'node:http'
 import type { BindingReply } from '../bound/endpoints.js'
 import { given, type SessionError, type StoreError } from '../core/errors.js'
 import { E, O, TE } from '../core/prelude.cjs'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
-import { type Device, ownLifetimeOf } from '../core/well-known-keys.js'
+import { ownLifetimeOf } from '../core/well-known-keys.js'
 import { changesWithin, closeScope, dropScope, sessionOf } from '../request/current-scope.js'
-import { chainOf, inScope, isInside, openScope, type Scope } from '../request/scope.js'
+import { chainOf, inScope, isInside, openScope, type Scope, type ScopeRequest } from '../request/scope.js'
 import { buildSession, sessionToken } from '../request/verbs.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type BoundOptions, type BoundRequest, boundWith } from './bound.js'
 import { type CookieOptions, type SessionCookies, sessionCookies } from './cookie.js'
-import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
+import type { RequestInfo } from './csrf.js'
 import type { OnError } from './errors.js'
 import { endCrossSite, type FoundSession, findSession, isPrefetchOf, withCrossSite } from './find-session.js'
-import { addressOf, type Forwarded, forwardedBy, sharedNetworkOf, type TrustProxy } from './forwarded.js'
+import { forwardedBy, type TrustProxy } from './forwarded.js'
+import { deviceIn, webRequestInfo } from './request-info.js'
 import type { TokenGuard } from './token-guard.js'
-
-export type { RequestInfo } from './csrf.js'
 
 export interface AdapterOptions extends CookieOptions {
   readonly store: SessionStore
@@ -164,39 +162,30 @@ export const createSessionLoader = (options: AdapterOptions & ProxyOptions) => {
     async () => {
       const found = await findSession(loader)(info)()
       if (E.isLeft(found)) return found
-      const device = (): Device => deviceIn(info)
       const bound = loader.bound?.(info, found.right)
       const permitted = bound?.found ?? found.right
-      const request = {
-        isPrefetch: isPrefetchOf(info),
-        origin: info,
-        proof: bound?.proof ?? 'unbound',
-        readOnly: bound?.readOnly,
-        device,
-        looked: false,
-      }
       const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(permitted))
+      const request = scopeRequestOf(info, bound)
       const scope = openScope(session, request)
       const looked = (): boolean => request.looked
       const cookies = cookiesFor(loader.cookies, info, permitted)
       const headers = (endsCrossSite: boolean): SessionHeaders => {
-        const added = bound?.headersOf(scope, looked())
-        return {
-          cookies: [...cookies(scope, endsCrossSite), ...(added?.cookies ?? [])],
-          headers: added?.headers ?? [],
-          looked,
-        }
+        const own = cookies(scope, endsCrossSite)
+        if (bound === undefined) return { cookies: own, headers: [], looked }
+        const added = bound.headersOf(scope, looked())
+        return { cookies: [...own, ...added.cookies], headers: added.headers, looked }
       }
       return E.right(sessionRequestOf(scope, permitted, headers, bound))
     }
 }
 
-/** The maximum length of a stored `User-Agent`. */
-const MAX_USER_AGENT = 500
-
-const deviceIn = ({ request, address }: RequestInfo): Device => ({
-  userAgent: request && headerOf(request, 'user-agent')?.slice(0, MAX_USER_AGENT),
-  network: sharedNetworkOf(address),
+const scopeRequestOf = (info: RequestInfo, bound: BoundRequest | undefined): ScopeRequest => ({
+  isPrefetch: isPrefetchOf(info),
+  proof: bound?.proof ?? 'unbound',
+  readOnly: bound?.readOnly,
+  device: () => deviceIn(info),
+  origin: info,
+  looked: false,
 })
 
 export const loaderOptions = (options: AdapterOptions & ProxyOptions) => {
@@ -218,16 +207,9 @@ const sessionRequestOf = (
     peek: () => scope.session,
     isInside: () => isInside(scope),
     enter: <A>(f: () => A): A => inScope(chain, f),
-    run: (handler: () => Handled) =>
-      inScope(chain, () => attempt(bound?.refusal === undefined ? handler : () => TE.left(bound.refusal))),
+    run: (handler: () => Handled) => inScope(chain, () => attempt(bound?.refused ?? handler)),
     answer: bound?.answer,
-    finished: async () => {
-      for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
-        await changes
-        // This pause lets the handler continue after its transaction. The handler may then throw or edit the session.
-        await new Promise((resolve) => setImmediate(resolve))
-      }
-    },
+    finished: () => finished(scope),
     commit: async () => {
       const saved = await closeScope(scope)()
       if (E.isLeft(saved)) return saved
@@ -239,6 +221,14 @@ const sessionRequestOf = (
       dropScope(scope)
       return headers(false)
     },
+  }
+}
+
+const finished = async (scope: Scope): Promise<void> => {
+  for (let changes = changesWithin(scope); changes !== undefined; changes = changesWithin(scope)) {
+    await changes
+    // This pause lets the handler continue after its transaction. The handler may then throw or edit the session.
+    await new Promise((resolve) => setImmediate(resolve))
   }
 }
 
@@ -370,32 +360,3 @@ const isEither = (value: unknown): value is E.Either<unknown, unknown> =>
   value !== null &&
   '_tag' in value &&
   ((value._tag === 'Left' && 'left' in value) || (value._tag === 'Right' && 'right' in value))
-
-export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
-  requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
-
-/** Returns the `RequestInfo` of a `Request`. `address` is the client's address, if the server passes it. */
-export const webRequestInfo = (request: Request, trustProxy: TrustProxy, address?: string): RequestInfo =>
-  requestInfoFrom(request, request.url.startsWith('https:'), address, trustProxy)
-
-const requestInfoFrom = (
-  request: CheckedRequest,
-  encrypted: boolean,
-  peer: string | undefined,
-  trustProxy: TrustProxy,
-): RequestInfo => {
-  const forwarded = forwardedOf(request, trustProxy, peer)
-  return {
-    cookieHeader: headerOf(request, 'cookie'),
-    secure: encrypted || forwarded.proto === 'https',
-    // The address is parsed only when it is read, because most adapters have no token guard.
-    get address() {
-      return forwarded.address ?? addressOf(peer)
-    },
-    host: forwarded.host,
-    request,
-  }
-}
-
-export const forwardedOf = (request: CheckedRequest, trustProxy: TrustProxy, peer?: string): Forwarded =>
-  forwardedBy(trustProxy)((name) => headerOf(request, name), peer)

@@ -6,8 +6,9 @@ import type { SessionError } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { withEdits } from '../core/session.js'
 import type { Change, SavedSnapshot, Session } from '../store/contract.js'
-import { createSession, currentScope, guarded, saveEdits } from './current-scope.js'
+import { currentScope, guarded } from './current-scope.js'
 import { replace, replaceState } from './scope.js'
+import { createSession, saveEdits } from './store-session.js'
 import { sessionHere } from './with-session.js'
 
 /** A write that also saves a change of the session, if there is one. */

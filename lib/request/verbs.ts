@@ -26,8 +26,9 @@ import {
 import { type IdOrigin, type SessionId, Token } from '../core/token.js'
 import { type Absence, onceCommitted, type Session, type SessionStore } from '../store/contract.js'
 import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
-import { currentScope, endBirth, guarded, mayBeStored, storeSession, syncDestroyed } from './current-scope.js'
+import { currentScope, guarded, syncDestroyed } from './current-scope.js'
 import { lookAt, type Scope } from './scope.js'
+import { endBirth, mayBeStored, storeSession } from './store-session.js'
 
 /**
  * Builds a new session, which is only in memory until its first save. A session without values is never stored.

@@ -81,9 +81,13 @@ export interface SessionEvents {
   readonly proofRefreshed: { readonly id: SessionId }
   /**
    * A registration or a proof was refused. The reason `unproven` stands for a request of a bound session that needed a
-   * proof and had none.
+   * proof and had none. `skipped` is then what the browser says of it, such as `quota_exceeded`.
    */
-  readonly proofRefused: { readonly id?: SessionId; readonly reason: ProofRefusal }
+  readonly proofRefused: {
+    readonly id?: SessionId
+    readonly reason: ProofRefusal
+    readonly skipped?: string
+  }
   /** An operation failed with an error other than `SaveConflict` and `SessionGone`. */
   readonly failed: {
     readonly operation: Operation

@@ -101,12 +101,13 @@ export class BoundBrowser {
 
   /** Refreshes the bound cookie. Without a challenge, or with one that is too old, it first gets one. */
   async refresh(): Promise<Response> {
-    for (let attempt = 1; ; attempt += 1) {
-      const proof = this.challenge === undefined ? undefined : proofOf(this.keys, this.challenge)
+    const answer = async (): Promise<Response> => {
+      const { challenge } = this
       this.challenge = undefined
-      const response = await this.refreshWith(proof)
-      if (this.challenge === undefined || attempt === 3) return response
+      return this.refreshWith(challenge === undefined ? undefined : proofOf(this.keys, challenge))
     }
+    const first = await answer()
+    return this.challenge === undefined ? first : answer()
   }
 
   /** The bound cookie has ended. */
