@@ -1,7 +1,9 @@
-// The page of the lab. It draws what two overlapping requests have done on two stores. It needs no script.
+// The page of the lab. It draws what two overlapping requests have done on two stores, and tells what copied cookies could
+// do. It needs no script.
 
 import { type Html, html, nothing } from './html.js'
 import type { ExperimentName, Outcome, Run, Step } from './lab.js'
+import type { Theft, TheftRun, TheftStep } from './lab-theft.js'
 
 const WIDTH = 340
 const LEFT = 46
@@ -102,16 +104,40 @@ ${run === undefined ? nothing : html`<div class="pair">${card('keyrow: a row for
 </section>`
 }
 
+const theftStep = ({ who, does, status }: TheftStep): Html => html`<li>
+the ${who} ${does}: <span class="${status < 400 ? 'soft' : 'bad'}">${status < 400 ? 'done' : 'refused'} (${status})</span></li>`
+
+const theftCard = (title: string, { steps, stolen }: Theft): Html => html`
+<section class="card" data-lost="${stolen.length}">
+<h3>${title}</h3>
+<ol class="steps">${steps.map(theftStep)}</ol>
+${
+  stolen.length === 0
+    ? html`<p class="good">✓ After ten minutes the copied cookies have changed nothing.</p>`
+    : html`<p class="bad">✗ The thief still has the session:</p><ul class="lost">${stolen.map((fact) => html`<li>${fact}</li>`)}</ul>`
+}
+</section>`
+
+const theft = (user: string, run: TheftRun | undefined): Html => html`
+<section id="theft">
+<h2>A copied cookie in a second browser</h2>
+<p>${user} is signed in. A thief copies the cookies, and uses them at once, and again after eleven minutes. The two browsers are made by
+this page. The clock of the experiment is put forward.</p>
+<form method="post" action="/lab/theft"><button class="main">${run === undefined ? 'Run the theft' : 'Run again'}</button></form>
+${run === undefined ? nothing : html`<div class="pair">${theftCard('A bound session', run.bound)}${theftCard('An ordinary session', run.ordinary)}</div>`}
+</section>`
+
 export interface Lab {
   /** The name of the customer, or `undefined` for a visitor. */
   readonly customer: string | undefined
   readonly runs: Readonly<Record<ExperimentName, Run | undefined>>
+  readonly theft: TheftRun | undefined
 }
 
 /** The user of the experiments, if the visitor is not signed in. */
 export const DEMO_USER = 'Ada'
 
-export const labPage = ({ customer, runs }: Lab): Html => {
+export const labPage = ({ customer, runs, theft: stolen }: Lab): Html => {
   const user = customer ?? DEMO_USER
   return html`
 <p>What happens to a session when two requests of one browser overlap? Press a button. Both requests then run for real, in the
@@ -123,6 +149,7 @@ database of this shop: once with keyrow, and once with a store that saves each s
   }</p>
 ${experiment('tabs', user, runs.tabs)}
 ${experiment('sign-out', user, runs['sign-out'])}
+${theft(user, stolen)}
 <p class="key soft"><svg viewBox="0 0 12 12"><rect class="load" width="12" height="12"></rect></svg> loads
 <svg viewBox="0 0 12 12"><rect class="work" width="12" height="12"></rect></svg> works
 <svg viewBox="0 0 12 12"><rect class="save" width="12" height="12"></rect></svg> saves

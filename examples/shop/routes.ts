@@ -11,6 +11,7 @@ import {
   type RequestRejected,
   type Session,
   type SessionError,
+  type SessionKey,
   type SessionStore,
   sessionRef,
   sessionSet,
@@ -25,6 +26,7 @@ import { type Answer, onError, page, Refused, readFields, readForm, seeOther, se
 import type { Html } from './html.js'
 import { type ExperimentName, runExperiment, runKey } from './lab.js'
 import { DEMO_USER, type Lab, labPage } from './lab-page.js'
+import { runTheft, theftKey } from './lab-theft.js'
 import { noteVisitor, pathOf } from './log.js'
 import {
   cartPage,
@@ -96,6 +98,7 @@ const routesOver = (
     ['/lab/rows', { GET: liveRows(database) }],
     ['/lab/tabs', runs(database, store, 'tabs')],
     ['/lab/sign-out', runs(database, store, 'sign-out')],
+    ['/lab/theft', keeps(theftKey, 'theft', (name) => runTheft(store, name))],
     ['/', shows('Keys, rows and sundries', flow(frontPage, TE.right))],
     ['/cart', shows('Your cart', flow(cartOf, cartPage, TE.right))],
     ['/cart/add', takes(productForm, putIntoCart, '/cart')],
@@ -127,20 +130,22 @@ const labOf = (session: Session): Lab => {
   return {
     customer: O.toUndefined(customerOf(session)),
     runs: { tabs: runOf('tabs'), 'sign-out': runOf('sign-out') },
+    theft: O.toUndefined(sessionRef(theftKey)(session)),
   }
 }
 
-/** Returns the route that runs an experiment of the lab, and keeps the result in the visitor's session. */
 const runs = (database: Database, store: SessionStore, name: ExperimentName): Route =>
+  keeps(runKey(name), name, (user) => runExperiment(database, store, name, user))
+
+/** Returns the route that runs an experiment of the lab, and keeps the result in the visitor's session. */
+const keeps = <A>(key: SessionKey<A>, name: string, run: (user: string) => TE.TaskEither<never, A>): Route =>
   takes(
     emptyForm,
     () =>
       pipe(
         currentSession,
-        TE.chainW((session) =>
-          runExperiment(database, store, name, O.getOrElse((): string => DEMO_USER)(customerOf(session))),
-        ),
-        TE.chainW((run) => updateCurrentSession(sessionSet(runKey(name), run))),
+        TE.chainW((session) => run(O.getOrElse((): string => DEMO_USER)(customerOf(session)))),
+        TE.chainW((result) => updateCurrentSession(sessionSet(key, result))),
       ),
     `/lab#${name}`,
   )

@@ -81,6 +81,26 @@ const runsSignOut = async (t: Test, page: Page, user: string): Promise<void> => 
   t.match(await whole.locator('.lost li').allTextContents(), [`${user} is signed in`])
 }
 
+const runsTheft = async (t: Test, page: Page): Promise<void> => {
+  await page.click('text=Run the theft')
+  const [bound, ordinary] = cards(page, 'theft')
+  await bound.waitFor()
+  const steps = async (card: Locator) =>
+    (await card.locator('.steps li').allTextContents()).map((text) => text.trim())
+  t.strictSame(await steps(bound), [
+    'the customer signs in: done (200)',
+    'the customer registers a public key: done (200)',
+    'the thief copies the cookies, and adds a boat: done (200)',
+    'the thief adds an oar, eleven minutes later: refused (403)',
+    'the thief asks for a new bound cookie, with a key of the thief: refused (403)',
+    'the customer proves to have the key: done (200)',
+    'the customer adds tea: done (200)',
+  ])
+  t.equal((await steps(ordinary)).at(2), 'the thief adds an oar, eleven minutes later: done (200)')
+  t.equal(await bound.getAttribute('data-lost'), '0')
+  t.strictSame(await ordinary.locator('.lost li').allTextContents(), ['oar is in the cart'])
+}
+
 for (const [javaScriptEnabled, colorScheme] of [
   [true, 'light'],
   [true, 'dark'],
@@ -95,10 +115,8 @@ for (const [javaScriptEnabled, colorScheme] of [
     t.match(await page.locator('main').textContent(), 'sessions of an imaginary Ada')
     await runsTabs(t, page)
     await runsSignOut(t, page, 'Ada')
-    t.match(
-      await page.locator('footer').textContent(),
-      /Your last click, \/lab\/sign-out, took \d+ statements/,
-    )
+    await runsTheft(t, page)
+    t.match(await page.locator('footer').textContent(), /Your last click, \/lab\/theft, took \d+ statements/)
     for (const width of [390, 900, 1400]) {
       await page.setViewportSize({ width, height: 900 })
       t.ok(await fits(page), `nothing sticks out at ${String(width)} pixels`)
