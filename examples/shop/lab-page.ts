@@ -149,11 +149,11 @@ database of this shop: once with keyrow, and once with a store that saves each s
   }</p>
 ${experiment('tabs', user, runs.tabs)}
 ${experiment('sign-out', user, runs['sign-out'])}
-${theft(user, stolen)}
 <p class="key soft"><svg viewBox="0 0 12 12"><rect class="load" width="12" height="12"></rect></svg> loads
 <svg viewBox="0 0 12 12"><rect class="work" width="12" height="12"></rect></svg> works
 <svg viewBox="0 0 12 12"><rect class="save" width="12" height="12"></rect></svg> saves
 <svg viewBox="0 0 12 12"><rect class="failed" width="12" height="12"></rect></svg> is refused</p>
+${theft(user, stolen)}
 <h2>The rows of your own session</h2>
 <p>They are read anew every two seconds. <a href="/">Add something to your cart</a> in another tab, and watch them.</p>
 <iframe src="/lab/rows" title="The rows of your session, live"></iframe>`

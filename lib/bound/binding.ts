@@ -3,9 +3,10 @@
 // challenge nor a refresh of the cookie is stored.
 
 import { timingSafeEqual } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
 import { OWN, type SessionKey, sessionKey } from '../core/key.js'
 import { t } from '../core/prelude.cjs'
-import { randomBits64, type Token } from '../core/token.js'
+import { randomBits64, type SecretHash, type Token } from '../core/token.js'
 import { sessionRef } from '../core/values.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { PublicJwk } from './proof-token.js'
@@ -32,6 +33,15 @@ export const newBoundKey = (key: Omit<BoundKey, 'id'>): BoundKey => ({ ...key, i
 /** Returns the key to which a session is bound, or `undefined`. */
 export const boundKeyOf = (session: Session): BoundKey | undefined =>
   session.store.has(OWN.bound) ? sessionRef(boundKey, undefined)(session) : undefined
+
+/** The registration of a key. */
+export type Registration = Pick<BoundKey, 'id' | 'at'>
+
+/** Returns the registration of the key of a session, without the cost of decoding the key. */
+export const registrationOf = (session: Session): Registration | undefined => {
+  const value = session.store.get(OWN.bound) as Partial<Registration> | undefined
+  return typeof value?.id === 'string' && typeof value.at === 'number' ? (value as Registration) : undefined
+}
 
 /** Returns the present time by the store's clock, as far as it is known. */
 export const timeOf = ({ clock = Date.now }: SessionStore): number => clock()
@@ -65,4 +75,16 @@ export const expiryOf = (token: Token, purpose: Purpose, text: string): number |
 }
 
 /** The purpose of the bound cookie. A new registration makes the cookies of an earlier one invalid. */
-export const cookieOf = ({ id }: BoundKey): Purpose => `cookie ${id}`
+export const cookieOf = ({ id }: Registration): Purpose => `cookie ${id}`
+
+/** The hashes of the secrets of cookies that were verified. A browser sends a cookie again for some minutes. */
+const verified = new LRUCache<string, SecretHash>({ max: 10_000 })
+
+/** Returns the time until which a bound cookie is valid, or `undefined` if the session's secret did not make it. */
+export const cookieExpiry = (token: Token, registration: Registration, text: string): number | undefined => {
+  const known = `${registration.id} ${text}`
+  if (verified.get(known) === token.hash) return Number.parseInt(text, 36)
+  const expiresAt = expiryOf(token, cookieOf(registration), text)
+  if (expiresAt !== undefined) verified.set(known, token.hash)
+  return expiresAt
+}

@@ -33,6 +33,7 @@ export type SecretHash = string & { readonly [secretHash]: true }
 
 export class Token {
   readonly #secret: string
+  #hash: SecretHash | undefined
 
   private constructor(
     readonly id: SessionId,
@@ -60,7 +61,8 @@ export class Token {
   }
 
   get hash(): SecretHash {
-    return sha256(this.#secret) as SecretHash
+    this.#hash ??= sha256(this.#secret) as SecretHash
+    return this.#hash
   }
 
   /** Derives 256 bits from the secret. The bits are different for each purpose. */

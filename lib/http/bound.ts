@@ -6,10 +6,10 @@
 import {
   authenticatedText,
   type BoundKey,
-  boundKeyOf,
   CHALLENGE_MS,
+  cookieExpiry,
   cookieOf,
-  expiryOf,
+  registrationOf,
   timeOf,
 } from '../bound/binding.js'
 import {
@@ -143,9 +143,8 @@ const answerTo = (
   request: CheckedRequest,
   note: (key: BoundKey) => void,
 ): BoundRequest['answer'] => {
-  if (request.method !== 'POST') return undefined
   const { paths } = binding
-  const path = pathOf(request)
+  const path = request.method === 'POST' ? pathOf(request) : ''
   if (path !== paths.register && path !== paths.refresh) return undefined
   const asked: BindingRequest = {
     proof: headerOf(request, 'secure-session-response'),
@@ -176,8 +175,9 @@ const pathOf = (request: CheckedRequest): string => {
   // Express removes the path of a router from `url`.
   const { originalUrl, url = '' } = request as CheckedRequest & { readonly originalUrl?: string }
   const target = originalUrl ?? url
-  const path = target.startsWith('/') ? target : URL.canParse(target) ? new URL(target).pathname : ''
-  return path.split('?')[0] ?? ''
+  if (!target.startsWith('/')) return URL.canParse(target) ? new URL(target).pathname : ''
+  const end = target.indexOf('?')
+  return end < 0 ? target : target.slice(0, end)
 }
 
 interface State {
@@ -187,12 +187,13 @@ interface State {
 }
 
 const stateOf = ({ session }: FoundSession, text: string | undefined): State => {
-  const key = O.isSome(session) ? boundKeyOf(session.value) : undefined
-  if (O.isNone(session) || key === undefined) return { proof: 'unbound' }
-  const now = timeOf(session.value.handle)
-  const expiresAt = text === undefined ? undefined : expiryOf(session.value.token, cookieOf(key), text)
+  const registration = O.isSome(session) ? registrationOf(session.value) : undefined
+  if (O.isNone(session) || registration === undefined) return { proof: 'unbound' }
+  const { token, handle } = session.value
+  const now = timeOf(handle)
+  const expiresAt = text === undefined ? undefined : cookieExpiry(token, registration, text)
   if (expiresAt !== undefined && expiresAt > now) return { proof: 'proven', expiresAt }
-  return { proof: text === undefined && now < key.at + GRACE_MS ? 'proven' : 'unproven' }
+  return { proof: text === undefined && now < registration.at + GRACE_MS ? 'proven' : 'unproven' }
 }
 
 /** Returns what an unproven request may do. An unproven request never merges a cross-site session. */
@@ -231,7 +232,9 @@ const cookiesOf = ({ cookie, lifetimeMs }: Binding, context: CookieContext): rea
   const { scope, found, text, state, proven } = context
   const { session } = scope
   const before = O.toUndefined(found.session)
-  const key = boundKeyOf(session)
+  const isSame = before?.token === session.token && scope.state !== 'destroyed'
+  if (isSame && proven === undefined && state.proof === 'proven') return []
+  const key = registrationOf(session)
   const hasEnded = scope.state === 'destroyed' || (before !== undefined && before.id !== session.id)
   if (hasEnded || key === undefined)
     return text !== undefined && before !== undefined ? [cookie.clear(true)] : []
@@ -259,7 +262,7 @@ const offers = (
   looked: boolean,
 ): BoundHeaders['headers'] => {
   if (state === 'destroyed' || state === 'gone' || O.isNone(session.snapshot)) return []
-  const key = boundKeyOf(session)
+  const key = registrationOf(session)
   const isSent = O.isNone(found.session) || sessionToken(found.session.value) !== sessionToken(session)
   if (key === undefined)
     return isSent && principalOf(session) !== undefined

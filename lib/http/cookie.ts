@@ -88,10 +88,18 @@ const checkOptions = (options: CookieOptions): void => {
 /** The maximum number of tokens that are tried for one request. Each attempt costs a load. */
 const MAX_TOKENS = 3
 
+let [lastHeader, lastCookies] = ['', parseCookie('')]
+
+/** Parses the header. Several cookies are read from the header of a request, which is parsed only once. */
+const parsed = (header: string): typeof lastCookies => {
+  if (header !== lastHeader) [lastHeader, lastCookies] = [header, parseCookie(header)]
+  return lastCookies
+}
+
 // A browser sends several cookies of one name if they were set for different paths or domains. In that case each value
 // that is a well-formed token is tried.
 const tokensIn = (header: string, name: string): readonly string[] => {
-  const first = parseCookie(header)[name]
+  const first = parsed(header)[name]
   if (first === undefined) return []
   if (header.indexOf(`${name}=`) === header.lastIndexOf(`${name}=`)) return [first]
   const all = new Set(header.split(';').flatMap((pair) => parseCookie(pair)[name] ?? []))
