@@ -27,7 +27,7 @@ const serve = async (url: string): Promise<void> => {
   app.set('trust proxy', true)
   const router = (options: Partial<AdapterOptions>) => {
     const routes = express()
-    routes.use(sessionMiddleware({ store, ...options }) as RequestHandler)
+    routes.use(sessionMiddleware({ store, ...options }) as unknown as RequestHandler)
     routes.post('/in', async (_req, res) => {
       await updateCurrentSession((session) =>
         Array.from({ length: 5 }).reduce(
