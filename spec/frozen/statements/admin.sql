@@ -232,7 +232,8 @@ select (select count(*) from ended)::int as ended, (select count(*) from chosen)
 --         CTE Scan on chosen
 
 -- admin.entrySample
-select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as orphans
+select count(*)::float8 as counted, (count(*) filter (where value is null))::float8 as dead, 0::float8 as orphans,
+       (count(*) filter (where key = 'keyrow:bound' and value is not null))::float8 as bound
 from "keyrow".entry tablesample system ($1::real)
 where (select clock_timestamp() is not null)
 -- plan:
