@@ -1,20 +1,26 @@
 // Tests sessions that are bound to a browser, over each adapter with its real framework, by a browser that sends what
 // Chromium sends. The real Chromium is in slow/bound-browser.spec.ts.
 
+import { createServer } from 'node:http'
 import * as E from 'fp-ts/lib/Either.js'
 import * as TE from 'fp-ts/lib/TaskEither.js'
+import * as io from 'io-ts'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import type { BoundOptions } from '../lib/http/bound.js'
 import { sessionListener } from '../lib/http/node.js'
+import { flow, flowHandler, nodeFlow, suspend } from '../lib/promise/flow.js'
 import {
   currentProof,
   currentSession,
+  destroySessionsOf,
   flash,
+  loadCurrentKeys,
   loadSession,
   observedDatabase,
   onSessionEvent,
+  refreshSession,
   requireProof,
   resetSession,
   rotateSession,
@@ -29,9 +35,9 @@ import {
   withSession,
 } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
-import type { SessionStore } from '../lib/store/contract.js'
+import type { Session, SessionStore } from '../lib/store/contract.js'
 import { memoryStore } from '../lib/store/memory.js'
-import { type CallHandler, documentedDoor, doors, type SpecDoor } from './support/adapters.js'
+import { type CallHandler, documentedDoor, doors, listening, type SpecDoor } from './support/adapters.js'
 import { BoundBrowser, newKeys, proofOf } from './support/bound-browser.js'
 import { quietPool } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
@@ -53,6 +59,9 @@ const program: CallHandler = async ({ path, query }) => {
   if (path === '/nested')
     await withSession(sessionSet('cart', 99)(await currentSession()), () => Promise.resolve(undefined))
   if (path === '/saved') await saveSession(sessionSet('cart', 98)(await currentSession()))
+  if (path === '/end') await destroySessionsOf((await currentSession()).handle, 'ada')
+  if (path === '/more') await loadCurrentKeys('cart')
+  if (path === '/fresh') await refreshSession(await currentSession())
   if (path === '/flash') await flash('info', 'Hi')
   if (path === '/flashes') return { body: (await takeFlashes()).map(({ text }) => text).join() }
   if (path === '/sure') await requireProof()
@@ -85,6 +94,9 @@ const served = async (
     },
   }
 }
+
+/** The paths that change or end the session. */
+const CHANGES = ['/add', '/in', '/keep', '/out', '/leave', '/end', '/rotate', '/nested', '/saved', '/flash']
 
 const post = { method: 'POST' }
 const textOf = async (response: Promise<Response>): Promise<string> => (await response).text()
@@ -140,7 +152,7 @@ for (const door of [...doors, await documentedDoor()])
       t.equal(await near.text(), 'proven 2')
       t.match(near.headers.get('secure-session-challenge'), /^"[^"]+";id="[^"]+"$/, 'a challenge in advance')
       t.equal(await statusOf(browser.refresh()), 200)
-      server.elapse(11 * MINUTE)
+      server.elapse(12 * MINUTE)
       browser.loseBoundCookie()
       t.equal(await textOf(browser.send('/')), 'unproven 2')
       t.equal(await statusOf(browser.refresh()), 200)
@@ -155,14 +167,13 @@ for (const door of [...doors, await documentedDoor()])
       const browser = await boundBrowser(t, server)
       const thief = browser.thief()
       t.equal(await textOf(thief.send('/add', post)), 'proven 2', 'as long as the bound cookie lives')
-      server.elapse(11 * MINUTE)
-      for (const path of ['/add', '/in', '/rotate', '/out', '/keep']) {
+      server.elapse(12 * MINUTE)
+      for (const path of CHANGES) {
         const refused = await thief.send(path, post)
         t.equal(refused.status, 403)
         t.equal(refused.headers.get('retry-after'), '5')
       }
-      for (const path of ['/add', '/in', '/rotate', '/nested', '/saved', '/sure'])
-        t.equal(await statusOf(thief.send(path)), 403, path)
+      for (const path of [...CHANGES, '/sure']) t.equal(await statusOf(thief.send(path)), 403, path)
       t.equal(await textOf(thief.send('/')), 'unproven 2')
       t.equal(await statusOf(thief.refresh()), 403)
       t.equal(thief.challenge, undefined, 'no second chance')
@@ -175,13 +186,17 @@ for (const door of [...doors, await documentedDoor()])
     t.test('a rotation keeps what the browser has proved', async (t) => {
       const server = await served(t, door)
       const browser = await boundBrowser(t, server)
-      const before = new Map(browser.jar)
       t.equal(await textOf(browser.send('/rotate', post)), 'proven 1')
-      t.not(browser.jar.get('__Host-session-bound'), before.get('__Host-session-bound'))
       t.equal(await textOf(browser.send('/')), 'proven 1')
       t.equal(await textOf(browser.send('/in?user=bob', post)), 'proven 1')
       t.equal(await textOf(browser.send('/')), 'proven 1')
-      server.elapse(11 * MINUTE)
+      server.elapse(11.5 * MINUTE)
+      t.equal(await textOf(browser.send('/')), 'unproven 1')
+      t.ok(
+        browser.jar.has('__Host-session-bound'),
+        'a refresh of a cookie that has just ended may be under way',
+      )
+      server.elapse(MINUTE)
       t.equal(await textOf(browser.send('/')), 'unproven 1')
       t.notOk(browser.jar.has('__Host-session-bound'), 'a cookie that is no longer valid is deleted')
       t.equal(await statusOf(browser.refresh()), 200)
@@ -193,7 +208,7 @@ for (const door of [...doors, await documentedDoor()])
       const server = await served(t, door, { unproven })
       const browser = await boundBrowser(t, server)
       const thief = browser.thief()
-      server.elapse(11 * MINUTE)
+      server.elapse(12 * MINUTE)
       for (const path of ['/', '/flashes', '/add']) t.equal(await statusOf(thief.send(path)), 403)
       const signedIn = await thief.send('/in?user=eve', post)
       t.equal(await signedIn.text(), 'unbound 0')
@@ -413,7 +428,7 @@ t.test('whoever signs in without a proof registers a key of his own', async (t) 
   t.equal(await textOf(other.send('/add', post)), 'unproven 2')
   t.equal(await statusOf(other.send('/sure', post)), 403)
   const offer = await other.send('/in', post)
-  t.equal(await offer.text(), 'unproven 2')
+  t.equal(await offer.text(), 'unbound 2')
   t.equal((await other.register(offer))?.status, 200)
   t.equal(await textOf(other.send('/')), 'proven 2')
 })
@@ -439,6 +454,144 @@ t.test('right after a registration no cookie is needed, since requests may be un
   t.equal(await textOf(browser.send('/add', post)), 'proven 2')
   server.elapse(20_000)
   t.equal(await statusOf(browser.send('/add', post)), 403)
+})
+
+const tokenOf = ({ jar }: BoundBrowser): string => jar.get('__Host-session') ?? ''
+
+t.test(
+  'a cross-site cookie brings neither a key into a bound session, nor a bound session into another',
+  async (t) => {
+    for (const unproven of ['read', 'refuse', 'anonymous'] as const) {
+      const server = await served(t, node, { unproven })
+      const owner = await boundBrowser(t, server)
+      const thief = server.browser()
+      await thief.send('/in?user=eve', post)
+      t.equal((await thief.register(await thief.send('/rotate', post)))?.status, 200)
+      await thief.send('/add', post)
+      server.elapse(12 * MINUTE)
+      await thief.refresh()
+      const own = new Map(thief.jar)
+      // The session of the owner, with the session of the thief to merge.
+      thief.jar.set('__Host-session-cross-site', tokenOf(thief))
+      thief.jar.set('__Host-session', tokenOf(owner))
+      for (const path of ['/session-binding/refresh', '/session-binding/register', '/', '/add'])
+        for (const method of ['GET', 'POST']) await thief.send(path, { method })
+      // The session of the thief, with the session of the owner to merge.
+      for (const [name, value] of own) thief.jar.set(name, value)
+      thief.jar.set('__Host-session-cross-site', tokenOf(owner))
+      for (const path of ['/', '/add']) t.match(await textOf(thief.send(path, post)), /^proven/)
+      owner.loseBoundCookie()
+      t.equal(await statusOf(owner.refresh()), 200, 'the owner has the key, and the session is alive')
+      t.equal(await textOf(owner.send('/')), 'proven 1', 'and nothing has changed')
+    }
+  },
+)
+
+t.test('an unproven request keeps no session alive', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  server.elapse(15 * MINUTE)
+  const before = (await loadSession(server.store, tokenOf(browser)))?.expiration
+  for (const path of ['/', '/more', '/fresh']) t.match(await textOf(browser.send(path)), 'unproven')
+  await browser.refreshWith(undefined)
+  await browser.send('/session-binding/register', post)
+  t.strictSame((await loadSession(server.store, tokenOf(browser)))?.expiration, before)
+})
+
+t.test('a challenge is of no use later, whoever has made it', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  const { id } = (await loadSession(server.store, tokenOf(browser))) as Session
+  const expires = (Date.now() + 100 * MINUTE).toString(36)
+  const mac = server.store.ids?.authenticate?.(`bound refresh ${id} ${expires}`).toString('base64url')
+  t.equal(await statusOf(browser.refreshWith(proofOf(browser.keys, `${expires}.${String(mac)}`))), 403)
+})
+
+t.test('an ordinary session cannot be bound long after its sign-in', async (t) => {
+  const server = await served(t, node)
+  const owner = server.browser()
+  const offer = await owner.send('/in', post)
+  server.elapse(20 * MINUTE)
+  const thief = owner.thief()
+  t.equal((await thief.register(offer))?.status, 403)
+  t.notOk((await thief.send('/')).headers.has('secure-session-registration'), 'no other challenge is given')
+  t.equal(await textOf(owner.send('/add', post)), 'unbound 1')
+})
+
+t.test('a browser whose registration was not answered can repeat it', async (t) => {
+  const server = await served(t, node)
+  const browser = server.browser()
+  const offer = await browser.send('/in', post)
+  t.equal((await browser.register(offer))?.status, 200)
+  browser.loseBoundCookie()
+  t.equal((await browser.register(offer))?.status, 200)
+  t.equal(await textOf(browser.send('/')), 'proven 0')
+})
+
+t.test('a cookie is valid for a minute after its end, because a request may be under way', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  server.elapse(10.5 * MINUTE)
+  t.equal(await textOf(browser.send('/add', post)), 'proven 2')
+  server.elapse(MINUTE)
+  t.equal(await statusOf(browser.send('/add', post)), 403)
+})
+
+t.test('right after a registration an old cookie does no harm', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  const old = browser.jar.get('__Host-session-bound') ?? ''
+  const offer = await browser.send('/keep', post)
+  browser.jar.set('__Host-session-bound', old)
+  t.equal((await browser.register(offer))?.status, 200)
+  browser.jar.set('__Host-session-bound', old)
+  t.equal(await textOf(browser.send('/add', post)), 'proven 2')
+})
+
+t.test(
+  'a sign-in by a form of another site is offered a registration when its session becomes the regular one',
+  async (t) => {
+    const server = await served(t, node)
+    const browser = server.browser()
+    const headers = {
+      'sec-fetch-site': 'cross-site',
+      'sec-fetch-mode': 'navigate',
+      'sec-fetch-dest': 'document',
+    }
+    const form = await browser.send('/in', { ...post, headers })
+    t.notOk(form.headers.has('secure-session-registration'))
+    const page = await browser.send('/')
+    t.equal((await browser.register(page))?.status, 200)
+    t.equal(await textOf(browser.send('/')), 'proven 0')
+  },
+)
+
+t.test('a flow of a bound session takes no answer without a proof', async (t) => {
+  let now = Date.now()
+  const store = memoryStore({ clock: () => now })
+  const asking = flow({ name: 'asking', input: io.strict({}) }, function* () {
+    const { word } = yield* suspend('word', io.strict({ word: io.string }), ({ url }) => url)
+    return word
+  })
+  const handler = nodeFlow(flowHandler(asking, { at: '/ask', start: () => ({}), done: () => '/done' }))
+  const listener = sessionListener({ store, bound: {}, trustProxy: true })(async (req, res) => {
+    const { pathname, searchParams } = new URL(req.url ?? '', 'http://localhost')
+    if (pathname === '/in') await signIn('ada')
+    if (pathname !== '/ask') return res.end()
+    // A middleware that lets a link send a form.
+    if (searchParams.has('post')) Object.assign(req, { method: 'POST' })
+    return handler(req, res)
+  })
+  const { url, close } = await listening(createServer(listener))
+  t.teardown(close)
+  const browser = new BoundBrowser(url)
+  await browser.register(await browser.send('/in', post))
+  const page = (await browser.send('/ask')).headers.get('location') ?? ''
+  now += 15 * MINUTE
+  quiet(t)
+  const { id } = (await loadSession(store, tokenOf(browser))) as Session
+  t.equal(await statusOf(browser.thief().send(`${page}&post=1&word=x`)), 403)
+  t.strictSame(await right(store.flows?.list(id) ?? TE.right([])), [])
 })
 
 t.test('invalid options are refused when the adapter is made', async (t) => {

@@ -1,12 +1,13 @@
-// Defines what binds a session to a browser: the browser's public key, which is one key of the session, and texts that the
-// session's secret authenticates until a time. Such a text is a challenge, or the value of the bound cookie. So neither a
-// challenge nor a refresh of the cookie is stored.
+// Defines what binds a session to a browser: the browser's public key, which is one key of the session, and texts that are
+// authenticated for one session until a time. Such a text is a challenge, or the value of the bound cookie. So neither a
+// challenge nor a refresh of the cookie is stored. The key of the authentication is the store's key of verifiable ids, which
+// is in the database. It is in no cookie, and in no value of a session.
 
 import { timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { OWN, type SessionKey, sessionKey } from '../core/key.js'
 import { t } from '../core/prelude.cjs'
-import { randomBits64, type SecretHash, type Token } from '../core/token.js'
+import { randomBits64 } from '../core/token.js'
 import { sessionRef } from '../core/values.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { PublicJwk } from './proof-token.js'
@@ -56,35 +57,39 @@ export const CHALLENGE_MS = 120_000
 export const challengeEnd = (session: Session): number =>
   (Math.floor(timeOf(session.handle) / (CHALLENGE_MS / 2)) + 2) * (CHALLENGE_MS / 2)
 
-/** What an authenticated text is for. A text for one purpose is not valid for another. */
+/** What an authenticated text is for. A text for one purpose, or for one session, is not valid for another. */
 type Purpose = 'register' | 'refresh' | `cookie ${string}`
 
-/** Makes a text that `expiryOf` accepts. */
-export const authenticatedText = (token: Token, purpose: Purpose, expiresAt: number): string => {
+/** Makes a text that `expiryOf` accepts. A thief of the cookies cannot make it, since the key is known to the store only. */
+export const authenticatedText = (session: Session, purpose: Purpose, expiresAt: number): string => {
   const expires = Math.floor(expiresAt).toString(36)
-  return `${expires}.${token.derived(`bound ${purpose} ${expires}`).toString('base64url')}`
+  const mac = session.handle.ids?.authenticate?.(`bound ${purpose} ${session.id} ${expires}`)
+  return `${expires}.${mac?.toString('base64url') ?? ''}`
 }
 
-/** Returns the time until which a text of the session is valid, or `undefined` if the session's secret did not make it. */
-export const expiryOf = (token: Token, purpose: Purpose, text: string): number | undefined => {
-  const expires = /^([0-9a-z]{1,9})\./.exec(text)?.[1]
+/** Returns the time until which a text is valid for the session, or `undefined` if no process of the store has made it. */
+export const expiryOf = (session: Session, purpose: Purpose, text: string): number | undefined => {
+  const expires = /^([0-9a-z]{1,9})\.[\w-]{43}$/.exec(text)?.[1]
   if (expires === undefined) return undefined
   const expiresAt = Number.parseInt(expires, 36)
-  const [given, own] = [Buffer.from(text), Buffer.from(authenticatedText(token, purpose, expiresAt))]
+  const [given, own] = [Buffer.from(text), Buffer.from(authenticatedText(session, purpose, expiresAt))]
   return given.length === own.length && timingSafeEqual(given, own) ? expiresAt : undefined
 }
 
 /** The purpose of the bound cookie. A new registration makes the cookies of an earlier one invalid. */
 export const cookieOf = ({ id }: Registration): Purpose => `cookie ${id}`
 
-/** The hashes of the secrets of cookies that were verified. A browser sends a cookie again for some minutes. */
-const verified = new LRUCache<string, SecretHash>({ max: 10_000 })
+/** Bound cookies that were verified, each with its session and registration. A browser sends a cookie again for minutes. */
+const verified = new LRUCache<string, number>({ max: 10_000 })
 
-/** Returns the time until which a bound cookie is valid, or `undefined` if the session's secret did not make it. */
-export const cookieExpiry = (token: Token, registration: Registration, text: string): number | undefined => {
-  const known = `${registration.id} ${text}`
-  if (verified.get(known) === token.hash) return Number.parseInt(text, 36)
-  const expiresAt = expiryOf(token, cookieOf(registration), text)
-  if (expiresAt !== undefined) verified.set(known, token.hash)
+/** Returns the time until which a bound cookie is valid, or `undefined` if it does not belong to the registration. */
+export const cookieExpiry = (
+  session: Session,
+  registration: Registration,
+  text: string,
+): number | undefined => {
+  const known = `${session.id} ${registration.id} ${text}`
+  const expiresAt = verified.get(known) ?? expiryOf(session, cookieOf(registration), text)
+  if (expiresAt !== undefined) verified.set(known, expiresAt)
   return expiresAt
 }

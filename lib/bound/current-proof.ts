@@ -2,11 +2,23 @@
 
 import { type NoCurrentSession, ProofRequired, type SessionClosed } from '../core/errors.js'
 import { pipe, TE } from '../core/prelude.cjs'
-import { currentRequest, type Proof } from '../request/scope.js'
+import { currentRequest } from '../request/scope.js'
 import { currentSession } from '../request/with-session.js'
+import type { Session } from '../store/contract.js'
 import { publish } from '../store/events.js'
+import { registrationOf } from './binding.js'
 
-export type { Proof } from '../request/scope.js'
+/**
+ * What a request proves. `proven`: the browser has the key to which the session is bound. `unproven`: the session is bound,
+ * and the browser has not proved that it has the key. `unbound`: the session is not bound to a key.
+ */
+export type Proof = 'proven' | 'unproven' | 'unbound'
+
+const proofOf = (session: Session): Proof => {
+  const proof = currentRequest()?.proof
+  if (proof?.id !== session.id || registrationOf(session) === undefined) return 'unbound'
+  return proof.isProven ? 'proven' : 'unproven'
+}
 
 /**
  * Returns what the browser of the current request has proved, if the adapter has the option `bound`: `proven`, `unproven`
@@ -26,7 +38,7 @@ export type { Proof } from '../request/scope.js'
  */
 export const currentProof: TE.TaskEither<NoCurrentSession | SessionClosed, Proof> = pipe(
   currentSession,
-  TE.map(() => currentRequest()?.proof ?? 'unbound'),
+  TE.map(proofOf),
 )
 
 /**
@@ -46,9 +58,9 @@ export const currentProof: TE.TaskEither<NoCurrentSession | SessionClosed, Proof
  */
 export const requireProof: TE.TaskEither<NoCurrentSession | SessionClosed | ProofRequired, void> = pipe(
   currentSession,
-  TE.chainW(({ id }) => {
-    if (currentRequest()?.proof !== 'unproven') return TE.right(undefined)
-    publish('proofRefused', { id, reason: 'unproven' })
-    return TE.left(new ProofRequired(id))
+  TE.chainW((session) => {
+    if (proofOf(session) !== 'unproven') return TE.right(undefined)
+    publish('proofRefused', { id: session.id, reason: 'unproven' })
+    return TE.left(new ProofRequired(session.id))
   }),
 )

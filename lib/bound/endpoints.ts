@@ -2,6 +2,7 @@
 // cookie. The statuses are those that Chromium 156 understands. A 403 with a challenge makes it sign the challenge. A 404 and
 // a 403 without a challenge end the binding in the browser. An error with a status of 5xx keeps it.
 
+import { isDeepStrictEqual } from 'node:util'
 import { ProofRequired, type SessionError } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { sessionUpdate } from '../core/values.js'
@@ -14,6 +15,7 @@ import {
   type BoundKey,
   boundKey,
   boundKeyOf,
+  CHALLENGE_MS,
   challengeEnd,
   expiryOf,
   newBoundKey,
@@ -68,18 +70,21 @@ const refusing = (session: Session, reason: ProofRefusal, reply: BindingReply): 
 
 /** Returns the value of the header `Secure-Session-Challenge`. */
 export const challengeFor = (session: Session): string =>
-  `"${authenticatedText(session.token, 'refresh', challengeEnd(session))}";id="${session.id}"`
+  `"${authenticatedText(session, 'refresh', challengeEnd(session))}";id="${session.id}"`
 
 /** Returns the challenge of a registration. */
 export const registrationChallenge = (session: Session): string =>
-  authenticatedText(session.token, 'register', challengeEnd(session))
+  authenticatedText(session, 'register', challengeEnd(session))
 
-const isSignable = (session: Session, purpose: 'register' | 'refresh', { challenge }: Proof): boolean =>
-  (expiryOf(session.token, purpose, challenge) ?? 0) >= timeOf(session.handle)
+const isSignable = (session: Session, purpose: 'register' | 'refresh', { challenge }: Proof): boolean => {
+  const expiresAt = expiryOf(session, purpose, challenge) ?? 0
+  const now = timeOf(session.handle)
+  return expiresAt >= now && expiresAt <= now + CHALLENGE_MS
+}
 
 /**
- * Binds the current session to the key of the browser. A session is bound only once, so a challenge cannot be used again
- * for another key.
+ * Binds the current session to the key of the browser. A session is bound only once. If the response to a registration was
+ * lost, the browser may register the same key again while its challenge is valid.
  */
 export const register =
   ({ proof }: BindingRequest, instructions: Instructions): Answer =>
@@ -89,28 +94,32 @@ export const register =
     const session = current.right
     const forbidden = (reason: ProofRefusal) => refusing(session, reason, empty(403))
     if (O.isNone(session.snapshot)) return forbidden('noSession')
-    if (boundKeyOf(session) !== undefined) return forbidden('alreadyBound')
     if (proof === undefined) return forbidden('noProof')
-    const registration = pipe(
-      parseProof(proof),
-      E.chain((parsed) =>
-        pipe(
-          publicKeyOf(parsed),
-          E.filterOrElse(
-            (jwk) => isSignedBy(parsed, parsed.algorithm, jwk),
-            (): ProofRefusal => 'signature',
-          ),
-          E.filterOrElse(
-            () => isSignable(session, 'register', parsed),
-            (): ProofRefusal => 'challenge',
-          ),
-          E.map((jwk) => newBoundKey({ algorithm: parsed.algorithm, jwk, at: timeOf(session.handle) })),
-        ),
-      ),
-    )
+    const registration = registrationIn(session, proof)
     if (E.isLeft(registration)) return forbidden(registration.left)
-    return bind(session, registration.right, instructions)()
+    const present = boundKeyOf(session)
+    if (present === undefined) return bind(session, registration.right, instructions)()
+    return isDeepStrictEqual(present.jwk, registration.right.jwk)
+      ? E.right(accepted(instructions, session, present))
+      : forbidden('alreadyBound')
   }
+
+/** Returns the key of a valid registration. */
+const registrationIn = (session: Session, text: string): E.Either<ProofRefusal, BoundKey> =>
+  pipe(
+    E.Do,
+    E.bind('proof', () => parseProof(text)),
+    E.bind('jwk', ({ proof }) => publicKeyOf(proof)),
+    E.filterOrElse(
+      ({ proof, jwk }) => isSignedBy(proof, proof.algorithm, jwk),
+      (): ProofRefusal => 'signature',
+    ),
+    E.filterOrElse(
+      ({ proof }) => isSignable(session, 'register', proof),
+      (): ProofRefusal => 'challenge',
+    ),
+    E.map(({ proof, jwk }) => newBoundKey({ algorithm: proof.algorithm, jwk, at: timeOf(session.handle) })),
+  )
 
 const bind = (session: Session, key: BoundKey, instructions: Instructions): Answer => {
   // If another registration was first, the save fails.
@@ -157,7 +166,7 @@ const refreshed = (
   if (E.isLeft(parsed)) return refusing(session, parsed.left, empty(403))
   if (!isSignedBy(parsed.right, key.algorithm, key.jwk))
     return refusing(session, parsed.right.algorithm === key.algorithm ? 'signature' : 'algorithm', empty(403))
-  // The challenge may be too old, or may be one of the secret before a rotation. The browser gets a new challenge.
+  // The challenge may be too old. The browser gets a new one.
   if (!isSignable(session, 'refresh', parsed.right)) return refusing(session, 'challenge', ask())
   publish('proofRefreshed', { id: session.id })
   return E.right(accepted(instructions, session, key)) as E.Right<BindingResult>

@@ -119,6 +119,8 @@ export type IdOrigin = 'own' | 'foreign' | 'unknown'
 export interface Ids {
   readonly fresh: () => SessionId
   readonly originOf: (id: SessionId) => IdOrigin
+  /** Returns 256 bits that only processes with the key of this store can make. They are different for each text. */
+  readonly authenticate?: (text: string) => Buffer
 }
 
 const tagged = (key: string, id: SessionId): SessionId => {
@@ -139,6 +141,11 @@ export const verifiableIds = () => {
       until = performance.now() + untaggedMs
     },
     fresh: (): SessionId => (key === undefined ? freshId() : tagged(key, freshId())),
+    // A session is loaded only after the key is known.
+    authenticate: (text: string): Buffer =>
+      createHmac('sha256', key ?? '')
+        .update(`keyrow text ${text}`)
+        .digest(),
     originOf: (id: SessionId): IdOrigin => {
       if (key === undefined) return 'unknown'
       if (tagged(key, id) === id) return 'own'

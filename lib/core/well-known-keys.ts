@@ -201,11 +201,14 @@ export const ownLifetimeOf = (entries: Entries): OwnLifetime | undefined => {
   return isOwn(value) ? value : undefined
 }
 
-/** Copies `entries` of another session into a session, and merges flash messages. A repeated call changes nothing. */
+/**
+ * Copies `entries` of another session into a session, and merges flash messages. A repeated call changes nothing. The key of
+ * a browser stays in its session.
+ */
 export const withEntries =
   (entries: Entries) =>
   <H>(session: SessionValue<H>): SessionValue<H> => {
-    const sets: Edits = entries.delete(OWN.sessionFlash).map((value) => setTo(value))
+    const sets: Edits = entries.deleteAll([OWN.sessionFlash, OWN.bound]).map((value) => setTo(value))
     const edited = withEdits(session, composeEdits(session.edits, sets))
     if (!entries.has(OWN.sessionFlash)) return edited
     const added = messages.codec.decode(entries.get(OWN.sessionFlash))

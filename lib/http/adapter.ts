@@ -1,7 +1,7 @@
 // Exports the parts from which authors build adapters for other frameworks. See docs/frameworks.md.
 
 export type { BindingReply } from '../bound/endpoints.js'
-export type { BoundOptions, UnprovenPolicy } from './bound.js'
+export type { BoundOptions, UnprovenPolicy, UnprovenRequest } from './bound.js'
 export type { CookieOptions } from './cookie.js'
 export { type CheckedRequest, isPrefetch, type RequestInfo } from './csrf.js'
 export { deferResponse } from './deferred-response.js'

@@ -27,9 +27,9 @@ import { numberOption } from '../core/options.js'
 import { O, TE } from '../core/prelude.cjs'
 import type { SessionId } from '../core/token.js'
 import { principalOf } from '../core/well-known-keys.js'
-import type { Proof, Scope } from '../request/scope.js'
+import type { Scope, ScopeRequest } from '../request/scope.js'
 import { sessionToken } from '../request/verbs.js'
-import type { Session } from '../store/contract.js'
+import type { Session, SessionStore } from '../store/contract.js'
 import { publish } from '../store/events.js'
 import type { CookieOptions, SessionCookies } from './cookie.js'
 import { type CheckedRequest, headerOf, isUnsafe, type RequestInfo } from './csrf.js'
@@ -55,21 +55,31 @@ export interface BoundOptions {
    */
   readonly maxAgeMs?: number
   /** What an unproven request may do, for all requests or by a function of the request. Default: `read`. */
-  readonly unproven?: UnprovenPolicy | ((request: CheckedRequest) => UnprovenPolicy)
+  readonly unproven?: UnprovenPolicy | ((request: UnprovenRequest) => UnprovenPolicy)
+}
+
+export interface UnprovenRequest extends CheckedRequest {
+  /** The path of the URL, without its query. In Express it includes the path at which a router is mounted. */
+  readonly path: string
 }
 
 /** What the option `bound` adds to one request. */
-export interface BoundRequest {
-  readonly proof: Proof
-  /** The session that the handler gets. */
-  readonly found: FoundSession
-  readonly readOnly: SessionId | undefined
+export interface BoundRequest extends Rights {
+  readonly proof: ScopeRequest['proof']
+  readonly isPassive: boolean
   /** The task that fails in the place of the handler, if the request is refused. */
   readonly refused: (() => TE.TaskEither<ProofRequired, never>) | undefined
   /** The response to a registration or a refresh. */
   readonly answer: TE.TaskEither<SessionError, BindingReply> | undefined
   /** Returns the headers of the response. `looked` tells whether the handler has read a session. */
   readonly headersOf: (scope: Scope, looked: boolean) => BoundHeaders
+}
+
+interface Rights {
+  /** The session that the handler gets. */
+  readonly found: FoundSession
+  /** The session that the request must not change. */
+  readonly readOnly: SessionId | undefined
 }
 
 interface BoundHeaders {
@@ -83,23 +93,31 @@ interface BoundHeaders {
  */
 const GRACE_MS = 30_000
 
+/** A bound cookie is valid for this time after the browser has deleted it, because its last request may be under way. */
+const TOLERANCE_MS = 60_000
+
+/** A challenge is offered so long before the bound cookie ends. Chromium refreshes the cookie two minutes before its end. */
+const OFFER_MS = CHALLENGE_MS + 30_000
+
 /** The checked options of an adapter. */
 interface Binding {
   readonly cookie: SessionCookies['bound']
   readonly lifetimeMs: number
   /** The paths of the requests with which browsers bind and refresh. */
   readonly paths: { readonly register: string; readonly refresh: string }
-  readonly policyFor: (request: CheckedRequest) => UnprovenPolicy
+  readonly policyFor: (request: UnprovenRequest) => UnprovenPolicy
 }
 
 /** @throws `TypeError` or `RangeError` for invalid options */
 export const boundWith = (
   { path = '/session-binding', maxAgeMs = 600_000, unproven = 'read' }: BoundOptions,
-  { domain, path: cookiePath = '/', partitioned }: CookieOptions,
+  { store, domain, path: cookiePath = '/', partitioned }: CookieOptions & { readonly store: SessionStore },
   cookie: SessionCookies['bound'],
 ) => {
   if (domain !== undefined || cookiePath !== '/' || partitioned === true)
     throw new TypeError('bound needs a cookie without domain, partitioned or a path: browsers bind one host')
+  if (store.ids?.authenticate === undefined)
+    throw new TypeError('bound needs a store with verifiable ids, whose key authenticates the bound cookie')
   if (!/^\/[\w/.-]*[\w-]$/.test(path))
     throw new TypeError(
       `bound.path: "${path}" has to begin with /, and to have letters, digits, /, . and - only`,
@@ -110,42 +128,65 @@ export const boundWith = (
     paths: { register: `${path}/register`, refresh: `${path}/refresh` },
     policyFor: (request) => (typeof unproven === 'function' ? unproven(request) : unproven),
   }
-  return (info: RequestInfo, found: FoundSession): BoundRequest => boundRequest(binding, info, found)
+  return (info: RequestInfo, found: FoundSession): BoundRequest =>
+    boundRequest(binding, info, withoutBoundCrossSite(found))
 }
 
+/** A bound session is never merged into another one, since its key proves nothing about the other session. */
+const withoutBoundCrossSite = (found: FoundSession): FoundSession =>
+  found.crossSite === undefined || registrationOf(found.crossSite) === undefined
+    ? found
+    : withoutCrossSite(found)
+
+const withoutCrossSite = ({ session, cookie }: FoundSession): FoundSession => ({ session, cookie })
+
 const boundRequest = (binding: Binding, info: RequestInfo, found: FoundSession): BoundRequest => {
-  const { request = { headers: {} }, secure, cookieHeader } = info
-  const text = secure ? binding.cookie.read(cookieHeader, secure)[0] : undefined
-  const state = stateOf(found, text)
+  const { request = { headers: {} }, secure } = info
+  const path = pathOf(request)
+  const cookie = stateOf(binding, info, found)
   let proven: BoundKey | undefined
-  const answer = secure ? answerTo(binding, request, (key) => (proven = key)) : undefined
-  const isFree = state.proof !== 'unproven' || answer !== undefined
-  const rights = isFree
-    ? { found, readOnly: undefined, refused: undefined }
-    : rightsOf(found, binding.policyFor(request), request)
+  const answer = secure ? answerTo(binding, request, path, (key) => (proven = key)) : undefined
+  const rights = answer
+    ? { ...NO_RIGHTS, found: withoutCrossSite(found) }
+    : cookie.isProven === false
+      ? rightsOf(found, binding.policyFor(withPath(request, path)), request)
+      : { ...NO_RIGHTS, found }
+  const id = O.toUndefined(found.session)?.id
   return {
     ...rights,
-    proof: O.isNone(rights.found.session) ? 'unbound' : state.proof,
+    proof: id === undefined || cookie.isProven === undefined ? undefined : { id, isProven: cookie.isProven },
+    isPassive: answer !== undefined || rights.readOnly !== undefined,
     answer,
     headersOf: (scope, looked) =>
       secure && found.cookie === 'session'
         ? {
-            cookies: cookiesOf(binding, { scope, found, text, state, proven }),
-            headers: answer === undefined ? offers(binding, scope, found, state, looked) : [],
+            cookies: cookiesOf(binding, scope, rights.found, cookie, proven),
+            headers: answer === undefined ? offers(binding, scope, rights.found, cookie, looked) : [],
           }
         : NOTHING,
   }
 }
 
+const NO_RIGHTS = { readOnly: undefined, refused: undefined }
+
+const NOTHING: BoundHeaders = { cookies: [], headers: [] }
+
+const withPath = ({ method, url, headers }: CheckedRequest, path: string): UnprovenRequest => ({
+  method,
+  url,
+  headers,
+  path,
+})
+
 /** Returns the task that answers a registration or a refresh. `note` gets the key that was proved. */
 const answerTo = (
   binding: Binding,
   request: CheckedRequest,
+  path: string,
   note: (key: BoundKey) => void,
 ): BoundRequest['answer'] => {
   const { paths } = binding
-  const path = request.method === 'POST' ? pathOf(request) : ''
-  if (path !== paths.register && path !== paths.refresh) return undefined
+  if (request.method !== 'POST' || (path !== paths.register && path !== paths.refresh)) return undefined
   const asked: BindingRequest = {
     proof: headerOf(request, 'secure-session-response'),
     id: headerOf(request, 'sec-secure-session-id'),
@@ -166,11 +207,6 @@ const instructions = ({ paths, cookie }: Binding, { id }: Session): string =>
     credentials: [{ type: 'cookie', ...cookie.description() }],
   })
 
-/** A challenge is offered so long before the bound cookie ends. Chromium refreshes the cookie two minutes before its end. */
-const OFFER_MS = CHALLENGE_MS + 30_000
-
-const NOTHING: BoundHeaders = { cookies: [], headers: [] }
-
 const pathOf = (request: CheckedRequest): string => {
   // Express removes the path of a router from `url`.
   const { originalUrl, url = '' } = request as CheckedRequest & { readonly originalUrl?: string }
@@ -180,33 +216,47 @@ const pathOf = (request: CheckedRequest): string => {
   return end < 0 ? target : target.slice(0, end)
 }
 
-interface State {
-  readonly proof: Proof
-  /** The time at which the bound cookie ends. */
-  readonly expiresAt?: number
+/** What the bound cookie of a request says. */
+interface CookieState {
+  /** `undefined` if the session is not bound. */
+  readonly isProven: boolean | undefined
+  /** The time until which the cookie is valid. */
+  readonly expiresAt?: number | undefined
+  /** Whether the response must delete the cookie, if its session is still bound. A browser refreshes only a missing cookie. */
+  readonly isStale: boolean
+  readonly isPresent: boolean
 }
 
-const stateOf = ({ session }: FoundSession, text: string | undefined): State => {
+const stateOf = (
+  { cookie, lifetimeMs }: Binding,
+  { secure, cookieHeader }: RequestInfo,
+  { session }: FoundSession,
+): CookieState => {
+  const text = secure ? cookie.read(cookieHeader, secure)[0] : undefined
+  const isPresent = text !== undefined
   const registration = O.isSome(session) ? registrationOf(session.value) : undefined
-  if (O.isNone(session) || registration === undefined) return { proof: 'unbound' }
-  const { token, handle } = session.value
-  const now = timeOf(handle)
-  const expiresAt = text === undefined ? undefined : cookieExpiry(token, registration, text)
-  if (expiresAt !== undefined && expiresAt > now) return { proof: 'proven', expiresAt }
-  return { proof: text === undefined && now < registration.at + GRACE_MS ? 'proven' : 'unproven' }
+  if (O.isNone(session) || registration === undefined)
+    return { isProven: undefined, isStale: false, isPresent }
+  const now = timeOf(session.value.handle)
+  const expiresAt = isPresent ? cookieExpiry(session.value, registration, text) : undefined
+  const isValid =
+    expiresAt !== undefined && expiresAt > now && expiresAt <= now + lifetimeMs + 2 * TOLERANCE_MS
+  const isNew = secure && Math.abs(now - registration.at) < GRACE_MS
+  // A cookie that has just ended may have been replaced by a refresh that is under way.
+  const isStale = isPresent && !isValid && (expiresAt === undefined || expiresAt < now - TOLERANCE_MS)
+  return { isProven: isValid || isNew, expiresAt: isValid ? expiresAt : undefined, isStale, isPresent }
 }
 
 /** Returns what an unproven request may do. An unproven request never merges a cross-site session. */
 const rightsOf = (
-  { session, cookie, ...rest }: FoundSession,
+  found: FoundSession,
   policy: UnprovenPolicy,
   request: CheckedRequest,
-): Pick<BoundRequest, 'found' | 'readOnly' | 'refused'> => {
-  const only = { session, cookie }
-  const { id } = (session as O.Some<Session>).value
-  if (policy === 'allow') return { found: { ...only, ...rest }, readOnly: undefined, refused: undefined }
-  if (policy === 'anonymous')
-    return { found: { session: O.none, cookie }, readOnly: undefined, refused: undefined }
+): Rights & Pick<BoundRequest, 'refused'> => {
+  const only = withoutCrossSite(found)
+  const { id } = (found.session as O.Some<Session>).value
+  if (policy === 'allow') return { ...NO_RIGHTS, found }
+  if (policy === 'anonymous') return { ...NO_RIGHTS, found: { ...only, session: O.none } }
   if (policy === 'read' && !isUnsafe(request)) return { found: only, readOnly: id, refused: undefined }
   publish('proofRefused', { id, reason: 'unproven', ...skipped(request) })
   return { found: only, readOnly: id, refused: () => TE.left(new ProofRequired(id)) }
@@ -218,36 +268,30 @@ const skipped = (request: CheckedRequest): { readonly skipped?: string } => {
   return reason === undefined ? {} : { skipped: reason }
 }
 
-interface CookieContext {
-  readonly scope: Scope
-  readonly found: FoundSession
-  readonly text: string | undefined
-  readonly state: State
-  /** The key that this request has proved. */
-  readonly proven: BoundKey | undefined
-}
+/** Whether the response has the token of the session. */
+const isTokenSent = ({ session }: Scope, { session: before, crossSite }: FoundSession): boolean =>
+  O.isNone(before) || sessionToken(before.value) !== sessionToken(session) || crossSite?.id === session.id
 
 /** Returns the bound cookies of a response. */
-const cookiesOf = ({ cookie, lifetimeMs }: Binding, context: CookieContext): readonly string[] => {
-  const { scope, found, text, state, proven } = context
+const cookiesOf = (
+  { cookie, lifetimeMs }: Binding,
+  scope: Scope,
+  found: FoundSession,
+  { isPresent, isStale }: CookieState,
+  proven: BoundKey | undefined,
+): readonly string[] => {
+  if (!isPresent && proven === undefined) return []
   const { session } = scope
-  const before = O.toUndefined(found.session)
-  const isSame = before?.token === session.token && scope.state !== 'destroyed'
-  if (isSame && proven === undefined && state.proof === 'proven') return []
-  const key = registrationOf(session)
-  const hasEnded = scope.state === 'destroyed' || (before !== undefined && before.id !== session.id)
-  if (hasEnded || key === undefined)
-    return text !== undefined && before !== undefined ? [cookie.clear(true)] : []
-  const now = timeOf(session.handle)
-  const set = (expiresAt: number): readonly string[] => [
-    cookie.serialize(authenticatedText(session.token, cookieOf(key), expiresAt), true, 0, expiresAt - now),
-  ]
-  if (proven?.id === key.id) return set(now + lifetimeMs)
-  // After a rotation the cookie has to be made with the new secret. It proves what the old one has proved.
-  const isRotated = before !== undefined && sessionToken(before) !== sessionToken(session)
-  if (isRotated && state.expiresAt !== undefined && state.expiresAt > now) return set(state.expiresAt)
-  // The browser refreshes a cookie that is missing, and not one that is only invalid.
-  return text !== undefined && state.proof === 'unproven' ? [cookie.clear(true)] : []
+  const registration = scope.state === 'destroyed' ? undefined : registrationOf(session)
+  if (registration !== undefined && registration.id === proven?.id) {
+    const expiresAt = timeOf(session.handle) + lifetimeMs + TOLERANCE_MS
+    const text = authenticatedText(session, cookieOf(registration), expiresAt)
+    return [cookie.serialize(text, true, 0, lifetimeMs)]
+  }
+  const isOver =
+    registration === undefined &&
+    (O.isSome(found.session) || (O.isSome(session.snapshot) && isTokenSent(scope, found)))
+  return isPresent && (isStale || isOver) ? [cookie.clear(true)] : []
 }
 
 /**
@@ -256,25 +300,19 @@ const cookiesOf = ({ cookie, lifetimeMs }: Binding, context: CookieContext): rea
  */
 const offers = (
   { paths }: Binding,
-  { session, state }: Scope,
+  scope: Scope,
   found: FoundSession,
-  { proof, expiresAt }: State,
+  { isProven = false, expiresAt }: CookieState,
   looked: boolean,
 ): BoundHeaders['headers'] => {
+  const { session, state } = scope
   if (state === 'destroyed' || state === 'gone' || O.isNone(session.snapshot)) return []
-  const key = registrationOf(session)
-  const isSent = O.isNone(found.session) || sessionToken(found.session.value) !== sessionToken(session)
-  if (key === undefined)
-    return isSent && principalOf(session) !== undefined
-      ? [
-          [
-            'Secure-Session-Registration',
-            `${ALGORITHMS};path="${paths.register}";challenge="${registrationChallenge(session)}"`,
-          ],
-        ]
-      : []
-  const isDue = expiresAt !== undefined && expiresAt - timeOf(session.handle) < OFFER_MS
-  return looked && proof === 'proven' && isDue && !isSent
-    ? [['Secure-Session-Challenge', challengeFor(session)]]
-    : []
+  if (registrationOf(session) === undefined) {
+    if (principalOf(session) === undefined || !isTokenSent(scope, found)) return []
+    const challenge = registrationChallenge(session)
+    const offer = `${ALGORITHMS};path="${paths.register}";challenge="${challenge}"`
+    return [['Secure-Session-Registration', offer]]
+  }
+  const isDue = expiresAt !== undefined && expiresAt - TOLERANCE_MS - timeOf(session.handle) < OFFER_MS
+  return looked && isProven && isDue ? [['Secure-Session-Challenge', challengeFor(session)]] : []
 }

@@ -5,10 +5,10 @@ import type { Duplex } from 'node:stream'
 import { E, O, pipe } from '../core/prelude.cjs'
 import { makeReadOnly } from '../request/scope.js'
 import type { Session } from '../store/contract.js'
-import { isCrossSite } from './csrf.js'
+import { isCrossSite, type RequestInfo } from './csrf.js'
 import { deferResponse } from './deferred-response.js'
 import { type ErrorResponse, errorResponse } from './errors.js'
-import { findSession, withCrossSite } from './find-session.js'
+import { type FoundSession, findSession, withCrossSite } from './find-session.js'
 import { runWithEvents } from './request-events.js'
 import { requestInfo } from './request-info.js'
 import {
@@ -107,11 +107,9 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
     if (sameSite !== 'none' && isCrossSite(req, info)) return undefined
     const found = await find(info)()
     if (E.isLeft(found)) throw found.left
-    // A WebSocket can change things, although its request is a GET.
-    if (loader.bound?.(info, found.right).proof === 'unproven') return undefined
     // The session is read-only, because it outlives the request, and no response could carry a new cookie. The
     // cross-site session is merged only in memory. A later request stores the merged session.
-    return pipe(found.right, withCrossSite, O.map(makeReadOnly), O.toUndefined)
+    return pipe(provenOnly(loader, info, found.right), withCrossSite, O.map(makeReadOnly), O.toUndefined)
   }
   return (handler: UpgradeHandler) =>
     (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
@@ -132,6 +130,17 @@ export const sessionUpgrade = (options: UpgradeOptions) => {
           else socket.destroy()
         })
     }
+}
+
+/** A WebSocket can change things, although its request is a GET. So an unproven request has no session. */
+const provenOnly = (
+  { bound }: ReturnType<typeof loaderOptions>,
+  info: RequestInfo,
+  found: FoundSession,
+): FoundSession => {
+  const checked = bound?.(info, found)
+  if (checked === undefined) return found
+  return checked.proof?.isProven === false ? { ...checked.found, session: O.none } : checked.found
 }
 
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0

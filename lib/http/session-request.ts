@@ -25,7 +25,7 @@ export interface AdapterOptions extends CookieOptions {
   readonly guard?: TokenGuard
   /** The keys to load for every request. `loadCurrentKeys` loads further keys. Default: all. */
   readonly keys?: KeyNames
-  /** Binds sessions to the browsers of their users, so that a copied cookie is of no use. Default: no session is bound. */
+  /** Binds sessions to the browsers of their users, so that a copied cookie soon changes nothing. Default: no session is bound. */
   readonly bound?: BoundOptions
 }
 
@@ -180,8 +180,8 @@ export const createSessionLoader = (options: AdapterOptions & ProxyOptions) => {
 }
 
 const scopeRequestOf = (info: RequestInfo, bound: BoundRequest | undefined): ScopeRequest => ({
-  isPrefetch: isPrefetchOf(info),
-  proof: bound?.proof ?? 'unbound',
+  isPassive: isPrefetchOf(info) || bound?.isPassive === true,
+  proof: bound?.proof,
   readOnly: bound?.readOnly,
   device: () => deviceIn(info),
   origin: info,

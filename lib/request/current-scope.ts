@@ -9,7 +9,6 @@ import type { Session, SessionStore } from '../store/contract.js'
 import {
   chainHere,
   closedReason,
-  isPassive,
   isReadOnly,
   isSameRow,
   isSameStore,
@@ -21,6 +20,7 @@ import {
   type ScopeChain,
   sync,
   type TransactionScope,
+  unprovenReason,
 } from './scope.js'
 import { storeSession, storing } from './store-session.js'
 
@@ -193,12 +193,6 @@ export const endReason = (session: Session): EndReason | undefined => {
 
 type EndReason = NonNullable<ReturnType<typeof closedReason>>
 
-/** Returns the reason why the running request must not change a session, although it may read it. */
-const unprovenReason = (session: Session): EndReason | undefined => {
-  const scope = scopeFor(session)
-  return scope === undefined ? undefined : closedReason(scope)
-}
-
 /** Updates the session's scope after the store has changed the session. */
 const publishStored = (before: Session, after: Session): void => {
   const scope = after === before ? undefined : scopeFor(before)
@@ -257,9 +251,8 @@ const saveClosed = (scope: Scope): Promise<E.Either<SessionError, Session>> => {
   const reason = isOpen && !before.edits.isEmpty() ? closedReason(scope) : undefined
   dropScope(scope)
   if (reason !== undefined) return Promise.resolve(E.left(reason))
-  // A prefetched page may never be seen, so a prefetch without edits does not extend the expiration. Neither does a request
-  // that may only read.
-  const isUnseen = isPassive(scope.request) && before.edits.isEmpty()
+  // A prefetched page may never be seen, for example.
+  const isUnseen = scope.request?.isPassive === true && before.edits.isEmpty()
   const store = isOpen && !isUnseen ? storing(before) : undefined
   if (store === undefined) return Promise.resolve(E.right(before))
   return store().then((saved) => {

@@ -7,7 +7,7 @@ import { E, O, pipe, TE } from '../core/prelude.cjs'
 import { withEdits } from '../core/session.js'
 import type { Change, SavedSnapshot, Session } from '../store/contract.js'
 import { currentScope, guarded } from './current-scope.js'
-import { replace, replaceState } from './scope.js'
+import { replace, replaceState, unprovenReason } from './scope.js'
 import { createSession, saveEdits } from './store-session.js'
 import { sessionHere } from './with-session.js'
 
@@ -15,13 +15,16 @@ import { sessionHere } from './with-session.js'
 export type WriteWith<L> = (change: Change | undefined) => TE.TaskEither<L, SavedSnapshot | undefined>
 
 /** Stores the current session if it was never stored, even without entries. Returns the current session. */
-export const storeCurrentSession: TE.TaskEither<SessionError, Session> = () =>
-  pipe(
-    TE.fromEither<SessionError, Session>(sessionHere()),
-    TE.chain((session) =>
-      O.isSome(session.snapshot) ? TE.right(session) : guarded(session, createSession(session)),
-    ),
-  )()
+export const storeCurrentSession: TE.TaskEither<SessionError, Session> = () => {
+  const here: E.Either<SessionError, Session> = sessionHere()
+  if (E.isLeft(here)) return Promise.resolve(here)
+  const session = here.right
+  const reason = unprovenReason(session)
+  if (reason !== undefined) return Promise.resolve(E.left(reason))
+  return O.isSome(session.snapshot)
+    ? Promise.resolve(here)
+    : guarded<SessionError>(session, createSession(session))()
+}
 
 /** Runs a write, and saves the edits of the stored current session with it. Afterwards the edits count as saved. */
 export const saveCurrentWith =
@@ -30,6 +33,8 @@ export const saveCurrentWith =
     const session: E.Either<SessionError, Session> = sessionHere()
     if (E.isLeft(session)) return Promise.resolve(session)
     const { snapshot, edits } = session.right
+    const reason = unprovenReason(session.right)
+    if (reason !== undefined) return Promise.resolve(E.left(reason))
     if (O.isNone(snapshot) || edits.isEmpty()) return write(undefined)()
     const save = (_: unknown, change: Change) =>
       pipe(

@@ -13,10 +13,10 @@ import type { Session } from '../store/contract.js'
 
 /** The properties of a request that the functions on its session need. */
 export interface ScopeRequest {
-  /** Whether the browser prefetches a page, which may never be shown. */
-  readonly isPrefetch: boolean
-  /** Whether the browser has proved that the session is its own. */
-  readonly proof: Proof
+  /** Whether the request, without edits, leaves the expiration and the messages of its session as they are. */
+  readonly isPassive: boolean
+  /** Whether the browser has proved that this session is its own. `undefined` if the request has no bound session. */
+  readonly proof: { readonly id: SessionId; readonly isProven: boolean } | undefined
   /** The session that the request may read but not change, because the browser has not proved that it is its own. */
   readonly readOnly: SessionId | undefined
   /** Returns the device that has sent the request. */
@@ -26,12 +26,6 @@ export interface ScopeRequest {
   /** Whether the handler has read a session. If so, shared caches must not store the response. */
   looked: boolean
 }
-
-/**
- * What a request proves. `proven`: the browser has the key to which the session is bound. `unproven`: the session is bound,
- * and the browser has not proved that it has the key. `unbound`: the session is not bound to a key.
- */
-export type Proof = 'proven' | 'unproven' | 'unbound'
 
 export interface Scope {
   session: Session
@@ -97,10 +91,6 @@ export const chainHere = (): ScopeChain | undefined => scopes.getStore()
 
 export const currentRequest = (): ScopeRequest | undefined => chainHere()?.scope.request
 
-/** Whether the request should leave the session as it is: it is a prefetch, or it may only read the session. */
-export const isPassive = (request: ScopeRequest | undefined): boolean =>
-  request?.isPrefetch === true || request?.readOnly !== undefined
-
 /** Returns the scope's session, and records that the handler has read it. */
 export const lookAt = (scope: Scope): Session => {
   if (scope.request !== undefined) scope.request.looked = true
@@ -121,13 +111,19 @@ export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && i
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
+/** Returns the error of a change of a session that the running request may only read. */
+export const unprovenReason = (
+  { id }: Session,
+  request: ScopeRequest | undefined = currentRequest(),
+): ProofRequired | undefined => (request?.readOnly === id ? new ProofRequired(id) : undefined)
+
 /** Returns the reason why the scope's session cannot be changed, if there is one. */
 export const closedReason = ({
   state,
   session,
   request,
 }: Scope): SessionClosed | SessionGone | ProofRequired | undefined => {
-  if (state === 'open') return request?.readOnly === session.id ? new ProofRequired(session.id) : undefined
+  if (state === 'open') return unprovenReason(session, request)
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 

@@ -1,7 +1,13 @@
 // Signs in and out, makes CSRF tokens, handles flash messages, and lists and ends the sessions of a principal.
 
 import { randomBytes } from 'node:crypto'
-import { NoCurrentSession, SessionClosed, type SessionError, type StoreError } from '../core/errors.js'
+import {
+  NoCurrentSession,
+  ProofRequired,
+  SessionClosed,
+  type SessionError,
+  type StoreError,
+} from '../core/errors.js'
 import { nameOf, OWN } from '../core/key.js'
 import { numberOption } from '../core/options.js'
 import { A, E, flow, identity, O, pipe, TE } from '../core/prelude.cjs'
@@ -30,7 +36,7 @@ import {
 } from '../store/contract.js'
 import { publish, publishing } from '../store/events.js'
 import { currentScope, syncEnded } from './current-scope.js'
-import { beginAnew, currentRequest, isPassive, isSameStore, lookAt } from './scope.js'
+import { beginAnew, currentRequest, isSameStore, lookAt } from './scope.js'
 import { buildSession, destroySession, refreshSession, rotateSession } from './verbs.js'
 import { currentSession, orSessionError, updateCurrentSession } from './with-session.js'
 
@@ -99,10 +105,11 @@ export const signIn = (
 }
 
 /** A browser that has not proved to have the key of the session may register its own key after the sign-in. */
-const unboundUnlessProven: Edit = (session) =>
-  session.store.has(OWN.bound) && currentRequest()?.proof !== 'proven'
-    ? sessionDel(OWN.bound)(session)
-    : session
+const unboundUnlessProven: Edit = (session) => {
+  const { id, isProven } = currentRequest()?.proof ?? {}
+  const stays = !session.store.has(OWN.bound) || (isProven === true && id === session.id)
+  return stays ? session : sessionDel(OWN.bound)(session)
+}
 
 type Edit = (session: Session) => Session
 
@@ -142,10 +149,8 @@ const kept = (session: Session, keys: KeyNames): Session['store'] => {
  * console.log((await request())._tag) // Right
  * ```
  */
-export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClosed, void> = pipe(
-  currentSession,
-  TE.chainW(destroySession),
-)
+export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClosed | ProofRequired, void> =
+  pipe(currentSession, TE.chainW(destroySession))
 
 /**
  * Destroys the current session, and replaces it by a new session without values, which is stored if the request sets a
@@ -169,7 +174,7 @@ export const signOut: TE.TaskEither<StoreError | NoCurrentSession | SessionClose
  * ```
  */
 export const resetSession: TE.TaskEither<
-  StoreError | NoCurrentSession | SessionClosed,
+  StoreError | NoCurrentSession | SessionClosed | ProofRequired,
   Session
 > = async () => {
   const scope = currentScope()
@@ -262,7 +267,7 @@ export const takeFlashes: TE.TaskEither<SessionError, readonly Flash[]> = pipe(
   currentSession,
   TE.map(sessionFlashes),
   TE.chainFirstW((shown) =>
-    shown.length === 0 || isPassive(currentRequest())
+    shown.length === 0 || currentRequest()?.isPassive === true
       ? TE.right(undefined)
       : updateCurrentSession(sessionClearFlashes(shown)),
   ),
@@ -297,11 +302,11 @@ export const sessionsOf = (
     'sessionsOf',
     pipe(
       store.sessionsOf(principal),
-      TE.map((sessions) => sessions.map((listed) => ({ ...listed, current: isCurrent(store, listed.id) }))),
+      TE.map((sessions) =>
+        sessions.map((listed) => ({ ...listed, current: currentIn(store)?.id === listed.id })),
+      ),
     ),
   )
-
-const isCurrent = (store: SessionStore, id: SessionId): boolean => currentIn(store)?.id === id
 
 /** Returns the current session, if it is one of this store. */
 const currentIn = (store: SessionStore): Session | undefined => {
@@ -315,6 +320,8 @@ const currentIn = (store: SessionStore): Session | undefined => {
  * Destroys all sessions of a principal, all but one, or only one, and returns the ids of the destroyed sessions. An id
  * of another principal's session has no effect. A later save of a destroyed session fails with `SessionGone`. A session
  * that is created concurrently may remain.
+ *
+ * @throws as a `Left`: `ProofRequired` in a request that may only read its session
  *
  * @example
  * ```ts
@@ -335,13 +342,18 @@ export const destroySessionsOf = (
   store: SessionStore,
   principal: string,
   which: Which = {},
-): TE.TaskEither<StoreError, readonly SessionId[]> =>
-  publishing('destroySessionsOf', store.endAll(principal, which), (ids, durationMs) => {
+): TE.TaskEither<StoreError | ProofRequired, readonly SessionId[]> => {
+  const ending = publishing('destroySessionsOf', store.endAll(principal, which), (ids, durationMs) => {
     onceCommitted(store, () => {
       for (const id of ids) publish('destroyed', { id, durationMs })
     })
     syncEnded(store, ids)
   })
+  return async () => {
+    const readOnly = currentRequest()?.readOnly
+    return readOnly === undefined ? ending() : E.left(new ProofRequired(readOnly))
+  }
+}
 
 /**
  * Ends the oldest sessions of a principal, so that at most `most` are left, and returns the ids of the ended sessions. The
@@ -368,7 +380,7 @@ export const limitSessionsOf = (
   store: SessionStore,
   principal: string,
   most: number,
-): TE.TaskEither<StoreError, readonly SessionId[]> => {
+): TE.TaskEither<StoreError | ProofRequired, readonly SessionId[]> => {
   const limit = numberOption('most', most, 1, 1e6, 'integer')
   return pipe(
     sessionsOf(store, principal),

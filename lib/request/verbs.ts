@@ -27,7 +27,7 @@ import { type IdOrigin, type SessionId, Token } from '../core/token.js'
 import { type Absence, onceCommitted, type Session, type SessionStore } from '../store/contract.js'
 import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
 import { currentScope, guarded, syncDestroyed } from './current-scope.js'
-import { lookAt, type Scope } from './scope.js'
+import { currentRequest, lookAt, type Scope, unprovenReason } from './scope.js'
 import { endBirth, mayBeStored, storeSession } from './store-session.js'
 
 /**
@@ -225,6 +225,8 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
  * Deletes the session with all its rows. A later save of the session fails with `SessionGone`. A second destruction has
  * no effect.
  *
+ * @throws as a `Left`: `ProofRequired` in a request that may only read the session
+ *
  * @example
  * ```ts
  * import { pipe } from 'fp-ts/lib/function.js'
@@ -241,7 +243,14 @@ const rotate = (session: Session): TE.TaskEither<StoreError | SessionGone | Save
  * console.log((await ended())._tag) // Left
  * ```
  */
-export const destroySession = (session: Session): TE.TaskEither<StoreError, void> =>
+export const destroySession =
+  (session: Session): TE.TaskEither<StoreError | ProofRequired, void> =>
+  () => {
+    const reason = unprovenReason(session)
+    return reason === undefined ? destroy(session)() : Promise.resolve(E.left(reason))
+  }
+
+const destroy = (session: Session): TE.TaskEither<StoreError, void> =>
   pipe(
     TE.fromIO(() => endBirth(session)),
     TE.chain(() =>
@@ -295,6 +304,16 @@ export const refreshSession = (session: Session): Read =>
 const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
   guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value), 'read')
 
+/** A refresh extends the expiration. A load does not, so a passive request loads. */
+const rereading = (
+  { handle, id, token }: Session,
+  known: Snapshot,
+  keys: Keys | undefined,
+): TE.TaskEither<StoreError, O.Option<Snapshot>> =>
+  currentRequest()?.isPassive === true
+    ? pipe(handle.load(id, token.hash, { keys }), TE.map(O.fromEither))
+    : handle.refresh(id, known, keys)
+
 const reread = (
   session: Session,
   known: Snapshot,
@@ -302,7 +321,7 @@ const reread = (
   keys: Keys | undefined,
 ): TE.TaskEither<StoreError | SessionGone, Session> =>
   pipe(
-    publishing(operation, session.handle.refresh(session.id, known, keys)),
+    publishing(operation, rereading(session, known, keys)),
     TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
     TE.map((snapshot) => storedSession(session.handle, session.token, pick(snapshot, keys), session.edits)),
   )
