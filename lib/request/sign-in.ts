@@ -302,9 +302,7 @@ export const sessionsOf = (
     'sessionsOf',
     pipe(
       store.sessionsOf(principal),
-      TE.map((sessions) =>
-        sessions.map((listed) => ({ ...listed, current: currentIn(store)?.id === listed.id })),
-      ),
+      TE.map(A.map((one) => ({ ...one, current: one.id === currentIn(store)?.id }))),
     ),
   )
 
