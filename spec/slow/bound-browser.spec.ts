@@ -347,7 +347,7 @@ t.test(
     await other.addCookies(cookies)
     const thief = await other.newPage()
     t.equal(await program.look(thief), 'proven 0', 'for the time of the bound cookie')
-    now += 11 * 60_000
+    now += 13 * 60_000
     t.equal(await program.look(thief), 'unproven 0')
     const [refused] = await Promise.all([thief.waitForResponse(/add/), thief.click('#add')])
     t.equal(refused.status(), 403)
