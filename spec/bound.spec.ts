@@ -10,7 +10,7 @@ import { DriverError } from '../lib/core/errors.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import type { BoundOptions } from '../lib/http/bound.js'
 import { sessionListener } from '../lib/http/node.js'
-import { flow, flowHandler, nodeFlow, suspend } from '../lib/promise/flow.js'
+import { flow, flowHandler, suspend } from '../lib/promise/flow.js'
 import {
   currentProof,
   currentSession,
@@ -49,6 +49,7 @@ const MINUTE = 60_000
 const program: CallHandler = async ({ path, query }) => {
   if (path === '/in') await signIn(query.get('user') ?? 'ada')
   if (path === '/keep') await signIn('ada', { keep: ['cart'] })
+  if (path === '/steal') await signIn('ada', { keep: ['cart', 'keyrow:bound'] })
   if (path === '/out') await signOut()
   if (path === '/leave') {
     await resetSession()
@@ -441,6 +442,7 @@ t.test('a new session after a sign-in with `keep` or after a sign-out is not bou
   t.equal(await statusOf(browser.refresh()), 404, 'the old binding ends')
   t.equal((await browser.register(offer))?.status, 200)
   t.equal(await textOf(browser.send('/')), 'proven 1')
+  t.equal(await textOf(browser.send('/steal', post)), 'unbound 1', 'the key stays in its session')
   t.equal(await statusOf(browser.send('/leave', post)), 200)
   t.notOk(browser.jar.has('__Host-session-bound'))
   t.equal(await textOf(browser.send('/')), 'unbound 0')
@@ -461,15 +463,19 @@ const tokenOf = ({ jar }: BoundBrowser): string => jar.get('__Host-session') ?? 
 t.test(
   'a cross-site cookie brings neither a key into a bound session, nor a bound session into another',
   async (t) => {
-    for (const unproven of ['read', 'refuse', 'anonymous'] as const) {
+    const policies = ['read', 'refuse', 'anonymous'] as const
+    for (const [unproven, isBound] of policies.flatMap((policy) => [
+      [policy, true] as const,
+      [policy, false] as const,
+    ])) {
       const server = await served(t, node, { unproven })
       const owner = await boundBrowser(t, server)
       const thief = server.browser()
       await thief.send('/in?user=eve', post)
-      t.equal((await thief.register(await thief.send('/rotate', post)))?.status, 200)
+      if (isBound) t.equal((await thief.register(await thief.send('/rotate', post)))?.status, 200)
       await thief.send('/add', post)
       server.elapse(12 * MINUTE)
-      await thief.refresh()
+      if (isBound) await thief.refresh()
       const own = new Map(thief.jar)
       // The session of the owner, with the session of the thief to merge.
       thief.jar.set('__Host-session-cross-site', tokenOf(thief))
@@ -479,7 +485,8 @@ t.test(
       // The session of the thief, with the session of the owner to merge.
       for (const [name, value] of own) thief.jar.set(name, value)
       thief.jar.set('__Host-session-cross-site', tokenOf(owner))
-      for (const path of ['/', '/add']) t.match(await textOf(thief.send(path, post)), /^proven/)
+      for (const path of ['/', '/add'])
+        t.match(await textOf(thief.send(path, post)), isBound ? /^proven/ : /^unbound/)
       owner.loseBoundCookie()
       t.equal(await statusOf(owner.refresh()), 200, 'the owner has the key, and the session is alive')
       t.equal(await textOf(owner.send('/')), 'proven 1', 'and nothing has changed')
@@ -569,29 +576,54 @@ t.test(
 t.test('a flow of a bound session takes no answer without a proof', async (t) => {
   let now = Date.now()
   const store = memoryStore({ clock: () => now })
+  const word = io.strict({ word: io.string })
   const asking = flow({ name: 'asking', input: io.strict({}) }, function* () {
-    const { word } = yield* suspend('word', io.strict({ word: io.string }), ({ url }) => url)
-    return word
+    yield* suspend('first', word, ({ url }) => url)
+    yield* suspend('second', word, ({ url }) => url)
   })
-  const handler = nodeFlow(flowHandler(asking, { at: '/ask', start: () => ({}), done: () => '/done' }))
+  const handler = flowHandler(asking, { at: '/ask', start: () => ({}), done: () => '/done' })
   const listener = sessionListener({ store, bound: {}, trustProxy: true })(async (req, res) => {
     const { pathname, searchParams } = new URL(req.url ?? '', 'http://localhost')
     if (pathname === '/in') await signIn('ada')
     if (pathname !== '/ask') return res.end()
-    // A middleware that lets a link send a form.
-    if (searchParams.has('post')) Object.assign(req, { method: 'POST' })
-    return handler(req, res)
+    // This program lets a link send a form.
+    const isForm = searchParams.has('post')
+    const reply = await right(
+      handler({
+        method: isForm ? 'POST' : 'GET',
+        url: req.url ?? '',
+        headers: { ...req.headers, 'sec-fetch-site': 'same-origin' },
+        body: isForm ? { word: 'x' } : undefined,
+      }),
+    )
+    return res.writeHead(reply.status, reply.headers).end(reply.body)
   })
   const { url, close } = await listening(createServer(listener))
   t.teardown(close)
   const browser = new BoundBrowser(url)
   await browser.register(await browser.send('/in', post))
-  const page = (await browser.send('/ask')).headers.get('location') ?? ''
+  const { id } = (await loadSession(store, tokenOf(browser))) as Session
+  const flows = async (): Promise<string> =>
+    JSON.stringify(await right(store.flows?.list(id) ?? TE.right([])))
+  const answer = (from: BoundBrowser, page: string) => from.send(`${page}&post=1`)
+  const nextOf = async (response: Promise<Response>): Promise<string> =>
+    (await response).headers.get('location') ?? ''
+  const first = await nextOf(browser.send('/ask'))
   now += 15 * MINUTE
   quiet(t)
-  const { id } = (await loadSession(store, tokenOf(browser))) as Session
-  t.equal(await statusOf(browser.thief().send(`${page}&post=1&word=x`)), 403)
-  t.strictSame(await right(store.flows?.list(id) ?? TE.right([])), [])
+  t.equal(await statusOf(answer(browser.thief(), first)), 403)
+  t.equal(await flows(), '[]')
+  browser.loseBoundCookie()
+  await browser.refresh()
+  const second = await nextOf(answer(browser, first))
+  const stored = await flows()
+  t.not(stored, '[]')
+  now += 12 * MINUTE
+  t.equal(await statusOf(answer(browser.thief(), second)), 403)
+  t.equal(await flows(), stored)
+  browser.loseBoundCookie()
+  await browser.refresh()
+  t.equal(await nextOf(answer(browser, second)), '/done')
 })
 
 t.test('invalid options are refused when the adapter is made', async (t) => {
