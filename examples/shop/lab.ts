@@ -70,11 +70,15 @@ interface Subject {
 
 interface Work {
   readonly ms: number
+  /** The work takes until this promise resolves, too. */
+  readonly until?: Promise<unknown>
   readonly item: string
   readonly theme?: string
 }
 
 interface Line {
+  /** Resolves when the request has loaded its session. */
+  readonly loaded: Promise<void>
   /** Runs a part of a request, and adds it to the steps. */
   readonly step: <A>(does: Step['does'], act: () => Promise<A>) => Promise<A>
   /** Runs a request that works and then saves. `act` calls its parameter when the work is done. */
@@ -85,14 +89,17 @@ const recorder = () => {
   const steps: Step[] = []
   const start = performance.now()
   const now = (): number => Math.round(performance.now() - start)
-  const line = (request: Step['request']): Line => ({
-    step: async (does, act) => {
+  const line = (request: Step['request']): Line => {
+    let noteLoaded: () => void = () => undefined
+    const loaded = new Promise<void>((resolve) => (noteLoaded = resolve))
+    const step: Line['step'] = async (does, act) => {
       const from = now()
       const { result, statements } = await statementsOf(act)
       steps.push({ request, does, from, to: now(), statements: statements.length, failed: false })
+      if (does === 'load') noteLoaded()
       return result
-    },
-    workAndSave: async (act) => {
+    }
+    const workAndSave: Line['workAndSave'] = async (act) => {
       const from = now()
       let worked = from
       const { result, statements } = await statementsOf(() => act(() => (worked = now())))
@@ -106,13 +113,20 @@ const recorder = () => {
         statements: statements.length,
         failed: E.isLeft(result),
       })
-    },
-  })
+    }
+    return { loaded, step, workAndSave }
+  }
   return { steps, line }
 }
 
-const overlapping = async (slow: () => Promise<unknown>, quick: () => Promise<unknown>): Promise<void> => {
-  await Promise.all([slow(), pause(QUICK_AFTER_MS).then(quick)])
+/** Runs `quick` while the slow request works. The slow request saves after `quick` has ended. */
+const overlapping = async (
+  { loaded }: Line,
+  slow: (until: Promise<unknown>) => Promise<unknown>,
+  quick: () => Promise<unknown>,
+): Promise<void> => {
+  const done = loaded.then(() => pause(QUICK_AFTER_MS)).then(quick)
+  await Promise.all([slow(done), done])
 }
 
 const experiments: Readonly<
@@ -128,7 +142,8 @@ const experiments: Readonly<
   tabs: {
     run: (subject, slow, quick) =>
       overlapping(
-        () => subject.request(slow, { ms: SLOW_MS, item: 'boat' }),
+        slow,
+        (until) => subject.request(slow, { ms: SLOW_MS, item: 'boat', until }),
         () => subject.request(quick, { ms: QUICK_MS, item: 'oar', theme: 'dark' }),
       ),
     wanted: (name) => [
@@ -142,7 +157,8 @@ const experiments: Readonly<
   'sign-out': {
     run: (subject, slow, quick) =>
       overlapping(
-        () => subject.request(slow, { ms: SLOW_MS, item: 'boat' }),
+        slow,
+        (until) => subject.request(slow, { ms: SLOW_MS, item: 'boat', until }),
         () => subject.signOut(quick),
       ),
     wanted: () => [],
@@ -213,14 +229,14 @@ const onKeyrow = (store: SessionStore, name: string): Subject => {
       )
       token = sessionToken(await right(saveSession(filled)))
     },
-    request: async ({ step, workAndSave }, { ms, item, theme: color }) => {
+    request: async ({ step, workAndSave }, { ms, item, theme: color, until }) => {
       const session = await step('load', load)
       if (session === undefined) return
       // `withSession` saves the session when its body has ended.
       await workAndSave((worked) =>
         withSession(session, () =>
           pipe(
-            TE.fromTask(() => pause(ms)),
+            TE.fromTask(() => Promise.all([pause(ms), until])),
             TE.chain(() => updateCurrentSession(sessionUpdate(cart, (items) => [...items, item], []))),
             TE.chain(() => updateCurrentSession(color === undefined ? identity : sessionSet(theme, color))),
             TE.chainFirstIOK(() => worked),
@@ -265,10 +281,10 @@ const onWhole = (database: Database, name: string): Subject => {
     begin: async () => {
       await save({ name, items: ['tea'], theme: 'light' })
     },
-    request: async ({ step }, { ms, item, theme: color }) => {
+    request: async ({ step }, { ms, item, theme: color, until }) => {
       const document = await step('load', load)
       if (document === undefined) return
-      await step('work', () => pause(ms))
+      await step('work', () => Promise.all([pause(ms), until]))
       await step('save', () =>
         save({ ...document, items: [...document.items, item], theme: color ?? document.theme }),
       )
