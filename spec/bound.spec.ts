@@ -7,11 +7,13 @@ import * as TE from 'fp-ts/lib/TaskEither.js'
 import * as io from 'io-ts'
 import t, { type Test } from 'tap'
 import { DriverError } from '../lib/core/errors.js'
+import { withEntries } from '../lib/core/well-known-keys.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import type { BoundOptions } from '../lib/http/bound.js'
 import { sessionListener } from '../lib/http/node.js'
 import { flow, flowHandler, suspend } from '../lib/promise/flow.js'
 import {
+  buildSession,
   currentProof,
   currentSession,
   destroySessionsOf,
@@ -493,6 +495,15 @@ t.test(
     }
   },
 )
+
+t.test('the key of a session is not copied with its other values', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  const bound = (await loadSession(server.store, tokenOf(browser))) as Session
+  t.ok(bound.store.has('keyrow:bound'))
+  const copy = withEntries(bound.store)(buildSession(server.store))
+  t.strictSame([copy.store.has('keyrow:bound'), copy.store.get('cart')], [false, 1])
+})
 
 t.test('an unproven request keeps no session alive', async (t) => {
   const server = await served(t, node)
