@@ -91,6 +91,7 @@ export const explain = (error: k.SessionError): string => {
       return error.key
     case 'SessionGone':
     case 'SessionClosed':
+    case 'ProofRequired':
     case 'SaveConflict':
       return error.id
     case 'KeyNotLoaded':
