@@ -11,11 +11,13 @@ import { withEntries } from '../lib/core/well-known-keys.js'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
 import type { BoundOptions } from '../lib/http/bound.js'
 import { sessionListener } from '../lib/http/node.js'
-import { flow, flowHandler, suspend } from '../lib/promise/flow.js'
+import { dropFlow, effect, flow, flowHandler, suspend } from '../lib/promise/flow.js'
 import {
   buildSession,
+  callWithSession,
   currentProof,
   currentSession,
+  destroySession,
   destroySessionsOf,
   flash,
   loadCurrentKeys,
@@ -43,7 +45,7 @@ import { type CallHandler, documentedDoor, doors, listening, type SpecDoor } fro
 import { BoundBrowser, newKeys, proofOf } from './support/bound-browser.js'
 import { quietPool } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
-import { freshSchema, right } from './support/stores.js'
+import { age, freshSchema, right } from './support/stores.js'
 
 const MINUTE = 60_000
 
@@ -505,6 +507,74 @@ t.test('the key of a session is not copied with its other values', async (t) => 
   t.strictSame([copy.store.has('keyrow:bound'), copy.store.get('cart')], [false, 1])
 })
 
+t.test('neither a queue nor a second adapter changes a session without a proof', async (t) => {
+  let now = Date.now()
+  const store = memoryStore({ clock: () => now })
+  const other = sessionListener({ store: memoryStore(), cookieName: 'other' })
+  const queue: (() => Promise<unknown>)[] = []
+  const results: unknown[] = []
+  const listener = sessionListener({ store, bound: {}, trustProxy: true })(async (req, res) => {
+    if (req.url === '/in') await signIn('ada')
+    if (req.url !== '/try') return res.end()
+    const session = await currentSession()
+    const edited = sessionSet('x', 1)(session)
+    const acts = [
+      () => saveSession(edited),
+      () => rotateSession(session),
+      () => destroySession(session),
+      () => callWithSession(edited, (same) => [1, same]),
+    ]
+    queue.push(...acts)
+    const all = [...acts, () => destroySessionsOf(store, 'ada'), () => refreshSession(session)]
+    return new Promise<void>((resolve) => {
+      const inner = other(async (_req, response) => {
+        const tagOf = (error: { readonly _tag: string }) => error._tag
+        for (const act of all) results.push(await act().then(() => 'done', tagOf))
+        response.end()
+        resolve()
+      })
+      inner(req, res)
+    })
+  })
+  const { url, close } = await listening(createServer(listener))
+  t.teardown(close)
+  const browser = new BoundBrowser(url)
+  await browser.register(await browser.send('/in', post))
+  now += 15 * MINUTE
+  const before = (await loadSession(store, tokenOf(browser)))?.snapshot
+  await browser.thief().send('/try')
+  t.strictSame(results, [...Array.from({ length: 5 }, () => 'ProofRequired'), 'done'])
+  for (const act of queue) await t.rejects(act(), { name: 'ProofRequired' })
+  t.strictSame((await loadSession(store, tokenOf(browser)))?.snapshot, before, 'not even its expiration')
+})
+
+t.test('a forged token keeps no session alive', async (t) => {
+  const server = await served(t, node)
+  const owner = server.browser()
+  await owner.send('/in', post)
+  const [id = ''] = tokenOf(owner).split('.')
+  const thief = server.browser()
+  await thief.send('/add', post)
+  server.elapse(15 * MINUTE)
+  const before = (await loadSession(server.store, tokenOf(owner)))?.expiration
+  thief.jar.set('__Host-session-cross-site', tokenOf(thief))
+  thief.jar.set('__Host-session', `${id}.${'A'.repeat(43)}`)
+  await thief.send('/')
+  t.strictSame((await loadSession(server.store, tokenOf(owner)))?.expiration, before)
+})
+
+t.test('an adapter without the option proves nothing', async (t) => {
+  const server = await served(t, node)
+  const browser = await boundBrowser(t, server)
+  quiet(t)
+  const { url, close } = await node.serve(program, { store: server.store, trustProxy: true })
+  t.teardown(close)
+  const other = new BoundBrowser(url)
+  for (const [name, value] of browser.jar) other.jar.set(name, value)
+  t.equal(await textOf(other.send('/')), 'unproven 1')
+  t.equal(await statusOf(other.send('/sure')), 403)
+})
+
 t.test('an unproven request keeps no session alive', async (t) => {
   const server = await served(t, node)
   const browser = await boundBrowser(t, server)
@@ -588,14 +658,20 @@ t.test('a flow of a bound session takes no answer without a proof', async (t) =>
   let now = Date.now()
   const store = memoryStore({ clock: () => now })
   const word = io.strict({ word: io.string })
+  let effects = 0
   const asking = flow({ name: 'asking', input: io.strict({}) }, function* () {
     yield* suspend('first', word, ({ url }) => url)
     yield* suspend('second', word, ({ url }) => url)
+    yield* effect('count', io.number, () => {
+      effects += 1
+      return Promise.resolve(effects)
+    })
   })
   const handler = flowHandler(asking, { at: '/ask', start: () => ({}), done: () => '/done' })
   const listener = sessionListener({ store, bound: {}, trustProxy: true })(async (req, res) => {
     const { pathname, searchParams } = new URL(req.url ?? '', 'http://localhost')
     if (pathname === '/in') await signIn('ada')
+    if (pathname === '/drop') await dropFlow(searchParams.get('k') ?? '')
     if (pathname !== '/ask') return res.end()
     // This program lets a link send a form.
     const isForm = searchParams.has('post')
@@ -631,10 +707,12 @@ t.test('a flow of a bound session takes no answer without a proof', async (t) =>
   t.not(stored, '[]')
   now += 12 * MINUTE
   t.equal(await statusOf(answer(browser.thief(), second)), 403)
-  t.equal(await flows(), stored)
+  t.equal(await statusOf(browser.thief().send(`/drop${new URL(second, url).search}`)), 403)
+  t.strictSame([await flows(), effects], [stored, 0])
   browser.loseBoundCookie()
   await browser.refresh()
   t.equal(await nextOf(answer(browser, second)), '/done')
+  t.equal(effects, 1)
 })
 
 t.test('invalid options are refused when the adapter is made', async (t) => {
@@ -658,7 +736,8 @@ t.test('in PostgreSQL, a refresh is one load, and writes nothing', async (t) => 
     ({ query: { name } }) => void statements.push(name),
   )
   t.teardown(() => right(database.close))
-  const store = sessionStore(database, { schema: freshSchema() })
+  const schema = freshSchema()
+  const store = sessionStore(database, { schema })
   t.equal(E.isRight(await store.prepare()), true)
   t.ok(Math.abs((store.clock?.() ?? 0) - Date.now()) < 5_000, 'the clock of the database')
   const { url, close } = await node.serve(program, { store, bound: {}, trustProxy: true })
@@ -669,4 +748,20 @@ t.test('in PostgreSQL, a refresh is one load, and writes nothing', async (t) => 
   t.equal(await statusOf(browser.refresh()), 200)
   t.strictSame(statements, ['session.load'])
   t.equal(await textOf(browser.send('/add', post)), 'proven 2')
+  await age(database, schema, 15 * MINUTE)
+  browser.loseBoundCookie()
+  const expiration = async () => (await loadSession(store, tokenOf(browser)))?.expiration
+  const before = await expiration()
+  // The clock of the database goes on, so the registration is made older, too.
+  await right(
+    database.query(
+      {
+        name: 'older',
+        text: `update ${schema}.entry set value = jsonb_set(value, '{at}', '0') where key = 'keyrow:bound'`,
+      },
+      [],
+    ),
+  )
+  t.equal(await textOf(browser.send('/fresh')), 'unproven 2')
+  t.strictSame(await expiration(), before, 'an unproven request extends nothing')
 })

@@ -15,9 +15,9 @@ import { registrationOf } from './binding.js'
 export type Proof = 'proven' | 'unproven' | 'unbound'
 
 const proofOf = (session: Session): Proof => {
+  if (registrationOf(session) === undefined) return 'unbound'
   const proof = currentRequest()?.proof
-  if (proof?.id !== session.id || registrationOf(session) === undefined) return 'unbound'
-  return proof.isProven ? 'proven' : 'unproven'
+  return proof?.id === session.id && proof.isProven ? 'proven' : 'unproven'
 }
 
 /**

@@ -76,10 +76,13 @@ export const challengeFor = (session: Session): string =>
 export const registrationChallenge = (session: Session): string =>
   authenticatedText(session, 'register', challengeEnd(session))
 
+/** The clock of another process may be ahead by this time. */
+const AHEAD_MS = 10_000
+
 const isSignable = (session: Session, purpose: 'register' | 'refresh', { challenge }: Proof): boolean => {
   const expiresAt = expiryOf(session, purpose, challenge) ?? 0
   const now = timeOf(session.handle)
-  return expiresAt >= now && expiresAt <= now + CHALLENGE_MS
+  return expiresAt >= now && expiresAt <= now + CHALLENGE_MS + AHEAD_MS
 }
 
 /**

@@ -162,10 +162,11 @@ export class Behind {
     id: SessionId,
     known: Snapshot,
     keys: Parameters<SessionStore['refresh']>[2],
+    touches = true,
   ): Promise<E.Either<StoreError, O.Option<Snapshot>>> {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       const [found, [read]] = await Promise.all([
-        this.#store.refresh(id, known, keys)(),
+        this.#store.refresh(id, known, keys, touches)(),
         this.#heads.read([id]) as Promise<readonly [HeadRead]>,
       ])
       if (E.isLeft(found) || O.isNone(found.right)) return found

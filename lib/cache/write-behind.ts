@@ -89,7 +89,7 @@ const behindStore = (store: LateStore, heads: HeadCache, queue: LateQueue): Sess
   const own: SessionStore = {
     ...store,
     load: (id, secret, reading) => () => behind.load({ id, secret, ...reading }),
-    refresh: (id, known, keys) => () => behind.refresh(id, known, keys),
+    refresh: (id, known, keys, touches) => () => behind.refresh(id, known, keys, touches),
     save: (id, change) => () => behind.save(id, change),
     ...ending(store, behind),
     ...(batch === undefined ? {} : { batch: batchOf(batch, behind) }),
@@ -122,7 +122,7 @@ const inTransaction = (store: SessionStore, behind: Behind): SessionStore => {
   return {
     ...store,
     load: (id, secret, reading) => after(id, store.load(id, secret, reading)),
-    refresh: (id, known, keys) => after(id, store.refresh(id, known, keys)),
+    refresh: (id, known, keys, touches) => after(id, store.refresh(id, known, keys, touches)),
     save: (id, change) => after(id, store.save(id, change)),
     touch: (id) => after(id, store.touch(id)),
     rotate: (id, from, to) => after(id, store.rotate(id, from, to)),

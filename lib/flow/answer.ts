@@ -6,7 +6,7 @@ import { DecodeError, NoCurrentSession, SaveConflict } from '../core/errors.js'
 import type { Json } from '../core/json.js'
 import { E, O } from '../core/prelude.cjs'
 import { dropEditsSince } from '../request/save-with.js'
-import { chainHere } from '../request/scope.js'
+import { chainHere, unprovenReason } from '../request/scope.js'
 import { sessionHere } from '../request/with-session.js'
 import type { Session } from '../store/contract.js'
 import { MAX_ANSWERS, MAX_VALUE_CHARS } from '../store/flow-contract.js'
@@ -79,6 +79,8 @@ export const answerAt = async <M>(
 ): Result<AnswerResult<M>> => {
   const scope = chainHere()?.scope
   if (scope === undefined) return E.left(new NoCurrentSession())
+  const reason = unprovenReason(scope.session)
+  if (reason !== undefined) return E.left(reason)
   scope.answers += 1
   try {
     return await answerAgain(flow, place, start, give)

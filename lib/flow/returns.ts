@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { DecodeError, type SessionError, type StoreError } from '../core/errors.js'
 import { E, O, pipe, TE } from '../core/prelude.cjs'
+import { unprovenReason } from '../request/scope.js'
 import { currentSession } from '../request/with-session.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type FlowHead, type FlowStore, MAX_VALUE_CHARS } from '../store/flow-contract.js'
@@ -203,13 +204,11 @@ export const flowsOf = (session: Session): TE.TaskEither<StoreError, readonly Ru
 export const dropFlow = (k: string): TE.TaskEither<SessionError, void> =>
   pipe(
     currentSession,
-    TE.chainW((session) =>
-      pipe(
-        parseK(k),
-        O.match(
-          () => TE.right(undefined),
-          ({ flow }) => flowsIn(session).drop({ session: session.id, flow }),
-        ),
-      ),
-    ),
+    TE.chainW((session): TE.TaskEither<SessionError, void> => {
+      const [place, reason] = [parseK(k), unprovenReason(session)]
+      if (reason !== undefined) return TE.left(reason)
+      return O.isNone(place)
+        ? TE.right(undefined)
+        : flowsIn(session).drop({ session: session.id, flow: place.value.flow })
+    }),
   )

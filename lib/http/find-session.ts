@@ -69,14 +69,17 @@ export const findSession =
     return E.right({ session: opened, cookie: 'session', crossSite: second.right.value })
   }
 
-/** Whether the sessions of all these tokens have ended. A session whose secret was replaced has not ended. */
+/**
+ * Whether the sessions of all these tokens have ended. A session whose secret was replaced has not ended. The tokens may be
+ * forged, so the expirations stay as they are.
+ */
 const haveEnded =
   (store: SessionStore, tokens: readonly string[]): TE.TaskEither<StoreError, boolean> =>
   async () => {
     for (const token of tokens) {
       const parsed = Token.parse(token)
       if (O.isNone(parsed)) continue
-      const found = await store.refresh(parsed.value.id, emptySnapshot, keysOf([]))()
+      const found = await store.refresh(parsed.value.id, emptySnapshot, keysOf([]), false)()
       if (E.isLeft(found)) return found
       if (O.isSome(found.right)) return E.right(false)
     }

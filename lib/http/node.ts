@@ -2,6 +2,7 @@
 
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { registrationOf } from '../bound/binding.js'
 import { E, O, pipe } from '../core/prelude.cjs'
 import { makeReadOnly } from '../request/scope.js'
 import type { Session } from '../store/contract.js'
@@ -139,8 +140,9 @@ const provenOnly = (
   found: FoundSession,
 ): FoundSession => {
   const checked = bound?.(info, found)
-  if (checked === undefined) return found
-  return checked.proof?.isProven === false ? { ...checked.found, session: O.none } : checked.found
+  const isBound = O.isSome(found.session) && registrationOf(found.session.value) !== undefined
+  const isProven = checked?.proof?.isProven ?? !isBound
+  return isProven ? (checked?.found ?? found) : { session: O.none, cookie: found.cookie }
 }
 
 const writtenTo = (socket: Duplex & { readonly bytesWritten?: number }): number => socket.bytesWritten ?? 0

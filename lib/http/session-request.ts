@@ -7,7 +7,15 @@ import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
 import { ownLifetimeOf } from '../core/well-known-keys.js'
 import { changesWithin, closeScope, dropScope, sessionOf } from '../request/current-scope.js'
-import { chainOf, inScope, isInside, openScope, type Scope, type ScopeRequest } from '../request/scope.js'
+import {
+  chainOf,
+  inScope,
+  isInside,
+  makeUnproven,
+  openScope,
+  type Scope,
+  type ScopeRequest,
+} from '../request/scope.js'
 import { buildSession, sessionToken } from '../request/verbs.js'
 import type { Session, SessionStore } from '../store/contract.js'
 import { type BoundOptions, type BoundRequest, boundWith } from './bound.js'
@@ -165,6 +173,7 @@ export const createSessionLoader = (options: AdapterOptions & ProxyOptions) => {
       const bound = loader.bound?.(info, found.right)
       const permitted = bound?.found ?? found.right
       const session = O.getOrElse(() => buildSession(loader.store))(withCrossSite(permitted))
+      if (bound?.readOnly !== undefined) makeUnproven(session)
       const request = scopeRequestOf(info, bound)
       const scope = openScope(session, request)
       const looked = (): boolean => request.looked

@@ -111,19 +111,34 @@ export const isSameRow = (a: Session, b: Session): boolean => a.id === b.id && i
 export const isSameStore = (a: Session['handle'], b: Session['handle']): boolean =>
   a === b || (a.using !== undefined && a.using === b.using)
 
+const unproven = shared('unproven:1', () => new WeakSet<Token>())
+
+/** Lets a session value, and all values derived from it, only be read, since the browser has not proved to own it. */
+export const makeUnproven = (session: Session): void => {
+  unproven.add(session.token)
+}
+
+/** Returns the session that a request around the running code may only read. */
+export const readOnlyHere = (): SessionId | undefined => {
+  for (let chain = chainHere(); chain !== undefined; chain = chain.outer)
+    if (chain.scope.request?.readOnly !== undefined) return chain.scope.request.readOnly
+  return undefined
+}
+
 /** Returns the error of a change of a session that the running request may only read. */
-export const unprovenReason = (
-  { id }: Session,
-  request: ScopeRequest | undefined = currentRequest(),
-): ProofRequired | undefined => (request?.readOnly === id ? new ProofRequired(id) : undefined)
+export const unprovenReason = ({ id, token }: Session): ProofRequired | undefined =>
+  unproven.has(token) || readOnlyHere() === id ? new ProofRequired(id) : undefined
+
+/** Whether reading a session leaves its expiration as it is. */
+export const isPassive = (session: Session): boolean =>
+  currentRequest()?.isPassive === true || unprovenReason(session) !== undefined
 
 /** Returns the reason why the scope's session cannot be changed, if there is one. */
 export const closedReason = ({
   state,
   session,
-  request,
 }: Scope): SessionClosed | SessionGone | ProofRequired | undefined => {
-  if (state === 'open') return unprovenReason(session, request)
+  if (state === 'open') return unprovenReason(session)
   return state === 'closed' ? new SessionClosed(session.id) : new SessionGone(session.id)
 }
 

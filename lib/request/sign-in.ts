@@ -36,7 +36,7 @@ import {
 } from '../store/contract.js'
 import { publish, publishing } from '../store/events.js'
 import { currentScope, syncEnded } from './current-scope.js'
-import { beginAnew, currentRequest, isSameStore, lookAt } from './scope.js'
+import { beginAnew, currentRequest, isSameStore, lookAt, readOnlyHere } from './scope.js'
 import { buildSession, destroySession, refreshSession, rotateSession } from './verbs.js'
 import { currentSession, orSessionError, updateCurrentSession } from './with-session.js'
 
@@ -348,7 +348,7 @@ export const destroySessionsOf = (
     syncEnded(store, ids)
   })
   return async () => {
-    const readOnly = currentRequest()?.readOnly
+    const readOnly = readOnlyHere()
     return readOnly === undefined ? ending() : E.left(new ProofRequired(readOnly))
   }
 }

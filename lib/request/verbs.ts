@@ -27,7 +27,7 @@ import { type IdOrigin, type SessionId, Token } from '../core/token.js'
 import { type Absence, onceCommitted, type Session, type SessionStore } from '../store/contract.js'
 import { isObserved, publish, publishFailure, publishing } from '../store/events.js'
 import { currentScope, guarded, syncDestroyed } from './current-scope.js'
-import { currentRequest, lookAt, type Scope, unprovenReason } from './scope.js'
+import { isPassive, lookAt, type Scope, unprovenReason } from './scope.js'
 import { endBirth, mayBeStored, storeSession } from './store-session.js'
 
 /**
@@ -304,16 +304,6 @@ export const refreshSession = (session: Session): Read =>
 const ifStored = (session: Session, read: (known: Snapshot) => Read): Read =>
   guarded(session, O.isNone(session.snapshot) ? TE.right(session) : read(session.snapshot.value), 'read')
 
-/** A refresh extends the expiration. A load does not, so a passive request loads. */
-const rereading = (
-  { handle, id, token }: Session,
-  known: Snapshot,
-  keys: Keys | undefined,
-): TE.TaskEither<StoreError, O.Option<Snapshot>> =>
-  currentRequest()?.isPassive === true
-    ? pipe(handle.load(id, token.hash, { keys }), TE.map(O.fromEither))
-    : handle.refresh(id, known, keys)
-
 const reread = (
   session: Session,
   known: Snapshot,
@@ -321,7 +311,7 @@ const reread = (
   keys: Keys | undefined,
 ): TE.TaskEither<StoreError | SessionGone, Session> =>
   pipe(
-    publishing(operation, rereading(session, known, keys)),
+    publishing(operation, session.handle.refresh(session.id, known, keys, !isPassive(session))),
     TE.chainW(TE.fromOption(() => new SessionGone(session.id))),
     TE.map((snapshot) => storedSession(session.handle, session.token, pick(snapshot, keys), session.edits)),
   )

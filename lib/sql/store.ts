@@ -83,12 +83,15 @@ const loadOver = ({ database, sql, lifetime }: Shared): SessionStore['load'] => 
   }
 }
 
+/** A touch is never due if the session must not have been extended for this multiple of its idle time. */
+const NEVER = 1e9
+
 const refreshOver =
   ({ database, sql, lifetime: { idleMs, touchFraction } }: Shared): SessionStore['refresh'] =>
-  (id, known, wanted = known.keys) => {
+  (id, known, wanted = known.keys, touches = true) => {
     // A fully loaded session stays fully loaded, even if only some keys were requested.
     const keys = known.keys && wanted
-    const params = [id, idleMs, touchFraction, known.revision, known.versionTag]
+    const params = [id, idleMs, touches ? touchFraction : NEVER, known.revision, known.versionTag]
     return pipe(
       keys === undefined
         ? optionalRowAs(RefreshedRow)(database, sql.refresh, params)

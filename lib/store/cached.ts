@@ -58,9 +58,9 @@ const reading = (store: SessionStore, cache: Cache): Pick<SessionStore, 'load' |
           if (E.isRight(result)) cache.loaded(id, result.right)
           return result
         }),
-  refresh: (id, known, keys) =>
+  refresh: (id, known, keys, touches) =>
     pipe(
-      store.refresh(id, known, keys),
+      store.refresh(id, known, keys, touches),
       TE.tapIO((found) => () => (O.isSome(found) ? cache.put(id, found.value) : cache.drop(id))),
     ),
 })

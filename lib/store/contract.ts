@@ -234,7 +234,13 @@ export interface SessionStore {
    * Reads a live session consistently by its id, and extends its expiration if a touch is due. The store may skip rows
    * that are already in `known`. The result has the keys in `keys`, by default the keys of `known`.
    */
-  readonly refresh: (id: SessionId, known: Snapshot, keys?: Keys) => TaskEither<StoreError, Option<Snapshot>>
+  readonly refresh: (
+    id: SessionId,
+    known: Snapshot,
+    keys?: Keys,
+    /** Whether to extend the expiration if a touch is due. Default: true. */
+    touches?: boolean,
+  ) => TaskEither<StoreError, Option<Snapshot>>
 
   /**
    * Replaces the secret `from` with `to`. Exactly one of several concurrent rotations succeeds. The others fail with

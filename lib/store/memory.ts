@@ -175,8 +175,8 @@ export const memoryStore = (options: MemoryOptions = {}): SessionStore => {
     load: (id, secret) => step(() => E.right(E.map(snapshot)(table.open(id, secretMatches(secret, now()))))),
     save: (id, change) => step(() => save(id, change)),
     touch: (id) => step(() => E.map(pickSaved)(table.update(id, flow(extendedExpiry, E.right)))),
-    refresh: (id) =>
-      step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched, E.right)))))),
+    refresh: (id, _known, _keys, touches) =>
+      step(() => E.right(O.map(snapshot)(O.fromEither(table.update(id, flow(touched(touches), E.right)))))),
     rotate: (id, from, to) =>
       step(() => E.map(constVoid)(table.update(id, rotated(id, from, to, now() + lifetime.rotationGraceMs)))),
     destroy: (id) => step(() => E.map(constVoid)(E.right(table.remove(id)))),
@@ -249,7 +249,10 @@ const expiry = (lifetime: Lifetime, now: Clock) => {
       isDone(rows, change.save)
         ? rows
         : { ...withNewLifetime(extendedExpiry(rows), change), ...edited(rows, change) }
-  const touched = (rows: Rows): Rows => (isDue(rows) ? extendedExpiry(rows) : rows)
+  const touched =
+    (touches = true) =>
+    (rows: Rows): Rows =>
+      touches && isDue(rows) ? extendedExpiry(rows) : rows
   const snapshot = (rows: Rows): Snapshot => {
     const { revision, expiration, entries, recent } = rows
     return { revision, expiration, touchDue: isDue(rows), versionTag: recent[0] as IdempotencyKey, entries }
