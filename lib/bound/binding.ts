@@ -79,8 +79,13 @@ export const expiryOf = (session: Session, purpose: Purpose, text: string): numb
 /** The purpose of the bound cookie. A new registration makes the cookies of an earlier one invalid. */
 export const cookieOf = ({ id }: Registration): Purpose => `cookie ${id}`
 
-/** Bound cookies that were verified, each with its session and registration. A browser sends a cookie again for minutes. */
-const verified = new LRUCache<string, number>({ max: 10_000 })
+/** Bound cookies that were verified. A browser sends a cookie again for some minutes. */
+const verified = new LRUCache<
+  string,
+  { readonly session: string; readonly id: string; readonly expiresAt: number }
+>({
+  max: 10_000,
+})
 
 /** Returns the time until which a bound cookie is valid, or `undefined` if it does not belong to the registration. */
 export const cookieExpiry = (
@@ -88,8 +93,10 @@ export const cookieExpiry = (
   registration: Registration,
   text: string,
 ): number | undefined => {
-  const known = `${session.id} ${registration.id} ${text}`
-  const expiresAt = verified.get(known) ?? expiryOf(session, cookieOf(registration), text)
-  if (expiresAt !== undefined) verified.set(known, expiresAt)
+  const { id } = registration
+  const known = verified.get(text)
+  if (known?.session === session.id && known.id === id) return known.expiresAt
+  const expiresAt = expiryOf(session, cookieOf(registration), text)
+  if (expiresAt !== undefined) verified.set(text, { session: session.id, id, expiresAt })
   return expiresAt
 }
