@@ -21,9 +21,9 @@ const proofOf = (session: Session): Proof => {
 }
 
 /**
- * Returns what the browser of the current request has proved, if the adapter has the option `bound`: `proven`, `unproven`
- * for a bound session whose browser did not prove that it has the key, or `unbound`. Most browsers do not know bound
- * sessions, so `unbound` is no sign of an attack.
+ * Returns what the browser of the current request has proved: `proven`, `unproven` for a bound session whose browser did not
+ * prove that it has the key, or `unbound`. Outside of a request, and in an adapter without the option `bound`, a bound session
+ * is `unproven`. Most browsers do not know bound sessions, so `unbound` is no sign of an attack.
  *
  * @throws `NoCurrentSession`, `SessionClosed` (as a `Left`)
  *

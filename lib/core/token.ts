@@ -141,9 +141,9 @@ export const verifiableIds = () => {
       until = performance.now() + untaggedMs
     },
     fresh: (): SessionId => (key === undefined ? freshId() : tagged(key, freshId())),
-    // A session is loaded only after the key is known.
+    // Before the key is known, no text is authentic.
     authenticate: (text: string): Buffer =>
-      createHmac('sha256', key ?? '')
+      createHmac('sha256', key ?? randomSecret())
         .update(`keyrow text ${text}`)
         .digest(),
     originOf: (id: SessionId): IdOrigin => {

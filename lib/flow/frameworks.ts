@@ -4,6 +4,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { EncodeError, orThrow } from '../core/errors.js'
 import { E, pipe, TE } from '../core/prelude.cjs'
+import { sendReply } from '../http/request-events.js'
 import { FlowFull } from './errors.js'
 import type { FlowHandler, FlowRequest } from './handler.js'
 import type { Reply } from './steps.js'
@@ -73,17 +74,13 @@ const handled =
 /** Runs the task. The promise rejects with the error of the flow, so that the framework handles it. */
 const replied = <A>(task: TE.TaskEither<unknown, A>): Promise<A> => orThrow(task as TE.TaskEither<Error, A>)
 
-const sendTo = (res: ServerResponse, { status, headers, body }: Reply): void => {
-  res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
-}
-
 /** Converts a flow's handler to a handler of `sessionListener` in `keyrow/node`. */
 export const nodeFlow =
   <L>(handler: FlowHandler<L>) =>
   (req: IncomingMessage, res: ServerResponse): TE.TaskEither<unknown, void> =>
     pipe(
       handled(handler)({ req, url: req.url, body: undefined }),
-      TE.map((reply) => sendTo(res, reply)),
+      TE.map((reply) => sendReply(res, reply)),
     )
 
 /** The members of Express's request that are used. `body` is the form, if a middleware has parsed it. */
@@ -94,7 +91,7 @@ export const expressFlow =
   <L>(handler: FlowHandler<L>) =>
   (req: ExpressRequest, res: ServerResponse, next: (error: unknown) => void): void => {
     replied(handled(handler)({ req, url: req.originalUrl ?? req.url, body: req.body }))
-      .then((reply) => sendTo(res, reply))
+      .then((reply) => sendReply(res, reply))
       .catch(next)
   }
 

@@ -146,12 +146,13 @@ const boundRequest = (binding: Binding, info: RequestInfo, found: FoundSession):
   const cookie = stateOf(binding, info, found)
   let proven: BoundKey | undefined
   const answer = secure ? answerTo(binding, request, path, (key) => (proven = key)) : undefined
-  const rights = answer
-    ? { ...NO_RIGHTS, found: withoutCrossSite(found) }
-    : cookie.isProven === false
-      ? rightsOf(found, binding.policyFor(withPath(request, path)), request)
-      : { ...NO_RIGHTS, found }
   const id = O.toUndefined(found.session)?.id
+  const isUnproven = cookie.isProven === false
+  const policy = isUnproven && answer === undefined ? binding.policyFor(withPath(request, path)) : 'allow'
+  // An adapter that does not know `answer` runs its handler, which must not change an unproven session.
+  const rights = answer
+    ? { ...UNRESTRICTED, found: withoutCrossSite(found), readOnly: isUnproven ? id : undefined }
+    : rightsOf(found, policy, request)
   return {
     ...rights,
     proof: id === undefined || cookie.isProven === undefined ? undefined : { id, isProven: cookie.isProven },
@@ -167,7 +168,7 @@ const boundRequest = (binding: Binding, info: RequestInfo, found: FoundSession):
   }
 }
 
-const NO_RIGHTS = { readOnly: undefined, refused: undefined }
+const UNRESTRICTED = { readOnly: undefined, refused: undefined }
 
 const NOTHING: BoundHeaders = { cookies: [], headers: [] }
 
@@ -247,16 +248,16 @@ const stateOf = (
   return { isProven: isValid || isNew, expiresAt: isValid ? expiresAt : undefined, isStale, isPresent }
 }
 
-/** Returns what an unproven request may do. An unproven request never merges a cross-site session. */
+/** Returns what a request may do by this policy. It merges no cross-site session, unless the policy allows everything. */
 const rightsOf = (
   found: FoundSession,
   policy: UnprovenPolicy,
   request: CheckedRequest,
 ): Rights & Pick<BoundRequest, 'refused'> => {
+  if (policy === 'allow' || O.isNone(found.session)) return { ...UNRESTRICTED, found }
   const only = withoutCrossSite(found)
-  const { id } = (found.session as O.Some<Session>).value
-  if (policy === 'allow') return { ...NO_RIGHTS, found }
-  if (policy === 'anonymous') return { ...NO_RIGHTS, found: { ...only, session: O.none } }
+  const { id } = found.session.value
+  if (policy === 'anonymous') return { ...UNRESTRICTED, found: { ...only, session: O.none } }
   if (policy === 'read' && !isUnsafe(request)) return { found: only, readOnly: id, refused: undefined }
   publish('proofRefused', { id, reason: 'unproven', ...skipped(request) })
   return { found: only, readOnly: id, refused: () => TE.left(new ProofRequired(id)) }

@@ -1,5 +1,5 @@
-// Reads and writes the session's cookie and the cross-site cookie. Both cookies are `HttpOnly` with an explicit
-// `SameSite`. Over a secure connection both cookies are `Secure`, and their names begin with `__Host-` or `__Secure-`.
+// Reads and writes the session's cookie, the cross-site cookie and the bound cookie. All are `HttpOnly` with an explicit
+// `SameSite`. Over a secure connection they are `Secure`, and their names begin with `__Host-` or `__Secure-`.
 // Browsers accept `__Host-` only with the path `/` and without a `Domain`.
 
 import { parseCookie, stringifySetCookie } from 'cookie'

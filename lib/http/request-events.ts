@@ -1,6 +1,7 @@
 // Runs the event listeners of a request and its response with the current session. Node.js emits events in the async
 // context of the connection, which has no current session. So keyrow calls `emit` in the scope of the request.
 import type { ServerResponse } from 'node:http'
+import type { BindingReply } from '../bound/endpoints.js'
 import type { TE } from '../core/prelude.cjs'
 import {
   answeredBy,
@@ -50,7 +51,14 @@ export const bindEvents = ({ enter }: SessionRequest, emitters: readonly object[
   }
 }
 
-/** Like `runRequest`, but also makes the listeners of the request and the response run in the scope of the request. */
+export const sendReply = (res: ServerResponse, { status, headers, body }: BindingReply): void => {
+  res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
+}
+
+/**
+ * Like `runRequest`, but also makes the listeners of the request and the response run in the scope of the request. Sends the
+ * responses that keyrow itself gives.
+ */
 export const runWithEvents = (
   [req, res]: readonly [object, ServerResponse],
   begin: TE.TaskEither<unknown, SessionRequest>,
@@ -61,9 +69,7 @@ export const runWithEvents = (
     bindEvents(sessionRequest, [req, res])
     return answeredBy(
       sessionRequest,
-      ({ status, headers, body }) => {
-        res.writeHead(status, { ...headers, 'Content-Length': Buffer.byteLength(body) }).end(body)
-      },
+      (reply) => sendReply(res, reply),
       () => handler(sessionRequest),
     )
   }

@@ -252,7 +252,8 @@ const saveClosed = (scope: Scope): Promise<E.Either<SessionError, Session>> => {
   dropScope(scope)
   if (reason !== undefined) return Promise.resolve(E.left(reason))
   // A prefetched page may never be seen, for example.
-  const isUnseen = scope.request?.isPassive === true && before.edits.isEmpty()
+  const isPassive = scope.request?.isPassive === true || unprovenReason(before) !== undefined
+  const isUnseen = isPassive && before.edits.isEmpty()
   const store = isOpen && !isUnseen ? storing(before) : undefined
   if (store === undefined) return Promise.resolve(E.right(before))
   return store().then((saved) => {
