@@ -5,8 +5,8 @@
 // rounds, and the benchmark compares figures of the same round. The environment variables ROUNDS, ANSWERS and AT_ONCE
 // configure the benchmark, and CASES is a regular expression for the comparisons.
 //
-// The rows are inserted by SQL. In each measured request the visitor answers the last page of a flow with a new answer,
-// and so comes to the next page.
+// The rows are inserted by SQL. In each measured request the visitor answers a page with a new answer, and so comes to the
+// next page. After some answers the visitor goes back to the first of these pages, so that the flow keeps its length.
 
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
@@ -85,8 +85,18 @@ const insertFlow = async ({ id }: Session, depth: number): Promise<string> => {
 
 interface Place {
   readonly token: string
-  /** The URL of the last page. */
+  /** The page to which the visitor goes back after `span` answers. */
+  readonly first: string
+  readonly span: number
+  /** The page that the visitor answers next. */
   url: string
+  answered: number
+}
+
+/** Moves the visitor to the page after an answer. A fifth more answers than at the start are the most for a flow. */
+const goOn = (place: Place, next: string | undefined): void => {
+  place.answered += 1
+  place.url = place.answered % place.span === 0 ? place.first : (next ?? place.url)
 }
 
 /** Makes sessions, each with a flow of this depth, and with other flows that have this many continuations in all. */
@@ -95,24 +105,25 @@ const places = (depth: number, others: number): Promise<readonly Place[]> =>
     Array.from({ length: SESSIONS }, async () => {
       const made = await saveSession(sessionSet('user', 'ada')(buildSession(store)))
       for (let flow = 0; flow < 19 && others > 0; flow += 1) await insertFlow(made, Math.ceil(others / 19))
-      return { token: sessionToken(made), url: await insertFlow(made, depth) }
+      const first = await insertFlow(made, depth)
+      const span = Math.max(1, Math.round(depth / 5))
+      return { token: sessionToken(made), first, span, url: first, answered: 0 }
     }),
   )
 
-const request = async (place: Place, method: string, body?: unknown): Promise<number> => {
-  const { token, url } = place
+const request = async ({ token, url }: Place, method: string, body?: unknown) => {
   const loaded = await loadSession(store, token)
   if (loaded === undefined) throw new Error('there is no such session')
   const headers = { 'sec-fetch-site': 'same-origin' }
   const reply = await withSession(loaded, async () => handler({ method, url, headers, body })())
   if (reply._tag === 'Left') throw reply.left as Error
-  place.url = reply.right.headers['Location'] ?? place.url
-  return reply.right.status
+  return { status: reply.right.status, location: reply.right.headers['Location'] }
 }
 
 const answer = async (place: Place): Promise<void> => {
-  const status = await request(place, 'POST', { text: text() })
+  const { status, location } = await request(place, 'POST', { text: text() })
   if (status !== 303) throw new Error(`the answer has the status ${String(status)}`)
+  goOn(place, location)
 }
 
 interface Contender {
@@ -167,10 +178,10 @@ const serving = async (app: Express) => {
 
 type Post = Awaited<ReturnType<typeof serving>>
 
-const answerOverHttp = async (post: Post, place: Place, cookie: string): Promise<void> => {
-  const { status, location } = await post(place.url, cookie, `text=${text()}`)
+const answerOverHttp = async (post: Post, url: string, cookie: string): Promise<string | undefined> => {
+  const { status, location } = await post(url, cookie, `text=${text()}`)
   if (status !== 303) throw new Error(`the answer has the status ${String(status)}`)
-  place.url = location ?? place.url
+  return location
 }
 
 const keyrowApp = express()
@@ -186,7 +197,7 @@ const keyrowOverHttp = async (depth: number): Promise<Contender> => {
     name: 'keyrow over HTTP',
     act: async (index) => {
       const place = made[index % SESSIONS] as Place
-      await answerOverHttp(postToKeyrow, place, `session=${place.token}`)
+      goOn(place, await answerOverHttp(postToKeyrow, place.url, `session=${place.token}`))
     },
   }
 }
@@ -230,8 +241,7 @@ const inSessionOverHttp = async (depth: number): Promise<Contender> => {
     cookies.push((await postToSession(`/begin?depth=${String(depth)}`, '', '')).cookie ?? '')
   return {
     name: `express-session over HTTP, ${String(depth)} answers`,
-    act: (index) =>
-      answerOverHttp(postToSession, { token: '', url: '/wizard' }, cookies[index % SESSIONS] ?? ''),
+    act: (index) => answerOverHttp(postToSession, '/wizard', cookies[index % SESSIONS] ?? ''),
   }
 }
 

@@ -205,7 +205,7 @@ const advancedTo = (
     instance,
     row,
     session,
-    before: position.journal.entries,
+    before: position.journal,
     records: [entry],
     answer,
   }

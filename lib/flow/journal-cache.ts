@@ -8,7 +8,8 @@ import { type Entry, entryOf, type Replayed } from './journal.js'
 import type { AnyFlow } from './steps.js'
 
 interface CachedRow {
-  readonly parent: string | undefined
+  readonly id: string
+  readonly parent: CachedRow | undefined
   readonly generation: number
   readonly made: string
   readonly entries: readonly Entry[]
@@ -25,8 +26,8 @@ export interface CachedFlow {
   /** The rows of the flow, the last added last. A row's ancestors are in the map too. */
   readonly rows: Map<string, CachedRow>
   chars: number
-  /** The journal that was used last. The next request often needs it again, or with one more row. */
-  last: { readonly row: string; readonly journal: Journal } | undefined
+  /** The journal that was read last. The next one often has the same rows, and one more. */
+  last: { readonly row: CachedRow; readonly records: Records } | undefined
 }
 
 const MAX_CHARS = 16 * 1024 * 1024
@@ -53,10 +54,58 @@ interface Boundary {
 /** The position of the first page. */
 const FIRST: Boundary = { row: undefined, end: 0, generation: 0 }
 
-/** The records that lead to a row, the first page, and the rows, the oldest first. */
-export interface Journal {
+/** The records that lead to a row, and the positions of the first page and of the rows, the oldest first. */
+interface Records {
   readonly entries: readonly Entry[]
   readonly boundaries: readonly Boundary[]
+}
+
+/**
+ * The records that lead to a row. They are collected when they are first read. A request with a running body does not
+ * read them, so its cost does not depend on their number.
+ */
+export class Journal implements Records {
+  /** The number of records. */
+  readonly length: number
+  readonly #cached: CachedFlow
+  readonly #row: CachedRow | undefined
+  #records: Records | undefined
+
+  constructor(cached: CachedFlow, row: CachedRow | undefined) {
+    this.#cached = cached
+    this.#row = row
+    this.length = row?.length ?? 0
+  }
+
+  get entries(): readonly Entry[] {
+    return this.#collected().entries
+  }
+
+  get boundaries(): readonly Boundary[] {
+    return this.#collected().boundaries
+  }
+
+  #collected(): Records {
+    this.#records ??= recordsOf(this.#cached, this.#row)
+    return this.#records
+  }
+}
+
+const recordsOf = (cached: CachedFlow, row: CachedRow | undefined): Records => {
+  if (row === undefined) return { entries: [], boundaries: [FIRST] }
+  const { last } = cached
+  if (last?.row === row) return last.records
+  const chain: CachedRow[] = []
+  let above: CachedRow | undefined = row
+  for (; above !== undefined && above !== last?.row; above = above.parent) chain.push(above)
+  const known = above === undefined ? undefined : last?.records
+  const [entries, boundaries] = [known?.entries.slice() ?? [], known?.boundaries.slice() ?? [FIRST]]
+  for (const { id, entries: own, length, generation } of chain.reverse()) {
+    for (const entry of own) entries.push(entry)
+    boundaries.push({ row: id, end: length, generation })
+  }
+  cached.last = { row, records: { entries, boundaries } }
+  return cached.last.records
 }
 
 // A browser chooses the id of a flow that it begins, so another session may have a flow with the same id.
@@ -82,14 +131,14 @@ export const addRows = (
   head: FlowHead | undefined,
 ): void => {
   cached.head = head
-  if (added.some(({ id }) => cached.rows.has(id))) cached.last = undefined
   for (const row of added) {
-    const { id, parent, generation, records } = row
+    const { id, generation, made, records } = row
+    const parent = row.parent === undefined ? undefined : rowIn(cached, row.parent)
     const entries = row.entries ?? records.map(entryOf)
     const chars = (row.chars ?? JSON.stringify(records).length) + ROW_CHARS
-    const length = entries.length + (parent === undefined ? 0 : (cached.rows.get(parent)?.length ?? 0))
+    const length = entries.length + (parent?.length ?? 0)
     cached.chars -= cached.rows.get(id)?.chars ?? 0
-    cached.rows.set(id, { parent, generation, made: row.made, entries, chars, length })
+    cached.rows.set(id, { id, parent, generation, made, entries, chars, length })
     cached.chars += chars
   }
   if (added.length === 0) return
@@ -97,29 +146,13 @@ export const addRows = (
 }
 
 /** Returns the journal of a row that was read, with the rows that were left out of the read. */
-export const journalOf = (cached: CachedFlow, row: string | undefined): Journal => {
-  if (row === undefined) return { entries: [], boundaries: [FIRST] }
-  if (cached.last?.row === row) return cached.last.journal
-  const { rows } = cached
-  const chain: (readonly [string, CachedRow])[] = []
-  let journal: Journal = { entries: [], boundaries: [FIRST] }
-  for (let at: string | undefined = row; at !== undefined; ) {
-    if (cached.last?.row === at) {
-      journal = cached.last.journal
-      break
-    }
-    const found = rows.get(at)
-    if (found === undefined) throw new Error(`the store returned no row ${at}`)
-    chain.push([at, found])
-    at = found.parent
-  }
-  const [entries, boundaries] = [journal.entries.slice(), journal.boundaries.slice()]
-  for (const [id, { entries: own, length, generation }] of chain.reverse()) {
-    for (const entry of own) entries.push(entry)
-    boundaries.push({ row: id, end: length, generation })
-  }
-  cached.last = { row, journal: { entries, boundaries } }
-  return cached.last.journal
+export const journalOf = (cached: CachedFlow, row: string | undefined): Journal =>
+  new Journal(cached, row === undefined ? undefined : rowIn(cached, row))
+
+const rowIn = ({ rows }: CachedFlow, id: string): CachedRow => {
+  const row = rows.get(id)
+  if (row === undefined) throw new Error(`the store returned no row ${id}`)
+  return row
 }
 
 /** The maximum number of running bodies that a process keeps. */

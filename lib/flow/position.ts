@@ -142,7 +142,7 @@ const positionAt = (
   const found =
     body === undefined
       ? replayedAt(served.flow, head, journal.entries)
-      : waitingIn(served.flow, journal.entries, body)
+      : waitingIn(served.flow, journal.length, body)
   if (E.isLeft(found)) return rewoundTo(served, flow, rewound(served, head, journal, found.left))
   return E.right({
     served,
@@ -231,19 +231,15 @@ export const replayedAt = (
     )
   return pipe(
     replay(flow, input, version, entries),
-    E.chain((replayed) => waitingIn(flow, entries, replayed)),
+    E.chain((replayed) => waitingIn(flow, entries.length, replayed)),
   )
 }
 
-const waitingIn = (
-  flow: AnyFlow,
-  entries: readonly Entry[],
-  replayed: Replayed,
-): E.Either<FlowChanged, Found> => {
+const waitingIn = (flow: AnyFlow, length: number, replayed: Replayed): E.Either<FlowChanged, Found> => {
   const { next } = replayed
   if (!next.done && isWaiting(next.value)) return E.right({ replayed, step: next.value })
   const asked = next.done ? 'its end' : describe(next.value)
-  return E.left(new FlowChanged(flow.name, entries.length, 'a page', asked))
+  return E.left(new FlowChanged(flow.name, length, 'a page', asked))
 }
 
 // Returns the last row before the change whose page still fits. An effect that has run is never dropped silently. So if
@@ -334,10 +330,7 @@ const MIN_KEPT = 8
 export const isWorthKeeping = ({ step, journal }: Position, next: WaitingStep): boolean => {
   const codecs = step.kind === 'dispatch' ? Object.values(step.choices) : [step.codec]
   return (
-    journal.entries.length >= MIN_KEPT &&
-    next.kind !== 'tangent' &&
-    next.kind !== 'call' &&
-    !codecs.some(hasSecrets)
+    journal.length >= MIN_KEPT && next.kind !== 'tangent' && next.kind !== 'call' && !codecs.some(hasSecrets)
   )
 }
 

@@ -31,6 +31,7 @@ import {
   valueFor,
   type WaitingStep,
 } from './journal.js'
+import type { Journal } from './journal-cache.js'
 import type { AnyFlow, EffectStep, Step, TransactionStep } from './steps.js'
 
 /** An instance of a flow in the current session. */
@@ -50,7 +51,7 @@ export interface Segment {
   /** The session before the answer. */
   readonly session: Session
   /** The records before the answer. */
-  readonly before: readonly Entry[]
+  readonly before: Journal
   /** The records of the segment. The first one is the answer. */
   readonly records: Entry[]
   /** The decoded answer, with its secrets. */
@@ -140,7 +141,7 @@ const checked = (
   // A longer journal is checked for one row in 16, chosen by the row's id. The GET of the next page replays it, too.
   if (before.length > ALWAYS_CHECKED && !row.startsWith('0')) return E.right(end)
   const { flow, input, version } = instance
-  const again = replay(flow, input, version, [...before, ...records])
+  const again = replay(flow, input, version, [...before.entries, ...records])
   if (E.isLeft(again)) return again
   const { next } = again.right
   const [first, second] = [
@@ -191,7 +192,7 @@ const claimOf = ({ instance, row, before, records }: Segment, step: AnyEffect): 
     ...instance.key,
     scope: isOfFlow ? instance.key.flow : row,
     name: `${step.kind} ${step.name}`,
-    occurrence: [...before, ...records].filter(isSame).length,
+    occurrence: [...before.entries, ...records].filter(isSame).length,
     claim: randomUUID(),
     claimMs: step.kind === 'transaction' ? 1 : step.claimMs,
   }
