@@ -2,7 +2,7 @@
 
 import { DriverError, SchemaMismatch } from '../core/errors.js'
 import { E, pipe, TE, t } from '../core/prelude.cjs'
-import { RELEASE } from '../core/process.js'
+import { neutral, RELEASE } from '../core/process.js'
 import { type Database, ON_PRIMARY, type Query, type Queryable } from '../db/database.js'
 import { publish } from '../store/events.js'
 import {
@@ -41,7 +41,11 @@ export interface SchemaState {
   readonly made: readonly MadeVersion[]
   /** The key of verifiable ids. Versions before 3 have none. */
   readonly ids?: IdKey
+  /** Those of the tables `session` and `flow` that have less than 8 MiB, and that the role owns. */
+  readonly small: readonly string[]
 }
+
+type Recorded = Omit<SchemaState, 'small'>
 
 /** The key of verifiable ids, its age in milliseconds, and the database's time in milliseconds since 1970. */
 interface IdKey {
@@ -63,11 +67,14 @@ select to_regnamespace($1::text) is not null as exists, current_setting('session
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in (${TABLE_NAMES})), '[]')::text as columns
+                   and c.relname in (${TABLE_NAMES})), '[]')::text as columns,
+       coalesce((select json_agg(c.relname) from pg_class c
+                 where c.relnamespace = to_regnamespace($1::text) and c.relname in ('session', 'flow')
+                   and pg_relation_size(c.oid) < 8388608 and pg_has_role(c.relowner, 'USAGE')), '[]')::text as small
 where ${ON_PRIMARY}`,
 }
 
-const FoundRow = t.type({ exists: t.boolean, replication: t.string, columns: t.string })
+const FoundRow = t.type({ exists: t.boolean, replication: t.string, columns: t.string, small: t.string })
 
 // The column `id_key` is read through `to_jsonb`, since version 2 does not have this column.
 const versions = (schema: string): Query => ({
@@ -85,10 +92,13 @@ order by version`,
 export const schemaState = (database: Queryable, schema: string): TE.TaskEither<SchemaError, SchemaState> =>
   pipe(
     columnsIn(database, schema),
-    TE.chainW(({ exists, present }) =>
-      present.some((column) => column.startsWith('metadata.'))
-        ? recorded(database, schema, present)
-        : TE.fromEither(unrecorded(schema, exists, present)),
+    TE.chainW(({ exists, present, small }) =>
+      pipe(
+        present.some((column) => column.startsWith('metadata.'))
+          ? recorded(database, schema, present)
+          : TE.fromEither(unrecorded(schema, exists, present)),
+        TE.map((state) => ({ ...state, small })),
+      ),
     ),
   )
 
@@ -96,7 +106,11 @@ const columnsIn = (database: Queryable, schema: string) =>
   pipe(
     rowAs(FoundRow)(database, found, [schema]),
     TE.filterOrElseW(({ replication }) => replication !== 'replica', noForeignKeys),
-    TE.map(({ exists, columns }) => ({ exists, present: JSON.parse(columns) as readonly string[] })),
+    TE.map(({ exists, columns, small }) => ({
+      exists,
+      present: JSON.parse(columns) as readonly string[],
+      small: JSON.parse(small) as readonly string[],
+    })),
   )
 
 const noForeignKeys = (): DriverError =>
@@ -111,7 +125,7 @@ const unrecorded = (
   schema: string,
   exists: boolean,
   present: readonly string[],
-): E.Either<SchemaMismatch, SchemaState> => {
+): E.Either<SchemaMismatch, Recorded> => {
   const version = FIRST_RECORDED - 1
   if (present.length === 0) return E.right({ version: 0, exists, made: [] })
   return lacking(version, present) === undefined && !present.some((column) => column.startsWith('listing.'))
@@ -123,7 +137,7 @@ const recorded = (
   database: Queryable,
   schema: string,
   present: readonly string[],
-): TE.TaskEither<SchemaError, SchemaState> => {
+): TE.TaskEither<SchemaError, Recorded> => {
   const strange = columnsOf(FIRST_RECORDED).find(
     (column) => column.startsWith('metadata.') && !present.includes(column),
   )
@@ -170,7 +184,7 @@ const whole = (
   schema: string,
   present: readonly string[],
   made: readonly MadeVersion[],
-): E.Either<SchemaMismatch, SchemaState> => {
+): E.Either<SchemaMismatch, Recorded> => {
   const version = made.at(-1)?.version ?? 0
   if (version < FIRST_RECORDED) return E.left(foreign(schema, 'its table metadata names no version'))
   const other = laterTable(version, present)
@@ -327,3 +341,53 @@ const printed = ({ text, byHand }: Step): string => `${byHand ?? text};`
 /** Whether the error says that a table or column of keyrow does not exist. */
 export const isMissing = (error: DriverError): boolean =>
   ['42P01', '42703', '3F000'].includes(error.sqlState ?? '')
+
+// PostgreSQL keeps the plan of a prepared statement, or of the check of a foreign key, until it analyzes the table. A plan
+// for a small table reads the whole table, even after the table has grown. Autovacuum analyzes a new table after a minute.
+// So while small tables grow, the store analyzes them itself, after these numbers of new rows.
+const ANALYZED_AT = new Set([100, 300, 1_000, 3_000, 10_000, 30_000])
+
+/** The tables that grow together with a table. An empty table is not analyzed, since its next plans would be bad too. */
+const GROWING: Readonly<Record<'session' | 'flow', readonly string[]>> = {
+  session: ['session (id)', 'entry (session_id)', 'listing (session_id)'],
+  flow: ['flow (session_id)', 'continuation (session_id)'],
+}
+
+/** Counts the new rows of small tables, and analyzes the tables while they grow. */
+export class TableGrowth {
+  readonly #rows = new Map<string, number>()
+  readonly #analyze: (query: Query) => unknown
+  readonly #schema: string
+
+  constructor({ query, isEmbedded = false }: Database, schema: string) {
+    this.#schema = schema
+    // PGlite plans each statement again. An error, such as a missed deadline, changes nothing.
+    this.#analyze = (analysis) => (isEmbedded ? undefined : neutral(() => query(analysis, [])()))
+  }
+
+  /** Names the tables that are small and may be analyzed. The rows of other tables are not counted. */
+  begin(small: readonly string[]): void {
+    for (const table of small) this.#rows.set(table, this.#rows.get(table) ?? 0)
+  }
+
+  /** Wraps an operation that inserts a row. */
+  counting<P extends readonly unknown[], L, A>(
+    table: keyof typeof GROWING,
+    operation: (...params: P) => TE.TaskEither<L, A>,
+  ): (...params: P) => TE.TaskEither<L, A> {
+    return (...params) =>
+      pipe(
+        operation(...params),
+        TE.tapIO(() => () => this.#inserted(table)),
+      )
+  }
+
+  #inserted(table: keyof typeof GROWING): void {
+    const before = this.#rows.get(table)
+    if (before === undefined) return
+    this.#rows.set(table, before + 1)
+    if (!ANALYZED_AT.has(before + 1)) return
+    const tables = GROWING[table].map((columns) => `${this.#schema}.${columns}`)
+    this.#analyze({ name: 'schema.analyze', text: `analyze ${tables.join(', ')}` })
+  }
+}

@@ -40,7 +40,7 @@ import {
   SavedRow,
 } from './rows.js'
 import { saveOver, saveStatements } from './save.js'
-import { bare, DEFAULT_SCHEMA, isMissing, prepareSchema, quotedSchema } from './schema.js'
+import { bare, DEFAULT_SCHEMA, isMissing, prepareSchema, quotedSchema, TableGrowth } from './schema.js'
 import { type SessionStatements, sessionStatements } from './session-statements.js'
 
 interface Shared {
@@ -205,14 +205,16 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   // The difference between the clock of the database and the clock of this process.
   let aheadMs = 0
   const clock = (): number => Date.now() + aheadMs
-  const shared = { schema, lifetime, ids, clock, citus, durability }
   const withRetry = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
+  const growth = new TableGrowth(own, schema)
+  const shared = { schema, lifetime, ids, clock, citus, durability, growth }
   const upgrade = options.upgradeSchema ?? true
   const root = preparation(
     pipe(
       prepareSchema(own, schema, upgrade),
       TE.tapIO((state) => () => {
+        if (!citus) growth.begin(state.small)
         if (state.ids === undefined) return
         ids.learn(state.ids.key, lifetime.absoluteMs - state.ids.age)
         aheadMs = state.ids.now - Date.now()
@@ -239,6 +241,7 @@ interface StoreParts {
   readonly clock: () => number
   readonly citus: boolean
   readonly durability: Durability
+  readonly growth: TableGrowth
   readonly preparation: Preparation
   readonly withRetry: ReturnType<typeof retried>
 }
@@ -255,7 +258,7 @@ const storeOver = (parts: StoreParts): SessionStore => {
     prepare: parts.withRetry(parts.preparation.run),
     load: prepared(inner.load),
     refresh: prepared(inner.refresh),
-    create: prepared(inner.create),
+    create: parts.growth.counting('session', prepared(inner.create)),
     touch: prepared(inner.touch),
     save: prepared(inner.save),
     rotate: prepared(inner.rotate),
@@ -263,7 +266,7 @@ const storeOver = (parts: StoreParts): SessionStore => {
     sessionsOf: prepared(inner.sessionsOf),
     endAll: prepared(inner.endAll),
     deleteExpired: prepared(inner.deleteExpired),
-    flows: preparedFlows(prepared, inner.flows),
+    flows: preparedFlows(prepared, inner.flows, parts.growth),
     ...(inner.late === undefined ? {} : { late: preparedLate(prepared, inner.late) }),
     ...(parts.database.misuse === undefined ? {} : { misuse: parts.database.misuse }),
     ...(parts.database.current === undefined ? {} : { current: parts.database.current }),
@@ -285,9 +288,13 @@ const preparedLate = (prepared: ReturnType<typeof preparedOver>, late: LateSaves
 })
 
 // A repeated write saves the session's change only if the earlier attempt has not saved it.
-const preparedFlows = (prepared: ReturnType<typeof preparedOver>, flows: FlowStore): FlowStore => ({
+const preparedFlows = (
+  prepared: ReturnType<typeof preparedOver>,
+  flows: FlowStore,
+  growth: TableGrowth,
+): FlowStore => ({
   read: prepared(flows.read),
-  begin: prepared(flows.begin),
+  begin: growth.counting('flow', prepared(flows.begin)),
   write: prepared((write) => (mayBeDone) => {
     const { change } = write
     return flows.write(mayBeDone && change ? { ...write, change: { ...change, mayBeDone } } : write)()

@@ -70,7 +70,10 @@ select to_regnamespace($1::text) is not null as exists, current_setting('session
        coalesce((select json_agg(c.relname || '.' || a.attname || ' ' || replace(format_type(a.atttypid, a.atttypmod), '"', ''))
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                  where c.relnamespace = to_regnamespace($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S', 'i')
-                   and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect', 'late_save')), '[]')::text as columns
+                   and c.relname in ('session', 'entry', 'listing', 'metadata', 'flow', 'continuation', 'effect', 'late_save')), '[]')::text as columns,
+       coalesce((select json_agg(c.relname) from pg_class c
+                 where c.relnamespace = to_regnamespace($1::text) and c.relname in ('session', 'flow')
+                   and pg_relation_size(c.oid) < 8388608 and pg_has_role(c.relowner, 'USAGE')), '[]')::text as small
 where clock_timestamp() is not null
 -- plan:
 --   Result
@@ -78,6 +81,8 @@ where clock_timestamp() is not null
 --       Nested Loop Inner
 --         Index Scan using pg_class_relname_nsp_index on pg_class
 --         Index Scan using pg_attribute_relid_attnum_index on pg_attribute
+--     InitPlan 2: Aggregate
+--       Index Scan using pg_class_relname_nsp_index on pg_class
 
 -- schema.late_save
 create table "keyrow".late_save (
