@@ -268,6 +268,63 @@ t.test('a cache that loses everything loses no save of a process that lives', as
   t.strictSame([...(listOf(await again(session, plain)) as string[])].sort(), ['a', 'b', 'c'])
 })
 
+const ALL = { n: 0, list: [], first: 1, other: 1, second: 1 }
+
+t.test('if a process has lost saves, they are stored before it sees the session again', async (t) => {
+  const { store, process, cache } = open()
+  const other = process()
+  const session = await begun(store)
+  await saveSession(sessionSet('first', 1)(session))
+  cache.values.clear()
+  await saveSession(sessionSet('other', 1)(await again(session, other)))
+  const seen = await again(session, store)
+  t.strictSame(seen.store.toJS(), { n: 0, list: [], first: 1, other: 1 })
+  await saveSession(sessionSet('second', 1)(seen))
+  // A process that knows nothing finds all saves, although the first process stores nothing more.
+  t.strictSame((await again(session, process())).store.toJS(), ALL)
+})
+
+for (const layered of [(store: SessionStore) => store, (store: SessionStore) => batched(store)])
+  t.test('a process does not save after a save that it has lost', async (t) => {
+    const { process, cache } = open()
+    const [late, other] = [process(), process()]
+    const store = layered(late)
+    const session = await begun(store)
+    const first = await saveSession(sessionSet('first', 1)(session))
+    cache.values.clear()
+    await saveSession(sessionSet('other', 1)(await again(session, other)))
+    // Two saves at once are one command of the cache.
+    const stranger = await begun(store)
+    await Promise.all([
+      saveSession(sessionSet('second', 1)(first)),
+      saveSession(sessionSet('n', 1)(stranger)),
+    ])
+    t.strictSame((await again(session, process())).store.toJS(), ALL)
+  })
+
+for (const [what, spoil] of Object.entries({
+  'is lost': ({ values }: ReturnType<typeof testCache>) => values.clear(),
+  'is hidden': (cache: ReturnType<typeof testCache>) => {
+    cache.tamper = () => 'fail'
+  },
+}))
+  t.test(
+    `the saves of an ended process are stored with a save that was made on them, if the head ${what}`,
+    async (t) => {
+      const { store, process, plain, cache } = open()
+      const [other, third] = [process(), process()]
+      const session = await begun(store)
+      await saveSession(sessionUpdate('first', () => 1)(session))
+      await saveSession(sessionSet('second', 1)(await again(session, other)))
+      spoil(cache)
+      if (what === 'is lost') await saveSession(sessionSet('other', 1)(await again(session, third)))
+      else await saveSession(sessionSet('other', 1)(await again(session, plain)))
+      await right(other.flush)
+      await right(third.flush)
+      t.strictSame((await again(session, plain)).store.toJS(), ALL)
+    },
+  )
+
 t.test('a cache that does not answer: saves go to the store, after the own late saves', async (t) => {
   const { store, process, plain, cache } = open()
   const other = process()

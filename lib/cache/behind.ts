@@ -108,7 +108,11 @@ export class Behind {
     const stored = loaded.right.right
     const view = this.#viewOf(id, stored, read)
     if (view === 'older' && attempt < MAX_OLDER) return 'again'
-    if (view !== 'older' && view !== 'misfit') return this.#viewed(id, view, read)
+    if (view !== 'older' && view !== 'misfit') {
+      if (!this.#queue.isMissingIn(id, view.head)) return this.#viewed(id, view, read)
+      const flushed = await this.#queue.flush(id)
+      return E.isLeft(flushed) ? flushed : 'again'
+    }
     if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
       return this.#viewed(id, bareView(stored, read), read)
     // The store has the saves of the head, but the cache does not let the head be replaced.
@@ -192,6 +196,13 @@ export class Behind {
       }
       if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
       if (isDoubtful) return this.#through(id, change, true)
+      if (this.#queue.isMissingIn(id, view.head)) {
+        const flushed = await this.#queue.flush(id)
+        if (E.isLeft(flushed)) return flushed
+        this.#views.delete(id)
+        view = undefined
+        continue
+      }
       const isPossible = !isFull(view.head, 1) && !isClosed(view.head, Date.now())
       const next = !isPossible ? undefined : this.#withChanges(view, [change])
       if (next === undefined) return this.#through(id, change)
@@ -259,6 +270,7 @@ export class Behind {
     const isPossible =
       view?.version !== undefined &&
       !this.#queue.isOverloaded() &&
+      !this.#queue.isMissingIn(id, view.head) &&
       changes.every(
         (change) => isLate(change) && !this.#queue.mayBeStored(change) && !hasSave(view.head, change.save),
       ) &&

@@ -150,12 +150,12 @@ export class HeadStore {
   /**
    * Stores a head, and saves of this process that are in no head, while the session is locked. So other requests cannot
    * change the session in between, however many there are. `own` was read before the head, so its saves are in the head,
-   * are stored, or were lost.
+   * are stored, or were lost. `version` is the version of the head, or `undefined` if the cache does not have it.
    */
   async storeLocked(
     id: SessionId,
     head: Head,
-    version: string,
+    version: string | undefined,
     own: readonly Change[],
   ): Result<'stored' | 'gone' | 'again'> {
     if (this.#locks >= MAX_LOCKS) return E.right('again')
@@ -196,14 +196,14 @@ export class HeadStore {
 
   async #noteLocked(
     id: SessionId,
-    version: string,
+    version: string | undefined,
     { head, dropped, failed }: Settled,
     start: number,
   ): Result<'stored'> {
     this.#noteStored([{ id, head }], start)
     this.#journals.remove(id, ({ save }) => failed.includes(save))
     noteDropped(id, dropped + failed.length)
-    await this.shorten([{ id, head, version }])
+    if (version !== undefined) await this.shorten([{ id, head, version }])
     return E.right('stored')
   }
 

@@ -4,7 +4,7 @@ import { LRUCache } from 'lru-cache'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type { Change } from '../store/contract.js'
 import { publish } from '../store/events.js'
-import type { Head } from './head.js'
+import { type Head, hasSave, savesIn } from './head.js'
 
 /** The saves of this process of one session that are not known to be stored, the oldest first. */
 interface Journal {
@@ -49,6 +49,16 @@ export class LateJournals {
 
   headOf(id: SessionId): Head | undefined {
     return this.#journals.get(id)?.head
+  }
+
+  /** Whether a head, and the state of the store below it, lack saves of this process, as far as the process knows. */
+  isMissingIn(id: SessionId, head: Head): boolean {
+    const journal = this.#journals.get(id)
+    if (journal?.head === undefined || journal.head === head) return false
+    const missing = [...journal.changes.keys()].filter((save) => !hasSave(head, save))
+    if (missing.length === 0) return false
+    const stored = journal.head.saves.slice(0, savesIn(journal.head, head.base) ?? 0)
+    return !missing.every((save) => stored.some(({ id }) => id === save))
   }
 
   changesOf(id: SessionId): readonly Change[] {

@@ -82,6 +82,14 @@ export class LateQueue {
     return this.#journals.headOf(id)
   }
 
+  /**
+   * Whether a head lacks saves of this process, so that they have to be stored before the head is used. Otherwise a later
+   * save of the process could survive them.
+   */
+  isMissingIn(id: SessionId, head: Head): boolean {
+    return this.#journals.isMissingIn(id, head)
+  }
+
   /** Adds saves that the cache has in this head. */
   add(id: SessionId, changes: readonly Change[], head: Head): void {
     this.#journals.add(id, changes, head)
@@ -199,13 +207,38 @@ export class LateQueue {
       this.#journals.drop(id)
       return E.right('gone')
     }
-    if (read.kind !== 'head' || read.head.saves.length === 0) return this.store.saveOwn(id, read, own)
+    if (read.kind !== 'head' || read.head.saves.length === 0) return this.#storeOwn(id, read, own)
     const { head, version } = read
     const stored = await (isLocked
       ? this.store.storeLocked(id, head, version, own)
       : this.#storeOrSettle(id, head, version))
     if (E.isLeft(stored) || stored.right !== 'stored') return stored
     return E.right(this.#isLeft(id, own) ? 'again' : 'stored')
+  }
+
+  /**
+   * Stores saves of this process that are in no head. If they were made on saves of other processes, these saves come first,
+   * since those processes may have ended.
+   */
+  async #storeOwn(
+    id: SessionId,
+    read: HeadRead,
+    own: readonly Change[],
+  ): Promise<E.Either<StoreError, Stored | 'again'>> {
+    const head = own.length === 0 ? undefined : this.#journals.headOf(id)
+    if (head === undefined || head.saves.every((save) => own.some((change) => change.save === save.id)))
+      return this.store.saveOwn(id, read, own)
+    const saves = own.map(({ save }) => save)
+    const state = await this.store.find(id, UNKNOWN_STATE, saves)
+    if (E.isLeft(state)) return state
+    if (state.right === undefined) return E.right('gone')
+    const missing = saves.some((save) => state.right?.stored.includes(save) !== true)
+    const stored = missing
+      ? await this.store.storeLocked(id, head, undefined, own)
+      : E.right('stored' as const)
+    return E.map((result: 'stored' | 'gone' | 'again') =>
+      result === 'stored' && read.kind === 'unknown' ? 'unknown' : result,
+    )(stored)
   }
 
   /** Whether some of these saves are not known to be stored. */
