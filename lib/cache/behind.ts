@@ -110,7 +110,7 @@ export class Behind {
     if (view === 'older' && attempt < MAX_OLDER) return 'again'
     if (view !== 'older' && view !== 'misfit') {
       if (!this.#queue.isMissingIn(id, view.head)) return this.#viewed(id, view, read)
-      const flushed = await this.#queue.flush(id)
+      const flushed = await this.#flushed(id)
       return E.isLeft(flushed) ? flushed : 'again'
     }
     if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
@@ -197,9 +197,8 @@ export class Behind {
       if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
       if (isDoubtful) return this.#through(id, change, true)
       if (this.#queue.isMissingIn(id, view.head)) {
-        const flushed = await this.#queue.flush(id)
+        const flushed = await this.#flushed(id)
         if (E.isLeft(flushed)) return flushed
-        this.#views.delete(id)
         view = undefined
         continue
       }
@@ -212,6 +211,12 @@ export class Behind {
       view = undefined
     }
     return this.#through(id, change, isDoubtful)
+  }
+
+  /** Stores the head of a session, and the saves that the cache has lost. */
+  #flushed(id: SessionId): ReturnType<LateQueue['flush']> {
+    this.#views.delete(id)
+    return this.#queue.flush(id)
   }
 
   /** Saves several sessions with one command of the cache. The queue saves each of the others alone. */

@@ -207,14 +207,13 @@ export const sessionStore = (database: Database, options: SessionStoreOptions = 
   const clock = (): number => Date.now() + aheadMs
   const withRetry = retried(retryPolicyOf(options.retry ?? {}))
   const own = readCommitted(database)
-  const growth = new TableGrowth(own, schema)
-  const shared = { schema, lifetime, ids, clock, citus, durability, growth }
+  const shared = { schema, lifetime, ids, clock, citus, durability, growth: new TableGrowth(own, schema) }
   const upgrade = options.upgradeSchema ?? true
   const root = preparation(
     pipe(
       prepareSchema(own, schema, upgrade),
       TE.tapIO((state) => () => {
-        if (!citus) growth.begin(state.small)
+        if (!citus) shared.growth.begin(state.small)
         if (state.ids === undefined) return
         ids.learn(state.ids.key, lifetime.absoluteMs - state.ids.age)
         aheadMs = state.ids.now - Date.now()
