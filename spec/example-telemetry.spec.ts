@@ -22,8 +22,10 @@ import {
   sessionToken,
   updateCurrentSession,
 } from 'keyrow/promise'
+import { writeBehind } from 'keyrow/store'
 import t from 'tap'
 import { asyncContext } from '../examples/telemetry/context.js'
+import { watchBacklog } from '../examples/telemetry/telemetry.js'
 import { quietPool } from './support/databases.js'
 import { specDatabaseUrl } from './support/postgres-server.js'
 import { age, dropSchemas, freshSchema } from './support/stores.js'
@@ -37,6 +39,7 @@ import {
   slowToLoad,
   visited,
 } from './support/telemetry.js'
+import { testCache } from './support/test-cache.js'
 
 const { url, stop } = await specDatabaseUrl()
 const database = postgresDatabase(quietPool(url))
@@ -177,6 +180,35 @@ t.test('metrics count what happened, and have no id in them', async (t) => {
   t.ok(Math.abs(seconds - told.reduce((sum, ms) => sum + ms, 0) / 1000) < 1e-6, `${seconds} s`)
   const text = inspect(await recorded.metrics(), { depth: 20, maxArrayLength: null })
   for (const secret of [id, old.id, young.id]) t.notMatch(text, secret)
+})
+
+t.test('metrics tell how many late saves wait, were stored and were dropped', async (t) => {
+  const plain = sessionStore(database, { schema: freshSchema() })
+  const cache = testCache()
+  const store = writeBehind(plain, cache, { secrets: [Buffer.alloc(32, 1)], flushMs: 60_000 })
+  const { series, meter } = recording(t)
+  const unwatch = watchBacklog(meter, store)
+  const [one, other] = await Promise.all(['ada', 'eve'].map(() => saveSession(visited(buildSession(store)))))
+  if (one === undefined || other === undefined) throw new Error('there is no session')
+  const saved = await saveSession(visited(one))
+  await delay(20)
+  t.strictSame(await series('keyrow.late.backlog'), [[{}, 1]])
+  const [[, age = 0] = []] = await series('keyrow.late.age')
+  t.ok(age > 0.015 && age < 60, String(age))
+  await store.flush()
+  await saveSession(visited(saved))
+  await saveSession(visited(other))
+  await plain.destroy(other.id)()
+  await store.flush()
+  t.strictSame(await series('keyrow.late.stored'), [[{}, 2]])
+  t.strictSame(await series('keyrow.late.dropped'), [[{}, 1]])
+  t.strictSame(await series('keyrow.late.backlog'), [[{}, 0]])
+  cache.tamper = () => 'fail'
+  await loadSession(store, sessionToken(saved))
+  t.strictSame(await series('keyrow.cache.failures'), [
+    [{ 'keyrow.operation': 'get', 'error.type': 'unavailable' }, 1],
+  ])
+  unwatch()
 })
 
 t.test('nothing secret is in spans or metrics', async (t) => {

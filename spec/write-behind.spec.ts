@@ -851,6 +851,20 @@ t.test('in nested transactions, the head opens at the end of the outermost one',
   await t.rejects(saveSession(append('c')(next)), { name: 'SessionGone' })
 })
 
+t.test('the backlog has the saves that are not stored, and the age of the oldest one', async (t) => {
+  const { store } = open()
+  const session = await begun(store)
+  t.strictSame(store.backlog(), { saves: 0, ageMs: 0 })
+  await saveSession(append('a')(session))
+  await delay(30)
+  await saveSession(append('b')(await again(session, store)))
+  const { saves, ageMs } = store.backlog()
+  t.equal(saves, 2)
+  t.ok(ageMs >= 29, String(ageMs))
+  await right(store.flush)
+  t.strictSame(store.backlog(), { saves: 0, ageMs: 0 })
+})
+
 t.test('drain stores all saves, and later saves wait for the store', async (t) => {
   const { store, plain, names } = open()
   const sessions = await Promise.all(Array.from({ length: 20 }, () => begun(store)))
@@ -877,6 +891,9 @@ t.test('if too many saves are behind, or for too long, saves wait for the store'
 t.test('a store without late saves, and options out of range, are errors', async (t) => {
   t.throws(() => writeBehind(memoryStore(), testCache(), { secrets }), TypeError)
   const { plain } = open()
+  const evicting = { ...testCache(), mayEvict: true }
+  t.throws(() => writeBehind(plain, evicting, { secrets }), /allowEviction/)
+  t.equal(writeBehind(plain, evicting, { secrets, allowEviction: true }).lifetime, plain.lifetime)
   for (const options of [{ flushMs: -1 }, { maxBehindMs: Number.NaN }, { maxJournal: 0 }, { secrets: [] }])
     t.throws(() => writeBehind(plain, testCache(), { secrets, ...options }), RangeError)
   const short = sessionStore(inner, { schema: freshSchema(), idleMs: 60_000 })

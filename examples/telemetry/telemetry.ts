@@ -1,8 +1,16 @@
 // Turns keyrow's events into OpenTelemetry spans and metrics. keyrow publishes an event synchronously, in the async
 // context of its operation. So the active span in a listener is the parent of the operation's span.
 
-import { type Attributes, type AttributeValue, type Meter, type Tracer, trace } from '@opentelemetry/api'
+import {
+  type Attributes,
+  type AttributeValue,
+  type BatchObservableCallback,
+  type Meter,
+  type Tracer,
+  trace,
+} from '@opentelemetry/api'
 import { onSessionEvent, type SessionEventName, type SessionEvents } from 'keyrow'
+import type { WriteBehindStore } from 'keyrow/store'
 
 export interface Instruments {
   readonly tracer: Tracer
@@ -87,7 +95,26 @@ const counters = (meter: Meter): readonly Stop[] => {
     count('keyrow.failures', '{failure}', 'failed', (event) => [1, failure(event)]),
     count('keyrow.save.rounds', '{round}', 'saved', ({ rounds }) => [rounds]),
     count('keyrow.expiredDeleted', '{session}', 'expiredDeleted', ({ sessions }) => [sessions]),
+    count('keyrow.late.stored', '{save}', 'lateStored', ({ saves }) => [saves]),
+    count('keyrow.late.dropped', '{save}', 'lateDropped', ({ saves }) => [saves]),
+    count('keyrow.cache.failures', '{failure}', 'cacheFailed', ({ operation, kind }) => [
+      1,
+      { 'keyrow.operation': operation, 'error.type': kind },
+    ]),
   ]
+}
+
+/** Makes metrics of the late saves of a `writeBehind` store that are not stored yet: their number, and the oldest age. */
+export const watchBacklog = (meter: Meter, { backlog }: Pick<WriteBehindStore, 'backlog'>): Stop => {
+  const saves = meter.createObservableGauge('keyrow.late.backlog', { unit: '{save}' })
+  const age = meter.createObservableGauge('keyrow.late.age', { unit: 's' })
+  const observe: BatchObservableCallback = (result) => {
+    const { saves: count, ageMs } = backlog()
+    result.observe(saves, count)
+    result.observe(age, ageMs / 1000)
+  }
+  meter.addBatchObservableCallback(observe, [saves, age])
+  return () => meter.removeBatchObservableCallback(observe, [saves, age])
 }
 
 const counting =

@@ -54,6 +54,8 @@ export interface Swapped {
 export interface Cache {
   /** The maximum size of a value in bytes. */
   readonly maxValueBytes: number
+  /** Whether the cache always deletes values when it is full. Redis does so only if it is configured for it. */
+  readonly mayEvict?: boolean
   /** Returns the values of the keys, in the order of the keys. */
   readonly get: (keys: readonly string[]) => TaskEither<CacheError, readonly Option<CacheValue>[]>
   /** Stores values. After an error the cache may have some of the new values. */

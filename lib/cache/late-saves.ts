@@ -43,6 +43,13 @@ export interface Closed {
   readonly open: () => Promise<void>
 }
 
+/** The late saves of a process that are not known to be stored. */
+export interface LateBacklog {
+  readonly saves: number
+  /** The time since the oldest of these saves, in milliseconds, or 0. */
+  readonly ageMs: number
+}
+
 export class LateQueue {
   readonly store: HeadStore
   readonly #heads: HeadCache
@@ -67,6 +74,8 @@ export class LateQueue {
     const { count, behindMs } = this.#journals
     return this.#isDraining || count >= this.#options.maxJournal || behindMs > this.#options.maxBehindMs
   }
+
+  readonly backlog = (): LateBacklog => ({ saves: this.#journals.count, ageMs: this.#journals.behindMs })
 
   /** Whether the process of the head's saves seems to have ended. The clocks of the processes may differ. */
   isLeftBehind({ saves, at }: Head): boolean {

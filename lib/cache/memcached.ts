@@ -112,5 +112,7 @@ const connected = (client: MemcacheClient): CacheClient => {
  * await cache.close()
  * ```
  */
-export const memcachedCache = (makeClient: () => MemcacheClient, options: CacheOptions = {}): Cache =>
-  cacheOver(() => connected(makeClient()), options, LIMITS)
+export const memcachedCache = (makeClient: () => MemcacheClient, options: CacheOptions = {}): Cache => ({
+  ...cacheOver(() => connected(makeClient()), options, LIMITS),
+  mayEvict: true,
+})

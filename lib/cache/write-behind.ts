@@ -18,7 +18,7 @@ import { Behind } from './behind.js'
 import type { Cache } from './contract.js'
 import { HeadCache } from './head-cache.js'
 import type { LateStore } from './head-store.js'
-import { type Closed, LateQueue } from './late-saves.js'
+import { type Closed, type LateBacklog, LateQueue } from './late-saves.js'
 import { sealingWith } from './sealed.js'
 
 export interface WriteBehindOptions {
@@ -30,6 +30,11 @@ export interface WriteBehindOptions {
   readonly maxBehindMs?: number
   /** If this many saves of the process are not stored, new saves wait for the store. Default: 10,000. */
   readonly maxJournal?: number
+  /**
+   * Whether the cache may delete values when it is full, as memcached does. Such a deletion counts as a loss: if the process
+   * of a save has ended too, the save is lost. Default: false.
+   */
+  readonly allowEviction?: boolean
 }
 
 export interface WriteBehindStore extends SessionStore {
@@ -37,6 +42,8 @@ export interface WriteBehindStore extends SessionStore {
   readonly flush: TE.TaskEither<StoreError, void>
   /** Stores all saves of this process. Call it when the process ends. Later saves wait for the store. */
   readonly drain: TE.TaskEither<StoreError, void>
+  /** Returns the saves of this process that are not known to be stored. */
+  readonly backlog: () => LateBacklog
 }
 
 /**
@@ -46,6 +53,7 @@ export interface WriteBehindStore extends SessionStore {
  *
  * @throws `RangeError` for an option that is out of range
  * @throws `TypeError` for a store without late saves: the memory store, and a store on Citus
+ * @throws `TypeError` for memcached without `allowEviction: true`
  *
  * @example
  * ```ts
@@ -67,10 +75,14 @@ export interface WriteBehindStore extends SessionStore {
 export const writeBehind = (
   store: SessionStore,
   cache: Cache,
-  { secrets, flushMs = 1_000, maxBehindMs = 10_000, maxJournal = 10_000 }: WriteBehindOptions,
+  { secrets, flushMs = 1_000, maxBehindMs = 10_000, maxJournal = 10_000, allowEviction }: WriteBehindOptions,
 ): WriteBehindStore => {
   const { late } = store
   if (late === undefined) throw new TypeError('writeBehind needs a store in PostgreSQL, without citus')
+  if (cache.mayEvict === true && allowEviction !== true)
+    throw new TypeError(
+      'this cache deletes values when it is full, so late saves may be lost: use Redis, or set allowEviction: true',
+    )
   const options = {
     flushMs: numberOption('flushMs', flushMs, 0, 3_600_000),
     maxBehindMs: numberOption('maxBehindMs', maxBehindMs, 0, 3_600_000),
@@ -80,7 +92,8 @@ export const writeBehind = (
     throw new RangeError('flushMs and maxBehindMs together must be at most a tenth of idleMs')
   const heads = new HeadCache(cache, sealingWith(secrets))
   const queue = new LateQueue({ ...store, late }, heads, options)
-  return { ...behindStore({ ...store, late }, heads, queue), flush: queue.flushNow, drain: queue.drain }
+  const { flushNow: flush, drain, backlog } = queue
+  return { ...behindStore({ ...store, late }, heads, queue), flush, drain, backlog }
 }
 
 const behindStore = (store: LateStore, heads: HeadCache, queue: LateQueue): SessionStore => {

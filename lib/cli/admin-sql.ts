@@ -161,6 +161,10 @@ where ${ONCE_ON_PRIMARY}`,
   due: (schema) =>
     `select ${epoch('now()')} - ${epoch('min(collect_at)')} as waiting from ${schema}.listing where ${ONCE_ON_PRIMARY}`,
 
+  // Returns the time since the newest late save was stored, in milliseconds. Such saves are forgotten after an hour.
+  late: (schema) =>
+    `select ${epoch('now()')} - ${epoch('max(stored_at)')} as age from ${schema}.late_save where ${ONCE_ON_PRIMARY}`,
+
   server: () => `
 select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
        current_database()::text as database, current_user::text as role,

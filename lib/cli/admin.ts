@@ -163,6 +163,8 @@ export interface Contents extends Readonly<Record<'sessions' | 'entries' | 'prin
   readonly indexes: readonly Index[]
   /** The longest wait for the cleanup in milliseconds: negative if no row is due, `null` if `listing` is empty. */
   readonly waiting: number | null
+  /** The time since the newest late save was stored in milliseconds, or `null` if there was none for an hour. */
+  readonly lateAge: number | null
 }
 
 /** How many reads of each kind (`plain`, `own`) run at once. A pooler may choose a server for each connection. */
@@ -195,7 +197,8 @@ export const statsOver = (database: Queryable, schema: string) => {
       TE.bind('entries', ({ tables }) => sample(database, sql.entrySample, tables, 'entry')),
       TE.bind('principals', ({ tables }) => sample(database, sql.principalsSample, tables, 'listing')),
       TE.bind('due', () => rowAs(t.type({ waiting: number }))(database, sql.due)),
-      TE.map(({ due, ...counts }): Contents => ({ ...counts, ...due })),
+      TE.bind('late', () => rowAs(t.type({ age: number }))(database, sql.late)),
+      TE.map(({ due, late, ...counts }): Contents => ({ ...counts, ...due, lateAge: late.age })),
     ),
   }
 }

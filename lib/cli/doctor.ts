@@ -153,6 +153,14 @@ const boundCheck = (rows: stats.Rows): Check => {
   return ok('bound', says)
 }
 
+const lateCheck = (age: number | null): Check =>
+  ok(
+    'late saves',
+    age === null || age > 60 * MINUTE
+      ? 'none was stored in the last hour'
+      : `the newest was stored ${duration(age)} ago: some process uses writeBehind`,
+  )
+
 const vacuumCheck = ({ name, live, dead, vacuumed }: stats.Table): Check => {
   const when = vacuumed === null ? 'never vacuumed' : `vacuumed ${time(vacuumed)}`
   const says = `${name}: ${plural(dead, 'dead tuple')}, ${when}`
@@ -193,7 +201,7 @@ const schemaDiagnosis = (
     TE.bindTo('state'),
     TE.bindW('contents', () => contents),
     TE.map(({ state, contents }): Diagnosis => {
-      const { indexes, waiting, sessions, principals, entries, tables } = contents
+      const { indexes, waiting, sessions, principals, entries, tables, lateAge } = contents
       const checks = [
         schemaCheck(state),
         indexCheck(indexes),
@@ -202,6 +210,7 @@ const schemaDiagnosis = (
         principalsCheck(sessions, principals),
         keysCheck(entries),
         boundCheck(entries),
+        lateCheck(lateAge),
         ...tables.map(vacuumCheck),
       ]
       return { checks, contents }

@@ -9,6 +9,7 @@ export {
   type CacheValue,
   type Swapped,
 } from '../cache/contract.js'
+export type { LateBacklog } from '../cache/late-saves.js'
 export {
   type WriteBehindOptions,
   type WriteBehindStore,

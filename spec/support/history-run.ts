@@ -154,7 +154,7 @@ const storeHeads = async (
   sessions: readonly Session[],
 ): Promise<void> => {
   const cache = server.open({ timeoutMs: 10_000 })
-  const late = writeBehind(store, cache, { secrets: CACHE_SECRETS, flushMs: 50 })
+  const late = writeBehind(store, cache, { secrets: CACHE_SECRETS, flushMs: 50, allowEviction: true })
   const revisions = async (from: SessionStore): Promise<string> => {
     const all = await Promise.all(sessions.map((session) => loadSession(from, sessionToken(session))))
     return all.map((one) => O.toUndefined(one?.snapshot ?? O.none)?.revision).join()

@@ -19,7 +19,13 @@ export const lateStores =
   async (lifetime) => {
     let store: WriteBehindStore | undefined
     const subject = await openIn(database, undefined, {}, (plain) => {
-      store = writeBehind(cached(plain), cache, { secrets, flushMs: 10, maxBehindMs: 80, ...options })
+      store = writeBehind(cached(plain), cache, {
+        secrets,
+        flushMs: 10,
+        maxBehindMs: 80,
+        allowEviction: true,
+        ...options,
+      })
       return layered(store)
     })(lifetime)
     return {

@@ -17,7 +17,7 @@ const secrets = [Buffer.alloc(32, 1)]
 export const withLayers = (store, { mode = 'plain', fast = true, cache, flushMs }) => {
   const own = fast ? cached(store) : store
   if (mode === 'behind') {
-    const late = writeBehind(own, cache, { secrets, flushMs })
+    const late = writeBehind(own, cache, { secrets, flushMs, allowEviction: true })
     return fast ? { ...batched(late), drain: late.drain } : late
   }
   const all = fast ? batched(own) : own

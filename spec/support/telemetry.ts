@@ -65,7 +65,13 @@ export const slowToLoad = (store: SessionStore, milliseconds: number): SessionSt
 
 const timed = ['created', 'loaded', 'saved', 'rotated', 'destroyed', 'expiredDeleted', 'upgraded'] as const
 
-export const everyKind: readonly SessionEventName[] = [...timed, 'conflict', 'expired', 'badToken', 'failed']
+const late = ['lateStored', 'lateDropped', 'cacheFailed'] as const
+
+export const everyKind: readonly SessionEventName[] = [
+  ...timed,
+  ...(['conflict', 'expired', 'badToken', 'failed'] as const),
+  ...late,
+]
 
 /** Returns the kinds of events that have listeners. */
 export const listening = () => everyKind.filter((name) => channel(`keyrow:${name}`).hasSubscribers)
@@ -107,6 +113,7 @@ export const recording = (t: Test) => {
   return {
     stop,
     metrics,
+    meter: meters.getMeter('spec'),
     spans: () => spans.getFinishedSpans().map(plain(spans.getFinishedSpans())),
     /** Runs `act` as the active span. */
     inSpan: <A>(name: string, act: () => Promise<A>): Promise<A> =>

@@ -325,6 +325,14 @@ order by i.relname
 --             Index Scan using pg_class_relname_nsp_index on pg_class
 --         Index Scan using pg_class_oid_index on pg_class
 
+-- admin.late
+select date_part('epoch', now()) * 1000 - date_part('epoch', max(stored_at)) * 1000 as age from "keyrow".late_save where (select clock_timestamp() is not null)
+-- plan:
+--   Aggregate
+--     InitPlan 1: Result
+--     Result
+--       Seq Scan on late_save
+
 -- admin.principalsSample
 select count(*)::float8 as counted, 0::float8 as dead,
        (count(*) filter (where s.id is null and l.collect_at <= now()))::float8 as orphans
