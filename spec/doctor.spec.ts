@@ -1,4 +1,4 @@
-// Tests the warnings of `doctor` about row-level security, collations, and tables that were never analyzed.
+// Tests what `doctor` says about row-level security, collations, tables that were never analyzed, and late saves.
 
 import t from 'tap'
 import { postgresDatabase } from '../lib/db/postgres/index.js'
@@ -90,4 +90,15 @@ t.test('a role whose commits do not wait for the disk is warned of', async (t) =
   const found = await diagnosed(url, schema)
   t.equal(found.code, 0)
   t.match(found.of('durability'), { state: 'warning' })
+})
+
+t.test('it tells whether some process stores late saves', async (t) => {
+  const schema = await ready()
+  t.match((await diagnosed(server.url, schema)).of('late saves'), { state: 'ok', says: /none/ })
+  await sql.unsafe(
+    `insert into ${schema}.late_save select id, '\\x00', now() - interval '5 minutes' from ${schema}.session`,
+  )
+  t.match((await diagnosed(server.url, schema)).of('late saves'), { state: 'ok', says: /5 (m|min).* ago/ })
+  await sql.unsafe(`update ${schema}.late_save set stored_at = now() - interval '2 hours'`)
+  t.match((await diagnosed(server.url, schema)).of('late saves'), { says: /none/ })
 })
