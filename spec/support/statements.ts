@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { promisify } from 'node:util'
 import * as A from 'fp-ts/lib/ReadonlyArray.js'
+import * as TE from 'fp-ts/lib/TaskEither.js'
 import { emptyHead, requestOf, withSave } from '../../lib/cache/head.js'
 import { adminOver, FIRST_ID, type Scope, statsOver } from '../../lib/cli/admin.js'
 import { adminStatements } from '../../lib/cli/admin-sql.js'
@@ -30,7 +31,7 @@ import {
   withHandle,
 } from '../../lib/promise/index.js'
 import { int8, record, text } from '../../lib/records/index.js'
-import { quotedSchema } from '../../lib/sql/schema.js'
+import { quotedSchema, TableGrowth } from '../../lib/sql/schema.js'
 import { sessionStore } from '../../lib/sql/store.js'
 import type { SessionStore } from '../../lib/store/contract.js'
 import { changeOf } from '../../lib/testing/subject.js'
@@ -92,6 +93,7 @@ const TABLES = ['session', 'entry', 'listing', 'flow', 'continuation', 'effect',
 const load = async (watched: Database, database: Database, schemaName: string): Promise<void> => {
   await right(sessionStore(watched, { schema: schemaName }).prepare)
   const schema = quotedSchema(schemaName)
+  await grow(watched, schema)
   await rowsOf(
     database,
     `do $$ begin
@@ -130,6 +132,16 @@ const load = async (watched: Database, database: Database, schemaName: string): 
   )
   for (const table of [...TABLES, 'note', 'tag', 'tagged', 'old'])
     await rowsOf(database, `vacuum analyze ${schema}.${table}`)
+}
+
+/** Runs the statements that a store sends while its tables grow. */
+const grow = async (watched: Database, schema: string): Promise<void> => {
+  const growth = new TableGrowth(watched, schema)
+  growth.begin(['session', 'flow'])
+  for (const table of ['session', 'flow'] as const) {
+    const insert = growth.counting(table, () => TE.right(undefined))
+    for (let rows = 0; rows < 100; rows += 1) await right(insert())
+  }
 }
 
 const four = <A>(act: (index: number) => Promise<A>): Promise<A[]> => Promise.all([0, 1, 2, 3].map(act))

@@ -1,3 +1,9 @@
+-- schema.analyze
+analyze "keyrow".flow (session_id), "keyrow".continuation (session_id)
+
+-- schema.analyze
+analyze "keyrow".session (id), "keyrow".entry (session_id), "keyrow".listing (session_id)
+
 -- schema.continuation
 create table "keyrow".continuation (
   session_id uuid not null,
