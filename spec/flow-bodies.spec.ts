@@ -19,12 +19,20 @@ import {
   secretAnswer,
   suspend,
 } from '../lib/flow/index.js'
-import { type CachedFlow, cachedFlow, keepBody, takeBody } from '../lib/flow/journal-cache.js'
+import {
+  addRows,
+  type CachedFlow,
+  cachedFlow,
+  journalOf,
+  keepBody,
+  takeBody,
+} from '../lib/flow/journal-cache.js'
 import { sessionPrincipal, sessionRef, sessionSet } from '../lib/index.js'
 import { signIn } from '../lib/request/sign-in.js'
 import { currentSession } from '../lib/request/with-session.js'
 import { sessionStore } from '../lib/sql/store.js'
 import type { Session } from '../lib/store/contract.js'
+import type { FlowRow } from '../lib/store/flow-contract.js'
 import { type Browser, begin, Nothing, page, served, textOf, Word } from '../lib/testing/flow-subject.js'
 import { drivers } from './support/databases.js'
 import { freshSchema } from './support/stores.js'
@@ -135,6 +143,29 @@ t.test('a page or a task that changes a variable of the body changes no later pa
   url = await browser.answer(handler, url, { word: 'x' })
   t.equal(textOf(await browser.page(handler, url)), 'none')
   t.equal(await browser.answer(handler, url, { word: 'x' }), `/done/${alphabet}`)
+})
+
+t.test('rows that are read again take no more memory, and a row of another write replaces its row', (t) => {
+  const cached = cachedFlow({ session: freshId(), flow: randomUUID() })
+  const rowAfter = (id: string, parent: string | undefined, made: string, word: string): FlowRow => ({
+    ...{ id, parent, generation: 0, made },
+    records: [['suspend', 'word', { word }]],
+  })
+  const [first, second] = [rowAfter('first', undefined, '1', 'a'), rowAfter('second', 'first', '2', 'b')]
+  addRows(cached, [first, second], undefined)
+  const [row, chars] = [cached.rows.get('first'), cached.chars]
+  addRows(cached, [first], undefined)
+  addRows(cached, [rowAfter('third', 'first', '3', 'c')], undefined)
+  t.equal(cached.rows.get('second')?.parent, row)
+  t.equal(cached.rows.get('third')?.parent, row, 'all branches share the row')
+  t.ok(cached.chars < 2 * chars)
+  addRows(cached, [rowAfter('first', undefined, '4', 'd')], undefined)
+  const wordsOf = (id: string) =>
+    journalOf(cached, id).entries.map(({ value }) => (value as { word: string }).word)
+  t.strictSame([wordsOf('first'), wordsOf('second'), wordsOf('third')], [['d'], ['a', 'b'], ['a', 'c']])
+  t.strictSame([journalOf(cached, 'third').length, journalOf(cached, undefined).entries], [2, []])
+  t.throws(() => journalOf(cached, 'other'), /no row other/)
+  t.end()
 })
 
 t.test('a process keeps a limited number of bodies, and each for one row of one definition', async (t) => {

@@ -1,13 +1,14 @@
 // Checks that a store whose tables were empty at first soon reads sessions by the index. PostgreSQL keeps the plans of
 // prepared statements until the tables are analyzed, so the store analyzes them while they grow. Autovacuum is off here.
 
+import * as E from 'fp-ts/lib/Either.js'
 import t, { type Test } from 'tap'
-import type { Database } from '../lib/db/database.js'
+import { type Database, observedDatabase, transact } from '../lib/db/database.js'
 import { buildSession, loadSession, saveSession, sessionSet, sessionToken } from '../lib/promise/index.js'
 import { sessionStore } from '../lib/sql/store.js'
 import { batched } from '../lib/store/batched.js'
 import { cached } from '../lib/store/cached.js'
-import type { Session } from '../lib/store/contract.js'
+import type { Session, SessionStore } from '../lib/store/contract.js'
 import { counting, rowsOf, serverDrivers } from './support/databases.js'
 import { startPostgres } from './support/postgres-server.js'
 import { right } from './support/stores.js'
@@ -66,7 +67,7 @@ const analysesOf = async (database: Database, schema: string, count: number): Pr
   for (let made = 0; made < count; made += 1) await saveSession(sessionSet('n', 1)(buildSession(store)))
   // The analyses run beside the requests.
   await rowsOf(database, 'select pg_sleep(0.5)')
-  return events.map(({ query }) => query.text).filter((text) => /^analyze/i.test(text))
+  return events.map(({ query }) => query.text).filter((text) => text.includes('analyze (skip_locked)'))
 }
 
 t.test('analyses', async (t) => {
@@ -78,8 +79,9 @@ t.test('analyses', async (t) => {
     const tables = ['session (id)', 'entry (session_id)', 'listing (session_id)'].map(
       (of) => `"analyses".${of}`,
     )
-    const analysis = `analyze ${tables.join(', ')}`
-    t.strictSame(await analysesOf(owner, 'analyses', 301), [analysis, analysis])
+    const analyses = await analysesOf(owner, 'analyses', 301)
+    t.equal(analyses.length, 2)
+    for (const text of analyses) t.ok(text.includes(`analyze (skip_locked) ${tables.join(', ')};`), text)
   })
 
   t.test('none by a role that does not own the tables', async (t) => {
@@ -91,6 +93,41 @@ t.test('analyses', async (t) => {
     const guest = SERVER.open(url.href)
     t.teardown(() => guest.close())
     t.strictSame(await analysesOf(guest, 'analyses', 101), [])
+  })
+
+  t.test('again after the tables were dropped and made anew', async (t) => {
+    const { database, events } = counting(owner)
+    const store = sessionStore(database, { schema: 'anew', retry: { attempts: 1 } })
+    const made = async (): Promise<number> => {
+      for (let count = 0; count < 100; count += 1) await saveSession(sessionSet('n', 1)(buildSession(store)))
+      await rowsOf(owner, 'select pg_sleep(0.2)')
+      return events.splice(0).filter(({ query }) => query.name === 'schema.analyze').length
+    }
+    t.equal(await made(), 1)
+    await rowsOf(owner, 'drop schema anew cascade')
+    t.equal(await made(), 1)
+  })
+
+  t.test('none in a transaction of the program, and an observer that throws ends no process', async (t) => {
+    const names: string[] = []
+    const throwing = observedDatabase(owner, ({ query: { name } }) => {
+      names.push(name)
+      if (name === 'schema.analyze') throw new Error('the observer fails')
+    })
+    const visited = async (store: SessionStore): Promise<void> => {
+      for (let count = 0; count < 100; count += 1) await saveSession(sessionSet('n', 1)(buildSession(store)))
+    }
+    await visited(sessionStore(throwing, { schema: 'watched' }))
+    await rowsOf(owner, 'select pg_sleep(0.2)')
+    t.equal(names.filter((name) => name === 'schema.analyze').length, 1)
+    await right(
+      transact(throwing, (tx) => async () => {
+        await visited(sessionStore(tx, { schema: 'watched' }))
+        return E.right(undefined)
+      }),
+    )
+    await rowsOf(owner, 'select pg_sleep(0.2)')
+    t.equal(names.filter((name) => name === 'schema.analyze').length, 1)
   })
 
   t.test('none of a large table', async (t) => {

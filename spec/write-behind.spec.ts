@@ -325,6 +325,61 @@ for (const [what, spoil] of Object.entries({
     },
   )
 
+t.test('while a session is locked, a process goes on whose saves others have stored', async (t) => {
+  const { store, process, schema } = open()
+  const other = process()
+  const session = await begun(store)
+  await saveSession(append('a')(session))
+  await saveSession(append('b')(await again(session, other)))
+  await right(other.flush)
+  await saveSession(append('c')(await again(session, other)))
+  const locks = pgDatabase(pgPool(server.url, { max: 1 }))
+  t.teardown(() => locks.close())
+  const locked = transact(locks, (tx) => async () => {
+    await right(tx.query({ name: 'lock', text: `select from ${schema}.session for update` }, []))
+    const start = Date.now()
+    const seen = await again(session, store)
+    const saved = await saveSession(append('d')(seen))
+    t.strictSame(listOf(saved), ['a', 'b', 'c', 'd'])
+    t.ok(Date.now() - start < 1_000, 'it does not wait for the lock')
+    return E.right(undefined)
+  })
+  await right(locked)
+  await right(store.flush)
+  t.strictSame(listOf(await again(session, process())), ['a', 'b', 'c', 'd'])
+})
+
+t.test('many sessions whose heads are lost are stored with a few statements each', async (t) => {
+  const { store, process, plain, cache, names } = open({ maxJournal: 1_000 })
+  const other = process()
+  const sessions = await Promise.all(Array.from({ length: 60 }, () => begun(store)))
+  for (const session of sessions) {
+    await saveSession(append('a')(session))
+    await saveSession(append('b')(await again(session, other)))
+  }
+  cache.values.clear()
+  names()
+  await right(other.flush)
+  const finds = names().filter((name) => name === 'late.find').length
+  t.ok(finds <= 2 * sessions.length, `${String(finds)} finds`)
+  for (const session of sessions) t.strictSame(listOf(await again(session, plain)), ['a', 'b'])
+})
+
+t.test('a save is not reported as dropped while its process can store it', async (t) => {
+  const { store, process, plain, cache } = open()
+  const other = process()
+  const dropped: number[] = []
+  t.teardown(onSessionEvent('lateDropped', ({ saves }) => dropped.push(saves)))
+  const session = await begun(store)
+  await saveSession(append('a')(session))
+  await saveSession(sessionSet('x', 1)(await again(session, other)))
+  cache.values.clear()
+  await saveSession(append('plain')(await again(session, plain)))
+  await right(other.flush)
+  await right(store.flush)
+  t.strictSame([listOf(await again(session, plain)), dropped], [['plain', 'a'], []])
+})
+
 t.test('a cache that does not answer: saves go to the store, after the own late saves', async (t) => {
   const { store, process, plain, cache } = open()
   const other = process()

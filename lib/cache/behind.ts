@@ -110,8 +110,8 @@ export class Behind {
     if (view === 'older' && attempt < MAX_OLDER) return 'again'
     if (view !== 'older' && view !== 'misfit') {
       if (!this.#queue.isMissingIn(id, view.head)) return this.#viewed(id, view, read)
-      const flushed = await this.#flushed(id)
-      return E.isLeft(flushed) ? flushed : 'again'
+      const found = await this.#storeMissing(id, view.head)
+      return E.isLeft(found) ? found : 'again'
     }
     if (read.kind !== 'head' && this.#queue.ownHead(id) === undefined)
       return this.#viewed(id, bareView(stored, read), read)
@@ -197,8 +197,8 @@ export class Behind {
       if (hasSave(view.head, change.save)) return this.#answered(id, [change], view)
       if (isDoubtful) return this.#through(id, change, true)
       if (this.#queue.isMissingIn(id, view.head)) {
-        const flushed = await this.#flushed(id)
-        if (E.isLeft(flushed)) return flushed
+        const stored = await this.#storeMissing(id, view.head)
+        if (E.isLeft(stored)) return stored
         view = undefined
         continue
       }
@@ -213,10 +213,10 @@ export class Behind {
     return this.#through(id, change, isDoubtful)
   }
 
-  /** Stores the head of a session, and the saves that the cache has lost. */
-  #flushed(id: SessionId): ReturnType<LateQueue['flush']> {
+  /** Stores the saves of this process that a head lacks. The session has to be read again. */
+  #storeMissing(id: SessionId, head: Head): ReturnType<LateQueue['storeMissing']> {
     this.#views.delete(id)
-    return this.#queue.flush(id)
+    return this.#queue.storeMissing(id, head)
   }
 
   /** Saves several sessions with one command of the cache. The queue saves each of the others alone. */

@@ -4,6 +4,7 @@
 import { applyEdits } from '../core/edits.js'
 import { DriverError, type SaveConflict, type SessionGone, type StoreError } from '../core/errors.js'
 import { E, O } from '../core/prelude.cjs'
+import { cancelAlarm, setAlarm } from '../core/process.js'
 import { emptySnapshot, type Snapshot } from '../core/session.js'
 import type { IdempotencyKey, SessionId } from '../core/token.js'
 import type {
@@ -64,11 +65,16 @@ export interface CachedHead {
 /** The number of sessions that a process locks at a time. A lock takes a connection of the pool. */
 const MAX_LOCKS = 2
 
+/** Saves in no head wait for their turn for this time. */
+const MAX_WAIT_MS = 3_000
+
 export class HeadStore {
   readonly #store: LateStore
   readonly #heads: HeadCache
   readonly #journals: LateJournals
   #locks = 0
+  /** The saves that wait for their turn. */
+  readonly #waiting: (() => void)[] = []
 
   constructor(store: LateStore, heads: HeadCache, journals: LateJournals) {
     this.#store = store
@@ -158,8 +164,8 @@ export class HeadStore {
     version: string | undefined,
     own: readonly Change[],
   ): Result<'stored' | 'gone' | 'again'> {
-    if (this.#locks >= MAX_LOCKS) return E.right('again')
-    this.#locks += 1
+    // Saves in no head wait for their turn, since there may be many of them after the cache has lost its values.
+    if (!(await this.#takeTurn(version === undefined ? MAX_WAIT_MS : 0))) return E.right('again')
     try {
       const start = performance.now()
       const done = await this.#store.late.locked(
@@ -174,7 +180,30 @@ export class HeadStore {
       return E.right(result)
     } finally {
       this.#locks -= 1
+      this.#waiting.shift()?.()
     }
+  }
+
+  /** Waits until fewer sessions are locked. Returns false if it takes too long. */
+  async #takeTurn(waitMs: number): Promise<boolean> {
+    const until = performance.now() + waitMs
+    while (this.#locks >= MAX_LOCKS) {
+      const left = until - performance.now()
+      if (left <= 0) return false
+      await new Promise<void>((resolve) => {
+        const alarm = setAlarm(left, () => {
+          this.#waiting.splice(this.#waiting.indexOf(goOn), 1)
+          resolve()
+        })
+        const goOn = (): void => {
+          cancelAlarm(alarm)
+          resolve()
+        }
+        this.#waiting.push(goOn)
+      })
+    }
+    this.#locks += 1
+    return true
   }
 
   /** Changes nothing but the store, since the transaction may fail. */
@@ -202,7 +231,8 @@ export class HeadStore {
   ): Result<'stored'> {
     this.#noteStored([{ id, head }], start)
     this.#journals.remove(id, ({ save }) => failed.includes(save))
-    noteDropped(id, dropped + failed.length)
+    // A process stores its own saves itself, so what is left out of a head that the cache has lost may still be stored.
+    noteDropped(id, (version === undefined ? 0 : dropped) + failed.length)
     if (version !== undefined) await this.shorten([{ id, head, version }])
     return E.right('stored')
   }

@@ -99,6 +99,13 @@ export class LateQueue {
     return this.#journals.isMissingIn(id, head)
   }
 
+  /** Stores the saves of this process that a head lacks. Another process may have stored them already. */
+  async storeMissing(id: SessionId, head: Head): Promise<E.Either<StoreError, unknown>> {
+    const saves = this.#journals.changesOf(id).map(({ save }) => save)
+    const state = await this.store.find(id, UNKNOWN_STATE, saves)
+    return E.isLeft(state) || !this.isMissingIn(id, head) ? state : this.flush(id)
+  }
+
   /** Adds saves that the cache has in this head. */
   add(id: SessionId, changes: readonly Change[], head: Head): void {
     this.#journals.add(id, changes, head)
@@ -245,9 +252,9 @@ export class LateQueue {
     const stored = missing
       ? await this.store.storeLocked(id, head, undefined, own)
       : E.right('stored' as const)
-    return E.map((result: 'stored' | 'gone' | 'again') =>
-      result === 'stored' && read.kind === 'unknown' ? 'unknown' : result,
-    )(stored)
+    if (E.isLeft(stored) || stored.right !== 'stored') return stored
+    if (this.#isLeft(id, own)) return E.right('again')
+    return E.right(read.kind === 'unknown' ? 'unknown' : 'stored')
   }
 
   /** Whether some of these saves are not known to be stored. */

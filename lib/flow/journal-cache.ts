@@ -133,6 +133,8 @@ export const addRows = (
   cached.head = head
   for (const row of added) {
     const { id, generation, made, records } = row
+    // Rows never change. Other rows are linked to the present object.
+    if (cached.rows.get(id)?.made === made) continue
     const parent = row.parent === undefined ? undefined : rowIn(cached, row.parent)
     const entries = row.entries ?? records.map(entryOf)
     const chars = (row.chars ?? JSON.stringify(records).length) + ROW_CHARS

@@ -1,7 +1,7 @@
 // Finds the version of the schema, and upgrades the schema under a lock.
 
 import { DriverError, SchemaMismatch } from '../core/errors.js'
-import { E, pipe, TE, t } from '../core/prelude.cjs'
+import { constVoid, E, pipe, TE, t } from '../core/prelude.cjs'
 import { neutral, RELEASE } from '../core/process.js'
 import { type Database, ON_PRIMARY, type Query, type Queryable } from '../db/database.js'
 import { publish } from '../store/events.js'
@@ -347,47 +347,47 @@ export const isMissing = (error: DriverError): boolean =>
 // So while small tables grow, the store analyzes them itself, after these numbers of new rows.
 const ANALYZED_AT = new Set([100, 300, 1_000, 3_000, 10_000, 30_000])
 
-/** The tables that grow together with a table. An empty table is not analyzed, since its next plans would be bad too. */
-const GROWING: Readonly<Record<'session' | 'flow', readonly string[]>> = {
-  session: ['session (id)', 'entry (session_id)', 'listing (session_id)'],
-  flow: ['flow (session_id)', 'continuation (session_id)'],
-}
+// The tables that grow together. An empty table is not analyzed, since its next plans would be bad too. The analysis waits
+// for no lock, and the server reports no table that it has skipped because of a lock.
+const analysisOf = (schema: string, table: Growing): string => `
+do $$ begin
+  perform set_config('client_min_messages', 'error', true);
+  analyze (skip_locked) ${(table === 'session' ? ['session (id)', 'entry (session_id)', 'listing (session_id)'] : ['flow (session_id)', 'continuation (session_id)']).map((columns) => `${schema}.${columns}`).join(', ')};
+end $$`
+
+type Growing = 'session' | 'flow'
 
 /** Counts the new rows of small tables, and analyzes the tables while they grow. */
 export class TableGrowth {
   readonly #rows = new Map<string, number>()
-  readonly #analyze: (query: Query) => unknown
-  readonly #schema: string
+  readonly #analyze: (table: Growing) => void
 
-  constructor({ query, isEmbedded = false }: Database, schema: string) {
-    this.#schema = schema
-    // PGlite plans each statement again. An error, such as a missed deadline, changes nothing.
-    this.#analyze = (analysis) => (isEmbedded ? undefined : neutral(() => query(analysis, [])()))
+  constructor({ query, isEmbedded = false, transactionScope }: Database, schema: string) {
+    // PGlite plans each statement again. An analysis in a program's transaction would keep its locks until the commit.
+    const isPossible = !isEmbedded && transactionScope === undefined
+    this.#analyze = (table) => {
+      const analysis = { name: 'schema.analyze', text: analysisOf(schema, table) }
+      // An error, such as a missed deadline, changes nothing. An observer of the database may throw.
+      if (isPossible) neutral(async () => query(analysis, [])()).catch(constVoid)
+    }
   }
 
   /** Names the tables that are small and may be analyzed. The rows of other tables are not counted. */
   begin(small: readonly string[]): void {
-    for (const table of small) this.#rows.set(table, this.#rows.get(table) ?? 0)
+    this.#rows.clear()
+    for (const table of small) this.#rows.set(table, 0)
   }
 
   /** Wraps an operation that inserts a row. */
   counting<P extends readonly unknown[], L, A>(
-    table: keyof typeof GROWING,
+    table: Growing,
     operation: (...params: P) => TE.TaskEither<L, A>,
   ): (...params: P) => TE.TaskEither<L, A> {
-    return (...params) =>
-      pipe(
-        operation(...params),
-        TE.tapIO(() => () => this.#inserted(table)),
-      )
-  }
-
-  #inserted(table: keyof typeof GROWING): void {
-    const before = this.#rows.get(table)
-    if (before === undefined) return
-    this.#rows.set(table, before + 1)
-    if (!ANALYZED_AT.has(before + 1)) return
-    const tables = GROWING[table].map((columns) => `${this.#schema}.${columns}`)
-    this.#analyze({ name: 'schema.analyze', text: `analyze ${tables.join(', ')}` })
+    const inserted = () => (): void => {
+      const rows = (this.#rows.get(table) ?? Number.NaN) + 1
+      if (rows > 0) this.#rows.set(table, rows)
+      if (ANALYZED_AT.has(rows)) this.#analyze(table)
+    }
+    return (...params) => pipe(operation(...params), TE.tapIO(inserted))
   }
 }

@@ -1,8 +1,14 @@
 -- schema.analyze
-analyze "keyrow".flow (session_id), "keyrow".continuation (session_id)
+do $$ begin
+  perform set_config('client_min_messages', 'error', true);
+  analyze (skip_locked) "keyrow".flow (session_id), "keyrow".continuation (session_id);
+end $$
 
 -- schema.analyze
-analyze "keyrow".session (id), "keyrow".entry (session_id), "keyrow".listing (session_id)
+do $$ begin
+  perform set_config('client_min_messages', 'error', true);
+  analyze (skip_locked) "keyrow".session (id), "keyrow".entry (session_id), "keyrow".listing (session_id);
+end $$
 
 -- schema.continuation
 create table "keyrow".continuation (
