@@ -185,8 +185,8 @@ export class HeadStore {
   }
 
   /** Waits until fewer sessions are locked. Returns false if it takes too long. */
-  async #takeTurn(waitMs: number): Promise<boolean> {
-    const until = performance.now() + waitMs
+  async #takeTurn(timeoutMs: number): Promise<boolean> {
+    const until = performance.now() + timeoutMs
     while (this.#locks >= MAX_LOCKS) {
       const left = until - performance.now()
       if (left <= 0) return false
