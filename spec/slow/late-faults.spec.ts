@@ -12,6 +12,7 @@ import type { Cache } from '../../lib/cache/contract.js'
 import type { SessionId } from '../../lib/core/token.js'
 import { isLong } from '../support/at-length.js'
 import { type CacheServer, startMemcached, startRedis } from '../support/cache-servers.js'
+import { LONGEST_STOP_MS } from '../support/history.js'
 import {
   type History,
   type HistoryOptions,
@@ -108,8 +109,6 @@ const old: Fault = async ({ ids, noteLoss }, cache) => {
   }
 }
 
-const longest = isLong ? 20_000 : 2_000
-
 const cacheFaults = (server: CacheServer): Readonly<Record<string, Fault>> => ({
   'the cache is killed and started again': losing(async () => {
     await server.kill()
@@ -119,7 +118,7 @@ const cacheFaults = (server: CacheServer): Readonly<Record<string, Fault>> => ({
   'the cache is flushed': losing(() => server.flush()),
   'the cache is stopped': losing(async () => {
     server.hang()
-    await delay(between(100, longest / 2))
+    await delay(between(100, LONGEST_STOP_MS / 2))
     server.goOn()
   }),
   'connections to the cache are cut, slow and silent': losing(async () => {
@@ -172,7 +171,7 @@ const striking =
 /** Wakes each process now and then, whether it was stopped or not. */
 const wake = async (isOver: () => boolean, { pids }: Scene): Promise<void> => {
   for (const end = Date.now() + 1_200_000; !isOver() && Date.now() < end; ) {
-    await delay(between(100, oneOf([300, 300, longest])))
+    await delay(between(100, oneOf([300, 300, LONGEST_STOP_MS])))
     for (const pid of pids()) if (Math.random() < 0.7) process.kill(pid, 'SIGCONT')
   }
 }

@@ -6,6 +6,7 @@
 // before another operation began must come first.
 
 import { createHash } from 'node:crypto'
+import { times } from './at-length.js'
 
 interface Seen {
   readonly revision: number
@@ -47,11 +48,15 @@ interface CheckOptions {
 
 const NO_TROUBLES: Troubles = { deaths: new Map(), losses: [] }
 
+/** The longest time for which a run stops a process, in milliseconds. */
+export const LONGEST_STOP_MS = times(2_000, 20_000)
+
 /**
  * A save is in the store when this time has passed since its answer or its process's end. Another process stores a head
- * that is older than four seconds, with up to three attempts of four seconds while PostgreSQL does not answer.
+ * that is older than four seconds, with up to three attempts of four seconds while PostgreSQL does not answer. A process
+ * that is stopped stores nothing, and it may be stopped again when it goes on.
  */
-const BEHIND_US = 15_000_000
+const BEHIND_US = (11_000 + 2 * LONGEST_STOP_MS) * 1_000
 
 const processOf = ({ worker }: Operation): string => worker.split('.')[0] ?? ''
 
