@@ -93,7 +93,7 @@ interface Place {
   answered: number
 }
 
-/** Moves the visitor to the page after an answer. A fifth more answers than at the start are the most for a flow. */
+/** Moves the visitor to the page after an answer, or back to the first one. */
 const goOn = (place: Place, next: string | undefined): void => {
   place.answered += 1
   place.url = place.answered % place.span === 0 ? place.first : (next ?? place.url)

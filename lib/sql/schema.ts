@@ -1,4 +1,5 @@
-// Finds the version of the schema, and upgrades the schema under a lock.
+// Finds the version of the schema, and upgrades the schema under a lock. Analyzes the tables of a new store while they
+// grow.
 
 import { DriverError, SchemaMismatch } from '../core/errors.js'
 import { constVoid, E, pipe, TE, t } from '../core/prelude.cjs'
@@ -347,15 +348,20 @@ export const isMissing = (error: DriverError): boolean =>
 // So while small tables grow, the store analyzes them itself, after these numbers of new rows.
 const ANALYZED_AT = new Set([100, 300, 1_000, 3_000, 10_000, 30_000])
 
-// The tables that grow together. An empty table is not analyzed, since its next plans would be bad too. The analysis waits
-// for no lock, and the server reports no table that it has skipped because of a lock.
+// The tables that grow with a table. Tables that may stay empty are not analyzed, since their next plans would be bad too.
+const GROWING = {
+  session: ['session (id)', 'entry (session_id)', 'listing (session_id)'],
+  flow: ['flow (session_id)', 'continuation (session_id)'],
+} as const
+
+type Growing = keyof typeof GROWING
+
+// The analysis waits for no lock, and the server reports no table that it has skipped because of a lock.
 const analysisOf = (schema: string, table: Growing): string => `
 do $$ begin
   perform set_config('client_min_messages', 'error', true);
-  analyze (skip_locked) ${(table === 'session' ? ['session (id)', 'entry (session_id)', 'listing (session_id)'] : ['flow (session_id)', 'continuation (session_id)']).map((columns) => `${schema}.${columns}`).join(', ')};
+  analyze (skip_locked) ${GROWING[table].map((columns) => `${schema}.${columns}`).join(', ')};
 end $$`
-
-type Growing = 'session' | 'flow'
 
 /** Counts the new rows of small tables, and analyzes the tables while they grow. */
 export class TableGrowth {
@@ -384,9 +390,10 @@ export class TableGrowth {
     operation: (...params: P) => TE.TaskEither<L, A>,
   ): (...params: P) => TE.TaskEither<L, A> {
     const inserted = () => (): void => {
-      const rows = (this.#rows.get(table) ?? Number.NaN) + 1
-      if (rows > 0) this.#rows.set(table, rows)
-      if (ANALYZED_AT.has(rows)) this.#analyze(table)
+      const before = this.#rows.get(table)
+      if (before === undefined) return
+      this.#rows.set(table, before + 1)
+      if (ANALYZED_AT.has(before + 1)) this.#analyze(table)
     }
     return (...params) => pipe(operation(...params), TE.tapIO(inserted))
   }
