@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers'
 import { mock } from 'node:test'
 import express from 'express'
 import t, { type Test } from 'tap'
-import { setAlarm } from '../lib/core/process.js'
+import { cancelAlarm, setAlarm } from '../lib/core/process.js'
 import { pgliteDatabase } from '../lib/db/pglite.js'
 import * as expressDoor from '../lib/http/express.js'
 import { sessionListener } from '../lib/http/node.js'
@@ -111,3 +111,30 @@ t.test(
     t.strictSame(seen, [undefined, undefined, undefined])
   },
 )
+
+t.test('alarms ring at their time, and an alarm that another one cancels does not ring', async (t) => {
+  const rung: string[] = []
+  const at = (ms: number, name: string, act = (): void => undefined) =>
+    setAlarm(ms, () => {
+      rung.push(name)
+      act()
+    })
+  const last = new Promise<void>((resolve) => {
+    at(60, 'last', resolve)
+  })
+  const cancelled = [
+    at(20, 'cancelled before'),
+    at(21, 'cancelled by another one'),
+    at(40, 'cancelled later'),
+  ]
+  at(20, 'first', () => {
+    for (const alarm of cancelled) cancelAlarm(alarm)
+    at(0, 'set by another one')
+  })
+  cancelAlarm(cancelled[0] as ReturnType<typeof setAlarm>)
+  cancelAlarm(cancelled[0] as ReturnType<typeof setAlarm>)
+  // Both are due when the process looks at the time again.
+  for (const until = performance.now() + 30; performance.now() < until; );
+  await last
+  t.strictSame(rung, ['first', 'set by another one', 'last'])
+})

@@ -22,12 +22,40 @@ export const shared = <A>(name: `${string}:${number}`, make: () => A): A => {
 
 export const { setImmediate, setTimeout, clearTimeout } = timers
 
+// A `Set` or `Map` that gets and loses a member in every request costs much in garbage collection. V8 replaces its table
+// after a few changes. Once a table has reached the old generation, it keeps all later tables alive, with the members
+// that they had, until the next full collection. So such members are in an array, and know their place in it.
+
+/** A member of a list. A member is in at most one list. */
+export interface Listed {
+  /** The index of the member in its list. It is -1 if the member is in no list. */
+  place: number
+}
+
+export const addTo = <A extends Listed>(list: A[], member: A): void => {
+  member.place = list.length
+  list.push(member)
+}
+
+/** Removes a member, and returns whether it was in the list. The order of the others may change. */
+export const removeFrom = <A extends Listed>(list: A[], member: A): boolean => {
+  const { place } = member
+  if (place < 0) return false
+  const last = list.pop() as A
+  if (last !== member) {
+    list[place] = last
+    last.place = place
+  }
+  member.place = -1
+  return true
+}
+
 // keyrow sets a deadline for every statement, and almost every statement ends before its deadline. To make and clear a
 // timer of Node.js for each deadline takes several microseconds. So all deadlines share one timer, which runs until the
 // earliest deadline. A deadline that has passed may be noticed a millisecond late.
 
 /** A function that is called at a time, given as a value of `performance.now()`. */
-export interface Alarm {
+export interface Alarm extends Listed {
   readonly at: number
   readonly act: () => void
 }
@@ -41,22 +69,22 @@ export const now = performance.now.bind(performance)
  */
 export const neutral = AsyncLocalStorage.snapshot()
 
-const alarms = new Set<Alarm>()
+const alarms: Alarm[] = []
 let timer: NodeJS.Timeout | undefined
 let timerAt = Number.POSITIVE_INFINITY
 
 /** Calls `act` after `ms` milliseconds, in no request's async context, unless the alarm is cancelled before. */
 export const setAlarm = (ms: number, act: () => void): Alarm => {
-  const alarm = { at: now() + ms, act }
-  alarms.add(alarm)
+  const alarm = { at: now() + ms, act, place: -1 }
+  addTo(alarms, alarm)
   if (alarm.at < timerAt) wakeAt(alarm.at)
   // A pending deadline keeps the process running, like a timer.
-  else if (alarms.size === 1) timer?.ref()
+  else if (alarms.length === 1) timer?.ref()
   return alarm
 }
 
 export const cancelAlarm = (alarm: Alarm): void => {
-  if (alarms.delete(alarm) && alarms.size === 0) timer?.unref()
+  if (removeFrom(alarms, alarm) && alarms.length === 0) timer?.unref()
 }
 
 const wakeAt = (at: number): void => {
@@ -70,12 +98,12 @@ const wake = (): void => {
   timer = undefined
   const time = now()
   let next = Number.POSITIVE_INFINITY
+  const ringing: Alarm[] = []
   for (const alarm of alarms)
     if (alarm.at > time) next = Math.min(next, alarm.at)
-    else {
-      alarms.delete(alarm)
-      alarm.act()
-    }
+    else ringing.push(alarm)
+  // An alarm may cancel another one.
+  for (const alarm of ringing) if (removeFrom(alarms, alarm)) alarm.act()
   if (next < timerAt) wakeAt(next)
 }
 

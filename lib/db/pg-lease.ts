@@ -2,7 +2,7 @@
 
 import { DriverError, given, withEffect } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { cancelAlarm, delay, setAlarm } from '../core/process.js'
+import { addTo, cancelAlarm, delay, type Listed, removeFrom, setAlarm } from '../core/process.js'
 import { ON_PRIMARY, type Outcome, type Query } from './database.js'
 import { driverError, missedDeadline, withDeadline } from './deadline.js'
 import {
@@ -21,7 +21,7 @@ import {
 } from './pg-statement.js'
 
 /** A client that is taken from the pool. */
-export interface Lease {
+export interface Lease extends Listed {
   readonly client: PgClient
   readonly state: ClientState
   readonly leasedAt: number
@@ -38,7 +38,7 @@ export interface Leasing {
   readonly timeoutMs: number
   readonly primary: boolean
   /** The clients that are in use. */
-  readonly leases: Set<Lease>
+  readonly leases: Lease[]
   /** All clients that keyrow has used and that have not ended. */
   readonly clients: Set<PgClient>
   /** The time at which the latest statement with a missed deadline was sent. */
@@ -52,7 +52,7 @@ const leaseOf = (link: Leasing, client: PgClient, releaseClient: (destroy?: bool
   const { leases, clients } = link
   let isCancelled = false
   const end = (destroy: boolean): void => {
-    if (!leases.delete(lease)) return
+    if (!removeFrom(leases, lease)) return
     releaseClient(destroy)
     if (destroy) closeSocket(client)
   }
@@ -62,17 +62,18 @@ const leaseOf = (link: Leasing, client: PgClient, releaseClient: (destroy?: bool
   }
   const lease: Lease = {
     client,
+    place: -1,
     state: stateOf(client),
     leasedAt: performance.now(),
     release: () => endUnlessCancelled(isInTransaction(client)),
     destroy: () => endUnlessCancelled(true),
     cancel: () => {
-      if (isCancelled || !leases.has(lease)) return
+      if (isCancelled || lease.place < 0) return
       isCancelled = true
       void cancelled(client, link.pool, graceMs(link)).then(() => end(true))
     },
   }
-  leases.add(lease)
+  addTo(leases, lease)
   if (!clients.has(client)) client.on('end', () => void clients.delete(client))
   clients.add(client)
   return lease

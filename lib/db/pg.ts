@@ -116,7 +116,7 @@ const newLink = (pool: PgPool, options: PgOptions): Link => {
     primary,
     plans: newPlans(),
     settings: settingsCheck(),
-    leases: new Set(),
+    leases: [],
     clients: new Set(),
     silentSince: Number.NEGATIVE_INFINITY,
     running: 0,
@@ -137,7 +137,7 @@ const close = (link: Link): Outcome<void> => {
   }
   const end = async (): Promise<void> => {
     await waitUntil(() => link.running === 0, timeoutMs)
-    for (const lease of leases) lease.cancel()
+    for (const lease of [...leases]) lease.cancel()
     if (pool.ending !== true) await pool.end()
     await waitUntil(() => clients.size === 0, graceMs(link))
     closeSockets()
