@@ -22,6 +22,8 @@ interface Request {
 type Fate = 'done' | 'partly' | 'in doubt' | 'fails' | 'one is at fault' | 'one is lost' | 'throws'
 
 interface Plan {
+  /** The number of requests that arrive alone, one after the other, before the items. */
+  readonly before: number
   readonly items: readonly (readonly [key: string | undefined, turns: number])[]
   readonly batches: readonly (readonly [Fate, turns: number])[]
   readonly alone: readonly (readonly ['done' | 'fails' | 'throws', turns: number])[]
@@ -38,6 +40,7 @@ interface Plan {
 
 const turns = fc.nat(3)
 const plans: fc.Arbitrary<Plan> = fc.record({
+  before: fc.nat(8),
   items: fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd'), turns), { maxLength: 40 }),
   batches: fc.array(
     fc.tuple(
@@ -79,6 +82,7 @@ const pause = async (turns: number): Promise<void> => {
 
 /** Runs a plan and returns the violations. */
 const faultsOf = async ({
+  before,
   items,
   batches,
   alone,
@@ -188,6 +192,7 @@ const faultsOf = async ({
     if (times !== (E.isRight(outcome) ? 1 : 0))
       faults.push(`${String(item.n)} was done ${String(times)} times`)
   }
+  for (let n = -before; n < 0; n += 1) await answer({ n, key: keyed ? 'a' : undefined })
   const waiting: Promise<void>[] = []
   for (const [n, [key, turns]] of items.entries()) {
     await pause(turns)
@@ -200,16 +205,19 @@ const faultsOf = async ({
   if (more.filter((n) => refused.has(n)).join() !== String(more.at(-1)))
     faults.push('the queue has lost places')
   if (new Set(done).size !== done.length) faults.push('an item was done twice')
-  if (answers.size !== items.length + more.length || [...answers.values()].some((times) => times !== 1))
+  if (
+    answers.size !== before + items.length + more.length ||
+    [...answers.values()].some((times) => times !== 1)
+  )
     faults.push('lost answers')
-  // Nothing is sent before the end of the first turn of the event loop. So all requests of that turn are in the queue.
+  // No request is answered before the end of the first turn of the event loop. So all of that turn count.
   const first = items.findIndex(([, turns]) => turns > 0)
   const burst = first < 0 ? items.length : first
-  if ([...refused].filter((n) => n < burst).length !== Math.max(0, burst - limits.maxQueueSize))
+  if ([...refused].filter((n) => n >= 0 && n < burst).length !== Math.max(0, burst - limits.maxQueueSize))
     faults.push(`of ${String(burst)} were refused: ${[...refused].join()}`)
   for (const key of keyed ? ['a', 'b', 'c', 'd', 'e'] : []) {
     const order = done.filter((item) => item.key === key).map(({ n }) => n)
-    if (order.some((n, index) => n < (order[index - 1] ?? -1))) faults.push(`out of order: ${order.join()}`)
+    if (order.some((n, index) => n < (order[index - 1] ?? n))) faults.push(`out of order: ${order.join()}`)
   }
   return faults
 }
@@ -379,6 +387,52 @@ t.test('queues that share a scheduler send one statement at a time, and take tur
     answers.map(() => true),
   )
 })
+
+t.test(
+  'after requests that arrived alone, the next one is sent in its own turn of the event loop',
+  async (t) => {
+    const sent: string[] = []
+    const request = batchQueue<string, string, string, Error>({
+      what: 'request',
+      limits: limitsOf({}),
+      misuse: undefined,
+      all: (items) => {
+        sent.push(items.join(' '))
+        return Promise.resolve(E.right(items))
+      },
+      one: async (item) => {
+        sent.push(item)
+        await pause(2)
+        return E.right(item)
+      },
+      keyOf: (item) => item[0] ?? '',
+      merge: unmerged,
+    })
+    const isSentAtOnce = async (item: string): Promise<boolean> => {
+      const answer = request(item)
+      const isSent = sent.at(-1) === item
+      t.strictSame(await answer, E.right(item))
+      await pause(3)
+      return isSent
+    }
+    const first = []
+    for (const item of ['a1', 'a2', 'b1', 'c1', 'a3', 'a4']) first.push(await isSentAtOnce(item))
+    t.strictSame(first, [false, false, false, false, true, true])
+    sent.length = 0
+    await Promise.all(['a', 'b', 'c', 'd'].map(request))
+    t.strictSame(sent, ['a', 'b c d'], 'the others wait together')
+    sent.length = 0
+    await Promise.all(['a', 'b', 'c', 'd'].map(request))
+    t.strictSame(sent, ['a b c d'], 'requests that arrive together are a batch again')
+    // An alone request blocks the next one of its key.
+    for (const item of ['a5', 'b5', 'c5', 'd5']) await isSentAtOnce(item)
+    sent.length = 0
+    const same = [request('a6'), request('a7')]
+    t.strictSame(sent, ['a6'])
+    await Promise.all(same)
+    t.strictSame(sent, ['a6', 'a7'])
+  },
+)
 
 t.test('an item that a batch left undone is sent alone, or is tried in one more batch first', async (t) => {
   for (const [again, expected] of [

@@ -3,8 +3,7 @@
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'
-import { cancelAlarm, setAlarm } from '../core/process.js'
-import { type BatchOptions, Scheduler } from './batch-scheduler.js'
+import { type BatchOptions, type Member, releaseSlotAfter, Scheduler } from './batch-scheduler.js'
 
 /** Returns the error of a request that was not sent because the database is too slow for the load. */
 const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError =>
@@ -15,19 +14,6 @@ const overload = (message: string, kind: 'unavailable' | 'timeout'): DriverError
 const isBatchWideFailure = (error: unknown): boolean =>
   !(error instanceof DriverError) ||
   (error.retryable && !/^(40|57014|55P03|25P04)/.test(error.sqlState ?? ''))
-
-/** A write that is sent alone may wait long for a lock. It occupies a slot for at most this many milliseconds. */
-const SLOT_MS = 50
-
-const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
-  new Promise((resolve) => {
-    const alarm = setAlarm(SLOT_MS, resolve)
-    const done = (): void => {
-      cancelAlarm(alarm)
-      resolve()
-    }
-    void doing.then(done, done)
-  })
 
 // If this many requests wait, another batch starts while a batch runs. A second statement for writes saves less, since
 // the writes of one statement share a flush of the write-ahead log.
@@ -99,13 +85,17 @@ export const unmerged = <I, A, L>(pending: readonly Pending<I, A, L>[]): Merged<
   split: undefined,
 })
 
-/** Items of one key that were taken from the queue. */
-interface Group<I, R, A, L> {
-  readonly merged: Merged<I, R, A, L>
+/** What was taken from the queue for one key. */
+interface Taken {
   readonly key: string | undefined
-  /** The number of items in the group, including the items that `merge` rejected. */
+  /** The number of items, including the items that `merge` rejected. */
   readonly size: number
   isUnderWay: boolean
+}
+
+/** Items of one key that were taken from the queue. */
+interface Group<I, R, A, L> extends Taken {
+  readonly merged: Merged<I, R, A, L>
 }
 
 /** An empty list of waiting items. It is shared, so it must not be changed. */
@@ -121,6 +111,7 @@ interface Unanswered<I, R, A, L> {
 class BatchQueue<I, R, A, L> {
   readonly #options: BatchQueueOptions<I, R, A, L>
   readonly #scheduler: Scheduler
+  readonly #member: Member
   /** The items that can be sent now. */
   readonly #ready: Pending<I, A, L>[] = []
   /** For each key, the items that wait for an earlier item of that key. */
@@ -133,7 +124,7 @@ class BatchQueue<I, R, A, L> {
   constructor(options: BatchQueueOptions<I, R, A, L>) {
     this.#options = options
     this.#scheduler = options.scheduler ?? new Scheduler()
-    this.#scheduler.add({
+    this.#member = this.#scheduler.add({
       limits: options.limits,
       worthAnother: Math.min(
         options.keyOf === undefined ? WORTH_ANOTHER_READ : WORTH_ANOTHER_WRITE,
@@ -152,17 +143,21 @@ class BatchQueue<I, R, A, L> {
     const failure = misuse?.() ?? (this.#size >= limits.maxQueueSize ? queueFull(what, limits) : undefined)
     if (failure !== undefined) return Promise.resolve(E.left(failure))
     return new Promise((resolve, reject) => {
-      this.#enqueue({
-        item,
-        key: keyOf?.(item),
-        since: performance.now(),
-        resolve,
-        reject,
-        mayBeDone: false,
-        isUndone: false,
-      })
+      const key = keyOf?.(item)
+      const since = performance.now()
+      const one = { item, key, since, resolve, reject, mayBeDone: false, isUndone: false }
+      const isBlocked = key !== undefined && this.#blockedByKey.has(key)
+      if (!isBlocked && this.#scheduler.sendAlone(this.#member, () => this.#sendAlone(one))) return
+      this.#enqueue(one)
       this.#scheduler.schedule()
     })
+  }
+
+  #sendAlone(one: Pending<I, A, L>): Promise<void> {
+    const { key } = one
+    this.#size += 1
+    if (key !== undefined) this.#blockedByKey.set(key, NONE)
+    return this.#sendOne({ key, size: 1, isUnderWay: true }, one)
   }
 
   #enqueue(one: Pending<I, A, L>): void {
@@ -250,7 +245,7 @@ class BatchQueue<I, R, A, L> {
    * Ends a group, unless it has ended already. `result` is the last result for the group's key, if known. The items of
    * `rest` return to the queue, before all other waiting items of the key.
    */
-  #complete(group: Group<I, R, A, L>, result: A | undefined, rest: readonly Pending<I, A, L>[] = []): void {
+  #complete(group: Taken, result: A | undefined, rest: readonly Pending<I, A, L>[] = []): void {
     if (!group.isUnderWay) return
     group.isUnderWay = false
     const { key, size } = group
@@ -278,13 +273,17 @@ class BatchQueue<I, R, A, L> {
     const [first] = groups
     if (groups.length > 1 || first === undefined || first.merged.pending.length > 1)
       return this.#sendSeveral(groups)
-    const done = this.#sendOne(first, first.merged.pending[0] as Pending<I, A, L>)
+    return this.#sendOne(first, first.merged.pending[0] as Pending<I, A, L>)
+  }
+
+  #sendOne(taken: Taken, one: Pending<I, A, L>): Promise<void> {
+    const done = this.#executeOne(taken, one)
     // A request that waits for a lock must not block the queue.
-    return this.#options.keyOf === undefined ? done : releaseSlotAfter(done)
+    return taken.key === undefined ? done : releaseSlotAfter(done)
   }
 
   /** Sends a request that has arrived alone. Each promise costs time, so this function makes only one. */
-  #sendOne(group: Group<I, R, A, L>, { item, mayBeDone, resolve, reject }: Pending<I, A, L>): Promise<void> {
+  #executeOne(group: Taken, { item, mayBeDone, resolve, reject }: Pending<I, A, L>): Promise<void> {
     const fail = (thrown: unknown): void => {
       this.#complete(group, undefined)
       reject(thrown)

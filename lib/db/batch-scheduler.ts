@@ -2,7 +2,7 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { numberOption } from '../core/options.js'
-import { setAlarm, setImmediate } from '../core/process.js'
+import { cancelAlarm, setAlarm, setImmediate } from '../core/process.js'
 
 export interface BatchOptions {
   /** The maximum number of requests in one batch. Up to 32 saves of one session count as one request. Default: 128. */
@@ -43,10 +43,28 @@ export interface BatchSource {
   readonly send: (slots: number) => Promise<void> | undefined
 }
 
+/** A write that is sent alone may wait long for a lock. It occupies a slot for at most this many milliseconds. */
+const SLOT_MS = 50
+
+/** Returns a promise that resolves when a write has ended, or when it no longer occupies its slot. */
+export const releaseSlotAfter = (doing: Promise<unknown>): Promise<void> =>
+  new Promise((resolve) => {
+    const alarm = setAlarm(SLOT_MS, resolve)
+    const done = (): void => {
+      cancelAlarm(alarm)
+      resolve()
+    }
+    void doing.then(done, done)
+  })
+
 /** A batch that runs longer than this time is late. Another batch may start while a late batch runs. */
 const LATE_MS = 2
 
-interface Member {
+/** After this many requests in a row that arrived alone, the next request is not expected to have company. */
+const ALONE_IN_A_ROW = 4
+
+/** A source of a scheduler. */
+export interface Member {
   readonly source: BatchSource
   running: number
 }
@@ -63,6 +81,7 @@ export class Scheduler {
   #members: readonly Member[] = []
   #running = 0
   #startedAt = 0
+  #aloneInARow = 0
   #scheduled = false
   #watching = false
   readonly #lateMs: number
@@ -71,8 +90,21 @@ export class Scheduler {
     this.#lateMs = lateMs
   }
 
-  add(source: BatchSource): void {
-    this.#members = [...this.#members, { source, running: 0 }]
+  add(source: BatchSource): Member {
+    const member = { source, running: 0 }
+    this.#members = [...this.#members, member]
+    return member
+  }
+
+  /**
+   * Sends a request without a queue and in this turn of the event loop, if nothing runs or waits, and if the latest
+   * requests arrived alone. Returns whether it was sent. Otherwise the request must be queued.
+   */
+  sendAlone(member: Member, send: () => Promise<void>): boolean {
+    if (this.#running > 0 || this.#scheduled || this.#aloneInARow < ALONE_IN_A_ROW) return false
+    this.#startedAt = performance.now()
+    this.#run(member, this.#neutral(send))
+    return true
   }
 
   /** Sends batches after this turn of the event loop, so that they include the requests that arrive in the same turn. */
@@ -96,13 +128,19 @@ export class Scheduler {
   }
 
   #start(member: Member): boolean {
-    const { send, limits } = member.source
+    const { send, size, limits } = member.source
+    this.#aloneInARow = size() === 1 ? this.#aloneInARow + 1 : 0
     const sent = send(limits.concurrency - member.running)
     if (sent === undefined) return false
-    member.running += 1
-    this.#running += 1
     this.#startedAt = performance.now()
     this.#members = [...this.#members.filter((other) => other !== member), member]
+    this.#run(member, sent)
+    return true
+  }
+
+  #run(member: Member, sent: Promise<void>): void {
+    member.running += 1
+    this.#running += 1
     const done = (): void => {
       member.running -= 1
       this.#running -= 1
@@ -111,7 +149,6 @@ export class Scheduler {
       if (this.#members.some((other) => hasWork(other))) this.schedule()
     }
     sent.then(done, done)
-    return true
   }
 
   #pumpWhenLate(): void {
