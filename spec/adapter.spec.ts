@@ -415,6 +415,49 @@ t.test('handlers', async (t) => {
   )
 })
 
+t.test('the response is deferred while the session is loading, and before the handler runs', async (t) => {
+  const store = memoryStore()
+  const token = sessionToken(await saveSession(sessionSet('user', 'ada')(buildSession(store))))
+  const seen: string[] = []
+  let response: ServerResponse | undefined
+  const look = (when: string): void => {
+    seen.push(
+      `${when}: ${response !== undefined && Object.hasOwn(response, 'end') ? 'deferred' : 'as it was'}`,
+    )
+  }
+  const load: SessionStore['load'] = (...given) => {
+    const loading = store.load(...given)
+    return async () => {
+      look('the load is sent')
+      // A driver may send a statement in the next tick.
+      process.nextTick(look, 'the next tick')
+      await new Promise((resolve) => setImmediate(resolve))
+      look('the load has ended')
+      return loading()
+    }
+  }
+  const listener = sessionListener({ store: { ...store, load } })((_, res) => {
+    look('the handler')
+    res.end()
+  })
+  const server = createServer((req, res) => {
+    response = res
+    listener(req, res)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  await fetch(`http://127.0.0.1:${String(port)}/`, {
+    headers: { cookie: `session=${token}`, connection: 'close' },
+  })
+  t.strictSame(seen, [
+    'the load is sent: as it was',
+    'the next tick: as it was',
+    'the load has ended: deferred',
+    'the handler: deferred',
+  ])
+})
+
 t.test('programs that look at, keep or wrap the response', async (t) => {
   t.test('see that it has begun: an error handler does not answer twice', async (t) => {
     const seen: unknown[] = []

@@ -26,7 +26,8 @@ export const deferResponse = (
   return {
     mustFlush: new Promise((resolve) => {
       // The handler may still throw or edit the session right after its output, so the promise resolves a little later.
-      state.onFlush = () => void setImmediate(resolve)
+      const flush = (): void => void setImmediate(resolve)
+      state.onFlush = flush
     }),
     // For HTTP/2, the stream of the response shows whether the client has disconnected.
     isAbandoned: () => (res as OverHttp2).stream?.destroyed ?? res.destroyed,
@@ -149,7 +150,8 @@ const deferStream = (res: OverHttp2, isPending: () => boolean): void => {
   for (const [key, replacement] of Object.entries(replacements)) {
     const name = key as keyof StreamMethods
     const real: Call = methods[name].bind(stream)
-    methods[name] = (...args: readonly unknown[]) => (isPending() ? replacement(...args) : real(...args))
+    const method: Call = (...args) => (isPending() ? replacement(...args) : real(...args))
+    methods[name] = method
   }
 }
 

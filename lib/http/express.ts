@@ -2,10 +2,11 @@
 import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Session } from '../store/contract.js'
+import type { RequestInfo } from './csrf.js'
 import { deferResponse } from './deferred-response.js'
-import { type Call, runWithEvents } from './request-events.js'
+import { addMember, type Call, runWithEvents } from './request-events.js'
 import { forwardedOf } from './request-info.js'
-import { type AdapterOptions, createSessionLoader } from './session-request.js'
+import { type AdapterOptions, createSessionLoader, type PendingResponse } from './session-request.js'
 
 export type { AdapterOptions } from './session-request.js'
 
@@ -13,18 +14,22 @@ export type { AdapterOptions } from './session-request.js'
 // on a diagnostics channel. For older versions, keyrow wraps the methods with which a router calls its handlers. Each
 // copy of Express is wrapped only once. Only errors of requests that have passed this middleware are recorded.
 
-/** For each followed request: the functions to call for an error, and the errors that were already reported. */
-const followed = new WeakMap<
-  object,
-  { readonly onError: readonly (() => void)[]; readonly seen: Set<unknown> }
->()
+// A member of the request and no `WeakMap`: V8 collects a value of a `WeakMap` that refers to its key only in full
+// collections, so each request would outlive all quick ones.
+const FOLLOWED = Symbol('followed by keyrow')
+
+/** A followed request: the functions to call for an error, and the errors that were already reported. */
+interface Followed {
+  readonly [FOLLOWED]?: { readonly onError: readonly (() => void)[]; readonly seen: Set<unknown> }
+}
+
 const wrapped = new WeakSet()
 let isSubscribed = false
 
 /** Calls `onError` for each later error of a handler of this request, whether thrown, rejected or passed to `next`. */
-const followErrors = (req: object & { readonly app?: unknown }, onError: () => void): void => {
-  const { onError: outer = [], seen = new Set() } = followed.get(req) ?? {}
-  followed.set(req, { onError: [onError, ...outer], seen })
+const followErrors = (req: Followed & { readonly app?: unknown }, onError: () => void): void => {
+  const { onError: outer = [], seen = new Set() } = req[FOLLOWED] ?? {}
+  addMember(req, FOLLOWED, { onError: [onError, ...outer], seen })
   const router = routerOf(req.app)
   if (router === undefined || wrapped.has(router)) return
   wrapped.add(router)
@@ -43,7 +48,7 @@ const subscribeOnce = (): void => {
 
 /** Reports an error only once, although the error passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
-  const request = followed.get(req as object)
+  const request = (req as Followed)[FOLLOWED]
   // A handler passes 'route' or 'router' to `next` to leave its route or its router. These strings are not errors.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
@@ -79,8 +84,8 @@ const wrap = (owner: Methods, name: string, { req, next, error }: Positions): vo
   const method = owner[name]
   if (method === undefined || wrapped.has(method)) return
   const noting: Call = function (this: unknown, ...args) {
-    const request = args[req]
-    if (!followed.has(request as object)) return Reflect.apply(method, this, args)
+    const request = args[req] as Followed
+    if (request[FOLLOWED] === undefined) return Reflect.apply(method, this, args)
     if (error !== undefined) note(request, args[error])
     const passOn = args[next] as Call
     const noted = (...passed: readonly unknown[]): unknown => {
@@ -138,29 +143,48 @@ export const sessionMiddleware = (options: AdapterOptions) => {
   const begin = createSessionLoader(options)
   subscribeOnce()
   return (req: ExpressRequest, res: ServerResponse, next: (error?: unknown) => void): void => {
-    let hasErred = false
-    const response = deferResponse(
-      res,
-      (failure) => () => next(failure),
-      (status = 500) => status >= 500 || (hasErred && status >= 400),
-    )
-    followErrors(req, () => {
-      hasErred = true
-      // If a handler responds and then fails, its response is discarded, so that Express's error handling can respond.
-      response.reset()
-    })
-    const { secure = false, ip: address, headers } = req
-    // This function of Express decides whether the sender is a trusted proxy. keyrow does not use `req.host`, because
-    // this host has no port in Express 4.
-    const trusts = req.app?.get('trust proxy fn') as TrustProxyFunction | undefined
-    const { host } = forwardedOf(req, trusts?.(req.socket.remoteAddress, 0) ?? false)
-    const info = { cookieHeader: headers.cookie, secure, address, host, request: req }
-    void runWithEvents([req, res], begin(info), response, ({ session }) => {
+    const defer = (): PendingResponse => {
+      let hasErred = false
+      const response = deferResponse(
+        res,
+        (failure) => () => next(failure),
+        (status = 500) => status >= 500 || (hasErred && status >= 400),
+      )
+      followErrors(req, () => {
+        hasErred = true
+        // If a handler responds and then fails, its response is discarded, so that Express's error handling can respond.
+        response.reset()
+      })
+      return response
+    }
+    void runWithEvents([req, res], begin(new ExpressInfo(req)), defer, ({ session }) => {
       req.currentSession = session
       next()
       // keyrow cannot see when the handlers end, so this promise never resolves. The response starts the save.
       return new Promise(() => undefined)
     })
+  }
+}
+
+// A class, for the reason that request-info.ts gives.
+class ExpressInfo implements RequestInfo {
+  readonly cookieHeader: string | undefined
+  readonly secure: boolean
+  readonly host: string | undefined
+
+  constructor(readonly request: ExpressRequest) {
+    const { secure = false, headers, socket, app } = request
+    this.cookieHeader = headers.cookie
+    this.secure = secure
+    // This function of Express decides whether the sender is a trusted proxy. keyrow does not use `req.host`, because
+    // this host has no port in Express 4.
+    const trusts = app?.get('trust proxy fn') as TrustProxyFunction | undefined
+    this.host = forwardedOf(request, trusts?.(socket.remoteAddress, 0) ?? false).host
+  }
+
+  /** Express parses headers at each read of `ip`, and most adapters have no token guard. */
+  get address(): string | undefined {
+    return this.request.ip
   }
 }
 

@@ -16,6 +16,13 @@ declare module 'fastify' {
   }
 }
 
+// A member, and not a `WeakMap`, for the reason that express.ts gives.
+const SESSION_REQUEST = Symbol('session request of keyrow')
+
+interface SessionMember {
+  readonly [SESSION_REQUEST]?: SessionRequest
+}
+
 /**
  * A plugin for Fastify. All handlers and hooks after this plugin have a current session. The session is saved before
  * the first byte of the reply is sent, even if the reply is a stream or was hijacked. Nothing is saved if the status of
@@ -41,16 +48,15 @@ declare module 'fastify' {
  */
 export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, options, registered) => {
   const begin = createSessionLoader(options)
-  const sessionRequests = new WeakMap<FastifyRequest, SessionRequest>()
   const erred = new WeakSet<FastifyRequest>()
   instance.decorateRequest('currentSession')
   instance.addHook('onRequest', (request, reply, done) => {
     const isFailure = (status = 500): boolean => status >= (erred.has(request) ? 400 : 500)
-    const response = deferResponse(reply.raw, errorReply(reply), isFailure)
+    const defer = () => deferResponse(reply.raw, errorReply(reply), isFailure)
     const { raw, headers, protocol, ip: address, host } = request
     const info = { cookieHeader: headers.cookie, secure: protocol === 'https', address, host, request }
-    void runWithEvents([raw, reply.raw], begin(info), response, (sessionRequest) => {
-      sessionRequests.set(request, sessionRequest)
+    void runWithEvents([raw, reply.raw], begin(info), defer, (sessionRequest) => {
+      Object.assign(request, { [SESSION_REQUEST]: sessionRequest })
       request.currentSession = sessionRequest.session
       done()
       // keyrow cannot see when the handlers end, so this promise never resolves. The reply starts the save.
@@ -59,8 +65,8 @@ export const sessionPlugin: FastifyPluginCallback<AdapterOptions> = (instance, o
   })
   // A hook may have replaced the request's body with another stream, such as a decompressing stream. The listeners of
   // the new stream would run without the current session, so keyrow enters the scope again.
-  instance.addHook('preValidation', (request, _, done) => {
-    const sessionRequest = sessionRequests.get(request)
+  instance.addHook('preValidation', (request: FastifyRequest & SessionMember, _, done) => {
+    const sessionRequest = request[SESSION_REQUEST]
     if (sessionRequest === undefined) done()
     else sessionRequest.enter(done)
   })

@@ -79,20 +79,28 @@ const readHeaders = (header: ReadHeader, clientIndex: ClientIndex): Forwarded =>
       .map((item) => item.trim()),
   )
   if (chain !== undefined || proto !== undefined || host !== undefined)
-    return forwarded(chain?.[indexIn(chain)], proto?.[0], host?.[0])
+    return new Report(chain?.[indexIn(chain)], proto?.[0], host?.[0])
   const hops = parseForwarded(header('forwarded') ?? '')
   const hop = hops[indexIn(hops.map(({ for: address }) => address))]
-  return forwarded(hop?.['for'], hop?.['proto'], hop?.['host'])
+  return new Report(hop?.['for'], hop?.['proto'], hop?.['host'])
 }
 
-const forwarded = (address: string | undefined, proto?: string, host?: string): Forwarded => ({
-  // The address is parsed only when it is read, because most adapters have no token guard.
-  get address() {
-    return addressOf(address)
-  },
-  proto: proto?.toLowerCase(),
-  host,
-})
+class Report implements Forwarded {
+  readonly #address: string | undefined
+  readonly proto: string | undefined
+  readonly host: string | undefined
+
+  constructor(address: string | undefined, proto: string | undefined, host: string | undefined) {
+    this.#address = address
+    this.proto = proto?.toLowerCase()
+    this.host = host
+  }
+
+  /** Parses the address at each read, because most adapters have no token guard. */
+  get address(): string | undefined {
+    return addressOf(this.#address)
+  }
+}
 
 /** Returns the parameters of each element of `Forwarded`. Each proxy appends one element. */
 const parseForwarded = (header: string): readonly Readonly<Record<string, string>>[] =>

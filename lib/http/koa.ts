@@ -44,11 +44,12 @@ export const sessionMiddleware = (options: AdapterOptions): Middleware => {
     const { host } = forwardedOf(req, ctx.app.proxy)
     const info = { cookieHeader: req.headers.cookie, secure, address, host, request: req }
     const failures: unknown[] = []
-    const response = deferResponse(res, (failure) => {
-      failures.push(failure)
-      return () => undefined
-    })
-    await runWithEvents([req, res], begin(info), response, ({ session }) => {
+    const defer = () =>
+      deferResponse(res, (failure) => {
+        failures.push(failure)
+        return () => undefined
+      })
+    await runWithEvents([req, res], begin(info), defer, ({ session }) => {
       ctx.currentSession = session
       return next()
     })

@@ -56,9 +56,9 @@ export const sessionListener = (options: SessionListenerOptions) => {
   const begin = createSessionLoader(options)
   return (handler: SessionHandler): RequestListener =>
     (req, res) => {
-      const response = deferResponse(res, (failure) => errorResponse(options.onError, failure, req))
+      const defer = () => deferResponse(res, (failure) => errorResponse(options.onError, failure, req))
       const info = requestInfo(req, options.trustProxy ?? false)
-      void runWithEvents([req, res], begin(info), response, () => handler(req, res))
+      void runWithEvents([req, res], begin(info), defer, () => handler(req, res))
     }
 }
 

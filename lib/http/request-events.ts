@@ -62,7 +62,7 @@ export const sendReply = (res: ServerResponse, { status, headers, body }: Bindin
 export const runWithEvents = (
   [req, res]: readonly [object, ServerResponse],
   begin: TE.TaskEither<unknown, SessionRequest>,
-  response: PendingResponse,
+  defer: () => PendingResponse,
   handler: (sessionRequest: SessionRequest) => Handled,
 ): Promise<void> => {
   const bound = (sessionRequest: SessionRequest): Handled => {
@@ -73,5 +73,5 @@ export const runWithEvents = (
       () => handler(sessionRequest),
     )
   }
-  return runRequest(begin, bound, response)
+  return runRequest(begin, bound, defer)
 }

@@ -6,28 +6,37 @@ import { type CheckedRequest, headerOf, type RequestInfo } from './csrf.js'
 import { addressOf, type Forwarded, forwardedBy, sharedNetworkOf, type TrustProxy } from './forwarded.js'
 
 export const requestInfo = (req: IncomingMessage, trustProxy: TrustProxy): RequestInfo =>
-  requestInfoFrom(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
+  new ConnectionInfo(req, 'encrypted' in req.socket, req.socket.remoteAddress, trustProxy)
 
 /** Returns the `RequestInfo` of a `Request`. `address` is the client's address, if the server passes it. */
 export const webRequestInfo = (request: Request, trustProxy: TrustProxy, address?: string): RequestInfo =>
-  requestInfoFrom(request, request.url.startsWith('https:'), address, trustProxy)
+  new ConnectionInfo(request, request.url.startsWith('https:'), address, trustProxy)
 
-const requestInfoFrom = (
-  request: CheckedRequest,
-  encrypted: boolean,
-  peer: string | undefined,
-  trustProxy: TrustProxy,
-): RequestInfo => {
-  const forwarded = forwardedOf(request, trustProxy, peer)
-  return {
-    cookieHeader: headerOf(request, 'cookie'),
-    secure: encrypted || forwarded.proto === 'https',
-    // The address is parsed only when it is read, because most adapters have no token guard.
-    get address() {
-      return forwarded.address ?? addressOf(peer)
-    },
-    host: forwarded.host,
-    request,
+// An accessor in an object literal would keep each request in memory until the next full collection, since V8 puts the
+// accessor into the old generation.
+class ConnectionInfo implements RequestInfo {
+  readonly cookieHeader: string | undefined
+  readonly secure: boolean
+  readonly host: string | undefined
+  readonly #forwarded: Forwarded
+  readonly #peer: string | undefined
+
+  constructor(
+    readonly request: CheckedRequest,
+    encrypted: boolean,
+    peer: string | undefined,
+    trustProxy: TrustProxy,
+  ) {
+    this.#peer = peer
+    this.#forwarded = forwardedOf(request, trustProxy, peer)
+    this.cookieHeader = headerOf(request, 'cookie')
+    this.secure = encrypted || this.#forwarded.proto === 'https'
+    this.host = this.#forwarded.host
+  }
+
+  /** Parses the address at each read, because most adapters have no token guard. */
+  get address(): string | undefined {
+    return this.#forwarded.address ?? addressOf(this.#peer)
   }
 }
 

@@ -244,11 +244,13 @@ const newLayer = () => {
     return state
   }
   const methods: Partial<Record<Method, Call>> = {}
-  for (const name of NAMES)
-    methods[name] = function (this: unknown, ...args) {
+  for (const name of NAMES) {
+    const method: Call = function (this: unknown, ...args) {
       const state = stateOf(this)
       return METHODS[name][state.isStale() ? 'stale' : state.phase](state, args, name)
     }
+    methods[name] = method
+  }
   const properties: PropertyDescriptorMap = {}
   for (const [name, deferred] of Object.entries(PROPERTIES))
     properties[name] = {

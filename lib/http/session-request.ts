@@ -1,7 +1,7 @@
 // Defines what all adapters share: the options, the steps of a request from load to save, and the response headers.
 
 import type { BindingReply } from '../bound/endpoints.js'
-import { given, type SessionError, type StoreError } from '../core/errors.js'
+import { given, type SessionError, type StoreError, started } from '../core/errors.js'
 import { E, O, TE } from '../core/prelude.cjs'
 import { setImmediate } from '../core/process.js'
 import type { KeyNames } from '../core/session.js'
@@ -268,14 +268,21 @@ const cookiesFor =
     return [...set, ...cleared]
   }
 
-/** Loads the session, runs the handler, saves, and releases the response. Rejects only if `response.fail` throws. */
+/**
+ * Loads the session, runs the handler, saves, and releases the response. keyrow calls `defer` while the session is
+ * loading. Rejects only if `defer` or `response.fail` throws.
+ */
 export const runRequest = async (
   begin: TE.TaskEither<unknown, SessionRequest>,
   handler: (sessionRequest: SessionRequest) => Handled,
-  response: PendingResponse,
+  defer: () => PendingResponse,
 ): Promise<void> => {
+  const loading = started(begin)
+  // A driver may send the load only after this turn of the event loop. The response is deferred while the database works.
+  await Promise.resolve()
+  const response = defer()
   try {
-    const sessionRequest = await begin()
+    const sessionRequest = await loading
     if (E.isLeft(sessionRequest)) response.fail(sessionRequest.left, noSessionHeaders)
     // The handler does not start after a disconnection, because it would miss the event `close`.
     else if (response.isAbandoned()) sessionRequest.right.drop()
