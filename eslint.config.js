@@ -76,6 +76,21 @@ export default defineConfig(
           ],
         },
       ],
+      // V8 puts these functions into the old generation. With them, all that they refer to stays until a full collection.
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector:
+            'AssignmentExpression[left.type="MemberExpression"][left.property.type!="PrivateIdentifier"]:matches([right.type="ArrowFunctionExpression"], [right.type="FunctionExpression"])',
+          message:
+            'Give the function a name before you assign it to a member: V8 keeps it for too long otherwise.',
+        },
+        {
+          selector:
+            'FunctionDeclaration Property[kind=/get|set/], ArrowFunctionExpression Property[kind=/get|set/]',
+          message: 'Put the accessor into a class: V8 keeps an accessor of each object for too long.',
+        },
+      ],
       'house/imports-point-down': ['error', floors],
       'house/imports-through-gate': ['error', gates],
       'max-lines': ['error', 400],

@@ -289,23 +289,40 @@ export interface SessionStore {
 /** An immutable value. `sessionSet` and `sessionDel` return an edited session, and `saveSession` stores its edits. */
 export type Session = SessionValue<SessionStore>
 
+const STORES = Symbol('stores of keyrow')
+
+type Using = NonNullable<SessionStore['using']>
+type Stores = Map<Using, SessionStore>
+
+// A transaction has the stores in it as a member, by the `using` of the store. In a `WeakMap` they would live until the
+// next full collection, since they refer to the transaction.
+interface Transaction {
+  [STORES]?: Stores
+}
+
+const storesIn = (transaction: Transaction): Stores => {
+  const stores = transaction[STORES] ?? new Map<Using, SessionStore>()
+  transaction[STORES] = stores
+  return stores
+}
+
 /** Adds `using` to a store. For each transaction, `using` calls `inner` once to make a store in this transaction. */
 export const withTransactions = (
   store: SessionStore,
   inner: (tx: Database) => SessionStore,
 ): SessionStore => {
-  const stores = new WeakMap<object, SessionStore>()
   const using = (handle: Database): SessionStore => {
     if (handle.transactionScope === undefined) return root
     const { outer, transaction } = handle.transactionScope
-    const made = stores.get(transaction)
+    const stores = storesIn(transaction)
+    const made = stores.get(using)
     if (made !== undefined) return made
     const store = {
       ...inner(handle),
       using,
       transactionScope: { ...handle.transactionScope, outer: using(outer) },
     }
-    stores.set(transaction, store)
+    stores.set(using, store)
     return store
   }
   const root: SessionStore = { ...store, using }

@@ -133,17 +133,28 @@ export const neutralise = (pending: unknown): void => {
 // Workaround: postgres.js sets the member `prepared` of a statement, and reads it again after a failure. keyrow has set
 // `prepared` to false by then, so only keyrow repeats the statement.
 
+const PREPARED = Symbol('prepared, by keyrow')
+
+interface Prepared {
+  [PREPARED]?: unknown
+}
+
+// All statements share the accessor. V8 puts an accessor into the old generation, so an accessor of its own would keep
+// each statement in memory until the next full collection.
+const PREPARED_ACCESSOR: PropertyDescriptor & ThisType<Prepared> = {
+  get() {
+    return this[PREPARED] ?? false
+  },
+  set(value: unknown) {
+    this[PREPARED] = value
+    queueMicrotask(() => {
+      this[PREPARED] = false
+    })
+  },
+}
+
 export const withoutRetry = (pending: object): void => {
-  let prepared: unknown = false
-  Object.defineProperty(pending, 'prepared', {
-    get: () => prepared,
-    set: (value: unknown) => {
-      prepared = value
-      queueMicrotask(() => {
-        prepared = false
-      })
-    },
-  })
+  Object.defineProperty(pending, 'prepared', PREPARED_ACCESSOR)
 }
 
 // Defect: sockets (3.4.9).
