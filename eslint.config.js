@@ -77,6 +77,7 @@ export default defineConfig(
         },
       ],
       // V8 puts these functions into the old generation. With them, all that they refer to stays until a full collection.
+      // A private member is mostly set once, when its object is made for the whole process.
       'no-restricted-syntax': [
         'error',
         {
@@ -89,6 +90,10 @@ export default defineConfig(
           selector:
             'FunctionDeclaration Property[kind=/get|set/], ArrowFunctionExpression Property[kind=/get|set/]',
           message: 'Put the accessor into a class: V8 keeps an accessor of each object for too long.',
+        },
+        {
+          selector: 'CallExpression[callee.property.name=/^define/] Property[key.name=/^(get|set)$/]',
+          message: 'Share the accessor among the objects: V8 keeps an accessor of each object for too long.',
         },
       ],
       'house/imports-point-down': ['error', floors],

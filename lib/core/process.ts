@@ -1,4 +1,5 @@
-// Shares values among the copies of keyrow in one process. A bundler or a development server may load two copies.
+// What belongs to the whole process: values that all copies of keyrow share, timers, and lists of what is under way. A
+// bundler or a development server may load two copies.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import timers from 'node:timers'
 

@@ -1,5 +1,6 @@
 // Batches requests of the same kind in a queue. While a batch runs, new requests wait and form the next batch. A
-// request to an idle queue is sent at once. If a batch returns no result for a request, the request is sent again.
+// request to an idle queue waits at most for the end of the turn of the event loop. If a batch returns no result for a
+// request, the request is sent again.
 
 import { DriverError } from '../core/errors.js'
 import { E } from '../core/prelude.cjs'

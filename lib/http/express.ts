@@ -48,7 +48,7 @@ const subscribeOnce = (): void => {
 
 /** Reports an error only once, although the error passes through one router after another. */
 const note = (req: unknown, error: unknown): void => {
-  const request = (req as Followed)[FOLLOWED]
+  const request = (req as Followed | undefined)?.[FOLLOWED]
   // A handler passes 'route' or 'router' to `next` to leave its route or its router. These strings are not errors.
   if (request === undefined || !error || error === 'route' || error === 'router') return
   if (request.seen.has(error)) return
@@ -84,8 +84,8 @@ const wrap = (owner: Methods, name: string, { req, next, error }: Positions): vo
   const method = owner[name]
   if (method === undefined || wrapped.has(method)) return
   const noting: Call = function (this: unknown, ...args) {
-    const request = args[req] as Followed
-    if (request[FOLLOWED] === undefined) return Reflect.apply(method, this, args)
+    const request = args[req] as Followed | undefined
+    if (request?.[FOLLOWED] === undefined) return Reflect.apply(method, this, args)
     if (error !== undefined) note(request, args[error])
     const passOn = args[next] as Call
     const noted = (...passed: readonly unknown[]): unknown => {

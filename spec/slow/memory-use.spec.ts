@@ -34,3 +34,11 @@ t.test('a transaction that saves the session does not outlive the quick collecti
   const own = await growthOf('transaction', 'session', server.url)
   t.ok(own < 10_000, `it leaves ${String(own)} bytes`)
 })
+
+t.test('a statement of postgres.js keeps little more than one without keyrow', async (t) => {
+  const server = await startPostgres()
+  t.teardown(server.stop)
+  const bare = await growthOf('statement', '', server.url)
+  const own = await growthOf('statement', 'keyrow', server.url)
+  t.ok(own - bare < 1_000, `it leaves ${String(own)} bytes, and without keyrow ${String(bare)} bytes`)
+})

@@ -1,5 +1,6 @@
 // Serves requests, and writes by how many bytes a request lets the old generation grow. Node.js needs `--expose-gc`. The
-// arguments are the framework, and whether it has a session of keyrow. `transaction` saves sessions in transactions instead.
+// arguments are the framework, and whether keyrow is used. `transaction` saves sessions in transactions instead, and
+// `statement` sends statements with postgres.js.
 
 import { once } from 'node:events'
 import { Agent, createServer, request as httpRequest } from 'node:http'
@@ -13,6 +14,7 @@ import { sessionMiddleware as koaSession } from 'keyrow/koa'
 import { memoryStore } from 'keyrow/memory'
 import { sessionListener } from 'keyrow/node'
 import { pgDatabase } from 'keyrow/pg'
+import { poolOptions, postgresDatabase } from 'keyrow/postgres'
 import {
   buildSession,
   currentSession,
@@ -27,12 +29,11 @@ import {
 import { sessionStore } from 'keyrow/store'
 import Koa from 'koa'
 import pg from 'pg'
+import postgres from 'postgres'
 
 const [framework = '', hasSession = '', url = ''] = process.argv.slice(2)
-const store =
-  framework === 'transaction'
-    ? sessionStore(pgDatabase(new pg.Pool({ connectionString: url, max: 2 })))
-    : memoryStore()
+const database = pgDatabase(new pg.Pool({ connectionString: url, max: 2 }))
+const store = framework === 'transaction' ? sessionStore(database) : memoryStore()
 const session = await saveSession(sessionSet('user', 'ada')(buildSession(store)))
 const user = async () => (hasSession ? String(sessionRef('user')(await currentSession())) : 'ada')
 
@@ -78,12 +79,10 @@ const requests = async () => {
   }
 }
 
-const transactions = async () => {
-  const database = pgDatabase(new pg.Pool({ connectionString: url, max: 2 }))
-  const own = sessionStore(database)
+const transactions = () => {
   let count = 0
   return async () => {
-    const loaded = await loadSession(own, sessionToken(session))
+    const loaded = await loadSession(store, sessionToken(session))
     count += 1
     await withSession(loaded, async () => {
       const saved = database.transaction(
@@ -94,7 +93,17 @@ const transactions = async () => {
   }
 }
 
-const act = await (framework === 'transaction' ? transactions() : requests())
+const statements = () => {
+  const sql = postgres(url, { max: 2, ...poolOptions })
+  const [text, params] = ['select $1::text as answer', ['42']]
+  if (!hasSession) return () => sql.unsafe(text, params, { prepare: true })
+  const { query } = postgresDatabase(sql)
+  return async () => {
+    if (E.isLeft(await query({ name: 'answer', text }, params)())) throw new Error('the statement has failed')
+  }
+}
+
+const act = await ({ transaction: transactions, statement: statements }[framework] ?? requests)()
 
 const oldGeneration = () =>
   getHeapSpaceStatistics()

@@ -50,34 +50,59 @@ export interface Observation {
 
 export const newHealth = (): PoolHealth => ({ suspect: false, trusted: new WeakMap() })
 
+const OBSERVED = Symbol('observed by keyrow')
+
+/** What is known of a statement's server process. */
+interface Observed {
+  readonly health: PoolHealth
+  state: Backend | null
+  /** A copy of `state` from the time when the statement was sent. */
+  sentTo: Backend | null
+  isNeutralised: boolean
+}
+
+interface ObservedStatement {
+  [OBSERVED]: Observed
+}
+
+const isTrusted = ({ health, state, sentTo }: Observed): boolean =>
+  state !== null && isSame(health.trusted.get(state), sentTo)
+
+// All statements share the accessor. V8 puts an accessor into the old generation, so an accessor of its own would keep
+// each statement in memory until the next full collection.
+const STATE_ACCESSOR: PropertyDescriptor & ThisType<ObservedStatement> = {
+  get() {
+    return this[OBSERVED].state
+  },
+  set(backend: Backend) {
+    const observed = this[OBSERVED]
+    observed.state = backend
+    observed.sentTo = { ...backend }
+    if (!observed.health.suspect || isTrusted(observed)) return
+    observed.isNeutralised = true
+    neutralise(this)
+  },
+}
+
 /** Observes which server process gets a statement. Call `observe` before the statement is sent. */
 export const observe = (pending: object, health: PoolHealth): Observation => {
-  let state: Backend | null = null
-  let sentTo: Backend | null = null
-  let isNeutralised = false
-  const isTrustedBackend = (): boolean => state !== null && isSame(health.trusted.get(state), sentTo)
-  Object.defineProperty(pending, 'state', {
-    get: () => state,
-    set: (backend: Backend) => {
-      state = backend
-      sentTo = { ...backend }
-      if (!health.suspect || isTrustedBackend()) return
-      isNeutralised = true
-      neutralise(pending)
-    },
-  })
+  const observed: Observed = { health, state: null, sentTo: null, isNeutralised: false }
+  Object.assign(pending, { [OBSERVED]: observed })
+  Object.defineProperty(pending, 'state', STATE_ACCESSOR)
   return {
-    isNeutralised: () => isNeutralised,
+    isNeutralised: () => observed.isNeutralised,
     isAnswerTrusted: () => {
+      const { state, sentTo } = observed
       if (!isSame(state, sentTo)) health.suspect = true
       if (!health.suspect && state !== null && sentTo !== null) health.trusted.set(state, sentTo)
-      return isSame(state, sentTo) && isTrustedBackend()
+      return isSame(state, sentTo) && isTrusted(observed)
     },
     isErrorTrusted: (error) => {
+      const { state, sentTo } = observed
       const isSent = sentTo !== null
       noteFailure(health, error, isSent)
       if (!isSame(state, sentTo)) health.suspect = true
-      return !isAnothers(error, isSent) && !(isStatements(error) && health.suspect && !isTrustedBackend())
+      return !isAnothers(error, isSent) && !(isStatements(error) && health.suspect && !isTrusted(observed))
     },
   }
 }
@@ -139,8 +164,7 @@ interface Prepared {
   [PREPARED]?: unknown
 }
 
-// All statements share the accessor. V8 puts an accessor into the old generation, so an accessor of its own would keep
-// each statement in memory until the next full collection.
+// All statements share the accessor, like `STATE_ACCESSOR`.
 const PREPARED_ACCESSOR: PropertyDescriptor & ThisType<Prepared> = {
   get() {
     return this[PREPARED] ?? false
